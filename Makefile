@@ -1,0 +1,40 @@
+# One command each; set-up happens when it is needed and starts again where it was interrupted.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Glibc gives memory back to the system too eagerly for tensors; keeping it saves about a fifth of the time.
+export MALLOC_MMAP_THRESHOLD_ := 4294967296
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+
+.PHONY: setup demo test test-all check results bench clean
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m benchmarks.demo --out out/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n 2 -m 'not gpu'
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests world benchmarks
+	$(BIN)/ruff check src tests world benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+results: $(READY)
+	$(BIN)/python -m benchmarks.results --out docs/results.md
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
