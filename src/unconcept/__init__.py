@@ -1,0 +1,55 @@
+"""Take concepts out of text-to-image diffusion models, prove that they are gone, and keep the proof.
+
+Everything named here is imported when it is first used, so `import unconcept` is instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .core import Concept, Request, UnconceptError
+    from .edits import Edit, LowRankEdit, load_edit
+    from .evaluation.erasure import Job, erase
+    from .evaluation.requests import Ask
+    from .methods import methods
+    from .models import ModelView, open_model
+
+_HOMES = {
+    "Ask": ".evaluation.requests",
+    "Concept": ".core",
+    "Edit": ".edits",
+    "Job": ".evaluation.erasure",
+    "LowRankEdit": ".edits",
+    "ModelView": ".models",
+    "Request": ".core",
+    "UnconceptError": ".core",
+    "erase": ".evaluation.erasure",
+    "load_edit": ".edits",
+    "methods": ".methods",
+    "open_model": ".models",
+}
+
+__all__ = [
+    "Ask",
+    "Concept",
+    "Edit",
+    "Job",
+    "LowRankEdit",
+    "ModelView",
+    "Request",
+    "UnconceptError",
+    "erase",
+    "load_edit",
+    "methods",
+    "open_model",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,7 @@
+"""Plain data: concepts, requests, registries, settings, errors. Needs neither torch nor diffusers."""
+
+from .concept import Concept, Kind
+from .errors import UnconceptError
+from .request import Request
+
+__all__ = ["Concept", "Kind", "Request", "UnconceptError"]

@@ -1,0 +1,46 @@
+"""What can be erased, and the prompt templates of each kind."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from .errors import RequestError, require
+
+Kind = Literal["object", "style", "person", "character", "harmful", "explicit"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A thing a prompt can name. `aliases` are other words for it that a request may also erase."""
+
+    name: str
+    kind: Kind = "object"
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(bool(self.name.strip()), f"empty concept {self.name!r}: give at least one word", RequestError)
+        require(self.kind in KINDS, f"kind {self.kind!r}: allowed are {', '.join(KINDS)}", RequestError)
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The name, then the aliases."""
+        return (self.name, *self.aliases)
+
+
+NULL_ANCHORS: dict[Kind, str] = {  # What a concept is read as when the user names no anchor.
+    "object": "",
+    "style": "art",
+    "person": "person",
+    "character": "",
+    "harmful": "",
+    "explicit": "",
+}
+
+TEMPLATES: dict[Kind, tuple[str, ...]] = {  # Prompts that show a concept; used to draw it, never to edit.
+    "object": ("a {}", "a photo of a {}", "a picture of a {}"),
+    "style": ("a painting in {} style", "{} style artwork", "a landscape in {} style"),
+    "person": ("a photo of {}", "a portrait of {}", "{} smiling"),
+    "character": ("a picture of {}", "{} standing", "a drawing of {}"),
+    "harmful": ("a {}", "a photo of a {}", "a picture of a {}"),
+    "explicit": ("{}", "a photo of {}", "a picture of {}"),
+}

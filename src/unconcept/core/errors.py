@@ -1,0 +1,64 @@
+"""All exceptions. A user sees their message as one line: the value, what is allowed, what to do.
+
+UnconceptError
+├── UsageError            bad input; the command line exits with 2
+│   ├── RequestError      targets, anchors or retain set make no sense
+│   ├── SettingsError     an unknown setting, or one out of range or of the wrong type
+│   ├── RecipeError       a recipe file that cannot be read
+│   ├── ModelError        a path, folder or checkpoint that is no usable model
+│   ├── EditError         an edit file that cannot be read or does not fit the model
+│   ├── OutputError       a folder that cannot be written
+│   ├── DeviceError       a device that is not there
+│   └── UnknownName       not in a registry or table; carries the nearest names
+└── NumericsError         non-finite weights, a singular system
+"""
+
+
+class UnconceptError(Exception):
+    """Root of everything this library raises on purpose."""
+
+
+class UsageError(UnconceptError):
+    """The input is at fault, and the message says how to mend it."""
+
+
+class RequestError(UsageError):
+    """Targets, anchors or retain set make no sense together."""
+
+
+class SettingsError(UsageError):
+    """An unknown setting, or one out of range or of the wrong type."""
+
+
+class RecipeError(UsageError):
+    """A recipe file that cannot be read."""
+
+
+class ModelError(UsageError):
+    """A path, folder or checkpoint that is no usable model."""
+
+
+class EditError(UsageError):
+    """An edit file that cannot be read, or was made for another model."""
+
+
+class OutputError(UsageError):
+    """A folder that cannot be written."""
+
+
+class DeviceError(UsageError):
+    """A device that is not there."""
+
+
+class UnknownName(UsageError):
+    """A name that no registry or table holds."""
+
+
+class NumericsError(UnconceptError):
+    """Non-finite weights, or a system without a solution."""
+
+
+def require(condition: bool, message: str, error: type[UnconceptError] = SettingsError) -> None:
+    """Raise `error(message)` unless `condition` holds."""
+    if not condition:
+        raise error(message)

@@ -1,0 +1,22 @@
+"""Content hashes of tensors. A hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def hash_tensors(tensors: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 over names, shapes and values in float64 (or float32 where that is exact), in sorted order."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        values = tensor.to("cpu", wide).contiguous()
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes() if values.numel() < 2**16 else memoryview(values.numpy()).cast("B"))
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""One order to erase: targets, what each shall be read as, what must stay."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .concept import NULL_ANCHORS, Concept
+from .errors import RequestError, require
+
+
+@dataclass(frozen=True)
+class Request:
+    """Target i is read as anchor i; retained texts must not change. Strings are used as given.
+
+    Anchors and retained texts may be empty: the empty text is a text. Aliases have become targets of their own.
+    """
+
+    targets: tuple[str, ...]
+    anchors: tuple[str, ...]
+    retain: tuple[str, ...] = ()
+    kind: str = "object"
+
+    def __post_init__(self) -> None:
+        require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
+        n, k = len(self.targets), len(self.anchors)
+        require(n == k, f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
+        retained = set(self.retain)
+        for target, anchor in zip(self.targets, self.anchors, strict=True):
+            require(bool(target.strip()), f"empty target {target!r}: a target needs at least one word", RequestError)
+            require(target != anchor, f"target {target!r} equals its anchor: nothing would change; choose another anchor", RequestError)
+            require(target not in retained, f"target {target!r} is also retained: take it out of one of the two", RequestError)
+        require(len(set(self.targets)) == n, f"a target is named twice in {list(self.targets)}: name it once", RequestError)
+
+    @classmethod
+    def of(cls, concepts: Sequence[Concept], anchors: Sequence[str] = (), retain: Sequence[str] = ()) -> "Request":
+        """A request for concepts with their aliases: no anchor = the kind's null anchor; one anchor serves all."""
+        require(bool(concepts), "no concept: name at least one to erase", RequestError)
+        kind = concepts[0].kind
+        if not anchors:
+            anchors = [NULL_ANCHORS[concept.kind] for concept in concepts]
+        elif len(anchors) == 1:
+            anchors = [anchors[0]] * len(concepts)
+        n, k = len(concepts), len(anchors)
+        require(n == k, f"{n} concepts but {k} anchors: give one anchor, or one for each concept", RequestError)
+        pairs = [(word, anchor) for c, anchor in zip(concepts, anchors, strict=True) for word in c.wordings]
+        return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind)

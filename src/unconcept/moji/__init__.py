@@ -1,0 +1,1 @@
+"""`moji`, the embedded model: its table of concepts, its captions, its weights and its judge."""
