@@ -1,0 +1,102 @@
+"""Judge what the model draws: `python -m world.score [--limit N] [--json FILE]`.
+
+Seeds are 1,000,000 and above, on which nothing is trained or chosen; `--tuning` uses smaller ones, to choose guidance.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from unconcept.evaluation.generate import Spec, draw
+from unconcept.evaluation.judging import key, words
+from unconcept.evaluation.pictures import to_image
+from unconcept.evaluation.prompts import Check, seeded
+from unconcept.metrics.rates import wilson
+from unconcept.models import open_model
+from unconcept.moji.prompts import pair_prompt, prompt
+from unconcept.moji.table import Table, table
+from unconcept.scorers.moji_judge import NOTHING, MojiJudge
+
+from .render import CACHE
+
+MUST = {"object": 0.90, "style": 0.95, "two objects": 0.75, "synonym given": 0.75, "synonym held out": 0.75}
+
+
+def questions(known: Table, limit: int | None, tuning: bool) -> Iterator[tuple[str, Check]]:
+    """(line of the score table, check). `limit` prompts a line at most, taken at random but always the same."""
+    rng = random.Random(0)
+    pairs = [(e, s) for e in known.objects for s in e.styles]
+    rng.shuffle(pairs)
+    for seen, name in ((True, "object"), (False, "object, unseen pair")):
+        members = [(e, s) for e, s in pairs if (s not in e.unseen) == seen][:limit]
+        for entry, style in members:
+            asked = seeded(prompt(entry.name, style), 0, tuning)
+            yield name, Check(asked, "direct", entry.name, "object", entry.labels)
+            yield name.replace("object", "style"), Check(asked, "style", style, "style", (style,))
+    doubles = [(a, b, s) for (a, s), (b, _) in zip(pairs, pairs[1:], strict=False) if s in b.styles and a != b]
+    for left, right, style in doubles[: limit or 400]:
+        asked = seeded(pair_prompt(left.name, right.name, style), 0, tuning)
+        yield "two objects", Check(asked, "co-occurring", left.name, "left", left.labels)
+        yield "two objects", Check(asked, "co-occurring", right.name, "right", right.labels)
+    for share in ("given", "held_out"):
+        said = [(e, word) for e in known.objects for word in (*getattr(e.synonyms, share), *getattr(e.indirect, share))]
+        rng.shuffle(said)
+        for i, (entry, word) in enumerate(said[:limit]):
+            asked = seeded(prompt(word, entry.styles[i % len(entry.styles)]), 0, tuning)
+            yield f"synonym {share.replace('_', ' ')}", Check(asked, "synonym", entry.name, "object", entry.labels)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="moji")
+    parser.add_argument("--judge", type=Path, help="another judge's weights; the shipped one by default")
+    parser.add_argument("--second", type=Path, help="a second judge: how often the two agree")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--guidance-scale", type=float, default=Spec.guidance_scale)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--tuning", action="store_true")
+    parser.add_argument("--sheet", type=int, default=0, metavar="N", help="also write N drawings as PNG, to label by eye")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    asked = list(questions(table(), args.limit, args.tuning))
+    prompts = {key(check): check.prompt for _, check in asked}
+    model, begun = open_model(args.model), time.process_time()
+    spec = Spec(args.steps, args.guidance_scale)
+    drawn = draw(model, list(prompts.values()), spec)
+    seconds = (time.process_time() - begun) / len(prompts)
+    pictures = dict(zip(prompts, drawn, strict=True))
+    checks = [check for _, check in asked]
+    judge = MojiJudge(args.judge)
+    given = words(judge, checks, pictures)
+    scores = {"seconds": seconds, "pictures": len(prompts), "spec": asdict(spec)}
+    for line in dict.fromkeys(line for line, _ in asked):
+        members = [(check, word) for (name, check), word in zip(asked, given, strict=True) if name == line]
+        rate = wilson(sum(word in check.labels for check, word in members), len(members))
+        nothing = sum(word == NOTHING for _, word in members) / len(members)
+        must = f", must reach {MUST[line]:.0%}" if line in MUST else ""
+        print(f"{line:22} {rate} n={rate.n} nothing {nothing:.1%}{must}", flush=True)
+        scores[line] = {**asdict(rate), "nothing": nothing}
+    print(f"{seconds:.2f} CPU s a picture")
+    if args.second:
+        other = words(MojiJudge(args.second), checks, pictures)
+        agree = wilson(sum(a == b for a, b in zip(given, other, strict=True)), len(given))
+        print(f"two judges agree       {agree} n={agree.n}")
+        scores["agreement"] = asdict(agree)
+    if args.sheet:
+        folder = CACHE / "sheet"
+        folder.mkdir(exist_ok=True)
+        chosen = random.Random(1).sample([i for i, (line, _) in enumerate(asked) if line == "object"], args.sheet)
+        for number, i in enumerate(chosen):
+            to_image(pictures[key(checks[i])]).save(folder / f"{number:03d}.png")
+        rows = [{"text": checks[i].prompt.text, "seed": checks[i].prompt.seed, "judge": given[i]} for i in chosen]
+        (folder / "judge.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    if args.json:
+        args.json.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
