@@ -1,0 +1,97 @@
+"""How commands speak: errors as one line with an exit code, progress with an ETA, tables."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from ..core.errors import UnconceptError, UsageError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Turn our errors into one line on stderr and the exit codes of the handbook: 1, 2, 130."""
+    try:
+        yield
+    except UnconceptError as error:
+        print(f"unconcept: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(BAD_INPUT if isinstance(error, UsageError) else FAILED) from None
+    except KeyboardInterrupt:
+        print("unconcept: interrupted; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter out of our output, through their own switches."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, a line per stage in a pipe, nothing when quiet."""
+    if quiet:
+        yield lambda what, done, of: None
+    elif sys.stderr.isatty():
+        with _bar() as tell:
+            yield tell
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Plain lines: the start and end of each stage, and every tenth of a long one with its ETA."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+        self.tenths: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        begun = self.begun.setdefault(what, now)
+        tenth = 10 * done // max(of, 1)
+        if done and tenth > self.tenths.get(what, 0):
+            self.tenths[what] = tenth
+            left = (now - begun) / done * (of - done)
+            print(f"{what}: {done}/{of}" + (f", {left:.0f} s left" if done < of else ""), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        stages: dict[str, Any] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in stages:
+                stages[what] = bar.add_task(what, total=of)
+            bar.update(stages[what], completed=done)
+
+        yield tell
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, as wide as the terminal allows; never cut in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))

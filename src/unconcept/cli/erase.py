@@ -1,0 +1,75 @@
+"""`unconcept erase`: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
+
+
+def erase(
+    concepts: Annotated[list[str] | None, typer.Argument(help="What to erase; one or several.", show_default=False)] = None,
+    out: options.Out = Path("out/erased"),
+    concepts_file: Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")] = None,
+    model: options.Model = "moji",
+    method: Annotated[str | None, typer.Option(help="Method; see `unconcept methods`.  [default: uce]", show_default=False)] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe by name, or a .toml file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting of the method; repeatable.")] = None,
+    anchor: Annotated[list[str] | None, typer.Option(help="What to read it as: one, or one a concept; '' is legal.")] = None,
+    retain: Annotated[list[str] | None, typer.Option(help="Text that must not change; repeatable.")] = None,
+    retain_file: Annotated[Path | None, typer.Option(help="File with one retained text a line.")] = None,
+    kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
+    strength: options.Strength = 1.0,
+    batch_size: options.BatchSize = 24,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    no_report: Annotated[bool, typer.Option("--no-report", help="Draw and judge nothing: write edit.safetensors and run.json.")] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Erase concepts: edit, check, draw before and after, judge, report."""
+    with speaking():
+        quiet_libraries()
+        from ..core.settings import parse_assignment
+        from ..evaluation.erasure import erase as run
+        from ..evaluation.lines import read_lines
+        from ..evaluation.plan import plan
+
+        wanted = [*(concepts or []), *read_lines(concepts_file)]
+        kept = [*(retain or []), *read_lines(retain_file)]
+        job, reasons = plan(
+            concepts=wanted,
+            anchors=anchor,
+            retain=kept if retain or retain_file else None,
+            kind=kind,
+            out=out,
+            model=model,
+            method=method,
+            recipe=recipe,
+            assignments=dict(parse_assignment(text) for text in set_ or []),
+            strength=strength,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            report=not no_report,
+            overwrite=overwrite,
+        )
+        with progress(quiet) as tell:
+            outcome = run(job, tell)
+        report = outcome.report
+        if as_json:
+            print_json(report.data())
+        elif not quiet:
+            for name, reason in {**reasons, **report.chosen.reasons}.items():
+                print(f"{name}: {reason}")
+            if report.rows:
+                rows = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in report.rows]
+                print_table(report.title, ("group", "before", "after", "nothing after", "n"), rows)
+            print(f"-> {out / ('run.json' if no_report else 'report.html')}")
+        for failure in outcome.failures:
+            typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)
+        if outcome.failures:
+            raise typer.Exit(FAILED)

@@ -1,0 +1,18 @@
+"""Flags that several commands share: one spelling, one help text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="moji, or a diffusers folder.")]
+Out = Annotated[Path, typer.Option(help="Folder to write; it must not exist.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float64, float32, bfloat16 or float16: what the model computes in.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder if it exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Pictures drawn at once.")]
+EditFile = Annotated[Path | None, typer.Option("--edit", help="edit.safetensors to draw with.")]
+Strength = Annotated[float, typer.Option(help="Scale of the edit: 0 = identity, 1 = as made.")]

@@ -1,0 +1,24 @@
+"""What methods return: differences to a model, as data."""
+
+from pathlib import Path
+
+from ..core.errors import EditError
+from ..core.registry import suggest
+from . import files
+from .bake import bake
+from .base import Edit, Origin
+from .weights import LowRankEdit
+
+KINDS = {"low_rank": LowRankEdit}
+
+
+def load_edit(path: Path) -> Edit:
+    """Read an edit file; `EditError` says what is wrong with it."""
+    kind, tensors, origin = files.read(path)
+    try:
+        return suggest(kind, KINDS, "edit kind").from_tensors(tensors, origin)
+    except EditError as error:
+        raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
+
+
+__all__ = ["Edit", "LowRankEdit", "Origin", "bake", "load_edit"]

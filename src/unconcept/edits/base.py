@@ -1,0 +1,85 @@
+"""What every edit can do, and where it came from."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..core.errors import EditError, require
+from ..models import ModelView
+
+FORMAT = "unconcept-edit"
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The header of an edit file."""
+
+    method: str
+    settings: Mapping[str, Any]
+    targets: tuple[str, ...]
+    anchors: tuple[str, ...]
+    retain: tuple[str, ...]
+    kind: str  # of the concepts
+    family: str
+    base: str  # what the model was called
+    base_hash: str  # of the tensors the edit changes, as they were
+    version: str  # of this library
+    report: Mapping[str, float] = field(default_factory=dict)  # exact figures of the solve: rank, residual, jitter
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Origin":
+        """`EditError` unless every field is there with its type."""
+        try:
+            data = json.loads(text)
+            require(isinstance(data, dict), "its origin is no table", EditError)
+            names = {f.name for f in fields(cls)}
+            require(set(data) == names, f"its origin has the fields {sorted(data)}", EditError)
+            lists = {"targets", "anchors", "retain"}
+            for name in lists:
+                require(isinstance(data[name], list) and all(isinstance(x, str) for x in data[name]), f"its {name} are no list of texts", EditError)
+            for name in names - lists - {"settings", "report"}:
+                require(isinstance(data[name], str), f"its {name} is no text", EditError)
+            for name in ("settings", "report"):
+                require(isinstance(data[name], dict), f"its {name} is no table", EditError)
+        except (ValueError, RecursionError) as error:
+            raise EditError(f"its origin cannot be read: {error}") from None
+        return cls(**{n: tuple(v) if n in lists else v for n, v in data.items()})
+
+
+class Edit(Protocol):
+    """The difference to a model, as data."""
+
+    origin: Origin | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Full names of the parameters it changes, sorted."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it is made of."""
+
+    @property
+    def hash(self) -> str:
+        """Content hash of its tensors."""
+
+    def delta(self, name: str) -> Tensor:
+        """What is added to one parameter, in its shape."""
+
+    def scaled(self, strength: float) -> "Edit":
+        """0 is the identity, 1 the edit as made."""
+
+    def applied(self, model: ModelView) -> AbstractContextManager[None]:
+        """Inside, the model computes with the edit; afterwards its weights are bitwise what they were."""
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file with the origin in its header."""

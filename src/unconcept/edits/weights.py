@@ -1,0 +1,109 @@
+"""Edits that add something to weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..core.errors import EditError, require
+from ..core.hashing import hash_tensors
+from ..models import ModelView
+from ..models.hooks import swapped
+from .base import Origin
+from .files import write
+
+SHARED = "down"
+
+
+@dataclass(frozen=True)
+class LowRankEdit:
+    """W' = W + up @ down for each named parameter: up (o, r), down (r, d), float32 or wider."""
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    origin: Origin | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.pairs))
+
+    @property
+    def parameters(self) -> int:
+        distinct = {id(t): t.numel() for pair in self.pairs.values() for t in pair}
+        return sum(distinct.values())
+
+    @property
+    def hash(self) -> str:
+        return hash_tensors(self._tensors())
+
+    def delta(self, name: str) -> Tensor:
+        up, down = self.pairs[name]
+        return up @ down
+
+    def scaled(self, strength: float) -> "LowRankEdit":
+        return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """`EditError` with both hashes if the edit was made for other weights."""
+        check_base(self.origin, model, self.names)
+        live = live_parameters(model, self.names)
+        values = {name: added(live[name], self.delta(name)) for name in self.names}
+        with swapped(live, values, model.saved):
+            yield
+
+    def save(self, path: Path) -> None:
+        write(path, "low_rank", self._tensors(), self.origin)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """A down factor that all layers share is stored once."""
+        tensors = {f"{name}.up": up for name, (up, _) in self.pairs.items()}
+        downs = {id(down): down for _, down in self.pairs.values()}
+        if len(downs) == 1:
+            return tensors | {SHARED: next(iter(downs.values()))}
+        return tensors | {f"{name}.down": down for name, (_, down) in self.pairs.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], origin: Origin) -> "LowRankEdit":
+        """The inverse of `save`; `EditError` on factors that do not fit."""
+        pairs = {}
+        for key, up in tensors.items():
+            if not key.endswith(".up"):
+                continue
+            name = key.removesuffix(".up")
+            down = tensors.get(SHARED, tensors.get(f"{name}.down"))
+            fits = down is not None and up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]
+            require(fits, f"{name} has no up and down factor that fit", EditError)
+            pairs[name] = (up, down)
+        require(bool(pairs), "it changes nothing", EditError)
+        return cls(pairs, origin)
+
+
+def added(weight: Tensor, delta: Tensor) -> Tensor:
+    """The sum in float32 or wider, cast to the weight's dtype once."""
+    require(weight.shape == delta.shape, f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}", EditError)
+    wide = torch.promote_types(weight.dtype, delta.dtype)
+    return (weight.to(wide) + delta.to(weight.device, wide)).to(weight.dtype)
+
+
+def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """The parameters the model now computes with, by full name."""
+    found: dict[str, Tensor] = {}
+    for name in names:
+        part, _, rest = name.partition(".")
+        try:
+            found[name] = model.modules(part).get_parameter(rest)
+        except AttributeError:
+            raise EditError(f"the model {model.name} has no {name}: the edit is for another family") from None
+    return found
+
+
+def check_base(origin: Origin | None, model: ModelView, names: tuple[str, ...]) -> None:
+    """Refuse a model whose own weights are not the ones the edit was made for."""
+    if origin is None:
+        return
+    found = hash_tensors(model.reference(names))
+    message = f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it to its own base"
+    require(found == origin.base_hash, message, EditError)

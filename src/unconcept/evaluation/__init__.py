@@ -1,0 +1,1 @@
+"""The harness: what is drawn, how it is judged, what is reported."""

@@ -1,0 +1,42 @@
+"""Draw prompts. The noise of a picture comes from its own seed, on the CPU: neither device nor neighbours matter."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models import ModelView
+from ..models.open import MOJI
+from .prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How pictures are drawn."""
+
+    steps: int = 20
+    guidance_scale: float = 4.0
+    batch_size: int = 24
+
+
+def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
+    """Initial noise (c, h, w) of unit variance, float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable[[int], None] = lambda n: None) -> Tensor:
+    """Pictures (n, 3, h, w) in [0, 1]; `tick` is told how many were just finished."""
+    pictures = []
+    for start in range(0, len(prompts), spec.batch_size):
+        chunk = prompts[start : start + spec.batch_size]
+        start_noise = torch.stack([noise(prompt.seed, model.latent_shape) for prompt in chunk])
+        pictures.append(model.sample([prompt.text for prompt in chunk], start_noise, spec.steps, spec.guidance_scale))
+        tick(len(chunk))
+    return torch.cat(pictures)
+
+
+def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> Spec:
+    """The default sampler: `moji`'s own guidance for `moji`, diffusers' 7.5 for other models."""
+    guidance = guidance_scale if guidance_scale is not None else (Spec.guidance_scale if model == MOJI else 7.5)
+    return Spec(steps, guidance, batch_size)

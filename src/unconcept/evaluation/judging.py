@@ -1,0 +1,75 @@
+"""From pictures to rates: each check is asked before and after, on the same noise, and counted in its group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..metrics.rates import Rate, clustered, wilson
+from ..scorers.moji_judge import NOTHING, MojiJudge, Verdict, half
+from .prompts import Check, Group
+
+GROUPS: tuple[Group, ...] = ("direct", "synonym", "indirect", "co-occurring", "near", "far", "style")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One check, answered on the unedited and on the edited model's picture."""
+
+    check: Check
+    before: str  # the judge's word
+    after: str
+
+    @property
+    def shown(self) -> tuple[bool, bool]:
+        """Whether the pictures before and after show what was asked."""
+        return self.before in self.check.labels, self.after in self.check.labels
+
+
+def words(judge: MojiJudge, checks: Sequence[Check], pictures: dict[str, Tensor]) -> list[str]:
+    """The judge's word on each check's picture; `pictures` are by prompt key."""
+    given: list[str] = [""] * len(checks)
+    for by in ("object", "style", "left", "right"):
+        members = [i for i, check in enumerate(checks) if check.by == by]
+        if not members:
+            continue
+        stack = torch.stack([pictures[key(checks[i])] for i in members])
+        if by in ("left", "right"):
+            stack = half(stack, by == "right")
+        verdicts: list[Verdict] = judge.decide(judge.score(stack))
+        for i, verdict in zip(members, verdicts, strict=True):
+            given[i] = verdict.style if by == "style" else verdict.object
+    return given
+
+
+def key(check: Check) -> str:
+    """Names a check's picture."""
+    return f"{check.prompt.seed}-{check.prompt.text}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group: how often the pictures show what was asked, before, after, and the paired difference."""
+
+    group: Group
+    before: Rate
+    after: Rate
+    change: Rate  # after - before, paired; in [-1, 1]
+    nothing: Rate  # share of the edited model's pictures that show nothing the judge knows
+
+
+def tabulate(answers: Sequence[Answer], by_concept: bool = False) -> list[Row]:
+    """Rows for the groups that were asked. With `by_concept`, intervals resample concepts; else pictures are independent."""
+    rows = []
+    for group in GROUPS:
+        members = [a for a in answers if a.check.group == group]
+        if not members:
+            continue
+        clusters = [a.check.concept for a in members] if by_concept else [str(i) for i in range(len(members))]
+        sides = [[a.shown[i] for a in members] for i in (0, 1)]
+        nothing = [a.after == NOTHING for a in members]
+        change = clustered([after - before for before, after in zip(*sides, strict=True)], clusters)
+        rate = (lambda values: clustered(values, clusters)) if by_concept else (lambda values: wilson(sum(values), len(values)))
+        rows.append(Row(group, rate(sides[0]), rate(sides[1]), change, rate(nothing)))
+    return rows

@@ -1,0 +1,61 @@
+"""Join what was typed with the recipe and the defaults: default < recipe < --set < flag."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.concept import KINDS
+from ..core.errors import RecipeError, RequestError, require
+from ..core.recipe import Recipe, load_recipe
+from ..core.settings import build
+from ..models.open import MOJI
+from .erasure import Job
+from .generate import spec_for
+from .requests import Ask
+
+DEFAULT_METHOD = "uce"
+
+
+def plan(
+    *,
+    concepts: Sequence[str],
+    out: Path,
+    anchors: Sequence[str] | None = None,
+    retain: Sequence[str] | None = None,
+    kind: str | None = None,
+    model: str = MOJI,
+    method: str | None = None,
+    recipe: str | None = None,
+    assignments: Mapping[str, Any] | None = None,
+    batch_size: int = 24,
+    **rest: Any,
+) -> tuple[Job, dict[str, str]]:
+    """The job, and the reason for each default that was taken."""
+    reasons: dict[str, str] = {}
+    if recipe is None and model == MOJI and method in (None, DEFAULT_METHOD):
+        recipe = f"moji-{DEFAULT_METHOD}"
+        reasons["settings"] = f"recipe {recipe}: found on moji's tune concepts"
+    loaded = load_recipe(recipe) if recipe else Recipe(method or DEFAULT_METHOD, "no recipe")
+    if recipe is None:
+        reasons["settings"] = f"the method's own defaults ({loaded.method})"
+    if method is None:
+        reasons["method"] = f"{loaded.method}: " + ("as the recipe says" if recipe else "closed form, seconds on any machine")
+    message = f"recipe {recipe} is for {loaded.method}, not for {method}: leave out one of the two"
+    require(method in (None, loaded.method), message, RecipeError)
+    if model == MOJI:
+        reasons["model"] = "moji, the embedded model"
+    asked = loaded.asked
+    kind = kind or asked.kind
+    require(kind is None or kind in KINDS, f"kind {kind!r}: allowed are {', '.join(KINDS)}", RequestError)
+    ask = build(
+        Ask,
+        {
+            "concepts": tuple(concepts) or asked.targets or (),
+            "anchors": asked.anchors if anchors is None else tuple(anchors),
+            "retain": asked.retain if retain is None else tuple(retain),
+            "kind": kind,
+        },
+    )
+    settings = {**loaded.settings, **(assignments or {})}
+    job = Job(ask, out, loaded.method, settings, model, spec=spec_for(model, batch_size=batch_size), recipe=recipe, **rest)
+    return job, reasons

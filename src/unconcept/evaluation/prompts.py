@@ -1,0 +1,136 @@
+"""What is drawn and how it is judged: prompts in groups, each with its own seed."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..core.concept import TEMPLATES, Concept
+from ..moji.prompts import pair_prompt, prompt
+from ..moji.table import Entry, Table
+
+Group = Literal["direct", "synonym", "indirect", "co-occurring", "near", "far", "style"]
+By = Literal["object", "style", "left", "right"]
+REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text and the seed of its initial noise."""
+
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the judge about one picture: does it show one of `labels`?"""
+
+    prompt: Prompt
+    group: Group
+    concept: str  # what the prompt is about
+    by: By  # which head, or which half of a two-object picture
+    labels: tuple[str, ...]
+
+
+def seeded(text: str, replicate: int, tuning: bool) -> Prompt:
+    """The seed depends on the text and the replicate alone, so the same prompt is the same picture everywhere."""
+    digest = hashlib.sha256(f"{text}\0{replicate}".encode()).digest()
+    number = int.from_bytes(digest[:5], "big")
+    return Prompt(text, number % REPORT_SEEDS if tuning else REPORT_SEEDS + number)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many prompts a group gets."""
+
+    direct: int = 24
+    other: int = 12
+
+
+def moji_checks(known: Table, names: Sequence[str], sizes: Sizes, tuning: bool = False) -> list[Check]:
+    """Checks for one erasure on `moji`: the concept and its words, its neighbours, far objects, styles.
+
+    On `report` concepts the synonyms and neighbours are the held-out ones; tuning asks the given ones only.
+    """
+    checks: list[Check] = []
+    for name in names:
+        entry = known[name]
+        rng = random.Random(f"{name}{tuning}")
+        make = _style_checks if entry.kind == "style" else _object_checks
+        checks += make(known, entry, sizes, tuning, rng)
+    return list(dict.fromkeys(checks))
+
+
+def _object_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: random.Random) -> Iterator[Check]:
+    def ask(group: Group, about: Entry, words: Sequence[str], count: int) -> Iterator[Check]:
+        for i in range(count if words else 0):
+            text = _styled(words[i % len(words)], about, i // len(words), rng)
+            yield Check(seeded(text, i, tuning), group, about.name, "object", about.labels)
+
+    def part(words: object) -> tuple[str, ...]:
+        return words.given if tuning else words.held_out
+
+    yield from ask("direct", entry, [entry.name], sizes.direct)
+    yield from ask("synonym", entry, part(entry.synonyms), sizes.other)
+    yield from ask("indirect", entry, part(entry.indirect), sizes.other)
+    near = [known[name] for name in part(entry.near)]
+    for neighbour in near:
+        yield from ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))
+    far = far_objects(known, [entry], tuning, rng)
+    for other in far[: sizes.other]:
+        style = rng.choice([s for s in other.styles if s not in other.unseen])
+        asked = seeded(prompt(other.name, style), 0, tuning)
+        yield Check(asked, "far", other.name, "object", other.labels)
+        yield Check(asked, "style", style, "style", (style,))
+    for i, other in enumerate(far[: sizes.other]):
+        left, right = (entry, other) if i % 2 else (other, entry)
+        asked = seeded(pair_prompt(left.name, right.name), i, tuning)
+        yield Check(asked, "co-occurring", other.name, "right" if i % 2 else "left", other.labels)
+
+
+def _style_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: random.Random) -> Iterator[Check]:
+    objects = far_objects(known, [], tuning, rng)
+    words = entry.synonyms.given if tuning else entry.synonyms.held_out
+    for i in range(sizes.direct):
+        asked = seeded(prompt(objects[i % len(objects)].name, entry.name, 2 + i % 2), i, tuning)
+        yield Check(asked, "direct", entry.name, "style", entry.labels)
+    for i in range(sizes.other if words else 0):
+        asked = seeded(prompt(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i, tuning)
+        yield Check(asked, "synonym", entry.name, "style", entry.labels)
+    others = [style.name for style in known.styles if style != entry]
+    for i, other in enumerate((objects * sizes.other)[: sizes.other]):
+        style = others[i % len(others)]
+        asked = seeded(prompt(other.name, style), 0, tuning)
+        yield Check(asked, "far", other.name, "object", other.labels)
+        yield Check(asked, "style", style, "style", (style,))
+
+
+def far_objects(known: Table, targets: Sequence[Entry], tuning: bool, rng: random.Random) -> list[Entry]:
+    """Objects of the far list that is only measured, without the targets' neighbours and anchors, shuffled."""
+    close = {name for target in targets for name in (*target.near.all, target.anchor)}
+    far = [e for e in known.far("held_out", "tune" if tuning else "report") if e.name not in close]
+    rng.shuffle(far)
+    return far
+
+
+def _styled(word: str, entry: Entry, turn: int, rng: random.Random) -> str:
+    """Every fourth prompt names no style; the others go round the styles the model saw the concept in."""
+    if turn % 4 == 0:
+        return prompt(word, form=turn // 4 % 2)
+    styles = [style for style in entry.styles if style not in entry.unseen]
+    return prompt(word, styles[(turn - turn // 4 - 1) % len(styles)], 2 + rng.randrange(2))
+
+
+def plain_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: Sizes) -> list[Check]:
+    """Prompts for a model without a judge of its own: the concepts in their kind's templates, and what is retained."""
+    checks = []
+    for concept in concepts:
+        for i in range(max(2, sizes.other // 2)):
+            forms = TEMPLATES[concept.kind]
+            text = forms[i % len(forms)].format(concept.name)
+            checks.append(Check(seeded(text, i, False), "direct", concept.name, "object", (concept.name,)))
+    for i, text in enumerate([text for text in retain if text.strip()][: sizes.other] or ["a landscape", "a city street", "a bowl of fruit"]):
+        checks.append(Check(seeded(text, i, False), "far", text, "object", (text,)))
+    return checks

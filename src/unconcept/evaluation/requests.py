@@ -1,0 +1,82 @@
+"""What an erasure is asked when the user says no more than a name: anchors, aliases and retain set, with reasons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.concept import NULL_ANCHORS, Concept, Kind
+from ..core.errors import RequestError, require
+from ..core.request import Request
+from ..models.open import MOJI
+from ..moji.table import Table, table
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the user typed. None means "you choose", an empty tuple "none"."""
+
+    concepts: tuple[str, ...]
+    anchors: tuple[str, ...] | None = None
+    retain: tuple[str, ...] | None = None
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The request, and why each of its parts is as it is."""
+
+    request: Request
+    concepts: tuple[Concept, ...]
+    reasons: dict[str, str]
+
+
+def choose(ask: Ask, model: str) -> Chosen:
+    """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
+    require(bool(ask.concepts), "no concept: name at least one to erase", RequestError)
+    return _from_table(ask, table()) if model == MOJI else _from_kind(ask)
+
+
+def _from_table(ask: Ask, known: Table) -> Chosen:
+    for name in ask.concepts:
+        require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
+    entries = [known[name] for name in ask.concepts]
+    concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given)) for e in entries)
+    reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
+    anchors = ask.anchors
+    if anchors is None:
+        without = [e.name for e in entries if e.anchor is None]
+        message = f"{without[0] if without else ''!r} has no anchor in moji's table: name one with --anchor"
+        require(not without, message, RequestError)
+        anchors = tuple(e.anchor for e in entries)
+        reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
+    retain = ask.retain
+    if retain is None:
+        retain = default_retain(known, [e.name for e in entries], anchors)
+        reasons["retain"] = "the given near neighbours and the far objects that moji's table reserves for requests"
+    return Chosen(Request.of(concepts, anchors, retain), concepts, {**_typed(ask), **reasons})
+
+
+def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
+    """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or erased."""
+    entries = [known[name] for name in names]
+    held_out = {near for e in entries for near in e.near.held_out}
+    near = [name for e in entries for name in e.near.given]
+    styles = [e.name for e in known.styles] if any(e.kind == "style" for e in entries) else []
+    far = [e.name for e in known.far("given")]
+    wanted = [name for name in (*near, *far, *styles) if name not in held_out and name not in names]
+    return tuple(dict.fromkeys(wanted))
+
+
+def _from_kind(ask: Ask) -> Chosen:
+    kind = ask.kind or "object"
+    concepts = tuple(Concept(name, kind) for name in ask.concepts)
+    reasons = _typed(ask)
+    if ask.anchors is None:
+        reasons["anchors"] = f"{NULL_ANCHORS[kind]!r}, the null anchor of kind {kind}"
+    if ask.retain is None:
+        reasons["retain"] = "empty: nothing was named to be kept"
+    request = Request.of(concepts, ask.anchors or (), ask.retain or ())
+    return Chosen(request, concepts, {"targets": "as typed", **reasons})
+
+
+def _typed(ask: Ask) -> dict[str, str]:
+    return {name: "as typed" for name, value in (("anchors", ask.anchors), ("retain", ask.retain)) if value is not None}

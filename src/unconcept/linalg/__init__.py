@@ -1,0 +1,1 @@
+"""Tensors in, tensors out, float64 inside. No model, no text."""

@@ -1,0 +1,11 @@
+"""One file a method. Files are found by name, so adding a method edits no list."""
+
+import importlib
+import pkgutil
+
+from .registry import Method, MethodInfo, method, methods
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
+__all__ = ["Method", "MethodInfo", "method", "methods"]

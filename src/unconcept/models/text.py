@@ -1,0 +1,91 @@
+"""CLIP's text tower driven from its tensors, so that reading text needs neither transformers nor a built module.
+
+A causal encoder's state at a token depends on what stands before it alone: for one named position the text is cut
+right after it, texts of equal length go in one batch, and each distinct text is encoded once.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.errors import ModelError, require
+from .tokens import ClipTokenizer, Position
+
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """One tokenizer with one text encoder. `config` is the encoder's own config.json as a dict."""
+
+    tokenizer: ClipTokenizer
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, object]
+    penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm
+
+    def states(self, ids: Tensor) -> Tensor:
+        """Hidden states (b, l, d) of token ids (b, l)."""
+        weights, heads, eps = self.weights, int(self.config["num_attention_heads"]), float(self.config.get("layer_norm_eps", 1e-5))
+        b, l = ids.shape
+        x = weights["embeddings.token_embedding.weight"][ids] + weights["embeddings.position_embedding.weight"][:l]
+        d = x.shape[-1]
+        activate = _activation(str(self.config.get("hidden_act", "quick_gelu")))
+        for layer in range(int(self.config["num_hidden_layers"]) - self.penultimate):
+            part = _Layer(weights, f"encoder.layers.{layer}.")
+            y = part.norm("layer_norm1", x, eps)
+            q, k, v = (part.linear(f"self_attn.{n}_proj", y).view(b, l, heads, d // heads).transpose(1, 2) for n in "qkv")
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, l, d)
+            x = x + part.linear("self_attn.out_proj", y)
+            y = activate(part.linear("mlp.fc1", part.norm("layer_norm2", x, eps)))
+            x = x + part.linear("mlp.fc2", y)
+        return x if self.penultimate else _Layer(weights, "").norm("final_layer_norm", x, eps)
+
+    def embed(self, texts: Sequence[str], at: Position) -> Tensor:
+        """States at a named position (n, d), or at every padded position (n, l, d)."""
+        distinct = list(dict.fromkeys(texts))
+        tokens = self.tokenizer(distinct)
+        if at == "all":
+            rows, last = tokens.padded(), [tokens.length - 1] * len(distinct)
+        else:
+            last = tokens.index(at)
+            rows = [list(row[: end + 1]) for row, end in zip(tokens.ids, last, strict=True)]
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            by_length[len(row)].append(i)
+        out: list[Tensor | None] = [None] * len(distinct)
+        device = self.weights["embeddings.token_embedding.weight"].device
+        for length, members in by_length.items():
+            size = max(1, BATCH_TOKENS // length)
+            for part in (members[i : i + size] for i in range(0, len(members), size)):
+                states = self.states(torch.tensor([rows[i] for i in part], device=device))
+                for i, state in zip(part, states if at == "all" else states[:, -1], strict=True):
+                    out[i] = state
+        place = {text: i for i, text in enumerate(distinct)}
+        return torch.stack([out[place[text]] for text in texts])
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weights: Mapping[str, Tensor]
+    prefix: str
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"])
+
+    def norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"], eps)
+
+
+def _activation(name: str):
+    known = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
+    require(name in known, f"text encoder activation {name!r} is not known: allowed are {', '.join(known)}", ModelError)
+    return known[name]
+
+
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as transformers 5 writes them: older files put `text_model.` before each."""
+    return {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}

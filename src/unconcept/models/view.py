@@ -1,0 +1,49 @@
+"""The narrow waist: what every method, attack and evaluation may ask of a model, whatever its family."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+from .tokens import ClipTokenizer, Position
+
+Family = Literal["sd1", "sd2", "sdxl"]
+Part = Literal["denoiser", "text_encoder", "text_encoder_2", "vae"]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser is conditioned on. Rows are prompts."""
+
+    states: Tensor  # (b, l, d): what cross-attention reads
+    pooled: Tensor | None = None  # (b, p): SDXL, SD3, FLUX
+    time_ids: Tensor | None = None  # (b, 6): SDXL's sizes and crop
+
+
+class ModelView(Protocol):
+    """Six verbs. A closed-form method uses the first two, which read files and build no network."""
+
+    family: Family
+    name: str  # what the user called it
+    tokenizer: ClipTokenizer  # token ids and positions; SDXL's two cut texts alike
+    latent_shape: tuple[int, int, int]  # (c, h, w) of one picture
+    saved: dict[str, Tensor]  # weights before the edits now applied
+
+    def embed(self, texts: Sequence[str], at: Position = "last_subject") -> Tensor:
+        """Text states at a named position (n, d), or at every padded position (n, l, d) for "all"."""
+
+    def text_maps(self) -> Mapping[str, Tensor]:
+        """Weights (o, d) of the linear maps whose input is the text state, as the model now computes with them."""
+
+    def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
+        """The denoiser's raw prediction (b, c, h, w), conditional only, differentiable in all it reads."""
+
+    def sample(self, prompts: Sequence[str], noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance."""
+
+    def modules(self, part: Part) -> nn.Module:
+        """The live network of one part: parameters to train, places to hang hooks and adapters on."""
+
+    def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
+        """Parameters by full name (`unet.`...) as they were before any edit, in the checkpoint's own dtype."""

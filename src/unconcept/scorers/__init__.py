@@ -1,0 +1,1 @@
+"""Judges: pictures to raw scores, decisions later."""
