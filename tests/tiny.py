@@ -1,0 +1,112 @@
+"""Every family from its real classes at toy size, built in a blink with no download."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from unconcept.models.unet import UNetView
+
+FAMILIES = ("sd1", "sd2", "sdxl")
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+START, END = "<|startoftext|>", "<|endoftext|>"
+LENGTH = 24
+
+
+def tokenizer(pad: str = END) -> CLIPTokenizer:
+    """One token a letter; the last letter of a word has its own."""
+    words = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "!</w>", START, END]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=LENGTH, unk_token=END, pad_token=pad)
+
+
+def text_config(tokens: CLIPTokenizer, width: int, act: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        hidden_act=act,
+        projection_dim=width,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+    )
+
+
+def unet(width: int, **more: object) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **more,
+    )
+
+
+def vae() -> AutoencoderKL:
+    blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+    return AutoencoderKL(down_block_types=blocks[0], up_block_types=blocks[1], block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4)
+
+
+def pipeline(family: str, seed: int = 0) -> DiffusionPipeline:
+    """A fresh random pipeline in float32."""
+    torch.manual_seed(seed)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, prediction_type="v_prediction" if family == "sd2" else "epsilon")
+    if family == "sdxl":
+        first, second = tokenizer(), tokenizer(pad="!</w>")
+        net = unet(64, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 48)
+        encoders = CLIPTextModel(text_config(first, 32, "quick_gelu")), CLIPTextModelWithProjection(text_config(second, 32, "gelu"))
+        pipe = StableDiffusionXLPipeline(vae(), encoders[0], encoders[1], first, second, net, scheduler, add_watermarker=False)
+    else:
+        tokens = tokenizer(pad="!</w>" if family == "sd2" else END)
+        encoder = CLIPTextModel(text_config(tokens, 32, "gelu" if family == "sd2" else "quick_gelu"))
+        pipe = StableDiffusionPipeline(vae(), encoder, tokens, unet(32), scheduler, None, None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    return pipe
+
+
+def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> UNetView:
+    """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
+    return UNetView.from_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
+
+
+def folder(family: str, path: Path, old: bool = False) -> Path:
+    """The pipeline on disk; `old` as older libraries wrote it: vocab.json and merges.txt, `text_model.` prefixes."""
+    pipeline(family).save_pretrained(path)
+    if old:
+        _age(path)
+    return path
+
+
+def _age(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for part in path.glob("tokenizer*"):
+        model = json.loads((part / "tokenizer.json").read_text())["model"]
+        (part / "vocab.json").write_text(json.dumps(model["vocab"]))
+        (part / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in model["merges"]))
+        (part / "tokenizer.json").unlink()
+    for part in path.glob("text_encoder*"):
+        file = part / "model.safetensors"
+        weights = load_file(file)
+        if not any(name.startswith("text_model.") for name in weights):
+            renamed = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in weights.items()}
+            save_file(renamed, file, metadata={"format": "pt"})
+
+
+@cache
+def shared(family: str) -> UNetView:
+    """One view for tests that leave it as it was."""
+    return view(family)
