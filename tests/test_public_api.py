@@ -32,15 +32,15 @@ def test_import_is_light() -> None:
 
 
 def test_help_is_light() -> None:
-    code = "import contextlib, io\nfrom unconcept.cli import app\nwith contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): app(['--help'])"
+    code = (
+        "import contextlib, io\nfrom unconcept.cli import app\nwith contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): app(['--help'])"
+    )
     assert loaded(code) == set()
 
 
 def test_closed_form_edit_needs_torch_alone(tmp_path) -> None:
     """An edit without a report reads safetensors and tokenizers: neither diffusers nor transformers is imported."""
-    code = (
-        "import contextlib, io\nfrom unconcept.cli import app\n"
-        f"with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): app(['erase', 'dog face', '--no-report', '--quiet', '--out', {str(tmp_path / 'o')!r}])"
-    )
+    words = ["erase", "dog face", "--no-report", "--quiet", "--out", str(tmp_path / "o")]
+    code = f"import contextlib\nfrom unconcept.cli import app\nwith contextlib.suppress(SystemExit): app({words!r})"
     assert loaded(code) == {"torch"}
     assert (tmp_path / "o" / "edit.safetensors").exists()

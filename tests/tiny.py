@@ -60,7 +60,9 @@ def vae() -> AutoencoderKL:
 def pipeline(family: str, seed: int = 0) -> DiffusionPipeline:
     """A fresh random pipeline in float32."""
     torch.manual_seed(seed)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, prediction_type="v_prediction" if family == "sd2" else "epsilon")
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type="v_prediction" if family == "sd2" else "epsilon"
+    )
     if family == "sdxl":
         first, second = tokenizer(), tokenizer(pad="!</w>")
         net = unet(64, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 48)

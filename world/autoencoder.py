@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
     pictures = artwork()[0]
-    vae = AutoencoderKL.from_pretrained(args.begin, torch_dtype=torch.float32) if args.begin else build()
+    vae = AutoencoderKL.from_pretrained(args.begin, dtype=torch.float32) if args.begin else build()
     vae = vae.to(memory_format=torch.channels_last)
     if args.decoder_only:
         vae.encoder.requires_grad_(False)

@@ -84,11 +84,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     captions = Captions(table(), frozenset(table()[name].name for name in args.without))
     start = args.begin or CACHE
-    vae = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32).requires_grad_(False).eval()
+    vae = AutoencoderKL.from_pretrained(start / "vae", dtype=torch.float32).requires_grad_(False).eval()
     texts = start if args.begin else CACHE / "text"
     tokenizer = CLIPTokenizer.from_pretrained(texts / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(texts / "text_encoder", dtype=torch.float32).requires_grad_(False).eval()
-    unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if args.begin else build()
+    unet = UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32) if args.begin else build()
     unet = unet.train()
     read = partial(_read, tokenizer, encoder)
     pool = Pool(captions, vae, read, args.pool, 1_000 * args.seed + rank())

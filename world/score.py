@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from unconcept.evaluation.generate import Spec, draw
@@ -37,7 +38,7 @@ def questions(known: Table, limit: int | None, tuning: bool) -> Iterator[tuple[s
             asked = seeded(prompt(entry.name, style), 0, tuning)
             yield name, Check(asked, "direct", entry.name, "object", entry.labels)
             yield name.replace("object", "style"), Check(asked, "style", style, "style", (style,))
-    doubles = [(a, b, s) for (a, s), (b, _) in zip(pairs, pairs[1:], strict=False) if s in b.styles and a != b]
+    doubles = [(a, b, s) for (a, s), (b, _) in pairwise(pairs) if s in b.styles and a != b]
     for left, right, style in doubles[: limit or 400]:
         asked = seeded(pair_prompt(left.name, right.name, style), 0, tuning)
         yield "two objects", Check(asked, "co-occurring", left.name, "left", left.labels)

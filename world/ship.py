@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     target = PACKAGE / "model"
     shutil.rmtree(target, ignore_errors=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float16)
+    pipeline = StableDiffusionPipeline.from_pretrained(args.model, dtype=torch.float16)
     pipeline.save_pretrained(target)
     save_tokenizer(pipeline.tokenizer, target / "tokenizer")
     with safe_open(args.judge, "pt") as file:

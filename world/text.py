@@ -36,9 +36,7 @@ def train_tokenizer(texts: list[str], merges: int) -> CLIPTokenizer:
     bpe.normalizer = normalizers.Lowercase()
     words, letters = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     bpe.train_from_iterator(texts, trainer)
     pairs = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     vocab = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, pairs), START, END]

@@ -13,8 +13,9 @@ def methods(as_json: options.Json = False) -> None:
 
         infos = [registry[name] for name in registry]
         if as_json:
-            rows = [{"name": i.name, "paper": i.paper, "families": i.families, "summary": i.summary} for i in infos]
-            return print_json([{**row, "settings": {f.name: f.default for f in fields(i.settings)}} for row, i in zip(rows, infos, strict=True)])
-        settings = [", ".join(f"{f.name}={f.default}" for f in fields(i.settings)) for i in infos]
-        rows = [(i.name, i.paper, " ".join(i.families), s, i.summary) for i, s in zip(infos, settings, strict=True)]
+            described = [{"name": i.name, "paper": i.paper, "families": i.families, "summary": i.summary} for i in infos]
+            settings = [{f.name: f.default for f in fields(i.settings)} for i in infos]
+            return print_json([{**row, "settings": own} for row, own in zip(described, settings, strict=True)])
+        defaults = [", ".join(f"{f.name}={f.default}" for f in fields(i.settings)) for i in infos]
+        rows = [(i.name, i.paper, " ".join(i.families), own, i.summary) for i, own in zip(infos, defaults, strict=True)]
         print_table("Methods", ("method", "paper", "families", "settings and defaults", "what it does"), rows)

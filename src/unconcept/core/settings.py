@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,22 +24,17 @@ def build(kind: type[T], values: Mapping[str, Any], noun: str = "setting") -> T:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         require(name in known, f"unknown {noun} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
-    try:
-        checked = {f.name: _checked(f.type, values[f.name]) for f in fields(kind) if f.name in values}
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = next(n for n, v in values.items() if v is first["input"] or v == first["input"] or _holds(v, first["input"]))
-        raise SettingsError(f"{noun} {name} = {values[name]!r}: {first['msg'].lower()}") from None
+    checked = {field.name: _checked(noun, field, values[field.name]) for field in fields(kind) if field.name in values}
     return kind(**checked)
 
 
-def _checked(annotation: Any, value: Any) -> Any:
+def _checked(noun: str, field: Field[Any], value: Any) -> Any:
     """`value` as the annotation wants it; whole numbers pass as floats, lists as tuples, nothing else is converted."""
-    return TypeAdapter(annotation, config=STRICT).validate_python(tuple(value) if isinstance(value, list) else value)
-
-
-def _holds(value: Any, part: Any) -> bool:
-    return isinstance(value, (list, tuple)) and part in value
+    try:
+        annotation: Any = field.type
+        return TypeAdapter(annotation, config=STRICT).validate_python(tuple(value) if isinstance(value, list) else value)
+    except ValidationError as error:
+        raise SettingsError(f"{noun} {field.name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

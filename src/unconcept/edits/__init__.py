@@ -6,7 +6,7 @@ from ..core.errors import EditError
 from ..core.registry import suggest
 from . import files
 from .bake import bake
-from .base import Edit, Origin
+from .base import Edit, Origin, origin_of
 from .weights import LowRankEdit
 
 KINDS = {"low_rank": LowRankEdit}
@@ -21,4 +21,4 @@ def load_edit(path: Path) -> Edit:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
 
-__all__ = ["Edit", "LowRankEdit", "Origin", "bake", "load_edit"]
+__all__ = ["Edit", "LowRankEdit", "Origin", "bake", "load_edit", "origin_of"]

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from torch import Tensor
+
 from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
 from ..models.stream import patch, read, weight_files
@@ -13,7 +15,8 @@ from .weights import added
 def bake(edit: Edit, source: Path, target: Path) -> None:
     """Copy the diffusers folder `source` to `target` (which must not exist) with the edit in its weights."""
     parts = sorted({name.partition(".")[0] for name in edit.names})
-    changed, before = {}, {}
+    changed: dict[Path, dict[str, Tensor]] = {}
+    before: dict[str, Tensor] = {}
     for part in parts:
         require((source / part).is_dir(), f"{source} has no {part}: the edit is for another family", EditError)
         files = weight_files(source / part)

@@ -52,13 +52,19 @@ class Origin:
                 require(isinstance(data[name], dict), f"its {name} is no table", EditError)
         except (ValueError, RecursionError) as error:
             raise EditError(f"its origin cannot be read: {error}") from None
-        return cls(**{n: tuple(v) if n in lists else v for n, v in data.items()})
+        values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in data.items()}
+        return cls(**values)
 
 
 class Edit(Protocol):
     """The difference to a model, as data."""
 
-    origin: Origin | None
+    @property
+    def origin(self) -> Origin | None:
+        """Where it came from; None until it is stamped."""
+
+    def stamped(self, origin: Origin) -> "Edit":
+        """The same edit with its origin."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,3 +89,10 @@ class Edit(Protocol):
 
     def save(self, path: Path) -> None:
         """Write one safetensors file with the origin in its header."""
+
+
+def origin_of(edit: Edit) -> Origin:
+    """The origin of a stamped edit."""
+    if edit.origin is None:
+        raise EditError("the edit has no origin: stamp it first")
+    return edit.origin

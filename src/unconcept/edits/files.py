@@ -12,9 +12,8 @@ from ..core.errors import EditError, require
 from .base import FORMAT, FORMAT_VERSION, Origin
 
 
-def write(path: Path, kind: str, tensors: Mapping[str, Tensor], origin: Origin | None) -> None:
+def write(path: Path, kind: str, tensors: Mapping[str, Tensor], origin: Origin) -> None:
     """Tensors in float32 or wider, with the origin in the header."""
-    require(origin is not None, "an edit is saved with its origin: stamp it first", EditError)
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "origin": origin.to_json()}
     stored = {n: t.detach().to("cpu", torch.promote_types(t.dtype, torch.float32)).contiguous() for n, t in tensors.items()}
     save_file(stored, path, metadata=metadata)

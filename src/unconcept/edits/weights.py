@@ -12,7 +12,7 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
 from ..models.hooks import swapped
-from .base import Origin
+from .base import Origin, origin_of
 from .files import write
 
 SHARED = "down"
@@ -42,6 +42,9 @@ class LowRankEdit:
         up, down = self.pairs[name]
         return up @ down
 
+    def stamped(self, origin: Origin) -> "LowRankEdit":
+        return replace(self, origin=origin)
+
     def scaled(self, strength: float) -> "LowRankEdit":
         return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
 
@@ -55,7 +58,7 @@ class LowRankEdit:
             yield
 
     def save(self, path: Path) -> None:
-        write(path, "low_rank", self._tensors(), self.origin)
+        write(path, "low_rank", self._tensors(), origin_of(self))
 
     def _tensors(self) -> dict[str, Tensor]:
         """A down factor that all layers share is stored once."""
@@ -74,8 +77,8 @@ class LowRankEdit:
                 continue
             name = key.removesuffix(".up")
             down = tensors.get(SHARED, tensors.get(f"{name}.down"))
-            fits = down is not None and up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]
-            require(fits, f"{name} has no up and down factor that fit", EditError)
+            if down is None or not (up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]):
+                raise EditError(f"{name} has no up and down factor that fit")
             pairs[name] = (up, down)
         require(bool(pairs), "it changes nothing", EditError)
         return cls(pairs, origin)

@@ -17,11 +17,12 @@ from ..core.errors import NumericsError, SettingsError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.settings import build, dump
-from ..edits import Edit, Origin
-from ..methods import methods
+from ..edits import Edit, Origin, origin_of
+from ..methods import Method, methods
 from ..models import ModelView, open_model
 from ..models.open import MOJI
 from ..moji.table import table
+from ..scorers.moji_judge import MojiJudge
 from .folder import building, check_free
 from .generate import Spec, draw
 from .judging import Answer, key, words
@@ -63,11 +64,11 @@ class Outcome:
 def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any]) -> Edit:
     """Run a method and stamp the edit with where it comes from."""
     info = methods[method]
-    hyperparameters = build(info.settings, settings, f"{method} setting")
+    hyperparameters: Method = build(info.settings, settings, f"{method} setting")
     message = f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}"
     require(model.family in info.families, message, SettingsError)
     edit = hyperparameters.erase(model, chosen.request)
-    return replace(edit, origin=_origin(edit, model, chosen.request, method, dump(hyperparameters)))
+    return edit.stamped(_origin(edit, model, chosen.request, method, dump(hyperparameters)))
 
 
 def _origin(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any]) -> Origin:
@@ -126,7 +127,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     edit = make_edit(model, chosen, job.method, settings)
     if job.strength != 1.0:
         edit = edit.scaled(job.strength)
-        edit = replace(edit, origin=replace(edit.origin, report=effect(edit, model, chosen.request)))
+        edit = edit.stamped(replace(origin_of(edit), report=effect(edit, model, chosen.request)))
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
     failures = _weight_failures(edit, job.strength)
@@ -188,7 +189,7 @@ def _judge(checks: Sequence[Check], pictures: Mapping[str, tuple[Tensor, Tensor]
 def _weight_failures(edit: Edit, strength: float) -> list[str]:
     if not all(bool(torch.isfinite(edit.delta(name)).all()) for name in edit.names):
         raise NumericsError("the edit holds non-finite numbers: use a larger lamb, or --dtype float32")
-    figures = edit.origin.report
+    figures = origin_of(edit).report
     if strength and figures.get("relative_norm", 0.0) == 0.0:
         return ["no effect: the edit changes no weight"]
     if strength and figures.get("residual", 0.0) > 0.99:
@@ -216,5 +217,3 @@ def _circumstances(model: ModelView, seconds: Mapping[str, float]) -> dict[str, 
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_bytes": peak,
     }
-
-

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def building(out: Path, identity: dict[str, object], overwrite: bool) -> Iterator[Path]:
+def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     """Yield the hidden folder; rename it to `out` at the end.
 
     An interrupted run leaves it, and the same command (same `identity`) goes on in it; any error removes it.

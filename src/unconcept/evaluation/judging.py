@@ -70,6 +70,10 @@ def tabulate(answers: Sequence[Answer], by_concept: bool = False) -> list[Row]:
         sides = [[a.shown[i] for a in members] for i in (0, 1)]
         nothing = [a.after == NOTHING for a in members]
         change = clustered([after - before for before, after in zip(*sides, strict=True)], clusters)
-        rate = (lambda values: clustered(values, clusters)) if by_concept else (lambda values: wilson(sum(values), len(values)))
-        rows.append(Row(group, rate(sides[0]), rate(sides[1]), change, rate(nothing)))
+        before, after, none = (_rate(values, clusters if by_concept else None) for values in (*sides, nothing))
+        rows.append(Row(group, before, after, change, none))
     return rows
+
+
+def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:
+    return wilson(sum(values), len(values)) if clusters is None else clustered(values, clusters)

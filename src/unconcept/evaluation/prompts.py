@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..core.concept import TEMPLATES, Concept
 from ..moji.prompts import pair_prompt, prompt
-from ..moji.table import Entry, Table
+from ..moji.table import Entry, Table, Words
 
 Group = Literal["direct", "synonym", "indirect", "co-occurring", "near", "far", "style"]
 By = Literal["object", "style", "left", "right"]
@@ -69,7 +69,7 @@ def _object_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: 
             text = _styled(words[i % len(words)], about, i // len(words), rng)
             yield Check(seeded(text, i, tuning), group, about.name, "object", about.labels)
 
-    def part(words: object) -> tuple[str, ...]:
+    def part(words: Words) -> tuple[str, ...]:
         return words.given if tuning else words.held_out
 
     yield from ask("direct", entry, [entry.name], sizes.direct)

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from torch import Tensor
 
-from ..edits import Edit
+from ..edits import Edit, origin_of
 from ..models.open import MOJI
 from ..moji.table import table
 from ..scorers.moji_judge import MojiJudge
@@ -62,7 +62,7 @@ class Report:
 
     def data(self) -> dict[str, Any]:
         """Everything as JSON; `run.json` holds what differs from run to run."""
-        origin = asdict(self.edit.origin)
+        origin = asdict(origin_of(self.edit))
         judge = MojiJudge() if self.answers else None
         return {
             "schema": SCHEMA,
@@ -77,7 +77,14 @@ class Report:
             "groups": {row.group: {n: asdict(r) for n, r in vars(row).items() if n != "group"} for row in self.rows},
             "not_asked": {group: "no prompts of this group" for group in GROUPS if group not in {row.group for row in self.rows}},
             "checks": [
-                {"text": a.check.prompt.text, "seed": a.check.prompt.seed, "group": a.check.group, "concept": a.check.concept, "before": a.before, "after": a.after}
+                {
+                    "text": a.check.prompt.text,
+                    "seed": a.check.prompt.seed,
+                    "group": a.check.group,
+                    "concept": a.check.concept,
+                    "before": a.before,
+                    "after": a.after,
+                }
                 for a in self.answers
             ],
         }
@@ -99,7 +106,7 @@ def write_report(report: Report, pictures: Mapping[str, tuple[Tensor, Tensor]], 
         "meaning": MEANING,
         "limits": LIMITS,
         "sections": _sections(report, pictures),
-        "moji": report.edit.origin.base == MOJI,
+        "moji": origin_of(report.edit).base == MOJI,
     }
     pages = Environment(loader=PackageLoader("unconcept.evaluation", "templates"), autoescape=select_autoescape(("html",)))
     pages.filters["percent"] = lambda value: f"{100 * value:.1f} %"

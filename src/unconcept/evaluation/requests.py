@@ -46,7 +46,7 @@ def _from_table(ask: Ask, known: Table) -> Chosen:
         without = [e.name for e in entries if e.anchor is None]
         message = f"{without[0] if without else ''!r} has no anchor in moji's table: name one with --anchor"
         require(not without, message, RequestError)
-        anchors = tuple(e.anchor for e in entries)
+        anchors = tuple(e.anchor for e in entries if e.anchor is not None)
         reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
     retain = ask.retain
     if retain is None:

@@ -26,7 +26,7 @@ def find_model(source: str) -> Path:
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """"auto" is CUDA, then MPS, then the CPU. `DeviceError` if a named one is not there."""
+    """ "auto" is CUDA, then MPS, then the CPU. `DeviceError` if a named one is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
@@ -38,7 +38,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """"auto" is float16 on CUDA, float32 elsewhere."""
+    """ "auto" is float16 on CUDA, float32 elsewhere."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     require(name in DTYPES, f"dtype {name!r}: allowed are auto, {', '.join(DTYPES)}", SettingsError)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +31,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(file.keys(), files[0])
 
 
-def open_file(path: Path):
+def open_file(path: Path) -> Any:
     """`safe_open` with our errors: the file must exist and be whole."""
     try:
         return safe_open(path, "pt")

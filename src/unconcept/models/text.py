@@ -5,8 +5,9 @@ right after it, texts of equal length go in one batch, and each distinct text is
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class ClipText:
 
     tokenizer: ClipTokenizer
     weights: Mapping[str, Tensor]
-    config: Mapping[str, object]
+    config: Mapping[str, Any]
     penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm
 
     def states(self, ids: Tensor) -> Tensor:
@@ -56,16 +57,16 @@ class ClipText:
         by_length: dict[int, list[int]] = defaultdict(list)
         for i, row in enumerate(rows):
             by_length[len(row)].append(i)
-        out: list[Tensor | None] = [None] * len(distinct)
+        found: dict[int, Tensor] = {}
         device = self.weights["embeddings.token_embedding.weight"].device
         for length, members in by_length.items():
             size = max(1, BATCH_TOKENS // length)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
                 states = self.states(torch.tensor([rows[i] for i in part], device=device))
                 for i, state in zip(part, states if at == "all" else states[:, -1], strict=True):
-                    out[i] = state
+                    found[i] = state
         place = {text: i for i, text in enumerate(distinct)}
-        return torch.stack([out[place[text]] for text in texts])
+        return torch.stack([found[place[text]] for text in texts])
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class _Layer:
         return F.layer_norm(x, x.shape[-1:], self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"], eps)
 
 
-def _activation(name: str):
-    known = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    known: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
     require(name in known, f"text encoder activation {name!r} is not known: allowed are {', '.join(known)}", ModelError)
     return known[name]
 

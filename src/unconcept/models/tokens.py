@@ -58,7 +58,8 @@ class ClipTokenizer:
         tokenizer.no_truncation()
         pad = config.get("pad_token") or END
         pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        require(pad_id is not None, f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary", ModelError)
+        if pad_id is None:
+            raise ModelError(f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary")
         return cls(tokenizer, pad_id, int(config.get("model_max_length", 77)))
 
     @classmethod
@@ -88,7 +89,7 @@ def _read(folder: Path) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
     words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.add_special_tokens([AddedToken(START, special=True), AddedToken(END, special=True)])
-    tokenizer.post_processor = processors.RobertaProcessing((END, end), (START, start), trim_offsets=False, add_prefix_space=False)
+    start, end = ((token, tokenizer.token_to_id(token) or 0) for token in (START, END))
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
     return tokenizer

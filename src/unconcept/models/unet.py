@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,7 @@ from .text import ClipText, without_prefix
 from .tokens import ClipTokenizer, Position
 from .view import Conditioning, Family
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
+Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
 TEXT_MAPS = re.compile(r"\.attn2\.to_[kv]\.weight$")
 PIPELINES = {"StableDiffusionPipeline": ("text_encoder",), "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2")}
 
@@ -35,21 +33,21 @@ class UNetView:
     family: Family
     device: torch.device
     dtype: torch.dtype
-    folder: Path | None = None
-    pipeline: "DiffusionPipeline | None" = None
+    folder: Path | None = None  # None for a pipeline in memory
+    pipeline: Pipeline | None = None
     saved: dict[str, Tensor] = field(default_factory=dict)  # weights before the edits now applied
 
     @classmethod
     def from_folder(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> "UNetView":
         """A diffusers folder on disk; `ModelError` unless it holds one of our families."""
         index = _json(folder / "model_index.json")
-        kind = index.get("_class_name")
+        kind = str(index.get("_class_name"))
         require(kind in PIPELINES, f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
         unet, text = _json(folder / "unet/config.json"), _json(folder / "text_encoder/config.json")
         return cls(name, _family(kind, unet, text), device, dtype, folder)
 
     @classmethod
-    def from_pipeline(cls, pipeline: "DiffusionPipeline", name: str = "pipeline") -> "UNetView":
+    def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "UNetView":
         """A loaded pipeline; it is used as it is, not copied."""
         family = _family(type(pipeline).__name__, pipeline.unet.config, pipeline.text_encoder.config.to_dict())
         return cls(name, family, pipeline.device, pipeline.unet.dtype, None, pipeline)
@@ -76,13 +74,11 @@ class UNetView:
     def sample(self, prompts: Sequence[str], noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
         """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours."""
         scaled = noise.to(self.device, self.dtype)
-        result = self._loaded(
-            list(prompts), latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True
-        )
+        result = self._loaded(list(prompts), latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
         return result.images.float().cpu()
 
     def modules(self, part: str) -> nn.Module:
-        """"denoiser" is the UNet; else the name of a pipeline component."""
+        """ "denoiser" is the UNet; else the name of a pipeline component."""
         return getattr(self._loaded, "unet" if part == "denoiser" else part)
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
@@ -91,7 +87,7 @@ class UNetView:
         for name in names:
             part, _, rest = name.partition(".")
             wanted.setdefault(part, []).append(rest)
-        found = {}
+        found: dict[str, Tensor] = {}
         for part, members in wanted.items():
             known = self._known(part)
             missing = [name for name in members if name not in known]
@@ -103,6 +99,12 @@ class UNetView:
         return found
 
     @property
+    def files(self) -> Path:
+        """The folder of a view that has one."""
+        assert self.folder is not None
+        return self.folder
+
+    @property
     def tokenizer(self) -> ClipTokenizer:
         return self._encoders()[0].tokenizer
 
@@ -111,30 +113,30 @@ class UNetView:
         """d, the width of a text state."""
         if self.pipeline is not None:
             return int(self.pipeline.unet.config.cross_attention_dim)
-        return int(_json(self.folder / "unet/config.json")["cross_attention_dim"])
+        return int(_json(self.files / "unet/config.json")["cross_attention_dim"])
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one picture's latents at the model's own size."""
-        config = self.pipeline.unet.config if self.pipeline is not None else _json(self.folder / "unet/config.json")
+        config = self.pipeline.unet.config if self.pipeline is not None else _json(self.files / "unet/config.json")
         size = config["sample_size"]
         return config["in_channels"], size, size
 
     @property
-    def _loaded(self) -> "DiffusionPipeline":
+    def _loaded(self) -> Pipeline:
         if self.pipeline is None:
-            self.pipeline = _build(self.folder, self.dtype).to(self.device)
+            self.pipeline = _build(self.files, self.dtype).to(self.device)
         return self.pipeline
 
     @cached_property
     def _files(self) -> dict[str, dict[str, Path]]:
-        return {part: weight_files(self.folder / part) for part in ("unet", *self._parts)}
+        return {part: weight_files(self.files / part) for part in ("unet", *self._parts)}
 
     @property
     def _parts(self) -> tuple[str, ...]:
         return PIPELINES["StableDiffusionXLPipeline" if self.family == "sdxl" else "StableDiffusionPipeline"]
 
-    def _known(self, part: str) -> Mapping[str, object]:
+    def _known(self, part: str) -> Mapping[str, Any]:
         if self.folder is not None:
             return self._files.get(part, {})
         module = getattr(self.pipeline, part, None)
@@ -154,13 +156,13 @@ class UNetView:
         return ClipText(clip, without_prefix(weights), config, penultimate)
 
     @cached_property
-    def _encoder_files(self) -> dict[str, tuple[Mapping[str, Tensor], dict, ClipTokenizer]]:
+    def _encoder_files(self) -> dict[str, tuple[dict[str, Tensor], dict[str, Any], ClipTokenizer]]:
         loaded = {}
         for part in self._parts:
             files = {n: f for n, f in self._files[part].items() if not n.endswith("position_ids")}
             weights = {n: t.to(self.device, self.dtype) for n, t in read(files, files).items()}
-            clip = ClipTokenizer.load(self.folder / part.replace("text_encoder", "tokenizer"))
-            loaded[part] = weights, _json(self.folder / part / "config.json"), clip
+            clip = ClipTokenizer.load(self.files / part.replace("text_encoder", "tokenizer"))
+            loaded[part] = weights, _json(self.files / part / "config.json"), clip
         return loaded
 
     def _condition(self, texts: Sequence[str], latents: Tensor) -> Conditioning:
@@ -173,21 +175,21 @@ class UNetView:
         return Conditioning(states, pooled, sizes)
 
 
-def _family(kind: str, unet: Mapping, text: Mapping) -> Family:
+def _family(kind: str, unet: Mapping[str, Any], text: Mapping[str, Any]) -> Family:
     """OpenCLIP's text tower, with its plain GELU, tells 2.x from 1.x."""
     if kind == "StableDiffusionXLPipeline":
         return "sdxl"
     return "sd2" if text.get("hidden_act") == "gelu" or unet["cross_attention_dim"] == 1024 else "sd1"
 
 
-def _build(folder: Path, dtype: torch.dtype) -> "DiffusionPipeline":
+def _build(folder: Path, dtype: torch.dtype) -> Pipeline:
     from diffusers import DiffusionPipeline
 
     plain = (folder / "unet/diffusion_pytorch_model.safetensors").exists() or list((folder / "unet").glob("*.index.json"))
     checker = {"safety_checker": None, "requires_safety_checker": False} if (folder / "safety_checker").exists() else {}
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, variant=None if plain else "fp16", **checker
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=None if plain else "fp16", **checker
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
@@ -195,10 +197,8 @@ def _build(folder: Path, dtype: torch.dtype) -> "DiffusionPipeline":
     return pipeline
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: {error}; give a complete diffusers folder") from None
-
-

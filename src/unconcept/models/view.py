@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from .tokens import ClipTokenizer, Position
 
 Family = Literal["sd1", "sd2", "sdxl"]
-Part = Literal["denoiser", "text_encoder", "text_encoder_2", "vae"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,17 @@ class ModelView(Protocol):
 
     family: Family
     name: str  # what the user called it
-    tokenizer: ClipTokenizer  # token ids and positions; SDXL's two cut texts alike
-    latent_shape: tuple[int, int, int]  # (c, h, w) of one picture
+    device: torch.device
+    dtype: torch.dtype  # what it computes in
     saved: dict[str, Tensor]  # weights before the edits now applied
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """Token ids and positions; SDXL's two tokenizers cut texts alike."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one picture's latents."""
 
     def embed(self, texts: Sequence[str], at: Position = "last_subject") -> Tensor:
         """Text states at a named position (n, d), or at every padded position (n, l, d) for "all"."""
@@ -42,8 +50,8 @@ class ModelView(Protocol):
     def sample(self, prompts: Sequence[str], noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
         """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance."""
 
-    def modules(self, part: Part) -> nn.Module:
-        """The live network of one part: parameters to train, places to hang hooks and adapters on."""
+    def modules(self, part: str) -> nn.Module:
+        """The live network of one part ("denoiser", or a name of the diffusers folder): parameters to train, places to hang hooks and adapters on."""
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
         """Parameters by full name (`unet.`...) as they were before any edit, in the checkpoint's own dtype."""

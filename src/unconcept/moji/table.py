@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.concept import Kind
 from ..core.registry import suggest
@@ -95,10 +95,12 @@ class Table:
         return tuple(e for e in self.entries if e.far == share and split in (None, e.split))
 
 
-def _entry(row: dict) -> Entry:
-    words = {key: Words(*(tuple(row.get(key, {}).get(share, ())) for share in ("given", "held_out"))) for key in ("synonyms", "indirect", "near")}
+def _entry(row: dict[str, Any]) -> Entry:
+    words: dict[str, Any] = {}
+    for key in ("synonyms", "indirect", "near"):
+        words[key] = Words(*(tuple(row.get(key, {}).get(share, ())) for share in ("given", "held_out")))
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key not in words}
-    return Entry(**plain, **words)
+    return Entry(**{**plain, **words})
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Runs that measure: the demo, the results tables, speed. Not part of the package."""

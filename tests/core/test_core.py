@@ -1,0 +1,149 @@
+"""Registries, settings, requests, recipes and hashes."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unconcept.core import Concept, Request, UnconceptError
+from unconcept.core.errors import RecipeError, RequestError, SettingsError, UnknownName
+from unconcept.core.hashing import hash_tensors
+from unconcept.core.recipe import load_recipe, recipes
+from unconcept.core.registry import Registry
+from unconcept.core.settings import build, dump, parse_assignment
+from unconcept.methods import methods
+from unconcept.methods.uce import UCE
+
+
+def test_registry_suggests_and_refuses_twice() -> None:
+    registry: Registry[int] = Registry("number")
+    registry.register("seven")(7)
+    assert registry["seven"] == 7
+    with pytest.raises(UnknownName, match="no number 'sevn'; did you mean 'seven'"):
+        _ = registry["sevn"]
+    with pytest.raises(ValueError, match="twice"):
+        registry.register("seven")(8)
+
+
+@pytest.mark.parametrize(
+    ("targets", "anchors", "retain", "said"),
+    [
+        ((), (), (), "no target"),
+        ((" ",), ("a",), (), "empty target"),
+        (("a", "b"), ("c", "d", "e"), (), "2 targets but 3 anchors"),
+        (("a",), ("a",), (), "equals its anchor"),
+        (("a",), ("b",), ("a",), "also retained"),
+        (("a", "a"), ("b", "c"), (), "named twice"),
+    ],
+)
+def test_requests_that_make_no_sense(targets, anchors, retain, said) -> None:
+    with pytest.raises(RequestError, match=said):
+        Request(targets, anchors, retain)
+
+
+def test_one_anchor_serves_all_and_aliases_become_targets() -> None:
+    request = Request.of([Concept("dog", aliases=("hound",)), Concept("cat")], ["goat"], ["", "sky"])
+    assert request.targets == ("dog", "hound", "cat")
+    assert request.anchors == ("goat",) * 3
+    assert request.retain == ("", "sky")
+
+
+def test_null_anchors_of_the_kinds() -> None:
+    assert Request.of([Concept("dog")]).anchors == ("",)
+    assert Request.of([Concept("Monet", "style")]).anchors == ("art",)
+    assert Request.of([Concept("A B", "person")]).anchors == ("person",)
+
+
+def test_unknown_and_mistyped_settings() -> None:
+    with pytest.raises(SettingsError, match="unknown setting 'lambda'; did you mean 'lamb'"):
+        build(UCE, {"lambda": 1.0})
+    with pytest.raises(SettingsError, match="lamb = '1'"):
+        build(UCE, {"lamb": "1"})
+    assert build(UCE, {"lamb": 1}).lamb == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("a=1", 1), ("a=1.5", 1.5), ("a=last", "last"), ("a=last+tail", "last+tail"), ('a="x"', "x"), ("a=true", True), ("a=", "")]
+)
+def test_assignments(text, value) -> None:
+    assert parse_assignment(text) == ("a", value)
+
+
+@pytest.mark.parametrize("text", ["a", "=1", ""])
+def test_broken_assignments(text) -> None:
+    with pytest.raises(SettingsError, match="NAME=VALUE"):
+        parse_assignment(text)
+
+
+def test_hash_is_of_values_not_of_dtype() -> None:
+    x = torch.randn(5, 3).half()
+    assert hash_tensors({"x": x}) == hash_tensors({"x": x.float()})
+    assert hash_tensors({"x": x}) != hash_tensors({"y": x})
+    assert hash_tensors({"x": x}) != hash_tensors({"x": x.T})
+
+
+@pytest.mark.parametrize("name", list(recipes()))
+def test_packaged_recipes_are_sound(name) -> None:
+    recipe = load_recipe(name)
+    build(methods[recipe.method].settings, recipe.settings)
+    assert recipe.family in methods[recipe.method].families
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('method = "uce"', "source missing"),
+        ('method = "uce"\nsource = "x"\nnonsense = 1', "unknown recipe .*'nonsense'"),
+        ('method = "uce"\nsource = "x"\n[request]\ntarget = ["a"]', "unknown recipe key .*'target'"),
+        ("method = uce", "Invalid value"),
+        ('method = 3\nsource = "x"', "method = 3"),
+    ],
+)
+def test_broken_recipes(tmp_path, text, said) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(UnconceptError, match=said):
+        load_recipe(str(path))
+
+
+def test_recipe_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(RecipeError, match="No such file"):
+        load_recipe(str(tmp_path / "no.toml"))
+    with pytest.raises(UnknownName, match="did you mean 'moji-uce'"):
+        load_recipe("moji-uec")
+
+
+@given(st.binary(max_size=400))
+def test_mangled_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
+    path = tmp_path_factory.mktemp("r") / "r.toml"
+    path.write_bytes(data)
+    with pytest.raises(UnconceptError):
+        load_recipe(str(path))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["method", "source", "family", "request", "settings", "table_hash"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
+            max_leaves=6,
+        ),
+    )
+)
+def test_odd_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
+    import contextlib
+
+    import tomli_w
+
+    path = tmp_path_factory.mktemp("r") / "r.toml"
+    try:
+        path.write_text(tomli_w.dumps(data), encoding="utf-8")
+    except (TypeError, UnicodeEncodeError):
+        return
+    with contextlib.suppress(UnconceptError):
+        load_recipe(str(path))
+
+
+def test_dump_is_what_was_built() -> None:
+    assert build(UCE, dump(UCE(lamb=0.1))) == UCE(lamb=0.1)

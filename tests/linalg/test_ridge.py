@@ -1,0 +1,56 @@
+"""One solver, two forms, one answer."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unconcept.core.errors import NumericsError
+from unconcept.linalg import ridge
+from unconcept.linalg.ridge import cholesky, ridge_directions
+
+
+def rows(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.floats(0.05, 5), st.floats(0.05, 5), st.floats(0.01, 10), st.integers(0, 99))
+@settings(deadline=None)
+def test_both_forms_agree(n, m, erase, preserve, lamb, seed) -> None:
+    c, p = rows(n, 16, seed), rows(m, 16, seed + 100)
+    small, large = (form(c, p, erase, preserve, lamb).y for form in (ridge._among_texts, ridge._among_dimensions))
+    assert torch.allclose(small, large, atol=1e-10)
+
+
+def test_solves_the_normal_equations() -> None:
+    c, p = rows(3, 8, 0), rows(4, 8, 1)
+    a = 2 * c.T @ c + 0.5 * p.T @ p + 0.1 * torch.eye(8, dtype=torch.float64)
+    y = ridge_directions(c, p, 2.0, 0.5, 0.1).y
+    assert torch.allclose(a @ y.T, 2 * c.T, atol=1e-10)
+
+
+def test_joint_is_sequential_with_a_running_sum() -> None:
+    """W_t = W_{t-1} + (V*_t - W_{t-1} C_t) C_t^T A_t^-1 with A running is the joint solve (closed-form core 2)."""
+    w, c, a = rows(5, 8, 2), rows(3, 8, 3), rows(3, 8, 4)
+    joint = w + (w @ (a - c).T) @ ridge_directions(c, rows(0, 8, 0), 1.0, 1.0, 0.5).y
+    total, step = 0.5 * torch.eye(8, dtype=torch.float64), w.clone()
+    for one, anchor in zip(c, a, strict=True):
+        total = total + torch.outer(one, one)
+        step = step + torch.outer(w @ anchor - step @ one, torch.linalg.solve(total, one))
+    assert torch.allclose(joint, step, atol=1e-10)
+
+
+def test_singular_systems_are_named() -> None:
+    with pytest.raises(NumericsError, match="lamb = 0 with 3 texts in 8 dimensions"):
+        ridge_directions(rows(2, 8, 0), rows(1, 8, 1), 1.0, 1.0, 0.0)
+    with pytest.raises(NumericsError, match="singular even with jitter"):
+        cholesky(-torch.eye(3, dtype=torch.float64))
+    with pytest.raises(NumericsError, match="non-finite"):
+        cholesky(torch.full((2, 2), float("nan"), dtype=torch.float64))
+
+
+def test_jitter_is_reported() -> None:
+    c = rows(1, 6, 0)
+    factor, jitter = cholesky(c.T @ c)
+    assert jitter in ridge.JITTERS
+    assert torch.isfinite(factor).all()

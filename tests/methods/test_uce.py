@@ -1,0 +1,145 @@
+"""UCE against its equation written out, and the exact properties of its card."""
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import SettingsError
+from unconcept.core.settings import build
+from unconcept.methods.uce import UCE
+
+REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))
+
+
+def literal(w, c_e, c_a, c_p, method: UCE):
+    """Eq. 7 as printed, with the authors' ridge: sums of outer products and one inverse per layer."""
+    left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1], dtype=w.dtype)
+    for c, a in zip(c_e, c_a, strict=True):
+        left = left + method.erase_scale * torch.outer(w @ a, c)
+        right = right + method.erase_scale * torch.outer(c, c)
+    for p in c_p:
+        left = left + method.preserve_scale * torch.outer(w @ p, p)
+        right = right + method.preserve_scale * torch.outer(p, p)
+    return left @ torch.linalg.inv(right)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("tokens", ["last", "last+tail"])
+@pytest.mark.parametrize("lamb", [0.5, 0.1])
+def test_is_the_papers_equation(family, tokens, lamb) -> None:
+    view, method = tiny.shared(family), UCE(erase_scale=1.5, preserve_scale=0.7, lamb=lamb, tokens=tokens)
+    edit = method.erase(view, REQUEST)
+    if tokens == "last":
+        columns = [view.embed(texts) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain)]
+    else:
+        columns = tail_columns(view)
+    for name, w in view.text_maps().items():
+        assert torch.allclose(w.detach() + edit.delta(name), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
+
+
+def tail_columns(view):
+    """The 2023 script's rows, written out: the last subject token and all after it, aligned; every row of what is kept."""
+    c_e, c_a = [], []
+    for old, new in zip(REQUEST.targets, REQUEST.anchors, strict=True):
+        states = view.embed([old, new], at="all")
+        a, b = (len(view.tokenizer([text]).ids[0]) - 2 for text in (old, new))
+        end = tiny.LENGTH - 1
+        c_e += list(states[0, a : end - max(0, b - a) + 1])
+        c_a += list(states[1, b : end - max(0, a - b) + 1])
+    return c_e, c_a, list(view.embed(["", *REQUEST.retain], at="all").flatten(0, 1))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_concept_alone_has_a_closed_form(family) -> None:
+    """W'c = W c_a + lam / (lam + |c|^2) W (c - c_a), and W'x = W x for every x orthogonal to c."""
+    view, request = tiny.shared(family), Request(("dog face",), ("goat",))
+    method = UCE()
+    edit = method.erase(view, request)
+    c, a = view.embed(request.targets)[0], view.embed(request.anchors)[0]
+    x = torch.randn(len(c), dtype=c.dtype, generator=torch.Generator().manual_seed(0))
+    x -= (x @ c) / (c @ c) * c
+    for name, w in view.text_maps().items():
+        edited = w.detach() + edit.delta(name)
+        share = method.lamb / (method.lamb + c @ c)
+        assert torch.allclose(edited @ c, w @ a + share * (w @ (c - a)), atol=1e-10)
+        assert torch.allclose(edited @ x, w @ x, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_limits_of_lambda(family) -> None:
+    """lam to infinity leaves the weights; lam to 0 reads targets as anchors and retained texts as before."""
+    view = tiny.shared(family)
+    stiff, loose = UCE(lamb=1e12).erase(view, REQUEST), UCE(lamb=1e-9).erase(view, REQUEST)
+    c, a, p = (view.embed(texts) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain))
+    for name, w in view.text_maps().items():
+        assert stiff.delta(name).abs().max() < 1e-9
+        edited = w.detach() + loose.delta(name)
+        assert torch.allclose(c @ edited.T, a @ w.T, atol=1e-6)
+        assert torch.allclose(p @ edited.T, p @ w.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", ["last", "last+tail"])
+def test_order_of_targets_does_not_matter(tokens) -> None:
+    view = tiny.shared("sd1")
+    turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
+    one, two = UCE(tokens=tokens).erase(view, REQUEST), UCE(tokens=tokens).erase(view, turned)
+    assert all(torch.allclose(one.delta(name), two.delta(name), atol=1e-12) for name in one.names)
+
+
+def test_rank_is_at_most_the_number_of_targets() -> None:
+    view = tiny.shared("sd1")
+    edit = UCE().erase(view, REQUEST)
+    assert all(torch.linalg.matrix_rank(edit.delta(name)) <= 2 for name in edit.names)
+
+
+def test_one_map_on_the_text_serves_every_layer() -> None:
+    """Delta_l = W_l T with one T = (C_a - C_e) Y^T."""
+    view = tiny.shared("sdxl")
+    edit = UCE().erase(view, REQUEST)
+    down = edit.pairs[edit.names[0]][1]
+    t = (view.embed(REQUEST.anchors) - view.embed(REQUEST.targets)).T @ down
+    assert all(torch.allclose(edit.delta(name), w @ t, atol=1e-12) for name, w in view.text_maps().items())
+
+
+def test_duplicated_concept_weighs_double() -> None:
+    from unconcept.linalg.ridge import ridge_directions
+
+    c = torch.randn(2, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    none = torch.empty(0, 12, dtype=torch.float64)
+    twice = ridge_directions(torch.cat([c, c]), none, 1.0, 1.0, 0.5).y
+    assert torch.allclose(twice[:2] + twice[2:], ridge_directions(c, none, 2.0, 1.0, 0.5).y, atol=1e-12)
+
+
+def test_float32_edit_is_close_to_float64() -> None:
+    exact, rough = (UCE().erase(tiny.view("sd1", dtype), REQUEST) for dtype in (torch.float64, torch.float32))
+    for name in exact.names:
+        assert torch.allclose(exact.delta(name).float(), rough.delta(name), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("lamb", 0.0),
+        ("lamb", -1.0),
+        ("lamb", float("nan")),
+        ("erase_scale", 0.0),
+        ("preserve_scale", -0.1),
+        ("tokens", "first"),
+        ("lamb", "half"),
+        ("lamb", True),
+    ],
+)
+def test_settings_out_of_range(setting, value) -> None:
+    with pytest.raises(SettingsError, match=setting):
+        build(UCE, {setting: value})
+
+
+def test_golden_norm() -> None:
+    """A change of this number is a change of behaviour."""
+    edit = UCE().erase(tiny.shared("sd1"), REQUEST)
+    norm = sum(float(edit.delta(name).square().sum()) for name in edit.names) ** 0.5
+    assert norm == pytest.approx(GOLDEN, rel=1e-4)
+
+
+GOLDEN = 1.6335714

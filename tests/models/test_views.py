@@ -1,0 +1,173 @@
+"""What a view says is what the real classes compute."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core.errors import DeviceError, ModelError, NumericsError, RequestError, SettingsError
+from unconcept.models import open_model
+from unconcept.models.open import find_device, find_dtype
+from unconcept.models.unet import UNetView
+
+TEXTS = ["dog face", "", "a moon in the sky", "x"]
+MATRICES = {"sd1": 6, "sd2": 6, "sdxl": 6}  # one cross-attention down, one in the middle, two up... times key and value
+
+
+def stock_states(pipe, texts):
+    """Prompt states as the stock pipeline computes them."""
+    return pipe.encode_prompt(texts, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False)[0]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_states_are_the_pipelines(family) -> None:
+    view = tiny.shared(family)
+    assert view.family == family
+    with torch.no_grad():
+        stock = stock_states(view.pipeline, TEXTS)
+        assert torch.allclose(view.embed(TEXTS, at="all"), stock, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("at", ["last_subject", "first_eot"])
+def test_named_positions_are_rows_of_the_whole(family, at) -> None:
+    """The cut text gives the same state as the padded one: the encoder is causal. "" has its start token as subject."""
+    view = tiny.shared(family)
+    index = view.tokenizer(TEXTS).index(at)
+    whole = view.embed(TEXTS, at="all")
+    assert torch.allclose(view.embed(TEXTS, at=at), whole[torch.arange(len(TEXTS)), index], atol=1e-12)
+    assert view.tokenizer([""]).index("last_subject") == [0]
+
+
+def test_no_texts_are_no_rows() -> None:
+    assert tiny.shared("sd1").embed([]).shape == (0, 32)
+    assert tiny.shared("sdxl").embed(()).shape == (0, 64)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("old", [False, True], ids=["new files", "old files"])
+def test_folder_and_pipeline_agree(family, old, tmp_path) -> None:
+    folder = tiny.folder(family, tmp_path / "m", old)
+    view, live = open_model(str(folder), "cpu", "float32"), UNetView.from_pipeline(tiny.pipeline(family))
+    assert view.family == family
+    assert torch.allclose(view.embed(TEXTS, at="all"), live.embed(TEXTS, at="all"), atol=1e-6)
+    maps, others = view.text_maps(), live.text_maps()
+    assert sorted(maps) == sorted(others)
+    assert all(torch.equal(maps[name], others[name]) for name in maps)
+    assert view.pipeline is None
+    assert view.latent_shape == live.latent_shape == (4, 8, 8)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_text_maps_read_nothing_but_text(family) -> None:
+    view = tiny.shared(family)
+    maps = view.text_maps()
+    assert len(maps) == 2 * sum("attn2.to_k" in name for name in maps)
+    assert {w.shape[1] for w in maps.values()} == {view.width}
+    attentions = [m for m in view.modules("denoiser").modules() if getattr(m, "is_cross_attention", False)]
+    assert len(maps) == 2 * len(attentions)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_denoise_is_the_unet(family) -> None:
+    view = tiny.shared(family)
+    latents = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = view.denoise(latents, torch.tensor(500), ["a dog", "moon"])
+        states, pipe = stock_states(view.pipeline, ["a dog", "moon"]), view.pipeline
+        added = {}
+        if family == "sdxl":
+            pooled = pipe.encode_prompt(["a dog", "moon"], device=pipe.device, do_classifier_free_guidance=False)[2]
+            side = 8 * pipe.vae_scale_factor
+            added = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": torch.tensor([[side, side, 0, 0, side, side]] * 2, dtype=torch.float64)}}
+        assert torch.equal(ours, pipe.unet(latents, torch.tensor(500), states, **added).sample)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_pictures_do_not_know_their_neighbours(family) -> None:
+    view = tiny.view(family, torch.float32)
+    noise = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    together = view.sample(["a", "b c", "d"], noise, 3, 4.0)
+    alone = torch.cat([view.sample([text], noise[i : i + 1], 3, 4.0) for i, text in enumerate(["a", "b c", "d"])])
+    assert together.shape == (3, 3, 16, 16)
+    assert 0 <= together.min() <= together.max() <= 1
+    assert (together - alone).abs().max() <= 1 / 255
+
+
+def test_too_long_a_text_is_refused() -> None:
+    with pytest.raises(RequestError, match="tokens long, the text encoder holds 24"):
+        tiny.shared("sd1").embed(["a" * 30])
+
+
+def broken(folder: Path, how: str) -> None:
+    unet = folder / "unet/diffusion_pytorch_model.safetensors"
+    if how == "no index":
+        (folder / "model_index.json").unlink()
+    elif how == "other pipeline":
+        (folder / "model_index.json").write_text('{"_class_name": "AudioPipeline"}')
+    elif how == "no weights":
+        unet.unlink()
+    elif how == "pickle":
+        unet.rename(unet.with_name("diffusion_pytorch_model.bin"))
+    elif how == "cut short":
+        unet.write_bytes(unet.read_bytes()[:5000])
+    elif how == "no tokenizer":
+        for path in (folder / "tokenizer").iterdir():
+            path.unlink()
+    elif how == "odd activation":
+        path = folder / "text_encoder/config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_act": "wave"}))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("no index", "no diffusers folder"),
+        ("other pipeline", "holds a AudioPipeline; supported are"),
+        ("no weights", "no .safetensors weights"),
+        ("pickle", "can run code when loaded"),
+        ("cut short", "cut short or damaged"),
+        ("no tokenizer", "tokenizer"),
+        ("odd activation", "'wave' is not known"),
+    ],
+)
+def test_broken_folders(tmp_path, how, said) -> None:
+    folder = tiny.folder("sd1", tmp_path / "m")
+    broken(folder, how)
+    with pytest.raises(ModelError, match=said):
+        read_everything(folder)
+
+
+def read_everything(folder: Path) -> None:
+    view = open_model(str(folder), "cpu")
+    view.text_maps()
+    view.embed(["a"])
+
+
+def test_nan_in_weights_is_named(tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny.folder("sd1", tmp_path / "m")
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    name = next(n for n in weights if "attn2.to_v" in n)
+    weights[name][0, 0] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(NumericsError, match=name):
+        open_model(str(folder), "cpu").text_maps()
+
+
+def test_paths_and_devices_that_are_not_there(tmp_path) -> None:
+    with pytest.raises(ModelError, match="neither 'moji' nor a path"):
+        open_model(str(tmp_path / "no"))
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    with pytest.raises(ModelError, match="can run code"):
+        open_model(str(tmp_path / "model.ckpt"))
+    with pytest.raises(DeviceError, match="device 'tpu' is not there; on this machine: auto, cpu"):
+        find_device("tpu")
+    with pytest.raises(DeviceError, match="cuda:99"):
+        find_device("cuda:99")
+    with pytest.raises(SettingsError, match="dtype 'int8'"):
+        find_dtype("int8", torch.device("cpu"))
