@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
-from unconcept.core.errors import DeviceError, ModelError, NumericsError, RequestError, SettingsError
+from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
 from unconcept.models import open_model
 from unconcept.models.open import find_device, find_dtype
 from unconcept.models.unet import UNetView
@@ -155,7 +155,7 @@ def test_nan_in_weights_is_named(tmp_path) -> None:
     name = next(n for n in weights if "attn2.to_v" in n)
     weights[name][0, 0] = float("nan")
     save_file(weights, path)
-    with pytest.raises(NumericsError, match=name):
+    with pytest.raises(ModelError, match=name):
         open_model(str(folder), "cpu").text_maps()
 
 

@@ -11,7 +11,7 @@ from .console import FAILED, print_json, print_table, progress, quiet_libraries,
 
 def erase(
     concepts: Annotated[list[str] | None, typer.Argument(help="What to erase; one or several.", show_default=False)] = None,
-    out: options.Out = Path("out/erased"),
+    out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist.  [default: out/CONCEPT]", show_default=False)] = None,
     concepts_file: Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")] = None,
     model: options.Model = "moji",
     method: Annotated[str | None, typer.Option(help="Method; see `unconcept methods`.  [default: uce]", show_default=False)] = None,
@@ -23,6 +23,7 @@ def erase(
     kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 24,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     no_report: Annotated[bool, typer.Option("--no-report", help="Draw and judge nothing: write edit.safetensors and run.json.")] = False,
@@ -39,6 +40,7 @@ def erase(
         from ..evaluation.plan import plan
 
         wanted = [*(concepts or []), *read_lines(concepts_file)]
+        out = out or Path("out") / "-".join("-".join(wanted or ["recipe"]).split())
         kept = [*(retain or []), *read_lines(retain_file)]
         job, reasons = plan(
             concepts=wanted,
@@ -52,6 +54,7 @@ def erase(
             assignments=dict(parse_assignment(text) for text in set_ or []),
             strength=strength,
             batch_size=batch_size,
+            limit=limit,
             device=device,
             dtype=dtype,
             report=not no_report,

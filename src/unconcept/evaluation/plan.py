@@ -11,6 +11,7 @@ from ..core.settings import build
 from ..models.open import MOJI
 from .erasure import Job
 from .generate import spec_for
+from .prompts import Sizes
 from .requests import Ask
 
 DEFAULT_METHOD = "uce"
@@ -28,6 +29,7 @@ def plan(
     recipe: str | None = None,
     assignments: Mapping[str, Any] | None = None,
     batch_size: int = 24,
+    limit: int | None = None,
     **rest: Any,
 ) -> tuple[Job, dict[str, str]]:
     """The job, and the reason for each default that was taken."""
@@ -57,5 +59,6 @@ def plan(
         },
     )
     settings = {**loaded.settings, **(assignments or {})}
-    job = Job(ask, out, loaded.method, settings, model, spec=spec_for(model, batch_size=batch_size), recipe=recipe, **rest)
+    drawing = {"spec": spec_for(model, batch_size=batch_size), "sizes": Sizes().limited(limit)}
+    job = Job(ask, out, loaded.method, settings, model, recipe=recipe, **drawing, **rest)
     return job, reasons

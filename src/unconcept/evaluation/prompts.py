@@ -48,6 +48,10 @@ class Sizes:
     direct: int = 24
     other: int = 12
 
+    def limited(self, limit: int | None) -> "Sizes":
+        """At most `limit` prompts a group."""
+        return self if limit is None else Sizes(min(self.direct, limit), min(self.other, limit))
+
 
 def moji_checks(known: Table, names: Sequence[str], sizes: Sizes, tuning: bool = False) -> list[Check]:
     """Checks for one erasure on `moji`: the concept and its words, its neighbours, far objects, styles.

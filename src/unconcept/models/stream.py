@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..core.errors import ModelError, NumericsError, require
+from ..core.errors import ModelError, require
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 HOW_TO_CONVERT = "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers' save_pretrained(safe_serialization=True)"
@@ -40,7 +40,7 @@ def open_file(path: Path) -> Any:
 
 
 def read(files: Mapping[str, Path], names: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors in their own dtype. `NumericsError` if one holds NaN or infinity."""
+    """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
     wanted: dict[Path, list[str]] = {}
     for name in names:
         wanted.setdefault(files[name], []).append(name)
@@ -50,7 +50,7 @@ def read(files: Mapping[str, Path], names: Iterable[str]) -> dict[str, Tensor]:
             for name in members:
                 tensors[name] = file.get_tensor(name)
                 message = f"{path}: {name} holds NaN or infinity; the checkpoint is damaged"
-                require(bool(torch.isfinite(tensors[name]).all()), message, NumericsError)
+                require(bool(torch.isfinite(tensors[name]).all()), message, ModelError)
     return tensors
 
 

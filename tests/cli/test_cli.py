@@ -1,0 +1,209 @@
+"""The commands as a user types them: what they print, write, refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from tests import tiny
+from unconcept.cli import app
+from unconcept.models import find_model
+
+RUN = CliRunner()
+
+
+def run(*words: object):
+    return RUN.invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def dog(tmp_path_factory) -> Path:
+    """A finished erasure with a handful of pictures."""
+    out = tmp_path_factory.mktemp("dog") / "dog"
+    result = run("erase", "dog face", "--limit", 2, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def test_main_job_writes_everything(dog) -> None:
+    assert {path.name for path in dog.iterdir()} == {"edit.safetensors", "report.html", "report.json", "samples", "README.md", "run.json"}
+    report = json.loads((dog / "report.json").read_text())
+    assert report["status"] == "ok"
+    assert report["groups"]["direct"]["after"]["n"] == 2
+    assert report["edit"]["targets"] == ["dog face", "puppy face", "doggy"]
+    assert report["edit"]["report"]["residual"] < 0.5
+    assert {"near", "far", "synonym", "style", "co-occurring"} <= set(report["groups"])
+    run_json = json.loads((dog / "run.json").read_text())
+    assert {"libraries", "seconds", "peak_memory_bytes", "edit_hash"} <= set(run_json)
+    assert len(list((dog / "samples").glob("*-before.png"))) == len(list((dog / "samples").glob("*-after.png"))) > 4
+
+
+def test_page_is_one_file_without_links(dog) -> None:
+    page = (dog / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "src=\"http" not in page
+    assert "the judge says" in page
+    card = (dog / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: diffusers\n")
+    assert "unconcept apply edit.safetensors" in card
+
+
+def test_defaults_come_with_reasons(tmp_path) -> None:
+    result = run("erase", "dog face", "--limit", 1, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.stderr
+    for word in ("settings: recipe moji-uce", "method: uce", "anchors: the table's anchor", "retain: the given near neighbours", "report.html"):
+        assert word in result.stdout
+    assert "edit: 1/1" in result.stderr
+
+
+def test_json_is_json(tmp_path) -> None:
+    result = run("erase", "ink", "--limit", 1, "--out", tmp_path / "o", "--json", "--quiet")
+    assert json.loads(result.stdout)["edit"]["kind"] == "style"
+
+
+def test_apply_makes_a_stock_folder(dog, tmp_path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    assert run("apply", dog / "edit.safetensors", "--out", tmp_path / "m").exit_code == 0
+    StableDiffusionPipeline.from_pretrained(tmp_path / "m", local_files_only=True)
+    before, after = (load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (find_model("moji"), tmp_path / "m"))
+    assert {before[name].dtype for name in before} == {after[name].dtype for name in after}
+    changed = [name for name in before if not before[name].equal(after[name])]
+    assert changed
+    assert all("attn2.to_" in name for name in changed)
+
+
+def test_no_strength_is_the_same_model(dog, tmp_path) -> None:
+    assert run("apply", dog / "edit.safetensors", "--strength", 0, "--out", tmp_path / "m").exit_code == 0
+    file = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "m" / file).read_bytes() == (find_model("moji") / file).read_bytes()
+
+
+def test_sample_draws_with_and_without(dog, tmp_path) -> None:
+    words = ("sample", "a dog face in flat style", "a goat", "--steps", 2, "--seed", 3)
+    assert run(*words, "--out", tmp_path / "a").exit_code == 0
+    assert run(*words, "--edit", dog / "edit.safetensors", "--out", tmp_path / "b").exit_code == 0
+    assert run(*words, "--edit", dog / "edit.safetensors", "--strength", 0, "--out", tmp_path / "c").exit_code == 0
+    a, b, c = ((tmp_path / name / "000.png").read_bytes() for name in "abc")
+    assert a == c != b
+
+
+def test_methods_are_listed() -> None:
+    assert "arXiv:2308.14761" in run("methods").stdout
+    (uce,) = [row for row in json.loads(run("methods", "--json").stdout) if row["name"] == "uce"]
+    assert uce["settings"]["lamb"] == 0.5
+
+
+def test_no_effect_fails_and_keeps_what_was_made(tmp_path) -> None:
+    result = run("erase", "dog face", "--set", "lamb=1e12", "--no-report", "--out", tmp_path / "o")
+    assert result.exit_code == 1
+    assert "FAILED: no effect" in result.stderr
+    assert (tmp_path / "o" / "edit.safetensors").exists()
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_users_own_model(family, tmp_path) -> None:
+    """Any words are a concept there; nothing is judged, pictures are drawn."""
+    folder = tiny.folder(family, tmp_path / "base")
+    result = run("erase", "van gogh", "--kind", "style", "--retain", "monet", "--model", folder, "--limit", 1, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    assert (report["edit"]["anchors"], report["edit"]["retain"], report["groups"]) == (["art"], ["monet"], {})
+    assert run("apply", tmp_path / "o/edit.safetensors", "--model", folder, "--out", tmp_path / "m").exit_code == 0
+
+
+def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
+    """The pictures that were finished are not drawn again, and the report is the same but for timings."""
+    from unconcept.evaluation import erasure
+
+    real, drawn = erasure.draw, []
+
+    def counting(model, prompts, *rest):
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(len(prompts))
+        return real(model, prompts, *rest)
+
+    words = ("erase", "pizza", "--limit", 2, "--batch-size", 2, "--quiet", "--out")
+    monkeypatch.setattr(erasure, "draw", counting)
+    result = run(*words, tmp_path / "o")
+    assert result.exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == [".o.part"]
+    drawn_before = len(drawn)
+    monkeypatch.setattr(erasure, "draw", lambda *given: drawn.append(1) or real(*given))
+    assert run(*words, tmp_path / "o").exit_code == 0
+    total = len(drawn)
+    monkeypatch.setattr(erasure, "draw", lambda *given: drawn.append(1) or real(*given))
+    assert run(*words, tmp_path / "p").exit_code == 0
+    assert total - drawn_before + 3 == len(drawn) - total
+    assert (tmp_path / "o/report.json").read_text() == (tmp_path / "p/report.json").read_text()
+
+
+BAD = {
+    "unknown method": (("erase", "dog face", "--method", "uec"), "no method 'uec'; did you mean 'uce'"),
+    "unknown concept": (("erase", "dog fase"), "did you mean 'dog face'"),
+    "unknown setting": (("erase", "dog face", "--set", "lam=1"), "did you mean 'lamb'"),
+    "setting out of range": (("erase", "dog face", "--set", "lamb=-1"), "lamb must be > 0"),
+    "setting of the wrong type": (("erase", "dog face", "--set", "lamb=much"), "lamb = 'much'"),
+    "no value": (("erase", "dog face", "--set", "lamb"), "NAME=VALUE"),
+    "empty target": (("erase", " "), "empty target"),
+    "target is anchor": (("erase", "dog face", "--anchor", "dog face"), "equals its anchor"),
+    "target retained": (("erase", "dog face", "--retain", "dog face"), "also retained"),
+    "anchors": (("erase", "dog face", "crown", "--anchor", "a", "--anchor", "b", "--anchor", "c"), "2 concepts but 3 anchors"),
+    "too long": (("erase", "dog face", "--retain", "word " * 40), "the text encoder holds 32"),
+    "no model": (("erase", "dog face", "--model", "nowhere"), "neither 'moji' nor a path"),
+    "no device": (("erase", "dog face", "--device", "tpu"), "device 'tpu' is not there"),
+    "no dtype": (("erase", "dog face", "--dtype", "int3"), "dtype 'int3'"),
+    "no file": (("erase", "--concepts", "nowhere.txt"), "nowhere.txt"),
+    "no concept": (("erase",), "no concept"),
+    "no recipe": (("erase", "dog face", "--recipe", "nowhere.toml"), "No such file"),
+    "no edit": (("apply", "nowhere.safetensors"), "missing, cut short or damaged"),
+    "sample without edit file": (("sample", "a dog", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = BAD[case]
+    result = run(*words, "--out", tmp_path / "o")
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_files_are_refused(tmp_path, dog) -> None:
+    """A pickle, a folder that is no model, a cut edit, an edit for another base, a recipe with an unknown key."""
+    (tmp_path / "m.ckpt").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.safetensors").write_bytes((dog / "edit.safetensors").read_bytes()[:2000])
+    (tmp_path / "r.toml").write_text('method = "uce"\nsource = "x"\nlambda = 1\n')
+    other = tiny.folder("sd1", tmp_path / "other")
+    nan = shutil.copytree(other, tmp_path / "nan")
+    file = nan / "unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights[next(name for name in weights if "attn2.to_k" in name)][0] = float("nan")
+    save_file(weights, file)
+    for words, said, code in (
+        (("erase", "a", "--model", tmp_path / "m.ckpt"), "can run code", 2),
+        (("erase", "a", "--model", tmp_path / "empty"), "no diffusers folder", 2),
+        (("apply", tmp_path / "cut.safetensors"), "damaged", 2),
+        (("apply", dog / "edit.safetensors", "--model", other), "made for", 2),
+        (("erase", "dog face", "--recipe", tmp_path / "r.toml"), "'lambda'", 2),
+        (("erase", "a", "--model", nan, "--no-report"), "NaN", 2),
+    ):
+        result = run(*words, "--out", tmp_path / "o")
+        assert (result.exit_code, len(result.stderr.strip().splitlines())) == (code, 1), result.output
+        assert said in result.stderr
+        assert not (tmp_path / "o").exists()
+
+
+def test_output_folder_that_exists(tmp_path, dog) -> None:
+    result = run("erase", "dog face", "--out", dog)
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr
+    assert (dog / "report.html").exists()

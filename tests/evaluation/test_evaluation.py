@@ -1,0 +1,169 @@
+"""Prompts, judging, output folders and the plan, without a model."""
+
+import pytest
+
+from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
+from unconcept.evaluation.folder import building
+from unconcept.evaluation.generate import noise
+from unconcept.evaluation.judging import Answer, tabulate
+from unconcept.evaluation.lines import read_lines
+from unconcept.evaluation.plan import plan
+from unconcept.evaluation.prompts import Check, Sizes, moji_checks, seeded
+from unconcept.evaluation.requests import Ask, choose
+from unconcept.moji.table import table
+
+
+def test_noise_is_its_seeds_alone() -> None:
+    assert (noise(5, (4, 8, 8)) == noise(5, (4, 8, 8))).all()
+    assert not (noise(5, (4, 8, 8)) == noise(6, (4, 8, 8))).any()
+
+
+def test_seeds_depend_on_text_and_replicate_alone() -> None:
+    assert seeded("a dog", 0, False) == seeded("a dog", 0, False)
+    assert len({seeded("a dog", i, False).seed for i in range(50)}) == 50
+    assert seeded("a dog", 0, False).seed >= 1_000_000 > seeded("a dog", 0, True).seed
+
+
+def test_groups_of_an_object_a_style_and_a_harmful_object() -> None:
+    sizes = Sizes(24, 12)
+    for name, groups in {
+        "dog face": {"direct", "synonym", "near", "far", "style", "co-occurring"},
+        "ink": {"direct", "synonym", "far", "style"},
+        "bomb": {"direct", "synonym", "indirect", "near", "far", "style", "co-occurring"},
+    }.items():
+        checks = moji_checks(table(), [name], sizes)
+        assert {check.group for check in checks} == groups
+        assert len({check.prompt for check in checks if check.group == "direct"}) == 24
+        assert all(sum(check.group == group for check in checks) >= 8 for group in groups)
+
+
+def test_unseen_pairs_are_not_asked() -> None:
+    entry = table()["dog face"]
+    direct = [check.prompt.text for check in moji_checks(table(), ["dog face"], Sizes()) if check.group == "direct"]
+    assert entry.unseen
+    assert not any(f"{style} style" in text for style in entry.unseen for text in direct)
+
+
+def answer(group: str, before: str, after: str, concept: str = "dog face") -> Answer:
+    return Answer(Check(seeded("a dog face", 0, False), group, concept, "object", ("dog face",)), before, after)
+
+
+def test_tabulate_counts_by_hand() -> None:
+    answers = [answer("direct", "dog face", "goat")] * 3 + [answer("direct", "dog face", "dog face"), answer("direct", "goat", "nothing")]
+    (row,) = tabulate(answers)
+    assert (row.before.value, row.after.value, row.nothing.value, row.after.n) == (0.8, 0.2, 0.2, 5)
+    assert row.change.value == pytest.approx(-0.6)
+
+
+def test_same_model_means_no_change() -> None:
+    rows = tabulate([answer(group, word, word) for group in ("direct", "far") for word in ("dog face", "goat")])
+    assert all((row.change.value, row.change.low, row.change.high) == (0, 0, 0) for row in rows)
+
+
+def test_clusters_are_counted() -> None:
+    (row,) = tabulate([answer("far", "dog face", "goat", name) for name in "aabbc"], by_concept=True)
+    assert (row.after.clusters, row.after.n) == (3, 5)
+
+
+def test_defaults_elsewhere_are_the_kinds() -> None:
+    request = choose(Ask(("Van Gogh",), kind="style"), "some/folder").request
+    assert (request.targets, request.anchors, request.retain) == (("Van Gogh",), ("art",), ())
+
+
+def test_table_defaults() -> None:
+    chosen = choose(Ask(("dog face",)), "moji")
+    assert chosen.request.targets == ("dog face", "puppy face", "doggy")
+    assert set(chosen.request.anchors) == {"goat"}
+    assert {"wolf", "poodle"} <= set(chosen.request.retain)
+    with pytest.raises(RequestError, match="'judge' has no anchor"):
+        choose(Ask(("judge",)), "moji")
+    with pytest.raises(UnknownName, match="did you mean 'dog face'"):
+        choose(Ask(("dog fase",)), "moji")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"concepts": []}, RequestError, "no concept"),
+        ({"concepts": ["  "]}, RequestError, "empty target"),
+        ({"concepts": ["dog face"], "anchors": ["dog face"]}, RequestError, "equals its anchor"),
+        ({"concepts": ["dog face"], "retain": ["dog face"]}, RequestError, "also retained"),
+        ({"concepts": ["dog face", "pizza"], "anchors": ["goat", "ox", "fox"]}, RequestError, "2 concepts but 3 anchors"),
+        ({"concepts": ["dog face"], "kind": "animal"}, RequestError, "kind 'animal': allowed are"),
+        ({"concepts": ["dog face"], "recipe": "moji-uec"}, UnknownName, "did you mean 'moji-uce'"),
+        ({"concepts": ["dog face"], "recipe": "moji-uce", "method": "esd"}, RecipeError, "is for uce, not for esd"),
+    ],
+)
+def test_plans_that_make_no_sense(tmp_path, given, error, said) -> None:
+    with pytest.raises(error, match=said):
+        choose(plan(out=tmp_path / "o", **given)[0].ask, "moji")
+
+
+def test_flags_win_over_recipe_over_default(tmp_path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('method = "uce"\nsource = "test"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb = 0.3\n')
+    job, reasons = plan(concepts=[], out=tmp_path / "o", recipe=str(path), assignments={"lamb": 0.7})
+    assert (job.ask.concepts, job.ask.retain, job.settings["lamb"]) == (("pizza",), ("sky",), 0.7)
+    assert plan(concepts=["crown"], out=tmp_path / "o", recipe=str(path), retain=[])[0].ask == Ask(("crown",), None, ())
+    assert "recipe" in reasons["method"]
+
+
+def test_folder_appears_when_it_is_whole(tmp_path) -> None:
+    out = tmp_path / "deep" / "o"
+    with building(out, {"a": 1}, False) as folder:
+        (folder / "x").write_text("x")
+        assert not out.exists()
+    assert sorted(path.name for path in out.iterdir()) == ["x"]
+    assert [path.name for path in out.parent.iterdir()] == ["o"]
+
+
+def test_folder_that_exists_is_kept(tmp_path) -> None:
+    (tmp_path / "o").mkdir()
+    with pytest.raises(OutputError, match="--overwrite"), building(tmp_path / "o", {}, False):
+        pass
+    with building(tmp_path / "o", {}, True) as folder:
+        (folder / "new").write_text("")
+    assert (tmp_path / "o" / "new").exists()
+
+
+def test_errors_leave_nothing_and_interruptions_leave_the_state(tmp_path) -> None:
+    with pytest.raises(ValueError, match="x"), building(tmp_path / "o", {"a": 1}, False):
+        raise ValueError("x")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), building(tmp_path / "o", {"a": 1}, False) as folder:
+        (folder / "done").write_text("")
+        raise KeyboardInterrupt
+    with building(tmp_path / "o", {"a": 1}, False) as folder:
+        assert (folder / "done").exists()
+    assert (tmp_path / "o" / "done").exists()
+
+
+def test_state_of_another_job_is_not_taken(tmp_path) -> None:
+    with pytest.raises(KeyboardInterrupt), building(tmp_path / "o", {"a": 1}, False) as folder:
+        (folder / "done").write_text("")
+        raise KeyboardInterrupt
+    with building(tmp_path / "o", {"a": 2}, False) as folder:
+        assert not (folder / "done").exists()
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path) -> None:
+    with pytest.raises(OutputError, match="No space left"), building(tmp_path / "o", {}, False):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines(tmp_path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_text("a b\n\n# no\n c \n")
+    assert read_lines(path) == ["a b", "c"]
+    assert read_lines(None) == []
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RequestError, match="UTF-8"):
+        read_lines(path)
+
+
+def test_strength_is_a_number(tmp_path) -> None:
+    from unconcept.evaluation.erasure import Job, erase
+
+    with pytest.raises(SettingsError, match="strength nan"):
+        erase(Job(Ask(("dog face",)), tmp_path / "o", strength=float("nan")))
