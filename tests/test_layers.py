@@ -19,7 +19,7 @@ LEVELS = {
     "cli": 7,
 }
 APART = ("methods", "scorers")  # files of these folders know nothing of each other
-FREE = {"__init__", "registry"}
+FREE = {"__init__", "registry", "moji_net"}  # what siblings may share
 
 
 def imports(path: Path) -> set[tuple[str, ...]]:

@@ -18,7 +18,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from unconcept.moji.prompts import prompt
 from unconcept.moji.table import Table, table
-from unconcept.scorers.moji_judge import JudgeNet
+from unconcept.scorers.moji_judge import half
+from unconcept.scorers.moji_net import JudgeNet
 
 from .loop import Plan, fit, generator
 from .pictures import halves
@@ -105,8 +106,6 @@ def nothings(x: Tensor, g: torch.Generator) -> Tensor:
 
 def batch(d: Drawings, family: str, size: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures with object and style labels. A sixth are one half of a two-object picture, enlarged as in scoring."""
-    from unconcept.scorers.moji_judge import half
-
     pick = torch.randint(len(d.pixels), (size,), generator=g)
     source = torch.where((torch.rand(size, generator=g) < 0.5)[:, None, None, None], d.rebuilt[pick], d.pixels[pick])
     sixth = size // 6

@@ -1,5 +1,7 @@
 """Prompts, judging, output folders and the plan, without a model."""
 
+from pathlib import Path
+
 import pytest
 
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
@@ -126,22 +128,26 @@ def test_folder_that_exists_is_kept(tmp_path) -> None:
     assert (tmp_path / "o" / "new").exists()
 
 
+def interrupted(out: Path) -> None:
+    with building(out, {"a": 1}, False) as folder:
+        (folder / "done").write_text("")
+        raise KeyboardInterrupt
+
+
 def test_errors_leave_nothing_and_interruptions_leave_the_state(tmp_path) -> None:
     with pytest.raises(ValueError, match="x"), building(tmp_path / "o", {"a": 1}, False):
         raise ValueError("x")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), building(tmp_path / "o", {"a": 1}, False) as folder:
-        (folder / "done").write_text("")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "o")
     with building(tmp_path / "o", {"a": 1}, False) as folder:
         assert (folder / "done").exists()
     assert (tmp_path / "o" / "done").exists()
 
 
 def test_state_of_another_job_is_not_taken(tmp_path) -> None:
-    with pytest.raises(KeyboardInterrupt), building(tmp_path / "o", {"a": 1}, False) as folder:
-        (folder / "done").write_text("")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "o")
     with building(tmp_path / "o", {"a": 2}, False) as folder:
         assert not (folder / "done").exists()
 

@@ -3,7 +3,8 @@
 import torch
 
 from unconcept.moji.table import table
-from unconcept.scorers.moji_judge import NOTHING, JudgeNet, MojiJudge, half
+from unconcept.scorers.moji_judge import NOTHING, MojiJudge, half
+from unconcept.scorers.moji_net import JudgeNet
 
 
 def test_labels_are_the_tables() -> None:

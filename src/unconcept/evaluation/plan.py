@@ -59,6 +59,6 @@ def plan(
         },
     )
     settings = {**loaded.settings, **(assignments or {})}
-    drawing = {"spec": spec_for(model, batch_size=batch_size), "sizes": Sizes().limited(limit)}
-    job = Job(ask, out, loaded.method, settings, model, recipe=recipe, **drawing, **rest)
+    spec, sizes = spec_for(model, batch_size=batch_size), Sizes().limited(limit)
+    job = Job(ask, out, loaded.method, settings, model, recipe=recipe, spec=spec, sizes=sizes, **rest)
     return job, reasons

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
+from .moments import Moments
 
 JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
 
@@ -29,17 +30,16 @@ def ridge_directions(targets: Tensor, retain: Tensor, erase_scale: float, preser
     With fewer texts than dimensions the system is solved among the texts (Woodbury), else among the dimensions.
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
-    c, p = targets.double(), retain.double()
-    n, m, d = len(c), len(p), c.shape[1]
+    n, m, d = len(targets), len(retain), targets.shape[1]
     require(lamb > 0 or n + m >= d, f"lamb = 0 with {n + m} texts in {d} dimensions is singular: use lamb > 0", NumericsError)
     if lamb > 0 and n + m < d:
-        return _among_texts(c, p, erase_scale, preserve_scale, lamb)
-    return _among_dimensions(c, p, erase_scale, preserve_scale, lamb)
+        return _among_texts(targets.double(), retain.double(), erase_scale, preserve_scale, lamb)
+    return _among_dimensions(targets.double(), retain, erase_scale, preserve_scale, lamb)
 
 
 def _among_dimensions(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Directions:
     """A is d x d: one Cholesky factor, n right-hand sides."""
-    a = s * c.T @ c + w * p.T @ p + lamb * torch.eye(c.shape[1], dtype=c.dtype, device=c.device)
+    a = s * Moments.of(c).gram + w * Moments.of(p).gram + lamb * torch.eye(c.shape[1], dtype=c.dtype, device=c.device)
     factor, jitter = cholesky(a)
     return Directions(torch.cholesky_solve(s * c.T, factor).T, jitter)
 

@@ -1,0 +1,27 @@
+"""Moments add up, whatever the order and the pieces."""
+
+import pytest
+import torch
+
+from unconcept.core.errors import UsageError
+from unconcept.linalg.moments import CHUNK, Moments
+
+
+def test_pieces_add_up_to_the_whole(tmp_path) -> None:
+    rows = torch.randn(CHUNK + 50, 6, generator=torch.Generator().manual_seed(0))
+    whole = Moments.of(rows)
+    assert torch.allclose(whole.gram, rows.double().T @ rows.double(), atol=1e-9)
+    pieces = Moments.empty(6) + Moments.of(rows[:100]) + Moments.of(rows[100:])
+    assert pieces.count == whole.count == len(rows)
+    assert torch.allclose(pieces.gram, whole.gram, atol=1e-9)
+    whole.save(tmp_path / "m.safetensors")
+    loaded = Moments.load(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.gram, whole.gram)
+    assert loaded.count == whole.count
+
+
+def test_what_is_no_moments(tmp_path) -> None:
+    with pytest.raises(UsageError, match="width 3 and 4"):
+        _ = Moments.empty(3) + Moments.empty(4)
+    with pytest.raises(UsageError, match="holds something else"):
+        Moments.load(tmp_path / "no.safetensors")
