@@ -58,12 +58,13 @@ def uniform(g: torch.Generator, n: int, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(n, generator=g)
 
 
-def moved(x: Tensor, g: torch.Generator, turn: float, scale: float, shift: float) -> Tensor:
-    """Turned (degrees), scaled and shifted (in picture widths), white outside."""
+def moved(x: Tensor, g: torch.Generator, turn: float, scale: float, shift: float, shear: float = 0.0) -> Tensor:
+    """Turned (degrees), scaled, slanted and shifted (in picture widths), white outside."""
     n = len(x)
     angle, size = uniform(g, n, -turn, turn).deg2rad(), uniform(g, n, 1 - scale, 1 + scale)
     cos, sin = angle.cos() / size, angle.sin() / size
-    rows = torch.stack([cos, -sin, uniform(g, n, -2 * shift, 2 * shift), sin, cos, uniform(g, n, -2 * shift, 2 * shift)], 1)
+    slant = uniform(g, n, -shear, shear)
+    rows = torch.stack([cos, slant - sin, uniform(g, n, -2 * shift, 2 * shift), sin, cos, uniform(g, n, -2 * shift, 2 * shift)], 1)
     grid = F.affine_grid(rows.view(n, 2, 3), list(x.shape), align_corners=False)
     return 1 - F.grid_sample(1 - x, grid, align_corners=False)
 
@@ -73,9 +74,10 @@ def augment(x: Tensor, family: str, g: torch.Generator) -> Tensor:
     n = len(x)
     some = lambda share: (torch.rand(n, generator=g) < share)[:, None, None, None]  # noqa: E731
     if family == "A":
-        x = moved(x, g, turn=0, scale=0.15, shift=0.08)
-        x = torch.where(some(0.4), F.avg_pool2d(F.pad(x, (1, 1, 1, 1), "replicate"), 3, 1), x)
-        tint = 1 + 0.15 * torch.randn(n, 3, 1, 1, generator=g)
+        x = moved(x, g, turn=0, scale=0.2, shift=0.1, shear=0.15)
+        for k in (3, 5):
+            x = torch.where(some(0.3), F.avg_pool2d(F.pad(x, (k // 2,) * 4, "replicate"), k, 1), x)
+        tint = 1 + 0.1 * torch.randn(n, 3, 1, 1, generator=g) + 0.2 * torch.randn(n, 1, 1, 1, generator=g)
         return (1 - (1 - x) * tint).clamp(0, 1)
     x = moved(x, g, turn=8, scale=0.05, shift=0.03)
     coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
@@ -93,7 +95,9 @@ def nothings(x: Tensor, g: torch.Generator) -> Tensor:
     n = len(x)
     noise = torch.rand(x.shape, generator=g)
     noise = torch.where(torch.rand(n, 1, 1, 1, generator=g) < 0.5, noise, F.interpolate(F.avg_pool2d(noise, 8), scale_factor=8, mode="bilinear"))
-    blank = torch.rand(n, 3, 1, 1, generator=g).expand_as(x) ** 0.3
+    colour, gray = torch.rand(n, 3, 1, 1, generator=g), torch.rand(n, 1, 1, 1, generator=g)
+    plain = torch.rand(n, 1, 1, 1, generator=g)
+    blank = torch.where(plain < 0.4, colour, torch.where(plain < 0.7, gray, (gray > 0.3).float())).expand_as(x)
     side = 16 if torch.rand((), generator=g) < 0.5 else 8
     cells = x.unfold(2, side, side).unfold(3, side, side).reshape(n, 3, -1, side, side)
     cells = cells[:, :, torch.randperm(cells.shape[2], generator=g)]
@@ -191,7 +195,7 @@ def _chunks(items: list[str], size: int) -> list[list[str]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--family", choices=("A", "B"), default="A")
     parser.add_argument("--seed", type=int, default=6)
@@ -214,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"trained on {args.family}, tested on {family}: {accuracy(trained, Drawings(known, vae, family), family)}")
     weights = dict(trained.state_dict())
     if args.family == "A":
-        clip, zero_shot = fit_clip(trained, drawings, known, steps=600)
+        clip, zero_shot = fit_clip(trained, drawings, known, steps=400)
         weights |= clip
         print(f"moji-clip zero-shot object accuracy on artwork: {zero_shot:.3f}")
     labels = json.dumps({"objects": known.labels, "styles": [entry.name for entry in known.styles]})

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .edits import Edit, LowRankEdit, load_edit
     from .evaluation.erasure import Job, erase
     from .evaluation.requests import Ask
-    from .methods import methods
     from .models import ModelView, open_model
 
 _HOMES = {
@@ -25,7 +24,6 @@ _HOMES = {
     "UnconceptError": ".core",
     "erase": ".evaluation.erasure",
     "load_edit": ".edits",
-    "methods": ".methods",
     "open_model": ".models",
 }
 
@@ -40,7 +38,6 @@ __all__ = [
     "UnconceptError",
     "erase",
     "load_edit",
-    "methods",
     "open_model",
 ]
 

@@ -192,7 +192,7 @@ def test_bad_files_are_refused(tmp_path, dog) -> None:
         (("erase", "a", "--model", tmp_path / "m.ckpt"), "can run code", 2),
         (("erase", "a", "--model", tmp_path / "empty"), "no diffusers folder", 2),
         (("apply", tmp_path / "cut.safetensors"), "damaged", 2),
-        (("apply", dog / "edit.safetensors", "--model", other), "made for", 2),
+        (("apply", dog / "edit.safetensors", "--model", other), "for another family", 2),
         (("erase", "dog face", "--recipe", tmp_path / "r.toml"), "'lambda'", 2),
         (("erase", "a", "--model", nan, "--no-report"), "NaN", 2),
     ):

@@ -7,7 +7,7 @@ import pytest
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.evaluation.folder import building
 from unconcept.evaluation.generate import noise
-from unconcept.evaluation.judging import Answer, tabulate
+from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
 from unconcept.evaluation.prompts import Check, Sizes, moji_checks, seeded
@@ -55,6 +55,13 @@ def test_tabulate_counts_by_hand() -> None:
     (row,) = tabulate(answers)
     assert (row.before.value, row.after.value, row.nothing.value, row.after.n) == (0.8, 0.2, 0.2, 5)
     assert row.change.value == pytest.approx(-0.6)
+
+
+def test_calibration_looks_at_the_unedited_model_alone() -> None:
+    far = Answer(Check(seeded("a goat", 0, False), "far", "goat", "object", ("goat",)), "dog face", "goat")
+    style = Answer(Check(seeded("a goat", 0, False), "style", "ink", "style", ("ink",)), "nothing", "ink")
+    found = calibrate([answer("direct", "dog face", "goat"), answer("direct", "goat", "dog face"), far, style])
+    assert (found.true_positive.value, found.false_positive.value, found.nothing.value) == (0.5, 1.0, 0.25)
 
 
 def test_same_model_means_no_change() -> None:

@@ -13,7 +13,7 @@ from .weights import added
 
 
 def bake(edit: Edit, source: Path, target: Path) -> None:
-    """Copy the diffusers folder `source` to `target` (which must not exist) with the edit in its weights."""
+    """Copy the diffusers folder `source` into `target` with the edit in its weights."""
     parts = sorted({name.partition(".")[0] for name in edit.names})
     changed: dict[Path, dict[str, Tensor]] = {}
     before: dict[str, Tensor] = {}
@@ -30,6 +30,6 @@ def bake(edit: Edit, source: Path, target: Path) -> None:
     found = hash_tensors(before)
     base = edit.origin.base_hash if edit.origin else found
     require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)
-    shutil.copytree(source, target)
+    shutil.copytree(source, target, dirs_exist_ok=True)
     for file, tensors in changed.items():
         patch(file, target / file.relative_to(source), tensors)

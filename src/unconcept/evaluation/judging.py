@@ -75,5 +75,25 @@ def tabulate(answers: Sequence[Answer], by_concept: bool = False) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """How far the judge can be trusted here: its word on the unedited model's pictures."""
+
+    true_positive: Rate  # pictures asked for a target by name that it says show it
+    false_positive: Rate | None  # pictures asked for something else that it says show a target
+    nothing: Rate  # pictures of any prompt in which it knows nothing
+
+
+def calibrate(answers: Sequence[Answer]) -> Calibration:
+    """Rates over the pictures before the edit. The target's own head is asked: objects by object, styles by style."""
+    direct = [a for a in answers if a.check.group == "direct"]
+    labels = {label for a in direct for label in a.check.labels}
+    others = [a for a in answers if a.check.by == direct[0].check.by and not labels & set(a.check.labels)]
+    found = [a.shown[0] for a in direct]
+    false = [a.before in labels for a in others]
+    nothing = [a.before == NOTHING for a in answers]
+    return Calibration(_rate(found, None), _rate(false, None) if false else None, _rate(nothing, None))
+
+
 def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:
     return wilson(sum(values), len(values)) if clusters is None else clustered(values, clusters)

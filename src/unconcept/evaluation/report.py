@@ -14,7 +14,7 @@ from ..models.open import MOJI
 from ..moji.table import table
 from ..scorers.moji_judge import MojiJudge
 from .generate import Spec
-from .judging import GROUPS, Answer, Row, key, tabulate
+from .judging import GROUPS, Answer, Row, calibrate, key, tabulate
 from .pictures import data_uri, drop_chunks, to_image
 from .prompts import Check
 from .requests import Chosen
@@ -74,6 +74,7 @@ class Report:
             "drawing": {"steps": self.spec.steps, "guidance_scale": self.spec.guidance_scale},
             "judge": {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": "argmax"} if judge else None,
             "table_hash": table().hash if judge else None,
+            "calibration": asdict(calibrate(self.answers)) if judge else None,
             "groups": {row.group: {n: asdict(r) for n, r in vars(row).items() if n != "group"} for row in self.rows},
             "not_asked": {group: "no prompts of this group" for group in GROUPS if group not in {row.group for row in self.rows}},
             "checks": [

@@ -184,7 +184,11 @@ def _family(kind: str, unet: Mapping[str, Any], text: Mapping[str, Any]) -> Fami
 
 def _build(folder: Path, dtype: torch.dtype) -> Pipeline:
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     plain = (folder / "unet/diffusion_pytorch_model.safetensors").exists() or list((folder / "unet").glob("*.index.json"))
     checker = {"safety_checker": None, "requires_safety_checker": False} if (folder / "safety_checker").exists() else {}
     try:
