@@ -73,8 +73,8 @@ def _encode(vae: AutoencoderKL, pictures: list[Tensor]) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--batch-size", type=int, default=16, help="of each process")
-    parser.add_argument("--pool", type=int, default=30_000, help="captions of each process")
+    parser.add_argument("--batch-size", type=int, default=32, help="of each process")
+    parser.add_argument("--pool", type=int, default=20_000, help="captions of each process")
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--begin", type=Path, help="diffusers folder to begin from, with a fresh optimiser")

@@ -127,7 +127,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
         drawn.append(len(prompts))
         return real(model, prompts, *rest)
 
-    words = ("erase", "pizza", "--limit", 2, "--batch-size", 2, "--quiet", "--out")
+    words = ("erase", "pizza", "--limit", 1, "--batch-size", 2, "--quiet", "--out")
     monkeypatch.setattr(erasure, "draw", counting)
     result = run(*words, tmp_path / "o")
     assert result.exit_code == 130
