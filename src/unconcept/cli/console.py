@@ -17,7 +17,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Turn our errors into one line on stderr and the exit codes of the handbook: 1, 2, 130."""
+    """Turn our errors into one line on stderr and the documented exit codes: 1, 2, 130."""
     try:
         yield
     except UnconceptError as error:

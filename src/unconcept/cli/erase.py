@@ -1,5 +1,6 @@
 """`unconcept erase`: the main job."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def erase(
         from ..evaluation.plan import plan
 
         wanted = [*(concepts or []), *read_lines(concepts_file)]
-        out = out or Path("out") / "-".join("-".join(wanted or ["recipe"]).split())
+        out = out or Path("out") / (re.sub(r"\W+", "-", "-".join(wanted)).strip("-") or "recipe")
         kept = [*(retain or []), *read_lines(retain_file)]
         job, reasons = plan(
             concepts=wanted,

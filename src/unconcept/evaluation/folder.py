@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..core.errors import OutputError, require
 
 STATE = "state.json"
@@ -42,9 +44,9 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
         part.rename(out)
     except KeyboardInterrupt:
         raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
         shutil.rmtree(part, ignore_errors=True)
-        raise OutputError(f"{out}: {error.strerror or error}; free some space or choose another place for --out") from None
+        raise OutputError(f"{out}: {getattr(error, 'strerror', None) or error}; free some space or choose another place for --out") from None
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
