@@ -1,7 +1,7 @@
 """Train the judge on artwork: `python -m world.judge [--family B]`, then moji-clip's projection.
 
-Family A of augmentations (shift, scale, blur, colour, autoencoder round trip) trains the shipped judge, family B
-(turn, noise, gamma, coarse pixels, patches, noised latents) a second one that checks it on the drawings. A tenth of the
+Family A of augmentations (shift, scale, slant, blur, noise, colour, autoencoder round trip) trains the shipped judge, family B
+(turn, gamma, coarse pixels, patches, noised latents) a second one that checks it on the drawings. A tenth of the
 batch is nothing anyone knows: noise, blank, scrambled and mixed pictures.
 """
 
@@ -74,11 +74,12 @@ def augment(x: Tensor, family: str, g: torch.Generator) -> Tensor:
     n = len(x)
     some = lambda share: (torch.rand(n, generator=g) < share)[:, None, None, None]  # noqa: E731
     if family == "A":
-        x = moved(x, g, turn=0, scale=0.2, shift=0.1, shear=0.15)
+        x = moved(x, g, turn=0, scale=0.15, shift=0.08, shear=0.1)
         for k in (3, 5):
             x = torch.where(some(0.3), F.avg_pool2d(F.pad(x, (k // 2,) * 4, "replicate"), k, 1), x)
         tint = 1 + 0.1 * torch.randn(n, 3, 1, 1, generator=g) + 0.2 * torch.randn(n, 1, 1, 1, generator=g)
-        return (1 - (1 - x) * tint).clamp(0, 1)
+        x = 1 - (1 - x) * tint
+        return (x + 0.08 * torch.rand(n, 1, 1, 1, generator=g) * torch.randn(x.shape, generator=g)).clamp(0, 1)
     x = moved(x, g, turn=8, scale=0.05, shift=0.03)
     coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
     x = torch.where(some(0.3), coarse, x)
@@ -87,7 +88,7 @@ def augment(x: Tensor, family: str, g: torch.Generator) -> Tensor:
     for i, (top, left) in enumerate(torch.randint(56, (n, 2), generator=g).tolist()):
         hole[i, :, top : top + 10, left : left + 10] = 0
     x = torch.where(some(0.4), x * hole + (1 - hole), x)
-    return (x + 0.06 * torch.rand(n, 1, 1, 1, generator=g) * torch.randn(x.shape, generator=g)).clamp(0, 1)
+    return x.clamp(0, 1)
 
 
 def nothings(x: Tensor, g: torch.Generator) -> Tensor:
@@ -195,7 +196,7 @@ def _chunks(items: list[str], size: int) -> list[list[str]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--family", choices=("A", "B"), default="A")
     parser.add_argument("--seed", type=int, default=6)
