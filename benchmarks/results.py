@@ -50,8 +50,7 @@ PAPER = (
 )
 CANDIDATES = tuple(
     Setting(f"{tokens}, lamb {lamb}, preserve {preserve}", {"tokens": tokens, "lamb": lamb, "preserve_scale": preserve})
-    for tokens in ("last", "last+tail")
-    for lamb, preserve in ((0.5, 1.0), (20.0, 1.0), (0.5, 0.1))
+    for tokens, lamb, preserve in (("last", 0.5, 1.0), ("last+tail", 0.5, 0.1), ("last+tail", 0.5, 1.0), ("last", 20.0, 1.0))
 )
 
 
