@@ -65,7 +65,8 @@ def main() -> None:
         error = max(float((ours.delta(name) - theirs[name]).abs().max()) for name in theirs)
         fast = seconds(lambda request=request: UCE().erase(model, request), ROUNDS)
         slow = seconds(lambda request=request: literal(model, request), 1)
-        print(f"{count:4} concepts, {len(request.retain)} retained: {fast:.3f} CPU s, literal {slow:.2f} CPU s, ratio {slow / fast:.0f}, largest difference {error:.1e}")
+        found = f"{fast:.3f} CPU s, literal {slow:.2f} CPU s, ratio {slow / fast:.0f}, largest difference {error:.1e}"
+        print(f"{count:4} concepts, {len(request.retain)} retained: {found}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,13 @@ import os
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
+import hypothesis
 import pytest
 import torch
+
+# Speed is not what these tests are about: other processes share the machine.
+hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("plain")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -98,6 +98,13 @@ def test_strength_is_linear() -> None:
     assert all(torch.allclose(edit.scaled(0.25).delta(n), 0.25 * edit.delta(n), atol=1e-12) for n in edit.names)
 
 
+def test_nothing_added_keeps_every_bit() -> None:
+    from unconcept.edits.weights import added
+
+    weight = torch.tensor([[-0.0, 0.0, 1.5]]).half()
+    assert added(weight, torch.zeros(1, 3)).view(torch.int16).equal(weight.view(torch.int16))
+
+
 def test_shared_factor_is_stored_once(tmp_path) -> None:
     view = tiny.shared("sd1")
     edit = make_edit(view, CHOSEN, "uce", {})

@@ -88,7 +88,9 @@ def added(weight: Tensor, delta: Tensor) -> Tensor:
     """The sum in float32 or wider, cast to the weight's dtype once."""
     require(weight.shape == delta.shape, f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}", EditError)
     wide = torch.promote_types(weight.dtype, delta.dtype)
-    return (weight.to(wide) + delta.to(weight.device, wide)).to(weight.dtype)
+    delta = delta.to(weight.device, wide)
+    # Where nothing is added the bits stay: -0.0 + 0.0 would be 0.0.
+    return torch.where(delta == 0, weight, (weight.to(wide) + delta).to(weight.dtype))
 
 
 def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
