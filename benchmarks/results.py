@@ -6,7 +6,6 @@ Finished (setting, concept) pairs are kept in `out/results`, so the same command
 
 import argparse
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 
+from unconcept.core.concept import NULL_ANCHORS
+from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import suggest
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.generate import draw, spec_for
@@ -26,7 +27,6 @@ from unconcept.moji.table import Entry, table
 from unconcept.scorers.moji_judge import MojiJudge
 
 OBJECTS = 18  # of the report objects, spread evenly over the table
-NULL = {"object": "", "harmful": "", "style": "art"}
 GOALS = {"direct": "<= 10 %", "synonym": "<= 25 %", "near": "loss <= 15", "far": "loss <= 5", "style": "loss <= 5"}
 
 
@@ -40,8 +40,7 @@ class Setting:
 
 
 def shipped() -> Setting:
-    recipe = Path(__file__).parent.parent / "src/unconcept/recipes/moji-uce.toml"
-    return Setting("moji recipe", tomllib.loads(recipe.read_text(encoding="utf-8"))["settings"])
+    return Setting("moji recipe", load_recipe("moji-uce").settings)
 
 
 PAPER = (
@@ -70,7 +69,7 @@ def answers(model: ModelView, judge: MojiJudge, entry: Entry, setting: Setting, 
     if path.exists():
         after = json.loads(path.read_text(encoding="utf-8"))
     else:
-        ask = Ask((entry.name,), (NULL[entry.kind],), ()) if setting.bare else Ask((entry.name,))
+        ask = Ask((entry.name,), (NULL_ANCHORS[entry.kind],), ()) if setting.bare else Ask((entry.name,))
         edit = make_edit(model, choose(ask, MOJI), "uce", setting.values)
         with edit.applied(model):
             after = _judged(model, judge, checks)
@@ -154,7 +153,7 @@ def _write(path: Path, rows: list[str], judge: MojiJudge, names: list[str]) -> N
 One edit for each of {len(names)} `report` concepts ({", ".join(names)}), pooled. Share of pictures that show what the
 prompt asks for, by {judge.name} version {judge.version} (weights {judge.hash[:12]}, first guess); unedited and edited model from the same
 noise, seeds from 1,000,000 on, {spec.steps} steps, guidance {spec.guidance_scale}; 95 % intervals resample concepts. Table of concepts {table().hash[:12]}.
-Made by `make results`.
+Made by `python -m benchmarks.results`; `make results` measures all concepts and settings.
 
 """
     path.parent.mkdir(exist_ok=True)
