@@ -16,11 +16,12 @@ import torch
 from unconcept.core.concept import NULL_ANCHORS
 from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import suggest
+from unconcept.core.request import Ask
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.generate import draw, spec_for
 from unconcept.evaluation.judging import Answer, Row, key, tabulate, words
 from unconcept.evaluation.prompts import Check, Prompt, Sizes, moji_checks
-from unconcept.evaluation.requests import Ask, choose
+from unconcept.evaluation.requests import choose
 from unconcept.models import ModelView, open_model
 from unconcept.models.open import MOJI
 from unconcept.moji.table import Entry, table

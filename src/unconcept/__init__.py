@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .core import Concept, Request, UnconceptError
+    from .core.request import Ask
     from .edits import Edit, LowRankEdit, load_edit
     from .evaluation.erasure import Job, erase
-    from .evaluation.requests import Ask
     from .models import ModelView, open_model
 
 _HOMES = {
-    "Ask": ".evaluation.requests",
+    "Ask": ".core.request",
     "Concept": ".core",
     "Edit": ".edits",
     "Job": ".evaluation.erasure",

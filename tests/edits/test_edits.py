@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
+from unconcept.core.request import Ask
 from unconcept.edits import LowRankEdit, bake, load_edit
 from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import Ask, choose
+from unconcept.evaluation.requests import choose
 from unconcept.models import open_model
 from unconcept.models.unet import UNetView
 

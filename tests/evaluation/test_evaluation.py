@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
+from unconcept.core.request import Ask
 from unconcept.evaluation.folder import building
 from unconcept.evaluation.generate import noise
 from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
 from unconcept.evaluation.prompts import Check, Sizes, moji_checks, seeded
-from unconcept.evaluation.requests import Ask, choose
+from unconcept.evaluation.requests import choose
 from unconcept.moji.table import table
 
 
@@ -112,7 +113,7 @@ def test_flags_win_over_recipe_over_default(tmp_path) -> None:
     path = tmp_path / "r.toml"
     path.write_text('method = "uce"\nsource = "test"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb = 0.3\n')
     job, reasons = plan(concepts=[], out=tmp_path / "o", recipe=str(path), assignments={"lamb": 0.7})
-    assert (job.ask.concepts, job.ask.retain, job.settings["lamb"]) == (("pizza",), ("sky",), 0.7)
+    assert (job.ask.targets, job.ask.retain, job.settings["lamb"]) == (("pizza",), ("sky",), 0.7)
     assert plan(concepts=["crown"], out=tmp_path / "o", recipe=str(path), retain=[])[0].ask == Ask(("crown",), None, ())
     assert "recipe" in reasons["method"]
 

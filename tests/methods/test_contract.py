@@ -7,10 +7,11 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
+from unconcept.core.request import Ask
 from unconcept.core.settings import build, dump, to_toml
 from unconcept.edits import load_edit
 from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import Ask, choose
+from unconcept.evaluation.requests import choose
 from unconcept.methods import methods
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))

@@ -7,8 +7,9 @@ import pytest
 
 from unconcept.core.errors import UnknownName
 from unconcept.core.recipe import load_recipe, recipes
+from unconcept.core.request import Ask
 from unconcept.evaluation.prompts import Sizes, moji_checks
-from unconcept.evaluation.requests import Ask, choose
+from unconcept.evaluation.requests import choose
 from unconcept.moji.table import table
 
 TABLE = table()
@@ -84,6 +85,7 @@ def test_moji_recipes_carry_the_tables_hash(name) -> None:
     assert load_recipe(name).table_hash == TABLE.hash
 
 
-def test_misspelt_concept() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'dog face'"):
-        _ = TABLE["dog fase"]
+@pytest.mark.parametrize(("typed", "meant"), [("dog fase", "dog face"), ("a dog", "dog face"), ("sharp blade", "kitchen knife"), ("guitars", "guitar")])
+def test_unknown_concept_suggests_by_letters_words_and_wordings(typed, meant) -> None:
+    with pytest.raises(UnknownName, match=f"did you mean '{meant}'"):
+        TABLE[typed]

@@ -5,20 +5,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .concept import Kind
 from .errors import RecipeError, require
 from .registry import suggest
+from .request import Ask
 from .settings import build, read_toml
-
-
-@dataclass(frozen=True)
-class RecipeRequest:
-    """The request of a recipe; what is absent is chosen as without a recipe."""
-
-    targets: tuple[str, ...] | None = None
-    anchors: tuple[str, ...] | None = None
-    retain: tuple[str, ...] | None = None
-    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +23,9 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def asked(self) -> RecipeRequest:
-        return build(RecipeRequest, self.request, "recipe key [request]")
+    def asked(self) -> Ask:
+        """What is absent is chosen as without a recipe."""
+        return build(Ask, self.request, "recipe key [request]")
 
 
 def recipes() -> dict[str, Path]:

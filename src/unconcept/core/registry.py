@@ -1,24 +1,38 @@
 """Named things: methods, scorers, recipes, concepts. One lookup with "did you mean" for all of them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Generic, TypeVar
 
 from .errors import UnknownName
 
 T = TypeVar("T")
 SHOWN = 12  # names listed in an error when nothing is close
+CLOSE = 0.6  # likeness from which a name is worth suggesting
 
 
-def suggest(name: str, known: Mapping[str, T], noun: str) -> T:
-    """`known[name]`, or `UnknownName` that says what was probably meant."""
+def suggest(name: str, known: Mapping[str, T], noun: str, wordings: Mapping[str, str] | None = None) -> T:
+    """`known[name]`, or `UnknownName` that says what was probably meant.
+
+    `wordings` are other ways to say a known name: {wording: name}. They are suggested by, never looked up.
+    """
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=3, cutoff=0.6)
+    ways = {**dict.fromkeys(known), **(wordings or {})}
+    ranked = sorted(((_likeness(name, way), means or way) for way, means in ways.items()), key=lambda pair: (-pair[0], pair[1]))
+    near = list(dict.fromkeys(means for likeness, means in ranked if likeness >= max(CLOSE, ranked[0][0] - 0.1)))[:3]
     listed = sorted(known)
     more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise UnknownName(f"no {noun} {name!r}; {hint}Known: {', '.join(listed[:SHOWN])}{more}")
+
+
+def _likeness(typed: str, known: str) -> float:
+    """Likeness of letters or of words, the larger, in [0, 1]. One word in common counts for more than common letters."""
+    asked, words = ([w for w in text.lower().split() if w not in ("a", "an", "the")] for text in (typed, known))
+    shared = len({*asked} & {*words}) / max(1, len({*asked, *words}))
+    letters = SequenceMatcher(None, " ".join(asked), " ".join(words)).ratio()
+    return max((1 + shared) / 2 if shared else 0.0, letters if letters >= 0.6 else 0.0)
 
 
 class Registry(Generic[T]):

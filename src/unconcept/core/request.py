@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .concept import NULL_ANCHORS, Concept
+from .concept import NULL_ANCHORS, Concept, Kind
 from .errors import RequestError, require
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request as typed, or as a recipe gives it. None means "you choose", an empty tuple "none"."""
+
+    targets: tuple[str, ...] = ()
+    anchors: tuple[str, ...] | None = None
+    retain: tuple[str, ...] | None = None
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.errors import NumericsError, SettingsError, require
 from ..core.hashing import hash_tensors
-from ..core.request import Request
+from ..core.request import Ask, Request
 from ..core.settings import build, dump
 from ..edits import Edit, Origin, origin_of
 from ..methods import Method, methods
@@ -29,7 +29,7 @@ from .judging import Answer, key, words
 from .pictures import load_chunk, save_chunk
 from .prompts import Check, Sizes, moji_checks, plain_checks
 from .report import Report, write_report
-from .requests import Ask, Chosen, choose
+from .requests import Chosen, choose
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of how many
 

@@ -7,12 +7,12 @@ from typing import Any
 from ..core.concept import KINDS
 from ..core.errors import RecipeError, RequestError, require
 from ..core.recipe import Recipe, load_recipe
+from ..core.request import Ask
 from ..core.settings import build
 from ..models.open import MOJI
 from .erasure import Job
 from .generate import spec_for
 from .prompts import Sizes
-from .requests import Ask
 
 DEFAULT_METHOD = "uce"
 
@@ -52,7 +52,7 @@ def plan(
     ask = build(
         Ask,
         {
-            "concepts": tuple(concepts) or asked.targets or (),
+            "targets": tuple(concepts) or asked.targets,
             "anchors": asked.anchors if anchors is None else tuple(anchors),
             "retain": asked.retain if retain is None else tuple(retain),
             "kind": kind,

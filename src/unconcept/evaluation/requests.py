@@ -3,21 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.concept import NULL_ANCHORS, Concept, Kind
+from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
-from ..core.request import Request
+from ..core.request import Ask, Request
 from ..models.open import MOJI
 from ..moji.table import Table, table
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What the user typed. None means "you choose", an empty tuple "none"."""
-
-    concepts: tuple[str, ...]
-    anchors: tuple[str, ...] | None = None
-    retain: tuple[str, ...] | None = None
-    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -31,14 +21,14 @@ class Chosen:
 
 def choose(ask: Ask, model: str) -> Chosen:
     """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
-    require(bool(ask.concepts), "no concept: name at least one to erase", RequestError)
+    require(bool(ask.targets), "no concept: name at least one to erase", RequestError)
     return _from_table(ask, table()) if model == MOJI else _from_kind(ask)
 
 
 def _from_table(ask: Ask, known: Table) -> Chosen:
-    for name in ask.concepts:
+    for name in ask.targets:
         require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
-    entries = [known[name] for name in ask.concepts]
+    entries = [known[name] for name in ask.targets]
     concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given)) for e in entries)
     reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
     anchors = ask.anchors
@@ -68,7 +58,7 @@ def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -
 
 def _from_kind(ask: Ask) -> Chosen:
     kind = ask.kind or "object"
-    concepts = tuple(Concept(name, kind) for name in ask.concepts)
+    concepts = tuple(Concept(name, kind) for name in ask.targets)
     reasons = _typed(ask)
     if ask.anchors is None:
         reasons["anchors"] = f"{NULL_ANCHORS[kind]!r}, the null anchor of kind {kind}"

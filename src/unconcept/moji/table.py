@@ -74,7 +74,8 @@ class Table:
 
     def __getitem__(self, name: str) -> Entry:
         """The concept of that name; `UnknownConcept` with the nearest names otherwise."""
-        return suggest(name, {entry.name: entry for entry in self.entries}, "concept")
+        wordings = {wording: entry.name for entry in self.entries for wording in entry.wordings}
+        return suggest(name, {entry.name: entry for entry in self.entries}, "concept", wordings)
 
     @property
     def styles(self) -> tuple[Entry, ...]:
