@@ -9,8 +9,10 @@ import torch
 from tests import tiny
 from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
 from unconcept.models import open_model
+from unconcept.models.latents import decode, encode
 from unconcept.models.open import find_device, find_dtype
 from unconcept.models.unet import UNetView
+from unconcept.models.view import SoftPrompts
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
 MATRICES = {"sd1": 6, "sd2": 6, "sdxl": 6}  # one cross-attention down, one in the middle, two up... times key and value
@@ -83,6 +85,48 @@ def test_denoise_is_the_unet(family) -> None:
             side = 8 * pipe.vae_scale_factor
             added = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": torch.tensor([[side, side, 0, 0, side, side]] * 2, dtype=torch.float64)}}
         assert torch.equal(ours, pipe.unet(latents, torch.tensor(500), states, **added).sample)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_soft_prompts_are_read_by_the_real_encoders(family) -> None:
+    """Rows of the token table in their own places change nothing; other rows do, and gradients reach them."""
+    view = tiny.shared(family)
+    tokens = view.tokenizer(["a dog", "moon"])
+    ids = torch.tensor(tokens.padded())
+    at = torch.tensor([[1, 2], [1, 2]])
+    parts = ["text_encoder", "text_encoder_2"][: 2 if family == "sdxl" else 1]
+    tables = [view.modules(part).get_input_embeddings().weight.detach() for part in parts]
+    rows = tuple(table[ids.gather(1, at)].clone().requires_grad_() for table in tables)
+    plain, soft = view.condition(["a dog", "moon"]), view.condition(SoftPrompts(ids, at, rows))
+    assert torch.equal(soft.states, plain.states)
+    assert family != "sdxl" or torch.equal(soft.pooled, plain.pooled)
+    moved = view.condition(SoftPrompts(ids, at, tuple(row.flip(-1) for row in rows)))
+    assert not torch.allclose(moved.states, plain.states)
+    prediction = view.denoise(torch.randn(2, *view.latent_shape, dtype=torch.float64), torch.tensor(300), moved)
+    gradients = torch.autograd.grad(prediction.square().sum(), rows)
+    assert all(g.abs().sum() > 0 for g in gradients)
+    assert torch.equal(view.condition(["a dog", "moon"]).states, plain.states)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_finished_states_draw_what_their_prompts_draw(family) -> None:
+    view = tiny.view(family, torch.float32)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        given = view.condition(["a dog", "moon"])
+    assert (view.sample(given, noise, 3, 4.0) - view.sample(["a dog", "moon"], noise, 3, 4.0)).abs().max() <= 1 / 255
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_latents_are_the_autoencoders(family) -> None:
+    view = tiny.shared(family)
+    pictures = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    vae = view.modules("vae")
+    with torch.no_grad():
+        latents = encode(view, pictures)
+        assert torch.equal(latents, vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
+        again = vae.decode(latents / vae.config.scaling_factor).sample
+        assert torch.equal(decode(view, latents), (again / 2 + 0.5).clamp(0, 1))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

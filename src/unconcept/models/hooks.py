@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -27,3 +27,17 @@ def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pris
                 parameters[name].copy_(value)
         for name in first:
             del pristine[name]
+
+
+@contextmanager
+def rows_at(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
+    """Inside, a token embedding gives `rows` (b, k, d) at positions `at` (b, k) of its output (b, l, d)."""
+
+    def put(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return out.scatter(1, at[..., None].expand(rows.shape).to(out.device), rows.to(out))
+
+    handle = embedding.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -46,6 +46,11 @@ class ClipTokenizer:
     pad: int
     length: int
 
+    @property
+    def end(self) -> int:
+        """Id of the end token."""
+        return self([""]).ids[0][-1]
+
     @classmethod
     def load(cls, folder: Path) -> "ClipTokenizer":
         """Read the folder; `ModelError` names what is missing or broken."""

@@ -6,6 +6,7 @@ A view of a folder reads single tensors until something must be drawn or trained
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
+from .hooks import rows_at
+from .schedule import Schedule
 from .stream import read, weight_files
 from .text import ClipText, without_prefix
 from .tokens import ClipTokenizer, Position
-from .view import Conditioning, Family
+from .view import Conditioning, Family, SoftPrompts
 
 Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
 TEXT_MAPS = re.compile(r"\.attn2\.to_[kv]\.weight$")
@@ -64,18 +67,58 @@ class UNetView:
             return {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if TEXT_MAPS.search(name)}
         return self.reference(f"unet.{name}" for name in self._files["unet"] if TEXT_MAPS.search(name))
 
+    def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
+        """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""
+        soft = prompts if isinstance(prompts, SoftPrompts) else None
+        found = []
+        for number, part in enumerate(self._parts):
+            module: Any = self.modules(part)
+            ids = self._ids(prompts, number).to(self.device)
+            with ExitStack() as stack:
+                if soft is not None:
+                    stack.enter_context(rows_at(module.get_input_embeddings(), soft.at, soft.rows[number]))
+                found.append(module(ids, output_hidden_states=self.family == "sdxl"))
+        if self.family != "sdxl":
+            return Conditioning(found[0][0])
+        side = self.latent_shape[-1] * self._loaded.vae_scale_factor
+        states = torch.cat([out.hidden_states[-2] for out in found], -1)
+        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(states), dtype=states.dtype, device=self.device)
+        return Conditioning(states, found[-1].text_embeds, sizes)
+
+    def _ids(self, prompts: Sequence[str] | SoftPrompts, number: int) -> Tensor:
+        """Padded ids (b, l) for one encoder. Tokenizers of a model cut texts alike and differ in their padding."""
+        tokenizer = self._encoders()[number].tokenizer
+        if not isinstance(prompts, SoftPrompts):
+            return torch.tensor(tokenizer(prompts).padded())
+        if number == 0:
+            return prompts.ids
+        after_end = (prompts.ids == tokenizer.end).cumsum(1) - (prompts.ids == tokenizer.end).long() > 0
+        return torch.where(after_end, tokenizer.pad, prompts.ids)
+
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """Noise or v, as the model was trained."""
-        given = texts if isinstance(texts, Conditioning) else self._condition(texts, latents)
+        given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
         return self._loaded.unet(latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added).sample
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[str], noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
+    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
         """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours."""
+        text: dict[str, Any] = {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
         scaled = noise.to(self.device, self.dtype)
-        result = self._loaded(list(prompts), latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
+        result = self._loaded(**text, latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
         return result.images.float().cpu()
+
+    def _embeds(self, given: Conditioning) -> dict[str, Tensor]:
+        """The pipeline's arguments for finished text states, guided away from the empty text as it does by itself."""
+        empty = self.condition([""] * len(given.states))
+        states, pooled = empty.states, empty.pooled
+        if given.pooled is None or pooled is None:
+            return {"prompt_embeds": given.states, "negative_prompt_embeds": states}
+        if self._loaded.config.force_zeros_for_empty_prompt:
+            states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
+        found = {"prompt_embeds": given.states, "negative_prompt_embeds": states}
+        return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
 
     def modules(self, part: str) -> nn.Module:
         """ "denoiser" is the UNet; else the name of a pipeline component."""
@@ -107,6 +150,10 @@ class UNetView:
     @property
     def tokenizer(self) -> ClipTokenizer:
         return self._encoders()[0].tokenizer
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.of(self._loaded.scheduler)
 
     @property
     def width(self) -> int:
@@ -164,15 +211,6 @@ class UNetView:
             clip = ClipTokenizer.load(self.files / part.replace("text_encoder", "tokenizer"))
             loaded[part] = weights, _json(self.files / part / "config.json"), clip
         return loaded
-
-    def _condition(self, texts: Sequence[str], latents: Tensor) -> Conditioning:
-        pipeline = self._loaded
-        if self.family != "sdxl":
-            return Conditioning(pipeline.encode_prompt(list(texts), self.device, 1, False)[0])
-        states, _, pooled, _ = pipeline.encode_prompt(list(texts), device=self.device, do_classifier_free_guidance=False)
-        side = latents.shape[-1] * pipeline.vae_scale_factor
-        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(texts), dtype=states.dtype, device=self.device)
-        return Conditioning(states, pooled, sizes)
 
 
 def _family(kind: str, unet: Mapping[str, Any], text: Mapping[str, Any]) -> Family:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from .schedule import Schedule
 from .tokens import ClipTokenizer, Position
 
 Family = Literal["sd1", "sd2", "sdxl"]
@@ -21,8 +22,20 @@ class Conditioning:
     time_ids: Tensor | None = None  # (b, 6): SDXL's sizes and crop
 
 
+@dataclass(frozen=True)
+class SoftPrompts:
+    """Prompts as token ids in which some tokens are read as vectors of the caller's: `rows[e]` (b, k, d_e) for encoder e.
+
+    Ids are padded (b, l) for the first encoder; `at` (b, k) says where the rows stand.
+    """
+
+    ids: Tensor
+    at: Tensor
+    rows: tuple[Tensor, ...]
+
+
 class ModelView(Protocol):
-    """Six verbs. A closed-form method uses the first two, which read files and build no network."""
+    """Seven verbs. A closed-form method uses the first two, which read files and build no network."""
 
     family: Family
     name: str  # what the user called it
@@ -35,6 +48,10 @@ class ModelView(Protocol):
         """Token ids and positions; SDXL's two tokenizers cut texts alike."""
 
     @property
+    def schedule(self) -> Schedule:
+        """Noise levels by training timestep, and what the denoiser predicts."""
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one picture's latents."""
 
@@ -44,10 +61,13 @@ class ModelView(Protocol):
     def text_maps(self) -> Mapping[str, Tensor]:
         """Weights (o, d) of the linear maps whose input is the text state, as the model now computes with them."""
 
+    def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
+        """What the denoiser is given for prompts, through the live encoders and their hooks; differentiable in soft rows."""
+
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """The denoiser's raw prediction (b, c, h, w), conditional only, differentiable in all it reads."""
 
-    def sample(self, prompts: Sequence[str], noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
+    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
         """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance."""
 
     def modules(self, part: str) -> nn.Module:
