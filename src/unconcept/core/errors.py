@@ -8,7 +8,10 @@ UnconceptError
 │   ├── ModelError        a path, folder or checkpoint that is no usable model
 │   ├── EditError         an edit file that cannot be read or does not fit the model
 │   ├── OutputError       a folder that cannot be written
+│   ├── DataError         a prompt file that cannot be read, or figures that are missing or do not fit together
+│   ├── StoreError        a picture store or run of another version, or with broken files
 │   ├── DeviceError       a device that is not there
+│   ├── MissingExtra      an optional package that is not installed or cannot be loaded
 │   └── UnknownName       not in a registry or table; carries the nearest names
 └── NumericsError         non-finite weights, a singular system
 """
@@ -46,8 +49,20 @@ class OutputError(UsageError):
     """A folder that cannot be written."""
 
 
+class DataError(UsageError):
+    """A prompt file that cannot be read, or figures that are missing or do not fit together."""
+
+
+class StoreError(UsageError):
+    """A picture store or run of another version, or with broken files."""
+
+
 class DeviceError(UsageError):
     """A device that is not there."""
+
+
+class MissingExtra(UsageError):
+    """An optional package that is not installed or cannot be loaded."""
 
 
 class UnknownName(UsageError):

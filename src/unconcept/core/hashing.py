@@ -1,6 +1,7 @@
 """Content hashes of tensors. A hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,3 +21,9 @@ def hash_tensors(tensors: Mapping[str, "Tensor"]) -> str:
         digest.update(f"{name}{tuple(values.shape)}".encode())
         digest.update(values.numpy().data)
     return digest.hexdigest()
+
+
+def hash_json(data: object) -> str:
+    """SHA-256 of plain data as canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -65,3 +65,8 @@ def dump(settings: Any) -> dict[str, Any]:
 def to_toml(data: Mapping[str, Any]) -> str:
     """Plain data as TOML text."""
     return tomli_w.dumps(data)
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """The settings of a dataclass with their defaults."""
+    return {field.name: field.default for field in fields(kind)}

@@ -1,0 +1,41 @@
+"""The embedding that an edited model reads as the unedited one reads a given embedding, in closed form (RECE, Eq. of c').
+
+For each c it minimises sum_l |W'_l c' - W_l c|^2 + lam |c'|^2 over c'. The solution c' = R c has one R for every c:
+R = (lam I + sum_l W'_l^T W'_l)^-1 sum_l W'_l^T W_l.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from .ridge import cholesky
+
+
+@dataclass(frozen=True)
+class Derived:
+    """R (d, d) float64, with what it took to get it."""
+
+    matrix: Tensor
+    jitter: float  # added to the diagonal, relative to its mean; 0 unless the Cholesky factorisation failed
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Derived embeddings of rows (.., d), in their dtype."""
+        return (rows.to(self.matrix) @ self.matrix.T).to(rows)
+
+
+def derive(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: float) -> Derived:
+    """R of text maps (o_l, d) by name, after and before an edit."""
+    require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
+    require(edited.keys() == reference.keys() and bool(edited), "the edited and the reference maps are not the same maps")
+    first = next(iter(edited.values()))
+    left = lamb * torch.eye(first.shape[1], dtype=torch.float64, device=first.device)
+    right = torch.zeros_like(left)
+    for name, after in edited.items():
+        wide = after.detach().double()
+        left.addmm_(wide.T, wide)
+        right.addmm_(wide.T, reference[name].detach().to(wide))
+    factor, jitter = cholesky(left)
+    return Derived(torch.cholesky_solve(right, factor), jitter)

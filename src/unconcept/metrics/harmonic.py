@@ -1,0 +1,65 @@
+"""Aggregates that one bad term drags down, by the names papers print them under. The terms are always shown beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ..core.errors import DataError, require
+from .rates import Array, Rate, Sample, resampled
+
+
+def harmonic(*terms: float) -> float:
+    """Harmonic mean of terms in [0, 1]; 0 if one of them is 0."""
+    require(len(terms) > 0, "a harmonic mean needs at least one term", DataError)
+    require(all(0 <= term <= 1 for term in terms), f"terms {terms}: give shares in [0, 1], not percent", DataError)
+    return 0.0 if 0 in terms else len(terms) / sum(1 / term for term in terms)
+
+
+def harmonic_rate(*samples: Sample, draws: int = 2000, seed: int = 0) -> Rate:
+    """Harmonic mean of the samples' means with its interval; each draw resamples clusters and computes H anew.
+
+    Values are shares for which 1 is good, such as 1 for an erased person who was not recognised.
+    """
+    rate = resampled(samples, _harmonic_of, draws, seed)
+    return Rate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, rate.clusters)
+
+
+def _harmonic_of(*means: Array) -> Array:
+    terms = np.stack(means)
+    found = np.zeros(terms.shape[1])
+    positive = (terms > 0).all(0)
+    found[positive] = len(terms) / (1 / terms[:, positive]).sum(0)
+    return found
+
+
+def h_c(acc_e: float, acc_s: float) -> float:
+    """MACE's H_c for celebrities (SPEED prints it with Acc_r): erased ones unrecognised, others recognised."""
+    return harmonic(1 - acc_e, acc_s)
+
+
+def h_o(acc_e: float, acc_s: float, acc_g: float) -> float:
+    """MACE's H_o for objects: gone by name, others kept, gone by synonyms."""
+    return harmonic(1 - acc_e, acc_s, 1 - acc_g)
+
+
+def h_a(clip_e: float, clip_s: float) -> float:
+    """MACE's H_a for artists: CLIP score of the others minus that of the erased. A difference, not a mean."""
+    return clip_s - clip_e
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Named terms with what is made of them."""
+
+    terms: Mapping[str, float]
+    harmonic: float
+    product: float
+    smallest: str  # name of the worst term
+
+
+def aggregate(terms: Mapping[str, float]) -> Aggregate:
+    """Harmonic mean, product and worst of named terms in [0, 1]."""
+    mean = harmonic(*terms.values())
+    return Aggregate(dict(terms), mean, prod(terms.values()), min(terms, key=lambda name: terms[name]))

@@ -1,0 +1,50 @@
+"""From kept raw figures to words: another policy never needs another drawing.
+
+A head is a list of figures in the order of its labels: log-probabilities of a classifier, or cosines of CLIP, which
+become log-probabilities by `log_softmax`.
+"""
+
+from collections.abc import Sequence
+from math import exp, log
+
+from ..core.errors import require
+
+CLIP_SCALE = 100.0  # what CLIP's cosines are multiplied by before a softmax: its trained temperature's upper limit
+
+
+def argmax(figures: Sequence[float], labels: Sequence[str]) -> str:
+    """The label of the largest figure; the first of equal ones."""
+    return top_k(figures, labels, 1)[0]
+
+
+def top_k(figures: Sequence[float], labels: Sequence[str], k: int) -> list[str]:
+    """The labels of the k largest figures, best first; equal ones in the order of the labels."""
+    _check(figures, labels)
+    require(1 <= k <= len(labels), f"top {k} of {len(labels)} labels: k must be in 1..{len(labels)}")
+    order = sorted(range(len(labels)), key=lambda i: (-figures[i], i))
+    return [labels[i] for i in order[:k]]
+
+
+def probability(log_probabilities: Sequence[float], labels: Sequence[str], wanted: Sequence[str]) -> float:
+    """The summed probability of the wanted labels, in [0, 1]."""
+    _check(log_probabilities, labels)
+    unknown = sorted({*wanted} - {*labels})
+    require(not unknown, f"no label {unknown[:1]}: the head's labels are {', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}")
+    return min(1.0, sum(exp(value) for value, label in zip(log_probabilities, labels, strict=True) if label in wanted))
+
+
+def log_softmax(cosines: Sequence[float], scale: float = CLIP_SCALE) -> list[float]:
+    """Log-probabilities of scaled cosines: `probability` of these is MACE's "CLIP accuracy" of one picture."""
+    scaled = [scale * value for value in cosines]
+    top = max(scaled)
+    total = top + log(sum(exp(value - top) for value in scaled))
+    return [value - total for value in scaled]
+
+
+def clip_score(cosine: float, weight: float = 100.0) -> float:
+    """weight * max(cosine, 0): weight 100 as torchmetrics, 2.5 as Hessel et al. 2021 and SPM, 1 as ACE."""
+    return weight * max(cosine, 0.0)
+
+
+def _check(figures: Sequence[float], labels: Sequence[str]) -> None:
+    require(len(figures) == len(labels), f"{len(figures)} figures for {len(labels)} labels: give the labels of this head")
