@@ -1,0 +1,44 @@
+"""UnlearnCanvas (NeurIPS 2024, arXiv:2402.11846): its closed world of styles and objects, as a prompt set.
+
+Every model answers the whole grid, 51 themes x 20 objects x 5 seeds = 5,100 pictures; each picture is asked two
+questions, its object and its style.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from ..core.errors import DataError, require
+from .promptset import Group, Item, PromptSet
+
+_STYLES = """Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch Crayon Cubism
+    Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love Greenfield Impressionism
+    Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet Mosaic Neon_Lines On_Fire Pastel Pencil_Drawing
+    Picasso Pop_Art Red_Blue_Ink Rust Sketch Sponge_Dabbed Structuralism Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow
+    Warm_Love Warm_Smear Watercolor Winter"""
+STYLES = tuple(_STYLES.split())
+THEMES = (*STYLES, "Seed_Images")  # the photographs are measured, never erased
+_OBJECTS = """Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits Sandwiches Sea
+    Statues Towers Trees Waterfalls"""
+OBJECTS = tuple(_OBJECTS.split())
+SEEDS = (188, 288, 588, 688, 888)
+GUIDANCE_SCALE = 9.0  # of most methods in the paper's table; two used 7.5
+TEMPLATE = "A {object} image in {style} style."
+
+
+def unlearncanvas_set(target: str, themes: Sequence[str] = THEMES, objects: Sequence[str] = OBJECTS, seeds: Sequence[int] = SEEDS) -> PromptSet:
+    """The grid's questions for a model that erased `target`: direct for it, style for other themes, far for other objects.
+
+    Names keep their underscores as concepts and lose them in prompts.
+    """
+    known = [name for name in (*themes, *objects) if name != "Seed_Images"]
+    require(target in known, f"{target!r} is no target of UnlearnCanvas: give one of its {len(known)} styles and objects, such as {known[0]}", DataError)
+    return PromptSet(f"unlearncanvas {target}", 1, tuple(_questions(target, themes, objects, seeds)))
+
+
+def _questions(target: str, themes: Sequence[str], objects: Sequence[str], seeds: Sequence[int]) -> Iterator[Item]:
+    for theme in themes:
+        for thing in objects:
+            text = TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
+            asked: tuple[tuple[str, Group], ...] = ((theme, "style"), (thing, "far"))
+            for seed in seeds:
+                for concept, group in asked:
+                    yield Item(text, concept, "direct" if concept == target else group, seed, GUIDANCE_SCALE)
