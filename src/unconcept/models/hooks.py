@@ -41,3 +41,18 @@ def rows_at(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def captured(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, each output of a module is also put on the list (of several, the first); what is computed stays as it was."""
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(out if isinstance(out, Tensor) else out[0])
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        handle.remove()

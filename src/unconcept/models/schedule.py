@@ -57,6 +57,13 @@ class Schedule:
             return epsilon
         return (epsilon - s * x_t) / a if self.kind == "v_prediction" else (x_t - s * epsilon) / a
 
+    def wanted(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network is trained to say of x_t: the noise, v, or the clean latents."""
+        a, s = self._at(t, x0)
+        if self.kind == "epsilon":
+            return noise
+        return a * noise - s * x0 if self.kind == "v_prediction" else x0
+
     def _at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         t = t.to(self.alpha.device).expand(len(like))
         shape = (-1, *[1] * (like.ndim - 1))

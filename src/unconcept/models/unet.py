@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
 from .hooks import rows_at
+from .samplers import sampler as named
 from .schedule import Schedule
 from .stream import read, weight_files
 from .text import ClipText, without_prefix
@@ -102,11 +103,16 @@ class UNetView:
         return self._loaded.unet(latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added).sample
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
+    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
         """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours."""
         text: dict[str, Any] = {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
-        scaled = noise.to(self.device, self.dtype)
-        result = self._loaded(**text, latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
+        pipeline, scaled = self._loaded, noise.to(self.device, self.dtype)
+        own = pipeline.scheduler
+        pipeline.scheduler = own if sampler is None else named(sampler, own)
+        try:
+            result = pipeline(**text, latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
+        finally:
+            pipeline.scheduler = own
         return result.images.float().cpu()
 
     def _embeds(self, given: Conditioning) -> dict[str, Tensor]:

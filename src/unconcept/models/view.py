@@ -67,8 +67,8 @@ class ModelView(Protocol):
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """The denoiser's raw prediction (b, c, h, w), conditional only, differentiable in all it reads."""
 
-    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float) -> Tensor:
-        """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance."""
+    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance, by the model's own sampler or a named one."""
 
     def modules(self, part: str) -> nn.Module:
         """The live network of one part ("denoiser", or a name of the diffusers folder): parameters to train, places to hang hooks and adapters on."""

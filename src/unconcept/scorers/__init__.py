@@ -1,1 +1,11 @@
-"""Judges: pictures to raw scores, decisions later."""
+"""Judges: pictures to raw scores, decisions later. Files are found by name, so adding a scorer edits no list."""
+
+import importlib
+import pkgutil
+
+from .registry import FeatureScorer, PairScorer, Raw, Scorer, ScorerInfo, scorer, scorers
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
+__all__ = ["FeatureScorer", "PairScorer", "Raw", "Scorer", "ScorerInfo", "scorer", "scorers"]

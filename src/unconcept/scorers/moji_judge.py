@@ -3,6 +3,7 @@
 Scores are raw log-probabilities; whether a picture "shows" something is decided later by a named policy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.errors import require
 from ..core.hashing import hash_tensors
-from .moji_net import load_net
+from .moji_net import embeddings, load_net
+from .registry import Raw, scorer
 
 NOTHING = "nothing"
+PARTS = ("whole", "left", "right")
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,40 @@ def half(pictures: Tensor, side: int) -> Tensor:
     top, left = size // 4, side * size // 2
     part = pictures[..., top : top + size // 2, left : left + size // 2]
     return F.interpolate(part, scale_factor=2, mode="bilinear")
+
+
+@scorer("moji-judge", reads="picture")
+class JudgeScore:
+    """Every label's log-probability for a picture of `moji`, or for one of its two objects.
+
+    `asked` is "whole", "left" or "right". `labels` names the figures of each head: `argmax(row["objects"],
+    labels["objects"])`, and so on through `metrics/policies.py`.
+    """
+
+    name = MojiJudge.name
+    version = MojiJudge.version
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.judge = MojiJudge(path)
+        self.hash = self.judge.hash
+        self.labels = {"objects": self.judge.objects, "styles": self.judge.styles}
+
+    @torch.no_grad()
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
+        """Log-probabilities of both heads, 4 decimals, in the order of `labels`."""
+        unknown = sorted({*asked} - {*PARTS})
+        require(not unknown, f"asked about {unknown[:1]}: the judge looks at {', '.join(PARTS)}")
+        require(len(asked) == len(pictures), f"{len(asked)} questions about {len(pictures)} pictures: ask one of each")
+        seen = pictures.float().clone()
+        for side, part in enumerate(PARTS[1:]):
+            members = [i for i, text in enumerate(asked) if text == part]
+            if members:
+                seen[members] = half(seen[members], side)
+        scores = self.judge.score(seen)
+        rows = zip(scores.objects.tolist(), scores.styles.tolist(), strict=True)
+        return [{"objects": [round(v, 4) for v in objects], "styles": [round(v, 4) for v in styles]} for objects, styles in rows]
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """(b, 256) float32: what the judge sees before its heads."""
+        return embeddings(self.judge.net, pictures)

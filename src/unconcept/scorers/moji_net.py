@@ -31,6 +31,11 @@ class JudgeNet(nn.Module):
         return self.object(embedding), self.style(embedding)
 
 
+def embeddings(net: JudgeNet, pictures: Tensor) -> Tensor:
+    """(b, WIDTH) float32 of pictures (b, 3, 64, 64) in [0, 1]; differentiable in them."""
+    return torch.cat([net.embed(part) for part in pictures.float().split(64)])
+
+
 def _down(into: int, out: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(into, out, 3, 2, 1), nn.BatchNorm2d(out), nn.SiLU())
 

@@ -1,0 +1,46 @@
+"""What distances between sets of pictures are taken on. A distance's name carries the extractor's (`metrics/frechet.py`)."""
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..core.hashing import hash_tensors
+from ..models.clip import load_clip
+from ..models.open import find_device
+from .moji_net import embeddings, load_net
+from .registry import scorer
+
+
+@scorer("clip-embedding", reads="set")
+class ClipEmbedding:
+    """A CLIP's unit-length picture embedding, from a folder on disk: CMMD's features if it is OpenAI's ViT-L/14 at 336."""
+
+    version = 1
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        self.clip = load_clip(folder, find_device(device))
+        self.name, self.hash = f"clip:{self.clip.name}", self.clip.hash
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
+        return self.clip.pictures(pictures)
+
+
+@scorer("moji-judge-embedding", reads="set")
+class JudgeEmbedding:
+    """What `moji`'s judge sees before it names it: 256 numbers of a 64 x 64 picture."""
+
+    name = "moji-judge"
+    version = 1
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.net = load_net(path or Path(str(resources.files("unconcept.moji") / "judge.safetensors")))[0]
+        self.hash = hash_tensors(self.net.state_dict())
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """(b, 256) float32 of pictures (b, 3, 64, 64) in [0, 1]."""
+        return embeddings(self.net, pictures)

@@ -1,0 +1,77 @@
+"""What scorers give, and their table. A scorer turns pictures into raw figures; what they mean is decided later.
+
+Raw figures are kept, so another threshold or label list never needs another drawing. Heavy libraries are imported
+when a scorer is built, so the table can be read without them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from torch import Tensor
+
+from ..core.registry import Registry
+
+Raw = dict[str, Any]  # one picture's figures: JSON numbers, texts and lists
+Reads = Literal["picture", "text", "pair", "set"]  # a picture; a picture and its prompt; before and after; many pictures
+
+
+class Scorer(Protocol):
+    """Scores single pictures, some of them against a text."""
+
+    name: str
+    version: int
+    hash: str  # of its weights
+
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
+        """Raw figures of pictures (b, 3, h, w) in [0, 1], one for each; `asked[i]` says what is asked about picture i."""
+
+
+class PairScorer(Protocol):
+    """A distance between two pictures."""
+
+    name: str
+    version: int
+    hash: str
+
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
+        """(b,) distances between pictures (b, 3, h, w) in [0, 1]; 0 for equal ones."""
+
+
+class FeatureScorer(Protocol):
+    """What distances between sets of pictures (FID, KID, CMMD) are taken on."""
+
+    name: str
+    version: int
+    hash: str
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
+
+
+S = TypeVar("S", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class ScorerInfo:
+    """A row of the scorers table."""
+
+    name: str
+    build: Callable[..., object]
+    reads: Reads
+    extra: str | None  # of the package that must be installed, if any
+    summary: str
+
+
+scorers: Registry[ScorerInfo] = Registry("scorer")
+
+
+def scorer(name: str, reads: Reads, extra: str | None = None) -> Callable[[S], S]:
+    """Register a scorer's class or builder under the name users type."""
+
+    def put(build: S) -> S:
+        summary = (build.__doc__ or "").strip().splitlines()[0]
+        scorers.register(name)(ScorerInfo(name, build, reads, extra, summary))
+        return build
+
+    return put
