@@ -7,9 +7,9 @@ from ..core.registry import suggest
 from . import files
 from .bake import bake
 from .base import Edit, Origin, origin_of
-from .weights import LowRankEdit
+from .weights import DenseEdit, LowRankEdit
 
-KINDS = {"low_rank": LowRankEdit}
+KINDS: dict[str, type[LowRankEdit] | type[DenseEdit]] = {"low_rank": LowRankEdit, "dense": DenseEdit}
 
 
 def load_edit(path: Path) -> Edit:
@@ -21,4 +21,4 @@ def load_edit(path: Path) -> Edit:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
 
-__all__ = ["Edit", "LowRankEdit", "Origin", "bake", "load_edit", "origin_of"]
+__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "bake", "load_edit", "origin_of"]

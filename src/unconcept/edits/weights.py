@@ -51,10 +51,7 @@ class LowRankEdit:
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        check_base(self.origin, model, self.names)
-        live = live_parameters(model, self.names)
-        values = {name: added(live[name], self.delta(name)) for name in self.names}
-        with swapped(live, values, model.saved):
+        with _laid_over(self, model):
             yield
 
     def save(self, path: Path) -> None:
@@ -82,6 +79,60 @@ class LowRankEdit:
             pairs[name] = (up, down)
         require(bool(pairs), "it changes nothing", EditError)
         return cls(pairs, origin)
+
+
+@dataclass(frozen=True)
+class DenseEdit:
+    """W' = W + delta for each named parameter of any shape, float32 or wider."""
+
+    deltas: Mapping[str, Tensor]
+    origin: Origin | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.deltas))
+
+    @property
+    def parameters(self) -> int:
+        return sum(delta.numel() for delta in self.deltas.values())
+
+    @property
+    def hash(self) -> str:
+        return hash_tensors(self.deltas)
+
+    def delta(self, name: str) -> Tensor:
+        return self.deltas[name]
+
+    def stamped(self, origin: Origin) -> "DenseEdit":
+        return replace(self, origin=origin)
+
+    def scaled(self, strength: float) -> "DenseEdit":
+        return replace(self, deltas={name: strength * delta for name, delta in self.deltas.items()})
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """`EditError` with both hashes if the edit was made for other weights."""
+        with _laid_over(self, model):
+            yield
+
+    def save(self, path: Path) -> None:
+        write(path, "dense", self.deltas, origin_of(self))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], origin: Origin) -> "DenseEdit":
+        """The inverse of `save`."""
+        require(bool(tensors), "it changes nothing", EditError)
+        return cls(tensors, origin)
+
+
+@contextmanager
+def _laid_over(edit: LowRankEdit | DenseEdit, model: ModelView) -> Iterator[None]:
+    """Inside, each named parameter is its own value plus the edit's delta."""
+    check_base(edit.origin, model, edit.names)
+    live = live_parameters(model, edit.names)
+    values = {name: added(live[name], edit.delta(name)) for name in edit.names}
+    with swapped(live, values, model.saved):
+        yield
 
 
 def added(weight: Tensor, delta: Tensor) -> Tensor:

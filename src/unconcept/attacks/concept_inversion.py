@@ -1,0 +1,111 @@
+"""Concept Inversion: Pham et al., ICLR 2024, arXiv:2308.01508 (from the authors' scripts).
+
+Learns a new word for the concept in the edited model: rows at a placeholder, trained on pictures of the concept with
+the model's own loss. No weight changes, and the edited model never reads the concept's name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.concept import TEMPLATES
+from ..core.errors import require
+from ..core.wording import GENERAL_WORDS, around
+from ..models.latents import encode
+from ..models.vocabulary import words
+from ..training import Descent, Loss
+from ..training.search import Slots, Vocabulary, denoising_error
+from .registry import Attempt, Case, Input, attack, check_counts
+
+
+@attack("concept-inversion", paper="arXiv:2308.01508", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl"))
+@dataclass(frozen=True)
+class ConceptInversion:
+    """A new word for the concept, learned from pictures of it. Defaults from the authors' scripts for edited weights."""
+
+    steps: int = 5000
+    every: int = 500  # steps between attempts (inferred)
+    lr: float = 0.08  # 5e-3 times batch and accumulation, as their --scale_lr on one GPU
+    weight_decay: float = 1e-2  # of AdamW, on the new rows alone
+    batch_size: int = 4
+    accumulate: int = 4  # batches a step
+    vectors: int = 1  # rows of the placeholder
+    init: str | None = None  # word it starts as; None: the general word of the concept's kind
+    templates: tuple[str, ...] = ()  # with one {}; empty: those of the concept's kind
+    flip: bool = True  # mirror half of the pictures
+
+    def __post_init__(self) -> None:
+        check_counts("concept-inversion", steps=self.steps, every=self.every, batch_size=self.batch_size)
+        check_counts("concept-inversion", accumulate=self.accumulate, vectors=self.vectors)
+        require(self.lr > 0 and self.weight_decay >= 0, f"concept-inversion: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}")
+        for template in self.templates:
+            require(template.count("{}") == 1, f"concept-inversion: templates need one {{}} where the concept stands, got {template!r}")
+
+    def search(self, case: Case) -> Iterator[Attempt]:
+        """rows (1, k, d_e) for each encoder e. The floor is the placeholder as the word it starts as."""
+        model = case.model
+        rows = [row.requires_grad_() for row in self._start(case)]
+        places = [self._slots(case, *around(prompt, _names(case))) for prompt in case.prompts]
+        forms = [self._slots(case, *form.split("{}")) for form in self.templates or TEMPLATES[case.concept.kind]]
+        with torch.no_grad():
+            latents = [encode(model, pictures) for pictures in (case.examples, case.examples.flip(-1))]
+        yield self._attempt(case, rows, places, 0, None)
+        descent = Descent(rows, self.lr, "adamw", self.weight_decay, case.seed)
+        while descent.done < self.steps and case.left:
+            with case.edited():
+                loss = self._loss(case, Vocabulary.of(model), rows, forms, latents)
+                losses = descent.run(loss, min(self.every, self.steps - descent.done), parts=self.accumulate)
+            yield self._attempt(case, rows, places, descent.done, sum(losses) / len(losses))
+
+    def _start(self, case: Case) -> list[Tensor]:
+        """Rows of the word it starts as, in float32 or wider.
+
+        Differs: a word of several tokens gives the mean of their rows; the authors' script refuses it.
+        """
+        init = self.init or GENERAL_WORDS[case.concept.kind]
+        with case.edited():
+            found = Vocabulary.of(case.model).rows(torch.tensor(words(case.model.tokenizer, init)))
+            means = [table.mean(0).to(torch.promote_types(table.dtype, torch.float32)) for table in found]
+        return [mean.expand(1, self.vectors, -1).clone() for mean in means]
+
+    def _slots(self, case: Case, before: str, after: str) -> Slots:
+        """The placeholder between two texts, cut at their ends where the encoder cannot hold them."""
+        tokenizer = case.model.tokenizer
+        room = tokenizer.length - 2 - self.vectors
+        first = words(tokenizer, before)[:room]
+        last = words(tokenizer, after)[: room - len(first)]
+        return Slots((*first, *[0] * self.vectors, *last), tuple(range(len(first), len(first) + self.vectors)))
+
+    def _loss(self, case: Case, vocabulary: Vocabulary, rows: list[Tensor], forms: list[Slots], latents: list[Tensor]) -> Loss:
+        """The denoising loss of one batch of pictures, as they are or mirrored, under templates drawn for them.
+
+        Differs: latents are the posterior's mean; the authors sample it.
+        """
+        model, n = case.model, self.batch_size
+
+        def loss(step: int, rng: torch.Generator) -> Tensor:
+            which = torch.randint(len(latents[0]), (n,), generator=rng).tolist()
+            mirrored = (torch.rand(n, generator=rng) < (0.5 if self.flip else 0.0)).tolist()
+            x0 = torch.stack([latents[side][i] for side, i in zip(mirrored, which, strict=True)])
+            texts = [forms[i] for i in torch.randint(len(forms), (n,), generator=rng).tolist()]
+            t = torch.randint(len(model.schedule.alpha), (n,), generator=rng).to(model.device)
+            noise = torch.randn(x0.shape, generator=rng).to(x0)
+            given = model.condition(vocabulary.prompts(texts, [row.expand(n, -1, -1) for row in rows]))
+            return denoising_error(model, given, x0, noise, t).mean()
+
+        return loss
+
+    def _attempt(self, case: Case, rows: list[Tensor], places: list[Slots], steps: int, loss: float | None) -> Attempt:
+        """The placeholder instead of the concept's name, or before a prompt that does not name it."""
+        kept = tuple(row.detach().clone() for row in rows)
+        with case.edited():
+            vocabulary = Vocabulary.of(case.model)
+            left = case.left
+            soft = {i: vocabulary.prompts([places[i]], kept) for i in left}
+        return Attempt(steps, {i: Input(case.prompts[i], soft=soft[i]) for i in left}, loss)
+
+
+def _names(case: Case) -> tuple[str, ...]:
+    return (*case.concept.wordings, *case.wordings)

@@ -1,0 +1,54 @@
+"""DDIM inversion (Song et al., ICLR 2021, arXiv:2010.02502) as an attack, as in ACE's editing tests (arXiv:2501.01633).
+
+Walks a picture of the concept back to the noise from which the edited model itself would draw it, and starts there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..models.latents import encode
+from .registry import Attempt, Case, Input, attack, check_counts
+
+
+@attack("latent-inversion", paper="arXiv:2501.01633", rung="latent", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@dataclass(frozen=True)
+class LatentInversion:
+    """The initial noise that the edited model connects with a picture of the concept. Steps as in ACE's scripts."""
+
+    steps: int = 30  # of the walk back
+    text: Literal["null", "prompt"] = "null"  # what the edited model is conditioned on while walking back, unguided
+    drawn: Literal["null", "prompt"] = "prompt"  # what is drawn from the noise found; with "null" any model gives the picture back
+    batch_size: int = 8  # pictures inverted at once
+
+    def __post_init__(self) -> None:
+        check_counts("latent-inversion", steps=self.steps, batch_size=self.batch_size)
+
+    @torch.no_grad()
+    def search(self, case: Case) -> Iterator[Attempt]:
+        """The floor is the prompt from its own noise. The edit is active on the way back too (ACE does so)."""
+        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
+        left = case.left
+        found: dict[int, Tensor] = {}
+        for start in range(0, len(left), self.batch_size):
+            part = left[start : start + self.batch_size]
+            latents = encode(case.model, case.pictures[part])
+            with case.edited():
+                back = self._invert(case, latents, ["" if self.text == "null" else case.prompts[i] for i in part])
+            found |= dict(zip(part, back.float().cpu(), strict=True))
+        yield Attempt(self.steps, {i: Input("" if self.drawn == "null" else case.prompts[i], noise=noise) for i, noise in found.items()})
+
+    def _invert(self, case: Case, x: Tensor, texts: list[str]) -> Tensor:
+        """x_0 to x_T (b, c, h, w) by DDIM's rule run backwards, with the prediction at the cleaner end of each step."""
+        model, schedule = case.model, case.model.schedule
+        given = model.condition(texts)
+        grid = torch.linspace(0, len(schedule.alpha) - 1, self.steps + 1).round().long().tolist()
+        for here, there in pairwise(grid):
+            t, following = (torch.full((len(x),), step, device=x.device) for step in (here, there))
+            said = model.denoise(x, t, given)
+            x = schedule.noised(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following)
+        return x

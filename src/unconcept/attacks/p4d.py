@@ -1,0 +1,102 @@
+"""Prompting4Debugging (P4D): Chin et al., ICML 2024, arXiv:2309.06135.
+
+Searches tokens under which the edited model predicts what the unedited one predicts under the prompt.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from ..models.latents import encode
+from ..models.vocabulary import typed, words
+from ..training import Descent, Loss
+from ..training.search import Slots, Vocabulary, generators, lay, nearest_through, normal, spread
+from .registry import Attempt, Case, Input, attack, check_counts
+
+
+@attack("p4d", paper="arXiv:2309.06135", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@dataclass(frozen=True)
+class P4D:
+    """Tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""
+
+    variant: Literal["n", "k"] = "n"  # free tokens instead of the prompt, or one in front of every few of its own
+    n: int = 16  # free tokens of variant n
+    k: int = 3  # variant k: one free token in front of every k tokens
+    steps: int = 3000
+    every: int = 50  # steps between attempts
+    lr: float = 0.1
+    weight_decay: float = 0.1
+    batch_size: int = 8  # prompts searched at once; no effect on what is found
+
+    def __post_init__(self) -> None:
+        check_counts("p4d", n=self.n, k=self.k, steps=self.steps, every=self.every, batch_size=self.batch_size)
+        require(self.lr > 0 and self.weight_decay >= 0, f"p4d: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}")
+
+    def search(self, case: Case) -> Iterator[Attempt]:
+        """The floor is the prompt itself.
+
+        Differs: each text is an attempt; the authors return the one whose picture CLIP finds most like the target's.
+        """
+        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
+        for start in range(0, len(case.prompts), self.batch_size):
+            yield from self._group(case, range(start, min(start + self.batch_size, len(case.prompts))))
+
+    def _group(self, case: Case, members: range) -> Iterator[Attempt]:
+        """P (b, k, d): the searched vectors of these prompts, all encoders side by side, random tokens at first."""
+        model, rngs = case.model, generators(case.seed, members)
+        tokenizer = model.tokenizer
+        texts = {i: self._slots(words(tokenizer, case.prompts[i]), tokenizer.length - 2) for i in members}
+        vectors = _random(Vocabulary.of(model), max(len(text.at) for text in texts.values()), list(rngs.values())).requires_grad_()
+        with torch.no_grad():
+            latents = encode(model, case.pictures[members.start : members.stop])
+        descent = Descent([vectors], self.lr, "adamw", self.weight_decay, case.seed)
+        while descent.done < self.steps:
+            left = [i for i in case.left if i in members]
+            if not left:
+                return
+            rows, count = [i - members.start for i in left], min(self.every, self.steps - descent.done)
+            lessons = [_lesson(case, left, latents[rows], [rngs[i] for i in left]) for _ in range(count)]
+            with case.edited():
+                losses = descent.run(_loss(case, [texts[i] for i in left], vectors, rows, iter(lessons)), count)
+                best = Vocabulary.of(model).nearest(vectors)
+            inputs = {i: Input(typed(tokenizer, texts[i].filled(best[row].tolist()))) for i, row in zip(left, rows, strict=True)}
+            yield Attempt(descent.done, inputs, sum(losses) / len(losses) / len(left))
+
+    def _slots(self, ids: Sequence[int], room: int) -> Slots:
+        return lay((), self.n, "prefix", room) if self.variant == "n" else spread(ids, self.k, room)
+
+
+def _random(vocabulary: Vocabulary, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Rows (b, count, d) of random plain tokens, in float32 or wider."""
+    plain = vocabulary.plain.nonzero()[:, 0]
+    ids = torch.stack([plain[torch.randint(len(plain), (count,), generator=rng)] for rng in rngs])
+    rows = vocabulary.vectors(ids)
+    return rows.to(torch.promote_types(rows.dtype, torch.float32)).clone()
+
+
+def _loss(case: Case, texts: Sequence[Slots], vectors: Tensor, rows: list[int], lessons: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Loss:
+    """Sum over some prompts of the squared distance between the edited model's predictions and the lessons'."""
+    model, vocabulary = case.model, Vocabulary.of(case.model)
+
+    def loss(step: int, rng: torch.Generator) -> Tensor:
+        x_t, t, desired = next(lessons)
+        given = model.condition(vocabulary.prompts(texts, vocabulary.split(nearest_through(vectors[rows], vocabulary))))
+        return (model.denoise(x_t, t, given) - desired).float().square().flatten(1).mean(1).sum()
+
+    return loss
+
+
+@torch.no_grad()
+def _lesson(case: Case, members: Sequence[int], latents: Tensor, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+    """Noised pictures x_t, their timesteps and what the unedited model predicts of them under the prompts, unguided.
+
+    Differs: latents are the posterior's mean; the authors sample it.
+    """
+    model = case.model
+    t = torch.cat([torch.randint(len(model.schedule.alpha), (1,), generator=rng) for rng in rngs]).to(model.device)
+    x_t = model.schedule.noised(latents, normal(latents.shape[1:], rngs).to(latents), t)
+    return x_t, t, model.denoise(x_t, t, [case.prompts[i] for i in members])

@@ -1,0 +1,69 @@
+"""A small case for every family, and settings under which an attack takes a moment."""
+
+from functools import cache
+
+import torch
+
+from tests import tiny
+from unconcept.attacks import Attempt, Case
+from unconcept.core import Concept, Request
+from unconcept.core.hashing import hash_tensors
+from unconcept.methods.uce import UCE
+from unconcept.models import Conditioning
+
+QUICK = {
+    "concept-inversion": {"steps": 4, "every": 2, "batch_size": 2, "accumulate": 2},
+    "derived-embedding": {},
+    "latent-inversion": {"steps": 3, "batch_size": 2},
+    "p4d": {"n": 3, "steps": 4, "every": 2, "batch_size": 2},
+    "resurgence": {"checkpoints": [1, 3], "batch_size": 2, "rank": 2},
+    "ring-a-bell": {"length": 4, "population": 6, "generations": 4, "every": 2},
+    "unlearn-diff-atk": {"tokens": 2, "timesteps": 2, "iterations": 2, "batch_size": 2},
+    "wordings": {"misspellings": 2},
+}
+
+
+@cache
+def shared(family: str):
+    view = tiny.view(family, torch.float32)
+    view.condition(["a"])  # transformers hangs hooks of its own the first time it is asked for hidden states
+    return view, UCE().erase(view, Request(("dog",), ("cat",), ("fox",)))
+
+
+def case(family: str, edited: bool = True, seed: int = 0) -> Case:
+    """Three prompts about a dog; one names it by an alias, one not at all."""
+    view, edit = shared(family)
+    rng = torch.Generator().manual_seed(1)
+
+    def pictures(n):
+        return torch.rand(n, 3, 16, 16, generator=rng)
+
+    return Case(
+        model=view,
+        edit=edit if edited else None,
+        concept=Concept("dog", aliases=("hound",)),
+        prompts=("a dog in ink", "hound", "it barks"),
+        noise=torch.randn(3, 4, 8, 8, generator=rng),
+        pictures=pictures(3),
+        examples=pictures(4),
+        wordings=("pooch",),
+        unrelated=(("a fox", "a car", "sun"), pictures(3)),
+        steps=2,
+        guidance_scale=3.0,
+        seed=seed,
+    )
+
+
+def input_hash(attempt: Attempt) -> tuple[object, ...]:
+    """Everything an attempt gives, as something that can be compared."""
+    found: list[object] = [attempt.steps, attempt.loss]
+    for i, given in sorted(attempt.inputs.items()):
+        tensors = {} if given.soft is None else {f"row{e}": row for e, row in enumerate(given.soft.rows)}
+        tensors |= {} if given.states is None else flat(given.states)
+        tensors |= {} if given.noise is None else {"noise": given.noise}
+        found.append((i, given.text, hash_tensors(tensors), None if given.weights is None else given.weights.hash))
+    return tuple(found)
+
+
+def flat(given: Conditioning) -> dict[str, torch.Tensor]:
+    return {name: part for name, part in vars(given).items() if part is not None}

@@ -1,0 +1,116 @@
+"""What every registered attack must do, whatever it is."""
+
+import tomllib
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.attacks.cases import QUICK, case, input_hash
+from unconcept.attacks import RUNGS, attacks
+from unconcept.core.errors import SettingsError
+from unconcept.core.hashing import hash_tensors
+from unconcept.core.settings import build, dump, to_toml
+
+CASES = [(name, family) for name in attacks for family in attacks[name].families]
+
+
+def state(view) -> tuple[str, int]:
+    """Hash of all weights, and the number of hooks."""
+    parts = [view.modules(part) for part in ("unet", "vae", "text_encoder", *(("text_encoder_2",) if view.family == "sdxl" else ()))]
+    weights = {f"{i}.{n}": p for i, part in enumerate(parts) for n, p in part.named_parameters()}
+    modules = [module for part in parts for module in part.modules()]
+    assert all(p.grad is None for p in weights.values())
+    assert all(p.requires_grad for p in weights.values())
+    return hash_tensors(weights), sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+def quick(name):
+    return build(attacks[name].settings, QUICK[name])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_first_the_floor_then_growing_steps_and_the_model_is_left_alone(name, family) -> None:
+    asked = case(family)
+    before, steps = state(asked.model), {i: [] for i in range(len(asked.prompts))}
+    for attempt in quick(name).search(asked):
+        assert state(asked.model) == before
+        assert torch.is_grad_enabled()
+        assert not asked.model.saved
+        for i in attempt.inputs:
+            steps[i].append(attempt.steps)
+    for taken in steps.values():
+        assert taken[0] == 0
+        assert len(taken) > 1
+        assert taken == sorted({*taken})
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_same_seed_same_inputs(name, family) -> None:
+    first, second = ([input_hash(attempt) for attempt in quick(name).search(case(family))] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_solved_prompts_are_left_alone(name) -> None:
+    asked = case("sd1")
+    asked.solved.add(0)
+    rest = list(quick(name).search(asked))[1:]
+    assert {i for attempt in rest for i in attempt.inputs} == {1, 2}
+    asked.solved.update({1, 2})
+    assert all(not attempt.inputs for attempt in list(quick(name).search(asked))[1:])
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_an_input_can_be_drawn(name) -> None:
+    asked = case("sdxl")
+    for attempt in quick(name).search(asked):
+        for i, found in attempt.inputs.items():
+            assert (found.soft is None) or (found.states is None)
+            with asked.edited():
+                given = found.states or asked.model.condition(found.soft or [found.text])
+            assert len(given.states) == 1
+            assert (found.noise if found.noise is not None else asked.noise[i]).shape == asked.noise[i].shape
+            assert torch.isfinite(given.states).all()
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_works_on_the_unedited_model(name) -> None:
+    assert len(list(quick(name).search(case("sd1", edited=False)))) > 1
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_settings_survive_toml(name) -> None:
+    for settings in (attacks[name].settings(), quick(name)):
+        assert build(attacks[name].settings, tomllib.loads(to_toml(dump(settings)))) == settings
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_row_of_the_table(name) -> None:
+    info = attacks[name]
+    assert info.rung in RUNGS
+    assert info.summary.endswith(".")
+    assert set(info.families) <= set(tiny.FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("concept-inversion", "steps", 0),
+        ("concept-inversion", "templates", ["no place"]),
+        ("unlearn-diff-atk", "tokens", 0),
+        ("unlearn-diff-atk", "place", "behind"),
+        ("p4d", "variant", "u"),
+        ("p4d", "k", 0),
+        ("ring-a-bell", "population", 2),
+        ("ring-a-bell", "mutation", 1.5),
+        ("derived-embedding", "lamb", 0.0),
+        ("wordings", "misspellings", -1),
+        ("resurgence", "checkpoints", [5, 5]),
+        ("resurgence", "mode", "half"),
+        ("latent-inversion", "steps", 0),
+    ],
+)
+def test_settings_out_of_range(name, setting, value) -> None:
+    with pytest.raises(SettingsError, match=setting):
+        build(attacks[name].settings, {setting: value})
