@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check results bench clean
+.PHONY: setup demo test test-all check results attacks bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -31,7 +31,10 @@ check: $(READY)
 	$(BIN)/python -m pytest -n 2
 
 results: $(READY)
-	$(BIN)/python -m benchmarks.results --out docs/results.md
+	$(BIN)/python -m benchmarks.results
+
+attacks: $(READY)
+	$(BIN)/python -m benchmarks.attacks
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from unconcept.cli.console import FAILED, print_table, progress, quiet_libraries, speaking
 
@@ -17,14 +18,15 @@ def main() -> None:
     quiet_libraries()
     from unconcept.evaluation.erasure import erase
     from unconcept.evaluation.plan import plan
+    from unconcept.evaluation.report import rows as group_rows
 
     rows, reports, left = [], [], []
     for concept in CONCEPTS:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
-        with speaking(), progress(quiet=False) as tell:
-            outcome = erase(plan(concepts=[concept], out=folder, overwrite=True)[0], tell)
-        groups = {row.group: row for row in outcome.report.rows}
+        with speaking(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
+            outcome = erase(plan(concepts=[concept], out=folder, overwrite=True, store=Path(store))[0], tell)
+        groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
         cells = [_cell(groups.get(group)) for group in ("direct", "synonym", "near", "far", "style")]
         seconds = outcome.report.circumstances["seconds"]
         size = (folder / "edit.safetensors").stat().st_size

@@ -18,3 +18,9 @@ hypothesis.settings.load_profile("plain")
 def one_thread() -> None:
     """Two test processes share two cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_store(tmp_path_factory):
+    """Pictures of tests go to a store of their own."""
+    os.environ["UNCONCEPT_STORE"] = str(tmp_path_factory.mktemp("store"))

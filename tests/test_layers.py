@@ -13,12 +13,14 @@ LEVELS = {
     "moji": 1,
     "models": 2,
     "edits": 3,
+    "training": 4,
     "methods": 5,
+    "attacks": 5,
     "scorers": 5,
     "evaluation": 6,
     "cli": 7,
 }
-APART = ("methods", "scorers")  # files of these folders know nothing of each other
+APART = ("methods", "attacks", "scorers")  # files of these folders know nothing of each other
 FREE = {"__init__", "registry", "moji_net"}  # what siblings may share
 
 

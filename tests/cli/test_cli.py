@@ -29,15 +29,16 @@ def dog(tmp_path_factory) -> Path:
 
 
 def test_main_job_writes_everything(dog) -> None:
-    assert {path.name for path in dog.iterdir()} == {"edit.safetensors", "report.html", "report.json", "samples", "README.md", "run.json"}
+    assert {path.name for path in dog.iterdir()} == {"edit.safetensors", "report.html", "report.json", "results.csv", "samples", "README.md", "run.json"}
     report = json.loads((dog / "report.json").read_text())
     assert report["status"] == "ok"
-    assert report["groups"]["direct"]["after"]["n"] == 2
-    assert report["edit"]["targets"] == ["dog face", "puppy face", "doggy"]
-    assert report["edit"]["report"]["residual"] < 0.5
-    assert {"near", "far", "synonym", "style", "co-occurring"} <= set(report["groups"])
+    (trial,) = report["trials"]
+    assert trial["groups"]["direct"]["after"]["n"] == 2
+    assert trial["edit"]["targets"] == ["dog face", "puppy face", "doggy"]
+    assert trial["edit"]["report"]["residual"] < 0.5
+    assert {"near", "far", "synonym", "style", "co-occurring"} <= set(trial["groups"])
     run_json = json.loads((dog / "run.json").read_text())
-    assert {"libraries", "seconds", "peak_memory_bytes", "edit_hash"} <= set(run_json)
+    assert {"libraries", "seconds", "peak_memory_bytes", "edits"} <= set(run_json)
     assert len(list((dog / "samples").glob("*-before.png"))) == len(list((dog / "samples").glob("*-after.png"))) > 4
 
 
@@ -61,7 +62,7 @@ def test_defaults_come_with_reasons(tmp_path) -> None:
 
 def test_json_is_json(tmp_path) -> None:
     result = run("erase", "ink", "--limit", 1, "--out", tmp_path / "o", "--json", "--quiet")
-    assert json.loads(result.stdout)["edit"]["kind"] == "style"
+    assert json.loads(result.stdout)["trials"][0]["edit"]["kind"] == "style"
 
 
 def test_apply_makes_a_stock_folder(dog, tmp_path) -> None:
@@ -110,16 +111,21 @@ def test_a_users_own_model(family, tmp_path) -> None:
     folder = tiny.folder(family, tmp_path / "base")
     result = run("erase", "van gogh", "--kind", "style", "--retain", "monet", "--model", folder, "--limit", 1, "--out", tmp_path / "o")
     assert result.exit_code == 0, result.stderr
-    report = json.loads((tmp_path / "o" / "report.json").read_text())
-    assert (report["edit"]["anchors"], report["edit"]["retain"], report["groups"]) == (["art"], ["monet"], {})
+    (trial,) = json.loads((tmp_path / "o" / "report.json").read_text())["trials"]
+    assert (trial["edit"]["anchors"], trial["edit"]["retain"], trial["groups"]) == (["art"], ["monet"], {})
     assert run("apply", tmp_path / "o/edit.safetensors", "--model", folder, "--out", tmp_path / "m").exit_code == 0
+
+
+def untimed(path: Path) -> object:
+    """A report without its timings."""
+    return json.loads(path.read_text(), object_hook=lambda table: {k: v for k, v in table.items() if k != "seconds"})
 
 
 def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
     """The pictures that were finished are not drawn again, and the report is the same but for timings."""
-    from unconcept.evaluation import erasure
+    from unconcept.evaluation import drawing
 
-    real, drawn = erasure.draw, []
+    real, drawn = drawing.draw, []
 
     def counting(model, prompts, *rest):
         if len(drawn) == 3:
@@ -128,18 +134,20 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
         return real(model, prompts, *rest)
 
     words = ("erase", "pizza", "--limit", 1, "--batch-size", 2, "--quiet", "--out")
-    monkeypatch.setattr(erasure, "draw", counting)
-    result = run(*words, tmp_path / "o")
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(drawing, "draw", counting)
+    result = run(*words, tmp_path / "a/o")
     assert result.exit_code == 130
-    assert [path.name for path in tmp_path.iterdir()] == [".o.part"]
-    drawn_before = len(drawn)
-    monkeypatch.setattr(erasure, "draw", lambda *given: drawn.append(1) or real(*given))
-    assert run(*words, tmp_path / "o").exit_code == 0
-    total = len(drawn)
-    monkeypatch.setattr(erasure, "draw", lambda *given: drawn.append(1) or real(*given))
-    assert run(*words, tmp_path / "p").exit_code == 0
-    assert total - drawn_before + 3 == len(drawn) - total
-    assert (tmp_path / "o/report.json").read_text() == (tmp_path / "p/report.json").read_text()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".o.part"]
+    monkeypatch.setattr(drawing, "draw", lambda *given: drawn.append(len(given[1])) or real(*given))
+    assert run(*words, tmp_path / "a/o").exit_code == 0
+    total = sum(drawn)
+    assert run(*words, tmp_path / "a/again").exit_code == 0
+    assert sum(drawn) == total, "everything was in the store"
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "other"))
+    assert run(*words, tmp_path / "a/p").exit_code == 0
+    assert sum(drawn) == 2 * total
+    assert untimed(tmp_path / "a/o/report.json") == untimed(tmp_path / "a/p/report.json")
 
 
 BAD = {

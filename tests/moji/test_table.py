@@ -73,7 +73,7 @@ def test_checks_do_not_ask_what_was_given(entry) -> None:
     for group, check in itertools.product(("near", "far"), checks):
         assert check.group != group or check.concept not in request.retain
     assert all(check.prompt.seed >= 1_000_000 for check in checks)
-    tuning = moji_checks(TABLE, [entry.name], Sizes(8, 8), tuning=True)
+    tuning = moji_checks(TABLE, [entry.name], Sizes(8, 8, tuning=True))
     assert all(check.prompt.seed < 1_000_000 for check in tuning)
     words = {*entry.synonyms.held_out, *entry.indirect.held_out}
     assert not any(word == check.prompt.text.removeprefix("a ") for word in words for check in tuning)

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import apply, erase, methods, sample
+from . import apply, erase, evaluate, sample, tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,10 @@ app = typer.Typer(
 app.command("erase")(erase.erase)
 app.command("apply")(apply.apply)
 app.command("sample")(sample.sample)
-app.command("methods")(methods.methods)
+app.command("evaluate")(evaluate.evaluate)
+app.command("attack")(evaluate.attack)
+app.command("bench")(evaluate.bench)
+for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites):
+    app.command(_table.__name__)(_table)
 
 __all__ = ["app"]

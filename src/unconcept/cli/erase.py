@@ -24,6 +24,7 @@ def erase(
     kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 24,
+    seed: options.Seed = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -39,6 +40,7 @@ def erase(
         from ..evaluation.erasure import erase as run
         from ..evaluation.lines import read_lines
         from ..evaluation.plan import plan
+        from ..evaluation.report import rows as group_rows
 
         wanted = [*(concepts or []), *read_lines(concepts_file)]
         out = out or Path("out") / (re.sub(r"\W+", "-", "-".join(wanted)).strip("-") or "recipe")
@@ -56,6 +58,7 @@ def erase(
             strength=strength,
             batch_size=batch_size,
             limit=limit,
+            seed=seed,
             device=device,
             dtype=dtype,
             report=not no_report,
@@ -63,15 +66,15 @@ def erase(
         )
         with progress(quiet) as tell:
             outcome = run(job, tell)
-        report = outcome.report
+        report, rows = outcome.report, group_rows(outcome.report.findings[0])
         if as_json:
             print_json(report.data())
         elif not quiet:
-            for name, reason in {**reasons, **report.chosen.reasons}.items():
+            for name, reason in {**reasons, **outcome.chosen.reasons}.items():
                 print(f"{name}: {reason}")
-            if report.rows:
-                rows = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in report.rows]
-                print_table(report.title, ("group", "before", "after", "nothing after", "n"), rows)
+            if rows:
+                cells = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows]
+                print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
             print(f"-> {out / ('run.json' if no_report else 'report.html')}")
         for failure in outcome.failures:
             typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)

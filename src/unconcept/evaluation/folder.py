@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from ..core.errors import OutputError, require
 
 STATE = "state.json"
+PARTIAL = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
 
 
 def check_free(out: Path, overwrite: bool) -> None:
@@ -27,29 +28,40 @@ def check_free(out: Path, overwrite: bool) -> None:
 def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     """Yield the hidden folder; rename it to `out` at the end.
 
-    An interrupted run leaves it, and the same command (same `identity`) goes on in it; any error removes it.
+    An interrupted run leaves it, a PARTIAL one keeps its state, and the same command (same `identity`) goes on in both;
+    any other error leaves only what an earlier sitting had made.
     """
-    check_free(out, overwrite)
-    part = out.parent / f".{out.name}.part"
     mark = json.dumps(identity, sort_keys=True, default=str)
+    part = out.parent / f".{out.name}.part"
+    if (out / PARTIAL).exists() and _read(out / STATE) == mark and not part.exists():
+        out.rename(part)
+    check_free(out, overwrite)
     if part.exists() and _read(part / STATE) != mark:
         shutil.rmtree(part)
+    fresh = not part.exists()
     try:
         part.mkdir(parents=True, exist_ok=True)
         (part / STATE).write_text(mark, encoding="utf-8")
         yield part
-        (part / STATE).unlink()
+        if not (part / PARTIAL).exists():
+            (part / STATE).unlink()
         if out.exists():
             shutil.rmtree(out)
         part.rename(out)
     except KeyboardInterrupt:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
-        shutil.rmtree(part, ignore_errors=True)
+        _drop(part, fresh)
         raise OutputError(f"{out}: {getattr(error, 'strerror', None) or error}; free some space or choose another place for --out") from None
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        _drop(part, fresh)
         raise
+
+
+def _drop(part: Path, fresh: bool) -> None:
+    """What an earlier sitting made is not lost to an error of this one."""
+    if fresh:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _read(path: Path) -> str:

@@ -13,11 +13,12 @@ from .prompts import Prompt
 
 @dataclass(frozen=True)
 class Spec:
-    """How pictures are drawn."""
+    """How pictures are drawn. The batch size changes them by rounding at most, so it is no part of their keys."""
 
     steps: int = 20
     guidance_scale: float = 4.0
     batch_size: int = 24
+    sampler: str | None = None  # the model's own
 
 
 def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
@@ -30,10 +31,21 @@ def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable
     pictures = []
     for start in range(0, len(prompts), spec.batch_size):
         chunk = prompts[start : start + spec.batch_size]
-        start_noise = torch.stack([noise(prompt.seed, model.latent_shape) for prompt in chunk])
-        pictures.append(model.sample([prompt.text for prompt in chunk], start_noise, spec.steps, spec.guidance_scale))
+        pictures.append(_draw_at_once(model, chunk, spec))
         tick(len(chunk))
     return torch.cat(pictures)
+
+
+def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: Spec) -> Tensor:
+    """Half as many at a time where memory does not suffice: a picture knows nothing of its neighbours."""
+    start_noise = torch.stack([noise(prompt.seed, model.latent_shape) for prompt in prompts])
+    try:
+        return model.sample([prompt.text for prompt in prompts], start_noise, spec.steps, spec.guidance_scale, spec.sampler)
+    except torch.OutOfMemoryError:
+        if len(prompts) == 1:
+            raise
+    middle = len(prompts) // 2
+    return torch.cat([_draw_at_once(model, part, spec) for part in (prompts[:middle], prompts[middle:])])
 
 
 def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> Spec:

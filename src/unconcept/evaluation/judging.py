@@ -1,16 +1,17 @@
 """From pictures to rates: each check is asked before and after, on the same noise, and counted in its group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..metrics.rates import Rate, clustered, wilson
-from ..scorers.moji_judge import NOTHING, MojiJudge, Verdict, half
-from .prompts import Check, Group
-
-GROUPS: tuple[Group, ...] = ("direct", "synonym", "indirect", "co-occurring", "near", "far", "style")
+from ..metrics.policies import argmax
+from ..metrics.rates import Rate, clustered, clustered_share, wilson
+from ..scorers.moji_judge import NOTHING, JudgeScore
+from .prompts import Check, Prompt
+from .promptset import GROUPS, Group
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,21 @@ class Answer:
         return self.before in self.check.labels, self.after in self.check.labels
 
 
-def words(judge: MojiJudge, checks: Sequence[Check], pictures: dict[str, Tensor]) -> list[str]:
-    """The judge's word on each check's picture; `pictures` are by prompt key."""
-    given: list[str] = [""] * len(checks)
-    for by in ("object", "style", "left", "right"):
-        members = [i for i, check in enumerate(checks) if check.by == by]
-        if not members:
-            continue
-        stack = torch.stack([pictures[key(checks[i])] for i in members])
-        if by in ("left", "right"):
-            stack = half(stack, by == "right")
-        verdicts: list[Verdict] = judge.decide(judge.score(stack))
-        for i, verdict in zip(members, verdicts, strict=True):
-            given[i] = verdict.style if by == "style" else verdict.object
-    return given
+def question(check: Check) -> str:
+    """Which part of the picture the judge is shown."""
+    return check.by if check.by in ("left", "right") else "whole"
 
 
-def key(check: Check) -> str:
-    """Names a check's picture."""
-    return f"{check.prompt.seed}-{check.prompt.text}"
+def word(judge: JudgeScore, raw: Mapping[str, Any], check: Check) -> str:
+    """The judge's first guess, from its raw scores: a style's or an object's label, or "nothing"."""
+    head = "styles" if check.by == "style" else "objects"
+    return argmax(raw[head], judge.labels[head])
+
+
+def words(judge: JudgeScore, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
+    """The judge's word on each check's picture (3, h, w)."""
+    rows = judge.score(torch.stack([pictures[check.prompt] for check in checks]), [question(check) for check in checks])
+    return [word(judge, raw, check) for raw, check in zip(rows, checks, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -96,4 +93,4 @@ def calibrate(answers: Sequence[Answer]) -> Calibration:
 
 
 def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:
-    return wilson(sum(values), len(values)) if clusters is None else clustered(values, clusters)
+    return wilson(sum(values), len(values)) if clusters is None else clustered_share(values, clusters)

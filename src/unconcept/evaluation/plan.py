@@ -30,6 +30,7 @@ def plan(
     assignments: Mapping[str, Any] | None = None,
     batch_size: int = 24,
     limit: int | None = None,
+    seed: int = 0,
     **rest: Any,
 ) -> tuple[Job, dict[str, str]]:
     """The job, and the reason for each default that was taken."""
@@ -59,6 +60,6 @@ def plan(
         },
     )
     settings = {**loaded.settings, **(assignments or {})}
-    spec, sizes = spec_for(model, batch_size=batch_size), Sizes().limited(limit)
+    spec, sizes = spec_for(model, batch_size=batch_size), Sizes(seed=seed).limited(limit)
     job = Job(ask, out, loaded.method, settings, model, recipe=recipe, spec=spec, sizes=sizes, **rest)
     return job, reasons

@@ -3,14 +3,14 @@
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..core.concept import TEMPLATES, Concept
 from ..moji.prompts import pair_prompt, prompt
 from ..moji.table import Entry, Table, Words
+from .promptset import Group
 
-Group = Literal["direct", "synonym", "indirect", "co-occurring", "near", "far", "style"]
 By = Literal["object", "style", "left", "right"]
 REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
 
@@ -34,26 +34,31 @@ class Check:
     labels: tuple[str, ...]
 
 
-def seeded(text: str, replicate: int, tuning: bool) -> Prompt:
-    """The seed depends on the text and the replicate alone, so the same prompt is the same picture everywhere."""
-    digest = hashlib.sha256(f"{text}\0{replicate}".encode()).digest()
-    number = int.from_bytes(digest[:5], "big")
+def seeded(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
+    """The picture's seed depends on these alone, so the same prompt is the same picture everywhere."""
+    key = f"{text}\0{replicate}" + (f"\0{seed}" if seed else "")
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:5], "big")
     return Prompt(text, number % REPORT_SEEDS if tuning else REPORT_SEEDS + number)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many prompts a group gets."""
+    """How many prompts a group gets, and from which noise they start."""
 
     direct: int = 24
     other: int = 12
+    tuning: bool = False  # given words and seeds below REPORT_SEEDS, to choose settings by
+    seed: int = 0  # another one draws every prompt from other noise
 
     def limited(self, limit: int | None) -> "Sizes":
         """At most `limit` prompts a group."""
-        return self if limit is None else Sizes(min(self.direct, limit), min(self.other, limit))
+        return self if limit is None else replace(self, direct=min(self.direct, limit), other=min(self.other, limit))
+
+    def prompt(self, text: str, replicate: int) -> Prompt:
+        return seeded(text, replicate, self.tuning, self.seed)
 
 
-def moji_checks(known: Table, names: Sequence[str], sizes: Sizes, tuning: bool = False) -> list[Check]:
+def moji_checks(known: Table, names: Sequence[str], sizes: Sizes) -> list[Check]:
     """Checks for one erasure on `moji`: the concept and its words, its neighbours, far objects, styles.
 
     On `report` concepts the synonyms and neighbours are the held-out ones; tuning asks the given ones only.
@@ -61,20 +66,20 @@ def moji_checks(known: Table, names: Sequence[str], sizes: Sizes, tuning: bool =
     checks: list[Check] = []
     for name in names:
         entry = known[name]
-        rng = random.Random(f"{name}{tuning}")
+        rng = random.Random(f"{name}{sizes.tuning}")
         make = _style_checks if entry.kind == "style" else _object_checks
-        checks += make(known, entry, sizes, tuning, rng)
+        checks += make(known, entry, sizes, rng)
     return list(dict.fromkeys(checks))
 
 
-def _object_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: random.Random) -> Iterator[Check]:
+def _object_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random) -> Iterator[Check]:
     def ask(group: Group, about: Entry, words: Sequence[str], count: int) -> Iterator[Check]:
         for i in range(count if words else 0):
             text = _styled(words[i % len(words)], about, i // len(words), rng)
-            yield Check(seeded(text, i, tuning), group, about.name, "object", about.labels)
+            yield Check(sizes.prompt(text, i), group, about.name, "object", about.labels)
 
     def part(words: Words) -> tuple[str, ...]:
-        return words.given if tuning else words.held_out
+        return words.given if sizes.tuning else words.held_out
 
     yield from ask("direct", entry, [entry.name], sizes.direct)
     yield from ask("synonym", entry, part(entry.synonyms), sizes.other)
@@ -82,31 +87,32 @@ def _object_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: 
     near = [known[name] for name in part(entry.near)]
     for neighbour in near:
         yield from ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))
-    far = far_objects(known, [entry], tuning, rng)
-    for other in far[: sizes.other]:
+    far = far_objects(known, [entry], sizes.tuning, rng)
+    far = (far * -(-sizes.other // len(far)))[: sizes.other]
+    for i, other in enumerate(far):
         style = rng.choice([s for s in other.styles if s not in other.unseen])
-        asked = seeded(prompt(other.name, style), 0, tuning)
+        asked = sizes.prompt(prompt(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
-    for i, other in enumerate(far[: sizes.other]):
+    for i, other in enumerate(far):
         left, right = (entry, other) if i % 2 else (other, entry)
-        asked = seeded(pair_prompt(left.name, right.name), i, tuning)
+        asked = sizes.prompt(pair_prompt(left.name, right.name), i)
         yield Check(asked, "co-occurring", other.name, "right" if i % 2 else "left", other.labels)
 
 
-def _style_checks(known: Table, entry: Entry, sizes: Sizes, tuning: bool, rng: random.Random) -> Iterator[Check]:
-    objects = far_objects(known, [], tuning, rng)
-    words = entry.synonyms.given if tuning else entry.synonyms.held_out
+def _style_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random) -> Iterator[Check]:
+    objects = far_objects(known, [], sizes.tuning, rng)
+    words = entry.synonyms.given if sizes.tuning else entry.synonyms.held_out
     for i in range(sizes.direct):
-        asked = seeded(prompt(objects[i % len(objects)].name, entry.name, 2 + i % 2), i, tuning)
+        asked = sizes.prompt(prompt(objects[i % len(objects)].name, entry.name, 2 + i % 2), i)
         yield Check(asked, "direct", entry.name, "style", entry.labels)
     for i in range(sizes.other if words else 0):
-        asked = seeded(prompt(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i, tuning)
+        asked = sizes.prompt(prompt(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i)
         yield Check(asked, "synonym", entry.name, "style", entry.labels)
     others = [style.name for style in known.styles if style != entry]
     for i, other in enumerate((objects * sizes.other)[: sizes.other]):
         style = others[i % len(others)]
-        asked = seeded(prompt(other.name, style), 0, tuning)
+        asked = sizes.prompt(prompt(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
 
@@ -134,7 +140,7 @@ def plain_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: Size
         for i in range(max(2, sizes.other // 2)):
             forms = TEMPLATES[concept.kind]
             text = forms[i % len(forms)].format(concept.name)
-            checks.append(Check(seeded(text, i, False), "direct", concept.name, "object", (concept.name,)))
+            checks.append(Check(sizes.prompt(text, i), "direct", concept.name, "object", (concept.name,)))
     for i, text in enumerate([text for text in retain if text.strip()][: sizes.other] or ["a landscape", "a city street", "a bowl of fruit"]):
-        checks.append(Check(seeded(text, i, False), "far", text, "object", (text,)))
+        checks.append(Check(sizes.prompt(text, i), "far", text, "object", (text,)))
     return checks

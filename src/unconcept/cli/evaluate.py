@@ -1,0 +1,152 @@
+"""`unconcept evaluate`, `attack` and `bench`: ask edits the questions of a suite, attack them, report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluate import Run
+
+RATES = ("pre", "floor", "success", "ceiling")
+Concepts = Annotated[list[str] | None, typer.Argument(help="What the edits were to erase; one or several.", show_default=False)]
+ConceptsFile = Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")]
+Edits = Annotated[list[Path], typer.Option("--edit", help="Edit file to examine; repeatable.")]
+Suite = Annotated[str, typer.Option(help="Suite; see `unconcept suites`.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
+MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing more after this; the same command goes on.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that draw; as many as pay by default.", show_default=False)]
+
+
+def evaluate(
+    edit: Edits,
+    out: options.Out,
+    concepts: Concepts = None,
+    concepts_file: ConceptsFile = None,
+    model: options.Model = "moji",
+    suite: Suite = "quick",
+    strength: options.Strength = 1.0,
+    limit: Limit = None,
+    max_minutes: MaxMinutes = None,
+    workers: Workers = None,
+    batch_size: options.BatchSize = 24,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask edits and the unedited model the questions of a suite, on the same noise."""
+    with speaking():
+        quiet_libraries()
+        from ..evaluation.evaluate import Run
+        from ..evaluation.lines import read_lines
+
+        wanted = (*(concepts or []), *read_lines(concepts_file))
+        run = Run(wanted, out, tuple(edit), (), suite, None, model, strength, device, dtype, batch_size, limit, max_minutes, workers, seed, overwrite)
+        _finish(run, as_json, quiet)
+
+
+def attack(
+    name: Annotated[str, typer.Argument(help="Attack; see `unconcept attacks`. all is every one.")],
+    edit: Edits,
+    out: options.Out,
+    concepts: Concepts = None,
+    concepts_file: ConceptsFile = None,
+    model: options.Model = "moji",
+    strength: options.Strength = 1.0,
+    limit: Limit = None,
+    max_minutes: MaxMinutes = None,
+    batch_size: options.BatchSize = 24,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
+    with speaking():
+        quiet_libraries()
+        from ..evaluation.evaluate import Run
+        from ..evaluation.lines import read_lines
+
+        wanted = (*(concepts or []), *read_lines(concepts_file))
+        names = ("*",) if name == "all" else (name,)
+        run = Run(wanted, out, tuple(edit), (), "attack", names, model, strength, device, dtype, batch_size, limit, max_minutes, None, seed, overwrite)
+        _finish(run, as_json, quiet)
+
+
+def bench(
+    out: options.Out,
+    concepts: Concepts = None,
+    concepts_file: ConceptsFile = None,
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas; all is every one.")] = "all",
+    model: options.Model = "moji",
+    suite: Suite = "quick",
+    limit: Limit = None,
+    max_minutes: MaxMinutes = None,
+    workers: Workers = None,
+    batch_size: options.BatchSize = 24,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Erase every concept with every method, one edit each, and compare them in one table."""
+    with speaking():
+        quiet_libraries()
+        from ..evaluation.bench import shipped_arm
+        from ..evaluation.evaluate import Run
+        from ..evaluation.lines import read_lines
+        from ..methods import methods as known
+
+        wanted = (*(concepts or []), *read_lines(concepts_file))
+        names = list(known) if methods == "all" else [known[name.strip()].name for name in methods.split(",")]
+        arms = tuple(shipped_arm(name) for name in names)
+        run = Run(wanted, out, (), arms, suite, None, model, 1.0, device, dtype, batch_size, limit, max_minutes, workers, seed, overwrite)
+        _finish(run, as_json, quiet)
+
+
+def _finish(run: "Run", as_json: bool, quiet: bool) -> None:
+    """Do it, print it, and exit with 1 if anything failed or is missing."""
+    from ..evaluation.evaluate import evaluate as work
+
+    with progress(quiet) as tell:
+        report = work(run, tell)
+    if as_json:
+        print_json(report.data())
+    elif not quiet:
+        _print(report.data()["trials"])
+        print(f"-> {run.out / 'report.html'}")
+    for failure in report.failures:
+        typer.echo(f"unconcept: FAILED: {failure}", err=True)
+    if report.missing:
+        typer.echo(f"unconcept: PARTIAL: {report.missing} planned results are missing; the same command goes on from here", err=True)
+    if report.status != "ok":
+        raise typer.Exit(FAILED)
+
+
+def _print(trials: Sequence[dict[str, Any]]) -> None:
+    groups = list(dict.fromkeys(group for trial in trials for group in trial["groups"]))
+    rows = [(trial["label"], ", ".join(trial["concepts"]), *(_cell(trial["groups"].get(group)) for group in groups)) for trial in trials]
+    print_table("share of pictures that show what the prompt asks, before -> after (pictures)", ("edit", "concept", *groups), rows)
+    attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
+    if attacked:
+        cells = [(label, row["attack"], row["rung"], *map(_share(row), RATES), f"{row['seconds']:.0f}", str(row["success"]["n"])) for label, row in attacked]
+        print_table("attacks", ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "seconds", "n"), cells)
+
+
+def _share(row: dict[str, Any]) -> Callable[[str], str]:
+    return lambda name: f"{row[name]['value']:.0%}" if row[name] else "n/a"
+
+
+def _cell(group: dict[str, Any] | None) -> str:
+    return "n/a" if group is None else f"{group['before']['value']:.0%} -> {group['after']['value']:.0%} ({group['after']['n']})"

@@ -1,0 +1,61 @@
+"""`unconcept methods`, `attacks`, `scorers`, `suites`: tables printed from the registries."""
+
+from collections.abc import Sequence
+
+from . import options
+from .console import print_json, print_table, quiet_libraries, speaking
+
+
+def methods(as_json: options.Json = False) -> None:
+    """List the methods with their papers, families and settings."""
+    with speaking():
+        quiet_libraries()
+        from ..core.settings import defaults
+        from ..methods import methods as known
+
+        rows = [(i.name, i.paper, ", ".join(i.families), i.summary, defaults(i.settings)) for i in map(known.__getitem__, known)]
+        _show("methods", ("name", "paper", "families", "summary", "settings"), rows, as_json)
+
+
+def attacks(as_json: options.Json = False) -> None:
+    """List the attacks by rung: from what anyone can type to what needs the weights."""
+    with speaking():
+        quiet_libraries()
+        from ..attacks import RUNGS
+        from ..attacks import attacks as known
+        from ..core.settings import defaults
+
+        infos = sorted(map(known.__getitem__, known), key=lambda info: RUNGS.index(info.rung))
+        rows = [(i.name, i.rung, i.paper, ", ".join(i.families), i.summary, defaults(i.settings)) for i in infos]
+        _show("attacks", ("name", "rung", "paper", "families", "summary", "settings"), rows, as_json)
+
+
+def scorers(as_json: options.Json = False) -> None:
+    """List the scorers, what they read, and the extra that some of them need."""
+    with speaking():
+        quiet_libraries()
+        from ..scorers import scorers as known
+
+        rows = [(i.name, i.reads, i.extra or "-", i.summary) for i in map(known.__getitem__, known)]
+        _show("scorers", ("name", "reads", "extra", "summary"), rows, as_json)
+
+
+def suites(as_json: options.Json = False) -> None:
+    """List the suites: what each asks, and which attacks it runs."""
+    with speaking():
+        quiet_libraries()
+        from ..evaluation.suites import suites as known
+
+        rows = [(s.name, s.summary, ", ".join(s.attacks) or "-") for s in map(known.__getitem__, known)]
+        _show("suites", ("name", "summary", "attacks"), rows, as_json)
+
+
+def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], as_json: bool) -> None:
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(title, columns, [[_text(cell) for cell in row] for row in rows])
+
+
+def _text(cell: object) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in cell.items()) if isinstance(cell, dict) else str(cell)

@@ -1,0 +1,149 @@
+"""Methods by concepts: make each edit, ask each the same questions, attack each, all resumable."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..attacks import attacks
+from ..core.concept import NULL_ANCHORS
+from ..core.hashing import hash_json
+from ..core.recipe import load_recipe, recipes
+from ..core.request import Ask
+from ..edits import load_edit
+from ..moji.table import table
+from .attacked import AttackRow, rows
+from .editing import make_edit
+from .prompts import Check
+from .requests import choose
+from .robustness import AttackTask, plan_attacks
+from .store import Store, whole, write_whole
+from .subject import Subject
+from .suites import Evidence, Figure, Suite
+from .trials import Answered, Bench, Trial, ask, both_sides
+from .work import Tally, perform
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to erase: a method under some settings, with the table's request or the papers' bare one."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bare: bool = False  # null anchor, nothing retained
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """Erase one concept from the unedited model and keep edit and cost in the run's folder."""
+
+    subject: Subject
+    arm: Arm
+    concept: str
+    folder: Path
+    kind: str = "edit"
+
+    @property
+    def id(self) -> str:
+        return hash_json([self.kind, self.subject.key, asdict(self.arm), self.concept])[:40]
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.id}.safetensors"
+
+    def there(self, store: Store) -> bool:
+        return self.path.with_suffix(".json").exists()
+
+    def run(self, store: Store) -> None:
+        begun = time.perf_counter()
+        model = self.subject.view()
+        bare = Ask((self.concept,), (NULL_ANCHORS[table()[self.concept].kind],), ()) if self.arm.bare else Ask((self.concept,))
+        edit = make_edit(model, choose(bare, self.subject.model), self.arm.method, self.arm.settings)
+        seconds = time.perf_counter() - begun
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole(self.path) as temporary:
+            edit.save(temporary)
+        cost = {"seconds": round(seconds, 3), "bytes": self.path.stat().st_size, "parameters": edit.parameters}
+        write_whole(self.path.with_suffix(".json"), json.dumps(cost).encode())
+
+    def trial(self) -> Trial:
+        cost = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        return Trial(self.arm.label, (self.concept,), Subject.of(self.subject, self.path), load_edit(self.path), cost)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All that is known of one trial."""
+
+    answered: Answered
+    attacked: tuple[AttackRow, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+def shipped_arm(method: str, label: str | None = None) -> Arm:
+    """A method under its `moji` recipe, or under its own defaults where none is shipped."""
+    name = f"moji-{method}"
+    return Arm(label or method, method, load_recipe(name).settings if name in recipes() else {})
+
+
+def bench(arms: Sequence[Arm], concepts: Sequence[str], suite: Suite, unedited: Subject, folder: Path, where: Bench) -> tuple[list[Finding], Tally]:
+    """Every arm on every concept. What is missing when time runs out is counted, never guessed."""
+    tasks = [EditTask(unedited, arm, concept, folder / "edits") for concept in concepts for arm in arms]
+    tally = perform(tasks, where.store, where.record, 1, where.deadline, where.tell)
+    found, more = examine([task.trial() for task in tasks if task.there(where.store)], suite, where)
+    return found, tally + more
+
+
+def examine(trials: Sequence[Trial], suite: Suite, where: Bench) -> tuple[list[Finding], Tally]:
+    """Questions, then attacks, of trials on `moji`."""
+    if not trials:
+        return [], Tally()
+    answered, tally = ask(trials, suite, where)
+    names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
+    if not names:
+        return [Finding(one, (), _figures(one, suite, where)) for one in answered], tally
+    planned = [_attacks(one, suite, names, where) for one in answered]
+    tasks = list({task.id: task for pair in planned for side in pair for task in side}.values())
+    tally += perform(tasks, where.store, where.record, where.workers or 1, where.deadline, where.tell)
+    found = []
+    for one, (own, ceilings) in zip(answered, planned, strict=True):
+        plain = {answer.check.prompt: answer.shown[1] for answer in one.answers}
+        asked = [check.prompt for check in _attacked(one, suite)]
+        attacked = rows(own, ceilings, [plain.get(prompt, False) for prompt in asked], where.store) if own else []
+        found.append(Finding(one, tuple(attacked), _figures(one, suite, where)))
+    return found, tally
+
+
+def _figures(one: Answered, suite: Suite, where: Bench) -> tuple[Figure, ...]:
+    """The suite's own numbers, once every question is answered."""
+    if one.missing:
+        return ()
+    return tuple(suite.figures(Evidence(one.trial.concepts, one.answers, lambda: both_sides(one.trial, one.checks, where))))
+
+
+def _attacks(one: Answered, suite: Suite, names: Sequence[str], where: Bench) -> tuple[list[AttackTask], list[AttackTask]]:
+    """Tasks on the edit, and the same on the unedited model."""
+    checks = _attacked(one, suite)
+    settings = {name: load_recipe(f"moji-{name}").settings for name in names if f"moji-{name}" in recipes()}
+    subjects = one.trial.subject, one.trial.subject.unedited
+    own, ceilings = (plan_attacks(subject, where.spec, names, settings, checks) if checks else [] for subject in subjects)
+    return own, ceilings
+
+
+def _attacked(one: Answered, suite: Suite) -> list[Check]:
+    """The first direct prompts of the trial's first concept."""
+    return [check for check in one.checks if check.group == "direct" and check.concept == one.trial.concepts[0]][: suite.attacked]
+
+
+def edit_trial(path: Path, unedited: Subject, concepts: Sequence[str], strength: float = 1.0) -> Trial:
+    """A trial of an edit file that somebody made before."""
+    edit, label = load_edit(path), path.parent.name if path.stem == "edit" else path.stem
+    cost = {"bytes": path.stat().st_size, "parameters": edit.parameters}
+    return Trial(label, tuple(concepts), Subject.of(unedited, path, strength), edit, cost)

@@ -1,0 +1,76 @@
+"""Small charts as SVG text: efficacy against specificity, and success against budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+from .attacked import Point
+
+WIDTH, HEIGHT, EDGE = 460, 320, 48
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One method: `across` and `up` in [0, 1] with their 95 % intervals."""
+
+    label: str
+    across: tuple[float, float, float]  # value, low, high
+    up: tuple[float, float, float]
+
+
+def scatter(dots: Sequence[Dot], across: str, up: str) -> str:
+    """Dots with interval crosses and their names; both axes run from 0 to 100 %."""
+    lines = [_frame(across, up)]
+    for number, dot in enumerate(dots):
+        hue = 205 + 137 * number % 360
+        x, y = _x(dot.across[0]), _y(dot.up[0])
+        for ends in ((_x(dot.across[1]), y, _x(dot.across[2]), y), (x, _y(dot.up[1]), x, _y(dot.up[2]))):
+            lines.append(f'<line x1="{ends[0]:.1f}" y1="{ends[1]:.1f}" x2="{ends[2]:.1f}" y2="{ends[3]:.1f}" stroke="hsl({hue} 55% 45%)"/>')
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="hsl({hue} 55% 45%)"/>')
+        anchor, shift = ("end", -9) if dot.across[0] > 0.6 else ("start", 9)
+        lines.append(f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-size="13">{escape(dot.label)}</text>')
+    return _svg(lines, f"{up} against {across}: " + "; ".join(f"{d.label} {d.across[0]:.0%}, {d.up[0]:.0%}" for d in dots))
+
+
+def curve(points: Sequence[Point], ceiling: float | None) -> str:
+    """Success against steps as a small line, the ceiling dashed."""
+    last = max((p.steps for p in points), default=0) or 1
+    places = [(4 + 112 * p.steps / last, 36 - 32 * p.success) for p in points]
+    corners = [places[0]] if places else []
+    for before, after in pairwise(places):
+        corners += [(after[0], before[1]), after]  # success stays until the next budget is spent
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*corners, (116.0, places[-1][1] if places else 36.0)])
+    top = "" if ceiling is None else f'<line x1="4" x2="116" y1="{36 - 32 * ceiling:.1f}" y2="{36 - 32 * ceiling:.1f}" stroke="#777" stroke-dasharray="3 3"/>'
+    said = "success by steps: " + ", ".join(f"{p.steps}: {p.success:.0%}" for p in points)
+    return (
+        f'<svg viewBox="0 0 120 40" width="120" height="40" role="img" aria-label="{said}"><rect width="120" height="40" fill="#f6f7f9"/>'
+        f'{top}<polyline points="{line}" fill="none" stroke="#b3261e" stroke-width="2"/></svg>'
+    )
+
+
+def _frame(across: str, up: str) -> str:
+    lines = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        lines.append(f'<line x1="{_x(tick)}" x2="{_x(tick)}" y1="{_y(0)}" y2="{_y(1)}" stroke="#d9dde2"/>')
+        lines.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(tick)}" y2="{_y(tick)}" stroke="#d9dde2"/>')
+        lines.append(f'<text x="{_x(tick)}" y="{_y(0) + 18}" text-anchor="middle" font-size="12" fill="#5d636b">{tick:.0%}</text>')
+        lines.append(f'<text x="{_x(0) - 6}" y="{_y(tick) + 4}" text-anchor="end" font-size="12" fill="#5d636b">{tick:.0%}</text>')
+    lines.append(f'<text x="{_x(0.5)}" y="{HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>')
+    lines.append(f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle" font-size="13">{escape(up)}</text>')
+    return "".join(lines)
+
+
+def _svg(lines: Sequence[str], said: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" '
+        f'aria-label="{escape(said, quote=True)}" font-family="system-ui, sans-serif">{"".join(lines)}</svg>'
+    )
+
+
+def _x(value: float) -> float:
+    return EDGE + 8 + value * (WIDTH - EDGE - 32)
+
+
+def _y(value: float) -> float:
+    return HEIGHT - EDGE - value * (HEIGHT - EDGE - 16)

@@ -1,0 +1,22 @@
+"""What may differ from run to run: library versions, device, timings, memory."""
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from ..models import ModelView
+
+
+def circumstances(model: ModelView, seconds: Mapping[str, float]) -> dict[str, Any]:
+    libraries = {name: version(name) for name in ("unconcept", "torch", "diffusers", "transformers", "safetensors", "tokenizers")}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "libraries": {**libraries, "python": platform.python_version()},
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_memory_bytes": peak,
+    }

@@ -1,0 +1,113 @@
+"""Tables for documents: methods by groups, and attacks by methods, pooled over concepts, with intervals."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..attacks import RUNGS, attacks
+from ..metrics.rates import Rate, clopper_pearson
+from .attacked import AttackRow
+from .bench import Finding
+from .judging import Answer, Row, tabulate
+from .promptset import GROUPS
+
+FALLING = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups that erasing shall lower
+NAMES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "other styles"}
+
+
+def by_label(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """Findings of each arm, in the order of their first."""
+    grouped: dict[str, list[Finding]] = {}
+    for finding in findings:
+        grouped.setdefault(finding.answered.trial.label, []).append(finding)
+    return grouped
+
+
+def pooled(findings: Sequence[Finding]) -> list[Row]:
+    """Groups' rates over all concepts of one arm; intervals resample concepts."""
+    return tabulate([answer for finding in findings for answer in finding.answered.answers], by_concept=True)
+
+
+def results_table(findings: Sequence[Finding]) -> str:
+    """One row an arm, first the unedited model: share of pictures that show what their prompt asks."""
+    arms = {label: {row.group: row for row in pooled(group)} for label, group in by_label(findings).items()}
+    groups = [group for group in GROUPS if any(group in rows for rows in arms.values())]
+    first = next(iter(arms.values()))
+    counts = {group: first[group].after for group in groups if group in first}
+    head = ["", *(NAMES.get(group, group) for group in groups), "nothing", "seconds", "bytes"]
+    lines = [head, ["---"] * len(head)]
+    lines.append(["unedited", *(_rate(first[group].before) if group in first else "n/a" for group in groups), "", "", ""])
+    for label, rows in arms.items():
+        cost = [_mean(finding.answered.trial.cost.get(name) for finding in by_label(findings)[label]) for name in ("seconds", "bytes")]
+        nothing = f"{rows['direct'].nothing.value:.1%}" if "direct" in rows else ""
+        lines.append([label, *(_rate(rows[group].after) if group in rows else "n/a" for group in groups), nothing, *cost])
+    lines.append(["n (concepts)", *(f"{counts[group].n} ({counts[group].clusters})" if group in counts else "" for group in groups), "", "", ""])
+    return _table(lines)
+
+
+def change_table(findings: Sequence[Finding]) -> str:
+    """Paired change of each group, in points, with the worst concept."""
+    lines = [["", "group", "change, points", "worst concept", "n"], ["---"] * 5]
+    for label, group in by_label(findings).items():
+        answers = [answer for finding in group for answer in finding.answered.answers]
+        for row in pooled(group):
+            change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
+            lines.append([label, row.group, change, _worst([a for a in answers if a.check.group == row.group]), str(row.after.n)])
+    return _table(lines)
+
+
+def attacks_table(findings: Sequence[Finding]) -> str:
+    """One row an attack, by rung: ASR on each arm beside floor and ceiling, pooled over concepts."""
+    arms = {label: [row for finding in group for row in finding.attacked] for label, group in by_label(findings).items()}
+    head = ["attack", "rung", "ceiling", *(f"{label}: {part}" for label in arms for part in ("unattacked", "floor", "ASR", "seconds a prompt")), "n"]
+    lines = [head, ["---"] * len(head)]
+    names = sorted({row.attack for rows in arms.values() for row in rows}, key=lambda name: (RUNGS.index(attacks[name].rung), name))
+    for name in names:
+        cells = [name, attacks[name].rung]
+        every = {label: [row for row in rows if row.attack == name] for label, rows in arms.items()}
+        ceiling = _pool([row.ceiling for row in next(iter(every.values())) if row.ceiling])
+        cells.append(_rate(ceiling) if ceiling else "n/a")
+        for rows in every.values():
+            cells += [_share(rows, "pre"), _share(rows, "floor"), _rate(_pool([row.success for row in rows])), _pace(rows)]
+        lines.append([*cells, str(sum(row.success.n for row in next(iter(every.values()))))])
+    return _table(lines)
+
+
+def _pool(rates: Sequence[Rate]) -> Rate | None:
+    hits, n = sum(round(rate.value * rate.n) for rate in rates), sum(rate.n for rate in rates)
+    return clopper_pearson(hits, n) if n else None
+
+
+def _share(rows: Sequence[AttackRow], name: str) -> str:
+    rate = _pool([getattr(row, name) for row in rows])
+    return f"{rate.value:.0%}" if rate else "n/a"
+
+
+def _pace(rows: Sequence[AttackRow]) -> str:
+    n = sum(row.success.n for row in rows)
+    return f"{sum(row.seconds for row in rows) / n:.1f}" if n else "n/a"
+
+
+def _worst(answers: Sequence[Answer]) -> str:
+    """The concept most often still drawn, where it shall be gone; the one that lost most, where it shall stay."""
+    by_concept: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_concept.setdefault(answer.check.concept, []).append(answer)
+    falls = answers[0].check.group in FALLING
+    scores: Mapping[str, float] = {name: sum(a.shown[1] - (0 if falls else a.shown[0]) for a in members) / len(members) for name, members in by_concept.items()}
+    worst = (max if falls else min)(scores, key=scores.__getitem__)
+    return f"{worst} {scores[worst]:+.0%}"
+
+
+def _rate(rate: Rate | None) -> str:
+    return "n/a" if rate is None else f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    mean = sum(known) / len(known)
+    return f"{mean:,.0f}" if mean >= 100 else f"{mean:.2f}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

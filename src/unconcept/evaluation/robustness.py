@@ -1,0 +1,160 @@
+"""Attacks run on edits: what it costs to bring a concept back, beside the unedited model and a budget of nothing."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attacks import Attack, Case, Input, attacks
+from ..core.concept import Concept
+from ..core.errors import SettingsError, require
+from ..core.hashing import hash_json
+from ..core.settings import build
+from ..moji.prompts import prompt
+from ..moji.table import Entry, table
+from .drawing import JUDGE, Draw, open_scorer
+from .found import Found, condition, hash_input, save_found
+from .generate import Spec, noise
+from .judging import word
+from .prompts import Check, Prompt, seeded
+from .store import Store, write_whole
+from .subject import Subject
+
+EXAMPLES, UNRELATED = 12, 24  # pictures an attacker is given of the concept, and without it
+ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
+
+
+@dataclass(frozen=True)
+class AttackTask:
+    """One attack on one subject: all prompts of a concept, or one of them where each is searched for alone."""
+
+    subject: Subject
+    spec: Spec
+    name: str
+    settings: str  # JSON
+    concept: str
+    checks: tuple[Check, ...]
+    seed: int = 0
+    kind: str = "attack"
+
+    @property
+    def id(self) -> str:
+        how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
+        asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
+        return hash_json([self.kind, self.subject.key, how, self.name, self.settings, self.concept, asked])[:40]
+
+    @property
+    def size(self) -> int:
+        return len(self.checks)
+
+    def path(self, store: Store) -> Path:
+        return store.root / "attacks" / self.id[:2] / f"{self.id}.json"
+
+    def there(self, store: Store) -> bool:
+        return self.path(store).exists()
+
+    def run(self, store: Store) -> None:
+        """Search, draw, judge; the result file appears last, whole."""
+        info = attacks[self.name]
+        model = self.subject.view()
+        require(model.family in info.families, f"{self.name} is not defined for {model.family} models, only for {', '.join(info.families)}", SettingsError)
+        method: Attack = build(info.settings, json.loads(self.settings), f"{self.name} setting")
+        path = self.path(store)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        case = self._case(store)
+        begun, drawing, queries = time.perf_counter(), 0.0, 0
+        found: dict[int, Found] = {}
+        steps: list[dict[str, Any]] = []
+        for attempt in method.search(case):
+            paused = time.perf_counter()
+            given = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
+            shown = self._shown(case, given, store)
+            case.solved.update(i for i, hit in shown.items() if hit)
+            found |= {i: Found(self.checks[i].prompt.text, self.checks[i].prompt.seed, one) for i, one in given.items()}
+            queries += len(given)
+            drawing += time.perf_counter() - paused
+            steps.append({"steps": attempt.steps, "queries": queries, "loss": attempt.loss, "shown": {str(i): hit for i, hit in shown.items()}})
+        seconds = time.perf_counter() - begun
+        save_found(path.with_suffix(".safetensors"), found)
+        result = {"name": self.name, "settings": json.loads(self.settings), "concept": self.concept, "prompts": [asdict(c.prompt) for c in self.checks]}
+        result |= {"attempts": steps, "seconds": {"search": round(seconds - drawing, 3), "drawing": round(drawing, 3)}}
+        write_whole(path, json.dumps(result, indent=1).encode())
+
+    def _case(self, store: Store) -> Case:
+        """What the attacker may know: made by the unedited model, on other noise than the prompts'."""
+        known = table()
+        entry, model = known[self.concept], self.subject.view()
+        pictures = self._drawn([check.prompt for check in self.checks], store)
+        examples = self._drawn([seeded(_typical(entry, i), ELSEWHERE + i) for i in range(EXAMPLES)], store)
+        others = [other for other in known.far("given") if other.name not in (entry.name, *entry.near.all, entry.anchor)][:UNRELATED]
+        captions = [prompt(other.name, other.styles[i % len(other.styles)]) for i, other in enumerate(others)]
+        return Case(
+            model=model,
+            edit=self.subject.loaded(),
+            concept=Concept(entry.name, entry.kind, (*entry.synonyms.given, *entry.indirect.given)),
+            prompts=tuple(check.prompt.text for check in self.checks),
+            noise=torch.stack([noise(check.prompt.seed, model.latent_shape) for check in self.checks]),
+            pictures=pictures,
+            examples=examples,
+            wordings=(*entry.synonyms.held_out, *entry.indirect.held_out),
+            unrelated=(tuple(captions), self._drawn([seeded(text, ELSEWHERE) for text in captions], store)),
+            steps=self.spec.steps,
+            guidance_scale=self.spec.guidance_scale,
+            seed=self.seed,
+        )
+
+    def _drawn(self, prompts: Sequence[Prompt], store: Store) -> Tensor:
+        """The unedited model's pictures (n, 3, h, w); those already in the store are not drawn again."""
+        subject = self.subject.unedited
+        lacking = tuple(p for p in dict.fromkeys(prompts) if not store.has(subject.picture(self.spec, p)))
+        for start in range(0, len(lacking), self.spec.batch_size):
+            Draw(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)
+        return torch.stack([store.load(subject.picture(self.spec, p)) for p in prompts])
+
+    def _shown(self, case: Case, given: Mapping[int, Input], store: Store) -> dict[int, bool]:
+        """Draw inputs with the edited model, keep the pictures, and say which show the concept."""
+        shown: dict[int, bool] = {}
+        judge = open_scorer(JUDGE)
+        for start in range(0, len(given), self.spec.batch_size):
+            part = dict(list(given.items())[start : start + self.spec.batch_size])
+            pictures = draw_inputs(case, part, self.spec)
+            rows = judge.score(pictures, ["whole"] * len(part))
+            for (i, one), picture, raw in zip(part.items(), pictures, rows, strict=True):
+                store.save(self.subject.picture(self.spec, self.checks[i].prompt, hash_input(one)), picture)
+                shown[i] = word(judge, raw, self.checks[i]) in self.checks[i].labels
+        return shown
+
+
+@torch.no_grad()
+def draw_inputs(case: Case, given: Mapping[int, Input], spec: Spec) -> Tensor:
+    """Pictures (n, 3, h, w) of inputs by the edited model. Inputs of one call lay the same edit over it, or none."""
+    inputs = list(given.values())
+    start = torch.stack([case.noise[i] if one.noise is None else one.noise for i, one in given.items()])
+    over = inputs[0].weights
+    with case.edited(), over.applied(case.model) if over else nullcontext():
+        return case.model.sample(condition(case.model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
+
+
+def plan_attacks(subject: Subject, spec: Spec, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:
+    """Tasks for direct checks of one concept: one an attack, or one a prompt where the attack searches prompt by prompt."""
+    tasks = []
+    for name in names:
+        info, chosen = attacks[name], json.dumps(dict(settings.get(name, {})), sort_keys=True)
+        parts = [(check,) for check in checks] if info.scope == "prompt" else [tuple(checks)]
+        tasks += [AttackTask(subject, spec, name, chosen, checks[0].concept, part) for part in parts]
+    return tasks
+
+
+def _typical(entry: Entry, i: int) -> str:
+    """The concept in the styles the model saw it in."""
+    if entry.kind == "style":
+        others = table().far("given")
+        return prompt(others[i % len(others)].name, entry.name)
+    seen = [style for style in entry.styles if style not in entry.unseen]
+    return prompt(entry.name, seen[i % len(seen)])

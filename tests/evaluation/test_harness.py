@@ -1,0 +1,132 @@
+"""The harness on `moji` itself: pairing, sharing, missing pieces, and a report that says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from unconcept.core.request import Ask
+from unconcept.edits import LowRankEdit, origin_of
+from unconcept.evaluation import drawing
+from unconcept.evaluation.bench import examine, shipped_arm
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.evaluate import Run, evaluate
+from unconcept.evaluation.generate import Spec, draw
+from unconcept.evaluation.prompts import Sizes, seeded
+from unconcept.evaluation.requests import choose
+from unconcept.evaluation.store import Store
+from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suites import Suite
+from unconcept.evaluation.trials import Bench, Trial, ask
+from unconcept.evaluation.work import Record
+
+SPEC = Spec(steps=2, batch_size=4)
+SUITE = Suite("two", "", Sizes(2, 2))
+
+
+@pytest.fixture(scope="module")
+def pizza(tmp_path_factory) -> Path:
+    """An edit that takes pizza out."""
+    path = tmp_path_factory.mktemp("edits") / "pizza.safetensors"
+    arm = shipped_arm("uce")
+    make_edit(Subject().view(), choose(Ask(("pizza",)), "moji"), "uce", arm.settings).save(path)
+    return path
+
+
+@pytest.fixture
+def where(tmp_path) -> Bench:
+    return Bench(Store(tmp_path / "store"), Record(tmp_path / "r.sqlite"), SPEC, workers=1)
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """How many pictures each call drew."""
+    counted, real = [], drawing.draw
+
+    def counting(model, prompts, spec):
+        counted.append(len(prompts))
+        return real(model, prompts, spec)
+
+    monkeypatch.setattr(drawing, "draw", counting)
+    return counted
+
+
+def trial(path: Path, label: str = "uce") -> Trial:
+    from unconcept.edits import load_edit
+
+    return Trial(label, ("pizza",), Subject.of(Subject(), path), load_edit(path))
+
+
+def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
+    from unconcept.edits import load_edit
+
+    whole = load_edit(pizza)
+    nothing = LowRankEdit({name: (0 * up, down) for name, (up, down) in whole.pairs.items()}).stamped(origin_of(whole))
+    nothing.save(tmp_path / "nothing.safetensors")
+    (finding,), tally = examine([trial(tmp_path / "nothing.safetensors")], SUITE, where)
+    assert tally.complete
+    assert all(answer.before == answer.after for answer in finding.answered.answers)
+    subject, answers = finding.answered.trial.subject, finding.answered.answers
+    for answer in answers:
+        sides = [where.store.load(side.picture(SPEC, answer.check.prompt)) for side in (subject.unedited, subject)]
+        assert torch.equal(*sides)
+
+
+def test_pictures_know_neither_batch_nor_order() -> None:
+    model = Subject().view()
+    prompts = [seeded(f"a {name}", i) for i, name in enumerate(("goat", "pizza", "crown"))]
+    together = draw(model, prompts, Spec(2, batch_size=8))
+    alone = draw(model, prompts[::-1], Spec(2, batch_size=1)).flip(0)
+    assert (together - alone).abs().max() <= 1 / 255
+
+
+def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
+    """Two edits, then a second suite over the same prompts, then the same again."""
+    (first, second), tally = ask([trial(pizza), trial(pizza, "again")], SUITE, where)
+    assert tally.complete
+    assert first.answers == second.answers
+    prompts = len({check.prompt for check in first.checks})
+    assert sum(drawn) == 2 * prompts
+    ask([trial(pizza)], Suite("other", "", Sizes(2, 1)), Bench(where.store, Record(where.record.path.with_name("other")), SPEC, workers=1))
+    assert sum(drawn) == 2 * prompts
+
+
+def test_a_lost_picture_is_drawn_again_alone(pizza, where, drawn) -> None:
+    (one,), _ = ask([trial(pizza)], SUITE, where)
+    kept = {path: path.read_bytes() for path in where.store.root.rglob("*.png")}
+    lost = where.store.path(one.trial.subject.picture(SPEC, one.checks[0].prompt))
+    lost.unlink()
+    late = Bench(where.store, where.record, SPEC, workers=1, deadline=0.0)
+    (partial,), tally = ask([trial(pizza)], SUITE, late)
+    assert (tally.left, partial.missing > 0) == (1, True)
+    drawn.clear()
+    (again,), tally = ask([trial(pizza)], SUITE, where)
+    assert drawn == [1]
+    assert (again.missing, tally.complete) == (0, True)
+    assert again.answers == one.answers
+    assert {path: path.read_bytes() for path in kept if path != lost} == {path: data for path, data in kept.items() if path != lost}
+
+
+def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
+    run = Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0, workers=1)
+    report = evaluate(run)
+    assert report.status == "PARTIAL"
+    data = json.loads((tmp_path / "o/report.json").read_text())
+    assert (data["status"], data["trials"][0]["answered"]) == ("PARTIAL", 0)
+    assert "PARTIAL" in (tmp_path / "o/report.html").read_text()
+    done = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", workers=1))
+    assert (done.status, done.missing) == ("ok", 0)
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"report.html", "report.json", "results.csv", "run.json"}
+
+
+def test_a_bench_compares_methods(tmp_path) -> None:
+    arms = shipped_arm("uce"), shipped_arm("uce", "twin")
+    run = Run(("pizza",), tmp_path / "o", arms=arms, suite="smoke", limit=1, store=tmp_path / "s", workers=1)
+    report = evaluate(run)
+    first, second = report.data()["trials"]
+    assert (first["label"], second["label"]) == ("uce", "twin")
+    assert first["groups"] == second["groups"]
+    page = (tmp_path / "o/report.html").read_text()
+    assert "far objects still drawn" in page
+    assert len(list((tmp_path / "o/edits").glob("*.safetensors"))) == 2

@@ -1,0 +1,99 @@
+"""Attacks through the harness: rates beside ceiling and floor, each computed once, what was found replayable."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.evaluation.test_harness import SPEC, trial
+from tests.evaluation.test_harness import drawn as drawn
+from tests.evaluation.test_harness import pizza as pizza
+from tests.evaluation.test_harness import where as where
+from unconcept.attacks import Input
+from unconcept.core.errors import StoreError
+from unconcept.edits import load_edit
+from unconcept.evaluation.attacked import rows
+from unconcept.evaluation.bench import examine
+from unconcept.evaluation.found import Found, hash_input, load_found, save_found
+from unconcept.evaluation.prompts import Sizes
+from unconcept.evaluation.robustness import AttackTask, plan_attacks
+from unconcept.evaluation.store import write_whole
+from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suites import Suite
+from unconcept.models import Conditioning
+from unconcept.models.view import SoftPrompts
+
+SUITE = Suite("two", "", Sizes(2, 0), attacks=("derived-embedding",), attacked=2)
+
+
+def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
+    (finding,), tally = examine([trial(pizza)], SUITE, where)
+    assert tally.complete
+    (row,) = finding.attacked
+    assert (row.attack, row.rung, row.missing, row.success.n) == ("derived-embedding", "embedding", 0, 2)
+    assert row.ceiling is not None
+    assert row.success.value >= row.pre.value
+    assert row.curve[0].steps == 0
+    count = len(drawn)
+    (again,), _ = examine([trial(pizza, "again")], SUITE, where)
+    assert len(drawn) == count, "finished attacks and ceilings are taken from the store"
+    assert again.attacked == finding.attacked
+
+
+def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -> None:
+    """A finished attack with a known course."""
+    import json
+
+    attempts = [{"steps": steps, "queries": 0, "loss": None, "shown": {str(i): hit for i, hit in hits.items()}} for steps, hits in shown]
+    task.path(store).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(task.path(store), json.dumps({"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}).encode())
+
+
+def test_rates_are_of_prompts(pizza, where) -> None:
+    """Four prompts: shown unattacked; found at the floor; found after 20 steps; never. A missing one fails and is counted."""
+    subject = Subject.of(Subject(), pizza)
+    checks = [check for check in Suite("x", "", Sizes(4, 0)).checks(("pizza",)) if check.group == "direct"]
+    (task,) = plan_attacks(subject, SPEC, ["derived-embedding"], {}, checks)
+    (top,) = plan_attacks(subject.unedited, SPEC, ["derived-embedding"], {}, checks)
+    assert task.id != top.id
+    planted(task, where.store, [(0, {0: False, 1: True, 2: False, 3: False}), (10, {0: False, 2: False, 3: False}), (20, {0: False, 2: True, 3: False})])
+    planted(top, where.store, [(0, dict.fromkeys(range(4), True))])
+    (row,) = rows([task], [top], [True, False, False, False], where.store)
+    assert (row.pre.value, row.floor.value, row.success.value) == (0.25, 0.25, 0.75)
+    assert row.ceiling.value == 1.0
+    assert [(p.steps, p.queries, p.success) for p in row.curve] == [(0, 1.0, 0.25), (10, 1.75, 0.25), (20, 2.5, 0.5)]
+    single = plan_attacks(subject, SPEC, ["latent-inversion"], {}, checks)
+    if len(single) == 4:
+        for one in single[:3]:
+            planted(one, where.store, [(0, {0: True})])
+        (row,) = rows(single, [], [False] * 4, where.store)
+        assert (row.success.value, row.missing, row.ceiling) == (0.75, 1, None)
+
+
+def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    soft = SoftPrompts(torch.tensor([[1, 2, 3]]), torch.tensor([[1]]), (torch.randn(1, 1, 4, generator=generator),))
+    given = {
+        0: Input("a pizza", soft=soft),
+        1: Input("a pizza", states=Conditioning(torch.randn(1, 3, 4, generator=generator))),
+        2: Input("a pizza", noise=torch.randn(4, 2, 2, generator=generator), weights=load_edit(pizza)),
+        3: Input("pozza"),
+    }
+    found = {i: Found("a pizza", 7, one) for i, one in given.items()}
+    save_found(tmp_path / "f.safetensors", found)
+    back = load_found(tmp_path / "f.safetensors")
+    assert {i: hash_input(one.input) for i, one in back.items()} == {i: hash_input(one) for i, one in given.items()}
+    assert len({hash_input(one) for one in given.values()}) == 4
+    assert (back[3].prompt, back[3].seed, back[3].input.text) == ("a pizza", 7, "pozza")
+    whole = (tmp_path / "f.safetensors").read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", pizza.read_bytes()):
+        (tmp_path / "bad.safetensors").write_bytes(damage)
+        with pytest.raises(StoreError):
+            load_found(tmp_path / "bad.safetensors")
+
+
+def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
+    checks = Suite("x", "", Sizes(1, 0)).checks(("pizza",))
+    (task,) = plan_attacks(Subject(), SPEC, ["derived-embedding"], {}, checks)
+    (other,) = plan_attacks(Subject(), SPEC, ["derived-embedding"], {"derived-embedding": {"lamb": 1.0}}, checks)
+    assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3

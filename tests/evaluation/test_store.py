@@ -1,0 +1,111 @@
+"""The picture store: whole files, no loss, one clear line on what is broken."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from unconcept.core.errors import OutputError, StoreError
+from unconcept.evaluation.generate import Spec
+from unconcept.evaluation.prompts import Prompt
+from unconcept.evaluation.store import HOME, Store, default_store, hash_folder
+from unconcept.evaluation.subject import Subject
+
+PICTURE = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0)).float() / 255
+
+
+def test_pictures_come_back_without_loss(tmp_path) -> None:
+    store = Store(tmp_path)
+    assert not store.has("ab12")
+    store.save("ab12", PICTURE)
+    assert store.has("ab12")
+    assert torch.equal(store.load("ab12"), PICTURE)
+    store.save("ab12", torch.zeros_like(PICTURE))
+    assert torch.equal(Store(tmp_path).load("ab12"), PICTURE), "what is there stays"
+
+
+def test_scores_are_found_by_picture_and_question(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.keep_scores("judge@1", [("a", "whole", {"x": [0.5]}), ("a", "left", {"x": [1.5]})])
+    found = store.scored("judge@1", [("a", "whole"), ("b", "whole")])
+    assert found == {("a", "whole"): {"x": [0.5]}}
+    assert store.scored("judge@2", [("a", "whole")]) == {}
+    many = [(str(i), "whole") for i in range(1200)]
+    store.keep_scores("judge@1", [(*pair, {"x": 1}) for pair in many])
+    assert len(store.scored("judge@1", many)) == 1200
+
+
+def test_two_runs_may_use_one_store(tmp_path) -> None:
+    stores = [Store(tmp_path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: stores[i % 4].save(f"{i % 7:04d}", PICTURE), range(60)))
+        list(pool.map(lambda i: stores[i % 4].keep_scores("s", [(str(i), "q", {"v": i})]), range(60)))
+    assert all(torch.equal(stores[0].load(f"{i:04d}"), PICTURE) for i in range(7))
+    assert len(stores[0].scored("s", [(str(i), "q") for i in range(60)])) == 60
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_broken_pictures_are_named(tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    store.save("ab12", PICTURE)
+    whole = store.path("ab12").read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
+        store.path("ab12").write_bytes(damage)
+        with pytest.raises(StoreError, match="remove it"):
+            store.load("ab12")
+    monkeypatch.setattr("unconcept.evaluation.store.MOST_PIXELS", 100)
+    Image.new("RGB", (20, 20)).save(store.path("ab12"))
+    with pytest.raises(StoreError, match="claims 20x20 pixels"):
+        store.load("ab12")
+
+
+def test_a_store_of_another_version_is_refused(tmp_path) -> None:
+    Store(tmp_path / "s")
+    for text in (json.dumps({"format": 99}), "[]", "x"):
+        (tmp_path / "s/store.json").write_text(text)
+        with pytest.raises(StoreError, match=HOME):
+            Store(tmp_path / "s")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="can be written"):
+        Store(tmp_path / "file")
+
+
+def test_the_store_can_be_moved(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(HOME, str(tmp_path / "there"))
+    assert default_store() == tmp_path / "there"
+    monkeypatch.delenv(HOME)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_store() == tmp_path / "unconcept/store"
+
+
+def test_keys_are_of_what_a_picture_depends_on(tmp_path) -> None:
+    subject, spec, prompt = Subject(), Spec(), Prompt("a goat", 7)
+    key = subject.picture(spec, prompt)
+    assert key == Subject().picture(Spec(batch_size=3), prompt), "not on the batch size"
+    others = [
+        subject.picture(Spec(steps=5), prompt),
+        subject.picture(Spec(guidance_scale=2.0), prompt),
+        subject.picture(Spec(sampler="ddim"), prompt),
+        subject.picture(spec, Prompt("a goat", 8)),
+        subject.picture(spec, Prompt("goat", 7)),
+        subject.picture(spec, prompt, "found"),
+        Subject(dtype="float64").picture(spec, prompt),
+        Subject(edit="x", edit_hash="y").picture(spec, prompt),
+        Subject(edit="x", edit_hash="y", strength=0.5).picture(spec, prompt),
+    ]
+    assert len({key, *others}) == 10
+    assert Subject(edit="x", edit_hash="y", strength=0.0).picture(spec, prompt) == key, "strength 0 is the unedited model"
+    assert Subject(edit="x", edit_hash="y").picture(spec, prompt) == Subject(edit="z", edit_hash="y").picture(spec, prompt), "files may move"
+
+
+def test_a_models_hash_is_of_its_bytes(tmp_path) -> None:
+    folder = tiny.folder("sd1", tmp_path / "m")
+    before = hash_folder(folder)
+    (folder / "notes.md").write_text("x")
+    assert hash_folder(folder) == before
+    config = folder / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013") + " ")
+    assert hash_folder(folder) != before

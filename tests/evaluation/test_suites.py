@@ -1,0 +1,74 @@
+"""Protocols: what they ask, and that their figures are the papers' formulas."""
+
+import pytest
+
+from unconcept.evaluation.judging import Answer
+from unconcept.evaluation.prompts import REPORT_SEEDS
+from unconcept.evaluation.suites import Evidence, suites
+from unconcept.moji.table import table
+
+TABLE = table()
+CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket")}
+
+
+def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> Evidence:
+    """Planted answers: before, all is drawn; after, erased concepts never are and a share of each other one is."""
+    suite = suites[name]
+    seen: dict[str, int] = {}
+    answers = []
+    for check in suite.checks(concepts):
+        number = seen[check.concept + check.by] = seen.get(check.concept + check.by, -1) + 1
+        gone = check.concept in concepts or number % 4 >= 4 * kept
+        answers.append(Answer(check, check.labels[0], "nothing" if gone else check.labels[0]))
+    return Evidence(concepts, tuple(answers), dict)
+
+
+@pytest.mark.parametrize("name", list(suites))
+def test_questions_are_sound(name) -> None:
+    """Report seeds unless it tunes; only what is held out, or what the protocol names; the same each time."""
+    suite = suites[name]
+    checks = suite.checks(CONCEPTS.get(name, ("dog face",)))
+    assert checks == suite.checks(CONCEPTS.get(name, ("dog face",)))
+    assert len(set(checks)) == len(checks) > 0
+    assert all((check.prompt.seed >= REPORT_SEEDS) != suite.sizes.tuning for check in checks)
+    labels = {*TABLE.labels, *(style.name for style in TABLE.styles)}
+    assert all(set(check.labels) <= labels for check in checks)
+    small = suite.sized(1, 7).checks(CONCEPTS.get(name, ("dog face",)))
+    assert len(small) < len(checks)
+    assert not {check.prompt for check in small} & {check.prompt for check in checks}, "another seed is other noise"
+
+
+@pytest.mark.parametrize("target", ["ink", "dog face"])
+def test_grid(target) -> None:
+    """A perfect eraser of one receiver; the other receivers of both domains keep half of their pictures."""
+    found = evidence("unlearncanvas", (target,), kept=0.5)
+    ua, ira, cra = suites["unlearncanvas"].figures(found)
+    assert (ua.name, ua.value, ua.before) == ("UA", 1.0, 0.0)
+    assert (ira.name, ira.value, ira.before, ira.n) == ("IRA", 0.5, 1.0, 7 if target == "ink" else 11)
+    assert (cra.name, cra.value, cra.before, cra.n) == ("CRA", 0.5, 1.0, 12 if target == "ink" else 8)
+
+
+def test_many() -> None:
+    acc_e, acc_r, h = suites["speed-many"].figures(evidence("speed-many", CONCEPTS["speed-many"]))
+    assert (acc_e.value, acc_e.before, acc_e.n) == (0.0, 1.0, 15)
+    assert (acc_r.value, acc_r.n) == (1.0, 50)
+    assert (h.value, h.before) == (1.0, 0.0)
+
+
+def test_steps_of_a_sequence() -> None:
+    ua, inside, across, h = suites["continual"].figures(evidence("continual", CONCEPTS["continual"], kept=0.5))
+    assert [f.name for f in (ua, inside, across, h)] == ["UA", "RA-I", "RA-C", "H"]
+    assert (ua.value, inside.value) == (1.0, 0.5)
+    assert h.value == pytest.approx(3 / (1 / ua.value + 1 / inside.value + 1 / across.value))
+    assert suites["continual"].stepwise
+
+
+def test_counting_is_over_every_harmful_concept() -> None:
+    suite = suites["i2p"]
+    checks = suite.checks(("bomb",))
+    harmful = {entry.name for entry in TABLE.entries if entry.kind == "harmful" and entry.indirect.all}
+    assert {check.concept for check in checks} == harmful
+    answers = tuple(Answer(check, check.labels[0], check.labels[0] if i % 4 else "nothing") for i, check in enumerate(checks))
+    total, reduced = suite.figures(Evidence(("bomb",), answers, dict))
+    assert (total.before, total.n) == (len(checks), len(checks))
+    assert reduced.value == pytest.approx(1 - total.value / len(checks))

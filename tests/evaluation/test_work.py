@@ -1,0 +1,115 @@
+"""Tasks: done once, in this process or in workers, recorded, gone on with."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from unconcept.evaluation.store import Store
+from unconcept.evaluation.work import MOST_ATTEMPTS, Record, default_workers, perform
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Leaves one file in the store, and a line for each time it ran."""
+
+    name: str
+    broken: bool = False
+    kind: str = "touch"
+
+    @property
+    def id(self) -> str:
+        return self.name
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    def there(self, store: Store) -> bool:
+        return (store.root / self.name).exists()
+
+    def run(self, store: Store) -> None:
+        with (store.root / "log").open("a") as log:
+            log.write(f"{self.name} {os.getpid()}\n")
+        if self.broken:
+            raise ValueError(f"{self.name} is broken")
+        (store.root / self.name).write_text("")
+
+
+def log(store: Store) -> list[str]:
+    path = store.root / "log"
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path) -> tuple[Store, Record]:
+    return Store(tmp_path / "s"), Record(tmp_path / "r.sqlite")
+
+
+def test_nothing_is_done_twice(place) -> None:
+    tasks = [Touch(f"t{i}") for i in range(5)]
+    assert perform(tasks[:2], *place).done == 2
+    told = []
+    tally = perform(tasks, *place, tell=lambda *given: told.append(given))
+    assert (tally.done, tally.complete) == (5, True)
+    assert log(place[0]) == ["t0", "t1", "t2", "t3", "t4"]
+    assert told == [("touch", n, 5) for n in (3, 4, 5)]
+
+
+def test_what_lies_in_the_store_counts(place) -> None:
+    """A lost record loses nothing, a lost file is made again."""
+    tasks = [Touch("a"), Touch("b")]
+    perform(tasks, *place)
+    place[1].path.unlink()
+    perform(tasks, place[0], Record(place[1].path))
+    assert log(place[0]) == ["a", "b"]
+    (place[0].root / "a").unlink()
+    perform(tasks, place[0], Record(place[1].path))
+    assert log(place[0]) == ["a", "b", "a"]
+
+
+def test_a_failed_task_is_loud_and_the_others_go_on(place) -> None:
+    tasks = [Touch("a"), Touch("x", broken=True), Touch("b")]
+    for attempt in range(MOST_ATTEMPTS):
+        tally = perform(tasks, *place)
+        assert (tally.done, tally.failed, tally.complete) == (2, ("touch: ValueError: x is broken",), False), attempt
+    assert perform(tasks, *place).failed == (f"touch: failed {MOST_ATTEMPTS} times",)
+    assert log(place[0]).count("x") == MOST_ATTEMPTS
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_time_may_run_out(place, workers) -> None:
+    tally = perform([Touch("a"), Touch("b")], *place, workers=workers, deadline=time.monotonic() - 1)
+    assert (tally.done, tally.left, tally.complete) == (0, 2, False)
+    assert perform([Touch("a"), Touch("b")], *place, workers=1).complete
+
+
+def test_workers_do_the_same(place) -> None:
+    tasks = [Touch(f"t{i}", broken=i == 3) for i in range(6)]
+    tally = perform(tasks, *place, workers=2)
+    assert (tally.done, tally.failed) == (5, ("touch: ValueError: t3 is broken",))
+    assert sorted(log(place[0])) == sorted(task.name for task in tasks)
+    assert str(os.getpid()) not in (place[0].root / "log").read_text()
+
+
+def test_a_plan_is_made_once(place) -> None:
+    assert place[1].planned("p", lambda: [[1, 2], [3]]) == [[1, 2], [3]]
+    assert Record(place[1].path).planned("p", lambda: [[9]]) == [[1, 2], [3]]
+
+
+def test_interruption_is_no_failure(place) -> None:
+    class Stopped(Touch):
+        def run(self, store: Store) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform([Touch("a"), Stopped("b"), Touch("c")], *place)
+    assert perform([Touch("a"), Touch("b"), Touch("c")], *place).complete
+    assert log(place[0]) == ["a", "b", "c"]
+
+
+def test_workers_pay_on_a_cpu_with_enough_to_draw() -> None:
+    assert default_workers(100_000, "cuda:0") == 1
+    assert default_workers(10, "cpu") == 1
+    assert default_workers(100_000, "cpu") == (os.cpu_count() or 1)
