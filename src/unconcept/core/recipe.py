@@ -1,6 +1,6 @@
 """Recipes: TOML files that hold one setting of a method, from a paper or for `moji`."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from .settings import build, read_toml
 
 @dataclass(frozen=True)
 class Recipe:
-    """One file. `settings` are checked by the method that they are for."""
+    """One file, for a method or for an attack. `settings` are checked by what they are for."""
 
-    method: str
     source: str  # paper and where it was read, or how the setting was found
+    method: str | None = None
+    attack: str | None = None
     family: str | None = None
     table_hash: str | None = None  # of the table of concepts a `moji` recipe was tuned on
     request: dict[str, Any] = field(default_factory=dict)
@@ -38,8 +39,8 @@ def load_recipe(name: str) -> Recipe:
     """A packaged recipe by name, or a file by its path (ends in .toml)."""
     path = Path(name) if name.endswith(".toml") else suggest(name, recipes(), "recipe")
     data = read_toml(path)
-    missing = [f.name for f in fields(Recipe) if f.name in ("method", "source") and f.name not in data]
-    require(not missing, f"recipe {name}: {', '.join(missing)} missing; a recipe names its method and its source", RecipeError)
+    require("source" in data, f"recipe {name}: source missing; a recipe says where its settings are from", RecipeError)
+    require(("method" in data) != ("attack" in data), f"recipe {name}: it names neither or both of method and attack; name one", RecipeError)
     recipe = build(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
     return recipe

@@ -38,13 +38,15 @@ def plan(
     if recipe is None and model == MOJI and method in (None, DEFAULT_METHOD):
         recipe = f"moji-{DEFAULT_METHOD}"
         reasons["settings"] = f"recipe {recipe}: found on moji's tune concepts"
-    loaded = load_recipe(recipe) if recipe else Recipe(method or DEFAULT_METHOD, "no recipe")
+    loaded = load_recipe(recipe) if recipe else Recipe("no recipe", method or DEFAULT_METHOD)
+    name = loaded.method or ""
+    require(bool(name), f"recipe {recipe} is for the attack {loaded.attack}: `unconcept erase` wants one for a method", RecipeError)
     if recipe is None:
-        reasons["settings"] = f"the method's own defaults ({loaded.method})"
+        reasons["settings"] = f"the method's own defaults ({name})"
     if method is None:
-        reasons["method"] = f"{loaded.method}: " + ("as the recipe says" if recipe else "closed form, seconds on any machine")
-    message = f"recipe {recipe} is for {loaded.method}, not for {method}: leave out one of the two"
-    require(method in (None, loaded.method), message, RecipeError)
+        reasons["method"] = f"{name}: " + ("as the recipe says" if recipe else "closed form, seconds on any machine")
+    message = f"recipe {recipe} is for {name}, not for {method}: leave out one of the two"
+    require(method in (None, name), message, RecipeError)
     if model == MOJI:
         reasons["model"] = "moji, the embedded model"
     asked = loaded.asked
@@ -61,5 +63,5 @@ def plan(
     )
     settings = {**loaded.settings, **(assignments or {})}
     spec, sizes = spec_for(model, batch_size=batch_size), Sizes(seed=seed).limited(limit)
-    job = Job(ask, out, loaded.method, settings, model, recipe=recipe, spec=spec, sizes=sizes, **rest)
+    job = Job(ask, out, name, settings, model, recipe=recipe, spec=spec, sizes=sizes, **rest)
     return job, reasons

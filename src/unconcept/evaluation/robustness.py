@@ -1,10 +1,13 @@
 """Attacks run on edits: what it costs to bring a concept back, beside the unedited model and a budget of nothing."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,7 @@ class AttackTask:
     def id(self) -> str:
         how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
         asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
-        return hash_json([self.kind, self.subject.key, how, self.name, self.settings, self.concept, asked])[:40]
+        return hash_json([self.kind, _code(), self.subject.key, how, self.name, self.settings, self.concept, asked])[:40]
 
     @property
     def size(self) -> int:
@@ -149,6 +152,17 @@ def plan_attacks(subject: Subject, spec: Spec, names: Sequence[str], settings: M
         parts = [(check,) for check in checks] if info.scope == "prompt" else [tuple(checks)]
         tasks += [AttackTask(subject, spec, name, chosen, checks[0].concept, part) for part in parts]
     return tasks
+
+
+@cache
+def _code() -> str:
+    """Hash of the attacks' own source: what older code found is not taken for what this one would."""
+    digest = hashlib.sha256()
+    for room in ("attacks", "training"):
+        for file in sorted(resources.files(f"unconcept.{room}").iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _typical(entry: Entry, i: int) -> str:

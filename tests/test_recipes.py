@@ -1,0 +1,17 @@
+"""Every packaged recipe is for something that exists, with settings it takes."""
+
+import pytest
+
+from unconcept.attacks import attacks
+from unconcept.core.recipe import load_recipe, recipes
+from unconcept.core.settings import build
+from unconcept.methods import methods
+
+
+@pytest.mark.parametrize("name", list(recipes()))
+def test_settings_fit(name) -> None:
+    recipe = load_recipe(name)
+    info = methods[recipe.method] if recipe.method else attacks[recipe.attack]
+    assert name.endswith(info.name)
+    assert recipe.family in info.families
+    assert build(info.settings, recipe.settings) is not None
