@@ -124,12 +124,15 @@ def _grid(finding: Finding, pictures: Sides, shown: int) -> list[dict[str, Any]]
 
 
 def trade_off(arms: Mapping[str, Sequence[Row]]) -> str:
-    """Target gone against far objects kept, one dot a method."""
+    """Target gone against far objects kept: the unedited model, and one dot a method."""
     dots = []
     for label, found in arms.items():
         by_group = {row.group: row for row in found}
         if {"direct", "far"} <= set(by_group):
             far, direct = by_group["far"].after, by_group["direct"].after
+            if not dots:
+                shown, kept = by_group["direct"].before, by_group["far"].before
+                dots.append(Dot("unedited", (kept.value, kept.low, kept.high), (1 - shown.value, 1 - shown.high, 1 - shown.low)))
             dots.append(Dot(label, (far.value, far.low, far.high), (1 - direct.value, 1 - direct.high, 1 - direct.low)))
     return scatter(dots, "far objects still drawn", "target gone")
 

@@ -1,0 +1,94 @@
+"""The report as a reader meets it: data that keeps its schema, a page that a browser shows."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.evaluation.test_harness import pizza as pizza
+from unconcept.evaluation import templates_folder
+from unconcept.evaluation.bench import shipped_arm
+from unconcept.evaluation.evaluate import Run, evaluate
+
+SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(pizza, tmp_path_factory) -> Path:
+    """One edit with attacks, in a folder."""
+    out = tmp_path_factory.mktemp("reports") / "one"
+    evaluate(Run(("pizza",), out, (pizza,), suite="smoke", attacks=("derived-embedding",), limit=1, workers=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """Two methods by two concepts."""
+    out = tmp_path_factory.mktemp("reports") / "many"
+    evaluate(Run(("pizza", "crown"), out, arms=(shipped_arm("uce"), shipped_arm("uce", "twin")), suite="smoke", limit=1, workers=1))
+    return out
+
+
+def test_data_keeps_its_schema(finished, compared) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    for folder in (finished, compared):
+        data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        Draft202012Validator(SCHEMA).validate(data)
+        data["trials"][0]["groups"]["nonsense"] = data["trials"][0]["groups"]["direct"]
+        assert not Draft202012Validator(SCHEMA).is_valid(data), "an unknown group is refused"
+
+
+def test_tables_for_documents(compared) -> None:
+    table = (compared / "results.md").read_text(encoding="utf-8")
+    lines = table.splitlines()
+    assert lines[2].startswith("| unedited |")
+    assert lines[3].startswith("| uce |")
+    assert lines[4].startswith("| twin |")
+    assert (compared / "results.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (compared / "results.csv").read_text(encoding="utf-8").count("\n") > 4
+
+
+def test_the_page_can_be_read_without_seeing_it(finished, compared) -> None:
+    for folder in (finished, compared):
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert page.count("<img ") == page.count('alt="') > 0
+        assert page.count("<table>") * 1 <= page.count('scope="row"')
+        assert "<main>" in page
+        assert 'lang="en"' in page
+        assert 'src="http' not in page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as engine:
+        opened = engine.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["finished", "compared"])
+def test_a_browser_shows_the_page(which, request, browser, tmp_path) -> None:
+    """No error on the console, every picture decodes, nothing is wider than a phone but what scrolls, links work."""
+    folder = request.getfixturevalue(which)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((folder / "report.html").as_uri())
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    page.screenshot(path=str(tmp_path / "page.png"), full_page=True)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
+    page.emulate_media(media="print")
+    assert page.pdf()[:4] == b"%PDF"
+    assert problems == []
