@@ -63,11 +63,9 @@ def test_rates_are_of_prompts(pizza, where) -> None:
     assert row.ceiling.value == 1.0
     assert [(p.steps, p.queries, p.success) for p in row.curve] == [(0, 1.0, 0.25), (10, 1.75, 0.25), (20, 2.5, 0.5)]
     single = plan_attacks(subject, SPEC, ["latent-inversion"], {}, checks)
-    if len(single) == 4:
-        for one in single[:3]:
-            planted(one, where.store, [(0, {0: True})])
-        (row,) = rows(single, [], [False] * 4, where.store)
-        assert (row.success.value, row.missing, row.ceiling) == (0.75, 1, None)
+    assert [one.size for one in single] == [4]
+    (row,) = rows(single, [], [False] * 4, where.store)
+    assert (row.success.value, row.missing, row.ceiling) == (0.0, 4, None)
 
 
 def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:

@@ -37,59 +37,59 @@ class AttackRow:
     missing: int  # prompts without a result
 
 
-def plan_rows(tasks: Sequence[AttackTask], store: Store) -> dict[str, list[Mapping[str, Any] | None]]:
-    """Results by attack, in the tasks' order; None where one is missing."""
-    found: dict[str, list[Mapping[str, Any] | None]] = {}
-    for task in tasks:
-        path = task.path(store)
-        found.setdefault(task.name, []).append(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
-    return found
+@dataclass(frozen=True)
+class Tries:
+    """The attempts at one prompt: (steps spent, whether the picture shows the concept)."""
+
+    made: tuple[tuple[int, bool], ...]
+    seconds: float
 
 
 def rows(tasks: Sequence[AttackTask], ceilings: Sequence[AttackTask], plain: Sequence[bool], store: Store) -> list[AttackRow]:
     """One row an attack, by rung. `plain[i]`: whether the i-th unattacked prompt already shows the concept."""
-    results, top = plan_rows(tasks, store), plan_rows(ceilings, store)
-    made = []
-    for name, parts in results.items():
-        single = _spread(name, parts, len(plain))
-        begun = [_solved(part) for part in single]
-        rates = attack_rates([_ending(*one) for one in zip(plain, begun, single, strict=True)])
-        above = _spread(name, top[name], len(plain)) if name in top else []
-        made.append(
-            AttackRow(
-                attack=name,
-                rung=attacks[name].rung,
-                concept=tasks[0].concept,
-                pre=rates.pre,
-                success=rates.asr,
-                ceiling=_rate([_solved(part) is not None for part in above]) if above and None not in above else None,
-                floor=_rate([steps == 0 for steps in begun]),
-                curve=_curve(single, begun),
-                seconds=sum(part["seconds"]["search"] for part in parts if part),
-                missing=rates.crashed,
-            )
-        )
-    return sorted(made, key=lambda row: RUNGS.index(row.rung))  # type: ignore[arg-type]
+    own, above = _by_name(tasks, store), _by_name(ceilings, store)
+    made = [_row(name, tasks[0].concept, single, above.get(name, []), plain) for name, single in own.items()]
+    return sorted(made, key=lambda row: (RUNGS.index(row.rung), row.attack))  # type: ignore[arg-type]
 
 
-def _spread(name: str, parts: Sequence[Mapping[str, Any] | None], n: int) -> list[dict[str, Any] | None]:
-    """One result a prompt: an attack on all prompts at once is taken apart."""
-    if attacks[name].scope == "prompt":
-        return [_of(part, 0) for part in parts]
-    return [_of(parts[0], i) for i in range(n)]
+def _row(name: str, concept: str, single: Sequence[Tries | None], above: Sequence[Tries | None], plain: Sequence[bool]) -> AttackRow:
+    begun = [_solved(part) for part in single]
+    rates = attack_rates([_ending(*one) for one in zip(plain, begun, single, strict=True)])
+    return AttackRow(
+        attack=name,
+        rung=attacks[name].rung,
+        concept=concept,
+        pre=rates.pre,
+        success=rates.asr,
+        ceiling=_rate([_solved(part) is not None for part in above]) if above and None not in above else None,
+        floor=_rate([steps == 0 for steps in begun]),
+        curve=_curve(single, begun),
+        seconds=round(sum(part.seconds for part in single if part), 3),
+        missing=rates.crashed,
+    )
 
 
-def _of(part: Mapping[str, Any] | None, i: int) -> dict[str, Any] | None:
-    """The attempts at one prompt, numbered by their queries."""
-    if part is None:
+def _by_name(tasks: Sequence[AttackTask], store: Store) -> dict[str, list[Tries | None]]:
+    """What became of each prompt, in order, by attack."""
+    found: dict[str, list[Tries | None]] = {}
+    for task in tasks:
+        path = task.path(store)
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        found.setdefault(task.name, []).extend(_of(result, i, task.size) for i in range(task.size))
+    return found
+
+
+def _of(result: Mapping[str, Any] | None, i: int, size: int) -> Tries | None:
+    """The attempts at one prompt of a task, with its share of the task's time."""
+    if result is None:
         return None
-    tries = [attempt for attempt in part["attempts"] if str(i) in attempt["shown"]]
-    return {"steps": [attempt["steps"] for attempt in tries], "shown": [attempt["shown"][str(i)] for attempt in tries]}
+    tries = [attempt for attempt in result["attempts"] if str(i) in attempt["shown"]]
+    return Tries(tuple((attempt["steps"], attempt["shown"][str(i)]) for attempt in tries), result["seconds"]["search"] / size)
 
 
-def _solved(part: Mapping[str, Any] | None) -> int | None:
+def _solved(part: Tries | None) -> int | None:
     """Steps after which the first input showed the concept."""
-    hits = [] if part is None else [steps for steps, hit in zip(part["steps"], part["shown"], strict=True) if hit]
+    hits = [steps for steps, hit in part.made if hit] if part else []
     return min(hits) if hits else None
 
 
@@ -97,10 +97,10 @@ def _ending(plain: bool, steps: int | None, part: object) -> Ending:
     return "pre" if plain else "crashed" if part is None else "failed" if steps is None else "gained"
 
 
-def _curve(single: Sequence[Mapping[str, Any] | None], begun: Sequence[int | None]) -> tuple[Point, ...]:
+def _curve(single: Sequence[Tries | None], begun: Sequence[int | None]) -> tuple[Point, ...]:
     """Success of the attack alone, at every number of steps at which something was tried."""
-    budgets = sorted({steps for part in single if part for steps in part["steps"]})
-    queries = [sum(sum(s <= budget for s in part["steps"]) for part in single if part) / len(single) for budget in budgets]
+    budgets = sorted({steps for part in single if part for steps, _ in part.made})
+    queries = [sum(sum(steps <= budget for steps, _ in part.made) for part in single if part) / len(single) for budget in budgets]
     rates = success_curve(begun, budgets)
     return tuple(Point(budget, asked, rate.value) for budget, asked, rate in zip(budgets, queries, rates, strict=True))
 

@@ -30,12 +30,13 @@ from .store import Store, write_whole
 from .subject import Subject
 
 EXAMPLES, UNRELATED = 12, 24  # pictures an attacker is given of the concept, and without it
+AT_ONCE = 4  # prompts in one task of an attack that searches prompt by prompt
 ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
 
 
 @dataclass(frozen=True)
 class AttackTask:
-    """One attack on one subject: all prompts of a concept, or one of them where each is searched for alone."""
+    """One attack on one subject: all prompts of a concept, or a few of them where each is searched for alone."""
 
     subject: Subject
     spec: Spec
@@ -145,11 +146,12 @@ def draw_inputs(case: Case, given: Mapping[int, Input], spec: Spec) -> Tensor:
 
 
 def plan_attacks(subject: Subject, spec: Spec, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:
-    """Tasks for direct checks of one concept: one an attack, or one a prompt where the attack searches prompt by prompt."""
+    """Tasks for direct checks of one concept: one an attack, or one a few prompts where the attack searches prompt by prompt."""
     tasks = []
     for name in names:
         info, chosen = attacks[name], json.dumps(dict(settings.get(name, {})), sort_keys=True)
-        parts = [(check,) for check in checks] if info.scope == "prompt" else [tuple(checks)]
+        size = AT_ONCE if info.scope == "prompt" else len(checks)
+        parts = [tuple(checks[i : i + size]) for i in range(0, len(checks), size)]
         tasks += [AttackTask(subject, spec, name, chosen, checks[0].concept, part) for part in parts]
     return tasks
 
