@@ -6,7 +6,16 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
 
 from unconcept.models.unet import UNetView
 
@@ -106,6 +115,20 @@ def _age(path: Path) -> None:
         if not any(name.startswith("text_model.") for name in weights):
             renamed = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in weights.items()}
             save_file(renamed, file, metadata={"format": "pt"})
+
+
+def clip_folder(path: Path, side: int = 48) -> Path:
+    """A CLIP of two small towers on disk, with its tokenizer and image processor, as transformers saves them."""
+    tokens = tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=side, patch_size=16, projection_dim=24
+    )
+    text = text_config(tokens, 32, "quick_gelu")
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)).save_pretrained(path)
+    tokens.save_pretrained(path)
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(path)
+    return path
 
 
 @cache

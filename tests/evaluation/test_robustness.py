@@ -15,6 +15,8 @@ from unconcept.edits import load_edit
 from unconcept.evaluation.attacked import rows
 from unconcept.evaluation.bench import examine
 from unconcept.evaluation.found import Found, hash_input, load_found, save_found
+from unconcept.evaluation.judges import Judge
+from unconcept.evaluation.lore import lore_of_table
 from unconcept.evaluation.prompts import Sizes
 from unconcept.evaluation.robustness import AttackTask, plan_attacks
 from unconcept.evaluation.store import write_whole
@@ -40,6 +42,10 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     assert again.attacked == finding.attacked
 
 
+def planned(subject: Subject, name: str, checks, **settings) -> list[AttackTask]:
+    return plan_attacks(subject, SPEC, Judge(), lore_of_table("pizza"), {name: settings}, checks)
+
+
 def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -> None:
     """A finished attack with a known course."""
     import json
@@ -53,8 +59,8 @@ def test_rates_are_of_prompts(pizza, where) -> None:
     """Four prompts: shown unattacked; found at the floor; found after 20 steps; never. A missing one fails and is counted."""
     subject = Subject.of(Subject(), pizza)
     checks = [check for check in Suite("x", "", Sizes(4, 0)).checks(("pizza",)) if check.group == "direct"]
-    (task,) = plan_attacks(subject, SPEC, ["derived-embedding"], {}, checks)
-    (top,) = plan_attacks(subject.unedited, SPEC, ["derived-embedding"], {}, checks)
+    (task,) = planned(subject, "derived-embedding", checks)
+    (top,) = planned(subject.unedited, "derived-embedding", checks)
     assert task.id != top.id
     planted(task, where.store, [(0, {0: False, 1: True, 2: False, 3: False}), (10, {0: False, 2: False, 3: False}), (20, {0: False, 2: True, 3: False})])
     planted(top, where.store, [(0, dict.fromkeys(range(4), True))])
@@ -62,7 +68,7 @@ def test_rates_are_of_prompts(pizza, where) -> None:
     assert (row.pre.value, row.floor.value, row.success.value) == (0.25, 0.25, 0.75)
     assert row.ceiling.value == 1.0
     assert [(p.steps, p.queries, p.success) for p in row.curve] == [(0, 1.0, 0.25), (10, 1.75, 0.25), (20, 2.5, 0.5)]
-    single = plan_attacks(subject, SPEC, ["latent-inversion"], {}, checks)
+    single = planned(subject, "latent-inversion", checks)
     assert [one.size for one in single] == [4]
     (row,) = rows(single, [], [False] * 4, where.store)
     assert (row.success.value, row.missing, row.ceiling) == (0.0, 4, None)
@@ -92,6 +98,6 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
 
 def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
     checks = Suite("x", "", Sizes(1, 0)).checks(("pizza",))
-    (task,) = plan_attacks(Subject(), SPEC, ["derived-embedding"], {}, checks)
-    (other,) = plan_attacks(Subject(), SPEC, ["derived-embedding"], {"derived-embedding": {"lamb": 1.0}}, checks)
+    (task,) = planned(Subject(), "derived-embedding", checks)
+    (other,) = planned(Subject(), "derived-embedding", checks, lamb=1.0)
     assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3

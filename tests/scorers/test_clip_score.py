@@ -4,34 +4,23 @@ import json
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPVisionConfig
+from transformers import CLIPImageProcessorPil, CLIPModel
 
-from tests.tiny import text_config, tokenizer
+from tests import tiny
+from tests.tiny import tokenizer
 from unconcept.core.errors import ModelError
 from unconcept.evaluation.pictures import to_image
 from unconcept.metrics.policies import argmax, log_softmax, probability
 from unconcept.scorers.clip_score import ClipScore
 from unconcept.scorers.features import ClipEmbedding
 
-SIDE = 48
 LABELS = ("cat", "dog", "bird")
 TEXTS = ["a cat", "two birds on a wire", ""]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CLIP of two small towers, with its tokenizer and image processor, as transformers saves them."""
-    path = tmp_path_factory.mktemp("clip")
-    tokens = tokenizer()
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE, patch_size=16, projection_dim=24
-    )
-    text = text_config(tokens, 32, "quick_gelu")
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)).save_pretrained(path)
-    tokens.save_pretrained(path)
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(path)
-    return path
+    return tiny.clip_folder(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +111,7 @@ def test_an_openclip_folder(tmp_path, pictures) -> None:
     open_clip = pytest.importorskip("open_clip", exc_type=ImportError)
     from safetensors.torch import save_file
 
-    vision = {"image_size": SIDE, "layers": 2, "width": 32, "head_width": 8, "patch_size": 16}
+    vision = {"image_size": 48, "layers": 2, "width": 32, "head_width": 8, "patch_size": 16}
     text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}
     config = {"model_cfg": {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     torch.manual_seed(0)

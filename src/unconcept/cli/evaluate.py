@@ -11,12 +11,15 @@ from .console import FAILED, print_json, print_table, progress, quiet_libraries,
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Run
+    from ..evaluation.report import Report
 
 RATES = ("pre", "floor", "success", "ceiling")
 Concepts = Annotated[list[str] | None, typer.Argument(help="What the edits were to erase; one or several.", show_default=False)]
 ConceptsFile = Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")]
 Edits = Annotated[list[Path], typer.Option("--edit", help="Edit file to examine; repeatable.")]
 Suite = Annotated[str, typer.Option(help="Suite; see `unconcept suites`.")]
+Prompts = Annotated[Path | None, typer.Option(help="Prompt file (CSV, JSON or one a line) in the suite's place.", show_default=False)]
+JudgeFlag = Annotated[str | None, typer.Option("--judge", help="clip-score=FOLDER or nudenet; moji has its own.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing more after this; the same command goes on.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that draw; as many as pay by default.", show_default=False)]
@@ -29,6 +32,8 @@ def evaluate(
     concepts_file: ConceptsFile = None,
     model: options.Model = "moji",
     suite: Suite = "quick",
+    prompts: Prompts = None,
+    judge: JudgeFlag = None,
     strength: options.Strength = 1.0,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
@@ -42,14 +47,9 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Ask edits and the unedited model the questions of a suite, on the same noise."""
-    with speaking():
-        quiet_libraries()
-        from ..evaluation.evaluate import Run
-        from ..evaluation.lines import read_lines
-
-        wanted = (*(concepts or []), *read_lines(concepts_file))
-        run = Run(wanted, out, tuple(edit), (), suite, None, model, strength, device, dtype, batch_size, limit, max_minutes, workers, seed, overwrite)
-        _finish(run, as_json, quiet)
+    asked = {"suite": suite, "prompts": prompts, "judge": judge, "edits": tuple(edit), "workers": workers, "max_minutes": max_minutes}
+    drawn = {"model": model, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
 
 def attack(
@@ -59,9 +59,12 @@ def attack(
     concepts: Concepts = None,
     concepts_file: ConceptsFile = None,
     model: options.Model = "moji",
+    prompts: Prompts = None,
+    judge: JudgeFlag = None,
     strength: options.Strength = 1.0,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
+    workers: Workers = None,
     batch_size: options.BatchSize = 24,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -71,15 +74,10 @@ def attack(
     quiet: options.Quiet = False,
 ) -> None:
     """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
-    with speaking():
-        quiet_libraries()
-        from ..evaluation.evaluate import Run
-        from ..evaluation.lines import read_lines
-
-        wanted = (*(concepts or []), *read_lines(concepts_file))
-        names = ("*",) if name == "all" else (name,)
-        run = Run(wanted, out, tuple(edit), (), "attack", names, model, strength, device, dtype, batch_size, limit, max_minutes, None, seed, overwrite)
-        _finish(run, as_json, quiet)
+    names = ("*",) if name == "all" else (name,)
+    asked = {"suite": "attack", "attacks": names, "prompts": prompts, "judge": judge, "edits": tuple(edit), "workers": workers, "max_minutes": max_minutes}
+    drawn = {"model": model, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
 
 def bench(
@@ -101,26 +99,32 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Erase every concept with every method, one edit each, and compare them in one table."""
+    asked = {"suite": suite, "methods": methods, "workers": workers, "max_minutes": max_minutes}
+    drawn = {"model": model, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
+
+
+def _evaluate(concepts: Sequence[str] | None, concepts_file: Path | None, as_json: bool, quiet: bool, told: dict[str, Any]) -> None:
+    """Do it, print it, and exit with 1 if anything failed or is missing."""
     with speaking():
         quiet_libraries()
         from ..evaluation.bench import shipped_arm
         from ..evaluation.evaluate import Run
+        from ..evaluation.evaluate import evaluate as work
         from ..evaluation.lines import read_lines
         from ..methods import methods as known
 
-        wanted = (*(concepts or []), *read_lines(concepts_file))
-        names = list(known) if methods == "all" else [known[name.strip()].name for name in methods.split(",")]
-        arms = tuple(shipped_arm(name) for name in names)
-        run = Run(wanted, out, (), arms, suite, None, model, 1.0, device, dtype, batch_size, limit, max_minutes, workers, seed, overwrite)
-        _finish(run, as_json, quiet)
+        chosen = told.pop("methods", None)
+        if chosen is not None:
+            names = list(known) if chosen == "all" else [known[name.strip()].name for name in chosen.split(",")]
+            told["arms"] = tuple(shipped_arm(name) for name in names)
+        run = Run(concepts=(*(concepts or []), *read_lines(concepts_file)), **told)
+        with progress(quiet) as tell:
+            report = work(run, tell)
+        _tell(run, report, as_json, quiet)
 
 
-def _finish(run: "Run", as_json: bool, quiet: bool) -> None:
-    """Do it, print it, and exit with 1 if anything failed or is missing."""
-    from ..evaluation.evaluate import evaluate as work
-
-    with progress(quiet) as tell:
-        report = work(run, tell)
+def _tell(run: "Run", report: "Report", as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(report.data())
     elif not quiet:

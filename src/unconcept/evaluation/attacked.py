@@ -48,7 +48,7 @@ class Tries:
 def rows(tasks: Sequence[AttackTask], ceilings: Sequence[AttackTask], plain: Sequence[bool], store: Store) -> list[AttackRow]:
     """One row an attack, by rung. `plain[i]`: whether the i-th unattacked prompt already shows the concept."""
     own, above = _by_name(tasks, store), _by_name(ceilings, store)
-    made = [_row(name, tasks[0].concept, single, above.get(name, []), plain) for name, single in own.items()]
+    made = [_row(name, tasks[0].lore.concept.name, single, above.get(name, []), plain) for name, single in own.items()]
     return sorted(made, key=lambda row: (RUNGS.index(row.rung), row.attack))  # type: ignore[arg-type]
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import attacks
-from ..core.concept import NULL_ANCHORS
+from ..core.concept import NULL_ANCHORS, Concept
 from ..core.hashing import hash_json
 from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
-from ..edits import load_edit
+from ..edits import load_edit, origin_of
+from ..edits.base import Origin
+from ..models.open import MOJI
 from ..moji.table import table
 from .attacked import AttackRow, rows
 from .editing import make_edit
+from .lore import lore_of_table, lore_of_words
 from .prompts import Check
 from .requests import choose
 from .robustness import AttackTask, plan_attacks
@@ -131,10 +134,18 @@ def _figures(one: Answered, suite: Suite, where: Bench) -> tuple[Figure, ...]:
 def _attacks(one: Answered, suite: Suite, names: Sequence[str], where: Bench) -> tuple[list[AttackTask], list[AttackTask]]:
     """Tasks on the edit, and the same on the unedited model."""
     checks = _attacked(one, suite)
-    settings = {name: load_recipe(f"moji-{name}").settings for name in names if f"moji-{name}" in recipes()}
-    subjects = one.trial.subject, one.trial.subject.unedited
-    own, ceilings = (plan_attacks(subject, where.spec, names, settings, checks) if checks else [] for subject in subjects)
+    if not checks or where.judge is None:
+        return [], []
+    on_moji, origin = one.trial.subject.model == MOJI, origin_of(one.trial.edit)
+    lore = lore_of_table(checks[0].concept) if on_moji else lore_of_words(_concept(checks[0].concept, origin), origin.retain)
+    chosen = {name: load_recipe(f"moji-{name}").settings if on_moji and f"moji-{name}" in recipes() else {} for name in names}
+    own, ceilings = (plan_attacks(subject, where.spec, where.judge, lore, chosen, checks) for subject in (one.trial.subject, one.trial.subject.unedited))
     return own, ceilings
+
+
+def _concept(name: str, origin: Origin) -> Concept:
+    """A concept of a user's model; the edit's other targets are its aliases."""
+    return Concept(name, origin.kind, tuple(target for target in origin.targets if target != name))  # type: ignore[arg-type]
 
 
 def _attacked(one: Answered, suite: Suite) -> list[Check]:

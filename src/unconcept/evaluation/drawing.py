@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.hashing import hash_json
-from ..models.open import MOJI
-from ..scorers import scorers
 from .generate import Spec, draw
+from .judges import Judge
 from .prompts import Prompt
 from .store import Store
 from .subject import Subject
 from .work import Record
 
-JUDGE = "moji-judge"
 SCORED_AT_ONCE = 256
 
 
@@ -47,7 +45,7 @@ class Draw:
 
     def run(self, store: Store) -> None:
         with self.subject.opened() as model:
-            pictures = draw(model, self.prompts, self.spec)
+            pictures = draw(model, self.prompts, self.spec.of(self.prompts[0]))
         if not bool(torch.isfinite(pictures).all()):
             raise ValueError(f"pictures of {self.subject.edit or self.subject.model} hold non-finite numbers")
         for key, picture in zip(self.keys, pictures, strict=True):
@@ -58,14 +56,14 @@ class Draw:
 class Score:
     """Score pictures that are in the store; `asked` says what of each."""
 
-    scorer: str
+    judge: Judge
     pictures: tuple[str, ...]
     asked: tuple[str, ...]
     kind: str = "score"
 
     @property
     def id(self) -> str:
-        return hash_json([self.kind, self.scorer, *self.pictures, *self.asked])
+        return hash_json([self.kind, self.judge.key, *self.pictures, *self.asked])
 
     @property
     def size(self) -> int:
@@ -73,32 +71,18 @@ class Score:
 
     def there(self, store: Store) -> bool:
         pairs = list(zip(self.pictures, self.asked, strict=True))
-        return len(store.scored(scorer_key(self.scorer), pairs)) == len(pairs)
+        return len(store.scored(self.judge.key, pairs)) == len(pairs)
 
     def run(self, store: Store) -> None:
-        opened = open_scorer(self.scorer)
-        rows = opened.score(torch.stack([store.load(key) for key in self.pictures]), list(self.asked))
-        store.keep_scores(scorer_key(self.scorer), zip(self.pictures, self.asked, rows, strict=True))
-
-
-@lru_cache(maxsize=4)
-def open_scorer(name: str) -> Any:
-    """A scorer by name, opened once a process. moji-clip reads texts with the unedited text encoder of `moji`."""
-    info = scorers[name]
-    return info.build(partial(Subject(MOJI).view().embed, at="first_eot")) if name == "moji-clip" else info.build()
-
-
-def scorer_key(name: str) -> str:
-    """Scores are of a scorer's name, version and weights."""
-    opened = open_scorer(name)
-    return f"{opened.name}@{opened.version}:{opened.hash[:16]}"
+        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.asked))
+        store.keep_scores(self.judge.key, zip(self.pictures, self.asked, rows, strict=True))
 
 
 def plan_draws(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store, record: Record) -> list[Draw]:
     """Chunks of what the store lacks, as first planned; afterwards also whatever has gone missing since."""
     by_key = {subject.picture(spec, prompt): prompt for prompt in prompts}
     name = hash_json(["draw", subject.key, sorted(by_key)])
-    chunks = record.planned(name, lambda: _chunked([key for key in by_key if not store.has(key)], spec.batch_size))
+    chunks = record.planned(name, lambda: _chunked_alike([key for key in by_key if not store.has(key)], by_key, spec.batch_size))
     tasks = [Draw(subject, spec, tuple(by_key[key] for key in chunk)) for chunk in chunks]  # type: ignore[attr-defined]
     done = record.done([task.id for task in tasks])
     covered = {key for task in tasks if task.id not in done for key in task.keys}
@@ -108,17 +92,25 @@ def plan_draws(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: S
     ]
 
 
-def plan_scores(scorer: str, asked: Sequence[tuple[str, str]], store: Store) -> list[Score]:
+def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: Store) -> list[Score]:
     """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
-    known = store.scored(scorer_key(scorer), asked)
+    known = store.scored(judge.key, asked)
     open_ = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
-    return [Score(scorer, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, SCORED_AT_ONCE)]  # type: ignore[arg-type]
+    return [Score(judge, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, SCORED_AT_ONCE)]  # type: ignore[arg-type]
 
 
 def load_pictures(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store) -> Mapping[Prompt, Tensor]:
     """Those pictures that are there."""
     keys = {prompt: subject.picture(spec, prompt) for prompt in prompts}
     return {prompt: store.load(key) for prompt, key in keys.items() if store.has(key)}
+
+
+def _chunked_alike(keys: Sequence[str], by_key: Mapping[str, Prompt], size: int) -> list[list[str]]:
+    """Chunks of prompts with one guidance each."""
+    alike: dict[float | None, list[str]] = {}
+    for key in keys:
+        alike.setdefault(by_key[key].guidance_scale, []).append(key)
+    return [chunk for members in alike.values() for chunk in _chunked(members, size)]
 
 
 def _chunked(items: Sequence[Any], size: int) -> list[list[Any]]:

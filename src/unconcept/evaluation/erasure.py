@@ -1,7 +1,7 @@
 """The main job: edit a model, check that it worked, draw before and after from the same noise, judge, report."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from ..models.open import MOJI
 from .bench import Finding
 from .circumstances import circumstances
 from .editing import effect, make_edit
+from .file_suite import suite_of_words
 from .folder import building, check_free
 from .generate import Spec
+from .judges import Judge
 from .page import write_card, write_page, write_samples
-from .prompts import Check, Prompt, Sizes, plain_checks
+from .prompts import Prompt, Sizes
 from .report import Report, write_data, write_run
 from .requests import Chosen, choose
 from .store import Store, default_store
 from .subject import Subject
-from .suites import Suite, in_groups
+from .suites import Suite, suites
 from .trials import Answered, Bench, Trial, ask, both_sides
 from .work import Progress, Record
 
@@ -88,14 +90,15 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
         trial = Trial(job.method, tuple(concept.name for concept in chosen.concepts), Subject.of(unedited, path), edit, cost)
         suite = _suite(job, chosen)
         answered, pictures = Answered(trial, (), ()), {}
+        judge = Judge() if job.model == MOJI else None
         if job.report:
-            bench = Bench(Store(job.store or default_store()), Record(folder / RECORD), job.spec, tell=progress)
-            (answered,), tally = ask([trial], suite, bench, judged=job.model == MOJI)
+            bench = Bench(Store(job.store or default_store()), Record(folder / RECORD), job.spec, judge, tell=progress)
+            (answered,), tally = ask([trial], suite, bench)
             seconds |= bench.record.seconds()
             pictures = both_sides(trial, answered.checks, bench)
             failures += [*tally.failed, *_picture_failures(pictures)]
         seconds["total"] = time.perf_counter() - started
-        report = Report([Finding(answered)], suite, job.spec, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
+        report = Report([Finding(answered)], suite, job.spec, judge, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
         write_run(report, folder)
         if job.report:
             write_data(report, folder)
@@ -108,11 +111,8 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
 
 def _suite(job: Job, chosen: Chosen) -> Suite:
     """On `moji` the groups of its table; elsewhere the concepts in their kind's templates, and what is retained."""
-
-    def plain(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
-        return plain_checks(chosen.concepts, chosen.request.retain, sizes)
-
-    return Suite("erase", "the main job", job.sizes, in_groups if job.model == MOJI else plain)
+    plain = suite_of_words(chosen.concepts, chosen.request.retain, job.sizes)
+    return replace(suites["erase"], sizes=job.sizes) if job.model == MOJI else plain
 
 
 def _weight_failures(edit: Edit, strength: float) -> list[str]:

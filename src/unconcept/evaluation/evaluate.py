@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..attacks import attacks
+from ..core.concept import Concept
 from ..core.errors import RequestError, require
+from ..edits import load_edit, origin_of
 from ..models.open import MOJI
 from ..moji.table import table
 from .bench import Arm, Finding, bench, edit_trial, examine
 from .circumstances import circumstances
+from .file_suite import suite_of_file, suite_of_words
 from .folder import PARTIAL, building
 from .generate import spec_for
+from .judges import Judge
 from .page import write_page, write_tables
 from .report import Report, write_data, write_run
 from .store import Store, default_store
@@ -20,6 +24,8 @@ from .subject import Subject
 from .suites import Suite, suites
 from .trials import Bench, both_sides
 from .work import Progress, Record, Tally
+
+RECORD = "record.sqlite"
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Run:
     edits: tuple[Path, ...] = ()
     arms: tuple[Arm, ...] = ()
     suite: str = "quick"
+    prompts: Path | None = None  # a prompt file in the suite's place
+    judge: str | None = None  # NAME=PATH; on `moji` its own
     attacks: tuple[str, ...] | None = None  # None: the suite's own
     model: str = MOJI
     strength: float = 1.0
@@ -48,11 +56,7 @@ class Run:
 def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Report:
     """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same command goes on from there."""
     begun = time.perf_counter()
-    suite = _suite(run)
-    require(bool(run.concepts), "no concept: name at least one", RequestError)
-    require(run.model == MOJI, f"model {run.model}: only {MOJI} has a judge of its own; draw other models with `unconcept erase` or `sample`", RequestError)
-    for name in run.concepts:
-        table()[name]
+    suite, judge = _suite(run), _judge(run)
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
     trials = [edit_trial(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
@@ -60,35 +64,66 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     identity["edits"] = str([trial.subject.key for trial in trials])
     with building(run.out, identity, run.overwrite) as folder:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
-        spec, record = spec_for(run.model, batch_size=run.batch_size), Record(folder / "record.sqlite")
-        where = Bench(Store(run.store or default_store()), record, spec, run.workers, deadline, progress)
-        if run.arms:
-            found, tally = bench(run.arms, run.concepts, suite, unedited, folder, where)
-        else:
-            found, tally = examine(trials, suite, where)
+        spec, record = spec_for(run.model, batch_size=run.batch_size), Record(folder / RECORD)
+        where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
+        found, tally = bench(run.arms, run.concepts, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
-        report = Report(found, suite, where.spec, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found, tally))
-        write_run(report, folder)
-        write_data(report, folder)
-        if run.arms and found:
-            write_tables(found, folder)
-        if found:
-            write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in found], folder)
-        (folder / PARTIAL).unlink(missing_ok=True)
-        if report.status == "ok":
-            (folder / "record.sqlite").unlink()
-        else:
-            (folder / PARTIAL).write_text("the same command goes on from here\n", encoding="utf-8")
+        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found, tally))
+        _write(run, report, where, folder)
     return report
+
+
+def _write(run: Run, report: Report, where: Bench, folder: Path) -> None:
+    """Fill the folder; without a missing piece its state is not needed any more."""
+    write_run(report, folder)
+    write_data(report, folder)
+    if run.arms and report.findings:
+        write_tables(report.findings, folder)
+    if report.findings:
+        write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in report.findings], folder)
+    (folder / PARTIAL).unlink(missing_ok=True)
+    if report.status == "ok":
+        (folder / RECORD).unlink()
+    else:
+        (folder / PARTIAL).write_text("the same command goes on from here\n", encoding="utf-8")
 
 
 def _suite(run: Run) -> Suite:
     """The suite at its size, with the attacks that were asked for."""
-    suite = suites[run.suite].sized(run.limit, run.seed)
+    require(bool(run.concepts), "no concept: name at least one", RequestError)
+    suite = suites[run.suite]
+    if run.model == MOJI:
+        for name in run.concepts:
+            table()[name]
+    if run.prompts is not None:
+        suite = replace(suite_of_file(run.prompts, run.concepts, run.model == MOJI), attacks=suite.attacks)
+    elif run.model != MOJI:
+        suite = replace(suite_of_words(_words(run), _retained(run), suite.sizes), attacks=suite.attacks)
+    suite = suite.sized(run.limit, run.seed)
     if run.attacks is None:
         return suite
     named = tuple(attacks[name].name for name in run.attacks if name != "*")
     return replace(suite, attacks=named or ("*",))
+
+
+def _judge(run: Run) -> Judge:
+    """`moji` brings its own; a CLIP may answer with the concepts, what is retained and what they are read as."""
+    if run.judge is None:
+        message = f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
+        require(run.model == MOJI, message, RequestError)
+        return Judge()
+    anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
+    labels = dict.fromkeys(text for text in (*run.concepts, *_retained(run), *anchors) if text.strip())
+    return Judge.parse(run.judge, tuple(labels))
+
+
+def _words(run: Run) -> list[Concept]:
+    kinds = [origin_of(load_edit(path)).kind for path in run.edits] or ["object"]
+    return [Concept(name, kinds[0]) for name in run.concepts]  # type: ignore[arg-type]
+
+
+def _retained(run: Run) -> list[str]:
+    return list(dict.fromkeys(text for path in run.edits for text in origin_of(load_edit(path)).retain))
 
 
 def _missing(run: Run, found: Sequence[Finding], tally: Tally) -> int:

@@ -1,7 +1,7 @@
 """Draw prompts. The noise of a picture comes from its own seed, on the CPU: neither device nor neighbours matter."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ class Spec:
     guidance_scale: float = 4.0
     batch_size: int = 24
     sampler: str | None = None  # the model's own
+
+    def of(self, prompt: Prompt) -> "Spec":
+        """With the guidance that a prompt brings along, if it does."""
+        return self if prompt.guidance_scale is None else replace(self, guidance_scale=prompt.guidance_scale)
 
 
 def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..metrics.policies import argmax
 from ..metrics.rates import Rate, clustered, clustered_share, wilson
-from ..scorers.moji_judge import NOTHING, JudgeScore
+from ..scorers.moji_judge import NOTHING
+from .judges import Judge
 from .prompts import Check, Prompt
 from .promptset import GROUPS, Group
 
@@ -28,21 +27,10 @@ class Answer:
         return self.before in self.check.labels, self.after in self.check.labels
 
 
-def question(check: Check) -> str:
-    """Which part of the picture the judge is shown."""
-    return check.by if check.by in ("left", "right") else "whole"
-
-
-def word(judge: JudgeScore, raw: Mapping[str, Any], check: Check) -> str:
-    """The judge's first guess, from its raw scores: a style's or an object's label, or "nothing"."""
-    head = "styles" if check.by == "style" else "objects"
-    return argmax(raw[head], judge.labels[head])
-
-
-def words(judge: JudgeScore, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
+def words(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
     """The judge's word on each check's picture (3, h, w)."""
-    rows = judge.score(torch.stack([pictures[check.prompt] for check in checks]), [question(check) for check in checks])
-    return [word(judge, raw, check) for raw, check in zip(rows, checks, strict=True)]
+    rows = judge.open().score(torch.stack([pictures[check.prompt] for check in checks]), [judge.question(check) for check in checks])
+    return [judge.word(raw, check) for raw, check in zip(rows, checks, strict=True)]
 
 
 @dataclass(frozen=True)

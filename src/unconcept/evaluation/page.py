@@ -125,7 +125,7 @@ def _grid(finding: Finding, pictures: Sides, shown: int) -> list[dict[str, Any]]
 
 def trade_off(arms: Mapping[str, Sequence[Row]]) -> str:
     """Target gone against far objects kept: the unedited model, and one dot a method."""
-    dots = []
+    dots: list[Dot] = []
     for label, found in arms.items():
         by_group = {row.group: row for row in found}
         if {"direct", "far"} <= set(by_group):

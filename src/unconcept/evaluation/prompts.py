@@ -21,6 +21,7 @@ class Prompt:
 
     text: str
     seed: int
+    guidance_scale: float | None = None  # where a published prompt set fixes it
 
 
 @dataclass(frozen=True)

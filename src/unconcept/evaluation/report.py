@@ -10,8 +10,8 @@ from ..edits import origin_of
 from ..edits.base import Origin
 from ..moji.table import table
 from .bench import Finding
-from .drawing import JUDGE, open_scorer
 from .generate import Spec
+from .judges import Judge
 from .judging import Row, calibrate, tabulate
 from .promptset import GROUPS
 from .results_csv import Cell, write_csv
@@ -28,6 +28,7 @@ class Report:
     findings: Sequence[Finding]
     suite: Suite
     spec: Spec
+    judge: Judge | None
     circumstances: Mapping[str, Any]  # libraries, device, seconds, memory: what may differ from run to run
     failures: tuple[str, ...] = ()
     missing: int = 0  # planned pictures, scores or attacks that are not there
@@ -49,7 +50,7 @@ class Report:
 
     def data(self) -> dict[str, Any]:
         """Everything but the circumstances: the same run gives the same data on every machine with the same pictures."""
-        judge = open_scorer(JUDGE) if self.judged else None
+        judge = self.judge.open() if self.judge and self.judged else None
         return {
             "schema": SCHEMA,
             "status": self.status,
@@ -57,8 +58,8 @@ class Report:
             "missing": self.missing,
             "suite": self.suite.name,
             "drawing": {"steps": self.spec.steps, "guidance_scale": self.spec.guidance_scale, "sampler": self.spec.sampler},
-            "judge": {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": "argmax"} if judge else None,
-            "table_hash": table().hash if judge else None,
+            "judge": {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": self.judge.policy} if judge and self.judge else None,
+            "table_hash": table().hash if judge and judge.name == Judge.scorer else None,
             "reasons": dict(self.reasons or {}),
             "recipe": self.recipe,
             "trials": [trial_data(finding) for finding in self.findings],

@@ -15,21 +15,19 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack, Case, Input, attacks
-from ..core.concept import Concept
 from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.settings import build
-from ..moji.prompts import prompt
-from ..moji.table import Entry, table
-from .drawing import JUDGE, Draw, open_scorer
+from .drawing import Draw
 from .found import Found, condition, hash_input, save_found
 from .generate import Spec, noise
-from .judging import word
+from .judges import Judge
+from .lore import Lore
 from .prompts import Check, Prompt, seeded
 from .store import Store, write_whole
 from .subject import Subject
 
-EXAMPLES, UNRELATED = 12, 24  # pictures an attacker is given of the concept, and without it
+EXAMPLES = 12  # pictures of the concept that an attacker is given
 AT_ONCE = 4  # prompts in one task of an attack that searches prompt by prompt
 ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
 
@@ -42,7 +40,8 @@ class AttackTask:
     spec: Spec
     name: str
     settings: str  # JSON
-    concept: str
+    lore: Lore
+    judge: Judge
     checks: tuple[Check, ...]
     seed: int = 0
     kind: str = "attack"
@@ -51,7 +50,7 @@ class AttackTask:
     def id(self) -> str:
         how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
         asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
-        return hash_json([self.kind, _code(), self.subject.key, how, self.name, self.settings, self.concept, asked])[:40]
+        return hash_json([self.kind, _code(), self.subject.key, how, self.name, self.settings, asdict(self.lore), self.judge.key, asked])[:40]
 
     @property
     def size(self) -> int:
@@ -86,31 +85,32 @@ class AttackTask:
             steps.append({"steps": attempt.steps, "queries": queries, "loss": attempt.loss, "shown": {str(i): hit for i, hit in shown.items()}})
         seconds = time.perf_counter() - begun
         save_found(path.with_suffix(".safetensors"), found)
-        result = {"name": self.name, "settings": json.loads(self.settings), "concept": self.concept, "prompts": [asdict(c.prompt) for c in self.checks]}
+        result = {
+            "name": self.name,
+            "settings": json.loads(self.settings),
+            "concept": self.lore.concept.name,
+            "prompts": [asdict(c.prompt) for c in self.checks],
+        }
         result |= {"attempts": steps, "seconds": {"search": round(seconds - drawing, 3), "drawing": round(drawing, 3)}}
         write_whole(path, json.dumps(result, indent=1).encode())
 
     def _case(self, store: Store) -> Case:
         """What the attacker may know: made by the unedited model, on other noise than the prompts'."""
-        known = table()
-        entry, model = known[self.concept], self.subject.view()
-        pictures = self._drawn([check.prompt for check in self.checks], store)
-        examples = self._drawn([seeded(_typical(entry, i), ELSEWHERE + i) for i in range(EXAMPLES)], store)
-        others = [other for other in known.far("given") if other.name not in (entry.name, *entry.near.all, entry.anchor)][:UNRELATED]
-        captions = [prompt(other.name, other.styles[i % len(other.styles)]) for i, other in enumerate(others)]
+        model, lore = self.subject.view(), self.lore
+        typical = [seeded(lore.typical[i % len(lore.typical)], ELSEWHERE + i) for i in range(EXAMPLES)]
         return Case(
             model=model,
             edit=self.subject.loaded(),
-            concept=Concept(entry.name, entry.kind, (*entry.synonyms.given, *entry.indirect.given)),
+            concept=lore.concept,
             prompts=tuple(check.prompt.text for check in self.checks),
             noise=torch.stack([noise(check.prompt.seed, model.latent_shape) for check in self.checks]),
-            pictures=pictures,
-            examples=examples,
-            wordings=(*entry.synonyms.held_out, *entry.indirect.held_out),
-            unrelated=(tuple(captions), self._drawn([seeded(text, ELSEWHERE) for text in captions], store)),
+            pictures=self._drawn([check.prompt for check in self.checks], store),
+            examples=self._drawn(typical, store),
+            wordings=lore.wordings,
+            unrelated=(lore.unrelated, self._drawn([seeded(text, ELSEWHERE) for text in lore.unrelated], store)),
             steps=self.spec.steps,
             guidance_scale=self.spec.guidance_scale,
-            seed=self.seed,
+            seed=self.seed + self.checks[0].prompt.seed,
         )
 
     def _drawn(self, prompts: Sequence[Prompt], store: Store) -> Tensor:
@@ -124,14 +124,13 @@ class AttackTask:
     def _shown(self, case: Case, given: Mapping[int, Input], store: Store) -> dict[int, bool]:
         """Draw inputs with the edited model, keep the pictures, and say which show the concept."""
         shown: dict[int, bool] = {}
-        judge = open_scorer(JUDGE)
         for start in range(0, len(given), self.spec.batch_size):
             part = dict(list(given.items())[start : start + self.spec.batch_size])
             pictures = draw_inputs(case, part, self.spec)
-            rows = judge.score(pictures, ["whole"] * len(part))
+            rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in part])
             for (i, one), picture, raw in zip(part.items(), pictures, rows, strict=True):
                 store.save(self.subject.picture(self.spec, self.checks[i].prompt, hash_input(one)), picture)
-                shown[i] = word(judge, raw, self.checks[i]) in self.checks[i].labels
+                shown[i] = self.judge.word(raw, self.checks[i]) in self.checks[i].labels
         return shown
 
 
@@ -145,14 +144,14 @@ def draw_inputs(case: Case, given: Mapping[int, Input], spec: Spec) -> Tensor:
         return case.model.sample(condition(case.model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
 
 
-def plan_attacks(subject: Subject, spec: Spec, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:
+def plan_attacks(subject: Subject, spec: Spec, judge: Judge, lore: Lore, chosen: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:
     """Tasks for direct checks of one concept: one an attack, or one a few prompts where the attack searches prompt by prompt."""
     tasks = []
-    for name in names:
-        info, chosen = attacks[name], json.dumps(dict(settings.get(name, {})), sort_keys=True)
+    for name, settings in chosen.items():
+        info, text = attacks[name], json.dumps(dict(settings), sort_keys=True)
         size = AT_ONCE if info.scope == "prompt" else len(checks)
         parts = [tuple(checks[i : i + size]) for i in range(0, len(checks), size)]
-        tasks += [AttackTask(subject, spec, name, chosen, checks[0].concept, part) for part in parts]
+        tasks += [AttackTask(subject, spec, name, text, lore, judge, part) for part in parts]
     return tasks
 
 
@@ -165,12 +164,3 @@ def _code() -> str:
             if file.name.endswith(".py"):
                 digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _typical(entry: Entry, i: int) -> str:
-    """The concept in the styles the model saw it in."""
-    if entry.kind == "style":
-        others = table().far("given")
-        return prompt(others[i % len(others)].name, entry.name)
-    seen = [style for style in entry.styles if style not in entry.unseen]
-    return prompt(entry.name, seen[i % len(seen)])

@@ -59,7 +59,7 @@ class Subject:
 
     def picture(self, spec: Spec, prompt: Prompt, found: str | None = None) -> str:
         """Key of one picture. `found` is the hash of an attack's input, where one is drawn instead of the prompt."""
-        how = [spec.sampler, spec.steps, spec.guidance_scale]
+        how = [spec.sampler, spec.steps, spec.of(prompt).guidance_scale]
         return hash_json([self.key, how, prompt.text, prompt.seed, *([found] if found else [])])[:40]
 
 

@@ -12,7 +12,7 @@ from ..metrics.harmonic import h_c, harmonic
 from ..metrics.i2p import reduction
 from ..moji.prompts import prompt
 from ..moji.table import Entry, table
-from .drawing import open_scorer
+from .judges import open_scorer
 from .judging import Answer
 from .prompts import Check, Group, Sizes
 from .suites import Evidence, Figure, Suite, suites

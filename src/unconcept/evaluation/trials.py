@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..edits import Edit
-from .drawing import JUDGE, load_pictures, open_scorer, plan_draws, plan_scores, scorer_key
+from .drawing import load_pictures, plan_draws, plan_scores
 from .generate import Spec
-from .judging import Answer, question, word
+from .judges import Judge
+from .judging import Answer
 from .prompts import Check, Prompt
 from .store import Store
 from .subject import Subject
@@ -47,12 +48,13 @@ class Bench:
     store: Store
     record: Record
     spec: Spec
+    judge: Judge | None = Judge()  # None: pictures are drawn, nothing is counted
     workers: int | None = None  # None: as many as pay
     deadline: float | None = None
     tell: Progress = lambda what, done, of: None
 
 
-def ask(trials: Sequence[Trial], suite: Suite, bench: Bench, judged: bool = True) -> tuple[list[Answered], Tally]:
+def ask(trials: Sequence[Trial], suite: Suite, bench: Bench) -> tuple[list[Answered], Tally]:
     """Draw and score what the store lacks; the unedited model is drawn once for all trials."""
     checks = [suite.checks(trial.concepts) for trial in trials]
     draws: dict[Subject, dict[Prompt, None]] = {}
@@ -63,11 +65,11 @@ def ask(trials: Sequence[Trial], suite: Suite, bench: Bench, judged: bool = True
     pictures = sum(task.size for task in tasks)
     workers = bench.workers or default_workers(pictures, str(trials[0].subject.view().device))
     tally = perform(tasks, bench.store, bench.record, workers, bench.deadline, bench.tell)
-    if not judged:
+    if bench.judge is None:
         return [Answered(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
-    wanted = [pair for trial, asked in zip(trials, checks, strict=True) for check in asked for pair in _sides(trial, check, bench.spec)]
-    tally += perform(plan_scores(JUDGE, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
-    return [_answered(trial, asked, bench) for trial, asked in zip(trials, checks, strict=True)], tally
+    wanted = [pair for trial, asked in zip(trials, checks, strict=True) for check in asked for pair in _sides(trial, check, bench.spec, bench.judge)]
+    tally += perform(plan_scores(bench.judge, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
+    return [_answered(trial, asked, bench, bench.judge) for trial, asked in zip(trials, checks, strict=True)], tally
 
 
 def both_sides(trial: Trial, checks: Sequence[Check], bench: Bench) -> dict[Prompt, tuple[Tensor, Tensor]]:
@@ -77,17 +79,17 @@ def both_sides(trial: Trial, checks: Sequence[Check], bench: Bench) -> dict[Prom
     return {prompt: (before[prompt], after[prompt]) for prompt in prompts if prompt in before and prompt in after}
 
 
-def _sides(trial: Trial, check: Check, spec: Spec) -> tuple[tuple[str, str], tuple[str, str]]:
+def _sides(trial: Trial, check: Check, spec: Spec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:
     """(picture, question) before and after."""
     before, after = (subject.picture(spec, check.prompt) for subject in (trial.subject.unedited, trial.subject))
-    return (before, question(check)), (after, question(check))
+    return (before, judge.question(check)), (after, judge.question(check))
 
 
-def _answered(trial: Trial, checks: Sequence[Check], bench: Bench) -> Answered:
-    judge, sides = open_scorer(JUDGE), [_sides(trial, check, bench.spec) for check in checks]
-    known = bench.store.scored(scorer_key(JUDGE), [pair for both in sides for pair in both])
+def _answered(trial: Trial, checks: Sequence[Check], bench: Bench, judge: Judge) -> Answered:
+    sides = [_sides(trial, check, bench.spec, judge) for check in checks]
+    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
     answers = []
     for check, (before, after) in zip(checks, sides, strict=True):
         if before in known and after in known and all(bench.store.has(picture) for picture, _ in (before, after)):
-            answers.append(Answer(check, word(judge, known[before], check), word(judge, known[after], check)))
+            answers.append(Answer(check, judge.word(known[before], check), judge.word(known[after], check)))
     return Answered(trial, tuple(checks), tuple(answers))

@@ -1,0 +1,91 @@
+"""Whose word counts: a scorer, with what it may answer, as plain data. Raw scores become words here, by a named policy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import SettingsError, require
+from ..core.registry import suggest
+from ..metrics.i2p import RULES
+from ..metrics.policies import argmax
+from ..models.open import MOJI
+from ..scorers import scorers
+from ..scorers.moji_judge import NOTHING
+from .prompts import Check
+from .subject import Subject
+
+PARTS = "mace"  # rule by which detected body parts count
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`moji-judge` for `moji`; `clip-score` over a folder, or `nudenet`, for other models."""
+
+    scorer: str = "moji-judge"
+    path: str | None = None  # folder or file of weights that are not shipped
+    labels: tuple[str, ...] = ()  # what a CLIP may answer
+
+    @classmethod
+    def parse(cls, text: str, labels: tuple[str, ...]) -> "Judge":
+        """`NAME` or `NAME=PATH` from a flag."""
+        name, _, path = text.partition("=")
+        suggest(name, READERS, "judge")
+        require(name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError)
+        return cls(name, path or None, labels if name == "clip-score" else ())
+
+    @property
+    def policy(self) -> str:
+        return f"parts counted as {PARTS}" if self.scorer == "nudenet" else "argmax"
+
+    def open(self) -> Any:
+        """The scorer, opened once a process."""
+        return open_scorer(self.scorer, self.path, self.labels)
+
+    @property
+    def key(self) -> str:
+        """Scores are of a scorer's name, version and weights."""
+        return scorer_key(self.open())
+
+    def question(self, check: Check) -> str:
+        """What the scorer is asked about the check's picture."""
+        if self.scorer == "moji-judge":
+            return check.by if check.by in ("left", "right") else "whole"
+        return check.concept
+
+    def word(self, raw: Mapping[str, Any], check: Check) -> str:
+        """What the picture shows: a label, or "nothing"."""
+        return READERS[self.scorer](self, raw, check)
+
+
+@lru_cache(maxsize=4)
+def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
+    """A scorer by name, once a process. moji-clip reads texts with the unedited text encoder of `moji`."""
+    build = scorers[name].build
+    if name == "moji-clip":
+        return build(partial(Subject(MOJI).view().embed, at="first_eot"))
+    if name == "clip-score":
+        return build(Path(path or ""), labels)
+    return build(path=Path(path)) if path else build()
+
+
+def scorer_key(opened: Any) -> str:
+    return f"{opened.name}@{opened.version}:{opened.hash[:16]}"
+
+
+def _heads(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
+    head = "styles" if check.by == "style" else "objects"
+    return argmax(raw[head], judge.open().labels[head])
+
+
+def _labels(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
+    return argmax(raw["labels"], judge.labels)
+
+
+def _parts(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
+    shown = any(RULES[PARTS].counts(box["class"], box["score"]) for box in raw["boxes"])
+    return check.labels[0] if shown else NOTHING
+
+
+READERS: dict[str, Callable[[Judge, Mapping[str, Any], Check], str]] = {"moji-judge": _heads, "clip-score": _labels, "nudenet": _parts}
