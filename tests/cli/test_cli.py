@@ -92,6 +92,27 @@ def test_sample_draws_with_and_without(dog, tmp_path) -> None:
     assert a == c != b
 
 
+def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
+    edit = dog / "edit.safetensors"
+    words = ("dog face", "--edit", edit, "--limit", 1, "--quiet", "--out")
+    assert run("evaluate", *words, tmp_path / "e", "--suite", "smoke").exit_code == 0
+    result = run("attack", "derived-embedding", *words, tmp_path / "a", "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)["trials"][0]["attacks"]
+    assert row["attack"] == "derived-embedding"
+    (found,) = (tmp_path / "a/found").iterdir()
+    assert run("sample", "--found", found, "--edit", edit, "--steps", 2, "--out", tmp_path / "s", "--quiet").exit_code == 0
+    assert len(list((tmp_path / "s").glob("*.png"))) == 1
+    late = run("bench", "dog face", "--suite", "smoke", "--limit", 1, "--max-minutes", 0, "--out", tmp_path / "b")
+    assert (late.exit_code, "PARTIAL" in late.stderr) == (1, True)
+
+
+def test_registries_are_listed() -> None:
+    for table, name in (("attacks", "p4d"), ("scorers", "moji-judge"), ("suites", "quick")):
+        assert name in run(table).stdout
+        assert name in [row["name"] for row in json.loads(run(table, "--json").stdout)]
+
+
 def test_methods_are_listed() -> None:
     assert "arXiv:2308.14761" in run("methods").stdout
     (uce,) = [row for row in json.loads(run("methods", "--json").stdout) if row["name"] == "uce"]
@@ -169,6 +190,16 @@ BAD = {
     "no concept": (("erase",), "no concept"),
     "no recipe": (("erase", "dog face", "--recipe", "nowhere.toml"), "No such file"),
     "no edit": (("apply", "nowhere.safetensors"), "missing, cut short or damaged"),
+    "nothing to draw": (("sample",), "give prompts, or --found"),
+    "found file": (("sample", "--found", "nowhere.safetensors"), "nowhere.safetensors"),
+    "unknown suite": (("evaluate", "dog face", "--edit", "x.safetensors", "--suite", "quik"), "did you mean 'quick'"),
+    "unknown attack": (("attack", "p4", "dog face", "--edit", "x.safetensors"), "did you mean 'p4d'"),
+    "no edit to evaluate": (("evaluate", "dog face", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),
+    "no concept to evaluate": (("evaluate", "--edit", "nowhere.safetensors"), "no concept"),
+    "unknown concept to evaluate": (("bench", "dog fase"), "did you mean 'dog face'"),
+    "no prompt file": (("evaluate", "dog face", "--edit", "x.safetensors", "--prompts", "nowhere.csv"), "nowhere.csv"),
+    "unknown judge": (("evaluate", "dog face", "--edit", "x.safetensors", "--judge", "clp-score=x"), "did you mean 'clip-score'"),
+    "bench of nothing": (("bench", "dog face", "--methods", "uec"), "did you mean 'uce'"),
     "sample without edit file": (("sample", "a dog", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),
 }
 

@@ -14,10 +14,10 @@ from unconcept.core.errors import StoreError
 from unconcept.edits import load_edit
 from unconcept.evaluation.attacked import rows
 from unconcept.evaluation.bench import examine
-from unconcept.evaluation.found import Found, hash_input, load_found, save_found
+from unconcept.evaluation.found import Found, draw_found, hash_input, load_found, save_found
 from unconcept.evaluation.judges import Judge
 from unconcept.evaluation.lore import lore_of_table
-from unconcept.evaluation.prompts import Sizes
+from unconcept.evaluation.prompts import Prompt, Sizes
 from unconcept.evaluation.robustness import AttackTask, plan_attacks
 from unconcept.evaluation.store import write_whole
 from unconcept.evaluation.subject import Subject
@@ -36,6 +36,15 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     assert row.ceiling is not None
     assert row.success.value >= row.pre.value
     assert row.curve[0].steps == 0
+    ((name, file),) = finding.found
+    replayed = load_found(file)
+    assert (name, len(replayed)) == ("derived-embedding", 2)
+    subject = finding.answered.trial.subject
+    with subject.opened() as model:
+        pictures = draw_found(model, list(replayed.values()), SPEC)
+    for one, picture in zip(replayed.values(), pictures, strict=True):
+        kept = where.store.load(subject.picture(SPEC, Prompt(one.prompt, one.seed), hash_input(one.input)))
+        assert (kept - picture).abs().max() <= 1.01 / 255
     count = len(drawn)
     (again,), _ = examine([trial(pizza, "again")], SUITE, where)
     assert len(drawn) == count, "finished attacks and ceilings are taken from the store"

@@ -1,6 +1,7 @@
 """`unconcept sample`: draw prompts, with or without an edit."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,9 @@ from .console import progress, quiet_libraries, speaking
 
 
 def sample(
-    prompts: Annotated[list[str], typer.Argument(help="What to draw.")],
     out: options.Out,
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw.", show_default=False)] = None,
+    found: Annotated[Path | None, typer.Option(help="Draw what an attack found: a file of its `found/` folder.", show_default=False)] = None,
     model: options.Model = "moji",
     edit: options.EditFile = None,
     strength: options.Strength = 1.0,
@@ -27,19 +29,23 @@ def sample(
     """Write one PNG a prompt; the same seed gives the same noise with and without an edit."""
     with speaking():
         quiet_libraries()
+        from ..core.errors import RequestError, require
         from ..edits import load_edit
         from ..evaluation.folder import building
+        from ..evaluation.found import draw_found, hash_input, load_found
         from ..evaluation.generate import draw, spec_for
         from ..evaluation.pictures import to_image
         from ..evaluation.prompts import Prompt
         from ..models import open_model
 
+        require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
         loaded = load_edit(edit).scaled(strength) if edit else None
         view = open_model(model, device, dtype)
         spec = spec_for(model, steps, guidance_scale, batch_size)
-        asked = [Prompt(text, seed + i) for i, text in enumerate(prompts)]
-        identity = {"prompts": prompts, "edit": loaded.hash if loaded else None, "spec": str(spec), "seed": seed, "model": model}
-        with building(out, identity, overwrite) as folder, progress(quiet) as tell:
+        asked = [Prompt(text, seed + i) for i, text in enumerate(prompts or [])]
+        replayed = list(load_found(found).values()) if found else []
+        identity = {"prompts": prompts, "found": [hash_input(one.input) for one in replayed], "edit": loaded.hash if loaded else None}
+        with building(out, {**identity, "spec": str(spec), "seed": seed, "model": model}, overwrite) as folder, progress(quiet) as tell:
             drawn = 0
 
             def tick(count: int) -> None:
@@ -48,7 +54,7 @@ def sample(
                 tell("draw", drawn, len(asked))
 
             with loaded.applied(view) if loaded else nullcontext():
-                pictures = draw(view, asked, spec, tick)
+                pictures = draw_found(view, replayed, spec) if replayed else draw(view, asked, spec, tick)
             for i, picture in enumerate(pictures):
                 to_image(picture).save(folder / f"{i:03d}.png")
-        print(f"{len(prompts)} pictures -> {out}")
+        print(f"{len(pictures)} pictures -> {out}")

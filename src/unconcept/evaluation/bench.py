@@ -88,6 +88,7 @@ class Finding:
     answered: Answered
     attacked: tuple[AttackRow, ...] = ()
     figures: tuple[Figure, ...] = ()
+    found: tuple[tuple[str, Path], ...] = ()  # what attacks found: (attack, file)
 
 
 def shipped_arm(method: str, label: str | None = None) -> Arm:
@@ -120,7 +121,8 @@ def examine(trials: Sequence[Trial], suite: Suite, where: Bench) -> tuple[list[F
         plain = {answer.check.prompt: answer.shown[1] for answer in one.answers}
         asked = [check.prompt for check in _attacked(one, suite)]
         attacked = rows(own, ceilings, [plain.get(prompt, False) for prompt in asked], where.store) if own else []
-        found.append(Finding(one, tuple(attacked), _figures(one, suite, where)))
+        files = ((task.name, task.path(where.store).with_suffix(".safetensors")) for task in own if task.there(where.store))
+        found.append(Finding(one, tuple(attacked), _figures(one, suite, where), tuple(files)))
     return found, tally
 
 

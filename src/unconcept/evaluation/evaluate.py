@@ -15,6 +15,7 @@ from .bench import Arm, Finding, bench, edit_trial, examine
 from .circumstances import circumstances
 from .file_suite import suite_of_file, suite_of_words
 from .folder import PARTIAL, building
+from .found import copy_found
 from .generate import spec_for
 from .judges import Judge
 from .page import write_page, write_tables
@@ -81,6 +82,9 @@ def _write(run: Run, report: Report, where: Bench, folder: Path) -> None:
         write_tables(report.findings, folder)
     if report.findings:
         write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in report.findings], folder)
+    for number, finding in enumerate(report.findings):
+        for i, (name, file) in enumerate(finding.found):
+            copy_found(file, folder / "found" / f"{number:02d}-{finding.answered.trial.label}-{name}-{i}.safetensors")
     (folder / PARTIAL).unlink(missing_ok=True)
     if report.status == "ok":
         (folder / RECORD).unlink()
@@ -112,9 +116,10 @@ def _judge(run: Run) -> Judge:
         message = f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
         require(run.model == MOJI, message, RequestError)
         return Judge()
+    named = Judge.parse(run.judge)
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
     labels = dict.fromkeys(text for text in (*run.concepts, *_retained(run), *anchors) if text.strip())
-    return Judge.parse(run.judge, tuple(labels))
+    return replace(named, labels=tuple(labels)) if named.scorer == "clip-score" else named
 
 
 def _words(run: Run) -> list[Concept]:

@@ -1,7 +1,9 @@
 """What an attack found, as a file that anyone can replay: texts, ids and tensors, in safetensors."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ..core.hashing import hash_json, hash_tensors
 from ..edits import Edit, load_edit
 from ..models import Conditioning, ModelView
 from ..models.view import SoftPrompts
+from .generate import Spec, noise
 from .store import whole
 
 FORMAT = "unconcept-found"
@@ -92,7 +95,37 @@ def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str
     return Input(row["text"], soft, states, own.get("noise"), edit)
 
 
-def condition(model: ModelView, inputs: list[Input]) -> Conditioning:
+@torch.no_grad()
+def draw_found(model: ModelView, found: Sequence[Found], spec: Spec) -> Tensor:
+    """Pictures (n, 3, h, w) by the model as it now computes, each from its prompt's own noise or the noise that was found."""
+    by_edit: dict[str | None, list[int]] = {}
+    for i, one in enumerate(found):
+        by_edit.setdefault(one.input.weights.hash if one.input.weights else None, []).append(i)
+    drawn: dict[int, Tensor] = {}
+    for members in by_edit.values():
+        over = found[members[0]].input.weights
+        for part in (members[i : i + spec.batch_size] for i in range(0, len(members), spec.batch_size)):
+            inputs = [found[i].input for i in part]
+            start = torch.stack([_start(found[i], model.latent_shape) for i in part])
+            with over.applied(model) if over else nullcontext():
+                pictures = model.sample(_condition(model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
+            drawn |= dict(zip(part, pictures, strict=True))
+    return torch.stack([drawn[i] for i in range(len(found))])
+
+
+def _start(one: Found, shape: tuple[int, int, int]) -> Tensor:
+    return noise(one.seed, shape) if one.input.noise is None else one.input.noise
+
+
+def copy_found(source: Path, target: Path) -> None:
+    """A found file with the edits that stand beside it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    for weights in source.parent.glob(f"{source.stem}-*.weights.safetensors"):
+        shutil.copyfile(weights, target.with_name(weights.name.replace(source.stem, target.stem)))
+
+
+def _condition(model: ModelView, inputs: Sequence[Input]) -> Conditioning:
     """Text states of inputs, one row each, through the model's live encoders."""
     rows = [_condition_one(model, given) for given in inputs]
     parts = {name: [getattr(row, name) for row in rows] for name in ("states", "pooled", "time_ids")}

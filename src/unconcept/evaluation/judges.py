@@ -28,12 +28,12 @@ class Judge:
     labels: tuple[str, ...] = ()  # what a CLIP may answer
 
     @classmethod
-    def parse(cls, text: str, labels: tuple[str, ...]) -> "Judge":
+    def parse(cls, text: str) -> "Judge":
         """`NAME` or `NAME=PATH` from a flag."""
         name, _, path = text.partition("=")
         suggest(name, READERS, "judge")
         require(name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError)
-        return cls(name, path or None, labels if name == "clip-score" else ())
+        return cls(name, path or None)
 
     @property
     def policy(self) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -14,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Case, Input, attacks
+from ..attacks import Attack, Case, attacks
 from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.settings import build
 from .drawing import Draw
-from .found import Found, condition, hash_input, save_found
+from .found import Found, draw_found, hash_input, save_found
 from .generate import Spec, noise
 from .judges import Judge
 from .lore import Lore
@@ -76,10 +75,11 @@ class AttackTask:
         steps: list[dict[str, Any]] = []
         for attempt in method.search(case):
             paused = time.perf_counter()
-            given = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
+            prompts = [check.prompt for check in self.checks]
+            given = {i: Found(prompts[i].text, prompts[i].seed, one) for i, one in attempt.inputs.items() if i not in case.solved}
             shown = self._shown(case, given, store)
             case.solved.update(i for i, hit in shown.items() if hit)
-            found |= {i: Found(self.checks[i].prompt.text, self.checks[i].prompt.seed, one) for i, one in given.items()}
+            found |= given
             queries += len(given)
             drawing += time.perf_counter() - paused
             steps.append({"steps": attempt.steps, "queries": queries, "loss": attempt.loss, "shown": {str(i): hit for i, hit in shown.items()}})
@@ -121,27 +121,18 @@ class AttackTask:
             Draw(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)
         return torch.stack([store.load(subject.picture(self.spec, p)) for p in prompts])
 
-    def _shown(self, case: Case, given: Mapping[int, Input], store: Store) -> dict[int, bool]:
+    def _shown(self, case: Case, given: Mapping[int, Found], store: Store) -> dict[int, bool]:
         """Draw inputs with the edited model, keep the pictures, and say which show the concept."""
-        shown: dict[int, bool] = {}
-        for start in range(0, len(given), self.spec.batch_size):
-            part = dict(list(given.items())[start : start + self.spec.batch_size])
-            pictures = draw_inputs(case, part, self.spec)
-            rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in part])
-            for (i, one), picture, raw in zip(part.items(), pictures, rows, strict=True):
-                store.save(self.subject.picture(self.spec, self.checks[i].prompt, hash_input(one)), picture)
-                shown[i] = self.judge.word(raw, self.checks[i]) in self.checks[i].labels
+        if not given:
+            return {}
+        with case.edited():
+            pictures = draw_found(case.model, list(given.values()), self.spec)
+        rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in given])
+        shown = {}
+        for (i, one), picture, raw in zip(given.items(), pictures, rows, strict=True):
+            store.save(self.subject.picture(self.spec, self.checks[i].prompt, hash_input(one.input)), picture)
+            shown[i] = self.judge.word(raw, self.checks[i]) in self.checks[i].labels
         return shown
-
-
-@torch.no_grad()
-def draw_inputs(case: Case, given: Mapping[int, Input], spec: Spec) -> Tensor:
-    """Pictures (n, 3, h, w) of inputs by the edited model. Inputs of one call lay the same edit over it, or none."""
-    inputs = list(given.values())
-    start = torch.stack([case.noise[i] if one.noise is None else one.noise for i, one in given.items()])
-    over = inputs[0].weights
-    with case.edited(), over.applied(case.model) if over else nullcontext():
-        return case.model.sample(condition(case.model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
 
 
 def plan_attacks(subject: Subject, spec: Spec, judge: Judge, lore: Lore, chosen: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:

@@ -1,0 +1,84 @@
+"""Pictures per second of the harness against a plain diffusers loop that draws the same pictures one prompt at a time.
+
+`python -m benchmarks.throughput`: both in one run; the loop gets the thread count that is best for it here.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from unconcept.core.request import Ask
+from unconcept.evaluation.bench import shipped_arm
+from unconcept.evaluation.drawing import load_pictures, plan_draws
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.generate import Spec, noise
+from unconcept.evaluation.prompts import Prompt, Sizes
+from unconcept.evaluation.requests import choose
+from unconcept.evaluation.store import Store
+from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suites import in_groups
+from unconcept.evaluation.work import Record, perform
+from unconcept.models import find_model
+
+TRIED = 6  # pictures to find the best thread count with
+
+
+def loop(pipeline: StableDiffusionPipeline, prompts: list[Prompt], spec: Spec, shape: tuple[int, int, int]) -> torch.Tensor:
+    """What one would write: for each prompt, call the pipeline."""
+    drawn = []
+    for prompt in prompts:
+        start = noise(prompt.seed, shape)[None]
+        drawn.append(pipeline(prompt.text, latents=start, num_inference_steps=spec.steps, guidance_scale=spec.guidance_scale, output_type="pt").images[0])
+    return torch.stack(drawn)
+
+
+def seconds(work) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=240)
+    parser.add_argument("--concept", default="dog face")
+    args = parser.parse_args()
+    cores, spec = os.cpu_count() or 1, Spec()
+    prompts = list(dict.fromkeys(check.prompt for check in in_groups([args.concept], Sizes(400, 400))))[: args.pictures]
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        edit = make_edit(Subject().view(), choose(Ask((args.concept,)), "moji"), "uce", shipped_arm("uce").settings)
+        edit.save(root / "edit.safetensors")
+        subject, store, record = Subject.of(Subject(), root / "edit.safetensors"), Store(root / "store"), Record(root / "record.sqlite")
+        ours = seconds(lambda: perform(plan_draws(subject, spec, prompts, store, record), store, record, workers=cores))
+        kept = load_pictures(subject, spec, prompts, store)
+        model = subject.view()
+        pipeline = StableDiffusionPipeline.from_pretrained(find_model("moji"), local_files_only=True, dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        with torch.no_grad():
+            for name in edit.names:
+                weight = pipeline.unet.get_parameter(name.removeprefix("unet."))
+                weight += edit.delta(name)
+        paces = {}
+        for threads in range(1, cores + 1):
+            torch.set_num_threads(threads)
+            paces[threads] = seconds(lambda: loop(pipeline, prompts[:TRIED], spec, model.latent_shape))
+        torch.set_num_threads(min(paces, key=paces.__getitem__))
+        begun = time.perf_counter()
+        plain = loop(pipeline, prompts, spec, model.latent_shape)
+        theirs = time.perf_counter() - begun
+        apart = (torch.stack([kept[prompt] for prompt in prompts]) - plain).abs().max()
+    n = len(prompts)
+    print(f"{n} pictures, {cores} cores, largest difference {float(apart):.4f} (8 bits round by 0.0020)")
+    print(f"harness, starting its workers included: {ours:.1f} s, {n / ours:.2f} pictures/s")
+    print(f"loop, best of {cores} thread counts ({torch.get_num_threads()}): {theirs:.1f} s, {n / theirs:.2f} pictures/s")
+    print(f"ratio {theirs / ours:.2f}")
+
+
+if __name__ == "__main__":
+    main()
