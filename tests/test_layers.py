@@ -12,6 +12,7 @@ LEVELS = {
     "metrics": 1,
     "moji": 1,
     "models": 2,
+    "prompts": 2,
     "edits": 3,
     "training": 4,
     "methods": 5,

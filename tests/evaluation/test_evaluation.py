@@ -11,9 +11,9 @@ from unconcept.evaluation.generate import noise
 from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
-from unconcept.evaluation.prompts import Check, Sizes, moji_checks, seeded
 from unconcept.evaluation.requests import choose
 from unconcept.moji.table import table
+from unconcept.prompts.checks import Check, Sizes, moji_checks, seeded
 
 
 def test_noise_is_its_seeds_alone() -> None:

@@ -13,13 +13,13 @@ from unconcept.evaluation.bench import examine, shipped_arm
 from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.evaluate import Run, evaluate
 from unconcept.evaluation.generate import Spec, draw
-from unconcept.evaluation.prompts import Sizes, seeded
 from unconcept.evaluation.requests import choose
 from unconcept.evaluation.store import Store
 from unconcept.evaluation.subject import Subject
 from unconcept.evaluation.suites import Suite
 from unconcept.evaluation.trials import Bench, Trial, ask
 from unconcept.evaluation.work import Record
+from unconcept.prompts.checks import Sizes, seeded
 
 SPEC = Spec(steps=2, batch_size=4)
 SUITE = Suite("two", "", Sizes(2, 2))

@@ -17,13 +17,13 @@ from unconcept.evaluation.bench import examine
 from unconcept.evaluation.found import Found, draw_found, hash_input, load_found, save_found
 from unconcept.evaluation.judges import Judge
 from unconcept.evaluation.lore import lore_of_table
-from unconcept.evaluation.prompts import Prompt, Sizes
 from unconcept.evaluation.robustness import AttackTask, plan_attacks
 from unconcept.evaluation.store import write_whole
 from unconcept.evaluation.subject import Subject
 from unconcept.evaluation.suites import Suite
 from unconcept.models import Conditioning
 from unconcept.models.view import SoftPrompts
+from unconcept.prompts.checks import Prompt, Sizes
 
 SUITE = Suite("two", "", Sizes(2, 0), attacks=("derived-embedding",), attacked=2)
 

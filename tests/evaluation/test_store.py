@@ -10,9 +10,9 @@ from PIL import Image
 from tests import tiny
 from unconcept.core.errors import OutputError, StoreError
 from unconcept.evaluation.generate import Spec
-from unconcept.evaluation.prompts import Prompt
 from unconcept.evaluation.store import HOME, Store, default_store, hash_folder
 from unconcept.evaluation.subject import Subject
+from unconcept.prompts.checks import Prompt
 
 PICTURE = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0)).float() / 255
 

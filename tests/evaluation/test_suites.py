@@ -3,9 +3,9 @@
 import pytest
 
 from unconcept.evaluation.judging import Answer
-from unconcept.evaluation.prompts import REPORT_SEEDS
 from unconcept.evaluation.suites import Evidence, suites
 from unconcept.moji.table import table
+from unconcept.prompts.checks import REPORT_SEEDS
 
 TABLE = table()
 CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket")}

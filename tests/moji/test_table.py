@@ -8,9 +8,9 @@ import pytest
 from unconcept.core.errors import UnknownName
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.request import Ask
-from unconcept.evaluation.prompts import Sizes, moji_checks
 from unconcept.evaluation.requests import choose
 from unconcept.moji.table import table
+from unconcept.prompts.checks import Sizes, moji_checks
 
 TABLE = table()
 ERASABLE = [entry for entry in TABLE.entries if entry.erasable]

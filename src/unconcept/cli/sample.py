@@ -35,8 +35,8 @@ def sample(
         from ..evaluation.found import draw_found, hash_input, load_found
         from ..evaluation.generate import draw, spec_for
         from ..evaluation.pictures import to_image
-        from ..evaluation.prompts import Prompt
         from ..models import open_model
+        from ..prompts.checks import Prompt
 
         require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
         loaded = load_edit(edit).scaled(strength) if edit else None

@@ -16,10 +16,10 @@ from ..edits import load_edit, origin_of
 from ..edits.base import Origin
 from ..models.open import MOJI
 from ..moji.table import table
+from ..prompts.checks import Check
 from .attacked import AttackRow, rows
 from .editing import make_edit
 from .lore import lore_of_table, lore_of_words
-from .prompts import Check
 from .requests import choose
 from .robustness import AttackTask, plan_attacks
 from .store import Store, whole, write_whole

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..core.hashing import hash_json
+from ..prompts.checks import Prompt
 from .generate import Spec, draw
 from .judges import Judge
-from .prompts import Prompt
 from .store import Store
 from .subject import Subject
 from .work import Record

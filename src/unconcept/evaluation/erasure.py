@@ -15,6 +15,7 @@ from ..core.settings import build
 from ..edits import Edit, origin_of
 from ..methods import methods
 from ..models.open import MOJI
+from ..prompts.checks import Prompt, Sizes
 from .bench import Finding
 from .circumstances import circumstances
 from .editing import effect, make_edit
@@ -23,7 +24,6 @@ from .folder import building, check_free
 from .generate import Spec
 from .judges import Judge
 from .page import write_card, write_page, write_samples
-from .prompts import Prompt, Sizes
 from .report import Report, write_data, write_run
 from .requests import Chosen, choose
 from .store import Store, default_store

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..core.concept import Concept
 from ..moji.table import table
-from .loaders import load_prompts
-from .prompts import Check, Prompt, Sizes, plain_checks
-from .promptset import Item
+from ..prompts.checks import Check, Prompt, Sizes, plain_checks
+from ..prompts.loaders import load_prompts
+from ..prompts.sets import Item
 from .suites import Suite
 
 ALL = Sizes(1_000_000, 1_000_000)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..models import ModelView
 from ..models.open import MOJI
-from .prompts import Prompt
+from ..prompts.checks import Prompt
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from ..core.registry import suggest
 from ..metrics.i2p import RULES
 from ..metrics.policies import argmax
 from ..models.open import MOJI
+from ..prompts.checks import Check
 from ..scorers import scorers
 from ..scorers.moji_judge import NOTHING
-from .prompts import Check
 from .subject import Subject
 
 PARTS = "mace"  # rule by which detected body parts count

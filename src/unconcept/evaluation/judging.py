@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ..metrics.rates import Rate, clustered, clustered_share, wilson
+from ..prompts.checks import Check, Prompt
+from ..prompts.sets import GROUPS, Group
 from ..scorers.moji_judge import NOTHING
 from .judges import Judge
-from .prompts import Check, Prompt
-from .promptset import GROUPS, Group
 
 
 @dataclass(frozen=True)

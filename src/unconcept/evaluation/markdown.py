@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..attacks import RUNGS, attacks
 from ..metrics.rates import Rate, clopper_pearson
+from ..prompts.sets import GROUPS
 from .attacked import AttackRow
 from .bench import Finding
 from .judging import Answer, Row, tabulate
-from .promptset import GROUPS
 
 FALLING = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups that erasing shall lower
 NAMES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "other styles"}

@@ -8,13 +8,13 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from torch import Tensor
 
 from ..models.open import MOJI
+from ..prompts.checks import Prompt
+from ..prompts.sets import GROUPS
 from .bench import Finding
 from .charts import Dot, curve, scatter
 from .judging import Row
 from .markdown import attacks_table, by_label, change_table, pooled, results_table
 from .pictures import data_uri, to_image
-from .prompts import Prompt
-from .promptset import GROUPS
 from .report import Report, origin, rows, trial_data
 
 Sides = Mapping[Prompt, tuple[Tensor, Tensor]]

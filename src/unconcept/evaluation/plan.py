@@ -10,9 +10,9 @@ from ..core.recipe import Recipe, load_recipe
 from ..core.request import Ask
 from ..core.settings import build
 from ..models.open import MOJI
+from ..prompts.checks import Sizes
 from .erasure import Job
 from .generate import spec_for
-from .prompts import Sizes
 
 DEFAULT_METHOD = "uce"
 

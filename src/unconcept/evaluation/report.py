@@ -9,11 +9,11 @@ from typing import Any, Literal
 from ..edits import origin_of
 from ..edits.base import Origin
 from ..moji.table import table
+from ..prompts.sets import GROUPS
 from .bench import Finding
 from .generate import Spec
 from .judges import Judge
 from .judging import Row, calibrate, tabulate
-from .promptset import GROUPS
 from .results_csv import Cell, write_csv
 from .suites import Suite
 

@@ -17,12 +17,12 @@ from ..attacks import Attack, Case, attacks
 from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.settings import build
+from ..prompts.checks import Check, Prompt, seeded
 from .drawing import Draw
 from .found import Found, draw_found, hash_input, save_found
 from .generate import Spec, noise
 from .judges import Judge
 from .lore import Lore
-from .prompts import Check, Prompt, seeded
 from .store import Store, write_whole
 from .subject import Subject
 

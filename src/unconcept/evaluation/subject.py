@@ -10,8 +10,8 @@ from ..core.hashing import hash_json
 from ..edits import Edit, load_edit
 from ..models import ModelView, find_model, open_model
 from ..models.open import MOJI, find_device, find_dtype
+from ..prompts.checks import Prompt
 from .generate import Spec
-from .prompts import Prompt
 from .store import hash_folder
 
 

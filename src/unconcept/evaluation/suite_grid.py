@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..metrics.grid import GridRow, accuracies, grid_rows
 from ..moji.prompts import prompt
 from ..moji.table import table
-from .prompts import Check, Sizes
+from ..prompts.checks import Check, Sizes
 from .suites import Evidence, Figure, Suite, suites
 
 FORMULAS = {

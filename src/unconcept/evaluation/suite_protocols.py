@@ -12,9 +12,9 @@ from ..metrics.harmonic import h_c, harmonic
 from ..metrics.i2p import reduction
 from ..moji.prompts import prompt
 from ..moji.table import Entry, table
+from ..prompts.checks import Check, Group, Sizes
 from .judges import open_scorer
 from .judging import Answer
-from .prompts import Check, Group, Sizes
 from .suites import Evidence, Figure, Suite, suites
 
 FEATURES = "moji-judge-embedding"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..core.registry import Registry
 from ..moji.table import table
+from ..prompts.checks import Check, Prompt, Sizes, moji_checks
 from .judging import Answer
-from .prompts import Check, Prompt, Sizes, moji_checks
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..edits import Edit
+from ..prompts.checks import Check, Prompt
 from .drawing import load_pictures, plan_draws, plan_scores
 from .generate import Spec
 from .judges import Judge
 from .judging import Answer
-from .prompts import Check, Prompt
 from .store import Store
 from .subject import Subject
 from .suites import Suite

@@ -9,7 +9,7 @@ from typing import Literal
 from ..core.concept import TEMPLATES, Concept
 from ..moji.prompts import pair_prompt, prompt
 from ..moji.table import Entry, Table, Words
-from .promptset import Group
+from .sets import Group
 
 By = Literal["object", "style", "left", "right"]
 REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them

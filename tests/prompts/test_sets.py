@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError
-from unconcept.evaluation.promptset import GROUPS, Item, PromptSet
-from unconcept.evaluation.unlearncanvas import OBJECTS, STYLES, THEMES, unlearncanvas_set
+from unconcept.prompts.sets import GROUPS, Item, PromptSet
+from unconcept.prompts.unlearncanvas import OBJECTS, STYLES, THEMES, unlearncanvas_set
 
 ITEM = Item("a photo of a dog", "dog", "direct", 42, 7.5)
 
@@ -98,7 +98,7 @@ def test_counts_by_group() -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, unconcept.evaluation.loaders, unconcept.evaluation.unlearncanvas; print('torch' in sys.modules)"
+    code = "import sys, unconcept.prompts.loaders, unconcept.prompts.unlearncanvas; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 

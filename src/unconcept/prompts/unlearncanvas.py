@@ -7,7 +7,7 @@ questions, its object and its style.
 from collections.abc import Iterator, Sequence
 
 from ..core.errors import DataError, require
-from .promptset import Group, Item, PromptSet
+from .sets import Group, Item, PromptSet
 
 _STYLES = """Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch Crayon Cubism
     Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love Greenfield Impressionism

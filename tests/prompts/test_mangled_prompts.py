@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.test_loaders import ARTISTS, ATTACK, COCO, ERASE_EVAL, HUB_LANGUAGES, HUB_LINES, HUB_SELECTIVE, I2P, LIST, MACE, SPEED, TABLE, put
+from tests.prompts.test_loaders import ARTISTS, ATTACK, COCO, ERASE_EVAL, HUB_LANGUAGES, HUB_LINES, HUB_SELECTIVE, I2P, LIST, MACE, SPEED, TABLE, put
 from unconcept.core.errors import DataError, UnconceptError
-from unconcept.evaluation.forms import forms
-from unconcept.evaluation.loaders import load_prompts
+from unconcept.prompts.forms import forms
+from unconcept.prompts.loaders import load_prompts
 
 GOOD = {
     "a.csv": I2P,

@@ -7,7 +7,7 @@ from typing import Any
 from ..core.errors import DataError, require
 from .entries import check_file, read_header, read_json, read_lines, read_table
 from .forms import Form, Given, forms
-from .promptset import GROUPS, Group, Item, PromptSet
+from .sets import GROUPS, Group, Item, PromptSet
 
 LIMIT = 100_000  # prompts a file may hold unless the caller says otherwise
 TABLES = (".csv", ".tsv")

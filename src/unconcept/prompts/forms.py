@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..core.errors import DataError, require
 from ..core.registry import Registry
-from .promptset import GROUPS, Group, Item
+from .sets import GROUPS, Group, Item
 
 Kind = Literal["table", "lines", "json"]
 Row = Mapping[str, str]
