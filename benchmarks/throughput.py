@@ -17,13 +17,13 @@ from unconcept.evaluation.bench import shipped_arm
 from unconcept.evaluation.drawing import load_pictures, plan_draws
 from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.generate import Spec, noise
-from unconcept.evaluation.prompts import Prompt, Sizes
 from unconcept.evaluation.requests import choose
 from unconcept.evaluation.store import Store
 from unconcept.evaluation.subject import Subject
 from unconcept.evaluation.suites import in_groups
 from unconcept.evaluation.work import Record, perform
 from unconcept.models import find_model
+from unconcept.prompts.checks import Prompt, Sizes
 
 TRIED = 6  # pictures to find the best thread count with
 

@@ -56,6 +56,7 @@ def test_tabulate_counts_by_hand() -> None:
     (row,) = tabulate(answers)
     assert (row.before.value, row.after.value, row.nothing.value, row.after.n) == (0.8, 0.2, 0.2, 5)
     assert row.change.value == pytest.approx(-0.6)
+    assert row.p == pytest.approx(2 / 2**3), "three lost, none gained"
 
 
 def test_calibration_looks_at_the_unedited_model_alone() -> None:
@@ -67,12 +68,18 @@ def test_calibration_looks_at_the_unedited_model_alone() -> None:
 
 def test_same_model_means_no_change() -> None:
     rows = tabulate([answer(group, word, word) for group in ("direct", "far") for word in ("dog face", "goat")])
-    assert all((row.change.value, row.change.low, row.change.high) == (0, 0, 0) for row in rows)
+    assert all((row.change.value, row.change.low, row.change.high, row.p) == (0, 0, 0, 1) for row in rows)
+
+
+def test_p_values_are_corrected_for_the_number_of_groups() -> None:
+    lost = [answer(group, "dog face", "goat") for group in ("direct", "far") for _ in range(5)]
+    assert [row.p for row in tabulate(lost)] == pytest.approx([2 * 2 / 2**5] * 2)
 
 
 def test_clusters_are_counted() -> None:
-    (row,) = tabulate([answer("far", "dog face", "goat", name) for name in "aabbc"], by_concept=True)
+    (row,) = tabulate([answer("far", "dog face", "goat")] * 5, list("aabbc"))
     assert (row.after.clusters, row.after.n) == (3, 5)
+    assert row.p == pytest.approx(2 / 2**3), "three clusters, all of one sign"
 
 
 def test_defaults_elsewhere_are_the_kinds() -> None:

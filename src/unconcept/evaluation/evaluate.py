@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.errors import RequestError, require
+from ..core.errors import RequestError, SettingsError, require
 from ..edits import load_edit, origin_of
 from ..models.open import MOJI
 from ..moji.table import table
@@ -59,6 +59,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     begun = time.perf_counter()
     suite, judge = _suite(run), _judge(run)
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
+    _check_reach(suite, unedited)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
     trials = [edit_trial(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
     identity = {k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")}
@@ -108,6 +109,13 @@ def _suite(run: Run) -> Suite:
         return suite
     named = tuple(attacks[name].name for name in run.attacks if name != "*")
     return replace(suite, attacks=named or ("*",))
+
+
+def _check_reach(suite: Suite, unedited: Subject) -> None:
+    """Every attack must be defined for the model's family."""
+    family = unedited.view().family
+    for info in (attacks[name] for name in (attacks if "*" in suite.attacks else suite.attacks)):
+        require(family in info.families, f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
 
 
 def _judge(run: Run) -> Judge:

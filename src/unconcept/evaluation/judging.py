@@ -1,11 +1,12 @@
 """From pictures to rates: each check is asked before and after, on the same noise, and counted in its group."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..metrics.paired import holm, mcnemar, sign_flip
 from ..metrics.rates import Rate, clustered, clustered_share, wilson
 from ..prompts.checks import Check, Prompt
 from ..prompts.sets import GROUPS, Group
@@ -42,22 +43,29 @@ class Row:
     after: Rate
     change: Rate  # after - before, paired; in [-1, 1]
     nothing: Rate  # share of the edited model's pictures that show nothing the judge knows
+    p: float  # of no change: McNemar's exact test, or sign flips of whole clusters; Holm's correction over the groups
 
 
-def tabulate(answers: Sequence[Answer], by_concept: bool = False) -> list[Row]:
-    """Rows for the groups that were asked. With `by_concept`, intervals resample concepts; else pictures are independent."""
+def tabulate(answers: Sequence[Answer], clusters: Sequence[str] | None = None) -> list[Row]:
+    """Rows for the groups that were asked. `clusters[i]` names what answer i belongs to, such as the erased concept.
+
+    Intervals and tests then resample whole clusters; without, pictures are independent.
+    """
     rows = []
     for group in GROUPS:
-        members = [a for a in answers if a.check.group == group]
-        if not members:
-            continue
-        clusters = [a.check.concept for a in members] if by_concept else [str(i) for i in range(len(members))]
-        sides = [[a.shown[i] for a in members] for i in (0, 1)]
-        nothing = [a.after == NOTHING for a in members]
-        change = clustered([after - before for before, after in zip(*sides, strict=True)], clusters)
-        before, after, none = (_rate(values, clusters if by_concept else None) for values in (*sides, nothing))
-        rows.append(Row(group, before, after, change, none))
-    return rows
+        members = [i for i, a in enumerate(answers) if a.check.group == group]
+        if members:
+            rows.append(_row(group, [answers[i] for i in members], [clusters[i] for i in members] if clusters else None))
+    corrected = holm({row.group: row.p for row in rows})
+    return [replace(row, p=corrected[row.group]) for row in rows]
+
+
+def _row(group: Group, members: Sequence[Answer], clusters: Sequence[str] | None) -> Row:
+    sides = [[a.shown[i] for a in members] for i in (0, 1)]
+    before, after, nothing = (_rate(values, clusters) for values in (*sides, [a.after == NOTHING for a in members]))
+    differences = [float(new) - float(old) for old, new in zip(*sides, strict=True)]
+    change = clustered(differences, clusters or [str(i) for i in range(len(members))])
+    return Row(group, before, after, change, nothing, sign_flip(differences, clusters) if clusters else mcnemar(*sides).p)
 
 
 @dataclass(frozen=True)

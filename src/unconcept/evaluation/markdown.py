@@ -1,13 +1,13 @@
 """Tables for documents: methods by groups, and attacks by methods, pooled over concepts, with intervals."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..attacks import RUNGS, attacks
 from ..metrics.rates import Rate, clopper_pearson
-from ..prompts.sets import GROUPS
+from ..prompts.sets import GROUPS, Group
 from .attacked import AttackRow
 from .bench import Finding
-from .judging import Answer, Row, tabulate
+from .judging import Row, tabulate
 
 FALLING = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups that erasing shall lower
 NAMES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "other styles"}
@@ -22,8 +22,9 @@ def by_label(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def pooled(findings: Sequence[Finding]) -> list[Row]:
-    """Groups' rates over all concepts of one arm; intervals resample concepts."""
-    return tabulate([answer for finding in findings for answer in finding.answered.answers], by_concept=True)
+    """Groups' rates over all edits of one arm; intervals resample erased concepts."""
+    answers = [(answer, _erased(finding)) for finding in findings for answer in finding.answered.answers]
+    return tabulate([answer for answer, _ in answers], [name for _, name in answers])
 
 
 def results_table(findings: Sequence[Finding]) -> str:
@@ -45,12 +46,11 @@ def results_table(findings: Sequence[Finding]) -> str:
 
 def change_table(findings: Sequence[Finding]) -> str:
     """Paired change of each group, in points, with the worst concept."""
-    lines = [["", "group", "change, points", "worst concept", "n"], ["---"] * 5]
+    lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "n"], ["---"] * 6]
     for label, group in by_label(findings).items():
-        answers = [answer for finding in group for answer in finding.answered.answers]
         for row in pooled(group):
             change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
-            lines.append([label, row.group, change, _worst([a for a in answers if a.check.group == row.group]), str(row.after.n)])
+            lines.append([label, row.group, change, f"{row.p:.2g}", _worst(group, row.group), str(row.after.n)])
     return _table(lines)
 
 
@@ -86,15 +86,20 @@ def _pace(rows: Sequence[AttackRow]) -> str:
     return f"{sum(row.seconds for row in rows) / n:.1f}" if n else "n/a"
 
 
-def _worst(answers: Sequence[Answer]) -> str:
-    """The concept most often still drawn, where it shall be gone; the one that lost most, where it shall stay."""
-    by_concept: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_concept.setdefault(answer.check.concept, []).append(answer)
-    falls = answers[0].check.group in FALLING
-    scores: Mapping[str, float] = {name: sum(a.shown[1] - (0 if falls else a.shown[0]) for a in members) / len(members) for name, members in by_concept.items()}
+def _worst(findings: Sequence[Finding], group: Group) -> str:
+    """The edit that leaves most of its target, where it shall be gone, or that loses most of what shall stay."""
+    falls = group in FALLING
+    scores: dict[str, float] = {}
+    for finding in findings:
+        shown = [a.shown for a in finding.answered.answers if a.check.group == group]
+        if shown:
+            scores[_erased(finding)] = sum(after - (0 if falls else before) for before, after in shown) / len(shown)
     worst = (max if falls else min)(scores, key=scores.__getitem__)
     return f"{worst} {scores[worst]:+.0%}"
+
+
+def _erased(finding: Finding) -> str:
+    return ", ".join(finding.answered.trial.concepts)
 
 
 def _rate(rate: Rate | None) -> str:

@@ -88,7 +88,7 @@ def trial_data(finding: Finding) -> dict[str, Any]:
         "asked": len(answered.checks),
         "answered": len(answered.answers),
         "calibration": asdict(calibrate(answered.answers)) if any(a.check.group == "direct" for a in answered.answers) else None,
-        "groups": {row.group: {name: asdict(rate) for name, rate in vars(row).items() if name != "group"} for row in found},
+        "groups": {row.group: {name: part for name, part in asdict(row).items() if name != "group"} for row in found},
         "not_asked": {group: "no prompts of this group" for group in GROUPS if group not in {row.group for row in found}},
         "figures": [asdict(figure) for figure in finding.figures],
         "attacks": [asdict(row) for row in finding.attacked],
