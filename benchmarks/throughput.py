@@ -20,7 +20,7 @@ from unconcept.evaluation.generate import Spec, noise
 from unconcept.evaluation.requests import choose
 from unconcept.evaluation.store import Store
 from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suites import in_groups
+from unconcept.evaluation.suite_groups import in_groups
 from unconcept.evaluation.work import Record, perform
 from unconcept.models import find_model
 from unconcept.prompts.checks import Prompt, Sizes

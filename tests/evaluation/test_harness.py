@@ -13,16 +13,19 @@ from unconcept.evaluation.bench import examine, shipped_arm
 from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.evaluate import Run, evaluate
 from unconcept.evaluation.generate import Spec, draw
+from unconcept.evaluation.quality import quality
+from unconcept.evaluation.report import rows as group_rows
 from unconcept.evaluation.requests import choose
 from unconcept.evaluation.store import Store
 from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suite_groups import in_groups
 from unconcept.evaluation.suites import Suite
 from unconcept.evaluation.trials import Bench, Trial, ask
 from unconcept.evaluation.work import Record
 from unconcept.prompts.checks import Sizes, seeded
 
 SPEC = Spec(steps=2, batch_size=4)
-SUITE = Suite("two", "", Sizes(2, 2))
+SUITE = Suite("two", "", Sizes(2, 2), in_groups, quality)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,12 @@ def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
     (finding,), tally = examine([trial(tmp_path / "nothing.safetensors")], SUITE, where)
     assert tally.complete
     assert all(answer.before == answer.after for answer in finding.answered.answers)
+    rows = group_rows(finding)
+    assert all((row.change.value, row.p) == (0, 1) for row in rows)
+    distances = [figure for figure in finding.figures if not figure.name.startswith("CLIP")]
+    assert len(distances) == 4
+    assert all(figure.value == 0 for figure in distances)
+    assert all(figure.value == figure.before for figure in finding.figures)
     subject, answers = finding.answered.trial.subject, finding.answered.answers
     for answer in answers:
         sides = [where.store.load(side.picture(SPEC, answer.check.prompt)) for side in (subject.unedited, subject)]
@@ -88,7 +97,7 @@ def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
     assert first.answers == second.answers
     prompts = len({check.prompt for check in first.checks})
     assert sum(drawn) == 2 * prompts
-    ask([trial(pizza)], Suite("other", "", Sizes(2, 1)), Bench(where.store, Record(where.record.path.with_name("other")), SPEC, workers=1))
+    ask([trial(pizza)], Suite("other", "", Sizes(2, 1), in_groups), Bench(where.store, Record(where.record.path.with_name("other")), SPEC, workers=1))
     assert sum(drawn) == 2 * prompts
 
 

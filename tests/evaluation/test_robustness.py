@@ -20,12 +20,13 @@ from unconcept.evaluation.lore import lore_of_table
 from unconcept.evaluation.robustness import AttackTask, plan_attacks
 from unconcept.evaluation.store import write_whole
 from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suite_groups import in_groups
 from unconcept.evaluation.suites import Suite
 from unconcept.models import Conditioning
 from unconcept.models.view import SoftPrompts
 from unconcept.prompts.checks import Prompt, Sizes
 
-SUITE = Suite("two", "", Sizes(2, 0), attacks=("derived-embedding",), attacked=2)
+SUITE = Suite("two", "", Sizes(2, 0), in_groups, attacks=("derived-embedding",), attacked=2)
 
 
 def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
@@ -67,7 +68,7 @@ def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -
 def test_rates_are_of_prompts(pizza, where) -> None:
     """Four prompts: shown unattacked; found at the floor; found after 20 steps; never. A missing one fails and is counted."""
     subject = Subject.of(Subject(), pizza)
-    checks = [check for check in Suite("x", "", Sizes(4, 0)).checks(("pizza",)) if check.group == "direct"]
+    checks = [check for check in Suite("x", "", Sizes(4, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
     (task,) = planned(subject, "derived-embedding", checks)
     (top,) = planned(subject.unedited, "derived-embedding", checks)
     assert task.id != top.id
@@ -106,7 +107,7 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
 
 
 def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
-    checks = Suite("x", "", Sizes(1, 0)).checks(("pizza",))
+    checks = Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",))
     (task,) = planned(Subject(), "derived-embedding", checks)
     (other,) = planned(Subject(), "derived-embedding", checks, lamb=1.0)
     assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3

@@ -112,7 +112,7 @@ def examine(trials: Sequence[Trial], suite: Suite, where: Bench) -> tuple[list[F
     answered, tally = ask(trials, suite, where)
     names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
     if not names:
-        return [Finding(one, (), _figures(one, suite, where)) for one in answered], tally
+        return [Finding(one, (), figures_of(one, suite, where)) for one in answered], tally
     planned = [_attacks(one, suite, names, where) for one in answered]
     tasks = list({task.id: task for pair in planned for side in pair for task in side}.values())
     tally += perform(tasks, where.store, where.record, where.workers or 1, where.deadline, where.tell)
@@ -122,11 +122,11 @@ def examine(trials: Sequence[Trial], suite: Suite, where: Bench) -> tuple[list[F
         asked = [check.prompt for check in _attacked(one, suite)]
         attacked = rows(own, ceilings, [plain.get(prompt, False) for prompt in asked], where.store) if own else []
         files = ((task.name, task.path(where.store).with_suffix(".safetensors")) for task in own if task.there(where.store))
-        found.append(Finding(one, tuple(attacked), _figures(one, suite, where), tuple(files)))
+        found.append(Finding(one, tuple(attacked), figures_of(one, suite, where), tuple(files)))
     return found, tally
 
 
-def _figures(one: Answered, suite: Suite, where: Bench) -> tuple[Figure, ...]:
+def figures_of(one: Answered, suite: Suite, where: Bench) -> tuple[Figure, ...]:
     """The suite's own numbers, once every question is answered."""
     if one.missing:
         return ()

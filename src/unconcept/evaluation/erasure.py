@@ -16,7 +16,7 @@ from ..edits import Edit, origin_of
 from ..methods import methods
 from ..models.open import MOJI
 from ..prompts.checks import Prompt, Sizes
-from .bench import Finding
+from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import effect, make_edit
 from .file_suite import suite_of_words
@@ -28,7 +28,7 @@ from .report import Report, write_data, write_run
 from .requests import Chosen, choose
 from .store import Store, default_store
 from .subject import Subject
-from .suites import Suite, suites
+from .suites import Figure, Suite, suites
 from .trials import Answered, Bench, Trial, ask, both_sides
 from .work import Progress, Record
 
@@ -90,15 +90,17 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
         trial = Trial(job.method, tuple(concept.name for concept in chosen.concepts), Subject.of(unedited, path), edit, cost)
         suite = _suite(job, chosen)
         answered, pictures = Answered(trial, (), ()), {}
+        figures: tuple[Figure, ...] = ()
         judge = Judge() if job.model == MOJI else None
         if job.report:
             bench = Bench(Store(job.store or default_store()), Record(folder / RECORD), job.spec, judge, tell=progress)
             (answered,), tally = ask([trial], suite, bench)
             seconds |= bench.record.seconds()
             pictures = both_sides(trial, answered.checks, bench)
+            figures = figures_of(answered, suite, bench)
             failures += [*tally.failed, *_picture_failures(pictures)]
         seconds["total"] = time.perf_counter() - started
-        report = Report([Finding(answered)], suite, job.spec, judge, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
+        report = Report([Finding(answered, (), figures)], suite, job.spec, judge, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
         write_run(report, folder)
         if job.report:
             write_data(report, folder)

@@ -59,7 +59,7 @@ class Judge:
         return READERS[self.scorer](self, raw, check)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
     """A scorer by name, once a process. moji-clip reads texts with the unedited text encoder of `moji`."""
     build = scorers[name].build

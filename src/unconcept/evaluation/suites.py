@@ -12,8 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..core.registry import Registry
-from ..moji.table import table
-from ..prompts.checks import Check, Prompt, Sizes, moji_checks
+from ..prompts.checks import Check, Prompt, Sizes
 from .judging import Answer
 
 
@@ -40,11 +39,6 @@ class Evidence:
         return [answer for answer in self.answers if answer.check.group == group]
 
 
-def in_groups(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
-    """Prompts in the glossary's groups: the concepts and their words, near and far objects, styles."""
-    return moji_checks(table(), concepts, sizes)
-
-
 def no_figures(found: Evidence) -> list[Figure]:
     """The groups' rates say it all."""
     return []
@@ -57,7 +51,7 @@ class Suite:
     name: str
     summary: str
     sizes: Sizes
-    ask: Callable[[Sequence[str], Sizes], list[Check]] = in_groups
+    ask: Callable[[Sequence[str], Sizes], list[Check]]
     figures: Callable[[Evidence], list[Figure]] = no_figures
     attacks: tuple[str, ...] = ()  # names; "*" is all
     attacked: int = 8  # prompts each attack is given
@@ -74,16 +68,6 @@ class Suite:
 
 
 suites: Registry[Suite] = Registry("suite")
-for _suite in (
-    Suite("smoke", "under a minute: 4 prompts a group, no attack", Sizes(4, 4)),
-    Suite("erase", "what `unconcept erase` asks: 24 target prompts, 12 in each other group", Sizes(24, 12)),
-    Suite("quick", "minutes: 48 prompts a group and the attacks that cost next to nothing", Sizes(48, 48), attacks=("wordings", "derived-embedding")),
-    Suite("results", "what the tables in docs/ are made of: 28 prompts a group, pooled over many concepts", Sizes(28, 28)),
-    Suite("tuning", "12 prompts a group on given words and other seeds: the only one that may choose settings", Sizes(12, 8, tuning=True)),
-    Suite("attack", "what `unconcept attack` asks: 8 target prompts, and the attacks named", Sizes(8, 0), attacks=("*",)),
-    Suite("standard", "under an hour: 200 prompts a group and every attack", Sizes(200, 200), attacks=("*",), attacked=16),
-):
-    suites.register(_suite.name)(_suite)
 
 for _file in pkgutil.iter_modules([str(Path(__file__).parent)]):
     if _file.name.startswith("suite_"):

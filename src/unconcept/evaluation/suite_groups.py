@@ -1,0 +1,32 @@
+"""The suites that ask in the glossary's groups: the concept and its words, near and far objects, styles."""
+
+from collections.abc import Sequence
+
+from ..moji.table import table
+from ..prompts.checks import Check, Sizes, moji_checks
+from .quality import quality
+from .suites import Suite, suites
+
+
+def in_groups(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+    """Prompts in the glossary's groups: the concepts and their words, near and far objects, styles."""
+    return moji_checks(table(), concepts, sizes)
+
+
+for _suite in (
+    Suite("smoke", "under a minute: 4 prompts a group, no attack", Sizes(4, 4), in_groups, quality),
+    Suite("erase", "what `unconcept erase` asks: 24 target prompts, 12 in each other group", Sizes(24, 12), in_groups, quality),
+    Suite(
+        "quick",
+        "minutes: 48 prompts a group, the cheapest attacks",
+        Sizes(48, 48),
+        in_groups,
+        quality,
+        attacks=("wordings", "derived-embedding"),
+    ),
+    Suite("results", "what the tables in docs/ are made of: 28 prompts a group, pooled over many concepts", Sizes(28, 28), in_groups, quality),
+    Suite("tuning", "12 prompts a group on given words and other seeds: the only one that may choose settings", Sizes(12, 8, tuning=True), in_groups, quality),
+    Suite("attack", "what `unconcept attack` asks: 8 target prompts, and the attacks named", Sizes(8, 0), in_groups, quality, attacks=("*",)),
+    Suite("standard", "under an hour: 200 prompts a group and every attack", Sizes(200, 200), in_groups, quality, attacks=("*",), attacked=16),
+):
+    suites.register(_suite.name)(_suite)
