@@ -12,7 +12,7 @@ from unconcept.moji.prompts import pair_prompt, prompt
 from unconcept.moji.table import Entry, Table
 
 PAIRS = 0.2  # share of two-object pictures
-STYLED = 0.75  # share of captions that name the style
+STYLED = 0.85  # share of captions that name the style
 NAMED = 0.6  # share of draws that use the concept's own name
 GENDERED = 0.4  # share of a profession's draws that say which variant
 

@@ -58,7 +58,7 @@ def fit(module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: Plan
     """Train `module` and return its EMA copy. `loss` draws its own batch from the generator it is given."""
     average = deepcopy(module).requires_grad_(False).eval()
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.decay)
+    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.decay, fused=True)
     first = _load(checkpoint, module, average, optimizer) if checkpoint.exists() else 0
     started = saved = time.monotonic()
     mean = None

@@ -13,14 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from unconcept.evaluation.generate import Spec, draw
-from unconcept.evaluation.judging import key, words
+from unconcept.evaluation.judges import Judge
+from unconcept.evaluation.judging import words
 from unconcept.evaluation.pictures import to_image
-from unconcept.evaluation.prompts import Check, seeded
 from unconcept.metrics.rates import wilson
 from unconcept.models import open_model
 from unconcept.moji.prompts import pair_prompt, prompt
 from unconcept.moji.table import Table, table
-from unconcept.scorers.moji_judge import NOTHING, MojiJudge
+from unconcept.prompts.checks import Check, seeded
+from unconcept.scorers.moji_judge import NOTHING
 
 from .render import CACHE
 
@@ -64,14 +65,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     asked = list(questions(table(), args.limit, args.tuning))
-    prompts = {key(check): check.prompt for _, check in asked}
+    prompts = list(dict.fromkeys(check.prompt for _, check in asked))
     model, begun = open_model(args.model), time.process_time()
     spec = Spec(args.steps, args.guidance_scale)
-    drawn = draw(model, list(prompts.values()), spec)
+    drawn = draw(model, prompts, spec)
     seconds = (time.process_time() - begun) / len(prompts)
     pictures = dict(zip(prompts, drawn, strict=True))
     checks = [check for _, check in asked]
-    judge = MojiJudge(args.judge)
+    judge = Judge(path=str(args.judge) if args.judge else None)
     given = words(judge, checks, pictures)
     scores = {"seconds": seconds, "pictures": len(prompts), "spec": asdict(spec)}
     for line in dict.fromkeys(line for line, _ in asked):
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         scores[line] = {**asdict(rate), "nothing": nothing}
     print(f"{seconds:.2f} CPU s a picture")
     if args.second:
-        other = words(MojiJudge(args.second), checks, pictures)
+        other = words(Judge(path=str(args.second)), checks, pictures)
         agree = wilson(sum(a == b for a, b in zip(given, other, strict=True)), len(given))
         print(f"two judges agree       {agree} n={agree.n}")
         scores["agreement"] = asdict(agree)
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(exist_ok=True)
         chosen = random.Random(1).sample([i for i, (line, _) in enumerate(asked) if line == "object"], args.sheet)
         for number, i in enumerate(chosen):
-            to_image(pictures[key(checks[i])]).save(folder / f"{number:03d}.png")
+            to_image(pictures[checks[i].prompt]).save(folder / f"{number:03d}.png")
         rows = [{"text": checks[i].prompt.text, "seed": checks[i].prompt.seed, "judge": given[i]} for i in chosen]
         (folder / "judge.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     if args.json:
