@@ -199,6 +199,7 @@ BAD = {
     "unknown concept to evaluate": (("bench", "dog fase"), "did you mean 'dog face'"),
     "no prompt file": (("evaluate", "dog face", "--edit", "x.safetensors", "--prompts", "nowhere.csv"), "nowhere.csv"),
     "unknown judge": (("evaluate", "dog face", "--edit", "x.safetensors", "--judge", "clp-score=x"), "did you mean 'clip-score'"),
+    "no model to evaluate": (("attack", "p4d", "dog", "--edit", "x.safetensors", "--model", "nowhere"), "neither 'moji' nor a path"),
     "bench of nothing": (("bench", "dog face", "--methods", "uec"), "did you mean 'uce'"),
     "sample without edit file": (("sample", "a dog", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),
 }

@@ -76,6 +76,8 @@ def test_a_failed_task_is_loud_and_the_others_go_on(place) -> None:
         assert (tally.done, tally.failed, tally.complete) == (2, ("touch: ValueError: x is broken",), False), attempt
     assert perform(tasks, *place).failed == (f"touch: failed {MOST_ATTEMPTS} times",)
     assert log(place[0]).count("x") == MOST_ATTEMPTS
+    (place[0].root / "x").write_text("")
+    assert perform(tasks, *place).complete, "another run made it: nothing is given up"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

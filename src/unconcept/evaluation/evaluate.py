@@ -9,6 +9,7 @@ from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import RequestError, SettingsError, require
 from ..edits import load_edit, origin_of
+from ..models import find_model
 from ..models.open import MOJI
 from ..moji.table import table
 from .bench import Arm, Finding, bench, edit_trial, examine
@@ -57,6 +58,7 @@ class Run:
 def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Report:
     """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same command goes on from there."""
     begun = time.perf_counter()
+    find_model(run.model)
     suite, judge = _suite(run), _judge(run)
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     _check_reach(suite, unedited)

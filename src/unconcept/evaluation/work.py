@@ -106,8 +106,9 @@ def perform(
     """Do what the store lacks. `deadline` is a `time.monotonic()` after which nothing more is begun."""
     finished = {task.id for task in tasks if task.there(store)}
     tried = record.attempts()
-    given_up = tuple(f"{task.kind}: failed {MOST_ATTEMPTS} times" for task in tasks if tried.get(task.id, 0) >= MOST_ATTEMPTS)
-    waiting = [task for task in tasks if task.id not in finished and tried.get(task.id, 0) < MOST_ATTEMPTS]
+    open_ = [task for task in tasks if task.id not in finished]
+    given_up = tuple(f"{task.kind}: failed {MOST_ATTEMPTS} times" for task in open_ if tried.get(task.id, 0) >= MOST_ATTEMPTS)
+    waiting = [task for task in open_ if tried.get(task.id, 0) < MOST_ATTEMPTS]
     total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
     failed: list[str] = []
     count = 0
