@@ -11,7 +11,7 @@ from unconcept.evaluation.generate import noise
 from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
-from unconcept.evaluation.requests import choose
+from unconcept.evaluation.requests import CARRIERS, choose
 from unconcept.moji.table import table
 from unconcept.prompts.checks import Check, Sizes, moji_checks, seeded
 
@@ -85,6 +85,18 @@ def test_clusters_are_counted() -> None:
 def test_defaults_elsewhere_are_the_kinds() -> None:
     request = choose(Ask(("Van Gogh",), kind="style"), "some/folder").request
     assert (request.targets, request.anchors, request.retain) == (("Van Gogh",), ("art",), ())
+
+
+def test_a_style_is_erased_in_captions_too() -> None:
+    """Target and anchor stand in the same place, and only retained objects carry them."""
+    request = choose(Ask(("ink",)), "moji").request
+    pairs = dict(zip(request.targets, request.anchors, strict=True))
+    assert pairs["ink"] == pairs["outline"] == "flat"
+    assert pairs["outline style"] == "flat style"
+    carried = {target.removeprefix("ink style ") for target in request.targets if target.startswith("ink style ")}
+    assert len(carried) == CARRIERS
+    assert carried <= set(request.retain)
+    assert all(pairs[f"ink style {name}"] == f"flat style {name}" for name in carried)
 
 
 def test_table_defaults() -> None:

@@ -11,11 +11,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing a prompt can name. `aliases` are other words for it that a request may also erase."""
+    """A thing a prompt can name. `aliases` are other words for it, and `contexts` templates around it, that a request may also erase."""
 
     name: str
     kind: Kind = "object"
     aliases: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()  # each with one {}, where the target and its anchor both stand
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), f"empty concept {self.name!r}: give at least one word", RequestError)

@@ -21,7 +21,7 @@ class Ask:
 class Request:
     """Target i is read as anchor i; retained texts must not change. Strings are used as given.
 
-    Anchors and retained texts may be empty: the empty text is a text. Aliases have become targets of their own.
+    Anchors and retained texts may be empty: the empty text is a text. Aliases and contexts have become targets of their own.
     """
 
     targets: tuple[str, ...]
@@ -51,5 +51,7 @@ class Request:
             anchors = [anchors[0]] * len(concepts)
         n, k = len(concepts), len(anchors)
         require(n == k, f"{n} concepts but {k} anchors: give one anchor, or one for each concept", RequestError)
-        pairs = [(word, anchor) for c, anchor in zip(concepts, anchors, strict=True) for word in c.wordings]
+        paired = list(zip(concepts, anchors, strict=True))
+        pairs = [(word, anchor) for c, anchor in paired for word in c.wordings]
+        pairs += [(form.replace("{}", word), form.replace("{}", anchor)) for c, anchor in paired for word in c.wordings for form in c.contexts]
         return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind)

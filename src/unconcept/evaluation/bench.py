@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import attacks
-from ..core.concept import NULL_ANCHORS, Concept
+from ..core.concept import Concept
 from ..core.hashing import hash_json
 from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
@@ -20,7 +20,7 @@ from ..prompts.checks import Check
 from .attacked import AttackRow, rows
 from .editing import make_edit
 from .lore import lore_of_table, lore_of_words
-from .requests import choose
+from .requests import Chosen, choose, from_words
 from .robustness import AttackTask, plan_attacks
 from .store import Store, whole, write_whole
 from .subject import Subject
@@ -31,12 +31,12 @@ from .work import Tally, perform
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to erase: a method under some settings, with the table's request or the papers' bare one."""
+    """One way to erase: a method under some settings, with the table's request or the name alone, as the papers' scripts."""
 
     label: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    bare: bool = False  # null anchor, nothing retained
+    bare: bool = False  # the name alone, null anchor, nothing retained
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,14 @@ class EditTask:
     kind: str = "edit"
 
     @property
+    def chosen(self) -> Chosen:
+        if self.arm.bare:
+            return from_words(Ask((self.concept,), kind=table()[self.concept].kind))
+        return choose(Ask((self.concept,)), self.subject.model)
+
+    @property
     def id(self) -> str:
-        return hash_json([self.kind, self.subject.key, asdict(self.arm), self.concept])[:40]
+        return hash_json([self.kind, self.subject.key, asdict(self.arm), self.concept, asdict(self.chosen.request)])[:40]
 
     @property
     def size(self) -> int:
@@ -67,8 +73,7 @@ class EditTask:
     def run(self, store: Store) -> None:
         begun = time.perf_counter()
         model = self.subject.view()
-        bare = Ask((self.concept,), (NULL_ANCHORS[table()[self.concept].kind],), ()) if self.arm.bare else Ask((self.concept,))
-        edit = make_edit(model, choose(bare, self.subject.model), self.arm.method, self.arm.settings)
+        edit = make_edit(model, self.chosen, self.arm.method, self.arm.settings)
         seconds = time.perf_counter() - begun
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole(self.path) as temporary:

@@ -7,7 +7,10 @@ from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
 from ..core.request import Ask, Request
 from ..models.open import MOJI
-from ..moji.table import Table, table
+from ..moji.prompts import prompt
+from ..moji.table import Entry, Table, table
+
+CARRIERS = 7  # retained objects in whose captions a style is erased too
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,18 @@ class Chosen:
 def choose(ask: Ask, model: str) -> Chosen:
     """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
     require(bool(ask.targets), "no concept: name at least one to erase", RequestError)
-    return _from_table(ask, table()) if model == MOJI else _from_kind(ask)
+    return from_table(ask, table()) if model == MOJI else from_words(ask)
 
 
-def _from_table(ask: Ask, known: Table) -> Chosen:
+def from_table(ask: Ask, known: Table) -> Chosen:
+    """What is left open stands in the table: aliases, anchor, retain set."""
     for name in ask.targets:
         require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
     entries = [known[name] for name in ask.targets]
-    concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given)) for e in entries)
+    concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given), _contexts(known, e)) for e in entries)
     reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
+    if any(c.contexts for c in concepts):
+        reasons["targets"] += ", alone and in captions of retained objects, since words after a style take it up"
     anchors = ask.anchors
     if anchors is None:
         without = [e.name for e in entries if e.anchor is None]
@@ -45,6 +51,14 @@ def _from_table(ask: Ask, known: Table) -> Chosen:
     return Chosen(Request.of(concepts, anchors, retain), concepts, {**_typed(ask), **reasons})
 
 
+def _contexts(known: Table, entry: Entry) -> tuple[str, ...]:
+    """Captions with the style's place open. The encoder is causal: in "ink style wolf" the object's own token carries the style."""
+    if entry.kind != "style":
+        return ()
+    objects = known.far("given")
+    return ("{} style", *(prompt(other.name, "{}", 3) for other in objects[:: -(-len(objects) // CARRIERS)]))
+
+
 def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
     """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or erased."""
     entries = [known[name] for name in names]
@@ -56,7 +70,8 @@ def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -
     return tuple(dict.fromkeys(wanted))
 
 
-def _from_kind(ask: Ask) -> Chosen:
+def from_words(ask: Ask) -> Chosen:
+    """The targets as typed; the kind's null anchor and nothing retained, unless they were typed too."""
     kind = ask.kind or "object"
     concepts = tuple(Concept(name, kind) for name in ask.targets)
     reasons = _typed(ask)
