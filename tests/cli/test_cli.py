@@ -108,7 +108,7 @@ def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
 
 
 def test_registries_are_listed() -> None:
-    for table, name in (("attacks", "p4d"), ("scorers", "moji-judge"), ("suites", "quick")):
+    for table, name in (("attacks", "p4d"), ("scorers", "moji-judge"), ("suites", "quick"), ("specs", "speed-dpm20")):
         assert name in run(table).stdout
         assert name in [row["name"] for row in json.loads(run(table, "--json").stdout)]
 

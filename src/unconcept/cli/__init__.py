@@ -17,7 +17,7 @@ app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(evaluate.attack)
 app.command("bench")(evaluate.bench)
-for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites):
+for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs):
     app.command(_table.__name__)(_table)
 
 __all__ = ["app"]

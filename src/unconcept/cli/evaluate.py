@@ -20,6 +20,7 @@ Edits = Annotated[list[Path], typer.Option("--edit", help="Edit file to examine;
 Suite = Annotated[str, typer.Option(help="Suite; see `unconcept suites`.")]
 Prompts = Annotated[Path | None, typer.Option(help="Prompt file (CSV, JSON or one a line) in the suite's place.", show_default=False)]
 JudgeFlag = Annotated[str | None, typer.Option("--judge", help="clip-score=FOLDER or nudenet; moji has its own.", show_default=False)]
+SpecFlag = Annotated[str | None, typer.Option("--spec", help="A paper's steps, guidance and sampler; see `unconcept specs`.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing more after this; the same command goes on.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that draw; as many as pay by default.", show_default=False)]
@@ -34,6 +35,7 @@ def evaluate(
     suite: Suite = "quick",
     prompts: Prompts = None,
     judge: JudgeFlag = None,
+    spec: SpecFlag = None,
     strength: options.Strength = 1.0,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
@@ -48,7 +50,7 @@ def evaluate(
 ) -> None:
     """Ask edits and the unedited model the questions of a suite, on the same noise."""
     asked = {"suite": suite, "prompts": prompts, "judge": judge, "edits": tuple(edit), "workers": workers, "max_minutes": max_minutes}
-    drawn = {"model": model, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    drawn = {"model": model, "spec": spec, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
     _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
 
@@ -61,6 +63,7 @@ def attack(
     model: options.Model = "moji",
     prompts: Prompts = None,
     judge: JudgeFlag = None,
+    spec: SpecFlag = None,
     strength: options.Strength = 1.0,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
@@ -76,7 +79,7 @@ def attack(
     """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
     names = ("*",) if name == "all" else (name,)
     asked = {"suite": "attack", "attacks": names, "prompts": prompts, "judge": judge, "edits": tuple(edit), "workers": workers, "max_minutes": max_minutes}
-    drawn = {"model": model, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    drawn = {"model": model, "spec": spec, "strength": strength, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
     _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
 
@@ -87,6 +90,7 @@ def bench(
     methods: Annotated[str, typer.Option(help="Methods, separated by commas; all is every one.")] = "all",
     model: options.Model = "moji",
     suite: Suite = "quick",
+    spec: SpecFlag = None,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
     workers: Workers = None,
@@ -100,7 +104,7 @@ def bench(
 ) -> None:
     """Erase every concept with every method, one edit each, and compare them in one table."""
     asked = {"suite": suite, "methods": methods, "workers": workers, "max_minutes": max_minutes}
-    drawn = {"model": model, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
+    drawn = {"model": model, "spec": spec, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
     _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
 

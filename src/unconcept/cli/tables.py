@@ -1,4 +1,4 @@
-"""`unconcept methods`, `attacks`, `scorers`, `suites`: tables printed from the registries."""
+"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`: tables printed from the registries."""
 
 from collections.abc import Sequence
 
@@ -48,6 +48,16 @@ def suites(as_json: options.Json = False) -> None:
 
         rows = [(s.name, s.summary, ", ".join(s.attacks) or "-") for s in map(known.__getitem__, known)]
         _show("suites", ("name", "summary", "attacks"), rows, as_json)
+
+
+def specs(as_json: options.Json = False) -> None:
+    """List how papers draw, for `--spec`."""
+    with speaking():
+        quiet_libraries()
+        from ..evaluation.generate import SPECS
+
+        rows = [(name, spec.steps, spec.guidance_scale, spec.sampler or "the model's own") for name, spec in SPECS.items()]
+        _show("specs", ("name", "steps", "guidance", "sampler"), rows, as_json)
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], as_json: bool) -> None:

@@ -17,7 +17,7 @@ from .circumstances import circumstances
 from .file_suite import suite_of_file, suite_of_words
 from .folder import PARTIAL, building
 from .found import copy_found
-from .generate import spec_for
+from .generate import spec_named
 from .judges import Judge
 from .page import write_page, write_tables
 from .report import Report, write_data, write_run
@@ -40,6 +40,7 @@ class Run:
     arms: tuple[Arm, ...] = ()
     suite: str = "quick"
     prompts: Path | None = None  # a prompt file in the suite's place
+    spec: str | None = None  # a paper's way of drawing; None: the model's default
     judge: str | None = None  # NAME=PATH; on `moji` its own
     attacks: tuple[str, ...] | None = None  # None: the suite's own
     model: str = MOJI
@@ -59,7 +60,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same command goes on from there."""
     begun = time.perf_counter()
     find_model(run.model)
-    suite, judge = _suite(run), _judge(run)
+    suite, judge, spec = _suite(run), _judge(run), spec_named(run.spec, run.model, run.batch_size)
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     _check_reach(suite, unedited)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
@@ -68,7 +69,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     identity["edits"] = str([trial.subject.key for trial in trials])
     with building(run.out, identity, run.overwrite) as folder:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
-        spec, record = spec_for(run.model, batch_size=run.batch_size), Record(folder / RECORD)
+        record = Record(folder / RECORD)
         where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
         found, tally = bench(run.arms, run.concepts, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..core.registry import suggest
 from ..models import ModelView
 from ..models.open import MOJI
 from ..prompts.checks import Prompt
@@ -23,6 +24,15 @@ class Spec:
     def of(self, prompt: Prompt) -> "Spec":
         """With the guidance that a prompt brings along, if it does."""
         return self if prompt.guidance_scale is None else replace(self, guidance_scale=prompt.guidance_scale)
+
+
+SPECS = {  # How papers draw, by the name of the protocol.
+    "esd100": Spec(100, 7.5, sampler="lms"),  # the sampler is inferred; the card gives the steps
+    "mace-ddim50": Spec(50, 7.5, sampler="ddim"),
+    "speed-dpm20": Spec(20, 7.5, sampler="dpm"),
+    "unlearncanvas-lms100": Spec(100, 9.0, sampler="lms"),
+    "hub50": Spec(50, 7.5),
+}
 
 
 def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
@@ -50,6 +60,11 @@ def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: Spec) -> Te
             raise
     middle = len(prompts) // 2
     return torch.cat([_draw_at_once(model, part, spec) for part in (prompts[:middle], prompts[middle:])])
+
+
+def spec_named(name: str | None, model: str, batch_size: int) -> Spec:
+    """A paper's way of drawing, or without a name the model's default."""
+    return spec_for(model, batch_size=batch_size) if name is None else replace(suggest(name, SPECS, "spec"), batch_size=batch_size)
 
 
 def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> Spec:

@@ -19,4 +19,5 @@ def sampler(name: str, own: Any) -> Any:
     import diffusers
 
     kind = getattr(diffusers, suggest(name, SAMPLERS, "sampler"))
-    return kind.from_config(own.config)
+    # DDIM clips to [-1, 1] unless told: right for pixels, wrong for latents, and a config of another kind does not say.
+    return kind.from_config(own.config, **({"clip_sample": False} if name == "ddim" else {}))
