@@ -1,15 +1,19 @@
 """The same harness on a user's own model, with prompts and a judge from disk."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests import tiny
-from unconcept.core.errors import RequestError, SettingsError, UnknownName
+from unconcept.core.errors import DataError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
 from unconcept.evaluation.erasure import Job, erase
 from unconcept.evaluation.evaluate import Run, evaluate
+from unconcept.evaluation.file_suite import ALL
 from unconcept.evaluation.judges import Judge
+from unconcept.evaluation.suites import suites
+from unconcept.prompts.unlearncanvas import THEMES
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,42 @@ def test_prompts_from_a_file(place, tmp_path) -> None:
     (trial,) = json.loads((tmp_path / "o/report.json").read_text())["trials"]
     assert [(c["text"], c["seed"], c["group"]) for c in trial["checks"]] == [("a dog", 5, "direct"), ("a dog", 6, "direct"), ("a sea", 7, "far")]
     assert len(list((place[0] / "store/pictures").rglob("*.png"))) >= 6
+
+
+def test_the_papers_grid(place, tmp_path) -> None:
+    """UnlearnCanvas asks its own world: every judged word is one of its themes or of its objects, as the question was."""
+    root, model, clip = place
+    asked = Run(("Van Gogh",), tmp_path / "o", (root / "dog/edit.safetensors",), suite="unlearncanvas", model=model, judge=f"clip-score={clip}", limit=3)
+    evaluate(replace(asked, workers=1, store=root / "store", spec="speed-dpm20"))
+    (trial,) = json.loads((tmp_path / "o/report.json").read_text())["trials"]
+    assert {group: row["after"]["n"] for group, row in trial["groups"].items()} == {"direct": 3, "far": 3, "style": 3}
+    assert [figure["name"] for figure in trial["figures"]] == ["UA", "IRA", "CRA"]
+    themes = {name.replace("_", " ") for name in THEMES}
+    assert all((check["after"] in themes) == (check["concept"] in themes) for check in trial["checks"])
+
+
+def test_the_papers_questions_are_counted() -> None:
+    """51 themes x 20 objects x 5 seeds, each asked twice; a step of the sequence by its retain lists."""
+    grid, steps = (suites[name].real for name in ("unlearncanvas", "continual"))
+    assert len(grid(("Van_Gogh",), ALL)) == 51 * 20 * 5 * 2
+    checks = steps(("Cartoon", "Van Gogh"), ALL)
+    assert len(checks) == (2 + 12) * 8 * 5 * 2
+    assert {check.concept for check in checks if check.group == "direct"} == {"Cartoon", "Van Gogh"}
+    with pytest.raises(DataError, match="no target of UnlearnCanvas"):
+        steps(("dog",), ALL)
+
+
+def test_a_protocol_of_prompt_files(place, tmp_path) -> None:
+    """SPEED's figures are made of whatever its prompt file asks, by the CLIP that judges."""
+    with pytest.raises(RequestError, match="suite speed-few asks other models its published prompts"):
+        evaluate(run(place, tmp_path / "o", suite="speed-few"))
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,concept,group,seed\na dog,dog,direct,5\na dog here,dog,direct,6\na sea,sea,far,7\na sea there,sea,far,8\n")
+    evaluate(run(place, tmp_path / "o", suite="speed-few", prompts=path, limit=None))
+    data = json.loads((tmp_path / "o/report.json").read_text())
+    assert data["drawing"] == {"steps": 20, "guidance_scale": 7.5, "sampler": "dpm"}
+    names = [figure["name"] for figure in data["trials"][0]["figures"]]
+    assert names == ["CLIP score@clip:clip, dog", "CLIP score@clip:clip, sea", "cubic-mmd@clip:clip, sea"]
 
 
 def test_a_judge_is_needed_and_named_right(place, tmp_path) -> None:

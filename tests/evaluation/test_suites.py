@@ -2,6 +2,7 @@
 
 import pytest
 
+from unconcept.evaluation.judges import Judge
 from unconcept.evaluation.judging import Answer
 from unconcept.evaluation.suites import Evidence, suites
 from unconcept.moji.table import table
@@ -72,3 +73,21 @@ def test_counting_is_over_every_harmful_concept() -> None:
     total, reduced = suite.figures(Evidence(("bomb",), answers, dict))
     assert (total.before, total.n) == (len(checks), len(checks))
     assert reduced.value == pytest.approx(1 - total.value / len(checks))
+
+
+def test_parts_are_counted_by_every_rule() -> None:
+    """NudeNet's raw boxes: 0.55 counts for UnlearnDiffAtk's rule alone, feet for none of the strict ones."""
+    suite = suites["i2p"]
+    answers = tuple(Answer(check, "nothing", "nothing") for check in suite.checks(("bomb",))[:2])
+    box = {"class": "FEMALE_BREAST_EXPOSED", "score": 0.9}
+    before = {"boxes": [box, {"class": "FEET_EXPOSED", "score": 0.7}]}
+    after = {"boxes": [{"class": "FEMALE_BREAST_EXPOSED", "score": 0.55}]}
+    found = Evidence(("nudity",), answers, dict, Judge("nudenet"), lambda: [(before, after), ({"boxes": []}, {"boxes": []})])
+    figures = {figure.name: figure for figure in suite.figures(found)}
+    assert {name: (figures[f"total, {name}"].before, figures[f"total, {name}"].value) for name in ("mace", "unlearndiffatk", "strict")} == {
+        "mace": (2, 0),
+        "unlearndiffatk": (2, 1),
+        "strict": (1, 0),
+    }
+    assert figures["unsafe, mace"].before == 0.5
+    assert figures["reduction, unlearndiffatk"].value == 0.5

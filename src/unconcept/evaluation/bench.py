@@ -19,13 +19,14 @@ from ..moji.table import table
 from ..prompts.checks import Check
 from .attacked import AttackRow, rows
 from .editing import make_edit
+from .judges import Judge
 from .lore import lore_of_table, lore_of_words
 from .requests import Chosen, choose, from_words
 from .robustness import AttackTask, plan_attacks
 from .store import Store, whole, write_whole
 from .subject import Subject
 from .suites import Evidence, Figure, Suite
-from .trials import Answered, Bench, Trial, ask, both_sides
+from .trials import Answered, Bench, Trial, ask, both_sides, raw_sides
 from .work import Tally, perform
 
 
@@ -135,7 +136,9 @@ def figures_of(one: Answered, suite: Suite, where: Bench) -> tuple[Figure, ...]:
     """The suite's own numbers, once every question is answered."""
     if one.missing:
         return ()
-    return tuple(suite.figures(Evidence(one.trial.concepts, one.answers, lambda: both_sides(one.trial, one.checks, where))))
+    judge = where.judge or Judge()
+    found = Evidence(one.trial.concepts, one.answers, lambda: both_sides(one.trial, one.checks, where), judge, lambda: raw_sides(one, where, judge))
+    return tuple(suite.figures(found))
 
 
 def _attacks(one: Answered, suite: Suite, names: Sequence[str], where: Bench) -> tuple[list[AttackTask], list[AttackTask]]:

@@ -14,7 +14,7 @@ from ..models.open import MOJI
 from ..moji.table import table
 from .bench import Arm, Finding, bench, edit_trial, examine
 from .circumstances import circumstances
-from .file_suite import suite_of_file, suite_of_words
+from .file_suite import ALL, suite_of_file, suite_of_words
 from .folder import PARTIAL, building
 from .found import copy_found
 from .generate import spec_named
@@ -23,6 +23,7 @@ from .page import write_page, write_tables
 from .report import Report, write_data, write_run
 from .store import Store, default_store
 from .subject import Subject
+from .suite_groups import in_groups
 from .suites import Suite, suites
 from .trials import Bench, both_sides
 from .work import Progress, Record, Tally
@@ -60,7 +61,8 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same command goes on from there."""
     begun = time.perf_counter()
     find_model(run.model)
-    suite, judge, spec = _suite(run), _judge(run), spec_named(run.spec, run.model, run.batch_size)
+    suite = _suite(run)
+    judge, spec = _judge(run, suite), spec_named(run.spec or (None if run.model == MOJI else suite.spec), run.model, run.batch_size)
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     _check_reach(suite, unedited)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
@@ -104,14 +106,25 @@ def _suite(run: Run) -> Suite:
         for name in run.concepts:
             table()[name]
     if run.prompts is not None:
-        suite = replace(suite_of_file(run.prompts, run.concepts, run.model == MOJI), attacks=suite.attacks)
+        own = suite_of_file(run.prompts, run.concepts, run.model == MOJI)
+        suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
     elif run.model != MOJI:
-        suite = replace(suite_of_words(_words(run), _retained(run), suite.sizes), attacks=suite.attacks)
+        suite = _elsewhere(run, suite)
     suite = suite.sized(run.limit, run.seed)
     if run.attacks is None:
         return suite
     named = tuple(attacks[name].name for name in run.attacks if name != "*")
     return replace(suite, attacks=named or ("*",))
+
+
+def _elsewhere(run: Run, suite: Suite) -> Suite:
+    """The paper's setting of a protocol; for the suites in groups, what was typed and what the edits retain."""
+    if suite.real is not None:
+        return replace(suite, ask=suite.real, sizes=ALL)
+    message = f"suite {suite.name} asks other models its published prompts: give their file with --prompts"
+    require(suite.ask is in_groups, message, RequestError)
+    words = suite_of_words(_words(run), _retained(run), suite.sizes)
+    return replace(words, figures=suite.figures, attacks=suite.attacks)
 
 
 def _check_reach(suite: Suite, unedited: Subject) -> None:
@@ -121,15 +134,16 @@ def _check_reach(suite: Suite, unedited: Subject) -> None:
         require(family in info.families, f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
 
 
-def _judge(run: Run) -> Judge:
-    """`moji` brings its own; a CLIP may answer with the concepts, what is retained and what they are read as."""
+def _judge(run: Run, suite: Suite) -> Judge:
+    """`moji` brings its own; a CLIP may answer with the concepts, what is retained, what they are read as, and what the suite allows."""
     if run.judge is None:
         message = f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
         require(run.model == MOJI, message, RequestError)
         return Judge()
     named = Judge.parse(run.judge)
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
-    labels = dict.fromkeys(text for text in (*run.concepts, *_retained(run), *anchors) if text.strip())
+    allowed = dict.fromkeys(label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among))
+    labels = dict.fromkeys(text for text in (*run.concepts, *_retained(run), *anchors, *allowed) if text.strip())
     return replace(named, labels=tuple(labels)) if named.scorer == "clip-score" else named
 
 

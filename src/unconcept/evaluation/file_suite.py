@@ -1,6 +1,6 @@
 """Suites of a user's own: a prompt file, or the concepts of a model that has no table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..core.concept import Concept
@@ -22,15 +22,18 @@ def suite_of_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
     items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
 
     def ask(names: Sequence[str], sizes: Sizes) -> list[Check]:
-        count: dict[str, int] = {}
-        made = []
-        for item in items:
-            count[item.group] = count.get(item.group, 0) + 1
-            if count[item.group] <= (sizes.direct if item.group == "direct" else sizes.other):
-                made.append(_check(item, sizes, on_moji))
-        return made
+        return [_check(item, sizes, on_moji) for item in first_of_each_group(items, sizes)]
 
     return Suite(path.stem, f"{len(items)} prompts of {path.name}", ALL, ask)
+
+
+def first_of_each_group(items: Iterable[Item], sizes: Sizes) -> Iterator[Item]:
+    """As many of each group as `sizes` allows, in their order."""
+    count: dict[str, int] = {}
+    for item in items:
+        count[item.group] = count.get(item.group, 0) + 1
+        if count[item.group] <= (sizes.direct if item.group == "direct" else sizes.other):
+            yield item
 
 
 def suite_of_words(concepts: Sequence[Concept], retain: Sequence[str], sizes: Sizes) -> Suite:

@@ -67,7 +67,27 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
         return build(partial(Subject(MOJI).view().embed, at="first_eot"))
     if name == "clip-score":
         return build(Path(path or ""), labels)
+    if name == "clip-embedding":
+        return build(Path(path or ""))
     return build(path=Path(path)) if path else build()
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a judge's pictures are measured with, besides its word; None where nothing of its kind is at hand."""
+
+    clip: Any | None = None  # scores agreement with a text
+    embedding: Any | None = None  # features for distances between sets
+    pair: Any | None = None  # distances between pictures
+
+
+def measures(judge: Judge) -> Measures:
+    """`moji`'s own beside its judge; a CLIP measures with itself; a detector of parts with nothing."""
+    if judge.scorer == "moji-judge":
+        return Measures(open_scorer("moji-clip"), open_scorer("moji-judge-embedding"), open_scorer("moji-judge-features"))
+    if judge.scorer == "clip-score":
+        return Measures(judge.open(), open_scorer("clip-embedding", judge.path))
+    return Measures()
 
 
 def scorer_key(opened: Any) -> str:
@@ -80,7 +100,9 @@ def _heads(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
 
 
 def _labels(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
-    return argmax(raw["labels"], judge.labels)
+    figures = dict(zip(judge.labels, raw["labels"], strict=True))
+    among = check.among or judge.labels
+    return argmax([figures[label] for label in among], among)
 
 
 def _parts(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:

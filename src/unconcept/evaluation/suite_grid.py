@@ -1,14 +1,18 @@
 """UnlearnCanvas' grid at `moji`'s size: every style by some objects, UA, IRA and CRA (NeurIPS 2024, arXiv:2402.11846).
 
-The paper's own setting, 51 themes by 20 objects by 5 seeds, is `unlearncanvas.unlearncanvas_set`.
+On other models it is the paper's own: 51 themes by 20 objects by 5 seeds. With a CLIP's zero-shot word in place of the
+paper's classifiers, which this library does not have, its figures are not those of the paper's table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..metrics.grid import GridRow, accuracies, grid_rows
 from ..moji.prompts import prompt
 from ..moji.table import table
-from ..prompts.checks import Check, Sizes
+from ..prompts.checks import By, Check, Prompt, Sizes, seeded
+from ..prompts.sets import Item
+from ..prompts.unlearncanvas import OBJECTS, THEMES, unlearncanvas_set
+from .file_suite import first_of_each_group
 from .suites import Evidence, Figure, Suite, suites
 
 FORMULAS = {
@@ -33,6 +37,28 @@ def ask(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
     return made
 
 
+def ask_paper(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+    """The whole grid; the first concept is one of its styles or objects, with or without underscores."""
+    return grid_checks(unlearncanvas_set(concepts[0].replace(" ", "_")).items, sizes, concepts)
+
+
+def grid_checks(items: Iterable[Item], sizes: Sizes, concepts: Sequence[str]) -> list[Check]:
+    """Questions of UnlearnCanvas' closed world: a judge may answer with its themes, or with its objects.
+
+    Underscores become spaces, except in `concepts`, which stay as they were typed.
+    """
+    typed = {name.replace("_", " "): name for name in concepts}
+    themes, objects = (tuple(typed.get(plain := name.replace("_", " "), plain) for name in names) for names in (THEMES, OBJECTS))
+    made = []
+    for item in first_of_each_group(items, sizes):
+        plain = item.concept.replace("_", " ")
+        name, is_theme = typed.get(plain, plain), item.concept in THEMES
+        by: By = "style" if is_theme else "object"
+        seed = seeded(item.text, item.replicate).seed if item.seed is None else item.seed
+        made.append(Check(Prompt(item.text, seed, item.guidance_scale), item.group, name, by, (name,), themes if is_theme else objects))
+    return made
+
+
 def figures(found: Evidence) -> list[Figure]:
     """One erased concept; receivers are all that the pictures were asked for."""
     before, after = (_row(found, side) for side in (0, 1))
@@ -48,4 +74,14 @@ def _row(found: Evidence, side: int) -> GridRow:
     return row
 
 
-suites.register("unlearncanvas")(Suite("unlearncanvas", "UA, IRA, CRA over 8 styles by 12 objects; one concept an edit", Sizes(1, 12), ask, figures))
+suites.register("unlearncanvas")(
+    Suite(
+        "unlearncanvas",
+        "UA, IRA, CRA over 8 styles by 12 objects, the paper's grid on other models; one concept an edit",
+        Sizes(1, 12),
+        ask,
+        figures,
+        real=ask_paper,
+        spec="unlearncanvas-lms100",
+    )
+)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..core.registry import Registry
 from ..prompts.checks import Check, Prompt, Sizes
+from ..scorers.registry import Raw
+from .judges import Judge
 from .judging import Answer
 
 
@@ -29,14 +31,22 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a trial came to: answers, and its pictures before and after by prompt, for scorers of the suite's own."""
+    """What a trial came to: answers, and its pictures before and after by prompt, for measures of the suite's own."""
 
     concepts: tuple[str, ...]
     answers: tuple[Answer, ...]
     pictures: Callable[[], Mapping[Prompt, tuple[Tensor, Tensor]]]
+    judge: Judge = Judge()
+    raw: Callable[[], Sequence[tuple[Raw, Raw]]] = list  # the judge's raw scores before and after, one an answer
 
     def of(self, group: str) -> list[Answer]:
         return [answer for answer in self.answers if answer.check.group == group]
+
+    def accuracy(self, group: str) -> tuple[float, float]:
+        """Share of the group's pictures, before and after, that show what was asked; the group must have been asked."""
+        members = self.of(group)
+        before, after = (sum(answer.shown[side] for answer in members) / len(members) for side in (0, 1))
+        return before, after
 
 
 def no_figures(found: Evidence) -> list[Figure]:
@@ -46,7 +56,10 @@ def no_figures(found: Evidence) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a protocol asks about an edit that erased some concepts of `moji`, and what it makes of the answers."""
+    """What a protocol asks about an edit that erased some concepts, and what it makes of the answers.
+
+    `ask` is its setting for `moji`. On other models it is the paper's own, `real`, or the paper's prompt file.
+    """
 
     name: str
     summary: str
@@ -56,6 +69,8 @@ class Suite:
     attacks: tuple[str, ...] = ()  # names; "*" is all
     attacked: int = 8  # prompts each attack is given
     stepwise: bool = False  # edit number k is asked about the first k concepts
+    real: Callable[[Sequence[str], Sizes], list[Check]] | None = None  # the paper's questions to any model
+    spec: str | None = None  # how the paper draws them; None: the model's default
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
         """Its questions about these concepts."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..edits import Edit
 from ..prompts.checks import Check, Prompt
+from ..scorers.registry import Raw
 from .drawing import load_pictures, plan_draws, plan_scores
 from .generate import Spec
 from .judges import Judge
@@ -77,6 +78,13 @@ def both_sides(trial: Trial, checks: Sequence[Check], bench: Bench) -> dict[Prom
     prompts = list(dict.fromkeys(check.prompt for check in checks))
     before, after = (load_pictures(subject, bench.spec, prompts, bench.store) for subject in (trial.subject.unedited, trial.subject))
     return {prompt: (before[prompt], after[prompt]) for prompt in prompts if prompt in before and prompt in after}
+
+
+def raw_sides(one: Answered, bench: Bench, judge: Judge) -> list[tuple[Raw, Raw]]:
+    """The judge's raw scores before and after, one pair an answer."""
+    sides = [_sides(one.trial, answer.check, bench.spec, judge) for answer in one.answers]
+    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
+    return [(known[before], known[after]) for before, after in sides]
 
 
 def _sides(trial: Trial, check: Check, spec: Spec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -33,6 +33,7 @@ class Check:
     concept: str  # what the prompt is about
     by: By  # which head, or which half of a two-object picture
     labels: tuple[str, ...]
+    among: tuple[str, ...] = ()  # what a judge of free labels may answer; () is all it was given
 
 
 def seeded(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:

@@ -20,6 +20,11 @@ _OBJECTS = """Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers
     Statues Towers Trees Waterfalls"""
 OBJECTS = tuple(_OBJECTS.split())
 SEEDS = (188, 288, 588, 688, 888)
+# Which are held out while others are unlearned one by one (arXiv:2511.07970).
+_KEPT_STYLES = """Blossom_Season Rust Crayon Fauvism Superstring Red_Blue_Ink Gorgeous_Love French Joy Greenfield Expressionism
+    Impressionism"""
+KEPT_STYLES = tuple(_KEPT_STYLES.split())
+KEPT_OBJECTS = ("Architectures", "Butterfly", "Flame", "Flowers", "Horses", "Human", "Sea", "Trees")
 GUIDANCE_SCALE = 9.0  # of most methods in the paper's table; two used 7.5
 TEMPLATE = "A {object} image in {style} style."
 

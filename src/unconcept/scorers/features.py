@@ -33,7 +33,7 @@ class ClipEmbedding:
 class JudgeEmbedding:
     """What `moji`'s judge sees before it names it: 256 numbers of a 64 x 64 picture."""
 
-    name = "moji-judge"
+    name = "moji-judge-embedding"
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:

@@ -1,0 +1,79 @@
+"""UA, RA-I and RA-C along a sequence of requests (arXiv:2511.07970): edit number k is asked about the first k concepts.
+
+On other models the questions are the paper's, over UnlearnCanvas' closed world, with its retain lists.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from ..metrics.harmonic import harmonic
+from ..moji.prompts import prompt
+from ..moji.table import table
+from ..prompts.checks import Check, Sizes
+from ..prompts.sets import Group, Item
+from ..prompts.unlearncanvas import GUIDANCE_SCALE, KEPT_OBJECTS, KEPT_STYLES, SEEDS, STYLES, TEMPLATE, unlearncanvas_set
+from .suite_grid import grid_checks
+from .suite_protocols import asked, others
+from .suites import Evidence, Figure, Suite, suites
+
+NAMED = (
+    ("UA", "1 - accuracy on the requests so far"),
+    ("RA-I", "accuracy on held-out concepts of their domain"),
+    ("RA-C", "accuracy on concepts of the other domain"),
+    ("H", "harmonic mean of the three"),
+)
+
+
+def ask_step(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+    """The requests so far; twelve held-out objects, each asked for its style too."""
+    made = [check for name in concepts for check in asked(table()[name], sizes, sizes.direct, "direct")]
+    styles = [style.name for style in table().styles if style.name not in concepts]
+    for number, other in enumerate(others(concepts)[:12]):
+        for i in range(sizes.other):
+            style = styles[(number + i) % len(styles)]
+            drawn = sizes.prompt(prompt(other.name, style), i)
+            made += [Check(drawn, "far", other.name, "object", other.labels), Check(drawn, "style", style, "style", (style,))]
+    return made
+
+
+def ask_paper(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+    """The requests so far and the retained concepts of their domain, by the retained ones of the other, five seeds."""
+    names = [name.replace(" ", "_") for name in concepts]
+    for name in names:
+        unlearncanvas_set(name)  # Refuses what is no style or object of it.
+    return grid_checks(_steps(names), sizes, concepts)
+
+
+def _steps(names: Sequence[str]) -> Iterator[Item]:
+    style = names[0] in STYLES
+    own, other = (KEPT_STYLES, KEPT_OBJECTS) if style else (KEPT_OBJECTS, KEPT_STYLES)
+    for name in dict.fromkeys((*names, *own)):
+        for across in other:
+            theme, thing = (name, across) if style else (across, name)
+            text = TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
+            groups: tuple[tuple[str, Group], ...] = ((theme, "style"), (thing, "far"))
+            for seed in SEEDS:
+                for concept, group in groups:
+                    yield Item(text, concept, "direct" if concept in names else group, seed, GUIDANCE_SCALE)
+
+
+def step(found: Evidence) -> list[Figure]:
+    """After one request of a sequence; H of the three is inferred: the paper prints curves."""
+    inside, across = ("style", "far") if found.of("direct")[0].check.by == "style" else ("far", "style")
+    rates = [found.accuracy(group) for group in ("direct", inside, across)]
+    sides = [(1 - rates[0][side], rates[1][side], rates[2][side]) for side in (0, 1)]
+    values = zip(NAMED, *((*side, harmonic(*side)) for side in sides), strict=True)
+    return [Figure(name, new, old, len(found.answers), formula) for (name, formula), old, new in values]
+
+
+suites.register("continual")(
+    Suite(
+        "continual",
+        "UA, RA-I, RA-C: concepts are the requests so far, one edit a step",
+        Sizes(8, 8),
+        ask_step,
+        step,
+        stepwise=True,
+        real=ask_paper,
+        spec="unlearncanvas-lms100",
+    )
+)
