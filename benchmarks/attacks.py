@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.evaluation.bench import shipped_arm
+    from unconcept.evaluation.bench import arm_of
     from unconcept.evaluation.evaluate import Run, evaluate
     from unconcept.methods import methods
 
     chosen = (*CONCEPTS, *MORE) if args.full else CONCEPTS
-    arms = tuple(shipped_arm(methods[name].name) for name in (args.methods.split(",") if args.methods else methods))
+    arms = tuple(arm_of(methods[name].name) for name in (args.methods.split(",") if args.methods else methods))
     run = Run(chosen, Path("out/attacks"), arms=arms, suite="attack", max_minutes=args.max_minutes, overwrite=True)
     with speaking(), progress(quiet=False) as tell:
         report = evaluate(run, tell)

@@ -28,14 +28,14 @@ def concepts(tuning: bool, limit: int | None) -> tuple[str, ...]:
 
 def arms(tuning: bool) -> tuple:
     """Every method under its `moji` recipe, and UCE as its papers run it; for tuning, candidates for UCE."""
-    from unconcept.evaluation.bench import Arm, shipped_arm
+    from unconcept.evaluation.bench import Arm, arm_of
     from unconcept.methods import methods
 
     if tuning:
         tried = (("last", 0.5, 1.0), ("last+tail", 0.5, 0.1), ("last+tail", 0.5, 1.0), ("last", 20.0, 1.0))
         return tuple(Arm(f"uce {t}, lamb {l}, preserve {p}", "uce", {"tokens": t, "lamb": l, "preserve_scale": p}) for t, l, p in tried)
     papers = Arm("uce 2025, null anchor", "uce", {}, bare=True), Arm("uce 2023, null anchor", "uce", {"tokens": "last+tail"}, bare=True)
-    return tuple(shipped_arm(name) for name in methods) + papers
+    return tuple(arm_of(name) for name in methods) + papers
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from unconcept.core.request import Ask
-from unconcept.evaluation.bench import shipped_arm
+from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.drawing import load_pictures, plan_draws
 from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.generate import Spec, noise
@@ -52,7 +52,7 @@ def main() -> None:
     prompts = list(dict.fromkeys(check.prompt for check in in_groups([args.concept], Sizes(400, 400))))[: args.pictures]
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        edit = make_edit(Subject().view(), choose(Ask((args.concept,)), "moji"), "uce", shipped_arm("uce").settings)
+        edit = make_edit(Subject().view(), choose(Ask((args.concept,)), "moji"), "uce", arm_of("uce").settings)
         edit.save(root / "edit.safetensors")
         subject, store, record = Subject.of(Subject(), root / "edit.safetensors"), Store(root / "store"), Record(root / "record.sqlite")
         ours = seconds(lambda: perform(plan_draws(subject, spec, prompts, store, record), store, record, workers=cores))

@@ -1,6 +1,7 @@
 """The harness on `moji` itself: pairing, sharing, missing pieces, and a report that says so."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from unconcept.core.request import Ask
 from unconcept.edits import LowRankEdit, origin_of
 from unconcept.evaluation import drawing
-from unconcept.evaluation.bench import examine, shipped_arm
+from unconcept.evaluation.bench import arm_of, examine
 from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.evaluate import Run, evaluate
 from unconcept.evaluation.generate import Spec, draw
@@ -32,7 +33,7 @@ SUITE = Suite("two", "", Sizes(2, 2), in_groups, quality)
 def pizza(tmp_path_factory) -> Path:
     """An edit that takes pizza out."""
     path = tmp_path_factory.mktemp("edits") / "pizza.safetensors"
-    arm = shipped_arm("uce")
+    arm = arm_of("uce")
     make_edit(Subject().view(), choose(Ask(("pizza",)), "moji"), "uce", arm.settings).save(path)
     return path
 
@@ -130,7 +131,7 @@ def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
 
 
 def test_a_bench_compares_methods(tmp_path) -> None:
-    arms = shipped_arm("uce"), shipped_arm("uce", "twin")
+    arms = arm_of("uce"), replace(arm_of("uce"), label="twin")
     run = Run(("pizza",), tmp_path / "o", arms=arms, suite="smoke", limit=1, store=tmp_path / "s", workers=1)
     report = evaluate(run)
     first, second = report.data()["trials"]

@@ -8,6 +8,7 @@ import pytest
 from tests import tiny
 from unconcept.core.errors import DataError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
+from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.erasure import Job, erase
 from unconcept.evaluation.evaluate import Run, evaluate
 from unconcept.evaluation.file_suite import ALL
@@ -53,6 +54,17 @@ def test_prompts_from_a_file(place, tmp_path) -> None:
     (trial,) = json.loads((tmp_path / "o/report.json").read_text())["trials"]
     assert [(c["text"], c["seed"], c["group"]) for c in trial["checks"]] == [("a dog", 5, "direct"), ("a dog", 6, "direct"), ("a sea", 7, "far")]
     assert len(list((place[0] / "store/pictures").rglob("*.png"))) >= 6
+
+
+def test_methods_are_compared_on_it(place, tmp_path) -> None:
+    """Under their own defaults: what `moji` needs is no advice for another model."""
+    root, model, clip = place
+    assert arm_of("uce", model).settings == {} != arm_of("uce").settings
+    told = {"model": model, "judge": f"clip-score={clip}", "limit": 2, "workers": 1, "store": root / "store"}
+    report = evaluate(Run(("dog", "hound"), tmp_path / "o", arms=(arm_of("uce", model),), suite="smoke", **told))
+    assert report.status == "ok"
+    assert [trial["concepts"] for trial in report.data()["trials"]] == [["dog"], ["hound"]]
+    assert "unedited" in (tmp_path / "o/results.md").read_text()
 
 
 def test_the_papers_grid(place, tmp_path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.evaluation import templates_folder
-from unconcept.evaluation.bench import shipped_arm
+from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.evaluate import Run, evaluate
 
 SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
@@ -28,7 +29,7 @@ def finished(pizza, tmp_path_factory) -> Path:
 def compared(tmp_path_factory) -> Path:
     """Two methods by two concepts."""
     out = tmp_path_factory.mktemp("reports") / "many"
-    evaluate(Run(("pizza", "crown"), out, arms=(shipped_arm("uce"), shipped_arm("uce", "twin")), suite="smoke", limit=1, workers=1))
+    evaluate(Run(("pizza", "crown"), out, arms=(arm_of("uce"), replace(arm_of("uce"), label="twin")), suite="smoke", limit=1, workers=1))
     return out
 
 

@@ -90,6 +90,8 @@ def bench(
     methods: Annotated[str, typer.Option(help="Methods, separated by commas; all is every one.")] = "all",
     model: options.Model = "moji",
     suite: Suite = "quick",
+    prompts: Prompts = None,
+    judge: JudgeFlag = None,
     spec: SpecFlag = None,
     limit: Limit = None,
     max_minutes: MaxMinutes = None,
@@ -103,7 +105,7 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Erase every concept with every method, one edit each, and compare them in one table."""
-    asked = {"suite": suite, "methods": methods, "workers": workers, "max_minutes": max_minutes}
+    asked = {"suite": suite, "prompts": prompts, "judge": judge, "methods": methods, "workers": workers, "max_minutes": max_minutes}
     drawn = {"model": model, "spec": spec, "batch_size": batch_size, "seed": seed, "device": device, "dtype": dtype, "limit": limit}
     _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
 
@@ -112,7 +114,7 @@ def _evaluate(concepts: Sequence[str] | None, concepts_file: Path | None, as_jso
     """Do it, print it, and exit with 1 if anything failed or is missing."""
     with speaking():
         quiet_libraries()
-        from ..evaluation.bench import shipped_arm
+        from ..evaluation.bench import arm_of
         from ..evaluation.evaluate import Run
         from ..evaluation.evaluate import evaluate as work
         from ..evaluation.lines import read_lines
@@ -121,7 +123,7 @@ def _evaluate(concepts: Sequence[str] | None, concepts_file: Path | None, as_jso
         chosen = told.pop("methods", None)
         if chosen is not None:
             names = list(known) if chosen == "all" else [known[name.strip()].name for name in chosen.split(",")]
-            told["arms"] = tuple(shipped_arm(name) for name in names)
+            told["arms"] = tuple(arm_of(name, told["model"]) for name in names)
         run = Run(concepts=(*(concepts or []), *read_lines(concepts_file)), **told)
         with progress(quiet) as tell:
             report = work(run, tell)

@@ -97,10 +97,10 @@ class Finding:
     found: tuple[tuple[str, Path], ...] = ()  # what attacks found: (attack, file)
 
 
-def shipped_arm(method: str, label: str | None = None) -> Arm:
-    """A method under its `moji` recipe, or under its own defaults where none is shipped."""
+def arm_of(method: str, model: str = MOJI) -> Arm:
+    """A method under its `moji` recipe; under its own defaults where none is shipped, and on other models."""
     name = f"moji-{method}"
-    return Arm(label or method, method, load_recipe(name).settings if name in recipes() else {})
+    return Arm(method, method, load_recipe(name).settings if model == MOJI and name in recipes() else {})
 
 
 def bench(arms: Sequence[Arm], concepts: Sequence[str], suite: Suite, unedited: Subject, folder: Path, where: Bench) -> tuple[list[Finding], Tally]:
