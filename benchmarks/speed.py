@@ -62,7 +62,7 @@ def main() -> None:
         anchors = tuple(table()[name].anchor or "" for name in chosen)
         request = Request(tuple(chosen), anchors, default_retain(table(), chosen, anchors))
         ours, theirs = UCE().erase(model, request), literal(model, request)
-        error = max(float((ours.delta(name) - theirs[name]).abs().max()) for name in theirs)
+        error = max(float((ours.delta(name, weight) - theirs[name]).abs().max()) for name, weight in model.text_maps().items())
         fast = seconds(lambda request=request: UCE().erase(model, request), ROUNDS)
         slow = seconds(lambda request=request: literal(model, request), 1)
         found = f"{fast:.3f} CPU s, literal {slow:.2f} CPU s, ratio {slow / fast:.0f}, largest difference {error:.1e}"

@@ -63,7 +63,7 @@ def main() -> None:
         with torch.no_grad():
             for name in edit.names:
                 weight = pipeline.unet.get_parameter(name.removeprefix("unet."))
-                weight += edit.delta(name)
+                weight += edit.delta(name, weight)
         paces = {}
         for threads in range(1, cores + 1):
             torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .core import Concept, Request, UnconceptError
     from .core.request import Ask
-    from .edits import Edit, LowRankEdit, load_edit
+    from .edits import Edit, LowRankEdit, TextMapEdit, load_edit
     from .evaluation.erasure import Job, erase
     from .models import ModelView, open_model
 
@@ -21,6 +21,7 @@ _HOMES = {
     "LowRankEdit": ".edits",
     "ModelView": ".models",
     "Request": ".core",
+    "TextMapEdit": ".edits",
     "UnconceptError": ".core",
     "erase": ".evaluation.erasure",
     "load_edit": ".edits",
@@ -35,6 +36,7 @@ __all__ = [
     "LowRankEdit",
     "ModelView",
     "Request",
+    "TextMapEdit",
     "UnconceptError",
     "erase",
     "load_edit",

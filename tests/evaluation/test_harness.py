@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unconcept.core.request import Ask
-from unconcept.edits import LowRankEdit, origin_of
+from unconcept.edits import origin_of
 from unconcept.evaluation import drawing
 from unconcept.evaluation.bench import arm_of, examine
 from unconcept.evaluation.editing import make_edit
@@ -66,7 +66,7 @@ def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
     from unconcept.edits import load_edit
 
     whole = load_edit(pizza)
-    nothing = LowRankEdit({name: (0 * up, down) for name, (up, down) in whole.pairs.items()}).stamped(origin_of(whole))
+    nothing = replace(whole, x=0 * whole.x).stamped(origin_of(whole))
     nothing.save(tmp_path / "nothing.safetensors")
     (finding,), tally = examine([trial(tmp_path / "nothing.safetensors")], SUITE, where)
     assert tally.complete

@@ -7,6 +7,7 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
+from unconcept.edits import TextMapEdit
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))
@@ -35,7 +36,7 @@ def test_is_the_papers_equation(family, tokens, lamb) -> None:
     else:
         columns = tail_columns(view)
     for name, w in view.text_maps().items():
-        assert torch.allclose(w.detach() + edit.delta(name), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
+        assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
 
 
 def tail_columns(view):
@@ -60,7 +61,7 @@ def test_one_concept_alone_has_a_closed_form(family) -> None:
     x = torch.randn(len(c), dtype=c.dtype, generator=torch.Generator().manual_seed(0))
     x -= (x @ c) / (c @ c) * c
     for name, w in view.text_maps().items():
-        edited = w.detach() + edit.delta(name)
+        edited = w.detach() + edit.delta(name, w)
         share = method.lamb / (method.lamb + c @ c)
         assert torch.allclose(edited @ c, w @ a + share * (w @ (c - a)), atol=1e-10)
         assert torch.allclose(edited @ x, w @ x, atol=1e-10)
@@ -73,8 +74,8 @@ def test_limits_of_lambda(family) -> None:
     stiff, loose = UCE(lamb=1e12).erase(view, REQUEST), UCE(lamb=1e-9).erase(view, REQUEST)
     c, a, p = (view.embed(texts) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain))
     for name, w in view.text_maps().items():
-        assert stiff.delta(name).abs().max() < 1e-9
-        edited = w.detach() + loose.delta(name)
+        assert stiff.delta(name, w).abs().max() < 1e-9
+        edited = w.detach() + loose.delta(name, w)
         assert torch.allclose(c @ edited.T, a @ w.T, atol=1e-6)
         assert torch.allclose(p @ edited.T, p @ w.T, atol=1e-6)
 
@@ -84,22 +85,23 @@ def test_order_of_targets_does_not_matter(tokens) -> None:
     view = tiny.shared("sd1")
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = UCE(tokens=tokens).erase(view, REQUEST), UCE(tokens=tokens).erase(view, turned)
-    assert all(torch.allclose(one.delta(name), two.delta(name), atol=1e-12) for name in one.names)
+    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-12) for name, w in view.text_maps().items())
 
 
 def test_rank_is_at_most_the_number_of_targets() -> None:
     view = tiny.shared("sd1")
     edit = UCE().erase(view, REQUEST)
-    assert all(torch.linalg.matrix_rank(edit.delta(name)) <= 2 for name in edit.names)
+    assert all(torch.linalg.matrix_rank(edit.delta(name, w)) <= 2 for name, w in view.text_maps().items())
 
 
 def test_one_map_on_the_text_serves_every_layer() -> None:
-    """Delta_l = W_l T with one T = (C_a - C_e) Y^T."""
+    """Delta_l = W_l T with one T = (C_a - C_e)^T Y, and T is all that is stored."""
     view = tiny.shared("sdxl")
     edit = UCE().erase(view, REQUEST)
-    down = edit.pairs[edit.names[0]][1]
-    t = (view.embed(REQUEST.anchors) - view.embed(REQUEST.targets)).T @ down
-    assert all(torch.allclose(edit.delta(name), w @ t, atol=1e-12) for name, w in view.text_maps().items())
+    assert isinstance(edit, TextMapEdit)
+    assert torch.equal(edit.x, view.embed(REQUEST.anchors) - view.embed(REQUEST.targets))
+    assert edit.parameters == 2 * 2 * 64
+    assert set(edit.names) == set(view.text_maps())
 
 
 def test_duplicated_concept_weighs_double() -> None:
@@ -113,8 +115,8 @@ def test_duplicated_concept_weighs_double() -> None:
 
 def test_float32_edit_is_close_to_float64() -> None:
     exact, rough = (UCE().erase(tiny.view("sd1", dtype), REQUEST) for dtype in (torch.float64, torch.float32))
-    for name in exact.names:
-        assert torch.allclose(exact.delta(name).float(), rough.delta(name), atol=1e-5)
+    for name, w in tiny.shared("sd1").text_maps().items():
+        assert torch.allclose(exact.delta(name, w).float(), rough.delta(name, w.float()), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,9 @@ def test_settings_out_of_range(setting, value) -> None:
 
 def test_golden_norm() -> None:
     """A change of this number is a change of behaviour."""
-    edit = UCE().erase(tiny.shared("sd1"), REQUEST)
-    norm = sum(float(edit.delta(name).square().sum()) for name in edit.names) ** 0.5
+    view = tiny.shared("sd1")
+    edit = UCE().erase(view, REQUEST)
+    norm = sum(float(edit.delta(name, w).square().sum()) for name, w in view.text_maps().items()) ** 0.5
     assert norm == pytest.approx(GOLDEN, rel=1e-4)
 
 

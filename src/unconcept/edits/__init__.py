@@ -7,18 +7,19 @@ from ..core.registry import suggest
 from . import files
 from .bake import bake
 from .base import Edit, Origin, origin_of
+from .text_map import TextMapEdit
 from .weights import DenseEdit, LowRankEdit
 
-KINDS: dict[str, type[LowRankEdit] | type[DenseEdit]] = {"low_rank": LowRankEdit, "dense": DenseEdit}
+KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit]] = {"low_rank": LowRankEdit, "dense": DenseEdit, "text_map": TextMapEdit}
 
 
 def load_edit(path: Path) -> Edit:
     """Read an edit file; `EditError` says what is wrong with it."""
-    kind, tensors, origin = files.read(path)
+    stored = files.read(path)
     try:
-        return suggest(kind, KINDS, "edit kind").from_tensors(tensors, origin)
+        return suggest(stored.kind, KINDS, "edit kind").from_stored(stored)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
 
-__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "bake", "load_edit", "origin_of"]
+__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "TextMapEdit", "bake", "load_edit", "origin_of"]

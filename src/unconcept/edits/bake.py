@@ -26,7 +26,7 @@ def bake(edit: Edit, source: Path, target: Path) -> None:
         weights = read(files, names)
         before |= {f"{part}.{name}": weight for name, weight in weights.items()}
         for name, weight in weights.items():
-            changed.setdefault(files[name], {})[name] = added(weight, edit.delta(f"{part}.{name}"))
+            changed.setdefault(files[name], {})[name] = added(weight, edit.delta(f"{part}.{name}", weight))
     found = hash_tensors(before)
     base = edit.origin.base_hash if edit.origin else found
     require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)

@@ -78,8 +78,11 @@ class Edit(Protocol):
     def hash(self) -> str:
         """Content hash of its tensors."""
 
-    def delta(self, name: str) -> Tensor:
-        """What is added to one parameter, in its shape."""
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What it is stored as."""
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
+        """What is added to one parameter, in its shape; `weight` is its value in the unedited model."""
 
     def scaled(self, strength: float) -> "Edit":
         """0 is the identity, 1 the edit as made."""

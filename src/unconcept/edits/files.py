@@ -1,7 +1,10 @@
 """Edit files: safetensors whose header says what the edit is. Reading one raises `EditError` or returns an edit."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,15 +15,27 @@ from ..core.errors import EditError, require
 from .base import FORMAT, FORMAT_VERSION, Origin
 
 
-def write(path: Path, kind: str, tensors: Mapping[str, Tensor], origin: Origin) -> None:
-    """Tensors in float32 or wider, with the origin in the header."""
-    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "origin": origin.to_json()}
-    stored = {n: t.detach().to("cpu", torch.promote_types(t.dtype, torch.float32)).contiguous() for n, t in tensors.items()}
-    save_file(stored, path, metadata=metadata)
+@dataclass(frozen=True)
+class Stored:
+    """What an edit file holds."""
+
+    kind: str
+    tensors: Mapping[str, Tensor]
+    origin: Origin
+    details: Mapping[str, Any] = field(default_factory=dict)  # what a kind needs to know besides its tensors, as JSON
 
 
-def read(path: Path) -> tuple[str, dict[str, Tensor], Origin]:
-    """Kind, tensors and origin of an edit file."""
+def write(path: Path, stored: Stored) -> None:
+    """Tensors in float32 or wider, the rest in the header."""
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": stored.kind, "origin": stored.origin.to_json()}
+    if stored.details:
+        metadata["details"] = json.dumps(stored.details, sort_keys=True)
+    tensors = {n: t.detach().to("cpu", torch.promote_types(t.dtype, torch.float32)).contiguous() for n, t in stored.tensors.items()}
+    save_file(tensors, path, metadata=metadata)
+
+
+def read(path: Path) -> Stored:
+    """`EditError` names the file and what is wrong with it."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -32,10 +47,19 @@ def read(path: Path) -> tuple[str, dict[str, Tensor], Origin]:
     except (OSError, SafetensorError, ValueError) as error:
         raise EditError(f"edit {path}: {error}; the file is missing, cut short or damaged") from None
     try:
-        origin = Origin.from_json(metadata.get("origin", ""))
+        origin, details = Origin.from_json(metadata.get("origin", "")), _details(metadata.get("details", "{}"))
         for name, tensor in tensors.items():
             sound = tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
             require(sound, f"{name} holds something that is no finite number", EditError)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
-    return metadata.get("kind", ""), tensors, origin
+    return Stored(metadata.get("kind", ""), tensors, origin, details)
+
+
+def _details(text: str) -> dict[str, Any]:
+    try:
+        details = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EditError(f"its details cannot be read: {error}") from None
+    require(isinstance(details, dict), "its details are no table", EditError)
+    return details

@@ -12,8 +12,8 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
 from ..models.hooks import swapped
-from .base import Origin, origin_of
-from .files import write
+from .base import Edit, Origin, origin_of
+from .files import Stored, write
 
 SHARED = "down"
 
@@ -36,9 +36,9 @@ class LowRankEdit:
 
     @property
     def hash(self) -> str:
-        return hash_tensors(self._tensors())
+        return hash_tensors(self.tensors())
 
-    def delta(self, name: str) -> Tensor:
+    def delta(self, name: str, weight: Tensor) -> Tensor:
         up, down = self.pairs[name]
         return up @ down
 
@@ -51,13 +51,13 @@ class LowRankEdit:
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        with _laid_over(self, model):
+        with laid_over(self, model):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, "low_rank", self._tensors(), origin_of(self))
+        write(path, Stored("low_rank", self.tensors(), origin_of(self)))
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """A down factor that all layers share is stored once."""
         tensors = {f"{name}.up": up for name, (up, _) in self.pairs.items()}
         downs = {id(down): down for _, down in self.pairs.values()}
@@ -66,9 +66,9 @@ class LowRankEdit:
         return tensors | {f"{name}.down": down for name, (_, down) in self.pairs.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], origin: Origin) -> "LowRankEdit":
+    def from_stored(cls, stored: Stored) -> "LowRankEdit":
         """The inverse of `save`; `EditError` on factors that do not fit."""
-        pairs = {}
+        pairs, tensors = {}, stored.tensors
         for key, up in tensors.items():
             if not key.endswith(".up"):
                 continue
@@ -78,7 +78,7 @@ class LowRankEdit:
                 raise EditError(f"{name} has no up and down factor that fit")
             pairs[name] = (up, down)
         require(bool(pairs), "it changes nothing", EditError)
-        return cls(pairs, origin)
+        return cls(pairs, stored.origin)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ class DenseEdit:
     def hash(self) -> str:
         return hash_tensors(self.deltas)
 
-    def delta(self, name: str) -> Tensor:
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.deltas
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
         return self.deltas[name]
 
     def stamped(self, origin: Origin) -> "DenseEdit":
@@ -112,25 +115,25 @@ class DenseEdit:
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        with _laid_over(self, model):
+        with laid_over(self, model):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, "dense", self.deltas, origin_of(self))
+        write(path, Stored("dense", self.deltas, origin_of(self)))
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], origin: Origin) -> "DenseEdit":
+    def from_stored(cls, stored: Stored) -> "DenseEdit":
         """The inverse of `save`."""
-        require(bool(tensors), "it changes nothing", EditError)
-        return cls(tensors, origin)
+        require(bool(stored.tensors), "it changes nothing", EditError)
+        return cls(stored.tensors, stored.origin)
 
 
 @contextmanager
-def _laid_over(edit: LowRankEdit | DenseEdit, model: ModelView) -> Iterator[None]:
-    """Inside, each named parameter is its own value plus the edit's delta."""
-    check_base(edit.origin, model, edit.names)
+def laid_over(edit: Edit, model: ModelView) -> Iterator[None]:
+    """Inside, each named parameter is its own value plus the edit's delta; edits laid over one another add up."""
     live = live_parameters(model, edit.names)
-    values = {name: added(live[name], edit.delta(name)) for name in edit.names}
+    own = check_base(edit.origin, model, edit.names)
+    values = {name: added(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
     with swapped(live, values, model.saved):
         yield
 
@@ -156,10 +159,12 @@ def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tenso
     return found
 
 
-def check_base(origin: Origin | None, model: ModelView, names: tuple[str, ...]) -> None:
-    """Refuse a model whose own weights are not the ones the edit was made for."""
+def check_base(origin: Origin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
+    """The model's own weights under these names; refused if they are not the ones the edit was made for."""
+    own = model.reference(names)
     if origin is None:
-        return
-    found = hash_tensors(model.reference(names))
+        return own
+    found = hash_tensors(own)
     message = f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it to its own base"
     require(found == origin.base_hash, message, EditError)
+    return own

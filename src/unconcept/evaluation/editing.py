@@ -51,11 +51,13 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
     `drift`: how far a retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
     """
     maps = {name: w for name, w in model.text_maps().items() if name in set(edit.names)}
+    own = model.reference(maps)
     targets, anchors, retain = (model.embed(texts).float() for texts in (request.targets, request.anchors, request.retain))
     sums = {name: torch.zeros(n) for name, n in (("left", len(targets)), ("gap", len(targets)), ("moved", len(retain)), ("size", len(retain)))}
     change = weight = 0.0
     for name, w in maps.items():
-        w, delta = w.float().to(targets.device), edit.delta(name).float().to(targets.device)
+        delta = edit.delta(name, own[name].to(targets.device)).float()
+        w = w.float().to(targets.device)
         wanted = (anchors - targets) @ w.T
         sums["gap"] += wanted.square().sum(1).cpu()
         sums["left"] += (wanted - targets @ delta.T).square().sum(1).cpu()

@@ -118,7 +118,7 @@ def _suite(job: Job, chosen: Chosen) -> Suite:
 
 
 def _weight_failures(edit: Edit, strength: float) -> list[str]:
-    if not all(bool(torch.isfinite(edit.delta(name)).all()) for name in edit.names):
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in edit.tensors().values()):
         raise NumericsError("the edit holds non-finite numbers: use a larger lamb, or --dtype float32")
     figures = origin_of(edit).report
     if strength and figures.get("relative_norm", 0.0) == 0.0:

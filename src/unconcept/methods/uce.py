@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..edits import LowRankEdit
+from ..edits import TextMapEdit
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from .registry import method
@@ -33,20 +33,17 @@ class UCE:
         require(self.lamb > 0, f"uce: lamb must be > 0, got {self.lamb}; without it Eq. 7 is singular below d texts")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> LowRankEdit:
-        """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + E Y^T, E = W (C_a - C_e).
+    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+        """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + W (C_a - C_e)^T Y.
 
-        n targets, m retained, text width d, layer width o: c_e, c_a (n, d), c_p (m, d), E (o, n), Y (d, n).
-        The matrix that Eq. 7 inverts has no layer index, so one solve serves all layers.
+        n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no
+        layer index, so one solve serves all layers, and the edit is one map on the text.
         """
         c_e, c_a = self._pairs(model, request)
         c_p = self._retained(model, request)
-        down = ridge_directions(c_e, c_p, self.erase_scale, self.preserve_scale, self.lamb).y
-        change = (c_a - c_e).T.to(torch.float64)
-        maps = model.text_maps()
-        wide = torch.float64 if c_e.dtype == torch.float64 else torch.float32
-        down = down.to(wide)
-        return LowRankEdit({name: ((w.double() @ change).to(wide), down) for name, w in maps.items()})
+        y = ridge_directions(c_e, c_p, self.erase_scale, self.preserve_scale, self.lamb).y
+        wide = torch.promote_types(c_e.dtype, torch.float32)
+        return TextMapEdit.thin((c_a.double() - c_e.double()).to(wide), y.to(wide), tuple(model.text_maps()))
 
     def _pairs(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor]:
         """Rows of targets and, beside each, of its anchor: (n, d), or (n * tail, d) with the tail."""

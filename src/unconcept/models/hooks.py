@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,5 +55,22 @@ def captured(module: nn.Module) -> Iterator[list[Tensor]]:
     handle = module.register_forward_hook(keep)
     try:
         yield outputs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def states_mapped(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
+    """Inside, a denoiser reads each text state s (.., d) as s + (s y^T) x: x, y (n, d)."""
+
+    def put(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        states = kwargs["encoder_hidden_states"]
+        wide = torch.promote_types(states.dtype, x.dtype)
+        added = (states.to(wide) @ y.to(states.device, wide).T) @ x.to(states.device, wide)
+        return args, {**kwargs, "encoder_hidden_states": (states.to(wide) + added).to(states.dtype)}
+
+    handle = denoiser.register_forward_pre_hook(put, with_kwargs=True)
+    try:
+        yield
     finally:
         handle.remove()

@@ -1,0 +1,96 @@
+"""One linear map on the text for all layers: W' = W (I + T), T = X^T Y, two thin matrices whatever the model's depth."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..core.errors import EditError, require
+from ..core.hashing import hash_json, hash_tensors
+from ..models import ModelView
+from ..models.hooks import states_mapped
+from .base import Origin, origin_of
+from .files import Stored, write
+from .weights import check_base, laid_over
+
+
+@dataclass(frozen=True)
+class TextMapEdit:
+    """x, y (n, d), float32 or wider: a text state s is read as s + (s Y^T) X by every map named in `maps`."""
+
+    x: Tensor
+    y: Tensor
+    maps: tuple[str, ...]  # full names of the weights (o, d) that read through it
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        fits = self.x.ndim == 2 and self.x.shape == self.y.shape
+        require(fits, f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)} are not two (n, d) of one shape", EditError)
+        require(bool(self.maps), "it changes nothing", EditError)
+
+    @classmethod
+    def thin(cls, x: Tensor, y: Tensor, maps: tuple[str, ...]) -> "TextMapEdit":
+        """With more rows than dimensions, the same T in d rows: Y = Q R, so X^T Y = (Q^T X)^T R."""
+        if len(y) > y.shape[1]:
+            q, y = torch.linalg.qr(y)
+            x = q.T @ x
+        return cls(x, y, tuple(sorted(maps)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.maps))
+
+    @property
+    def parameters(self) -> int:
+        return self.x.numel() + self.y.numel()
+
+    @property
+    def hash(self) -> str:
+        return hash_json([hash_tensors(self.tensors()), self.names])
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {"x": self.x, "y": self.y}
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
+        """(W X^T) Y, in the wider of the two dtypes."""
+        require(weight.shape[-1:] == self.x.shape[-1:], f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}", EditError)
+        wide = torch.promote_types(weight.dtype, self.x.dtype)
+        return (weight.detach().to(wide) @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)
+
+    def stamped(self, origin: Origin) -> "TextMapEdit":
+        return replace(self, origin=origin)
+
+    def scaled(self, strength: float) -> "TextMapEdit":
+        return replace(self, x=strength * self.x)
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """`EditError` with both hashes if the edit was made for other weights."""
+        with laid_over(self, model):
+            yield
+
+    @contextmanager
+    def hooked(self, model: ModelView) -> Iterator[None]:
+        """The same edit without touching a weight: the denoiser is given s + (s Y^T) X in place of its text states s.
+
+        For quantised, compiled or offloaded models. `EditError` unless the edit is of all maps that read the text.
+        """
+        check_base(self.origin, model, self.names)
+        message = f"{model.name} has text maps that the edit leaves alone: apply it to the weights instead"
+        require(set(self.names) == set(model.text_maps()), message, EditError)
+        with states_mapped(model.modules("denoiser"), self.x, self.y):
+            yield
+
+    def save(self, path: Path) -> None:
+        write(path, Stored("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> "TextMapEdit":
+        """The inverse of `save`; `EditError` on factors that do not fit."""
+        require({"x", "y"} <= set(stored.tensors), "it has no x and y", EditError)
+        maps = stored.details.get("maps")
+        require(isinstance(maps, list) and all(isinstance(name, str) for name in maps), "its maps are no list of names", EditError)
+        return cls(stored.tensors["x"], stored.tensors["y"], tuple(maps or ()), stored.origin)
