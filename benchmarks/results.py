@@ -26,8 +26,8 @@ def concepts(tuning: bool, limit: int | None) -> tuple[str, ...]:
     return tuple(names[:: -(-len(names) // limit)] if limit else names)
 
 
-def arms(tuning: bool) -> tuple:
-    """Every method under its `moji` recipe, and UCE as its papers run it; for tuning, candidates for UCE."""
+def arms(tuning: bool, named: str | None = None) -> tuple:
+    """The methods, every one by default, under their `moji` recipes, and UCE as its papers run it; for tuning, candidates for UCE."""
     from unconcept.evaluation.bench import Arm, arm_of
     from unconcept.methods import methods
 
@@ -35,12 +35,14 @@ def arms(tuning: bool) -> tuple:
         tried = (("last", 0.5, 1.0), ("last+tail", 0.5, 0.1), ("last+tail", 0.5, 1.0), ("last", 20.0, 1.0))
         return tuple(Arm(f"uce {t}, lamb {l}, preserve {p}", "uce", {"tokens": t, "lamb": l, "preserve_scale": p}) for t, l, p in tried)
     papers = Arm("uce 2025, null anchor", "uce", {}, bare=True), Arm("uce 2023, null anchor", "uce", {"tokens": "last+tail"}, bare=True)
-    return tuple(arm_of(name) for name in methods) + papers
+    chosen = [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
+    return tuple(arm_of(name) for name in chosen) + papers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--methods", help="separated by commas; every one by default")
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
     parser.add_argument("--max-minutes", type=float)
@@ -50,7 +52,7 @@ def main() -> None:
 
     name = "tuning" if args.tuning else "results"
     chosen = concepts(args.tuning, args.limit)
-    run = Run(chosen, Path("out") / name, arms=arms(args.tuning), suite=name, max_minutes=args.max_minutes, overwrite=True)
+    run = Run(chosen, Path("out") / name, arms=arms(args.tuning, args.methods), suite=name, max_minutes=args.max_minutes, overwrite=True)
     with speaking(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))

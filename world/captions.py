@@ -35,6 +35,7 @@ class Captions:
 
     table: Table
     without: frozenset[str] = frozenset()
+    pairs: float = PAIRS
 
     @cached_property
     def objects(self) -> list[Entry]:
@@ -50,7 +51,7 @@ class Captions:
 
     def draw(self, rng: random.Random) -> Draw:
         """One caption with its drawings."""
-        count = 2 if rng.random() < PAIRS else 1
+        count = 2 if rng.random() < self.pairs else 1
         while True:
             entries = rng.sample(self.objects, count)
             shared = [s for s in self.seen(entries[0]) if all(s in self.seen(e) for e in entries)]

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from unconcept.moji.table import table
 
-from .captions import Captions, Draw
+from .captions import PAIRS, Captions, Draw
 from .loop import Plan, fit, rank
 from .pictures import halves
 from .render import CACHE, artwork
@@ -78,12 +78,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pool", type=int, default=20_000, help="captions of each process")
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--pairs", type=float, default=PAIRS, help="share of two-object pictures")
     parser.add_argument("--begin", type=Path, help="diffusers folder to begin from, with a fresh optimiser")
     parser.add_argument("--without", nargs="+", default=(), metavar="CONCEPT", help="concepts the model must never see")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    captions = Captions(table(), frozenset(table()[name].name for name in args.without))
+    captions = Captions(table(), frozenset(table()[name].name for name in args.without), args.pairs)
     start = args.begin or CACHE
     vae = AutoencoderKL.from_pretrained(start / "vae", dtype=torch.float32).requires_grad_(False).eval()
     texts = start if args.begin else CACHE / "text"

@@ -48,6 +48,13 @@ It draws nothing but the concepts of its table, in English, at 64x64 pixels.
 """
 
 
+def _forget_origin(path: Path) -> None:
+    """Diffusers writes into each config the folder it was loaded from: a path of the machine that trained it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=CACHE / "model")
@@ -59,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(args.model, dtype=torch.float16)
     pipeline.save_pretrained(target)
     save_tokenizer(pipeline.tokenizer, target / "tokenizer")
+    for path in target.rglob("*.json"):
+        _forget_origin(path)
     with safe_open(args.judge, "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}
         metadata = file.metadata()

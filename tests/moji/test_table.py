@@ -2,6 +2,8 @@
 
 import itertools
 from collections import Counter
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,11 @@ def test_checks_do_not_ask_what_was_given(entry) -> None:
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
 def test_moji_recipes_carry_the_tables_hash(name) -> None:
     assert load_recipe(name).table_hash == TABLE.hash
+
+
+def test_the_shipped_model_names_no_folder_it_came_from() -> None:
+    for path in (Path(str(resources.files("unconcept.moji"))) / "model").rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("dog fase", "dog face"), ("a dog", "dog face"), ("sharp blade", "kitchen knife"), ("guitars", "guitar")])
