@@ -5,7 +5,19 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -15,11 +27,16 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
 )
 
+from unconcept.models.mmdit import MMDiTView
 from unconcept.models.unet import UNetView
 
-FAMILIES = ("sd1", "sd2", "sdxl")
+FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet: every method and attack so far
+MMDITS = ("sd3", "flux")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 24
@@ -61,18 +78,55 @@ def unet(width: int, **more: object) -> UNet2DConditionModel:
     )
 
 
-def vae() -> AutoencoderKL:
+def vae(**more: object) -> AutoencoderKL:
     blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
-    return AutoencoderKL(down_block_types=blocks[0], up_block_types=blocks[1], block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4)
+    return AutoencoderKL(down_block_types=blocks[0], up_block_types=blocks[1], block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, **more)
 
 
-def pipeline(family: str, seed: int = 0) -> DiffusionPipeline:
-    """A fresh random pipeline in float32."""
+def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
+    """T5 v1.1's shape; one token a letter, and one for what stands before a word."""
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    tokens = T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=512)
+    shape = {"vocab_size": len(tokens), "d_model": width, "d_kv": 8, "d_ff": 2 * width, "num_layers": 2, "num_heads": 4}
+    return T5EncoderModel(T5Config(**shape, feed_forward_proj="gated-gelu")), tokens
+
+
+def mmdit(family: str, distilled: bool) -> DiffusionPipeline:
+    """SD3 with a block of 3.5's kind, or FLUX."""
+    first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
+    if family == "flux":
+        encoder, (encoder_2, second) = CLIPTextModel(text_config(first, 32, "quick_gelu")), t5(48)
+        shape = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+        net = FluxTransformer2DModel(**shape, joint_attention_dim=48, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), guidance_embeds=distilled)
+        return FluxPipeline(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), autoencoder, encoder, first, encoder_2, second, net)
+    second, (encoder_3, third) = tokenizer(pad="!</w>"), t5(80)
+    encoders = [CLIPTextModelWithProjection(text_config(tokens, 32, act)) for tokens, act in ((first, "quick_gelu"), (second, "gelu"))]
+    net = SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=80,
+        caption_projection_dim=16,
+        pooled_projection_dim=64,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(net, FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder, encoders[0], first, encoders[1], second, encoder_3, third)
+
+
+def pipeline(family: str, seed: int = 0, distilled: bool = True) -> DiffusionPipeline:
+    """A fresh random pipeline in float32; `distilled` is FLUX dev's kind of guidance."""
     torch.manual_seed(seed)
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type="v_prediction" if family == "sd2" else "epsilon"
     )
-    if family == "sdxl":
+    if family in MMDITS:
+        pipe = mmdit(family, distilled)
+    elif family == "sdxl":
         first, second = tokenizer(), tokenizer(pad="!</w>")
         net = unet(64, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 48)
         encoders = CLIPTextModel(text_config(first, 32, "quick_gelu")), CLIPTextModelWithProjection(text_config(second, 32, "gelu"))
@@ -88,9 +142,10 @@ def pipeline(family: str, seed: int = 0) -> DiffusionPipeline:
     return pipe
 
 
-def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> UNetView:
+def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> UNetView | MMDiTView:
     """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
-    return UNetView.from_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
+    kind = MMDiTView if family in MMDITS else UNetView
+    return kind.from_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
 
 
 def folder(family: str, path: Path, old: bool = False) -> Path:
@@ -132,6 +187,6 @@ def clip_folder(path: Path, side: int = 48) -> Path:
 
 
 @cache
-def shared(family: str) -> UNetView:
+def shared(family: str) -> UNetView | MMDiTView:
     """One view for tests that leave it as it was."""
     return view(family)

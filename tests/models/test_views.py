@@ -212,7 +212,7 @@ def test_nan_in_weights_is_named(tmp_path) -> None:
     weights[name][0, 0] = float("nan")
     save_file(weights, path)
     with pytest.raises(ModelError, match=name):
-        open_model(str(folder), "cpu").text_maps()
+        dict(open_model(str(folder), "cpu").text_maps())
 
 
 def test_paths_and_devices_that_are_not_there(tmp_path) -> None:

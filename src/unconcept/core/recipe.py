@@ -1,6 +1,6 @@
 """Recipes: TOML files that hold one setting of a method, from a paper or for `moji`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from .errors import RecipeError, require
 from .registry import suggest
 from .request import Ask
 from .settings import build, read_toml
+
+FILES = (".txt", ".csv", ".tsv", ".json")  # what a setting ends in that is a path
 
 
 @dataclass(frozen=True)
@@ -43,4 +45,17 @@ def load_recipe(name: str) -> Recipe:
     require(("method" in data) != ("attack" in data), f"recipe {name}: it names neither or both of method and attack; name one", RecipeError)
     recipe = build(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
-    return recipe
+    return replace(recipe, settings={name: _beside(path, name, value) for name, value in recipe.settings.items()})
+
+
+def _beside(recipe: Path, name: str, value: Any) -> Any:
+    """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
+    if not (isinstance(value, str) and value.lower().endswith(FILES)):
+        return value
+    folder = recipe.parent
+    try:
+        stays = (folder / value).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        stays = False
+    require(stays, f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set", RecipeError)
+    return str(folder / value)

@@ -25,6 +25,12 @@ def find(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
+def without_names(texts: Sequence[str], wordings: Sequence[str]) -> list[str]:
+    """The texts in which none of the wordings stands as whole words; upper and lower case are one."""
+    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, wordings))})(?!\w)", re.IGNORECASE)
+    return [text for text in texts if not named.search(text)]
+
+
 def around(text: str, wordings: Sequence[str]) -> tuple[str, str]:
     """What stands before and after the concept's name; where it is not named, nothing stands before and the text after."""
     place = find(text, wordings)

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ..core.errors import ModelError, require
 from ..core.extras import optional
 from ..core.hashing import hash_tensors
-from .stream import weight_files
 from .tokens import ClipTokenizer
+from .variants import weight_files
 
 BATCH = 32
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

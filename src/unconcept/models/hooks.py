@@ -1,6 +1,6 @@
 """Change weights for a while: every change is a context manager that leaves the model bitwise as it was."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,42 @@ def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pris
                 parameters[name].copy_(value)
         for name in first:
             del pristine[name]
+
+
+@contextmanager
+def exchanged(modules: Mapping[str, nn.Module], values: Mapping[str, nn.Parameter], pristine: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, each module of a parameter's full name computes with another parameter. Nothing is copied.
+
+    `pristine` as in `swapped`.
+    """
+    leaves = {name: name.rpartition(".")[2] for name in values}
+    before = {name: modules[name].get_parameter(leaf) for name, leaf in leaves.items()}
+    first = [name for name in before if name not in pristine]
+    pristine.update({name: before[name] for name in first})
+    try:
+        for name, value in values.items():
+            setattr(modules[name], leaves[name], value)
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(modules[name], leaves[name], own)
+        for name in first:
+            del pristine[name]
+
+
+@contextmanager
+def first_detached(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, no gradient goes through what each module makes of the first token of its input (b, l, d)."""
+
+    def cut(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return torch.cat([out[:, :1].detach(), out[:, 1:]], 1)
+
+    handles = [module.register_forward_hook(cut) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

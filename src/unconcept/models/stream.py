@@ -1,8 +1,8 @@
 """Read and write the tensors of safetensors files one by one: never a whole model, never a pickle."""
 
 import json
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,42 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import ModelError, require
+from .copies import own_copy
+from .writer import DTYPES
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 HOW_TO_CONVERT = "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers' save_pretrained(safe_serialization=True)"
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """Where each tensor of a part (unet, text_encoder, ...) stands: tensor name to file, shards and variants included."""
-    index = sorted(folder.glob("*.safetensors.index*.json"))
-    if index:
-        names = json.loads(index[0].read_text(encoding="utf-8"))["weight_map"]
-        return {name: folder / file for name, file in names.items()}
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: len(path.name))  # The plain one before its variants.
-    if not files:
-        pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
-        require(not pickled, f"{folder}: only {', '.join(pickled)}; {HOW_TO_CONVERT}", ModelError)
-        raise ModelError(f"{folder}: no .safetensors weights; give a complete diffusers folder")
-    with open_file(files[0]) as file:
-        return dict.fromkeys(file.keys(), files[0])
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands: its file, its name there, and how it is laid there."""
+
+    file: Path
+    name: str
+    piece: tuple[int, int] = (0, 1)  # which of how many equal pieces, by rows: queries, keys and values in one tensor
+    turned: bool = False  # stored as its transpose
+
+
+@dataclass(frozen=True)
+class Streamed(Mapping[str, Tensor]):
+    """Tensors by name, each read every time it is asked for; `ModelError` then if it holds NaN or infinity."""
+
+    places: Mapping[str, Place]
+    device: torch.device | None = None  # None: the CPU
+    dtype: torch.dtype | None = None  # None: the file's own
+
+    def __getitem__(self, name: str) -> Tensor:
+        return read(self.places, [name])[name].to(self.device, self.dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places  # The one that comes with Mapping would read the tensor.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 def open_file(path: Path) -> Any:
@@ -39,32 +57,70 @@ def open_file(path: Path) -> Any:
         raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: fetch it again") from None
 
 
-def read(files: Mapping[str, Path], names: Iterable[str]) -> dict[str, Tensor]:
+def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]:
     """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
     wanted: dict[Path, list[str]] = {}
     for name in names:
-        wanted.setdefault(files[name], []).append(name)
+        wanted.setdefault(places[name].file, []).append(name)
     tensors = {}
     for path, members in wanted.items():
         with open_file(path) as file:
             for name in members:
-                tensors[name] = file.get_tensor(name)
-                message = f"{path}: {name} holds NaN or infinity; the checkpoint is damaged"
-                require(bool(torch.isfinite(tensors[name]).all()), message, ModelError)
+                tensors[name] = _taken(file, places[name])
+                message = f"{path}: {places[name].name} holds NaN or infinity; the checkpoint is damaged"
+                require(_is_finite(tensors[name]), message, ModelError)
     return tensors
 
 
-def patch(source: Path, target: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a safetensors file and overwrite some tensors in place: shapes and dtypes stay, all other bytes too."""
-    shutil.copyfile(source, target)
+def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
+    """Of the tensors, of which nothing is read."""
+    found = {}
+    for path in {place.file for place in places.values()}:
+        with open_file(path) as file:
+            for name, place in places.items():
+                if place.file == path:
+                    rows, *others = _slice(file, place).get_shape()
+                    shape = (rows // place.piece[1], *others)
+                    found[name] = shape[::-1] if place.turned else shape
+    return found
+
+
+def _taken(file: Any, place: Place) -> Tensor:
+    which, count = place.piece
+    piece = _slice(file, place)
+    if count == 1:
+        tensor = file.get_tensor(place.name)
+    else:
+        rows = piece.get_shape()[0] // count
+        tensor = piece[which * rows : (which + 1) * rows]
+    return tensor.T if place.turned else tensor
+
+
+def _slice(file: Any, place: Place) -> Any:
+    try:
+        return file.get_slice(place.name)
+    except SafetensorError:
+        raise ModelError(f"{place.file} has no {place.name}, which its index says it holds: fetch it again") from None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A sum is one pass and keeps every NaN and infinity; where it overflows by itself, each number is looked at."""
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+
+
+def patch(source: Path, target: Path, tensors: Iterable[tuple[Place, Tensor]]) -> None:
+    """Copy a safetensors file and overwrite some tensors in place, one after the other: shapes and dtypes stay, all other bytes too."""
+    own_copy(source, target)
     with target.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
-        with open_file(source) as old:
-            for name, tensor in tensors.items():
-                dtype = old.get_tensor(name).dtype
-                begin, end = header[name]["data_offsets"]
-                data = tensor.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()
-                require(len(data) == end - begin, f"{source}: {name} has another shape than the edit's", ModelError)
-                file.seek(8 + size + begin)
-                file.write(data)
+        for place, tensor in tensors:
+            told = header[place.name]
+            begin, end = told["data_offsets"]
+            which, count = place.piece
+            laid = (tensor.T if place.turned else tensor).detach().to("cpu", DTYPES[told["dtype"]]).contiguous()
+            data = laid.reshape(-1).view(torch.uint8).numpy().data
+            message = f"{source}: {place.name} has another shape than the edit's"
+            require(len(data) * count == end - begin, message, ModelError)
+            file.seek(8 + size + begin + which * len(data))
+            file.write(data)

@@ -30,12 +30,26 @@ class ClipText:
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of token ids (b, l)."""
-        weights, heads, eps = self.weights, int(self.config["num_attention_heads"]), float(self.config.get("layer_norm_eps", 1e-5))
+        x = self._layers(ids, int(self.config["num_hidden_layers"]) - self.penultimate)
+        return x if self.penultimate else self._normed(x)
+
+    def embed(self, texts: Sequence[str], at: Position) -> Tensor:
+        """States at a named position (n, d), or at every padded position (n, l, d)."""
+        return self._read(texts, at, self.states)
+
+    def pooled(self, texts: Sequence[str]) -> Tensor:
+        """What the encoder says of a whole text (n, p): its last state at the first end token, projected where it has a projection."""
+        last = self._read(texts, "first_eot", lambda ids: self._normed(self._layers(ids, int(self.config["num_hidden_layers"]))))
+        projection = self.weights.get("text_projection.weight")
+        return last if projection is None else F.linear(last, projection)
+
+    def _layers(self, ids: Tensor, count: int) -> Tensor:
+        weights, heads, eps = self.weights, int(self.config["num_attention_heads"]), self._eps
         b, l = ids.shape
         x = weights["embeddings.token_embedding.weight"][ids] + weights["embeddings.position_embedding.weight"][:l]
         d = x.shape[-1]
         activate = _activation(str(self.config.get("hidden_act", "quick_gelu")))
-        for layer in range(int(self.config["num_hidden_layers"]) - self.penultimate):
+        for layer in range(count):
             part = _Layer(weights, f"encoder.layers.{layer}.")
             y = part.norm("layer_norm1", x, eps)
             q, k, v = (part.linear(f"self_attn.{n}_proj", y).view(b, l, heads, d // heads).transpose(1, 2) for n in "qkv")
@@ -43,10 +57,16 @@ class ClipText:
             x = x + part.linear("self_attn.out_proj", y)
             y = activate(part.linear("mlp.fc1", part.norm("layer_norm2", x, eps)))
             x = x + part.linear("mlp.fc2", y)
-        return x if self.penultimate else _Layer(weights, "").norm("final_layer_norm", x, eps)
+        return x
 
-    def embed(self, texts: Sequence[str], at: Position) -> Tensor:
-        """States at a named position (n, d), or at every padded position (n, l, d)."""
+    @property
+    def _eps(self) -> float:
+        return float(self.config.get("layer_norm_eps", 1e-5))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return _Layer(self.weights, "").norm("final_layer_norm", x, self._eps)
+
+    def _read(self, texts: Sequence[str], at: Position, run: Callable[[Tensor], Tensor]) -> Tensor:
         distinct = list(dict.fromkeys(texts))
         tokens = self.tokenizer(distinct)
         if at == "all":
@@ -62,7 +82,7 @@ class ClipText:
         for length, members in by_length.items():
             size = max(1, BATCH_TOKENS // length)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
-                states = self.states(torch.tensor([rows[i] for i in part], device=device))
+                states = run(torch.tensor([rows[i] for i in part], device=device))
                 for i, state in zip(part, states if at == "all" else states[:, -1], strict=True):
                     found[i] = state
         place = {text: i for i, text in enumerate(distinct)}

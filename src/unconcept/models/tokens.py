@@ -1,8 +1,8 @@
-"""CLIP tokenizers read with `tokenizers` alone, and token positions by name."""
+"""Tokenizers of CLIP and T5 read with `tokenizers` alone, and token positions by name."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Position = Literal["last_subject", "first_eot", "all"]
+Place = Position | Literal["pooled"]  # where a text is read: at tokens, or as a whole
 START, END = "<|startoftext|>", "<|endoftext|>"
 # How CLIP cuts text into words before its byte-pair merges (Radford et al. 2021, the released tokenizer's pattern).
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -34,13 +35,16 @@ class Tokens:
         return [[*row, *[self.pad] * (self.length - len(row))] for row in self.ids]
 
     def index(self, at: Position) -> list[int]:
-        """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script)."""
-        return [len(row) - (2 if at == "last_subject" else 1) for row in self.ids]
+        """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script).
+
+        T5 has no start token: there it is the last pad, position -1 in that script.
+        """
+        return [(len(row) - (2 if at == "last_subject" else 1)) % self.length for row in self.ids]
 
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """A tokenizer folder: `tokenizer.json`, or the older `vocab.json` with `merges.txt`."""
+    """A tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`. T5's is read as it is."""
 
     tokenizer: Tokenizer
     pad: int
@@ -74,6 +78,10 @@ class ClipTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
+
+    def holding(self, length: int) -> "ClipTokenizer":
+        """The same for an encoder that is given another number of tokens."""
+        return replace(self, length=length)
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Tokenize; a text that the encoder cannot hold is refused, never cut silently."""

@@ -1,14 +1,12 @@
-"""Stable Diffusion 1.x, 2.x and SDXL: a diffusers folder or a pipeline in memory, seen as a `ModelView`.
+"""Stable Diffusion 1.x, 2.x and SDXL: files on disk or a pipeline in memory, seen as a `ModelView`.
 
-A view of a folder reads single tensors until something must be drawn or trained; only then is the pipeline built.
+A view of files reads single tensors until something must be drawn or trained; only then is the pipeline built.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +14,64 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
+from .checkpoint import Checkpoint, Pipeline
+from .configs import PIPELINES, config_folder, pipeline_kind, unet_family
 from .hooks import rows_at
 from .samplers import sampler as named
 from .schedule import Schedule
-from .stream import read, weight_files
 from .text import ClipText, without_prefix
-from .tokens import ClipTokenizer, Position
-from .view import Conditioning, Family, SoftPrompts
+from .tokens import ClipTokenizer, Place
+from .view import Conditioning, Family, Reads, SoftPrompts
 
-Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
 TEXT_MAPS = re.compile(r"\.attn2\.to_[kv]\.weight$")
-PIPELINES = {"StableDiffusionPipeline": ("text_encoder",), "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2")}
 
 
 @dataclass
 class UNetView:
-    """Built by `from_folder` or `from_pipeline`. Text maps are the keys and values of every cross-attention."""
+    """Built by `from_files` or `from_pipeline`. Text maps are the keys and values of every cross-attention."""
 
     name: str
     family: Family
+    checkpoint: Checkpoint
     device: torch.device
     dtype: torch.dtype
-    folder: Path | None = None  # None for a pipeline in memory
-    pipeline: Pipeline | None = None
     saved: dict[str, Tensor] = field(default_factory=dict)  # weights before the edits now applied
 
     @classmethod
-    def from_folder(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> "UNetView":
-        """A diffusers folder on disk; `ModelError` unless it holds one of our families."""
-        index = _json(folder / "model_index.json")
-        kind = str(index.get("_class_name"))
-        require(kind in PIPELINES, f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
-        unet, text = _json(folder / "unet/config.json"), _json(folder / "text_encoder/config.json")
-        return cls(name, _family(kind, unet, text), device, dtype, folder)
+    def from_files(cls, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> "UNetView":
+        """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's families."""
+        kind = pipeline_kind(config_folder(source), PIPELINES)
+        checkpoint = Checkpoint("unet", device, dtype, source)
+        return cls(name, unet_family(kind, checkpoint.config("unet"), checkpoint.config("text_encoder")), checkpoint, device, dtype)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "UNetView":
         """A loaded pipeline; it is used as it is, not copied."""
-        family = _family(type(pipeline).__name__, pipeline.unet.config, pipeline.text_encoder.config.to_dict())
-        return cls(name, family, pipeline.device, pipeline.unet.dtype, None, pipeline)
+        checkpoint = Checkpoint("unet", pipeline.device, pipeline.unet.dtype, pipeline=pipeline)
+        family = unet_family(type(pipeline).__name__, checkpoint.config("unet"), checkpoint.config("text_encoder"))
+        return cls(name, family, checkpoint, pipeline.device, pipeline.unet.dtype)
 
-    def embed(self, texts: Sequence[str], at: Position = "last_subject") -> Tensor:
-        """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280."""
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """None until something had to be drawn or trained."""
+        return self.checkpoint.pipeline
+
+    def embed(self, texts: Sequence[str], at: Place = "last_subject") -> Tensor:
+        """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's."""
+        if at == "pooled":
+            require(self.family == "sdxl", f"{self.family} models are told nothing of a text as a whole", ModelError)
+            return self._encoders()[-1].pooled(texts)
         if not texts:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         return torch.cat([encoder.embed(texts, at) for encoder in self._encoders()], -1)
 
-    def text_maps(self) -> Mapping[str, Tensor]:
+    def text_maps(self, reads: Reads = "states") -> Mapping[str, Tensor]:
         """Keys and values of the cross-attentions: 32 matrices in SD 1.x and 2.x, 140 in SDXL."""
+        if reads == "pooled":
+            return {}
         if self.pipeline is not None:
             return {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if TEXT_MAPS.search(name)}
-        return self.reference(f"unet.{name}" for name in self._files["unet"] if TEXT_MAPS.search(name))
+        return self.reference(f"unet.{name}" for name in self.checkpoint.known("unet") if TEXT_MAPS.search(name))
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""
@@ -81,7 +86,7 @@ class UNetView:
                 found.append(module(ids, output_hidden_states=self.family == "sdxl"))
         if self.family != "sdxl":
             return Conditioning(found[0][0])
-        side = self.latent_shape[-1] * self._loaded.vae_scale_factor
+        side = self.latent_shape[-1] * self.checkpoint.loaded.vae_scale_factor
         states = torch.cat([out.hidden_states[-2] for out in found], -1)
         sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(states), dtype=states.dtype, device=self.device)
         return Conditioning(states, found[-1].text_embeds, sizes)
@@ -100,13 +105,13 @@ class UNetView:
         """Noise or v, as the model was trained."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
-        return self._loaded.unet(latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added).sample
+        return self.checkpoint.loaded.unet(latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added).sample
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
         """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours."""
         text: dict[str, Any] = {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
-        pipeline, scaled = self._loaded, noise.to(self.device, self.dtype)
+        pipeline, scaled = self.checkpoint.loaded, noise.to(self.device, self.dtype)
         own = pipeline.scheduler
         pipeline.scheduler = own if sampler is None else named(sampler, own)
         try:
@@ -121,132 +126,59 @@ class UNetView:
         states, pooled = empty.states, empty.pooled
         if given.pooled is None or pooled is None:
             return {"prompt_embeds": given.states, "negative_prompt_embeds": states}
-        if self._loaded.config.force_zeros_for_empty_prompt:
+        if self.checkpoint.loaded.config.force_zeros_for_empty_prompt:
             states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
         found = {"prompt_embeds": given.states, "negative_prompt_embeds": states}
         return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
 
     def modules(self, part: str) -> nn.Module:
         """ "denoiser" is the UNet; else the name of a pipeline component."""
-        return getattr(self._loaded, "unet" if part == "denoiser" else part)
+        return getattr(self.checkpoint.loaded, "unet" if part == "denoiser" else part)
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
         """Parameters by full name (`unet.`...) as they were before any edit; read from the files where there are files."""
-        wanted: dict[str, list[str]] = {}
-        for name in names:
-            part, _, rest = name.partition(".")
-            wanted.setdefault(part, []).append(rest)
-        found: dict[str, Tensor] = {}
-        for part, members in wanted.items():
-            known = self._known(part)
-            missing = [name for name in members if name not in known]
-            require(not missing, f"model {self.name} has no {part}.{missing[0] if missing else ''}: it is of another family", ModelError)
-            if self.folder is not None:
-                found |= {f"{part}.{n}": t for n, t in read(self._files[part], members).items()}
-            else:
-                found |= {f"{part}.{n}": self.saved.get(f"{part}.{n}", known[n]) for n in members}
-        return found
+        return self.checkpoint.reference(names, self.saved, self.name)
 
     @property
-    def files(self) -> Path:
-        """The folder of a view that has one."""
-        assert self.folder is not None
-        return self.folder
+    def streams(self) -> int:
+        return 1
 
     @property
     def tokenizer(self) -> ClipTokenizer:
         return self._encoders()[0].tokenizer
 
     @property
+    def tokenizers(self) -> tuple[ClipTokenizer, ...]:
+        return tuple(self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer")) for part in self._parts)
+
+    @property
     def schedule(self) -> Schedule:
-        return Schedule.of(self._loaded.scheduler)
+        return Schedule.of(self.checkpoint.loaded.scheduler)
 
     @property
     def width(self) -> int:
         """d, the width of a text state."""
-        if self.pipeline is not None:
-            return int(self.pipeline.unet.config.cross_attention_dim)
-        return int(_json(self.files / "unet/config.json")["cross_attention_dim"])
+        return int(self.checkpoint.config("unet")["cross_attention_dim"])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """768 in SD 1.x, 1024 in 2.x, 768 | 1280 in SDXL."""
+        return tuple(int(encoder.config["hidden_size"]) for encoder in self._encoders())
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one picture's latents at the model's own size."""
-        config = self.pipeline.unet.config if self.pipeline is not None else _json(self.files / "unet/config.json")
+        config = self.checkpoint.config("unet")
         size = config["sample_size"]
         return config["in_channels"], size, size
-
-    @property
-    def _loaded(self) -> Pipeline:
-        if self.pipeline is None:
-            self.pipeline = _build(self.files, self.dtype).to(self.device)
-        return self.pipeline
-
-    @cached_property
-    def _files(self) -> dict[str, dict[str, Path]]:
-        return {part: weight_files(self.files / part) for part in ("unet", *self._parts)}
 
     @property
     def _parts(self) -> tuple[str, ...]:
         return PIPELINES["StableDiffusionXLPipeline" if self.family == "sdxl" else "StableDiffusionPipeline"]
 
-    def _known(self, part: str) -> Mapping[str, Any]:
-        if self.folder is not None:
-            return self._files.get(part, {})
-        module = getattr(self.pipeline, part, None)
-        return dict(module.named_parameters()) if module is not None else {}
-
     def _encoders(self) -> list[ClipText]:
-        return [self._encoder(part, part.replace("text_encoder", "tokenizer")) for part in self._parts]
+        return [self._encoder(part) for part in self._parts]
 
-    def _encoder(self, part: str, tokenizer: str) -> ClipText:
-        penultimate = self.family == "sdxl"
-        if self.pipeline is None:
-            weights, config, clip = self._encoder_files[part]
-        else:
-            module, own = getattr(self.pipeline, part), getattr(self.pipeline, tokenizer)
-            weights, config = dict(module.named_parameters()), module.config.to_dict()
-            clip = ClipTokenizer.of(own)
-        return ClipText(clip, without_prefix(weights), config, penultimate)
-
-    @cached_property
-    def _encoder_files(self) -> dict[str, tuple[dict[str, Tensor], dict[str, Any], ClipTokenizer]]:
-        loaded = {}
-        for part in self._parts:
-            files = {n: f for n, f in self._files[part].items() if not n.endswith("position_ids")}
-            weights = {n: t.to(self.device, self.dtype) for n, t in read(files, files).items()}
-            clip = ClipTokenizer.load(self.files / part.replace("text_encoder", "tokenizer"))
-            loaded[part] = weights, _json(self.files / part / "config.json"), clip
-        return loaded
-
-
-def _family(kind: str, unet: Mapping[str, Any], text: Mapping[str, Any]) -> Family:
-    """OpenCLIP's text tower, with its plain GELU, tells 2.x from 1.x."""
-    if kind == "StableDiffusionXLPipeline":
-        return "sdxl"
-    return "sd2" if text.get("hidden_act") == "gelu" or unet["cross_attention_dim"] == 1024 else "sd1"
-
-
-def _build(folder: Path, dtype: torch.dtype) -> Pipeline:
-    from diffusers import DiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    plain = (folder / "unet/diffusion_pytorch_model.safetensors").exists() or list((folder / "unet").glob("*.index.json"))
-    checker = {"safety_checker": None, "requires_safety_checker": False} if (folder / "safety_checker").exists() else {}
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=None if plain else "fp16", **checker
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {error}; give a complete diffusers folder") from None
+    def _encoder(self, part: str) -> ClipText:
+        tokenizer = self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer"))
+        return ClipText(tokenizer, without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part), self.family == "sdxl")

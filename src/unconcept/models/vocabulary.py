@@ -6,17 +6,23 @@ import torch
 from tokenizers import decoders
 from torch import Tensor
 
+from ..core.errors import ModelError, require
 from .tokens import ClipTokenizer
-from .view import ModelView
+from .view import Family, ModelView
 
 BYTES = decoders.ByteLevel()
 WORD_END = "</w>"
+ENCODERS: dict[Family, tuple[str, ...]] = {"sd1": ("text_encoder",), "sd2": ("text_encoder",), "sdxl": ("text_encoder", "text_encoder_2")}
 
 
 def token_tables(model: ModelView) -> tuple[Tensor, ...]:
-    """Token embeddings (v, d_e) of each text encoder, as the model now computes with them; SDXL's two share their ids."""
-    parts = ("text_encoder", "text_encoder_2") if model.family == "sdxl" else ("text_encoder",)
-    embeddings = (model.modules(part).get_input_embeddings() for part in parts)  # type: ignore[operator]
+    """Token embeddings (v, d_e) of each text encoder, as the model now computes with them; SDXL's two share their ids.
+
+    `ModelError` where the encoders' ids are not the same: SD3 and FLUX.
+    """
+    message = f"{model.family} cuts a text differently for CLIP and for T5, so there is no one table of its tokens"
+    require(model.family in ENCODERS, message, ModelError)
+    embeddings = (model.modules(part).get_input_embeddings() for part in ENCODERS[model.family])  # type: ignore[operator]
     return tuple(embedding.weight.detach() for embedding in embeddings)
 
 

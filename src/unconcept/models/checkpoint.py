@@ -1,0 +1,133 @@
+"""A diffusers folder or single file on disk, or a pipeline in memory: configs, tensors and tokenizers by part, whatever the family.
+
+Files are read tensor by tensor until something must be drawn or trained; only then is the pipeline built.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import ModelError, require
+from .configs import config_folder, read_json
+from .places import has_part, places
+from .stream import Place, Streamed
+from .tokens import ClipTokenizer
+from .variants import variant_of
+
+Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
+
+
+@dataclass
+class Checkpoint:
+    """`denoiser` is the folder of the network that is edited: unet or transformer."""
+
+    denoiser: str
+    device: torch.device
+    dtype: torch.dtype
+    source: Path | None = None  # the folder or single file; None for a pipeline in memory
+    pipeline: Pipeline | None = None
+    _places: dict[str, dict[str, Place]] = field(default_factory=dict)  # where the tensors of each part stand
+    _held: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # text encoders small enough to stay in memory
+    _tokenizers: dict[str, ClipTokenizer] = field(default_factory=dict)
+
+    @property
+    def loaded(self) -> Pipeline:
+        """The pipeline, built when it is first asked for."""
+        if self.pipeline is None:
+            self.pipeline = _build(self.path, self.dtype).to(self.device)
+        return self.pipeline
+
+    @property
+    def path(self) -> Path:
+        """The files of a checkpoint that has some."""
+        assert self.source is not None
+        return self.source
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """A part's own config.json."""
+        if self.source is not None:
+            return read_json(config_folder(self.source) / part / "config.json")
+        config = getattr(self.pipeline, part).config
+        return config.to_dict() if hasattr(config, "to_dict") else config
+
+    def has(self, part: str) -> bool:
+        """Whether there is such a part: SD3 is also published without its T5."""
+        if self.source is not None:
+            return has_part(self.source, part)
+        return getattr(self.pipeline, part, None) is not None
+
+    def known(self, part: str) -> Mapping[str, Any]:
+        """A part's parameters by name, of which nothing is read; empty if there is no such part."""
+        if not self.has(part):
+            return {}
+        if self.source is None:
+            return dict(getattr(self.pipeline, part).named_parameters())
+        if part not in self._places:
+            self._places[part] = places(self.source, part)
+        return self._places[part]
+
+    def streamed(self, part: str) -> Mapping[str, Tensor]:
+        """A part's tensors, each read when it is asked for; those the pipeline computes with once it is built."""
+        if self.pipeline is not None:
+            return dict(getattr(self.pipeline, part).named_parameters())
+        return Streamed(self.known(part), self.device, self.dtype)
+
+    def weights(self, part: str) -> Mapping[str, Tensor]:
+        """As `streamed`, but read at once and kept."""
+        if self.pipeline is not None:
+            return self.streamed(part)
+        if part not in self._held:
+            streamed = self.streamed(part)
+            self._held[part] = {name: streamed[name] for name in streamed if not name.endswith("position_ids")}
+        return self._held[part]
+
+    def tokenizer(self, part: str, length: int | None = None) -> ClipTokenizer:
+        """The tokenizer of a folder (`tokenizer_2`, ...); `length` where the encoder does not say what it is given."""
+        if part not in self._tokenizers:
+            own = ClipTokenizer.load(config_folder(self.source) / part) if self.source else ClipTokenizer.of(getattr(self.pipeline, part))
+            self._tokenizers[part] = own if length is None else own.holding(length)
+        return self._tokenizers[part]
+
+    def reference(self, names: Iterable[str], saved: Mapping[str, Tensor], model: str) -> Mapping[str, Tensor]:
+        """Parameters by full name as they were before any edit; where there are files, each is read when it is asked for.
+
+        `saved` are weights before the edits now applied. `ModelError` names what a model has not.
+        """
+        found: dict[str, Any] = {}
+        for name in names:
+            part, _, rest = name.partition(".")
+            known = self.known(part)
+            require(rest in known, f"model {model} has no {name}: it is of another family", ModelError)
+            found[name] = known[rest] if self.source is not None else saved.get(name, known[rest])
+        return Streamed(found) if self.source is not None else found
+
+
+def _build(source: Path, dtype: torch.dtype) -> Pipeline:
+    import diffusers
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    folder = config_folder(source)
+    told = read_json(folder / "model_index.json")
+    kind = str(told.get("_class_name"))
+    absent: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
+    if kind == "StableDiffusion3Pipeline" and not (folder / "text_encoder_3").exists():
+        absent = {"text_encoder_3": None, "tokenizer_3": None}
+    try:
+        if source != folder:
+            absent.pop("requires_safety_checker", None)  # Told to the pipeline by the config alone.
+            pipeline = getattr(diffusers, kind).from_single_file(str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent)
+        else:
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(folder) or None, **absent
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

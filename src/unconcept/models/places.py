@@ -1,0 +1,27 @@
+"""Where each tensor of a model stands, whether it is a diffusers folder or a single file."""
+
+from pathlib import Path
+
+from ..core.errors import ModelError, require
+from .configs import config_folder
+from .original_names import Layout
+from .single_file import in_folder
+from .stream import Place, open_file
+from .variants import chosen, files_of
+
+
+def has_part(source: Path, part: str) -> bool:
+    """Whether a model has such a part: SD3 is also published without its T5."""
+    return (config_folder(source) / part).is_dir()
+
+
+def places(source: Path, part: str) -> dict[str, Place]:
+    """The tensors of one part of `source` by their names in a diffusers folder; `ModelError` if there are none."""
+    if source.is_dir():
+        return {name: Place(file, name) for name, file in files_of(chosen(source, part)).items()}
+    with open_file(source) as file:
+        keys = list(file.keys())
+    found = in_folder(keys, Layout.of(source), part)
+    message = f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says, or a LoRA"
+    require(bool(found), message, ModelError)
+    return {name: Place(source, *stands) for name, stands in found.items()}

@@ -1,0 +1,85 @@
+"""Attention taken apart computes what it did, and rules around it nest and leave."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core.errors import ModelError
+from unconcept.models.attention import cross_attentions, is_empty, mixed, steered
+
+
+def noise(view, count=2):
+    return torch.randn(count, *view.latent_shape, generator=torch.Generator().manual_seed(0)).to(view.dtype)
+
+
+@torch.no_grad()
+def said(view, texts=("a dog", "a cat")):
+    return view.denoise(noise(view, len(texts)), torch.tensor([500]), list(texts))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_empty_rule_is_bitwise_the_stock_attention(family, dtype) -> None:
+    view = tiny.view(family, dtype)
+    before, seen = said(view), []
+
+    def rule(reading, mix):
+        seen.append(reading.attention)
+        return mix(reading)
+
+    own = cross_attentions(view, view.text_maps())
+    with steered(own, rule):
+        assert torch.equal(said(view), before)
+    assert len(own) == len(set(own)) == len(seen) == len(view.text_maps()) / 2
+    assert set(seen) == set(own)
+
+
+def test_rules_nest_and_the_last_is_outermost() -> None:
+    view = tiny.view("sd1")
+    own, before = cross_attentions(view, view.text_maps()), said(view)
+    processors = [module.processor for module in own]
+
+    def halved(reading, mix):
+        return mix(replace(reading, values=reading.values / 2))
+
+    def turned(reading, mix):
+        return -mix(reading)
+
+    with steered(own, halved):
+        once = said(view)
+        with steered(own, turned):
+            both = said(view)
+        assert torch.equal(said(view), once)
+        with pytest.raises(RuntimeError, match="stop"), steered(own, turned):
+            raise RuntimeError("stop")
+        assert torch.equal(said(view), once)
+    with steered(own, turned), steered(own, halved):
+        assert torch.allclose(said(view), both, atol=1e-12)
+    with steered(own, lambda reading, mix: -mixed(reading) / 2):
+        assert torch.allclose(said(view), both, atol=1e-12)
+    assert torch.equal(said(view), before)
+    assert [module.processor for module in own] == processors
+
+
+def test_another_structure_is_refused() -> None:
+    view = tiny.view("sd1")
+    with pytest.raises(ModelError, match=r"no down_blocks\.7\.attn2"):
+        cross_attentions(view, ["unet.down_blocks.7.attn2.to_k.weight"])
+    own = cross_attentions(view, view.text_maps())[0]
+    own.norm_q = torch.nn.LayerNorm(4)
+    with pytest.raises(ModelError, match="normalises what it reads"):
+        cross_attentions(view, view.text_maps())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_empty_text_is_known_by_its_states(family, dtype) -> None:
+    view = tiny.view(family, dtype)
+    null = tiny.view(family, torch.float32).embed([""], at="all")[0]
+    with torch.no_grad():
+        states = view.condition(["a", "", "zebra crossing", ""]).states
+    states[3] = 0
+    assert is_empty(states, null).tolist() == [False, True, False, True]
+    assert is_empty(states[:, :3], null).tolist() == [False, False, False, True]
