@@ -12,6 +12,6 @@ from unconcept.methods import methods
 def test_settings_fit(name) -> None:
     recipe = load_recipe(name)
     info = methods[recipe.method] if recipe.method else attacks[recipe.attack]
-    assert name.endswith(info.name)
+    assert name.endswith(info.name) or name.startswith(f"{info.name}-")
     assert recipe.family in info.families
     assert build(info.settings, recipe.settings) is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import SettingsError
-from unconcept.linalg.derive import derive
+from unconcept.linalg.derive import derive, derive_through
 
 
 def maps(layers: int = 3, width: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -69,3 +69,13 @@ def test_what_is_refused() -> None:
         derive(maps(), maps(), -1.0)
     with pytest.raises(SettingsError, match="not the same"):
         derive(maps(2), maps(3), 0.1)
+
+
+@pytest.mark.parametrize("lamb", [1e-3, 0.1])
+def test_one_map_for_all_needs_their_gram_alone(lamb) -> None:
+    """W'_l = W_l B: the same R from sum_l W_l^T W_l."""
+    reference = maps()
+    b = torch.eye(6, dtype=torch.float64) + 0.3 * torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    gram = sum(w.T @ w for w in reference.values())
+    wanted = derive({n: w @ b for n, w in reference.items()}, reference, lamb).matrix
+    assert torch.allclose(derive_through(gram, b, lamb).matrix, wanted, atol=1e-10)

@@ -25,3 +25,11 @@ def test_what_is_no_moments(tmp_path) -> None:
         _ = Moments.empty(3) + Moments.empty(4)
     with pytest.raises(UsageError, match="holds something else"):
         Moments.load(tmp_path / "no.safetensors")
+
+
+def test_weights_scale_sums_and_none_leaves_nothing() -> None:
+    some = Moments.of(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(some.weighted(2.5).gram, 2.5 * some.gram)
+    assert (some.weighted(2.5).count, some.weighted(0.0).count) == (5, 0)
+    with pytest.raises(UsageError, match="got -1"):
+        some.weighted(-1.0)

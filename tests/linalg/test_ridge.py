@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unconcept.core.errors import NumericsError
+from unconcept.core.errors import NumericsError, UnconceptError
 from unconcept.linalg import ridge
-from unconcept.linalg.ridge import cholesky, ridge_directions
+from unconcept.linalg.moments import Moments, Shifts
+from unconcept.linalg.ridge import cholesky, ridge_directions, ridge_map, ridge_system
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -54,3 +55,37 @@ def test_jitter_is_reported() -> None:
     factor, jitter = cholesky(c.T @ c)
     assert jitter in ridge.JITTERS
     assert torch.isfinite(factor).all()
+
+
+def test_moments_stand_for_the_retained_rows() -> None:
+    c, p = rows(3, 8, 0), rows(20, 8, 1)
+    assert torch.allclose(ridge_directions(c, p, 2.0, 0.3, 0.1).y, ridge_directions(c, Moments.of(p), 2.0, 0.3, 0.1).y, atol=1e-12)
+    nothing = Moments.empty(8)
+    assert torch.allclose(ridge_directions(c, nothing, 2.0, 0.3, 0.1).y, ridge_directions(c, rows(0, 8, 0), 2.0, 0.3, 0.1).y, atol=1e-12)
+
+
+def test_sums_over_rows_stand_for_the_rows() -> None:
+    """T = (A - C)^T Y with the Y of the rows themselves."""
+    c, a, p = rows(30, 8, 0), rows(30, 8, 1), rows(20, 8, 2)
+    shifts = Shifts.of(c[:11], a[:11]) + Shifts.of(c[11:], a[11:])
+    t = ridge_map(shifts, Moments.of(p).weighted(0.3), 0.1)
+    assert torch.allclose(t, (a - c).T @ ridge_directions(c, p, 1.0, 0.3, 0.1).y, atol=1e-12)
+
+
+def test_other_reference_weights_add_a_term() -> None:
+    """Against the problem itself: the retained rows keep W0 p, everything else is as with W."""
+    c, p, w, w0, v = rows(5, 8, 0), rows(20, 8, 1), rows(4, 8, 2), rows(4, 8, 3), rows(5, 4, 4)
+    system = ridge_system(Moments.of(c), Moments.of(p).weighted(0.3), 0.1)
+    ours = w + system.solve((v - c @ w.T).T @ c) + system.recalled(w0 - w)
+    left = v.T @ c + 0.3 * w0 @ p.T @ p + 0.1 * w
+    assert torch.allclose(ours, left @ torch.linalg.inv(c.T @ c + 0.3 * p.T @ p + 0.1 * torch.eye(8, dtype=torch.float64)), atol=1e-10)
+
+
+def test_rows_that_do_not_span_are_singular_without_lamb() -> None:
+    few = rows(3, 8, 0)
+    with pytest.raises(NumericsError, match="do not span the 8 dimensions"):
+        ridge_system(Moments.of(few.repeat(5, 1)), Moments.empty(8), 0.0)
+    with pytest.raises(NumericsError, match="lamb = 0 with 3 texts"):
+        ridge_system(Moments.of(few), Moments.of(rows(9, 8, 1)).weighted(0.0), 0.0)
+    with pytest.raises(UnconceptError, match="finite"):
+        ridge_system(Moments.of(few), Moments.empty(8), float("nan"))

@@ -80,6 +80,25 @@ def test_limits_of_lambda(family) -> None:
         assert torch.allclose(p @ edited.T, p @ w.T, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_both_ways_of_the_text_are_solved_for(family) -> None:
+    """SD3's one map reads a text in two rows, CLIP's and T5's; the pooled text has a map of its own. No bias enters."""
+    view, method = tiny.shared(family), UCE(erase_scale=1.5, preserve_scale=0.7)
+    edit = method.erase(view, REQUEST)
+    ways = (("states", "last_subject"), ("pooled", "pooled"))
+    assert {name for reads, _ in ways for name in view.text_maps(reads)} == set(edit.names)
+    for reads, at in ways:
+        columns = [view.embed(texts, at=at) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain)]
+        assert len(columns[0]) == 2 * (2 if family == "sd3" and reads == "states" else 1)
+        for name, w in view.text_maps(reads).items():
+            assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
+
+
+def test_two_rows_a_token_have_no_tail() -> None:
+    with pytest.raises(SettingsError, match="not defined for sd3"):
+        UCE(tokens="last+tail").erase(tiny.shared("sd3"), REQUEST)
+
+
 @pytest.mark.parametrize("tokens", ["last", "last+tail"])
 def test_order_of_targets_does_not_matter(tokens) -> None:
     view = tiny.shared("sd1")

@@ -37,5 +37,16 @@ def derive(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: 
         wide = after.detach().double()
         left.addmm_(wide.T, wide)
         right.addmm_(wide.T, reference[name].detach().to(wide))
+    return _solved(left, right)
+
+
+def derive_through(gram: Tensor, change: Tensor, lamb: float) -> Derived:
+    """The same R where one map on the text edits them all, W'_l = W_l B: gram (d, d) is sum_l W_l^T W_l, `change` (d, d) is B."""
+    require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
+    right = change.T @ gram
+    return _solved(right @ change + lamb * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), right)
+
+
+def _solved(left: Tensor, right: Tensor) -> Derived:
     factor, jitter = cholesky(left)
     return Derived(torch.cholesky_solve(right, factor), jitter)

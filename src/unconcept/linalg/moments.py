@@ -40,6 +40,11 @@ class Moments:
         require(self.gram.shape == other.gram.shape, f"moments of width {len(self.gram)} and {len(other.gram)} do not add", UsageError)
         return Moments(self.gram + other.gram, self.count + other.count)
 
+    def weighted(self, weight: float) -> "Moments":
+        """Every row's outer product counted `weight` times; of weight 0 nothing is left."""
+        require(0 <= weight < float("inf"), f"a weight of moments must be >= 0 and finite, got {weight}", UsageError)
+        return Moments(weight * self.gram, self.count if weight else 0)
+
     def save(self, path: Path) -> None:
         save_file({"gram": self.gram.cpu(), "count": torch.tensor(self.count)}, path)
 
@@ -51,3 +56,23 @@ class Moments:
             return cls(tensors["gram"], int(tensors["count"]))
         except (OSError, SafetensorError, KeyError) as error:
             raise UsageError(f"moments {path}: {error}; the file is missing or holds something else") from None
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Rows c that shall be read as rows a: the moments of the c, and `cross` (d, d) float64, the sum of (a - c)^T c."""
+
+    moments: Moments
+    cross: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, wanted: Tensor) -> "Shifts":
+        """Rows c (n, d) and, beside each, the row a (n, d) it shall be read as."""
+        cross = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+        for c, a in zip(rows.split(CHUNK), wanted.split(CHUNK), strict=True):
+            wide = c.double()
+            cross.addmm_((a.double() - wide).T, wide)
+        return cls(Moments.of(rows), cross)
+
+    def __add__(self, other: "Shifts") -> "Shifts":
+        return Shifts(self.moments + other.moments, self.cross + other.cross)

@@ -2,7 +2,9 @@
 
 Minimises sum_i s_i |W' c_i - v*_i|^2 + sum_j w_j |W' p_j - W p_j|^2 + lam |W' - W|^2 over W'. With E = V* - W C its
 solution has Y = A^-1 C S, A = lam I + C S C^T + P R P^T (C the targets, P the retained), which knows no layer.
-Everything is float64 inside, and A is factorised, never inverted.
+Where there are more rows than can be held, the sums over them stand in their place (`moments.py`), and where the retained
+rows keep the values W0 p_j of other weights than W, (W0 - W) P R P^T A^-1 is added. Everything is float64 inside, and A is
+factorised, never inverted.
 """
 
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .moments import Moments
+from .conditions import noted
+from .moments import Moments, Shifts
 
 JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
 
@@ -24,24 +27,59 @@ class Directions:
     jitter: float  # added to the diagonal, relative to its mean; 0 unless the Cholesky factorisation failed
 
 
-def ridge_directions(targets: Tensor, retain: Tensor, erase_scale: float, preserve_scale: float, lamb: float) -> Directions:
-    """Solve for Y (n, d). `targets` (n, d), `retain` (m, d), rows are texts; m may be 0.
+@dataclass(frozen=True)
+class System:
+    """A (d, d), factorised once for every layer."""
+
+    factor: Tensor  # lower Cholesky factor of A, float64
+    preserve: Moments  # P R P^T
+    jitter: float
+
+    def solve(self, rows: Tensor) -> Tensor:
+        """Rows (.., d) times A^-1, float64."""
+        return torch.cholesky_solve(rows.to(self.factor).T, self.factor).T
+
+    def recalled(self, gap: Tensor) -> Tensor:
+        """gap P R P^T A^-1 (o, d): what the retained rows take back of W0 - W = gap (o, d)."""
+        return self.solve(gap.to(self.factor) @ self.preserve.gram)
+
+
+def ridge_system(erase: Moments, preserve: Moments, lamb: float) -> System:
+    """A = lam I + C S C^T + P R P^T from its weighted sums. `NumericsError` if lamb = 0 leaves it singular."""
+    require(0 <= lamb < float("inf"), f"lamb must be >= 0 and finite, got {lamb}")
+    total = erase + preserve
+    n, d = total.count, len(total.gram)
+    require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0", NumericsError)
+    factor, jitter = cholesky(total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device))
+    message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
+    require(lamb > 0 or jitter == 0, message, NumericsError)
+    return System(factor, preserve, jitter)
+
+
+def ridge_map(shifts: Shifts, preserve: Moments, lamb: float) -> Tensor:
+    """T (d, d) float64 of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep."""
+    return ridge_system(shifts.moments, preserve, lamb).solve(shifts.cross)
+
+
+def ridge_directions(targets: Tensor, retain: Tensor | Moments, erase_scale: float, preserve_scale: float, lamb: float) -> Directions:
+    """Solve for Y (n, d). `targets` (n, d), `retain` (m, d) or its moments, rows are texts; m may be 0.
 
     With fewer texts than dimensions the system is solved among the texts (Woodbury), else among the dimensions.
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
-    n, m, d = len(targets), len(retain), targets.shape[1]
-    require(lamb > 0 or n + m >= d, f"lamb = 0 with {n + m} texts in {d} dimensions is singular: use lamb > 0", NumericsError)
-    if lamb > 0 and n + m < d:
+    n, d = targets.shape
+    if isinstance(retain, Moments) and not retain.count:
+        retain = targets[:0]
+    if isinstance(retain, Tensor) and lamb > 0 and n + len(retain) < d:
         return _among_texts(targets.double(), retain.double(), erase_scale, preserve_scale, lamb)
     return _among_dimensions(targets.double(), retain, erase_scale, preserve_scale, lamb)
 
 
-def _among_dimensions(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Directions:
+def _among_dimensions(c: Tensor, p: Tensor | Moments, s: float, w: float, lamb: float) -> Directions:
     """A is d x d: one Cholesky factor, n right-hand sides."""
-    a = s * Moments.of(c).gram + w * Moments.of(p).gram + lamb * torch.eye(c.shape[1], dtype=c.dtype, device=c.device)
-    factor, jitter = cholesky(a)
-    return Directions(torch.cholesky_solve(s * c.T, factor).T, jitter)
+    kept = p if isinstance(p, Moments) else Moments.of(p)
+    system = ridge_system(Moments.of(c).weighted(s), kept.weighted(w), lamb)
+    return Directions(system.solve(s * c), system.jitter)
 
 
 def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Directions:
@@ -61,5 +99,6 @@ def cholesky(a: Tensor) -> tuple[Tensor, float]:
     for jitter in JITTERS:
         factor, failed = torch.linalg.cholesky_ex(a + jitter * mean * torch.eye(len(a), dtype=a.dtype, device=a.device))
         if not failed:
+            noted(a, factor)
             return factor, jitter
     raise NumericsError("the system is singular even with jitter 1e-10: use a larger lamb, or fewer texts that contradict each other")

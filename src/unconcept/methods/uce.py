@@ -1,6 +1,6 @@
 """Unified Concept Editing (UCE): Gandikota et al., WACV 2024, arXiv:2308.14761.
 
-Makes the cross-attention keys and values read each target concept as its anchor. Closed form, no images.
+Makes the maps that read the text read each target concept as its anchor. Closed form, no images.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,19 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..edits import TextMapEdit
+from ..edits import LowRankEdit, TextMapEdit
+from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
+from ..models.rows import moments_of
+from ..models.tails import aligned_tails
 from .registry import method
 
 
-@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl"))
+@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class UCE:
-    """Closed-form edit of all cross-attention keys and values. Defaults from the authors' 2025 `uce_sd_erase.py`."""
+    """Closed-form edit of all maps that read the text. Defaults from the authors' 2025 `uce_sd_erase.py`."""
 
     erase_scale: float = 1.0  # weight of each target, set E
     preserve_scale: float = 1.0  # weight of each retained text, set P
@@ -33,33 +36,37 @@ class UCE:
         require(self.lamb > 0, f"uce: lamb must be > 0, got {self.lamb}; without it Eq. 7 is singular below d texts")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+    def erase(self, model: ModelView, request: Request) -> TextMapEdit | LowRankEdit:
         """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + W (C_a - C_e)^T Y.
 
         n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no
-        layer index, so one solve serves all layers, and the edit is one map on the text.
+        layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX are told the pooled
+        text apart, through a map that is solved for likewise, as the authors' script does for FLUX; SD3 by analogy (inferred).
         """
-        c_e, c_a = self._pairs(model, request)
-        c_p = self._retained(model, request)
+        # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a alone.
+        x, y = self._solved(*self._pairs(model, request), self._retained(model, request))
+        maps, pooled = model.text_maps(), model.text_maps("pooled")
+        if not pooled:
+            return TextMapEdit.thin(x, y, tuple(maps))
+        texts = request.targets, request.anchors, request.retain
+        ways = (maps, x, y), (pooled, *self._solved(*(model.embed(part, at="pooled") for part in texts)))
+        return LowRankEdit({name: (w.to(x.dtype) @ x.T, y) for found, x, y in ways for name, w in found.items()})
+
+    def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | Moments) -> tuple[Tensor, Tensor]:
+        """C_a - C_e and Y (n, d), in float32 at least."""
         y = ridge_directions(c_e, c_p, self.erase_scale, self.preserve_scale, self.lamb).y
         wide = torch.promote_types(c_e.dtype, torch.float32)
-        return TextMapEdit.thin((c_a.double() - c_e.double()).to(wide), y.to(wide), tuple(model.text_maps()))
+        return (c_a.double() - c_e.double()).to(wide), y.to(wide)
 
     def _pairs(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor]:
         """Rows of targets and, beside each, of its anchor: (n, d), or (n * tail, d) with the tail."""
         if self.tokens == "last":
             return model.embed(request.targets), model.embed(request.anchors)
-        old, new = model.embed(request.targets, at="all"), model.embed(request.anchors, at="all")
-        rows_old, rows_new = [], []
-        last = (model.tokenizer(texts).index("last_subject") for texts in (request.targets, request.anchors))
-        for i, (a, b) in enumerate(zip(*last, strict=True)):
-            count = old.shape[1] - max(a, b)
-            rows_old.append(old[i, a : a + count])
-            rows_new.append(new[i, b : b + count])
-        return torch.cat(rows_old), torch.cat(rows_new)
+        require(model.streams == 1, f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use last")
+        return aligned_tails(model, request.targets, request.anchors)
 
-    def _retained(self, model: ModelView, request: Request) -> Tensor:
+    def _retained(self, model: ModelView, request: Request) -> Tensor | Moments:
         """One row a text; with the tail every row of every retained text and of "", as in the 2023 script."""
         if self.tokens == "last":
             return model.embed(request.retain)
-        return model.embed(("", *request.retain), at="all").flatten(0, 1)
+        return moments_of(model, ("", *request.retain))

@@ -1,0 +1,39 @@
+"""Fusion on rows of one's own choosing."""
+
+import torch
+
+from unconcept.linalg.lowrank import fused, joined, on_rows, recalled
+from unconcept.linalg.moments import Moments
+from unconcept.linalg.ridge import ridge_system
+
+
+def draw(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_concepts_that_share_no_direction_keep_their_changes() -> None:
+    """With orthogonal spans W* C_i = (W + dW_i) C_i for each."""
+    span = torch.linalg.qr(draw(16, 16, seed=0)).Q
+    rows = [3 * span[:5], 0.5 * span[5:12]]
+    changes = [{"w": (draw(6, 2, seed=1), draw(2, 16, seed=2))}, {"w": (draw(6, 1, seed=3), draw(1, 16, seed=4))}]
+    moments = [Moments.of(part) for part in rows]
+    up, down = fused([on_rows(*pair) for pair in zip(changes, moments, strict=True)], ridge_system(moments[0] + moments[1], Moments.empty(16), 1e-12))["w"]
+    for part, change in zip(rows, changes, strict=True):
+        alone = change["w"][0] @ change["w"][1]
+        assert torch.allclose(up @ down @ part.T, alone @ part.T, atol=1e-9)
+
+
+def test_joined_is_the_sum() -> None:
+    one, two = (draw(6, 2, seed=1), draw(2, 8, seed=2)), (draw(6, 3, seed=3).float(), draw(3, 8, seed=4).float())
+    found = joined([{"a": one, "b": one}, {"a": two}])
+    assert torch.allclose(found["a"][0] @ found["a"][1], one[0] @ one[1] + two[0].double() @ two[1].double())
+    assert torch.equal(found["b"][0], one[0])
+
+
+def test_what_heavy_preserved_rows_leave_of_a_change() -> None:
+    pair, system = (draw(6, 2, seed=1), draw(2, 8, seed=2)), ridge_system(Moments.of(draw(4, 8, seed=3)), Moments.of(draw(20, 8, seed=4)).weighted(1e9), 0.1)
+    up, down = recalled({"w": pair}, system)["w"]
+    assert (up @ down).abs().max() < 1e-6
+    light = ridge_system(Moments.of(draw(4, 8, seed=3)), Moments.empty(8), 0.1)
+    up, down = recalled({"w": pair}, light)["w"]
+    assert torch.equal(up @ down, pair[0] @ pair[1])

@@ -1,0 +1,128 @@
+"""MACE's refinement against its equation written out, and the exact properties of its card."""
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import NumericsError, RequestError, SettingsError
+from unconcept.core.sentences import STYLES, THINGS
+from unconcept.core.settings import build
+from unconcept.methods.mace import MACE
+
+REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
+FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")
+CAPTIONS = [f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")]
+
+
+def context(view, target, anchor, form):
+    """Rows around the concept, found by hand: before it, after it, the end token, pads."""
+    count = lambda text: len(text.replace(" ", ""))  # noqa: E731  (one token a letter)
+    before, after = (count(part) for part in form.split("{}"))
+    rows = []
+    for word, other in ((target, anchor), (anchor, target)):
+        states, l = view.embed([form.format(word)], at="all")[0], tiny.LENGTH
+        long = max(count(word), count(other))
+        end = 1 + before + count(word)
+        rows.append(torch.cat([states[: 1 + before], states[end : end + after + 1 + l - (2 + before + after + long)]]))
+    return rows
+
+
+def literal(view, w, method: MACE, request: Request, texts=()):
+    """The card's equation: sums of outer products over every template, one inverse for each layer."""
+    d = w.shape[1]
+    left, right = method.lamb * w, method.lamb * torch.eye(d, dtype=w.dtype)
+    for target, anchor in zip(request.targets, request.anchors, strict=True):
+        for form in method.templates:
+            for f, g in zip(*context(view, target, anchor, form), strict=True):
+                left, right = left + torch.outer(w @ g, f), right + torch.outer(f, f)
+    prior = torch.zeros(d, d, dtype=w.dtype)
+    for row in view.embed(list(texts), at="all").flatten(0, 1) if texts else ():
+        prior = prior + (method.prior_size / len(texts) if method.prior_size else 1) * torch.outer(row, row)
+    for row in view.embed(request.retain, at="all").flatten(0, 1):
+        prior = prior + method.preserve_weight * torch.outer(row, row)
+    beta = method.train_preserve_scale
+    return (left + beta * w @ prior) @ torch.linalg.inv(right + beta * prior)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("size", [0, 500])
+def test_is_the_papers_equation(family, size, tmp_path) -> None:
+    view, path = tiny.shared(family), tmp_path / "captions.txt"
+    path.write_text("\n".join(CAPTIONS))
+    method = MACE(lamb=0.5, train_preserve_scale=1e-2, preserve_weight=30.0, prior=str(path), prior_size=size, templates=FORMS)
+    edit = method.erase(view, REQUEST)
+    for name, w in view.text_maps().items():
+        assert torch.allclose(w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_mapping_to_the_same_words_changes_nothing(family) -> None:
+    edit = MACE(templates=FORMS).erase(tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",)))
+    assert not edit.y.any()
+
+
+def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free() -> None:
+    """With fewer rows than dimensions and lamb -> 0: context rows hit their values, and what is orthogonal to them is untouched."""
+    view = tiny.shared("sdxl")
+    request, method = Request(("dog face",), ("goat",)), MACE(lamb=1e-9, templates=("a {}", "{} in fog"))
+    edit = method.erase(view, request)
+    f, g = (torch.cat(rows) for rows in zip(*(context(view, "dog face", "goat", form) for form in method.templates), strict=True))
+    assert len(f) < f.shape[1]
+    concept = view.embed(["a dog face"])[0]
+    basis = torch.linalg.svd(f, full_matrices=False).Vh
+    free = concept - basis.T @ (basis @ concept)
+    for name, w in view.text_maps().items():
+        edited = w.detach() + edit.delta(name, w)
+        assert torch.allclose(f @ edited.T, g @ w.T, atol=1e-5)
+        assert torch.allclose(edited @ free, w @ free, atol=1e-6)
+        assert not torch.allclose(edited @ concept, w @ concept, atol=1e-3)
+
+
+def test_limits_of_the_weights() -> None:
+    view = tiny.shared("sd1")
+    for stiff in (MACE(lamb=1e14), MACE(train_preserve_scale=1e12), MACE(preserve_weight=1e16)):
+        request = Request(REQUEST.targets, REQUEST.anchors, tuple(CAPTIONS))
+        assert all(stiff.erase(view, request).delta(name, w).abs().max() < 1e-6 for name, w in view.text_maps().items())
+
+
+def test_order_of_targets_does_not_matter() -> None:
+    view = tiny.shared("sd1")
+    turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
+    one, two = MACE().erase(view, REQUEST), MACE().erase(view, turned)
+    assert torch.allclose(one.y, two.y, atol=1e-12)
+
+
+def test_thirty_sentences_a_kind() -> None:
+    assert len({*THINGS}) == len({*STYLES}) == 30
+    assert all(text.count("{}") == 1 for text in (*THINGS, *STYLES))
+    view = tiny.shared("sd1")
+    hashes = {MACE().erase(view, Request(("dog",), ("goat",), kind=kind)).hash for kind in ("style", "object", "person")}
+    assert len(hashes) == 2
+
+
+def test_without_lamb_the_priors_must_span() -> None:
+    view, request = tiny.shared("sd1"), Request(("dog face",), ("goat",))
+    with pytest.raises(NumericsError, match="lamb = 0"):
+        MACE(lamb=0.0).erase(view, request)
+    with pytest.raises(RequestError, match="shorten them"):
+        MACE().erase(view, Request(("an extraordinarily long dog face",), ("goat",)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("lamb", -1.0), ("train_preserve_scale", -1.0), ("preserve_weight", float("nan")), ("prior_size", -1), ("templates", ["a dog"])]
+)
+def test_settings_out_of_range(setting, value) -> None:
+    with pytest.raises(SettingsError, match="template" if setting == "templates" else setting):
+        build(MACE, {setting: value})
+
+
+def test_golden_norm() -> None:
+    """A change of this number is a change of behaviour."""
+    view = tiny.shared("sd1")
+    edit = MACE().erase(view, REQUEST)
+    norm = sum(float(edit.delta(name, w).square().sum()) for name, w in view.text_maps().items()) ** 0.5
+    assert norm == pytest.approx(GOLDEN, rel=1e-4)
+
+
+GOLDEN = 3.2697551
