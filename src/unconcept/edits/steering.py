@@ -1,0 +1,133 @@
+"""Edits that act while sampling and change no weight."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import EditError, require
+from ..core.hashing import hash_json, hash_tensors
+from ..core.registry import suggest
+from ..models import ModelView
+from ..models.attention import Mix, Reading, cross_attentions, is_empty, steered
+from ..models.roles import with_role
+from .base import Edit, Origin, origin_of
+from .files import Stored, write
+from .rules import RULES, Decomposition, SteeringRule
+from .weights import check_base
+
+
+@dataclass(frozen=True)
+class SteeringEdit:
+    """A rule inside the cross-attentions that the text maps `maps` belong to. Rows of the empty text are left as they are.
+
+    So guidance steers away from an unsteered empty text, whichever side of the batch it stands on; a negative prompt that is not
+    empty is a prompt like any other.
+    """
+
+    rule: SteeringRule
+    maps: tuple[str, ...]  # full names of the weights (o, d) that read the text
+    strength: float = 1.0
+    origin: Origin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
+
+    def __post_init__(self) -> None:
+        require(bool(self.maps), "it steers nothing", EditError)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None: no weight is changed."""
+        return ()
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors().values())
+
+    @property
+    def hash(self) -> str:
+        return hash_json([hash_tensors(self.tensors()), self._details()])
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {name: value for name, value in vars(self.rule).items() if isinstance(value, Tensor)}
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
+        raise EditError(f"a steering edit changes no weight: nothing is added to {name}")
+
+    def stamped(self, origin: Origin) -> "SteeringEdit":
+        return replace(self, origin=origin)
+
+    def scaled(self, strength: float) -> "SteeringEdit":
+        return replace(self, strength=strength * self.strength)
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """`EditError` with both hashes if the edit was made for other weights."""
+        check_base(self.origin, model, self.maps)
+        with steered(cross_attentions(model, self.maps), self._steer):
+            yield
+
+    def _steer(self, reading: Reading, mix: Mix) -> Tensor:
+        wide = torch.promote_types(reading.states.dtype, torch.float32)
+        weight = self.strength * (~is_empty(reading.states, self.rule.null)).to(wide)
+        return self.rule.steer(reading, weight[:, None, None], mix)
+
+    def save(self, path: Path) -> None:
+        write(path, Stored("steering", self.tensors(), origin_of(self), self._details()))
+
+    def _details(self) -> dict[str, Any]:
+        kind = next(name for name, rule in RULES.items() if isinstance(self.rule, rule))
+        settings = {name: value for name, value in vars(self.rule).items() if not isinstance(value, Tensor)}
+        return {"rule": kind, "settings": settings, "strength": self.strength, "maps": list(self.maps)}
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> "SteeringEdit":
+        """The inverse of `save`; `EditError` on a rule that is none of ours, or lacks something."""
+        name, settings, maps = (stored.details.get(key) for key in ("rule", "settings", "maps"))
+        require(isinstance(name, str) and isinstance(settings, dict), "it has no rule and settings", EditError)
+        require(isinstance(maps, list) and all(isinstance(one, str) for one in maps), "its maps are no list of names", EditError)
+        kind, strength = suggest(str(name), RULES, "steering rule"), stored.details.get("strength")
+        given: dict[str, Any] = {**stored.tensors, **(settings or {})}
+        wanted = {f.name: f.type for f in fields(kind)}
+        require(given.keys() == wanted.keys(), f"its {name} has the fields {sorted(given)}", EditError)
+        for label, value in [*given.items(), ("strength", strength)]:
+            sort: Any = wanted.get(label, float)
+            sound = isinstance(value, Tensor) if sort is Tensor else isinstance(value, bool) if sort is bool else _is_number(value)
+            require(sound, f"its {label} is {value!r}", EditError)
+        return cls(kind(**given), tuple(maps or ()), float(strength or 0), stored.origin)
+
+    @torch.no_grad()
+    def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
+        """Exact figures without a picture, where the rule has some that know no picture: changes of the values of last subject tokens.
+
+        `moved`: of the target that changes least, relative to its size. `drift`: of the retained text that changes most.
+        """
+        if not isinstance(self.rule, Decomposition):
+            return {}
+        found = {"moved": min(self._moved(self.rule, model, targets))}
+        return found | ({"drift": max(self._moved(self.rule, model, retain))} if retain else {})
+
+    def _moved(self, rule: Decomposition, model: ModelView, texts: tuple[str, ...]) -> list[float]:
+        states, at = model.embed(texts, at="all"), model.tokenizer(texts).index("last_subject")
+        weight = torch.full((len(states), 1, 1), self.strength, device=states.device)
+        rows, change, size = torch.arange(len(states)), torch.zeros(len(states)), torch.zeros(len(states))
+        for w in with_role(model.text_maps(), "V").values():
+            read = partial(torch.nn.functional.linear, weight=w.detach().to(states))
+            values = read(states)
+            moved = values - rule.kept(values, weight, read)
+            change, size = (sums + part[rows, at].float().square().sum(1).cpu() for sums, part in ((change, moved), (size, values)))
+        return (change / size.clamp_min(1e-30)).sqrt().tolist()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def made_for(edit: Edit) -> tuple[str, ...]:
+    """Full names of the parameters an edit is bound to: those it changes, or those whose reading it steers."""
+    return edit.maps if isinstance(edit, SteeringEdit) else edit.names

@@ -1,0 +1,46 @@
+"""Normalised Attention Guidance (NAG): Chen et al., arXiv:2505.21179.
+
+While sampling, leads every cross-attention's output away from what it would give for the targets' names, at a bounded length.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..core.errors import require
+from ..core.request import Request
+from ..edits import SteeringEdit
+from ..edits.rules import Guidance
+from ..models import ModelView
+from .registry import method
+
+
+@method("nag", paper="arXiv:2505.21179", families=("sd1", "sd2", "sdxl"))
+@dataclass(frozen=True)
+class NAG:
+    """Leads attention away from the targets' while sampling. Defaults from the authors' code for FLUX."""
+
+    nag_scale: float = 5.0  # 1 + phi
+    tau: float = 2.5  # longest output, relative to the unguided one
+    a: float = 0.25  # share of the guided output in the blend
+
+    def __post_init__(self) -> None:
+        require(self.nag_scale >= 1, f"nag: nag_scale must be >= 1, got {self.nag_scale}; 1 leads nowhere")
+        require(self.tau > 0, f"nag: tau must be > 0, got {self.tau}")
+        require(0 <= self.a <= 1, f"nag: a must be 0 to 1, got {self.a}")
+
+    @torch.no_grad()
+    def erase(self, model: ModelView, request: Request) -> SteeringEdit:
+        """Z = Z+ + phi (Z+ - Z-), held to a length of tau |Z+| place by place, then a Z + (1 - a) Z+.
+
+        Several targets are read side by side, as one negative text, and only prompts are steered (both inferred, as in NASA).
+        """
+        # Differs: the paper's lengths are L1 norms; its code's are L2, and so are these.
+        rule = Guidance(
+            negative=model.embed(request.targets, at="all").flatten(0, 1),
+            null=model.embed([""], at="all")[0],
+            phi=self.nag_scale - 1,
+            tau=self.tau,
+            a=self.a,
+        )
+        return SteeringEdit(rule, tuple(sorted(model.text_maps())))

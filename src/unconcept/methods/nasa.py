@@ -1,0 +1,44 @@
+"""Negative-Away Steer Attention (NASA): Nguyen et al., ICCV 2025, arXiv:2412.02687 (its training-free form, NASA-I).
+
+While sampling, takes from every cross-attention's output a share of what it would give for the targets' names.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..core.errors import require
+from ..core.request import Request
+from ..edits import SteeringEdit
+from ..edits.rules import Subtraction
+from ..models import ModelView
+from .registry import method
+
+
+@method("nasa", paper="arXiv:2412.02687", families=("sd1", "sd2", "sdxl"))
+@dataclass(frozen=True)
+class NASA:
+    """Subtracts the targets' attention output while sampling. Default from the paper's SD 1.5 model."""
+
+    alpha: float = 0.1  # 0.1 on SD 1.5, 0.2 on SD 2.1, 0.5 on PixArt-alpha
+    compensate: bool = False  # divide by 1 - alpha: prompts without the target keep the size of their outputs (inferred)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.alpha <= 1, f"nasa: alpha must be 0 to 1, got {self.alpha}")
+        require(self.alpha < 1 or not self.compensate, "nasa: alpha = 1 cannot be compensated: give less, or compensate = false")
+
+    @torch.no_grad()
+    def erase(self, model: ModelView, request: Request) -> SteeringEdit:
+        """Z = Z+ - alpha Z-, Z- the attention over the targets' token states (n l, d), before the output map.
+
+        Several targets are read side by side, as one negative text, so that each place subtracts most of what it resembles
+        most (inferred). Only prompts are steered, not the empty text that guidance starts from (inferred).
+        Anchors and retained texts play no part. SDXL's pooled text still names the concept.
+        """
+        rule = Subtraction(
+            negative=model.embed(request.targets, at="all").flatten(0, 1),
+            null=model.embed([""], at="all")[0],
+            alpha=self.alpha,
+            compensate=self.compensate,
+        )
+        return SteeringEdit(rule, tuple(sorted(model.text_maps())))
