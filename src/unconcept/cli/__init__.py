@@ -2,7 +2,7 @@
 
 import typer
 
-from . import apply, erase, evaluate, sample, tables
+from . import apply, erase, evaluate, export, imported, sample, tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,6 +13,8 @@ app = typer.Typer(
 )
 app.command("erase")(erase.erase)
 app.command("apply")(apply.apply)
+app.command("export")(export.export)
+app.command("import")(imported.import_)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(evaluate.attack)

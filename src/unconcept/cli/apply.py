@@ -1,4 +1,4 @@
-"""`unconcept apply`: bake an edit into a diffusers folder."""
+"""`unconcept apply`: bake an edit into a diffusers folder or a single file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +11,24 @@ from .console import speaking
 
 def apply(
     edit: Annotated[Path, typer.Argument(help="edit.safetensors of an erasure.")],
-    out: options.Out,
+    out: Annotated[Path, typer.Option(help="Folder to write, or file where the model is one; it must not exist.")],
     model: options.Model = "moji",
     strength: options.Strength = 1.0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a checkpoint with the edit in its weights; stock diffusers loads it."""
+    """Write a checkpoint with the edit in its weights: what loads the model loads it."""
     with speaking():
+        from ..core.errors import OutputError, require
         from ..edits import bake, load_edit
-        from ..evaluation.folder import building
+        from ..evaluation.folder import building, writing
         from ..models import find_model
 
         loaded, source = load_edit(edit), find_model(model)
-        with building(out, {"edit": loaded.hash, "model": model, "strength": strength}, overwrite) as folder:
-            bake(loaded.scaled(strength), source, folder)
+        is_file = source.is_file()
+        require(not is_file or out.suffix == ".safetensors", f"{model} is one file: --out {out} must end in .safetensors", OutputError)
+        identity = {"edit": loaded.hash, "model": model, "strength": strength}
+        with writing(out, overwrite) if is_file else building(out, identity, overwrite) as place:
+            left_out = bake(loaded.scaled(strength), source, place)
+        for name in left_out:
+            print(f"left out, it holds the unedited model: {name}")
         print(f"{len(loaded.names)} weights changed -> {out}")

@@ -8,6 +8,7 @@ import typer
 
 from . import options
 from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
+from .evaluate import JudgeFlag, print_shares
 
 
 def erase(
@@ -22,6 +23,7 @@ def erase(
     retain: Annotated[list[str] | None, typer.Option(help="Text that must not change; repeatable.")] = None,
     retain_file: Annotated[Path | None, typer.Option(help="File with one retained text a line.")] = None,
     kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
+    judge: JudgeFlag = None,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 24,
     seed: options.Seed = 0,
@@ -55,6 +57,7 @@ def erase(
             method=method,
             recipe=recipe,
             assignments=dict(parse_assignment(text) for text in set_ or []),
+            judge=judge,
             strength=strength,
             batch_size=batch_size,
             limit=limit,
@@ -75,6 +78,7 @@ def erase(
             if rows:
                 cells = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows]
                 print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
+            print_shares(report.data()["trials"])
             print(f"-> {out / ('run.json' if no_report else 'report.html')}")
         for failure in outcome.failures:
             typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)

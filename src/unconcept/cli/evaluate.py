@@ -122,7 +122,7 @@ def _evaluate(concepts: Sequence[str] | None, concepts_file: Path | None, as_jso
 
         chosen = told.pop("methods", None)
         if chosen is not None:
-            names = list(known) if chosen == "all" else [known[name.strip()].name for name in chosen.split(",")]
+            names = [name for name in known if known[name].does == "erase"] if chosen == "all" else [known[name.strip()].name for name in chosen.split(",")]
             told["arms"] = tuple(arm_of(name, told["model"]) for name in names)
         run = Run(concepts=(*(concepts or []), *read_lines(concepts_file)), **told)
         with progress(quiet) as tell:
@@ -148,10 +148,23 @@ def _print(trials: Sequence[dict[str, Any]]) -> None:
     groups = list(dict.fromkeys(group for trial in trials for group in trial["groups"]))
     rows = [(trial["label"], ", ".join(trial["concepts"]), *(_cell(trial["groups"].get(group)) for group in groups)) for trial in trials]
     print_table("share of pictures that show what the prompt asks, before -> after (pictures)", ("edit", "concept", *groups), rows)
+    print_shares(trials)
     attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         cells = [(label, row["attack"], row["rung"], *map(_share(row), RATES), f"{row['seconds']:.0f}", str(row["success"]["n"])) for label, row in attacked]
         print_table("attacks", ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "seconds", "n"), cells)
+
+
+def print_shares(trials: Sequence[dict[str, Any]]) -> None:
+    """The protocols' figures that are shares with an interval."""
+    figures = [(trial["label"], figure) for trial in trials for figure in trial["figures"] if figure["interval"]]
+    rows = [(label, f["name"], _within(f["before"], f["before_interval"]), _within(f["value"], f["interval"]), str(f["n"])) for label, f in figures]
+    if rows:
+        print_table("shares, with 95 % intervals", ("edit", "share", "before", "after", "n"), rows)
+
+
+def _within(share: float, interval: Sequence[float]) -> str:
+    return f"{share:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
 
 
 def _share(row: dict[str, Any]) -> Callable[[str], str]:

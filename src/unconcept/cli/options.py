@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="moji, or a diffusers folder.")]
+Model = Annotated[str, typer.Option(help="moji, a diffusers folder, a .safetensors file or a cached Hub id.")]
 Out = Annotated[Path, typer.Option(help="Folder to write; it must not exist.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float64, float32, bfloat16 or float16: what the model computes in.")]

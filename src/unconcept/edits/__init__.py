@@ -7,10 +7,16 @@ from ..core.registry import suggest
 from . import files
 from .bake import bake
 from .base import Edit, Origin, origin_of
+from .steering import SteeringEdit, made_for
 from .text_map import TextMapEdit
 from .weights import DenseEdit, LowRankEdit
 
-KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit]] = {"low_rank": LowRankEdit, "dense": DenseEdit, "text_map": TextMapEdit}
+KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit] | type[SteeringEdit]] = {
+    "low_rank": LowRankEdit,
+    "dense": DenseEdit,
+    "text_map": TextMapEdit,
+    "steering": SteeringEdit,
+}
 
 
 def load_edit(path: Path) -> Edit:
@@ -22,4 +28,4 @@ def load_edit(path: Path) -> Edit:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
 
-__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "TextMapEdit", "bake", "load_edit", "origin_of"]
+__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "SteeringEdit", "TextMapEdit", "bake", "load_edit", "made_for", "origin_of"]

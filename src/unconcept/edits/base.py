@@ -63,6 +63,10 @@ class Edit(Protocol):
     def origin(self) -> Origin | None:
         """Where it came from; None until it is stamped."""
 
+    @property
+    def solve_figures(self) -> Mapping[str, float]:
+        """What its method has to say of the solve, by name; it goes into the origin's report."""
+
     def stamped(self, origin: Origin) -> "Edit":
         """The same edit with its origin."""
 

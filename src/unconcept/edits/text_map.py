@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..linalg.thin import thinned
 from ..models import ModelView
 from ..models.hooks import states_mapped
 from .base import Origin, origin_of
@@ -25,6 +26,7 @@ class TextMapEdit:
     y: Tensor
     maps: tuple[str, ...]  # full names of the weights (o, d) that read through it
     origin: Origin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     def __post_init__(self) -> None:
         fits = self.x.ndim == 2 and self.x.shape == self.y.shape
@@ -33,11 +35,8 @@ class TextMapEdit:
 
     @classmethod
     def thin(cls, x: Tensor, y: Tensor, maps: tuple[str, ...]) -> "TextMapEdit":
-        """With more rows than dimensions, the same T in d rows: Y = Q R, so X^T Y = (Q^T X)^T R."""
-        if len(y) > y.shape[1]:
-            q, y = torch.linalg.qr(y)
-            x = q.T @ x
-        return cls(x, y, tuple(sorted(maps)))
+        """With more rows than dimensions, the same T in d rows."""
+        return cls(*thinned(x, y), tuple(sorted(maps)))
 
     @property
     def names(self) -> tuple[str, ...]:

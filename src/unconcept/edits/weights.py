@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ class LowRankEdit:
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     origin: Origin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,8 +40,10 @@ class LowRankEdit:
         return hash_tensors(self.tensors())
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
+        """A convolution's weight (o, i, h, w) is changed as a matrix (o, i * h * w)."""
         up, down = self.pairs[name]
-        return up @ down
+        delta = up @ down
+        return delta.unflatten(1, weight.shape[1:]) if weight.ndim > 2 and delta.shape == weight.flatten(1).shape else delta
 
     def stamped(self, origin: Origin) -> "LowRankEdit":
         return replace(self, origin=origin)
@@ -87,6 +90,7 @@ class DenseEdit:
 
     deltas: Mapping[str, Tensor]
     origin: Origin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     @property
     def names(self) -> tuple[str, ...]:

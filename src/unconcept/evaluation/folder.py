@@ -17,7 +17,7 @@ PARTIAL = "PARTIAL"  # a file of this name keeps the folder's state: it can be g
 
 def check_free(out: Path, overwrite: bool) -> None:
     """`OutputError` if the folder exists and may not be replaced, or its parent cannot be written."""
-    require(overwrite or not out.exists(), f"{out} exists: choose another folder or pass --overwrite", OutputError)
+    require(overwrite or not out.exists(), f"{out} exists: choose another place or pass --overwrite", OutputError)
     parent = out.resolve().parent
     while not parent.exists():
         parent = parent.parent
@@ -56,6 +56,21 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
     except BaseException:
         _drop(part, fresh)
         raise
+
+
+@contextmanager
+def writing(out: Path, overwrite: bool) -> Iterator[Path]:
+    """As `building`, for one file: yield a hidden path beside `out` and rename it at the end; any error leaves nothing."""
+    check_free(out, overwrite)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{out}: {getattr(error, 'strerror', None) or error}; free some space or choose another place for --out") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _drop(part: Path, fresh: bool) -> None:

@@ -1,0 +1,40 @@
+"""`unconcept export`: an edit as files that other tools load."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .console import quiet_libraries, speaking
+
+
+def export(
+    edit: Annotated[Path, typer.Argument(help="edit.safetensors of an erasure.")],
+    to: Annotated[str, typer.Option(help="diffusers or peft (a folder); single-file, kohya or comfyui (one .safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder or file to write; it must not exist.")],
+    model: options.Model = "moji",
+    strength: options.Strength = 1.0,
+    dtype: Annotated[str, typer.Option(help="auto (as the model's weights), float32, bfloat16 or float16: what is written.")] = "auto",
+    rank: Annotated[int | None, typer.Option(help="Largest rank of a LoRA.  [default: the edit's own, 64 if it is dense]", show_default=False)] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write an edit for diffusers, A1111, Forge, ComfyUI or PEFT."""
+    with speaking():
+        quiet_libraries()
+        from ..core.registry import suggest
+        from ..edits import load_edit
+        from ..edits.export import FOLDERS, TARGETS, check_place
+        from ..edits.export import export as write
+        from ..evaluation.folder import building, writing
+        from ..models import find_model
+        from ..models.open import find_device, find_dtype
+
+        target = suggest(to, {name: name for name in TARGETS}, "export")
+        check_place(target, out)
+        kept = None if dtype == "auto" else find_dtype(dtype, find_device("cpu"))
+        loaded, source = load_edit(edit).scaled(strength), find_model(model)
+        identity = {"edit": loaded.hash, "model": model, "to": to, "dtype": dtype, "rank": rank}
+        with building(out, identity, overwrite) if target in FOLDERS else writing(out, overwrite) as place:
+            written = write(loaded, source, target, place, kept, rank)
+        print(f"{written} -> {out}")

@@ -1,0 +1,52 @@
+"""The base of an edit: its own weights under the edit's names, and what is known of it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..core.errors import EditError, require
+from ..core.hashing import hash_tensors
+from ..models.configs import config_folder
+from ..models.places import has_part, places
+from ..models.stream import Place, Streamed
+from .base import Edit
+
+FRONT = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
+LICENCE = re.compile(r"^license(?:_name)?:[ \t]*(\S.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Original:
+    """What an edit changes, as it stands in a diffusers folder or single file."""
+
+    weights: Mapping[str, Tensor]  # by full name, in the files' own dtype, each read when it is asked for
+    places: Mapping[str, Place]  # where each stands
+
+
+def original(edit: Edit, source: Path) -> Original:
+    """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
+    require(bool(edit.names), "the edit changes no weight, it steers while sampling: there is nothing to bake or export; draw with `sample --edit`", EditError)
+    stands: dict[str, Place] = {}
+    for part in sorted({name.partition(".")[0] for name in edit.names}):
+        require(has_part(source, part), f"{source} has no {part}: the edit is for another family", EditError)
+        known = places(source, part)
+        names = [name.partition(".")[2] for name in edit.names if name.startswith(f"{part}.")]
+        missing = [name for name in names if name not in known]
+        require(not missing, f"{source} has no {part}.{missing[0] if missing else ''}: the edit is for another family", EditError)
+        stands |= {f"{part}.{name}": known[name] for name in names}
+    weights = Streamed(stands)
+    found = hash_tensors(weights)
+    base = edit.origin.base_hash if edit.origin else found
+    require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)
+    return Original(weights, stands)
+
+
+def licence(source: Path) -> str | None:
+    """What the model card of a folder, or of a single file's configs, says in its front matter; None where it says nothing."""
+    card = config_folder(source) / "README.md"
+    front = FRONT.match(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else None
+    said = LICENCE.search(front[1]) if front else None
+    return said[1].strip().strip("\"'") if said else None
