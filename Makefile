@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check results attacks bench clean
+.PHONY: setup demo test test-all check results attacks debias bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -35,6 +35,9 @@ results: $(READY)
 
 attacks: $(READY)
 	$(BIN)/python -m benchmarks.attacks
+
+debias: $(READY)
+	$(BIN)/python -m benchmarks.debias
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed

@@ -9,7 +9,7 @@ from unconcept.moji.table import table
 from unconcept.prompts.checks import REPORT_SEEDS
 
 TABLE = table()
-CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket")}
+CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket"), "debias": ("teacher",)}
 
 
 def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> Evidence:

@@ -22,6 +22,7 @@ class Request:
     """Target i is read as anchor i; retained texts must not change. Strings are used as given.
 
     Anchors and retained texts may be empty: the empty text is a text. Aliases and contexts have become targets of their own.
+    Without any anchor targets stay what they are: that is what methods that debias are asked, and no other.
     """
 
     targets: tuple[str, ...]
@@ -32,9 +33,9 @@ class Request:
     def __post_init__(self) -> None:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
         n, k = len(self.targets), len(self.anchors)
-        require(n == k, f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
+        require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
         retained = set(self.retain)
-        for target, anchor in zip(self.targets, self.anchors, strict=True):
+        for target, anchor in zip(self.targets, self.anchors or (None,) * n, strict=True):
             require(bool(target.strip()), f"empty target {target!r}: a target needs at least one word", RequestError)
             require(target != anchor, f"target {target!r} equals its anchor: nothing would change; choose another anchor", RequestError)
             require(target not in retained, f"target {target!r} is also retained: take it out of one of the two", RequestError)

@@ -14,13 +14,16 @@ from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
 from ..edits import load_edit, origin_of
 from ..edits.base import Origin
+from ..methods import methods
 from ..models.open import MOJI
 from ..moji.table import table
 from ..prompts.checks import Check
 from .attacked import AttackRow, rows
 from .editing import make_edit
+from .generate import spec_for
 from .judges import Judge
 from .lore import lore_of_table, lore_of_words
+from .observing import observer
 from .requests import Chosen, choose, from_words
 from .robustness import AttackTask, plan_attacks
 from .store import Store, whole, write_whole
@@ -54,7 +57,7 @@ class EditTask:
     def chosen(self) -> Chosen:
         if self.arm.bare:
             return from_words(Ask((self.concept,), kind=table()[self.concept].kind))
-        return choose(Ask((self.concept,)), self.subject.model)
+        return choose(Ask((self.concept,)), self.subject.model, methods[self.arm.method].does)
 
     @property
     def id(self) -> str:
@@ -73,8 +76,10 @@ class EditTask:
 
     def run(self, store: Store) -> None:
         begun = time.perf_counter()
-        model = self.subject.view()
-        edit = make_edit(model, self.chosen, self.arm.method, self.arm.settings)
+        model, chosen = self.subject.view(), self.chosen
+        judge, debiases = Judge() if self.subject.model == MOJI else None, methods[self.arm.method].does == "debias"
+        observe = observer(model, judge, spec_for(self.subject.model), store, chosen.request.kind) if debiases else None
+        edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe)
         seconds = time.perf_counter() - begun
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole(self.path) as temporary:

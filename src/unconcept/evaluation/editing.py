@@ -7,27 +7,47 @@ from typing import Any
 
 import torch
 
-from ..core.errors import SettingsError, require
+from ..core.errors import RequestError, SettingsError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.settings import build, dump
-from ..edits import Edit, Origin
-from ..methods import Method, methods
+from ..edits import Edit, LowRankEdit, Origin, SteeringEdit, TextMapEdit, made_for
+from ..linalg.conditions import conditions
+from ..linalg.lowrank import rank
+from ..methods import Debiaser, Method, Observe, methods
 from ..models import ModelView
+from ..models.tokens import Place
+from ..models.view import Reads
 from .requests import Chosen
 
 
-def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any]) -> Edit:
-    """Run a method and stamp the edit with where it comes from."""
+def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None) -> Edit:
+    """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias."""
     info = methods[method]
-    hyperparameters: Method = build(info.settings, settings, f"{method} setting")
+    hyperparameters: Any = build(info.settings, settings, f"{method} setting")
     message = f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}"
     require(model.family in info.families, message, SettingsError)
-    edit = hyperparameters.erase(model, chosen.request)
-    return edit.stamped(_origin(edit, model, chosen.request, method, dump(hyperparameters)))
+    figures: dict[str, float] = {}
+    if info.does == "debias":
+        edit = _debiased(hyperparameters, model, chosen.request, method, observe)
+    else:
+        eraser: Method = hyperparameters
+        require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
+        with conditions() as found:
+            edit = eraser.erase(model, chosen.request)
+        figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
+    # No seconds: the same request makes the same file. They stand in the report and in run.json.
+    return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
 
 
-def _origin(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any]) -> Origin:
+def _debiased(debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: Observe | None) -> Edit:
+    if observe is None:
+        raise RequestError(f"{method} counts what it draws: name a judge, --judge clip-score=FOLDER")
+    return debiaser.erase(model, request, observe)
+
+
+def origin_for(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any], figures: Mapping[str, float] | None = None) -> Origin:
+    """Where an edit comes from, with exact figures of what it does, and those of its making."""
     return Origin(
         method=method,
         settings=settings,
@@ -37,36 +57,65 @@ def _origin(edit: Edit, model: ModelView, request: Request, method: str, setting
         kind=request.kind,
         family=model.family,
         base=Path(model.name).name,
-        base_hash=hash_tensors(model.reference(edit.names)),
+        base_hash=hash_tensors(model.reference(made_for(edit))),
         version=version("unconcept"),
-        report=effect(edit, model, request),
+        report={**effect(edit, model, request), **(figures or {}), **edit.solve_figures},
     )
+
+
+WAYS: tuple[tuple[Reads, Place], ...] = (("states", "last_subject"), ("pooled", "pooled"))  # of a text into a denoiser, and where it is read
 
 
 @torch.no_grad()
 def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
-    """Exact figures without a picture, over the text maps the edit changes, worst text of each kind.
+    """Exact figures without a picture, over the text maps the edit changes; the norm is over all it changes.
 
-    `residual`: how far a target is still read from its anchor, 0 = as the anchor, 1 = unchanged.
-    `drift`: how far a retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
+    `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of NAME`: each target.
+    `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
+    `rank`: of the change, the largest of all layers. Without anchors there is no residual. A steering edit has its own figures.
     """
-    maps = {name: w for name, w in model.text_maps().items() if name in set(edit.names)}
-    own = model.reference(maps)
-    targets, anchors, retain = (model.embed(texts).float() for texts in (request.targets, request.anchors, request.retain))
-    sums = {name: torch.zeros(n) for name, n in (("left", len(targets)), ("gap", len(targets)), ("moved", len(retain)), ("size", len(retain)))}
+    if isinstance(edit, SteeringEdit):
+        return edit.effect(model, request.targets, request.retain)
     change = weight = 0.0
-    for name, w in maps.items():
-        delta = edit.delta(name, own[name].to(targets.device)).float()
-        w = w.float().to(targets.device)
-        wanted = (anchors - targets) @ w.T
-        sums["gap"] += wanted.square().sum(1).cpu()
-        sums["left"] += (wanted - targets @ delta.T).square().sum(1).cpu()
-        sums["moved"] += (retain @ delta.T).square().sum(1).cpu()
-        sums["size"] += (retain @ w.T).square().sum(1).cpu()
-        change, weight = change + float(delta.square().sum()), weight + float(w.square().sum())
-    figures = {"relative_norm": (change / weight) ** 0.5 if weight else 0.0}
-    if len(targets):
-        figures["residual"] = float((sums["left"] / sums["gap"].clamp_min(1e-30)).sqrt().max())
-    if len(retain):
-        figures["drift"] = float((sums["moved"] / sums["size"].clamp_min(1e-30)).sqrt().max())
+    residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))
+    for reads, at in WAYS:
+        maps = {name for name in model.text_maps(reads) if name in set(edit.names)}
+        if not maps:
+            continue
+        texts = request.targets, request.anchors or request.targets, request.retain
+        targets, anchors, retain = (model.embed(part, at=at).float() for part in texts)
+        left, gap, moved, size = (torch.zeros(len(rows)) for rows in (targets, targets, retain, retain))
+        for name, w in model.reference(maps).items():
+            w = w.to(targets.device)
+            delta, w = edit.delta(name, w).float(), w.float()
+            wanted = (anchors - targets) @ w.T
+            gap += wanted.square().sum(1).cpu()
+            left += (wanted - targets @ delta.T).square().sum(1).cpu()
+            moved += (retain @ delta.T).square().sum(1).cpu()
+            size += (retain @ w.T).square().sum(1).cpu()
+            change, weight = change + float(delta.square().sum()), weight + float(w.square().sum())
+        residuals = torch.maximum(residuals, _share(left, gap, len(residuals)))
+        drifts = torch.maximum(drifts, _share(moved, size, len(drifts)))
+    read = {name for reads, _ in WAYS for name in model.text_maps(reads)}
+    for name, w in model.reference(name for name in edit.names if name not in read).items():
+        change, weight = change + float(edit.delta(name, w).float().square().sum()), weight + float(w.float().square().sum())
+    figures = {"relative_norm": (change / weight) ** 0.5 if weight else 0.0} | _rank(edit)
+    if read & set(edit.names) and request.anchors and "last_loss" not in edit.solve_figures:  # A trained edit promises nothing of single maps.
+        each = zip(request.targets, residuals.tolist(), strict=True)
+        figures |= {"residual": float(residuals.max())} | {f"residual of {target}": value for target, value in each}
+    if read & set(edit.names) and len(drifts):
+        figures["drift"] = float(drifts.max())
     return figures
+
+
+def _share(part: torch.Tensor, whole: torch.Tensor, texts: int) -> torch.Tensor:
+    """Of squares of rows (n * streams,), the worst of each text's rows (n,)."""
+    shares = (part / whole.clamp_min(1e-30)).sqrt()
+    return shares.view(texts, -1).amax(1) if texts else shares
+
+
+def _rank(edit: Edit) -> dict[str, float]:
+    """A dense edit's would cost an SVD of every matrix: it is not told."""
+    if isinstance(edit, TextMapEdit):
+        return {"rank": float(rank(edit.x.T, edit.y))}
+    return {"rank": float(max(rank(*pair) for pair in edit.pairs.values()))} if isinstance(edit, LowRankEdit) else {}

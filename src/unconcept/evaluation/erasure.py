@@ -1,7 +1,7 @@
 """The main job: edit a model, check that it worked, draw before and after from the same noise, judge, report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from ..core.errors import NumericsError, SettingsError, require
 from ..core.request import Ask
 from ..core.settings import build
 from ..edits import Edit, origin_of
-from ..methods import methods
+from ..methods import Observe, methods
+from ..models import ModelView
 from ..models.open import MOJI
-from ..prompts.checks import Prompt, Sizes
+from ..prompts.checks import Check, Prompt, Sizes
 from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import effect, make_edit
@@ -23,12 +24,13 @@ from .file_suite import suite_of_words
 from .folder import building, check_free
 from .generate import Spec
 from .judges import Judge
+from .observing import observer
 from .page import write_card, write_page, write_samples
 from .report import Report, write_data, write_run
 from .requests import Chosen, choose
 from .store import Store, default_store
 from .subject import Subject
-from .suites import Figure, Suite, suites
+from .suites import Figure, Suite, of_edits, suites
 from .trials import Answered, Bench, Trial, ask, both_sides
 from .work import Progress, Record
 
@@ -49,6 +51,7 @@ class Job:
     strength: float = 1.0
     report: bool = True
     overwrite: bool = False
+    judge: str | None = None  # NAME=PATH, of another model; `moji` has its own
     sizes: Sizes = Sizes()
     spec: Spec = Spec()
     recipe: str | None = None
@@ -71,14 +74,15 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     require(job.strength == job.strength and abs(job.strength) < 100, f"strength {job.strength}: give a number, 0 = identity, 1 = as made", SettingsError)
     info, settings = methods[job.method], dict(job.settings or {})
     build(info.settings, settings, f"{job.method} setting")
-    chosen = choose(job.ask, job.model)
+    chosen = choose(job.ask, job.model, info.does)
     unedited = Subject(job.model, device=job.device, dtype=job.dtype)
     model = unedited.view()
     progress("edit", 0, 1)
-    edit = make_edit(model, chosen, job.method, settings)
+    edit = make_edit(model, chosen, job.method, settings, _observe(job, model, chosen, progress) if info.does == "debias" else None)
     if job.strength != 1.0:
         edit = edit.scaled(job.strength)
-        edit = edit.stamped(replace(origin_of(edit), report=effect(edit, model, chosen.request)))
+        made = origin_of(edit)
+        edit = edit.stamped(replace(made, report={**made.report, **effect(edit, model, chosen.request)}))
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
     failures = _weight_failures(edit, job.strength)
@@ -88,10 +92,10 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
         edit.save(path)
         cost = {"seconds": round(seconds["edit"], 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
         trial = Trial(job.method, tuple(concept.name for concept in chosen.concepts), Subject.of(unedited, path), edit, cost)
-        suite = _suite(job, chosen)
+        suite = _suite(job, chosen, edit)
         answered, pictures = Answered(trial, (), ()), {}
         figures: tuple[Figure, ...] = ()
-        judge = Judge() if job.model == MOJI else None
+        judge = _judge(job, suite.checks(trial.concepts))
         if job.report:
             bench = Bench(Store(job.store or default_store()), Record(folder / RECORD), job.spec, judge, tell=progress)
             (answered,), tally = ask([trial], suite, bench)
@@ -111,8 +115,24 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     return Outcome(report, chosen, tuple(failures))
 
 
-def _suite(job: Job, chosen: Chosen) -> Suite:
+def _observe(job: Job, model: ModelView, chosen: Chosen, progress: Progress) -> Observe:
+    return observer(model, _judge(job), job.spec, Store(job.store or default_store()), chosen.request.kind, job.sizes.seed, progress)
+
+
+def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
+    """`moji`'s own, or the one that was named; a CLIP may answer with what is asked for."""
+    if job.judge is None:
+        return Judge() if job.model == MOJI else None
+    named = Judge.parse(job.judge)
+    labels = dict.fromkeys(label for check in checks for label in check.labels)
+    return replace(named, labels=tuple(labels)) if named.scorer == "clip-score" else named
+
+
+def _suite(job: Job, chosen: Chosen, edit: Edit) -> Suite:
     """On `moji` the groups of its table; elsewhere the concepts in their kind's templates, and what is retained."""
+    if methods[job.method].does == "debias":
+        asked = suites["debias"] if job.model == MOJI else of_edits(suites["debias"], [origin_of(edit)])
+        return replace(asked, sizes=job.sizes)
     plain = suite_of_words(chosen.concepts, chosen.request.retain, job.sizes)
     return replace(suites["erase"], sizes=job.sizes) if job.model == MOJI else plain
 
@@ -121,8 +141,10 @@ def _weight_failures(edit: Edit, strength: float) -> list[str]:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in edit.tensors().values()):
         raise NumericsError("the edit holds non-finite numbers: use a larger lamb, or --dtype float32")
     figures = origin_of(edit).report
-    if strength and figures.get("relative_norm", 0.0) == 0.0:
+    if strength and edit.names and figures.get("relative_norm", 0.0) == 0.0 and "largest_gap" not in figures:  # else it was balanced already
         return ["no effect: the edit changes no weight"]
+    if strength and figures.get("moved", 1.0) < 0.01:
+        return [f"no effect: a target is still read as before (moved by {figures['moved']:.3f} of its size)"]
     if strength and figures.get("residual", 0.0) > 0.99:
         return [f"no effect: a target is still read as before (residual {figures['residual']:.3f})"]
     return []

@@ -24,7 +24,7 @@ from .report import Report, write_data, write_run
 from .store import Store, default_store
 from .subject import Subject
 from .suite_groups import in_groups
-from .suites import Suite, suites
+from .suites import Suite, of_edits, suites
 from .trials import Bench, both_sides
 from .work import Progress, Record, Tally
 
@@ -121,8 +121,8 @@ def _elsewhere(run: Run, suite: Suite) -> Suite:
     """The paper's setting of a protocol; for the suites in groups, what was typed and what the edits retain."""
     if suite.real is not None:
         return replace(suite, ask=suite.real, sizes=ALL)
-    message = f"suite {suite.name} asks other models its published prompts: give their file with --prompts"
-    require(suite.ask is in_groups, message, RequestError)
+    if suite.ask is not in_groups:
+        return of_edits(suite, [origin_of(load_edit(path)) for path in run.edits])
     words = suite_of_words(_words(run), _retained(run), suite.sizes)
     return replace(words, figures=suite.figures, attacks=suite.attacks)
 

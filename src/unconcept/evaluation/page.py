@@ -67,7 +67,7 @@ def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
         "single": single,
         "pooled": arms,
         "chart": trade_off(arms) if not single and report.judged else "",
-        "meaning": MEANING,
+        "meaning": {**MEANING, **report.suite.meaning},
         "rungs": RUNG_MEANING,
         "limits": LIMITS,
     }
@@ -93,7 +93,8 @@ def write_card(report: Report, folder: Path) -> None:
         "weights": len(finding.answered.trial.edit.names),
         "rows": rows(finding),
         "judge": report.data()["judge"],
-        "meaning": MEANING,
+        "meaning": {**MEANING, **report.suite.meaning},
+        "figures": [figure for figure in finding.figures if figure.interval],
         "limits": LIMITS,
         "moji": finding.answered.trial.subject.model == MOJI,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.concept import KINDS
 from ..core.errors import RecipeError, RequestError, require
-from ..core.recipe import Recipe, load_recipe
+from ..core.recipe import Recipe, load_recipe, recipes
 from ..core.request import Ask
 from ..core.settings import build
 from ..models.open import MOJI
@@ -35,9 +35,9 @@ def plan(
 ) -> tuple[Job, dict[str, str]]:
     """The job, and the reason for each default that was taken."""
     reasons: dict[str, str] = {}
-    if recipe is None and model == MOJI and method in (None, DEFAULT_METHOD):
-        recipe = f"moji-{DEFAULT_METHOD}"
-        reasons["settings"] = f"recipe {recipe}: found on moji's tune concepts"
+    if recipe is None and model == MOJI and f"moji-{method or DEFAULT_METHOD}" in recipes():
+        recipe = f"moji-{method or DEFAULT_METHOD}"
+        reasons["settings"] = f"recipe {recipe}: {load_recipe(recipe).source}"
     loaded = load_recipe(recipe) if recipe else Recipe("no recipe", method or DEFAULT_METHOD)
     name = loaded.method or ""
     require(bool(name), f"recipe {recipe} is for the attack {loaded.attack}: `unconcept erase` wants one for a method", RecipeError)

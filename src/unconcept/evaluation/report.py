@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..edits import origin_of
 from ..edits.base import Origin
+from ..methods import methods
 from ..moji.table import table
 from ..prompts.sets import GROUPS
 from .bench import Finding
@@ -47,6 +48,12 @@ class Report:
     def title(self) -> str:
         concepts = dict.fromkeys(name for finding in self.findings for name in finding.answered.trial.concepts)
         return ", ".join(concepts)
+
+    @property
+    def deed(self) -> str:
+        """What was done to the concepts, as a heading says it."""
+        made_by = origin(self.findings[0]).method if self.findings else ""
+        return "debiased in" if made_by in methods and methods[made_by].does == "debias" else "erased from"
 
     def data(self) -> dict[str, Any]:
         """Everything but the circumstances: the same run gives the same data on every machine with the same pictures."""

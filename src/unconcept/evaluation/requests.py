@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
 from ..core.request import Ask, Request
+from ..methods import Does
 from ..models.open import MOJI
 from ..moji.prompts import prompt
 from ..moji.table import Entry, Table, table
@@ -22,9 +23,11 @@ class Chosen:
     reasons: dict[str, str]
 
 
-def choose(ask: Ask, model: str) -> Chosen:
+def choose(ask: Ask, model: str, does: Does = "erase") -> Chosen:
     """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
-    require(bool(ask.targets), "no concept: name at least one to erase", RequestError)
+    require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
+    if does == "debias":
+        return to_debias(ask, table() if model == MOJI else None)
     return from_table(ask, table()) if model == MOJI else from_words(ask)
 
 
@@ -81,6 +84,24 @@ def from_words(ask: Ask) -> Chosen:
         reasons["retain"] = "empty: nothing was named to be kept"
     request = Request.of(concepts, ask.anchors or (), ask.retain or ())
     return Chosen(request, concepts, {"targets": "as typed", **reasons})
+
+
+def to_debias(ask: Ask, known: Table | None) -> Chosen:
+    """Names without anchors. On `moji` they are professions, and the other professions are retained."""
+    require(not ask.anchors, f"anchor {(ask.anchors or ('',))[0]!r}: debiasing reads no target as another; leave anchors out", RequestError)
+    kind, reasons = ask.kind or "object", {"targets": "as typed", "anchors": "none: a debiased target stays what it is"}
+    retain = ask.retain or ()
+    if known is not None:
+        entries = [known[name] for name in ask.targets]
+        professions = [e.name for e in known.professions]
+        for entry in entries:
+            require(bool(entry.variants), f"{entry.name!r} has no variants in moji's table: name {', '.join(professions)}", RequestError)
+        kind = entries[0].kind
+        if ask.retain is None:
+            retain = tuple(name for name in professions if name not in ask.targets)
+    reasons["retain"] = "as typed" if ask.retain is not None else "the other professions of moji's table" if known else "empty: nothing was named to be kept"
+    concepts = tuple(Concept(name, kind) for name in ask.targets)
+    return Chosen(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)
 
 
 def _typed(ask: Ask) -> dict[str, str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from ..core.hashing import hash_json
 from ..edits import Edit, load_edit
 from ..models import ModelView, find_model, open_model
+from ..models.configs import config_folder
 from ..models.open import MOJI, find_device, find_dtype
 from ..prompts.checks import Prompt
 from .generate import Spec
-from .store import hash_folder
+from .store import hash_file, hash_folder
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def _view(model: str, device: str, dtype: str) -> ModelView:
     return open_model(model, device, dtype)
 
 
-def _weights(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return _hashed(folder, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+def _weights(source: Path) -> str:
+    files = sorted(path for path in [source, *config_folder(source).rglob("*")] if path.is_file())
+    return _hashed(source, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
 @lru_cache(maxsize=16)
-def _hashed(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+def _hashed(source: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     """`state` is only there to notice that files changed."""
-    return hash_folder(folder)
+    return hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])

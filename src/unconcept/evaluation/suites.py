@@ -6,12 +6,15 @@ A protocol of its own lives in a file `suite_*.py`, found by its name.
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
+from ..core.errors import RequestError
 from ..core.registry import Registry
+from ..edits.base import Origin
 from ..prompts.checks import Check, Prompt, Sizes
 from ..scorers.registry import Raw
 from .judges import Judge
@@ -27,6 +30,8 @@ class Figure:
     before: float | None
     n: int
     formula: str  # in words
+    interval: tuple[float, float] | None = None  # 95 %, of a share
+    before_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ def no_figures(found: Evidence) -> list[Figure]:
 class Suite:
     """What a protocol asks about an edit that erased some concepts, and what it makes of the answers.
 
-    `ask` is its setting for `moji`. On other models it is the paper's own, `real`, or the paper's prompt file.
+    `ask` is its setting for `moji`. On other models it is the paper's own, `real`, or what the edits were made with, `told`,
+    or the paper's prompt file.
     """
 
     name: str
@@ -70,7 +76,9 @@ class Suite:
     attacked: int = 8  # prompts each attack is given
     stepwise: bool = False  # edit number k is asked about the first k concepts
     real: Callable[[Sequence[str], Sizes], list[Check]] | None = None  # the paper's questions to any model
+    told: Callable[[Sequence[Origin], Sequence[str], Sizes], list[Check]] | None = None  # questions to any model, from its edits' headers
     spec: str | None = None  # how the paper draws them; None: the model's default
+    meaning: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)  # what its groups are, where not as everywhere: name, sentence, what it should do
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
         """Its questions about these concepts."""
@@ -80,6 +88,13 @@ class Suite:
         """The same suite with at most `limit` prompts a group, from other noise."""
         attacked = self.attacked if limit is None else min(self.attacked, limit)
         return replace(self, sizes=replace(self.sizes.limited(limit), seed=seed), attacked=attacked)
+
+
+def of_edits(suite: Suite, origins: Sequence[Origin]) -> Suite:
+    """A suite that can be `told` what edits were made with, for a model without a table."""
+    if suite.told is None:
+        raise RequestError(f"suite {suite.name} asks other models its published prompts: give their file with --prompts")
+    return replace(suite, ask=partial(suite.told, origins))
 
 
 suites: Registry[Suite] = Registry("suite")

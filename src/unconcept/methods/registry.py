@@ -1,13 +1,15 @@
-"""The table of methods: a decorator puts each there, with its paper and the families it is defined for."""
+"""The table of methods: a decorator puts each there, with its paper, what it does and the families it is defined for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ..core.registry import Registry
 from ..core.request import Request
 from ..edits import Edit
 from ..models import Family, ModelView
+
+Does = Literal["erase", "debias"]
 
 
 class Method(Protocol):
@@ -15,6 +17,23 @@ class Method(Protocol):
 
     def erase(self, model: ModelView, request: Request) -> Edit:
         """Find the edit. The model is bitwise unchanged afterwards."""
+
+
+class Observe(Protocol):
+    """Draws and judges for a method, which can do neither."""
+
+    def __call__(self, text: str, attributes: Sequence[str], pictures: int, turn: int) -> Sequence[int]:
+        """How many of `pictures` of a text, drawn by the model as it computes now, show each attribute. Another turn is other noise.
+
+        `RequestError` for an attribute that nobody can tell.
+        """
+
+
+class Debiaser(Protocol):
+    """A method that makes targets show attributes in wanted shares. Its request has no anchors."""
+
+    def erase(self, model: ModelView, request: Request, observe: Observe) -> Edit:
+        """Find the edit, looking at what the model draws on the way. The model is bitwise unchanged afterwards."""
 
 
 M = TypeVar("M", bound=type)
@@ -29,17 +48,18 @@ class MethodInfo:
     paper: str
     families: tuple[Family, ...]
     summary: str
+    does: Does = "erase"  # "debias": the class is a `Debiaser`, else a `Method`
 
 
 methods: Registry[MethodInfo] = Registry("method")
 
 
-def method(name: str, paper: str, families: tuple[Family, ...]) -> Callable[[M], M]:
+def method(name: str, paper: str, families: tuple[Family, ...], does: Does = "erase") -> Callable[[M], M]:
     """Register a method under the name users type."""
 
     def put(kind: M) -> M:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
-        methods.register(name)(MethodInfo(name, kind, paper, families, summary))
+        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does))
         return kind
 
     return put

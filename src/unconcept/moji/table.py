@@ -91,6 +91,15 @@ class Table:
         """Labels of the judge's object head, without its last one, "nothing"."""
         return tuple(label for entry in self.objects for label in entry.labels)
 
+    @property
+    def professions(self) -> tuple[Entry, ...]:
+        """What is drawn in variants, in planted shares."""
+        return tuple(e for e in self.entries if e.variants)
+
+    def variants(self) -> dict[str, str]:
+        """Which variant each label of a profession shows."""
+        return {label: variant for entry in self.professions for label, variant in zip(entry.labels, entry.variants, strict=True)}
+
     def far(self, share: Share, split: Part | None = None) -> tuple[Entry, ...]:
         """The far objects that requests retain (`given`) or that are only measured (`held_out`)."""
         return tuple(e for e in self.entries if e.far == share and split in (None, e.split))

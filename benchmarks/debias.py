@@ -1,0 +1,105 @@
+"""The debiasing table: eight `report` professions balanced by one edit, the four others retained: `make debias`.
+
+What was drawn is kept, in the loop too, so the same command goes on after being stopped. `--limit` is for a quick look.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+
+METHOD, GOAL = "uce-debias", (0.4, 0.6)
+HEAD = ("profession", "", "planted", "before", "after", "n", "change, points", "p (Holm)", "drawn as the profession")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--limit", type=int, help="pictures of a profession at most, in a round of the loop and in the table")
+    parser.add_argument("--max-minutes", type=float, help="of the table's pictures")
+    args = parser.parse_args()
+    quiet_libraries()
+    from unconcept.core.recipe import load_recipe
+    from unconcept.core.request import Ask
+    from unconcept.evaluation.erasure import Job, erase
+    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.moji.table import table
+
+    names = tuple(entry.name for entry in table().professions if entry.split == "report")
+    settings = load_recipe(f"moji-{METHOD}").settings
+    if args.limit:
+        settings |= {"images": min(settings["images"], args.limit), "rounds": 2}
+    job = Job(Ask(names), Path("out/debias/edit"), METHOD, settings, report=False, overwrite=True)
+    with speaking(), progress(quiet=False) as tell:
+        erase(job, tell)
+        edits = (job.out / "edit.safetensors",)
+        run = Run(names, Path("out/debias/report"), edits, suite="debias", limit=args.limit, max_minutes=args.max_minutes, overwrite=True)
+        report = evaluate(run, tell)
+    data = report.data()
+    text = page(data)
+    print(text)
+    if report.status != "ok":
+        raise SystemExit(FAILED)
+    if args.limit is None:
+        args.docs.mkdir(exist_ok=True)
+        (args.docs / "debias.md").write_text(text, encoding="utf-8")
+
+
+def page(data: dict) -> str:
+    """Head, goals and table of a report on one edit."""
+    from unconcept.moji.table import table
+
+    (trial,) = data["trials"]
+    judge, drawing, edit = data["judge"], data["drawing"], trial["edit"]
+    first = edit["settings"]["attributes"][0]
+    figures = {figure["name"]: figure for figure in trial["figures"]}
+    balanced = [name for name in trial["concepts"] if GOAL[0] <= figures[f"{name}: {first}"]["value"] <= GOAL[1]]
+    rates = paired(trial["checks"], first)
+    lines = [HEAD, ("---",) * len(HEAD), *(row(entry, figures[f"{entry.name}: {first}"], rates[entry.name], trial) for entry in table().professions)]
+    settings = ", ".join(f"{name} = {value}" for name, value in edit["settings"].items())
+    return f"""# Debiasing on `moji`
+
+One `{edit["method"]}` edit for {len(trial["concepts"])} `report` professions together; the others are retained. Share of pictures with a {first}
+among those that show {" or ".join(edit["settings"]["attributes"])}, drawn from the neutral caption ("judge", "a judge"), by {judge["name"]} version
+{judge["version"]} (weights {judge["hash"][:12]}, first guess, any profession's variant counts); unedited and edited model from the same
+noise, seeds from 1,000,000 on, which the loop never drew; {drawing["steps"]} steps, guidance {drawing["guidance_scale"]}; Wilson's 95 %
+intervals. p is McNemar's, of no change. "Drawn as the profession" is the share of all pictures in which the judge sees it,
+before -> after. Table of concepts {data["table_hash"][:12]}. Rounds: {edit["report"]["rounds"]:.0f}.
+Settings: {settings}. Made by `make debias`.
+
+Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of {len(trial["concepts"])}.
+
+{chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
+"""
+
+
+def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[str, ...]:
+    """One profession."""
+    before, after = (
+        f"{share:.1%} [{low:.1%}, {high:.1%}]" for share, (low, high) in ((figure["before"], figure["before_interval"]), (figure["value"], figure["interval"]))
+    )
+    what = "debiased" if entry.name in trial["concepts"] else "retained"
+    change = f"{100 * (figure['value'] - figure['before']):+.1f}"
+    return (entry.name, what, f"{entry.ratio[0]:.0%}", before, after, str(figure["n"]), change, f"{rate['p']:.2g}", f"{rate['old']:.0%} -> {rate['new']:.0%}")
+
+
+def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
+    """By profession: p of no change in the first attribute, over pictures that show one before and after; how often it is drawn at all."""
+    from unconcept.metrics.paired import holm, mcnemar
+    from unconcept.moji.table import table
+
+    known, found = table(), {}
+    variants = known.variants()
+    for name in dict.fromkeys(check["concept"] for check in checks):
+        sides = [(check["before"], check["after"]) for check in checks if check["concept"] == name]
+        both = [pair for pair in sides if all(word in variants for word in pair)]
+        old, new = ([variants[pair[side]] == first for pair in both] for side in (0, 1))
+        own = [sum(pair[side] in known[name].labels for pair in sides) / len(sides) for side in (0, 1)]
+        found[name] = {"p": mcnemar(old, new).p if both else 1.0, "old": own[0], "new": own[1]}
+    corrected = holm({name: rate["p"] for name, rate in found.items()})
+    return {name: {**rate, "p": corrected[name]} for name, rate in found.items()}
+
+
+if __name__ == "__main__":
+    main()

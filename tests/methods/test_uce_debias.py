@@ -1,0 +1,197 @@
+"""UCE's debiasing against the 2025 script's loop written out, and against planted eyes that must see it converge."""
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.methods.planted import Planted
+from unconcept.core import Request
+from unconcept.core.errors import EditError, RequestError, SettingsError
+from unconcept.core.request import Ask
+from unconcept.core.settings import build
+from unconcept.edits import DenseEdit, load_edit
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.requests import choose
+from unconcept.methods import methods
+from unconcept.methods.uce_debias import UCEDebias
+
+TARGETS, RETAIN, ATTRIBUTES = ("judge", "pilot"), ("cook", "old man"), ("woman", "man")
+REQUEST = Request(TARGETS, (), RETAIN, "person")
+EXACT = UCEDebias(images=10_000, max_diff=0.01, rounds=30)
+
+
+def shares(view, edit, texts=TARGETS, attributes=ATTRIBUTES, **more) -> list[float]:
+    """The first attribute's share of each text under an edit."""
+    with edit.applied(view):
+        return [Planted(view, **more)(text, attributes, 100_000, 0)[0] / 100_000 for text in texts]
+
+
+def literal(view, see, method: UCEDebias) -> dict[str, torch.Tensor]:
+    """Values add up in place, every round is solved from the original weights, each layer with its own inverse."""
+    own = {name: w.detach().clone() for name, w in view.text_maps().items()}
+    c, a, p = (view.embed(texts) for texts in (TARGETS, method.attributes, RETAIN))
+    values = {name: [w @ row for row in c] for name, w in own.items()}
+    edited, done = dict(own), set()
+    for turn in range(method.rounds):
+        for i, target in enumerate(TARGETS):
+            if i in done:
+                continue
+            with DenseEdit({name: edited[name] - own[name] for name in own}).applied(view):
+                seen = see(target, method.attributes, method.images, turn)
+            gaps = [1 / len(a) - count / sum(seen) for count in seen]
+            if all(abs(gap) < method.max_diff for gap in gaps):
+                done.add(i)
+                continue
+            for name, w in own.items():
+                values[name][i] = values[name][i] + sum(method.step_size * gap * (w @ row) for gap, row in zip(gaps, a, strict=True))
+        if len(done) == len(TARGETS):
+            break
+        for name, w in own.items():
+            left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1], dtype=w.dtype)
+            for value, row in zip(values[name], c, strict=True):
+                left, right = left + method.erase_scale * torch.outer(value, row), right + method.erase_scale * torch.outer(row, row)
+            for row in p:
+                left, right = left + method.preserve_scale * torch.outer(w @ row, row), right + method.preserve_scale * torch.outer(row, row)
+            edited[name] = left @ torch.linalg.inv(right)
+    return edited
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_is_the_scripts_loop(family) -> None:
+    view, method = tiny.view(family), UCEDebias(images=1000, erase_scale=1.5, preserve_scale=0.3, step_size=0.7)
+    bias = (1.2, 0.0)
+    wanted, edit = literal(view, Planted(view, bias), method), method.erase(view, REQUEST, Planted(view, bias))
+    assert edit.solve_figures["rounds"] > 2
+    for name, w in view.text_maps().items():
+        assert torch.allclose(w.detach() + edit.delta(name, w), wanted[name], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [(1.5, 0.0), (0.0, 1.5)])
+def test_shares_come_out_as_wanted(bias) -> None:
+    """A step of the wrong sign drives them to 0 or 1 instead."""
+    view = tiny.view("sd1")
+    before = shares(view, UCEDebias(images=1000, max_diff=0.99).erase(view, REQUEST, Planted(view, bias)), bias=bias)
+    assert all(abs(share - 0.5) > 0.3 for share in before)
+    edit = EXACT.erase(view, REQUEST, Planted(view, bias))
+    assert shares(view, edit, bias=bias) == pytest.approx([0.5, 0.5], abs=0.02)
+    assert edit.solve_figures["rounds"] < 30
+    assert edit.solve_figures["largest_gap"] < 0.01
+    assert (edit.solve_figures["woman in judge"] < 0) == (bias[0] > 0)
+
+
+def test_other_ratios_and_more_attributes() -> None:
+    view, bias = tiny.view("sd1"), (1.0, 0.0, -0.5)
+    method = UCEDebias(("red", "green", "blue"), (0.2, 0.5, 0.3), images=10_000, max_diff=0.01)
+    edit = method.erase(view, REQUEST, Planted(view, bias))
+    with edit.applied(view):
+        seen = Planted(view, bias)("judge", method.attributes, 100_000, 0)
+    assert [count / 100_000 for count in seen] == pytest.approx(method.ratios, abs=0.02)
+
+
+def test_what_is_balanced_is_left_alone() -> None:
+    """It is looked at once and no more; with nothing else to do the edit is none."""
+    view = tiny.view("sd1")
+
+    class Both(Planted):
+        def logits(self, text, attributes):
+            return super().logits(text, attributes) * (text == "judge")
+
+    see = Both(view)
+    edit = EXACT.erase(view, REQUEST, see)
+    assert [turn for text, turn in see.asked if text == "pilot"] == [0]
+    assert (edit.solve_figures["woman in pilot"], edit.solve_figures["man in pilot"]) == (0.0, 0.0)
+    nothing = EXACT.erase(view, REQUEST, Planted(view, (0.0, 0.0)))
+    assert nothing.solve_figures["rounds"] == 1
+    assert all(not nothing.delta(name, w).any() for name, w in view.text_maps().items())
+
+
+def test_retained_texts_move_less_than_targets() -> None:
+    view = tiny.view("sd1")
+    method = UCEDebias(images=1000, preserve_scale=100.0)
+    edit = method.erase(view, REQUEST, Planted(view))
+    c, p = view.embed(TARGETS), view.embed(RETAIN)
+    for name, w in view.text_maps().items():
+        delta = edit.delta(name, w)
+        assert (p @ delta.T).norm(dim=1).max() < 0.1 * (c @ delta.T).norm(dim=1).min()
+
+
+def test_two_attributes_move_along_one_direction() -> None:
+    """Woman minus man, whatever the number of targets."""
+    view = tiny.view("sd1")
+    edit = EXACT.erase(view, Request(("judge", "pilot", "cook"), ()), Planted(view))
+    assert all(torch.linalg.matrix_rank(edit.delta(name, w), rtol=1e-9) == 1 for name, w in view.text_maps().items())
+
+
+def test_pictures_that_show_no_attribute() -> None:
+    with pytest.raises(SettingsError, match=r"none of 10 pictures of 'judge' in round 1 shows woman or man: "):
+        UCEDebias().erase(tiny.view("sd1"), REQUEST, lambda *asked: (0, 0))
+
+
+def test_needs_eyes_and_no_anchors() -> None:
+    view = tiny.view("sd1")
+    chosen = choose(asked(), "tiny", "debias")
+    assert chosen.request == Request(("judge",), (), ("cook",), "person")
+    with pytest.raises(RequestError, match="name a judge, --judge clip-score=FOLDER"):
+        make_edit(view, chosen, "uce-debias", {})
+    with pytest.raises(RequestError, match="leave anchors out"):
+        choose(asked(("person",)), "tiny", "debias")
+    with pytest.raises(RequestError, match="uce reads targets as anchors"):
+        make_edit(view, chosen, "uce", {})
+    edit = make_edit(view, chosen, "uce-debias", {}, Planted(view))
+    assert edit.origin is not None
+    assert "residual" not in edit.origin.report
+    assert {"drift", "relative_norm", "rounds", "largest_gap", "woman in judge"} <= set(edit.origin.report)
+
+
+def asked(anchors=None) -> Ask:
+    return Ask(("judge",), anchors, ("cook",), "person")
+
+
+def test_edit_survives_its_file(tmp_path) -> None:
+    view = tiny.view("sd1")
+    edit = make_edit(view, choose(asked(), "tiny", "debias"), "uce-debias", {}, Planted(view))
+    edit.save(tmp_path / "e.safetensors")
+    assert load_edit(tmp_path / "e.safetensors").origin == edit.origin
+    with pytest.raises(EditError), load_edit(tmp_path / "e.safetensors").applied(tiny.view("sd1", seed=1)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"attributes": []}, "attributes are"),
+        ({"attributes": ["woman"]}, "name at least two"),
+        ({"attributes": ["woman", "man", "man"]}, "named twice"),
+        ({"attributes": ["woman", " "]}, "at least one word"),
+        ({"ratios": [0.5, 0.6]}, "sum to 1"),
+        ({"ratios": [1.5, -0.5]}, "sum to 1"),
+        ({"ratios": [1.0]}, "2 attributes but 1 ratios"),
+        ({"max_diff": 0.0}, "max_diff"),
+        ({"rounds": 0}, "rounds"),
+        ({"images": 0}, "images"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"lamb": 0.0}, "lamb"),
+        ({"preserve_scale": -1.0}, "preserve_scale"),
+        ({"ratios": [float("nan"), 0.5]}, "ratios"),
+        ({"attribute": ["woman"]}, "did you mean 'attributes'"),
+    ],
+)
+def test_settings_out_of_range(settings, said) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        build(UCEDebias, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_is_known_as_what_it_does() -> None:
+    assert {name for name in methods if methods[name].does == "debias"} == {"uce-debias"}
+
+
+def test_golden_norm() -> None:
+    """A change of this number is a change of behaviour."""
+    view = tiny.view("sd1")
+    edit = UCEDebias().erase(view, REQUEST, Planted(view))
+    norm = sum(float(edit.delta(name, w).square().sum()) for name, w in view.text_maps().items()) ** 0.5
+    assert norm == pytest.approx(GOLDEN, rel=1e-4)
+
+
+GOLDEN = 0.33246302
