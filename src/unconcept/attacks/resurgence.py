@@ -4,19 +4,17 @@ No adversary: fine-tunes the edited model on pictures without the concept, and l
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..core.errors import RequestError, require
-from ..edits import DenseEdit, LowRankEdit
-from ..models import Conditioning
-from ..models.hooks import swapped
+from ..edits import Edit
 from ..models.latents import encode
-from ..models.parts import attention_maps, denoiser_parameters, low_rank_added, trainable
-from ..training import Descent, Loss
+from ..models.parts import attention_maps, denoiser_parameters
+from ..training import Descent, Loss, LowRank, Weights
 from ..training.search import denoising_error
 from .registry import Attempt, Case, Input, attack, check_counts
 
@@ -48,15 +46,26 @@ class Resurgence:
         wide = case.model.dtype in (torch.float32, torch.float64)
         require(self.mode == "lora" or wide, f"resurgence: mode 'full' in {case.model.dtype} loses small steps: use float32 or mode 'lora'")
         yield self._attempt(case, 0, None, None)
-        run = (_Lora if self.mode == "lora" else _Full)(case, self)
         with torch.no_grad():
             latents = encode(case.model, case.unrelated[1])
+        with case.edited():
+            trained = self._trained(case)
+        descent = Descent(list(trained.tensors.values()), LR[self.mode] if self.lr is None else self.lr, "adamw", self.weight_decay, case.seed)
         for stop in self.checkpoints:
             if not case.left:
                 return
             with case.edited():
-                losses = run.train(self._loss(case, case.unrelated[0], latents), stop)
-            yield self._attempt(case, stop, run.edit(), sum(losses) / len(losses))
+                loss = self._loss(case, case.unrelated[0], latents)
+                with trained.on():
+                    losses = descent.run(loss, stop - descent.done)
+                weights = trained.edit({})
+            yield self._attempt(case, stop, weights, sum(losses) / len(losses))
+
+    def _trained(self, case: Case) -> LowRank | Weights:
+        """Adapters on every attention of the denoiser, or all of it, beginning at the edited model's weights."""
+        if self.mode == "lora":
+            return LowRank(case.model, attention_maps(case.model), self.rank, case.seed)
+        return Weights(case.model, tuple(denoiser_parameters(case.model)))
 
     def _loss(self, case: Case, captions: tuple[str, ...], latents: Tensor) -> Loss:
         """The denoising loss of pictures under their captions. The text encoder stays as it is."""
@@ -68,71 +77,10 @@ class Resurgence:
             which = torch.randint(len(latents), (self.batch_size,), generator=rng)
             t = torch.randint(len(model.schedule.alpha), (self.batch_size,), generator=rng).to(model.device)
             noise = torch.randn(len(which), *latents.shape[1:], generator=rng).to(latents)
-            return denoising_error(model, _rows(texts, which), latents[which], noise, t).mean()
+            return denoising_error(model, texts.rows(which), latents[which], noise, t).mean()
 
         return loss
 
-    def _attempt(self, case: Case, steps: int, weights: LowRankEdit | DenseEdit | None, loss: float | None) -> Attempt:
+    def _attempt(self, case: Case, steps: int, weights: Edit | None, loss: float | None) -> Attempt:
         left = case.left
         return Attempt(steps, {i: Input(case.prompts[i], weights=weights) for i in left}, loss)
-
-
-def _rows(given: Conditioning, which: Tensor) -> Conditioning:
-    return Conditioning(*(None if part is None else part[which] for part in (given.states, given.pooled, given.time_ids)))  # type: ignore[arg-type]
-
-
-@dataclass
-class _Lora:
-    """Adapters on every attention of the denoiser: down (r, d) random, up (o, r) zero at first."""
-
-    case: Case
-    settings: Resurgence
-    pairs: dict[str, tuple[Tensor, Tensor]] = field(init=False)
-    descent: Descent = field(init=False)
-
-    def __post_init__(self) -> None:
-        rng, rank, device = torch.Generator().manual_seed(self.case.seed), self.settings.rank, self.case.model.device
-        self.pairs = {}
-        for name, module in attention_maps(self.case.model).items():
-            o, d = module.weight.shape
-            down = torch.randn(rank, d, generator=rng) / rank
-            self.pairs[name] = (torch.zeros(o, rank, device=device).requires_grad_(), down.to(device).requires_grad_())
-        self.descent = _descent(self.case, self.settings, [t for pair in self.pairs.values() for t in pair])
-
-    def train(self, loss: Loss, stop: int) -> list[float]:
-        maps = attention_maps(self.case.model)
-        with low_rank_added((maps[name], up, down) for name, (up, down) in self.pairs.items()):
-            return self.descent.run(loss, stop - self.descent.done)
-
-    def edit(self) -> LowRankEdit:
-        return LowRankEdit({name: (up.detach().clone(), down.detach().clone()) for name, (up, down) in self.pairs.items()})
-
-
-@dataclass
-class _Full:
-    """Every parameter of the denoiser. Between two trainings the model holds its own weights again."""
-
-    case: Case
-    settings: Resurgence
-    now: dict[str, Tensor] = field(default_factory=dict)  # the fine-tuned weights
-    start: dict[str, Tensor] = field(default_factory=dict)  # the edited model's
-    descent: Descent | None = None
-
-    def train(self, loss: Loss, stop: int) -> list[float]:
-        model, live = self.case.model, denoiser_parameters(self.case.model)
-        if self.descent is None:
-            self.start = {name: parameter.detach().clone() for name, parameter in live.items()}
-            self.now = self.start
-            self.descent = _descent(self.case, self.settings, list(live.values()))
-        with swapped(live, self.now, model.saved), trainable(live.values()):
-            losses = self.descent.run(loss, stop - self.descent.done)
-            self.now = {name: parameter.detach().clone() for name, parameter in live.items()}
-        return losses
-
-    def edit(self) -> DenseEdit:
-        return DenseEdit({name: tensor - self.start[name] for name, tensor in self.now.items()})
-
-
-def _descent(case: Case, settings: Resurgence, params: list[Tensor]) -> Descent:
-    lr = LR[settings.mode] if settings.lr is None else settings.lr
-    return Descent(params, lr, "adamw", settings.weight_decay, case.seed)

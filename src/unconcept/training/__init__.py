@@ -1,5 +1,23 @@
 """One loop for everything that is trained or searched, and what adversarial methods and attacks share."""
 
 from .loop import Descent, Loss, Optimizer, gradient, minimise
+from .run import Plan, figures, train
+from .session import Progress, Session, session
+from .trained import LowRank, Trained, Weights
 
-__all__ = ["Descent", "Loss", "Optimizer", "gradient", "minimise"]
+__all__ = [
+    "Descent",
+    "Loss",
+    "LowRank",
+    "Optimizer",
+    "Plan",
+    "Progress",
+    "Session",
+    "Trained",
+    "Weights",
+    "figures",
+    "gradient",
+    "minimise",
+    "session",
+    "train",
+]

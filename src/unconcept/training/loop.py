@@ -3,7 +3,7 @@
 Gradients are taken with respect to what is trained alone, so no weight of the model ever gets a `.grad`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
+from .kept import below, gathered, handed_back
+from .penalties import Gradients, Join, Transform
 
 Optimizer = Literal["sgd", "adam", "adamw"]
-Loss = Callable[[int, torch.Generator], Tensor]  # of the step's number; whatever it draws at random comes from the generator
+Terms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
+Loss = Callable[[int, torch.Generator], Terms]  # of the step's number; whatever it draws at random comes from the generator
 OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def gradient(loss: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> tuple[Tensor, ...]:
     """d loss / d params, zero for what the loss does not depend on. `NumericsError` if the loss is not finite."""
     require(bool(torch.isfinite(loss)), f"the loss became {loss.item()}: use a smaller lr, or float32", NumericsError)
-    return torch.autograd.grad(loss, list(params), allow_unused=True, materialize_grads=True)
+    return torch.autograd.grad(loss, list(params), retain_graph=keep_graph, allow_unused=True, materialize_grads=True)
 
 
 @dataclass
@@ -36,6 +39,10 @@ class Descent:
     weight_decay: float = 0.0
     seed: int = 0
     done: int = 0  # steps so far
+    transforms: Sequence[Transform] = ()  # of the gradient, in this order
+    join: Join | None = None  # of the gradients of a loss's summands; None: their sum
+    rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
+    losses: list[float] = field(default_factory=list)  # before each step
     rng: torch.Generator = field(init=False)
     rule: torch.optim.Optimizer = field(init=False)
 
@@ -48,23 +55,74 @@ class Descent:
         """`steps` more steps; the loss before each of them.
 
         A step averages the gradients of `parts` calls of the loss. `after` is called with the number of steps done.
+        `NumericsError` before the step that would use a loss or a gradient that is no number.
         """
-        losses = []
+        begun = len(self.losses)
         for _ in range(steps):
-            total, sums = 0.0, [torch.zeros_like(p) for p in self.params]
-            for _ in range(parts):
-                value = loss(self.done, self.rng)
-                for part, found in zip(sums, gradient(value, self.params), strict=True):
-                    part += found / parts
-                total += value.item() / parts
-            for param, found in zip(self.params, sums, strict=True):
-                param.grad = found
-            self.rule.step()
-            self.rule.zero_grad(set_to_none=True)
+            total, found = self._gradients(loss(self.done, self.rng))
+            if parts > 1:
+                total, found = self._averaged(loss, total, found, parts)
+            sound = all(bool(torch.isfinite(torch.linalg.vector_norm(g))) for g in found)
+            require(sound, f"step {self.done}: the gradient holds what is no number: use a smaller lr, or float32", NumericsError)
+            self._step(list(found))
             self.done += 1
-            losses.append(total)
+            self.losses.append(total)
             after(self.done)
-        return losses
+        return self.losses[begun:]
+
+    def _gradients(self, terms: Terms) -> tuple[float, Sequence[Tensor]]:
+        """The loss and its gradient: one way back for all summands, or one each where they are joined."""
+        if isinstance(terms, Tensor):
+            return terms.item(), gradient(terms, self.params)
+        total = torch.stack(list(terms.values())).sum()
+        if self.join is None:
+            return total.item(), gradient(total, self.params)
+        return total.item(), self.join({name: list(gradient(term, self.params, keep_graph=True)) for name, term in terms.items()})
+
+    def _averaged(self, loss: Loss, total: float, found: Sequence[Tensor], parts: int) -> tuple[float, Gradients]:
+        """Over one call of the loss that was made and `parts` - 1 further ones."""
+        total, sums = total / parts, [g / parts for g in found]
+        for _ in range(parts - 1):
+            value, more = self._gradients(loss(self.done, self.rng))
+            for part, own in zip(sums, more, strict=True):
+                part += own / parts
+            total += value / parts
+        return total, sums
+
+    def _step(self, gradients: Gradients) -> None:
+        for transform in self.transforms:
+            gradients = transform.gradient(self.done, gradients, self.params)
+        for param, found in zip(self.params, gradients, strict=True):
+            param.grad = found
+        for group in self.rule.param_groups:
+            group["lr"] = self.lr * self.rate(self.done)
+        self.rule.step()
+        self.rule.zero_grad(set_to_none=True)
+        for transform in self.transforms:
+            transform.settle(self.params)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, the trained tensors included."""
+        found = {f"param.{i}": param.detach() for i, param in enumerate(self.params)}
+        for i, own in self.rule.state_dict()["state"].items():
+            found |= {f"rule.{i}.{name}": value for name, value in own.items()}
+        found |= {f"transform.{name}": t for name, t in gathered(self.transforms).items()}
+        return found | {"rng": self.rng.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        with torch.no_grad():
+            for i, param in enumerate(self.params):
+                param.copy_(state[f"param.{i}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in below(state, "rule.").items():
+            number, _, kind = name.partition(".")
+            moments.setdefault(int(number), {})[kind] = value
+        self.rule.load_state_dict({"state": moments, "param_groups": self.rule.state_dict()["param_groups"]})
+        handed_back(self.transforms, below(state, "transform."))
+        self.rng.set_state(state["rng"])
+        self.losses = state["losses"].tolist()
+        self.done = len(self.losses)
 
 
 def minimise(

@@ -1,0 +1,166 @@
+"""Concept Ablation: Kumari et al., ICCV 2023, arXiv:2303.13516.
+
+On noised pictures of the anchor, the denoiser is fine-tuned to predict under the target what it predicts under the anchor.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from ..core.hashing import hash_tensors
+from ..core.request import Request
+from ..core.sentences import check_sentences, sentences
+from ..core.settings import dump
+from ..core.wording import reworded
+from ..edits import DenseEdit
+from ..models import ModelView
+from ..models.hooks import first_detached
+from ..models.latents import encode
+from ..models.parts import denoiser_parameters
+from ..models.roles import with_role
+from ..models.rows import fits, fitting
+from ..prompts.captions import captions
+from ..training import Plan, Weights, figures, train
+from ..training.goals import Texts
+from ..training.penalties import Clip
+from ..training.pictures import placed
+from ..training.search import normal
+from ..training.selectors import Selector, selected
+from ..training.trajectories import noised
+from .registry import method
+
+GROUPS: dict[str, Selector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
+DRAWN_AT_ONCE = 8
+STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
+HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
+Pair = tuple[str, tuple[str, ...]]  # a prompt of the anchor, and the same with the target in one or several forms
+
+
+@method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@dataclass(frozen=True)
+class ConceptAblation:
+    """Fine-tunes the denoiser to read a target as its anchor on the anchor's pictures. Defaults from the authors' recipe for one GPU."""
+
+    parameter_group: Literal["cross-attn", "attn", "full-weight"] = "cross-attn"
+    target: Literal["model", "noise"] = "model"  # what is learned: the prediction under the anchor, or the noise in the anchor's picture
+    target_model: Literal["student", "frozen"] = "student"  # whose prediction under the anchor
+    iterations: int = 200
+    lr: float = 8e-6  # 2e-6 times batch, as their --scale_lr
+    batch_size: int = 4
+    weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    prior_loss_weight: float = 0.0  # of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content
+    pictures: int = 200  # of the anchors
+    picture_steps: int = 25
+    picture_guidance: float = 6.0  # (inferred)
+    augment: bool = True  # pictures at random sizes, and prompts that say so
+    anchor_prompts: str = ""  # captions that name the anchor: a packaged set or a file; "" puts both into sentences
+    templates: tuple[str, ...] = ()  # those sentences, with {}; () takes thirty of the kind
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "lr", "weight_decay", "prior_loss_weight", "picture_guidance"):
+            require(getattr(self, name) >= 0, f"concept-ablation: {name} must be >= 0, got {getattr(self, name)}")
+        for name in ("batch_size", "max_grad_norm", "pictures", "picture_steps"):
+            require(getattr(self, name) > 0, f"concept-ablation: {name} must be > 0, got {getattr(self, name)}")
+        check_sentences("concept-ablation", self.templates)
+
+    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+        """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the same of the target.
+
+        No gradient goes through keys and values of the start token. Differs: pictures are drawn by the model's own sampler, the
+        authors' by DPM-Solver++; retained texts are not used.
+        """
+        data = _Pictures.drawn(model, self._pairs(model, request), self)
+        trained = Weights(model, selected(denoiser_parameters(model), GROUPS[self.parameter_group]))
+        texts = Texts.of(model)
+
+        def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
+            z, mask, anchors, targets = data.batch(self.batch_size, rng)
+            x_t, t, wanted = noised(model, z, rng)
+            if self.target == "model":
+                with torch.no_grad(), trained.off() if self.target_model == "frozen" else nullcontext():
+                    wanted = model.denoise(x_t, t, texts(anchors))
+            terms = {"target": masked_error(model.denoise(x_t, t, texts(targets)), wanted, mask)}
+            if self.prior_loss_weight:
+                z, mask, anchors, _ = data.batch(self.batch_size, rng)
+                x_t, t, noise = noised(model, z, rng)
+                terms["prior"] = self.prior_loss_weight * masked_error(model.denoise(x_t, t, texts(anchors)), noise, mask)
+            return terms
+
+        plan = Plan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=[Clip(self.max_grad_norm)])
+        about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"pictures": data.pictures})}
+        with first_detached(model.modules("denoiser").get_submodule(name) for name in _read_maps(model)):
+            losses = train(trained, loss, plan, about, name="concept-ablation")
+        return trained.edit(figures(losses))
+
+    def _pairs(self, model: ModelView, request: Request) -> list[Pair]:
+        """Prompts of each anchor with those of its target; those the encoder cannot hold are left out."""
+        found: list[Pair] = []
+        for target, anchor in zip(request.targets, request.anchors, strict=True):
+            if not self.anchor_prompts:
+                held = fitting(model, sentences(request.kind, self.templates), target, anchor)
+                found += [(form.replace("{}", anchor), (form.replace("{}", target),)) for form in held]
+                continue
+            for p in captions(self.anchor_prompts):
+                forms = {"style": STYLE_FORMS, "harmful": HARMFUL_FORMS, "explicit": HARMFUL_FORMS}.get(request.kind)
+                changed = tuple(form.format(p=p, c=target) for form in forms) if forms else (reworded(p, [anchor] if anchor else [], target),)
+                found += [(p, changed)] if all(fits(model, text) for text in (p, *changed)) else []
+        require(bool(found), f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length} tokens")
+        return found
+
+
+def masked_error(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Squared error summed over channels, averaged over the cells of each picture's mask (b, 1, h, w), then over pictures."""
+    error = (mask * (said - wanted).float().square()).flatten(1).sum(1)
+    return (error / mask.flatten(1).sum(1)).mean()
+
+
+def _read_maps(model: ModelView) -> list[str]:
+    """Cross-attention's keys and values by the name of their module; none in a joint transformer, where the rule has no meaning."""
+    return [name.partition(".")[2].removesuffix(".weight") for name in with_role(model.text_maps(), "KV")]
+
+
+@dataclass
+class _Pictures:
+    """The anchors' pictures with their prompts, as latents where they are always shown as they are."""
+
+    model: ModelView
+    pairs: Sequence[Pair]  # one a picture
+    pictures: Tensor
+    augment: bool
+    latents: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        with torch.no_grad():
+            self.latents = torch.empty(0) if self.augment else torch.cat([encode(self.model, part) for part in self.pictures.split(DRAWN_AT_ONCE)])
+
+    @classmethod
+    def drawn(cls, model: ModelView, pairs: Sequence[Pair], settings: ConceptAblation) -> "_Pictures":
+        """By the unedited model, the prompts in turn."""
+        shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
+        rngs = [torch.Generator().manual_seed(settings.seed * settings.pictures + i) for i in range(len(shown))]
+        found = []
+        for begin in range(0, len(shown), DRAWN_AT_ONCE):
+            part = slice(begin, begin + DRAWN_AT_ONCE)
+            noise = normal(model.latent_shape, rngs[part])
+            found.append(model.sample([p for p, _ in shown[part]], noise, settings.picture_steps, settings.picture_guidance))
+        return cls(model, shown, torch.cat(found), settings.augment)
+
+    def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
+        """Latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
+        which = torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
+        chosen = [(p, forms[int(torch.randint(len(forms), (), generator=rng))]) for p, forms in (self.pairs[i] for i in which)]
+        if not self.augment:
+            z = self.latents[which]
+            return z, torch.ones_like(z[:, :1]), [p for p, _ in chosen], [c for _, c in chosen]
+        shown = [placed(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
+        with torch.no_grad():
+            z = encode(self.model, torch.stack([each.picture for each in shown]))
+        said = [tuple(each.prefix + text if fits(self.model, each.prefix + text) else text for text in pair) for each, pair in zip(shown, chosen, strict=True)]
+        return z, torch.stack([each.mask for each in shown]).to(z), [p for p, _ in said], [c for _, c in said]

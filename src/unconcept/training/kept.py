@@ -1,0 +1,70 @@
+"""States of trainings on disk: one safetensors file each, replaced whole, so that a kill leaves the former one."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..core.errors import DataError, OutputError, require
+
+VERSION = "1"
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something of a training that changes from step to step and is no weight: a trajectory, a mask, soft tokens."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """All that `restore` needs."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse."""
+
+
+def gathered(parts: Sequence[object]) -> dict[str, Tensor]:
+    """The states of those parts that have one, under their numbers."""
+    return {f"{i}.{name}": t for i, part in enumerate(parts) if isinstance(part, Stateful) for name, t in part.state().items()}
+
+
+def handed_back(parts: Sequence[object], state: Mapping[str, Tensor]) -> None:
+    """The inverse of `gathered`."""
+    for i, part in enumerate(parts):
+        if isinstance(part, Stateful):
+            part.restore(below(state, f"{i}."))
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def write(path: Path, state: Mapping[str, Tensor], identity: str) -> None:
+    """`OutputError` if the folder cannot be written."""
+    fresh = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh, metadata={"version": VERSION, "identity": identity})
+        os.replace(fresh, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place") from None
+
+
+def read(path: Path, identity: str) -> dict[str, Tensor] | None:
+    """The state that is kept there, None if there is none. `DataError` if it is another training's, or damaged."""
+    if not path.exists():
+        return None
+    again = f"delete {path}, or give what it was begun with"
+    try:
+        with safe_open(path, "pt") as file:
+            found = file.metadata() or {}
+            require(found.get("version") == VERSION, f"state {path} was kept by another version: delete it", DataError)
+            require(
+                found.get("identity") == identity, f"the training kept in {path} was begun with other settings, another model or other data: {again}", DataError
+            )
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"state {path} cannot be read: {error}; delete it: the training then begins anew") from None

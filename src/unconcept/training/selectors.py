@@ -1,0 +1,105 @@
+"""Which parameters a method trains, read off their names and shapes: no class is asked for.
+
+Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) text has maps of its own in each block;
+`attn2` there, in SD 3.5, is a second look at the picture.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from ..core.errors import SettingsError, require
+
+Selector = Literal[
+    "xattn",  # cross-attention: 80 tensors, 43.96 M; joint: the text's maps of each block
+    "kv",  # its keys and values: 32, 19.17 M
+    "q-selfattn",  # self-attention and the queries of cross-attention (TRCE)
+    "attn",  # the four maps of every attention: 160, 93.5 M
+    "selfattn",  # attn1; joint: the picture's maps of each block
+    "noxattn",  # all but cross-attention, time embedding and output: 598, 813.5 M
+    "maps-noxattn",  # linear maps and convolutions outside of cross-attention: 388, 815.4 M; joint: as selfattn
+    "maps",  # every linear map and convolution
+    "transformer-maps",  # linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM)
+    "notime",  # all but time embedding and output
+    "xlayer",  # cross-attention of two late blocks
+    "selflayer",  # self-attention of two blocks
+    "full",  # 686, 859.5 M
+]
+TextSelector = Literal["text-full", "text-mlp-lastattn"]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing)
+FOUR = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
+OUTER = re.compile(r"^(time_embedding|conv_norm_out|conv_out)\.")
+JOINT = re.compile(r"\.attn\.add_k_proj\.")
+TEXT_SIDE = re.compile(r"\.attn\.(add_[qkv]_proj|to_add_out)\.")
+UNET: dict[str, str] = {
+    "xattn": r"\.attn2\.",
+    "kv": r"\.attn2\.to_[kv]\.",
+    "q-selfattn": r"\.attn1\.|\.attn2\.to_q\.",
+    "attn": rf"\.attn[12]\.{FOUR}",
+    "selfattn": r"\.attn1\.",
+    "xlayer": r"^up_blocks\.2\.attentions\.[02]\..*\.attn2\.",
+    "selflayer": r"^down_blocks\.[12]\.attentions\.0\..*\.attn1\.",
+}
+MMDIT: dict[str, str] = {
+    "xattn": TEXT_SIDE.pattern,
+    "kv": r"\.attn\.add_[kv]_proj\.",
+    "attn": r"\.attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)\.",
+    "selfattn": rf"\.attn2?\.{FOUR}",
+    "maps-noxattn": rf"\.attn2?\.{FOUR}",
+}
+TEXT: dict[str, str] = {
+    "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",
+    "text-mlp-lastattn": r"\.mlp\.fc",
+}
+
+
+def selected(parameters: Mapping[str, Tensor], which: Selector, joint: Selector | None = None) -> tuple[str, ...]:
+    """Names of a denoiser's parameters that a method trains, out of all of them by full name (`unet.`..., `transformer.`...).
+
+    `joint` is what it trains instead in a joint transformer. `SettingsError` where the selector is not defined for such a network, or finds nothing in it.
+    """
+    inner = {name.partition(".")[2]: name for name in parameters}
+    rule = _joint(joint or which) if any(JOINT.search(name) for name in inner) else _unet(which, {name: parameters[full] for name, full in inner.items()})
+    found = tuple(full for name, full in inner.items() if rule(name))
+    require(bool(found), f"parameters {which!r}: this model has none of them", SettingsError)
+    return found
+
+
+def selected_text(parameters: Mapping[str, Tensor], which: TextSelector) -> tuple[str, ...]:
+    """The same of a CLIP text encoder (`text_encoder.`...), whatever prefix its names have."""
+    inner = {name.partition(".")[2]: name for name in parameters}
+    layers = [int(number) for name in inner for number in re.findall(r"\blayers\.(\d+)\.", name)]
+    last = re.compile(rf"\blayers\.{max(layers, default=-1)}\.self_attn\.")
+    pattern = re.compile(TEXT[which])
+    found = tuple(full for name, full in inner.items() if pattern.search(name) or (which == "text-mlp-lastattn" and last.search(name)))
+    require(bool(found), f"parameters {which!r}: this text encoder has none of them", SettingsError)
+    return found
+
+
+def _joint(which: str) -> Callable[[str], bool]:
+    require(which in (*MMDIT, "full"), f"parameters {which!r} are not defined for a joint transformer: choose of {', '.join(MMDIT)}, full", SettingsError)
+    pattern = re.compile(MMDIT.get(which, ""))
+    return lambda name: bool(pattern.search(name))
+
+
+def _unet(which: str, parameters: Mapping[str, Tensor]) -> Callable[[str], bool]:
+    """SDXL, told by its second embedding, trains no embedding and nothing outside of its blocks with the maps' selectors (ESD's code)."""
+    inside = any(name.startswith("add_embedding.") for name in parameters)
+
+    def maps(name: str) -> bool:
+        weight = parameters.get(f"{name.rpartition('.')[0]}.weight")
+        return weight is not None and weight.ndim >= 2 and not (inside and ("emb" in name or "block" not in name))
+
+    plain: dict[str, Callable[[str], bool]] = {
+        "full": lambda name: True,
+        "notime": lambda name: not OUTER.search(name),
+        "noxattn": lambda name: ".attn2." not in name and not OUTER.search(name),
+        "maps": maps,
+        "maps-noxattn": lambda name: maps(name) and ".attn2." not in name,
+        "transformer-maps": lambda name: ".attentions." in name and name.endswith(".weight") and parameters[name].ndim >= 2,
+    }
+    if which in plain:
+        return plain[which]
+    pattern = re.compile(UNET[which])
+    return lambda name: bool(pattern.search(name))

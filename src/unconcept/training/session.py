@@ -1,0 +1,61 @@
+"""Where a training keeps its state and whom it tells how far it is. Methods know nothing of it: the caller opens a session around them.
+
+    with session(Session(tell=print, folder=Path("out/state"))):
+        edit = method.erase(model, request)
+
+The same lines again after a kill go on where the last kept state was, and end in the same edit bit for bit (on a CPU).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from .penalties import Transform
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one training is."""
+
+    name: str  # of the training: a method may have several
+    done: int  # steps
+    of: int
+    loss: float  # mean of the last steps
+    seconds_left: float
+
+
+Rules = Callable[[Mapping[str, Tensor]], Sequence[Transform]]  # transforms for what is trained, by full name, as it is at the start
+
+
+@dataclass(frozen=True)
+class Session:
+    """Given by whoever calls a method. The default keeps nothing and tells nobody."""
+
+    tell: Callable[[Progress], None] = lambda progress: None  # after every step
+    folder: Path | None = None  # where states are kept; None: nowhere
+    seconds: float = 30.0  # between two states
+    rules: Rules = lambda tensors: ()  # regularisers that are no method's own: they stand before its own transforms
+    about: object = None  # plain data that says what the rules are
+    checkpointing: bool = False  # recompute the denoiser's activations: less memory, a third more time
+
+
+_open: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+@contextmanager
+def session(given: Session) -> Iterator[None]:
+    """Inside, trainings run in the given session."""
+    token = _open.set(given)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def current() -> Session:
+    """The innermost open session, or the default."""
+    return _open.get() or Session()

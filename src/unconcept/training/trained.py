@@ -1,0 +1,131 @@
+"""What a method trains, and how it is switched on and off: weights of the model itself, or low-rank adapters beside them.
+
+Off, the model is bitwise the one before the training, so it is its own teacher: no second copy of a network is ever made.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import SettingsError, require
+from ..edits import DenseEdit, Edit, LowRankEdit
+from ..edits.weights import live_parameters
+from ..models import ModelView
+from ..models.hooks import exchanged
+from ..models.parts import frozen, low_rank_added
+
+WIDE = (torch.float32, torch.float64)
+
+
+class Trained(Protocol):
+    """Leaves to train, by full name, and the two states of the model."""
+
+    model: ModelView
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+    def on(self) -> AbstractContextManager[None]:
+        """Inside, the model computes with what is trained, and gradients reach that alone."""
+
+    def off(self) -> AbstractContextManager[None]:
+        """Inside `on`, for a while: the model as it was before, the teacher."""
+
+    def edit(self, figures: Mapping[str, float]) -> Edit:
+        """What has come out so far."""
+
+
+@dataclass
+class Weights:
+    """Full fine-tuning of named parameters of any part. The trained ones stand beside the model's own, which are never written to."""
+
+    model: ModelView
+    names: tuple[str, ...]
+    start: dict[str, Tensor] = field(init=False)  # the model's own parameters, as it now computes with them
+    now: dict[str, nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        require(bool(self.names), "nothing is selected for training: choose other parameters", SettingsError)
+        self.start = live_parameters(self.model, self.names)
+        narrow = next((t.dtype for t in self.start.values() if t.dtype not in WIDE), None)
+        require(narrow is None, f"training weights in {narrow} loses small steps: open the model with --dtype float32", SettingsError)
+        self.now = {name: nn.Parameter(t.detach().clone()) for name, t in self.start.items()}
+
+    @property
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        return self.now
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(frozen(self._parts()))
+            stack.enter_context(exchanged(self._owners(), self.now, self.model.saved))
+            yield
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        own = {name: t for name, t in self.start.items() if isinstance(t, nn.Parameter)}
+        with exchanged(self._owners(), own, self.model.saved):
+            yield
+
+    def edit(self, figures: Mapping[str, float]) -> DenseEdit:
+        return DenseEdit({name: (t - self.start[name]).detach() for name, t in self.now.items()}, solve_figures=figures)
+
+    def _owners(self) -> dict[str, nn.Module]:
+        found = {}
+        for name in self.names:
+            part, _, rest = name.partition(".")
+            found[name] = self.model.modules(part).get_submodule(rest.rpartition(".")[0])
+        return found
+
+    def _parts(self) -> list[nn.Module]:
+        parts = dict.fromkeys(name.partition(".")[0] for name in self.names)
+        return [self.model.modules("denoiser"), *(self.model.modules(part) for part in parts)]
+
+
+@dataclass
+class LowRank:
+    """Adapters on linear maps, W + up @ down: down (r, d) random of variance 1 / r^2 unless given, up (o, r) zero at first."""
+
+    model: ModelView
+    maps: Mapping[str, nn.Module]  # by the full name of their weight
+    rank: int
+    seed: int = 0
+    pairs: dict[str, tuple[Tensor, Tensor]] = field(init=False)
+    _off: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        rng, device = torch.Generator().manual_seed(self.seed), self.model.device
+        self.pairs = {}
+        for name, module in self.maps.items():
+            o, d = module.get_parameter("weight").shape
+            down = torch.randn(self.rank, d, generator=rng) / self.rank
+            self.pairs[name] = (torch.zeros(o, self.rank, device=device).requires_grad_(), down.to(device).requires_grad_())
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {f"{name}.{side}": t for name, pair in self.pairs.items() for side, t in zip(("up", "down"), pair, strict=True)}
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: not self._off):
+            yield
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        before, self._off = self._off, True
+        try:
+            yield
+        finally:
+            self._off = before
+
+    def edit(self, figures: Mapping[str, float]) -> LowRankEdit:
+        pairs = {name: (up.detach().clone(), down.detach().clone()) for name, (up, down) in self.pairs.items()}
+        return LowRankEdit(pairs, solve_figures=figures)
+
+    def _live(self) -> Sequence[tuple[nn.Module, Tensor, Tensor]]:
+        return [(self.maps[name], up, down) for name, (up, down) in self.pairs.items()]

@@ -1,0 +1,163 @@
+"""Where the noisy latents of a step come from: partial sampling, kept trajectories, pools, noised pictures.
+
+All walk the model's own grid with whatever the model computes with at the time: on, the student draws, off, the teacher does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from ..models import ModelView
+from ..models.grid import Grid, is_guided_within
+from .goals import Texts
+from .search import normal
+
+PRIMES = 1_000_003, 7_919  # of seeds: a trajectory's and a block's
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Sampling in N steps under guidance. Guidance leads away from the encoded empty text; where it was distilled in, it is not given."""
+
+    model: ModelView
+    texts: Texts
+    steps: int
+    guidance_scale: float
+    grid: Grid = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", Grid.of(self.model, self.steps))
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Noise (b, c, h, w), a picture each of its own seed."""
+        noise = normal(self.model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds])
+        return noise.to(self.model.device, self.model.dtype)
+
+    def timestep(self, k: int | Tensor, rows: int = 1) -> Tensor:
+        """(rows,) at which the model is asked after k steps, or after k (b,) of each row."""
+        return (self.grid.t[k].expand(rows) if isinstance(k, int) else self.grid.t[k]).to(self.model.device)
+
+    @torch.no_grad()
+    def ahead(self, x: Tensor, prompts: Sequence[str], k: int, stop: int) -> Tensor:
+        """Latents x (b, c, h, w) after k steps, led on until `stop` steps are done."""
+        guides = self.guidance_scale != 1 and not is_guided_within(self.model)
+        given = self.texts([*prompts, *([""] * len(x) if guides else [])])
+        for step in range(k, stop):
+            t = self.timestep(step, len(given.states))
+            if guides:
+                said, empty = self.model.denoise(torch.cat([x, x]), t, given).chunk(2)
+                said = empty + self.guidance_scale * (said - empty)
+            else:
+                said = self.model.denoise(x, t, given)
+            x = self.grid.step(x, said, step)
+        return x
+
+
+@dataclass(frozen=True)
+class Point:
+    """Latents (b, c, h, w) of a step of training, with what each row was drawn under and how many steps it has seen."""
+
+    x_t: Tensor
+    t: Tensor  # (b,)
+    prompts: tuple[str, ...]
+    k: tuple[int, ...]
+
+
+@dataclass
+class Partial:
+    """Every step its own trajectory, drawn up to a uniform number of steps by what the model now computes with."""
+
+    walk: Walk
+    prompts: Sequence[str]
+
+    def draw(self, step: int, rows: int, rng: torch.Generator) -> Point:
+        """Rows of one step share prompt, number of steps and noise level, as one batch."""
+        prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=rng))]
+        k = int(torch.randint(self.walk.steps, (), generator=rng))
+        seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
+        x = self.walk.ahead(self.walk.start(seeds), [prompt] * rows, 0, k)
+        return Point(x, self.walk.timestep(k, rows), (prompt,) * rows, (k,) * rows)
+
+
+@dataclass
+class Pool:
+    """Trajectories of a frozen model, every step of which is used: one of N steps gives N latents instead of one.
+
+    A block of `size` trajectories is drawn at once and used up in random order, so each number of steps comes as often as any
+    other. What a row gets is a function of seed and row number alone: a training that goes on draws its block again.
+    """
+
+    walk: Walk
+    prompts: Sequence[str]
+    size: int
+    rows: int  # that the whole training will ask for: the last block is no larger than it must be
+    seed: int = 0
+    _block: int = -1
+    _latents: Tensor = field(init=False)  # (size, N, c, h, w)
+    _order: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, f"a pool must hold at least one trajectory, got {self.size}")
+        self.size = max(self.size, len(self.prompts))
+
+    def draw(self, step: int, rows: int, rng: torch.Generator) -> Point:
+        """To be asked while the model is the frozen one."""
+        found = [self._row(row) for row in range(step * rows, (step + 1) * rows)]
+        k = torch.tensor([n for _, n, _ in found])
+        return Point(torch.stack([x for x, _, _ in found]), self.walk.timestep(k), tuple(p for _, _, p in found), tuple(k.tolist()))
+
+    def _row(self, row: int) -> tuple[Tensor, int, str]:
+        block, place = divmod(row, self.size * self.walk.steps)
+        if block != self._block:
+            self._fill(block)
+        trajectory, k = divmod(int(self._order[place]), self.walk.steps)
+        return self._latents[trajectory, k], k, self.prompts[trajectory % len(self.prompts)]
+
+    def _fill(self, block: int) -> None:
+        length = self.walk.steps
+        left = self.rows - block * self.size * length
+        size = min(self.size, max(-(-left // length), len(self.prompts)))
+        prompts = [self.prompts[i % len(self.prompts)] for i in range(size)]
+        x = self.walk.start([self.seed * PRIMES[0] + block * PRIMES[1] + i for i in range(size)])
+        kept = []
+        for k in range(length):
+            kept.append(x)
+            x = self.walk.ahead(x, prompts, k, k + 1) if k + 1 < length else x
+        self._latents, self._block = torch.stack(kept, 1), block
+        self._order = torch.randperm(size * length, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + block))
+
+
+@dataclass
+class Kept:
+    """One trajectory that goes on from step to step of training, and begins anew where it cannot (KSCU)."""
+
+    walk: Walk
+    seed: int = 0
+    at: tuple[int, int] = (-1, -1)  # number of its prompt, steps done
+    x: Tensor | None = None
+
+    def reach(self, prompts: Sequence[str], which: int, k: int, step: int) -> Tensor:
+        """Latents (1, c, h, w) after k steps under prompt number `which`; a new one starts from the noise of this training step."""
+        if self.x is None or self.at != (which, k - 1):
+            self.x, begun = self.walk.start([self.seed * PRIMES[0] + step]), 0
+        else:
+            begun = k - 1
+        self.x, self.at = self.walk.ahead(self.x, [prompts[which]], begun, k), (which, k)
+        return self.x
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {"at": torch.tensor(self.at)} | ({} if self.x is None else {"x": self.x})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        which, k = state["at"].tolist()
+        self.at, self.x = (which, k), state["x"].to(self.walk.model.device) if "x" in state else None
+
+
+def noised(model: ModelView, x0: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t of clean latents (b, c, h, w) at a uniform timestep each, t (b,), and what the model should say of x_t."""
+    t = torch.randint(len(model.schedule.alpha), (len(x0),), generator=rng).to(model.device)
+    noise = torch.randn(x0.shape, generator=rng).to(x0)
+    return model.schedule.noised(x0, noise, t), t, model.schedule.wanted(x0, noise, t)

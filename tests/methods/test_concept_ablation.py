@@ -1,0 +1,159 @@
+"""Concept Ablation: its loss written out, its rule for the start token, its pictures and prompts."""
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import SettingsError
+from unconcept.core.settings import build
+from unconcept.methods.concept_ablation import ConceptAblation, masked_error
+from unconcept.models.hooks import first_detached
+from unconcept.models.latents import encode
+from unconcept.models.view import Conditioning
+from unconcept.training import Session, gradient, session
+from unconcept.training.pictures import placed
+from unconcept.training.search import denoising_error, normal
+
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
+REQUEST = Request(("dog",), ("cat",))
+QUICK = {"iterations": 3, "pictures": 3, "picture_steps": 2, "batch_size": 2, "lr": 1e-3, "augment": False, "templates": ("a {}",)}
+
+
+def erased(view, request=REQUEST, **settings):
+    losses = []
+    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+        edit = ConceptAblation(**{**QUICK, **settings}).erase(view, request)
+    return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("target", ["model", "noise"])
+def test_the_first_loss_written_out(family, target) -> None:
+    """On pictures of the anchor: what is said under the target against what is said under the anchor, or against the noise; times channels."""
+    view = tiny.view(family)
+    _, losses = erased(view, target=target, iterations=1)
+    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
+    z = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
+    rng = torch.Generator().manual_seed(0)
+    which = torch.randint(3, (2,), generator=rng)
+    for _ in range(2):
+        torch.randint(1, (), generator=rng)
+    t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
+    noise = torch.randn(2, *view.latent_shape, generator=rng).to(z)
+    x_t, channels = view.schedule.noised(z[which], noise, t), view.latent_shape[0]
+    with torch.no_grad():
+        wanted = view.denoise(x_t, t, ["a cat"] * 2) if target == "model" else view.schedule.wanted(z[which], noise, t)
+        assert losses[0] == pytest.approx(channels * (view.denoise(x_t, t, ["a dog"] * 2) - wanted).square().mean().item(), rel=1e-4)
+        if target == "noise":
+            plain = denoising_error(view, view.condition(["a dog"] * 2), z[which], noise, t).mean()
+            assert losses[0] == pytest.approx(channels * plain.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("target_model", ["student", "frozen"])
+def test_a_target_that_reads_as_its_anchor_has_no_loss(target_model, monkeypatch) -> None:
+    monkeypatch.setattr(ConceptAblation, "_pairs", lambda self, model, request: [("a cat", ("a cat",))])
+    edit, losses = erased(tiny.view("sd1"), target_model=target_model, weight_decay=0.0)
+    assert losses == [0.0] * 3
+    assert not any(delta.any() for delta in edit.deltas.values())
+
+
+def test_the_students_goal_drifts_and_the_frozen_one_does_not() -> None:
+    view = tiny.view("sd1")
+    _, student = erased(view, lr=0.05)
+    _, frozen = erased(view, lr=0.05, target_model="frozen")
+    assert student[0] == pytest.approx(frozen[0])
+    assert student[1:] != pytest.approx(frozen[1:], rel=1e-3)
+
+
+@pytest.mark.parametrize(("group", "tensors"), [("cross-attn", 8), ("attn", 40), ("full-weight", None)])
+def test_the_group_alone_changes(group, tensors) -> None:
+    edit, _ = erased(tiny.view("sd1", torch.float32), parameter_group=group, iterations=1)
+    assert tensors is None or len(edit.names) == tensors
+
+
+def test_no_gradient_through_the_start_token() -> None:
+    """A text of the start token alone teaches keys and values nothing; its reading is what it was."""
+    view = tiny.view("sd1")
+    maps = view.text_maps()
+    x, t = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    start = Conditioning(view.condition(["dog"]).states[:, :1].detach())
+    modules = [view.modules("denoiser").get_submodule(n.partition(".")[2].removesuffix(".weight")) for n in maps]
+    plain = view.denoise(x, t, start)
+    assert any(g.any() for g in gradient(plain.square().sum(), list(maps.values())))
+    with first_detached(modules):
+        cut = view.denoise(x, t, start)
+        assert torch.equal(cut, plain)
+        assert not any(g.any() for g in gradient(cut.square().sum(), list(maps.values())))
+
+
+def test_a_mask_of_ones_is_the_mean_times_channels() -> None:
+    said, wanted = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    assert masked_error(said, wanted, torch.ones(2, 1, 8, 8)).item() == pytest.approx(4 * (said - wanted).square().mean().item(), rel=1e-5)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, 2:4, 1:5] = 1
+    inside = (said - wanted)[:, :, 2:4, 1:5].square().mean().item()
+    assert masked_error(said, wanted, mask).item() == pytest.approx(4 * inside, rel=1e-5)
+
+
+def test_the_prior_is_an_own_term() -> None:
+    view = tiny.view("sd1")
+    _, without = erased(view, iterations=1)
+    _, weak = erased(view, iterations=1, prior_loss_weight=0.5)
+    _, strong = erased(view, iterations=1, prior_loss_weight=1.0)
+    assert strong[0] - without[0] == pytest.approx(2 * (weak[0] - without[0]), rel=1e-6)
+    assert weak[0] > without[0]
+
+
+def test_pictures_at_random_sizes() -> None:
+    """A white picture says where it is; the mask lies within, short of the edges."""
+    rng, seen = torch.Generator().manual_seed(0), set()
+    for _ in range(60):
+        found = placed(torch.ones(3, 64, 64), 16, rng)
+        assert found.picture.shape == (3, 64, 64)
+        white = found.picture.mean(0) > 0.5
+        cells = found.mask[0].repeat_interleave(4, 0).repeat_interleave(4, 1) > 0
+        assert cells.any()
+        assert white[cells].all()
+        share = white.float().mean().item() ** 0.5
+        seen.add(found.prefix)
+        assert (found.prefix in ("a far away ", "very small ")) == (share < 0.6)
+    assert seen == {"", "a far away ", "very small ", "zoomed in ", "close up "}
+    assert int(placed(torch.ones(3, 64, 64), 8, rng).mask.sum()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs"),
+    [
+        ("object", {"a dog in ink"}),
+        ("style", {"a cat in ink, in the style of dog", "in dog's style, a cat in ink"}),
+        ("explicit", {"dog, a cat in ink", "in dog style, a cat in ink", "a cat in ink, dog"}),
+    ],
+)
+def test_captions_that_name_the_anchor(kind, pairs, tmp_path, monkeypatch) -> None:
+    (tmp_path / "own.txt").write_text("a cat in ink\n")
+    monkeypatch.setattr("unconcept.methods.concept_ablation.fits", lambda model, text: True)
+    asked = ConceptAblation(anchor_prompts=str(tmp_path / "own.txt"))
+    ((p, changed),) = asked._pairs(tiny.shared("sd1"), Request(("dog",), ("cat",), kind=kind))
+    assert p == "a cat in ink"
+    assert set(changed) == pairs
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("iterations", -1), ("lr", -1.0), ("batch_size", 0), ("pictures", 0), ("parameter_group", "embedding"), ("templates", ("a dog",)), ("max_grad_norm", 0.0)],
+)
+def test_settings_out_of_range(setting, value) -> None:
+    with pytest.raises(SettingsError, match=r"template" if setting == "templates" else setting):
+        build(ConceptAblation, {setting: value})
+
+
+def test_golden_losses() -> None:
+    """A change of these numbers is a change of behaviour."""
+    edit, losses = erased(tiny.view("sd1"), iterations=5, augment=True, prior_loss_weight=1.0)
+    assert losses == pytest.approx(LOSSES, rel=1e-4)
+    assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+
+
+LOSSES = [4.3008528, 4.3641748, 4.0843473, 4.1033334, 5.5888149]
+NORM = 0.14393625

@@ -1,0 +1,151 @@
+"""ESD against its equation and a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
+
+import copy
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import SettingsError
+from unconcept.core.settings import build
+from unconcept.methods.esd import ESD
+from unconcept.models.parts import denoiser_parameters
+from unconcept.training import Session, session
+from unconcept.training.goals import Texts
+from unconcept.training.selectors import selected
+from unconcept.training.trajectories import Pool, Walk
+
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
+REQUEST = Request(("dog", "red fox"), ("", ""))
+QUICK = {"iterations": 4, "ddim_steps": 3, "pool": 2, "lr": 1e-3}
+
+
+def erased(view, request=REQUEST, **settings):
+    losses = []
+    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+        edit = ESD(**{**QUICK, **settings}).erase(view, request)
+    return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
+
+
+def plainly(view, settings, x_t):
+    """A whole second model, prompts encoded at each step, Adam by torch: the deltas and losses."""
+    student = copy.copy(view)
+    student.checkpoint = copy.copy(view.checkpoint)
+    student.checkpoint.pipeline = copy.copy(view.pipeline)
+    name = "transformer" if view.family in tiny.MMDITS else "unet"
+    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
+    own = denoiser_parameters(student)
+    trained = [own[n] for n in selected(own, "xattn")]
+    before, rule, losses = [p.detach().clone() for p in trained], torch.optim.Adam(trained, lr=settings.lr), []
+    for x, t, c in x_t:
+        with torch.no_grad():
+            e_c, e_0, e_f = (view.denoise(x, t, [text]) for text in (c, "", settings.erase_from or c))
+            wanted = e_f - (settings.negative_guidance + 1) * (e_c - e_0)
+        loss = (student.denoise(x, t, [settings.erase_from or c]) - wanted).square().mean()
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+        losses.append(loss.item())
+    return [p.detach() - b for p, b in zip(trained, before, strict=True)], losses
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("erase_from", ["", "dog"])
+def test_is_the_plain_trainer(family, erase_from) -> None:
+    view, settings = tiny.view(family), ESD(**QUICK, negative_guidance=1.3, erase_from=erase_from)
+    request = Request(("hat",), ("",))
+    drawn = (erase_from,) if erase_from else request.targets
+    pool = Pool(Walk(view, Texts.of(view), 3, 3.0), drawn, 2, 4)
+    x_t = [(point.x_t, point.t, "hat") for point in (pool.draw(step, 1, torch.Generator()) for step in range(4))]
+    edit, losses = erased(view, request, negative_guidance=1.3, erase_from=erase_from)
+    deltas, plain = plainly(view, settings, x_t)
+    assert losses == pytest.approx(plain, rel=1e-6)
+    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
+    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
+    assert apart < 1e-8 * sum(theirs.square().sum() for theirs in deltas)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_first_loss_and_the_strength_at_which_nothing_changes(family) -> None:
+    """(1 + eta)^2 MSE(e_c, e_0) at the start; at eta = -1 the wanted prediction is the model's own and no gradient is left."""
+    view = tiny.view(family)
+    _, weak = erased(view, negative_guidance=0.0, iterations=1)
+    _, strong = erased(view, negative_guidance=2.0, iterations=1)
+    assert strong[0] == pytest.approx(9 * weak[0], rel=1e-4)
+    edit, losses = erased(view, negative_guidance=-1.0)
+    assert losses == pytest.approx([0.0] * 4, abs=1e-20)
+    assert max(float(delta.abs().max()) for delta in edit.deltas.values()) < 1e-5
+
+
+def test_to_erase_from_itself_is_to_erase() -> None:
+    view, request = tiny.view("sd1"), Request(("dog",), ("",))
+    assert all(
+        torch.allclose(a, b) for a, b in zip(erased(view, request)[0].deltas.values(), erased(view, request, erase_from="dog")[0].deltas.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("train_method", "tensors"), [("x", 20), ("strict", 8), ("u", None), ("noxattn", None), ("all", None), ("selfattn", 20)])
+def test_the_edit_holds_its_group_and_no_more(train_method, tensors) -> None:
+    view = tiny.view("sd1", torch.float32)
+    edit, _ = erased(view, train_method=train_method, iterations=1)
+    assert tensors is None or len(edit.names) == tensors
+    assert {".attn2." in name for name in edit.names} == {"x": {True}, "strict": {True}, "all": {True, False}}.get(train_method, {False})
+    assert all(delta.any() for name, delta in edit.deltas.items() if name.endswith("weight"))
+
+
+def test_the_student_draws_where_it_is_told_to() -> None:
+    """The first step is the same whoever draws; later the student's own latents are others."""
+    view = tiny.view("sd1")
+    _, student = erased(view, sampling="student", lr=0.1, iterations=8)
+    _, fresh = erased(view, pool=0, lr=0.1, iterations=8)
+    assert student[0] == pytest.approx(fresh[0])
+    assert student != pytest.approx(fresh, rel=1e-3)
+
+
+def test_calls_of_the_denoiser() -> None:
+    """A pool of 2 x 3 steps: two calls of its walk, then one of the teacher (e_0 alone at eta = 0) and one of the student a step."""
+    view = tiny.view("sd1", torch.float32)
+    rows = []
+    view.modules("denoiser").register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    erased(view, negative_guidance=0.0)
+    assert rows == [4, 4, *[1, 1] * 4]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("iterations", -1),
+        ("lr", -1.0),
+        ("batch_size", 0),
+        ("ddim_steps", 0),
+        ("negative_guidance", -1.5),
+        ("train_method", "esd-y"),
+        ("pool", -1),
+        ("sampling", "both"),
+    ],
+)
+def test_settings_out_of_range(setting, value) -> None:
+    with pytest.raises(SettingsError, match=setting):
+        build(ESD, {setting: value})
+
+
+def test_more_steps_than_the_model_has_are_refused() -> None:
+    with pytest.raises(SettingsError, match="1000"):
+        erased(tiny.view("sd1", torch.float32), ddim_steps=1001)
+
+
+def test_a_group_a_family_does_not_have_is_refused() -> None:
+    with pytest.raises(SettingsError, match="joint"):
+        erased(tiny.view("flux", torch.float32), train_method="noxattn")
+
+
+def test_golden_losses() -> None:
+    """A change of these numbers is a change of behaviour."""
+    edit, losses = erased(tiny.view("sd1"), iterations=5)
+    assert losses == pytest.approx(LOSSES, rel=1e-4)
+    assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+
+
+LOSSES = [0.0015451871, 0.0017157134, 0.0077090235, 0.0038677515, 0.0013028425]
+NORM = 0.16977563

@@ -1,0 +1,80 @@
+"""Goals: the same in noise, v and flow; one call for all; texts encoded once."""
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core.errors import SettingsError
+from unconcept.training.goals import Goal, Texts, desired, guided, keep, negative, towards
+
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
+
+
+def point(view, rows=2):
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(rows, *view.latent_shape, generator=rng, dtype=torch.float64), torch.tensor([300, 700, 500, 20][:rows])
+
+
+def said(view, x, t, text):
+    with torch.no_grad():
+        return torch.cat([view.denoise(x[i : i + 1], t[i : i + 1], [text]) for i in range(len(x))])
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_goals_written_out(family) -> None:
+    view = tiny.shared(family)
+    x, t = point(view)
+    c, e, o = (said(view, x, t, text) for text in ("dog", "", "cat"))
+    goals = [keep("cat"), negative("dog", 1.5), negative("dog", 2.0, start="cat"), guided("dog", 3.0), towards("dog", 0.5, {"cat": 0.25})]
+    wanted = [o, e - 1.5 * (c - e), o - 2 * (c - e), c + 3 * (c - e), e + 0.5 * (c - e) - 0.25 * (o - e)]
+    for ours, theirs in zip(desired(view, Texts.of(view), x, t, [[goal] * 2 for goal in goals]), wanted, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5 if family in tiny.MMDITS else 1e-9)
+
+
+@pytest.mark.parametrize("family", ["sd2", "sd3"])
+def test_a_goal_in_noise_is_the_same_goal(family) -> None:
+    """Predictions of v and of flow, mixed as they are and mixed as noise."""
+    view = tiny.shared(family)
+    x, t = point(view)
+    goal = negative("dog", 1.5)
+    (ours,) = desired(view, Texts.of(view), x, t, [[goal] * 2])
+    noise = sum(weight * view.schedule.epsilon(said(view, x, t, text), x, t) for text, weight in goal.weights.items())
+    assert torch.allclose(view.schedule.epsilon(ours, x, t), noise, atol=1e-5)
+
+
+def test_the_two_forms_of_esd_agree() -> None:
+    """e_c - (eta + 1) (e_c - e_0) = e_0 - eta (e_c - e_0)."""
+    one, two = negative("dog", 2.7, start="dog"), negative("dog", 1.7)
+    assert one.weights == pytest.approx(two.weights)
+    assert negative("dog", 1.0, start="dog").weights == {"dog": 0.0, "": 1.0}
+
+
+def test_weights_must_sum_to_one() -> None:
+    with pytest.raises(SettingsError, match="sum to 1"):
+        Goal({"dog": 1.0, "": 0.5})
+
+
+def test_one_call_for_all_and_none_for_what_weighs_nothing() -> None:
+    view = tiny.view("sd1")
+    x, t = point(view)
+    rows = []
+    view.modules("denoiser").register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    desired(view, Texts.of(view), x, t, [[negative("dog", 1.0)] * 2, [keep("dog")] * 2])
+    desired(view, Texts.of(view), x, t, [[negative("dog", 1.0, start="dog")] * 2])
+    desired(view, Texts.of(view), x, t, [[keep("dog"), keep("cat")]])
+    assert rows == [4, 2, 2]
+
+
+def test_texts_are_encoded_once_and_in_any_order() -> None:
+    view = tiny.view("sdxl")
+    count = []
+    view.modules("text_encoder").register_forward_pre_hook(lambda module, args: count.append(1))
+    texts = Texts.of(view)
+    first = texts(["dog", "", "dog"])
+    again = texts(["", "dog"])
+    assert len(count) == 2
+    assert torch.equal(first.states[[1, 0]], again.states)
+    assert torch.equal(first.pooled[[1, 2]], again.pooled)
+    other = Texts.of(view)
+    other(["cat", ""])
+    assert torch.equal(other(["dog"]).states, first.states[:1])

@@ -1,0 +1,185 @@
+"""Trainings that are killed, told of, refused and stopped; the model is itself again whatever happens."""
+
+import random
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import DataError, NumericsError, SettingsError
+from unconcept.core.hashing import hash_tensors
+from unconcept.methods.esd import ESD
+from unconcept.methods.kscu import KSCU
+from unconcept.models.parts import attention_maps, denoiser_parameters
+from unconcept.training import LowRank, Plan, Progress, Session, Weights, session, train
+from unconcept.training.penalties import Drift, Mask
+from unconcept.training.selectors import selected
+
+REQUEST = Request(("dog", "hound"), ("cat", "cat"))
+QUICK = {
+    "esd": ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3),
+    "esd, student": ESD(iterations=6, ddim_steps=2, sampling="student", lr=1e-3, erase_from="cat"),
+    "kscu": KSCU(iterations=6, steps=3, start=0.34, loops=1, lr=1e-3, reworded_share=0.5),
+}
+
+
+class Killed(BaseException):
+    """As a power cut: nothing catches it."""
+
+
+def weights(view) -> str:
+    return hash_tensors(denoiser_parameters(view))
+
+
+def dying(at):
+    def tell(progress: Progress) -> None:
+        if progress.done == at:
+            raise Killed
+
+    return tell
+
+
+@pytest.mark.parametrize(("name", "kills"), [*((name, 2) for name in QUICK), pytest.param("esd", 20, marks=pytest.mark.slow)])
+def test_killed_and_gone_on_is_the_same_edit(name, kills, tmp_path) -> None:
+    """At random steps, with the last state a step back."""
+    view, method = tiny.view("sd1", torch.float32), QUICK[name]
+    with session(Session(seconds=0.0, folder=tmp_path / "whole")):
+        whole = method.erase(view, REQUEST)
+    before = weights(view)
+    for turn, kill in enumerate(random.Random(name).choices(range(1, 7), k=kills)):
+        folder = tmp_path / str(turn)
+        with pytest.raises(Killed), session(Session(dying(kill), folder, seconds=0.0)):
+            method.erase(view, REQUEST)
+        assert weights(view) == before
+        seen = []
+        with session(Session(lambda progress, seen=seen: seen.append(progress.done), folder)):
+            assert method.erase(view, REQUEST).hash == whole.hash
+        assert seen == list(range(kill, 7))
+    with session(Session(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")):
+        assert method.erase(view, REQUEST).hash == whole.hash
+
+
+def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
+    view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
+    plain, told = method.erase(view, REQUEST), []
+    with session(Session(told.append, tmp_path, 0.0)):
+        assert method.erase(view, REQUEST).hash == plain.hash
+    assert [progress.done for progress in told] == list(range(1, 7))
+    assert all(progress.of == 6 and progress.seconds_left >= 0 and progress.name == "esd" for progress in told)
+    with session(Session(checkpointing=True)):
+        close = method.erase(view, REQUEST)
+    assert all(torch.allclose(close.deltas[name], delta, atol=1e-5) for name, delta in plain.deltas.items())
+
+
+@pytest.mark.parametrize("changed", ["settings", "request", "base", "rules"])
+def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
+    view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
+    with session(Session(folder=tmp_path)):
+        method.erase(view, REQUEST)
+    other = ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3, start_guidance=2.0) if changed == "settings" else method
+    asked = Request(("dog",), ("cat",)) if changed == "request" else REQUEST
+    where = tiny.view("sd1", torch.float32, seed=1) if changed == "base" else view
+    with pytest.raises(DataError, match="other settings, another model or other data"), session(Session(folder=tmp_path, about=changed == "rules" or None)):
+        other.erase(where, asked)
+
+
+def test_a_damaged_state_is_refused(tmp_path) -> None:
+    (tmp_path / "esd.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot be read"), session(Session(folder=tmp_path)):
+        QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
+
+
+def plain(view):
+    return Weights(view, selected(denoiser_parameters(view), "kv"))
+
+
+def broken(trained, at, value):
+    """A loss that is well until a step."""
+
+    def loss(step, rng):
+        total = sum(t.square().sum() for t in trained.tensors.values())
+        return total * (value if step >= at else 1.0)
+
+    return loss
+
+
+def test_what_is_no_number_stops_and_the_last_good_state_stays(tmp_path) -> None:
+    view = tiny.view("sd1", torch.float32)
+    trained, before = plain(view), weights(view)
+    with pytest.raises(NumericsError, match=r"step 4 of 9.*nan.*after 4 steps is kept in"), session(Session(folder=tmp_path, seconds=0.0)):
+        train(trained, broken(trained, 4, float("nan")), Plan(9, 1e-3), {}, name="lost")
+    assert weights(view) == before
+    from safetensors.torch import load_file
+
+    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "lost.safetensors").values() if t.is_floating_point())
+
+
+def test_a_loss_that_runs_away_stops() -> None:
+    trained = plain(tiny.view("sd1", torch.float32))
+    with pytest.raises(NumericsError, match="ran away"):
+        train(trained, broken(trained, 25, 1e6), Plan(60, 1e-3), {})
+
+
+def test_no_steps_no_change() -> None:
+    view = tiny.view("sd1", torch.float32)
+    edit = ESD(iterations=0, ddim_steps=2).erase(view, REQUEST)
+    assert not any(delta.any() for delta in edit.deltas.values())
+
+
+def test_a_sessions_rules_serve_every_method() -> None:
+    """A strong pull back, and a mask of one entry a tensor, given to methods that know of neither."""
+    view = tiny.view("sd1", torch.float32)
+
+    def size(edit):
+        return sum(float(d.square().sum()) for d in edit.deltas.values())
+
+    def one_entry(tensors):
+        own = [t.detach().clone() for t in tensors.values()]
+        masks = [torch.zeros_like(t, dtype=torch.bool) for t in own]
+        for mask in masks:
+            mask.view(-1)[0] = True
+        return [Mask(own, masks)]
+
+    for method in QUICK.values():
+        free = method.erase(view, REQUEST)
+        with session(Session(rules=lambda tensors: [Drift([t.detach().clone() for t in tensors.values()], 1e9)])):
+            assert size(method.erase(view, REQUEST)) < 0.5 * size(free)
+        with session(Session(rules=one_entry)):
+            assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())
+
+
+@pytest.mark.parametrize("kind", ["weights", "low rank"])
+def test_off_is_the_model_before_and_on_is_what_is_trained(kind) -> None:
+    view = tiny.view("sd1", torch.float32)
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
+    given = view.condition(["dog"])
+
+    def said():
+        with torch.no_grad():
+            return view.denoise(x, t, given)
+
+    first = said()
+    trained = plain(view) if kind == "weights" else LowRank(view, attention_maps(view), 2)
+    with trained.on():
+        assert torch.allclose(said(), first, atol=1e-6)
+        with torch.no_grad():
+            for tensor in trained.tensors.values():
+                tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+        moved = said()
+        assert not torch.allclose(moved, first, atol=1e-4)
+        with trained.off():
+            assert torch.equal(said(), first)
+        assert torch.equal(said(), moved)
+        assert [name for name, p in view.modules("denoiser").named_parameters() if p.requires_grad] == [
+            name.partition(".")[2] for name in trained.tensors if kind == "weights"
+        ]
+    assert torch.equal(said(), first)
+    with trained.edit({}).applied(view):
+        assert torch.allclose(said(), moved, atol=1e-5)
+    assert all(p.requires_grad for p in view.modules("denoiser").parameters())
+
+
+def test_narrow_weights_are_refused() -> None:
+    with pytest.raises(SettingsError, match="float32"):
+        plain(tiny.view("sd1", torch.bfloat16))

@@ -1,0 +1,114 @@
+"""Latents of a step: partial sampling against the pipeline's own, pools against partial sampling, kept trajectories step by step."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core.errors import SettingsError
+from unconcept.training.goals import Texts
+from unconcept.training.trajectories import Kept, Partial, Pool, Walk, noised
+
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
+
+
+def walk(view, steps=5, scale=3.0):
+    return Walk(view, Texts.of(view), steps, scale)
+
+
+def counting(view):
+    rows = []
+    view.modules("denoiser").register_forward_pre_hook(lambda module, args, kwargs: rows.append(1), with_kwargs=True)
+    return rows
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_end_is_what_the_pipeline_draws(family) -> None:
+    view = tiny.view(family, torch.float32)
+    course = walk(view)
+    noise = course.start([3])
+    ours = course.ahead(noise, ["a dog"], 0, 5)
+    empty = {"negative_prompt": [""]}  # or SDXL puts zeros in its place
+    theirs = view.pipeline(["a dog"], **empty, latents=noise, num_inference_steps=5, guidance_scale=3.0, output_type="latent").images
+    assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_k_steps_are_k_calls(family) -> None:
+    view = tiny.view(family, torch.float32)
+    calls, course = counting(view), walk(view)
+    noise = course.start([0, 1])
+    assert torch.equal(course.ahead(noise, ["dog"] * 2, 0, 0), noise)
+    assert not calls
+    assert course.ahead(noise, ["dog"] * 2, 0, 3).shape == noise.shape
+    assert len(calls) == 3
+
+
+def test_a_row_knows_nothing_of_its_neighbours() -> None:
+    course = walk(tiny.shared("sd1"))
+    both = course.ahead(course.start([4, 5]), ["dog", "cat"], 0, 4)
+    alone = course.ahead(course.start([5]), ["cat"], 0, 4)
+    assert torch.allclose(both[1:], alone, atol=1e-10)
+
+
+def test_every_latent_of_a_pool_is_partial_sampling_and_each_is_used_once() -> None:
+    """Two targets, two trajectories of five steps: ten rows hold each pair of target and steps once."""
+    view = tiny.view("sd1")
+    course = walk(view)
+    pool, calls = Pool(course, ["dog", "cat"], 2, 10, seed=3), counting(view)
+    points = [pool.draw(step, 2, torch.Generator()) for step in range(5)]
+    assert len(calls) == 4
+    seen = Counter((prompt, k) for point in points for prompt, k in zip(point.prompts, point.k, strict=True))
+    assert seen == {(prompt, k): 1 for prompt in ("dog", "cat") for k in range(5)}
+    for point in points:
+        assert point.t.tolist() == [int(course.grid.t[k]) for k in point.k]
+        for x, prompt, k in zip(point.x_t, point.prompts, point.k, strict=True):
+            seed = 3 * 1_000_003 + ("dog", "cat").index(prompt)
+            assert torch.allclose(x[None], course.ahead(course.start([seed]), [prompt], 0, k), atol=1e-10)
+
+
+def test_a_pool_can_be_asked_out_of_order_and_draws_no_more_than_it_must() -> None:
+    view = tiny.view("sd1")
+    one, two = (Pool(walk(view), ["dog"], 3, 17, seed=1) for _ in range(2))
+    in_order = [one.draw(step, 1, torch.Generator()).x_t for step in range(17)]
+    assert all(torch.equal(two.draw(step, 1, torch.Generator()).x_t, in_order[step]) for step in (16, 2, 15))
+    assert len(one._latents) == 1
+
+
+def test_partial_sampling_draws_every_number_of_steps() -> None:
+    source, rng = Partial(walk(tiny.shared("sd1"), 3), ["dog", "cat"]), torch.Generator().manual_seed(0)
+    points = [source.draw(step, 2, rng) for step in range(24)]
+    assert {point.k[0] for point in points} == {0, 1, 2}
+    assert {point.prompts[0] for point in points} == {"dog", "cat"}
+    assert not torch.equal(points[0].x_t[0], points[0].x_t[1])
+
+
+def test_a_kept_trajectory_goes_one_step_where_it_can() -> None:
+    view = tiny.view("sd1")
+    calls, course = counting(view), walk(view)
+    kept, texts = Kept(course), ["dog", "cat"]
+    kept.reach(texts, 0, 2, step=0)
+    assert len(calls) == 2
+    third = kept.reach(texts, 0, 3, step=1)
+    assert len(calls) == 3
+    assert torch.allclose(third, course.ahead(course.start([0]), ["dog"], 0, 3), atol=1e-10)
+    del calls[:]
+    kept.reach(texts, 1, 4, step=2)
+    assert len(calls) == 4
+    again = Kept(course)
+    again.restore(kept.state())
+    assert torch.equal(again.reach(texts, 1, 5, step=3), kept.reach(texts, 1, 5, step=3))
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_noised_pictures_are_what_the_model_was_trained_on(family) -> None:
+    view = tiny.shared(family)
+    x0 = torch.randn(3, *view.latent_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_t, t, wanted = noised(view, x0, torch.Generator().manual_seed(1))
+    assert torch.allclose(view.schedule.x0(wanted, x_t, t), x0, atol=1e-6)
+
+
+def test_an_empty_pool_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least one"):
+        Pool(walk(tiny.shared("sd1")), ["dog"], 0, 4)
