@@ -25,7 +25,8 @@ def main() -> None:
     from unconcept.methods import methods
 
     chosen = (*CONCEPTS, *MORE) if args.full else CONCEPTS
-    arms = tuple(arm_of(methods[name].name) for name in (args.methods.split(",") if args.methods else methods))
+    erasers = [name for name in methods if methods[name].does == "erase"]
+    arms = tuple(arm_of(methods[name].name) for name in (args.methods.split(",") if args.methods else erasers))
     run = Run(chosen, Path("out/attacks"), arms=arms, suite="attack", max_minutes=args.max_minutes, overwrite=True)
     with speaking(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
