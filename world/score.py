@@ -74,20 +74,18 @@ def main(argv: list[str] | None = None) -> None:
     checks = [check for _, check in asked]
     judge = Judge(path=str(args.judge) if args.judge else None)
     given = words(judge, checks, pictures)
+    second = words(Judge(path=str(args.second)), checks, pictures) if args.second else given
     scores = {"seconds": seconds, "pictures": len(prompts), "spec": asdict(spec)}
     for line in dict.fromkeys(line for line, _ in asked):
-        members = [(check, word) for (name, check), word in zip(asked, given, strict=True) if name == line]
-        rate = wilson(sum(word in check.labels for check, word in members), len(members))
-        nothing = sum(word == NOTHING for _, word in members) / len(members)
+        members = [(check, *both) for (name, check), *both in zip(asked, given, second, strict=True) if name == line]
+        rate = wilson(sum(word in check.labels for check, word, _ in members), len(members))
+        nothing = sum(word == NOTHING for _, word, _ in members) / len(members)
+        agree = wilson(sum(word == other for _, word, other in members), len(members))
         must = f", must reach {MUST[line]:.0%}" if line in MUST else ""
-        print(f"{line:22} {rate} n={rate.n} nothing {nothing:.1%}{must}", flush=True)
-        scores[line] = {**asdict(rate), "nothing": nothing}
+        told = f", both judges agree {agree}" if args.second else ""
+        print(f"{line:22} {rate} n={rate.n} nothing {nothing:.1%}{must}{told}", flush=True)
+        scores[line] = {**asdict(rate), "nothing": nothing} | ({"agreement": asdict(agree)} if args.second else {})
     print(f"{seconds:.2f} CPU s a picture")
-    if args.second:
-        other = words(Judge(path=str(args.second)), checks, pictures)
-        agree = wilson(sum(a == b for a, b in zip(given, other, strict=True)), len(given))
-        print(f"two judges agree       {agree} n={agree.n}")
-        scores["agreement"] = asdict(agree)
     if args.sheet:
         folder = CACHE / "sheet"
         folder.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from unconcept.cli import app
+from unconcept.cli.console import progress
 from unconcept.models import find_model
 
 RUN = CliRunner()
@@ -247,3 +248,11 @@ def test_output_folder_that_exists(tmp_path, dog) -> None:
     assert result.exit_code == 2
     assert "--overwrite" in result.stderr
     assert (dog / "report.html").exists()
+
+
+def test_a_stage_is_told_of_by_tenths_whatever_its_loss(capsys) -> None:
+    with progress(quiet=False) as tell:
+        for step in range(40, 101):
+            tell(f"esd (loss {step / 7:.3f})", step, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("): ")[2].partition(",")[0] for line in lines] == [f"{n}/100" for n in range(40, 101, 10)]

@@ -47,20 +47,25 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield _Lines()
 
 
+def _stage(what: str) -> str:
+    """A stage's name, without what is told of it in brackets: `esd (loss 0.02)` is the stage `esd`."""
+    return what.partition(" (")[0]
+
+
 class _Lines:
     """Plain lines: the start and end of each stage, and every tenth of a long one with its ETA."""
 
     def __init__(self) -> None:
-        self.begun: dict[str, float] = {}
+        self.begun: dict[str, tuple[float, int]] = {}  # when a stage was first told of, and what was done by then
         self.tenths: dict[str, int] = {}
 
     def __call__(self, what: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        begun = self.begun.setdefault(what, now)
+        now, stage = time.monotonic(), _stage(what)
+        begun, first = self.begun.setdefault(stage, (now, done))
         tenth = 10 * done // max(of, 1)
-        if done and tenth > self.tenths.get(what, 0):
-            self.tenths[what] = tenth
-            left = (now - begun) / done * (of - done)
+        if done and tenth > self.tenths.get(stage, 0):
+            self.tenths[stage] = tenth
+            left = (now - begun) / max(1, done - first) * (of - done)
             print(f"{what}: {done}/{of}" + (f", {left:.0f} s left" if done < of else ""), file=sys.stderr, flush=True)
 
 
@@ -73,9 +78,10 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         stages: dict[str, Any] = {}
 
         def tell(what: str, done: int, of: int) -> None:
-            if what not in stages:
-                stages[what] = bar.add_task(what, total=of)
-            bar.update(stages[what], completed=done)
+            stage = _stage(what)
+            if stage not in stages:
+                stages[stage] = bar.add_task(what, total=of)
+            bar.update(stages[stage], completed=done, description=what)
 
         yield tell
 

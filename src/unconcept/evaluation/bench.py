@@ -1,6 +1,7 @@
 """Methods by concepts: make each edit, ask each the same questions, attack each, all resumable."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from ..models.open import MOJI
 from ..moji.table import table
 from ..prompts.checks import Check
 from .attacked import AttackRow, rows
-from .editing import make_edit
+from .editing import make_edit, training_in
 from .generate import spec_for
 from .judges import Judge
 from .lore import lore_of_table, lore_of_words
@@ -79,13 +80,16 @@ class EditTask:
         model, chosen = self.subject.view(), self.chosen
         judge, debiases = Judge() if self.subject.model == MOJI else None, methods[self.arm.method].does == "debias"
         observe = observer(model, judge, spec_for(self.subject.model), store, chosen.request.kind) if debiases else None
-        edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe)
+        training = self.path.with_suffix(".training")
+        with training_in(training, lambda what, done, of: None):
+            edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe)
         seconds = time.perf_counter() - begun
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole(self.path) as temporary:
             edit.save(temporary)
         cost = {"seconds": round(seconds, 3), "bytes": self.path.stat().st_size, "parameters": edit.parameters}
         write_whole(self.path.with_suffix(".json"), json.dumps(cost).encode())
+        shutil.rmtree(training, ignore_errors=True)
 
     def trial(self) -> Trial:
         cost = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Run a method, stamp its edit, and say exactly what the edit does to the text maps, without a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from ..methods import Debiaser, Method, Observe, methods
 from ..models import ModelView
 from ..models.tokens import Place
 from ..models.view import Reads
+from ..training.session import Progress as Step
+from ..training.session import Session, session
 from .requests import Chosen
+from .work import Progress
 
 
 def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None) -> Edit:
@@ -38,6 +42,17 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
+
+
+@contextmanager
+def training_in(folder: Path, progress: Progress) -> Iterator[None]:
+    """Inside, trained methods keep their state in the folder, go on from what lies there, and tell how far they are."""
+
+    def tell(done: Step) -> None:
+        progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
+
+    with session(Session(tell, folder)):
+        yield
 
 
 def _debiased(debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: Observe | None) -> Edit:

@@ -1,8 +1,9 @@
 """The main job: edit a model, check that it worked, draw before and after from the same noise, judge, report."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, SettingsError, require
+from ..core.hashing import hash_json
 from ..core.request import Ask
 from ..core.settings import build
 from ..edits import Edit, origin_of
@@ -19,7 +21,7 @@ from ..models.open import MOJI
 from ..prompts.checks import Check, Prompt, Sizes
 from .bench import Finding, figures_of
 from .circumstances import circumstances
-from .editing import effect, make_edit
+from .editing import effect, make_edit, training_in
 from .file_suite import suite_of_words
 from .folder import building, check_free
 from .generate import Spec
@@ -78,7 +80,9 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     unedited = Subject(job.model, device=job.device, dtype=job.dtype)
     model = unedited.view()
     progress("edit", 0, 1)
-    edit = make_edit(model, chosen, job.method, settings, _observe(job, model, chosen, progress) if info.does == "debias" else None)
+    observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
+    with training_in(_training(job, chosen, unedited, settings), progress):
+        edit = make_edit(model, chosen, job.method, settings, observe)
     if job.strength != 1.0:
         edit = edit.scaled(job.strength)
         made = origin_of(edit)
@@ -112,7 +116,14 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
             write_card(report, folder)
             write_samples(report.findings[0], pictures, folder)
         (folder / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(_training(job, chosen, unedited, settings), ignore_errors=True)
     return Outcome(report, chosen, tuple(failures))
+
+
+def _training(job: Job, chosen: Chosen, unedited: Subject, settings: Mapping[str, Any]) -> Path:
+    """Where a trained method keeps its state until the edit is made: beside the output folder, under a name of what is trained."""
+    key = hash_json([job.method, dict(settings), asdict(chosen.request), unedited.key])
+    return job.out.resolve().with_name(f".{job.out.name}.training-{key[:12]}")
 
 
 def _observe(job: Job, model: ModelView, chosen: Chosen, progress: Progress) -> Observe:
