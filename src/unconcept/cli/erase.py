@@ -1,14 +1,18 @@
 """`unconcept erase`: the main job."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
 from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
 from .evaluate import JudgeFlag, print_shares
+
+if TYPE_CHECKING:
+    from ..evaluation.erasure import Outcome
 
 
 def erase(
@@ -42,7 +46,6 @@ def erase(
         from ..evaluation.erasure import erase as run
         from ..evaluation.lines import read_lines
         from ..evaluation.plan import plan
-        from ..evaluation.report import rows as group_rows
 
         wanted = [*(concepts or []), *read_lines(concepts_file)]
         out = out or Path("out") / (re.sub(r"\W+", "-", "-".join(wanted)).strip("-") or "recipe")
@@ -69,18 +72,25 @@ def erase(
         )
         with progress(quiet) as tell:
             outcome = run(job, tell)
-        report, rows = outcome.report, group_rows(outcome.report.findings[0])
         if as_json:
-            print_json(report.data())
+            print_json(outcome.report.data())
         elif not quiet:
-            for name, reason in {**reasons, **outcome.chosen.reasons}.items():
-                print(f"{name}: {reason}")
-            if rows:
-                cells = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows]
-                print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
-            print_shares(report.data()["trials"])
+            _print(outcome, reasons)
             print(f"-> {out / ('run.json' if no_report else 'report.html')}")
         for failure in outcome.failures:
             typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)
         if outcome.failures:
             raise typer.Exit(FAILED)
+
+
+def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
+    """Why each part of the request is as it is, then the rates."""
+    from ..evaluation.report import rows as group_rows
+
+    report, rows = outcome.report, group_rows(outcome.report.findings[0])
+    for name, reason in {**reasons, **outcome.chosen.reasons}.items():
+        print(f"{name}: {reason}")
+    if rows:
+        cells = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows]
+        print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
+    print_shares(report.data()["trials"])

@@ -134,9 +134,7 @@ def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
     """`moji`'s own, or the one that was named; a CLIP may answer with what is asked for."""
     if job.judge is None:
         return Judge() if job.model == MOJI else None
-    named = Judge.parse(job.judge)
-    labels = dict.fromkeys(label for check in checks for label in check.labels)
-    return replace(named, labels=tuple(labels)) if named.scorer == "clip-score" else named
+    return Judge.parse(job.judge).answering(label for check in checks for label in check.labels)
 
 
 def _suite(job: Job, chosen: Chosen, edit: Edit) -> Suite:

@@ -142,9 +142,8 @@ def _judge(run: Run, suite: Suite) -> Judge:
         return Judge()
     named = Judge.parse(run.judge)
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
-    allowed = dict.fromkeys(label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among))
-    labels = dict.fromkeys(text for text in (*run.concepts, *_retained(run), *anchors, *allowed) if text.strip())
-    return replace(named, labels=tuple(labels)) if named.scorer == "clip-score" else named
+    allowed = (label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among))
+    return named.answering((*run.concepts, *_retained(run), *anchors, *allowed))
 
 
 def _words(run: Run) -> list[Concept]:

@@ -1,7 +1,7 @@
 """Whose word counts: a scorer, with what it may answer, as plain data. Raw scores become words here, by a named policy."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class Judge:
         suggest(name, READERS, "judge")
         require(name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError)
         return cls(name, path or None)
+
+    def answering(self, labels: Iterable[str]) -> "Judge":
+        """A CLIP that may answer with these texts; other judges know their own answers."""
+        return replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip()))) if self.scorer == "clip-score" else self
 
     @property
     def policy(self) -> str:
