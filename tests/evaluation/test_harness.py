@@ -140,3 +140,12 @@ def test_a_bench_compares_methods(tmp_path) -> None:
     page = (tmp_path / "o/report.html").read_text()
     assert "far objects still drawn" in page
     assert len(list((tmp_path / "o/edits").glob("*.safetensors"))) == 2
+
+
+def test_concepts_are_erased_together_by_one_edit(tmp_path) -> None:
+    pair = ("pizza", "crown")
+    run = Run(pair, tmp_path / "o", arms=(arm_of("uce"),), together=(pair,), suite="together", limit=2, store=tmp_path / "s", workers=1)
+    (trial,) = evaluate(run).data()["trials"]
+    assert trial["concepts"] == list(pair)
+    assert {"pizza", "crown"} <= set(trial["edit"]["targets"])
+    assert {check["concept"] for check in trial["checks"] if check["group"] == "direct"} == set(pair)

@@ -91,3 +91,17 @@ def test_parts_are_counted_by_every_rule() -> None:
     }
     assert figures["unsafe, mace"].before == 0.5
     assert figures["reduction, unlearndiffatk"].value == 0.5
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_erased_together_they_share_the_prompts(count) -> None:
+    """About as many prompts a group however many are erased; none of them is another one's neighbour or style."""
+    objects = tuple(entry.name for entry in TABLE.entries if entry.erasable and entry.split == "report" and entry.kind == "object")[:count]
+    checks = suites["together"].checks(objects)
+    for group in ("direct", "far"):
+        asked = [check for check in checks if check.group == group]
+        assert 80 <= len(asked) <= 96 + count, "the same far prompt of two concepts is one"
+    assert {check.concept for check in checks if check.group == "direct"} == set(objects)
+    assert not {check.concept for check in checks if check.group == "near"} & set(objects)
+    styles = tuple(entry.name for entry in TABLE.styles)[:4]
+    assert not {check.concept for check in suites["together"].checks(styles) if check.group == "style"} & set(styles)

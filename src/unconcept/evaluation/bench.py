@@ -1,4 +1,4 @@
-"""Methods by concepts: make each edit, ask each the same questions, attack each, all resumable."""
+"""Methods by requests: make each edit, ask each the same questions, attack each, all resumable."""
 
 import json
 import shutil
@@ -46,23 +46,23 @@ class Arm:
 
 @dataclass(frozen=True)
 class EditTask:
-    """Erase one concept from the unedited model and keep edit and cost in the run's folder."""
+    """Erase concepts together from the unedited model and keep edit and cost in the run's folder."""
 
     subject: Subject
     arm: Arm
-    concept: str
+    concepts: tuple[str, ...]
     folder: Path
     kind: str = "edit"
 
     @property
     def chosen(self) -> Chosen:
         if self.arm.bare:
-            return from_words(Ask((self.concept,), kind=table()[self.concept].kind))
-        return choose(Ask((self.concept,)), self.subject.model, methods[self.arm.method].does)
+            return from_words(Ask(self.concepts, kind=table()[self.concepts[0]].kind))
+        return choose(Ask(self.concepts), self.subject.model, methods[self.arm.method].does)
 
     @property
     def id(self) -> str:
-        return hash_json([self.kind, self.subject.key, asdict(self.arm), self.concept, asdict(self.chosen.request)])[:40]
+        return hash_json([self.kind, self.subject.key, asdict(self.arm), self.concepts, asdict(self.chosen.request)])[:40]
 
     @property
     def size(self) -> int:
@@ -93,7 +93,7 @@ class EditTask:
 
     def trial(self) -> Trial:
         cost = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
-        return Trial(self.arm.label, (self.concept,), Subject.of(self.subject, self.path), load_edit(self.path), cost)
+        return Trial(self.arm.label, self.concepts, Subject.of(self.subject, self.path), load_edit(self.path), cost)
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def arm_of(method: str, model: str = MOJI) -> Arm:
     return Arm(method, method, load_recipe(name).settings if model == MOJI and name in recipes() else {})
 
 
-def bench(arms: Sequence[Arm], concepts: Sequence[str], suite: Suite, unedited: Subject, folder: Path, where: Bench) -> tuple[list[Finding], Tally]:
-    """Every arm on every concept. What is missing when time runs out is counted, never guessed."""
-    tasks = [EditTask(unedited, arm, concept, folder / "edits") for concept in concepts for arm in arms]
+def bench(arms: Sequence[Arm], requests: Sequence[tuple[str, ...]], suite: Suite, unedited: Subject, folder: Path, where: Bench) -> tuple[list[Finding], Tally]:
+    """Every arm on every request: concepts that one edit erases together. What is missing when time runs out is counted, never guessed."""
+    tasks = [EditTask(unedited, arm, concepts, folder / "edits") for concepts in requests for arm in arms]
     tally = perform(tasks, where.store, where.record, 1, where.deadline, where.tell)
     found, more = examine([task.trial() for task in tasks if task.there(where.store)], suite, where)
     return found, tally + more

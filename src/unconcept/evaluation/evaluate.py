@@ -23,7 +23,7 @@ from .page import write_page, write_tables
 from .report import Report, write_data, write_run
 from .store import Store, default_store
 from .subject import Subject
-from .suite_groups import in_groups
+from .suite_groups import in_groups, shared
 from .suites import Suite, of_edits, suites
 from .trials import Bench, both_sides
 from .work import Progress, Record, Tally
@@ -39,6 +39,7 @@ class Run:
     out: Path
     edits: tuple[Path, ...] = ()
     arms: tuple[Arm, ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()  # what each arm's edits erase: with () one concept each
     suite: str = "quick"
     prompts: Path | None = None  # a prompt file in the suite's place
     spec: str | None = None  # a paper's way of drawing; None: the model's default
@@ -55,6 +56,11 @@ class Run:
     seed: int = 0
     overwrite: bool = False
     store: Path | None = None
+
+    @property
+    def requests(self) -> tuple[tuple[str, ...], ...]:
+        """Concepts that each arm erases by one edit."""
+        return self.together or tuple((name,) for name in self.concepts)
 
 
 def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Report:
@@ -73,7 +79,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         record = Record(folder / RECORD)
         where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
-        found, tally = bench(run.arms, run.concepts, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
+        found, tally = bench(run.arms, run.requests, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
         report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found, tally))
         _write(run, report, where, folder)
@@ -121,7 +127,7 @@ def _elsewhere(run: Run, suite: Suite) -> Suite:
     """The paper's setting of a protocol; for the suites in groups, what was typed and what the edits retain."""
     if suite.real is not None:
         return replace(suite, ask=suite.real, sizes=ALL)
-    if suite.ask is not in_groups:
+    if suite.ask not in (in_groups, shared):
         return of_edits(suite, [origin_of(load_edit(path)) for path in run.edits])
     words = suite_of_words(_words(run), _retained(run), suite.sizes)
     return replace(words, figures=suite.figures, attacks=suite.attacks)
@@ -157,5 +163,5 @@ def _retained(run: Run) -> list[str]:
 
 def _missing(run: Run, found: Sequence[Finding], tally: Tally) -> int:
     """Results that were planned and are not there."""
-    wanted = len(run.arms) * len(run.concepts) if run.arms else len(run.edits)
+    wanted = len(run.arms) * len(run.requests) if run.arms else len(run.edits)
     return wanted - len(found) + tally.left + sum(f.answered.missing + sum(row.missing for row in f.attacked) for f in found)

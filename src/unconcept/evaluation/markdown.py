@@ -22,9 +22,13 @@ def by_label(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def pooled(findings: Sequence[Finding]) -> list[Row]:
-    """Groups' rates over all edits of one arm; intervals resample erased concepts."""
-    answers = [(answer, _erased(finding)) for finding in findings for answer in finding.answered.answers]
-    return tabulate([answer for answer, _ in answers], [name for _, name in answers])
+    """Groups' rates over all edits of one arm. Intervals resample what each edit erased; of one edit, the concepts that prompts are about."""
+    if len(findings) > 1:
+        answers = [(answer, _erased(finding)) for finding in findings for answer in finding.answered.answers]
+    else:
+        answers = [(answer, answer.check.concept) for answer in findings[0].answered.answers]
+    single = len(findings) == 1 and len(findings[0].answered.trial.concepts) == 1
+    return tabulate([answer for answer, _ in answers], None if single else [name for _, name in answers])
 
 
 def results_table(findings: Sequence[Finding]) -> str:

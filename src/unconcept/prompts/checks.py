@@ -70,11 +70,11 @@ def moji_checks(known: Table, names: Sequence[str], sizes: Sizes) -> list[Check]
         entry = known[name]
         rng = random.Random(f"{name}{sizes.tuning}")
         make = _style_checks if entry.kind == "style" else _object_checks
-        checks += make(known, entry, sizes, rng)
+        checks += make(known, entry, names, sizes, rng)
     return list(dict.fromkeys(checks))
 
 
-def _object_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random) -> Iterator[Check]:
+def _object_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Sizes, rng: random.Random) -> Iterator[Check]:
     def ask(group: Group, about: Entry, words: Sequence[str], count: int) -> Iterator[Check]:
         for i in range(count if words else 0):
             text = _styled(words[i % len(words)], about, i // len(words), rng)
@@ -86,7 +86,7 @@ def _object_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random)
     yield from ask("direct", entry, [entry.name], sizes.direct)
     yield from ask("synonym", entry, part(entry.synonyms), sizes.other)
     yield from ask("indirect", entry, part(entry.indirect), sizes.other)
-    near = [known[name] for name in part(entry.near)]
+    near = [known[name] for name in part(entry.near) if name not in erased]
     for neighbour in near:
         yield from ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))
     far = far_objects(known, [entry], sizes.tuning, rng)
@@ -102,7 +102,7 @@ def _object_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random)
         yield Check(asked, "co-occurring", other.name, "right" if i % 2 else "left", other.labels)
 
 
-def _style_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random) -> Iterator[Check]:
+def _style_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Sizes, rng: random.Random) -> Iterator[Check]:
     objects = far_objects(known, [], sizes.tuning, rng)
     words = entry.synonyms.given if sizes.tuning else entry.synonyms.held_out
     for i in range(sizes.direct):
@@ -111,7 +111,7 @@ def _style_checks(known: Table, entry: Entry, sizes: Sizes, rng: random.Random) 
     for i in range(sizes.other if words else 0):
         asked = sizes.prompt(prompt(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i)
         yield Check(asked, "synonym", entry.name, "style", entry.labels)
-    others = [style.name for style in known.styles if style != entry]
+    others = [style.name for style in known.styles if style != entry and style.name not in erased]
     for i, other in enumerate((objects * sizes.other)[: sizes.other]):
         style = others[i % len(others)]
         asked = sizes.prompt(prompt(other.name, style), i)

@@ -1,0 +1,47 @@
+"""Settings for `moji` recipes: candidates on tune concepts, given words and seeds of their own: `python -m benchmarks.tuning --methods rece`.
+
+Nothing else may choose settings. What was drawn is kept, so the same command goes on after being stopped.
+"""
+
+import argparse
+import tomllib
+from pathlib import Path
+
+from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+
+from .results import spread
+
+CANDIDATES = Path(__file__).with_name("candidates.toml")
+OBJECTS = 4  # beside both styles and the harmful objects
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", required=True, help="separated by commas")
+    parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
+    parser.add_argument("--max-minutes", type=float)
+    args = parser.parse_args()
+    quiet_libraries()
+    from unconcept.evaluation.evaluate import Run, evaluate
+
+    arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name))
+    run = Run(spread("tune", OBJECTS, args.limit), Path("out/tuning"), arms=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True)
+    with speaking(), progress(quiet=False) as tell:
+        report = evaluate(run, tell)
+    print((run.out / "results.md").read_text(encoding="utf-8"))
+    if report.status != "ok":
+        raise SystemExit(FAILED)
+
+
+def candidates(method: str) -> list:
+    """The method's recipe, and what is tried beside it: each candidate changes that."""
+    from unconcept.evaluation.bench import Arm, arm_of
+
+    own = arm_of(method)
+    tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
+    named = ((f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items()), each) for each in tried)
+    return [own, *(Arm(label, method, {**own.settings, **each}) for label, each in named)]
+
+
+if __name__ == "__main__":
+    main()
