@@ -1,4 +1,4 @@
-"""The results tables: every method on many report concepts, one edit each, and on several together: `make results`.
+"""The results tables on `moji`: UCE on many report concepts, its rivals on fewer, and on concepts erased together: `make results`.
 
 What is finished is kept, so the same command goes on after being stopped.
 """
@@ -9,14 +9,39 @@ from pathlib import Path
 
 from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
 
+OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
-GOALS = """Goals, of UCE under its moji recipe: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 80 %, held-out synonyms
-<= 25 % (>= 70 % before), far objects and other styles lose at most 5 points, held-out near neighbours at most 15."""
+FEWER = 8  # concepts of the table of rivals
+MAIN = "uce"
+HEAD = """# Results on `moji`
+
+Share of pictures that show what the prompt asks for, by {judge[name]} version {judge[version]} (weights {weights}, first guess); unedited and
+edited model from the same noise, seeds from 1,000,000 on, {drawing[steps]} steps, guidance {drawing[guidance_scale]}; 95 % intervals.
+Every concept is a `report` concept of the table {table}; settings were chosen on others. "nothing" is the share of the target's
+prompts in which the judge then knows nothing. Made by `make results`.
+
+## UCE
+
+One edit for each of {count} concepts ({names}), pooled; intervals resample concepts.
+
+Goals: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 80 %, held-out synonyms <= 25 % (>= 70 % before), far
+objects and other styles lose at most 5 points, held-out near neighbours at most 15.
+
+"""
+RIVALS = """
+## Methods beside each other
+
+One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its papers' scripts run it: the name
+alone, read as nothing, nothing retained.
+
+![Target gone against far objects kept](results.svg)
+
+"""
 TOGETHER = """
 ## Erased together
 
-One edit for all concepts of a request, about 96 prompts a group shared among them; near neighbours that are erased themselves are left
-out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
+One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; near neighbours that are erased
+themselves are left out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
 
 """
 
@@ -30,16 +55,6 @@ def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
     count = min(len(objects), count)
     names = [objects[i * len(objects) // count].name for i in range(count)] + [e.name for e in part if e.kind != "object"]
     return tuple(names[:: -(-len(names) // limit)] if limit else names)
-
-
-def arms(named: str | None = None) -> tuple:
-    """The methods, every one by default, under their `moji` recipes, and UCE as its papers run it."""
-    from unconcept.evaluation.bench import Arm, arm_of
-    from unconcept.methods import methods
-
-    papers = Arm("uce 2025, null anchor", "uce", {}, bare=True), Arm("uce 2023, null anchor", "uce", {"tokens": "last+tail"}, bare=True)
-    chosen = [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
-    return tuple(arm_of(name) for name in chosen) + papers
 
 
 def together() -> dict[str, tuple[str, ...]]:
@@ -58,62 +73,61 @@ def together() -> dict[str, tuple[str, ...]]:
     }
 
 
+def rivals(named: str | None) -> tuple:
+    """Methods under their `moji` recipes, every one by default."""
+    from unconcept.evaluation.bench import arm_of
+    from unconcept.methods import methods
+
+    chosen = [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
+    return tuple(arm_of(name) for name in chosen)
+
+
+def scripts() -> tuple:
+    """UCE as its papers' scripts run it."""
+    from unconcept.evaluation.bench import Arm
+
+    settings = {"uce 2025, null anchor": {}, "uce 2023, null anchor": {"tokens": "last+tail"}}
+    return tuple(Arm(label, "uce", own, bare=True) for label, own in settings.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--methods", help="separated by commas; every one by default")
-    parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
-    parser.add_argument("--max-minutes", type=float, help="of each of the two tables")
+    parser.add_argument("--methods", help="of the second and third table, separated by commas; every one by default")
+    parser.add_argument("--limit", type=int, help="concepts of the first table at most, spread over the kinds")
+    parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
     quiet_libraries()
+    from unconcept.evaluation.bench import arm_of
     from unconcept.evaluation.evaluate import Run, evaluate
     from unconcept.evaluation.markdown import results_table
 
-    rivals, chosen, requests = arms(args.methods), spread("report", OBJECTS, args.limit), together()
+    many, fewer, requests, arms = spread("report", OBJECTS, args.limit), spread("report", OBJECTS, FEWER), together(), rivals(args.methods)
+    told = {"max_minutes": args.max_minutes, "overwrite": True}
     runs = (
-        Run(chosen, Path("out/results"), arms=rivals, suite="results", max_minutes=args.max_minutes, overwrite=True),
-        Run(
-            requests["1 object"],
-            Path("out/together"),
-            arms=rivals,
-            together=tuple(requests.values()),
-            suite="together",
-            max_minutes=args.max_minutes,
-            overwrite=True,
-        ),
+        Run(many, OUT / "uce", arms=(arm_of(MAIN),), suite="results", **told),
+        Run(fewer, OUT / "rivals", arms=(*arms, *scripts()), suite="results", **told),
+        Run(requests["1 object"], OUT / "together", arms=arms, together=tuple(requests.values()), suite="together", **told),
     )
     with speaking(), progress(quiet=False) as tell:
-        alone, joint = (evaluate(run, tell) for run in runs)
-    sections = {name: [f for f in joint.findings if f.answered.trial.concepts == concepts] for name, concepts in requests.items()}
-    tables = [f"### {name}\n\n{results_table(findings)}" for name, findings in sections.items() if findings]
-    pooled = (runs[0].out / "results.md").read_text(encoding="utf-8")
-    print(pooled, *tables, sep="\n")
-    if not alone.status == joint.status == "ok":
+        reports = [evaluate(run, tell) for run in runs]
+    alone, beside = ((run.out / "results.md").read_text(encoding="utf-8") for run in runs[:2])
+    sections = {name: [f for f in reports[2].findings if f.answered.trial.concepts == concepts] for name, concepts in requests.items()}
+    tables = "\n".join(f"### {name}\n\n{results_table(findings)}" for name, findings in sections.items() if findings)
+    size = reports[2].suite.sizes.direct
+    text = head(reports[0].data(), many) + alone + RIVALS.format(count=len(fewer), names=", ".join(fewer)) + beside + TOGETHER.format(n=size) + tables
+    print(text)
+    if any(report.status != "ok" for report in reports):
         raise SystemExit(FAILED)
-    _publish(args.docs, head(alone.data(), chosen) + pooled + TOGETHER + "\n".join(tables), runs[0].out / "results.svg")
+    args.docs.mkdir(exist_ok=True)
+    (args.docs / "results.md").write_text(text, encoding="utf-8")
+    shutil.copy(OUT / "rivals" / "results.svg", args.docs / "results.svg")
 
 
-def head(data: dict, chosen: tuple[str, ...]) -> str:
-    """What the table was measured on."""
-    judge, drawing = data["judge"], data["drawing"]
-    return f"""# Results on `moji`
-
-One edit for each of {len(chosen)} `report` concepts ({", ".join(chosen)}), pooled. Share of pictures that show what the prompt
-asks for, by {judge["name"]} version {judge["version"]} (weights {judge["hash"][:12]}, first guess); unedited and edited model from the same noise,
-seeds from 1,000,000 on, {drawing["steps"]} steps, guidance {drawing["guidance_scale"]}; 95 % intervals resample concepts. Table of concepts
-{data["table_hash"][:12]}. "nothing" is the share of the target's prompts in which the judge then knows nothing. Made by `make results`.
-
-{GOALS}
-
-![Target gone against far objects kept](results.svg)
-
-"""
-
-
-def _publish(docs: Path, text: str, chart: Path) -> None:
-    docs.mkdir(exist_ok=True)
-    (docs / "results.md").write_text(text, encoding="utf-8")
-    shutil.copy(chart, docs / "results.svg")
+def head(data: dict, names: tuple[str, ...]) -> str:
+    """What the tables were measured on."""
+    weights, table = data["judge"]["hash"][:12], data["table_hash"][:12]
+    return HEAD.format(judge=data["judge"], drawing=data["drawing"], weights=weights, table=table, count=len(names), names=", ".join(names))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_erased_together_they_share_the_prompts(count) -> None:
     checks = suites["together"].checks(objects)
     for group in ("direct", "far"):
         asked = [check for check in checks if check.group == group]
-        assert 80 <= len(asked) <= 96 + count, "the same far prompt of two concepts is one"
+        assert 40 <= len(asked) <= 48 + count, "the same far prompt of two concepts is one"
     assert {check.concept for check in checks if check.group == "direct"} == set(objects)
     assert not {check.concept for check in checks if check.group == "near"} & set(objects)
     styles = tuple(entry.name for entry in TABLE.styles)[:4]

@@ -26,12 +26,12 @@ from .judges import Judge
 from .lore import lore_of_table, lore_of_words
 from .observing import observer
 from .requests import Chosen, choose, from_words
-from .robustness import AttackTask, plan_attacks
+from .robustness import COST, AttackTask, plan_attacks
 from .store import Store, whole, write_whole
 from .subject import Subject
 from .suites import Evidence, Figure, Suite
 from .trials import Answered, Bench, Trial, ask, both_sides, raw_sides
-from .work import Tally, perform
+from .work import Tally, default_workers, perform
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def examine(trials: Sequence[Trial], suite: Suite, where: Bench) -> tuple[list[F
         return [Finding(one, (), figures_of(one, suite, where)) for one in answered], tally
     planned = [_attacks(one, suite, names, where) for one in answered]
     tasks = list({task.id: task for pair in planned for side in pair for task in side}.values())
-    tally += perform(tasks, where.store, where.record, where.workers or 1, where.deadline, where.tell)
+    workers = where.workers or default_workers(COST * len(tasks), str(trials[0].subject.view().device))
+    tally += perform(tasks, where.store, where.record, workers, where.deadline, where.tell)
     found = []
     for one, (own, ceilings) in zip(answered, planned, strict=True):
         plain = {answer.check.prompt: answer.shown[1] for answer in one.answers}

@@ -28,6 +28,7 @@ from .subject import Subject
 
 EXAMPLES = 12  # pictures of the concept that an attacker is given
 AT_ONCE = 4  # prompts in one task of an attack that searches prompt by prompt
+COST = 100  # pictures whose drawing takes about as long as one task
 ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
 
 

@@ -32,7 +32,7 @@ for _suite in (
         attacks=("wordings", "derived-embedding"),
     ),
     Suite("results", "what the tables in docs/ are made of: 28 prompts a group, pooled over many concepts", Sizes(28, 28), in_groups, quality),
-    Suite("together", "96 prompts a group in all, shared among concepts that are erased together", Sizes(96, 96), shared, quality),
+    Suite("together", "48 prompts a group in all, shared among concepts that are erased together", Sizes(48, 48), shared, quality),
     Suite("tuning", "12 prompts a group on given words and other seeds: the only one that may choose settings", Sizes(12, 8, tuning=True), in_groups, quality),
     Suite("attack", "what `unconcept attack` asks: 8 target prompts, and the attacks named", Sizes(8, 0), in_groups, quality, attacks=("*",)),
     Suite("standard", "under an hour: 200 prompts a group and every attack", Sizes(200, 200), in_groups, quality, attacks=("*",), attacked=16),
