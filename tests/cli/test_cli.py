@@ -217,6 +217,34 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, monkeypatch) -
     assert list(tmp_path.iterdir()) == []
 
 
+FLAGS = {
+    "flag out of range": (("erase", "dog face", "--limit", 0), "'--limit'"),
+    "flag of the wrong type": (("erase", "dog face", "--seed", "x"), "'--seed'"),
+    "unknown flag": (("erase", "dog face", "--methd", "uce"), "--method"),
+    "missing flag": (("evaluate", "dog face", "--out", "o"), "'--edit'"),
+    "missing argument": (("apply", "--out", "o"), "'edit'"),
+    "unknown command": (("eras", "dog face"), "'erase'"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_a_flag_that_does_not_fit_is_one_line(case, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = FLAGS[case]
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert "--help" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_command_is_help() -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "erase" in result.output
+
+
 def test_bad_files_are_refused(tmp_path, dog) -> None:
     """A pickle, a folder that is no model, a cut edit, an edit for another base, a recipe with an unknown key."""
     (tmp_path / "m.ckpt").write_bytes(b"x")

@@ -3,8 +3,10 @@
 import typer
 
 from . import apply, erase, evaluate, export, imported, sample, tables
+from .console import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

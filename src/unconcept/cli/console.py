@@ -9,10 +9,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..core.errors import UnconceptError, UsageError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class Commands(TyperGroup):
+    """A flag that does not fit is bad input like any other: one line on stderr, exit code 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As typer's own, which would print the usage over several lines."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, wherever typer keeps it.
+            message = error.format_message()
+            if len(message.splitlines()) > 1:  # No command at all: the message is the help.
+                error.show()
+            else:
+                print(f"unconcept: {message.rstrip('.')}; see `{error.ctx.command_path} --help`", file=sys.stderr)
+            code = BAD_INPUT
+        sys.exit(code)
 
 
 @contextmanager
