@@ -62,6 +62,27 @@ def test_broken_pictures_are_named(tmp_path, monkeypatch) -> None:
         store.load("ab12")
 
 
+def test_a_full_disk_is_named_and_leaves_no_piece(tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+
+    def full(*given) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unconcept.evaluation.store.os.fsync", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        store.save("ab12", PICTURE)
+    assert not [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]
+
+
+def test_scores_that_cannot_be_kept(tmp_path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "scores.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(OutputError, match="not a database"):
+        store.keep_scores("judge@1", [("a", "whole", {"x": 1})])
+    with pytest.raises(OutputError, match=HOME):
+        Store(tmp_path)
+
+
 def test_a_store_of_another_version_is_refused(tmp_path) -> None:
     Store(tmp_path / "s")
     for text in (json.dumps({"format": 99}), "[]", "x"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from unconcept.core.errors import OutputError
 from unconcept.evaluation.store import Store
 from unconcept.evaluation.work import MOST_ATTEMPTS, Record, default_workers, perform
 
@@ -74,10 +75,27 @@ def test_a_failed_task_is_loud_and_the_others_go_on(place) -> None:
     for attempt in range(MOST_ATTEMPTS):
         tally = perform(tasks, *place)
         assert (tally.done, tally.failed, tally.complete) == (2, ("touch: ValueError: x is broken",), False), attempt
-    assert perform(tasks, *place).failed == (f"touch: failed {MOST_ATTEMPTS} times",)
+    (given_up,) = perform(tasks, *place).failed
+    assert given_up.startswith(f"touch: failed {MOST_ATTEMPTS} times, last with ValueError: x is broken; ")
     assert log(place[0]).count("x") == MOST_ATTEMPTS
     (place[0].root / "x").write_text("")
     assert perform(tasks, *place).complete, "another run made it: nothing is given up"
+
+
+@dataclass(frozen=True)
+class Full(Touch):
+    """A task that finds no room."""
+
+    def run(self, store: Store) -> None:
+        raise OutputError(f"{store.root}: No space left on device")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_run_and_is_no_tasks_fault(place, workers) -> None:
+    for _ in range(MOST_ATTEMPTS + 1):
+        with pytest.raises(OutputError, match="No space left"):
+            perform([Full("a"), Full("b")], *place, workers=workers)
+    assert perform([Touch("a"), Touch("b")], *place).complete
 
 
 @pytest.mark.parametrize("workers", [1, 2])

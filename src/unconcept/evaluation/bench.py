@@ -84,7 +84,6 @@ class EditTask:
         with training_in(training, lambda what, done, of: None):
             edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe)
         seconds = time.perf_counter() - begun
-        self.folder.mkdir(parents=True, exist_ok=True)
         with whole(self.path) as temporary:
             edit.save(temporary)
         cost = {"seconds": round(seconds, 3), "bytes": self.path.stat().st_size, "parameters": edit.parameters}

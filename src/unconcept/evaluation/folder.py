@@ -25,6 +25,15 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
+def written_to(place: Path, instead: str = "choose another place for --out") -> Iterator[None]:
+    """`OutputError` on a full disk and the like."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
+        raise OutputError(f"{place}: {getattr(error, 'strerror', None) or error}; free some space or {instead}") from None
+
+
+@contextmanager
 def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     """Yield the hidden folder; rename it to `out` at the end.
 
@@ -40,19 +49,17 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
         shutil.rmtree(part)
     fresh = not part.exists()
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        (part / STATE).write_text(mark, encoding="utf-8")
-        yield part
-        if not (part / PARTIAL).exists():
-            (part / STATE).unlink()
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
+        with written_to(out):
+            part.mkdir(parents=True, exist_ok=True)
+            (part / STATE).write_text(mark, encoding="utf-8")
+            yield part
+            if not (part / PARTIAL).exists():
+                (part / STATE).unlink()
+            if out.exists():
+                shutil.rmtree(out)
+            part.rename(out)
     except KeyboardInterrupt:
         raise
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
-        _drop(part, fresh)
-        raise OutputError(f"{out}: {getattr(error, 'strerror', None) or error}; free some space or choose another place for --out") from None
     except BaseException:
         _drop(part, fresh)
         raise
@@ -64,11 +71,10 @@ def writing(out: Path, overwrite: bool) -> Iterator[Path]:
     check_free(out, overwrite)
     part = out.with_name(f".{out.name}.part")
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{out}: {getattr(error, 'strerror', None) or error}; free some space or choose another place for --out") from None
+        with written_to(out):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 

@@ -69,7 +69,6 @@ class AttackTask:
         require(model.family in info.families, f"{self.name} is not defined for {model.family} models, only for {', '.join(info.families)}", SettingsError)
         method: Attack = build(info.settings, json.loads(self.settings), f"{self.name} setting")
         path = self.path(store)
-        path.parent.mkdir(parents=True, exist_ok=True)
         case = self._case(store)
         begun, drawing, queries = time.perf_counter(), 0.0, 0
         found: dict[int, Found] = {}

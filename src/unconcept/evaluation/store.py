@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,10 +19,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..core.errors import OutputError, StoreError, require
+from .folder import written_to
 from .pictures import to_image
 
 FORMAT = 1
 HOME = "UNCONCEPT_STORE"  # environment variable that moves the store
+ELSEWHERE = f"choose another place, by --out or, for the store, {HOME}"
 MOST_PIXELS = 1 << 26  # a picture of 8192x8192: whatever claims to be larger was not drawn here
 
 
@@ -42,7 +44,7 @@ class Store:
             self._check_format(root / "store.json")
             with self._scores() as table:
                 table.execute("CREATE TABLE IF NOT EXISTS scores (scorer TEXT, picture TEXT, asked TEXT, raw TEXT, PRIMARY KEY (scorer, picture, asked))")
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise OutputError(f"store {root}: {error}; set {HOME} to a folder that can be written") from None
 
     def _check_format(self, path: Path) -> None:
@@ -66,7 +68,6 @@ class Store:
         path = self.path(key)
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as temporary:
             to_image(picture).save(temporary, "PNG")
 
@@ -99,27 +100,29 @@ class Store:
 
 @contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction on a SQLite file that several processes may use."""
-    connection = sqlite3.connect(path, timeout=60)
+    """One transaction on a SQLite file that several processes may use; `OutputError` if it cannot be read or written."""
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        with connection:
-            yield connection
-    finally:
-        connection.close()
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            with connection:
+                yield connection
+    except sqlite3.Error as error:
+        raise OutputError(f"{path}: {error}; free some space, {ELSEWHERE}, or move the file away if it is damaged") from None
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, when the block ends well."""
+    """A temporary path beside `path` that takes its place, synced, when the block ends well; `OutputError` if there is no room."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_to(path, ELSEWHERE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..core.errors import OutputError
 from .store import Store, connected
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of how many
@@ -64,9 +65,11 @@ class Record:
         with connected(self.path) as table:
             return {row[0] for row in table.execute("SELECT id FROM tasks WHERE status = 'done'")} & set(ids)
 
-    def attempts(self) -> dict[str, int]:
+    def failures(self) -> dict[str, tuple[int, str]]:
+        """How often each task failed, and its last error."""
         with connected(self.path) as table:
-            return dict(table.execute("SELECT id, attempts FROM tasks WHERE status = 'failed'"))
+            rows = table.execute("SELECT id, attempts, error FROM tasks WHERE status = 'failed'")
+            return {name: (attempts, error.splitlines()[-1]) for name, attempts, error in rows}
 
     def finished(self, task: Task, seconds: float, error: str | None = None) -> None:
         """Write down one try."""
@@ -105,10 +108,12 @@ def perform(
 ) -> Tally:
     """Do what the store lacks. `deadline` is a `time.monotonic()` after which nothing more is begun."""
     finished = {task.id for task in tasks if task.there(store)}
-    tried = record.attempts()
     open_ = [task for task in tasks if task.id not in finished]
-    given_up = tuple(f"{task.kind}: failed {MOST_ATTEMPTS} times" for task in open_ if tried.get(task.id, 0) >= MOST_ATTEMPTS)
-    waiting = [task for task in open_ if tried.get(task.id, 0) < MOST_ATTEMPTS]
+    given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MOST_ATTEMPTS}
+    told = tuple(
+        f"{task.kind}: failed {MOST_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out" for task in open_ if task.id in given_up
+    )
+    waiting = [task for task in open_ if task.id not in given_up]
     total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
     failed: list[str] = []
     count = 0
@@ -118,7 +123,7 @@ def perform(
         made += task.size
         failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
         tell(task.kind, made, total)
-    return Tally(len(finished) + count - len(failed), given_up + tuple(failed), len(waiting) - count)
+    return Tally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
 
 
 def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float | None) -> Iterator[tuple[Task, float, str | None]]:
@@ -166,6 +171,8 @@ def _run(task: Task, store: Store) -> tuple[float, str | None]:
     begun = time.perf_counter()
     try:
         task.run(store)
+    except OutputError:  # Without room the next task would fail too: the run ends, and what lies in the store stays.
+        raise
     except Exception as error:  # A failed task is written down and reported; the others go on.
         return time.perf_counter() - begun, "".join(traceback.format_exception(error))
     return time.perf_counter() - begun, None
