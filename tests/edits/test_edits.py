@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from unconcept.core.errors import EditError, UnconceptError
+from unconcept.core.errors import EditError, SettingsError, UnconceptError
 from unconcept.core.request import Ask
-from unconcept.edits import LowRankEdit, Origin, bake, load_edit
+from unconcept.edits import DenseEdit, LowRankEdit, Origin, bake, load_edit
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.requests import choose
 from unconcept.models import open_model
@@ -94,6 +94,15 @@ def test_an_error_inside_leaves_the_weights_as_they_were() -> None:
     with pytest.raises(RuntimeError, match="stop"), edit.applied(view):
         raise RuntimeError("stop")
     assert all(torch.equal(w, before[n]) for n, w in view.text_maps().items())
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), -1e9])
+@pytest.mark.parametrize("method", ["uce", "speed", "nag"])
+def test_strength_is_a_number_that_can_be_meant(method, strength) -> None:
+    edit = make_edit(tiny.shared("sd1"), CHOSEN, method, {})
+    for one in (edit, DenseEdit({"a": torch.ones(2, 2)})):
+        with pytest.raises(SettingsError, match="from -100 to 100"):
+            one.scaled(strength)
 
 
 def test_strength_is_linear() -> None:

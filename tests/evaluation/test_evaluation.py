@@ -7,7 +7,7 @@ import pytest
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
 from unconcept.evaluation.folder import building
-from unconcept.evaluation.generate import noise
+from unconcept.evaluation.generate import Spec, noise
 from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
@@ -200,3 +200,6 @@ def test_strength_is_a_number(tmp_path) -> None:
 
     with pytest.raises(SettingsError, match="strength nan"):
         erase(Job(Ask(("dog face",)), tmp_path / "o", strength=float("nan")))
+    for spec in ({"guidance_scale": float("nan")}, {"steps": 0}):
+        with pytest.raises(SettingsError, match=str(next(iter(spec.values())))):
+            Spec(**spec)

@@ -1,12 +1,14 @@
 """The same harness on a user's own model, with prompts and a judge from disk."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from unconcept.core.errors import DataError, RequestError, SettingsError, UnknownName
+from unconcept.core.errors import DataError, EditError, MissingExtra, ModelError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
 from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.erasure import Job, erase
@@ -111,3 +113,25 @@ def test_a_judge_is_needed_and_named_right(place, tmp_path) -> None:
     with pytest.raises(SettingsError, match="clip-score=FOLDER"):
         Judge.parse("clip-score")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_judge_that_is_not_there_is_told_before_anything_is_drawn(place, tmp_path, monkeypatch) -> None:
+    (tmp_path / "empty").mkdir()
+    told, store = f"clip-score={tmp_path / 'empty'}", tmp_path / "store"
+    with pytest.raises(ModelError, match="holds no CLIP"):
+        evaluate(run(place, tmp_path / "o", judge=told, store=store))
+    with pytest.raises(ModelError, match="holds no CLIP"):
+        erase(Job(Ask(("dog",), ("cat",)), tmp_path / "o", model=place[1], judge=told, store=store))
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    with pytest.raises(MissingExtra, match=r"unconcept\[nudity\]"):
+        evaluate(run(place, tmp_path / "o", judge="nudenet", store=store))
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_an_edit_of_another_base_is_refused_before_anything_is_drawn(place, tmp_path) -> None:
+    other = tiny.folder("sd1", tmp_path / "other")
+    file = other / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: weight + 1 if "attn2.to_k" in name else weight for name, weight in load_file(file).items()}, file)
+    with pytest.raises(EditError, match="not for .*other"):
+        evaluate(run(place, tmp_path / "o", model=str(other), store=tmp_path / "store"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

@@ -9,11 +9,19 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..core.errors import EditError, require
+from ..core.errors import EditError, SettingsError, require
 from ..models import ModelView
 
 FORMAT = "unconcept-edit"
 FORMAT_VERSION = "1"
+STRONGEST = 100  # nothing beyond is meant
+
+
+def checked(strength: float) -> float:
+    """The strength; `SettingsError` unless an edit can be scaled by it."""
+    message = f"strength {strength}: give a number from -{STRONGEST} to {STRONGEST}; 0 is the identity, 1 the edit as made"
+    require(abs(strength) <= STRONGEST, message, SettingsError)
+    return strength
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Edit(Protocol):
         """What is added to one parameter, in its shape; `weight` is its value in the unedited model."""
 
     def scaled(self, strength: float) -> "Edit":
-        """0 is the identity, 1 the edit as made."""
+        """0 is the identity, 1 the edit as made; `SettingsError` on what is no strength."""
 
     def applied(self, model: ModelView) -> AbstractContextManager[None]:
         """Inside, the model computes with the edit; afterwards its weights are bitwise what they were."""

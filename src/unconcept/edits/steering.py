@@ -17,7 +17,7 @@ from ..core.registry import suggest
 from ..models import ModelView
 from ..models.attention import Mix, Reading, cross_attentions, is_empty, steered
 from ..models.roles import with_role
-from .base import Edit, Origin, origin_of
+from .base import Edit, Origin, checked, origin_of
 from .files import Stored, write
 from .rules import RULES, Decomposition, SteeringRule
 from .weights import check_base
@@ -63,7 +63,7 @@ class SteeringEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "SteeringEdit":
-        return replace(self, strength=strength * self.strength)
+        return replace(self, strength=checked(strength) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:

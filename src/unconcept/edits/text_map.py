@@ -13,7 +13,7 @@ from ..core.hashing import hash_json, hash_tensors
 from ..linalg.thin import thinned
 from ..models import ModelView
 from ..models.hooks import states_mapped
-from .base import Origin, origin_of
+from .base import Origin, checked, origin_of
 from .files import Stored, write
 from .weights import check_base, laid_over
 
@@ -63,7 +63,7 @@ class TextMapEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "TextMapEdit":
-        return replace(self, x=strength * self.x)
+        return replace(self, x=checked(strength) * self.x)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:

@@ -12,7 +12,7 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
 from ..models.hooks import swapped
-from .base import Edit, Origin, origin_of
+from .base import Edit, Origin, checked, origin_of
 from .files import Stored, write
 
 SHARED = "down"
@@ -49,6 +49,7 @@ class LowRankEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "LowRankEdit":
+        strength = checked(strength)
         return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
 
     @contextmanager
@@ -114,6 +115,7 @@ class DenseEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "DenseEdit":
+        strength = checked(strength)
         return replace(self, deltas={name: strength * delta for name, delta in self.deltas.items()})
 
     @contextmanager

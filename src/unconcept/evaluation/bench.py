@@ -173,7 +173,9 @@ def _attacked(one: Answered, suite: Suite) -> list[Check]:
 
 
 def edit_trial(path: Path, unedited: Subject, concepts: Sequence[str], strength: float = 1.0) -> Trial:
-    """A trial of an edit file that somebody made before."""
+    """A trial of an edit file that somebody made before; `EditError` if it was made for another base."""
     edit, label = load_edit(path), path.parent.name if path.stem == "edit" else path.stem
+    with edit.applied(unedited.view()):
+        pass
     cost = {"bytes": path.stat().st_size, "parameters": edit.parameters}
     return Trial(label, tuple(concepts), Subject.of(unedited, path, strength), edit, cost)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import NumericsError, SettingsError, require
+from ..core.errors import NumericsError
 from ..core.hashing import hash_json
 from ..core.request import Ask
 from ..core.settings import build
 from ..edits import Edit, origin_of
+from ..edits.base import checked
 from ..methods import Observe, methods
 from ..models import ModelView
 from ..models.open import MOJI
@@ -73,11 +74,13 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     """Do the whole job. Bad input raises `UsageError` before anything is written."""
     started = time.perf_counter()
     check_free(job.out, job.overwrite)
-    require(job.strength == job.strength and abs(job.strength) < 100, f"strength {job.strength}: give a number, 0 = identity, 1 = as made", SettingsError)
+    checked(job.strength)
     info, settings = methods[job.method], dict(job.settings or {})
     build(info.settings, settings, f"{job.method} setting")
     chosen = choose(job.ask, job.model, info.does)
     unedited = Subject(job.model, device=job.device, dtype=job.dtype)
+    if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
+        named.open()  # Before anything is trained or drawn: it may not be there.
     model = unedited.view()
     progress("edit", 0, 1)
     observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
@@ -96,7 +99,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
         edit.save(path)
         cost = {"seconds": round(seconds["edit"], 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
         trial = Trial(job.method, tuple(concept.name for concept in chosen.concepts), Subject.of(unedited, path), edit, cost)
-        suite = _suite(job, chosen, edit)
+        suite = _suite(job, chosen) if info.does == "erase" else _suite_of_debias(job, edit)
         answered, pictures = Answered(trial, (), ()), {}
         figures: tuple[Figure, ...] = ()
         judge = _judge(job, suite.checks(trial.concepts))
@@ -137,13 +140,16 @@ def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
     return Judge.parse(job.judge).answering(label for check in checks for label in check.labels)
 
 
-def _suite(job: Job, chosen: Chosen, edit: Edit) -> Suite:
+def _suite(job: Job, chosen: Chosen) -> Suite:
     """On `moji` the groups of its table; elsewhere the concepts in their kind's templates, and what is retained."""
-    if methods[job.method].does == "debias":
-        asked = suites["debias"] if job.model == MOJI else of_edits(suites["debias"], [origin_of(edit)])
-        return replace(asked, sizes=job.sizes)
-    plain = suite_of_words(chosen.concepts, chosen.request.retain, job.sizes)
-    return replace(suites["erase"], sizes=job.sizes) if job.model == MOJI else plain
+    if job.model == MOJI:
+        return replace(suites["erase"], sizes=job.sizes)
+    return suite_of_words(chosen.concepts, chosen.request.retain, job.sizes)
+
+
+def _suite_of_debias(job: Job, edit: Edit) -> Suite:
+    asked = suites["debias"] if job.model == MOJI else of_edits(suites["debias"], [origin_of(edit)])
+    return replace(asked, sizes=job.sizes)
 
 
 def _weight_failures(edit: Edit, strength: float) -> list[str]:

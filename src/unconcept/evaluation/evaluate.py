@@ -9,6 +9,7 @@ from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import RequestError, SettingsError, require
 from ..edits import load_edit, origin_of
+from ..edits.base import checked
 from ..models import find_model
 from ..models.open import MOJI
 from ..moji.table import table
@@ -69,6 +70,8 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     find_model(run.model)
     suite = _suite(run)
     judge, spec = _judge(run, suite), spec_named(run.spec or (None if run.model == MOJI else suite.spec), run.model, run.batch_size)
+    checked(run.strength)
+    judge.open()  # Before anything is drawn: it may not be there.
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     _check_reach(suite, unedited)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
 
+from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
 from ..models.open import MOJI
@@ -20,6 +22,10 @@ class Spec:
     guidance_scale: float = 4.0
     batch_size: int = 24
     sampler: str | None = None  # the model's own
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps {self.steps}: give a whole number from 1")
+        require(isfinite(self.guidance_scale), f"guidance scale {self.guidance_scale}: give a number, such as 4")
 
     def of(self, prompt: Prompt) -> "Spec":
         """With the guidance that a prompt brings along, if it does."""
