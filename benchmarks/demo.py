@@ -25,7 +25,7 @@ def main() -> None:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
         with speaking(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
-            outcome = erase(plan(concepts=[concept], out=folder, overwrite=True, store=Path(store))[0], tell)
+            outcome = erase(plan(concepts=[concept], out=folder, overwrite=True, store=Path(store)).job, tell)
         groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
         cells = [_cell(groups.get(group)) for group in ("direct", "synonym", "near", "far", "style")]
         seconds = outcome.report.circumstances["seconds"]

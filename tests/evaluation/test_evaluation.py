@@ -125,16 +125,17 @@ def test_table_defaults() -> None:
 )
 def test_plans_that_make_no_sense(tmp_path, given, error, said) -> None:
     with pytest.raises(error, match=said):
-        choose(plan(out=tmp_path / "o", **given)[0].ask, "moji")
+        choose(plan(out=tmp_path / "o", **given).job.ask, "moji")
 
 
 def test_flags_win_over_recipe_over_default(tmp_path) -> None:
     path = tmp_path / "r.toml"
     path.write_text('method = "uce"\nsource = "test"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb = 0.3\n')
-    job, reasons = plan(concepts=[], out=tmp_path / "o", recipe=str(path), assignments={"lamb": 0.7})
+    planned = plan(concepts=[], out=tmp_path / "o", recipe=str(path), assignments={"lamb": 0.7})
+    job = planned.job
     assert (job.ask.targets, job.ask.retain, job.settings["lamb"]) == (("pizza",), ("sky",), 0.7)
-    assert plan(concepts=["crown"], out=tmp_path / "o", recipe=str(path), retain=[])[0].ask == Ask(("crown",), None, ())
-    assert "recipe" in reasons["method"]
+    assert plan(concepts=["crown"], out=tmp_path / "o", recipe=str(path), retain=[]).job.ask == Ask(("crown",), None, ())
+    assert "recipe" in planned.reasons["method"]
 
 
 def test_folder_appears_when_it_is_whole(tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import apply, erase, evaluate, export, imported, sample, tables
+from . import apply, erase, evaluate, explain, export, imported, sample, tables
 from .console import Commands
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(evaluate.attack)
 app.command("bench")(evaluate.bench)
+app.command("explain")(explain.explain)
 for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs):
     app.command(_table.__name__)(_table)
 

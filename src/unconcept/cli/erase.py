@@ -22,16 +22,16 @@ def erase(
     model: options.Model = "moji",
     method: Annotated[str | None, typer.Option(help="Method; see `unconcept methods`.  [default: uce]", show_default=False)] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe by name, or a .toml file.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting of the method; repeatable.")] = None,
-    anchor: Annotated[list[str] | None, typer.Option(help="What to read it as: one, or one a concept; '' is legal.")] = None,
-    retain: Annotated[list[str] | None, typer.Option(help="Text that must not change; repeatable.")] = None,
+    set_: options.Assignments = None,
+    anchor: options.Anchors = None,
+    retain: options.Retained = None,
     retain_file: Annotated[Path | None, typer.Option(help="File with one retained text a line.")] = None,
-    kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
+    kind: options.Kind = None,
     judge: JudgeFlag = None,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 24,
     seed: options.Seed = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")] = None,
+    limit: options.Limit = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     no_report: Annotated[bool, typer.Option("--no-report", help="Draw and judge nothing: write edit.safetensors and run.json.")] = False,
@@ -50,7 +50,7 @@ def erase(
         wanted = [*(concepts or []), *read_lines(concepts_file)]
         out = out or Path("out") / (re.sub(r"\W+", "-", "-".join(wanted)).strip("-") or "recipe")
         kept = [*(retain or []), *read_lines(retain_file)]
-        job, reasons = plan(
+        planned = plan(
             concepts=wanted,
             anchors=anchor,
             retain=kept if retain or retain_file else None,
@@ -71,11 +71,11 @@ def erase(
             overwrite=overwrite,
         )
         with progress(quiet) as tell:
-            outcome = run(job, tell)
+            outcome = run(planned.job, tell)
         if as_json:
             print_json(outcome.report.data())
         elif not quiet:
-            _print(outcome, reasons)
+            _print(outcome, planned.reasons)
             print(f"-> {out / ('run.json' if no_report else 'report.html')}")
         for failure in outcome.failures:
             typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)

@@ -21,7 +21,6 @@ Suite = Annotated[str, typer.Option(help="Suite; see `unconcept suites`.")]
 Prompts = Annotated[Path | None, typer.Option(help="Prompt file (CSV, JSON or one a line) in the suite's place.", show_default=False)]
 JudgeFlag = Annotated[str | None, typer.Option("--judge", help="clip-score=FOLDER or nudenet; moji has its own.", show_default=False)]
 SpecFlag = Annotated[str | None, typer.Option("--spec", help="A paper's steps, guidance and sampler; see `unconcept specs`.", show_default=False)]
-Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing more after this; the same command goes on.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that draw; as many as pay by default.", show_default=False)]
 
@@ -37,7 +36,7 @@ def evaluate(
     judge: JudgeFlag = None,
     spec: SpecFlag = None,
     strength: options.Strength = 1.0,
-    limit: Limit = None,
+    limit: options.Limit = None,
     max_minutes: MaxMinutes = None,
     workers: Workers = None,
     batch_size: options.BatchSize = 24,
@@ -65,7 +64,7 @@ def attack(
     judge: JudgeFlag = None,
     spec: SpecFlag = None,
     strength: options.Strength = 1.0,
-    limit: Limit = None,
+    limit: options.Limit = None,
     max_minutes: MaxMinutes = None,
     workers: Workers = None,
     batch_size: options.BatchSize = 24,
@@ -93,7 +92,7 @@ def bench(
     prompts: Prompts = None,
     judge: JudgeFlag = None,
     spec: SpecFlag = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     max_minutes: MaxMinutes = None,
     workers: Workers = None,
     batch_size: options.BatchSize = 24,

@@ -17,7 +17,7 @@ def import_(
     method: Annotated[str, typer.Option(help="What made it, for the record.")] = "imported",
     anchor: Annotated[list[str] | None, typer.Option(help="What a concept is to be read as: one, or one a concept.")] = None,
     retain: Annotated[list[str] | None, typer.Option(help="Text that was not to change; repeatable.")] = None,
-    kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
+    kind: options.Kind = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Make a LoRA eraser an edit, to be drawn with, evaluated, attacked and exported like any other."""

@@ -11,10 +11,10 @@ from .errors import RequestError, require
 class Ask:
     """A request as typed, or as a recipe gives it. None means "you choose", an empty tuple "none"."""
 
-    targets: tuple[str, ...] = ()
-    anchors: tuple[str, ...] | None = None
-    retain: tuple[str, ...] | None = None
-    kind: Kind | None = None
+    targets: tuple[str, ...] = ()  # what to erase; on moji the table adds their synonyms
+    anchors: tuple[str, ...] | None = None  # what each is to be read as; unless told, moji's table or the kind's null anchor says
+    retain: tuple[str, ...] | None = None  # texts that must not change; unless told, moji's table says, elsewhere there are none
+    kind: Kind | None = None  # unless told, moji's table says, elsewhere it is object
 
 
 @dataclass(frozen=True)

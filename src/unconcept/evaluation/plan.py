@@ -1,20 +1,33 @@
 """Join what was typed with the recipe and the defaults: default < recipe < --set < flag."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.concept import KINDS
 from ..core.errors import RecipeError, RequestError, require
+from ..core.layers import Given, overlaid, values_of
 from ..core.recipe import Recipe, load_recipe, recipes
 from ..core.request import Ask
 from ..core.settings import build
 from ..models.open import MOJI
 from ..prompts.checks import Sizes
 from .erasure import Job
-from .generate import spec_for
+from .generate import Spec, spec_for
 
 DEFAULT_METHOD = "uce"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job, the reason for each default that was taken, and who gave what was given; what is in none of the three is a default."""
+
+    job: Job
+    reasons: Mapping[str, str]
+    request: Mapping[str, Given]
+    settings: Mapping[str, Given]
+    drawing: Mapping[str, Given]
 
 
 def plan(
@@ -28,12 +41,12 @@ def plan(
     method: str | None = None,
     recipe: str | None = None,
     assignments: Mapping[str, Any] | None = None,
-    batch_size: int = 24,
+    batch_size: int = Spec.batch_size,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int = Sizes.seed,
     **rest: Any,
-) -> tuple[Job, dict[str, str]]:
-    """The job, and the reason for each default that was taken."""
+) -> Planned:
+    """What `unconcept erase` does with these words, and `unconcept explain` shows."""
     reasons: dict[str, str] = {}
     if recipe is None and model == MOJI and f"moji-{method or DEFAULT_METHOD}" in recipes():
         recipe = f"moji-{method or DEFAULT_METHOD}"
@@ -49,19 +62,15 @@ def plan(
     require(method in (None, name), message, RecipeError)
     if model == MOJI:
         reasons["model"] = "moji, the embedded model"
-    asked = loaded.asked
-    kind = kind or asked.kind
     require(kind is None or kind in KINDS, f"kind {kind!r}: allowed are {', '.join(KINDS)}", RequestError)
-    ask = build(
-        Ask,
-        {
-            "targets": tuple(concepts) or asked.targets,
-            "anchors": asked.anchors if anchors is None else tuple(anchors),
-            "retain": asked.retain if retain is None else tuple(retain),
-            "kind": kind,
-        },
-    )
-    settings = {**loaded.settings, **(assignments or {})}
+    typed = {"targets": concepts or None, "anchors": anchors, "retain": retain, "kind": kind}
+    request = overlaid(("recipe", loaded.request), ("flag", typed))
+    settings = overlaid(("recipe", loaded.settings), ("--set", assignments or {}))
     spec, sizes = spec_for(model, batch_size=batch_size), Sizes(seed=seed).limited(limit)
-    job = Job(ask, out, name, settings, model, recipe=recipe, spec=spec, sizes=sizes, **rest)
-    return job, reasons
+    changed = {**_changed(spec, spec_for(model)), **_changed(sizes, Sizes())}
+    job = Job(build(Ask, values_of(request)), out, name, values_of(settings), model, recipe=recipe, spec=spec, sizes=sizes, **rest)
+    return Planned(job, reasons, request, settings, overlaid(("flag", changed)))
+
+
+def _changed(one: Spec | Sizes, default: Spec | Sizes) -> dict[str, Any]:
+    return {name: value for name, value in vars(one).items() if value != vars(default)[name]}

@@ -47,8 +47,8 @@ def seeded(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Pr
 class Sizes:
     """How many prompts a group gets, and from which noise they start."""
 
-    direct: int = 24
-    other: int = 12
+    direct: int = 24  # prompts that name the target
+    other: int = 12  # prompts of every other group
     tuning: bool = False  # given words and seeds below REPORT_SEEDS, to choose settings by
     seed: int = 0  # another one draws every prompt from other noise
 
