@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..core.errors import ModelError, SettingsError, require
 from .checkpoint import Checkpoint, Pipeline
+from .complete import check_complete
 from .configs import config_folder, pipeline_kind
 from .schedule import Schedule
 from .t5 import T5Text
@@ -45,13 +46,17 @@ class MMDiTView:
         """A diffusers folder on disk; `ModelError` unless it holds one of this view's families."""
         kind = pipeline_kind(config_folder(source), PIPELINES)
         require(source.is_dir(), f"{source}: a {kind} is read from a diffusers folder alone; convert the single file with diffusers first", ModelError)
-        return cls(name, PIPELINES[kind], Checkpoint("transformer", device, dtype, source), device, dtype)
+        checkpoint = Checkpoint("transformer", device, dtype, source)
+        check_complete(checkpoint, PIPELINES[kind], name)
+        return cls(name, PIPELINES[kind], checkpoint, device, dtype)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "MMDiTView":
         """A loaded pipeline; it is used as it is, not copied."""
-        device, dtype = pipeline.device, pipeline.transformer.dtype
-        return cls(name, PIPELINES[type(pipeline).__name__], Checkpoint("transformer", device, dtype, pipeline=pipeline), device, dtype)
+        device, dtype, family = pipeline.device, pipeline.transformer.dtype, PIPELINES[type(pipeline).__name__]
+        checkpoint = Checkpoint("transformer", device, dtype, pipeline=pipeline)
+        check_complete(checkpoint, family, name)
+        return cls(name, family, checkpoint, device, dtype)
 
     @property
     def pipeline(self) -> Pipeline | None:

@@ -3,7 +3,6 @@
 A view of files reads single tensors until something must be drawn or trained; only then is the pipeline built.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
 from .checkpoint import Checkpoint, Pipeline
+from .complete import CROSS, check_complete
 from .configs import PIPELINES, config_folder, pipeline_kind, unet_family
 from .hooks import rows_at
 from .samplers import sampler as named
@@ -22,8 +22,6 @@ from .schedule import Schedule
 from .text import ClipText, without_prefix
 from .tokens import ClipTokenizer, Place
 from .view import Conditioning, Family, Reads, SoftPrompts
-
-TEXT_MAPS = re.compile(r"\.attn2\.to_[kv]\.weight$")
 
 
 @dataclass
@@ -42,13 +40,16 @@ class UNetView:
         """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's families."""
         kind = pipeline_kind(config_folder(source), PIPELINES)
         checkpoint = Checkpoint("unet", device, dtype, source)
-        return cls(name, unet_family(kind, checkpoint.config("unet"), checkpoint.config("text_encoder")), checkpoint, device, dtype)
+        family = unet_family(kind, checkpoint.config("unet"), checkpoint.config("text_encoder"))
+        check_complete(checkpoint, family, name)
+        return cls(name, family, checkpoint, device, dtype)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "UNetView":
         """A loaded pipeline; it is used as it is, not copied."""
         checkpoint = Checkpoint("unet", pipeline.device, pipeline.unet.dtype, pipeline=pipeline)
         family = unet_family(type(pipeline).__name__, checkpoint.config("unet"), checkpoint.config("text_encoder"))
+        check_complete(checkpoint, family, name)
         return cls(name, family, checkpoint, pipeline.device, pipeline.unet.dtype)
 
     @property
@@ -70,8 +71,8 @@ class UNetView:
         if reads == "pooled":
             return {}
         if self.pipeline is not None:
-            return {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if TEXT_MAPS.search(name)}
-        return self.reference(f"unet.{name}" for name in self.checkpoint.known("unet") if TEXT_MAPS.search(name))
+            return {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if CROSS.search(name)}
+        return self.reference(f"unet.{name}" for name in self.checkpoint.known("unet") if CROSS.search(name))
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""

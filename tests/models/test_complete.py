@@ -1,0 +1,160 @@
+"""A model that lacks layers, or calls them otherwise, is refused with the count of what its own config implies."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tests.edits.test_export import base  # noqa: F401
+from tests.edits.test_export_names import UNETS, parts
+from tests.models.test_single_file import single
+from unconcept.core.errors import ModelError
+from unconcept.models import open_model
+from unconcept.models.complete import CROSS, JOINT, encoder_tensors, transformer_maps, unet_maps
+from unconcept.models.mmdit import MMDiTView
+from unconcept.models.unet import UNetView
+
+ALL = (*tiny.FAMILIES, *tiny.MMDITS)
+A_MAP = dict.fromkeys(tiny.FAMILIES, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
+A_MAP |= {"sd3": "transformer_blocks.1.attn.add_v_proj.weight", "flux": "single_transformer_blocks.0.attn.to_k.weight"}
+SHALLOW = {"sample_size": 8, "block_out_channels": (8, 16), "cross_attention_dim": 8, "attention_head_dim": 2, "norm_num_groups": 4}
+KINDS = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
+
+
+@pytest.mark.parametrize(("family", "count"), [("sd1", 32), ("sd2", 32), ("sdxl", 140)])
+def test_the_published_unets_count_as_they_should(family, count) -> None:
+    wanted = set(unet_maps(UNETS[family] if family == "sdxl" else dict(parts(family)["unet"].config)))
+    assert len(wanted) == count
+    assert wanted == {name for name, _ in parts(family)["unet"].named_parameters() if CROSS.search(name)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"layers_per_block": [1, 2]},
+        {"layers_per_block": 1, "transformer_layers_per_block": [2, 1]},
+        {"layers_per_block": 1, "transformer_layers_per_block": [[2], [1]], "reverse_transformer_layers_per_block": [[1, 2], [2, 1]]},
+        {"layers_per_block": 1, "mid_block_type": None},
+        {"layers_per_block": 1, "mid_block_type": "UNetMidBlock2D"},
+    ],
+)
+def test_unets_of_every_shape(given) -> None:
+    with init_empty_weights():
+        net = UNet2DConditionModel(**SHALLOW, **KINDS, **given)
+    assert set(unet_maps(dict(net.config))) == {name for name, _ in net.named_parameters() if CROSS.search(name)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "count"),
+    [
+        (SD3Transformer2DModel, {"num_layers": 24, "dual_attention_layers": (0, 3), "qk_norm": "rms_norm"}, 98),
+        (FluxTransformer2DModel, {"num_layers": 19, "num_single_layers": 38}, 154),
+    ],
+)
+def test_published_transformers(kind, given, count) -> None:
+    with init_empty_weights():
+        net = kind(**given)
+    wanted = set(transformer_maps(dict(net.config)))
+    assert len(wanted) == count
+    assert wanted == {name for name, _ in net.named_parameters() if JOINT.search(name)}
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_encoders_hold_what_is_asked(family) -> None:
+    view = tiny.shared(family)
+    for part in (part for part in ("text_encoder", "text_encoder_2", "text_encoder_3") if view.checkpoint.has(part)):
+        names = {name.removeprefix("text_model.") for name, _ in view.modules(part).named_parameters()}
+        assert set(encoder_tensors(view.checkpoint.config(part))) <= names
+
+
+def denoiser(family: str) -> str:
+    return "unet" if family in tiny.FAMILIES else "transformer"
+
+
+def rewritten(file: Path, change: Callable[[str], str | None]) -> None:
+    tensors = {change(name): tensor.clone() for name, tensor in load_file(file).items()}
+    save_file({name: tensor for name, tensor in tensors.items() if name is not None}, file, metadata={"format": "pt"})
+
+
+def refused(source: Path, *said: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        open_model(str(source), "cpu", "float32")
+    assert all(words in str(raised.value) for words in said), str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_folder_that_lacks_or_renames_a_layer(family, tmp_path) -> None:
+    """Opened from files: nothing is built."""
+    folder, part, name = tiny.folder(family, tmp_path / "m"), denoiser(family), A_MAP[family]
+    view = open_model(str(folder), "cpu", "float32")
+    assert view.pipeline is None
+    (file,) = (folder / part).glob("*.safetensors")
+    before, kept = file.read_bytes(), load_file(file)
+    count = sum(bool((CROSS if part == "unet" else JOINT).search(name)) for name in kept)
+    for change in (lambda n: None if n == name else n, lambda n: n.replace(".to_", ".query_") if n == name else n.replace("add_v_proj", "v_text")):
+        rewritten(file, change)
+        refused(folder, f"{part} should hold {count} maps", "are there; missing is ", name if change(name) is None else part)
+        file.write_bytes(before)
+    (encoder,) = (folder / "text_encoder").glob("*.safetensors")
+    rewritten(encoder, lambda n: None if n.endswith("layers.1.mlp.fc1.weight") else n)
+    refused(folder, "text_encoder should hold 36 tensors", "35 are there", "encoder.layers.1.mlp.fc1.weight")
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_pipeline_in_memory(family) -> None:
+    pipe, kind = tiny.pipeline(family), UNetView if family in tiny.FAMILIES else MMDiTView
+    net = getattr(pipe, denoiser(family))
+    module, _, _ = A_MAP[family].rpartition(".")
+    parent, _, own = module.rpartition(".")
+    delattr(net.get_submodule(parent), own)
+    with pytest.raises(ModelError, match=f"missing is {A_MAP[family]}"):
+        kind.from_pipeline(pipe)
+
+
+@pytest.mark.parametrize("family", ["sd1", "flux"])
+def test_shards(family, tmp_path) -> None:
+    """The index is what is counted: a layer that it does not name, and a model deeper than its config."""
+    pipe, part = tiny.pipeline(family), denoiser(family)
+    pipe.save_pretrained(tmp_path / "m", max_shard_size="60KB")
+    (index,) = (tmp_path / "m" / part).glob("*.index.json")
+    table = json.loads(index.read_text())
+    assert len(set(table["weight_map"].values())) > 1
+    whole = dict(table["weight_map"])
+    del table["weight_map"][A_MAP[family]]
+    index.write_text(json.dumps(table))
+    refused(tmp_path / "m", f"missing is {A_MAP[family]}")
+    table["weight_map"] = whole | {A_MAP[family].replace("blocks.0", "blocks.7"): whole[A_MAP[family]]}
+    index.write_text(json.dumps(table))
+    refused(tmp_path / "m", "and 1 more, as ", "blocks.7")
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_single_file(family, base, tmp_path) -> None:  # noqa: F811
+    file = single(base(family), tmp_path)
+    rewritten(file, lambda n: None if n.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight") else n)
+    refused(file, "maps", "missing is mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight")
+
+
+def test_a_config_that_says_nothing(tmp_path) -> None:
+    for part in ("unet", "text_encoder"):
+        folder = tiny.folder("sd1", tmp_path / part)
+        told = json.loads((folder / part / "config.json").read_text())
+        kept = {name: value for name, value in told.items() if name not in ("down_block_types", "num_hidden_layers")}
+        (folder / part / "config.json").write_text(json.dumps(kept))
+        refused(folder, f"{part}/config.json does not say")
+        shutil.rmtree(folder)
+
+
+def test_t5_may_be_left_out_of_sd3(tmp_path) -> None:
+    folder = tiny.folder("sd3", tmp_path / "m")
+    for part in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(folder / part)
+    assert torch.isfinite(open_model(str(folder), "cpu", "float32").embed(["a dog"])).all()
