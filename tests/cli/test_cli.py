@@ -284,3 +284,13 @@ def test_a_stage_is_told_of_by_tenths_whatever_its_loss(capsys) -> None:
             tell(f"esd (loss {step / 7:.3f})", step, 100)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("): ")[2].partition(",")[0] for line in lines] == [f"{n}/100" for n in range(40, 101, 10)]
+
+
+def test_support_matrix_is_the_registrys() -> None:
+    rows = {row["name"]: row for row in json.loads(run("methods", "--json").stdout)}
+    assert rows["uce"]["refused"] == {}
+    assert set(rows["nag"]["refused"]) == {"sd3", "flux"}
+    assert "joint attention" in rows["nag"]["refused"]["flux"]
+    table = run("methods").stdout
+    assert "supported" in table
+    assert "joint attention needs" in table

@@ -100,3 +100,12 @@ def test_other_families_are_refused_by_name(name) -> None:
     view.family = "other"
     with pytest.raises(SettingsError, match="not defined for other"):
         make_edit(view, chosen(name), name, {}, Planted(view))
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_a_family_is_supported_or_refused_with_the_reason(name) -> None:
+    """What is supported is what the tests above run over."""
+    info = methods[name]
+    refused = {family: info.refuses(family) for family in (*tiny.FAMILIES, *tiny.MMDITS)}
+    assert {family for family, reason in refused.items() if reason is None} == set(info.families)
+    assert all(reason is None or reason.strip() for reason in refused.values())

@@ -7,14 +7,25 @@ from .console import print_json, print_table, quiet_libraries, speaking
 
 
 def methods(as_json: options.Json = False) -> None:
-    """List the methods with their papers, families and settings."""
+    """List the methods with their papers and settings, and for which families each is defined."""
     with speaking():
         quiet_libraries()
         from ..core.settings import defaults
         from ..methods import methods as known
+        from ..models.view import FAMILIES
 
-        rows = [(i.name, i.paper, ", ".join(i.families), i.summary, defaults(i.settings)) for i in map(known.__getitem__, known)]
-        _show("methods", ("name", "paper", "families", "summary", "settings"), rows, as_json)
+        infos = [known[name] for name in known]
+        support = [{family: info.refuses(family) for family in FAMILIES} for info in infos]
+        if as_json:
+            told = ({"name": i.name, "paper": i.paper, "families": i.families, "summary": i.summary, "settings": defaults(i.settings)} for i in infos)
+            print_json([{**row, "refused": {name: reason for name, reason in each.items() if reason}} for row, each in zip(told, support, strict=True)])
+            return
+        print_table("methods", ("name", "paper", "summary", "settings"), [(i.name, i.paper, i.summary, _text(defaults(i.settings))) for i in infos])
+        rows = [
+            (info.name, *("refused" if reason else "supported" for reason in each.values()), next((r for r in each.values() if r), ""))
+            for info, each in zip(infos, support, strict=True)
+        ]
+        print_table("support", ("name", *FAMILIES, "refused because"), rows)
 
 
 def attacks(as_json: options.Json = False) -> None:

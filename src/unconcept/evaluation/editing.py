@@ -29,8 +29,8 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
     """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias."""
     info = methods[method]
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
-    message = f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}"
-    require(model.family in info.families, message, SettingsError)
+    reason = info.refuses(model.family)
+    require(reason is None, f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}", SettingsError)
     figures: dict[str, float] = {}
     if info.does == "debias":
         edit = _debiased(hyperparameters, model, chosen.request, method, observe)

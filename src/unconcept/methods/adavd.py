@@ -15,7 +15,12 @@ from ..models import ModelView
 from .registry import method
 
 
-@method("adavd", paper="arXiv:2412.06143", families=("sd1", "sd2", "sdxl"))
+@method(
+    "adavd",
+    paper="arXiv:2412.06143",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="the text's values depend on timestep and picture there; the paper shows SD3 without saying how",
+)
 @dataclass(frozen=True)
 class AdaVD:
     """Steers cross-attention values away from the targets' while sampling. Defaults from the authors' demonstration notebook."""

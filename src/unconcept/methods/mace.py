@@ -22,7 +22,12 @@ from ..prompts.captions import captions
 from .registry import method
 
 
-@method("mace", paper="arXiv:2403.06135", families=("sd1", "sd2", "sdxl"))
+@method(
+    "mace",
+    paper="arXiv:2403.06135",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="no cross-attention reads the text there, and the paper defines its refinement for those maps alone",
+)
 @dataclass(frozen=True)
 class MACE:
     """Closed-form refinement of the words around a concept. Scales of the authors' configs for 10 persons, `lamb` of the one for birds."""

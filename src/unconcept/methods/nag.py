@@ -15,7 +15,12 @@ from ..models import ModelView
 from .registry import method
 
 
-@method("nag", paper="arXiv:2505.21179", families=("sd1", "sd2", "sdxl"))
+@method(
+    "nag",
+    paper="arXiv:2505.21179",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="it steers cross-attention; joint attention needs a second text stream, which steering edits do not have",
+)
 @dataclass(frozen=True)
 class NAG:
     """Leads attention away from the targets' while sampling. Defaults from the authors' code for FLUX."""

@@ -15,7 +15,12 @@ from ..models import ModelView
 from .registry import method
 
 
-@method("nasa", paper="arXiv:2412.02687", families=("sd1", "sd2", "sdxl"))
+@method(
+    "nasa",
+    paper="arXiv:2412.02687",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="its authors' successor found it unstable in joint attention, and the paper does not say how it is built there",
+)
 @dataclass(frozen=True)
 class NASA:
     """Subtracts the targets' attention output while sampling. Default from the paper's SD 1.5 model."""

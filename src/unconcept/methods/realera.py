@@ -22,7 +22,12 @@ from ..prompts.captions import captions
 from .registry import method
 
 
-@method("realera", paper="arXiv:2410.09140", families=("sd1", "sd2", "sdxl"))
+@method(
+    "realera",
+    paper="arXiv:2410.09140",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="the paper defines its closed form for the keys and values of cross-attention alone",
+)
 @dataclass(frozen=True)
 class RealEra:
     """Targets and mined neighbours are read as the anchor, first stage alone. A reconstruction: every default is (inferred)."""

@@ -24,7 +24,12 @@ from .registry import method
 START_RETAIN_SCALE, START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
 
 
-@method("rece", paper="arXiv:2407.12383", families=("sd1", "sd2", "sdxl"))
+@method(
+    "rece",
+    paper="arXiv:2407.12383",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="the one map on the text has fewer rows than columns, so its derived embedding is not determined",
+)
 @dataclass(frozen=True)
 class RECE:
     """UCE, then rounds that find and erase what still brings the concept back. Defaults from the authors' `train.py`."""

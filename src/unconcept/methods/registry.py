@@ -10,6 +10,7 @@ from ..edits import Edit
 from ..models import Family, ModelView
 
 Does = Literal["erase", "debias"]
+UNDEFINED = "its paper does not define it there"
 
 
 class Method(Protocol):
@@ -49,17 +50,22 @@ class MethodInfo:
     families: tuple[Family, ...]
     summary: str
     does: Does = "erase"  # "debias": the class is a `Debiaser`, else a `Method`
+    elsewhere: str = UNDEFINED  # why it refuses the other families
+
+    def refuses(self, family: str) -> str | None:
+        """The reason, or None for a family that it is defined and tested for."""
+        return None if family in self.families else self.elsewhere
 
 
 methods: Registry[MethodInfo] = Registry("method")
 
 
-def method(name: str, paper: str, families: tuple[Family, ...], does: Does = "erase") -> Callable[[M], M]:
-    """Register a method under the name users type."""
+def method(name: str, paper: str, families: tuple[Family, ...], does: Does = "erase", elsewhere: str = UNDEFINED) -> Callable[[M], M]:
+    """Register a method under the name users type; `elsewhere` is why it refuses the families that are not listed."""
 
     def put(kind: M) -> M:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
-        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does))
+        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does, elsewhere))
         return kind
 
     return put

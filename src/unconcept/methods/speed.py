@@ -29,7 +29,12 @@ SHIFT = 1e-4  # squared sum of the centres' shifts below which they have settled
 NOTHING = 1e-6  # what is left of a text inside the projector, relative to it, from which the text can be erased
 
 
-@method("speed", paper="arXiv:2503.07392", families=("sd1", "sd2", "sdxl"))
+@method(
+    "speed",
+    paper="arXiv:2503.07392",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
+)
 @dataclass(frozen=True)
 class SPEED:
     """Edit of the values that the retain set and the null text cannot feel. Defaults from the authors' `train_erase_null.py`."""

@@ -23,7 +23,12 @@ from .registry import method
 BATCH = 64  # pairs of prompts whose rows are held at once
 
 
-@method("trce", paper="arXiv:2503.07389", families=("sd1", "sd2", "sdxl"))
+@method(
+    "trce",
+    paper="arXiv:2503.07389",
+    families=("sd1", "sd2", "sdxl"),
+    elsewhere="its argument is the causal CLIP's end token; in joint attention T5's rows carry the text",
+)
 @dataclass(frozen=True)
 class TRCE:
     """End tokens are read as those of harmless prompts, first stage alone. Defaults from the authors' config for sexual content."""

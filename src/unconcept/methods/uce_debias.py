@@ -18,7 +18,13 @@ from ..models import ModelView
 from .registry import Observe, method
 
 
-@method("uce-debias", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl"), does="debias")
+@method(
+    "uce-debias",
+    paper="arXiv:2308.14761",
+    families=("sd1", "sd2", "sdxl"),
+    does="debias",
+    elsewhere="its paper and scripts debias through cross-attention alone",
+)
 @dataclass(frozen=True)
 class UCEDebias:
     """Balances how often pictures of a target show each attribute. Defaults from the authors' 2025 `uce_sd_debias.py`."""

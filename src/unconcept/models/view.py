@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from .schedule import Schedule
 from .tokens import ClipTokenizer, Place
 
 Family = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 Reads = Literal["states", "pooled"]  # what a map's input is: a text's states, or the text as a whole
 
 
