@@ -275,7 +275,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
             export(given, where, to, out, **more)
         assert "\n" not in str(raised.value)
         assert not out.exists()
-    (tmp_path / "flux").mkdir()
-    (tmp_path / "flux/model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
     with pytest.raises(ModelError, match="original layout is known for"):
-        Layout.of(tmp_path / "flux")
+        Layout.of(tmp_path / "other")

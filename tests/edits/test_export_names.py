@@ -125,7 +125,7 @@ def matrices(family: str) -> list[str]:
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_kohya_names_are_those_of_real_loras(family, layout) -> None:
     """Every matrix of the UNet, and the attention and MLP of each text layer; SDXL's text_projection besides."""
-    found = {kohya_name(name, layout(family)) for name in matrices(family)}
+    found = {kohya_name(name, layout(family))[0] for name in matrices(family)}
     assert found - {"lora_te2_text_projection"} == listed(f"{family}-kohya")
     assert len(found) == len(matrices(family)), "no two modules share a name"
 
@@ -134,7 +134,7 @@ def test_kohya_names_are_those_of_real_loras(family, layout) -> None:
 def test_diffusers_reads_each_kohya_name_as_the_module_meant(family, layout) -> None:
     unet = parts(family)["unet"]
     names = [name for name in matrices(family) if name.startswith("unet.")]
-    meant = {f"{kohya_name(name, layout(family))}.lora_down.weight": name for name in names}
+    meant = {f"{kohya_name(name, layout(family))[0]}.lora_down.weight": name for name in names}
     read = []
     for key, name in meant.items():
         (mapped,) = _maybe_map_sgm_blocks_to_diffusers({key: None}, unet.config)
@@ -151,11 +151,11 @@ def test_comfyui_names_are_those_of_its_networks(family, layout) -> None:
     for prefix in prefixes:
         native |= {name.replace(prefix, "text_encoders.clip_l.transformer.") for name in listed(f"{family}-single-file") if name.startswith(prefix)}
     names = [name for name in parameters(family) if name.startswith(("unet.", "text_encoder."))]
-    found = {f"{comfyui_name(name, layout(family))}.{name.rpartition('.')[2]}" for name in names}
+    found = {comfyui_name(name, layout(family))[0] for name in names}
     assert found == native
     if family == "sdxl":
         name = "text_encoder_2.text_model.encoder.layers.31.mlp.fc2.weight"
-        assert comfyui_name(name, layout(family)) == "text_encoders.clip_g.transformer.text_model.encoder.layers.31.mlp.fc2"
+        assert comfyui_name(name, layout(family))[0] == "text_encoders.clip_g.transformer.text_model.encoder.layers.31.mlp.fc2.weight"
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
@@ -163,7 +163,7 @@ def test_no_name_a_lora_may_use_means_two_modules(family, layout) -> None:
     """But for bare module names, which SDXL's two encoders share: PEFT's folders say nothing of the part."""
     means: dict[str, set[str]] = {}
     for name in matrices(family):
-        for known in known_names(name, layout(family)):
+        for known, _ in known_names(name, layout(family)):
             means.setdefault(known, set()).add(name)
     assert not [known for known, names in means.items() if len(names) > 1 and known.startswith(("lora_", "unet.", "text_", "diffusion_model."))]
 

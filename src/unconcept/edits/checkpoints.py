@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.laid import Laid, laid_out
 from ..models.original_names import Layout, stacked
 from ..models.places import has_part, places
 from ..models.stream import open_file
@@ -20,20 +21,18 @@ from .weights import added
 
 
 def write_single_file(edit: Edit, source: Path, layout: Layout, dtype: torch.dtype | None, path: Path, told: Mapping[str, str]) -> None:
-    """UNet, VAE and text encoders of the diffusers folder `source` in one file, tensor by tensor."""
-    files = {f"{part}.{name}": place.file for part in layout.parts for name, place in places(source, part).items()}
+    """Denoiser, VAE and text encoders of the diffusers folder `source` in one file, tensor by tensor."""
+    files = {f"{part}.{name}": place.file for part in layout.parts if has_part(source, part) for name, place in places(source, part).items()}
     opened = cache(open_file)
     slots = {}
-    for target, names in stacked(files, layout).items():
-        first = _slot(edit, opened, files[names[0]], names[0], dtype)
-        shape = (first.shape[0] * len(names), *first.shape[1:])
-        turned = target.endswith(".text_projection")  # OpenCLIP multiplies by it from the other side.
-        if turned:
-            shape = shape[::-1]
-        if target.startswith("first_stage_model.") and ".attn_1." in target and len(shape) == 2:
+    for target, members in stacked(files, layout).items():
+        parts = {name: (_slot(edit, opened, files[name], name, dtype), laid) for name, laid in members.items()}
+        first, laid = next(iter(parts.values()))
+        shape = first.shape[::-1] if laid.turned else first.shape
+        shape = (shape[0] // laid.rows[1] * laid.rows[2], *shape[1:]) if shape else shape
+        if ".mid.attn_1." in target and len(shape) == 2:
             shape = (*shape, 1, 1)  # The original VAE attends with 1 x 1 convolutions.
-        makers = [_slot(edit, opened, files[name], name, dtype).make for name in names]
-        slots[target] = Slot(shape, first.dtype, partial(_made, makers, turned, shape))
+        slots[target] = Slot(shape, first.dtype, partial(_made, parts, shape))
     write_slots(path, slots, told)
 
 
@@ -72,6 +71,7 @@ def _slot(edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtyp
     return Slot(tuple(piece.get_shape()), kept, make)
 
 
-def _made(makers: list[Callable[[], Tensor]], turned: bool, shape: tuple[int, ...]) -> Tensor:
-    tensor = torch.cat([make() for make in makers]) if len(makers) > 1 else makers[0]()
-    return (tensor.T if turned else tensor).reshape(shape)
+def _made(parts: Mapping[str, tuple[Slot, Laid]], shape: tuple[int, ...]) -> Tensor:
+    if not shape:
+        return next(iter(parts.values()))[0].make()
+    return laid_out({name: (slot.make(), laid) for name, (slot, laid) in parts.items()}).reshape(shape)

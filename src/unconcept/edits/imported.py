@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import EditError, ModelError, require
+from ..models.laid import Laid
 from ..models.original_names import Layout
 from ..models.places import has_part, places
 from ..models.stream import shapes as shapes_of
@@ -24,7 +25,7 @@ from .lora_names import known_names
 from .weights import DenseEdit, LowRankEdit
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 KEY = re.compile(
     r"(?P<module>.+?)(?:\.lora|_lora|\.lora_linear_layer)?"
     r"\.(?P<role>lora_down|lora_up|lora_A|lora_B|down|up|alpha|diff|diff_b)(?:\.default)?(?:\.weight)?"
@@ -58,15 +59,16 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
             f"{len(unknown)} of its {len(patches)} modules are not in {source.name}, the first is {unknown[0] if unknown else ''}: it is for another family"
         )
         require(not unknown, message, EditError)
-        twice = len(patches) - len({places[module] for module in patches})
+        meant = [name for module in patches for name in places[module]]
+        twice = len(meant) - len(set(meant))
         require(not twice, f"{twice} of its {len(patches)} modules stand in it under two names", EditError)
         pairs: dict[str, tuple[Tensor, Tensor]] = {}
         deltas: dict[str, Tensor] = {}
         for module, patch in patches.items():
-            name = places[module]
-            if {"down", "up"} & set(patch.tensors):
-                pairs[name] = _pair(module, patch, shapes[f"{name}.weight"])
-            deltas |= _deltas(module, patch, name, shapes)
+            for name, laid in places[module].items():
+                if {"down", "up"} & set(patch.tensors):
+                    pairs[name] = _pair(module, patch, shapes[f"{name}.weight"], laid)
+                deltas |= _deltas(module, patch, name, shapes, laid)
     except EditError as error:
         raise EditError(f"LoRA {path}: {error}") from None
     if not deltas:
@@ -122,23 +124,27 @@ def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) ->
     return float(next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), otherwise))
 
 
-def _pair(module: str, patch: _Patch, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """up (o, r) scaled by alpha / r, and down (r, d); a convolution's weight is read as (o, i * h * w)."""
+def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Laid) -> tuple[Tensor, Tensor]:
+    """up (o, r) scaled by alpha / r, and down (r, d); a convolution's weight is read as (o, i * h * w).
+
+    Of a map that is several of ours, each takes its rows of up.
+    """
     up, down = patch.tensors.get("up"), patch.tensors.get("down")
     if up is None or down is None:
         raise EditError(f"{module} has half of a pair")
     message = f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's {shape}"
     plain = up.ndim >= 2 and down.ndim >= 2 and up.shape[2:].numel() == 1
-    require(plain and up.shape[1] == down.shape[0] and (up.shape[0], down[0].numel()) == (shape[0], torch.Size(shape[1:]).numel()), message, EditError)
+    wide = shape[0] // laid.rows[1] * laid.rows[2]
+    require(plain and up.shape[1] == down.shape[0] and (up.shape[0], down[0].numel()) == (wide, torch.Size(shape[1:]).numel()), message, EditError)
     rank = down.shape[0]
-    return (1.0 if patch.alpha is None else patch.alpha / rank) * up.flatten(1), down.flatten(1)
+    return (1.0 if patch.alpha is None else patch.alpha / rank) * laid.taken(up.flatten(1)), down.flatten(1)
 
 
-def _deltas(module: str, patch: _Patch, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _deltas(module: str, patch: _Patch, name: str, shapes: Mapping[str, tuple[int, ...]], laid: Laid) -> dict[str, Tensor]:
     found = {}
     for role, kind in (("diff", "weight"), ("diff_b", "bias")):
         if role in patch.tensors:
-            delta, shape = patch.tensors[role], shapes.get(f"{name}.{kind}")
+            delta, shape = laid.taken(patch.tensors[role]), shapes.get(f"{name}.{kind}")
             require(tuple(delta.shape) == shape, f"{module}.{role} has shape {tuple(delta.shape)}, the model's {kind} {shape}", EditError)
             found[f"{name}.{kind}"] = delta
     return found
@@ -151,24 +157,27 @@ def _shapes(source: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from ((f"{part}.{name}", shape) for name, shape in shapes_of(places(source, part)).items())
 
 
-def _places(shapes: Mapping[str, tuple[int, ...]], source: Path) -> dict[str, str]:
-    """Modules by every name a LoRA may mean them by; a name that could be two modules' is left out."""
+def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[str, Laid]]:
+    """What each name that a LoRA may use means: one of our modules, or several that the original network has in one map.
+
+    A name that could be two modules' is left out.
+    """
     try:
         layout: Layout | None = Layout.of(source)
     except ModelError:
         layout = None
-    places: dict[str, set[str]] = defaultdict(set)
+    places: dict[str, dict[str, Laid]] = defaultdict(dict)
     for name in (name for name in shapes if name.endswith(".weight")):
-        for known in _names(name, layout):
-            places[known].add(name.removesuffix(".weight"))
-    return {known: next(iter(modules)) for known, modules in places.items() if len(modules) == 1}
+        for known, laid in _names(name, layout):
+            places[known][name.removesuffix(".weight")] = laid
+    return {known: modules for known, modules in places.items() if len(modules) == len({laid.rows for laid in modules.values()})}
 
 
-def _names(name: str, layout: Layout | None) -> list[str]:
+def _names(name: str, layout: Layout | None) -> list[tuple[str, Laid]]:
     """A module the original network has not goes by diffusers' name alone."""
     try:
         return list(known_names(name, layout))
-    except ModelError:
+    except (ModelError, EditError):
         return list(known_names(name, None))
 
 

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..models.laid import Laid, laid_out
 from ..models.original_names import Layout
 from .base import Edit
-from .lora_names import comfyui_name, kohya_name
+from .lora_names import comfyui_patch, kohya_name
 from .pairs import Pairs
 
 
@@ -20,23 +21,38 @@ def write_kohya(pairs: Pairs, layout: Layout, path: Path, told: Mapping[str, str
 
     Smaller pairs are filled up with zeros to one rank: where ranks differ diffusers loses the alphas of the attentions.
     """
-    rank = pairs.ranks[1]
+    fused = _fused(pairs, layout)
+    rank = max(down.shape[0] for _, down in fused.values())
     tensors: dict[str, Tensor] = {}
-    for name, (up, down) in pairs.pairs.items():
-        key, missing = kohya_name(name, layout), rank - down.shape[0]
+    for key, (up, down) in fused.items():
+        missing = rank - down.shape[0]
         tensors[f"{key}.lora_up.weight"] = torch.cat([up, up.new_zeros(up.shape[0], missing, *up.shape[2:])], 1)
         tensors[f"{key}.lora_down.weight"] = torch.cat([down, down.new_zeros(missing, *down.shape[1:])])
         tensors[f"{key}.alpha"] = torch.tensor(float(rank))
     save_file(tensors, path, metadata={**told, "ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)})
 
 
+def _fused(pairs: Pairs, layout: Layout) -> dict[str, tuple[Tensor, Tensor]]:
+    """By kohya's name one pair. Where the original has one map for several of ours, their pairs stand side by side: exact, of their ranks together."""
+    found: dict[str, dict[str, tuple[Tensor, Tensor, Laid]]] = {}
+    for name, (up, down) in pairs.pairs.items():
+        key, laid = kohya_name(name, layout)
+        found.setdefault(key, {})[name] = up, down, laid
+    return {key: _side_by_side(members) for key, members in found.items()}
+
+
+def _side_by_side(members: Mapping[str, tuple[Tensor, Tensor, Laid]]) -> tuple[Tensor, Tensor]:
+    ups = [laid_out({name: (up, laid)}) for name, (up, _, laid) in members.items()]
+    return torch.cat(ups, 1).contiguous(), torch.cat([down for _, down, _ in members.values()])
+
+
 def write_comfyui(edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None, layout: Layout, path: Path, told: Mapping[str, str]) -> None:
     """Patches in full: what is added to each weight (`.diff`) and each bias (`.diff_b`)."""
-    tensors = {}
+    found: dict[str, dict[str, tuple[Tensor, Laid]]] = {}
     for name, weight in weights.items():
-        suffix = "diff_b" if name.endswith(".bias") else "diff"
-        tensors[f"{comfyui_name(name, layout)}.{suffix}"] = edit.delta(name, weight).to(dtype or weight.dtype).contiguous()
-    save_file(tensors, path, metadata=dict(told))
+        key, laid = comfyui_patch(name, layout)
+        found.setdefault(key, {})[name] = edit.delta(name, weight).to(dtype or weight.dtype), laid
+    save_file({key: laid_out(members).contiguous() for key, members in found.items()}, path, metadata=dict(told))
 
 
 def write_peft(pairs: Pairs, base: str, folder: Path, told: Mapping[str, str]) -> None:

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ModelError, require
+from .built import Pipeline, build_pipeline
 from .configs import config_folder, read_json
 from .places import has_part, places
 from .stream import Place, Streamed
 from .tokens import ClipTokenizer
-from .variants import variant_of
-
-Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
 
 
 @dataclass
@@ -38,7 +36,7 @@ class Checkpoint:
     def loaded(self) -> Pipeline:
         """The pipeline, built when it is first asked for."""
         if self.pipeline is None:
-            self.pipeline = _build(self.path, self.dtype).to(self.device)
+            self.pipeline = build_pipeline(self.path, self.dtype).to(self.device)
         return self.pipeline
 
     @property
@@ -104,30 +102,3 @@ class Checkpoint:
             require(rest in known, f"model {model} has no {name}: it is of another family", ModelError)
             found[name] = known[rest] if self.source is not None else saved.get(name, known[rest])
         return Streamed(found) if self.source is not None else found
-
-
-def _build(source: Path, dtype: torch.dtype) -> Pipeline:
-    import diffusers
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    folder = config_folder(source)
-    told = read_json(folder / "model_index.json")
-    kind = str(told.get("_class_name"))
-    absent: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
-    if kind == "StableDiffusion3Pipeline" and not (folder / "text_encoder_3").exists():
-        absent = {"text_encoder_3": None, "tokenizer_3": None}
-    try:
-        if source != folder:
-            absent.pop("requires_safety_checker", None)  # Told to the pipeline by the config alone.
-            pipeline = getattr(diffusers, kind).from_single_file(str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent)
-        else:
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(folder) or None, **absent
-            )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline

@@ -17,6 +17,7 @@ ENCODERS: dict[Family, tuple[str, ...]] = {
     **dict.fromkeys(("sdxl", "flux"), ("text_encoder", "text_encoder_2")),
     "sd3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
 }
+OPTIONAL = "text_encoder_3"  # SD3 is also published without its T5
 CLIP_ENDS = ("embeddings.token_embedding.weight", "embeddings.position_embedding.weight", "final_layer_norm.weight", "final_layer_norm.bias")
 T5_LAYER = ("0.layer_norm", *(f"0.SelfAttention.{name}" for name in "qkvo"), "1.layer_norm", "1.DenseReluDense.wo")
 
@@ -28,7 +29,7 @@ def check_complete(checkpoint: Checkpoint, family: Family, model: str) -> None:
     found = {name for name in checkpoint.known(denoiser) if pattern.search(name)}
     _compare(f"{model}: {denoiser}", "maps that the text goes through", _implied(rule, checkpoint, denoiser), found)
     for part in ENCODERS[family]:
-        if checkpoint.has(part):
+        if part != OPTIONAL or checkpoint.has(part):
             names = {name.removeprefix("text_model.") for name in checkpoint.known(part)}
             needed = _implied(encoder_tensors, checkpoint, part)
             _compare(f"{model}: {part}", "tensors of its layers", needed, names & needed)

@@ -10,6 +10,8 @@ from .view import Family
 
 PIPELINES = {"StableDiffusionPipeline": ("text_encoder",), "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2")}  # those with a UNet
 
+TRANSFORMERS: dict[str, Family] = {"StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}  # and those with a transformer
+
 
 def config_folder(source: Path) -> Path:
     """A diffusers folder itself; of a single file, the folder of its name beside it, which holds configs and tokenizers and needs no weights."""

@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from ..core.errors import ModelError, SettingsError, require
 from .checkpoint import Checkpoint, Pipeline
 from .complete import check_complete
-from .configs import config_folder, pipeline_kind
+from .configs import TRANSFORMERS, config_folder, pipeline_kind
 from .schedule import Schedule
 from .t5 import T5Text
 from .text import ClipText, without_prefix
 from .tokens import ClipTokenizer, Place, Position
 from .view import Conditioning, Family, Reads, SoftPrompts
 
-PIPELINES: dict[str, Family] = {"StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
 TEXT_MAPS: dict[Reads, str] = {"states": "context_embedder.weight", "pooled": "time_text_embed.text_embedder.linear_1.weight"}
 T5_PART: dict[Family, str] = {"sd3": "3", "flux": "2"}  # number of T5's encoder and tokenizer
 T5_LENGTH: dict[Family, int] = {"sd3": 256, "flux": 512}  # what the stock pipelines pad to unless told otherwise
@@ -43,17 +42,16 @@ class MMDiTView:
 
     @classmethod
     def from_files(cls, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> "MMDiTView":
-        """A diffusers folder on disk; `ModelError` unless it holds one of this view's families."""
-        kind = pipeline_kind(config_folder(source), PIPELINES)
-        require(source.is_dir(), f"{source}: a {kind} is read from a diffusers folder alone; convert the single file with diffusers first", ModelError)
+        """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's families."""
+        kind = pipeline_kind(config_folder(source), TRANSFORMERS)
         checkpoint = Checkpoint("transformer", device, dtype, source)
-        check_complete(checkpoint, PIPELINES[kind], name)
-        return cls(name, PIPELINES[kind], checkpoint, device, dtype)
+        check_complete(checkpoint, TRANSFORMERS[kind], name)
+        return cls(name, TRANSFORMERS[kind], checkpoint, device, dtype)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "MMDiTView":
         """A loaded pipeline; it is used as it is, not copied."""
-        device, dtype, family = pipeline.device, pipeline.transformer.dtype, PIPELINES[type(pipeline).__name__]
+        device, dtype, family = pipeline.device, pipeline.transformer.dtype, TRANSFORMERS[type(pipeline).__name__]
         checkpoint = Checkpoint("transformer", device, dtype, pipeline=pipeline)
         check_complete(checkpoint, family, name)
         return cls(name, family, checkpoint, device, dtype)

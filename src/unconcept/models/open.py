@@ -8,14 +8,14 @@ import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
 from . import mmdit, unet
-from .configs import config_folder, pipeline_kind
+from .configs import PIPELINES, TRANSFORMERS, config_folder, pipeline_kind
 from .stream import HOW_TO_CONVERT, PICKLES
 from .view import ModelView
 
 MOJI = "moji"
 VIEWS: dict[str, type[unet.UNetView] | type[mmdit.MMDiTView]] = {
-    **dict.fromkeys(unet.PIPELINES, unet.UNetView),
-    **dict.fromkeys(mmdit.PIPELINES, mmdit.MMDiTView),
+    **dict.fromkeys(PIPELINES, unet.UNetView),
+    **dict.fromkeys(TRANSFORMERS, mmdit.MMDiTView),
 }
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,16 +1,19 @@
-"""What the modules and tensors of a diffusers folder are called in the original layout of SD 1.x, 2.x and SDXL.
+"""What the modules and tensors of a diffusers folder are called in the original layout, and how they lie there.
 
-Single-file checkpoints, ComfyUI's networks and LoRAs for SDXL all go by these names. They follow from the folder's
-configs alone, so they hold for a network of any depth.
+Single-file checkpoints, ComfyUI's networks and LoRAs for SDXL, SD3 and FLUX go by these names. They follow from the
+folder's configs alone, so they hold for a network of any depth. Here are SD 1.x, 2.x and SDXL; `mmdit_names` has the others.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..core.errors import ModelError, require
-from .configs import PIPELINES, config_folder, read_json, unet_family
+from .configs import PIPELINES, TRANSFORMERS, config_folder, read_json, unet_family
+from .laid import Laid, check_whole
+from .mmdit_names import original_tensor
 from .view import Family
 
 UNET_ENDS = {
@@ -57,15 +60,20 @@ OPEN_CLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 CLIP_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-STACKED = re.compile(r"self_attn\.[qkv]_proj")
-TEXT = {  # by family and part: where the encoder stands in a single file, and whether OpenCLIP's names are used there
-    "sd1": {"text_encoder": ("cond_stage_model.transformer.text_model.", False)},
-    "sd2": {"text_encoder": ("cond_stage_model.model.", True)},
-    "sdxl": {
-        "text_encoder": ("conditioner.embedders.0.transformer.text_model.", False),
-        "text_encoder_2": ("conditioner.embedders.1.model.", True),
-    },
+STACKED = re.compile(r"self_attn\.([qkv])_proj")
+Style = Literal["clip", "open_clip", "t5"]
+SHARED = "text_encoders.clip_l.transformer."
+T5 = "text_encoders.t5xxl.transformer."
+T5_SHARED, T5_ENCODER = f"{T5}shared.weight", f"{T5}encoder.embed_tokens.weight"  # one table, which published files hold twice
+TEXT: dict[Family, dict[str, tuple[str, Style]]] = {  # by part: where the encoder stands in a single file, and whose names are used there
+    "sd1": {"text_encoder": ("cond_stage_model.transformer.", "clip")},
+    "sd2": {"text_encoder": ("cond_stage_model.model.", "open_clip")},
+    "sdxl": {"text_encoder": ("conditioner.embedders.0.transformer.", "clip"), "text_encoder_2": ("conditioner.embedders.1.model.", "open_clip")},
+    "sd3": {"text_encoder": (SHARED, "clip"), "text_encoder_2": ("text_encoders.clip_g.transformer.", "clip"), "text_encoder_3": (T5, "t5")},
+    "flux": {"text_encoder": (SHARED, "clip"), "text_encoder_2": (T5, "t5")},
 }
+VAE: dict[Family, str] = {**dict.fromkeys(("sd1", "sd2", "sdxl", "sd3"), "first_stage_model."), "flux": "vae."}
+DENOISER = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
@@ -73,27 +81,52 @@ class Layout:
     """What the original names of a model depend on."""
 
     family: Family
-    layers: int  # resnets of a down block; up blocks have one more
-    attended: frozenset[int]  # up blocks with cross-attention: their upsampler comes third
     levels: int  # of the VAE's decoder, which the original counts from the picture down
+    layers: int = 0  # of a UNet: resnets of a down block; up blocks have one more
+    attended: frozenset[int] = frozenset()  # of a UNet: up blocks with cross-attention; their upsampler comes third
+    blocks: int = 0  # of SD3's and FLUX's transformer
 
     @classmethod
     def of(cls, source: Path) -> "Layout":
         """From the configs of a diffusers folder, or of a single file; `ModelError` if its family has no such layout."""
         folder = config_folder(source)
         kind = str(read_json(folder / "model_index.json").get("_class_name"))
-        message = f"{folder} holds a {kind}: the original layout is known for {', '.join(PIPELINES)}; export --to diffusers or peft"
-        require(kind in PIPELINES, message, ModelError)
-        unet, vae, text = (read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder"))
+        known = (*PIPELINES, *TRANSFORMERS)
+        require(kind in known, f"{folder} holds a {kind}: the original layout is known for {', '.join(known)}; export --to diffusers or peft", ModelError)
+        vae = read_json(folder / "vae" / "config.json")
+        levels = len(vae["up_block_types"])
+        if kind in TRANSFORMERS:
+            return cls(TRANSFORMERS[kind], levels, blocks=read_json(folder / "transformer" / "config.json")["num_layers"])
+        unet, text = (read_json(folder / part / "config.json") for part in ("unet", "text_encoder"))
         layers = unet["layers_per_block"]
         require(isinstance(layers, int), f"{folder}: layers_per_block {layers} differs from block to block: it has no original layout", ModelError)
         attended = frozenset(i for i, block in enumerate(unet["up_block_types"]) if block.startswith("CrossAttn"))
-        return cls(unet_family(kind, unet, text), layers, attended, len(vae["up_block_types"]))
+        return cls(unet_family(kind, unet, text), levels, layers, attended)
+
+    @property
+    def denoiser(self) -> str:
+        return "transformer" if self.family in TRANSFORMERS.values() else "unet"
 
     @property
     def parts(self) -> tuple[str, ...]:
         """What a single file holds."""
-        return ("unet", "vae", *TEXT[self.family])
+        return (self.denoiser, "vae", *TEXT[self.family])
+
+    def prefix(self, part: str) -> str:
+        """What the names of a part begin with in a single file."""
+        if part == self.denoiser:
+            return DENOISER
+        return VAE[self.family] if part == "vae" else TEXT[self.family][part][0]
+
+    def denoiser_tensor(self, name: str) -> tuple[str, Laid]:
+        """Where a tensor of the UNet or transformer stands in the original network."""
+        if self.denoiser == "unet":
+            module, _, kind = name.rpartition(".")
+            return f"{self.unet_module(module)}.{kind}", Laid()
+        found = original_tensor(name, self.family, self.blocks)
+        if found is None:
+            raise _unknown(f"transformer.{name}")
+        return found
 
     def unet_module(self, module: str) -> str:
         """`down_blocks.0.attentions.0.proj_in` is `input_blocks.1.1.proj_in`."""
@@ -131,49 +164,53 @@ class Layout:
             return module
         raise _unknown(f"vae.{module}")
 
-    def in_single_file(self, name: str) -> str | None:
-        """A tensor's name in a single file by its full name (`unet.`...); None if it has no place there.
-
-        OpenCLIP keeps queries, keys and values in one tensor: the three share a name.
-        """
+    def in_single_file(self, name: str) -> tuple[str, Laid] | None:
+        """Which tensor of a single file holds a tensor, by its full name (`unet.`...), and where in it; None if it has no place there."""
         part, _, rest = name.partition(".")
-        module, _, kind = rest.rpartition(".")
-        if part == "unet":
-            return f"model.diffusion_model.{self.unet_module(module)}.{kind}"
+        if part == self.denoiser:
+            key, laid = self.denoiser_tensor(rest)
+            return f"{DENOISER}{key}", laid
         if part == "vae":
-            return f"first_stage_model.{self.vae_module(module)}.{kind}"
+            module, _, kind = rest.rpartition(".")
+            return f"{self.prefix(part)}{self.vae_module(module)}.{kind}", Laid()
         if part not in TEXT[self.family]:
             raise _unknown(name)
-        prefix, open_clip = TEXT[self.family][part]
+        prefix, style = TEXT[self.family][part]
+        if style == "t5":
+            return f"{prefix}{rest}", Laid()
         rest = rest.removeprefix("text_model.")
-        if not open_clip:
-            return f"{prefix}{rest}"
-        return None if rest.endswith("position_ids") else f"{prefix}{_open_clip(name, rest)}"
+        if style == "clip":
+            return f"{prefix}{rest if rest.startswith('text_projection') else f'text_model.{rest}'}", Laid()
+        if rest.endswith("position_ids"):
+            return None
+        key, laid = _open_clip(name, rest)
+        return f"{prefix}{key}", laid
 
 
-def stacked(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
-    """Each tensor of a single file with the tensors of the folder it is made of, in the order they stand in it."""
-    found: dict[str, list[str]] = {}
+def stacked(names: Iterable[str], layout: Layout) -> dict[str, dict[str, Laid]]:
+    """Each tensor of a single file with the tensors of the folder it is made of, in the order they stand in it; `ModelError` if one lacks a part."""
+    found: dict[str, dict[str, Laid]] = {}
     for name in names:
-        original = layout.in_single_file(name)
-        if original is not None:
-            found.setdefault(original, []).append(name)
-    return {original: tuple(sorted(members, key=_order)) for original, members in found.items()}
+        stands = layout.in_single_file(name)
+        if stands is not None:
+            found.setdefault(stands[0], {})[name] = stands[1]
+    if T5_SHARED in found:
+        found.setdefault(T5_ENCODER, found[T5_SHARED])
+    for original, members in found.items():
+        check_whole(original, members)
+    return {original: dict(sorted(members.items(), key=lambda member: member[1].rows)) for original, members in found.items()}
 
 
-def _order(name: str) -> int:
-    return next((i for i, letter in enumerate("qkv") if f".{letter}_proj." in name), 0)
-
-
-def _open_clip(name: str, rest: str) -> str:
+def _open_clip(name: str, rest: str) -> tuple[str, Laid]:
+    """OpenCLIP keeps queries, keys and values in one tensor, and multiplies by its projection from the other side."""
     if rest in OPEN_CLIP:
-        return OPEN_CLIP[rest]
+        return OPEN_CLIP[rest], Laid(turned=OPEN_CLIP[rest] == "text_projection")
     if found := CLIP_LAYER.fullmatch(rest):
         start, inner, kind = f"transformer.resblocks.{found[1]}", found[2], found[3]
-        if STACKED.fullmatch(inner):
-            return f"{start}.attn.in_proj_{kind}"
+        if letter := STACKED.fullmatch(inner):
+            return f"{start}.attn.in_proj_{kind}", Laid(("qkv".index(letter[1]), 1, 3))
         if inner in OPEN_CLIP_LAYER:
-            return f"{start}.{OPEN_CLIP_LAYER[inner]}.{kind}"
+            return f"{start}.{OPEN_CLIP_LAYER[inner]}.{kind}", Laid()
     raise _unknown(name)
 
 

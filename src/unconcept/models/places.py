@@ -7,7 +7,7 @@ from .configs import config_folder
 from .original_names import Layout
 from .single_file import in_folder
 from .stream import Place, open_file
-from .variants import chosen, files_of
+from .variants import chosen, files_of, stored
 
 
 def has_part(source: Path, part: str) -> bool:
@@ -15,10 +15,21 @@ def has_part(source: Path, part: str) -> bool:
     return (config_folder(source) / part).is_dir()
 
 
+def beside(source: Path) -> list[str]:
+    """Text encoders and VAE that a single file lacks, as FLUX's published one does, and that stand in the folder of its configs."""
+    layout, folder = Layout.of(source), config_folder(source)
+    with open_file(source) as file:
+        keys = list(file.keys())
+    others = [part for part in layout.parts if part != layout.denoiser and stored(folder / part)]
+    return [part for part in others if not any(key.startswith(layout.prefix(part)) for key in keys)]
+
+
 def places(source: Path, part: str) -> dict[str, Place]:
     """The tensors of one part of `source` by their names in a diffusers folder; `ModelError` if there are none."""
     if source.is_dir():
         return {name: Place(file, name) for name, file in files_of(chosen(source, part)).items()}
+    if part in beside(source):
+        return places(config_folder(source), part)
     with open_file(source) as file:
         keys = list(file.keys())
     found = in_folder(keys, Layout.of(source), part)

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from .original_names import OPEN_CLIP, OPEN_CLIP_LAYER, RESNET, TEXT, UNET_ENDS, Layout
+from .laid import Laid
+from .mmdit_names import folder_tensors
+from .original_names import DENOISER, OPEN_CLIP, OPEN_CLIP_LAYER, RESNET, TEXT, UNET_ENDS, Layout
 
-DENOISER = "model.diffusion_model."
 EMA = "model_ema."  # training's running mean of the denoiser, kept beside it in some files
 BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)")
 MIDDLE = re.compile(r"middle_block\.(\d+)\.(.+)")
@@ -13,32 +14,33 @@ RESBLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 RESNET_PARTS = {original: own for own, original in RESNET.items()}
 CLIP_NAMES = {original: own for own, original in OPEN_CLIP.items()}
 CLIP_PARTS = {original: own for own, original in OPEN_CLIP_LAYER.items()}
-Stands = tuple[str, tuple[int, int], bool]  # name in the file, which of how many equal pieces by rows, whether it is turned
+Stands = tuple[str, Laid]  # name in the file, and where in that tensor
 
 
 def in_folder(keys: Iterable[str], layout: Layout, part: str) -> dict[str, Stands]:
     """Name in the folder's `part` to where it stands in the file; the VAE is left to diffusers."""
     found: dict[str, Stands] = {}
     for key in keys:
-        for name, piece, turned in _names(key, layout, part):
-            found[name] = key, piece, turned
+        for name, laid in _names(key, layout, part):
+            found[name] = key, laid
     return found
 
 
-def _names(key: str, layout: Layout, part: str) -> Iterator[tuple[str, tuple[int, int], bool]]:
-    whole = (0, 1)
-    if part == "unet" and key.startswith(DENOISER):
+def _names(key: str, layout: Layout, part: str) -> Iterator[tuple[str, Laid]]:
+    if part == "transformer":  # FLUX's published file leaves the prefix out.
+        yield from folder_tensors(key.removeprefix(DENOISER), layout.family, layout.blocks)
+    elif part == "unet" and key.startswith(DENOISER):
         module, _, kind = key.removeprefix(DENOISER).rpartition(".")
         own = _unet_module(module, layout)
         if own is not None:
-            yield f"{own}.{kind}", whole, False
-    elif part in TEXT[layout.family]:
-        prefix, open_clip = TEXT[layout.family][part]
-        bare = prefix.removesuffix("text_model.")  # some tools leave it out
-        if key.startswith(bare) and open_clip:
-            yield from _clip_names(key.removeprefix(prefix))
-        elif key.startswith(bare):
-            yield key.removeprefix(bare).removeprefix("text_model."), whole, False
+            yield f"{own}.{kind}", Laid()
+    elif part in TEXT[layout.family] and key.startswith(TEXT[layout.family][part][0]):
+        prefix, style = TEXT[layout.family][part]
+        rest = key.removeprefix(prefix)
+        if style == "open_clip":
+            yield from _clip_names(rest)
+        else:
+            yield rest.removeprefix("text_model.") if style == "clip" else rest, Laid()  # Some tools leave `text_model.` out.
 
 
 def _unet_module(module: str, layout: Layout) -> str | None:
@@ -65,16 +67,16 @@ def _resnet(start: str, rest: str) -> str | None:
     return f"{start}.{RESNET_PARTS[rest]}" if rest in RESNET_PARTS else None
 
 
-def _clip_names(key: str) -> Iterator[tuple[str, tuple[int, int], bool]]:
+def _clip_names(key: str) -> Iterator[tuple[str, Laid]]:
     """OpenCLIP keeps queries, keys and values in one tensor, and multiplies by its projection from the other side."""
     if key in CLIP_NAMES:
-        yield CLIP_NAMES[key], (0, 1), key == "text_projection"
+        yield CLIP_NAMES[key], Laid(turned=key == "text_projection")
     elif found := RESBLOCK.fullmatch(key):
         start, rest = f"encoder.layers.{found[1]}", found[2]
         if rest.startswith("attn.in_proj_"):
             kind = rest.removeprefix("attn.in_proj_")
-            yield from ((f"{start}.self_attn.{letter}_proj.{kind}", (i, 3), False) for i, letter in enumerate("qkv"))
+            yield from ((f"{start}.self_attn.{letter}_proj.{kind}", Laid((i, 1, 3))) for i, letter in enumerate("qkv"))
             return
         module, _, kind = rest.rpartition(".")
         if module in CLIP_PARTS:
-            yield f"{start}.{CLIP_PARTS[module]}.{kind}", (0, 1), False
+            yield f"{start}.{CLIP_PARTS[module]}.{kind}", Laid()

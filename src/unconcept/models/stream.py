@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import ModelError, require
 from .copies import own_copy
+from .laid import Laid
 from .writer import DTYPES
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -24,8 +25,7 @@ class Place:
 
     file: Path
     name: str
-    piece: tuple[int, int] = (0, 1)  # which of how many equal pieces, by rows: queries, keys and values in one tensor
-    turned: bool = False  # stored as its transpose
+    laid: Laid = Laid()
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,17 @@ def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
             for name, place in places.items():
                 if place.file == path:
                     rows, *others = _slice(file, place).get_shape()
-                    shape = (rows // place.piece[1], *others)
-                    found[name] = shape[::-1] if place.turned else shape
+                    shape = (place.laid.span(rows)[1], *others)
+                    found[name] = shape[::-1] if place.laid.turned else shape
     return found
 
 
 def _taken(file: Any, place: Place) -> Tensor:
-    which, count = place.piece
-    piece = _slice(file, place)
-    if count == 1:
-        tensor = file.get_tensor(place.name)
-    else:
-        rows = piece.get_shape()[0] // count
-        tensor = piece[which * rows : (which + 1) * rows]
-    return tensor.T if place.turned else tensor
+    piece, laid = _slice(file, place), place.laid
+    if laid.rows[2] == 1:
+        return laid.stored(file.get_tensor(place.name))
+    first, count = laid.span(piece.get_shape()[0])
+    return laid.stored(piece[first : first + count])
 
 
 def _slice(file: Any, place: Place) -> Any:
@@ -117,10 +114,10 @@ def patch(source: Path, target: Path, tensors: Iterable[tuple[Place, Tensor]]) -
         for place, tensor in tensors:
             told = header[place.name]
             begin, end = told["data_offsets"]
-            which, count = place.piece
-            laid = (tensor.T if place.turned else tensor).detach().to("cpu", DTYPES[told["dtype"]]).contiguous()
+            first, count, parts = place.laid.rows
+            laid = place.laid.stored(tensor.detach()).to("cpu", DTYPES[told["dtype"]]).contiguous()
             data = laid.reshape(-1).view(torch.uint8).numpy().data
             message = f"{source}: {place.name} has another shape than the edit's"
-            require(len(data) * count == end - begin, message, ModelError)
-            file.seek(8 + size + begin + which * len(data))
+            require(len(data) * parts == (end - begin) * count, message, ModelError)
+            file.seek(8 + size + begin + (end - begin) // parts * first)
             file.write(data)
