@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unconcept.core.errors import NumericsError, UnconceptError
+from unconcept.core.errors import NumericsError, SettingsError, UnconceptError
 from unconcept.linalg import ridge
 from unconcept.linalg.moments import Moments, Shifts
 from unconcept.linalg.ridge import cholesky, ridge_directions, ridge_map, ridge_system
@@ -42,7 +42,7 @@ def test_joint_is_sequential_with_a_running_sum() -> None:
 
 
 def test_singular_systems_are_named() -> None:
-    with pytest.raises(NumericsError, match="lamb = 0 with 3 texts in 8 dimensions"):
+    with pytest.raises(SettingsError, match="lamb = 0 with 3 texts in 8 dimensions"):
         ridge_directions(rows(2, 8, 0), rows(1, 8, 1), 1.0, 1.0, 0.0)
     with pytest.raises(NumericsError, match="singular even with jitter"):
         cholesky(-torch.eye(3, dtype=torch.float64))
@@ -83,9 +83,9 @@ def test_other_reference_weights_add_a_term() -> None:
 
 def test_rows_that_do_not_span_are_singular_without_lamb() -> None:
     few = rows(3, 8, 0)
-    with pytest.raises(NumericsError, match="do not span the 8 dimensions"):
+    with pytest.raises(SettingsError, match="do not span the 8 dimensions"):
         ridge_system(Moments.of(few.repeat(5, 1)), Moments.empty(8), 0.0)
-    with pytest.raises(NumericsError, match="lamb = 0 with 3 texts"):
+    with pytest.raises(SettingsError, match="lamb = 0 with 3 texts"):
         ridge_system(Moments.of(few), Moments.of(rows(9, 8, 1)).weighted(0.0), 0.0)
     with pytest.raises(UnconceptError, match="finite"):
         ridge_system(Moments.of(few), Moments.empty(8), float("nan"))

@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from unconcept.core import Request
-from unconcept.core.errors import NumericsError, RequestError, SettingsError
+from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.sentences import STYLES, THINGS
 from unconcept.core.settings import build
 from unconcept.methods.mace import MACE
@@ -103,7 +103,7 @@ def test_thirty_sentences_a_kind() -> None:
 
 def test_without_lamb_the_priors_must_span() -> None:
     view, request = tiny.shared("sd1"), Request(("dog face",), ("goat",))
-    with pytest.raises(NumericsError, match="lamb = 0"):
+    with pytest.raises(SettingsError, match="lamb = 0"):
         MACE(lamb=0.0).erase(view, request)
     with pytest.raises(RequestError, match="shorten them"):
         MACE().erase(view, Request(("an extraordinarily long dog face",), ("goat",)))

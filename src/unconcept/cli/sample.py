@@ -33,7 +33,7 @@ def sample(
         from ..edits import load_edit
         from ..evaluation.folder import building
         from ..evaluation.found import draw_found, hash_input, load_found
-        from ..evaluation.generate import draw, spec_for
+        from ..evaluation.generate import check_length, draw, spec_for
         from ..evaluation.pictures import to_image
         from ..models import open_model
         from ..prompts.checks import Prompt
@@ -41,6 +41,7 @@ def sample(
         require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
         loaded = load_edit(edit).scaled(strength) if edit else None
         view = open_model(model, device, dtype)
+        check_length(view, prompts or [])
         spec = spec_for(model, steps, guidance_scale, batch_size)
         asked = [Prompt(text, seed + i) for i, text in enumerate(prompts or [])]
         replayed = list(load_found(found).values()) if found else []

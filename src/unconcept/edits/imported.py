@@ -132,7 +132,7 @@ def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Laid) -> tup
     up, down = patch.tensors.get("up"), patch.tensors.get("down")
     if up is None or down is None:
         raise EditError(f"{module} has half of a pair")
-    message = f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's {shape}"
+    message = f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's {shape}: it is for another model"
     plain = up.ndim >= 2 and down.ndim >= 2 and up.shape[2:].numel() == 1
     wide = shape[0] // laid.rows[1] * laid.rows[2]
     require(plain and up.shape[1] == down.shape[0] and (up.shape[0], down[0].numel()) == (wide, torch.Size(shape[1:]).numel()), message, EditError)

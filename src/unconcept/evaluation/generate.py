@@ -46,6 +46,12 @@ def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def check_length(model: ModelView, texts: Sequence[str]) -> None:
+    """`RequestError` if a text encoder cannot hold one of the texts: the stock pipelines of SD 1.x, 2.x and SDXL would cut it."""
+    for tokenizer in model.tokenizers:
+        tokenizer(texts)
+
+
 def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable[[int], None] = lambda n: None) -> Tensor:
     """Pictures (n, 3, h, w) in [0, 1]; `tick` is told how many were just finished."""
     pictures = []

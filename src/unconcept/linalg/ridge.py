@@ -45,14 +45,14 @@ class System:
 
 
 def ridge_system(erase: Moments, preserve: Moments, lamb: float) -> System:
-    """A = lam I + C S C^T + P R P^T from its weighted sums. `NumericsError` if lamb = 0 leaves it singular."""
+    """A = lam I + C S C^T + P R P^T from its weighted sums. `SettingsError` if lamb = 0 leaves it singular."""
     require(0 <= lamb < float("inf"), f"lamb must be >= 0 and finite, got {lamb}")
     total = erase + preserve
     n, d = total.count, len(total.gram)
-    require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0", NumericsError)
+    require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0")
     factor, jitter = cholesky(total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device))
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
-    require(lamb > 0 or jitter == 0, message, NumericsError)
+    require(lamb > 0 or jitter == 0, message)
     return System(factor, preserve, jitter)
 
 

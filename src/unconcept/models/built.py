@@ -9,6 +9,7 @@ from torch import nn
 from ..core.errors import ModelError, require
 from .configs import config_folder, read_json
 from .places import beside
+from .stream import is_finite
 from .variants import variant_of
 
 Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
@@ -39,9 +40,11 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
-    for part in pipeline.components.values():
+    for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             part.eval()  # Of a single file diffusers leaves T5 in training, where it drops states at random.
+            broken = [f"{name}.{inner}" for inner, weight in part.named_parameters() if not is_finite(weight.detach())]
+            require(not broken, f"{source}: {broken[0] if broken else ''} holds NaN or infinity; the checkpoint is damaged", ModelError)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -26,9 +26,11 @@ def config_folder(source: Path) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A config of a diffusers folder."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {error}; give a complete diffusers folder") from None
+    require(isinstance(found, dict), f"{path} holds no table of settings; give a complete diffusers folder", ModelError)
+    return found
 
 
 def pipeline_kind(folder: Path, known: Collection[str]) -> str:

@@ -68,7 +68,7 @@ def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]
             for name in members:
                 tensors[name] = _taken(file, places[name])
                 message = f"{path}: {places[name].name} holds NaN or infinity; the checkpoint is damaged"
-                require(_is_finite(tensors[name]), message, ModelError)
+                require(is_finite(tensors[name]), message, ModelError)
     return tensors
 
 
@@ -100,7 +100,7 @@ def _slice(file: Any, place: Place) -> Any:
         raise ModelError(f"{place.file} has no {place.name}, which its index says it holds: fetch it again") from None
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """A sum is one pass and keeps every NaN and infinity; where it overflows by itself, each number is looked at."""
     return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
 
