@@ -16,7 +16,7 @@ from .built import Pipeline, build_pipeline
 from .configs import config_folder, read_json
 from .places import has_part, places
 from .stream import Place, Streamed
-from .tokens import ClipTokenizer
+from .tokens import ClipTokenizer, Position
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Checkpoint:
     _places: dict[str, dict[str, Place]] = field(default_factory=dict)  # where the tensors of each part stand
     _held: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # text encoders small enough to stay in memory
     _tokenizers: dict[str, ClipTokenizer] = field(default_factory=dict)
+    _states: dict[str, dict[Position, dict[str, Tensor]]] = field(default_factory=dict)  # of texts, by encoder
 
     @property
     def loaded(self) -> Pipeline:
@@ -79,9 +80,13 @@ class Checkpoint:
         if self.pipeline is not None:
             return self.streamed(part)
         if part not in self._held:
-            streamed = self.streamed(part)
-            self._held[part] = {name: streamed[name] for name in streamed if not name.endswith("position_ids")}
+            streamed = Streamed(self.known(part), self.device, self.dtype)
+            self._held[part] = dict(streamed.of(name for name in streamed if not name.endswith("position_ids")))
         return self._held[part]
+
+    def states(self, part: str) -> dict[Position, dict[str, Tensor]] | None:
+        """Where a text encoder's states of texts are kept, as long as its weights are those of the files; None of a pipeline, which may be trained."""
+        return None if self.pipeline is not None else self._states.setdefault(part, {})
 
     def tokenizer(self, part: str, length: int | None = None) -> ClipTokenizer:
         """The tokenizer of a folder (`tokenizer_2`, ...); `length` where the encoder does not say what it is given."""

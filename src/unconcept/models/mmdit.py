@@ -198,11 +198,13 @@ class MMDiTView:
 
     def _clip(self, number: str) -> ClipText:
         part = _numbered("text_encoder", number)
-        return ClipText(self._tokenizer(number), without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part), self.family == "sd3")
+        weights, config = without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part)
+        return ClipText(self._tokenizer(number), weights, config, self.family == "sd3", self.checkpoint.states(part))
 
     def _t5(self) -> T5Text:
         part = _numbered("text_encoder", T5_PART[self.family])
-        return T5Text(self._tokenizer(T5_PART[self.family]), self.checkpoint.streamed(part), self.checkpoint.config(part))
+        tokenizer = self._tokenizer(T5_PART[self.family])
+        return T5Text(tokenizer, self.checkpoint.streamed(part), self.checkpoint.config(part), self.checkpoint.states(part))
 
     def _tokenizer(self, number: str) -> ClipTokenizer:
         return self.checkpoint.tokenizer(_numbered("tokenizer", number), T5_LENGTH[self.family] if number == T5_PART[self.family] else None)

@@ -5,7 +5,7 @@ Layers are the outer loop, so that each tensor is asked for once and a mapping t
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import ModelError, require
+from .remembered import remembered
 from .tokens import ClipTokenizer, Position
 
 BATCH_TOKENS = 2048
@@ -28,6 +29,7 @@ class T5Text:
     tokenizer: ClipTokenizer  # holds as many tokens as the pipeline pads to
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
+    known: MutableMapping[Position, dict[str, Tensor]] | None = None  # states found so far, where the weights cannot change
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of padded token ids (b, l)."""
@@ -48,6 +50,9 @@ class T5Text:
 
     def embed(self, texts: Sequence[str], at: Position) -> Tensor:
         """States at a named position (n, d), or at every padded position (n, l, d). Each distinct text is encoded once."""
+        return remembered(self.known, texts, at, lambda new: self._read(new, at))
+
+    def _read(self, texts: Sequence[str], at: Position) -> Tensor:
         distinct = list(dict.fromkeys(texts))
         tokens = self.tokenizer(distinct)
         padded, index = torch.tensor(tokens.padded()), tokens.index("last_subject" if at == "all" else at)

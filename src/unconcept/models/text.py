@@ -5,7 +5,7 @@ right after it, texts of equal length go in one batch, and each distinct text is
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import ModelError, require
+from .remembered import remembered
 from .tokens import ClipTokenizer, Position
 
 BATCH_TOKENS = 2048
@@ -27,6 +28,7 @@ class ClipText:
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm
+    known: MutableMapping[Position, dict[str, Tensor]] | None = None  # states found so far, where the weights cannot change
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of token ids (b, l)."""
@@ -35,7 +37,7 @@ class ClipText:
 
     def embed(self, texts: Sequence[str], at: Position) -> Tensor:
         """States at a named position (n, d), or at every padded position (n, l, d)."""
-        return self._read(texts, at, self.states)
+        return remembered(self.known, texts, at, lambda new: self._read(new, at, self.states))
 
     def pooled(self, texts: Sequence[str]) -> Tensor:
         """What the encoder says of a whole text (n, p): its last state at the first end token, projected where it has a projection."""

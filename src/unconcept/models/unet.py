@@ -182,4 +182,5 @@ class UNetView:
 
     def _encoder(self, part: str) -> ClipText:
         tokenizer = self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer"))
-        return ClipText(tokenizer, without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part), self.family == "sdxl")
+        weights, config = without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part)
+        return ClipText(tokenizer, weights, config, self.family == "sdxl", self.checkpoint.states(part))
