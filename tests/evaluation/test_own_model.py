@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import DataError, EditError, MissingExtra, ModelError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
+from unconcept.evaluation import subject
 from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.erasure import Job, erase
 from unconcept.evaluation.evaluate import Run, evaluate
@@ -46,6 +47,12 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert {check["after"] for check in trial["checks"]} <= {"dog", "cat", "sea", "old tree"}
     (row,) = trial["attacks"]
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
+
+
+def test_an_erasure_that_draws_nothing_reads_no_whole_checkpoint(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(subject, "_hashed", lambda source, state: pytest.fail(f"{source} is read as a whole"))
+    erase(Job(Ask(("dog",), ("cat",)), tmp_path / "dog", model=place[1], report=False))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_prompts_from_a_file(place, tmp_path) -> None:

@@ -125,7 +125,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
 
 def _training(job: Job, chosen: Chosen, unedited: Subject, settings: Mapping[str, Any]) -> Path:
     """Where a trained method keeps its state until the edit is made: beside the output folder, under a name of what is trained."""
-    key = hash_json([job.method, dict(settings), asdict(chosen.request), unedited.key])
+    key = hash_json([job.method, dict(settings), asdict(chosen.request), unedited.stamp])
     return job.out.resolve().with_name(f".{job.out.name}.training-{key[:12]}")
 
 

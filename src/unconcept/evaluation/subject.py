@@ -43,6 +43,11 @@ class Subject:
         edited = [self.edit_hash, self.strength] if self.edit and self.strength else None
         return hash_json([_weights(find_model(self.model)), edited, dtype])
 
+    @property
+    def stamp(self) -> str:
+        """Hash of the unedited model's files by name, size and time, and of the precision: no weight is read."""
+        return hash_json([_files(find_model(self.model)), str(find_dtype(self.dtype, find_device(self.device)))])
+
     def view(self) -> ModelView:
         """The model itself, opened once a process."""
         return _view(self.model, self.device, self.dtype)
@@ -70,8 +75,12 @@ def _view(model: str, device: str, dtype: str) -> ModelView:
 
 
 def _weights(source: Path) -> str:
+    return _hashed(source, _files(source))
+
+
+def _files(source: Path) -> tuple[tuple[str, int, int], ...]:
     files = sorted(path for path in [source, *config_folder(source).rglob("*")] if path.is_file())
-    return _hashed(source, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 @lru_cache(maxsize=16)
