@@ -57,6 +57,16 @@ def test_more_rows_than_dimensions_become_as_many() -> None:
     assert torch.allclose(edit.delta("unet.a", w), x.T @ y, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [5, 6, 7, 12])
+def test_the_change_is_one_whichever_way_it_is_formed(rows) -> None:
+    x, y = torch.randn(2, rows, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+    w = torch.randn(7, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    edit = TextMapEdit(x, y, ("unet.a",))
+    assert torch.allclose(edit.delta("unet.a", w), w @ x.T @ y, atol=1e-12)
+    assert torch.allclose(edit.scaled(0.5).delta("unet.a", w), w @ x.T @ y / 2, atol=1e-12)
+    assert edit.delta("unet.a", w.to(torch.float16)).dtype == torch.float64
+
+
 def test_maps_are_part_of_what_it_is() -> None:
     edit = UCE().erase(tiny.shared("sd1"), REQUEST)
     fewer = replace(edit, maps=edit.maps[:1])

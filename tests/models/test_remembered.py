@@ -43,3 +43,12 @@ def test_a_view_of_files_forgets_once_its_pipeline_is_built(tmp_path) -> None:
     with torch.no_grad():
         model.modules("text_encoder").get_input_embeddings().weight.mul_(2)
     assert not torch.allclose(model.embed(["dog"]), before)
+
+
+def test_texts_that_are_read_alike_are_encoded_once() -> None:
+    model = tiny.view("sd1")
+    (encoder,) = model._encoders()
+    ran: list[int] = []
+    states = encoder._read(["", "dog", " ", "dog "], "all", lambda ids: ran.append(len(ids)) or encoder.states(ids))
+    assert sum(ran) == 2
+    assert torch.equal(states, encoder.states(torch.tensor(encoder.tokenizer(["", "dog", "", "dog"]).padded())))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,10 +55,18 @@ class TextMapEdit:
         return {"x": self.x, "y": self.y}
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """(W X^T) Y, in the wider of the two dtypes."""
+        """(W X^T) Y, in the wider of the two dtypes; W T where there are many rows, which is then less work."""
         require(weight.shape[-1:] == self.x.shape[-1:], f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}", EditError)
         wide = torch.promote_types(weight.dtype, self.x.dtype)
-        return (weight.detach().to(wide) @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)
+        w = weight.detach().to(wide)
+        if 2 * len(self.x) > self.x.shape[1]:
+            return w @ self._map.to(weight.device, wide)
+        return (w @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)
+
+    @cached_property
+    def _map(self) -> Tensor:
+        """T (d, d) float64: formed once for all layers."""
+        return self.x.double().T @ self.y.double()
 
     def stamped(self, origin: Origin) -> "TextMapEdit":
         return replace(self, origin=origin)

@@ -1,7 +1,7 @@
 """CLIP's text tower driven from its tensors, so that reading text needs neither transformers nor a built module.
 
 A causal encoder's state at a token depends on what stands before it alone: for one named position the text is cut
-right after it, texts of equal length go in one batch, and each distinct text is encoded once.
+right after it, texts of equal length go in one batch, and what is read alike is encoded once.
 """
 
 from collections import defaultdict
@@ -69,26 +69,23 @@ class ClipText:
         return _Layer(self.weights, "").norm("final_layer_norm", x, self._eps)
 
     def _read(self, texts: Sequence[str], at: Position, run: Callable[[Tensor], Tensor]) -> Tensor:
-        distinct = list(dict.fromkeys(texts))
-        tokens = self.tokenizer(distinct)
+        """`run` on each distinct row of ids: " " is read as "" is."""
+        tokens = self.tokenizer(texts)
         if at == "all":
-            rows, last = tokens.padded(), [tokens.length - 1] * len(distinct)
+            rows = [tuple(row) for row in tokens.padded()]
         else:
-            last = tokens.index(at)
-            rows = [list(row[: end + 1]) for row, end in zip(tokens.ids, last, strict=True)]
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for i, row in enumerate(rows):
-            by_length[len(row)].append(i)
-        found: dict[int, Tensor] = {}
+            rows = [row[: end + 1] for row, end in zip(tokens.ids, tokens.index(at), strict=True)]
+        by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        for row in dict.fromkeys(rows):
+            by_length[len(row)].append(row)
+        found: dict[tuple[int, ...], Tensor] = {}
         device = self.weights["embeddings.token_embedding.weight"].device
         for length, members in by_length.items():
             size = max(1, BATCH_TOKENS // length)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
-                states = run(torch.tensor([rows[i] for i in part], device=device))
-                for i, state in zip(part, states if at == "all" else states[:, -1], strict=True):
-                    found[i] = state
-        place = {text: i for i, text in enumerate(distinct)}
-        return torch.stack([found[place[text]] for text in texts])
+                states = run(torch.tensor(part, device=device))
+                found.update(zip(part, states if at == "all" else states[:, -1], strict=True))
+        return torch.stack([found[row] for row in rows])
 
 
 @dataclass(frozen=True)
