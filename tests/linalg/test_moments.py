@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import UsageError
-from unconcept.linalg.moments import CHUNK, Moments
+from unconcept.linalg.moments import BLOCK, CHUNK, Moments
 
 
 def test_pieces_add_up_to_the_whole(tmp_path) -> None:
@@ -18,6 +18,13 @@ def test_pieces_add_up_to_the_whole(tmp_path) -> None:
     loaded = Moments.load(tmp_path / "m.safetensors")
     assert torch.equal(loaded.gram, whole.gram)
     assert loaded.count == whole.count
+
+
+def test_wide_rows_are_summed_block_by_block() -> None:
+    rows = torch.randn(30, 2 * BLOCK + 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = Moments.of(rows).gram
+    assert torch.allclose(gram, rows.T @ rows, atol=1e-12)
+    assert torch.equal(gram, gram.T)
 
 
 def test_what_is_no_moments(tmp_path) -> None:
