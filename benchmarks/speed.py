@@ -1,72 +1,162 @@
-"""Whole UCE edits on `moji` against the authors' way of computing them, in one process and on one thread: `make bench`.
+"""Closed-form jobs at the shape of SD 1.4, ours against each paper's own loop in the same run: `make bench`.
 
-The rival is written here from the paper's method card: every text is encoded padded and alone, the sums are rank-one
-updates in Python, and the matrix is inverted anew for every layer. Both are in float64 so that the results agree.
+Random weights, one thread, CPU seconds; every job in a process of its own, after one that warms the caches of files. Both
+write what they found. The loops take a quarter of an hour together: name jobs to run some of them alone.
 """
 
+import argparse
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from benchmarks.children import Cost, measured
+from benchmarks.names import names
 
-from unconcept.core.request import Request
-from unconcept.evaluation.requests import default_retain
-from unconcept.methods.uce import UCE
-from unconcept.models import ModelView, open_model
-from unconcept.moji.table import table
-
-ROUNDS = 5
-
-
-def literal(model: ModelView, request: Request) -> dict[str, Tensor]:
-    """The 2025 script's edit, layer by layer."""
-
-    def state(text: str) -> Tensor:
-        return model.embed([text], at="all")[0, model.tokenizer([text]).index("last_subject")[0]].double()
-
-    method, out = UCE(), {}
-    for name, w in model.text_maps().items():
-        w = w.double()
-        left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1], dtype=w.dtype)
-        for target, anchor in zip(request.targets, request.anchors, strict=True):
-            c = state(target)
-            left = left + torch.outer(w @ state(anchor), c)
-            right = right + torch.outer(c, c)
-        for text in request.retain:
-            p = state(text)
-            left = left + torch.outer(w @ p, p)
-            right = right + torch.outer(p, p)
-        out[name] = left @ torch.linalg.inv(right) - w
-    return out
+PLACE = Path("out/shapes/sd14")
+MANY = {"retain_scale": 0.05, "threshold": 1e-4, "disable_filter": True}  # SPEED's settings for 10 to 100 celebrities
+HEAD = ("job", "", "ours, CPU s", "paper's loop, CPU s", "ratio", "ours, GiB", "loop, GiB", "apart")
 
 
-def seconds(job: Callable[[], object], rounds: int) -> float:
-    """Median CPU seconds of `rounds` runs after one that warms up."""
-    times = []
-    for _ in range(rounds + 1):
-        begun = time.process_time()
-        job()
-        times.append(time.process_time() - begun)
-    return statistics.median(times[1:])
+@dataclass(frozen=True)
+class Job:
+    """A method with so many made-up concepts, and as many retained names or the texts given."""
+
+    title: str
+    method: str
+    concepts: int
+    anchor: str
+    retained: int | tuple[str, ...] = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def texts(self, file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Targets and retained texts."""
+        count = self.retained if isinstance(self.retained, int) else 0
+        found = names(self.concepts + count, file)
+        return found[: self.concepts], self.retained if isinstance(self.retained, tuple) else found[self.concepts :]
+
+
+JOBS = {
+    "uce-1": Job("UCE, 1 concept", "uce", 1, "art"),
+    "uce-100": Job("UCE, 100 concepts, nothing retained", "uce", 100, "art"),
+    "uce-100-retain": Job("UCE, 100 concepts, 1,634 names retained", "uce", 100, "art", 1634),
+    "speed-100": Job("SPEED, 100 concepts, 100 names retained", "speed", 100, "person", 100, MANY),
+    "speed-1": Job("SPEED, 1 concept, 1,733 names retained, filter on", "speed", 1, "art", 1733),
+    "rece-10": Job("RECE, 10 concepts, 1 round, from the pristine model", "rece", 10, " ", (" ",), {"epochs": 1, "start": "none"}),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job done once: CPU seconds after imports, and from outside."""
+
+    seconds: float
+    whole: Cost
+
+
+def run(name: str, by: str, model: Path, file: Path | None) -> Run:
+    """In a process of its own."""
+    words = ["benchmarks.speed", name, "--by", by, "--model", str(model), *(["--names", str(file)] if file else [])]
+    cost = measured(words)
+    return Run(float(json.loads(cost.said.splitlines()[-1])["seconds"]), cost)
+
+
+def do(name: str, by: str, model: Path, file: Path | None) -> float:
+    """The job itself: CPU seconds from the first look at the model to the file written."""
+    import torch
+    from safetensors.torch import save_file
+
+    from benchmarks.papers import LOOPS
+    from unconcept.core.request import Request
+    from unconcept.evaluation.editing import make_edit
+    from unconcept.evaluation.requests import Chosen
+    from unconcept.methods import methods
+    from unconcept.models import open_model
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    begun, job = time.process_time(), JOBS[name]
+    targets, retain = job.texts(file)
+    request, view = Request(targets, (job.anchor,) * len(targets), retain), open_model(str(model), device="cpu", dtype="float32")
+    if by == "ours":
+        make_edit(view, Chosen(request, (), {}), job.method, job.settings).save(written(model, name, by))
+    else:
+        found = LOOPS[job.method](view, request, methods[job.method].settings(**job.settings))
+        save_file(dict(found), written(model, name, by))
+    return time.process_time() - begun
+
+
+def written(model: Path, name: str, by: str) -> Path:
+    return model.parent / f"{name}-{by}.safetensors"
+
+
+def apart(model: Path, name: str) -> float:
+    """How far the two results are from each other, relative to the loop's: over all maps."""
+    from safetensors.torch import load_file
+
+    from unconcept.edits import load_edit
+    from unconcept.models import open_model
+
+    edit, loop = load_edit(written(model, name, "ours")), load_file(written(model, name, "paper"))
+    own = open_model(str(model), device="cpu").reference(edit.names)
+    squares = [(float((edit.delta(key, own[key]) - loop[key]).square().sum()), float(loop[key].square().sum())) for key in edit.names]
+    return (sum(one for one, _ in squares) / sum(other for _, other in squares)) ** 0.5
+
+
+def row(name: str, model: Path, file: Path | None, rounds: int) -> list[tuple[str, ...]]:
+    """Ours `rounds` times, the loop once in their midst; medians."""
+    half = rounds // 2
+    before = [run(name, "ours", model, file) for _ in range(half)]
+    loop = run(name, "paper", model, file)
+    ours = before + [run(name, "ours", model, file) for _ in range(rounds - half)]
+    peaks = f"{max(one.whole.gib for one in ours):.2f}", f"{loop.whole.gib:.2f}"
+    lines = []
+    for counted in ("from process start", "after imports"):
+        fast = statistics.median(one.whole.seconds if counted == "from process start" else one.seconds for one in ours)
+        slow = loop.whole.seconds if counted == "from process start" else loop.seconds
+        lines.append((JOBS[name].title, counted, f"{fast:.2f}", f"{slow:.1f}", f"{slow / fast:.1f}", *peaks))
+    return lines
+
+
+def show(lines: Sequence[Sequence[str]]) -> None:
+    for line in lines:
+        print("| " + " | ".join(line) + " |", flush=True)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    model = open_model(device="cpu")
-    names = [entry.name for entry in table().entries if entry.erasable and entry.kind == "object"]
-    for count in (1, 10, 100):
-        chosen = names[:count]
-        anchors = tuple(table()[name].anchor or "" for name in chosen)
-        request = Request(tuple(chosen), anchors, default_retain(table(), chosen, anchors))
-        ours, theirs = UCE().erase(model, request), literal(model, request)
-        error = max(float((ours.delta(name, weight) - theirs[name]).abs().max()) for name, weight in model.text_maps().items())
-        fast = seconds(lambda request=request: UCE().erase(model, request), ROUNDS)
-        slow = seconds(lambda request=request: literal(model, request), 1)
-        found = f"{fast:.3f} CPU s, literal {slow:.2f} CPU s, ratio {slow / fast:.0f}, largest difference {error:.1e}"
-        print(f"{count:4} concepts, {len(request.retain)} retained: {found}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], help="all by default")
+    parser.add_argument("--rounds", type=int, default=3, help="of ours; a loop runs once")
+    parser.add_argument("--names", type=Path, help="file with a name a line, instead of made-up ones")
+    parser.add_argument("--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed")
+    parser.add_argument("--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there")
+    parser.add_argument("--by", choices=("ours", "paper", "apart", "build"), help=argparse.SUPPRESS)  # a process that is measured
+    args = parser.parse_args()
+    if args.by == "build":
+        from benchmarks.shapes import build, vocabulary
+
+        build("sd14", args.model, vocabulary(args.vocabulary), whole=False)
+    elif args.by == "apart":
+        print(apart(args.model, args.jobs[0]))
+    elif args.by:
+        print(json.dumps({"seconds": do(args.jobs[0], args.by, args.model, args.names)}))
+    else:
+        compare(args.jobs or list(JOBS), args.model, args.names, args.rounds, args.vocabulary)
+
+
+def compare(jobs: Sequence[str], model: Path, file: Path | None, rounds: int, vocabulary: Path | None) -> None:
+    """This process stays small: what is measured begins as its image."""
+    given = ["--vocabulary", str(vocabulary)] if vocabulary else []
+    measured(["benchmarks.speed", "--by", "build", "--model", str(model), *given])
+    run("uce-1", "ours", model, file)
+    show([HEAD, ("---",) * len(HEAD)])
+    for name in jobs:
+        lines = row(name, model, file, rounds)
+        distance = float(measured(["benchmarks.speed", name, "--by", "apart", "--model", str(model)]).said.splitlines()[-1])
+        show([(*line, f"{distance:.1e}") for line in lines])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Small charts as SVG text: efficacy against specificity, and success against budget."""
+"""Small charts as SVG text: efficacy against specificity, success against budget, and how a cost grows."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -49,6 +50,42 @@ def curve(points: Sequence[Point], ceiling: float | None) -> str:
     )
 
 
+def growth(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """Points (x, y) of positive numbers by name, joined by lines; both axes are logarithmic and run over whole powers of ten."""
+    xs, ys = (_decades([point[axis] for points in series.values() for point in points]) for axis in (0, 1))
+    lines = [_grid([(10.0**d, _share(10.0**d, xs)) for d in range(xs[0], xs[1] + 1)], [(10.0**d, _share(10.0**d, ys)) for d in range(ys[0], ys[1] + 1)])]
+    lines.append(_titles(across, up))
+    for number, (name, points) in enumerate(series.items()):
+        colour = f"hsl({205 + 137 * number % 360} 55% 45%)"
+        places = [(_x(_share(x, xs)), _y(_share(y, ys))) for x, y in points]
+        lines.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        lines.append(f'<text x="{_x(0) + 10:.1f}" y="{_y(1) + 18 + 17 * number:.1f}" font-size="13" fill="{colour}">{escape(name)}</text>')
+    said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.3g}" for x, y in points) for name, points in series.items())
+    return _svg(lines, f"{up} by {across}: {said}")
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return low, max(high, low + 1)
+
+
+def _share(value: float, decades: tuple[int, int]) -> float:
+    return (math.log10(value) - decades[0]) / (decades[1] - decades[0])
+
+
+def _grid(across: Sequence[tuple[float, float]], up: Sequence[tuple[float, float]]) -> str:
+    """Lines at values, each with its share of the axis."""
+    lines = []
+    for value, at in across:
+        lines.append(f'<line x1="{_x(at):.1f}" x2="{_x(at):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="#d9dde2"/>')
+        lines.append(f'<text x="{_x(at):.1f}" y="{_y(0) + 18}" text-anchor="middle" font-size="12" fill="#5d636b">{value:,g}</text>')
+    for value, at in up:
+        lines.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(at):.1f}" y2="{_y(at):.1f}" stroke="#d9dde2"/>')
+        lines.append(f'<text x="{_x(0) - 6}" y="{_y(at) + 4:.1f}" text-anchor="end" font-size="12" fill="#5d636b">{value:,g}</text>')
+    return "".join(lines)
+
+
 def _frame(across: str, up: str) -> str:
     lines = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -56,9 +93,12 @@ def _frame(across: str, up: str) -> str:
         lines.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(tick)}" y2="{_y(tick)}" stroke="#d9dde2"/>')
         lines.append(f'<text x="{_x(tick)}" y="{_y(0) + 18}" text-anchor="middle" font-size="12" fill="#5d636b">{tick:.0%}</text>')
         lines.append(f'<text x="{_x(0) - 6}" y="{_y(tick) + 4}" text-anchor="end" font-size="12" fill="#5d636b">{tick:.0%}</text>')
-    lines.append(f'<text x="{_x(0.5)}" y="{HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>')
-    lines.append(f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle" font-size="13">{escape(up)}</text>')
-    return "".join(lines)
+    return "".join([*lines, _titles(across, up)])
+
+
+def _titles(across: str, up: str) -> str:
+    below = f'<text x="{_x(0.5)}" y="{HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>'
+    return below + f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle" font-size="13">{escape(up)}</text>'
 
 
 def _svg(lines: Sequence[str], said: str) -> str:

@@ -1,0 +1,25 @@
+"""A power law is a straight line of its exponent's slope, and the picture says its numbers."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from unconcept.evaluation.charts import growth
+
+
+def test_a_power_law_is_a_straight_line() -> None:
+    drawn = growth({"square": [(x, x**2) for x in (1, 10, 100)], "flat": [(1, 5.0), (100, 5.0)]}, "concepts", "seconds")
+    root = ElementTree.fromstring(drawn)
+    assert "square 1: 1, 10: 100, 100: 1e+04; flat 1: 5, 100: 5" in root.attrib["aria-label"]
+    square, flat = (
+        [tuple(map(float, place.split(","))) for place in line] for line in (points.split() for points in re.findall(r'polyline points="([^"]+)"', drawn))
+    )
+    (x0, y0), (x1, y1), (x2, y2) = square
+    assert (x1 - x0, y1 - y0) == pytest.approx((x2 - x1, y2 - y1), abs=0.2)
+    assert flat[0][1] == flat[1][1]
+    assert [text.text for text in root.iter() if text.tag.endswith("text")].count("10,000") == 1
+
+
+def test_one_value_has_an_axis_too() -> None:
+    assert "<polyline" in growth({"a": [(3.0, 0.2)]}, "x", "y")
