@@ -11,6 +11,7 @@ from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.methods.esd import ESD
 from unconcept.methods.kscu import KSCU
+from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.models.parts import attention_maps, denoiser_parameters
 from unconcept.training import LowRank, Plan, Progress, Session, Weights, session, train
 from unconcept.training.penalties import Drift, Mask
@@ -21,6 +22,7 @@ QUICK = {
     "esd": ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3),
     "esd, student": ESD(iterations=6, ddim_steps=2, sampling="student", lr=1e-3, erase_from="cat"),
     "kscu": KSCU(iterations=6, steps=3, start=0.34, loops=1, lr=1e-3, reworded_share=0.5),
+    "sculpting-memory": SculptingMemory(num_epochs=3, pictures=4, warmup_steps=2, mask_update_interval=1, picture_steps=2, lr=1e-2, sequential=False),
 }
 
 

@@ -91,7 +91,10 @@ class Descent:
 
     def _step(self, gradients: Gradients) -> None:
         for transform in self.transforms:
-            gradients = transform.gradient(self.done, gradients, self.params)
+            changed = transform.gradient(self.done, gradients, self.params)
+            if changed is None:
+                return
+            gradients = changed
         for param, found in zip(self.params, gradients, strict=True):
             param.grad = found
         for group in self.rule.param_groups:

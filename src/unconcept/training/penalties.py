@@ -21,8 +21,8 @@ Join = Callable[[Mapping[str, Gradients]], Gradients]  # gradients of each term 
 class Transform(Protocol):
     """A rule around a step. One with a state of its own also has `state` and `restore` (see `kept.py`)."""
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        """The gradient to follow; `params` are as they are before the step."""
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+        """The gradient to follow; `params` are as they are before the step. None: no step is taken, and the optimizer knows of none."""
 
     def settle(self, params: Sequence[Tensor]) -> None:
         """Put right in place what the optimizer did to the weights."""
@@ -69,16 +69,18 @@ class Mask:
 class DynamicMask:
     """A mask that is drawn from summed gradients after `warm_up` steps, and redrawn every `interval` (Sculpting Memory).
 
-    Until it is drawn nothing moves. A redraw swaps `turnover` of the active entries, the ones with the smallest sums, for as many
+    Until it is drawn no step is taken. A redraw swaps `turnover` of the active entries, the ones with the smallest sums, for as many
     inactive ones with the largest; the share falls as a half cosine over `steps`, and after `last` of them nothing is swapped.
     """
 
-    share: float  # of each tensor's entries that are active
+    share: float  # of each masked tensor's entries that are active
     warm_up: int
     interval: int
     turnover: float
     steps: int
     last: float = 0.8
+    free: Sequence[bool] = ()  # tensors without a mask, which move as a whole; () is none
+    exact: bool = True  # entries that are not active stay; else momentum moves them on, as the authors let it
     sums: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)
@@ -87,7 +89,7 @@ class DynamicMask:
         require(0 < self.share <= 1 and 0 <= self.turnover <= 1, f"mask: shares must be within 0 and 1, got {self.share} and {self.turnover}")
         require(self.warm_up > 0 or self.share == 1, "mask: without a warm-up there is nothing to choose entries by: give some steps")
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
         if not self.sums:
             self.sums = [torch.zeros_like(g) for g in gradients]
             self.masks = [torch.zeros_like(g, dtype=torch.bool) for g in gradients]
@@ -98,17 +100,22 @@ class DynamicMask:
             self._redraw([turned(mask, total.abs(), share) for mask, total in zip(self.masks, self.sums, strict=True)])
         for total, g in zip(self.sums, gradients, strict=True):
             total += g
-        self.before = [param.detach().clone() for param in params]
+        if step < self.warm_up:
+            return None
+        self.before = [param.detach().clone() for param in params] if self.exact else []
         return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
 
     def settle(self, params: Sequence[Tensor]) -> None:
-        """Entries that are not active stay where they were before the step: the authors let Adam's momentum move them on."""
+        """Entries that are not active stay where they were before the step."""
+        if not self.exact:
+            return
         with torch.no_grad():
             for param, mask, own in zip(params, self.masks, self.before, strict=True):
                 param.copy_(torch.where(mask, param, own))
 
     def _redraw(self, masks: list[Tensor]) -> None:
-        self.masks = masks
+        free = self.free or [False] * len(masks)
+        self.masks = [torch.ones_like(mask) if moves else mask for mask, moves in zip(masks, free, strict=True)]
         for total in self.sums:
             total.zero_()
 
@@ -122,7 +129,7 @@ class DynamicMask:
 
 def largest(scores: Tensor, share: float) -> Tensor:
     """True on the `share` of entries with the largest scores; those at the threshold are all in."""
-    count = max(1, round(share * scores.numel()))
+    count = max(1, int(share * scores.numel()))
     return scores >= scores.flatten().kthvalue(scores.numel() - count + 1).values
 
 

@@ -41,10 +41,10 @@ class Walk:
         return (self.grid.t[k].expand(rows) if isinstance(k, int) else self.grid.t[k]).to(self.model.device)
 
     @torch.no_grad()
-    def ahead(self, x: Tensor, prompts: Sequence[str], k: int, stop: int) -> Tensor:
-        """Latents x (b, c, h, w) after k steps, led on until `stop` steps are done."""
+    def ahead(self, x: Tensor, prompts: Sequence[str], k: int, stop: int, negatives: Sequence[str] = ()) -> Tensor:
+        """Latents x (b, c, h, w) after k steps, led on until `stop` steps are done; away from `negatives`, one a row, or the empty text."""
         guides = self.guidance_scale != 1 and not is_guided_within(self.model)
-        given = self.texts([*prompts, *([""] * len(x) if guides else [])])
+        given = self.texts([*prompts, *((negatives or [""] * len(x)) if guides else [])])
         for step in range(k, stop):
             t = self.timestep(step, len(given.states))
             if guides:
@@ -156,8 +156,8 @@ class Kept:
         self.at, self.x = (which, k), state["x"].to(self.walk.model.device) if "x" in state else None
 
 
-def noised(model: ModelView, x0: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t of clean latents (b, c, h, w) at a uniform timestep each, t (b,), and what the model should say of x_t."""
-    t = torch.randint(len(model.schedule.alpha), (len(x0),), generator=rng).to(model.device)
+def noised(model: ModelView, x0: Tensor, rng: torch.Generator, t: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t of clean latents (b, c, h, w) at a uniform timestep each, or at those given, t (b,), and what the model should say of x_t."""
+    t = (torch.randint(len(model.schedule.alpha), (len(x0),), generator=rng) if t is None else t).to(model.device)
     noise = torch.randn(x0.shape, generator=rng).to(x0)
     return model.schedule.noised(x0, noise, t), t, model.schedule.wanted(x0, noise, t)
