@@ -42,7 +42,7 @@ def test_is_the_papers_equation(family, beneath) -> None:
     view = tiny.shared(family)
     parts = [(lora(view, 1), PROMPTS[0]), (lora(view, 2, rank=2), PROMPTS[1])]
     prior = moments_of(view, MANY).weighted(0.3)
-    refined = MACE().erase(view, Request(("dog face",), ("goat",), ("cat",)))
+    refined = MACE(max_train_steps=0).erase(view, Request(("dog face",), ("goat",), ("cat",)))
     under = {"nothing": None, "low-rank": lora(view, 3), "refinement": refined}[beneath]
     edit = fuse(view, parts, 0.7, prior, under)
     assert isinstance(edit, DenseEdit if beneath == "refinement" else LowRankEdit)
@@ -94,9 +94,9 @@ def test_the_whole_way_is_an_edit_like_any_other(beneath, tmp_path) -> None:
     view = tiny.view("sd1", torch.float32)
     chosen = choose(Ask(("dog face", "red car"), ("goat",), ("cat",)), "tiny")
     method = MACE(lamb=0.1)
-    refined = method.erase(view, chosen.request)
-    edit = fuse(view, [(lora(view, 1), PROMPTS[0]), (lora(view, 2), PROMPTS[1])], 0.1, method.preserved(view, ("cat",)), refined if beneath else None)
-    origin = make_edit(view, chosen, "mace", {}).origin
+    refined = method.refined(view, chosen.request)
+    edit = fuse(view, [(lora(view, 1), PROMPTS[0]), (lora(view, 2), PROMPTS[1])], 0.1, method.preserved(view, ("cat",), 1e-4), refined if beneath else None)
+    origin = make_edit(view, chosen, "mace", {"max_train_steps": 0}).origin
     edit.stamped(origin).save(tmp_path / "edit.safetensors")
     loaded = load_edit(tmp_path / "edit.safetensors")
     assert loaded.hash == edit.hash

@@ -1,5 +1,7 @@
 """MACE's refinement against its equation written out, and the exact properties of its card."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from unconcept.core.sentences import STYLES, THINGS
 from unconcept.core.settings import build
 from unconcept.methods.mace import MACE
 
+REFINEMENT = MACE(max_train_steps=0)
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
 FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")
 CAPTIONS = [f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")]
@@ -50,7 +53,7 @@ def literal(view, w, method: MACE, request: Request, texts=()):
 def test_is_the_papers_equation(family, size, tmp_path) -> None:
     view, path = tiny.shared(family), tmp_path / "captions.txt"
     path.write_text("\n".join(CAPTIONS))
-    method = MACE(lamb=0.5, train_preserve_scale=1e-2, preserve_weight=30.0, prior=str(path), prior_size=size, templates=FORMS)
+    method = replace(REFINEMENT, lamb=0.5, train_preserve_scale=1e-2, preserve_weight=30.0, prior=str(path), prior_size=size, templates=FORMS)
     edit = method.erase(view, REQUEST)
     for name, w in view.text_maps().items():
         assert torch.allclose(w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0)
@@ -58,14 +61,14 @@ def test_is_the_papers_equation(family, size, tmp_path) -> None:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_mapping_to_the_same_words_changes_nothing(family) -> None:
-    edit = MACE(templates=FORMS).erase(tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",)))
+    edit = replace(REFINEMENT, templates=FORMS).erase(tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",)))
     assert not edit.y.any()
 
 
 def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free() -> None:
     """With fewer rows than dimensions and lamb -> 0: context rows hit their values, and what is orthogonal to them is untouched."""
     view = tiny.shared("sdxl")
-    request, method = Request(("dog face",), ("goat",)), MACE(lamb=1e-9, templates=("a {}", "{} in fog"))
+    request, method = Request(("dog face",), ("goat",)), replace(REFINEMENT, lamb=1e-9, templates=("a {}", "{} in fog"))
     edit = method.erase(view, request)
     f, g = (torch.cat(rows) for rows in zip(*(context(view, "dog face", "goat", form) for form in method.templates), strict=True))
     assert len(f) < f.shape[1]
@@ -81,7 +84,7 @@ def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free()
 
 def test_limits_of_the_weights() -> None:
     view = tiny.shared("sd1")
-    for stiff in (MACE(lamb=1e14), MACE(train_preserve_scale=1e12), MACE(preserve_weight=1e16)):
+    for stiff in (replace(REFINEMENT, lamb=1e14), replace(REFINEMENT, train_preserve_scale=1e12), replace(REFINEMENT, preserve_weight=1e16)):
         request = Request(REQUEST.targets, REQUEST.anchors, tuple(CAPTIONS))
         assert all(stiff.erase(view, request).delta(name, w).abs().max() < 1e-6 for name, w in view.text_maps().items())
 
@@ -89,7 +92,7 @@ def test_limits_of_the_weights() -> None:
 def test_order_of_targets_does_not_matter() -> None:
     view = tiny.shared("sd1")
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
-    one, two = MACE().erase(view, REQUEST), MACE().erase(view, turned)
+    one, two = REFINEMENT.erase(view, REQUEST), REFINEMENT.erase(view, turned)
     assert torch.allclose(one.y, two.y, atol=1e-12)
 
 
@@ -97,16 +100,16 @@ def test_thirty_sentences_a_kind() -> None:
     assert len({*THINGS}) == len({*STYLES}) == 30
     assert all(text.count("{}") == 1 for text in (*THINGS, *STYLES))
     view = tiny.shared("sd1")
-    hashes = {MACE().erase(view, Request(("dog",), ("goat",), kind=kind)).hash for kind in ("style", "object", "person")}
+    hashes = {REFINEMENT.erase(view, Request(("dog",), ("goat",), kind=kind)).hash for kind in ("style", "object", "person")}
     assert len(hashes) == 2
 
 
 def test_without_lamb_the_priors_must_span() -> None:
     view, request = tiny.shared("sd1"), Request(("dog face",), ("goat",))
     with pytest.raises(SettingsError, match="lamb = 0"):
-        MACE(lamb=0.0).erase(view, request)
+        replace(REFINEMENT, lamb=0.0).erase(view, request)
     with pytest.raises(RequestError, match="shorten them"):
-        MACE().erase(view, Request(("an extraordinarily long dog face",), ("goat",)))
+        REFINEMENT.erase(view, Request(("an extraordinarily long dog face",), ("goat",)))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_settings_out_of_range(setting, value) -> None:
 def test_golden_norm() -> None:
     """A change of this number is a change of behaviour."""
     view = tiny.shared("sd1")
-    edit = MACE().erase(view, REQUEST)
+    edit = REFINEMENT.erase(view, REQUEST)
     norm = sum(float(edit.delta(name, w).square().sum()) for name, w in view.text_maps().items()) ** 0.5
     assert norm == pytest.approx(GOLDEN, rel=1e-4)
 

@@ -20,7 +20,6 @@ from ..core.wording import reworded
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks import first_detached
-from ..models.latents import encode
 from ..models.parts import denoiser_parameters
 from ..models.roles import with_role
 from ..models.rows import fits, fitting
@@ -28,14 +27,12 @@ from ..prompts.captions import captions
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts
 from ..training.penalties import Clip
-from ..training.pictures import placed
-from ..training.search import normal
+from ..training.pictures import drawn, encoded, placed
 from ..training.selectors import Selector, selected
 from ..training.trajectories import noised
 from .registry import method
 
 GROUPS: dict[str, Selector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
-DRAWN_AT_ONCE = 8
 STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
 HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
 Pair = tuple[str, tuple[str, ...]]  # a prompt of the anchor, and the same with the target in one or several forms
@@ -137,20 +134,15 @@ class _Pictures:
     latents: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        with torch.no_grad():
-            self.latents = torch.empty(0) if self.augment else torch.cat([encode(self.model, part) for part in self.pictures.split(DRAWN_AT_ONCE)])
+        self.latents = torch.empty(0) if self.augment else encoded(self.model, self.pictures)
 
     @classmethod
     def drawn(cls, model: ModelView, pairs: Sequence[Pair], settings: ConceptAblation) -> "_Pictures":
         """By the unedited model, the prompts in turn."""
         shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
-        rngs = [torch.Generator().manual_seed(settings.seed * settings.pictures + i) for i in range(len(shown))]
-        found = []
-        for begin in range(0, len(shown), DRAWN_AT_ONCE):
-            part = slice(begin, begin + DRAWN_AT_ONCE)
-            noise = normal(model.latent_shape, rngs[part])
-            found.append(model.sample([p for p, _ in shown[part]], noise, settings.picture_steps, settings.picture_guidance))
-        return cls(model, shown, torch.cat(found), settings.augment)
+        seeds = [settings.seed * settings.pictures + i for i in range(len(shown))]
+        pictures = drawn(model, [p for p, _ in shown], seeds, settings.picture_steps, settings.picture_guidance)
+        return cls(model, shown, pictures, settings.augment)
 
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
         """Latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
@@ -160,7 +152,6 @@ class _Pictures:
             z = self.latents[which]
             return z, torch.ones_like(z[:, :1]), [p for p, _ in chosen], [c for _, c in chosen]
         shown = [placed(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
-        with torch.no_grad():
-            z = encode(self.model, torch.stack([each.picture for each in shown]))
+        z = encoded(self.model, torch.stack([each.picture for each in shown]))
         said = [tuple(each.prefix + text if fits(self.model, each.prefix + text) else text for text in pair) for each, pair in zip(shown, chosen, strict=True)]
         return z, torch.stack([each.mask for each in shown]).to(z), [p for p, _ in said], [c for _, c in said]

@@ -1,25 +1,43 @@
-"""Mass Concept Erasure (MACE): Lu et al., CVPR 2024, arXiv:2403.06135. Its first stage, closed-form refinement.
+"""Mass Concept Erasure (MACE): Lu et al., CVPR 2024, arXiv:2403.06135.
 
-The words around a concept stop carrying it: they are read as they are beside another word. The concept's own words stay
-free: low-rank edits take those out, which `edits.combine.fuse`, the paper's third stage, lays over this one.
+Three stages. The words around a concept stop carrying it: they are read as they are beside another word, in closed form. A low-rank
+adapter a concept takes the attention of its own words out of the places where it is seen. All adapters become one edit, in closed form.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from ..core.errors import require
+from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
-from ..edits import TextMapEdit
+from ..core.settings import dump
+from ..edits import DenseEdit, LowRankEdit, TextMapEdit
+from ..edits.combine import fuse
 from ..linalg.moments import Moments, Shifts
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
 from ..models.alignment import shared_positions
+from ..models.attention import attention_probabilities, cross_attentions
+from ..models.latents import picture_side
+from ..models.parts import attention_maps
 from ..models.rows import fits, fitting, moments_of
 from ..prompts.captions import captions
+from ..training import LowRank, Plan, figures, train
+from ..training.given import given_pictures
+from ..training.goals import Texts
+from ..training.masks import at_size, attending, in_front
+from ..training.penalties import Clip
+from ..training.pictures import drawn, encoded
+from ..training.trajectories import PRIMES, noised
 from .registry import method
+
+FOCUS, STEEPNESS = (200, 400), 0.05  # timesteps at which a concept takes its shape, and how sharply they are kept to
+CLIP = 1.0
 
 
 @method(
@@ -30,22 +48,60 @@ from .registry import method
 )
 @dataclass(frozen=True)
 class MACE:
-    """Closed-form refinement of the words around a concept. Scales of the authors' configs for 10 persons, `lamb` of the one for birds."""
+    """Closed-form refinement, an adapter a concept, closed-form fusion. Scales of the authors' configs for 10 persons, `lamb` of the one for birds."""
 
     lamb: float = 10.0  # lambda, pull towards the old weights
-    train_preserve_scale: float = 1e-4  # beta, weight of both prior sets
+    train_preserve_scale: float = 1e-4  # beta, weight of both prior sets in the refinement
+    fuse_preserve_scale: float = 1e-4  # the same in the fusion
     preserve_weight: float = 8e4  # of the retained texts, the domain prior, beside the captions, the general one
     prior: str = ""  # captions: a packaged set or a file; "" is none
     prior_size: int = 616_000  # captions that `prior` stands for: its sums are scaled to COCO's number; 0 takes them as they are
     templates: tuple[str, ...] = ()  # sentences around the concept, {} in its place; () takes thirty of its kind
+    max_train_steps: int = 50  # of each concept's adapter; 0: the refinement alone
+    learning_rate: float = 1e-4
+    rank: int = 1
+    importance_sampling: bool = True  # timesteps mostly within 200 to 400; else any
+    use_pooler: bool = True  # the end token's attention too, and that of the pads where they repeat it (SD 1.x, SDXL)
+    masks: Literal["attention", "foreground", "none"] = "attention"  # where the object is; a style is everywhere
+    pictures: int = 8  # a concept
+    picture_prompt: str = ""  # {} in the concept's place; "" is the authors' for its kind
+    picture_steps: int = 30
+    picture_guidance: float = 7.5
+    pictures_file: str = ""  # CSV: target, picture, mask; in place of drawn ones
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("lamb", "train_preserve_scale", "preserve_weight", "prior_size"):
+        positive = ("rank", "pictures", "picture_steps")
+        for name in ("lamb", "train_preserve_scale", "fuse_preserve_scale", "preserve_weight", "prior_size", "max_train_steps", "learning_rate"):
             require(getattr(self, name) >= 0, f"mace: {name} must be >= 0, got {getattr(self, name)}")
-        check_sentences("mace", self.templates)
+        for name in positive:
+            require(getattr(self, name) > 0, f"mace: {name} must be > 0, got {getattr(self, name)}")
+        require(self.picture_guidance >= 0, f"mace: picture_guidance must be >= 0, got {self.picture_guidance}")
+        check_sentences("mace", (*self.templates, *([self.picture_prompt] if self.picture_prompt else [])))
+
+    def erase(self, model: ModelView, request: Request) -> TextMapEdit | LowRankEdit | DenseEdit:
+        """Refine, train an adapter for each target on top, fuse.
+
+        Differs: retained texts are the domain prior; masks come from the model's own attention, or from the picture's background, and
+        pictures are encoded in the autoencoder's range, where the authors' code shifts them as ImageNet's.
+        """
+        refined = self.refined(model, request)
+        if not self.max_train_steps:
+            return refined
+        forms = sentences(request.kind, self.templates)
+        held = [fitting(model, forms, *pair) for pair in zip(request.targets, request.anchors, strict=True)]
+        shown = [self._shown(model, request, number, held[number][0]) for number in range(len(request.targets))]
+        parts, losses = [], list[float]()
+        with refined.applied(model):
+            for number, target in enumerate(request.targets):
+                adapter, own = self._trained(model, request, number, held[number], shown[number])
+                parts.append((adapter, [form.replace("{}", target) for form in held[number]]))
+                losses += own
+        preserve = self.preserved(model, request.retain, self.fuse_preserve_scale)
+        return replace(fuse(model, parts, self.lamb, preserve, refined), solve_figures=figures(losses))
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+    def refined(self, model: ModelView, request: Request) -> TextMapEdit:
         """W' = (sum W e_g e_f^T + beta W M + lam W) (sum e_f e_f^T + beta M + lam I)^-1 as W (I + T).
 
         Rows e_f, e_g (n, d) of the words that a sentence with the target and the same with the anchor share; M (d, d) of
@@ -55,7 +111,7 @@ class MACE:
         pairs = zip(request.targets, request.anchors, strict=True)
         first, *others = (self.shifts(model, forms, target, anchor) for target, anchor in pairs)
         found = sum(others, first)
-        t = ridge_map(found, self.preserved(model, request.retain), self.lamb)
+        t = ridge_map(found, self.preserved(model, request.retain, self.train_preserve_scale), self.lamb)
         wide = torch.promote_types(model.dtype, torch.float32)
         return TextMapEdit(torch.eye(len(t), dtype=wide, device=t.device), t.to(wide), tuple(model.text_maps()))
 
@@ -71,9 +127,89 @@ class MACE:
             rows_new.append(states[len(held) + i, at_new])
         return Shifts.of(torch.cat(rows_old), torch.cat(rows_new))
 
-    def preserved(self, model: ModelView, retain: Sequence[str]) -> Moments:
+    def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> Moments:
         """beta M (d, d): the captions' moments at the size they stand for, and the retained texts' moments."""
         texts = [text for text in captions(self.prior) if fits(model, text)]  # Differs: the authors cut longer captions.
-        scale = self.prior_size / len(texts) if self.prior_size and texts else 1.0
-        general = moments_of(model, texts).weighted(scale)
-        return (general + moments_of(model, retain).weighted(self.preserve_weight)).weighted(self.train_preserve_scale)
+        size = self.prior_size / len(texts) if self.prior_size and texts else 1.0
+        general = moments_of(model, texts).weighted(size)
+        return (general + moments_of(model, retain).weighted(self.preserve_weight)).weighted(scale)
+
+    def _shown(self, model: ModelView, request: Request, number: int, form: str) -> tuple[Tensor, Tensor]:
+        """Pictures of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of where they show it. The unedited model draws them."""
+        target, masks = request.targets[number], list[Tensor | None]()
+        if self.pictures_file:
+            pictures, masks = given_pictures(self.pictures_file, target, picture_side(model))
+        else:
+            usual = "a photo in the style of {}" if request.kind == "style" else "a photo of the {}"
+            prompts = [(self.picture_prompt or usual).replace("{}", target)] * self.pictures
+            seeds = [(self.seed * PRIMES[0] + number) * PRIMES[1] + i for i in range(self.pictures)]
+            pictures = drawn(model, prompts, seeds, self.picture_steps, self.picture_guidance, "dpm")
+        latents = encoded(model, pictures)
+        found = self._masks(model, request, number, form, pictures, latents)
+        for i, mask in enumerate(masks):
+            found[i] = found[i] if mask is None else on_cells(mask[None], latents)[0]
+        return latents, found
+
+    def _masks(self, model: ModelView, request: Request, number: int, form: str, pictures: Tensor, latents: Tensor) -> Tensor:
+        if request.kind == "style" or self.masks == "none":
+            return torch.ones_like(latents[:, :1], dtype=torch.bool)
+        if self.masks == "foreground":
+            return on_cells(in_front(pictures), latents)
+        target = request.targets[number]
+        rng = torch.Generator().manual_seed(self.seed * PRIMES[0] + number)
+        return attending(model, latents, form.replace("{}", target), self._tokens(model, form, target), rng)
+
+    def _tokens(self, model: ModelView, form: str, target: str) -> Tensor:
+        """(l,) bool: S, the positions of a target's tokens in a sentence, and those of the end token's id."""
+        found = torch.tensor(model.tokenizer([form.replace("{}", target)]).padded()[0]) == model.tokenizer.end
+        found &= self.use_pooler
+        found[list(model.tokenizer.span(form, target))] = True
+        return found.to(model.device)
+
+    def _trained(self, model: ModelView, request: Request, number: int, forms: Sequence[str], shown: tuple[Tensor, Tensor]) -> tuple[LowRankEdit, list[float]]:
+        """Minimise sum over cross-attentions of |A[heads, places in the mask, S]|_F of one noised picture under one sentence.
+
+        A are the probabilities of places of the picture looking at tokens; what is trained are keys and values of the text.
+        """
+        maps, (latents, masks), target = text_modules(model), shown, request.targets[number]
+        trained, texts = LowRank(model, maps, self.rank, self.seed * PRIMES[0] + number), Texts.of(model)
+        tokens = [self._tokens(model, form, target) for form in forms]
+        plan = Plan(self.max_train_steps, self.learning_rate, "adamw", 1e-2, self.seed * PRIMES[0] + number, transforms=[Clip(CLIP)])
+        about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"latents": latents, "masks": masks})}
+        with attention_probabilities(cross_attentions(model, maps)) as kept:
+
+            def loss(step: int, rng: torch.Generator) -> Tensor:
+                i, form = (int(torch.randint(count, (), generator=rng)) for count in (len(latents), len(forms)))
+                t = timesteps(1, rng, len(model.schedule.alpha)) if self.importance_sampling else None
+                x_t, t, _ = noised(model, latents[[i]], rng, t)
+                kept.clear()
+                model.denoise(x_t, t, texts([forms[form].replace("{}", target)]))
+                return attention_on(kept, masks[[i]], tokens[form])
+
+            losses = train(trained, loss, plan, about, name=f"mace-{number + 1}")
+        return trained.edit({}), losses
+
+
+def attention_on(found: Sequence[Tensor], mask: Tensor, tokens: Tensor) -> Tensor:
+    """Sum over cross-attentions of the norm of their probabilities (b, heads, p, l) within masks (b, 1, h, w) and on tokens (l,), mean over b."""
+    norms = [(a * at_size(mask, a.shape[2])[:, None, :, None] * tokens).flatten(1).norm(dim=1) for a in found]
+    return torch.stack(norms).sum(0).mean()
+
+
+def timesteps(count: int, rng: torch.Generator, of: int) -> Tensor:
+    """(count,) drawn with density sigma(0.05 (t - 200)) - sigma(0.05 (t - 400))."""
+    t = torch.arange(of, dtype=torch.float64)
+    odds = torch.sigmoid(STEEPNESS * (t - FOCUS[0])) - torch.sigmoid(STEEPNESS * (t - FOCUS[1]))
+    return torch.multinomial(odds, count, replacement=True, generator=rng)
+
+
+def on_cells(mask: Tensor, latents: Tensor) -> Tensor:
+    """A mask (b, 1, H, W) of pixels at the nearest cells of latents (b, c, h, w)."""
+    h, w = latents.shape[-2:]
+    return at_size(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
+
+
+def text_modules(model: ModelView) -> dict[str, nn.Module]:
+    """The linear maps that read the text, by the full name of their weight."""
+    read = model.text_maps()
+    return {name: module for name, module in attention_maps(model).items() if name in read}

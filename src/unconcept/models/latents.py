@@ -7,6 +7,12 @@ from torch import Tensor
 from .view import ModelView
 
 
+def picture_side(model: ModelView) -> int:
+    """In pixels, of the square pictures that a model draws."""
+    vae: Any = model.modules("vae")
+    return model.latent_shape[-1] * int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def encode(model: ModelView, pictures: Tensor) -> Tensor:
     """Latents (b, c, h, w) as the denoiser knows them, of pictures (b, 3, H, W) in [0, 1]: the posterior's mean."""
     vae: Any = model.modules("vae")

@@ -92,6 +92,13 @@ class ClipTokenizer:
             require(len(row) <= self.length, message, RequestError)
         return Tokens(rows, self.pad, self.length)
 
+    def span(self, form: str, word: str) -> range:
+        """Where the tokens of a word stand in a sentence, {} in the word's place; the start token counts."""
+        before, _, after = form.partition("{}")
+        front, back = (len(row) for row in self([before, after]).ids)
+        (whole,) = self([form.replace("{}", word)]).ids
+        return range(front - 1, len(whole) - back + 1)
+
 
 def _read(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").exists():

@@ -1,14 +1,36 @@
-"""Training pictures at random sizes, with captions that say so (Kumari et al., Custom Diffusion, CVPR 2023; Concept Ablation)."""
+"""Training pictures: drawn by the model itself, and shown at random sizes, with captions that say so (Custom Diffusion, CVPR 2023; Concept Ablation)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..models import ModelView
+from ..models.latents import encode
+from .search import normal
+
+AT_ONCE = 8  # pictures drawn or encoded together
 SMALL, LARGE = (1 / 3, 1.0), (1.2, 1.4)  # scales, drawn from the first range two times out of three
 FAR, NEAR = ("a far away ", "very small "), ("zoomed in ", "close up ")
 FAR_BELOW = 0.6
+
+
+def drawn(model: ModelView, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] by the model as it now is, one a prompt, each from the noise of its own seed."""
+    found = []
+    for begin in range(0, len(prompts), AT_ONCE):
+        part = slice(begin, begin + AT_ONCE)
+        noise = normal(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
+        found.append(model.sample(prompts[part], noise, steps, guidance_scale, sampler))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def encoded(model: ModelView, pictures: Tensor) -> Tensor:
+    """Latents (n, c, h, w) of pictures, a few at once."""
+    return torch.cat([encode(model, part) for part in pictures.split(AT_ONCE)])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Where in a picture its object is: what stands in front of an even background, or what attends to the object's words.
+
+Differs: MACE's authors ask Grounding DINO and SAM, networks of their own; these two need none.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models import ModelView
+from ..models.attention import attention_probabilities, cross_attentions
+from .trajectories import noised
+
+UNLIKE = 0.1  # of the range of a colour: further from the background's is something else
+ATTENDED = 0.5  # of the way from the least to the most attention of a picture
+NOISE = 0.3  # of all timesteps: where the object's shape is there and its words are still asked
+
+
+def in_front(pictures: Tensor) -> Tensor:
+    """(b, 1, H, W) bool: pixels of pictures (b, 3, H, W) whose colour is not that of the edge, by its median.
+
+    A picture that is nothing but background counts as a whole.
+    """
+    edge = torch.cat([pictures[:, :, 0], pictures[:, :, -1], pictures[:, :, :, 0], pictures[:, :, :, -1]], -1)
+    background = edge.median(-1).values[..., None, None]
+    return _or_all((pictures - background).abs().amax(1, keepdim=True) > UNLIKE)
+
+
+@torch.no_grad()
+def attending(model: ModelView, latents: Tensor, prompt: str, tokens: Tensor, rng: torch.Generator) -> Tensor:
+    """(b, 1, h, w) bool: cells of clean latents (b, c, h, w) that look at the tokens (l,) bool of a prompt once noise is laid over.
+
+    Mean over heads, tokens and cross-attentions of the text, laid over one another at the latents' size.
+    """
+    t = torch.full((len(latents),), int(NOISE * len(model.schedule.alpha)))
+    x_t, t, _ = noised(model, latents, rng, t)
+    with attention_probabilities(cross_attentions(model, model.text_maps())) as kept:
+        model.denoise(x_t, t, [prompt] * len(latents))
+    size = latents.shape[-2:]
+    maps = [F.interpolate(on_grid(found[..., tokens].mean((1, 3)), latents), size, mode="bilinear") for found in kept]
+    mean = torch.stack(maps).mean(0)
+    low, high = (mean.flatten(1).aminmax(dim=1)[i][:, None, None, None] for i in (0, 1))
+    return _or_all(mean > low + ATTENDED * (high - low))
+
+
+def on_grid(places: Tensor, latents: Tensor) -> Tensor:
+    """What is known of an attention's places (b, p) as a map (b, 1, h', w') of the latents' proportions."""
+    h, w = latents.shape[-2:]
+    rows = round((places.shape[1] * h / w) ** 0.5)
+    return places.unflatten(1, (1, rows, -1))
+
+
+def at_size(mask: Tensor, places: int) -> Tensor:
+    """A mask (b, 1, h, w) at the nearest cells of an attention with so many places: (b, p) bool."""
+    h, w = mask.shape[-2:]
+    rows = round((places * h / w) ** 0.5)
+    return F.interpolate(mask.float(), (rows, places // rows), mode="nearest").flatten(1) > 0.5
+
+
+def _or_all(mask: Tensor) -> Tensor:
+    return mask | ~mask.flatten(1).any(1)[:, None, None, None]

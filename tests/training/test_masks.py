@@ -1,0 +1,79 @@
+"""Where the object is: planted ones are found, and grids of attentions fit onto one another."""
+
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from unconcept.core.errors import DataError
+from unconcept.training.given import given_pictures
+from unconcept.training.masks import at_size, attending, in_front, on_grid
+
+
+@pytest.mark.parametrize("background", [1.0, 0.0, 0.4])
+def test_what_stands_in_front_of_an_even_background(background) -> None:
+    rng = torch.Generator().manual_seed(0)
+    picture = background + 0.02 * torch.randn(1, 3, 32, 32, generator=rng)
+    picture[:, 1, 8:20, 10:30] += 0.5
+    found = in_front(picture)
+    wanted = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    wanted[..., 8:20, 10:30] = True
+    assert torch.equal(found, wanted)
+    assert in_front(torch.full((1, 3, 8, 8), background)).all()
+
+
+def test_each_picture_has_its_own_background() -> None:
+    pictures = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    pictures[0, :, 3, 3] = pictures[1, :, 5, 5] = 0.5
+    assert in_front(pictures).flatten(1).nonzero().tolist() == [[0, 27], [1, 45]]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_attention_names_some_cells_of_each_picture(family) -> None:
+    view = tiny.shared(family)
+    latents = torch.randn(3, *view.latent_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tokens = torch.zeros(tiny.LENGTH, dtype=torch.bool)
+    tokens[2:5] = True
+    found = attending(view, latents, "a dog", tokens, torch.Generator().manual_seed(1))
+    assert found.shape == (3, 1, *view.latent_shape[1:])
+    assert found.any((1, 2, 3)).all()
+    assert not found.all((1, 2, 3)).any()
+    assert torch.equal(found, attending(view, latents, "a dog", tokens, torch.Generator().manual_seed(1)))
+
+
+def test_grids_of_places() -> None:
+    latents, places = torch.zeros(2, 4, 8, 16), torch.arange(64.0).view(2, 32)
+    assert on_grid(places, latents).shape == (2, 1, 4, 8)
+    assert torch.equal(on_grid(places, latents).flatten(1), places)
+    mask = torch.zeros(2, 1, 8, 16, dtype=torch.bool)
+    mask[0, :, :4], mask[1, ..., 8:] = True, True
+    small = at_size(mask, 32).view(2, 4, 8)
+    assert small[0].tolist() == [[True] * 8] * 2 + [[False] * 8] * 2
+    assert small[1].tolist() == [[False] * 4 + [True] * 4] * 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("dog,no.png,", "cannot be read as a picture"),
+        ("dog,text.png,", "cannot be read as a picture"),
+        ("dog,small.png,", "8 x 8 pixels, the model draws 16 x 16"),
+        ("dog,good.png,small.png", "8 x 8 pixels"),
+        ("dog,../good.png,", "leaves the folder"),
+        ("dog,/etc/hosts,", "leaves the folder"),
+        ("cat,good.png,", "no picture of 'dog'"),
+    ],
+)
+def test_given_pictures_that_are_none(rows, message, tmp_path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "good.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "own.csv").write_text(f"target,picture,mask\n{rows}\n")
+    with pytest.raises(DataError, match=message):
+        given_pictures(str(tmp_path / "own.csv"), "dog", 16)
+
+
+def test_a_table_without_its_columns(tmp_path) -> None:
+    (tmp_path / "own.csv").write_text("target,picture\ndog,good.png\n")
+    with pytest.raises(DataError, match=r"no column .'mask'"):
+        given_pictures(str(tmp_path / "own.csv"), "dog", 16)
