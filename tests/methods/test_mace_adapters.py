@@ -12,7 +12,7 @@ from unconcept.edits.combine import fuse
 from unconcept.linalg.lowrank import fused, on_rows
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
-from unconcept.methods.mace import MACE, attention_on, timesteps
+from unconcept.methods.mace import MACE, _Target, attention_on, timesteps
 from unconcept.models.attention import attention_probabilities, cross_attentions
 from unconcept.models.latents import encode
 from unconcept.training import Session, gradient, session
@@ -152,6 +152,34 @@ def test_each_concept_has_its_adapter() -> None:
     assert names == ["mace-1"] * 3 + ["mace-2"] * 3
 
 
+class Killed(BaseException):
+    """As a power cut: nothing catches it."""
+
+
+def test_killed_within_the_second_adapter_and_gone_on_is_the_same_edit(tmp_path) -> None:
+    view, request = tiny.view("sd1", torch.float32), Request(("dog", "fox"), ("goat", "bus"))
+    whole, method, seen = MACE(**QUICK).erase(view, request), MACE(**QUICK), []
+
+    def die(progress) -> None:
+        if (progress.name, progress.done) == ("mace-2", 2):
+            raise Killed
+
+    with pytest.raises(Killed), session(Session(die, tmp_path, seconds=0.0)):
+        method.erase(view, request)
+    assert view.saved == {}
+    with session(Session(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):
+        assert method.erase(view, request).hash == whole.hash
+    assert seen == [("mace-2", 2), ("mace-2", 3)]
+
+
+def test_recomputed_activations_change_nothing() -> None:
+    view = tiny.view("sd1")
+    plain, _ = erased(view)
+    with session(Session(checkpointing=True)):
+        close = MACE(**QUICK).erase(view, REQUEST)
+    assert all(torch.allclose(close.deltas[name], delta, atol=1e-6) for name, delta in plain.deltas.items())
+
+
 def test_no_steps_are_the_refinement_alone() -> None:
     view = tiny.view("sd1")
     assert MACE(max_train_steps=0).erase(view, REQUEST).hash == MACE().refined(view, REQUEST).hash
@@ -161,12 +189,11 @@ def test_no_steps_are_the_refinement_alone() -> None:
 @pytest.mark.parametrize("masks", ["attention", "foreground"])
 def test_masks_leave_part_of_the_picture_alone(masks) -> None:
     view = tiny.view("sd1")
-    shown = MACE(**{**QUICK, "masks": masks})._shown(view, REQUEST, 0, "a {}")[1]
+    shown = MACE(**{**QUICK, "masks": masks})._shown(view, _Target(0, "dog", ("a {}",), "object"))[1]
     assert shown.shape == (2, 1, 8, 8)
     assert shown.any((1, 2, 3)).all()
     assert not shown.all()
-    style = Request(("dog",), ("goat",), kind="style")
-    assert MACE(**{**QUICK, "masks": masks})._shown(view, style, 0, "a {}")[1].all()
+    assert MACE(**{**QUICK, "masks": masks})._shown(view, _Target(0, "dog", ("a {}",), "style"))[1].all()
 
 
 def test_given_pictures_take_the_place_of_drawn_ones(tmp_path) -> None:
@@ -180,7 +207,7 @@ def test_given_pictures_take_the_place_of_drawn_ones(tmp_path) -> None:
     table = tmp_path / "own.csv"
     table.write_text("target,picture,mask\ndog,one.png,half.png\ndog,one.png,\nfox,one.png,\n")
     method = MACE(**{**QUICK, "pictures_file": str(table), "masks": "foreground"})
-    latents, masks = method._shown(view, REQUEST, 0, "a {}")
+    latents, masks = method._shown(view, _Target(0, "dog", ("a {}",), "object"))
     assert len(latents) == 2
     assert masks[0, 0, 0].tolist() == [True] * 4 + [False] * 4
     assert masks[1].all()

@@ -4,7 +4,7 @@ Three stages. The words around a concept stop carrying it: they are read as they
 adapter a concept takes the attention of its own words out of the places where it is seen. All adapters become one edit, in closed form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,7 +37,7 @@ from ..training.trajectories import PRIMES, noised
 from .registry import method
 
 FOCUS, STEEPNESS = (200, 400), 0.05  # timesteps at which a concept takes its shape, and how sharply they are kept to
-CLIP = 1.0
+CLIP, WEIGHT_DECAY = 1.0, 1e-2
 
 
 @method(
@@ -88,14 +88,15 @@ class MACE:
         refined = self.refined(model, request)
         if not self.max_train_steps:
             return refined
-        forms = sentences(request.kind, self.templates)
-        held = [fitting(model, forms, *pair) for pair in zip(request.targets, request.anchors, strict=True)]
-        shown = [self._shown(model, request, number, held[number][0]) for number in range(len(request.targets))]
+        forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
+        targets = [_Target(number, pair[0], fitting(model, forms, *pair), request.kind) for number, pair in enumerate(pairs)]
+        shown = [self._shown(model, target) for target in targets]
         parts, losses = [], list[float]()
         with refined.applied(model):
-            for number, target in enumerate(request.targets):
-                adapter, own = self._trained(model, request, number, held[number], shown[number])
-                parts.append((adapter, [form.replace("{}", target) for form in held[number]]))
+            for target, (latents, masks) in zip(targets, shown, strict=True):
+                about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"latents": latents, "masks": masks})}
+                adapter, own = self._trained(model, target, latents, masks, about)
+                parts.append((adapter, [target.said(form) for form in target.forms]))
                 losses += own
         preserve = self.preserved(model, request.retain, self.fuse_preserve_scale)
         return replace(fuse(model, parts, self.lamb, preserve, refined), solve_figures=figures(losses))
@@ -134,60 +135,73 @@ class MACE:
         general = moments_of(model, texts).weighted(size)
         return (general + moments_of(model, retain).weighted(self.preserve_weight)).weighted(scale)
 
-    def _shown(self, model: ModelView, request: Request, number: int, form: str) -> tuple[Tensor, Tensor]:
+    def _shown(self, model: ModelView, target: "_Target") -> tuple[Tensor, Tensor]:
         """Pictures of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of where they show it. The unedited model draws them."""
-        target, masks = request.targets[number], list[Tensor | None]()
+        masks = list[Tensor | None]()
         if self.pictures_file:
-            pictures, masks = given_pictures(self.pictures_file, target, picture_side(model))
+            pictures, masks = given_pictures(self.pictures_file, target.name, picture_side(model))
         else:
-            usual = "a photo in the style of {}" if request.kind == "style" else "a photo of the {}"
-            prompts = [(self.picture_prompt or usual).replace("{}", target)] * self.pictures
-            seeds = [(self.seed * PRIMES[0] + number) * PRIMES[1] + i for i in range(self.pictures)]
+            usual = "a photo in the style of {}" if target.kind == "style" else "a photo of the {}"
+            prompts = [target.said(self.picture_prompt or usual)] * self.pictures
+            seeds = [self._seed(target) * PRIMES[1] + i for i in range(self.pictures)]
             pictures = drawn(model, prompts, seeds, self.picture_steps, self.picture_guidance, "dpm")
         latents = encoded(model, pictures)
-        found = self._masks(model, request, number, form, pictures, latents)
+        found = self._masks(model, target, pictures, latents)
         for i, mask in enumerate(masks):
             found[i] = found[i] if mask is None else on_cells(mask[None], latents)[0]
         return latents, found
 
-    def _masks(self, model: ModelView, request: Request, number: int, form: str, pictures: Tensor, latents: Tensor) -> Tensor:
-        if request.kind == "style" or self.masks == "none":
+    def _masks(self, model: ModelView, target: "_Target", pictures: Tensor, latents: Tensor) -> Tensor:
+        if target.kind == "style" or self.masks == "none":
             return torch.ones_like(latents[:, :1], dtype=torch.bool)
         if self.masks == "foreground":
             return on_cells(in_front(pictures), latents)
-        target = request.targets[number]
-        rng = torch.Generator().manual_seed(self.seed * PRIMES[0] + number)
-        return attending(model, latents, form.replace("{}", target), self._tokens(model, form, target), rng)
+        form, rng = target.forms[0], torch.Generator().manual_seed(self._seed(target))
+        return attending(model, latents, target.said(form), self._tokens(model, target, form), rng)
 
-    def _tokens(self, model: ModelView, form: str, target: str) -> Tensor:
+    def _tokens(self, model: ModelView, target: "_Target", form: str) -> Tensor:
         """(l,) bool: S, the positions of a target's tokens in a sentence, and those of the end token's id."""
-        found = torch.tensor(model.tokenizer([form.replace("{}", target)]).padded()[0]) == model.tokenizer.end
+        found = torch.tensor(model.tokenizer([target.said(form)]).padded()[0]) == model.tokenizer.end
         found &= self.use_pooler
-        found[list(model.tokenizer.span(form, target))] = True
+        found[list(model.tokenizer.span(form, target.name))] = True
         return found.to(model.device)
 
-    def _trained(self, model: ModelView, request: Request, number: int, forms: Sequence[str], shown: tuple[Tensor, Tensor]) -> tuple[LowRankEdit, list[float]]:
+    def _seed(self, target: "_Target") -> int:
+        return self.seed * PRIMES[0] + target.number
+
+    def _trained(self, model: ModelView, target: "_Target", latents: Tensor, masks: Tensor, about: Mapping[str, object]) -> tuple[LowRankEdit, list[float]]:
         """Minimise sum over cross-attentions of |A[heads, places in the mask, S]|_F of one noised picture under one sentence.
 
         A are the probabilities of places of the picture looking at tokens; what is trained are keys and values of the text.
         """
-        maps, (latents, masks), target = text_modules(model), shown, request.targets[number]
-        trained, texts = LowRank(model, maps, self.rank, self.seed * PRIMES[0] + number), Texts.of(model)
-        tokens = [self._tokens(model, form, target) for form in forms]
-        plan = Plan(self.max_train_steps, self.learning_rate, "adamw", 1e-2, self.seed * PRIMES[0] + number, transforms=[Clip(CLIP)])
-        about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"latents": latents, "masks": masks})}
+        maps, texts, seed = text_modules(model), Texts.of(model), self._seed(target)
+        trained, tokens = LowRank(model, maps, self.rank, seed), [self._tokens(model, target, form) for form in target.forms]
+        plan = Plan(self.max_train_steps, self.learning_rate, "adamw", WEIGHT_DECAY, seed, transforms=[Clip(CLIP)])
         with attention_probabilities(cross_attentions(model, maps)) as kept:
 
             def loss(step: int, rng: torch.Generator) -> Tensor:
-                i, form = (int(torch.randint(count, (), generator=rng)) for count in (len(latents), len(forms)))
+                i, form = (int(torch.randint(count, (), generator=rng)) for count in (len(latents), len(target.forms)))
                 t = timesteps(1, rng, len(model.schedule.alpha)) if self.importance_sampling else None
                 x_t, t, _ = noised(model, latents[[i]], rng, t)
                 kept.clear()
-                model.denoise(x_t, t, texts([forms[form].replace("{}", target)]))
+                model.denoise(x_t, t, texts([target.said(target.forms[form])]))
                 return attention_on(kept, masks[[i]], tokens[form])
 
-            losses = train(trained, loss, plan, about, name=f"mace-{number + 1}")
+            losses = train(trained, loss, plan, about, name=f"mace-{target.number + 1}")
         return trained.edit({}), losses
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One of a request's targets, and the sentences it is erased in."""
+
+    number: int
+    name: str
+    forms: Sequence[str]
+    kind: str
+
+    def said(self, form: str) -> str:
+        return form.replace("{}", self.name)
 
 
 def attention_on(found: Sequence[Tensor], mask: Tensor, tokens: Tensor) -> Tensor:
