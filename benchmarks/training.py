@@ -190,7 +190,8 @@ def wide(tokens: object) -> UNetView:
     )
     blocks = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
     vae = AutoencoderKL(down_block_types=blocks[0], up_block_types=blocks[1], block_out_channels=(32,) * 4, latent_channels=4)
-    pipe = StableDiffusionPipeline(vae, CLIPTextModel(text), tokens, net, DDIMScheduler(steps_offset=1), None, None, requires_safety_checker=False)
+    rule = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    pipe = StableDiffusionPipeline(vae, CLIPTextModel(text), tokens, net, rule, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     for part in (net, vae, pipe.text_encoder):
         part.eval()
