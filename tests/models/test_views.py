@@ -10,7 +10,7 @@ from tests import tiny
 from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
 from unconcept.evaluation.generate import noise
 from unconcept.models import open_model
-from unconcept.models.latents import decode, encode
+from unconcept.models.latents import decode, encode, picture_side
 from unconcept.models.open import find_device, find_dtype
 from unconcept.models.samplers import SAMPLERS
 from unconcept.models.unet import UNetView
@@ -43,6 +43,22 @@ def test_named_positions_are_rows_of_the_whole(family, at) -> None:
     whole = view.embed(TEXTS, at="all")
     assert torch.allclose(view.embed(TEXTS, at=at), whole[torch.arange(len(TEXTS)), index], atol=1e-12)
     assert view.tokenizer([""]).index("last_subject") == [0]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_where_a_word_stands_in_its_sentence(family) -> None:
+    """One token a letter: the word is cut out of what the sentence as a whole is read as."""
+    tokens = tiny.shared(family).tokenizer
+    for form, front in (("{}", 1), ("a {}", 2), ("{} at sea", 1), ("an old {} at sea", 6)):
+        assert list(tokens.span(form, "red fox")) == list(range(front, front + 6))
+        (word,), (whole,) = (tokens([text]).ids for text in ("red fox", form.replace("{}", "red fox")))
+        assert [whole[place] for place in tokens.span(form, "red fox")] == list(word[1:-1])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_side_of_a_picture_is_what_is_drawn(family) -> None:
+    view = tiny.shared(family)
+    assert view.sample(["a dog"], noise(0, view.latent_shape)[None].double(), 1, 1.0).shape[-1] == picture_side(view)
 
 
 def test_no_texts_are_no_rows() -> None:
