@@ -226,6 +226,7 @@ def test_given_pictures_take_the_place_of_drawn_ones(tmp_path) -> None:
         ("picture_steps", 0),
         ("fuse_preserve_scale", -1.0),
         ("masks", "sam"),
+        ("pictures_file", "/etc/hosts"),
         ("picture_prompt", "a photo"),
     ],
 )

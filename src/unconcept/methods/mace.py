@@ -71,12 +71,13 @@ class MACE:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("rank", "pictures", "picture_steps")
-        for name in ("lamb", "train_preserve_scale", "fuse_preserve_scale", "preserve_weight", "prior_size", "max_train_steps", "learning_rate"):
+        scales = ("lamb", "train_preserve_scale", "fuse_preserve_scale", "preserve_weight", "prior_size", "picture_guidance")
+        for name in (*scales, "max_train_steps", "learning_rate"):
             require(getattr(self, name) >= 0, f"mace: {name} must be >= 0, got {getattr(self, name)}")
-        for name in positive:
+        for name in ("rank", "pictures", "picture_steps"):
             require(getattr(self, name) > 0, f"mace: {name} must be > 0, got {getattr(self, name)}")
-        require(self.picture_guidance >= 0, f"mace: picture_guidance must be >= 0, got {self.picture_guidance}")
+        table = self.pictures_file
+        require(not table or table.lower().endswith(".csv"), f"mace: pictures_file must be a .csv table of target, picture, mask, got {table!r}")
         check_sentences("mace", (*self.templates, *([self.picture_prompt] if self.picture_prompt else [])))
 
     def erase(self, model: ModelView, request: Request) -> TextMapEdit | LowRankEdit | DenseEdit:
