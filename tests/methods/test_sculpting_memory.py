@@ -112,6 +112,27 @@ def test_each_stage_begins_where_the_former_ended() -> None:
     assert edit.hash in {hash_tensors(end) for end in ends}
 
 
+class Killed(BaseException):
+    """As a power cut: nothing catches it."""
+
+
+def test_killed_within_the_second_stage_and_gone_on_is_the_same_edit(tmp_path) -> None:
+    view, request, seen = tiny.view("sd1", torch.float32), Request(("dog", "fox"), ("cat", "bus")), []
+    method = SculptingMemory(**QUICK)
+    whole = method.erase(view, request)
+
+    def die(progress) -> None:
+        if (progress.name, progress.done) == ("sculpting-memory-2", 3):
+            raise Killed
+
+    with pytest.raises(Killed), session(Session(die, tmp_path, seconds=0.0)):
+        method.erase(view, request)
+    assert view.saved == {}
+    with session(Session(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):
+        assert method.erase(view, request).hash == whole.hash
+    assert seen == [("sculpting-memory-2", 3), ("sculpting-memory-2", 4)]
+
+
 def test_words_for_one_concept_are_one_stage() -> None:
     view, request = tiny.view("sd1", torch.float32), Request(("dog", "hound"), ("cat", "cat"))
     assert len(erased(view, request)[1]) == 8
