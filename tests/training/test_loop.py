@@ -43,6 +43,20 @@ def test_adamw_decays_the_tensor_and_adam_the_gradient() -> None:
         assert torch.allclose(x.detach(), torch.full_like(x, wanted), atol=1e-6)
 
 
+def test_adams_moments_are_those_asked_for() -> None:
+    x, betas, eps = start(), (0.5, 0.75), 1e-2
+    Descent([x], 0.1, betas=betas, eps=eps).run(lambda step, rng: (x - AIM).square().sum(), 4)
+    y, m, v = (torch.zeros(3, dtype=torch.float64) for _ in range(3))
+    for step in range(1, 5):
+        g = 2 * (y - AIM)
+        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g.square()
+        y = y - 0.1 * (m / (1 - betas[0] ** step)) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
+    assert torch.allclose(x.detach(), y, atol=1e-12)
+    for wrong in ({"betas": (0.9, 1.0)}, {"eps": 0.0}):
+        with pytest.raises(SettingsError, match="betas must be"):
+            Descent([start()], 0.1, **wrong)
+
+
 def test_finds_the_minimum_and_leaves_no_gradient() -> None:
     x = start()
     losses = minimise(lambda step, rng: (x - AIM).square().sum(), [x], 400, 0.05)

@@ -5,7 +5,7 @@ Gradients are taken with respect to what is trained alone, so no weight of the m
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .penalties import Gradients, Join, Transform
 Optimizer = Literal["sgd", "adam", "adamw"]
 Terms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
 Loss = Callable[[int, torch.Generator], Terms]  # of the step's number; whatever it draws at random comes from the generator
+BETAS, EPS = (0.9, 0.999), 1e-8  # torch's own
 OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -42,14 +43,18 @@ class Descent:
     transforms: Sequence[Transform] = ()  # of the gradient, in this order
     join: Join | None = None  # of the gradients of a loss's summands; None: their sum
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
+    betas: tuple[float, float] = BETAS  # of adam and adamw
+    eps: float = EPS
     losses: list[float] = field(default_factory=list)  # before each step
     rng: torch.Generator = field(init=False)
     rule: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
         require(self.lr >= 0 and self.weight_decay >= 0, f"lr and weight_decay must be >= 0, got {self.lr} and {self.weight_decay}")
+        require(all(0 <= beta < 1 for beta in self.betas) and self.eps > 0, f"betas must be 0 to below 1 and eps > 0, got {self.betas} and {self.eps}")
         self.rng = torch.Generator().manual_seed(self.seed)
-        self.rule = OPTIMIZERS[self.optimizer]([{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay)
+        own: dict[str, Any] = {} if self.optimizer == "sgd" else {"betas": self.betas, "eps": self.eps}
+        self.rule = OPTIMIZERS[self.optimizer]([{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay, **own)
 
     def run(self, loss: Loss, steps: int, after: Callable[[int], None] = lambda step: None, parts: int = 1) -> list[float]:
         """`steps` more steps; the loss before each of them.

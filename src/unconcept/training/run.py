@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
 from . import kept
-from .loop import Descent, Loss, Optimizer
+from .loop import BETAS, EPS, Descent, Loss, Optimizer
 from .penalties import Join, Transform
 from .session import Progress, Session, current
 from .trained import Trained
@@ -33,6 +33,8 @@ class Plan:
     transforms: Sequence[Transform] = ()
     join: Join | None = None
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
+    betas: tuple[float, float] = BETAS  # of adam and adamw
+    eps: float = EPS
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"the number of steps must be >= 0, got {self.steps}")
@@ -46,7 +48,8 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
     """
     here, tensors = current(), trained.tensors
     rules = [*here.rules(tensors), *plan.transforms]
-    descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed, transforms=rules, join=plan.join, rate=plan.rate)
+    more: dict[str, Any] = {"transforms": rules, "join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps}
+    descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed, **more)
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
     identity = "" if path is None else _identity(tensors, plan, {**about, "rules": here.about})
     with trained.on(), _recomputed(trained, here.checkpointing):
@@ -74,6 +77,7 @@ def figures(losses: Sequence[float]) -> dict[str, float]:
 def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, object]) -> str:
     """What a training is: where it starts, what it follows and how."""
     numbers: dict[str, Any] = {"steps": plan.steps, "lr": plan.lr, "optimizer": plan.optimizer, "weight_decay": plan.weight_decay, "seed": plan.seed}
+    numbers |= {"betas": plan.betas, "eps": plan.eps}
     return hash_json({**numbers, "start": hash_tensors(tensors), "about": about})
 
 
