@@ -56,7 +56,7 @@ def test_broken_pictures_are_named(tmp_path, monkeypatch) -> None:
         store.path("ab12").write_bytes(damage)
         with pytest.raises(StoreError, match="remove it"):
             store.load("ab12")
-    monkeypatch.setattr("unconcept.evaluation.store.MOST_PIXELS", 100)
+    monkeypatch.setattr("unconcept.models.picture_files.MOST_PIXELS", 100)
     Image.new("RGB", (20, 20)).save(store.path("ab12"))
     with pytest.raises(StoreError, match="claims 20x20 pixels"):
         store.load("ab12")

@@ -13,19 +13,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..core.errors import OutputError, StoreError, require
+from ..core.errors import DataError, OutputError, StoreError, require
+from ..models.picture_files import read_picture
 from .folder import written_to
 from .pictures import to_image
 
 FORMAT = 1
 HOME = "UNCONCEPT_STORE"  # environment variable that moves the store
 ELSEWHERE = f"choose another place, by --out or, for the store, {HOME}"
-MOST_PIXELS = 1 << 26  # a picture of 8192x8192: whatever claims to be larger was not drawn here
 
 
 def default_store() -> Path:
@@ -133,13 +130,9 @@ def write_whole(path: Path, data: bytes) -> None:
 def load_picture(path: Path) -> Tensor:
     """An RGB picture file as (3, h, w) in [0, 1]; `StoreError` on what is missing, broken or absurdly large."""
     try:
-        with Image.open(path) as image:
-            size = image.size
-            require(size[0] * size[1] <= MOST_PIXELS, f"{path} claims {size[0]}x{size[1]} pixels: remove it", StoreError)
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StoreError(f"picture {path}: {error}; remove it, the same command draws it again") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        return read_picture(path)
+    except DataError as error:
+        raise StoreError(f"{error}; remove it, the same command draws it again") from None
 
 
 def hash_folder(folder: Path) -> str:
