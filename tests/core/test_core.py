@@ -141,3 +141,13 @@ def test_odd_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
 
 def test_dump_is_what_was_built() -> None:
     assert build(UCE, dump(UCE(lamb=0.1))) == UCE(lamb=0.1)
+
+
+@pytest.mark.parametrize("images", ["/etc", "../pictures", "a/../../b"])
+def test_a_recipes_folder_of_pictures_cannot_leave_its_own(tmp_path, images) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(f'method = "few-shot"\nsource = "x"\n[settings]\nimages = "{images}"\n')
+    with pytest.raises(RecipeError, match="leaves the recipe's folder"):
+        load_recipe(str(path))
+    path.write_text('method = "few-shot"\nsource = "x"\n[settings]\nimages = "pictures"\n')
+    assert load_recipe(str(path)).settings == {"images": str(tmp_path / "pictures")}

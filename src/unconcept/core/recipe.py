@@ -11,6 +11,7 @@ from .request import Ask
 from .settings import build, read_toml
 
 FILES = (".txt", ".csv", ".tsv", ".json")  # what a setting ends in that is a path
+FOLDERS = ("clip", "clip_2", "images")  # settings that are the path of a folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def load_recipe(name: str) -> Recipe:
 
 def _beside(recipe: Path, name: str, value: Any) -> Any:
     """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
-    if not (isinstance(value, str) and value.lower().endswith(FILES)):
+    if not (isinstance(value, str) and value and (name in FOLDERS or value.lower().endswith(FILES))):
         return value
     folder = recipe.parent
     try:

@@ -1,0 +1,82 @@
+"""A user's pictures: brought to the model's size, or refused in one line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from unconcept.core.errors import DataError
+from unconcept.models.picture_files import picture_size, pictures_of, read_picture
+
+SIDE = 16  # of what the tiny models draw
+
+
+def drawn(path, width: int, height: int, seed: int = 0):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_size_is_what_the_pipeline_draws(family) -> None:
+    view = tiny.shared(family)
+    noise = torch.zeros(1, *view.latent_shape)
+    assert picture_size(view) == tuple(view.sample(["a"], noise, 1, 1.0).shape[2:]) == (SIDE, SIDE)
+
+
+def test_pictures_come_by_name_at_the_models_size(tmp_path) -> None:
+    """One of the very size is as it is; a wide one is scaled by its height, its sides are cut."""
+    drawn(tmp_path / "b.PNG", SIDE, SIDE, 1)
+    drawn(tmp_path / "a.jpg", 4 * SIDE, 2 * SIDE, 2)
+    (tmp_path / ".hidden").write_text("no picture")
+    found = pictures_of(tmp_path, tiny.shared("sd1"), 2)
+    assert found.shape == (2, 3, SIDE, SIDE)
+    assert torch.equal(found[1], read_picture(tmp_path / "b.PNG"))
+    middle = read_picture(tmp_path / "a.jpg")[:, :, SIDE : 3 * SIDE].mean()
+    assert found[0].mean() == pytest.approx(float(middle), abs=0.01)
+
+
+def test_a_turned_photograph_is_upright(tmp_path) -> None:
+    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
+    pixels[:5] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "p.png", exif=exif)
+    found = read_picture(tmp_path / "p.png")
+    assert found.shape == (3, 30, 20)
+    assert found[:, :, -5:].min() == 1.0
+
+
+def test_what_is_no_set_of_pictures(tmp_path) -> None:
+    view = tiny.shared("sd1")
+
+    def said(words: str, least: int = 1) -> None:
+        with pytest.raises(DataError, match=words) as caught:
+            pictures_of(folder, view, least)
+        assert "\n" not in str(caught.value)
+
+    folder = tmp_path / "pictures"
+    said("there is no such folder")
+    folder.mkdir()
+    said("0 there, at least 1 are needed")
+    drawn(folder / "a.png", SIDE, SIDE)
+    said("1 there, at least 2 are needed", 2)
+    drawn(folder / "b.png", SIDE, SIDE - 1)
+    said("b.png is of 16x15 pixels, the model draws 16x16")
+    (folder / "b.png").write_bytes(b"no picture at all")
+    said("b.png: cannot identify image")
+    drawn(folder / "b.png", SIDE, SIDE).write_bytes((folder / "b.png").read_bytes()[:200])
+    said("picture .*b.png")
+    (folder / "b.png").rename(folder / "b.txt")
+    said("b.txt is no picture")
+    (folder / "b.txt").unlink()
+    (folder / "a.d").mkdir()
+    said("a.d is no picture")
+
+
+def test_too_many_are_not_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("unconcept.models.picture_files.MOST_PICTURES", 1)
+    for name in ("a.png", "b.png"):
+        drawn(tmp_path / name, SIDE, SIDE)
+    with pytest.raises(DataError, match="at most 1"):
+        pictures_of(tmp_path, tiny.shared("sd1"), 1)
