@@ -76,6 +76,19 @@ def test_a_pool_can_be_asked_out_of_order_and_draws_no_more_than_it_must() -> No
     assert len(one._latents) == 1
 
 
+def test_a_small_pool_of_many_prompts_shows_each_before_any_again() -> None:
+    """Blocks of two trajectories of three steps out of five prompts: thirty rows show each prompt at each number of steps."""
+    course = walk(tiny.shared("sd1"), 3)
+    prompts = ["dog", "cat", "car", "sun", "hat"]
+    pool = Pool(course, prompts, 2, 60, seed=2, every=False)
+    rows = [pool.draw(step, 1, torch.Generator()) for step in range(60)]
+    for half in (rows[:30], rows[30:]):
+        assert Counter((point.prompts[0], point.k[0]) for point in half) == {(prompt, k): 2 for prompt in prompts for k in range(3)}
+    assert len({point.prompts[0] for point in rows[:6]}) == 2
+    again = Pool(course, prompts, 2, 60, seed=2, every=False)
+    assert torch.equal(again.draw(37, 1, torch.Generator()).x_t, rows[37].x_t)
+
+
 def test_partial_sampling_draws_every_number_of_steps() -> None:
     source, rng = Partial(walk(tiny.shared("sd1"), 3), ["dog", "cat"]), torch.Generator().manual_seed(0)
     points = [source.draw(step, 2, rng) for step in range(24)]

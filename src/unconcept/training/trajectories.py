@@ -95,13 +95,15 @@ class Pool:
     size: int
     rows: int  # that the whole training will ask for: the last block is no larger than it must be
     seed: int = 0
+    every: bool = True  # each block holds every prompt; else the next `size` of them, in shuffled order, none twice before all have come
     _block: int = -1
+    _shown: list[str] = field(init=False)  # the block's prompts
     _latents: Tensor = field(init=False)  # (size, N, c, h, w)
     _order: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         require(self.size > 0, f"a pool must hold at least one trajectory, got {self.size}")
-        self.size = max(self.size, len(self.prompts))
+        self.size = max(self.size, len(self.prompts)) if self.every else self.size
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> Point:
         """To be asked while the model is the frozen one."""
@@ -114,20 +116,30 @@ class Pool:
         if block != self._block:
             self._fill(block)
         trajectory, k = divmod(int(self._order[place]), self.walk.steps)
-        return self._latents[trajectory, k], k, self.prompts[trajectory % len(self.prompts)]
+        return self._latents[trajectory, k], k, self._shown[trajectory]
 
     def _fill(self, block: int) -> None:
         length = self.walk.steps
         left = self.rows - block * self.size * length
-        size = min(self.size, max(-(-left // length), len(self.prompts)))
-        prompts = [self.prompts[i % len(self.prompts)] for i in range(size)]
+        size = min(self.size, max(-(-left // length), len(self.prompts) if self.every else 1))
+        prompts = self._asked(block, size)
         x = self.walk.start([self.seed * PRIMES[0] + block * PRIMES[1] + i for i in range(size)])
         kept = []
         for k in range(length):
             kept.append(x)
             x = self.walk.ahead(x, prompts, k, k + 1) if k + 1 < length else x
-        self._latents, self._block = torch.stack(kept, 1), block
+        self._latents, self._block, self._shown = torch.stack(kept, 1), block, prompts
         self._order = torch.randperm(size * length, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + block))
+
+    def _asked(self, block: int, size: int) -> list[str]:
+        count = len(self.prompts)
+        if self.every:
+            return [self.prompts[i % count] for i in range(size)]
+        found = []
+        for place in range(block * self.size, block * self.size + size):
+            turn = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + place // count))
+            found.append(self.prompts[int(turn[place % count])])
+        return found
 
 
 @dataclass
