@@ -1,6 +1,17 @@
 """Settings under which a trained method takes a moment on a tiny model."""
 
 QUICK = {
+    "advunlearn": {
+        "iterations": 3,
+        "warmup_iter": 1,
+        "attack_step": 2,
+        "retain_batch": 2,
+        "ddim_steps": 2,
+        "pool": 1,
+        "dataset_retain": "",
+        "templates": ["{}"],
+        "lr": 1e-3,
+    },
     "concept-ablation": {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3},
     "esd": {"iterations": 3, "ddim_steps": 2, "pool": 1, "lr": 1e-3},
     "mace": {"max_train_steps": 2, "pictures": 2, "picture_steps": 2, "learning_rate": 1e-2},

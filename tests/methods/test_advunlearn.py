@@ -1,0 +1,241 @@
+"""AdvUnlearn against a plain trainer written out, its attack step by step, and the properties of its card."""
+
+import copy
+import random
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core import Request
+from unconcept.core.errors import RequestError, SettingsError
+from unconcept.core.settings import build
+from unconcept.methods.advunlearn import AdvUnlearn, _Foe, _Followed
+from unconcept.models.encoders import encoder_parameters, layer_of
+from unconcept.models.vocabulary import words
+from unconcept.training import Session, Weights, session
+from unconcept.training.goals import Texts
+from unconcept.training.search import Slots, Vocabulary
+from unconcept.training.selectors import selected_text
+from unconcept.training.trajectories import Pool, Walk
+
+REQUEST = Request(("dog", "red fox"), ("", ""), ("cat", "car", "hat"))
+QUICK = {
+    "iterations": 4,
+    "warmup_iter": 1,
+    "attack_step": 2,
+    "retain_batch": 2,
+    "ddim_steps": 3,
+    "pool": 2,
+    "lr": 1e-3,
+    "dataset_retain": "",
+    "templates": ("a {}",),
+}
+PLAIN = {"adv_prompt_num": 0}
+
+
+def erased(view, request=REQUEST, **settings):
+    losses = []
+    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+        edit = AdvUnlearn(**{**QUICK, **settings}).erase(view, request)
+    return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
+
+
+def foe(view, **settings):
+    """An attacker on an encoder that is not erased, and its surroundings."""
+    asked, texts = AdvUnlearn(**{**QUICK, **settings}), Texts.of(view)
+    trained = Weights(view, asked._names(view))
+    return _Foe(asked, view, trained, texts, Walk(view, texts, asked.ddim_steps, 3.0), REQUEST.targets), trained
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_without_an_attack_it_is_esd_on_the_encoder_beside_what_is_retained(family) -> None:
+    """k = 0: a second encoder, every text encoded at each step, Adam by torch."""
+    view, eta, w = tiny.view(family), 1.3, 0.3
+    edit, losses = erased(view, negative_guidance=eta, **PLAIN)
+    student = copy.copy(view)
+    student.checkpoint = copy.copy(view.checkpoint)
+    student.checkpoint.pipeline = copy.copy(view.pipeline)
+    for part in encoder_parameters(view):
+        setattr(student.checkpoint.pipeline, part, copy.deepcopy(getattr(view.pipeline, part)))
+    own = {name: p for group in encoder_parameters(student).values() for name, p in group.items() if name in selected_text(group, "text-full")}
+    before, rule = {name: p.detach().clone() for name, p in own.items()}, torch.optim.Adam(own.values(), lr=1e-3)
+    walk = Walk(view, Texts.of(view), 3, 3.0)
+    pools = [Pool(walk, [text], 2, 6, i) for i, text in enumerate(REQUEST.targets)]
+    beside = Pool(walk, ["a cat", "a car", "a hat"], 2, 8, every=False)
+    plain = []
+    for step in range(4):
+        at, kept = pools[step % 2].draw(step // 2, 1, torch.Generator()), beside.draw(step, 2, torch.Generator())
+        with torch.no_grad():
+            e_c, e_0 = (view.denoise(at.x_t, at.t, [text]) for text in (REQUEST.targets[step % 2], ""))
+            e_r = torch.cat([view.denoise(kept.x_t[i : i + 1], kept.t[i : i + 1], [kept.prompts[i]]) for i in range(2)])
+        erasing = (student.denoise(at.x_t, at.t, [REQUEST.targets[step % 2]]) - (e_0 - eta * (e_c - e_0))).square().mean()
+        loss = erasing + w * (student.denoise(kept.x_t, kept.t, list(kept.prompts)) - e_r).square().mean()
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+        plain.append(loss.item())
+    assert losses == pytest.approx(plain, rel=1e-5)
+    assert {*edit.names} == {*own}
+    deltas = {name: p.detach() - before[name] for name, p in own.items()}
+    apart = sum((edit.deltas[name] - delta).square().sum() for name, delta in deltas.items())
+    assert apart < 1e-6 * sum(delta.square().sum() for delta in deltas.values())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_first_loss_is_the_targets_alone(family) -> None:
+    """What is retained is read as before: (1 + eta)^2 MSE(e_c, e_0) is left."""
+    view = tiny.view(family)
+    _, weak = erased(view, iterations=1, negative_guidance=0.0)
+    _, strong = erased(view, iterations=1, negative_guidance=2.0, retain_loss_w=7.0)
+    assert strong[0] == pytest.approx(9 * weak[0], rel=1e-5)
+    point = Pool(Walk(view, Texts.of(view), 3, 3.0), ["dog"], 2, 6).draw(0, 1, torch.Generator())
+    with torch.no_grad():
+        said = [view.denoise(point.x_t, point.t, [text]) for text in ("dog", "")]
+    assert weak[0] == pytest.approx(float((said[0] - said[1]).square().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["pgd", "fast_at"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_attack_brings_the_target_nearer(family, method) -> None:
+    """On one latent: nothing is lacking without the free token, something with it, and the search makes that less."""
+    view = tiny.view(family)
+    one, trained = foe(view, attack_step=40, attack_lr=0.02, attack_method=method)
+    with trained.on():
+        point = one.point(0)
+        one.point = lambda which: point  # type: ignore[method-assign]
+        slots, rng = one._slots(0), torch.Generator().manual_seed(0)
+
+        def lacking(given) -> float:
+            with torch.no_grad(), trained.off():
+                return float((view.denoise(point.x_t, point.t, given) - view.denoise(point.x_t, point.t, ["dog"])).square().mean())
+
+        start = one._start(0, slots, torch.Generator().manual_seed(0))
+        found = one._attacked(0, slots, rng)
+        assert lacking(view.condition(["dog"])) == pytest.approx(0.0, abs=1e-25)
+        first, last = (lacking(view.condition(one.vocabulary.prompts([slots], rows))) for rows in (start, found))
+        assert last < 0.8 * first
+        assert all(not part.requires_grad for part in found)
+        assert all(p.requires_grad for p in trained.now.values())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_stands_before_the_free_token_is_read_as_ever(family) -> None:
+    view = tiny.shared(family)
+    vocabulary = Vocabulary.of(view)
+    rows = tuple(torch.randn(1, 1, table.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)) for table in vocabulary.tables)
+    plain = view.condition(["dog"]).states
+    for kind, same in (("prefix_k", 1), ("mid_k", 2), ("suffix_k", 4)):
+        with torch.no_grad():
+            slots = foe(view, attack_type=kind)[0]._slots(0)
+            states = view.condition(vocabulary.prompts([slots], rows)).states
+        assert states.shape == plain.shape
+        assert torch.allclose(states[:, :same], plain[:, :same], atol=1e-12)
+        assert not torch.allclose(states[:, same], plain[:, same], atol=1e-3)
+
+
+def test_places_of_the_free_tokens() -> None:
+    view = tiny.shared("sd1")
+    d, o, g = words(view.tokenizer, "dog")
+    wanted = {
+        "prefix_k": Slots((0, 0, d, o, g), (0, 1)),
+        "suffix_k": Slots((d, o, g, 0, 0), (3, 4)),
+        "mid_k": Slots((d, 0, 0, o, g), (1, 2)),
+        "insert_k": Slots((0, d, 0, o, g), (0, 2)),
+        "per_k_words": Slots((0, d, o, 0, g), (0, 3)),
+        "replace_k": Slots((0, 0, *[view.tokenizer.pad] * 3), (0, 1)),
+        "add": Slots((d, o, g), (0, 1, 2)),
+    }
+    for kind, slots in wanted.items():
+        one, _ = foe(view, attack_type=kind, adv_prompt_num=2)
+        assert one._slots(0) == slots, kind
+        rows = one._start(0, slots, torch.Generator())
+        assert rows[0].shape == (1, len(slots.at), 32)
+        moved = torch.equal(rows[0][0], Vocabulary.of(view).rows(torch.tensor([d, o, g]))[0]) if kind == "add" else False
+        assert moved == (kind == "add")
+
+
+def test_what_the_search_follows() -> None:
+    g = [torch.tensor([2.0, -3.0])], [torch.tensor([-0.5, 1.0])]
+    for is_sign, adds_up, second in ((False, False, [-0.5, 1.0]), (True, False, [-1.0, 1.0]), (False, True, [1.5, -2.0]), (True, True, [1.0, 0.0])):
+        rule = _Followed(is_sign, adds_up)
+        assert rule.gradient(0, g[0], [])[0].tolist() == ([1.0, -1.0] if is_sign else [2.0, -3.0])
+        assert rule.gradient(1, g[1], [])[0].tolist() == second
+
+
+@pytest.mark.parametrize(
+    "settings", [{"attack_init": "latest"}, {"attack_method": "fast_at"}, {"compat": "authors"}, {"retain_train": "iter", "retain_step": 2}]
+)
+def test_killed_and_gone_on_is_the_same_edit(settings, tmp_path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dying(progress) -> None:
+        if progress.done == kill:
+            raise Killed
+
+    view, method = tiny.view("sd1", torch.float32), AdvUnlearn(**{**QUICK, "iterations": 6, **settings})
+    whole, _ = erased(view, iterations=6, **settings)
+    kill = random.Random(str(settings)).randint(2, 5)
+    with pytest.raises(Killed), session(Session(dying, tmp_path, seconds=0.0)):
+        method.erase(view, REQUEST)
+    with session(Session(folder=tmp_path)):
+        assert method.erase(view, REQUEST).hash == whole.hash
+
+
+def test_what_is_retained_has_steps_of_its_own() -> None:
+    """At a rate of nothing they have no loss; every iteration is one step and two more."""
+    _, losses = erased(tiny.view("sd1"), lr=0.0, retain_train="iter", retain_step=2, iterations=3)
+    assert len(losses) == 9
+    assert all(loss > 1e-6 for loss in losses[::3])
+    assert [*losses[1::3], *losses[2::3]] == pytest.approx([0.0] * 6, abs=1e-12)
+
+
+@pytest.mark.parametrize(("settings", "layers", "inner"), [({}, {-1, 0, 1}, ""), ({"layers": 1}, {0}, ""), ({"component": "ffn"}, {0, 1}, ".mlp.")])
+def test_what_is_trained(settings, layers, inner) -> None:
+    """All of CLIP-L is 12 x 16 + 2 tensors; here there are two layers."""
+    names = AdvUnlearn(**settings)._names(tiny.shared("sd1"))
+    assert {layer_of(name) for name in names} == layers
+    assert all(inner in name for name in names)
+    assert settings or len(names) == 2 * 16 + 2
+
+
+def test_captions_beside_the_request_name_no_target(tmp_path) -> None:
+    (tmp_path / "own.txt").write_text("a dog\nred fox here\na tree\n" + "a long long caption that no encoder holds\n")
+    kept = AdvUnlearn(dataset_retain=str(tmp_path / "own.txt"), templates=("{}", "a {}"))._retained(tiny.shared("sd1"), REQUEST)
+    assert kept == ["cat", "a cat", "car", "a car", "hat", "a hat", "a tree"]
+    with pytest.raises(RequestError, match="nothing to retain"):
+        erased(tiny.view("sd1"), Request(("dog",), ("",)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("iterations", -1),
+        ("lr", -1.0),
+        ("warmup_iter", -1),
+        ("attack_step", -1),
+        ("attack_type", "prefix"),
+        ("attack_method", "free_at"),
+        ("retain_batch", 0),
+        ("retain_step", 0),
+        ("layers", 0),
+        ("negative_guidance", -2.0),
+        ("pool", 0),
+        ("templates", ("a",)),
+    ],
+)
+def test_settings_out_of_range(setting, value) -> None:
+    with pytest.raises(SettingsError, match="template" if setting == "templates" else setting):
+        build(AdvUnlearn, {setting: value})
+
+
+def test_golden_losses() -> None:
+    """A change of these numbers is a change of behaviour."""
+    edit, losses = erased(tiny.view("sd1"), iterations=5, attack_init="latest", attack_lr=0.05)
+    assert losses == pytest.approx(LOSSES, rel=1e-4)
+    assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+
+
+LOSSES = [0.0015451871, 0.010723823, 0.0041632955, 0.0022000368, 0.0023888373]
+NORM = 0.4099303
