@@ -31,3 +31,27 @@ class Planted:
         moved = sum((apart @ own[name].T) @ ((w - own[name]) @ c) for name, w in live.items())
         size = sum((apart @ w.T).square().sum(1) for w in own.values())
         return torch.tensor(self.bias).to(moved) + self.slope * moved / size
+
+
+@dataclass
+class PlantedSight:
+    """A vision tower of fixed random directions beside a tiny model's encoder, which says a text as its pooled state."""
+
+    view: object
+    number: int = 0
+    scale: float = 10.0
+
+    def see(self, pictures: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(pictures.double(), 4).flatten(1) - 0.5
+        width = self.view.widths[self.number]
+        directions = torch.randn(small.shape[1], width, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+        return torch.nn.functional.normalize(small @ directions, dim=1)
+
+    def read(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.nn.functional.normalize(self.view._encoders()[self.number].pooled(texts).double(), dim=1)
+
+
+def sights(view) -> dict[str, PlantedSight]:
+    """One a text encoder."""
+    parts = ("text_encoder", "text_encoder_2")[: len(view.widths)]
+    return {part: PlantedSight(view, i) for i, part in enumerate(parts)}

@@ -18,4 +18,5 @@ QUICK = {
     "sculpting-memory": {"num_epochs": 2, "pictures": 4, "warmup_steps": 1, "mask_update_interval": 1, "picture_steps": 2, "lr": 1e-2},
     "few-shot": {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 1e-3},
     "kscu": {"iterations": 3, "steps": 3, "variants": 2, "lr": 1e-3},
+    "slug": {"pictures": 2, "picture_steps": 2, "templates": ["a {}"]},
 }

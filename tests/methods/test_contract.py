@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods.planted import Planted
+from tests.methods.planted import Planted, sights
 from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
@@ -39,8 +39,10 @@ def chosen(name):
 
 
 def erased(name, view):
-    """The edit under the method's defaults, trained for a moment; one that debiases is given planted eyes."""
+    """The edit under the method's defaults, trained for a moment; one that debiases or sees is given planted eyes."""
     method = methods[name].settings(**QUICK.get(name, {}))
+    if methods[name].sees:
+        return method.erase(view, REQUEST, sights(view))
     return method.erase(view, REQUEST) if methods[name].does == "erase" else method.erase(view, chosen(name).request, Planted(view))
 
 
@@ -68,7 +70,7 @@ def test_applied_then_left_is_bitwise_the_same(name, family) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_save_and_load_is_the_same_edit(name, family, tmp_path) -> None:
     view = tiny.view(family, torch.float32)
-    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), Planted(view))
+    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), Planted(view), sights(view) if methods[name].sees else None)
     edit.save(tmp_path / "edit.safetensors")
     loaded = load_edit(tmp_path / "edit.safetensors")
     assert loaded.hash == edit.hash

@@ -15,18 +15,22 @@ from ..core.settings import build, dump
 from ..edits import Edit, LowRankEdit, Origin, SteeringEdit, TextMapEdit, made_for
 from ..linalg.conditions import conditions
 from ..linalg.lowrank import rank
-from ..methods import Debiaser, Method, Observe, methods
+from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
 from ..models.tokens import Place
 from ..models.view import Reads
 from ..training.session import Progress as Step
 from ..training.session import Session, session
 from .requests import Chosen
+from .seeing import sights_of
 from .work import Progress
 
 
-def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None) -> Edit:
-    """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias."""
+def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None, sights: Sights | None = None) -> Edit:
+    """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias.
+
+    `sights` are for methods that see; without them they are `moji`'s own, or those of the CLIPs that the settings name.
+    """
     info = methods[method]
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
     reason = info.refuses(model.family)
@@ -35,10 +39,9 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
     if info.does == "debias":
         edit = _debiased(hyperparameters, model, chosen.request, method, observe)
     else:
-        eraser: Method = hyperparameters
         require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
         with conditions() as found:
-            edit = eraser.erase(model, chosen.request)
+            edit = _seen(hyperparameters, model, chosen.request, sights) if info.sees else _plainly(hyperparameters, model, chosen.request)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
@@ -59,6 +62,14 @@ def _debiased(debiaser: Debiaser, model: ModelView, request: Request, method: st
     if observe is None:
         raise RequestError(f"{method} counts what it draws: name a judge, --judge clip-score=FOLDER")
     return debiaser.erase(model, request, observe)
+
+
+def _plainly(eraser: Method, model: ModelView, request: Request) -> Edit:
+    return eraser.erase(model, request)
+
+
+def _seen(seer: Seer, model: ModelView, request: Request, sights: Sights | None) -> Edit:
+    return seer.erase(model, request, sights_of(model, seer.clips) if sights is None else sights)
 
 
 def origin_for(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any], figures: Mapping[str, float] | None = None) -> Origin:

@@ -1,8 +1,10 @@
 """The table of methods: a decorator puts each there, with its paper, what it does and the families it is defined for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
+
+from torch import Tensor
 
 from ..core.registry import Registry
 from ..core.request import Request
@@ -37,6 +39,32 @@ class Debiaser(Protocol):
         """Find the edit, looking at what the model draws on the way. The model is bitwise unchanged afterwards."""
 
 
+class Sight(Protocol):
+    """A CLIP whose text tower is one of the model's text encoders: pictures and texts in one space."""
+
+    scale: float  # of cosines in the loss it was trained with
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """(b, d) of unit length, of pictures (b, 3, H, W) in [0, 1]."""
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """(n, d) of unit length, by the encoder as it computes now; differentiable in its weights."""
+
+
+Sights = Mapping[str, Sight]  # by the encoder's part: `text_encoder`, `text_encoder_2`
+
+
+class Seer(Protocol):
+    """A method that needs the vision towers beside the model's text encoders."""
+
+    @property
+    def clips(self) -> Mapping[str, str]:
+        """Folders of the CLIPs that were named, by part; "" where none was."""
+
+    def erase(self, model: ModelView, request: Request, sights: Sights) -> Edit:
+        """Find the edit. The model is bitwise unchanged afterwards."""
+
+
 M = TypeVar("M", bound=type)
 
 
@@ -51,6 +79,7 @@ class MethodInfo:
     summary: str
     does: Does = "erase"  # "debias": the class is a `Debiaser`, else a `Method`
     elsewhere: str = UNDEFINED  # why it refuses the other families
+    sees: bool = False  # the class is a `Seer`
 
     def refuses(self, family: str) -> str | None:
         """The reason, or None for a family that it is defined and tested for."""
@@ -60,12 +89,14 @@ class MethodInfo:
 methods: Registry[MethodInfo] = Registry("method")
 
 
-def method(name: str, paper: str, families: tuple[Family, ...], does: Does = "erase", elsewhere: str = UNDEFINED) -> Callable[[M], M]:
+def method(
+    name: str, paper: str, families: tuple[Family, ...], does: Does = "erase", elsewhere: str = UNDEFINED, sees: bool = False
+) -> Callable[[M], M]:
     """Register a method under the name users type; `elsewhere` is why it refuses the families that are not listed."""
 
     def put(kind: M) -> M:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
-        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does, elsewhere))
+        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does, elsewhere, sees))
         return kind
 
     return put

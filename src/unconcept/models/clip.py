@@ -84,6 +84,25 @@ class Clip:
         return F.normalize(torch.cat(rows), dim=1).cpu()
 
 
+@dataclass(frozen=True)
+class TextTower:
+    """What a CLIP reads texts with, as plain tensors under the names of a diffusers folder's text encoder."""
+
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    scale: float  # of cosines in the loss it was trained with
+
+
+def text_tower(clip: Clip) -> TextTower:
+    """`ModelError` for a CLIP that OpenCLIP wrote: its tensors have other names."""
+    towers = clip.towers
+    if not isinstance(towers, _Transformers):
+        raise ModelError(f"CLIP {clip.name} is in OpenCLIP's layout: give the folder of the same CLIP that transformers wrote (config.json)")
+    model = towers.model
+    weights = dict(model.text_model.named_parameters()) | {"text_projection.weight": model.text_projection.weight}
+    return TextTower(weights, model.config.text_config.to_dict(), float(model.logit_scale.exp()))
+
+
 def load_clip(folder: Path, device: torch.device) -> Clip:
     """The CLIP of a folder with `config.json` (transformers) or `open_clip_config.json` (needs the extra `eval`)."""
     kinds = {"open_clip_config.json": _open_clip, "config.json": _transformers}

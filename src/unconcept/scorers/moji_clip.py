@@ -20,7 +20,10 @@ Embed = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states (n, d) 
 
 
 class MojiClip:
-    """CLIP score and zero-shot labels. `embed` is the original model's `view.embed(texts, at="first_eot")`."""
+    """CLIP score and zero-shot labels. `embed` is the original model's `view.embed(texts, at="first_eot")`.
+
+    `see` and `read` are its two towers; `read` is differentiable in whatever `embed` computes with.
+    """
 
     name = "moji-clip"
     version = 1
@@ -31,14 +34,21 @@ class MojiClip:
         self.net: JudgeNet = load_net(path)[0]
         with safe_open(path, "pt") as file:
             weight, bias, center = (file.get_tensor(f"clip.{n}").float() for n in ("projection.weight", "projection.bias", "center"))
+            self.scale = float(file.get_tensor("clip.scale").float().exp())  # of cosines in its training
         self.weight, self.bias, self.center = weight, bias, center
         self.hash = hash_tensors({**self.net.state_dict(), "clip.weight": weight, "clip.bias": bias, "clip.center": center})
 
     def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """Cosines (b, n) between pictures (b, 3, 64, 64) in [0, 1] and texts; differentiable in the pictures."""
-        seen = embeddings(self.net, pictures)
-        said = self.embed(texts).float().cpu() - self.center
-        return F.normalize(F.linear(seen, self.weight, self.bias), dim=1) @ F.normalize(said, dim=1).T
+        return self.see(pictures) @ self.read(texts).T
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """(b, d) of unit length."""
+        return F.normalize(F.linear(embeddings(self.net, pictures), self.weight, self.bias), dim=1)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """(n, d) of unit length."""
+        return F.normalize(self.embed(texts).float().cpu() - self.center, dim=1)
 
 
 @scorer("moji-clip", reads="text")

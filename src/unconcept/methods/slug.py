@@ -1,0 +1,214 @@
+"""SLUG, Single Layer Unlearning Gradient: Cai et al., ICML 2025, arXiv:2407.11867 (from the authors' code).
+
+One gradient of one layer of a CLIP's text tower, along which pictures and name of the target part; how far to go is found by halving.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.errors import RequestError, SettingsError, require
+from ..core.request import Request
+from ..core.sentences import check_sentences, sentences
+from ..edits import DenseEdit
+from ..models import ModelView
+from ..models.encoders import encoder_parameters, layer_of
+from ..models.picture_files import pictures_of
+from ..models.rows import fits
+from ..training import Weights, gradient
+from ..training.pictures import drawn
+from .registry import Sight, Sights, method
+
+TOGETHER = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one
+Found = dict[str, Tensor]
+
+
+@method("slug", paper="arXiv:2407.11867", families=("sd1", "sd2", "sdxl"), sees=True)
+@dataclass(frozen=True)
+class SLUG:
+    """Moves one layer of the text encoder along one gradient. Defaults from the authors' scripts, but for counts of pictures."""
+
+    clip: str = ""  # folder of the whole CLIP that the text encoder is of; moji has its own
+    clip_2: str = ""  # of SDXL's second encoder
+    layer: str = ""  # "layers.11.self_attn.out_proj", say; "" takes the deepest of the Pareto front
+    batch_size: int = 4  # pairs that the retained texts' contrastive loss tells apart
+    initial_ratio_divisor: float = 10.0  # the first step is |W| / |G| / this
+    max_search_iterations: int = 10
+    top_k: int = 5  # the target is gone when its name is not among so many of its pictures' nearest names
+    images: str = ""  # folder of pictures of the target; "" has the unedited model draw them
+    pictures: int = 16  # that are drawn of the targets, of the retained texts, and again of both for the search (inferred)
+    picture_steps: int = 25
+    picture_guidance: float = 7.5  # (inferred)
+    templates: tuple[str, ...] = ()  # sentences to draw, with {}; () takes thirty of the kind
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"):
+            require(getattr(self, name) > 0, f"slug: {name} must be > 0, got {getattr(self, name)}")
+        require(self.picture_guidance >= 0, f"slug: picture_guidance must be >= 0, got {self.picture_guidance}")
+        check_sentences("slug", self.templates)
+
+    @property
+    def clips(self) -> Mapping[str, str]:
+        return {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
+
+    def erase(self, model: ModelView, request: Request, sights: Sights) -> DenseEdit:
+        """W + r G of one layer, G the gradient of L_f = mean (1 - cos(picture, name)), r the least at which no picture is nearest its name.
+
+        For each encoder W (o, d) and G (o, d), r from |W| / (divisor |G|) on, doubled until nothing is left and halved from there.
+        Differs: pictures of both sets are the model's own, the authors' are LAION's; retained pictures keep their captions, the
+        notebook overwrites them. The sign is that in which L_f grows, whatever the notebook's cells say. Several concepts share
+        one gradient; for the paper's modular form make an edit each and add them. Anchors are not used.
+        """
+        require(bool(request.retain), "slug: nothing to tell the target from: name other concepts with --retain", RequestError)
+        data = _Data.of(self, model, request)
+        deltas: Found = {}
+        figures: dict[str, float] = {}
+        for part, own in encoder_parameters(model).items():
+            maps = {name: p for name, p in own.items() if p.ndim == 2 and layer_of(name) >= 0}
+            found, told = self._moved(model, maps, data.seen(sights[part]), request)
+            deltas |= found
+            figures |= {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in told.items()}
+        return DenseEdit(deltas, solve_figures=figures)
+
+    def _moved(self, model: ModelView, maps: Mapping[str, Tensor], data: "_Seen", request: Request) -> tuple[Found, dict[str, float]]:
+        """One encoder's change, and what there is to say of it."""
+        trained = Weights(model, tuple(maps))
+        forget, retain = _gradients(trained, lambda: data.parted()), _gradients(trained, lambda: data.contrast(self.batch_size))
+        start = {name: trained.start[name].detach() for name in maps}
+        group = self._group(start, forget, retain)
+        g = {name: forget[name] for name in group}
+        sizes = [float(sum(each[name].double().square().sum() for name in group)) ** 0.5 for each in (start, g)]
+        message = f"slug: the gradient of {group[0]} is 0: its pictures and the name of {request.targets[0]!r} have nothing to do with it; choose another layer"
+        require(sizes[1] > 0, message)
+
+        @torch.no_grad()
+        def accuracies(r: float) -> tuple[float, float]:
+            with DenseEdit({name: r * part for name, part in g.items()}).applied(model):
+                return data.accuracies(self.top_k)
+
+        r = halved(lambda r: accuracies(r)[0] == 0, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
+        left, kept = accuracies(r)
+        told = {"layer": float(layer_of(group[0])), "ratio": r, "relative_ratio": r * sizes[1] / sizes[0]}
+        return {name: r * part for name, part in g.items()}, {**told, "forget_accuracy": left, "retain_accuracy": kept}
+
+    def _group(self, weights: Found, forget: Found, retain: Found) -> tuple[str, ...]:
+        """The layer's matrices: the one that was named, or the deepest of those that matter most and disturb least."""
+        modules = {name: name.partition(".")[2].removesuffix(".weight") for name in weights}
+        if self.layer:
+            named = [name for name, module in modules.items() if module.removeprefix("text_model.").removeprefix("encoder.") == self.layer]
+            example = next(iter(modules.values())).removeprefix("text_model.").removeprefix("encoder.")
+            require(bool(named), f"slug: layer {self.layer!r}: the text encoder has none of that name; write it as {example}", SettingsError)
+            chosen = named[0]
+        else:
+            matters = {name: float(forget[name].norm() / weights[name].norm()) for name in weights}
+            disturbs = {name: float(F.cosine_similarity(forget[name].flatten(), retain[name].flatten(), 0).abs()) for name in weights}
+            # Where two of one layer stand on the front, the one that matters more (inferred).
+            chosen = max(pareto(matters, disturbs), key=lambda name: (layer_of(name), matters[name]))
+        return tuple(name for name in weights if layer_of(name) == layer_of(chosen) and _kind(name) == _kind(chosen))
+
+
+def _kind(name: str) -> str:
+    """What a matrix is moved together with, inside its layer."""
+    return next((pattern for pattern in TOGETHER if re.search(pattern, name)), name)
+
+
+def pareto(matters: Mapping[str, float], disturbs: Mapping[str, float]) -> list[str]:
+    """Those for which no other both matters more and disturbs less."""
+    return [n for n in matters if not any(matters[m] > matters[n] and disturbs[m] < disturbs[n] for m in matters)]
+
+
+def halved(is_gone: Callable[[float], bool], start: float, evaluations: int) -> float:
+    """The least ratio asked for at which it is gone, or the largest asked for if it never is: doubled until it is, then halved from below."""
+    low, high, r = 0.0, None, start
+    for _ in range(evaluations):
+        if is_gone(r):
+            high = r
+        else:
+            low = r
+        r = 2 * low if high is None else (low + high) / 2
+    return low if high is None else high
+
+
+def _gradients(trained: Weights, loss: Callable[[], Tensor]) -> Found:
+    with trained.on():
+        return dict(zip(trained.tensors, gradient(loss(), list(trained.tensors.values())), strict=True))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Pictures (n, 3, H, W) of targets and of retained texts, each with the number of its text: first for the gradients, then for the search."""
+
+    targets: tuple[str, ...]
+    retain: tuple[str, ...]
+    captions: tuple[str, ...]  # of the retained pictures
+    pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained; the same again
+
+    @classmethod
+    def of(cls, settings: SLUG, model: ModelView, request: Request) -> "_Data":
+        forms = {text: _asked(model, text, settings, request.kind) for text in (*request.targets, *request.retain)}
+
+        def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
+            shown = [texts[i % len(texts)] for i in range(settings.pictures)]
+            prompts = [forms[text][i // len(texts) % len(forms[text])] for i, text in enumerate(shown)]
+            return prompts, drawn(model, prompts, settings.picture_steps, settings.picture_guidance, 2 * settings.seed + turn)
+
+        own = [pictures_of(Path(settings.images), model, 1)] * 2 if settings.images else [sheet(request.targets, turn)[1] for turn in (0, 1)]
+        captions, kept = sheet(request.retain, 0)
+        return cls(request.targets, request.retain, tuple(captions), (own[0], kept, own[1], sheet(request.retain, 1)[1]))
+
+    @torch.no_grad()
+    def seen(self, sight: Sight) -> "_Seen":
+        """Through one vision tower."""
+        return _Seen(self, sight, tuple(sight.see(part) for part in self.pictures))
+
+
+def _asked(model: ModelView, text: str, settings: SLUG, kind: str) -> list[str]:
+    held = [form.replace("{}", text) for form in sentences(kind, settings.templates) if fits(model, form.replace("{}", text))]
+    require(bool(held), f"slug: no sentence around {text!r} is within the encoder's {model.tokenizer.length} tokens: shorten it", RequestError)
+    return held
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The same as rows (n, d) of unit length, and the losses and shares that are made of them."""
+
+    data: _Data
+    sight: Sight
+    rows: tuple[Tensor, ...]
+    numbers: tuple[Tensor, ...] = field(init=False)  # of each row's text
+
+    def __post_init__(self) -> None:
+        counts = (len(self.data.targets), len(self.data.retain)) * 2
+        object.__setattr__(self, "numbers", tuple(torch.arange(len(rows)) % count for rows, count in zip(self.rows, counts, strict=True)))
+
+    def parted(self) -> Tensor:
+        """L_f: the mean of 1 - cos(picture, name) over the targets' pictures."""
+        names = self.sight.read(self.data.targets)[self.numbers[0]]
+        return (1 - (self.rows[0] * names).sum(1)).mean()
+
+    def contrast(self, size: int) -> Tensor:
+        """CLIP's own loss on retained pictures and captions, the mean of batches."""
+        found = []
+        for begin in range(0, len(self.rows[1]), size):
+            seen, said = self.rows[1][begin : begin + size], self.sight.read(self.data.captions[begin : begin + size])
+            likeness, own = self.sight.scale * seen @ said.T, torch.arange(len(seen))
+            found.append((F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2)
+        return torch.stack(found).mean()
+
+    def accuracies(self, top_k: int) -> tuple[float, float]:
+        """Shares of target pictures whose name is among their `top_k` nearest of it and the retained ones, and of retained ones nearest to their own.
+
+        With fewer names than that the target must come last.
+        """
+        targets, retain = self.sight.read(self.data.targets), self.sight.read(self.data.retain)
+        k = min(top_k, len(retain))
+        own = (self.rows[2] * targets[self.numbers[2]]).sum(1, keepdim=True)
+        remembered = (self.rows[2] @ retain.T > own).sum(1) < k
+        nearest = (self.rows[3] @ torch.cat([retain, targets]).T).argmax(1)
+        return float(remembered.float().mean()), float((nearest == self.numbers[3]).float().mean())
