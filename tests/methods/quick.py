@@ -19,4 +19,6 @@ QUICK = {
     "few-shot": {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 1e-3},
     "kscu": {"iterations": 3, "steps": 3, "variants": 2, "lr": 1e-3},
     "slug": {"pictures": 2, "picture_steps": 2, "templates": ["a {}"]},
+    "receler": {"iterations": 2, "ddim_steps": 2, "advrs_iters": 2, "eraser_rank": 4, "num_advrs_prompts": 2, "lr": 1e-2},
+    "spm": {"iterations": 3, "max_denoising_steps": 2, "lr_warmup_steps": 0, "lr": 1e-2},
 }

@@ -14,16 +14,19 @@ def apply(
     out: Annotated[Path, typer.Option(help="Folder to write, or file where the model is one; it must not exist.")],
     model: options.Model = "moji",
     strength: options.Strength = 1.0,
+    static: options.Static = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a checkpoint with the edit in its weights: what loads the model loads it."""
     with speaking():
         from ..core.errors import OutputError, require
         from ..edits import bake, load_edit
+        from ..edits import static as at_full_weight
         from ..evaluation.folder import building, writing
         from ..models import find_model
 
         loaded, source = load_edit(edit), find_model(model)
+        loaded = at_full_weight(loaded) if static else loaded
         is_file = source.is_file()
         require(not is_file or out.suffix == ".safetensors", f"{model} is one file: --out {out} must end in .safetensors", OutputError)
         identity = {"edit": loaded.hash, "model": model, "strength": strength}

@@ -15,6 +15,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder or file to write; it must not exist.")],
     model: options.Model = "moji",
     strength: options.Strength = 1.0,
+    static: options.Static = False,
     dtype: Annotated[str, typer.Option(help="auto (as the model's weights), float32, bfloat16 or float16: what is written.")] = "auto",
     rank: Annotated[int | None, typer.Option(help="Largest rank of a LoRA.  [default: the edit's own, 64 if it is dense]", show_default=False)] = None,
     overwrite: options.Overwrite = False,
@@ -24,6 +25,7 @@ def export(
         quiet_libraries()
         from ..core.registry import suggest
         from ..edits import load_edit
+        from ..edits import static as at_full_weight
         from ..edits.export import FOLDERS, TARGETS, check_place
         from ..edits.export import export as write
         from ..evaluation.folder import building, writing
@@ -34,6 +36,7 @@ def export(
         check_place(target, out)
         kept = None if dtype == "auto" else find_dtype(dtype, find_device("cpu"))
         loaded, source = load_edit(edit).scaled(strength), find_model(model)
+        loaded = at_full_weight(loaded) if static else loaded
         identity = {"edit": loaded.hash, "model": model, "to": to, "dtype": dtype, "rank": rank}
         with building(out, identity, overwrite) if target in FOLDERS else writing(out, overwrite) as place:
             written = write(loaded, source, target, place, kept, rank)

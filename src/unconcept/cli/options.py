@@ -21,3 +21,4 @@ Anchors = Annotated[list[str] | None, typer.Option("--anchor", help="What to rea
 Retained = Annotated[list[str] | None, typer.Option("--retain", help="Text that must not change; repeatable.")]
 Kind = Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
+Static = Annotated[bool, typer.Option("--static", help="Write an edit that weighs itself by the prompt at full weight for every prompt.")]

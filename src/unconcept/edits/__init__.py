@@ -5,17 +5,22 @@ from pathlib import Path
 from ..core.errors import EditError
 from ..core.registry import suggest
 from . import files
+from .adapters import AdapterEdit, Bottleneck
 from .bake import bake
 from .base import Edit, Origin, origin_of
-from .steering import SteeringEdit, made_for
+from .gated import GatedEdit, Part
+from .running import Running, made_for, static
+from .steering import SteeringEdit
 from .text_map import TextMapEdit
 from .weights import DenseEdit, LowRankEdit
 
-KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit] | type[SteeringEdit]] = {
+KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit] | type[SteeringEdit] | type[AdapterEdit] | type[GatedEdit]] = {
     "low_rank": LowRankEdit,
     "dense": DenseEdit,
     "text_map": TextMapEdit,
     "steering": SteeringEdit,
+    "adapter": AdapterEdit,
+    "gated": GatedEdit,
 }
 
 
@@ -28,4 +33,21 @@ def load_edit(path: Path) -> Edit:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
 
-__all__ = ["DenseEdit", "Edit", "LowRankEdit", "Origin", "SteeringEdit", "TextMapEdit", "bake", "load_edit", "made_for", "origin_of"]
+__all__ = [
+    "AdapterEdit",
+    "Bottleneck",
+    "DenseEdit",
+    "Edit",
+    "GatedEdit",
+    "LowRankEdit",
+    "Origin",
+    "Part",
+    "Running",
+    "SteeringEdit",
+    "TextMapEdit",
+    "bake",
+    "load_edit",
+    "made_for",
+    "origin_of",
+    "static",
+]

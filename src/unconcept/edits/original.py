@@ -13,6 +13,7 @@ from ..models.configs import config_folder
 from ..models.places import has_part, places
 from ..models.stream import Place, Streamed
 from .base import Edit
+from .running import check_weights
 
 FRONT = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
 LICENCE = re.compile(r"^license(?:_name)?:[ \t]*(\S.*)$", re.MULTILINE)
@@ -28,7 +29,7 @@ class Original:
 
 def original(edit: Edit, source: Path) -> Original:
     """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
-    require(bool(edit.names), "the edit changes no weight, it steers while sampling: there is nothing to bake or export; draw with `sample --edit`", EditError)
+    check_weights(edit)
     stands: dict[str, Place] = {}
     for part in sorted({name.partition(".")[0] for name in edit.names}):
         require(has_part(source, part), f"{source} has no {part}: the edit is for another family", EditError)

@@ -17,7 +17,7 @@ from ..core.registry import suggest
 from ..models import ModelView
 from ..models.attention import Mix, Reading, cross_attentions, is_empty, steered
 from ..models.roles import with_role
-from .base import Edit, Origin, checked, origin_of
+from .base import Origin, checked, origin_of
 from .files import Stored, write
 from .rules import RULES, Decomposition, SteeringRule
 from .weights import check_base
@@ -126,8 +126,3 @@ class SteeringEdit:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def made_for(edit: Edit) -> tuple[str, ...]:
-    """Full names of the parameters an edit is bound to: those it changes, or those whose reading it steers."""
-    return edit.maps if isinstance(edit, SteeringEdit) else edit.names

@@ -72,17 +72,22 @@ class LowRankEdit:
     @classmethod
     def from_stored(cls, stored: Stored) -> "LowRankEdit":
         """The inverse of `save`; `EditError` on factors that do not fit."""
-        pairs, tensors = {}, stored.tensors
-        for key, up in tensors.items():
-            if not key.endswith(".up"):
-                continue
-            name = key.removesuffix(".up")
-            down = tensors.get(SHARED, tensors.get(f"{name}.down"))
-            if down is None or not (up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]):
-                raise EditError(f"{name} has no up and down factor that fit")
-            pairs[name] = (up, down)
-        require(bool(pairs), "it changes nothing", EditError)
-        return cls(pairs, stored.origin)
+        return cls(pairs_in(stored.tensors), stored.origin)
+
+
+def pairs_in(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Pairs by the full name of their weight, as `LowRankEdit.tensors` names the halves; `EditError` on halves that do not fit."""
+    pairs = {}
+    for key, up in tensors.items():
+        if not key.endswith(".up"):
+            continue
+        name = key.removesuffix(".up")
+        down = tensors.get(SHARED, tensors.get(f"{name}.down"))
+        if down is None or not (up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]):
+            raise EditError(f"{name} has no up and down factor that fit")
+        pairs[name] = (up, down)
+    require(bool(pairs), "it changes nothing", EditError)
+    return pairs
 
 
 @dataclass(frozen=True)

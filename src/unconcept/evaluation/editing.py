@@ -12,7 +12,7 @@ from ..core.errors import RequestError, SettingsError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.settings import build, dump
-from ..edits import Edit, LowRankEdit, Origin, SteeringEdit, TextMapEdit, made_for
+from ..edits import Edit, LowRankEdit, Origin, Running, TextMapEdit, made_for
 from ..linalg.conditions import conditions
 from ..linalg.lowrank import rank
 from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
@@ -98,9 +98,9 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
 
     `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of NAME`: each target.
     `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
-    `rank`: of the change, the largest of all layers. Without anchors there is no residual. A steering edit has its own figures.
+    `rank`: of the change, the largest of all layers. Without anchors there is no residual. An edit that runs beside the model has its own figures.
     """
-    if isinstance(edit, SteeringEdit):
+    if isinstance(edit, Running):
         return edit.effect(model, request.targets, request.retain)
     change = weight = 0.0
     residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))

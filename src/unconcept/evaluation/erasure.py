@@ -156,8 +156,8 @@ def _weight_failures(edit: Edit, strength: float) -> list[str]:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in edit.tensors().values()):
         raise NumericsError("the edit holds non-finite numbers: use a larger lamb, or --dtype float32")
     figures = origin_of(edit).report
-    if strength and edit.names and figures.get("relative_norm", 0.0) == 0.0 and "largest_gap" not in figures:  # else it was balanced already
-        return ["no effect: the edit changes no weight"]
+    if strength and figures.get("relative_norm", 1.0) == 0.0 and "largest_gap" not in figures:  # else it was balanced already
+        return ["no effect: the edit changes no weight" if edit.names else "no effect: what the edit hangs beside the model does nothing"]
     if strength and figures.get("moved", 1.0) < 0.01:
         return [f"no effect: a target is still read as before (moved by {figures['moved']:.3f} of its size)"]
     if strength and figures.get("residual", 0.0) > 0.99:

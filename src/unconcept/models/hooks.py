@@ -1,6 +1,6 @@
 """Change weights for a while: every change is a context manager that leaves the model bitwise as it was."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,6 +106,35 @@ def states_mapped(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
         return args, {**kwargs, "encoder_hidden_states": (states.to(wide) + added).to(states.dtype)}
 
     handle = denoiser.register_forward_pre_hook(put, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def outputs_changed(modules: Mapping[str, nn.Module], change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Inside, each module gives what `change` makes of its name and its output."""
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        return lambda module, args, out: change(name, out)
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def states_seen(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Inside, the text states (b, l, d) of each call of a denoiser are shown before it computes."""
+
+    def show(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        see(kwargs["encoder_hidden_states"])
+
+    handle = denoiser.register_forward_pre_hook(show, with_kwargs=True)
     try:
         yield
     finally:

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..core.errors import ModelError
 from .view import Family, ModelView
 
 ATTENTION = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
@@ -63,15 +65,33 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
             parameter.requires_grad_(was)
 
 
+def modules_named(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The denoiser's modules that weights belong to, by the full name of each weight; `ModelError` where one is not there."""
+    denoiser, found = model.modules("denoiser"), {}
+    for name in names:
+        try:
+            found[name] = denoiser.get_submodule(name.partition(".")[2].removesuffix(".weight"))
+        except AttributeError:
+            raise ModelError(f"the model {model.name} has no {name}: what hangs there is for another family") from None
+    return found
+
+
+Between = float | Tensor  # what stands between the two halves of a pair: a number, or a matrix (b, r, r) for each row of the batch
+
+
 @contextmanager
-def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], is_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Inside, while `is_on`, each linear map computes with W + up @ down: up (o, r), down (r, d), differentiable in both."""
+def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: Callable[[], Between] = lambda: 1.0) -> Iterator[None]:
+    """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d), differentiable in all three.
+
+    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing is added.
+    """
 
     def hook(up: Tensor, down: Tensor):  # type: ignore[no-untyped-def]
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            if not is_on():
+            middle = between()
+            if not isinstance(middle, Tensor) and middle == 0:
                 return out
-            return out + torch.nn.functional.linear(torch.nn.functional.linear(args[0].to(down), down), up).to(out)
+            return out + _through(module, args[0].to(down), up, down, middle).to(out)
 
         return add
 
@@ -83,3 +103,16 @@ def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], is_on: Cal
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: Between) -> Tensor:
+    """What a pair makes of a map's input (b, .., d), or of a convolution's (b, i, h, w)."""
+    if isinstance(module, nn.Conv2d):
+        narrow = F.conv2d(x, down.unflatten(1, module.weight.shape[1:]), None, module.stride, module.padding, module.dilation)
+        return F.conv2d(_mixed(narrow.movedim(1, -1), middle).movedim(-1, 1), up[:, :, None, None])
+    return F.linear(_mixed(F.linear(x, down), middle), up)
+
+
+def _mixed(narrow: Tensor, middle: Between) -> Tensor:
+    """(b, .., r) times the number or each row's matrix."""
+    return torch.einsum("b...r,bsr->b...s", narrow, middle.to(narrow)) if isinstance(middle, Tensor) else middle * narrow

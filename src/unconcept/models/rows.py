@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..linalg.moments import Moments
+from .tokens import ClipTokenizer
 from .view import ModelView
 
 BATCH = 64  # texts whose rows are held at once
@@ -30,3 +31,29 @@ def moments_of(model: ModelView, texts: Sequence[str], kept: Callable[[Tensor], 
     for start in range(0, len(texts), BATCH):
         found += Moments.of(kept(model.embed(texts[start : start + BATCH], at="all").flatten(0, 1)))
     return found
+
+
+def own_rows(model: ModelView, text: str) -> tuple[range, ...]:
+    """Where among a text's states its own tokens stand, without start, end and padding: a range for each encoder whose rows follow one another.
+
+    One in a UNet (SDXL's two encoders stand side by side) and in FLUX, CLIP's and then T5's in SD3.
+    """
+    found, first = [], 0
+    for tokenizer in _in_turn(model):
+        count, special = len(tokenizer([text]).ids[0]), len(tokenizer([""]).ids[0])
+        begin = first + special - 1  # T5 has an end token alone.
+        found.append(range(begin, begin + count - special))
+        first += tokenizer.length
+    return tuple(found)
+
+
+def rows_behind(model: ModelView, text: str, count: int) -> list[int]:
+    """The first `count` positions behind a text's own tokens, of each encoder as in `own_rows`; fewer where its rows end before."""
+    ends = [sum(each.length for each in _in_turn(model)[: i + 1]) for i in range(len(_in_turn(model)))]
+    return [at for own, end in zip(own_rows(model, text), ends, strict=True) for at in range(own.stop, min(own.stop + count, end))]
+
+
+def _in_turn(model: ModelView) -> tuple[ClipTokenizer, ...]:
+    """Of the encoders whose rows stand one below the other; SD3's T5 may be missing."""
+    second = model.tokenizers[2:] if model.streams == 2 else ()
+    return (model.tokenizer, *second)

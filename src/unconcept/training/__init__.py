@@ -1,5 +1,6 @@
 """One loop for everything that is trained or searched, and what adversarial methods and attacks share."""
 
+from .erasers import Erasers
 from .loop import Descent, Loss, Optimizer, gradient, minimise
 from .run import Plan, figures, train
 from .session import Progress, Session, session
@@ -7,6 +8,7 @@ from .trained import LowRank, Trained, Weights
 
 __all__ = [
     "Descent",
+    "Erasers",
     "Loss",
     "LowRank",
     "Optimizer",

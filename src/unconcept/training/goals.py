@@ -17,6 +17,16 @@ from ..models import Conditioning, ModelView
 MOST_TEXTS = 1024  # whose encodings are held at once
 
 
+@dataclass(frozen=True, eq=False)
+class States:
+    """States (1, l, d) that no text gave, asked for as a text is: random ones, or perturbed ones."""
+
+    given: Conditioning
+
+
+Asked = str | States
+
+
 @dataclass
 class Texts:
     """Encodings of texts by the model as it is while they are first asked for, each made once and alone, so that no order matters."""
@@ -29,10 +39,13 @@ class Texts:
         return cls(model, OrderedDict())
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> Conditioning:
-        """One row a text."""
+    def __call__(self, texts: Sequence[Asked]) -> Conditioning:
+        """One row a text; states are themselves."""
         found = []
         for text in texts:
+            if isinstance(text, States):
+                found.append(text.given)
+                continue
             if text not in self._known:
                 self._known[text] = self.model.condition([text])
             self._known.move_to_end(text)
@@ -46,14 +59,14 @@ class Texts:
 class Goal:
     """y* = sum of weight times the teacher's prediction under the text. Texts of weight 0 are not asked for."""
 
-    weights: Mapping[str, float]
+    weights: Mapping[Asked, float]
 
     def __post_init__(self) -> None:
         total = sum(self.weights.values())
         require(isclose(total, 1.0, abs_tol=1e-6), f"the weights of a goal must sum to 1, or it means something else for noise than for v: {total}")
 
 
-def keep(text: str) -> Goal:
+def keep(text: Asked) -> Goal:
     """The teacher's own prediction; with another text than the student's, a map of one onto the other."""
     return Goal({text: 1.0})
 
@@ -75,7 +88,7 @@ def towards(text: str, strength: float, away: Mapping[str, float], reference: st
 
 
 def _sum(*parts: tuple[str, float]) -> Goal:
-    weights: dict[str, float] = {}
+    weights: dict[Asked, float] = {}
     for text, weight in parts:
         weights[text] = weights.get(text, 0.0) + weight
     return Goal(weights)
@@ -85,7 +98,8 @@ def _sum(*parts: tuple[str, float]) -> Goal:
 def desired(model: ModelView, texts: Texts, x_t: Tensor, t: Tensor, goals: Sequence[Sequence[Goal]]) -> list[Tensor]:
     """What the teacher's predictions on latents x_t (b, c, h, w) at timesteps t (b,) make of each list of b goals: (b, c, h, w).
 
-    One call of the denoiser gives all that any of them needs. To be asked while the model is the teacher.
+    One call of the denoiser gives all that any of them needs, row by row in the order in which the goals first name it. To be asked
+    while the model is the teacher.
     """
     asked = list(dict.fromkeys((i, text) for each in goals for i, goal in enumerate(each) for text, weight in goal.weights.items() if weight))
     rows = [i for i, _ in asked]

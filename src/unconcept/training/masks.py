@@ -1,12 +1,15 @@
-"""Where in a picture its object is: what stands in front of an even background, or what attends to the object's words.
+"""Where in a picture its object is: what stands in front of an even background, or where a denoiser looked for the object's words.
 
-Differs: MACE's authors ask Grounding DINO and SAM, networks of their own; these two need none.
+Differs: MACE's authors ask Grounding DINO and SAM, networks of their own; these need none.
 """
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.errors import require
 from ..models import ModelView
 from ..models.attention import attention_probabilities, cross_attentions
 from .trajectories import noised
@@ -59,3 +62,46 @@ def at_size(mask: Tensor, places: int) -> Tensor:
 
 def _or_all(mask: Tensor) -> Tensor:
     return mask | ~mask.flatten(1).any(1)[:, None, None, None]
+
+
+def looked_at(probabilities: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Mean over heads and tokens of (b, heads, p, l), as a map (b, 1, h, w) in the proportion of the latents' `sides`."""
+    found = probabilities.mean((1, 3))
+    h, w = at_resolution(sides, found.shape[1])
+    return found.unflatten(1, (h, w))[:, None]
+
+
+def at_resolution(sides: tuple[int, int], places: int) -> tuple[int, int]:
+    """Sides of a grid of so many places, in the proportion of the latents."""
+    h = round((places * sides[0] / sides[1]) ** 0.5)
+    require(h > 0 and places % h == 0, f"{places} places are no grid in the proportion of latents {sides}")
+    return h, places // h
+
+
+def object_mask(maps: Iterable[Tensor], side: int, threshold: float) -> Tensor:
+    """Zeros and ones (b, 1, h, w), out of maps (b, 1, h, w) of several attentions.
+
+    Those whose longer side is nearest to `side` are averaged, each picture's values stretched to 0 and 1, and cut at the threshold. A map
+    that is the same everywhere names no place: its mask is all ones.
+    """
+    found = list(maps)
+    best = min((max(each.shape[-2:]) for each in found), key=lambda own: abs(own - side))
+    mean = torch.stack([each for each in found if max(each.shape[-2:]) == best]).mean(0)
+    low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
+    return torch.where(high > low, (mean - low) >= threshold * (high - low), True).to(mean)
+
+
+def resized(mask: Tensor, places: int) -> Tensor:
+    """A mask (b, 1, h, w) on a grid of so many places, row by row (b, places, 1); it stays of zeros and ones."""
+    sides = at_resolution((mask.shape[-2], mask.shape[-1]), places)
+    return F.interpolate(mask, sides, mode="nearest").flatten(2).transpose(1, 2)
+
+
+def spilled(outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+    """Mean square over channels of each output (b, p, d), averaged over the places outside of the mask, over pictures and over outputs."""
+    found = []
+    for out in outputs.values():
+        outside = 1 - resized(mask, out.shape[1])
+        square = (out.float() * outside).square().mean(2)
+        found.append((square.sum(1) / (outside.sum((1, 2)) + 1e-9)).mean())
+    return torch.stack(found).mean()

@@ -21,7 +21,7 @@ Selector = Literal[
     "noxattn",  # all but cross-attention, time embedding and output: 598, 813.5 M
     "maps-noxattn",  # linear maps and convolutions outside of cross-attention: 388, 815.4 M; joint: as selfattn
     "maps",  # every linear map and convolution
-    "transformer-maps",  # linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM)
+    "transformer-maps",  # linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM); joint: those of each block
     "notime",  # all but time embedding and output
     "xlayer",  # cross-attention of two late blocks
     "selflayer",  # self-attention of two blocks
@@ -47,6 +47,7 @@ MMDIT: dict[str, str] = {
     "attn": r"\.attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)\.",
     "selfattn": rf"\.attn2?\.{FOUR}",
     "maps-noxattn": rf"\.attn2?\.{FOUR}",
+    "transformer-maps": r"\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$",
 }
 TEXT: dict[str, str] = {
     "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",

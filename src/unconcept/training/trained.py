@@ -6,7 +6,7 @@ Off, the model is bitwise the one before the training, so it is its own teacher:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -89,12 +89,17 @@ class Weights:
 
 @dataclass
 class LowRank:
-    """Adapters on linear maps, W + up @ down: down (r, d) random of variance 1 / r^2 unless given, up (o, r) zero at first."""
+    """Adapters on linear maps and convolutions, W + scale up @ down: down (r, d) random, up (o, r) zero at first.
+
+    A convolution's weight is read as a matrix (o, i * h * w).
+    """
 
     model: ModelView
     maps: Mapping[str, nn.Module]  # by the full name of their weight
     rank: int
     seed: int = 0
+    init: Literal["normal", "uniform"] = "normal"  # of down: of variance 1 / r^2, or within 1 / sqrt(d), as kohya's trainers do
+    scale: float = 1.0  # alpha / r; it enters the edit
     pairs: dict[str, tuple[Tensor, Tensor]] = field(init=False)
     _off: bool = field(default=False, init=False)
 
@@ -102,8 +107,8 @@ class LowRank:
         rng, device = torch.Generator().manual_seed(self.seed), self.model.device
         self.pairs = {}
         for name, module in self.maps.items():
-            o, d = module.get_parameter("weight").shape
-            down = torch.randn(self.rank, d, generator=rng) / self.rank
+            o, d = module.get_parameter("weight").flatten(1).shape
+            down = torch.randn(self.rank, d, generator=rng) / self.rank if self.init == "normal" else uniform((self.rank, d), d, rng)
             self.pairs[name] = (torch.zeros(o, self.rank, device=device).requires_grad_(), down.to(device).requires_grad_())
 
     @property
@@ -112,7 +117,7 @@ class LowRank:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: not self._off):
+        with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: 0.0 if self._off else self.scale):
             yield
 
     @contextmanager
@@ -124,8 +129,13 @@ class LowRank:
             self._off = before
 
     def edit(self, figures: Mapping[str, float]) -> LowRankEdit:
-        pairs = {name: (up.detach().clone(), down.detach().clone()) for name, (up, down) in self.pairs.items()}
+        pairs = {name: (self.scale * up.detach(), down.detach().clone()) for name, (up, down) in self.pairs.items()}
         return LowRankEdit(pairs, solve_figures=figures)
 
     def _live(self) -> Sequence[tuple[nn.Module, Tensor, Tensor]]:
         return [(self.maps[name], up, down) for name, (up, down) in self.pairs.items()]
+
+
+def uniform(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor:
+    """Within 1 / sqrt(d), as linear maps of d inputs begin in torch."""
+    return (2 * torch.rand(shape, generator=rng) - 1) / d**0.5

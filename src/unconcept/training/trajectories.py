@@ -72,11 +72,12 @@ class Partial:
 
     walk: Walk
     prompts: Sequence[str]
+    lowest: int = 0  # number of steps
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> Point:
         """Rows of one step share prompt, number of steps and noise level, as one batch."""
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=rng))]
-        k = int(torch.randint(self.walk.steps, (), generator=rng))
+        k = int(torch.randint(self.lowest, self.walk.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
         x = self.walk.ahead(self.walk.start(seeds), [prompt] * rows, 0, k)
         return Point(x, self.walk.timestep(k, rows), (prompt,) * rows, (k,) * rows)

@@ -1,0 +1,110 @@
+"""Where each attention of a denoiser looks in the text, kept while it computes what it would have computed anyway."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import OWN_MAP
+from .parts import FOLDERS, modules_named, stream_maps
+from .view import ModelView
+
+ADDED = ".add_k_proj.weight"
+Kept = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
+
+
+def text_attentions(model: ModelView) -> dict[str, nn.Module]:
+    """Attentions that look from the picture into the text, by full name: cross-attentions of a UNet, joint ones of SD3 and FLUX.
+
+    FLUX's single blocks know no text from a picture and are none.
+    """
+    if streams := stream_maps(model):
+        names = [name.removesuffix(ADDED) for name in streams if name.endswith(ADDED)]
+    else:
+        names = list(dict.fromkeys(OWN_MAP.sub("", name) for name in model.text_maps()))
+    return modules_named(model, names)
+
+
+@contextmanager
+def attention_probabilities(model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None) -> Iterator[Kept]:
+    """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a call, with their gradient.
+
+    p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a place
+    also looks at other places, so that its row sums to less than 1. What is computed stays bitwise as it was.
+    """
+    kept: Kept = {name: [] for name in places}
+    joint = FOLDERS[model.family] == "transformer"
+    before: list[tuple[Any, Any]] = [(module, module.processor) for module in places.values()]
+    try:
+        for name, (module, own) in zip(places, before, strict=True):
+            module.set_processor(_Watched(own, kept[name], joint, None if tokens is None else list(tokens)))
+        yield kept
+    finally:
+        for module, own in before:
+            module.set_processor(own)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """An attention processor that keeps probabilities, and then lets the one that stood there compute."""
+
+    own: Any
+    kept: list[Tensor]
+    joint: bool
+    tokens: list[int] | None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Any:
+        assert encoder_hidden_states is not None
+        found = _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb) if self.joint else _cross(attn, hidden_states, encoder_hidden_states)
+        self.kept.append(found if self.tokens is None else found[..., self.tokens])
+        # FLUX's own takes its rotary embedding, the others none.
+        rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
+        return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
+
+
+def _cross(attn: Any, x: Tensor, text: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(width of a head)), (b, heads, p, l)."""
+    q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(text), attn, "norm_k")
+    return _looked(q, k)
+
+
+def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The text's columns (b, heads, p, l) of the picture's rows, out of a softmax over text and picture."""
+    q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(x), attn, "norm_k")
+    words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
+    l = words.shape[2]
+    if rotary is not None:  # FLUX's positions count the text first.
+        q, k, words = _turned(q, rotary, slice(l, None)), _turned(k, rotary, slice(l, None)), _turned(words, rotary, slice(l))
+    return _looked(q, torch.cat([words, k], 2))[..., :l]
+
+
+def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
+    """Rows (b, heads, n, d) with their positions in them: `rotary`, cosines and sines (l + p, d), at some of them."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    own: Any = tuple(part[at] for part in rotary)
+    found: Any = apply_rotary_emb(rows, own)
+    return found
+
+
+def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
+    """(b, n, o) to (b, heads, n, o / heads), normalised where the attention does."""
+    parts = rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    own = getattr(attn, norm, None)
+    return parts if own is None else own(parts)
+
+
+def _looked(q: Tensor, k: Tensor) -> Tensor:
+    """In float32 or wider."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return torch.softmax(q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
