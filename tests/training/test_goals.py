@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.training.goals import Goal, Texts, desired, guided, keep, negative, towards
+from unconcept.training.goals import Goal, States, Texts, desired, guided, keep, negative, towards
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 
@@ -40,6 +40,26 @@ def test_a_goal_in_noise_is_the_same_goal(family) -> None:
     (ours,) = desired(view, Texts.of(view), x, t, [[goal] * 2])
     noise = sum(weight * view.schedule.epsilon(said(view, x, t, text), x, t) for text, weight in goal.weights.items())
     assert torch.allclose(view.schedule.epsilon(ours, x, t), noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_states_that_no_text_gave_are_asked_for_like_texts(family) -> None:
+    """In one call with texts, which it names row by row in the goals' order."""
+    view = tiny.shared(family)
+    x, t = point(view)
+    with torch.no_grad():
+        given = [view.condition([text]) for text in ("dog", "cat")]
+        free = [States(type(one)(one.states + 0.1, one.pooled, one.time_ids)) for one in given]
+        wanted = torch.cat([view.denoise(x[i : i + 1], t[i : i + 1], one.given) for i, one in enumerate(free)])
+    rows = []
+    handle = view.modules("denoiser").register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["encoder_hidden_states"])), with_kwargs=True
+    )
+    found, other = desired(view, Texts.of(view), x, t, [[keep(one) for one in free], [keep("dog"), keep(free[1])]])
+    handle.remove()
+    assert torch.allclose(found, wanted, atol=1e-5 if family in tiny.MMDITS else 1e-9)
+    assert torch.equal(other[1], found[1])
+    assert rows == [3]
 
 
 def test_the_two_forms_of_esd_agree() -> None:

@@ -11,8 +11,10 @@ from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.methods.esd import ESD
 from unconcept.methods.kscu import KSCU
+from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
-from unconcept.models.parts import attention_maps, denoiser_parameters
+from unconcept.methods.spm import SPM
+from unconcept.models.parts import attention_maps, denoiser_parameters, modules_named
 from unconcept.training import LowRank, Plan, Progress, Session, Weights, session, train
 from unconcept.training.penalties import Drift, Mask
 from unconcept.training.selectors import selected
@@ -23,6 +25,12 @@ QUICK = {
     "esd, student": ESD(iterations=6, ddim_steps=2, sampling="student", lr=1e-3, erase_from="cat"),
     "kscu": KSCU(iterations=6, steps=3, start=0.34, loops=1, lr=1e-3, reworded_share=0.5),
     "sculpting-memory": SculptingMemory(num_epochs=3, pictures=4, warmup_steps=2, mask_update_interval=1, picture_steps=2, lr=1e-2, sequential=False),
+}
+
+
+BESIDE = {  # methods whose adapters stand beside the model; Receler's searched tokens go on from step to step
+    "receler": Receler(iterations=6, ddim_steps=2, advrs_iters=2, num_advrs_prompts=2, eraser_rank=2, lr=1e-2),
+    "spm": SPM(iterations=6, max_denoising_steps=2, lr_warmup_steps=2, lr=1e-2),
 }
 
 
@@ -42,10 +50,10 @@ def dying(at):
     return tell
 
 
-@pytest.mark.parametrize(("name", "kills"), [*((name, 2) for name in QUICK), pytest.param("esd", 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "kills"), [*((name, 2) for name in (*QUICK, *BESIDE)), pytest.param("esd", 20, marks=pytest.mark.slow)])
 def test_killed_and_gone_on_is_the_same_edit(name, kills, tmp_path) -> None:
     """At random steps, with the last state a step back."""
-    view, method = tiny.view("sd1", torch.float32), QUICK[name]
+    view, method = tiny.view("sd1", torch.float32), {**QUICK, **BESIDE}[name]
     with session(Session(seconds=0.0, folder=tmp_path / "whole")):
         whole = method.erase(view, REQUEST)
     before = weights(view)
@@ -151,7 +159,7 @@ def test_a_sessions_rules_serve_every_method() -> None:
             assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())
 
 
-@pytest.mark.parametrize("kind", ["weights", "low rank"])
+@pytest.mark.parametrize("kind", ["weights", "low rank", "low rank with convolutions"])
 def test_off_is_the_model_before_and_on_is_what_is_trained(kind) -> None:
     view = tiny.view("sd1", torch.float32)
     x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
@@ -162,7 +170,8 @@ def test_off_is_the_model_before_and_on_is_what_is_trained(kind) -> None:
             return view.denoise(x, t, given)
 
     first = said()
-    trained = plain(view) if kind == "weights" else LowRank(view, attention_maps(view), 2)
+    maps = attention_maps(view) if kind == "low rank" else modules_named(view, selected(denoiser_parameters(view), "transformer-maps"))
+    trained = plain(view) if kind == "weights" else LowRank(view, maps, 2, init="uniform", scale=0.5)
     with trained.on():
         assert torch.allclose(said(), first, atol=1e-6)
         with torch.no_grad():

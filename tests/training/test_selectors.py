@@ -103,6 +103,7 @@ def test_joint_transformers() -> None:
     assert counted("flux", "kv")[0] == 2 * 4
     assert counted("flux", "selfattn")[0] == 2 * 8 + 3 * 6
     assert counted("flux", "attn")[0] == 2 * 16 + 3 * 6
+    assert counted("flux", "transformer-maps")[0] == 2 * 12 + 3 * 5
     sd35 = denoiser_parameters(tiny.shared("sd3"))
     assert any(".attn2." in name for name in sd35)
     assert not any(".attn2." in name for name in selected(sd35, "xattn"))

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..core.errors import RequestError, require
+from ..core.errors import require
 from ..core.request import Request
 from ..core.settings import dump
 from ..edits import AdapterEdit
@@ -102,9 +102,7 @@ class _Search:
     number: int
 
     def __post_init__(self) -> None:
-        count = self.settings.num_advrs_prompts
-        self.at = torch.tensor(rows_behind(self.model, self.target, count), device=self.model.device)
-        require(len(self.at) > 0, f"{self.target!r} leaves no room for a soft token in the text encoder: shorten it", RequestError)
+        self.at = torch.tensor(rows_behind(self.model, self.target, self.settings.num_advrs_prompts), device=self.model.device)
 
     @cached_property
     def descent(self) -> Descent:

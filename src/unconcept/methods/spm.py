@@ -105,6 +105,7 @@ class SPM:
         return dict(trained.edit({}).pairs), losses
 
 
+@torch.no_grad()
 def random_states(target: Conditioning, rng: torch.Generator) -> States:
     """States (1, l, d) of a random direction, about as long as the target's, taken with the probability 1 - cosine; a pooled text likewise.
 

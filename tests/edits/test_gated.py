@@ -1,0 +1,233 @@
+"""Edits that weigh themselves by the prompt: the sum written out, rows that know nothing of each other, several at once, refusals."""
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from unconcept.core.errors import EditError, UnconceptError
+from unconcept.core.request import Ask
+from unconcept.edits import GatedEdit, LowRankEdit, Part, bake, load_edit, made_for, static
+from unconcept.edits.export import TARGETS, export
+from unconcept.edits.transport import Likeness
+from unconcept.evaluation.erasure import make_edit
+from unconcept.evaluation.requests import choose
+from unconcept.models import Conditioning
+
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
+CHOSEN = choose(Ask(("dog face", "sun"), ("", ""), ("cat",)), "tiny")
+TEXTS = ("a dog face", "", "fade cod", "by a sun", "quick")
+
+
+def made(view, rank=1, **changes) -> GatedEdit:
+    """Two adapters with random numbers everywhere."""
+    rng = torch.Generator().manual_seed(2)
+    plain = make_edit(view, CHOSEN, "spm", {"iterations": 0, "adapters": "each", "rank": rank})
+    parts = tuple(
+        replace(part, pairs={n: tuple(0.2 * torch.randn(t.shape, generator=rng) for t in pair) for n, pair in part.pairs.items()}) for part in plain.parts
+    )
+    return replace(plain, parts=parts, **changes)
+
+
+@torch.no_grad()
+def said(view, texts):
+    given = texts if isinstance(texts, Conditioning) else view.condition(texts)
+    noise = torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)).to(view.dtype)
+    return view.denoise(noise.expand(len(given.states), -1, -1, -1), torch.tensor([500]), given)
+
+
+def weighed(edit, gammas) -> LowRankEdit:
+    """What the edit is to one text, as a change of weights."""
+    one, other = (part.pairs for part in edit.parts)
+    if edit.combine == "authors":
+        mixed = {n: tuple(sum(float(g) * part.pairs[n][side] for g, part in zip(gammas, edit.parts, strict=True)) for side in (0, 1)) for n in one}
+        return LowRankEdit(mixed)
+    (a, b) = map(float, gammas)
+    return LowRankEdit({n: (torch.cat([a * one[n][0], b * other[n][0]], 1), torch.cat([one[n][1], other[n][1]])) for n in one})
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(("combine", "rank"), [("sum", 1), ("authors", 2)])
+def test_each_row_computes_with_its_own_weights(family, combine, rank) -> None:
+    """In one batch, whatever the neighbours, as the change of weights that its gammas say; maps and 1x1 convolutions."""
+    view = tiny.view(family)
+    edit = made(view, rank, combine=combine)
+    gammas = edit.gammas(view, TEXTS)
+    wanted = []
+    for text, own in zip(TEXTS, gammas, strict=True):
+        with weighed(edit, own).applied(view):
+            wanted.append(said(view, [text]))
+    with edit.applied(view):
+        found = said(view, TEXTS)
+        turned = said(view, TEXTS[::-1])
+    assert torch.allclose(found, torch.cat(wanted), atol=1e-5)
+    assert torch.allclose(found, turned.flip(0), atol=1e-5)
+    assert len(set(gammas[:, 0].tolist())) > 2
+    assert (said(view, TEXTS) - found).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_gammas(family) -> None:
+    """1 for the concept by both metrics; the share of its tokens; the cosine of all states."""
+    view = tiny.shared(family)
+    edit = made(view)
+    by = {
+        metric: replace(edit, likeness=Likeness(metric)).gammas(view, ("dog face", "sun", "a sun dial", "zzz", "do"))
+        for metric in ("both", "clipcos", "tokenuni")
+    }
+    assert all(torch.allclose(found[[0, 1], [0, 1]], torch.ones(2).to(found), atol=1e-6) for found in by.values())
+    assert by["tokenuni"][2, 1] == 1
+    assert by["tokenuni"][3].tolist() == ([1 / 8, 1 / 4] if family == "flux" else [0, 0])  # T5's token before a word
+    assert torch.allclose(by["both"], torch.maximum(by["clipcos"], by["tokenuni"]), atol=1e-6)
+    states = view.condition(["dog face", "a sun dial"]).states.detach().flatten(1)
+    cosine = float(torch.dot(states[0], states[1]) / states[0].norm() / states[1].norm())
+    assert float(by["clipcos"][2, 0]) == pytest.approx(max(cosine, 0.0), abs=1e-6)
+    if family == "sd1":  # One token a letter, the last of a word its own: of d o g f a c e, "do" has the d.
+        assert float(by["tokenuni"][4, 0]) == pytest.approx(1 / 7)
+    floored = replace(edit, likeness=Likeness("tokenuni", 0.2)).gammas(view, ("do", "zzz", "dog face"))
+    assert floored[1:, 0].tolist() == [0, 1]
+
+
+def test_states_that_no_text_gave_are_judged_by_their_cosine() -> None:
+    view = tiny.view("sd1")
+    edit = made(view, likeness=Likeness("tokenuni"))
+    given = view.condition(["dog face"])
+    bent = Conditioning((given.states + 0.3 * torch.randn(given.states.shape, generator=torch.Generator().manual_seed(0))).detach().requires_grad_())
+    cosine = torch.cosine_similarity(given.states.detach().flatten(), bent.states.flatten(), dim=0)
+    with edit.applied(view):
+        found = said(view, bent)
+        (slope,) = torch.autograd.grad(view.denoise(torch.randn(1, 4, 8, 8, dtype=view.dtype), torch.tensor([500]), bent).square().sum(), [bent.states])
+    other = torch.cosine_similarity(view.condition(["sun"]).states.flatten(), bent.states.flatten(), dim=0)
+    with weighed(edit, (cosine.detach(), other.detach())).applied(view):
+        assert torch.allclose(said(view, bent), found, atol=1e-5)
+    assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "flux"])
+def test_several_edits_at_once_are_one_of_several_parts(family) -> None:
+    view = tiny.view(family)
+    both = made(view)
+    with both.applied(view):
+        wanted = said(view, TEXTS)
+    for order in (both.parts, both.parts[::-1]):
+        with ExitStack() as stack:
+            for part in order:
+                stack.enter_context(replace(both, parts=(part,)).applied(view))
+            assert torch.allclose(said(view, TEXTS), wanted, atol=1e-6)
+
+
+def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
+    """Through the pipeline: the prompt as a text and as states, alone and with a neighbour."""
+    view = tiny.view("sd1")
+    edit, noise = made(view, likeness=Likeness("tokenuni")), torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with edit.applied(view):
+        both = view.sample(["a dog face", "zzz"], noise, 2, 3.0)
+        assert torch.allclose(view.sample(["a dog face"], noise[:1], 2, 3.0), both[:1], atol=1e-5)
+        assert torch.allclose(view.sample(view.condition(["a dog face", "zzz"]), noise, 2, 3.0), both, atol=1e-5)
+    plain = view.sample(["a dog face", "zzz"], noise, 2, 3.0)
+    assert not torch.allclose(both[0], plain[0], atol=1e-4)
+    assert torch.allclose(both[1], plain[1], atol=1e-6)  # no token in common, and the empty side has none
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_save_and_load(family, tmp_path) -> None:
+    view = tiny.shared(family)
+    edit = made(view, likeness=Likeness("both", 0.25), combine="authors").scaled(0.5)
+    edit.save(tmp_path / "e.safetensors")
+    loaded = load_edit(tmp_path / "e.safetensors")
+    assert isinstance(loaded, GatedEdit)
+    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters, loaded.maps) == (edit.hash, edit.origin, (), edit.parameters, edit.maps)
+    assert (loaded.likeness, loaded.combine, [part.texts for part in loaded.parts]) == (edit.likeness, "authors", [("dog face",), ("sun",)])
+    assert len({edit.hash, edit.scaled(2.0).hash, replace(edit, combine="sum").hash, replace(edit, likeness=Likeness()).hash}) == 4
+    assert made_for(edit) == edit.maps
+
+
+def test_the_static_form_is_the_edit_at_full_weight(tmp_path) -> None:
+    view, base = tiny.view("sd1", torch.float32), tiny.folder("sd1", tmp_path / "base")
+    edit = made(view)
+    flat = static(edit)
+    assert isinstance(flat, LowRankEdit)
+    full = weighed(edit, (1.0, 1.0))
+    own = view.reference(flat.names)
+    assert all(torch.allclose(flat.delta(n, w), full.delta(n, w), atol=1e-6) for n, w in own.items())
+    assert bake(flat, base, tmp_path / "baked") == ()
+    assert export(flat, base, "kohya", tmp_path / "lora.safetensors").ranks == (2, 2)
+
+
+def test_gating_is_not_lost_in_silence(tmp_path) -> None:
+    view, base = tiny.view("sd1", torch.float32), tiny.folder("sd1", tmp_path / "base")
+    edit = made(view)
+    with pytest.raises(EditError, match="gating is lost"):
+        bake(edit, base, tmp_path / "baked")
+    for target in TARGETS:
+        with pytest.raises(EditError, match="gating is lost"):
+            export(edit, base, target, tmp_path / "out.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+    with pytest.raises(EditError, match="no change of a weight"):
+        edit.delta("unet.conv_in.weight", torch.zeros(1))
+
+
+def test_another_base_is_refused() -> None:
+    edit = made(tiny.view("sd1"))
+    with pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"), edit.applied(tiny.view("sd1", seed=1)):
+        pass
+    with pytest.raises(UnconceptError), edit.applied(tiny.shared("sdxl")):
+        pass
+
+
+def test_figures_without_a_picture() -> None:
+    view = tiny.view("sd1")
+    assert make_edit(view, CHOSEN, "spm", {"iterations": 0}).origin.report["relative_norm"] == 0
+    figures = made(view).effect(view, ("dog face", "sun"), ("cat",))
+    assert figures["least_gate"] == pytest.approx(1)
+    assert 0 < figures["gate_of_retained"] < 1
+    assert figures["relative_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"texts": "dog"}, "no lists of texts"),
+        ({"texts": [["dog"], []]}, "no lists of texts"),
+        ({"texts": [["dog"], [1]]}, "no lists of texts"),
+        ({"texts": [["dog"]]}, "other parts than it names"),
+        ({"texts": [["dog"], ["sun"], ["cat"]]}, "changes nothing"),
+        ({"combine": "loud"}, "its combine is 'loud'"),
+        ({"metric": "taste"}, "its metric is 'taste'"),
+        ({"floor": 1.0}, "its floor is 1.0"),
+        ({"floor": None}, "its metric and floor"),
+        ({"drop": ".down"}, "no up and down factor"),
+    ],
+)
+def test_damaged_files_are_refused(change, told, tmp_path) -> None:
+    path = tmp_path / "e.safetensors"
+    edit = made(tiny.shared("sd1"))
+    edit.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors, details = load_file(path), json.loads(metadata["details"])
+    if "drop" in change:
+        del tensors[f"0.{edit.maps[0]}.down"]
+    else:
+        details |= change
+    save_file(tensors, path, metadata={**metadata, "details": json.dumps(details)})
+    with pytest.raises(UnconceptError, match=told):
+        load_edit(path)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    one = {"unet.a.weight": (torch.zeros(2, 1), torch.zeros(1, 2))}
+    two = {"unet.a.weight": (torch.zeros(2, 2), torch.zeros(2, 2))}
+    with pytest.raises(EditError, match="different maps"):
+        GatedEdit((Part(("a",), one), Part(("b",), {"unet.b.weight": one["unet.a.weight"]})))
+    with pytest.raises(EditError, match="of one rank"):
+        GatedEdit((Part(("a",), one), Part(("b",), two)), combine="authors")
+    with pytest.raises(EditError, match="different ranks"):
+        GatedEdit((Part(("a",), {**one, "unet.b.weight": two["unet.a.weight"]}),))
+    with pytest.raises(EditError, match="no concept"):
+        GatedEdit((Part((), one),))
