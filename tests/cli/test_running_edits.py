@@ -37,6 +37,16 @@ def test_the_main_job_and_what_follows(name, kind, base, tmp_path) -> None:
     assert plain == off != edited
 
 
+def test_several_edits_draw_at_once(base, tmp_path) -> None:
+    """Whatever their kinds, in any order; one alone draws something else."""
+    edits = [made(name, base, tmp_path / name, "--no-report") for name in ("spm", "receler")]
+    words = ("sample", "a red fox", "--model", base, "--steps", 2, "--out")
+    for out, given in (("a", edits), ("b", edits[::-1]), ("c", edits[:1])):
+        assert run(*words, tmp_path / out, *(word for edit in given for word in ("--edit", edit))).exit_code == 0
+    both, turned, one = ((tmp_path / out / "000.png").read_bytes() for out in "abc")
+    assert both == turned != one
+
+
 @pytest.mark.parametrize(("name", "told"), [("spm", "gating is lost"), ("receler", "networks of their own")])
 def test_no_weight_can_hold_them(name, told, base, tmp_path) -> None:
     edit = made(name, base, tmp_path / "o", "--no-report")

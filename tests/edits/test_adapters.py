@@ -15,6 +15,8 @@ from unconcept.edits import AdapterEdit, Bottleneck, bake, load_edit, made_for, 
 from unconcept.edits.export import TARGETS, export
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.requests import choose
+from unconcept.models.parts import attention_maps
+from unconcept.training import LowRank
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 CHOSEN = choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny")
@@ -62,6 +64,24 @@ def test_a_half_model_computes_in_half() -> None:
     view = tiny.view("sd1", torch.bfloat16)
     with made(tiny.view("sd1", torch.bfloat16)).applied(view):
         assert said(view).dtype == torch.bfloat16
+
+
+def test_erasers_read_what_changed_maps_give() -> None:
+    """A low-rank change trained inside of the edit is the same change laid over the weights, before or after."""
+    view = tiny.view("sd1")
+    edit, trained = made(view), LowRank(view, attention_maps(view), 2)
+    with torch.no_grad():
+        for tensor in trained.tensors.values():
+            tensor.add_(0.2 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+    found = []
+    for outer, inner in ((edit.applied(view), trained.on()), (trained.on(), edit.applied(view))):
+        with outer, inner:
+            found.append(said(view))
+    change = trained.edit({})
+    for outer, inner in ((edit, change), (change, edit)):
+        with outer.applied(view), inner.applied(view):
+            found.append(said(view))
+    assert all(torch.allclose(one, found[0], atol=1e-6) for one in found)
 
 
 def test_another_base_is_refused() -> None:

@@ -1,6 +1,6 @@
 """`unconcept sample`: draw prompts, with or without an edit."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def sample(
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw.", show_default=False)] = None,
     found: Annotated[Path | None, typer.Option(help="Draw what an attack found: a file of its `found/` folder.", show_default=False)] = None,
     model: options.Model = "moji",
-    edit: options.EditFile = None,
+    edit: options.EditFiles = None,
     strength: options.Strength = 1.0,
     seed: options.Seed = 0,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 20,
@@ -39,13 +39,13 @@ def sample(
         from ..prompts.checks import Prompt
 
         require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
-        loaded = load_edit(edit).scaled(strength) if edit else None
+        loaded = [load_edit(path).scaled(strength) for path in edit or []]
         view = open_model(model, device, dtype)
         check_length(view, prompts or [])
         spec = spec_for(model, steps, guidance_scale, batch_size)
         asked = [Prompt(text, seed + i) for i, text in enumerate(prompts or [])]
         replayed = list(load_found(found).values()) if found else []
-        identity = {"prompts": prompts, "found": [hash_input(one.input) for one in replayed], "edit": loaded.hash if loaded else None}
+        identity = {"prompts": prompts, "found": [hash_input(one.input) for one in replayed], "edit": [one.hash for one in loaded]}
         with building(out, {**identity, "spec": str(spec), "seed": seed, "model": model}, overwrite) as folder, progress(quiet) as tell:
             drawn = 0
 
@@ -54,7 +54,9 @@ def sample(
                 drawn += count
                 tell("draw", drawn, len(asked))
 
-            with loaded.applied(view) if loaded else nullcontext():
+            with ExitStack() as stack:
+                for one in loaded:
+                    stack.enter_context(one.applied(view))
                 pictures = draw_found(view, replayed, spec) if replayed else draw(view, asked, spec, tick)
             for i, picture in enumerate(pictures):
                 to_image(picture).save(folder / f"{i:03d}.png")

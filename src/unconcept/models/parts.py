@@ -98,7 +98,8 @@ def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: C
     handles = []
     try:
         for module, up, down in pairs:
-            handles.append(module.register_forward_hook(hook(up, down)))
+            # In front: what is hung behind a map reads what the changed map gives, whichever came first.
+            handles.append(module.register_forward_hook(hook(up, down), prepend=True))
         yield
     finally:
         for handle in handles:
