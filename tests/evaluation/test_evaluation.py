@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
+from unconcept.core.folder import building
 from unconcept.core.request import Ask
-from unconcept.evaluation.folder import building
 from unconcept.evaluation.generate import Spec, noise
 from unconcept.evaluation.judging import Answer, calibrate, tabulate
 from unconcept.evaluation.lines import read_lines

@@ -23,12 +23,12 @@ def export(
     """Write an edit for diffusers, A1111, Forge, ComfyUI or PEFT."""
     with speaking():
         quiet_libraries()
+        from ..core.folder import building, writing
         from ..core.registry import suggest
         from ..edits import load_edit
         from ..edits import static as at_full_weight
         from ..edits.export import FOLDERS, TARGETS, check_place
         from ..edits.export import export as write
-        from ..evaluation.folder import building, writing
         from ..models import find_model
         from ..models.open import find_device, find_dtype
 

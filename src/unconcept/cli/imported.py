@@ -23,9 +23,9 @@ def import_(
     """Make a LoRA eraser an edit, to be drawn with, evaluated, attacked and exported like any other."""
     with speaking():
         quiet_libraries()
+        from ..core.folder import writing
         from ..core.request import Ask
         from ..core.settings import build
-        from ..evaluation.folder import writing
         from ..evaluation.importing import import_edit
 
         asked = {"targets": tuple(concepts), "anchors": anchor, "retain": retain, "kind": kind}

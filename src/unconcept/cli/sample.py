@@ -30,8 +30,8 @@ def sample(
     with speaking():
         quiet_libraries()
         from ..core.errors import RequestError, require
+        from ..core.folder import building
         from ..edits import load_edit
-        from ..evaluation.folder import building
         from ..evaluation.found import draw_found, hash_input, load_found
         from ..evaluation.generate import check_length, draw, spec_for
         from ..evaluation.pictures import to_image

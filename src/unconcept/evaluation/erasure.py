@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError
+from ..core.folder import building, check_free
 from ..core.hashing import hash_json
 from ..core.request import Ask
 from ..core.settings import build
@@ -24,7 +25,6 @@ from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import effect, make_edit, training_in
 from .file_suite import suite_of_words
-from .folder import building, check_free
 from .generate import Spec
 from .judges import Judge
 from .observing import observer

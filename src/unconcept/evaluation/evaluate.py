@@ -8,6 +8,7 @@ from pathlib import Path
 from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import RequestError, SettingsError, require
+from ..core.folder import PARTIAL, building
 from ..edits import load_edit, origin_of
 from ..edits.base import checked
 from ..models import find_model
@@ -16,7 +17,6 @@ from ..moji.table import table
 from .bench import Arm, Finding, bench, edit_trial, examine
 from .circumstances import circumstances
 from .file_suite import ALL, suite_of_file, suite_of_words
-from .folder import PARTIAL, building
 from .found import copy_found
 from .generate import spec_named
 from .judges import Judge

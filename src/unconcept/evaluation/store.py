@@ -16,8 +16,8 @@ from uuid import uuid4
 from torch import Tensor
 
 from ..core.errors import DataError, OutputError, StoreError, require
+from ..core.folder import written_to
 from ..models.picture_files import read_picture
-from .folder import written_to
 from .pictures import to_image
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..core.errors import OutputError, require
+from .errors import OutputError, require
 
 STATE = "state.json"
 PARTIAL = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
