@@ -127,6 +127,13 @@ def test_shared_factor_is_stored_once(tmp_path) -> None:
     assert edit.parameters == sum(t.numel() for t in stored.values())
 
 
+def test_the_same_edit_is_the_same_bytes(tmp_path) -> None:
+    _, edit = made(tiny.folder("sd1", tmp_path / "m"))
+    for name in "abcd":
+        edit.save(tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
 @pytest.fixture(scope="module")
 def edit_bytes(tmp_path_factory):
     path = tmp_path_factory.mktemp("e") / "e.safetensors"

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.errors import EditError, require
+from ..models.writer import Slot, write_slots
 from .base import FORMAT, FORMAT_VERSION, Origin
 
 
@@ -26,12 +26,15 @@ class Stored:
 
 
 def write(path: Path, stored: Stored) -> None:
-    """Tensors in float32 or wider, the rest in the header."""
+    """Tensors in float32 or wider, the rest in the header. The same edit is the same bytes: safetensors' own writer shuffles its header."""
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": stored.kind, "origin": stored.origin.to_json()}
     if stored.details:
         metadata["details"] = json.dumps(stored.details, sort_keys=True)
-    tensors = {n: t.detach().to("cpu", torch.promote_types(t.dtype, torch.float32)).contiguous() for n, t in stored.tensors.items()}
-    save_file(tensors, path, metadata=metadata)
+    write_slots(path, {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
+
+
+def _slot(tensor: Tensor) -> Slot:
+    return Slot(tuple(tensor.shape), torch.promote_types(tensor.dtype, torch.float32), lambda: tensor)
 
 
 def read(path: Path) -> Stored:
