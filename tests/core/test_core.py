@@ -10,6 +10,7 @@ from unconcept.core.errors import RecipeError, RequestError, SettingsError, Unkn
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import Registry
+from unconcept.core.request import united
 from unconcept.core.settings import build, dump, parse_assignment
 from unconcept.methods.uce import UCE
 
@@ -151,3 +152,30 @@ def test_a_recipes_folder_of_pictures_cannot_leave_its_own(tmp_path, images) -> 
         load_recipe(str(path))
     path.write_text('method = "few-shot"\nsource = "x"\n[settings]\nimages = "pictures"\n')
     assert load_recipe(str(path)).settings == {"images": str(tmp_path / "pictures")}
+PARTS = (
+    Request(("dog", "puppy"), ("goat", "goat"), ("fox", "cat"), withheld=("wolf",)),
+    Request(("cat",), ("bird",), ("fox", "wolf", "dog"), withheld=("fox",)),
+    Request(("dog",), ("cow",), ("fox",), kind="style"),
+)
+
+
+@given(st.permutations(PARTS), st.integers(1, 3))
+def test_united_is_a_function_of_the_set(parts, twice) -> None:
+    assert united([*parts, *parts[:twice]]) == united(PARTS)
+
+
+def test_united_by_its_rules() -> None:
+    both = united(PARTS)
+    assert both.targets == ("cat", "dog", "puppy")
+    assert both.anchors == ("bird", "cow", "goat")  # dog has two anchors: the one that sorts first
+    assert both.retain == ("fox",)  # typed by the third, though withheld for the second; dog and cat are erased, wolf is withheld
+    assert both.kind == "object"
+    assert both.withheld == ("fox", "wolf")
+    assert united(PARTS[:2]).retain == ()
+    assert united([united(PARTS[:1])]) == united(PARTS[:1])
+
+
+def test_united_keeps_what_has_no_anchor() -> None:
+    assert united([Request(("b", "a"), ())]) == Request(("a", "b"), ())
+    with pytest.raises(RequestError, match="nothing to unite"):
+        united([])

@@ -139,6 +139,6 @@ def test_an_edit_of_another_base_is_refused_before_anything_is_drawn(place, tmp_
     other = tiny.folder("sd1", tmp_path / "other")
     file = other / "unet/diffusion_pytorch_model.safetensors"
     save_file({name: weight + 1 if "attn2.to_k" in name else weight for name, weight in load_file(file).items()}, file)
-    with pytest.raises(EditError, match="not for .*other"):
+    with pytest.raises(EditError, match=r"not for .*other"):
         evaluate(run(place, tmp_path / "o", model=str(other), store=tmp_path / "store"))
     assert [path.name for path in tmp_path.iterdir()] == ["other"]

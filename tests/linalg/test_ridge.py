@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from unconcept.core.errors import NumericsError, SettingsError, UnconceptError
 from unconcept.linalg import ridge
 from unconcept.linalg.moments import Moments, Shifts
-from unconcept.linalg.ridge import cholesky, ridge_directions, ridge_map, ridge_system
+from unconcept.linalg.ridge import cholesky, ridge_directions, ridge_map, ridge_system, ridge_text_map
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -89,3 +89,13 @@ def test_rows_that_do_not_span_are_singular_without_lamb() -> None:
         ridge_system(Moments.of(few), Moments.of(rows(9, 8, 1)).weighted(0.0), 0.0)
     with pytest.raises(UnconceptError, match="finite"):
         ridge_system(Moments.of(few), Moments.empty(8), float("nan"))
+
+
+@pytest.mark.parametrize("n", [1, 5, 8, 9, 30])
+@pytest.mark.parametrize("kept", ["rows", "moments", "nothing"])
+def test_text_map_is_one_solution_in_both_shapes(n, kept) -> None:
+    c, a, p = rows(n, 8, 0), rows(n, 8, 1), rows(0 if kept == "nothing" else 4, 8, 2)
+    found = ridge_text_map(c, a, Moments.of(p) if kept == "moments" else p, 2.0, 0.5, 0.1)
+    assert len(found.x) == min(n, 8)
+    system = 2 * c.T @ c + 0.5 * p.T @ p + 0.1 * torch.eye(8, dtype=torch.float64)
+    assert torch.allclose(found.x.T @ found.y @ system, 2 * (a - c).T @ c, atol=1e-9)

@@ -6,8 +6,11 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
+from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import TextMapEdit
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.requests import choose
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))
@@ -165,3 +168,24 @@ def test_golden_norm() -> None:
 
 
 GOLDEN = 1.6335714
+
+
+def test_erase_is_a_function_of_the_set_of_concepts() -> None:
+    """However the concepts were typed, the file holds the same bytes."""
+    view = tiny.view("sd1", torch.float32)
+    names, anchors = ("dog face", "red car", "tall moon"), ("goat", "bus", "sun")
+    edits = []
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        ask = Ask(tuple(names[i] for i in order), tuple(anchors[i] for i in order), ("cat", "wolf")[:: 1 - 2 * (order[0] == 2)])
+        edits.append(make_edit(view, choose(ask, "tiny"), "uce", {}))
+    assert len({edit.hash for edit in edits}) == 1
+
+
+def test_more_texts_than_dimensions_are_one_map() -> None:
+    view, method = tiny.shared("sd1"), UCE()
+    words = [f"{a} {b}" for a in "abcdefgh" for b in "klmnop"]
+    edit = method.erase(view, Request(tuple(words), ("goat",) * len(words), ("cat",)))
+    assert edit.x.shape == (32, 32)
+    columns = [view.embed(texts) for texts in (words, ("goat",) * len(words), ("cat",))]
+    for name, w in view.text_maps().items():
+        assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-9, rtol=0)

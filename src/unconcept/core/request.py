@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .concept import NULL_ANCHORS, Concept, Kind
+from .concept import KINDS, NULL_ANCHORS, Concept, Kind
 from .errors import RequestError, require
 
 
@@ -23,12 +23,14 @@ class Request:
 
     Anchors and retained texts may be empty: the empty text is a text. Aliases and contexts have become targets of their own.
     Without any anchor targets stay what they are: that is what methods that debias are asked, and no other.
+    `withheld` are texts that an evaluation of these targets asks about: what is retained by default is never one of them.
     """
 
     targets: tuple[str, ...]
     anchors: tuple[str, ...]
     retain: tuple[str, ...] = ()
     kind: str = "object"
+    withheld: tuple[str, ...] = ()  # empty where the retained texts were typed
 
     def __post_init__(self) -> None:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
@@ -42,7 +44,7 @@ class Request:
         require(len(set(self.targets)) == n, f"a target is named twice in {list(self.targets)}: name it once", RequestError)
 
     @classmethod
-    def of(cls, concepts: Sequence[Concept], anchors: Sequence[str] = (), retain: Sequence[str] = ()) -> "Request":
+    def of(cls, concepts: Sequence[Concept], anchors: Sequence[str] = (), retain: Sequence[str] = (), withheld: Sequence[str] = ()) -> "Request":
         """A request for concepts with their aliases: no anchor = the kind's null anchor; one anchor serves all."""
         require(bool(concepts), "no concept: name at least one to erase", RequestError)
         kind = concepts[0].kind
@@ -55,4 +57,24 @@ class Request:
         paired = list(zip(concepts, anchors, strict=True))
         pairs = [(word, anchor) for c, anchor in paired for word in c.wordings]
         pairs += [(form.replace("{}", word), form.replace("{}", anchor)) for c, anchor in paired for word in c.wordings for form in c.contexts]
-        return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind)
+        return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind, tuple(withheld))
+
+
+def united(requests: Sequence[Request]) -> Request:
+    """One request for all of them: a function of the set, whatever the order. Everything is sorted.
+
+    A target with one anchor in two requests counts once; with several anchors, the one that sorts first is taken. What is a
+    target of one is retained by none. What is withheld for one is not retained by default of another, only where it was typed.
+    """
+    require(bool(requests), "no request: nothing to unite", RequestError)
+    anchors: dict[str, str] = {}
+    for request in requests:
+        for target, anchor in zip(request.targets, request.anchors, strict=bool(request.anchors)):
+            anchors[target] = min(anchor, anchors.get(target, anchor))
+    targets = tuple(sorted({target for request in requests for target in request.targets}))
+    withheld = {text for request in requests for text in request.withheld}
+    typed = {text for request in requests if not request.withheld for text in request.retain}
+    given = {text for request in requests if request.withheld for text in request.retain}
+    retain = (typed | (given - withheld)) - set(targets)
+    kind = min((request.kind for request in requests), key=[*KINDS].index)
+    return Request(targets, tuple(anchors[t] for t in targets) if anchors else (), tuple(sorted(retain)), kind, tuple(sorted(withheld)))

@@ -1,7 +1,7 @@
 """Run a method, stamp its edit, and say exactly what the edit does to the text maps, without a picture."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import torch
 
 from ..core.errors import RequestError, SettingsError, require
 from ..core.hashing import hash_tensors
-from ..core.request import Request
+from ..core.request import Request, united
 from ..core.settings import build, dump
 from ..edits import Edit, LowRankEdit, Origin, Running, TextMapEdit, made_for
 from ..linalg.conditions import conditions
 from ..linalg.lowrank import rank
 from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
+from ..models.alone import one_by_one
 from ..models.tokens import Place
 from ..models.view import Reads
 from ..training.session import Progress as Step
@@ -29,7 +30,9 @@ from .work import Progress
 def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None, sights: Sights | None = None) -> Edit:
     """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias.
 
-    `sights` are for methods that see; without them they are `moji`'s own, or those of the CLIPs that the settings name.
+    `sights` are for methods that see; without them they are `moji`'s own, or those of the CLIPs that the settings name. The method is
+    asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same set of concepts gives the
+    same edit, however they were typed.
     """
     info = methods[method]
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
@@ -40,8 +43,9 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
         edit = _debiased(hyperparameters, model, chosen.request, method, observe)
     else:
         require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
-        with conditions() as found:
-            edit = _seen(hyperparameters, model, chosen.request, sights) if info.sees else _plainly(hyperparameters, model, chosen.request)
+        request = united([chosen.request])
+        with conditions() as found, one_by_one() if info.way == "closed-form" else nullcontext():
+            edit = _seen(hyperparameters, model, request, sights) if info.sees else _plainly(hyperparameters, model, request)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))

@@ -47,11 +47,12 @@ def from_table(ask: Ask, known: Table) -> Chosen:
         require(not without, message, RequestError)
         anchors = tuple(e.anchor for e in entries if e.anchor is not None)
         reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
-    retain = ask.retain
+    retain, withheld = ask.retain, []
     if retain is None:
         retain = default_retain(known, [e.name for e in entries], anchors)
+        withheld = sorted({near for e in entries for near in e.near.held_out})
         reasons["retain"] = "the given near neighbours and the far objects that moji's table reserves for requests"
-    return Chosen(Request.of(concepts, anchors, retain), concepts, {**_typed(ask), **reasons})
+    return Chosen(Request.of(concepts, anchors, retain, withheld), concepts, {**_typed(ask), **reasons})
 
 
 def _contexts(known: Table, entry: Entry) -> tuple[str, ...]:

@@ -56,6 +56,31 @@ def ridge_system(erase: Moments, preserve: Moments, lamb: float) -> System:
     return System(factor, preserve, jitter)
 
 
+@dataclass(frozen=True)
+class TextMap:
+    """T (d, d) of W' = W (I + T) as X^T Y: float64, rows at most d."""
+
+    x: Tensor
+    y: Tensor
+    jitter: float
+
+
+def ridge_text_map(c: Tensor, a: Tensor, retain: Tensor | Moments, erase_scale: float, preserve_scale: float, lamb: float) -> TextMap:
+    """The edit that reads each row of c (n, d) as the row of a (n, d) beside it, for all layers at once.
+
+    Up to d rows X = A - C and Y are thin; from there on T itself is solved for, with d right-hand sides however many rows
+    there are: X = I, Y = T.
+    """
+    c, a = c.double(), a.double()
+    n, d = c.shape
+    if n <= d:
+        found = ridge_directions(c, retain, erase_scale, preserve_scale, lamb)
+        return TextMap(a - c, found.y, found.jitter)
+    shifts, kept = Shifts.of(c, a), retain if isinstance(retain, Moments) else Moments.of(retain)
+    system = ridge_system(shifts.moments.weighted(erase_scale), kept.weighted(preserve_scale), lamb)
+    return TextMap(torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross), system.jitter)
+
+
 def ridge_map(shifts: Shifts, preserve: Moments, lamb: float) -> Tensor:
     """T (d, d) float64 of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep."""
     return ridge_system(shifts.moments, preserve, lamb).solve(shifts.cross)

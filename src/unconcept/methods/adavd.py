@@ -19,6 +19,7 @@ from .registry import method
     "adavd",
     paper="arXiv:2412.06143",
     families=("sd1", "sd2", "sdxl"),
+    way="steering",
     elsewhere="the text's values depend on timestep and picture there; the paper shows SD3 without saying how",
 )
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ CLIP, WEIGHT_DECAY = 1.0, 1e-2
     "mace",
     paper="arXiv:2403.06135",
     families=("sd1", "sd2", "sdxl"),
+    way="trained",
     elsewhere="no cross-attention reads the text there, and the paper defines its refinement for those maps alone",
 )
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .registry import method
     "nag",
     paper="arXiv:2505.21179",
     families=("sd1", "sd2", "sdxl"),
+    way="steering",
     elsewhere="it steers cross-attention; joint attention needs a second text stream, which steering edits do not have",
 )
 @dataclass(frozen=True)

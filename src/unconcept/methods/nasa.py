@@ -19,6 +19,7 @@ from .registry import method
     "nasa",
     paper="arXiv:2412.02687",
     families=("sd1", "sd2", "sdxl"),
+    way="steering",
     elsewhere="its authors' successor found it unstable in joint attention, and the paper does not say how it is built there",
 )
 @dataclass(frozen=True)

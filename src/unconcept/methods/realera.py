@@ -26,6 +26,7 @@ from .registry import method
     "realera",
     paper="arXiv:2410.09140",
     families=("sd1", "sd2", "sdxl"),
+    way="closed-form",
     elsewhere="the paper defines its closed form for the keys and values of cross-attention alone",
 )
 @dataclass(frozen=True)

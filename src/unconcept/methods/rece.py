@@ -28,6 +28,7 @@ START_RETAIN_SCALE, START_LAMB = 0.1, 0.5  # of the UCE edit that the authors st
     "rece",
     paper="arXiv:2407.12383",
     families=("sd1", "sd2", "sdxl"),
+    way="closed-form",
     elsewhere="the one map on the text has fewer rows than columns, so its derived embedding is not determined",
 )
 @dataclass(frozen=True)

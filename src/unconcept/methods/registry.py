@@ -12,6 +12,7 @@ from ..edits import Edit
 from ..models import Family, ModelView
 
 Does = Literal["erase", "debias"]
+Way = Literal["closed-form", "trained", "steering"]  # solved from texts alone; by gradient; a rule for sampling
 UNDEFINED = "its paper does not define it there"
 
 
@@ -78,6 +79,8 @@ class MethodInfo:
     families: tuple[Family, ...]
     summary: str
     does: Does = "erase"  # "debias": the class is a `Debiaser`, else a `Method`
+    way: Way = "trained"
+    version: int = 1  # raised when the same settings would give another edit
     elsewhere: str = UNDEFINED  # why it refuses the other families
     sees: bool = False  # the class is a `Seer`
 
@@ -90,13 +93,20 @@ methods: Registry[MethodInfo] = Registry("method")
 
 
 def method(
-    name: str, paper: str, families: tuple[Family, ...], does: Does = "erase", elsewhere: str = UNDEFINED, sees: bool = False
+    name: str,
+    paper: str,
+    families: tuple[Family, ...],
+    does: Does = "erase",
+    way: Way = "trained",
+    version: int = 1,
+    elsewhere: str = UNDEFINED,
+    sees: bool = False,
 ) -> Callable[[M], M]:
     """Register a method under the name users type; `elsewhere` is why it refuses the families that are not listed."""
 
     def put(kind: M) -> M:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
-        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does, elsewhere, sees))
+        methods.register(name)(MethodInfo(name, kind, paper, families, summary, does, way, version, elsewhere, sees))
         return kind
 
     return put

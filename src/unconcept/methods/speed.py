@@ -33,6 +33,7 @@ NOTHING = 1e-6  # what is left of a text inside the projector, relative to it, f
     "speed",
     paper="arXiv:2503.07392",
     families=("sd1", "sd2", "sdxl"),
+    way="closed-form",
     elsewhere="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
 )
 @dataclass(frozen=True)

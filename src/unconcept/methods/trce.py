@@ -27,6 +27,7 @@ BATCH = 64  # pairs of prompts whose rows are held at once
     "trce",
     paper="arXiv:2503.07389",
     families=("sd1", "sd2", "sdxl"),
+    way="closed-form",
     elsewhere="its argument is the causal CLIP's end token; in joint attention T5's rows carry the text",
 )
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from ..core.errors import require
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.moments import Moments
-from ..linalg.ridge import ridge_directions
+from ..linalg.ridge import ridge_text_map
 from ..models import ModelView
 from ..models.rows import moments_of
 from ..models.tails import aligned_tails
 from .registry import method
 
 
-@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), way="closed-form")
 @dataclass(frozen=True)
 class UCE:
     """Closed-form edit of all maps that read the text. Defaults from the authors' 2025 `uce_sd_erase.py`."""
@@ -47,16 +47,16 @@ class UCE:
         x, y = self._solved(*self._pairs(model, request), self._retained(model, request))
         maps, pooled = model.text_maps(), model.text_maps("pooled")
         if not pooled:
-            return TextMapEdit.thin(x, y, tuple(maps))
+            return TextMapEdit(x, y, tuple(sorted(maps)))
         texts = request.targets, request.anchors, request.retain
         ways = (maps, x, y), (pooled, *self._solved(*(model.embed(part, at="pooled") for part in texts)))
         return LowRankEdit({name: (w.to(x.dtype) @ x.T, y) for found, x, y in ways for name, w in found.items()})
 
     def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | Moments) -> tuple[Tensor, Tensor]:
-        """C_a - C_e and Y (n, d), in float32 at least."""
-        y = ridge_directions(c_e, c_p, self.erase_scale, self.preserve_scale, self.lamb).y
+        """X and Y of one map on the text, (n, d) or (d, d), in float32 at least: C_a - C_e and Y while there are no more texts than dimensions."""
+        found = ridge_text_map(c_e, c_a, c_p, self.erase_scale, self.preserve_scale, self.lamb)
         wide = torch.promote_types(c_e.dtype, torch.float32)
-        return (c_a.double() - c_e.double()).to(wide), y.to(wide)
+        return found.x.to(wide), found.y.to(wide)
 
     def _pairs(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor]:
         """Rows of targets and, beside each, of its anchor: (n, d), or (n * tail, d) with the tail."""

@@ -23,6 +23,7 @@ from .registry import Observe, method
     paper="arXiv:2308.14761",
     families=("sd1", "sd2", "sdxl"),
     does="debias",
+    way="closed-form",
     elsewhere="its paper and scripts debias through cross-attention alone",
 )
 @dataclass(frozen=True)

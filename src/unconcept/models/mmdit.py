@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import ModelError, SettingsError, require
+from .alone import each
 from .checkpoint import Checkpoint, Pipeline
 from .complete import check_complete
 from .configs import TRANSFORMERS, config_folder, pipeline_kind
@@ -66,6 +67,9 @@ class MMDiTView:
 
         SD3's pooled text is that of both its CLIPs (n, 2048) = 768 | 1280, FLUX's that of its one (n, 768).
         """
+        return each(self._embed, texts, at)
+
+    def _embed(self, texts: Sequence[str], at: Place) -> Tensor:
         if not texts:
             width = self.checkpoint.config("transformer")["pooled_projection_dim"] if at == "pooled" else self.width
             return torch.empty(0, width, dtype=self.dtype, device=self.device)

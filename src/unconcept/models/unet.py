@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
+from .alone import each
 from .checkpoint import Checkpoint, Pipeline
 from .complete import CROSS, check_complete
 from .configs import PIPELINES, config_folder, pipeline_kind, unet_family
@@ -59,6 +60,9 @@ class UNetView:
 
     def embed(self, texts: Sequence[str], at: Place = "last_subject") -> Tensor:
         """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's."""
+        return each(self._embed, texts, at)
+
+    def _embed(self, texts: Sequence[str], at: Place) -> Tensor:
         if at == "pooled":
             require(self.family == "sdxl", f"{self.family} models are told nothing of a text as a whole", ModelError)
             return self._encoders()[-1].pooled(texts)

@@ -1,0 +1,52 @@
+"""Inside `one_by_one` a text's state knows nothing of the others."""
+
+import pytest
+import torch
+
+from tests import tiny
+from unconcept.core.errors import RequestError
+from unconcept.models.alone import one_by_one
+
+TEXTS = ("dog face", "red car", "cat", "dog face", "")
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
+def test_states_are_those_of_each_text_alone(family) -> None:
+    view = tiny.shared(family)
+    alone = torch.cat([view.embed([text]) for text in TEXTS])
+    with one_by_one() as known:
+        found = view.embed(TEXTS)
+        again = view.embed(TEXTS[::-1])
+    assert torch.equal(found, alone)
+    assert torch.equal(again, torch.cat([view.embed([text]) for text in TEXTS[::-1]]))
+    assert set(known) == {("last_subject", text) for text in TEXTS}
+    assert torch.allclose(view.embed(TEXTS), found, atol=1e-12)
+
+
+def test_what_is_known_is_not_read_again() -> None:
+    view = tiny.shared("sd1")
+    planted = torch.ones(1, 32, dtype=torch.float64)
+    with one_by_one({("last_subject", "cat"): planted}):
+        assert torch.equal(view.embed(["cat"]), planted)
+        assert not torch.equal(view.embed(["cat"], at="first_eot"), planted)
+    assert not torch.equal(view.embed(["cat"]), planted)
+
+
+def test_whole_and_no_texts_are_read_as_ever() -> None:
+    view = tiny.shared("sd1")
+    with one_by_one() as known:
+        assert torch.equal(view.embed(TEXTS, at="all"), view.embed(TEXTS, at="all"))
+        assert view.embed(()).shape == (0, 32)
+    assert not known
+
+
+def test_threads_are_as_before_even_after_an_error() -> None:
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RequestError), one_by_one():
+            tiny.shared("sd1").embed(["a" * 99])
+        with one_by_one():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
