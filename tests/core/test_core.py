@@ -152,6 +152,8 @@ def test_a_recipes_folder_of_pictures_cannot_leave_its_own(tmp_path, images) -> 
         load_recipe(str(path))
     path.write_text('method = "few-shot"\nsource = "x"\n[settings]\nimages = "pictures"\n')
     assert load_recipe(str(path)).settings == {"images": str(tmp_path / "pictures")}
+
+
 PARTS = (
     Request(("dog", "puppy"), ("goat", "goat"), ("fox", "cat"), withheld=("wolf",)),
     Request(("cat",), ("bird",), ("fox", "wolf", "dog"), withheld=("fox",)),

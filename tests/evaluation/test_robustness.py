@@ -106,6 +106,15 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
             load_found(tmp_path / "bad.safetensors")
 
 
+def test_found_weights_are_kept_with_their_origin(pizza, where) -> None:
+    checks = [check for check in Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
+    (task,) = planned(Subject.of(Subject(), pizza), "resurgence", checks, checkpoints=[1], batch_size=1, rank=1, lr=0.0)
+    task.run(where.store)
+    (one,) = load_found(task.path(where.store).with_suffix(".safetensors")).values()
+    assert one.input.weights is not None
+    assert (one.input.weights.origin.method, one.input.weights.origin.targets) == ("resurgence", ("pizza",))
+
+
 def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
     checks = Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",))
     (task,) = planned(Subject(), "derived-embedding", checks)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,9 +16,11 @@ from torch import Tensor
 from ..attacks import Attack, Case, attacks
 from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
+from ..core.request import Request
 from ..core.settings import build
 from ..prompts.checks import Check, Prompt, seeded
 from .drawing import Draw
+from .editing import origin_for
 from .found import Found, draw_found, hash_input, save_found
 from .generate import Spec, noise
 from .judges import Judge
@@ -84,7 +86,7 @@ class AttackTask:
             drawing += time.perf_counter() - paused
             steps.append({"steps": attempt.steps, "queries": queries, "loss": attempt.loss, "shown": {str(i): hit for i, hit in shown.items()}})
         seconds = time.perf_counter() - begun
-        save_found(path.with_suffix(".safetensors"), found)
+        save_found(path.with_suffix(".safetensors"), self._stamped(found))
         result = {
             "name": self.name,
             "settings": json.loads(self.settings),
@@ -93,6 +95,13 @@ class AttackTask:
         }
         result |= {"attempts": steps, "seconds": {"search": round(seconds - drawing, 3), "drawing": round(drawing, 3)}}
         write_whole(path, json.dumps(result, indent=1).encode())
+
+    def _stamped(self, found: Mapping[int, Found]) -> dict[int, Found]:
+        """Edits that were found say where they come from, so that they can be kept."""
+        model, request = self.subject.view(), Request((self.lore.concept.name,), (), kind=self.lore.concept.kind)
+        edits = {one.input.weights.hash: one.input.weights for one in found.values() if one.input.weights is not None}
+        known = {name: edit.stamped(origin_for(edit, model, request, self.name, json.loads(self.settings))) for name, edit in edits.items()}
+        return {i: replace(one, input=replace(one.input, weights=known[one.input.weights.hash] if one.input.weights else None)) for i, one in found.items()}
 
     def _case(self, store: Store) -> Case:
         """What the attacker may know: made by the unedited model, on other noise than the prompts'."""

@@ -27,7 +27,7 @@ from ..prompts.captions import captions
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts
 from ..training.penalties import Clip
-from ..training.pictures import drawn, encoded, placed
+from ..training.pictures import drawn, encoded, placed, seeds_of
 from ..training.selectors import Selector, selected
 from ..training.trajectories import noised
 from .registry import method
@@ -140,8 +140,7 @@ class _Pictures:
     def drawn(cls, model: ModelView, pairs: Sequence[Pair], settings: ConceptAblation) -> "_Pictures":
         """By the unedited model, the prompts in turn."""
         shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
-        seeds = [settings.seed * settings.pictures + i for i in range(len(shown))]
-        pictures = drawn(model, [p for p, _ in shown], seeds, settings.picture_steps, settings.picture_guidance)
+        pictures = drawn(model, [p for p, _ in shown], seeds_of(settings.seed, len(shown)), settings.picture_steps, settings.picture_guidance)
         return cls(model, shown, pictures, settings.augment)
 
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:

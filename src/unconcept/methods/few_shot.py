@@ -22,7 +22,7 @@ from ..models.encoders import encoder_parameters
 from ..models.picture_files import pictures_of
 from ..models.rows import fits
 from ..training import Plan, Weights, figures, train
-from ..training.pictures import drawn, latents_of
+from ..training.pictures import drawn, encoded, seeds_of
 from ..training.selectors import selected_text
 from ..training.trajectories import noised
 from .registry import method
@@ -96,6 +96,6 @@ class FewShot:
             noise = torch.rand(self.batch_size, *model.latent_shape, generator=torch.Generator().manual_seed(self.seed))
             return noise.to(model.device, model.dtype)
         if self.images:
-            return latents_of(model, pictures_of(Path(self.images), model, self.batch_size)).to(model.dtype)
+            return encoded(model, pictures_of(Path(self.images), model, self.batch_size)).to(model.dtype)
         shown = [prompts[i % len(prompts)] for i in range(self.pictures)]
-        return latents_of(model, drawn(model, shown, self.picture_steps, self.picture_guidance, self.seed))
+        return encoded(model, drawn(model, shown, seeds_of(self.seed, len(shown)), self.picture_steps, self.picture_guidance))

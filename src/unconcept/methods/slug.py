@@ -21,7 +21,7 @@ from ..models.encoders import encoder_parameters, layer_of
 from ..models.picture_files import pictures_of
 from ..models.rows import fits
 from ..training import Weights, gradient
-from ..training.pictures import drawn
+from ..training.pictures import drawn, seeds_of
 from .registry import Sight, Sights, method
 
 TOGETHER = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one
@@ -156,7 +156,8 @@ class _Data:
         def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
             shown = [texts[i % len(texts)] for i in range(settings.pictures)]
             prompts = [forms[text][i // len(texts) % len(forms[text])] for i, text in enumerate(shown)]
-            return prompts, drawn(model, prompts, settings.picture_steps, settings.picture_guidance, 2 * settings.seed + turn)
+            seeds = seeds_of(2 * settings.seed + turn, len(prompts))
+            return prompts, drawn(model, prompts, seeds, settings.picture_steps, settings.picture_guidance)
 
         own = [pictures_of(Path(settings.images), model, 1)] * 2 if settings.images else [sheet(request.targets, turn)[1] for turn in (0, 1)]
         captions, kept = sheet(request.retain, 0)

@@ -17,6 +17,11 @@ FAR, NEAR = ("a far away ", "very small "), ("zoomed in ", "close up ")
 FAR_BELOW = 0.6
 
 
+def seeds_of(seed: int, count: int) -> list[int]:
+    """Of so many pictures; another seed shares no noise with this one."""
+    return [seed * count + i for i in range(count)]
+
+
 def drawn(model: ModelView, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
     """Pictures (n, 3, H, W) in [0, 1] by the model as it now is, one a prompt, each from the noise of its own seed."""
     found = []
