@@ -46,7 +46,8 @@ def read(path: Path) -> Stored:
             require(found[0] == FORMAT, f"edit {path}: no {FORMAT} file; give the edit.safetensors of an erasure", EditError)
             message = f"edit {path}: format version {found[1]}, this library reads {FORMAT_VERSION}; update unconcept"
             require(found[1] == FORMAT_VERSION, message, EditError)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # Copies lie as aligned as tensors that were computed: the file's own would multiply to other last bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
         raise EditError(f"edit {path}: {error}; the file is missing, cut short or damaged") from None
     try:
