@@ -1,6 +1,6 @@
 """The attacks table: every attack on every method's edits of an object, a style and a harmful object: `make attacks`.
 
-Finished attacks are kept in the store, ceilings are computed once; `--full` takes more concepts and prompts.
+Finished attacks are kept in the store, ceilings are computed once; `--full` takes more concepts.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
 
 CONCEPTS = ("dog face", "ink", "kitchen knife")
-MORE = ("pizza", "rocket", "crown", "flat", "bomb", "syringe")
+MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
 
 
 def main() -> None:

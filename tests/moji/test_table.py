@@ -87,6 +87,12 @@ def test_moji_recipes_carry_the_tables_hash(name) -> None:
     assert load_recipe(name).table_hash == TABLE.hash
 
 
+def test_published_attacks_are_on_report_concepts() -> None:
+    from benchmarks.attacks import CONCEPTS, MORE
+
+    assert {TABLE[name].split for name in (*CONCEPTS, *MORE)} == {"report"}
+
+
 def test_the_shipped_model_names_no_folder_it_came_from() -> None:
     for path in (Path(str(resources.files("unconcept.moji"))) / "model").rglob("*.json"):
         assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
