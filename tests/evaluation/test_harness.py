@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unconcept.core.errors import UnknownName
 from unconcept.core.request import Ask
 from unconcept.edits import origin_of
 from unconcept.evaluation import drawing
@@ -128,6 +129,13 @@ def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
     done = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", workers=1))
     assert (done.status, done.missing) == ("ok", 0)
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"report.html", "report.json", "results.csv", "run.json"}
+
+
+def test_prompts_about_what_the_judge_does_not_know_are_refused(pizza, tmp_path) -> None:
+    (tmp_path / "p.csv").write_text("prompt,concept,group\na pizza,pizza,direct\na pizzza,pizzza,far\n")
+    with pytest.raises(UnknownName, match="did you mean 'pizza'"):
+        evaluate(Run(("pizza",), tmp_path / "o", (pizza,), prompts=tmp_path / "p.csv", suite="smoke", store=tmp_path / "s"))
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
 def test_a_bench_compares_methods(tmp_path) -> None:

@@ -116,6 +116,9 @@ def _suite(run: Run) -> Suite:
             table()[name]
     if run.prompts is not None:
         own = suite_of_file(run.prompts, run.concepts, run.model == MOJI)
+        if run.model == MOJI and run.judge is None:  # Its judge knows the table's concepts alone.
+            for check in own.checks(run.concepts):
+                table()[check.concept]
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
     elif run.model != MOJI:
         suite = _elsewhere(run, suite)
