@@ -125,10 +125,17 @@ def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
     assert report.status == "PARTIAL"
     data = json.loads((tmp_path / "o/report.json").read_text())
     assert (data["status"], data["trials"][0]["answered"]) == ("PARTIAL", 0)
+    assert data["missing"] == data["trials"][0]["asked"], "each result is counted once"
     assert "PARTIAL" in (tmp_path / "o/report.html").read_text()
     done = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", workers=1))
     assert (done.status, done.missing) == ("ok", 0)
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"report.html", "report.json", "results.csv", "run.json"}
+
+
+def test_a_bench_without_an_edit_yet_has_its_page(tmp_path) -> None:
+    report = evaluate(Run(("pizza",), tmp_path / "o", arms=(arm_of("uce"),), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0))
+    assert (report.status, report.missing) == ("PARTIAL", 1)
+    assert "PARTIAL" in (tmp_path / "o/report.html").read_text()
 
 
 def test_prompts_about_what_the_judge_does_not_know_are_refused(pizza, tmp_path) -> None:

@@ -27,7 +27,7 @@ from .subject import Subject
 from .suite_groups import in_groups, shared
 from .suites import Suite, of_edits, suites
 from .trials import Bench, both_sides
-from .work import Progress, Record, Tally
+from .work import Progress, Record
 
 RECORD = "record.sqlite"
 
@@ -84,7 +84,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
         where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
         found, tally = bench(run.arms, run.requests, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
-        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found, tally))
+        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found))
         _write(run, report, where, folder)
     return report
 
@@ -95,8 +95,7 @@ def _write(run: Run, report: Report, where: Bench, folder: Path) -> None:
     write_data(report, folder)
     if run.arms and report.findings:
         write_tables(report.findings, folder)
-    if report.findings:
-        write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in report.findings], folder)
+    write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in report.findings], folder)
     for number, finding in enumerate(report.findings):
         for i, (name, file) in enumerate(finding.found):
             copy_found(file, folder / "found" / f"{number:02d}-{finding.answered.trial.label}-{name}-{i}.safetensors")
@@ -167,7 +166,8 @@ def _retained(run: Run) -> list[str]:
     return list(dict.fromkeys(text for path in run.edits for text in origin_of(load_edit(path)).retain))
 
 
-def _missing(run: Run, found: Sequence[Finding], tally: Tally) -> int:
-    """Results that were planned and are not there."""
+def _missing(run: Run, found: Sequence[Finding]) -> int:
+    """Edits, answers and attacked prompts, ceilings too, that were planned and are not there."""
     wanted = len(run.arms) * len(run.requests) if run.arms else len(run.edits)
-    return wanted - len(found) + tally.left + sum(f.answered.missing + sum(row.missing for row in f.attacked) for f in found)
+    attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attacked)
+    return wanted - len(found) + attacked + sum(f.answered.missing for f in found)

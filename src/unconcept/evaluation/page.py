@@ -61,6 +61,7 @@ def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
     arms = {label: pooled(group) for label, group in by_label(report.findings).items()}
     context = {
         "report": report,
+        "base": origin(report.findings[0]).base if report.findings else "the model; no edit is made yet",
         "data": report.data(),
         "run": report.circumstances,
         "sections": sections,
