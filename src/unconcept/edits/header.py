@@ -15,8 +15,6 @@ KOHYA = {
     "sd1": {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
     "sd2": {"ss_base_model_version": "sd_v2", "ss_v2": "True"},
     "sdxl": {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"},
-    "sd3": {"ss_base_model_version": "sd3", "ss_v2": "False"},
-    "flux": {"ss_base_model_version": "flux1", "ss_v2": "False"},
 }
 
 
