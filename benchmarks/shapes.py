@@ -75,7 +75,7 @@ SHAPES = {
 }
 
 
-def vocabulary(path: Path | None = None) -> Path:
+def vocabulary(path: Path | None) -> Path:
     """CLIP's merges. `SystemExit` says where they come from if they are nowhere."""
     spec = importlib.util.find_spec("open_clip")
     found = path or (Path(spec.origin).parent / VOCABULARY if spec and spec.origin else None)
@@ -86,14 +86,14 @@ def vocabulary(path: Path | None = None) -> Path:
     return found
 
 
-def build(name: str, out: Path, words: Path, whole: bool = True, layers: int | None = None) -> Path:
+def build(name: str, out: Path, words: Path | None = None, whole: bool = True, layers: int | None = None) -> Path:
     """The folder, unless it is there already. Not `whole`: of the UNet the text maps alone. `layers`: of each kind of FLUX's blocks."""
     import diffusers
     import transformers
 
     if (out / "model_index.json").exists():
         return out
-    shape = SHAPES[name]
+    shape, words = SHAPES[name], vocabulary(words)
     part, kind, config = shape.denoiser
     if layers is not None:
         config = {**config, "num_layers": layers, "num_single_layers": layers}
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=Path, help=f"{VOCABULARY}, where open_clip_torch is not installed")
     parser.add_argument("--layers", type=int, help="FLUX's blocks of each kind, instead of 19 and 38")
     args = parser.parse_args()
-    print(build(args.shape, args.out, vocabulary(args.vocabulary), layers=args.layers))
+    print(build(args.shape, args.out, args.vocabulary, layers=args.layers))
 
 
 if __name__ == "__main__":

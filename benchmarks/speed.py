@@ -136,9 +136,9 @@ def main() -> None:
     parser.add_argument("--by", choices=("ours", "paper", "apart", "build"), help=argparse.SUPPRESS)  # a process that is measured
     args = parser.parse_args()
     if args.by == "build":
-        from benchmarks.shapes import build, vocabulary
+        from benchmarks.shapes import build
 
-        build("sd14", args.model, vocabulary(args.vocabulary), whole=False)
+        build("sd14", args.model, args.vocabulary, whole=False)
     elif args.by == "apart":
         print(apart(args.model, args.jobs[0]))
     elif args.by:
