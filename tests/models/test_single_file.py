@@ -14,7 +14,7 @@ from unconcept.edits import DenseEdit
 from unconcept.edits.export import export
 from unconcept.models import open_model
 from unconcept.models.places import places
-from unconcept.models.stream import each, shapes
+from unconcept.models.stream import read, shapes
 from unconcept.models.unet import PIPELINES
 
 TEXTS = ["dog face", "", "a moon"]
@@ -42,7 +42,7 @@ def test_every_tensor_of_the_networks_is_found(family, base, tmp_path) -> None: 
         ours = {name.removeprefix("text_model."): name for name in known}
         assert {name.removeprefix("text_model.") for name in names} == set(ours)
         assert all(shapes(known)[ours[name.removeprefix("text_model.")]] == shapes(wanted)[name] for name in names)
-        found, there = dict(each(known, known)), dict(each(wanted, names))
+        found, there = read(known, known), read(wanted, names)
         assert all(torch.equal(found[ours[name.removeprefix("text_model.")]], there[name]) for name in names)
     view, other = open_model(str(file), "cpu", "float32"), open_model(str(folder), "cpu", "float32")
     assert view.family == family

@@ -80,8 +80,9 @@ class Checkpoint:
         if self.pipeline is not None:
             return self.streamed(part)
         if part not in self._held:
-            streamed = Streamed(self.known(part), self.device, self.dtype)
-            self._held[part] = dict(streamed.of(name for name in streamed if not name.endswith("position_ids")))
+            streamed = self.streamed(part)
+            # One by one: a file that stays open is in memory as far as it was read, beside what is made of it.
+            self._held[part] = {name: streamed[name] for name in streamed if not name.endswith("position_ids")}
         return self._held[part]
 
     def states(self, part: str) -> dict[Position, dict[str, Tensor]] | None:

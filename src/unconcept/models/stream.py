@@ -37,11 +37,7 @@ class Streamed(Mapping[str, Tensor]):
     dtype: torch.dtype | None = None  # None: the file's own
 
     def __getitem__(self, name: str) -> Tensor:
-        return next(self.of([name]))[1]
-
-    def of(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Many of them, of which the caller holds as many as it likes: a file stays open, and in memory as far as it was read, meanwhile."""
-        return ((name, tensor.to(self.device, self.dtype)) for name, tensor in each(self.places, names))
+        return read(self.places, [name])[name].to(self.device, self.dtype)
 
     def __contains__(self, name: object) -> bool:
         return name in self.places  # The one that comes with Mapping would read the tensor.
@@ -61,18 +57,19 @@ def open_file(path: Path) -> Any:
         raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: fetch it again") from None
 
 
-def each(places: Mapping[str, Place], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors in their own dtype, file by file, each file opened once. `ModelError` if one holds NaN or infinity."""
+def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
     wanted: dict[Path, list[str]] = {}
     for name in names:
         wanted.setdefault(places[name].file, []).append(name)
+    tensors = {}
     for path, members in wanted.items():
         with open_file(path) as file:
             for name in members:
-                tensor = _taken(file, places[name])
+                tensors[name] = _taken(file, places[name])
                 message = f"{path}: {places[name].name} holds NaN or infinity; the checkpoint is damaged"
-                require(is_finite(tensor), message, ModelError)
-                yield name, tensor
+                require(is_finite(tensors[name]), message, ModelError)
+    return tensors
 
 
 def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
