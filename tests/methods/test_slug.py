@@ -1,0 +1,175 @@
+"""SLUG: its gradient, front and search written out, and the properties of its card."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import tiny
+from tests.methods.planted import sights
+from tests.models.test_picture_files import SIDE
+from tests.models.test_picture_files import drawn as picture
+from unconcept.core import Request
+from unconcept.core.errors import DataError, RequestError, SettingsError
+from unconcept.core.settings import build
+from unconcept.edits import DenseEdit
+from unconcept.methods.slug import SLUG, _Data, halved, pareto
+from unconcept.models.encoders import encoder_parameters, layer_of
+from unconcept.training import gradient
+from unconcept.training.pictures import drawn
+
+REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
+QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
+
+
+def erased(view, request=REQUEST, **settings):
+    return SLUG(**{**QUICK, **settings}).erase(view, request, sights(view))
+
+
+def seen_of(view, part: str):
+    """The unedited model's pictures of the targets, through the vision tower."""
+    return sights(view)[part].see(drawn(view, ["a dog", "a hound", "dog", "hound", "a dog", "a hound"], 2, 7.5, 0))
+
+
+def parting(view, seen, number: int):
+    """L_f written out: 1 - cosine of each picture and the bare name of what it was drawn as."""
+    return (1 - torch.nn.functional.cosine_similarity(seen, view._encoders()[number].pooled(["dog", "hound"] * 3))).mean()
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_layer_of_each_encoder_moves_along_its_gradient(family) -> None:
+    view = tiny.view(family)
+    edit = erased(view)
+    assert {name.partition(".")[0] for name in edit.names} == {*encoder_parameters(view)}
+    for number, (part, own) in enumerate(encoder_parameters(view).items()):
+        names = [name for name in edit.names if name.startswith(f"{part}.")]
+        assert len({layer_of(name) for name in names}) == 1
+        assert len(names) in (1, 2, 3)
+        g = dict(zip(names, gradient(parting(view, seen_of(view, part), number), [own[name] for name in names]), strict=True))
+        r = edit.solve_figures["ratio" if number == 0 else "ratio 2"]
+        assert r > 0
+        for name in names:
+            assert torch.allclose(edit.deltas[name], r * g[name], rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_small_step_parts_them_as_much_as_the_gradient_says(family) -> None:
+    """L_f grows by r |G|^2."""
+    view, step = tiny.view(family), 1e-5
+    edit = erased(view)
+    for number, part in enumerate(encoder_parameters(view)):
+        seen, r = seen_of(view, part), edit.solve_figures["ratio" if number == 0 else "ratio 2"]
+        small = DenseEdit({name: step / r * delta for name, delta in edit.deltas.items() if name.startswith(f"{part}.")})
+        size = sum(float((delta / step).square().sum()) for delta in small.deltas.values())
+        with torch.no_grad():
+            before = float(parting(view, seen, number))
+            with small.applied(view):
+                after = float(parting(view, seen, number))
+        assert after - before == pytest.approx(step * size, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [
+        ("layers.0.self_attn.out_proj", ["self_attn.out_proj"]),
+        ("layers.1.self_attn.k_proj", ["self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj"]),
+        ("layers.1.mlp.fc2", ["mlp.fc1", "mlp.fc2"]),
+    ],
+)
+def test_a_layer_is_a_matrix_with_its_group(layer, names) -> None:
+    edit = erased(tiny.view("sd1"), layer=layer)
+    number = layer.split(".")[1]
+    assert list(edit.names) == [f"text_encoder.encoder.layers.{number}.{name}.weight" for name in names]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_beats_twice(points) -> None:
+    matters, disturbs = ({str(i): float(point[side]) for i, point in enumerate(points)} for side in (0, 1))
+    front = pareto(matters, disturbs)
+    for i, (m, d) in enumerate(points):
+        beaten = any(other > m and less < d for other, less in points)
+        assert (str(i) in front) == (not beaten)
+
+
+@given(st.floats(0.01, 100.0), st.integers(1, 12))
+def test_the_search_halves_what_is_left(edge, evaluations) -> None:
+    """It is gone from `edge` on: once an upper bound is there the bracket halves with every question."""
+    asked = []
+
+    def is_gone(r: float) -> bool:
+        asked.append(r)
+        return r >= edge
+
+    found = halved(is_gone, 1.0, evaluations)
+    assert len(asked) == evaluations
+    if found < edge:
+        assert found == max(asked)
+        assert asked == [2.0**i for i in range(evaluations)]
+        return
+    first = next(i for i, r in enumerate(asked) if r >= edge)
+    low = asked[first - 1] if first else 0.0
+    assert found == min(r for r in asked if r >= edge)
+    assert found - max([r for r in asked if r < edge], default=0.0) == pytest.approx((asked[first] - low) / 2 ** (evaluations - 1 - first), rel=1e-9)
+
+
+def test_shares_written_out() -> None:
+    """A target is remembered while fewer than k retained names are nearer to its picture; a retained picture must be nearest to its own name."""
+    view = tiny.view("sd1")
+    settings = SLUG(**QUICK)
+    seen = _Data.of(settings, view, REQUEST).seen(sights(view)["text_encoder"])
+    read = sights(view)["text_encoder"].read
+    names = [read([text])[0].detach() for text in ("dog", "hound", "cat", "car", "sun")]
+    for k in (1, 2, 3, 9):
+        remembered = []
+        for i, row in enumerate(seen.rows[2]):
+            nearer = sum(float(row @ name) > float(row @ names[i % 2]) for name in names[2:])
+            remembered.append(nearer < min(k, 3))
+        right = [max(range(5), key=lambda j, row=row: float(row @ names[j])) == 2 + i % 3 for i, row in enumerate(seen.rows[3])]
+        assert seen.accuracies(k) == pytest.approx((sum(remembered) / 6, sum(right) / 6))
+
+
+def test_the_search_sees_other_pictures_than_the_gradient() -> None:
+    seen = _Data.of(SLUG(**QUICK), tiny.view("sd1"), REQUEST)
+    assert not torch.equal(seen.pictures[0], seen.pictures[2])
+    assert not torch.equal(seen.pictures[1], seen.pictures[3])
+    assert seen.captions == ("a cat", "a car", "a sun", "cat", "car", "sun")
+
+
+def test_a_folder_of_pictures_is_what_is_seen(tmp_path) -> None:
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", SIDE, SIDE, i)
+    view = tiny.view("sd1")
+    data = _Data.of(SLUG(**QUICK, images=str(tmp_path)), view, REQUEST)
+    assert torch.equal(data.pictures[0], data.pictures[2])
+    assert len(data.pictures[0]) == 3
+    assert erased(view, images=str(tmp_path)).names
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1\.png"):
+        erased(view, images=str(tmp_path))
+
+
+def test_what_is_refused() -> None:
+    view = tiny.view("sd1")
+    with pytest.raises(RequestError, match="nothing to tell the target from"):
+        erased(view, Request(("dog",), ("",)))
+    with pytest.raises(SettingsError, match="write it as layers"):
+        erased(view, layer="layers.7.mlp.fc1")
+    with pytest.raises(RequestError, match="shorten it"):
+        erased(view, templates=("a very long sentence around the {} indeed",))
+
+
+@pytest.mark.parametrize("setting", ["batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"])
+def test_settings_out_of_range(setting) -> None:
+    with pytest.raises(SettingsError, match=setting):
+        build(SLUG, {setting: 0})
+
+
+def test_golden_figures() -> None:
+    """A change of these numbers is a change of behaviour."""
+    edit = erased(tiny.view("sd1"))
+    assert dict(edit.solve_figures) == pytest.approx(FIGURES, rel=1e-4)
+    assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+
+
+FIGURES = {"layer": 1, "ratio": 95.810957, "relative_ratio": 19.2, "forget_accuracy": 0, "retain_accuracy": 0.33333334}
+NORM = 93.486478
