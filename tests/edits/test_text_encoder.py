@@ -11,6 +11,7 @@ from tests import tiny
 from tests.attacks.cases import QUICK, case
 from tests.attacks.test_contract import state
 from tests.edits.test_export import base, networks, parameters, picture, stock  # noqa: F401
+from tests.methods.planted import sights
 from tests.methods.quick import QUICK as SHORT
 from unconcept.attacks import attacks
 from unconcept.core.errors import EditError
@@ -75,9 +76,21 @@ def test_a_single_file_holds_it_however_it_comes_there(family, base, tmp_path) -
 def test_a_lora_cannot_hold_biases_and_says_what_can(base, tmp_path) -> None:  # noqa: F811
     folder = base("sd1")
     for to, place in (("kohya", tmp_path / "l.safetensors"), ("peft", tmp_path / "p")):
-        with pytest.raises(EditError, match="a LoRA cannot hold text_encoder.*export the edit --to comfyui, single-file or diffusers"):
+        with pytest.raises(EditError, match=r"a LoRA cannot hold text_encoder.*export the edit --to comfyui, single-file or diffusers"):
             export(made(folder), folder, to, place)
         assert not place.exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noqa: F811
+    folder = base(family)
+    view = open_model(str(folder), "cpu", "float32")
+    edit = make_edit(view, choose(Ask(("dog",), ("cat",), ("fox",)), "tiny"), "slug", SHORT["slug"], sights=sights(view))
+    done = export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
+    assert done.error is not None
+    assert done.error < 1e-6
+    prefix = "lora_te" if family == "sdxl" else "lora_te_"
+    assert all(name.startswith(prefix) for name in load_file(tmp_path / "l.safetensors"))
 
 
 def test_it_fits_every_model_with_the_same_encoder_and_no_other(base, tmp_path) -> None:  # noqa: F811
