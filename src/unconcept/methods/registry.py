@@ -43,7 +43,9 @@ class Debiaser(Protocol):
 class Sight(Protocol):
     """A CLIP whose text tower is one of the model's text encoders: pictures and texts in one space."""
 
-    scale: float  # of cosines in the loss it was trained with
+    @property
+    def scale(self) -> float:
+        """Of cosines in the loss it was trained with."""
 
     def see(self, pictures: Tensor) -> Tensor:
         """(b, d) of unit length, of pictures (b, 3, H, W) in [0, 1]."""
