@@ -1,6 +1,6 @@
 """Edits that run beside the model and change no weight: what they are bound to, and what of them a weight can hold."""
 
-from ..core.errors import EditError, require
+from ..core.errors import EditError
 from .adapters import AdapterEdit
 from .base import Edit
 from .gated import GatedEdit
@@ -8,9 +8,10 @@ from .steering import SteeringEdit
 
 Running = SteeringEdit | AdapterEdit | GatedEdit
 NO_WEIGHT = {
-    SteeringEdit: "the edit changes no weight, it steers while sampling",
-    AdapterEdit: "the edit changes no weight, its erasers are networks of their own",
-    GatedEdit: "the edit weighs itself by the prompt, and in a weight or a LoRA that gating is lost (--static writes it so, at full weight for all)",
+    SteeringEdit: "the edit changes no weight, it steers while sampling: there is nothing to bake or export; draw with `sample --edit`",
+    AdapterEdit: "the edit changes no weight, its erasers are networks of their own: there is nothing to bake or export; draw with `sample --edit`",
+    GatedEdit: "the edit weighs itself by the prompt, and in a weight or a LoRA that gating is lost: "
+    "draw with `sample --edit`, or write it at full weight for every prompt with --static",
 }
 
 
@@ -21,8 +22,8 @@ def made_for(edit: Edit) -> tuple[str, ...]:
 
 def check_weights(edit: Edit) -> None:
     """`EditError` unless the edit is a change of weights."""
-    reason = NO_WEIGHT[type(edit)] if isinstance(edit, Running) else ""
-    require(not reason, f"{reason}: there is nothing to bake or export; draw with `sample --edit`", EditError)
+    if isinstance(edit, Running):
+        raise EditError(NO_WEIGHT[type(edit)])
 
 
 def static(edit: Edit) -> Edit:

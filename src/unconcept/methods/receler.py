@@ -4,8 +4,7 @@ A small network behind each cross-attention unlearns a concept against soft toke
 the places of the picture where the model looks for it.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -100,16 +99,15 @@ class _Search:
     target: str
     settings: Receler
     number: int
+    at: Tensor = field(init=False)  # (k,) rows
+    descent: Descent = field(init=False)  # of the tokens (1, k, d), at first uniform within 0 and 1
 
     def __post_init__(self) -> None:
-        self.at = torch.tensor(rows_behind(self.model, self.target, self.settings.num_advrs_prompts), device=self.model.device)
-
-    @cached_property
-    def descent(self) -> Descent:
-        """Rows (1, k, d), at first uniform within 0 and 1."""
-        rng = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.number)
-        rows = torch.rand(1, len(self.at), self.given.states.shape[-1], generator=rng).to(self.model.device).requires_grad_()
-        return Descent([rows], self.settings.advrs_lr, "adam", self.settings.advrs_weight_decay)
+        own, device = self.settings, self.model.device
+        self.at = torch.tensor(rows_behind(self.model, self.target, own.num_advrs_prompts), device=device)
+        rng = torch.Generator().manual_seed(own.seed * 1_000_003 + self.number)
+        tokens = torch.rand(1, len(self.at), self.given.states.shape[-1], generator=rng).to(device).requires_grad_()
+        self.descent = Descent([tokens], own.advrs_lr, "adam", own.advrs_weight_decay)
 
     def found(self, x_t: Tensor, t: Tensor, said: Tensor) -> Conditioning:
         """The target with the rows before the last step of the search (b, l, d), without a gradient."""
