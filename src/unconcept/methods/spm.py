@@ -68,7 +68,8 @@ class SPM:
         """Minimise |eps(x_t, c) - (n - g (p - n))|^2 + la_strength mean_i |eps(x_t, a_i) - eps*(x_t, a_i)|^2.
 
         p and n are what the unedited model eps* predicts under the target c and its anchor, x_t (b, c, h, w) the edited model's own latents
-        after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. SD3 and FLUX: maps of their blocks (inferred).
+        after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. SD3 and FLUX: maps of their blocks, and likeness by
+        the states of all encoders and the tokens of the first (inferred).
         """
         # Differs: the model is asked at the sampler's own timestep, where its latents stand; the authors' is up to a step noisier.
         # Differs: pictures have the model's own size; the authors draw other, smaller ones.
