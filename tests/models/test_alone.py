@@ -1,10 +1,13 @@
 """Inside `one_by_one` a text's state knows nothing of the others."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests import tiny
 from unconcept.core.errors import RequestError
+from unconcept.models import open_model
 from unconcept.models.alone import one_by_one
 
 TEXTS = ("dog face", "red car", "cat", "dog face", "")
@@ -21,6 +24,18 @@ def test_states_are_those_of_each_text_alone(family) -> None:
     assert torch.equal(again, torch.cat([view.embed([text]) for text in TEXTS[::-1]]))
     assert set(known) == {("last_subject", text) for text in TEXTS}
     assert torch.allclose(view.embed(TEXTS), found, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 7, 40])
+def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
+    """Bit for bit, in `moji`'s own encoder, at every place of a block and beside any others."""
+    text = replace(open_model("moji")._encoder("text_encoder"), known=None)
+    words = [f"{one} {two}" for one in ("red", "blue", "old", "small", "wild") for two in ("dog", "cat", "car", "rose", "star", "fish", "hat", "key")][:count]
+    shuffled = sorted(words, key=lambda word: word[::-1])
+    found = dict(zip(shuffled, text.embed(shuffled, "last_subject"), strict=True))
+    for word, state in zip(words, text.embed(words, "last_subject"), strict=True):
+        assert torch.equal(state, found[word])
+        assert torch.equal(state, text.embed([word], "last_subject")[0])
 
 
 def test_what_is_known_is_not_read_again() -> None:

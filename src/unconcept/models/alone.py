@@ -1,7 +1,7 @@
-"""Text states that do not depend on what else is asked: each text is encoded by itself, on one thread.
+"""Text states that are known beforehand, and that do not depend on what else is asked.
 
-Batched with others, a text's state differs in its last bits from the one it has alone. What shall be the same whatever it is
-asked with, an edit of a set of requests above all, is computed inside `one_by_one`.
+Encoders read texts so that a state has the same bits whatever is read with it, as long as one thread computes (`models.text`). What
+shall be the same whatever it is asked with, an edit of a set of requests above all, is computed inside `one_by_one`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,11 +35,11 @@ def one_by_one(known: Known | None = None) -> Iterator[Known]:
 
 
 def each(read: Callable[[Sequence[str], Place], Tensor], texts: Sequence[str], at: Place) -> Tensor:
-    """What a view's `embed` gives: of all texts at once, or inside `one_by_one` of one after the other."""
+    """What a view's `embed` gives; inside `one_by_one` only what is not known is read."""
     known = _open.get()
     if known is None or at == "all" or not texts:
         return read(texts, at)
-    for text in dict.fromkeys(texts):
-        if (at, text) not in known:
-            known[at, text] = read([text], at)
+    new = [text for text in dict.fromkeys(texts) if (at, text) not in known]
+    if new:
+        known.update(zip([(at, text) for text in new], read(new, at).chunk(len(new)), strict=True))
     return torch.cat([known[at, text] for text in texts])

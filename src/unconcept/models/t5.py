@@ -17,7 +17,6 @@ from ..core.errors import ModelError, require
 from .remembered import remembered
 from .tokens import ClipTokenizer, Position
 
-BATCH_TOKENS = 2048
 BATCH_TEXTS = 64  # whose states are held at once: half a GiB of T5-XXL's
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gated-gelu": lambda x: F.gelu(x, approximate="tanh")}
 
@@ -39,7 +38,8 @@ class T5Text:
         # The sum over layers outgrows float16 in T5-XXL, so it is kept in float32 at least.
         rows = table[ids].to(torch.promote_types(dtype, torch.float32))
         bias = self._position_bias(ids.shape[1])
-        parts = list(rows.split(max(1, BATCH_TOKENS // ids.shape[1])))
+        # One by one, so that a text's state does not depend on what else is asked: padded, each is work enough.
+        parts = list(rows.split(1))
         for number in range(int(self.config["num_layers"])):
             prefix = f"encoder.block.{number}.layer."
             layer = {name.removeprefix(prefix): self.weights[name] for name in self.weights if name.startswith(prefix)}

@@ -1,7 +1,10 @@
 """CLIP's text tower driven from its tensors, so that reading text needs neither transformers nor a built module.
 
 A causal encoder's state at a token depends on what stands before it alone: for one named position the text is cut
-right after it, texts of equal length go in one batch, and what is read alike is encoded once.
+right after it, texts of equal length go in blocks, and what is read alike is encoded once.
+
+All blocks of a length have one size: matrix products of one shape give a row the same bits whatever stands in the
+others (on one thread), so that a text's state does not depend on what else is asked. In batches as they come it does.
 """
 
 from collections import defaultdict
@@ -17,7 +20,7 @@ from ..core.errors import ModelError, require
 from .remembered import remembered
 from .tokens import ClipTokenizer, Position
 
-BATCH_TOKENS = 2048
+BLOCK_TOKENS = 64  # of a block; a short text by itself costs five times as much as one of many, for all weights are read for it
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,9 @@ class ClipText:
         found: dict[tuple[int, ...], Tensor] = {}
         device = self.weights["embeddings.token_embedding.weight"].device
         for length, members in by_length.items():
-            size = max(1, BATCH_TOKENS // length)
+            size = max(1, BLOCK_TOKENS // length)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
-                states = run(torch.tensor(part, device=device))
+                states = run(torch.tensor([*part, *part[-1:] * (size - len(part))], device=device))[: len(part)]
                 found.update(zip(part, states if at == "all" else states[:, -1], strict=True))
         return torch.stack([found[row] for row in rows])
 
