@@ -22,8 +22,13 @@ def conditions() -> Iterator[list[float]]:
 
 
 def noted(a: Tensor, factor: Tensor) -> None:
-    """Note |A| |A^-1| in the 1-norm, as LAPACK estimates it from A's lower Cholesky factor: costs d^2, and is rarely off by more than a factor of three."""
+    """Note the condition number of a system that was factorised."""
     found = _seen.get()
     if found is not None:
-        inverse, failed = scipy.linalg.lapack.dpocon(factor.cpu().numpy(), float(a.abs().sum(0).max()), uplo="L")
-        found.append(1 / inverse if inverse and not failed else float("inf"))
+        found.append(condition(a, factor))
+
+
+def condition(a: Tensor, factor: Tensor) -> float:
+    """|A| |A^-1| in the 1-norm, as LAPACK estimates it from A's lower Cholesky factor: costs d^2, and is rarely off by more than a factor of three."""
+    inverse, failed = scipy.linalg.lapack.dpocon(factor.cpu().numpy(), float(a.abs().sum(0).max()), uplo="L")
+    return 1 / inverse if inverse and not failed else float("inf")

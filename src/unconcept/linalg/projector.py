@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from .refine import RefinedSet
-from .ridge import Directions, cholesky
+from .ridge import EPSILON, Directions, cholesky
 
 TOLERANCE = 1e-10  # of a held row's size: below, what is left of it is rounding
-EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .conditions import noted
+from .conditions import condition, noted
 from .moments import Moments, Shifts
 
+EPSILON = torch.finfo(torch.float64).eps
 JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
 
 
@@ -50,9 +51,11 @@ def ridge_system(erase: Moments, preserve: Moments, lamb: float) -> System:
     total = erase + preserve
     n, d = total.count, len(total.gram)
     require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0")
-    factor, jitter = cholesky(total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device))
+    a = total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device)
+    factor, jitter = cholesky(a)
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
-    require(lamb > 0 or jitter == 0, message)
+    # Rounding may hide a missing dimension from the factorisation, never from the condition number.
+    require(lamb > 0 or (jitter == 0 and condition(a, factor) < 1 / EPSILON), message)
     return System(factor, preserve, jitter)
 
 
