@@ -19,6 +19,7 @@ LEVELS = {
     "attacks": 5,
     "scorers": 5,
     "evaluation": 6,
+    "continual": 6,
     "cli": 7,
 }
 APART = ("methods", "attacks", "scorers")  # files of these folders know nothing of each other

@@ -172,9 +172,11 @@ def test_united_by_its_rules() -> None:
     assert both.anchors == ("bird", "cow", "goat")  # dog has two anchors: the one that sorts first
     assert both.retain == ("fox",)  # typed by the third, though withheld for the second; dog and cat are erased, wolf is withheld
     assert both.kind == "object"
-    assert both.withheld == ("fox", "wolf")
+    assert both.withheld == ("wolf",)
     assert united(PARTS[:2]).retain == ()
-    assert united([united(PARTS[:1])]) == united(PARTS[:1])
+    assert united([both]) == both
+    assert united(PARTS[2:]).withheld is None
+    assert united([Request(("a",), ("b",), ("fox",), withheld=()), PARTS[1]]).retain == ("dog", "wolf")
 
 
 def test_united_keeps_what_has_no_anchor() -> None:

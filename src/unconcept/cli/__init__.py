@@ -2,7 +2,7 @@
 
 import typer
 
-from . import apply, erase, evaluate, explain, export, imported, sample, tables
+from . import apply, erase, evaluate, explain, export, imported, ledger, sample, tables
 from .console import Commands
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(evaluate.attack)
 app.command("bench")(evaluate.bench)
 app.command("explain")(explain.explain)
+app.add_typer(ledger.app, name="ledger")
 for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs):
     app.command(_table.__name__)(_table)
 

@@ -10,6 +10,7 @@ UnconceptError
 │   ├── OutputError       a folder that cannot be written
 │   ├── DataError         a prompt file that cannot be read, or figures that are missing or do not fit together
 │   ├── StoreError        a picture store or run of another version, or with broken files
+│   ├── LedgerError       a ledger that is damaged, of another base or version, or cannot do what it is asked
 │   ├── DeviceError       a device that is not there
 │   ├── MissingExtra      an optional package that is not installed or cannot be loaded
 │   └── UnknownName       not in a registry or table; carries the nearest names
@@ -55,6 +56,10 @@ class DataError(UsageError):
 
 class StoreError(UsageError):
     """A picture store or run of another version, or with broken files."""
+
+
+class LedgerError(UsageError):
+    """A ledger that is damaged, of another base or version, or cannot do what it is asked."""
 
 
 class DeviceError(UsageError):

@@ -30,7 +30,7 @@ class Request:
     anchors: tuple[str, ...]
     retain: tuple[str, ...] = ()
     kind: str = "object"
-    withheld: tuple[str, ...] = ()  # empty where the retained texts were typed
+    withheld: tuple[str, ...] | None = None  # None where the retained texts were typed
 
     def __post_init__(self) -> None:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
@@ -44,7 +44,7 @@ class Request:
         require(len(set(self.targets)) == n, f"a target is named twice in {list(self.targets)}: name it once", RequestError)
 
     @classmethod
-    def of(cls, concepts: Sequence[Concept], anchors: Sequence[str] = (), retain: Sequence[str] = (), withheld: Sequence[str] = ()) -> "Request":
+    def of(cls, concepts: Sequence[Concept], anchors: Sequence[str] = (), retain: Sequence[str] = (), withheld: Sequence[str] | None = None) -> "Request":
         """A request for concepts with their aliases: no anchor = the kind's null anchor; one anchor serves all."""
         require(bool(concepts), "no concept: name at least one to erase", RequestError)
         kind = concepts[0].kind
@@ -57,7 +57,7 @@ class Request:
         paired = list(zip(concepts, anchors, strict=True))
         pairs = [(word, anchor) for c, anchor in paired for word in c.wordings]
         pairs += [(form.replace("{}", word), form.replace("{}", anchor)) for c, anchor in paired for word in c.wordings for form in c.contexts]
-        return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind, tuple(withheld))
+        return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind, None if withheld is None else tuple(withheld))
 
 
 def united(requests: Sequence[Request]) -> Request:
@@ -72,9 +72,11 @@ def united(requests: Sequence[Request]) -> Request:
         for target, anchor in zip(request.targets, request.anchors, strict=bool(request.anchors)):
             anchors[target] = min(anchor, anchors.get(target, anchor))
     targets = tuple(sorted({target for request in requests for target in request.targets}))
-    withheld = {text for request in requests for text in request.withheld}
-    typed = {text for request in requests if not request.withheld for text in request.retain}
-    given = {text for request in requests if request.withheld for text in request.retain}
+    withheld = {text for request in requests for text in request.withheld or ()}
+    typed = {text for request in requests if request.withheld is None for text in request.retain}
+    given = {text for request in requests if request.withheld is not None for text in request.retain}
     retain = (typed | (given - withheld)) - set(targets)
-    kind = min((request.kind for request in requests), key=[*KINDS].index)
-    return Request(targets, tuple(anchors[t] for t in targets) if anchors else (), tuple(sorted(retain)), kind, tuple(sorted(withheld)))
+    kinds: list[str] = list(KINDS)
+    kind = min((request.kind for request in requests), key=kinds.index)
+    left = None if all(request.withheld is None for request in requests) else tuple(sorted(withheld - retain))
+    return Request(targets, tuple(anchors[t] for t in targets) if anchors else (), tuple(sorted(retain)), kind, left)

@@ -47,7 +47,7 @@ def from_table(ask: Ask, known: Table) -> Chosen:
         require(not without, message, RequestError)
         anchors = tuple(e.anchor for e in entries if e.anchor is not None)
         reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
-    retain, withheld = ask.retain, []
+    retain, withheld = ask.retain, None
     if retain is None:
         retain = default_retain(known, [e.name for e in entries], anchors)
         withheld = sorted({near for e in entries for near in e.near.held_out})

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .schedule import Schedule
 from .tokens import ClipTokenizer, Place
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 Family = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -57,6 +60,7 @@ class ModelView(Protocol):
     device: torch.device
     dtype: torch.dtype  # what it computes in
     saved: dict[str, Tensor]  # weights before the edits now applied
+    checkpoint: "Checkpoint"  # files or pipeline: what parts there are and how their parameters are named
 
     @property
     def tokenizer(self) -> ClipTokenizer:

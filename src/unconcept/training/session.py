@@ -7,13 +7,14 @@ The same lines again after a kill go on where the last kept state was, and end i
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from ..models import ModelView
 from .penalties import Transform
 
 
@@ -40,6 +41,7 @@ class Session:
     seconds: float = 30.0  # between two states
     rules: Rules = lambda tensors: ()  # regularisers that are no method's own: they stand before its own transforms
     about: object = None  # plain data that says what the rules are
+    teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()  # entered wherever a teacher is asked
     checkpointing: bool = False  # recompute the denoiser's activations: less memory, a third more time
 
 

@@ -3,7 +3,7 @@
 Off, the model is bitwise the one before the training, so it is its own teacher: no second copy of a network is ever made.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -17,6 +17,7 @@ from ..edits.weights import live_parameters
 from ..models import ModelView
 from ..models.hooks import exchanged
 from ..models.parts import frozen, low_rank_added
+from .session import current
 
 WIDE = (torch.float32, torch.float64)
 
@@ -69,18 +70,14 @@ class Weights:
     @contextmanager
     def off(self) -> Iterator[None]:
         own = {name: t for name, t in self.start.items() if isinstance(t, nn.Parameter)}
-        with exchanged(self._owners(), own, self.model.saved):
+        with exchanged(self._owners(), own, self.model.saved), current().teacher(self.model):
             yield
 
     def edit(self, figures: Mapping[str, float]) -> DenseEdit:
         return DenseEdit({name: (t - self.start[name]).detach() for name, t in self.now.items()}, solve_figures=figures)
 
     def _owners(self) -> dict[str, nn.Module]:
-        found = {}
-        for name in self.names:
-            part, _, rest = name.partition(".")
-            found[name] = self.model.modules(part).get_submodule(rest.rpartition(".")[0])
-        return found
+        return owners(self.model, self.names)
 
     def _parts(self) -> list[nn.Module]:
         parts = dict.fromkeys(name.partition(".")[0] for name in self.names)
@@ -124,7 +121,8 @@ class LowRank:
     def off(self) -> Iterator[None]:
         before, self._off = self._off, True
         try:
-            yield
+            with current().teacher(self.model):
+                yield
         finally:
             self._off = before
 
@@ -139,3 +137,23 @@ class LowRank:
 def uniform(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor:
     """Within 1 / sqrt(d), as linear maps of d inputs begin in torch."""
     return (2 * torch.rand(shape, generator=rng) - 1) / d**0.5
+
+
+def owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The module that holds each named parameter."""
+    found = {}
+    for name in names:
+        part, _, rest = name.partition(".")
+        found[name] = model.modules(part).get_submodule(rest.rpartition(".")[0])
+    return found
+
+
+@contextmanager
+def pristine(model: ModelView) -> Iterator[None]:
+    """Inside, the model computes with its own weights, without the edits now applied: the teacher of a training on an edited model.
+
+    Parameters are exchanged, not written to: a student's graph may hold those of the edited model.
+    """
+    own = {name: nn.Parameter(weight, requires_grad=False) for name, weight in model.saved.items()}
+    with exchanged(owners(model, own), own, dict(model.saved)):
+        yield

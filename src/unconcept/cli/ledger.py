@@ -1,0 +1,147 @@
+"""`unconcept ledger`: requests one by one, some taken back, one edit of those in force."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import ledger_views, options
+from .console import print_json, quiet_libraries, speaking
+from .ledger_desk import Base, Because, By, Dir, Recipe, Set, base, note, opened, place, planned, training, view_of
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Keep a record of requests to erase, and make the edit of those in force."
+)
+for _view in (ledger_views.status, ledger_views.drift, ledger_views.verify, ledger_views.audit, ledger_views.diff):
+    app.command(_view.__name__)(_view)
+
+
+@app.command()
+def init(
+    folder: Dir,
+    model: options.Model = "moji",
+    method: Annotated[str | None, typer.Option(help="Method; see `unconcept methods`.  [default: uce]", show_default=False)] = None,
+    rule: Annotated[str, typer.Option(help="How trained requests become one state: recompute, merge or sequential. Closed forms fold exactly.")] = "recompute",
+    merge: Annotated[str, typer.Option(help="Of rule merge: uniform, task-arithmetic or ties.")] = "ties",
+    merge_scale: Annotated[float, typer.Option(help="Of rule merge: factor of every change.")] = 1.0,
+    merge_topk: Annotated[float, typer.Option(help="Of ties: share of each tensor's entries that is kept.")] = 0.2,
+    teacher: Annotated[str, typer.Option(help="Of rule sequential: previous (the model before the request) or pretrained.")] = "previous",
+    recipe: Recipe = None,
+    set_: Set = None,
+    by: By = "",
+    because: Because = "",
+) -> None:
+    """Begin an empty ledger."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.ledger import Policy, begin
+        from ..core.settings import build
+        from ..edits.merge import Merge
+
+        merging = build(Merge, {"how": merge, "scale": merge_scale, "topk": merge_topk}, "merge")
+        policy = replace(build(Policy, {"rule": rule, "teacher": teacher}, "option"), merge=merging)
+        at = place(model)
+        job = planned(at, method, recipe, set_)
+        begun = begin(folder, base(at, "cpu"), job.method, job.settings or {}, policy, note(by, because))
+        settings = ", ".join(f"{name} = {value}" for name, value in begun.standings.settings[job.method].items())
+        print(f"rule {rule}, {job.method} with {settings} -> {folder}")
+
+
+@app.command()
+def add(
+    folder: Dir,
+    concepts: Annotated[list[str] | None, typer.Argument(help="What to erase; several are one request.", show_default=False)] = None,
+    concepts_file: Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")] = None,
+    anchor: Annotated[list[str] | None, typer.Option(help="What to read it as: one, or one a concept; '' is legal.")] = None,
+    retain: Annotated[list[str] | None, typer.Option(help="Text that must not change; repeatable.")] = None,
+    retain_file: Annotated[Path | None, typer.Option(help="File with one retained text a line.")] = None,
+    kind: Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method.  [default: the one that the ledger was begun with]", show_default=False)] = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    by: By = "",
+    because: Because = "",
+    model: Base = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put a request in force. What it says is on the disk when the command returns."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.requests import add as put
+        from ..evaluation.lines import read_lines
+        from ..evaluation.requests import choose
+
+        ledger = opened(folder)
+        wanted = [*(concepts or []), *read_lines(concepts_file)]
+        kept = [*(retain or []), *read_lines(retain_file)] if retain or retain_file else None
+        name, view = method or ledger.first["method"], view_of(ledger, model, device)
+        asks_anew = recipe or set_ or name not in ledger.standings.settings
+        job = planned(view.name, name, recipe, set_, concepts=wanted, anchors=anchor, retain=kept, kind=kind)
+        request = choose(job.ask, view.name).request
+        with training(ledger, [job.method, str(job.settings), str(request)], quiet):
+            came = put(ledger, view, wanted, request, job.method, job.settings if asks_anew else None, note(by, because))
+        if as_json:
+            print_json({"id": came.id, "came": came.came, "near": [dict(one) for one in came.near]})
+            return
+        print(f"{came.came}: {came.id} ({', '.join(wanted)})")
+        for one in came.near:
+            print(f"near {one['target']!r} of {one['id'][:8]}: cosine {one['cosine']} with {one['to']!r}")
+
+
+@app.command()
+def revoke(
+    folder: Dir,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The beginning of a request's id.")],
+    by: By = "",
+    because: Because = "",
+    as_json: options.Json = False,
+) -> None:
+    """Take a request back: the state is then as if it had never been asked."""
+    with speaking():
+        from ..continual.requests import revoke as take_back
+
+        gone = take_back(opened(folder), id_, note(by, because))
+        if as_json:
+            print_json(gone.data())
+        else:
+            print(f"revoked: {gone.id} ({', '.join(gone.asked.concepts)})")
+
+
+@app.command()
+def repair(folder: Dir) -> None:
+    """Mend what a process that died left behind. Entries that were acknowledged are never touched."""
+    with speaking():
+        from ..continual.check import repair as mend
+
+        for line in mend(folder) or ["nothing to mend"]:
+            print(line)
+
+
+@app.command()
+def materialize(
+    folder: Dir,
+    out: options.Out,
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Write a whole model besides.")] = False,
+    by: By = "",
+    because: Because = "",
+    model: Base = None,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the edit of what is in force, with a card that says of which requests it is."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.materialize import materialize as write
+
+        ledger = opened(folder)
+        with training(ledger, [one.id for one in ledger.standings.active], quiet):
+            card = write(ledger, view_of(ledger, model, device), out, checkpoint, overwrite, note(by, because))
+        if as_json:
+            print_json(card)
+        else:
+            print(f"{len(card['in_force'])} requests, edit {card['edit']['hash'][:12]} -> {out}")

@@ -1,0 +1,176 @@
+"""`unconcept ledger status`, `drift`, `verify`, `audit`, `diff`: what a ledger says of itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .console import FAILED, print_json, print_table, quiet_libraries, speaking
+from .ledger_desk import Base, By, Dir, note, opened, training, view_of
+
+if TYPE_CHECKING:
+    from ..continual.ledger import Ledger
+
+
+def status(
+    folder: Dir,
+    as_json: options.Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Say what is in force, since when, and where requests contradict one another. No model is opened."""
+    with speaking():
+        from ..continual.ledger import Ledger
+        from ..continual.status import status as told_of
+
+        ledger = Ledger.open(folder, torn=True)
+        told = told_of(ledger, ledger.refresh(torn=True))
+        if html is not None:
+            _page(ledger, told, html, overwrite)
+        elif as_json:
+            print_json(told)
+        else:
+            _print_status(told)
+        if told["torn"]:
+            typer.echo(f"unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair {folder}`", err=True)
+
+
+def drift(
+    folder: Dir,
+    history: Annotated[bool, typer.Option("--history", help="After every entry, by rank-one updates (uce).")] = False,
+    model: Base = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say how far the state is from the base."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.drift import drift as now
+        from ..continual.drift import history as before
+
+        ledger = opened(folder)
+        view = view_of(ledger, model, device)
+        if history:
+            steps = before(ledger, view)
+            cells = [(s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), f"{s.norm:.4f}", _share(s.mean_drift), _share(s.worst_drift)) for s in steps]
+            titles = ("when", "what", "concepts", "in force", "|T|", "retained, mean", "retained, worst")
+            print_json([vars(step) for step in steps]) if as_json else print_table("drift after every entry", titles, cells)
+            return
+        with training(ledger, ["drift"], quiet):
+            found = now(ledger, view)
+        if as_json:
+            print_json(found.data())
+            return
+        print(f"weights: {found.total:.4%} of their norm over {len(found.layers)} tensors")
+        worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
+        if worst:
+            print(f"retained texts: {_share(found.function)} of their readings' norm")
+            print_table("retained texts that moved most", ("text", "moved", "nearest target", "cosine"), worst)
+
+
+def verify(
+    folder: Dir,
+    bytes_only: Annotated[bool, typer.Option("--bytes-only", help="Do not open the model and build the state.")] = False,
+    model: Base = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.check import verify as check
+
+        found = check(folder)
+        if not (bytes_only or found.faults or found.torn):
+            ledger = opened(folder)
+            with training(ledger, ["verify"], quiet):
+                found = check(folder, view_of(ledger, model, "auto"))
+        if as_json:
+            print_json(vars(found))
+        elif not (found.faults or found.torn):
+            print(f"sound: {found.entries} entries, {found.artifacts} artifacts" + (f", state {found.state}" if found.state else ""))
+        for line in found.notes:
+            typer.echo(f"note: {line}", err=True)
+        torn = [f"the last line was never finished; no entry is lost: `unconcept ledger repair {folder}`"] if found.torn else []
+        for fault in [*found.faults, *torn]:
+            typer.echo(f"unconcept: FAILED: {fault}", err=True)
+        if found.faults or torn:
+            raise typer.Exit(FAILED)
+
+
+def audit(
+    folder: Dir,
+    id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="The beginning of one request's id.  [default: all in force]", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of the fine-tune.")] = 100,
+    pictures: Annotated[int, typer.Option(min=1, max=1000, help="Of each concept, each time.")] = 8,
+    seed: options.Seed = 0,
+    by: By = "",
+    model: Base = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fine-tune the edited model a little on other pictures, and look whether what was erased comes back."""
+    with speaking():
+        quiet_libraries()
+        from ..continual.audit import audit as look_at
+        from ..evaluation.resurgent import Resurgent
+
+        ledger = opened(folder)
+        with training(ledger, ["audit"], quiet):
+            found = look_at(ledger, view_of(ledger, model, device), Resurgent(pictures, steps, seed=seed), note(by, ""), id_)
+        if as_json:
+            print_json(found)
+            return
+        rows = [
+            (key[:8], concept, *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "reapplied", "came_back")))
+            for key, one in found.items()
+            for concept, seen in one["concepts"].items()
+        ]
+        print_table("pictures that show the concept", ("id", "concept", "of", "unedited", "edited", "fine-tuned", "edit put on anew", "came back"), rows)
+
+
+def diff(folder: Dir, other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")], as_json: options.Json = False) -> None:
+    """Say what is in force in one ledger and not in the other."""
+    with speaking():
+        from ..continual.compare import compare
+
+        found = compare(opened(folder), opened(other))
+        if as_json:
+            print_json(found)
+            return
+        print("the same state" if found["same"] else f"{found['both']} requests in both")
+        for sign, side in (("-", "only_first"), ("+", "only_second")):
+            for one in found[side]:
+                print(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
+        for name, (mine, theirs) in found["apart"].items():
+            print(f"{name}: {mine} | {theirs}")
+
+
+def _print_status(told: Mapping[str, Any]) -> None:
+    rows = [
+        (r["id"][:8], r["state"], ", ".join(r["concepts"]), ", ".join(map(repr, r["anchor"])), r["method"], r["added"][:19], (r["revoked"] or "")[:19], r["by"])
+        for r in told["requests"]
+    ]
+    base = told["base"]
+    print_table(
+        f"{told['active']} of {len(rows)} requests in force; rule {told['rule']}; base {base['model']} ({base['family']}, {base['text_maps'][:12]})",
+        ("id", "state", "concepts", "read as", "method", "added", "revoked", "by"),
+        rows,
+    )
+    for one in told["conflicts"]:
+        print(f"{one['conflict']}: {one['text']}: {one['policy']} ({', '.join(id_[:8] for id_ in one['requests'])})")
+
+
+def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool) -> None:
+    from ..continual.page import write_page
+
+    write_page(ledger, told, view_of(ledger, None, "auto"), out, overwrite)
+    print(f"-> {out}")
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2%}"

@@ -1,0 +1,49 @@
+"""Does what was erased come back? A fixed small fine-tune on pictures without it, then the same questions again, beside the entries.
+
+Looking is not the ledger's: a `Look` draws, fine-tunes and judges, and is given by whoever calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..core.errors import LedgerError, require
+from ..edits import Edit
+from ..models import ModelView
+from .fold import fold, joint
+from .ledger import Ledger, Note
+
+
+class Look(Protocol):
+    """Fine-tune and ask."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Plain data: what is done, so that two audits can be compared."""
+
+    def __call__(self, model: ModelView, edit: Edit, concept: str, erased: Sequence[str]) -> dict[str, int | None]:
+        """How many of the same `pictures` show the concept: `unedited`, `edited`, `tuned`, and `reapplied` where that can be.
+
+        Nothing of `erased` may be among what the fine-tune is shown.
+        """
+
+
+def audit(ledger: Ledger, model: ModelView, look: Look, note: Note, start: str | None = None) -> dict[str, dict[str, Any]]:
+    """Of every request in force, or of one; each is written down when it is known. By id, what was found."""
+    active = ledger.standings.active
+    wanted = active if start is None else [ledger.standings.find(start)]
+    require(bool(wanted), "nothing is in force: there is nothing to audit", LedgerError)
+    require(wanted[0].state == "active", f"request {wanted[0].id[:8]} was revoked: there is nothing to audit", LedgerError)
+    edit, erased, found = fold(ledger, model).edit, joint(active).targets, {}
+    for one in wanted:
+        shown = {concept: look(model, edit, concept, erased) for concept in one.asked.concepts}
+        told = {concept: {**counts, "came_back": came_back(counts)} for concept, counts in shown.items()}
+        found[one.id] = {"state": edit.hash, "look": dict(look.settings), "concepts": told}
+        with ledger.writing():
+            ledger.append("audit", note, requests=[one.id], found=found[one.id])
+    return found
+
+
+def came_back(counts: Mapping[str, int | None]) -> str | None:
+    """Of what the edit took away, the share that the fine-tune brought back, as a decimal text; None where it took nothing away."""
+    unedited, edited, tuned = (counts[name] or 0 for name in ("unedited", "edited", "tuned"))
+    return f"{(tuned - edited) / (unedited - edited):.3f}" if unedited > edited else None

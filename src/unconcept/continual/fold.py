@@ -1,0 +1,165 @@
+"""The state of a ledger: what its requests in force are together, as edits of the base. A function of their set.
+
+Folded in the order of `_continual-core`: edits of text encoders, then trained ones, then closed forms on top of the weights
+these leave, then what acts while sampling. Within one method all requests are one, `core.request.united`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ..core.errors import LedgerError, require
+from ..core.hashing import hash_tensors
+from ..core.request import Request, united
+from ..edits import DenseEdit, Edit, Origin, SteeringEdit, TextMapEdit
+from ..edits.merge import merged, on_top
+from ..methods import methods
+from ..models import ModelView
+from ..models.alone import Known, one_by_one
+from .chain import Body
+from .entries import restored
+from .ledger import Ledger, set_hash, way_of
+from .standing import Standing
+
+Tell = Callable[[str, int, int], None]  # what is done, how many of how many
+
+
+@dataclass(frozen=True)
+class State:
+    """What the requests in force come to."""
+
+    edit: Edit  # of weights; one that changes nothing where none does
+    steering: tuple[SteeringEdit, ...] = ()  # what acts while sampling, by method
+    trained: dict[str, Edit] = field(default_factory=dict)  # what was trained for this state, by method: worth keeping
+
+
+def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = None) -> State:
+    """Of the ledger's requests in force, or of some of them. `LedgerError` if base or text encoder are not the ledger's."""
+    requests = sorted(ledger.standings.active if active is None else active, key=lambda one: one.id)
+    groups: dict[str, list[Standing]] = defaultdict(list)
+    for one in requests:
+        groups[one.asked.method].append(one)
+    for method in groups or [ledger.first["method"]]:
+        ledger.check_base(model, way_of(method))
+        _check_version(method, groups.get(method, ()))
+    if ledger.policy.rule == "sequential":
+        return State(_stamped(ledger, model, _last(ledger, requests) or empty(model), requests))
+    trained = {method: _trained(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "trained"}
+    layers = sorted(trained.values(), key=lambda edit: not _reads_text(edit))
+    under: Edit | None = None
+    with torch.no_grad():
+        for edit in layers:
+            under = on_top(model, under, edit)
+    for method in sorted(groups):
+        if way_of(method) == "closed-form":
+            under = _closed(ledger, model, method, groups[method], under)
+    steering = tuple(_steering(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "steering")
+    return State(_stamped(ledger, model, under or empty(model), requests), steering, trained)
+
+
+def _check_version(method: str, requests: Sequence[Standing]) -> None:
+    """The same settings of another version give another edit: such requests are asked anew, never mixed."""
+    for one in requests:
+        message = f"request {one.id[:8]} asks for version {one.asked.version} of {method}, this library has {methods[method].version}: "
+        require(one.asked.version == methods[method].version, message + "begin a new ledger and ask again there", LedgerError)
+
+
+def empty(model: ModelView) -> TextMapEdit:
+    """The edit of nobody's request: applied or baked, every bit stays."""
+    width = next(iter(model.reference(list(model.text_maps())[:1]).values())).shape[1]
+    return TextMapEdit(torch.zeros(0, width), torch.zeros(0, width), tuple(sorted(model.text_maps())))
+
+
+def joint(requests: Sequence[Standing]) -> Request:
+    """What all of them ask together."""
+    return united([one.asked.request for one in requests])
+
+
+def states_of(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) -> Known:
+    """Text states as they were kept. A text of several requests has one state: that of the smallest id."""
+    known: Known = {}
+    for one in sorted(requests, key=lambda one: one.id):
+        for name in one.artifacts:
+            for key, rows in ledger.artifacts.get_states(name).items():
+                if key not in known:
+                    known[key] = rows.to(model.device, model.dtype)
+    return known
+
+
+def _closed(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing], under: Edit | None) -> Edit:
+    # States that were kept are those of the unedited encoder: under an edited one they are read anew.
+    known = {} if under is not None and _reads_text(under) else states_of(ledger, model, requests)
+    solver = restored(methods[method], requests[0].asked.settings)
+    with one_by_one(known):
+        with under.applied(model) if under else nullcontext():
+            edit = solver.erase(model, joint(requests))
+        return on_top(model, under, edit)
+
+
+def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Edit:
+    """Merged of what each request trained, or trained on all of them, unless an earlier state of this very set was kept."""
+    if ledger.policy.rule == "merge":
+        return merged(model, [ledger.artifacts.get_edit(one.edit or "") for one in requests], ledger.policy.merge)
+    key = set_hash([one.id for one in requests])
+    for body in reversed(ledger.chain.bodies):
+        kept = body.get("trained", {}).get(method)
+        if kept and kept["requests"] == key:
+            return ledger.artifacts.get_edit(kept["edit"])
+    return restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
+
+
+def _steering(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> SteeringEdit:
+    edit: Edit = restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
+    assert isinstance(edit, SteeringEdit)
+    return edit.stamped(origin(ledger, model, edit, requests))
+
+
+def _last(ledger: Ledger, requests: Sequence[Standing]) -> Edit | None:
+    """Under the rule sequential: all edits up to the last request."""
+    latest: Body | None = next((body for body in reversed(ledger.chain.bodies) if body["op"] == "add"), None)
+    if latest is None:
+        return None
+    if latest["id"] not in {one.id for one in requests}:
+        raise LedgerError("a sequential ledger has one state, that of all its requests: no part of them can be folded")
+    return ledger.artifacts.get_edit(latest["edit"])
+
+
+def _reads_text(edit: Edit) -> bool:
+    return any(name.startswith("text_encoder") for name in edit.names)
+
+
+def _stamped(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Standing]) -> Edit:
+    bare = replace(edit, origin=None, solve_figures={}) if isinstance(edit, DenseEdit | TextMapEdit) else edit
+    return bare.stamped(origin(ledger, model, edit, requests))
+
+
+def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Standing]) -> Origin:
+    """The header of a state: the exact set it is of, and nothing of when or by whom."""
+    policy = ledger.policy.data() | {"methods": {one.asked.method: dict(one.asked.settings) for one in requests}}
+    joined = joint(requests) if requests else None
+    names = edit.maps if isinstance(edit, SteeringEdit) else edit.names
+    return Origin(
+        method="ledger",
+        settings={"rule": policy.pop("rule"), "policy": policy, "requests": [one.id for one in requests]},
+        targets=joined.targets if joined else (),
+        anchors=joined.anchors if joined else (),
+        retain=joined.retain if joined else (),
+        kind=joined.kind if joined else "object",
+        family=model.family,
+        base=Path(model.name).name,
+        base_hash=_base_hash(ledger, model, names),
+        version=version("unconcept"),
+    )
+
+
+def _base_hash(ledger: Ledger, model: ModelView, names: Sequence[str]) -> str:
+    """Of the tensors that are changed; hashed once a process, since they are large and were compared with the ledger's."""
+    key = (id(model), tuple(names))
+    if key not in ledger.hashes:
+        ledger.hashes[key] = hash_tensors(model.reference(names))
+    return ledger.hashes[key]

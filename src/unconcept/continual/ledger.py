@@ -1,0 +1,160 @@
+"""A ledger on disk: what it is about, what stands in it, and who may write."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.errors import LedgerError, OutputError, require
+from ..core.hashing import hash_json
+from ..core.settings import build
+from ..edits.merge import Merge
+from ..methods import Way, methods
+from ..models import ModelView
+from ..models.identity import encoders_hash, networks_hash, text_maps_hash
+from ..models.tokens import Place
+from .artifacts import FOLDER, Artifacts
+from .chain import ENTRIES, Body, Chain, locked, uncollected, write_end
+from .entries import Rule, eraser, now, plain
+from .standing import Standings
+
+PLACE: Place = "last_subject"  # where a target is compared with others
+Teacher = Literal["previous", "pretrained"]
+RETAIN = "union of typed sets, and of default ones less what is withheld, less all targets"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Who asked, and why: beside an entry, not in its id."""
+
+    by: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How trained requests become one state. Closed forms always fold exactly, except under `sequential`, which is the literature's way."""
+
+    rule: Rule = "recompute"
+    merge: Merge = field(default_factory=Merge)  # of the rule merge
+    teacher: Teacher = "previous"  # of the rule sequential: the model before the request, or before all
+
+    def data(self) -> dict[str, Any]:
+        """Plain data of what matters under the rule."""
+        told: dict[str, Any] = {"rule": self.rule, "retain": RETAIN}
+        if self.rule == "merge":
+            told["merge"] = {name: repr(value) if isinstance(value, float) else value for name, value in asdict(self.merge).items()}
+        return told | ({"teacher": self.teacher} if self.rule == "sequential" else {})
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Policy":
+        told = data.get("merge", {})
+        merge = build(Merge, {name: value if name == "how" else float(value) for name, value in told.items()}, "merge")
+        return cls(data["rule"], merge, data.get("teacher", "previous"))
+
+
+@dataclass
+class Ledger:
+    """Open for as long as the process likes: what was read once is not read again."""
+
+    folder: Path
+    chain: Chain
+    artifacts: Artifacts
+    standings: Standings = field(default_factory=Standings)
+    hashes: dict[tuple[int, tuple[str, ...]], str] = field(default_factory=dict)  # of a model's tensors by name
+    _checked: dict[tuple[int, Way], str] = field(default_factory=dict)  # models whose hashes were compared
+
+    @classmethod
+    def open(cls, folder: Path, torn: bool = False) -> "Ledger":
+        """`LedgerError` unless it is sound; a torn last line is let pass for readers who say so."""
+        ledger = cls(folder, Chain(folder), Artifacts(folder / FOLDER))
+        ledger.refresh(torn)
+        return ledger
+
+    @property
+    def first(self) -> Body:
+        """The entry that began it: model, family, hashes, rule."""
+        return self.chain.bodies[0]
+
+    @property
+    def policy(self) -> Policy:
+        return Policy.of(self.first["policy"])
+
+    def refresh(self, torn: bool = False) -> bool:
+        """Take in what was written since; whether the last line is torn."""
+        with uncollected():
+            found = self.chain.refresh(torn)
+            self.standings.take(self.chain.bodies)
+        return found.torn
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, nobody else writes, and all that others wrote is known."""
+        with self.chain.writing():
+            self.standings.take(self.chain.bodies)
+            yield
+
+    def append(self, op: str, note: Note, **about: Any) -> Body:
+        """Write one entry; only inside `writing`. A clock before the last entry's time is refused: times would lie."""
+        at, last = now(), self.chain.bodies[-1]["at"]
+        require(at >= last, f"the clock says {at}, the last entry of {self.folder} is of {last}: set the clock", LedgerError)
+        body = self.chain.append({"op": op, "at": at, "by": note.by, "because": note.because, **about})
+        self.standings.take(self.chain.bodies)
+        return body
+
+    def check_base(self, model: ModelView, way: Way) -> str:
+        """Hash of what a method of this way may touch; `LedgerError` unless it is what it was when the ledger was begun."""
+        key = (id(model), way)
+        if key not in self._checked:
+            known = self.first["base"]
+            found = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model)}
+            if way != "closed-form":
+                found["networks"] = networks_hash(model)
+            for name, told in (("encoders", "text encoder"), ("text_maps", "base"), ("networks", "base")):
+                if name in found and found[name] != known[name]:
+                    message = f"ledger {self.folder} is of {self.first['model']} with {told} {known[name][:12]}, {model.name} has {found[name][:12]}: "
+                    raise LedgerError(message + "open the model it was begun with, or begin a new ledger and ask again there")
+            self._checked[key] = found["networks" if way != "closed-form" else "text_maps"]
+        return self._checked[key]
+
+    def settings_for(self, method: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The method's settings, None: as the ledger has them. `LedgerError` where it has others: a policy is never mixed."""
+        info = eraser(method, self.first["family"])
+        if given is None and method in self.standings.settings:
+            return dict(self.standings.settings[method])
+        settings = plain(info, given or {})
+        known = self.standings.settings.get(method, settings)
+        apart = sorted(name for name in {*settings, *known} if settings.get(name) != known.get(name))
+        if apart:
+            said = ", ".join(f"{name} = {known.get(name)} here, {settings.get(name)} asked for" for name in apart)
+            raise LedgerError(f"ledger {self.folder} has {method} with {said}: begin a new ledger for another policy")
+        return settings
+
+
+def begin(folder: Path, model: ModelView, method: str, settings: Mapping[str, Any], policy: Policy, note: Note) -> Ledger:
+    """Make an empty ledger. `OutputError` if something is there."""
+    require(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())), f"{folder} exists and is not empty: choose another place", OutputError)
+    known = plain(eraser(method, model.family), settings)
+    base = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model), "networks": networks_hash(model)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FOLDER).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror or error}; choose another place") from None
+    chain = Chain(folder)
+    with locked(folder):
+        require(not (folder / ENTRIES).exists(), f"{folder} was made a ledger by another process just now", OutputError)
+        write_end(folder / ENTRIES, b"", 0)
+        about = {"model": model.name, "family": model.family, "base": base, "method": method, "settings": known, "policy": policy.data()}
+        chain.append({"op": "init", "at": now(), "by": note.by, "because": note.because, **about})
+    return Ledger.open(folder)
+
+
+def set_hash(ids: list[str]) -> str:
+    """Of requests in force: what names a state."""
+    return hash_json(sorted(ids))
+
+
+def way_of(method: str) -> Way:
+    return methods[method].way

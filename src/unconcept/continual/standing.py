@@ -1,0 +1,130 @@
+"""From entries to requests: which are in force, since when, and where they contradict one another. Pure functions."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..core.concept import KINDS
+from ..core.errors import LedgerError, require
+from .chain import Body
+from .entries import Asked
+
+FILLERS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
+SHOWN = 8  # digits of an id in messages
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One request and what became of it. It may have been added and revoked several times: the last times count."""
+
+    id: str
+    asked: Asked
+    state: Literal["active", "revoked"]
+    added: str
+    by: str
+    because: str
+    base: str  # hash of what its method may touch
+    artifacts: tuple[str, ...] = ()  # its text states
+    edit: str | None = None  # its own edit; under the rule sequential all edits up to it
+    near: tuple[Mapping[str, Any], ...] = ()  # what it was close to when it was added
+    revoked: str | None = None
+    revoked_by: str = ""
+    revoked_because: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """As `status --json` prints it."""
+        told = {"id": self.id, "concepts": list(self.asked.concepts), "anchor": list(dict.fromkeys(self.asked.anchors)), "method": self.asked.method}
+        when = {"state": self.state, "added": self.added, "revoked": self.revoked, "by": self.by, "because": self.because}
+        if self.revoked:
+            when |= {"revoked_by": self.revoked_by, "revoked_because": self.revoked_because}
+        asked = {"targets": list(self.asked.targets), "retain": list(self.asked.retain), "kind": self.asked.kind, "settings": dict(self.asked.settings)}
+        return {**told, **when, **asked, "base": self.base, "near": [dict(one) for one in self.near]}
+
+
+@dataclass
+class Standings:
+    """Requests by id in the order in which each was first added. Entries are taken in one after the other."""
+
+    known: dict[str, Standing] = field(default_factory=dict)
+    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of each method: the ledger's policy
+    taken: int = 0  # entries
+
+    def take(self, bodies: Sequence[Body]) -> None:
+        for body in bodies[self.taken :]:
+            if body["op"] == "add":
+                self._add(body)
+            elif body["op"] == "revoke":
+                found = self.known[body["id"]]
+                self.known[found.id] = replace(found, state="revoked", revoked=body["at"], revoked_by=body["by"], revoked_because=body["because"])
+            elif body["op"] == "init":
+                self.settings[body["method"]] = body["settings"]
+            self.taken += 1
+
+    def _add(self, body: Body) -> None:
+        asked = Asked.of(body)
+        self.settings.setdefault(asked.method, asked.settings)
+        beside: dict[str, Any] = {name: body[name] for name in ("id", "by", "because", "base", "edit")}
+        lists: dict[str, Any] = {name: tuple(body[name]) for name in ("artifacts", "near")}
+        self.known[body["id"]] = Standing(asked=asked, state="active", added=body["at"], **beside, **lists)
+
+    @property
+    def active(self) -> list[Standing]:
+        """Those in force, by id: the order of the fold."""
+        return [self.known[id_] for id_ in sorted(self.known) if self.known[id_].state == "active"]
+
+    def find(self, start: str) -> Standing:
+        """By the beginning of an id, `LedgerError` if none or several begin so."""
+        found = [id_ for id_ in self.known if start and id_.startswith(start.lower())]
+        shown = ", ".join(f"{id_[:SHOWN]} ({', '.join(self.known[id_].asked.concepts)})" for id_ in (found or list(self.known))[:6])
+        require(bool(found), f"no request {start!r}; known: {shown or 'none'}", LedgerError)
+        require(len(found) == 1, f"{start!r} is the beginning of {len(found)} ids: {shown}; give more digits", LedgerError)
+        return self.known[found[0]]
+
+
+def conflicts(active: Iterable[Standing]) -> list[dict[str, Any]]:
+    """Where requests in force contradict or repeat one another, and what is done then: the same whatever came first."""
+    erased: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # target, anchor: ids
+    retained: dict[str, set[str]] = defaultdict(set)
+    anchors: dict[str, set[str]] = defaultdict(set)
+    kinds: dict[str, set[str]] = defaultdict(set)
+    requests = list(active)
+    for one in requests:
+        kinds[one.asked.kind].add(one.id)
+        for target, anchor in zip(one.asked.targets, one.asked.anchors, strict=True):
+            erased[target][anchor].add(one.id)
+            anchors[anchor].add(one.id)
+        for text in one.asked.retain:
+            retained[text].add(one.id)
+    found = [
+        _row("erased and retained", text, erased[text], "it is erased; nobody's retain set holds it while it is", retained[text])
+        for text in sorted(erased.keys() & retained.keys())
+    ]
+    for target in sorted(erased):
+        ways = erased[target]
+        if len(ways) > 1:
+            found.append(_row("several anchors", target, ways, f"{min(ways)!r} is taken, which sorts first of {sorted(ways)}"))
+        elif any(len(ids) > 1 for ids in ways.values()):
+            found.append(_row("asked for twice", target, ways, "it counts once, until the last of them is revoked"))
+    for text in sorted(anchors.keys() & erased.keys()):
+        found.append(_row("erased and an anchor", text, erased[text], "targets are read as the unedited model reads it", anchors[text]))
+    alike: dict[str, set[str]] = defaultdict(set)
+    for target in erased:
+        alike[_core(target)].add(target)
+    for texts in sorted(sorted(texts) for texts in alike.values() if len(texts) > 1):
+        ways = {text: {id_ for ids in erased[text].values() for id_ in ids} for text in texts}
+        found.append(_row("paraphrases", ", ".join(texts), ways, "each counts as a target of its own"))
+    if len(kinds) > 1:
+        found.append(_row("several kinds", ", ".join(sorted(kinds)), kinds, f"folded as the one that stands first of {', '.join(KINDS)}"))
+    return found
+
+
+def _row(kind: str, text: str, ways: Mapping[str, set[str]], policy: str, others: Iterable[str] = ()) -> dict[str, Any]:
+    ids = {id_ for some in ways.values() for id_ in some} | set(others)
+    return {"conflict": kind, "text": text, "requests": sorted(ids), "policy": policy}
+
+
+def _core(text: str) -> str:
+    """A text without case, articles, signs and a plural's s."""
+    return " ".join(word.removesuffix("s") for word in FILLERS.sub(" ", text.casefold()).split())
