@@ -16,7 +16,7 @@ from unconcept.models.encoders import encoder_parameters
 from unconcept.models.latents import encode
 from unconcept.models.picture_files import pictures_of
 from unconcept.training import Session, session
-from unconcept.training.pictures import drawn
+from unconcept.training.pictures import drawn, seeds_of
 from unconcept.training.search import denoising_error
 from unconcept.training.selectors import selected_text
 
@@ -60,7 +60,7 @@ def plainly(view, z, steps: int, lr: float):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_is_plain_fine_tuning_with_the_sign_turned(family) -> None:
     view = tiny.view(family)
-    z = encode(view, drawn(view, ["a dog"] * 3, 2, 7.5, 0)).detach()
+    z = encode(view, drawn(view, ["a dog"] * 3, seeds_of(0, 3), 2, 7.5)).detach()
     edit, losses = erased(view)
     deltas, plain = plainly(view, z, 4, 1e-3)
     assert losses == pytest.approx(plain, rel=1e-5)
@@ -73,7 +73,7 @@ def test_is_plain_fine_tuning_with_the_sign_turned(family) -> None:
 def test_the_loss_on_the_pictures_rises_with_every_epoch() -> None:
     """At one noise and timestep of each picture; what is told of the training is minus the loss."""
     view = tiny.view("sd1")
-    z = encode(view, drawn(view, ["a dog"] * 3, 2, 7.5, 0)).detach()
+    z = encode(view, drawn(view, ["a dog"] * 3, seeds_of(0, 3), 2, 7.5)).detach()
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(9)).to(z)
     t, errors = torch.tensor([100, 400, 800]), []
     for epochs in range(4):
