@@ -13,8 +13,9 @@ from unconcept.linalg.lowrank import fused, on_rows
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
 from unconcept.methods.mace import MACE, _Target, attention_on, timesteps
-from unconcept.models.attention import attention_probabilities, cross_attentions
+from unconcept.models.attention import cross_attentions
 from unconcept.models.latents import encode
+from unconcept.models.probe import attention_probabilities, text_attentions
 from unconcept.training import Session, gradient, session
 from unconcept.training.search import normal
 
@@ -70,8 +71,9 @@ def test_the_loss_knows_masked_places_and_named_tokens_alone() -> None:
     tokens = torch.zeros(tiny.LENGTH, dtype=torch.bool)
     tokens[2:5] = True
     x = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    with attention_probabilities(cross_attentions(view, maps)) as kept:
+    with attention_probabilities(view, text_attentions(view)) as seen:
         view.denoise(x, torch.tensor([300]), ["a dog"])
+    kept = [found for (found,) in seen.values()]
     everywhere = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     left = everywhere.clone()
     left[..., 4:] = False

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import ModelError
-from unconcept.models.attention import attention_probabilities, cross_attentions, is_empty, mixed, steered
+from unconcept.models.attention import cross_attentions, is_empty, mixed, steered
 
 
 def noise(view, count=2):
@@ -34,25 +34,6 @@ def test_an_empty_rule_is_bitwise_the_stock_attention(family, dtype) -> None:
         assert torch.equal(said(view), before)
     assert len(own) == len(set(own)) == len(seen) == len(view.text_maps()) / 2
     assert set(seen) == set(own)
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_probabilities_are_those_that_mix(family) -> None:
-    """What is computed stays bitwise as it was; rows sum to 1, and they mix the values to what attention gives."""
-    view = tiny.view(family)
-    before, own, readings = said(view), cross_attentions(view, view.text_maps()), []
-
-    def rule(reading, mix):
-        readings.append((reading, mix(reading)))
-        return readings[-1][1]
-
-    with attention_probabilities(own) as kept, steered(own, rule):
-        assert torch.equal(said(view), before)
-    assert len(kept) == len(own)
-    for found, (reading, out) in zip(kept, readings, strict=True):
-        assert torch.allclose(found.sum(-1), torch.ones((), dtype=found.dtype))
-        values = reading.values.unflatten(-1, (found.shape[1], -1)).transpose(1, 2)
-        assert torch.allclose((found @ values).transpose(1, 2).flatten(2), out, atol=1e-12)
 
 
 def test_rules_nest_and_the_last_is_outermost() -> None:

@@ -1,10 +1,13 @@
 """Probabilities are those that attention computed with, in every family, and nothing it computes changes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from tests import tiny
+from unconcept.models.attention import steered
 from unconcept.models.probe import attention_probabilities, text_attentions
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
@@ -49,6 +52,28 @@ def test_are_the_softmax_of_what_attention_was_given(family, monkeypatch) -> Non
         assert found.shape[3] == l
         assert torch.allclose(found, theirs, atol=1e-6 if family == "flux" else 1e-10)
         assert (found.sum(-1) <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_are_what_a_rule_around_them_leaves_to_be_mixed(family) -> None:
+    """Queries turned round: rows sum to 1, and mix the values to what attention gives. A rule within is left in its place."""
+    view, readings = tiny.view(family), []
+    places = text_attentions(view)
+
+    def rule(reading, mix):
+        turned = replace(reading, queries=-reading.queries)
+        readings.append((turned, mix(turned)))
+        return readings[-1][1]
+
+    with torch.no_grad(), attention_probabilities(view, places) as kept, steered(places.values(), rule):
+        after = asked(view)
+    for reading, out in readings:
+        (found,) = next(kept[name] for name, module in places.items() if module is reading.attention)
+        assert torch.allclose(found.sum(-1), torch.ones((), dtype=found.dtype))
+        values = reading.values.unflatten(-1, (found.shape[1], -1)).transpose(1, 2)
+        assert torch.allclose((found @ values).transpose(1, 2).flatten(2), out, atol=1e-12)
+    with torch.no_grad(), steered(places.values(), rule), attention_probabilities(view, places):
+        assert torch.equal(asked(view), after)
 
 
 @pytest.mark.parametrize("family", EVERY)

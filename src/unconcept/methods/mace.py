@@ -22,9 +22,9 @@ from ..linalg.moments import Moments, Shifts
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
 from ..models.alignment import shared_positions
-from ..models.attention import attention_probabilities, cross_attentions
 from ..models.latents import picture_side
 from ..models.parts import attention_maps
+from ..models.probe import attention_probabilities, text_attentions
 from ..models.rows import fits, fitting, moments_of
 from ..prompts.captions import captions
 from ..training import LowRank, Plan, figures, train
@@ -179,15 +179,16 @@ class MACE:
         maps, texts, seed = text_modules(model), Texts.of(model), self._seed(target)
         trained, tokens = LowRank(model, maps, self.rank, seed), [self._tokens(model, target, form) for form in target.forms]
         plan = Plan(self.max_train_steps, self.learning_rate, "adamw", WEIGHT_DECAY, seed, transforms=[Clip(CLIP)])
-        with attention_probabilities(cross_attentions(model, maps)) as kept:
+        with attention_probabilities(model, text_attentions(model)) as kept:
 
             def loss(step: int, rng: torch.Generator) -> Tensor:
                 i, form = (int(torch.randint(count, (), generator=rng)) for count in (len(latents), len(target.forms)))
                 t = timesteps(1, rng, len(model.schedule.alpha)) if self.importance_sampling else None
                 x_t, t, _ = noised(model, latents[[i]], rng, t)
-                kept.clear()
+                for found in kept.values():
+                    found.clear()
                 model.denoise(x_t, t, texts([target.said(target.forms[form])]))
-                return attention_on(kept, masks[[i]], tokens[form])
+                return attention_on([found for (found,) in kept.values()], masks[[i]], tokens[form])
 
             losses = train(trained, loss, plan, about, name=f"mace-{target.number + 1}")
         return trained.edit({}), losses

@@ -109,30 +109,6 @@ def steered(attentions: Iterable[nn.Module], rule: Rule) -> Iterator[None]:
             module.set_processor(own)
 
 
-@contextmanager
-def attention_probabilities(attentions: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """Inside, each call of each attention also puts its probabilities (b, heads, p, l) on the list, differentiable; what is computed stays as it was.
-
-    Those that the rules outside of it leave to be mixed.
-    """
-    kept: list[Tensor] = []
-
-    def keep(reading: Reading, mix: Mix) -> Tensor:
-        kept.append(probabilities(reading))
-        return mix(reading)
-
-    with steered(attentions, keep):
-        yield kept
-
-
-def probabilities(reading: Reading) -> Tensor:
-    """softmax(Q K^T / sqrt(width of a head)) (b, heads, p, l), in float32 or wider."""
-    heads = reading.attention.heads
-    q, k = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (reading.queries, reading.keys))
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
-
-
 @torch.no_grad()
 def is_empty(states: Tensor, null: Tensor) -> Tensor:
     """(b,) bool: which rows (b, l, d) are the empty text's states `null` (l, d), or nothing at all, as SDXL's unguided side is."""

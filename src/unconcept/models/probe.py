@@ -1,6 +1,6 @@
 """Where each attention of a denoiser looks in the text, kept while it computes what it would have computed anyway."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import OWN_MAP
+from .attention import OWN_MAP, Mix, Reading, cross_attentions, steered
 from .parts import FOLDERS, modules_named, stream_maps
 from .view import ModelView
 
@@ -22,10 +22,9 @@ def text_attentions(model: ModelView) -> dict[str, nn.Module]:
     FLUX's single blocks know no text from a picture and are none.
     """
     if streams := stream_maps(model):
-        names = [name.removesuffix(ADDED) for name in streams if name.endswith(ADDED)]
-    else:
-        names = list(dict.fromkeys(OWN_MAP.sub("", name) for name in model.text_maps()))
-    return modules_named(model, names)
+        return modules_named(model, [name.removesuffix(ADDED) for name in streams if name.endswith(ADDED)])
+    maps = model.text_maps()
+    return dict(zip(dict.fromkeys(OWN_MAP.sub("", name) for name in maps), cross_attentions(model, maps), strict=True))
 
 
 @contextmanager
@@ -33,15 +32,31 @@ def attention_probabilities(model: ModelView, places: Mapping[str, nn.Module], t
     """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a call, with their gradient.
 
     p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a place
-    also looks at other places, so that its row sums to less than 1. What is computed stays bitwise as it was.
+    also looks at other places, so that its row sums to less than 1; in a cross-attention they are what the rules around it leave to
+    be mixed. What is computed stays bitwise as it was.
     """
     kept: Kept = {name: [] for name in places}
-    joint = FOLDERS[model.family] == "transformer"
-    before: list[tuple[Any, Any]] = [(module, module.processor) for module in places.values()]
-    try:
-        for name, (module, own) in zip(places, before, strict=True):
-            module.set_processor(_Watched(own, kept[name], joint, None if tokens is None else list(tokens)))
+    names = {module: name for name, module in places.items()}
+
+    def keep(attention: nn.Module, found: Tensor) -> None:
+        kept[names[attention]].append(found if tokens is None else found[..., list(tokens)])
+
+    def rule(reading: Reading, mix: Mix) -> Tensor:
+        keep(reading.attention, _looked(_split(reading.queries, reading.attention), _split(reading.keys, reading.attention)))
+        return mix(reading)
+
+    with _watched(places.values(), keep) if FOLDERS[model.family] == "transformer" else steered(places.values(), rule):
         yield kept
+
+
+@contextmanager
+def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """`steered` for joint attentions, which no rule changes."""
+    before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
+    try:
+        for module, own in before:
+            module.set_processor(_Watched(own, keep))
+        yield
     finally:
         for module, own in before:
             module.set_processor(own)
@@ -49,12 +64,10 @@ def attention_probabilities(model: ModelView, places: Mapping[str, nn.Module], t
 
 @dataclass(frozen=True)
 class _Watched:
-    """An attention processor that keeps probabilities, and then lets the one that stood there compute."""
+    """An attention processor that hands on probabilities, and then lets the one that stood there compute."""
 
     own: Any
-    kept: list[Tensor]
-    joint: bool
-    tokens: list[int] | None
+    keep: Callable[[nn.Module, Tensor], None]
 
     def __call__(
         self,
@@ -65,17 +78,10 @@ class _Watched:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
         assert encoder_hidden_states is not None
-        found = _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb) if self.joint else _cross(attn, hidden_states, encoder_hidden_states)
-        self.kept.append(found if self.tokens is None else found[..., self.tokens])
-        # FLUX's own takes its rotary embedding, the others none.
+        self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb))
+        # FLUX's own takes its rotary embedding, SD3's none.
         rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
-
-
-def _cross(attn: Any, x: Tensor, text: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(width of a head)), (b, heads, p, l)."""
-    q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(text), attn, "norm_k")
-    return _looked(q, k)
 
 
 def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -99,12 +105,15 @@ def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
 
 def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
     """(b, n, o) to (b, heads, n, o / heads), normalised where the attention does."""
-    parts = rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-    own = getattr(attn, norm, None)
+    own, parts = getattr(attn, norm, None), _split(rows, attn)
     return parts if own is None else own(parts)
 
 
+def _split(rows: Tensor, attn: Any) -> Tensor:
+    return rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
 def _looked(q: Tensor, k: Tensor) -> Tensor:
-    """In float32 or wider."""
+    """softmax(Q K^T / sqrt(width of a head)), (b, heads, p, l), in float32 or wider."""
     wide = torch.promote_types(q.dtype, torch.float32)
     return torch.softmax(q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5, -1)

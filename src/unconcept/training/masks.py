@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..core.errors import require
 from ..models import ModelView
-from ..models.attention import attention_probabilities, cross_attentions
+from ..models.probe import attention_probabilities, text_attentions
 from .trajectories import noised
 
 UNLIKE = 0.1  # of the range of a colour: further from the background's is something else
@@ -37,10 +37,10 @@ def attending(model: ModelView, latents: Tensor, prompt: str, tokens: Tensor, rn
     """
     t = torch.full((len(latents),), int(NOISE * len(model.schedule.alpha)))
     x_t, t, _ = noised(model, latents, rng, t)
-    with attention_probabilities(cross_attentions(model, model.text_maps())) as kept:
+    with attention_probabilities(model, text_attentions(model)) as kept:
         model.denoise(x_t, t, [prompt] * len(latents))
     size = latents.shape[-2:]
-    maps = [F.interpolate(on_grid(found[..., tokens].mean((1, 3)), latents), size, mode="bilinear") for found in kept]
+    maps = [F.interpolate(on_grid(found[..., tokens].mean((1, 3)), latents), size, mode="bilinear") for (found,) in kept.values()]
     mean = torch.stack(maps).mean(0)
     low, high = (mean.flatten(1).aminmax(dim=1)[i][:, None, None, None] for i in (0, 1))
     return _or_all(mean > low + ATTENDED * (high - low))
