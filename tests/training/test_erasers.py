@@ -1,6 +1,4 @@
-"""Erasers, masks and rates: the parts that Receler and SPM brought."""
-
-from itertools import pairwise
+"""Erasers and rates: the parts that Receler and SPM brought."""
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ from unconcept.core.errors import SettingsError
 from unconcept.models.parts import modules_named
 from unconcept.models.probe import text_attentions
 from unconcept.training import Erasers
-from unconcept.training.masks import at_resolution, looked_at, object_mask, resized, spilled
 from unconcept.training.rates import cosine_restarts
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
@@ -86,48 +83,6 @@ def test_begins_as_torchs_layers_do() -> None:
             assert float(tensor.detach().var()) == pytest.approx(bound**2 / 3, rel=0.2)
         else:
             assert not tensor.any()
-
-
-def test_maps_and_masks() -> None:
-    """Two heads, two tokens, on grids of 2 x 4 and 1 x 2 under latents of 4 x 8."""
-    probabilities = torch.rand(1, 2, 8, 2)
-    seen = looked_at(probabilities, (4, 8))
-    assert torch.allclose(seen[0, 0, 1, 3], probabilities[0, :, 7].mean())
-    assert seen.shape == (1, 1, 2, 4)
-    fine, coarse = torch.tensor([[[[0.0, 0.2, 0.4, 1.0], [0.0, 0.0, 0.1, 2.0]]]]), torch.rand(1, 1, 1, 2)
-    assert object_mask([fine, coarse], 16, 0.1)[0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]  # 0.1 of 2 is 0.2
-    assert object_mask([coarse, fine, fine], 5, 0.5)[0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
-    assert object_mask([coarse], 16, 0.5).sum() == 1
-    assert object_mask([torch.full((1, 1, 2, 2), 0.3)], 16, 0.5).all()
-
-
-def test_masks_are_monotone_in_the_threshold_and_stay_binary() -> None:
-    rng = torch.Generator().manual_seed(0)
-    map_ = torch.rand(3, 1, 8, 8, generator=rng)
-    masks = [object_mask([map_], 16, tau) for tau in (0.0, 0.1, 0.5, 1.0)]
-    assert masks[0].all()
-    assert all((fine <= coarse).all() for coarse, fine in pairwise(masks))
-    assert masks[-1].sum() == 3  # the largest of each picture
-    for places in (16, 64, 256, 1024):
-        assert set(resized(masks[2], places).unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(resized(masks[2], 256)[0, :, 0].view(16, 16)[::2, ::2], masks[2][0, 0])
-
-
-def test_what_is_spilled() -> None:
-    """Nothing under a mask of ones; the mean square under one of zeros; outside alone under any other."""
-    out = {"a": torch.randn(2, 16, 3), "b": torch.randn(2, 4, 5)}
-    assert spilled(out, torch.ones(2, 1, 4, 4)) == 0
-    whole = (out["a"].square().mean() + out["b"].square().mean()) / 2
-    assert torch.allclose(spilled(out, torch.zeros(2, 1, 4, 4)), whole)
-    half = torch.zeros(2, 1, 4, 4)
-    half[:, :, :2] = 1
-    assert torch.allclose(spilled({"a": out["a"]}, half), out["a"][:, 8:].square().mean())
-
-
-def test_a_grid_keeps_the_proportion() -> None:
-    assert at_resolution((64, 96), 16 * 24) == (16, 24)
-    with pytest.raises(SettingsError, match="no grid"):
-        at_resolution((4, 4), 7)
 
 
 def test_the_rate_rises_and_falls_as_often_as_it_is_told() -> None:

@@ -1,13 +1,15 @@
 """Where the object is: planted ones are found, and grids of attentions fit onto one another."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from PIL import Image
 
 from tests import tiny
-from unconcept.core.errors import DataError
+from unconcept.core.errors import DataError, SettingsError
 from unconcept.training.given import given_pictures
-from unconcept.training.masks import at_size, attending, in_front, on_grid
+from unconcept.training.masks import at_resolution, at_size, attending, in_front, looked_at, object_mask, spilled
 
 
 @pytest.mark.parametrize("background", [1.0, 0.0, 0.4])
@@ -42,14 +44,56 @@ def test_attention_names_some_cells_of_each_picture(family) -> None:
 
 
 def test_grids_of_places() -> None:
-    latents, places = torch.zeros(2, 4, 8, 16), torch.arange(64.0).view(2, 32)
-    assert on_grid(places, latents).shape == (2, 1, 4, 8)
-    assert torch.equal(on_grid(places, latents).flatten(1), places)
+    places = torch.arange(64.0).view(2, 1, 32, 1)
+    assert looked_at(places, (8, 16)).shape == (2, 1, 4, 8)
+    assert torch.equal(looked_at(places, (8, 16)).flatten(), places.flatten())
     mask = torch.zeros(2, 1, 8, 16, dtype=torch.bool)
     mask[0, :, :4], mask[1, ..., 8:] = True, True
     small = at_size(mask, 32).view(2, 4, 8)
     assert small[0].tolist() == [[True] * 8] * 2 + [[False] * 8] * 2
     assert small[1].tolist() == [[False] * 4 + [True] * 4] * 4
+
+
+def test_maps_and_masks() -> None:
+    """Two heads, two tokens, on grids of 2 x 4 and 1 x 2 under latents of 4 x 8."""
+    probabilities = torch.rand(1, 2, 8, 2)
+    seen = looked_at(probabilities, (4, 8))
+    assert torch.allclose(seen[0, 0, 1, 3], probabilities[0, :, 7].mean())
+    assert seen.shape == (1, 1, 2, 4)
+    fine, coarse = torch.tensor([[[[0.0, 0.2, 0.4, 1.0], [0.0, 0.0, 0.1, 2.0]]]]), torch.rand(1, 1, 1, 2)
+    assert object_mask([fine, coarse], 16, 0.1)[0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]  # 0.1 of 2 is 0.2
+    assert object_mask([coarse, fine, fine], 5, 0.5)[0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
+    assert object_mask([coarse], 16, 0.5).sum() == 1
+    assert object_mask([torch.full((1, 1, 2, 2), 0.3)], 16, 0.5).all()
+
+
+def test_masks_are_monotone_in_the_threshold_and_stay_binary() -> None:
+    rng = torch.Generator().manual_seed(0)
+    map_ = torch.rand(3, 1, 8, 8, generator=rng)
+    masks = [object_mask([map_], 16, tau) for tau in (0.0, 0.1, 0.5, 1.0)]
+    assert masks[0].all()
+    assert all((fine <= coarse).all() for coarse, fine in pairwise(masks))
+    assert masks[-1].sum() == 3  # the largest of each picture
+    for places in (16, 64, 256, 1024):
+        assert at_size(masks[2], places).dtype == torch.bool
+    assert torch.equal(at_size(masks[2], 256)[0].view(16, 16)[::2, ::2], masks[2][0, 0])
+
+
+def test_what_is_spilled() -> None:
+    """Nothing under a mask of ones; the mean square under one of zeros; outside alone under any other."""
+    out = {"a": torch.randn(2, 16, 3), "b": torch.randn(2, 4, 5)}
+    assert spilled(out, torch.ones(2, 1, 4, 4, dtype=torch.bool)) == 0
+    whole = (out["a"].square().mean() + out["b"].square().mean()) / 2
+    assert torch.allclose(spilled(out, torch.zeros(2, 1, 4, 4, dtype=torch.bool)), whole)
+    half = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    half[:, :, :2] = True
+    assert torch.allclose(spilled({"a": out["a"]}, half), out["a"][:, 8:].square().mean())
+
+
+def test_a_grid_keeps_the_proportion() -> None:
+    assert at_resolution((64, 96), 16 * 24) == (16, 24)
+    with pytest.raises(SettingsError, match="no grid"):
+        at_resolution((4, 4), 7)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from ..prompts.captions import captions
 from ..training import LowRank, Plan, figures, train
 from ..training.given import given_pictures
 from ..training.goals import Texts
-from ..training.masks import at_size, attending, in_front
+from ..training.masks import at_size, attending, in_front, on_cells
 from ..training.penalties import Clip
 from ..training.pictures import drawn, encoded
 from ..training.trajectories import PRIMES, noised
@@ -218,12 +218,6 @@ def timesteps(count: int, rng: torch.Generator, of: int) -> Tensor:
     t = torch.arange(of, dtype=torch.float64)
     odds = torch.sigmoid(STEEPNESS * (t - FOCUS[0])) - torch.sigmoid(STEEPNESS * (t - FOCUS[1]))
     return torch.multinomial(odds, count, replacement=True, generator=rng)
-
-
-def on_cells(mask: Tensor, latents: Tensor) -> Tensor:
-    """A mask (b, 1, H, W) of pixels at the nearest cells of latents (b, c, h, w)."""
-    h, w = latents.shape[-2:]
-    return at_size(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
 
 
 def text_modules(model: ModelView) -> dict[str, nn.Module]:

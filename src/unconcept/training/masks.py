@@ -39,36 +39,17 @@ def attending(model: ModelView, latents: Tensor, prompt: str, tokens: Tensor, rn
     x_t, t, _ = noised(model, latents, rng, t)
     with attention_probabilities(model, text_attentions(model)) as kept:
         model.denoise(x_t, t, [prompt] * len(latents))
-    size = latents.shape[-2:]
-    maps = [F.interpolate(on_grid(found[..., tokens].mean((1, 3)), latents), size, mode="bilinear") for (found,) in kept.values()]
+    size = latents.shape[-2], latents.shape[-1]
+    maps = [F.interpolate(looked_at(found[..., tokens], size), size, mode="bilinear") for (found,) in kept.values()]
     mean = torch.stack(maps).mean(0)
     low, high = (mean.flatten(1).aminmax(dim=1)[i][:, None, None, None] for i in (0, 1))
     return _or_all(mean > low + ATTENDED * (high - low))
 
 
-def on_grid(places: Tensor, latents: Tensor) -> Tensor:
-    """What is known of an attention's places (b, p) as a map (b, 1, h', w') of the latents' proportions."""
-    h, w = latents.shape[-2:]
-    rows = round((places.shape[1] * h / w) ** 0.5)
-    return places.unflatten(1, (1, rows, -1))
-
-
-def at_size(mask: Tensor, places: int) -> Tensor:
-    """A mask (b, 1, h, w) at the nearest cells of an attention with so many places: (b, p) bool."""
-    h, w = mask.shape[-2:]
-    rows = round((places * h / w) ** 0.5)
-    return F.interpolate(mask.float(), (rows, places // rows), mode="nearest").flatten(1) > 0.5
-
-
-def _or_all(mask: Tensor) -> Tensor:
-    return mask | ~mask.flatten(1).any(1)[:, None, None, None]
-
-
 def looked_at(probabilities: Tensor, sides: tuple[int, int]) -> Tensor:
     """Mean over heads and tokens of (b, heads, p, l), as a map (b, 1, h, w) in the proportion of the latents' `sides`."""
     found = probabilities.mean((1, 3))
-    h, w = at_resolution(sides, found.shape[1])
-    return found.unflatten(1, (h, w))[:, None]
+    return found.unflatten(1, (1, *at_resolution(sides, found.shape[1])))
 
 
 def at_resolution(sides: tuple[int, int], places: int) -> tuple[int, int]:
@@ -79,29 +60,39 @@ def at_resolution(sides: tuple[int, int], places: int) -> tuple[int, int]:
 
 
 def object_mask(maps: Iterable[Tensor], side: int, threshold: float) -> Tensor:
-    """Zeros and ones (b, 1, h, w), out of maps (b, 1, h, w) of several attentions.
+    """(b, 1, h, w) bool, out of maps (b, 1, h, w) of several attentions.
 
     Those whose longer side is nearest to `side` are averaged, each picture's values stretched to 0 and 1, and cut at the threshold. A map
-    that is the same everywhere names no place: its mask is all ones.
+    that is the same everywhere names no place: its mask is true everywhere.
     """
     found = list(maps)
     best = min((max(each.shape[-2:]) for each in found), key=lambda own: abs(own - side))
     mean = torch.stack([each for each in found if max(each.shape[-2:]) == best]).mean(0)
     low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
-    return torch.where(high > low, (mean - low) >= threshold * (high - low), True).to(mean)
+    return (high == low) | (mean - low >= threshold * (high - low))
 
 
-def resized(mask: Tensor, places: int) -> Tensor:
-    """A mask (b, 1, h, w) on a grid of so many places, row by row (b, places, 1); it stays of zeros and ones."""
+def at_size(mask: Tensor, places: int) -> Tensor:
+    """A mask (b, 1, h, w) bool at the nearest cells of a grid of so many places, row by row: (b, p) bool."""
     sides = at_resolution((mask.shape[-2], mask.shape[-1]), places)
-    return F.interpolate(mask, sides, mode="nearest").flatten(2).transpose(1, 2)
+    return F.interpolate(mask.float(), sides, mode="nearest").flatten(1) > 0.5
+
+
+def on_cells(mask: Tensor, latents: Tensor) -> Tensor:
+    """A mask (b, 1, H, W) of pixels at the nearest cells of latents (b, c, h, w)."""
+    h, w = latents.shape[-2:]
+    return at_size(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
 
 
 def spilled(outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
     """Mean square over channels of each output (b, p, d), averaged over the places outside of the mask, over pictures and over outputs."""
     found = []
     for out in outputs.values():
-        outside = 1 - resized(mask, out.shape[1])
-        square = (out.float() * outside).square().mean(2)
-        found.append((square.sum(1) / (outside.sum((1, 2)) + 1e-9)).mean())
+        outside = ~at_size(mask, out.shape[1])
+        square = out.float().square().mean(2) * outside
+        found.append((square.sum(1) / (outside.sum(1) + 1e-9)).mean())
     return torch.stack(found).mean()
+
+
+def _or_all(mask: Tensor) -> Tensor:
+    return mask | ~mask.flatten(1).any(1)[:, None, None, None]
