@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from unconcept.core import Concept, Request, UnconceptError
 from unconcept.core.errors import RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.hashing import hash_tensors
+from unconcept.core.paths import stays_in
 from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import Registry
 from unconcept.core.request import united
@@ -183,3 +184,12 @@ def test_united_keeps_what_has_no_anchor() -> None:
     assert united([Request(("b", "a"), ())]) == Request(("a", "b"), ())
     with pytest.raises(RequestError, match="nothing to unite"):
         united([])
+
+
+def test_a_path_stays_in_its_folder(tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "out").symlink_to(tmp_path)
+    for name, stays in (("a.png", True), ("b/../a.png", True), (".", True), ("../in/a.png", True), ("../a.png", False), ("/etc/hosts", False)):
+        assert stays_in(tmp_path / "in", name) == stays
+    assert not stays_in(tmp_path / "in", "out/a.png")
+    assert not stays_in(tmp_path / "in", "a\0b")

@@ -7,7 +7,8 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import DataError
-from unconcept.models.picture_files import picture_size, pictures_of, read_picture
+from unconcept.models.latents import picture_size
+from unconcept.models.picture_files import pictures_of, read_picture
 
 SIDE = 16  # of what the tiny models draw
 

@@ -10,7 +10,7 @@ from tests import tiny
 from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
 from unconcept.evaluation.generate import noise
 from unconcept.models import open_model
-from unconcept.models.latents import decode, encode, picture_side
+from unconcept.models.latents import decode, encode
 from unconcept.models.open import find_device, find_dtype
 from unconcept.models.samplers import SAMPLERS
 from unconcept.models.unet import UNetView
@@ -53,12 +53,6 @@ def test_where_a_word_stands_in_its_sentence(family) -> None:
         assert list(tokens.span(form, "red fox")) == list(range(front, front + 6))
         (word,), (whole,) = (tokens([text]).ids for text in ("red fox", form.replace("{}", "red fox")))
         assert [whole[place] for place in tokens.span(form, "red fox")] == list(word[1:-1])
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_the_side_of_a_picture_is_what_is_drawn(family) -> None:
-    view = tiny.shared(family)
-    assert view.sample(["a dog"], noise(0, view.latent_shape)[None].double(), 1, 1.0).shape[-1] == picture_side(view)
 
 
 def test_no_texts_are_no_rows() -> None:

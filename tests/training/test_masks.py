@@ -99,10 +99,10 @@ def test_a_grid_keeps_the_proportion() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("dog,no.png,", "cannot be read as a picture"),
-        ("dog,text.png,", "cannot be read as a picture"),
-        ("dog,small.png,", "8 x 8 pixels, the model draws 16 x 16"),
-        ("dog,good.png,small.png", "8 x 8 pixels"),
+        ("dog,no.png,", "picture .*no.png: .*; give a PNG"),
+        ("dog,text.png,", "cannot identify image file"),
+        ("dog,small.png,", "of 8x8 pixels, the model draws 16x16"),
+        ("dog,good.png,small.png", "8x8 pixels"),
         ("dog,../good.png,", "leaves the folder"),
         ("dog,/etc/hosts,", "leaves the folder"),
         ("cat,good.png,", "no picture of 'dog'"),
@@ -114,10 +114,10 @@ def test_given_pictures_that_are_none(rows, message, tmp_path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "own.csv").write_text(f"target,picture,mask\n{rows}\n")
     with pytest.raises(DataError, match=message):
-        given_pictures(str(tmp_path / "own.csv"), "dog", 16)
+        given_pictures(str(tmp_path / "own.csv"), "dog", (16, 16))
 
 
 def test_a_table_without_its_columns(tmp_path) -> None:
     (tmp_path / "own.csv").write_text("target,picture\ndog,good.png\n")
     with pytest.raises(DataError, match=r"no column .'mask'"):
-        given_pictures(str(tmp_path / "own.csv"), "dog", 16)
+        given_pictures(str(tmp_path / "own.csv"), "dog", (16, 16))

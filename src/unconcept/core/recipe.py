@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, require
+from .paths import stays_in
 from .registry import suggest
 from .request import Ask
 from .settings import build, read_toml
@@ -53,10 +54,6 @@ def _beside(recipe: Path, name: str, value: Any) -> Any:
     """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
     if not (isinstance(value, str) and value and (name in FOLDERS or value.lower().endswith(FILES))):
         return value
-    folder = recipe.parent
-    try:
-        stays = (folder / value).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):
-        stays = False
-    require(stays, f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set", RecipeError)
-    return str(folder / value)
+    message = f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set"
+    require(stays_in(recipe.parent, value), message, RecipeError)
+    return str(recipe.parent / value)

@@ -22,7 +22,7 @@ from ..linalg.moments import Moments, Shifts
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
 from ..models.alignment import shared_positions
-from ..models.latents import picture_side
+from ..models.latents import picture_size
 from ..models.parts import attention_maps
 from ..models.probe import attention_probabilities, text_attentions
 from ..models.rows import fits, fitting, moments_of
@@ -141,7 +141,7 @@ class MACE:
         """Pictures of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of where they show it. The unedited model draws them."""
         masks = list[Tensor | None]()
         if self.pictures_file:
-            pictures, masks = given_pictures(self.pictures_file, target.name, picture_side(model))
+            pictures, masks = given_pictures(self.pictures_file, target.name, picture_size(model))
         else:
             usual = "a photo in the style of {}" if target.kind == "style" else "a photo of the {}"
             prompts = [target.said(self.picture_prompt or usual)] * self.pictures

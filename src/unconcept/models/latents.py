@@ -7,10 +7,11 @@ from torch import Tensor
 from .view import ModelView
 
 
-def picture_side(model: ModelView) -> int:
-    """In pixels, of the square pictures that a model draws."""
+def picture_size(model: ModelView) -> tuple[int, int]:
+    """(H, W) in pixels of what the model draws at its own size."""
     vae: Any = model.modules("vae")
-    return model.latent_shape[-1] * int(2 ** (len(vae.config.block_out_channels) - 1))
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    return model.latent_shape[1] * scale, model.latent_shape[2] * scale
 
 
 def encode(model: ModelView, pictures: Tensor) -> Tensor:

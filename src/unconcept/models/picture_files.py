@@ -1,7 +1,6 @@
 """Picture files as tensors: of one file, and of a folder of a user's own as a model needs them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import DataError, require
+from .latents import picture_size
 from .view import ModelView
 
 MOST_PIXELS = 1 << 26  # a picture of 8192x8192
@@ -28,13 +28,6 @@ def read_picture(path: Path) -> Tensor:
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"picture {path}: {error}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-
-
-def picture_size(model: ModelView) -> tuple[int, int]:
-    """(H, W) in pixels of what the model draws at its own size."""
-    vae: Any = model.modules("vae")
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    return model.latent_shape[1] * scale, model.latent_shape[2] * scale
 
 
 def pictures_of(folder: Path, model: ModelView, least: int) -> Tensor:
