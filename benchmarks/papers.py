@@ -6,6 +6,7 @@ inverted anew. Each gives the change (o, d) of every map by name.
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,8 @@ def speed(model: ModelView, request: Request, method: SPEED) -> Changes:
     """Two singular value decompositions and two inverses for each layer; every noisy copy is made."""
     torch.manual_seed(method.seed)
     null = states(model, "")
-    held = torch.cat([null[:1], centres(null[1:], null[1:][torch.randperm(len(null) - 1)[:CENTRES]], SHIFT)]).T
+    start = np.random.RandomState(method.seed).choice(len(null) - 1, CENTRES, replace=False)
+    held = torch.cat([null[:1], centres(null[1:], null[1:][torch.from_numpy(start)], SHIFT)]).T
     retain = torch.stack([last(model, text) for text in without_names(request.retain, request.targets)])
     retain = retain[torch.randperm(len(retain))]
     own, crossed = torch.zeros(2, retain.shape[1], retain.shape[1])
@@ -73,7 +75,8 @@ def _refined(retain: Tensor, w: Tensor, erasing: Tensor, method: SPEED) -> Tenso
     along, parts = torch.outer(weakest, weakest), [kept]
     for chunk in kept.split(CHUNK):
         rows = chunk.repeat_interleave(method.aug_num, 0)
-        parts.append(moved(rows + torch.randn_like(rows) @ along))
+        if len(rows):
+            parts.append(moved(rows + torch.randn_like(rows) @ along))
     return torch.cat(parts)
 
 

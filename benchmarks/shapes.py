@@ -155,8 +155,8 @@ def drawn(name: str, shape: torch.Size, pool: Tensor) -> Tensor:
     if name.endswith("bias") or len(shape) < 2:
         return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     scale = 0.02 if "embedding.weight" in name else torch.Size(shape[1:]).numel() ** -0.5
-    own = scale * pool.roll(-(zlib.crc32(name.encode()) % POOL))
-    return own.repeat(-(-shape.numel() // POOL))[: shape.numel()].view(shape)
+    own = scale * pool.roll(-(zlib.crc32(name.encode()) % len(pool)))
+    return own.repeat(-(-shape.numel() // len(pool)))[: shape.numel()].view(shape)
 
 
 def _clip_tokenizer(folder: Path, words: Path, pad: str) -> None:

@@ -128,13 +128,15 @@ def show(lines: Sequence[Sequence[str]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], help="all by default")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"all by default: {', '.join(JOBS)}")
     parser.add_argument("--rounds", type=int, default=3, help="of ours; a loop runs once")
     parser.add_argument("--names", type=Path, help="file with a name a line, instead of made-up ones")
     parser.add_argument("--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed")
     parser.add_argument("--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there")
     parser.add_argument("--by", choices=("ours", "paper", "apart", "build"), help=argparse.SUPPRESS)  # a process that is measured
     args = parser.parse_args()
+    if unknown := set(args.jobs) - set(JOBS):
+        parser.error(f"no job {min(unknown)!r}: allowed are {', '.join(JOBS)}")
     if args.by == "build":
         from benchmarks.shapes import build
 
