@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unconcept.models.complete import CROSS
 from unconcept.models.tokens import END, START, ClipTokenizer
-from unconcept.models.unet import TEXT_MAPS
 from unconcept.models.writer import Slot, write_slots
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
@@ -101,7 +101,7 @@ def build(name: str, out: Path, words: Path | None = None, whole: bool = True, l
         denoiser = getattr(diffusers, kind)(**config)
         encoders = {place: getattr(transformers, which)(_config(which, values)) for place, (which, values) in shape.encoders.items()}
     denoiser.save_config(out / part)
-    wanted = {key: tensor for key, tensor in denoiser.state_dict().items() if whole or TEXT_MAPS.search(key)}
+    wanted = {key: tensor for key, tensor in denoiser.state_dict().items() if whole or CROSS.search(key)}
     write_weights(out / part, "diffusion_pytorch_model", wanted, shape.dtype)
     for place, encoder in encoders.items():
         encoder.config.save_pretrained(out / place)

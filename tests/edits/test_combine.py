@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from unconcept.core import Request
-from unconcept.core.errors import EditError, NumericsError, RequestError
+from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.request import Ask
 from unconcept.edits import DenseEdit, LowRankEdit, load_edit
 from unconcept.edits.combine import fuse
@@ -117,9 +117,9 @@ def test_what_cannot_be_fused() -> None:
         fuse(view, [(LowRankEdit({"unet.conv_in.weight": (torch.ones(8, 1), torch.ones(1, 4))}), PROMPTS[0])])
     with pytest.raises(EditError, match="is no map of tiny-sd1"):
         fuse(view, [(lora(tiny.shared("sdxl"), 1), PROMPTS[0])])
-    with pytest.raises(NumericsError, match="lamb = 0 with 24 texts in 32 dimensions"):
+    with pytest.raises(SettingsError, match="lamb = 0 with 24 texts in 32 dimensions"):
         fuse(view, [(good, ("",))])
-    with pytest.raises(NumericsError, match="do not span the 32 dimensions"):  # The tiny encoder's last norm leaves 31.
+    with pytest.raises(SettingsError, match="do not span the 32 dimensions"):  # The tiny encoder's last norm leaves 31.
         fuse(view, [(good, MANY)])
 
 

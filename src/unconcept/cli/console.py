@@ -30,7 +30,7 @@ class Commands(TyperGroup):
             else:
                 print(f"unconcept: {message.rstrip('.')}; see `{error.ctx.command_path} --help`", file=sys.stderr)
             code = BAD_INPUT
-        sys.exit(code)
+        sys.exit(code or 0)
 
 
 @contextmanager
