@@ -12,12 +12,13 @@ from unconcept.edits.combine import fuse
 from unconcept.linalg.lowrank import fused, on_rows
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
-from unconcept.methods.mace import MACE, _Target, attention_on, timesteps
+from unconcept.methods.mace import MACE, _Target, attention_on
 from unconcept.models.attention import cross_attentions
 from unconcept.models.latents import encode
 from unconcept.models.probe import attention_probabilities, text_attentions
 from unconcept.training import Session, gradient, session
 from unconcept.training.search import normal
+from unconcept.training.trajectories import focused
 
 REQUEST = Request(("dog",), ("goat",))
 QUICK = {"max_train_steps": 3, "pictures": 2, "picture_steps": 2, "learning_rate": 1e-2, "templates": ("a {}", "{} in fog"), "masks": "none"}
@@ -41,7 +42,7 @@ def test_the_first_loss_written_out(family, use_pooler) -> None:
     z = encode(view, view.sample(["a photo of the dog"] * 2, noise, 2, 7.5, "dpm"))
     rng = torch.Generator().manual_seed(0)
     i, form = (int(torch.randint(2, (), generator=rng)) for _ in range(2))
-    t = timesteps(1, rng, 1000)
+    t = focused(1, rng, 1000)
     x_t = view.schedule.noised(z[[i]], torch.randn(1, *view.latent_shape, generator=rng).to(z), t)
     prompt = ("a dog", "dog in fog")[form]
     at = [2, 3, 4] if form == 0 else [1, 2, 3]
@@ -93,13 +94,6 @@ def test_the_loss_knows_masked_places_and_named_tokens_alone() -> None:
 def last_block(maps) -> str:
     """Of the attention that is asked last: no other comes after its values."""
     return max(name for name in maps if "up_blocks" in name).partition(".attn2")[0]
-
-
-def test_most_timesteps_are_where_the_concept_takes_its_shape() -> None:
-    t = timesteps(20_000, torch.Generator().manual_seed(0), 1000)
-    assert ((t >= 150) & (t <= 450)).float().mean() > 0.85
-    assert t.min() >= 0
-    assert t.max() < 1000
 
 
 def test_attention_falls() -> None:

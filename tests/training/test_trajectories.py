@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from unconcept.core.errors import SettingsError
 from unconcept.training.goals import Texts
-from unconcept.training.trajectories import Kept, Partial, Pool, Walk, noised
+from unconcept.training.trajectories import Kept, Partial, Pool, Walk, focused, noised
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 
@@ -125,3 +125,10 @@ def test_noised_pictures_are_what_the_model_was_trained_on(family) -> None:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(SettingsError, match="at least one"):
         Pool(walk(tiny.shared("sd1")), ["dog"], 0, 4)
+
+
+def test_most_timesteps_are_where_the_concept_takes_its_shape() -> None:
+    t = focused(20_000, torch.Generator().manual_seed(0), 1000)
+    assert ((t >= 150) & (t <= 450)).float().mean() > 0.85
+    assert t.min() >= 0
+    assert t.max() < 1000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.errors import require
 from ..core.hashing import hash_tensors
@@ -21,11 +21,10 @@ from ..edits.combine import fuse
 from ..linalg.moments import Moments, Shifts
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
-from ..models.alignment import shared_positions
 from ..models.latents import picture_size
-from ..models.parts import attention_maps
+from ..models.parts import modules_named
 from ..models.probe import attention_probabilities, text_attentions
-from ..models.rows import fits, fitting, moments_of
+from ..models.rows import fits, fitting, moments_of, shared_rows, word_in
 from ..prompts.captions import captions
 from ..training import LowRank, Plan, figures, train
 from ..training.given import given_pictures
@@ -33,10 +32,9 @@ from ..training.goals import Texts
 from ..training.masks import at_size, attending, in_front, on_cells
 from ..training.penalties import Clip
 from ..training.pictures import drawn, encoded
-from ..training.trajectories import PRIMES, noised
+from ..training.trajectories import PRIMES, focused, noised
 from .registry import method
 
-FOCUS, STEEPNESS = (200, 400), 0.05  # timesteps at which a concept takes its shape, and how sharply they are kept to
 CLIP, WEIGHT_DECAY = 1.0, 1e-2
 
 
@@ -110,25 +108,12 @@ class MACE:
         Rows e_f, e_g (n, d) of the words that a sentence with the target and the same with the anchor share; M (d, d) of
         captions and retained texts. Differs: the authors' script multiplies M by beta twice, so their 1e-4 acts as 1e-8.
         """
-        forms = sentences(request.kind, self.templates)
-        pairs = zip(request.targets, request.anchors, strict=True)
-        first, *others = (self.shifts(model, forms, target, anchor) for target, anchor in pairs)
+        forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
+        first, *others = (Shifts.of(*shared_rows(model, fitting(model, forms, *pair), *pair)) for pair in pairs)
         found = sum(others, first)
         t = ridge_map(found, self.preserved(model, request.retain, self.train_preserve_scale), self.lamb)
         wide = torch.promote_types(model.dtype, torch.float32)
         return TextMapEdit(torch.eye(len(t), dtype=wide, device=t.device), t.to(wide), tuple(model.text_maps()))
-
-    def shifts(self, model: ModelView, forms: Sequence[str], target: str, anchor: str) -> Shifts:
-        """Of the words that every pair of sentences shares, pads included; sentences the encoder cannot hold are left out."""
-        held = fitting(model, forms, target, anchor)
-        old, new = ([form.replace("{}", word) for form in held] for word in (target, anchor))
-        states = model.embed([*old, *new], at="all")
-        rows_old, rows_new = [], []
-        for i, (one, two) in enumerate(zip(model.tokenizer(old).ids, model.tokenizer(new).ids, strict=True)):
-            at_old, at_new = shared_positions(one, two, states.shape[1])
-            rows_old.append(states[i, at_old])
-            rows_new.append(states[len(held) + i, at_new])
-        return Shifts.of(torch.cat(rows_old), torch.cat(rows_new))
 
     def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> Moments:
         """beta M (d, d): the captions' moments at the size they stand for, and the retained texts' moments."""
@@ -159,14 +144,7 @@ class MACE:
         if self.masks == "foreground":
             return on_cells(in_front(pictures), latents)
         form, rng = target.forms[0], torch.Generator().manual_seed(self._seed(target))
-        return attending(model, latents, target.said(form), self._tokens(model, target, form), rng)
-
-    def _tokens(self, model: ModelView, target: "_Target", form: str) -> Tensor:
-        """(l,) bool: S, the positions of a target's tokens in a sentence, and those of the end token's id."""
-        found = torch.tensor(model.tokenizer([target.said(form)]).padded()[0]) == model.tokenizer.end
-        found &= self.use_pooler
-        found[list(model.tokenizer.span(form, target.name))] = True
-        return found.to(model.device)
+        return attending(model, latents, target.said(form), word_in(model, form, target.name, self.use_pooler), rng)
 
     def _seed(self, target: "_Target") -> int:
         return self.seed * PRIMES[0] + target.number
@@ -176,14 +154,14 @@ class MACE:
 
         A are the probabilities of places of the picture looking at tokens; what is trained are keys and values of the text.
         """
-        maps, texts, seed = text_modules(model), Texts.of(model), self._seed(target)
-        trained, tokens = LowRank(model, maps, self.rank, seed), [self._tokens(model, target, form) for form in target.forms]
+        maps, texts, seed = modules_named(model, model.text_maps()), Texts.of(model), self._seed(target)
+        trained, tokens = LowRank(model, maps, self.rank, seed), [word_in(model, form, target.name, self.use_pooler) for form in target.forms]
         plan = Plan(self.max_train_steps, self.learning_rate, "adamw", WEIGHT_DECAY, seed, transforms=[Clip(CLIP)])
         with attention_probabilities(model, text_attentions(model)) as kept:
 
             def loss(step: int, rng: torch.Generator) -> Tensor:
                 i, form = (int(torch.randint(count, (), generator=rng)) for count in (len(latents), len(target.forms)))
-                t = timesteps(1, rng, len(model.schedule.alpha)) if self.importance_sampling else None
+                t = focused(1, rng, len(model.schedule.alpha)) if self.importance_sampling else None
                 x_t, t, _ = noised(model, latents[[i]], rng, t)
                 for found in kept.values():
                     found.clear()
@@ -211,16 +189,3 @@ def attention_on(found: Sequence[Tensor], mask: Tensor, tokens: Tensor) -> Tenso
     """Sum over cross-attentions of the norm of their probabilities (b, heads, p, l) within masks (b, 1, h, w) and on tokens (l,), mean over b."""
     norms = [(a * at_size(mask, a.shape[2])[:, None, :, None] * tokens).flatten(1).norm(dim=1) for a in found]
     return torch.stack(norms).sum(0).mean()
-
-
-def timesteps(count: int, rng: torch.Generator, of: int) -> Tensor:
-    """(count,) drawn with density sigma(0.05 (t - 200)) - sigma(0.05 (t - 400))."""
-    t = torch.arange(of, dtype=torch.float64)
-    odds = torch.sigmoid(STEEPNESS * (t - FOCUS[0])) - torch.sigmoid(STEEPNESS * (t - FOCUS[1]))
-    return torch.multinomial(odds, count, replacement=True, generator=rng)
-
-
-def text_modules(model: ModelView) -> dict[str, nn.Module]:
-    """The linear maps that read the text, by the full name of their weight."""
-    read = model.text_maps()
-    return {name: module for name, module in attention_maps(model).items() if name in read}

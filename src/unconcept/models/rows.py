@@ -1,11 +1,13 @@
-"""Texts as closed-form edits take them: sentences around a concept, and moments of all rows of many texts."""
+"""Rows of texts as edits take them: of the words around a concept, of its own, and moments of all rows of many texts."""
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..linalg.moments import Moments
+from .alignment import shared_positions
 from .tokens import ClipTokenizer
 from .view import ModelView
 
@@ -31,6 +33,26 @@ def moments_of(model: ModelView, texts: Sequence[str], kept: Callable[[Tensor], 
     for start in range(0, len(texts), BATCH):
         found += Moments.of(kept(model.embed(texts[start : start + BATCH], at="all").flatten(0, 1)))
     return found
+
+
+def shared_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
+    """Rows (n, d) of the words around {}, pads included, as sentences read them with the target and with the anchor in its place."""
+    old, new = ([form.replace("{}", word) for form in forms] for word in (target, anchor))
+    states = model.embed([*old, *new], at="all")
+    rows_old, rows_new = [], []
+    for i, (one, two) in enumerate(zip(model.tokenizer(old).ids, model.tokenizer(new).ids, strict=True)):
+        at_old, at_new = shared_positions(one, two, states.shape[1])
+        rows_old.append(states[i, at_old])
+        rows_new.append(states[len(forms) + i, at_new])
+    return torch.cat(rows_old), torch.cat(rows_new)
+
+
+def word_in(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
+    """(l,) bool: the positions of a word's tokens in a sentence, {} in its place, and with `ends` those of the end token's id."""
+    found = torch.tensor(model.tokenizer([form.replace("{}", word)]).padded()[0]) == model.tokenizer.end
+    found &= ends
+    found[list(model.tokenizer.span(form, word))] = True
+    return found.to(model.device)
 
 
 def own_rows(model: ModelView, text: str) -> tuple[range, ...]:

@@ -16,6 +16,7 @@ from .goals import Texts
 from .search import normal
 
 PRIMES = 1_000_003, 7_919  # of seeds: a trajectory's and a block's
+FOCUS, STEEPNESS = (200, 400), 0.05  # of `focused`: between which timesteps, and how sharply they are kept to
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,13 @@ class Kept:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         which, k = state["at"].tolist()
         self.at, self.x = (which, k), state["x"].to(self.walk.model.device) if "x" in state else None
+
+
+def focused(count: int, rng: torch.Generator, of: int) -> Tensor:
+    """Timesteps (count,) at which a concept takes its shape: drawn with density sigma(0.05 (t - 200)) - sigma(0.05 (t - 400)) (MACE)."""
+    t = torch.arange(of, dtype=torch.float64)
+    odds = torch.sigmoid(STEEPNESS * (t - FOCUS[0])) - torch.sigmoid(STEEPNESS * (t - FOCUS[1]))
+    return torch.multinomial(odds, count, replacement=True, generator=rng)
 
 
 def noised(model: ModelView, x0: Tensor, rng: torch.Generator, t: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
