@@ -24,11 +24,11 @@ from ..training import Plan, Weights, figures, train
 from ..training.best import Best
 from ..training.goals import Texts, desired, keep
 from ..training.penalties import DynamicMask
+from ..training.pictures import AT_ONCE
 from ..training.selectors import selected
 from ..training.trajectories import PRIMES, Walk, noised
 from .registry import method
 
-DRAWN_AT_ONCE = 8
 RISING, FIRST, LAST = 0.3, 1 / 25, 1 / 25e4  # of torch's OneCycleLR: share of the steps that rise; lr at both ends, in parts of its peak
 
 
@@ -156,8 +156,8 @@ class SculptingMemory:
         for side in (0, 1):
             rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
             seeds = [(2 * self.seed + side) * PRIMES[0] + i for i in range(self.pictures)]
-            for begin in range(0, self.pictures, DRAWN_AT_ONCE):
-                part = slice(begin, begin + DRAWN_AT_ONCE)
+            for begin in range(0, self.pictures, AT_ONCE):
+                part = slice(begin, begin + AT_ONCE)
                 negatives = [target for target, _ in rows[part]] if side else ()
                 found.append(walk.ahead(walk.start(seeds[part]), [self._said(pair[side]) for pair in rows[part]], 0, self.picture_steps, negatives))
         return torch.cat(found).unflatten(0, (2, self.pictures))
