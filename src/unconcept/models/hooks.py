@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -52,18 +53,25 @@ def exchanged(modules: Mapping[str, nn.Module], values: Mapping[str, nn.Paramete
 
 
 @contextmanager
+def hung(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Inside, these hooks are there; afterwards they are gone."""
+    hooks = list(handles)
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+@contextmanager
 def first_detached(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, no gradient goes through what each module makes of the first token of its input (b, l, d)."""
 
     def cut(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], 1)
 
-    handles = [module.register_forward_hook(cut) for module in modules]
-    try:
+    with hung([module.register_forward_hook(cut) for module in modules]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -73,11 +81,8 @@ def rows_at(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
     def put(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return out.scatter(1, at[..., None].expand(rows.shape).to(out.device), rows.to(out))
 
-    handle = embedding.register_forward_hook(put)
-    try:
+    with hung([embedding.register_forward_hook(put)]):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -88,11 +93,8 @@ def captured(module: nn.Module) -> Iterator[list[Tensor]]:
     def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
         outputs.append(out if isinstance(out, Tensor) else out[0])
 
-    handle = module.register_forward_hook(keep)
-    try:
+    with hung([module.register_forward_hook(keep)]):
         yield outputs
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -105,11 +107,8 @@ def states_mapped(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
         added = (states.to(wide) @ y.to(states.device, wide).T) @ x.to(states.device, wide)
         return args, {**kwargs, "encoder_hidden_states": (states.to(wide) + added).to(states.dtype)}
 
-    handle = denoiser.register_forward_pre_hook(put, with_kwargs=True)
-    try:
+    with hung([denoiser.register_forward_pre_hook(put, with_kwargs=True)]):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -119,12 +118,8 @@ def outputs_changed(modules: Mapping[str, nn.Module], change: Callable[[str, Ten
     def hook(name: str):  # type: ignore[no-untyped-def]
         return lambda module, args, out: change(name, out)
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    try:
+    with hung([module.register_forward_hook(hook(name)) for name, module in modules.items()]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -134,8 +129,5 @@ def states_seen(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[
     def show(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         see(kwargs["encoder_hidden_states"])
 
-    handle = denoiser.register_forward_pre_hook(show, with_kwargs=True)
-    try:
+    with hung([denoiser.register_forward_pre_hook(show, with_kwargs=True)]):
         yield
-    finally:
-        handle.remove()

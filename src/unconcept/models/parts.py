@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import ModelError
+from .hooks import hung
 from .view import Family, ModelView
 
 ATTENTION = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
@@ -39,12 +40,8 @@ def recorded(maps: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Tensor]]]
     def hook(inputs: list[Tensor]):  # type: ignore[no-untyped-def]
         return lambda module, args: inputs.append(args[0].detach())
 
-    handles = [module.register_forward_pre_hook(hook(kept[name])) for name, module in maps.items()]
-    try:
+    with hung([module.register_forward_pre_hook(hook(kept[name])) for name, module in maps.items()]):
         yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def denoiser_parameters(model: ModelView) -> dict[str, nn.Parameter]:
@@ -95,15 +92,9 @@ def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: C
 
         return add
 
-    handles = []
-    try:
-        for module, up, down in pairs:
-            # In front: what is hung behind a map reads what the changed map gives, whichever came first.
-            handles.append(module.register_forward_hook(hook(up, down), prepend=True))
+    # In front: what is hung behind a map reads what the changed map gives, whichever came first.
+    with hung([module.register_forward_hook(hook(up, down), prepend=True) for module, up, down in pairs]):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: Between) -> Tensor:

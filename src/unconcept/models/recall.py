@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .hooks import hung
 from .view import Family, ModelView
 
 # The encoder whose states stand first among those the denoiser is given: `model.tokenizer` is its own.
@@ -43,11 +44,8 @@ def recalled(model: ModelView) -> Iterator[Callable[[Tensor], list[Ids | None]]]
             return [None] * len(states)
         return [known.get(row) for row in _prints(states[:, last, :width])]
 
-    handle = model.modules(FIRST[model.family]).register_forward_hook(keep, with_kwargs=True)
-    try:
+    with hung([model.modules(FIRST[model.family]).register_forward_hook(keep, with_kwargs=True)]):
         yield ids_of
-    finally:
-        handle.remove()
 
 
 def _prints(rows: Tensor) -> list[bytes]:
