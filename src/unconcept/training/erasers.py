@@ -1,7 +1,7 @@
 """Erasers to train: small networks behind modules of the denoiser, the third kind of what a method trains beside `trained.py`'s two."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from ..edits import AdapterEdit, Bottleneck
 from ..models import ModelView
 from ..models.hooks import outputs_changed
 from ..models.parts import frozen
-from .trained import uniform
+from .trained import Switch, uniform
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Erasers:
     seed: int = 0
     erasers: dict[str, Bottleneck] = field(init=False)
     given: dict[str, Tensor] = field(default_factory=dict, init=False)  # what each eraser added (b, .., d) when it last computed
-    _off: bool = field(default=False, init=False)
+    _switch: Switch = field(default_factory=Switch, init=False)
 
     def __post_init__(self) -> None:
         rng, device = torch.Generator().manual_seed(self.seed), self.model.device
@@ -44,18 +44,13 @@ class Erasers:
             yield
 
     def _changed(self, name: str, h: Tensor) -> Tensor:
-        if self._off:
+        if self._switch.is_off:
             return h
         self.given[name] = self.erasers[name](h)
         return (h + self.given[name]).to(h.dtype)
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self._off = self._off, True
-        try:
-            yield
-        finally:
-            self._off = before
+    def off(self) -> AbstractContextManager[None]:
+        return self._switch.off()
 
     def edit(self, figures: Mapping[str, float]) -> AdapterEdit:
         erasers = {name: Bottleneck(*(part.detach().clone() for part in vars(eraser).values())) for name, eraser in self.erasers.items()}

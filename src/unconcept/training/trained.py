@@ -41,6 +41,21 @@ class Trained(Protocol):
 
 
 @dataclass
+class Switch:
+    """Of what hangs on the model while it is on: off for a while, and then what it was."""
+
+    is_off: bool = False
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        before, self.is_off = self.is_off, True
+        try:
+            yield
+        finally:
+            self.is_off = before
+
+
+@dataclass
 class Weights:
     """Full fine-tuning of named parameters of any part. The trained ones stand beside the model's own, which are never written to."""
 
@@ -98,7 +113,7 @@ class LowRank:
     init: Literal["normal", "uniform"] = "normal"  # of down: of variance 1 / r^2, or within 1 / sqrt(d), as kohya's trainers do
     scale: float = 1.0  # alpha / r; it enters the edit
     pairs: dict[str, tuple[Tensor, Tensor]] = field(init=False)
-    _off: bool = field(default=False, init=False)
+    _switch: Switch = field(default_factory=Switch, init=False)
 
     def __post_init__(self) -> None:
         rng, device = torch.Generator().manual_seed(self.seed), self.model.device
@@ -114,17 +129,13 @@ class LowRank:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: 0.0 if self._off else self.scale):
+        with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: 0.0 if self._switch.is_off else self.scale):
             yield
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        before, self._off = self._off, True
-        try:
-            with current().teacher(self.model):
-                yield
-        finally:
-            self._off = before
+        with self._switch.off(), current().teacher(self.model):
+            yield
 
     def edit(self, figures: Mapping[str, float]) -> LowRankEdit:
         pairs = {name: (self.scale * up.detach(), down.detach().clone()) for name, (up, down) in self.pairs.items()}
