@@ -1,12 +1,13 @@
 """AdvUnlearn against a plain trainer written out, its attack step by step, and the properties of its card."""
 
-import copy
 import random
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.encoders import with_own_encoders
+from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.settings import build
@@ -53,11 +54,7 @@ def test_without_an_attack_it_is_esd_on_the_encoder_beside_what_is_retained(fami
     """k = 0: a second encoder, every text encoded at each step, Adam by torch."""
     view, eta, w = tiny.view(family), 1.3, 0.3
     edit, losses = erased(view, negative_guidance=eta, **PLAIN)
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    for part in encoder_parameters(view):
-        setattr(student.checkpoint.pipeline, part, copy.deepcopy(getattr(view.pipeline, part)))
+    student = with_own_encoders(view)
     own = {name: p for group in encoder_parameters(student).values() for name, p in group.items() if name in selected_text(group, "text-full")}
     before, rule = {name: p.detach().clone() for name, p in own.items()}, torch.optim.Adam(own.values(), lr=1e-3)
     walk = Walk(view, Texts.of(view), 3, 3.0)
@@ -167,17 +164,10 @@ def test_what_the_search_follows() -> None:
     "settings", [{"attack_init": "latest"}, {"attack_method": "fast_at"}, {"compat": "authors"}, {"retain_train": "iter", "retain_step": 2}]
 )
 def test_killed_and_gone_on_is_the_same_edit(settings, tmp_path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def dying(progress) -> None:
-        if progress.done == kill:
-            raise Killed
-
     view, method = tiny.view("sd1", torch.float32), AdvUnlearn(**{**QUICK, "iterations": 6, **settings})
     whole, _ = erased(view, iterations=6, **settings)
     kill = random.Random(str(settings)).randint(2, 5)
-    with pytest.raises(Killed), session(Session(dying, tmp_path, seconds=0.0)):
+    with pytest.raises(Killed), session(Session(dying(kill), tmp_path, seconds=0.0)):
         method.erase(view, REQUEST)
     with session(Session(folder=tmp_path)):
         assert method.erase(view, REQUEST).hash == whole.hash

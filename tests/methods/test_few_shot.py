@@ -1,11 +1,11 @@
 """Few-shot erasing against its ascent written out, on noise and v predictions; its pictures; what it refuses."""
 
-import copy
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.encoders import with_own_encoders
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
@@ -33,11 +33,7 @@ def erased(view, request=REQUEST, **settings):
 
 def plainly(view, z, steps: int, lr: float):
     """A second text encoder, Adam by torch with the authors' numbers, the plain diffusion loss with its sign turned; deltas and losses."""
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    for part in encoder_parameters(view):
-        setattr(student.checkpoint.pipeline, part, copy.deepcopy(getattr(view.pipeline, part)))
+    student = with_own_encoders(view)
     own = {name: p for group in encoder_parameters(student).values() for name, p in group.items() if name in selected_text(group, "text-mlp-lastattn")}
     before = {name: p.detach().clone() for name, p in own.items()}
     rule = torch.optim.Adam(own.values(), lr=lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.core.settings import build
@@ -148,19 +149,11 @@ def test_each_concept_has_its_adapter() -> None:
     assert names == ["mace-1"] * 3 + ["mace-2"] * 3
 
 
-class Killed(BaseException):
-    """As a power cut: nothing catches it."""
-
-
 def test_killed_within_the_second_adapter_and_gone_on_is_the_same_edit(tmp_path) -> None:
     view, request = tiny.view("sd1", torch.float32), Request(("dog", "fox"), ("goat", "bus"))
     whole, method, seen = MACE(**QUICK).erase(view, request), MACE(**QUICK), []
 
-    def die(progress) -> None:
-        if (progress.name, progress.done) == ("mace-2", 2):
-            raise Killed
-
-    with pytest.raises(Killed), session(Session(die, tmp_path, seconds=0.0)):
+    with pytest.raises(Killed), session(Session(dying(2, "mace-2"), tmp_path, seconds=0.0)):
         method.erase(view, request)
     assert view.saved == {}
     with session(Session(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
@@ -112,20 +113,12 @@ def test_each_stage_begins_where_the_former_ended() -> None:
     assert edit.hash in {hash_tensors(end) for end in ends}
 
 
-class Killed(BaseException):
-    """As a power cut: nothing catches it."""
-
-
 def test_killed_within_the_second_stage_and_gone_on_is_the_same_edit(tmp_path) -> None:
     view, request, seen = tiny.view("sd1", torch.float32), Request(("dog", "fox"), ("cat", "bus")), []
     method = SculptingMemory(**QUICK)
     whole = method.erase(view, request)
 
-    def die(progress) -> None:
-        if (progress.name, progress.done) == ("sculpting-memory-2", 3):
-            raise Killed
-
-    with pytest.raises(Killed), session(Session(die, tmp_path, seconds=0.0)):
+    with pytest.raises(Killed), session(Session(dying(3, "sculpting-memory-2"), tmp_path, seconds=0.0)):
         method.erase(view, request)
     assert view.saved == {}
     with session(Session(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
@@ -15,7 +16,7 @@ from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
 from unconcept.models.parts import attention_maps, denoiser_parameters, modules_named
-from unconcept.training import LowRank, Plan, Progress, Session, Weights, session, train
+from unconcept.training import LowRank, Plan, Session, Weights, session, train
 from unconcept.training.penalties import Drift, Mask
 from unconcept.training.selectors import selected
 
@@ -34,20 +35,8 @@ BESIDE = {  # methods whose adapters stand beside the model; Receler's searched 
 }
 
 
-class Killed(BaseException):
-    """As a power cut: nothing catches it."""
-
-
 def weights(view) -> str:
     return hash_tensors(denoiser_parameters(view))
-
-
-def dying(at):
-    def tell(progress: Progress) -> None:
-        if progress.done == at:
-            raise Killed
-
-    return tell
 
 
 @pytest.mark.parametrize(("name", "kills"), [*((name, 2) for name in (*QUICK, *BESIDE)), pytest.param("esd", 20, marks=pytest.mark.slow)])
