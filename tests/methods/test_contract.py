@@ -82,10 +82,13 @@ def test_save_and_load_is_the_same_edit(name, family, tmp_path) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_no_strength_is_the_identity(name, family) -> None:
     view = tiny.view(family, torch.float32)
-    before, said = weights(view), predicted(view)
-    with erased(name, view).scaled(0.0).applied(view):
+    before, said, edit = weights(view), predicted(view), erased(name, view)
+    with edit.scaled(0.0).applied(view):
         assert weights(view) == before
         assert torch.equal(predicted(view), said)
+    for strength in (float("nan"), 1e6):
+        with pytest.raises(SettingsError, match="give a number from"):
+            edit.scaled(strength)
 
 
 @pytest.mark.parametrize("name", list(methods))

@@ -1,6 +1,5 @@
 """Few-shot erasing against its ascent written out, on noise and v predictions; its pictures; what it refuses."""
 
-
 import pytest
 import torch
 

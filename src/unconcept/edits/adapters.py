@@ -14,7 +14,7 @@ from ..core.hashing import hash_json, hash_tensors
 from ..models import ModelView
 from ..models.hooks import outputs_changed
 from ..models.parts import modules_named
-from .base import Origin, origin_of
+from .base import Origin, checked, origin_of
 from .files import Stored, write
 from .weights import check_base
 
@@ -80,7 +80,7 @@ class AdapterEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "AdapterEdit":
-        return replace(self, strength=strength * self.strength)
+        return replace(self, strength=checked(strength) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:

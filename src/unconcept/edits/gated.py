@@ -16,7 +16,7 @@ from ..models import ModelView
 from ..models.hooks import states_seen
 from ..models.parts import Between, low_rank_added, modules_named
 from ..models.recall import Ids, recalled
-from .base import Origin, origin_of
+from .base import Origin, checked, origin_of
 from .files import Stored, write
 from .transport import Likeness, content
 from .weights import LowRankEdit, check_base, pairs_in
@@ -90,6 +90,7 @@ class GatedEdit:
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "GatedEdit":
+        strength = checked(strength)
         parts = (replace(part, pairs={name: (strength * up, down) for name, (up, down) in part.pairs.items()}) for part in self.parts)
         return replace(self, parts=tuple(parts))
 
