@@ -50,7 +50,7 @@ class Erasers:
         return (h + self.given[name]).to(h.dtype)
 
     def off(self) -> AbstractContextManager[None]:
-        return self._switch.off()
+        return self._switch.off(self.model)
 
     def edit(self, figures: Mapping[str, float]) -> AdapterEdit:
         erasers = {name: Bottleneck(*(part.detach().clone() for part in vars(eraser).values())) for name, eraser in self.erasers.items()}

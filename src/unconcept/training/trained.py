@@ -42,15 +42,16 @@ class Trained(Protocol):
 
 @dataclass
 class Switch:
-    """Of what hangs on the model while it is on: off for a while, and then what it was."""
+    """Of what hangs on the model while it is on: off for a while, in which the teacher is asked, and then what it was."""
 
     is_off: bool = False
 
     @contextmanager
-    def off(self) -> Iterator[None]:
+    def off(self, model: ModelView) -> Iterator[None]:
         before, self.is_off = self.is_off, True
         try:
-            yield
+            with current().teacher(model):
+                yield
         finally:
             self.is_off = before
 
@@ -132,10 +133,8 @@ class LowRank:
         with frozen([self.model.modules("denoiser")]), low_rank_added(self._live(), lambda: 0.0 if self._switch.is_off else self.scale):
             yield
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        with self._switch.off(), current().teacher(self.model):
-            yield
+    def off(self) -> AbstractContextManager[None]:
+        return self._switch.off(self.model)
 
     def edit(self, figures: Mapping[str, float]) -> LowRankEdit:
         pairs = {name: (self.scale * up.detach(), down.detach().clone()) for name, (up, down) in self.pairs.items()}
