@@ -50,13 +50,22 @@ def test_page_is_one_file_without_links(dog) -> None:
     assert "the judge says" in page
     card = (dog / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\n")
+    assert "On the unedited model the judge finds the target in" in card
+    assert "| nothing after | n |" in card
     assert "unconcept apply edit.safetensors" in card
 
 
 def test_defaults_come_with_reasons(tmp_path) -> None:
     result = run("erase", "dog face", "--limit", 1, "--out", tmp_path / "o")
     assert result.exit_code == 0, result.stderr
-    for word in ("settings: recipe moji-uce", "method: uce", "anchors: the table's anchor", "retain: the given near neighbours", "report.html"):
+    for word in (
+        "settings: recipe moji-uce",
+        "method: uce",
+        "anchors: the table's anchor",
+        "retain: the given near neighbours",
+        "finds the target in",
+        "report.html",
+    ):
         assert word in result.stdout
     assert "edit: 1/1" in result.stderr
 
@@ -96,7 +105,9 @@ def test_sample_draws_with_and_without(dog, tmp_path) -> None:
 def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
     edit = dog / "edit.safetensors"
     words = ("dog face", "--edit", edit, "--limit", 1, "--quiet", "--out")
-    assert run("evaluate", *words, tmp_path / "e", "--suite", "smoke").exit_code == 0
+    told = run("evaluate", *(word for word in words if word != "--quiet"), tmp_path / "e", "--suite", "smoke")
+    assert (told.exit_code, "On the unedited model the judge finds the target in" in told.stdout) == (0, True)
+    assert "(1; 0%)" in told.stdout, "beside each rate its count, and the share of nothing"
     result = run("attack", "derived-embedding", *words, tmp_path / "a", "--json")
     assert result.exit_code == 0, result.stderr
     (row,) = json.loads(result.stdout)["trials"][0]["attacks"]

@@ -66,6 +66,19 @@ def test_calibration_looks_at_the_unedited_model_alone() -> None:
     assert (found.true_positive.value, found.false_positive.value, found.nothing.value) == (0.5, 1.0, 0.25)
 
 
+def test_calibration_of_several_requests_keeps_each_to_its_own_target() -> None:
+    """Seen in the other's pictures a target is false there; the sentence says all three shares with their counts."""
+    goat = Answer(Check(seeded("a goat", 0, False), "direct", "goat", "object", ("goat",)), "goat", "ox")
+    far = Answer(Check(seeded("a dog face", 0, False), "far", "dog face", "object", ("dog face",)), "nothing", "ox")
+    found = calibrate([answer("direct", "dog face", "goat")], [goat, far])
+    assert (found.true_positive.value, found.true_positive.clusters) == (1.0, 2)
+    assert (found.false_positive.value, found.false_positive.n, found.nothing.value) == (0.0, 1, pytest.approx(1 / 3))
+    assert str(found).startswith("On the unedited model the judge finds the target in 100.0% [")
+    assert "of the 2 pictures asked for it, sees it in 0.0% [" in str(found)
+    assert str(found).endswith(f"of 1 others, and nothing in {found.nothing} of all 3.")
+    assert "others" not in str(calibrate([goat]))
+
+
 def test_same_model_means_no_change() -> None:
     rows = tabulate([answer(group, word, word) for group in ("direct", "far") for word in ("dog face", "goat")])
     assert all((row.change.value, row.change.low, row.change.high, row.p) == (0, 0, 0, 1) for row in rows)

@@ -1,5 +1,6 @@
 """The report as a reader meets it: data that keeps its schema, a page that a browser shows."""
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ def test_tables_for_documents(compared) -> None:
     assert lines[4].startswith("| twin |")
     assert (compared / "results.svg").read_text(encoding="utf-8").startswith("<svg")
     assert (compared / "results.csv").read_text(encoding="utf-8").count("\n") > 4
+
+
+def test_the_judges_own_errors_stand_beside_every_table(finished, compared) -> None:
+    sentence = "On the unedited model the judge finds the target in "
+    for folder, files in ((finished, ("report.html",)), (compared, ("report.html", "results.md"))):
+        assert all(sentence in (folder / name).read_text(encoding="utf-8") for name in files)
+        with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        trials = json.loads((folder / "report.json").read_text(encoding="utf-8"))["trials"]
+        for trial, line in zip(trials, lines[:: len(lines) // len(trials)], strict=True):
+            assert float(line["judge_true_positive"]) == trial["calibration"]["true_positive"]["value"]
+            assert float(line["judge_nothing"]) == trial["calibration"]["nothing"]["value"]
+    head = next(line for line in (compared / "results.md").read_text(encoding="utf-8").splitlines() if "p (Holm)" in line)
+    assert "| nothing |" in head, "every group's share of it"
 
 
 def test_the_page_can_be_read_without_seeing_it(finished, compared) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
-from .evaluate import JudgeFlag, print_shares
+from .evaluate import JudgeFlag, print_shares, print_trust
 
 if TYPE_CHECKING:
     from ..evaluation.erasure import Outcome
@@ -85,6 +85,7 @@ def erase(
 
 def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
     """Why each part of the request is as it is, then the rates."""
+    from ..evaluation.report import calibration
     from ..evaluation.report import rows as group_rows
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
@@ -93,4 +94,5 @@ def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
     if rows:
         cells = [(row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows]
         print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
+        print_trust(calibration(report.findings))
     print_shares(report.data()["trials"])

@@ -11,6 +11,7 @@ from .console import FAILED, print_json, print_table, progress, quiet_libraries,
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Run
+    from ..evaluation.judging import Calibration
     from ..evaluation.report import Report
 
 RATES = ("pre", "floor", "success", "ceiling")
@@ -133,7 +134,7 @@ def _tell(run: "Run", report: "Report", as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(report.data())
     elif not quiet:
-        _print(report.data()["trials"])
+        _print(report)
         print(f"-> {run.out / 'report.html'}")
     for failure in report.failures:
         typer.echo(f"unconcept: FAILED: {failure}", err=True)
@@ -143,15 +144,25 @@ def _tell(run: "Run", report: "Report", as_json: bool, quiet: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _print(trials: Sequence[dict[str, Any]]) -> None:
+def _print(report: "Report") -> None:
+    from ..evaluation.report import calibration
+
+    trials = report.data()["trials"]
     groups = list(dict.fromkeys(group for trial in trials for group in trial["groups"]))
     rows = [(trial["label"], ", ".join(trial["concepts"]), *(_cell(trial["groups"].get(group)) for group in groups)) for trial in trials]
-    print_table("share of pictures that show what the prompt asks, before -> after (pictures)", ("edit", "concept", *groups), rows)
+    print_table("share of pictures that show what the prompt asks, before -> after (pictures; nothing known after)", ("edit", "concept", *groups), rows)
+    print_trust(calibration(report.findings))
     print_shares(trials)
     attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         cells = [(label, row["attack"], row["rung"], *map(_share(row), RATES), f"{row['seconds']:.0f}", str(row["success"]["n"])) for label, row in attacked]
         print_table("attacks", ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "seconds", "n"), cells)
+
+
+def print_trust(found: "Calibration | None") -> None:
+    """How far the judge can be trusted, below the rates it gave."""
+    if found:
+        print(found)
 
 
 def print_shares(trials: Sequence[dict[str, Any]]) -> None:
@@ -171,4 +182,6 @@ def _share(row: dict[str, Any]) -> Callable[[str], str]:
 
 
 def _cell(group: dict[str, Any] | None) -> str:
-    return "n/a" if group is None else f"{group['before']['value']:.0%} -> {group['after']['value']:.0%} ({group['after']['n']})"
+    return (
+        "n/a" if group is None else f"{group['before']['value']:.0%} -> {group['after']['value']:.0%} ({group['after']['n']}; {group['nothing']['value']:.0%})"
+    )

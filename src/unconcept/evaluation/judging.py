@@ -76,16 +76,30 @@ class Calibration:
     false_positive: Rate | None  # pictures asked for something else that it says show a target
     nothing: Rate  # pictures of any prompt in which it knows nothing
 
+    def __str__(self) -> str:
+        """The sentence that stands beside every table of rates."""
+        others = f", sees it in {self.false_positive} of {self.false_positive.n} others" if self.false_positive else ""
+        found, nothing = self.true_positive, self.nothing
+        seen = f"finds the target in {found} of the {found.n} pictures asked for it{others}, and nothing in {nothing} of all {nothing.n}"
+        return f"On the unedited model the judge {seen}."
 
-def calibrate(answers: Sequence[Answer]) -> Calibration:
-    """Rates over the pictures before the edit. The target's own head is asked: objects by object, styles by style."""
-    direct = [a for a in answers if a.check.group == "direct"]
-    labels = {label for a in direct for label in a.check.labels}
-    others = [a for a in answers if a.check.by == direct[0].check.by and not labels & set(a.check.labels)]
-    found = [a.shown[0] for a in direct]
-    false = [a.before in labels for a in others]
-    nothing = [a.before == NOTHING for a in answers]
-    return Calibration(_rate(found, None), _rate(false, None) if false else None, _rate(nothing, None))
+
+def calibrate(*asked: Sequence[Answer]) -> Calibration:
+    """Rates over the pictures before the edit, of one request's answers or of several, which are clusters then.
+
+    A target's own head is asked: objects by object, styles by style.
+    """
+    found: list[tuple[str, bool]] = []
+    false: list[tuple[str, bool]] = []
+    for number, answers in enumerate(asked):
+        direct = [a for a in answers if a.check.group == "direct"]
+        labels = {label for a in direct for label in a.check.labels}
+        others = [a for a in answers if a.check.by == direct[0].check.by and not labels & set(a.check.labels)]
+        found += [(str(number), a.shown[0]) for a in direct]
+        false += [(str(number), a.before in labels) for a in others]
+    nothing = [(str(number), a.before == NOTHING) for number, answers in enumerate(asked) for a in answers]
+    rates = [_rate([hit for _, hit in part], [name for name, _ in part] if len(asked) > 1 else None) if part else None for part in (found, false, nothing)]
+    return Calibration(*rates)  # type: ignore[arg-type]  # Only the second may be empty.
 
 
 def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:

@@ -49,12 +49,12 @@ def results_table(findings: Sequence[Finding]) -> str:
 
 
 def change_table(findings: Sequence[Finding]) -> str:
-    """Paired change of each group, in points, with the worst concept."""
-    lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "n"], ["---"] * 6]
+    """Paired change of each group, in points, with the worst concept and the share of the edited model's pictures that show nothing known."""
+    lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "nothing", "n"], ["---"] * 7]
     for label, group in by_label(findings).items():
         for row in pooled(group):
             change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
-            lines.append([label, row.group, change, f"{row.p:.2g}", _worst(group, row.group), str(row.after.n)])
+            lines.append([label, row.group, change, f"{row.p:.2g}", _worst(group, row.group), f"{row.nothing.value:.1%}", str(row.after.n)])
     return _table(lines)
 
 

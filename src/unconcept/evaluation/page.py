@@ -15,7 +15,7 @@ from .charts import Dot, curve, scatter
 from .judging import Row
 from .markdown import attacks_table, by_label, change_table, pooled, results_table
 from .pictures import data_uri, to_image
-from .report import Report, origin, rows, trial_data
+from .report import Report, calibration, origin, rows, trial_data
 
 Sides = Mapping[Prompt, tuple[Tensor, Tensor]]
 SHOWN, SHOWN_OF_MANY = 12, 4  # pictures of a group in the grid, of one trial and of each of several
@@ -54,6 +54,7 @@ def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
             "grid": _grid(finding, sides, SHOWN if single else SHOWN_OF_MANY),
             "rows": rows(finding),
             "data": trial_data(finding),
+            "trust": calibration([finding]),
             "curves": [curve(row.curve, row.ceiling.value if row.ceiling else None) for row in finding.attacked],
         }
         for finding, sides in zip(report.findings, pictures, strict=True)
@@ -78,10 +79,16 @@ def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
 def write_tables(findings: Sequence[Finding], folder: Path) -> None:
     """`results.md` and, beside it, efficacy against specificity as `results.svg`; `attacks.md` where there were attacks."""
     arms = {label: pooled(group) for label, group in by_label(findings).items()}
-    (folder / "results.md").write_text(f"{results_table(findings)}\n{change_table(findings)}", encoding="utf-8")
+    (folder / "results.md").write_text(f"{results_table(findings)}\n{change_table(findings)}{_trust(findings)}", encoding="utf-8")
     (folder / "results.svg").write_text(trade_off(arms), encoding="utf-8")
     if any(finding.attacked for finding in findings):
-        (folder / "attacks.md").write_text(attacks_table(findings), encoding="utf-8")
+        (folder / "attacks.md").write_text(f"{attacks_table(findings)}{_trust(findings)}", encoding="utf-8")
+
+
+def _trust(findings: Sequence[Finding]) -> str:
+    """How far the judge can be trusted, as a paragraph."""
+    found = calibration(findings)
+    return f"\n{found}\n" if found else ""
 
 
 def write_card(report: Report, folder: Path) -> None:
@@ -94,6 +101,7 @@ def write_card(report: Report, folder: Path) -> None:
         "weights": len(finding.answered.trial.edit.names),
         "rows": rows(finding),
         "judge": report.data()["judge"],
+        "trust": calibration([finding]),
         "meaning": {**MEANING, **report.suite.meaning},
         "figures": [figure for figure in finding.figures if figure.interval],
         "limits": LIMITS,

@@ -14,11 +14,12 @@ from ..prompts.sets import GROUPS
 from .bench import Finding
 from .generate import Spec
 from .judges import Judge
-from .judging import Row, calibrate, tabulate
+from .judging import Calibration, Row, calibrate, tabulate
 from .results_csv import Cell, write_csv
 from .suites import Suite
 
 SCHEMA = 2
+TRUST = ("judge_true_positive", "judge_false_positive", "judge_nothing")  # columns: the judge's word on the unedited model
 Status = Literal["ok", "PARTIAL", "FAILED"]
 
 
@@ -78,6 +79,15 @@ def rows(finding: Finding) -> list[Row]:
     return tabulate(finding.answered.answers)
 
 
+def calibration(findings: Sequence[Finding]) -> Calibration | None:
+    """How far the judge can be trusted, if it was asked for a target. Several edits of the same concepts were asked about the same pictures."""
+    asked = {}
+    for answered in (finding.answered for finding in findings):
+        if any(a.check.group == "direct" for a in answered.answers):
+            asked.setdefault(answered.trial.concepts, answered.answers)
+    return calibrate(*asked.values()) if asked else None
+
+
 def origin(finding: Finding) -> Origin:
     """The header of the trial's edit."""
     return origin_of(finding.answered.trial.edit)
@@ -86,7 +96,7 @@ def origin(finding: Finding) -> Origin:
 def trial_data(finding: Finding) -> dict[str, Any]:
     """One trial as plain data."""
     answered = finding.answered
-    trial, found = answered.trial, rows(finding)
+    trial, found, trust = answered.trial, rows(finding), calibration([finding])
     return {
         "label": trial.label,
         "concepts": list(trial.concepts),
@@ -94,7 +104,7 @@ def trial_data(finding: Finding) -> dict[str, Any]:
         "cost": dict(trial.cost),
         "asked": len(answered.checks),
         "answered": len(answered.answers),
-        "calibration": asdict(calibrate(answered.answers)) if any(a.check.group == "direct" for a in answered.answers) else None,
+        "calibration": asdict(trust) if trust else None,
         "groups": {row.group: {name: part for name, part in asdict(row).items() if name != "group"} for row in found},
         "not_asked": {group: "no prompts of this group" for group in GROUPS if group not in {row.group for row in found}},
         "figures": [asdict(figure) for figure in finding.figures],
@@ -123,7 +133,7 @@ def write_data(report: Report, folder: Path) -> dict[str, Any]:
     """`report.json`, and one CSV row a trial and group in `results.csv`."""
     data = report.data()
     _write(folder / "report.json", data)
-    head = ("label", "concept", "group", "before", "after", "change", "change_low", "change_high", "nothing", "n")
+    head = ("label", "concept", "group", "before", "after", "change", "change_low", "change_high", "nothing", "n", *TRUST)
     write_csv(folder / "results.csv", head, [line for finding in report.findings for line in _lines(finding)])
     return data
 
@@ -131,8 +141,11 @@ def write_data(report: Report, folder: Path) -> dict[str, Any]:
 def _lines(finding: Finding) -> list[tuple[Cell, ...]]:
     trial = finding.answered.trial
     named = trial.label, ", ".join(trial.concepts)
+    trust = calibration([finding])
+    known = [trust.true_positive, trust.false_positive, trust.nothing] if trust else [None, None, None]
+    trusted = [rate.value if rate else None for rate in known]
     return [
-        (*named, row.group, row.before.value, row.after.value, row.change.value, row.change.low, row.change.high, row.nothing.value, row.after.n)
+        (*named, row.group, row.before.value, row.after.value, row.change.value, row.change.low, row.change.high, row.nothing.value, row.after.n, *trusted)
         for row in rows(finding)
     ]
 
