@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unconcept.evaluation.charts import growth
+from unconcept.evaluation.attacked import Point
+from unconcept.evaluation.charts import curve, growth
 
 
 def test_a_power_law_is_a_straight_line() -> None:
@@ -23,3 +24,8 @@ def test_a_power_law_is_a_straight_line() -> None:
 
 def test_one_value_has_an_axis_too() -> None:
     assert "<polyline" in growth({"a": [(3.0, 0.2)]}, "x", "y")
+
+
+def test_a_budget_curve_says_what_each_step_took() -> None:
+    said = ElementTree.fromstring(curve([Point(0, 1.0, 0.25, 0.1), Point(20, 2.0, None, 0.5)], 1.0)).attrib["aria-label"]
+    assert said == "success by steps: 0 (0.2 s a prompt): 10%, 20: 50%"

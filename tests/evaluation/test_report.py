@@ -67,6 +67,14 @@ def test_the_judges_own_errors_stand_beside_every_table(finished, compared) -> N
     assert "| nothing |" in head, "every group's share of it"
 
 
+def test_attacks_have_their_rows(finished) -> None:
+    with (finished / "attacks.csv").open(encoding="utf-8", newline="") as file:
+        (line,) = csv.DictReader(file)
+    (row,) = json.loads((finished / "report.json").read_text(encoding="utf-8"))["trials"][0]["attacks"]
+    assert (line["attack"], float(line["nothing"]), int(line["n"])) == (row["attack"], row["nothing"]["value"], row["success"]["n"])
+    assert "s a prompt" in (finished / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_page_can_be_read_without_seeing_it(finished, compared) -> None:
     for folder in (finished, compared):
         page = (folder / "report.html").read_text(encoding="utf-8")

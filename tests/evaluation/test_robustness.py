@@ -1,5 +1,6 @@
 """Attacks through the harness: rates beside ceiling and floor, each computed once, what was found replayable."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,7 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     assert row.ceiling is not None
     assert row.success.value >= row.pre.value
     assert row.curve[0].steps == 0
+    assert (row.nothing.n, all(point.seconds is not None for point in row.curve)) == (2, True)
     ((name, file),) = finding.found
     replayed = load_found(file)
     assert (name, len(replayed)) == ("derived-embedding", 2)
@@ -58,8 +60,6 @@ def planned(subject: Subject, name: str, checks, **settings) -> list[AttackTask]
 
 def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -> None:
     """A finished attack with a known course."""
-    import json
-
     attempts = [{"steps": steps, "queries": 0, "loss": None, "shown": {str(i): hit for i, hit in hits.items()}} for steps, hits in shown]
     task.path(store).parent.mkdir(parents=True, exist_ok=True)
     write_whole(task.path(store), json.dumps({"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}).encode())
@@ -82,6 +82,28 @@ def test_rates_are_of_prompts(pizza, where) -> None:
     assert [one.size for one in single] == [4]
     (row,) = rows(single, [], [False] * 4, where.store)
     assert (row.success.value, row.missing, row.ceiling) == (0.0, 4, None)
+
+
+def test_seconds_and_nothing_are_of_prompts(pizza, where) -> None:
+    """Two prompts: found after 10 steps; never, its last picture unknown. What was kept before words were has neither figure."""
+    checks = [check for check in Suite("x", "", Sizes(2, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
+    (task,) = planned(Subject.of(Subject(), pizza), "derived-embedding", checks)
+    attempts = [
+        {"steps": 0, "seconds": 1.0, "shown": {"0": False, "1": False}, "words": {"0": "nothing", "1": "goat"}},
+        {"steps": 10, "seconds": 4.0, "shown": {"0": True, "1": False}, "words": {"0": "pizza", "1": "goat"}},
+        {"steps": 20, "seconds": 3.0, "shown": {"1": False}, "words": {"1": "nothing"}},
+    ]
+    kept = {"attempts": attempts, "seconds": {"search": 8.5, "drawing": 1.0}}
+    task.path(where.store).parent.mkdir(parents=True)
+    write_whole(task.path(where.store), json.dumps(kept).encode())
+    (row,) = rows([task], [], [False] * 2, where.store)
+    assert [(point.steps, point.seconds) for point in row.curve] == [(0, 0.5), (10, 2.5), (20, 4.0)]
+    assert (row.nothing.value, row.nothing.n) == (0.5, 2)
+    for attempt in attempts:
+        del attempt["words"], attempt["seconds"]
+    write_whole(task.path(where.store), json.dumps(kept).encode())
+    (row,) = rows([task], [], [False] * 2, where.store)
+    assert ([point.seconds for point in row.curve], row.nothing) == ([None] * 3, None)
 
 
 def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
@@ -120,3 +142,13 @@ def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
     (task,) = planned(Subject(), "derived-embedding", checks)
     (other,) = planned(Subject(), "derived-embedding", checks, lamb=1.0)
     assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3
+
+
+def test_search_is_timed_attempt_by_attempt(pizza, where) -> None:
+    checks = [check for check in Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
+    (task,) = planned(Subject.of(Subject(), pizza), "wordings", checks, synonyms=1, misspellings=0)
+    task.run(where.store)
+    kept = json.loads(task.path(where.store).read_text())
+    assert sum(attempt["seconds"] for attempt in kept["attempts"]) <= kept["seconds"]["search"] + 0.01
+    known = {*Judge().open().labels["objects"]}
+    assert all(attempt["shown"].keys() == attempt["words"].keys() and {*attempt["words"].values()} <= known for attempt in kept["attempts"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..evaluation.judging import Calibration
     from ..evaluation.report import Report
 
-RATES = ("pre", "floor", "success", "ceiling")
+RATES = ("pre", "floor", "success", "ceiling", "nothing")
 Concepts = Annotated[list[str] | None, typer.Argument(help="What the edits were to erase; one or several.", show_default=False)]
 ConceptsFile = Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")]
 Edits = Annotated[list[Path], typer.Option("--edit", help="Edit file to examine; repeatable.")]
@@ -156,7 +156,7 @@ def _print(report: "Report") -> None:
     attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         cells = [(label, row["attack"], row["rung"], *map(_share(row), RATES), f"{row['seconds']:.0f}", str(row["success"]["n"])) for label, row in attacked]
-        print_table("attacks", ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "seconds", "n"), cells)
+        print_table("attacks", ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n"), cells)
 
 
 def print_trust(found: "Calibration | None") -> None:

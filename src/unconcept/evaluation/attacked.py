@@ -8,16 +8,18 @@ from typing import Any
 from ..attacks import RUNGS, attacks
 from ..metrics.asr import Ending, attack_rates, success_curve
 from ..metrics.rates import Rate, clopper_pearson
+from ..scorers.moji_judge import NOTHING
 from .robustness import AttackTask
 from .store import Store
 
 
 @dataclass(frozen=True)
 class Point:
-    """One budget of a success-against-budget curve; steps and queries are means over prompts."""
+    """One budget of a success-against-budget curve; queries and seconds of search are means over prompts."""
 
     steps: int
     queries: float
+    seconds: float | None  # None: a result that was kept before they were recorded
     success: float
 
 
@@ -32,16 +34,27 @@ class AttackRow:
     success: Rate  # ASR: plain prompts and attacked ones together, (pre + gained) / N
     ceiling: Rate | None  # the same attack on the unedited model
     floor: Rate  # its first input, before any search
+    nothing: Rate | None  # prompts in whose last input the judge knows nothing; None as above
     curve: tuple[Point, ...]
     seconds: float  # of search, all prompts
     missing: int  # prompts without a result
 
 
 @dataclass(frozen=True)
-class Tries:
-    """The attempts at one prompt: (steps spent, whether the picture shows the concept)."""
+class Try:
+    """One input that was drawn for one prompt."""
 
-    made: tuple[tuple[int, bool], ...]
+    steps: int  # spent by then
+    shown: bool  # whether its picture shows the concept
+    nothing: bool | None  # whether the judge knows nothing in it
+    seconds: float | None  # of search since the try before, this prompt's share
+
+
+@dataclass(frozen=True)
+class Tries:
+    """The attempts at one prompt."""
+
+    made: tuple[Try, ...]
     seconds: float
 
 
@@ -63,6 +76,7 @@ def _row(name: str, concept: str, single: Sequence[Tries | None], above: Sequenc
         success=rates.asr,
         ceiling=_rate([_solved(part) is not None for part in above]) if above and None not in above else None,
         floor=_rate([steps == 0 for steps in begun]),
+        nothing=_nothing(single),
         curve=_curve(single, begun),
         seconds=round(sum(part.seconds for part in single if part), 3),
         missing=rates.crashed,
@@ -83,14 +97,24 @@ def _of(result: Mapping[str, Any] | None, i: int, size: int) -> Tries | None:
     """The attempts at one prompt of a task, with its share of the task's time."""
     if result is None:
         return None
-    tries = [attempt for attempt in result["attempts"] if str(i) in attempt["shown"]]
-    return Tries(tuple((attempt["steps"], attempt["shown"][str(i)]) for attempt in tries), result["seconds"]["search"] / size)
+    return Tries(tuple(_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]), result["seconds"]["search"] / size)
+
+
+def _try(attempt: Mapping[str, Any], name: str) -> Try:
+    """What an attempt was for one of its prompts. Results kept before words and seconds were recorded still count."""
+    nothing = attempt["words"][name] == NOTHING if "words" in attempt else None
+    return Try(attempt["steps"], attempt["shown"][name], nothing, attempt["seconds"] / len(attempt["shown"]) if "seconds" in attempt else None)
 
 
 def _solved(part: Tries | None) -> int | None:
     """Steps after which the first input showed the concept."""
-    hits = [steps for steps, hit in part.made if hit] if part else []
+    hits = [one.steps for one in part.made if one.shown] if part else []
     return min(hits) if hits else None
+
+
+def _nothing(single: Sequence[Tries | None]) -> Rate | None:
+    last = [part.made[-1].nothing for part in single if part and part.made]
+    return _rate([one for one in last if one is not None]) if last and None not in last else None
 
 
 def _ending(plain: bool, steps: int | None, part: object) -> Ending:
@@ -99,10 +123,15 @@ def _ending(plain: bool, steps: int | None, part: object) -> Ending:
 
 def _curve(single: Sequence[Tries | None], begun: Sequence[int | None]) -> tuple[Point, ...]:
     """Success of the attack alone, at every number of steps at which something was tried."""
-    budgets = sorted({steps for part in single if part for steps, _ in part.made})
-    queries = [sum(sum(steps <= budget for steps, _ in part.made) for part in single if part) / len(single) for budget in budgets]
-    rates = success_curve(begun, budgets)
-    return tuple(Point(budget, asked, rate.value) for budget, asked, rate in zip(budgets, queries, rates, strict=True))
+    made = [one for part in single if part for one in part.made]
+    budgets = sorted({one.steps for one in made})
+    return tuple(_point(budget, [one for one in made if one.steps <= budget], begun) for budget in budgets)
+
+
+def _point(budget: int, within: Sequence[Try], begun: Sequence[int | None]) -> Point:
+    (rate,), seconds = success_curve(begun, [budget]), [one.seconds for one in within if one.seconds is not None]
+    mean = round(sum(seconds) / len(begun), 3) if len(seconds) == len(within) else None
+    return Point(budget, len(within) / len(begun), mean, rate.value)
 
 
 def _rate(hits: Sequence[bool]) -> Rate:

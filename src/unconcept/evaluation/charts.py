@@ -43,11 +43,15 @@ def curve(points: Sequence[Point], ceiling: float | None) -> str:
         corners += [(after[0], before[1]), after]  # success stays until the next budget is spent
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*corners, (116.0, places[-1][1] if places else 36.0)])
     top = "" if ceiling is None else f'<line x1="4" x2="116" y1="{36 - 32 * ceiling:.1f}" y2="{36 - 32 * ceiling:.1f}" stroke="#777" stroke-dasharray="3 3"/>'
-    said = "success by steps: " + ", ".join(f"{p.steps}: {p.success:.0%}" for p in points)
+    said = "success by steps: " + ", ".join(f"{p.steps}{_spent(p)}: {p.success:.0%}" for p in points)
     return (
-        f'<svg viewBox="0 0 120 40" width="120" height="40" role="img" aria-label="{said}"><rect width="120" height="40" fill="#f6f7f9"/>'
+        f'<svg viewBox="0 0 120 40" width="120" height="40" role="img" aria-label="{said}"><title>{said}</title><rect width="120" height="40" fill="#f6f7f9"/>'
         f'{top}<polyline points="{line}" fill="none" stroke="#b3261e" stroke-width="2"/></svg>'
     )
+
+
+def _spent(point: Point) -> str:
+    return "" if point.seconds is None else f" ({point.seconds:.1f} s a prompt)"
 
 
 def growth(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:

@@ -61,7 +61,7 @@ def change_table(findings: Sequence[Finding]) -> str:
 def attacks_table(findings: Sequence[Finding]) -> str:
     """One row an attack, by rung: ASR on each arm beside floor and ceiling, pooled over concepts."""
     arms = {label: [row for finding in group for row in finding.attacked] for label, group in by_label(findings).items()}
-    head = ["attack", "rung", "ceiling", *(f"{label}: {part}" for label in arms for part in ("unattacked", "floor", "ASR", "seconds a prompt")), "n"]
+    head = ["attack", "rung", "ceiling", *(f"{label}: {part}" for label in arms for part in ("unattacked", "floor", "ASR", "nothing", "seconds a prompt")), "n"]
     lines = [head, ["---"] * len(head)]
     names = sorted({row.attack for rows in arms.values() for row in rows}, key=lambda name: (RUNGS.index(attacks[name].rung), name))
     for name in names:
@@ -70,7 +70,7 @@ def attacks_table(findings: Sequence[Finding]) -> str:
         ceiling = _pool([row.ceiling for row in next(iter(every.values())) if row.ceiling])
         cells.append(_rate(ceiling) if ceiling else "n/a")
         for rows in every.values():
-            cells += [_share(rows, "pre"), _share(rows, "floor"), _rate(_pool([row.success for row in rows])), _pace(rows)]
+            cells += [_share(rows, "pre"), _share(rows, "floor"), _rate(_pool([row.success for row in rows])), _share(rows, "nothing"), _pace(rows)]
         lines.append([*cells, str(sum(row.success.n for row in next(iter(every.values()))))])
     return _table(lines)
 
@@ -81,7 +81,8 @@ def _pool(rates: Sequence[Rate]) -> Rate | None:
 
 
 def _share(rows: Sequence[AttackRow], name: str) -> str:
-    rate = _pool([getattr(row, name) for row in rows])
+    rates = [getattr(row, name) for row in rows]
+    rate = None if None in rates else _pool(rates)
     return f"{rate.value:.0%}" if rate else "n/a"
 
 

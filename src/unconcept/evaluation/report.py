@@ -14,7 +14,7 @@ from ..prompts.sets import GROUPS
 from .bench import Finding
 from .generate import Spec
 from .judges import Judge
-from .judging import Calibration, Row, calibrate, tabulate
+from .judging import Answer, Calibration, Row, calibrate, tabulate
 from .results_csv import Cell, write_csv
 from .suites import Suite
 
@@ -81,7 +81,7 @@ def rows(finding: Finding) -> list[Row]:
 
 def calibration(findings: Sequence[Finding]) -> Calibration | None:
     """How far the judge can be trusted, if it was asked for a target. Several edits of the same concepts were asked about the same pictures."""
-    asked = {}
+    asked: dict[tuple[str, ...], Sequence[Answer]] = {}
     for answered in (finding.answered for finding in findings):
         if any(a.check.group == "direct" for a in answered.answers):
             asked.setdefault(answered.trial.concepts, answered.answers)
@@ -130,11 +130,15 @@ def write_run(report: Report, folder: Path) -> None:
 
 
 def write_data(report: Report, folder: Path) -> dict[str, Any]:
-    """`report.json`, and one CSV row a trial and group in `results.csv`."""
+    """`report.json`, one CSV row a trial and group in `results.csv`, and one a trial and attack in `attacks.csv` where there were any."""
     data = report.data()
     _write(folder / "report.json", data)
     head = ("label", "concept", "group", "before", "after", "change", "change_low", "change_high", "nothing", "n", *TRUST)
     write_csv(folder / "results.csv", head, [line for finding in report.findings for line in _lines(finding)])
+    attacked = [line for finding in report.findings for line in _attack_lines(finding)]
+    if attacked:
+        parts = ("attack", "rung", "unattacked", "floor", "success", "success_low", "success_high", "ceiling", "nothing", "seconds", "n")
+        write_csv(folder / "attacks.csv", ("label", "concept", *parts), attacked)
     return data
 
 
@@ -148,6 +152,17 @@ def _lines(finding: Finding) -> list[tuple[Cell, ...]]:
         (*named, row.group, row.before.value, row.after.value, row.change.value, row.change.low, row.change.high, row.nothing.value, row.after.n, *trusted)
         for row in rows(finding)
     ]
+
+
+def _attack_lines(finding: Finding) -> list[tuple[Cell, ...]]:
+    label = finding.answered.trial.label
+    lines: list[tuple[Cell, ...]] = []
+    for row in finding.attacked:
+        ceiling, nothing = (rate.value if rate else None for rate in (row.ceiling, row.nothing))
+        asr = row.success
+        rates = (row.pre.value, row.floor.value, asr.value, asr.low, asr.high, ceiling, nothing)
+        lines.append((label, row.concept, row.attack, row.rung, *rates, row.seconds, asr.n))
+    return lines
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:

@@ -72,20 +72,23 @@ class AttackTask:
         method: Attack = build(info.settings, json.loads(self.settings), f"{self.name} setting")
         path = self.path(store)
         case = self._case(store)
-        begun, drawing, queries = time.perf_counter(), 0.0, 0
+        resumed, searched, drawing, queries = time.perf_counter(), 0.0, 0.0, 0
         found: dict[int, Found] = {}
         steps: list[dict[str, Any]] = []
         for attempt in method.search(case):
             paused = time.perf_counter()
             prompts = [check.prompt for check in self.checks]
             given = {i: Found(prompts[i].text, prompts[i].seed, one) for i, one in attempt.inputs.items() if i not in case.solved}
-            shown = self._shown(case, given, store)
+            words = self._words(case, given, store)
+            shown = {i: word in self.checks[i].labels for i, word in words.items()}
             case.solved.update(i for i, hit in shown.items() if hit)
             found |= given
             queries += len(given)
-            drawing += time.perf_counter() - paused
-            steps.append({"steps": attempt.steps, "queries": queries, "loss": attempt.loss, "shown": {str(i): hit for i, hit in shown.items()}})
-        seconds = time.perf_counter() - begun
+            told = {"steps": attempt.steps, "queries": queries, "seconds": round(paused - resumed, 3), "loss": attempt.loss}
+            steps.append({**told, "shown": {str(i): hit for i, hit in shown.items()}, "words": {str(i): word for i, word in words.items()}})
+            searched, resumed = searched + paused - resumed, time.perf_counter()
+            drawing += resumed - paused
+        searched += time.perf_counter() - resumed
         save_found(path.with_suffix(".safetensors"), self._stamped(found))
         result = {
             "name": self.name,
@@ -93,7 +96,7 @@ class AttackTask:
             "concept": self.lore.concept.name,
             "prompts": [asdict(c.prompt) for c in self.checks],
         }
-        result |= {"attempts": steps, "seconds": {"search": round(seconds - drawing, 3), "drawing": round(drawing, 3)}}
+        result |= {"attempts": steps, "seconds": {"search": round(searched, 3), "drawing": round(drawing, 3)}}
         write_whole(path, json.dumps(result, indent=1).encode())
 
     def _stamped(self, found: Mapping[int, Found]) -> dict[int, Found]:
@@ -130,18 +133,18 @@ class AttackTask:
             Draw(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)
         return torch.stack([store.load(subject.picture(self.spec, p)) for p in prompts])
 
-    def _shown(self, case: Case, given: Mapping[int, Found], store: Store) -> dict[int, bool]:
-        """Draw inputs with the edited model, keep the pictures, and say which show the concept."""
+    def _words(self, case: Case, given: Mapping[int, Found], store: Store) -> dict[int, str]:
+        """Draw inputs with the edited model, keep the pictures, and say what the judge sees in each."""
         if not given:
             return {}
         with case.edited():
             pictures = draw_found(case.model, list(given.values()), self.spec)
         rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in given])
-        shown = {}
+        words = {}
         for (i, one), picture, raw in zip(given.items(), pictures, rows, strict=True):
             store.save(self.subject.picture(self.spec, self.checks[i].prompt, hash_input(one.input)), picture)
-            shown[i] = self.judge.word(raw, self.checks[i]) in self.checks[i].labels
-        return shown
+            words[i] = self.judge.word(raw, self.checks[i])
+        return words
 
 
 def plan_attacks(subject: Subject, spec: Spec, judge: Judge, lore: Lore, chosen: Mapping[str, Mapping[str, Any]], checks: Sequence[Check]) -> list[AttackTask]:
