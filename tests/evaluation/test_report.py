@@ -75,6 +75,16 @@ def test_attacks_have_their_rows(finished) -> None:
     assert "s a prompt" in (finished / "report.html").read_text(encoding="utf-8")
 
 
+def test_many_edits_have_one_cost_table(finished, compared) -> None:
+    assert "<h2>Cost</h2>" not in (finished / "report.html").read_text(encoding="utf-8"), "a single edit has its cost where it is described"
+    costs = (compared / "report.html").read_text(encoding="utf-8").partition("<h2>Cost</h2>")[2].partition("</table>")[0]
+    trials = json.loads((compared / "report.json").read_text(encoding="utf-8"))["trials"]
+    lines = costs.partition("<tbody>")[2].strip().splitlines()[: len(trials)]
+    for trial, line in zip(trials, lines, strict=True):
+        assert all(f">{trial['cost'][name]:,}<" in line for name in ("seconds", "bytes", "parameters"))
+        assert line.endswith('<td class="number">n/a</td></tr>'), "no attack was run"
+
+
 def test_the_page_can_be_read_without_seeing_it(finished, compared) -> None:
     for folder in (finished, compared):
         page = (folder / "report.html").read_text(encoding="utf-8")
