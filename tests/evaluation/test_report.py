@@ -14,6 +14,7 @@ from tests.evaluation.test_harness import pizza as pizza
 from unconcept.evaluation import templates_folder
 from unconcept.evaluation.bench import arm_of
 from unconcept.evaluation.evaluate import Run, evaluate
+from unconcept.scorers.features import JudgeEmbedding
 
 SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
 
@@ -22,7 +23,7 @@ SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encodi
 def finished(pizza, tmp_path_factory) -> Path:
     """One edit with attacks, in a folder."""
     out = tmp_path_factory.mktemp("reports") / "one"
-    evaluate(Run(("pizza",), out, (pizza,), suite="smoke", attacks=("derived-embedding",), limit=1, workers=1))
+    evaluate(Run(("pizza",), out, (pizza,), suite="smoke", attacks=("derived-embedding",), limit=2, workers=1))
     return out
 
 
@@ -73,6 +74,15 @@ def test_attacks_have_their_rows(finished) -> None:
     (row,) = json.loads((finished / "report.json").read_text(encoding="utf-8"))["trials"][0]["attacks"]
     assert (line["attack"], float(line["nothing"]), int(line["n"])) == (row["attack"], row["nothing"]["value"], row["success"]["n"])
     assert "s a prompt" in (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_distance_names_its_extractor_with_its_hash(finished) -> None:
+    data = json.loads((finished / "report.json").read_text(encoding="utf-8"))
+    named = {figure["name"].partition("@")[2].partition(",")[0] for figure in data["trials"][0]["figures"]}
+    assert {one["name"] for one in data["measures"]} == named == {"moji-clip", "moji-judge-features", "moji-judge-embedding"}
+    (embedding,) = (one for one in data["measures"] if one["name"] == "moji-judge-embedding")
+    assert embedding["hash"] == JudgeEmbedding().hash
+    assert embedding["hash"][:16] in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_many_edits_have_one_cost_table(finished, compared) -> None:

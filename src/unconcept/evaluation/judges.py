@@ -84,6 +84,12 @@ class Measures:
     embedding: Any | None = None  # features for distances between sets
     pair: Any | None = None  # distances between pictures
 
+    def used(self, figures: Iterable[str]) -> list[dict[str, Any]]:
+        """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME, ...`."""
+        extractors = {name.partition("@")[2].partition(",")[0] for name in figures}
+        opened = {scorer_key(one): one for one in (self.clip, self.embedding, self.pair) if one is not None and one.name in extractors}
+        return [{"name": one.name, "version": one.version, "hash": one.hash} for one in opened.values()]
+
 
 def measures(judge: Judge) -> Measures:
     """`moji`'s own beside its judge; a CLIP measures with itself; a detector of parts with nothing."""

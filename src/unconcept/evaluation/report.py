@@ -13,7 +13,7 @@ from ..moji.table import table
 from ..prompts.sets import GROUPS
 from .bench import Finding
 from .generate import Spec
-from .judges import Judge
+from .judges import Judge, measures
 from .judging import Answer, Calibration, Row, calibrate, tabulate
 from .results_csv import Cell, write_csv
 from .suites import Suite
@@ -67,11 +67,16 @@ class Report:
             "suite": self.suite.name,
             "drawing": {"steps": self.spec.steps, "guidance_scale": self.spec.guidance_scale, "sampler": self.spec.sampler},
             "judge": {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": self.judge.policy} if judge and self.judge else None,
+            "measures": self._measures(),
             "table_hash": table().hash if judge and judge.name == Judge.scorer else None,
             "reasons": dict(self.reasons or {}),
             "recipe": self.recipe,
             "trials": [trial_data(finding) for finding in self.findings],
         }
+
+    def _measures(self) -> list[dict[str, Any]]:
+        names = [figure.name for finding in self.findings for figure in finding.figures]
+        return measures(self.judge or Judge()).used(names) if any("@" in name for name in names) else []
 
 
 def rows(finding: Finding) -> list[Row]:
