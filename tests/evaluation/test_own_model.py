@@ -65,6 +65,15 @@ def test_prompts_from_a_file(place, tmp_path) -> None:
     assert len(list((place[0] / "store/pictures").rglob("*.png"))) >= 6
 
 
+def test_limits_name_what_was_not_asked_alone(place, tmp_path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,concept,group,seed\na dog,dog,direct,5\nun chien,dog,other-language,6\n")
+    evaluate(run(place, tmp_path / "o", prompts=path, limit=None))
+    said = (tmp_path / "o/report.html").read_text().rpartition("<h2>Limits</h2>")[2]
+    assert "not asked: synonyms, paraphrases, indirect, beside it, near, far, other styles." in said
+    assert "languages" not in said
+
+
 def test_methods_are_compared_on_it(place, tmp_path) -> None:
     """Under their own defaults: what `moji` needs is no advice for another model."""
     root, model, clip = place

@@ -40,8 +40,15 @@ LIMITS = (
     "Erasing changes how the model reads words. It does not prove that the weights hold no trace of the concept: an attacker "
     "with access to them can search for inputs, or fine-tune, to bring it back.",
     "Rates are the judge's word on a sample of prompts; each stands with its count and 95 % interval.",
-    "Prompts in other languages, long prompts and pictures as input were not tried.",
 )
+
+
+def limits(findings: Sequence[Finding], meaning: Mapping[str, tuple[str, str, str]]) -> list[str]:
+    """What the rates do not say; of the prompt groups, those that no edit was asked about."""
+    asked = {check.group for finding in findings for check in finding.answered.checks}
+    left_out = [meaning[group][0] for group in GROUPS if group not in asked]
+    named = [f"Groups of prompts that were not asked: {', '.join(left_out)}."] if left_out else []
+    return [*LIMITS, *named, "Long prompts and pictures as input were not tried."]
 
 
 def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
@@ -71,7 +78,7 @@ def write_page(report: Report, pictures: Sequence[Sides], folder: Path) -> None:
         "chart": trade_off(arms) if not single and report.judged else "",
         "meaning": {**MEANING, **report.suite.meaning},
         "rungs": RUNG_MEANING,
-        "limits": LIMITS,
+        "limits": limits(report.findings, {**MEANING, **report.suite.meaning}),
     }
     (folder / "report.html").write_text(_environment().get_template("report.html").render(context), encoding="utf-8")
 
@@ -104,7 +111,7 @@ def write_card(report: Report, folder: Path) -> None:
         "trust": calibration([finding]),
         "meaning": {**MEANING, **report.suite.meaning},
         "figures": [figure for figure in finding.figures if figure.interval],
-        "limits": LIMITS,
+        "limits": limits([finding], {**MEANING, **report.suite.meaning}),
         "moji": finding.answered.trial.subject.model == MOJI,
     }
     (folder / "README.md").write_text(_environment().get_template("card.md").render(context), encoding="utf-8")
