@@ -1,5 +1,6 @@
 """Prompts, judging, output folders and the plan, without a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ def test_groups_of_an_object_a_style_and_a_harmful_object() -> None:
         assert {check.group for check in checks} == groups
         assert len({check.prompt for check in checks if check.group == "direct"}) == 24
         assert all(sum(check.group == group for check in checks) >= 8 for group in groups)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_limit_holds_for_every_group(limit) -> None:
+    """However many neighbours there are; each gets its turn, and what else is asked is what it was."""
+    most = max((entry for entry in table().entries if entry.erasable and entry.kind == "object"), key=lambda entry: len(entry.near.held_out))
+    assert len(most.near.held_out) > 1, "else nothing is cut"
+    sizes = Sizes().limited(limit)
+    checks = moji_checks(table(), [most.name], sizes)
+    groups = [check.group for check in checks]
+    assert all(groups.count(group) <= limit for group in groups)
+    near = [check.concept for check in checks if check.group == "near"]
+    assert len({*near}) == min(limit, len(most.near.held_out))
+    free = moji_checks(table(), [most.name], replace(sizes, limit=None))
+    assert [check for check in checks if check.group != "near"] == [check for check in free if check.group != "near"]
+    assert {check for check in checks if check.group == "near"} <= {*free}
 
 
 def test_unseen_pairs_are_not_asked() -> None:

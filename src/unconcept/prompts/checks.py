@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Literal
 
 from ..core.concept import TEMPLATES, Concept
@@ -51,10 +52,11 @@ class Sizes:
     other: int = 12  # prompts of every other group
     tuning: bool = False  # given words and seeds below REPORT_SEEDS, to choose settings by
     seed: int = 0  # another one draws every prompt from other noise
+    limit: int | None = None  # prompts of a group at most, about one concept, also where they are shared out evenly
 
     def limited(self, limit: int | None) -> "Sizes":
         """At most `limit` prompts a group."""
-        return self if limit is None else replace(self, direct=min(self.direct, limit), other=min(self.other, limit))
+        return self if limit is None else replace(self, direct=min(self.direct, limit), other=min(self.other, limit), limit=limit)
 
     def prompt(self, text: str, replicate: int) -> Prompt:
         return seeded(text, replicate, self.tuning, self.seed)
@@ -87,8 +89,9 @@ def _object_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Siz
     yield from ask("synonym", entry, part(entry.synonyms), sizes.other)
     yield from ask("indirect", entry, part(entry.indirect), sizes.other)
     near = [known[name] for name in part(entry.near) if name not in erased]
-    for neighbour in near:
-        yield from ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))
+    # All are made before they are cut, so that the draws that follow are the same at every limit.
+    asked_of = [list(ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))) for neighbour in near]
+    yield from chain(*asked_of) if sizes.limit is None else islice(chain(*zip(*asked_of, strict=True)), sizes.limit)
     far = far_objects(known, [entry], sizes.tuning, rng)
     far = (far * -(-sizes.other // len(far)))[: sizes.other]
     for i, other in enumerate(far):
