@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from unconcept.core.concept import Concept
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.folder import building
 from unconcept.core.request import Ask
@@ -14,7 +15,7 @@ from unconcept.evaluation.lines import read_lines
 from unconcept.evaluation.plan import plan
 from unconcept.evaluation.requests import CARRIERS, choose
 from unconcept.moji.table import table
-from unconcept.prompts.checks import Check, Sizes, moji_checks, seeded
+from unconcept.prompts.checks import Check, Sizes, moji_checks, plain_checks, seeded
 
 
 def test_noise_is_its_seeds_alone() -> None:
@@ -55,6 +56,12 @@ def test_a_limit_holds_for_every_group(limit) -> None:
     free = moji_checks(table(), [most.name], replace(sizes, limit=None))
     assert [check for check in checks if check.group != "near"] == [check for check in free if check.group != "near"]
     assert {check for check in checks if check.group == "near"} <= {*free}
+
+
+@pytest.mark.parametrize(("limit", "retain", "counts"), [(1, (), (1, 1)), (1, ("sea", "sky"), (1, 1)), (2, (), (2, 2)), (None, (), (6, 3))])
+def test_a_limit_holds_on_other_models(limit, retain, counts) -> None:
+    groups = [check.group for check in plain_checks([Concept("dog", "object")], retain, Sizes().limited(limit))]
+    assert (groups.count("direct"), groups.count("far")) == counts
 
 
 def test_unseen_pairs_are_not_asked() -> None:

@@ -13,6 +13,7 @@ from ..moji.table import Entry, Table, Words
 from .sets import Group
 
 By = Literal["object", "style", "left", "right"]
+PLAIN = ["a landscape", "a city street", "a bowl of fruit"]  # what is asked beside a concept where nothing is retained
 REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
 
 
@@ -142,10 +143,10 @@ def plain_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: Size
     """Prompts for a model without a judge of its own: the concepts in their kind's templates, and what is retained."""
     checks = []
     for concept in concepts:
-        for i in range(max(2, sizes.other // 2)):
+        for i in range(min(sizes.direct, max(2, sizes.other // 2))):
             forms = TEMPLATES[concept.kind]
             text = forms[i % len(forms)].format(concept.name)
             checks.append(Check(sizes.prompt(text, i), "direct", concept.name, "object", (concept.name,)))
-    for i, text in enumerate([text for text in retain if text.strip()][: sizes.other] or ["a landscape", "a city street", "a bowl of fruit"]):
+    for i, text in enumerate(([text for text in retain if text.strip()] or PLAIN)[: sizes.other]):
         checks.append(Check(sizes.prompt(text, i), "far", text, "object", (text,)))
     return checks
