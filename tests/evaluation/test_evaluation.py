@@ -180,7 +180,7 @@ def test_folder_appears_when_it_is_whole(tmp_path) -> None:
     with building(out, {"a": 1}, False) as folder:
         (folder / "x").write_text("x")
         assert not out.exists()
-    assert sorted(path.name for path in out.iterdir()) == ["x"]
+    assert sorted(path.name for path in out.iterdir()) == [".unconcept", "x"]
     assert [path.name for path in out.parent.iterdir()] == ["o"]
 
 
@@ -191,6 +191,20 @@ def test_folder_that_exists_is_kept(tmp_path) -> None:
     with building(tmp_path / "o", {}, True) as folder:
         (folder / "new").write_text("")
     assert (tmp_path / "o" / "new").exists()
+
+
+def test_a_folder_of_somebody_elses_is_never_replaced(tmp_path) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"did not write: .* choose another place or move them away"), building(out, {}, True):
+        pass
+    assert (out / "thesis.tex").exists()
+    (out / "thesis.tex").unlink()
+    for name in ("x", "run.json", "y"):  # into an empty folder, over one without a run, over one with a run
+        with building(out, {}, True) as folder:
+            (folder / name).write_text(name)
+    assert sorted(path.name for path in out.iterdir()) == [".unconcept", "y"]
 
 
 def interrupted(out: Path) -> None:

@@ -13,11 +13,15 @@ from .errors import OutputError, require
 
 STATE = "state.json"
 PARTIAL = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
+RUN = "run.json"  # what made a run's folder
+MADE = ".unconcept"  # stands in every other folder that was made here
 
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """`OutputError` if the folder exists and may not be replaced, or its parent cannot be written."""
+    """`OutputError` if the folder exists and may not be replaced, as never one of somebody else's, or its parent cannot be written."""
     require(overwrite or not out.exists(), f"{out} exists: choose another place or pass --overwrite", OutputError)
+    ours = not out.is_dir() or not any(out.iterdir()) or any((out / name).exists() for name in (RUN, STATE, PARTIAL, MADE))
+    require(ours, f"{out} holds files that this program did not write: --overwrite would remove them; choose another place or move them away", OutputError)
     parent = out.resolve().parent
     while not parent.exists():
         parent = parent.parent
@@ -55,6 +59,8 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
             yield part
             if not (part / PARTIAL).exists():
                 (part / STATE).unlink()
+            if not (part / RUN).exists():
+                (part / MADE).write_text("made by unconcept: --overwrite may replace this folder\n", encoding="utf-8")
             if out.exists():
                 shutil.rmtree(out)
             part.rename(out)
