@@ -217,7 +217,7 @@ def test_forms_by_name(tmp_path) -> None:
 
 def test_the_cap_says_how_to_raise_it(tmp_path) -> None:
     path = put(tmp_path, "t.txt", "a dog\n" * 11)
-    with pytest.raises(DataError, match=r"more than 10 prompts: cut it, or raise the cap with `limit`"):
+    with pytest.raises(DataError, match=r"more than 10 prompts: split it, or from Python give load_prompts a larger `limit`; the flag `--limit` does not"):
         load_prompts(path, concept="dog", limit=10)
     assert len(load_prompts(path, concept="dog", limit=11)) == 11
     with pytest.raises(DataError, match="limit 0"):

@@ -55,7 +55,9 @@ def _items(path: Path, known: Form, entries: Iterable[tuple[str, Any]], given: G
             raise DataError(f"{path}, {where}: {' '.join(str(error).split())}") from None
         count += len(found)
         if count > limit:
-            raise DataError(f"{path} holds more than {limit:,} prompts: cut it, or raise the cap with `limit`")
+            raise DataError(
+                f"{path} holds more than {limit:,} prompts: split it, or from Python give load_prompts a larger `limit`; the flag `--limit` does not raise it"
+            )
         yield from found
     require(count > 0, f"{path} holds no prompts: give at least one", DataError)
 
