@@ -1,6 +1,9 @@
 """Tasks: done once, in this process or in workers, recorded, gone on with."""
 
+import multiprocessing
 import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -127,6 +130,34 @@ def test_interruption_is_no_failure(place) -> None:
         perform([Touch("a"), Stopped("b"), Touch("c")], *place)
     assert perform([Touch("a"), Touch("b"), Touch("c")], *place).complete
     assert log(place[0]) == ["a", "b", "c"]
+
+
+@dataclass(frozen=True)
+class Slow(Touch):
+    """Says that it runs, and would for a minute."""
+
+    def run(self, store: Store) -> None:
+        (store.root / f"begun-{self.name}").write_text("")
+        time.sleep(60)
+
+
+def test_an_interruption_ends_workers_at_once(place) -> None:
+    """Both are busy when Ctrl-C comes; neither is waited for, and nothing of theirs is left."""
+    sent: list[float] = []
+
+    def interrupt() -> None:
+        while len(list(place[0].root.glob("begun-*"))) < 2:
+            time.sleep(0.05)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        perform([Slow("a"), Slow("b")], *place, workers=2)
+    while multiprocessing.active_children():
+        assert time.monotonic() - sent[0] < 20
+        time.sleep(0.05)
+    assert perform([Touch("a"), Touch("b")], *place).complete
 
 
 def test_workers_pay_on_a_cpu_with_enough_to_draw() -> None:

@@ -7,11 +7,12 @@ killed run go on, with the same chunks, so that it ends in the same report.
 import json
 import multiprocessing
 import os
+import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -117,16 +118,17 @@ def perform(
     total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
     failed: list[str] = []
     count = 0
-    for task, seconds, error in _results(waiting, store, workers, deadline):
-        record.finished(task, seconds, error)
-        count += 1
-        made += task.size
-        failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
-        tell(task.kind, made, total)
+    with closing(_results(waiting, store, workers, deadline)) as results:
+        for task, seconds, error in results:
+            record.finished(task, seconds, error)
+            count += 1
+            made += task.size
+            failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
+            tell(task.kind, made, total)
     return Tally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
 
 
-def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float | None) -> Iterator[tuple[Task, float, str | None]]:
+def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float | None) -> Generator[tuple[Task, float, str | None]]:
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
             if deadline is not None and time.monotonic() > deadline:
@@ -149,15 +151,25 @@ def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each: on a CPU they draw faster than one process of many threads."""
+    """Fresh processes of one thread each: on a CPU they draw faster than one process of many threads.
+
+    Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done one.
+    """
+    others = {*multiprocessing.active_children()}
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:
         yield pool
+    except BaseException:
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin() -> None:
+    """A terminal sends Ctrl-C to every process: it is the parent that ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
