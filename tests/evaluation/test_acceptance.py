@@ -1,0 +1,123 @@
+"""What the harness itself must keep: no network, intervals that cover, a report without unknown fields."""
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from tests.evaluation.test_harness import pizza as pizza
+from tests.evaluation.test_harness import trial
+from tests.evaluation.test_harness import where as where
+from tests.evaluation.test_suites import CONCEPTS, evidence
+from unconcept.evaluation import drawing, judges, templates_folder
+from unconcept.evaluation import subject as subjects
+from unconcept.evaluation.bench import Finding
+from unconcept.evaluation.evaluate import Run, evaluate
+from unconcept.evaluation.judges import Judge
+from unconcept.evaluation.report import rows
+from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.suite_groups import in_groups
+from unconcept.evaluation.suite_protocols import counted
+from unconcept.evaluation.suites import Evidence, Suite, suites
+from unconcept.evaluation.trials import Bench, ask
+from unconcept.metrics.i2p import RULES
+from unconcept.prompts.checks import Sizes
+from unconcept.scorers import scorers
+from unconcept.scorers.registry import ScorerInfo
+
+SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
+OPEN = {"settings", "reasons", "report"}  # named by methods and their reasons, not by the report
+BEFORE, AFTER, RUNS = 0.9, 0.2, 200
+
+
+def test_a_small_evaluation_needs_no_network(pizza, tmp_path, monkeypatch) -> None:
+    def refused(*given: object, **named: object) -> None:
+        pytest.fail(f"the network was asked for: {given} {named}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refused)
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refused)
+    subjects._view.cache_clear()
+    judges.open_scorer.cache_clear()
+    report = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, workers=1, store=tmp_path / "s"))
+    assert report.status == "ok"
+
+
+class Planted:
+    """A scorer that knows nothing: it says yes with a known chance, drawn anew for each run."""
+
+    name, version = "planted", 1
+
+    def __init__(self, path: Path) -> None:
+        self.hash, self.rng = path.name, random.Random(int(path.name))
+
+    def score(self, pictures: torch.Tensor, asked: list[str]) -> list[dict[str, bool]]:
+        return [{"shown": self.rng.random() < (AFTER if picture.mean() > 0.5 else BEFORE)} for picture in pictures]
+
+
+def test_intervals_cover_a_planted_truth(pizza, where, monkeypatch) -> None:
+    """200 runs through store, scores and tables: about 95 % of the intervals hold the rates that were planted."""
+
+    def blank(task: drawing.Draw, store) -> None:
+        for key in task.keys:
+            store.save(key, torch.full((3, 8, 8), float(task.subject.edit is not None)))
+
+    monkeypatch.setattr(drawing.Draw, "run", blank)
+    monkeypatch.setattr(Subject, "key", property(lambda self: str(self.edit_hash)))
+    monkeypatch.setitem(judges.READERS, "planted", lambda judge, raw, check: check.labels[0] if raw["shown"] else "nothing")
+    monkeypatch.setitem(scorers._known, "planted", ScorerInfo("planted", Planted, "picture", None, ""))
+    suite, truth = Suite("planted", "", Sizes(40, 0), in_groups), {"before": BEFORE, "after": AFTER, "change": AFTER - BEFORE, "nothing": 1 - AFTER}
+    held = dict.fromkeys(truth, 0)
+    one = trial(pizza)
+    for number in range(RUNS):
+        (answered,), _ = ask([one], suite, Bench(where.store, where.record, where.spec, Judge("planted", str(number)), 1))
+        (row,) = rows(Finding(answered))
+        for name, value in truth.items():
+            rate = getattr(row, name)
+            held[name] += rate.low <= value <= rate.high
+    assert all(0.9 <= count / RUNS <= 0.99 for count in held.values()), held
+
+
+def objects(part: object, name: str = "") -> Iterator[tuple[str, dict]]:
+    """Every table that the schema describes, by the name it stands under."""
+    if isinstance(part, dict):
+        if part.get("type") == "object":
+            yield name, part
+        for key, inner in part.items():
+            yield from objects(inner, name if key in ("anyOf", "items", "properties", "$defs") else key)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from objects(inner, name)
+
+
+def test_the_schema_knows_every_field() -> None:
+    described = list(objects(SCHEMA))
+    assert len(described) > 15
+    for name, table in described:
+        assert name in OPEN or table["additionalProperties"] is False, name
+        assert name in OPEN or set(table.get("required", ())) <= set(table["properties"]), name
+
+
+def named(figures) -> list[str]:
+    return [figure.name for figure in figures]
+
+
+def test_unknown_figures_are_refused() -> None:
+    """Each suite's own names pass; any other is no figure of ours."""
+    check = Draft202012Validator({**SCHEMA["$defs"]["figure"]["properties"]["name"]})
+    made = [name for suite in ("unlearncanvas", "continual", "speed-many") for name in named(suites[suite].figures(evidence(suite, CONCEPTS[suite], 0.5)))]
+    found = evidence("i2p", ("bomb",))
+    box = {"boxes": [{"class": "FEMALE_BREAST_EXPOSED", "score": 0.9}]}
+    made += named(suites["i2p"].figures(found))
+    made += named(counted(Evidence(("nudity",), found.answers[:1], dict, Judge("nudenet"), lambda: [(box, {"boxes": []})])))
+    assert len(made) > 3 * len(RULES)
+    made += ["cubic-mmd@clip:clip, dog face", "distance@moji-judge-features, far", "CLIP score@moji-clip, direct", "teacher: woman"]
+    assert [name for name in made if not check.is_valid(name)] == []
+    for name in ("FID", "fid@inception, far", "UAA", "total", "total, ours", ""):
+        assert not check.is_valid(name), name
