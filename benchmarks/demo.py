@@ -18,14 +18,16 @@ def main() -> None:
     quiet_libraries()
     from unconcept.evaluation.erasure import erase
     from unconcept.evaluation.plan import plan
+    from unconcept.evaluation.report import calibration
     from unconcept.evaluation.report import rows as group_rows
 
-    rows, reports, left = [], [], []
+    rows, reports, left, found = [], [], [], []
     for concept in CONCEPTS:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
         with speaking(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
             outcome = erase(plan(concepts=[concept], out=folder, overwrite=True, store=Path(store)).job, tell)
+        found += outcome.report.findings
         groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
         cells = [_cell(groups.get(group)) for group in ("direct", "synonym", "near", "far", "style")]
         seconds = outcome.report.circumstances["seconds"]
@@ -38,6 +40,7 @@ def main() -> None:
             left.append(f"{concept} is still drawn in {groups['direct'].after.value:.0%} of its prompts")
     columns = ("erased", "target", "synonyms", "near", "far", "other styles", "nothing", "s edit / all", "bytes")
     print_table("Share of pictures that show what the prompt asks, before -> after (pictures)", columns, rows)
+    print(calibration(found))
     print("Reports, pictures first:", *reports, sep="\n  ")
     for line in left:
         print(f"demo: FAILED: {line}", file=sys.stderr)

@@ -9,7 +9,7 @@ Model = Annotated[str, typer.Option(help="moji, a diffusers folder, a .safetenso
 Out = Annotated[Path, typer.Option(help="Folder to write; it must not exist.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float64, float32, bfloat16 or float16: what the model computes in.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder if it exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder if this program made it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
