@@ -16,7 +16,7 @@ from unconcept.edits import DenseEdit
 from unconcept.methods.slug import SLUG, _Data, halved, pareto
 from unconcept.models.encoders import encoder_parameters, layer_of
 from unconcept.training import gradient
-from unconcept.training.pictures import drawn
+from unconcept.training.pictures import drawn, seeds_of
 
 REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
 QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
@@ -28,7 +28,8 @@ def erased(view, request=REQUEST, **settings):
 
 def seen_of(view, part: str):
     """The unedited model's pictures of the targets, through the vision tower."""
-    return sights(view)[part].see(drawn(view, ["a dog", "a hound", "dog", "hound", "a dog", "a hound"], 2, 7.5, 0))
+    prompts = ["a dog", "a hound", "dog", "hound", "a dog", "a hound"]
+    return sights(view)[part].see(drawn(view, prompts, seeds_of(0, len(prompts)), 2, 7.5))
 
 
 def parting(view, seen, number: int):

@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from unconcept.core import Request
-from unconcept.core.errors import NumericsError, SettingsError
+from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
@@ -110,7 +110,7 @@ def test_where_the_authors_look_for_the_end_token() -> None:
 
 
 def test_without_lamb_the_prior_must_span() -> None:
-    with pytest.raises(NumericsError, match="lamb = 0"):
+    with pytest.raises(SettingsError, match="lamb = 0"):
         TRCE(lamb=0.0).erase(tiny.shared("sdxl"), Request(("dog face",), ("goat",)))
 
 
