@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models.laid import Laid, laid_out
 from ..models.original_names import Layout, stacked
 from ..models.places import has_part, places
-from ..models.stream import aligned, open_file
+from ..models.stream import open_file
 from ..models.variants import PARTS, chosen
 from ..models.writer import DTYPES, Slot, write_slots
 from .base import Edit
@@ -65,7 +65,6 @@ def _slot(edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtyp
         weight: Tensor = opened(file).get_tensor(inner)
         if name not in edit.names:
             return weight.to(kept)
-        weight = aligned(weight)
         wide = torch.promote_types(weight.dtype, torch.float32)
         return added(weight.to(wide), edit.delta(name, weight)).to(kept)
 

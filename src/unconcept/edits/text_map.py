@@ -18,6 +18,8 @@ from .base import Origin, checked, origin_of
 from .files import Stored, write
 from .weights import check_base, laid_over
 
+ALIGNMENT = 64  # bytes, as torch allocates
+
 
 @dataclass(frozen=True)
 class TextMapEdit:
@@ -58,7 +60,9 @@ class TextMapEdit:
         """(W X^T) Y, in the wider of the two dtypes; W T where there are many rows, which is then less work."""
         require(weight.shape[-1:] == self.x.shape[-1:], f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}", EditError)
         wide = torch.promote_types(weight.dtype, self.x.dtype)
+        # Kernels round by where a matrix begins: wherever in a file it stood, a weight gives the same bits.
         w = weight.detach().to(wide)
+        w = w if w.data_ptr() % ALIGNMENT == 0 else w.clone()
         if 2 * len(self.x) > self.x.shape[1]:
             return w @ self._map.to(weight.device, wide)
         return (w @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)

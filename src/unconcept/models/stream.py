@@ -15,7 +15,6 @@ from .copies import own_copy
 from .laid import Laid
 from .writer import DTYPES
 
-ALIGNMENT = 64  # bytes, as torch allocates
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 HOW_TO_CONVERT = "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers' save_pretrained(safe_serialization=True)"
 
@@ -89,15 +88,9 @@ def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
 def _taken(file: Any, place: Place) -> Tensor:
     piece, laid = _slice(file, place), place.laid
     if laid.rows[2] == 1:
-        return aligned(laid.stored(file.get_tensor(place.name)))
+        return laid.stored(file.get_tensor(place.name)).contiguous()
     first, count = laid.span(piece.get_shape()[0])
-    return aligned(laid.stored(piece[first : first + count]))
-
-
-def aligned(tensor: Tensor) -> Tensor:
-    """Kernels round by where a tensor begins and how it lies: wherever in a file it stood, a weight shall multiply to the same bits."""
-    whole = tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0
-    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+    return laid.stored(piece[first : first + count]).contiguous()
 
 
 def _slice(file: Any, place: Place) -> Any:
