@@ -38,6 +38,16 @@ def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
         assert torch.equal(state, text.embed([word], "last_subject")[0])
 
 
+def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None:
+    """Of several lengths, in the order they were asked for."""
+    text = replace(open_model("moji")._encoder("text_encoder"), known=None)
+    words = ["cat", "a cat on a table", "dog face", "a dog", "rose", "two red hats", "cat"]
+    whole = text.embed(words, "last_subject"), text.embed(words, "all")
+    monkeypatch.setattr("unconcept.models.text.HELD", 8)
+    assert torch.equal(text.embed(words, "last_subject"), whole[0])
+    assert torch.equal(text.embed(words, "all"), whole[1])
+
+
 def test_what_is_known_is_not_read_again() -> None:
     view = tiny.shared("sd1")
     planted = torch.ones(1, 32, dtype=torch.float64)

@@ -10,6 +10,7 @@ from ..core.errors import LedgerError
 from ..edits import Edit
 from ..models import ModelView
 from ..models.alone import one_by_one
+from ..models.rows import read_together
 from .fold import fold, joint, states_of
 from .ledger import PLACE, Ledger
 from .preview import Preview
@@ -64,7 +65,7 @@ def _readings(
     if not maps or not targets:
         return None, (), {}
     with one_by_one(states_of(ledger, model, ledger.standings.active)):
-        e, c, a = (model.embed(texts).float() for texts in (kept, targets, anchors))
+        e, c, a = (rows.float() for rows in read_together(model, kept, targets, anchors))
     moved, size, left, gap = (torch.zeros(len(rows)) for rows in (e, e, c, c))
     for name, w in maps.items():
         delta, wide = edit.delta(name, w.to(e.device)).float(), w.to(e.device).float()

@@ -18,6 +18,7 @@ from ..linalg.lowrank import rank
 from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
 from ..models.alone import one_by_one
+from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
 from ..training.session import Progress as Step
@@ -113,7 +114,7 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
         if not maps:
             continue
         texts = request.targets, request.anchors or request.targets, request.retain
-        targets, anchors, retain = (model.embed(part, at=at).float() for part in texts)
+        targets, anchors, retain = (rows.float() for rows in read_together(model, *texts, at=at))
         left, gap, moved, size = (torch.zeros(len(rows)) for rows in (targets, targets, retain, retain))
         for name, w in model.reference(maps).items():
             w = w.to(targets.device)

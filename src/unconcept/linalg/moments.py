@@ -3,6 +3,7 @@
 d x d float64 whatever the number of rows; sums of moments are moments of the union.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,19 @@ class Moments:
     @classmethod
     def of(cls, rows: Tensor) -> "Moments":
         """Moments of rows (n, d) of any floating dtype."""
-        d = rows.shape[1]
-        gram = torch.zeros(d, d, dtype=torch.float64, device=rows.device)
-        for part in rows.split(CHUNK):
-            wide = part.double()
-            for i in range(0, d, BLOCK):
-                gram[i : i + BLOCK, : i + BLOCK].addmm_(wide.T[i : i + BLOCK], wide[:, : i + BLOCK])
-        return cls(gram.tril() + gram.tril(-1).T, len(rows))
+        return cls.over([rows], rows.shape[1], rows.device)
+
+    @classmethod
+    def over(cls, parts: Iterable[Tensor], width: int, device: torch.device | str = "cpu") -> "Moments":
+        """Moments of all rows (n, width) of parts that are looked at one after another."""
+        gram, count = torch.zeros(width, width, dtype=torch.float64, device=device), 0
+        for rows in parts:
+            count += len(rows)
+            for part in rows.split(CHUNK):
+                wide = part.double()
+                for i in range(0, width, BLOCK):
+                    gram[i : i + BLOCK, : i + BLOCK].addmm_(wide.T[i : i + BLOCK], wide[:, : i + BLOCK])
+        return cls(gram.tril() + gram.tril(-1).T, count)
 
     def __add__(self, other: "Moments") -> "Moments":
         require(self.gram.shape == other.gram.shape, f"moments of width {len(self.gram)} and {len(other.gram)} do not add", UsageError)

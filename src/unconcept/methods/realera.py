@@ -17,7 +17,7 @@ from ..linalg.moments import Moments
 from ..linalg.neighbours import beyond, inside, neighbours
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.rows import fits, moments_of
+from ..models.rows import fits, moments_of, read_together
 from ..prompts.captions import captions
 from .registry import method
 
@@ -61,7 +61,7 @@ class RealEra:
         rows beyond and retained texts. Solved as W' = W (I + X^T Y). Rows p and drawn b in any target's neighbourhood are
         dropped; a retained text stays, since it was asked for. l3' is l3 times the mean of the system's diagonal.
         """
-        e, m = model.embed(request.targets), model.embed(request.anchors)
+        e, m = read_together(model, request.targets, request.anchors)
         near = [self._near(model, row, text) for row, text in zip(e, request.targets, strict=True)]
         c = torch.cat(near)
         wanted = m.double().repeat_interleave(self.neighbours + 1, 0)

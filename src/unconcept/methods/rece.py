@@ -17,7 +17,7 @@ from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_directions
 from ..linalg.thin import thinned
 from ..models import ModelView
-from ..models.rows import moments_of
+from ..models.rows import moments_of, read_together
 from ..models.tails import aligned_tails
 from .registry import method
 
@@ -59,8 +59,8 @@ class RECE:
         """
         # Differs: no round is chosen by drawing with it; the authors keep the one that their test prompts like best.
         maps = model.text_maps()
-        rows, anchors = (model.embed(texts, at="all").flatten(0, 1).double() for texts in (request.targets, request.anchors))
-        gram = sum((Moments.of(w) for w in maps.values()), Moments.empty(rows.shape[1], rows.device)).gram
+        rows, anchors = (part.flatten(0, 1).double() for part in read_together(model, request.targets, request.anchors, at="all"))
+        gram = Moments.over(maps.values(), rows.shape[1], rows.device).gram
         # Differs: the empty text is retained once; the authors' script for nudity counts it once a concept.
         kept = moments_of(model, tuple(dict.fromkeys(("", *request.retain))))
         x, y = self._start(model, request)

@@ -3,6 +3,7 @@
 Edits cross-attention values inside the null space of a refined retain set, with the null text held fixed. Closed form, no images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from ..linalg.ridge import ridge_directions
 from ..linalg.thin import thinned
 from ..models import ModelView
 from ..models.roles import Params, with_role
+from ..models.rows import read_together
 from .registry import method
 
 CENTRES = 3  # of the null text
@@ -64,7 +66,7 @@ class SPEED:
         k targets of n rows in all, m retained rows, text width d: C, C_a (n, d), divided by sqrt(k) as the authors' means are; Y (n, d).
         """
         null = model.embed([""], at="all")[0].double()
-        targets, anchors = self._rows(model, request, request.targets), self._rows(model, request, request.anchors)
+        targets, anchors = self._rows(model, request, request.targets, request.anchors)
         share = len(request.targets) ** -0.5
         change, c = thinned(share * (anchors - targets), share * targets)
         retain, held = self._retained(model, request, null), self._held(null)
@@ -88,11 +90,11 @@ class SPEED:
             return TextMapEdit(change.to(wide), ys[""].to(wide), tuple(maps), solve_figures=figures)
         return LowRankEdit({name: ((w.double() @ change.T).to(wide), ys[name].to(wide)) for name, w in maps.items()}, solve_figures=figures)
 
-    def _rows(self, model: ModelView, request: Request, texts: tuple[str, ...]) -> Tensor:
-        """One row a text, or all of them but the start token's, which is the same in every text."""
+    def _rows(self, model: ModelView, request: Request, *parts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Of each list of texts: one row a text, or all of them but the start token's, which is the same in every text."""
         if (self.tokens or ("all" if request.kind == "explicit" else "last")) == "last":
-            return model.embed(texts).double()
-        return model.embed(texts, at="all")[:, 1:].flatten(0, 1).double()
+            return tuple(rows.double() for rows in read_together(model, *parts))
+        return tuple(states[:, 1:].flatten(0, 1).double() for states in read_together(model, *parts, at="all"))
 
     def _texts(self, request: Request) -> tuple[str, ...]:
         """Retained texts that name no target. Those that do are left out, as by the authors, and counted in the report."""
@@ -104,7 +106,7 @@ class SPEED:
     def _retained(self, model: ModelView, request: Request, null: Tensor) -> Tensor:
         """Rows (m, d). Where nothing or the empty text alone is retained, the null text's states but the first, as by the authors."""
         texts = self._texts(request)
-        return self._rows(model, request, texts) if set(texts) - {""} else null[1:]
+        return self._rows(model, request, texts)[0] if set(texts) - {""} else null[1:]
 
     def _held(self, null: Tensor) -> Tensor:
         """Rows that shall be read as before (IEC): the null text's start state, and centres of the others or all of them."""

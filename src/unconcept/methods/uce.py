@@ -15,7 +15,7 @@ from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_text_map
 from ..models import ModelView
-from ..models.rows import moments_of
+from ..models.rows import moments_of, read_together
 from ..models.tails import aligned_tails
 from .registry import method
 
@@ -44,12 +44,11 @@ class UCE:
         text apart, through a map that is solved for likewise, as the authors' script does for FLUX; SD3 by analogy (inferred).
         """
         # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a alone.
-        x, y = self._solved(*self._pairs(model, request), self._retained(model, request))
+        x, y = self._solved(*self._rows(model, request))
         maps, pooled = model.text_maps(), model.text_maps("pooled")
         if not pooled:
             return TextMapEdit(x, y, tuple(sorted(maps)))
-        texts = request.targets, request.anchors, request.retain
-        ways = (maps, x, y), (pooled, *self._solved(*(model.embed(part, at="pooled") for part in texts)))
+        ways = (maps, x, y), (pooled, *self._solved(*read_together(model, request.targets, request.anchors, request.retain, at="pooled")))
         return LowRankEdit({name: (w.to(x.dtype) @ x.T, y) for found, x, y in ways for name, w in found.items()})
 
     def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | Moments) -> tuple[Tensor, Tensor]:
@@ -58,15 +57,13 @@ class UCE:
         wide = torch.promote_types(c_e.dtype, torch.float32)
         return found.x.to(wide), found.y.to(wide)
 
-    def _pairs(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor]:
-        """Rows of targets and, beside each, of its anchor: (n, d), or (n * tail, d) with the tail."""
-        if self.tokens == "last":
-            return model.embed(request.targets), model.embed(request.anchors)
-        require(model.streams == 1, f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use last")
-        return aligned_tails(model, request.targets, request.anchors)
+    def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | Moments]:
+        """Rows of targets, beside each that of its anchor, and of what is retained: (n, d), or with the tail (n * tail, d).
 
-    def _retained(self, model: ModelView, request: Request) -> Tensor | Moments:
-        """One row a text; with the tail every row of every retained text and of "", as in the 2023 script."""
+        With the tail, every row of every retained text and of "" is retained, as in the 2023 script.
+        """
         if self.tokens == "last":
-            return model.embed(request.retain)
-        return moments_of(model, ("", *request.retain))
+            c_e, c_a, c_p = read_together(model, request.targets, request.anchors, request.retain)
+            return c_e, c_a, c_p
+        require(model.streams == 1, f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use last")
+        return *aligned_tails(model, request.targets, request.anchors), moments_of(model, ("", *request.retain))

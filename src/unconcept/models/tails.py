@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .rows import read_together
 from .view import ModelView
 
 
@@ -13,7 +14,7 @@ def aligned_tails(model: ModelView, targets: Sequence[str], anchors: Sequence[st
 
     The rows are aligned at the subjects' last tokens, and the longer tail is cut at its end.
     """
-    old, new = model.embed(targets, at="all"), model.embed(anchors, at="all")
+    old, new = read_together(model, targets, anchors, at="all")
     rows_old, rows_new = [], []
     last = (model.tokenizer(texts).index("last_subject") for texts in (targets, anchors))
     for i, (a, b) in enumerate(zip(*last, strict=True)):
