@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -47,6 +46,8 @@ def rank(up: Tensor, down: Tensor) -> int:
     if len(right) <= FEW:
         sizes = torch.linalg.svdvals(torch.linalg.qr(left, "r")[1] @ torch.linalg.qr(right.T, "r")[1].T)
         return int((sizes > SMALL * sizes.max()).sum()) if len(sizes) and sizes.max() else 0
+    from scipy.linalg import lapack  # Here, since its import takes as long as a small edit.
+
     gram = (right.T @ (left.T @ left) @ right).cpu().numpy()
     # A pivoted Cholesky factorisation tells the rank at a tenth of the cost of an SVD.
-    return int(scipy.linalg.lapack.dpstrf(gram, tol=SMALL**2 * gram.diagonal().max(initial=0.0))[2]) if gram.any() else 0
+    return int(lapack.dpstrf(gram, tol=SMALL**2 * gram.diagonal().max(initial=0.0))[2]) if gram.any() else 0

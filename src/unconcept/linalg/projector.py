@@ -6,7 +6,6 @@ products. Everything is float64.
 
 from dataclasses import dataclass, replace
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -40,7 +39,9 @@ class Projector:
         if not len(rows):
             return self
         columns = self(self(rows)).T
-        q, upper, _ = scipy.linalg.qr(columns.cpu().numpy(), mode="economic", pivoting=True, check_finite=False)
+        from scipy.linalg import qr  # Here, since its import takes as long as a small edit.
+
+        q, upper, _ = qr(columns.cpu().numpy(), mode="economic", pivoting=True, check_finite=False)
         left = torch.from_numpy(upper.diagonal().copy()).abs() > TOLERANCE * float(rows.norm(dim=1).max())
         found = torch.from_numpy(q).to(columns)[:, : int(left.sum())]
         # Where little was left of a row, its direction is blurred by B once more: twice is enough.

@@ -5,7 +5,6 @@ A copy is c + g v with one scalar g, so norms of its shift and second moments of
 
 from dataclasses import dataclass, replace
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -44,7 +43,9 @@ def weakest_direction(w: Tensor) -> Tensor:
     wide = w.double()
     tall = wide.shape[0] >= wide.shape[1]
     gram = wide.T @ wide if tall else wide @ wide.T
-    vector = scipy.linalg.eigh(gram.cpu().numpy(), subset_by_index=[0, 0], driver="evr", check_finite=False)[1][:, 0]
+    from scipy.linalg import eigh  # Here, since its import takes as long as a small edit.
+
+    vector = eigh(gram.cpu().numpy(), subset_by_index=[0, 0], driver="evr", check_finite=False)[1][:, 0]
     found = torch.from_numpy(vector).to(wide)
     if not tall:
         found = wide.T @ found
