@@ -105,3 +105,11 @@ def test_half_precision_is_widened_inside() -> None:
     values, targets = 300 * random(2, 3, 64), 300 * random(2, 64)
     exact = along(values.half().double(), targets.half().double(), GATE)
     assert torch.allclose(along(values.half(), targets.half(), GATE).double(), exact, rtol=2e-3, atol=0.1)
+
+
+def test_many_targets_are_solved_in_parts(monkeypatch) -> None:
+    values, targets = torch.randn(5, 3, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
+    gate, beside = Gate(2.0, 5.0, 0.1), torch.rand(3, dtype=torch.float64)
+    whole = along(values, targets, gate, beside)
+    monkeypatch.setattr("unconcept.linalg.decompose.SYSTEMS", 2 * 3 * 16)
+    assert torch.allclose(along(values, targets, gate, beside), whole, atol=1e-12)

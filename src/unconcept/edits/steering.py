@@ -113,14 +113,19 @@ class SteeringEdit:
         return found | ({"drift": max(self._moved(self.rule, model, retain))} if retain else {})
 
     def _moved(self, rule: Decomposition, model: ModelView, texts: tuple[str, ...]) -> list[float]:
-        states, at = model.embed(texts, at="all"), model.tokenizer(texts).index("last_subject")
-        weight = torch.full((len(states), 1, 1), self.strength, device=states.device)
-        rows, change, size = torch.arange(len(states)), torch.zeros(len(states)), torch.zeros(len(states))
-        for w in with_role(model.text_maps(), "V").values():
-            read = partial(torch.nn.functional.linear, weight=w.detach().to(states))
-            values = read(states)
-            moved = values - rule.kept(values, weight, read)
-            change, size = (sums + part[rows, at].float().square().sum(1).cpu() for sums, part in ((change, moved), (size, values)))
+        states, at = model.embed(texts, at="all"), torch.tensor(model.tokenizer(texts).index("last_subject"))
+        change, size = torch.zeros(len(states)), torch.zeros(len(states))
+        for place in at[at > 0].unique().tolist():  # The start token's value never changes.
+            # Each token has a system of its own, as large as there are targets: no others are solved.
+            rows, ends = (at == place).nonzero()[:, 0], [0, place]
+            own, narrow = states[rows][:, ends], replace(rule, null=rule.null[ends])
+            weight = torch.full((len(rows), 1, 1), self.strength, device=states.device)
+            for w in with_role(model.text_maps(), "V").values():
+                read = partial(torch.nn.functional.linear, weight=w.detach().to(states))
+                values = read(own)
+                moved = values - narrow.kept(values, weight, read)
+                for sums, part in ((change, moved), (size, values)):
+                    sums[rows] += part[:, 1].float().square().sum(1).cpu()
         return (change / size.clamp_min(1e-30)).sqrt().tolist()
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+SYSTEMS = 2**24  # numbers in the systems that are held at once: with many targets they outgrow the values by far
+
+
 @dataclass(frozen=True)
 class Gate:
     """delta = s / (1 + exp(-p (cos - eps))), of which s is the height."""
@@ -27,6 +30,9 @@ def along(values: Tensor, targets: Tensor, gate: Gate | None, beside: Tensor | N
     `beside` (l,): squared length of a vector that is taken to stand beside both value and target at a position,
     in all products and norms; the part returned is the values' own.
     """
+    each = max(1, SYSTEMS // (values.shape[1] * len(targets) ** 2))
+    if gate is not None and len(values) > each:
+        return torch.cat([along(part, targets, gate, beside) for part in values.split(each)])
     wide = torch.promote_types(values.dtype, torch.float32)
     v, t = values.to(wide), targets.to(values.device, wide)
     m = (v.new_zeros(1) if beside is None else beside.to(v))[:, None]
