@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 SYSTEMS = 2**24  # numbers in the systems that are held at once: with many targets they outgrow the values by far
 
 
