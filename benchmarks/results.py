@@ -1,10 +1,12 @@
 """The results tables on `moji`: UCE on many report concepts, its rivals on fewer, and on concepts erased together: `make results`.
 
-What is finished is kept, so the same command goes on after being stopped.
+What is finished is kept, so the same command goes on after being stopped. A table that is not asked for stays as it is in the file.
 """
 
 import argparse
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.whole import whole_or_exit
@@ -21,7 +23,8 @@ edited model from the same noise, seeds from 1,000,000 on, {drawing[steps]} step
 Every concept is a `report` concept of the table {table}; settings were chosen on others. "nothing" is the share of the target's
 prompts in which the judge then knows nothing. Made by `make results`.
 
-## UCE
+"""
+UCE = """## UCE
 
 One edit for each of {count} concepts ({names}), pooled; intervals resample concepts.
 
@@ -29,8 +32,7 @@ Goals: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 8
 objects and other styles lose at most 5 points, held-out near neighbours at most 15.
 
 """
-RIVALS = """
-## Methods beside each other
+RIVALS = """## Methods beside each other
 
 One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its papers' scripts run it: the name
 alone, read as nothing, nothing retained.
@@ -38,13 +40,13 @@ alone, read as nothing, nothing retained.
 ![Target gone against far objects kept](results.svg)
 
 """
-TOGETHER = """
-## Erased together
+TOGETHER = """## Erased together
 
 One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; near neighbours that are erased
 themselves are left out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
 
 """
+TABLES = {"uce": UCE, "rivals": RIVALS, "together": TOGETHER}
 
 
 def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
@@ -75,12 +77,12 @@ def together() -> dict[str, tuple[str, ...]]:
 
 
 def rivals(named: str | None) -> tuple:
-    """Methods under their `moji` recipes, every one by default."""
-    from unconcept.evaluation.bench import arm_of
+    """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
+    from unconcept.evaluation.bench import Arm, arm_of
     from unconcept.methods import methods
 
     chosen = [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
-    return tuple(arm_of(name) for name in chosen)
+    return (*(arm_of(name) for name in chosen), Arm("mace, not trained", "mace", {**arm_of("mace").settings, "max_train_steps": 0}))
 
 
 def scripts() -> tuple:
@@ -94,40 +96,66 @@ def scripts() -> tuple:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; every one by default")
     parser.add_argument("--methods", help="of the second and third table, separated by commas; every one by default")
     parser.add_argument("--limit", type=int, help="concepts of the first table at most, spread over the kinds")
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
+    asked = args.tables.split(",")
+    if unknown := set(asked) - TABLES.keys():
+        parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
     from unconcept.evaluation.bench import arm_of
     from unconcept.evaluation.evaluate import Run, evaluate
-    from unconcept.evaluation.markdown import results_table
 
     many, fewer, requests, arms = spread("report", OBJECTS, args.limit), spread("report", OBJECTS, FEWER), together(), rivals(args.methods)
     told = {"max_minutes": args.max_minutes, "overwrite": True}
-    runs = (
-        Run(many, OUT / "uce", arms=(arm_of(MAIN),), suite="results", **told),
-        Run(fewer, OUT / "rivals", arms=(*arms, *scripts()), suite="results", **told),
-        Run(requests["1 object"], OUT / "together", arms=arms, together=tuple(requests.values()), suite="together", **told),
-    )
+    runs = {
+        "uce": Run(many, OUT / "uce", arms=(arm_of(MAIN),), suite="results", **told),
+        "rivals": Run(fewer, OUT / "rivals", arms=(*arms, *scripts()), suite="results", **told),
+        "together": Run(requests["1 object"], OUT / "together", arms=arms, together=tuple(requests.values()), suite="together", **told),
+    }
     with speaking(), progress(quiet=False) as tell:
-        reports = [evaluate(run, tell) for run in runs]
-    whole_or_exit(reports)
-    alone, beside = ((run.out / "results.md").read_text(encoding="utf-8") for run in runs[:2])
-    sections = {name: [f for f in reports[2].findings if f.answered.trial.concepts == concepts] for name, concepts in requests.items()}
-    tables = "\n".join(f"### {name}\n\n{results_table(findings)}" for name, findings in sections.items() if findings)
-    size = reports[2].suite.sizes.direct
-    text = head(reports[0].data(), many) + alone + RIVALS.format(count=len(fewer), names=", ".join(fewer)) + beside + TOGETHER.format(n=size) + tables
+        reports = {name: evaluate(runs[name], tell) for name in asked}
+    whole_or_exit(reports.values())
+    begin = head(reports[asked[0]].data())
+    sections = kept(args.docs / "results.md", begin)
+    for name, report in reports.items():
+        if name == "together":
+            sections[name] = TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
+        else:
+            names = runs[name].concepts
+            sections[name] = TABLES[name].format(count=len(names), names=", ".join(names)) + (runs[name].out / "results.md").read_text(encoding="utf-8")
+    text = begin + "\n".join(sections[name] for name in TABLES if name in sections)
     print(text)
     args.docs.mkdir(exist_ok=True)
     (args.docs / "results.md").write_text(text, encoding="utf-8")
-    shutil.copy(OUT / "rivals" / "results.svg", args.docs / "results.svg")
+    if "rivals" in reports:
+        shutil.copy(OUT / "rivals" / "results.svg", args.docs / "results.svg")
 
 
-def head(data: dict, names: tuple[str, ...]) -> str:
+def head(data: dict) -> str:
     """What the tables were measured on."""
-    weights, table = data["judge"]["hash"][:12], data["table_hash"][:12]
-    return HEAD.format(judge=data["judge"], drawing=data["drawing"], weights=weights, table=table, count=len(names), names=", ".join(names))
+    return HEAD.format(judge=data["judge"], drawing=data["drawing"], weights=data["judge"]["hash"][:12], table=data["table_hash"][:12])
+
+
+def kept(file: Path, begin: str) -> dict[str, str]:
+    """The tables of a file, by name. `SystemExit` if they were measured on something else than what `begin` says."""
+    if not file.exists():
+        return {}
+    first, *parts = re.split(r"(?m)^(?=## )", file.read_text(encoding="utf-8"))
+    if first != begin:
+        raise SystemExit(f"{file} was measured with another judge, table or way of drawing: measure every table anew, into another --docs")
+    titles = {text.partition("\n")[0]: name for name, text in TABLES.items()}
+    return {titles[part.partition("\n")[0]]: part.rstrip("\n") + "\n" for part in parts}
+
+
+def by_request(findings: list, requests: Mapping[str, tuple[str, ...]]) -> str:
+    """A table for each request."""
+    from unconcept.evaluation.markdown import results_table
+
+    found = {name: [one for one in findings if one.answered.trial.concepts == concepts] for name, concepts in requests.items()}
+    return "\n".join(f"### {name}\n\n{results_table(own)}" for name, own in found.items() if own)
 
 
 if __name__ == "__main__":
