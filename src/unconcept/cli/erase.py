@@ -84,8 +84,8 @@ def erase(
 
 
 def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
-    """Why each part of the request is as it is, then the rates."""
-    from ..evaluation.report import calibration
+    """Why each part of the request is as it is, then the rates, and what the edit does to the weights."""
+    from ..evaluation.report import calibration, origin
     from ..evaluation.report import rows as group_rows
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
@@ -96,3 +96,5 @@ def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
         print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
         print_trust(calibration(report.findings))
     print_shares(report.data()["trials"])
+    figures = origin(report.findings[0]).report.items()
+    print(f"exact figures: {', '.join(f'{name} {value:.3g}' for name, value in figures if ' ' not in name)}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,12 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
 
     `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of NAME`: each target.
     `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
+    `norm_jump`: of the matrix whose norm changes most, the norm after over the norm before.
     `rank`: of the change, the largest of all layers. Without anchors there is no residual. An edit that runs beside the model has its own figures.
     """
     if isinstance(edit, Running):
         return edit.effect(model, request.targets, request.retain)
-    change = weight = 0.0
+    norms = _Norms()
     residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))
     for reads, at in WAYS:
         maps = {name for name in model.text_maps(reads) if name in set(edit.names)}
@@ -124,19 +126,39 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
             left += (wanted - targets @ delta.T).square().sum(1).cpu()
             moved += (retain @ delta.T).square().sum(1).cpu()
             size += (retain @ w.T).square().sum(1).cpu()
-            change, weight = change + float(delta.square().sum()), weight + float(w.square().sum())
+            norms.add(w, delta)
         residuals = torch.maximum(residuals, _share(left, gap, len(residuals)))
         drifts = torch.maximum(drifts, _share(moved, size, len(drifts)))
     read = {name for reads, _ in WAYS for name in model.text_maps(reads)}
     for name, w in model.reference(name for name in edit.names if name not in read).items():
-        change, weight = change + float(edit.delta(name, w).float().square().sum()), weight + float(w.float().square().sum())
-    figures = {"relative_norm": (change / weight) ** 0.5 if weight else 0.0} | _rank(edit)
+        norms.add(w.float(), edit.delta(name, w).float())
+    figures = norms.figures() | _rank(edit)
     if read & set(edit.names) and request.anchors and "last_loss" not in edit.solve_figures:  # A trained edit promises nothing of single maps.
         each = zip(request.targets, residuals.tolist(), strict=True)
         figures |= {"residual": float(residuals.max())} | {f"residual of {target}": value for target, value in each}
     if read & set(edit.names) and len(drifts):
         figures["drift"] = float(drifts.max())
     return figures
+
+
+@dataclass
+class _Norms:
+    """Sums over all weights that an edit changes, and the largest jump of one of their norms."""
+
+    change: float = 0.0
+    weight: float = 0.0
+    jump: float = 1.0
+
+    def add(self, w: torch.Tensor, delta: torch.Tensor) -> None:
+        """One weight and what is added to it. What is no matrix, or was nothing, has no jump."""
+        change, weight = float(delta.square().sum()), float(w.square().sum())
+        self.change, self.weight = self.change + change, self.weight + weight
+        if w.ndim > 1 and weight:
+            after = weight + 2 * float(torch.dot(delta.flatten(), w.flatten())) + change
+            self.jump = max(self.jump, (max(after, 0.0) / weight) ** 0.5, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-30)))
+
+    def figures(self) -> dict[str, float]:
+        return {"relative_norm": (self.change / self.weight) ** 0.5 if self.weight else 0.0, "norm_jump": self.jump}
 
 
 def _share(part: torch.Tensor, whole: torch.Tensor, texts: int) -> torch.Tensor:

@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ..core.errors import NumericsError
 from ..core.folder import building, check_free
 from ..core.hashing import hash_json
 from ..core.request import Ask
@@ -20,12 +16,13 @@ from ..edits.base import checked
 from ..methods import Observe, methods
 from ..models import ModelView
 from ..models.open import MOJI
-from ..prompts.checks import Check, Prompt, Sizes
+from ..prompts.checks import Check, Sizes
 from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import effect, make_edit, training_in
 from .file_suite import suite_of_words
 from .generate import Spec
+from .guards import picture_failures, weight_failures
 from .judges import Judge
 from .observing import observer
 from .page import write_card, write_page, write_samples
@@ -92,7 +89,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
         edit = edit.stamped(replace(made, report={**made.report, **effect(edit, model, chosen.request)}))
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
-    failures = _weight_failures(edit, job.strength)
+    failures = weight_failures(edit, job.strength)
     identity = {"edit": edit.hash, "sizes": str(job.sizes), "spec": str(job.spec), "report": job.report, "model": job.model}
     with building(job.out, identity, job.overwrite) as folder:
         path = folder / "edit.safetensors"
@@ -109,7 +106,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
             seconds |= bench.record.seconds()
             pictures = both_sides(trial, answered.checks, bench)
             figures = figures_of(answered, suite, bench)
-            failures += [*tally.failed, *_picture_failures(pictures)]
+            failures += [*tally.failed, *picture_failures(pictures)]
         seconds["total"] = time.perf_counter() - started
         report = Report([Finding(answered, (), figures)], suite, job.spec, judge, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
         write_run(report, folder)
@@ -150,24 +147,3 @@ def _suite(job: Job, chosen: Chosen) -> Suite:
 def _suite_of_debias(job: Job, edit: Edit) -> Suite:
     asked = suites["debias"] if job.model == MOJI else of_edits(suites["debias"], [origin_of(edit)])
     return replace(asked, sizes=job.sizes)
-
-
-def _weight_failures(edit: Edit, strength: float) -> list[str]:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in edit.tensors().values()):
-        raise NumericsError("the edit holds non-finite numbers: use a larger lamb, or --dtype float32")
-    figures = origin_of(edit).report
-    if strength and figures.get("relative_norm", 1.0) == 0.0 and "largest_gap" not in figures:  # else it was balanced already
-        return ["no effect: the edit changes no weight" if edit.names else "no effect: what the edit hangs beside the model does nothing"]
-    if strength and figures.get("moved", 1.0) < 0.01:
-        return [f"no effect: a target is still read as before (moved by {figures['moved']:.3f} of its size)"]
-    if strength and figures.get("residual", 0.0) > 0.99:
-        return [f"no effect: a target is still read as before (residual {figures['residual']:.3f})"]
-    return []
-
-
-def _picture_failures(pictures: Mapping[Prompt, tuple[Tensor, Tensor]]) -> list[str]:
-    """Collapse: pictures that became one flat colour. Pictures without numbers never come into the store."""
-    flat = [sum(float(pair[side].std()) < 0.02 for pair in pictures.values()) for side in (0, 1)]
-    if flat[1] > flat[0] + len(pictures) // 4:
-        return [f"collapse: {flat[1]} of {len(pictures)} pictures are blank, {flat[0]} before the edit"]
-    return []

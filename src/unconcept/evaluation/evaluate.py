@@ -19,8 +19,9 @@ from .circumstances import circumstances
 from .file_suite import ALL, suite_of_file, suite_of_words
 from .found import copy_found
 from .generate import spec_named
+from .guards import picture_failures
 from .judges import Judge
-from .page import write_page, write_tables
+from .page import Sides, write_page, write_tables
 from .report import Report, write_data, write_run
 from .store import Store, default_store
 from .subject import Subject
@@ -84,23 +85,35 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
         where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
         found, tally = bench(run.arms, run.requests, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
-        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tally.failed, _missing(run, found))
-        _write(run, report, where, folder)
+        pictures = [both_sides(finding.answered.trial, finding.answered.checks, where) for finding in found]
+        failures = [*tally.failed, *_collapsed(found, pictures)]
+        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tuple(failures), _missing(run, found))
+        _write(run, report, pictures, folder)
+        _mark(folder, finished=not report.missing and not tally.failed)
     return report
 
 
-def _write(run: Run, report: Report, where: Bench, folder: Path) -> None:
-    """Fill the folder; without a missing piece its state is not needed any more."""
+def _collapsed(found: Sequence[Finding], pictures: Sequence[Sides]) -> list[str]:
+    """Edits whose pictures are degenerate: what was asked for is answered all the same."""
+    return [f"{finding.answered.trial.label}: {line}" for finding, sides in zip(found, pictures, strict=True) for line in picture_failures(sides)]
+
+
+def _write(run: Run, report: Report, pictures: Sequence[Sides], folder: Path) -> None:
+    """Fill the folder."""
     write_run(report, folder)
     write_data(report, folder)
     if run.arms and report.findings:
         write_tables(report.findings, folder)
-    write_page(report, [both_sides(f.answered.trial, f.answered.checks, where) for f in report.findings], folder)
+    write_page(report, pictures, folder)
     for number, finding in enumerate(report.findings):
         for i, (name, file) in enumerate(finding.found):
             copy_found(file, folder / "found" / f"{number:02d}-{finding.answered.trial.label}-{name}-{i}.safetensors")
+
+
+def _mark(folder: Path, finished: bool) -> None:
+    """Without a missing piece the run's state is not needed any more."""
     (folder / PARTIAL).unlink(missing_ok=True)
-    if report.status == "ok":
+    if finished:
         (folder / RECORD).unlink()
     else:
         (folder / PARTIAL).write_text("the same command goes on from here\n", encoding="utf-8")
