@@ -1,6 +1,7 @@
-"""A model that lacks layers, or calls them otherwise, is refused with the count of what its own config implies."""
+"""A model that lacks layers, calls them otherwise, or has them in other shapes, is refused by what its own config implies."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,15 @@ SHALLOW = {"sample_size": 8, "block_out_channels": (8, 16), "cross_attention_dim
 KINDS = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
 
 
+def shapes(net: torch.nn.Module, pattern: re.Pattern[str] = re.compile("")) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in net.named_parameters() if pattern.search(name)}
+
+
 @pytest.mark.parametrize(("family", "count"), [("sd1", 32), ("sd2", 32), ("sdxl", 140)])
 def test_the_published_unets_count_as_they_should(family, count) -> None:
-    wanted = set(unet_maps(UNETS[family] if family == "sdxl" else dict(parts(family)["unet"].config)))
+    wanted = dict(unet_maps(UNETS[family] if family == "sdxl" else dict(parts(family)["unet"].config)))
     assert len(wanted) == count
-    assert wanted == {name for name, _ in parts(family)["unet"].named_parameters() if CROSS.search(name)}
+    assert wanted == shapes(parts(family)["unet"], CROSS)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +47,14 @@ def test_the_published_unets_count_as_they_should(family, count) -> None:
         {"layers_per_block": 1, "transformer_layers_per_block": [2, 1]},
         {"layers_per_block": 1, "transformer_layers_per_block": [[2], [1]], "reverse_transformer_layers_per_block": [[1, 2], [2, 1]]},
         {"layers_per_block": 1, "mid_block_type": None},
+        {"layers_per_block": 1, "cross_attention_dim": (8, 12)},
         {"layers_per_block": 1, "mid_block_type": "UNetMidBlock2D"},
     ],
 )
 def test_unets_of_every_shape(given) -> None:
     with init_empty_weights():
-        net = UNet2DConditionModel(**SHALLOW, **KINDS, **given)
-    assert set(unet_maps(dict(net.config))) == {name for name, _ in net.named_parameters() if CROSS.search(name)}
+        net = UNet2DConditionModel(**{**SHALLOW, **KINDS, **given})
+    assert dict(unet_maps(dict(net.config))) == shapes(net, CROSS)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +67,17 @@ def test_unets_of_every_shape(given) -> None:
 def test_published_transformers(kind, given, count) -> None:
     with init_empty_weights():
         net = kind(**given)
-    wanted = set(transformer_maps(dict(net.config)))
+    wanted = dict(transformer_maps(dict(net.config)))
     assert len(wanted) == count
-    assert wanted == {name for name, _ in net.named_parameters() if JOINT.search(name)}
+    assert wanted == shapes(net, JOINT)
 
 
 @pytest.mark.parametrize("family", ALL)
 def test_encoders_hold_what_is_asked(family) -> None:
     view = tiny.shared(family)
     for part in (part for part in ("text_encoder", "text_encoder_2", "text_encoder_3") if view.checkpoint.has(part)):
-        names = {name.removeprefix("text_model.") for name, _ in view.modules(part).named_parameters()}
-        assert set(encoder_tensors(view.checkpoint.config(part))) <= names
+        found = {name.removeprefix("text_model."): shape for name, shape in shapes(view.modules(part)).items()}
+        assert dict(encoder_tensors(view.checkpoint.config(part))).items() <= found.items()
 
 
 def denoiser(family: str) -> str:
@@ -106,6 +112,21 @@ def test_a_folder_that_lacks_or_renames_a_layer(family, tmp_path) -> None:
     (encoder,) = (folder / "text_encoder").glob("*.safetensors")
     rewritten(encoder, lambda n: None if n.endswith("layers.1.mlp.fc1.weight") else n)
     refused(folder, "text_encoder should hold 36 tensors", "35 are there", "encoder.layers.1.mlp.fc1.weight")
+
+
+@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("cut", [(slice(None, -1),), (slice(None), slice(None, -1))])
+def test_a_folder_with_a_layer_of_another_shape(family, cut, tmp_path) -> None:
+    """Fewer rows of a map would be edited without a word, fewer columns end in torch's own error."""
+    folder = tiny.folder(family, tmp_path / "m")
+    for part, name in ((denoiser(family), A_MAP[family]), ("text_encoder", "encoder.layers.1.mlp.fc1.weight")):
+        (file,) = (folder / part).glob("*.safetensors")
+        before, tensors = file.read_bytes(), load_file(file)
+        (key,) = (key for key in tensors if key.endswith(name))
+        shape = tuple(tensors[key].shape)
+        save_file({**tensors, key: tensors[key][cut].contiguous()}, file, metadata={"format": "pt"})
+        refused(folder, f"{part}: {name} is (", f"by its config.json it should be {shape}")
+        file.write_bytes(before)
 
 
 @pytest.mark.parametrize("family", ALL)
