@@ -37,3 +37,21 @@ def test_what_heavy_preserved_rows_leave_of_a_change() -> None:
     light = ridge_system(Moments.of(draw(4, 8, seed=3)), Moments.empty(8), 0.1)
     up, down = recalled({"w": pair}, light)["w"]
     assert torch.equal(up @ down, pair[0] @ pair[1])
+
+
+def test_one_concept_that_fills_the_space_keeps_its_change() -> None:
+    """Nothing preserved, no ridge, rows of full rank: W* = W + dW exactly."""
+    rows, pair = Moments.of(draw(40, 8, seed=0)), (draw(6, 2, seed=1), draw(2, 8, seed=2))
+    up, down = fused([on_rows({"w": pair}, rows)], ridge_system(rows, Moments.empty(8), 0.0))["w"]
+    assert torch.allclose(up @ down, pair[0] @ pair[1], atol=1e-12)
+
+
+def test_fusion_is_the_normal_equations() -> None:
+    """Delta form against (sum_i (W + dW_i) G_i + P W + lam W)(sum_i G_i + P + lam I)^-1, with W as the preserved rows' own."""
+    w, lamb, rows, kept = draw(6, 8, seed=0), 0.3, [draw(5, 8, seed=i) for i in (1, 2)], draw(9, 8, seed=3)
+    changes = [{"w": (draw(6, 1, seed=i), draw(1, 8, seed=i + 1))} for i in (4, 6)]
+    moments, eye = [Moments.of(part) for part in rows], torch.eye(8, dtype=torch.float64)
+    up, down = fused([on_rows(*pair) for pair in zip(changes, moments, strict=True)], ridge_system(moments[0] + moments[1], Moments.of(kept), lamb))["w"]
+    right = sum(part.T @ part for part in rows) + kept.T @ kept + lamb * eye
+    left = sum((w + one["w"][0] @ one["w"][1]) @ part.T @ part for one, part in zip(changes, rows, strict=True)) + w @ (kept.T @ kept + lamb * eye)
+    assert torch.allclose(w + up @ down, left @ torch.linalg.inv(right), atol=1e-10)

@@ -59,9 +59,10 @@ def test_is_the_papers_equation(family, method) -> None:
 
 
 @pytest.mark.parametrize("request_", [ONE, REQUEST, Request(("dog face", "red car", "a moon"), ("",) * 3)])
-def test_without_shift_values_are_orthogonal_to_all_targets(request_) -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_without_shift_values_are_orthogonal_to_all_targets(family, request_) -> None:
     """In the paper's layout; the start token stays bit by bit; doing it twice does nothing more; order does not matter."""
-    view, method = tiny.shared("sd1"), AdaVD(token_sim=False, joint_cfg=False)
+    view, method = tiny.shared(family), AdaVD(token_sim=False, joint_cfg=False)
     edit = method.erase(view, request_)
     turned = method.erase(view, Request(request_.targets[::-1], request_.anchors))
     for (before, after, own), (_, other, _) in zip(values(view, edit), values(view, turned), strict=True):
@@ -74,17 +75,19 @@ def test_without_shift_values_are_orthogonal_to_all_targets(request_) -> None:
         assert torch.allclose(again, after, atol=1e-10)
 
 
-def test_the_target_itself_is_turned_round() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_target_itself_is_turned_round(family) -> None:
     """v_retain = (1 - delta) v with delta = 2 / (1 + e^-7) where cosine is 1, in either layout."""
-    view, delta = tiny.shared("sd1"), 2 / (1 + torch.exp(torch.tensor(-7.0, dtype=torch.float64)))
+    view, delta = tiny.shared(family), 2 / (1 + torch.exp(torch.tensor(-7.0, dtype=torch.float64)))
     for joint in (True, False):
         for before, after, _ in values(view, AdaVD(joint_cfg=joint).erase(view, ONE), list(ONE.targets)):
             last = view.tokenizer(ONE.targets).index("last_subject")[0]
             assert torch.allclose(after[0, last], (1 - delta) * before[0, last], atol=1e-10)
 
 
-def test_values_orthogonal_to_the_target_stay() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_values_orthogonal_to_the_target_stay(family) -> None:
+    view = tiny.shared(family)
     edit = AdaVD(joint_cfg=False).erase(view, ONE)
     for before, _, own in values(view, edit):
         v_t = own.to_v(view.embed(ONE.targets))[0]

@@ -82,15 +82,18 @@ def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free()
         assert not torch.allclose(edited @ concept, w @ concept, atol=1e-3)
 
 
-def test_limits_of_the_weights() -> None:
-    view = tiny.shared("sd1")
-    for stiff in (replace(REFINEMENT, lamb=1e14), replace(REFINEMENT, train_preserve_scale=1e12), replace(REFINEMENT, preserve_weight=1e16)):
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_limits_of_the_weights(family) -> None:
+    view = tiny.shared(family)
+    quick = replace(REFINEMENT, templates=FORMS)
+    for stiff in (replace(quick, lamb=1e14), replace(quick, train_preserve_scale=1e12), replace(quick, preserve_weight=1e16)):
         request = Request(REQUEST.targets, REQUEST.anchors, tuple(CAPTIONS))
         assert all(stiff.erase(view, request).delta(name, w).abs().max() < 1e-6 for name, w in view.text_maps().items())
 
 
-def test_order_of_targets_does_not_matter() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_order_of_targets_does_not_matter(family) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = REFINEMENT.erase(view, REQUEST), REFINEMENT.erase(view, turned)
     assert torch.allclose(one.y, two.y, atol=1e-12)

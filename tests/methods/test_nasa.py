@@ -63,14 +63,16 @@ def literal(method, plus, minus):
 
 
 @pytest.mark.parametrize("method", [NASA(alpha=0.0), NAG(a=0.0), NAG(nag_scale=1.0)])
-def test_nothing_subtracted_is_the_model_itself(method) -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_nothing_subtracted_is_the_model_itself(family, method) -> None:
+    view = tiny.shared(family)
     for reading, found in outputs(view, method.erase(view, ONE)):
         assert torch.allclose(found, mixed(reading), atol=1e-12)
 
 
-def test_a_prompt_that_is_its_own_negative_shrinks() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_prompt_that_is_its_own_negative_shrinks(family) -> None:
+    view = tiny.shared(family)
     for alpha in (0.3, 1.0):
         for reading, found in outputs(view, NASA(alpha=alpha).erase(view, ONE), list(ONE.targets)):
             assert torch.allclose(found, (1 - alpha) * mixed(reading), atol=1e-12)

@@ -63,19 +63,21 @@ def test_nothing_to_keep_reads_every_neighbour_as_the_anchor(family) -> None:
         assert torch.allclose(c @ (w.detach() + edit.delta(name, w)).T, wanted @ w.detach().T, atol=1e-6)
 
 
-def test_no_room_and_nothing_to_keep_is_the_plain_edit() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_no_room_and_nothing_to_keep_is_the_plain_edit(family) -> None:
     """S1 = S2 = 1, D1 = 0: rows are the targets themselves, and the edit is UCE's."""
     from unconcept.methods.uce import UCE
 
-    view, request = tiny.shared("sd1"), Request(("dog face",), ("goat",))
+    view, request = tiny.shared(family), Request(("dog face",), ("goat",))
     edit = RealEra(d1=0.0, s1=1.0, s2=1.0, neighbours=3, l1=0.0, l2=0.0, l3=0.1).erase(view, request)
     c = view.embed(request.targets).detach()
     plain = UCE(lamb=0.1 * float(c.square().sum()) / c.shape[1]).erase(view, request)
     assert all(torch.allclose(edit.delta(name, w), plain.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())
 
 
-def test_heavy_terms_leave_the_weights() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_heavy_terms_leave_the_weights(family) -> None:
+    view = tiny.shared(family)
     for stiff in (RealEra(l2=1e12, l3=1e-9), RealEra(l3=1e12)):
         assert all(stiff.erase(view, REQUEST).delta(name, w).abs().max() < 1e-8 for name, w in view.text_maps().items())
 
@@ -108,8 +110,9 @@ def test_rows_of_captions_in_the_neighbourhood_are_dropped(tmp_path) -> None:
     assert not (kept == e).all(1).any()
 
 
-def test_neither_order_nor_company_changes_a_targets_neighbours() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_neither_order_nor_company_changes_a_targets_neighbours(family) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = RealEra().erase(view, REQUEST), RealEra().erase(view, turned)
     assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())

@@ -73,11 +73,12 @@ def test_starts_from_what_it_is_told_to_keep() -> None:
     assert RECE(start_retain=()).erase(view, ALONE).hash != RECE().erase(view, ALONE).hash
 
 
-def test_one_round_alone_is_uce_on_the_derived_rows() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_round_alone_is_uce_on_the_derived_rows(family) -> None:
     """With nothing retained: the ridge edit of inputs E' with the anchor's rows beside them."""
     from unconcept.linalg.ridge import ridge_directions
 
-    view, method = tiny.shared("sd1"), RECE(epochs=1, preserve_scale=0.0, start="none")
+    view, method = tiny.shared(family), RECE(epochs=1, preserve_scale=0.0, start="none")
     maps = {name: w.detach() for name, w in view.text_maps().items()}
     c, a = derive(maps, maps, method.regular_scale)(every_row(view, ALONE.targets)), every_row(view, ALONE.anchors)
     y = ridge_directions(c, c[:0], 1.0, 0.0, method.lamb).y
@@ -100,15 +101,17 @@ def test_the_attack_is_left_with_more_after_every_round(family) -> None:
     assert residuals[0] < residuals[-1]
 
 
-def test_a_stiff_derive_step_derives_nothing() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_stiff_derive_step_derives_nothing(family) -> None:
     """c' = 0: the erase step then leaves the weights."""
-    view = tiny.shared("sd1")
+    view = tiny.shared(family)
     edit = RECE(regular_scale=1e12, start="none").erase(view, REQUEST)
     assert max(edit.delta(name, w.detach()).abs().max() for name, w in view.text_maps().items()) < 1e-6
 
 
-def test_order_of_targets_does_not_matter() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_order_of_targets_does_not_matter(family) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = (edited(view, RECE().erase(view, request)) for request in (REQUEST, turned))
     assert all(torch.allclose(one[name], two[name], atol=1e-10) for name in one)

@@ -139,29 +139,33 @@ def test_without_copies_one_map_serves_every_layer() -> None:
     assert isinstance(SPEED(aug_num=0).erase(tiny.shared("sd1"), REQUEST), TextMapEdit)
 
 
-def test_a_stiff_ridge_leaves_the_weights() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_stiff_ridge_leaves_the_weights(family) -> None:
+    view = tiny.shared(family)
     edit = SPEED(retain_scale=1e12).erase(view, REQUEST)
     assert max(edit.delta(name, view.text_maps()[name]).abs().max() for name in edit.names) < 1e-9
 
 
-def test_target_read_as_its_anchor_already_gives_nothing() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_target_read_as_its_anchor_already_gives_nothing(family) -> None:
     """Upper and lower case are one to the tokenizer."""
-    view = tiny.shared("sd1")
+    view = tiny.shared(family)
     edit = SPEED().erase(view, Request(("Goat",), ("goat",), ("cat", "wolf")))
     assert max(edit.delta(name, view.text_maps()[name]).abs().max() for name in edit.names) == 0
 
 
-def test_order_of_targets_does_not_matter() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_order_of_targets_does_not_matter(family) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain)
     one, two = SPEED().erase(view, REQUEST), SPEED().erase(view, turned)
     maps = view.text_maps()
     assert all(torch.allclose(one.delta(name, maps[name]), two.delta(name, maps[name]), atol=1e-12) for name in one.names)
 
 
-def test_seed_moves_the_noise_and_no_seed_does_without_it() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_seed_moves_the_noise_and_no_seed_does_without_it(family) -> None:
+    view = tiny.shared(family)
     assert SPEED(seed=1).erase(view, REQUEST).hash != SPEED().erase(view, REQUEST).hash
     still = [SPEED(aug_num=0, null_text="all", seed=seed).erase(view, REQUEST).hash for seed in (0, 1)]
     assert still[0] == still[1]

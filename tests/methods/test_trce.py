@@ -63,8 +63,9 @@ def test_one_pair_and_no_prior_is_read_exactly(family) -> None:
         assert torch.allclose((w.detach() + edit.delta(name, w)) @ m, w @ s, atol=1e-7)
 
 
-def test_a_heavy_prior_leaves_the_weights() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_heavy_prior_leaves_the_weights(family) -> None:
+    view = tiny.shared(family)
     edit = TRCE(preserve_scale=1e5).erase(view, Request(REQUEST.targets, REQUEST.anchors, tuple(CAPTIONS)))
     for name, w in view.text_maps().items():
         assert edit.delta(name, w).norm() / w.norm() < 1e-5
@@ -93,8 +94,9 @@ def test_the_same_words_change_nothing(family) -> None:
     assert not edit.x.any()
 
 
-def test_order_of_targets_does_not_matter() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_order_of_targets_does_not_matter(family) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = TRCE().erase(view, REQUEST), TRCE().erase(view, turned)
     assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())

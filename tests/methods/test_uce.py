@@ -16,6 +16,13 @@ from unconcept.methods.uce import UCE
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))
 
 
+WAYS = (("states", "last_subject"), ("pooled", "pooled"))  # of a text into a denoiser, and where it is read
+
+
+def every_map(view):
+    return {**view.text_maps(), **view.text_maps("pooled")}
+
+
 def literal(w, c_e, c_a, c_p, method: UCE):
     """Eq. 7 as printed, with the authors' ridge: sums of outer products and one inverse per layer."""
     left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1], dtype=w.dtype)
@@ -54,33 +61,34 @@ def tail_columns(view):
     return c_e, c_a, list(view.embed(["", *REQUEST.retain], at="all").flatten(0, 1))
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_one_concept_alone_has_a_closed_form(family) -> None:
-    """W'c = W c_a + lam / (lam + |c|^2) W (c - c_a), and W'x = W x for every x orthogonal to c."""
+@pytest.mark.parametrize(("family", "reads", "at"), [*((family, *WAYS[0]) for family in (*tiny.FAMILIES, "flux")), ("flux", *WAYS[1]), ("sd3", *WAYS[1])])
+def test_one_concept_alone_has_a_closed_form(family, reads, at) -> None:
+    """W'c = W c_a + lam / (lam + |c|^2) W (c - c_a), and W'x = W x for every x orthogonal to c. SD3 has two rows a text, but one pooled."""
     view, request = tiny.shared(family), Request(("dog face",), ("goat",))
     method = UCE()
     edit = method.erase(view, request)
-    c, a = view.embed(request.targets)[0], view.embed(request.anchors)[0]
+    c, a = view.embed(request.targets, at=at)[0], view.embed(request.anchors, at=at)[0]
     x = torch.randn(len(c), dtype=c.dtype, generator=torch.Generator().manual_seed(0))
     x -= (x @ c) / (c @ c) * c
-    for name, w in view.text_maps().items():
+    for name, w in view.text_maps(reads).items():
         edited = w.detach() + edit.delta(name, w)
         share = method.lamb / (method.lamb + c @ c)
         assert torch.allclose(edited @ c, w @ a + share * (w @ (c - a)), atol=1e-10)
         assert torch.allclose(edited @ x, w @ x, atol=1e-10)
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
 def test_limits_of_lambda(family) -> None:
     """lam to infinity leaves the weights; lam to 0 reads targets as anchors and retained texts as before."""
     view = tiny.shared(family)
     stiff, loose = UCE(lamb=1e12).erase(view, REQUEST), UCE(lamb=1e-9).erase(view, REQUEST)
-    c, a, p = (view.embed(texts) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain))
-    for name, w in view.text_maps().items():
-        assert stiff.delta(name, w).abs().max() < 1e-9
-        edited = w.detach() + loose.delta(name, w)
-        assert torch.allclose(c @ edited.T, a @ w.T, atol=1e-6)
-        assert torch.allclose(p @ edited.T, p @ w.T, atol=1e-6)
+    for reads, at in WAYS[: 2 if family in tiny.MMDITS else 1]:
+        c, a, p = (view.embed(texts, at=at) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain))
+        for name, w in view.text_maps(reads).items():
+            assert stiff.delta(name, w).abs().max() < 1e-9
+            edited = w.detach() + loose.delta(name, w)
+            assert torch.allclose(c @ edited.T, a @ w.T, atol=1e-6)
+            assert torch.allclose(p @ edited.T, p @ w.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", tiny.MMDITS)
@@ -88,9 +96,8 @@ def test_both_ways_of_the_text_are_solved_for(family) -> None:
     """SD3's one map reads a text in two rows, CLIP's and T5's; the pooled text has a map of its own. No bias enters."""
     view, method = tiny.shared(family), UCE(erase_scale=1.5, preserve_scale=0.7)
     edit = method.erase(view, REQUEST)
-    ways = (("states", "last_subject"), ("pooled", "pooled"))
-    assert {name for reads, _ in ways for name in view.text_maps(reads)} == set(edit.names)
-    for reads, at in ways:
+    assert set(every_map(view)) == set(edit.names)
+    for reads, at in WAYS:
         columns = [view.embed(texts, at=at) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain)]
         assert len(columns[0]) == 2 * (2 if family == "sd3" and reads == "states" else 1)
         for name, w in view.text_maps(reads).items():
@@ -102,18 +109,29 @@ def test_two_rows_a_token_have_no_tail() -> None:
         UCE(tokens="last+tail").erase(tiny.shared("sd3"), REQUEST)
 
 
-@pytest.mark.parametrize("tokens", ["last", "last+tail"])
-def test_order_of_targets_does_not_matter(tokens) -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize(
+    ("family", "tokens"), [*((family, "last") for family in (*tiny.FAMILIES, *tiny.MMDITS)), *((family, "last+tail") for family in tiny.FAMILIES)]
+)
+def test_order_of_targets_does_not_matter(family, tokens) -> None:
+    view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = UCE(tokens=tokens).erase(view, REQUEST), UCE(tokens=tokens).erase(view, turned)
-    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-12) for name, w in view.text_maps().items())
+    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-12) for name, w in every_map(view).items())
 
 
-def test_rank_is_at_most_the_number_of_targets() -> None:
-    view = tiny.shared("sd1")
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
+def test_rank_is_at_most_the_number_of_rows_of_targets(family) -> None:
+    view = tiny.shared(family)
     edit = UCE().erase(view, REQUEST)
-    assert all(torch.linalg.matrix_rank(edit.delta(name, w)) <= 2 for name, w in view.text_maps().items())
+    assert all(torch.linalg.matrix_rank(edit.delta(name, w)) <= 2 * view.streams for name, w in every_map(view).items())
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
+def test_a_target_that_is_its_anchor_changes_nothing(family) -> None:
+    """A second space is nothing to a tokenizer; the same words twice are refused by the request."""
+    view = tiny.shared(family)
+    edit = UCE().erase(view, Request(("dog  face", "red  car"), ("dog face", "red car"), ("cat",)))
+    assert not any(edit.delta(name, w).any() for name, w in every_map(view).items())
 
 
 def test_one_map_on_the_text_serves_every_layer() -> None:
