@@ -91,9 +91,15 @@ def test_edits_and_loras_for_another_model(sound, tmp_path) -> None:
     tiny.pipeline("sd1", seed=1).save_pretrained(made / "twin")
     for command in (("apply", edit), (*SAMPLE, "--edit", edit)):
         refused(tmp_path / "o", *command, "--model", made / "twin", said="the edit was made for")
-    for family, said in (("sdxl", "it is for another model"), ("sd3", "it is for another family"), ("flux", "it is for another family")):
+    for family, said in (
+        ("sd2", "it is for another family"),
+        ("sdxl", "it is for another family"),
+        ("sd3", "it is for another family"),
+        ("flux", "it is for another family"),
+    ):
         other = tiny.folder(family, made / family)
         refused(tmp_path / "o.safetensors", "import", lora, "dog", "--model", other, said=said)
-        refused(tmp_path / "o", *SAMPLE, "--edit", edit, "--model", other, said="the edit ")
+        if family != "sd2":  # Its toy's maps are the very ones of SD 1.x's.
+            refused(tmp_path / "o", *SAMPLE, "--edit", edit, "--model", other, said="the edit ")
     save_file({key: torch.full_like(t, float("nan")) for key, t in load_file(lora).items()}, lora)
     refused(tmp_path / "o.safetensors", "import", lora, "dog", "--model", sound, said="holds NaN or infinity")

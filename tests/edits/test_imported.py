@@ -202,3 +202,18 @@ def test_peft_adapters_that_are_no_plain_lora_are_refused(base, tmp_path) -> Non
         (tmp_path / "p/adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(EditError, match="only plain LoRA"):
             read_lora(tmp_path / "p", base("sd1"))
+
+
+@pytest.mark.parametrize(("told", "family"), [({"ss_base_model_version": "sd_v1"}, "sd1"), ({"ss_base_model_version": "sd_v2_v"}, "sd2"), ({}, None)])
+def test_a_header_that_names_another_family(told, family, tiny_folder, tmp_path) -> None:
+    """Self-attentions of SD 1.x and 2.x have the same names and shapes: nothing but the header tells them apart."""
+    module = "lora_unet_" + OUT.replace(".", "_")
+    rows = parameters(tiny_folder("sd1"), "unet")[f"unet.{OUT}.weight"].shape[0]
+    pair = {f"{module}.lora_up.weight": drawn(rows, 2), f"{module}.lora_down.weight": drawn(2, rows, seed=1)}
+    save_file(pair, tmp_path / "l.safetensors", metadata=told or None)
+    for model in ("sd1", "sd2"):
+        if family in (None, model):
+            assert read_lora(tmp_path / "l.safetensors", tiny_folder(model)).names == (f"unet.{OUT}.weight",)
+        else:
+            with pytest.raises(EditError, match=f"its header says that it is for {family} models, base is {model}: it is for another family"):
+                read_lora(tmp_path / "l.safetensors", tiny_folder(model))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -21,6 +20,7 @@ from ..edits.merge import merged, on_top
 from ..methods import methods
 from ..models import ModelView
 from ..models.alone import Known, one_by_one
+from ..models.identity import base_id
 from .chain import Body
 from .entries import restored
 from .ledger import Ledger, set_hash, way_of
@@ -151,7 +151,7 @@ def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Stan
         retain=joined.retain if joined else (),
         kind=joined.kind if joined else "object",
         family=model.family,
-        base=Path(model.name).name,
+        base=base_id(model.name),
         base_hash=_base_hash(ledger, model, names),
         version=version("unconcept"),
     )

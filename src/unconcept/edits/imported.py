@@ -31,6 +31,8 @@ KEY = re.compile(
     r"\.(?P<role>lora_down|lora_up|lora_A|lora_B|down|up|alpha|diff|diff_b)(?:\.default)?(?:\.weight)?"
 )
 ROLES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
+# What kohya's header calls the base, by how it begins.
+BASES = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
 # Modules as they were called when adapters were attention processors.
 OLD = ((".processor.", "."), (".self_attn.to_q", ".self_attn.q_proj"), (".self_attn.to_k", ".self_attn.k_proj"))
 OLDER = ((".self_attn.to_v", ".self_attn.v_proj"), (".self_attn.to_out", ".self_attn.out_proj"))
@@ -51,6 +53,7 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
     """
     try:
         patches = _patches(path)
+        _check_family(path, source)
         require(bool(patches), "it holds no LoRA and no patch", EditError)
         shapes = dict(_shapes(source))
         places = _places(shapes, source)
@@ -75,6 +78,32 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
         return LowRankEdit({f"{name}.weight": pair for name, pair in pairs.items()})
     full = {f"{name}.weight": (up @ down).reshape(shapes[f"{name}.weight"]) for name, (up, down) in pairs.items()}
     return DenseEdit(full | deltas)
+
+
+def _check_family(path: Path, source: Path) -> None:
+    """By the header, where it says for which models the file is: self-attentions of SD 1.x and 2.x have the same names and shapes."""
+    layout = _layout(source)
+    if path.is_dir() or layout is None:
+        return
+    told = _header(path)
+    base = told.get("ss_base_model_version", "")
+    said = told.get("unconcept.family") or next((family for begins, family in BASES.items() if base.startswith(begins)), None)
+    require(
+        said in (None, layout.family), f"its header says that it is for {said} models, {source.name} is {layout.family}: it is for another family", EditError
+    )
+
+
+def _header(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _layout(source: Path) -> Layout | None:
+    """The original layout of the model's family; None where there is none."""
+    try:
+        return Layout.of(source)
+    except ModelError:
+        return None
 
 
 def _patches(path: Path) -> dict[str, _Patch]:
@@ -162,10 +191,7 @@ def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[
 
     A name that could be two modules' is left out.
     """
-    try:
-        layout: Layout | None = Layout.of(source)
-    except ModelError:
-        layout = None
+    layout = _layout(source)
     places: dict[str, dict[str, Laid]] = defaultdict(dict)
     for name in (name for name in shapes if name.endswith(".weight")):
         for known, laid in _names(name, layout):

@@ -19,6 +19,7 @@ from ..linalg.lowrank import rank
 from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
 from ..models.alone import one_by_one
+from ..models.identity import base_id
 from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
@@ -88,7 +89,7 @@ def origin_for(edit: Edit, model: ModelView, request: Request, method: str, sett
         retain=request.retain,
         kind=request.kind,
         family=model.family,
-        base=Path(model.name).name,
+        base=base_id(model.name),
         base_hash=hash_tensors(model.reference(made_for(edit))),
         version=version("unconcept"),
         report={**effect(edit, model, request), **(figures or {}), **edit.solve_figures},

@@ -1,9 +1,16 @@
 """What a model is, by content: hashes of its own weights, whatever edits are applied to it."""
 
+from pathlib import Path
+
 from ..core.hashing import hash_tensors
 from .view import ModelView
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def base_id(name: str) -> str:
+    """What a model is called in a header: a Hub id as it is, of a path its last part alone, since where it lies is nobody's business."""
+    return name if not Path(name).expanduser().exists() and name.count("/") == 1 else Path(name).name
 
 
 def text_maps_hash(model: ModelView) -> str:
