@@ -17,6 +17,7 @@ from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
 from unconcept.models.parts import attention_maps, denoiser_parameters, modules_named
 from unconcept.training import LowRank, Plan, Session, Weights, session, train
+from unconcept.training.options import Options
 from unconcept.training.penalties import Drift, Mask
 from unconcept.training.selectors import selected
 
@@ -66,7 +67,7 @@ def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
         assert method.erase(view, REQUEST).hash == plain.hash
     assert [progress.done for progress in told] == list(range(1, 7))
     assert all(progress.of == 6 and progress.seconds_left >= 0 and progress.name == "esd" for progress in told)
-    with session(Session(checkpointing=True)):
+    with session(Session(options=Options(checkpointing=True))):
         close = method.erase(view, REQUEST)
     assert all(torch.allclose(close.deltas[name], delta, atol=1e-5) for name, delta in plain.deltas.items())
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..core.errors import NumericsError, require
 from .kept import below, gathered, handed_back
+from .mover import Mover
 from .penalties import Gradients, Join, Transform
+from .samples import unwatched
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Terms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
@@ -45,6 +47,7 @@ class Descent:
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
     betas: tuple[float, float] = BETAS  # of adam and adamw
     eps: float = EPS
+    mover: Mover = field(default_factory=Mover)
     losses: list[float] = field(default_factory=list)  # before each step
     rng: torch.Generator = field(init=False)
     rule: torch.optim.Optimizer = field(init=False)
@@ -56,6 +59,7 @@ class Descent:
         own: dict[str, Any] = {} if self.optimizer == "sgd" else {"betas": self.betas, "eps": self.eps}
         self.rule = OPTIMIZERS[self.optimizer]([{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay, **own)
 
+    @unwatched()
     def run(self, loss: Loss, steps: int, after: Callable[[int], None] = lambda step: None, parts: int = 1) -> list[float]:
         """`steps` more steps; the loss before each of them.
 
@@ -67,9 +71,10 @@ class Descent:
             total, found = self._gradients(loss(self.done, self.rng))
             if parts > 1:
                 total, found = self._averaged(loss, total, found, parts)
-            sound = all(bool(torch.isfinite(torch.linalg.vector_norm(g))) for g in found)
-            require(sound, f"step {self.done}: the gradient holds what is no number: use a smaller lr, or float32", NumericsError)
-            self._step(list(found))
+            total, found = self.mover.shared(total, found)
+            sound = self.mover.sound(self.done, found, self.params, self.rule)
+            if sound is not None:
+                self._step(sound)
             self.done += 1
             self.losses.append(total)
             after(self.done)
@@ -78,11 +83,14 @@ class Descent:
     def _gradients(self, terms: Terms) -> tuple[float, Sequence[Tensor]]:
         """The loss and its gradient: one way back for all summands, or one each where they are joined."""
         if isinstance(terms, Tensor):
-            return terms.item(), gradient(terms, self.params)
+            return terms.item(), self._of(terms)
         total = torch.stack(list(terms.values())).sum()
         if self.join is None:
-            return total.item(), gradient(total, self.params)
-        return total.item(), self.join({name: list(gradient(term, self.params, keep_graph=True)) for name, term in terms.items()})
+            return total.item(), self._of(total)
+        return total.item(), self.join({name: list(self._of(term, keep_graph=True)) for name, term in terms.items()})
+
+    def _of(self, loss: Tensor, keep_graph: bool = False) -> tuple[Tensor, ...]:
+        return gradient(self.mover.scaled(loss), self.params, keep_graph)
 
     def _averaged(self, loss: Loss, total: float, found: Sequence[Tensor], parts: int) -> tuple[float, Gradients]:
         """Over one call of the loss that was made and `parts` - 1 further ones."""
@@ -115,6 +123,7 @@ class Descent:
         for i, own in self.rule.state_dict()["state"].items():
             found |= {f"rule.{i}.{name}": value for name, value in own.items()}
         found |= {f"transform.{name}": t for name, t in gathered(self.transforms).items()}
+        found |= {f"mover.{name}": t for name, t in self.mover.state().items()}
         return found | {"rng": self.rng.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -128,6 +137,7 @@ class Descent:
             moments.setdefault(int(number), {})[kind] = value
         self.rule.load_state_dict({"state": moments, "param_groups": self.rule.state_dict()["param_groups"]})
         handed_back(self.transforms, below(state, "transform."))
+        self.mover.restore(below(state, "mover."))
         self.rng.set_state(state["rng"])
         self.losses = state["losses"].tolist()
         self.done = len(self.losses)

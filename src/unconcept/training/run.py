@@ -3,18 +3,22 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
 from . import kept
-from .loop import BETAS, EPS, Descent, Loss, Optimizer
+from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms
+from .mover import Mover, apart
 from .penalties import Join, Transform
+from .samples import Samples
 from .session import Progress, Session, current
 from .trained import Trained
 
@@ -47,18 +51,22 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
     `stateful` is what the loss changes besides the tensors. `name` tells the trainings of one method apart.
     """
     here, tensors = current(), trained.tensors
-    rules = [*here.rules(tensors), *plan.transforms]
-    more: dict[str, Any] = {"transforms": rules, "join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps}
-    descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed, **more)
+    mover = Mover(trained.model.device, here.options.mixed_precision, shares=True)
+    samples = Samples(here.options, trained.model, plan.steps, plan.seed + apart(mover.device))
+    rules = [samples, *here.rules(tensors), *plan.transforms]
+    more: dict[str, Any] = {"transforms": rules, "join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps, "mover": mover}
+    descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
-    identity = "" if path is None else _identity(tensors, plan, {**about, "rules": here.about})
-    with trained.on(), _recomputed(trained, here.checkpointing):
+    how = {"rules": here.about, "options": asdict(here.options), "processes": mover.count}
+    identity = mover.agree(descent.params, "" if path is None else _identity(tensors, plan, {**about, **how}))
+    with trained.on(), _recomputed(trained, here.options.checkpointing, mover), samples.on():
         if path is not None and (found := kept.read(path, identity)) is not None:
-            descent.restore(kept.below(found, "descent."))
-            kept.handed_back(stateful, kept.below(found, "stateful."))
+            own = mover.own(found)
+            descent.restore(kept.below(own, "descent."))
+            kept.handed_back(stateful, kept.below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, stateful)
         try:
-            descent.run(loss, plan.steps - descent.done, watch.after)
+            descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         except NumericsError as error:
             raise NumericsError(f"{name}, step {descent.done} of {plan.steps}: {error}{watch.kept_at()}") from None
         except torch.OutOfMemoryError:
@@ -66,6 +74,20 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
             raise UnconceptError(f"{name}, step {descent.done} of {plan.steps}: out of memory: {hint}{watch.kept_at()}") from None
         watch.keep()
     return descent.losses
+
+
+def _watched(loss: Loss, samples: Samples, mover: Mover) -> Loss:
+    """The same loss as the options have it."""
+
+    def found(step: int, rng: torch.Generator) -> Terms:
+        with samples.watching(), mover.computing():
+            terms = loss(step, rng)
+        samples.look(step, terms)
+        if samples.options.dom:
+            samples.is_learned = mover.everywhere(samples.is_learned)
+        return terms
+
+    return found
 
 
 def figures(losses: Sequence[float]) -> dict[str, float]:
@@ -107,7 +129,7 @@ class _Watch:
         now = time.monotonic()
         left = (now - self.begun) / (done - self.first) * (self.steps - done)
         self.here.tell(Progress(self.name, done, self.steps, recent, left))
-        if now - self.last >= self.here.seconds:
+        if self.path is not None and self.descent.mover.led(now - self.last >= self.here.seconds):
             self.keep()
 
     def keep(self) -> None:
@@ -116,7 +138,9 @@ class _Watch:
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
             own = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()}
-            kept.write(self.path, {f"descent.{name}": t for name, t in state.items()} | own, self.identity)
+            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own)
+            if self.descent.mover.rank == 0:
+                kept.write(self.path, every, self.identity)
             self.kept = self.descent.done
         self.last = time.monotonic()
 
@@ -125,11 +149,11 @@ class _Watch:
 
 
 @contextmanager
-def _recomputed(trained: Trained, asked: bool) -> Iterator[None]:
+def _recomputed(trained: Trained, asked: bool, mover: Mover) -> Iterator[None]:
     """Inside, the denoiser's activations are computed again on the way back, if that is asked for."""
     net: Any = trained.model.modules("denoiser")
     if asked:
-        net.enable_gradient_checkpointing()
+        net.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, context_fn=mover.again))
     try:
         yield
     finally:

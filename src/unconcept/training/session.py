@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..models import ModelView
+from .options import Options
 from .penalties import Transform
 
 
@@ -42,7 +43,7 @@ class Session:
     rules: Rules = lambda tensors: ()  # regularisers that are no method's own: they stand before its own transforms
     about: object = None  # plain data that says what the rules are
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()  # entered wherever a teacher is asked
-    checkpointing: bool = False  # recompute the denoiser's activations: less memory, a third more time
+    options: Options = Options()
 
 
 _open: ContextVar[Session | None] = ContextVar("session", default=None)

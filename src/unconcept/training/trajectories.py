@@ -13,6 +13,8 @@ from ..core.errors import require
 from ..models import ModelView
 from ..models.grid import Grid, is_guided_within
 from .goals import Texts
+from .mover import apart
+from .samples import shown
 from .search import normal
 
 PRIMES = 1_000_003, 7_919  # of seeds: a trajectory's and a block's
@@ -34,7 +36,7 @@ class Walk:
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """Noise (b, c, h, w), a picture each of its own seed."""
-        noise = normal(self.model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds])
+        noise = normal(self.model.latent_shape, [torch.Generator().manual_seed(seed + apart(self.model.device)) for seed in seeds])
         return noise.to(self.model.device, self.model.dtype)
 
     def timestep(self, k: int | Tensor, rows: int = 1) -> Tensor:
@@ -81,7 +83,8 @@ class Partial:
         k = int(torch.randint(self.lowest, self.walk.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
         x = self.walk.ahead(self.walk.start(seeds), [prompt] * rows, 0, k)
-        return Point(x, self.walk.timestep(k, rows), (prompt,) * rows, (k,) * rows)
+        t = self.walk.timestep(k, rows)
+        return Point(shown(x, t), t, (prompt,) * rows, (k,) * rows)
 
 
 @dataclass
@@ -111,7 +114,8 @@ class Pool:
         """To be asked while the model is the frozen one."""
         found = [self._row(row) for row in range(step * rows, (step + 1) * rows)]
         k = torch.tensor([n for _, n, _ in found])
-        return Point(torch.stack([x for x, _, _ in found]), self.walk.timestep(k), tuple(p for _, _, p in found), tuple(k.tolist()))
+        t = self.walk.timestep(k)
+        return Point(shown(torch.stack([x for x, _, _ in found]), t), t, tuple(p for _, _, p in found), tuple(k.tolist()))
 
     def _row(self, row: int) -> tuple[Tensor, int, str]:
         block, place = divmod(row, self.size * self.walk.steps)
@@ -131,7 +135,7 @@ class Pool:
             kept.append(x)
             x = self.walk.ahead(x, prompts, k, k + 1) if k + 1 < length else x
         self._latents, self._block, self._shown = torch.stack(kept, 1), block, prompts
-        self._order = torch.randperm(size * length, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + block))
+        self._order = torch.randperm(size * length, generator=self._rng(block))
 
     def _asked(self, block: int, size: int) -> list[str]:
         count = len(self.prompts)
@@ -139,9 +143,12 @@ class Pool:
             return [self.prompts[i % count] for i in range(size)]
         found = []
         for place in range(block * self.size, block * self.size + size):
-            turn = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + place // count))
+            turn = torch.randperm(count, generator=self._rng(place // count))
             found.append(self.prompts[int(turn[place % count])])
         return found
+
+    def _rng(self, turn: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * PRIMES[0] + turn + apart(self.walk.model.device))
 
 
 @dataclass
@@ -160,7 +167,7 @@ class Kept:
         else:
             begun = k - 1
         self.x, self.at = self.walk.ahead(self.x, [prompts[which]], begun, k), (which, k)
-        return self.x
+        return shown(self.x, self.walk.timestep(min(k, self.walk.steps - 1)))
 
     def state(self) -> Mapping[str, Tensor]:
         return {"at": torch.tensor(self.at)} | ({} if self.x is None else {"x": self.x})
@@ -181,4 +188,4 @@ def noised(model: ModelView, x0: Tensor, rng: torch.Generator, t: Tensor | None 
     """x_t of clean latents (b, c, h, w) at a uniform timestep each, or at those given, t (b,), and what the model should say of x_t."""
     t = (torch.randint(len(model.schedule.alpha), (len(x0),), generator=rng) if t is None else t).to(model.device)
     noise = torch.randn(x0.shape, generator=rng).to(x0)
-    return model.schedule.noised(x0, noise, t), t, model.schedule.wanted(x0, noise, t)
+    return shown(model.schedule.noised(x0, noise, t), t), t, model.schedule.wanted(x0, noise, t)
