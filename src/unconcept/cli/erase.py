@@ -34,6 +34,10 @@ def erase(
     limit: options.Limit = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    mixed_precision: options.MixedPrecision = None,
+    checkpointing: options.Checkpointing = None,
+    random_erasing: options.RandomErasing = None,
+    dom: options.Dom = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Draw and judge nothing: write edit.safetensors and run.json.")] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -60,6 +64,7 @@ def erase(
             method=method,
             recipe=recipe,
             assignments=dict(parse_assignment(text) for text in set_ or []),
+            training={"mixed_precision": mixed_precision, "checkpointing": checkpointing, "random_erasing": random_erasing, "dom": dom},
             judge=judge,
             strength=strength,
             batch_size=batch_size,
@@ -72,6 +77,8 @@ def erase(
         )
         with progress(quiet) as tell:
             outcome = run(planned.job, tell)
+        if outcome is None:
+            return
         if as_json:
             print_json(outcome.report.data())
         elif not quiet:

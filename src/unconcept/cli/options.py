@@ -22,3 +22,10 @@ Retained = Annotated[list[str] | None, typer.Option("--retain", help="Text that 
 Kind = Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Prompts of a group at most.")]
 Static = Annotated[bool, typer.Option("--static", help="Write an edit that weighs itself by the prompt at full weight for every prompt.")]
+
+MixedPrecision = Annotated[str | None, typer.Option(help="What a trained method's networks compute in: no, bf16 or fp16.  [default: no]", show_default=False)]
+Checkpointing = Annotated[bool | None, typer.Option("--checkpointing", help="Train in less memory and a third more time.", show_default=False)]
+RandomErasing = Annotated[
+    float | None, typer.Option(metavar="P", help="Train with a rectangle of each sample erased, with this probability.", show_default=False)
+]
+Dom = Annotated[float | None, typer.Option(metavar="SHARE", help="Leave out training steps whose loss fell below this share of its first.", show_default=False)]

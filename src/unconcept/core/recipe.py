@@ -26,6 +26,7 @@ class Recipe:
     table_hash: str | None = None  # of the table of concepts a `moji` recipe was tuned on
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)  # how a trained method is to run: mixed precision, Random Erasing...
 
     @property
     def asked(self) -> Ask:

@@ -10,13 +10,15 @@ from typing import Any
 from ..models import ModelView
 
 
-def circumstances(model: ModelView, seconds: Mapping[str, float]) -> dict[str, Any]:
+def circumstances(model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`training`: how a method was trained, where not as usual."""
     libraries = {name: version(name) for name in ("unconcept", "torch", "diffusers", "transformers", "safetensors", "tokenizers")}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "libraries": {**libraries, "python": platform.python_version()},
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        **({"training": dict(training)} if training else {}),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_bytes": peak,
     }

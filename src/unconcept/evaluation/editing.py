@@ -23,6 +23,7 @@ from ..models.identity import base_id
 from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
+from ..training.options import USUAL, Options, changed
 from ..training.session import Progress as Step
 from ..training.session import Session, session
 from .requests import Chosen
@@ -55,14 +56,22 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
 
 
 @contextmanager
-def training_in(folder: Path, progress: Progress) -> Iterator[None]:
-    """Inside, trained methods keep their state in the folder, go on from what lies there, and tell how far they are."""
+def training_in(folder: Path, progress: Progress, options: Options = USUAL) -> Iterator[None]:
+    """Inside, trained methods keep their state in the folder, go on from what lies there, and tell how far they are.
+
+    `SettingsError` afterwards if options were given and nothing was trained step by step.
+    """
+    told = False
 
     def tell(done: Step) -> None:
+        nonlocal told
+        told = True
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
-    with session(Session(tell, folder)):
+    with session(Session(tell, folder, options=options)):
         yield
+    message = f"{', '.join(changed(options))}: only methods that train step by step take it, and this one does not: leave it out"
+    require(told or options == USUAL or folder.exists(), message)
 
 
 def _debiased(debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: Observe | None) -> Edit:

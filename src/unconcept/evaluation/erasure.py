@@ -3,12 +3,12 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import require
 from ..core.folder import building, check_free
-from ..core.hashing import hash_json
 from ..core.request import Ask
 from ..core.settings import build
 from ..edits import Edit, origin_of
@@ -17,6 +17,8 @@ from ..methods import Observe, methods
 from ..models import ModelView
 from ..models.open import MOJI
 from ..prompts.checks import Check, Sizes
+from ..training.mover import processes
+from ..training.options import USUAL, Options, changed
 from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import effect, make_edit, training_in
@@ -24,7 +26,7 @@ from .file_suite import suite_of_words
 from .generate import Spec
 from .guards import picture_failures, weight_failures
 from .judges import Judge
-from .observing import observer
+from .observing import QUIET, observer
 from .page import write_card, write_page, write_samples
 from .report import Report, write_data, write_run
 from .requests import Chosen, choose
@@ -54,6 +56,7 @@ class Job:
     judge: str | None = None  # NAME=PATH, of another model; `moji` has its own
     sizes: Sizes = Sizes()
     spec: Spec = Spec()
+    options: Options = USUAL  # of a trained method's training
     recipe: str | None = None
     store: Path | None = None
 
@@ -67,22 +70,31 @@ class Outcome:
     failures: tuple[str, ...]
 
 
-def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome:
-    """Do the whole job. Bad input raises `UsageError` before anything is written."""
+def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome | None:
+    """Do the whole job. Bad input raises `UsageError` before anything is written.
+
+    Of several processes that train together the first draws, judges and writes; None in the others.
+    """
     started = time.perf_counter()
     check_free(job.out, job.overwrite)
     checked(job.strength)
     info, settings = methods[job.method], dict(job.settings or {})
     build(info.settings, settings, f"{job.method} setting")
+    message = f"{', '.join(changed(job.options))}: only trained methods take it, and {job.method} is {info.way}: leave it out"
+    require(info.way == "trained" or not changed(job.options), message)
     chosen = choose(job.ask, job.model, info.does)
     unedited = Subject(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
         named.open()  # Before anything is trained or drawn: it may not be there.
     model = unedited.view()
+    leads = processes(model.device).is_main_process
+    progress = progress if leads else QUIET
     progress("edit", 0, 1)
     observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
-    with training_in(_training(job, chosen, unedited, settings), progress):
+    with training_in(_training(job), progress, job.options):
         edit = make_edit(model, chosen, job.method, settings, observe)
+    if not leads:
+        return None
     if job.strength != 1.0:
         edit = edit.scaled(job.strength)
         made = origin_of(edit)
@@ -108,7 +120,8 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
             figures = figures_of(answered, suite, bench)
             failures += [*tally.failed, *picture_failures(pictures)]
         seconds["total"] = time.perf_counter() - started
-        report = Report([Finding(answered, (), figures)], suite, job.spec, judge, circumstances(model, seconds), tuple(failures), 0, chosen.reasons, job.recipe)
+        told = circumstances(model, seconds, changed(job.options))
+        report = Report([Finding(answered, (), figures)], suite, job.spec, judge, told, tuple(failures), 0, chosen.reasons, job.recipe)
         write_run(report, folder)
         if job.report:
             write_data(report, folder)
@@ -116,14 +129,13 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
             write_card(report, folder)
             write_samples(report.findings[0], pictures, folder)
         (folder / RECORD).unlink(missing_ok=True)
-    shutil.rmtree(_training(job, chosen, unedited, settings), ignore_errors=True)
+    shutil.rmtree(_training(job), ignore_errors=True)
     return Outcome(report, chosen, tuple(failures))
 
 
-def _training(job: Job, chosen: Chosen, unedited: Subject, settings: Mapping[str, Any]) -> Path:
-    """Where a trained method keeps its state until the edit is made: beside the output folder, under a name of what is trained."""
-    key = hash_json([job.method, dict(settings), asdict(chosen.request), unedited.stamp])
-    return job.out.resolve().with_name(f".{job.out.name}.training-{key[:12]}")
+def _training(job: Job) -> Path:
+    """Where a trained method keeps its state until the edit is made: beside the output folder. Another training does not go on from it, and says so."""
+    return job.out.resolve().with_name(f".{job.out.name}.training")
 
 
 def _observe(job: Job, model: ModelView, chosen: Chosen, progress: Progress) -> Observe:

@@ -19,7 +19,7 @@ from .plan import plan
 class Effective:
     """One setting as it would be used."""
 
-    part: str  # of the job: request, settings or drawing
+    part: str  # of the job: request, settings, training or drawing
     name: str
     value: Any  # None: left open, chosen when the model is known
     layer: Layer
@@ -51,6 +51,7 @@ def explain(recipe: str, given: Mapping[str, Any]) -> Explained:
     rows = [
         *_effective("request", job.ask, planned.request),
         *_effective("settings", settings, planned.settings),
+        *(_effective("training", job.options, planned.training) if info.way == "trained" else ()),
         *_effective("drawing", job.spec, planned.drawing),
         *_effective("drawing", job.sizes, planned.drawing),
     ]

@@ -13,6 +13,7 @@ from ..core.request import Ask
 from ..core.settings import build
 from ..models.open import MOJI
 from ..prompts.checks import Sizes
+from ..training.options import Options
 from .erasure import Job
 from .generate import Spec, spec_for
 
@@ -27,6 +28,7 @@ class Planned:
     reasons: Mapping[str, str]
     request: Mapping[str, Given]
     settings: Mapping[str, Given]
+    training: Mapping[str, Given]
     drawing: Mapping[str, Given]
 
 
@@ -41,6 +43,7 @@ def plan(
     method: str | None = None,
     recipe: str | None = None,
     assignments: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
     batch_size: int = Spec.batch_size,
     limit: int | None = None,
     seed: int = Sizes.seed,
@@ -66,10 +69,12 @@ def plan(
     typed = {"targets": concepts or None, "anchors": anchors, "retain": retain, "kind": kind}
     request = overlaid(("recipe", loaded.request), ("flag", typed))
     settings = overlaid(("recipe", loaded.settings), ("--set", assignments or {}))
+    runs = overlaid(("recipe", loaded.training), ("flag", training or {}))
     spec, sizes = spec_for(model, batch_size=batch_size), Sizes(seed=seed).limited(limit)
     changed = {**_changed(spec, spec_for(model)), **_changed(sizes, Sizes())}
-    job = Job(build(Ask, values_of(request)), out, name, values_of(settings), model, recipe=recipe, spec=spec, sizes=sizes, **rest)
-    return Planned(job, reasons, request, settings, overlaid(("flag", changed)))
+    options = build(Options, values_of(runs), "training option")
+    job = Job(build(Ask, values_of(request)), out, name, values_of(settings), model, recipe=recipe, spec=spec, sizes=sizes, options=options, **rest)
+    return Planned(job, reasons, request, settings, runs, overlaid(("flag", changed)))
 
 
 def _changed(one: Spec | Sizes, default: Spec | Sizes) -> dict[str, Any]:

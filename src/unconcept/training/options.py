@@ -1,7 +1,8 @@
 """How any training may run, whatever its method: what it computes in, what of it is recomputed, and what is done to its samples."""
 
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Any, Literal
 
 from ..core.errors import require
 
@@ -25,5 +26,13 @@ class Options:
         require(0 <= self.random_erasing <= 1, f"random_erasing is a probability, 0 to 1, got {self.random_erasing}")
         require(0 < self.sl <= self.sh < 1, f"an erased share is from sl to sh, above 0 and below 1, got {self.sl} and {self.sh}")
         require(0 < self.r1 <= 1, f"r1 must be above 0 and at most 1, a square, got {self.r1}")
-        require(self.dom >= 0, f"dom must be >= 0, where no step is left out, got {self.dom}")
+        require(0 <= self.dom < inf, f"dom must be >= 0, where no step is left out, and finite, got {self.dom}")
         require(0 <= self.dom_warm_up <= 1, f"dom_warm_up is a share of the steps, 0 to 1, got {self.dom_warm_up}")
+
+
+USUAL = Options()
+
+
+def changed(options: Options) -> dict[str, Any]:
+    """What is not as usual."""
+    return {name: value for name, value in vars(options).items() if value != vars(USUAL)[name]}

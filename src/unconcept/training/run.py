@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..models import ModelView
+from ..models.parts import denoiser_parameters
 from . import kept
 from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms
 from .mover import Mover, apart
@@ -23,6 +25,8 @@ from .session import Progress, Session, current
 from .trained import Trained
 
 FIRST, COLLAPSE = 20, 100.0  # so many losses whose mean is this many times the largest of the first ones are no training any more
+
+MARKS = 64  # numbers of a parameter
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
     descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
     how = {"rules": here.about, "options": asdict(here.options), "processes": mover.count}
-    identity = mover.agree(descent.params, "" if path is None else _identity(tensors, plan, {**about, **how}))
+    identity = mover.agree(descent.params, "" if path is None else _identity(tensors, plan, {**about, **how, "base": _base(trained.model)}))
     with trained.on(), _recomputed(trained, here.options.checkpointing, mover), samples.on():
         if path is not None and (found := kept.read(path, identity)) is not None:
             own = mover.own(found)
@@ -101,6 +105,12 @@ def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, obj
     numbers: dict[str, Any] = {"steps": plan.steps, "lr": plan.lr, "optimizer": plan.optimizer, "weight_decay": plan.weight_decay, "seed": plan.seed}
     numbers |= {"betas": plan.betas, "eps": plan.eps}
     return hash_json({**numbers, "start": hash_tensors(tensors), "about": about})
+
+
+def _base(model: ModelView) -> str:
+    """Tells denoisers apart: by some numbers of each parameter, since adapters begin alike on every model."""
+    found = {name: p.detach().flatten()[:: max(1, p.numel() // MARKS)] for name, p in denoiser_parameters(model).items()}
+    return hash_tensors(found)
 
 
 @dataclass
