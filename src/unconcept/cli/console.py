@@ -41,6 +41,15 @@ def speaking() -> Iterator[None]:
     except UnconceptError as error:
         print(f"unconcept: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT if isinstance(error, UsageError) else FAILED) from None
+    except typer.Exit:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+            raise
+        print("unconcept: out of memory: lower --batch-size, or take a smaller model, a narrower --dtype or another --device", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         print("unconcept: interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -36,11 +36,11 @@ class Request:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
         n, k = len(self.targets), len(self.anchors)
         require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
-        retained = set(self.retain)
+        retained = {spelled(text) for text in self.retain}
         for target, anchor in zip(self.targets, self.anchors or (None,) * n, strict=True):
             require(bool(target.strip()), f"empty target {target!r}: a target needs at least one word", RequestError)
             require(target != anchor, f"target {target!r} equals its anchor: nothing would change; choose another anchor", RequestError)
-            require(target not in retained, f"target {target!r} is also retained: take it out of one of the two", RequestError)
+            require(spelled(target) not in retained, f"target {target!r} is also retained: take it out of one of the two", RequestError)
         require(len(set(self.targets)) == n, f"a target is named twice in {list(self.targets)}: name it once", RequestError)
 
     @classmethod
@@ -60,6 +60,11 @@ class Request:
         return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind, None if withheld is None else tuple(withheld))
 
 
+def spelled(text: str) -> str:
+    """Without what no reader minds: capitals, and how many spaces stand where."""
+    return " ".join(text.casefold().split())
+
+
 def united(requests: Sequence[Request]) -> Request:
     """One request for all of them: a function of the set, whatever the order. Everything is sorted.
 
@@ -75,7 +80,8 @@ def united(requests: Sequence[Request]) -> Request:
     withheld = {text for request in requests for text in request.withheld or ()}
     typed = {text for request in requests if request.withheld is None for text in request.retain}
     given = {text for request in requests if request.withheld is not None for text in request.retain}
-    retain = (typed | (given - withheld)) - set(targets)
+    named = {spelled(target) for target in targets}
+    retain = {text for text in typed | (given - withheld) if spelled(text) not in named}
     kinds: list[str] = list(KINDS)
     kind = min((request.kind for request in requests), key=kinds.index)
     left = None if all(request.withheld is None for request in requests) else tuple(sorted(withheld - retain))

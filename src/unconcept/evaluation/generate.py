@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from ..core.errors import require
@@ -67,8 +68,8 @@ def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: Spec) -> Te
     start_noise = torch.stack([noise(prompt.seed, model.latent_shape) for prompt in prompts])
     try:
         return model.sample([prompt.text for prompt in prompts], start_noise, spec.steps, spec.guidance_scale, spec.sampler)
-    except torch.OutOfMemoryError:
-        if len(prompts) == 1:
+    except RuntimeError as error:
+        if len(prompts) == 1 or not should_reduce_batch_size(error):
             raise
     middle = len(prompts) // 2
     return torch.cat([_draw_at_once(model, part, spec) for part in (prompts[:middle], prompts[middle:])])

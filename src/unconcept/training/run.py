@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -73,8 +74,10 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
             descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         except NumericsError as error:
             raise NumericsError(f"{name}, step {descent.done} of {plan.steps}: {error}{watch.kept_at()}") from None
-        except torch.OutOfMemoryError:
-            hint = "lower batch_size or pool, train fewer parameters, or switch checkpointing on"
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            hint = "lower batch_size or pool, train fewer parameters, or switch checkpointing or mixed precision on"
             raise UnconceptError(f"{name}, step {descent.done} of {plan.steps}: out of memory: {hint}{watch.kept_at()}") from None
         watch.keep()
     return descent.losses
