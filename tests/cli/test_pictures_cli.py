@@ -73,6 +73,7 @@ def test_one_layer_along_what_the_models_own_clip_sees(model, pictures, tmp_path
         ("advunlearn", ("attack_type=behind",), "attack_type"),
         ("advunlearn", ("dataset_retain=nowhere",), "no caption set 'nowhere'"),
         ("slug", (), "--set clip=FOLDER"),
+        ("slug", ("clip={clip}", "look_pictures=2"), "look_pictures need a judge: name one with --judge"),
         ("slug", ("clip={pictures}",), "holds no CLIP"),
         ("slug", ("clip={other}",), "is not the one that"),
     ],
@@ -84,7 +85,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(model, pictures, tmp_path, met
         drawn(folder / "a.png", SIDE, SIDE)
     drawn(small / "b.png", SIDE - 1, SIDE)
     (broken / "b.png").write_bytes(b"GIF89a?")
-    places = {"pictures": pictures, "broken": broken, "small": small, "other": other_clip(tmp_path / "clip")}
+    places = {"pictures": pictures, "broken": broken, "small": small, "other": other_clip(tmp_path / "clip"), "clip": tiny.clip_folder(tmp_path / "own")}
     own = SMALL if method != "advunlearn" else SMALL[:3]
     there = {*tmp_path.iterdir()}
     assigned = [word for text in settings for word in ("--set", text.format(**places))]

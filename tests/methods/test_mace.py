@@ -111,7 +111,7 @@ def test_without_lamb_the_priors_must_span() -> None:
     view, request = tiny.shared("sd1"), Request(("dog face",), ("goat",))
     with pytest.raises(SettingsError, match="lamb = 0"):
         replace(REFINEMENT, lamb=0.0).erase(view, request)
-    with pytest.raises(RequestError, match="shorten them"):
+    with pytest.raises(RequestError, match="shorten it"):
         REFINEMENT.erase(view, Request(("an extraordinarily long dog face",), ("goat",)))
 
 

@@ -1,5 +1,7 @@
 """SLUG: its gradient, front and search written out, and the properties of its card."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,10 +12,10 @@ from tests.methods.planted import sights
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
-from unconcept.core.errors import DataError, RequestError, SettingsError
+from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit
-from unconcept.methods.slug import SLUG, _Data, halved, pareto
+from unconcept.methods.slug import SLUG, halved, pareto
 from unconcept.models.encoders import encoder_parameters, layer_of
 from unconcept.training import gradient
 from unconcept.training.pictures import drawn, seeds_of
@@ -22,8 +24,8 @@ REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
 QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
 
 
-def erased(view, request=REQUEST, **settings):
-    return SLUG(**{**QUICK, **settings}).erase(view, request, sights(view))
+def erased(view, request=REQUEST, look=None, **settings):
+    return SLUG(**{**QUICK, **settings}).erase(view, request, sights(view), look)
 
 
 def seen_of(view, part: str):
@@ -101,9 +103,10 @@ def test_the_search_halves_what_is_left(edge, evaluations) -> None:
         asked.append(r)
         return r >= edge
 
-    found = halved(is_gone, 1.0, evaluations)
+    found, suffices = halved(is_gone, 1.0, evaluations)
     assert len(asked) == evaluations
-    if found < edge:
+    assert suffices == (max(asked) >= edge)
+    if not suffices:
         assert found == max(asked)
         assert asked == [2.0**i for i in range(evaluations)]
         return
@@ -117,7 +120,7 @@ def test_shares_written_out() -> None:
     """A target is remembered while fewer than k retained names are nearer to its picture; a retained picture must be nearest to its own name."""
     view = tiny.view("sd1")
     settings = SLUG(**QUICK)
-    seen = _Data.of(settings, view, REQUEST).seen(sights(view)["text_encoder"])
+    seen = settings._pairs(view, REQUEST).seen(sights(view)["text_encoder"])
     read = sights(view)["text_encoder"].read
     names = [read([text])[0].detach() for text in ("dog", "hound", "cat", "car", "sun")]
     for k in (1, 2, 3, 9):
@@ -130,7 +133,7 @@ def test_shares_written_out() -> None:
 
 
 def test_the_search_sees_other_pictures_than_the_gradient() -> None:
-    seen = _Data.of(SLUG(**QUICK), tiny.view("sd1"), REQUEST)
+    seen = SLUG(**QUICK)._pairs(tiny.view("sd1"), REQUEST)
     assert not torch.equal(seen.pictures[0], seen.pictures[2])
     assert not torch.equal(seen.pictures[1], seen.pictures[3])
     assert seen.captions == ("a cat", "a car", "a sun", "cat", "car", "sun")
@@ -140,7 +143,7 @@ def test_a_folder_of_pictures_is_what_is_seen(tmp_path) -> None:
     for i in range(3):
         picture(tmp_path / f"{i}.png", SIDE, SIDE, i)
     view = tiny.view("sd1")
-    data = _Data.of(SLUG(**QUICK, images=str(tmp_path)), view, REQUEST)
+    data = SLUG(**QUICK, images=str(tmp_path))._pairs(view, REQUEST)
     assert torch.equal(data.pictures[0], data.pictures[2])
     assert len(data.pictures[0]) == 3
     assert erased(view, images=str(tmp_path)).names
@@ -163,6 +166,55 @@ def test_what_is_refused() -> None:
 def test_settings_out_of_range(setting) -> None:
     with pytest.raises(SettingsError, match=setting):
         build(SLUG, {setting: 0})
+
+
+@dataclass
+class Planted:
+    """Sees the target until the encoders have moved so many times as far as the rule alone moves them."""
+
+    view: object
+    rule: DenseEdit
+    edge: float
+    asked: list[float] = field(default_factory=list)
+
+    def __call__(self, pictures: int) -> float:
+        name, delta = next(iter(self.rule.deltas.items()))
+        part, _, rest = name.partition(".")
+        moved = self.view.modules(part).get_parameter(rest).detach() - self.view.reference([name])[name]
+        self.asked.append(float((moved * delta).sum() / delta.square().sum()))
+        return 0.0 if self.asked[-1] >= self.edge * (1 - 1e-9) else 0.5
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("edge", [0.5, 1.0, 3.3])
+def test_the_search_goes_on_until_nothing_is_drawn(family, edge) -> None:
+    """All encoders together, by one factor, which is the least that was asked for at which it is gone."""
+    view = tiny.view(family)
+    rule = erased(view)
+    look = Planted(view, rule, edge)
+    edit = erased(view, look=look, look_pictures=4)
+    further = edit.solve_figures["further"]
+    assert all(torch.allclose(edit.deltas[name], further * delta, rtol=1e-9) for name, delta in rule.deltas.items())
+    assert look.asked[0] == pytest.approx(1.0)
+    assert len(look.asked) == (1 if edge <= 1 else 10)
+    assert further == pytest.approx(min(asked for asked in look.asked if asked >= edge * (1 - 1e-9)))
+    assert further < max(1.0, edge) * 1.02
+
+
+def test_who_is_not_asked_does_not_look() -> None:
+    view = tiny.view("sd1")
+    look = Planted(view, erased(view), 1.0)
+    assert erased(view, look=look).hash == erased(view).hash
+    assert look.asked == []
+    with pytest.raises(RequestError, match="need a judge"):
+        erased(view, look_pictures=4)
+
+
+def test_where_no_step_suffices() -> None:
+    view = tiny.view("sd1")
+    look = Planted(view, erased(view), 1e9)
+    with pytest.raises(NumericsError, match=r"50% of the drawn pictures still show the target at 1 times the step .* name another with --set layer="):
+        erased(view, look=look, look_pictures=4)
 
 
 def test_golden_figures() -> None:

@@ -18,13 +18,13 @@ from ..edits.base import Origin
 from ..methods import methods
 from ..models.open import MOJI
 from ..moji.table import table
-from ..prompts.checks import Check
+from ..prompts.checks import Check, moji_checks
 from .attacked import AttackRow, rows
 from .editing import make_edit, training_in
 from .generate import spec_for
 from .judges import Judge
 from .lore import lore_of_table, lore_of_words
-from .observing import observer
+from .observing import Watcher, observer
 from .requests import Chosen, choose, from_words
 from .robustness import COST, AttackTask, plan_attacks
 from .store import Store, whole, write_whole
@@ -79,10 +79,12 @@ class EditTask:
         begun = time.perf_counter()
         model, chosen = self.subject.view(), self.chosen
         judge, debiases = Judge() if self.subject.model == MOJI else None, methods[self.arm.method].does == "debias"
-        observe = observer(model, judge, spec_for(self.subject.model), store, chosen.request.kind) if debiases else None
+        spec = spec_for(self.subject.model)
+        observe = observer(model, judge, spec, store, chosen.request.kind) if debiases else None
+        look = Watcher(model, judge, lambda sizes: moji_checks(table(), self.concepts, sizes), spec, store) if judge else None
         training = self.path.with_suffix(".training")
         with training_in(training, lambda what, done, of: None):
-            edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe)
+            edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe, look=look)
         seconds = time.perf_counter() - begun
         with whole(self.path) as temporary:
             edit.save(temporary)

@@ -16,7 +16,7 @@ from ..core.settings import build, dump
 from ..edits import Edit, LowRankEdit, Origin, Running, TextMapEdit, made_for
 from ..linalg.conditions import conditions
 from ..linalg.lowrank import rank
-from ..methods import Debiaser, Method, Observe, Seer, Sights, methods
+from ..methods import Debiaser, Look, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
 from ..models.alone import one_by_one
 from ..models.identity import base_id
@@ -31,12 +31,20 @@ from .seeing import sights_of
 from .work import Progress
 
 
-def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], observe: Observe | None = None, sights: Sights | None = None) -> Edit:
-    """Run a method and stamp the edit with where it comes from. `observe` is for methods that debias.
+def make_edit(
+    model: ModelView,
+    chosen: Chosen,
+    method: str,
+    settings: Mapping[str, Any],
+    observe: Observe | None = None,
+    sights: Sights | None = None,
+    look: Look | None = None,
+) -> Edit:
+    """Run a method and stamp the edit with where it comes from.
 
-    `sights` are for methods that see; without them they are `moji`'s own, or those of the CLIPs that the settings name. The method is
-    asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same set of concepts gives the
-    same edit, however they were typed.
+    `observe` is for methods that debias, `sights` for those that see, and `look` for those that look at what they still draw; without
+    sights they are `moji`'s own, or those of the CLIPs that the settings name. The method is asked in canonical order and a closed form
+    solved text by text on one thread, as in a ledger: the same set of concepts gives the same edit, however they were typed.
     """
     info = methods[method]
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
@@ -49,7 +57,7 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
         require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
         request = united([chosen.request])
         with conditions() as found, one_by_one() if info.way == "closed-form" else nullcontext():
-            edit = _seen(hyperparameters, model, request, sights) if info.sees else _plainly(hyperparameters, model, request)
+            edit = _seen(hyperparameters, model, request, sights, look) if info.sees else _plainly(hyperparameters, model, request)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
@@ -84,8 +92,8 @@ def _plainly(eraser: Method, model: ModelView, request: Request) -> Edit:
     return eraser.erase(model, request)
 
 
-def _seen(seer: Seer, model: ModelView, request: Request, sights: Sights | None) -> Edit:
-    return seer.erase(model, request, sights_of(model, seer.clips) if sights is None else sights)
+def _seen(seer: Seer, model: ModelView, request: Request, sights: Sights | None, look: Look | None) -> Edit:
+    return seer.erase(model, request, sights_of(model, seer.clips) if sights is None else sights, look)
 
 
 def origin_for(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any], figures: Mapping[str, float] | None = None) -> Origin:

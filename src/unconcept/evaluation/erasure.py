@@ -13,7 +13,7 @@ from ..core.request import Ask
 from ..core.settings import build
 from ..edits import Edit, origin_of
 from ..edits.base import checked
-from ..methods import Observe, methods
+from ..methods import Look, Observe, methods
 from ..models import ModelView
 from ..models.open import MOJI
 from ..prompts.checks import Check, Sizes
@@ -26,7 +26,7 @@ from .file_suite import suite_of_words
 from .generate import Spec
 from .guards import picture_failures, weight_failures
 from .judges import Judge
-from .observing import QUIET, observer
+from .observing import QUIET, Watcher, observer
 from .page import write_card, write_page, write_samples
 from .report import Report, write_data, write_run
 from .requests import Chosen, choose
@@ -91,8 +91,9 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     progress = progress if leads else QUIET
     progress("edit", 0, 1)
     observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
+    look = _look(job, model, chosen, progress) if info.sees else None
     with training_in(_training(job), progress, job.options):
-        edit = make_edit(model, chosen, job.method, settings, observe)
+        edit = make_edit(model, chosen, job.method, settings, observe, look=look)
     if not leads:
         return None
     if job.strength != 1.0:
@@ -140,6 +141,16 @@ def _training(job: Job) -> Path:
 
 def _observe(job: Job, model: ModelView, chosen: Chosen, progress: Progress) -> Observe:
     return observer(model, _judge(job), job.spec, Store(job.store or default_store()), chosen.request.kind, job.sizes.seed, progress)
+
+
+def _look(job: Job, model: ModelView, chosen: Chosen, progress: Progress) -> Look | None:
+    suite, store = _suite(job, chosen), Store(job.store or default_store())
+
+    def asked(sizes: Sizes) -> list[Check]:
+        return replace(suite, sizes=sizes).checks(job.ask.targets)
+
+    judge = _judge(job, suite.checks(job.ask.targets))
+    return None if judge is None else Watcher(model, judge, asked, job.spec, store, job.sizes.seed, progress)
 
 
 def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:

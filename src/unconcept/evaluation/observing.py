@@ -1,6 +1,6 @@
-"""What the model draws as it computes now, counted by attribute: eyes for methods that debias."""
+"""What the model draws as it computes now, judged: eyes for methods that debias, and for those that look whether a target is gone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from ..core.hashing import hash_json, hash_tensors
 from ..models import ModelView
 from ..models.open import MOJI
 from ..moji.table import table
-from ..prompts.checks import Check, seeded
+from ..prompts.checks import Check, Sizes, seeded
 from .generate import Spec, draw, noise
 from .judges import Judge
 from .judging import words
@@ -39,7 +39,7 @@ class Observer:
         checks = [self._check(text, attributes, turn * pictures + i) for i in range(pictures)]
         judge = self.judge if self._on_moji else replace(self.judge, labels=tuple(attributes))
         shown_by = attribute_words(judge)
-        seen = [shown_by.get(word, word) for word in self._words(judge, checks)]
+        seen = [shown_by.get(word, word) for word in now(self.model, judge, checks, self.spec, self.store)]
         counts = tuple(seen.count(attribute) for attribute in attributes)
         said = ", ".join(f"{count} {attribute}" for count, attribute in zip(counts, attributes, strict=True))
         self.tell(f"round {turn + 1}, {text}: {said}", 1, 1)
@@ -61,28 +61,50 @@ class Observer:
         said = caption(text, number) if self._on_moji else forms[number % len(forms)].format(text)
         return Check(seeded(said, number, tuning=True, seed=self.seed), "direct", text, "object", labels, () if self._on_moji else labels)
 
-    def _words(self, judge: Judge, checks: Sequence[Check]) -> list[str]:
-        """The judge's word on each check, chunk by chunk; what was once seen of the same model is not drawn again."""
-        name, by = f"word of {judge.key}", self._computing(checks[0].concept)
-        how = [by, self.spec.steps, self.spec.guidance_scale, self.spec.sampler]
-        keys = [(hash_json([*how, check.prompt.text, check.prompt.seed])[:40], check.concept) for check in checks]
-        known = self.store.scored(name, keys)
-        left = [i for i, key in enumerate(keys) if key not in known]
-        for chunk in (left[start : start + self.spec.batch_size] for start in range(0, len(left), self.spec.batch_size)):
-            members = [checks[i] for i in chunk]
-            pictures = draw(self.model, [check.prompt for check in members], self.spec)
-            said = words(judge, members, dict(zip((check.prompt for check in members), pictures, strict=True)))
-            found: dict[tuple[str, str], dict[str, object]] = {keys[i]: {"word": word} for i, word in zip(chunk, said, strict=True)}
-            self.store.keep_scores(name, [(*key, raw) for key, raw in found.items()])
-            known |= found
-        return [str(known[key]["word"]) for key in keys]
 
-    @torch.no_grad()
-    def _computing(self, text: str) -> str:
-        """Tells models apart by what the denoiser says of one noise: whatever kind of edit is applied, it shows there."""
-        shape = self.model.latent_shape
-        said = self.model.denoise(noise(0, shape)[None].to(self.model.device, self.model.dtype), torch.tensor([500], device=self.model.device), [text])
-        return hash_json([self.model.name, hash_tensors({"said": said})])
+@dataclass(frozen=True)
+class Watcher:
+    """How much of what the model draws of its targets still shows them, from seeds that no report uses. `store` keeps the words."""
+
+    model: ModelView
+    judge: Judge
+    asked: Callable[[Sizes], list[Check]]  # about the targets
+    spec: Spec
+    store: Store
+    seed: int = 0
+    tell: Progress = QUIET
+
+    def __call__(self, pictures: int) -> float:
+        """Share of `pictures` of each target that show it."""
+        checks = [check for check in self.asked(Sizes(pictures, 2 * pictures, tuning=True, seed=self.seed)) if check.group == "direct"]
+        seen = [word in check.labels for word, check in zip(now(self.model, self.judge, checks, self.spec, self.store), checks, strict=True)]
+        self.tell(f"look: {sum(seen)} of {len(seen)} pictures show a target", 1, 1)
+        return sum(seen) / len(seen)
+
+
+def now(model: ModelView, judge: Judge, checks: Sequence[Check], spec: Spec, store: Store) -> list[str]:
+    """The judge's word on each check's picture, chunk by chunk; what was once seen of the same model is not drawn again."""
+    name, by = f"word of {judge.key}", _computing(model, checks[0].concept)
+    how = [by, spec.steps, spec.guidance_scale, spec.sampler]
+    keys = [(hash_json([*how, check.prompt.text, check.prompt.seed])[:40], check.concept) for check in checks]
+    known = store.scored(name, keys)
+    left = [i for i, key in enumerate(keys) if key not in known]
+    for chunk in (left[start : start + spec.batch_size] for start in range(0, len(left), spec.batch_size)):
+        members = [checks[i] for i in chunk]
+        pictures = draw(model, [check.prompt for check in members], spec)
+        said = words(judge, members, dict(zip((check.prompt for check in members), pictures, strict=True)))
+        found: dict[tuple[str, str], dict[str, object]] = {keys[i]: {"word": word} for i, word in zip(chunk, said, strict=True)}
+        store.keep_scores(name, [(*key, raw) for key, raw in found.items()])
+        known |= found
+    return [str(known[key]["word"]) for key in keys]
+
+
+@torch.no_grad()
+def _computing(model: ModelView, text: str) -> str:
+    """Tells models apart by what the denoiser says of one noise: whatever kind of edit is applied, it shows there."""
+    start = noise(0, model.latent_shape)[None].to(model.device, model.dtype)
+    said = model.denoise(start, torch.tensor([500], device=model.device), [text])
+    return hash_json([model.name, hash_tensors({"said": said})])
 
 
 def observer(model: ModelView, judge: Judge | None, spec: Spec, store: Store, kind: str, seed: int = 0, tell: Progress = QUIET) -> Observer:

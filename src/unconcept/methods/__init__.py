@@ -3,9 +3,10 @@
 import importlib
 import pkgutil
 
-from .registry import Debiaser, Does, Method, MethodInfo, Observe, Seer, Sight, Sights, Way, method, methods
+from ..models.sight import Sight, Sights
+from .registry import Debiaser, Does, Look, Method, MethodInfo, Observe, Seer, Way, method, methods
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
-__all__ = ["Debiaser", "Does", "Method", "MethodInfo", "Observe", "Seer", "Sight", "Sights", "Way", "method", "methods"]
+__all__ = ["Debiaser", "Does", "Look", "Method", "MethodInfo", "Observe", "Seer", "Sight", "Sights", "Way", "method", "methods"]

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from torch import Tensor
-
 from ..core.registry import Registry
 from ..core.request import Request
 from ..edits import Edit
 from ..models import Family, ModelView
+from ..models.sight import Sights
 
 Does = Literal["erase", "debias"]
 Way = Literal["closed-form", "trained", "steering"]  # solved from texts alone; by gradient; a rule for sampling
@@ -40,21 +39,11 @@ class Debiaser(Protocol):
         """Find the edit, looking at what the model draws on the way. The model is bitwise unchanged afterwards."""
 
 
-class Sight(Protocol):
-    """A CLIP whose text tower is one of the model's text encoders: pictures and texts in one space."""
+class Look(Protocol):
+    """Draws and judges what is to be erased, for a method that can do neither."""
 
-    @property
-    def scale(self) -> float:
-        """Of cosines in the loss it was trained with."""
-
-    def see(self, pictures: Tensor) -> Tensor:
-        """(b, d) of unit length, of pictures (b, 3, H, W) in [0, 1]."""
-
-    def read(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) of unit length, by the encoder as it computes now; differentiable in its weights."""
-
-
-Sights = Mapping[str, Sight]  # by the encoder's part: `text_encoder`, `text_encoder_2`
+    def __call__(self, pictures: int) -> float:
+        """Share of `pictures` of each target, drawn by the model as it computes now, that show it."""
 
 
 class Seer(Protocol):
@@ -64,8 +53,8 @@ class Seer(Protocol):
     def clips(self) -> Mapping[str, str]:
         """Folders of the CLIPs that were named, by part; "" where none was."""
 
-    def erase(self, model: ModelView, request: Request, sights: Sights) -> Edit:
-        """Find the edit. The model is bitwise unchanged afterwards."""
+    def erase(self, model: ModelView, request: Request, sights: Sights, look: Look | None = None) -> Edit:
+        """Find the edit; `look` where there is a judge. The model is bitwise unchanged afterwards."""
 
 
 M = TypeVar("M", bound=type)

@@ -5,24 +5,26 @@ One gradient of one layer of a CLIP's text tower, along which pictures and name 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.errors import RequestError, SettingsError, require
+from ..core.errors import NumericsError, RequestError, SettingsError, require
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.encoders import encoder_parameters, layer_of
 from ..models.picture_files import pictures_of
-from ..models.rows import fits
+from ..models.rows import fitting
+from ..models.sight import Sights
 from ..training import Weights, gradient
 from ..training.pictures import drawn, seeds_of
-from .registry import Sight, Sights, method
+from ..training.zero_shot import Pairs, Seen
+from .registry import Look, method
 
 TOGETHER = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one
 Found = dict[str, Tensor]
@@ -40,6 +42,7 @@ class SLUG:
     initial_ratio_divisor: float = 10.0  # the first step is |W| / |G| / this
     max_search_iterations: int = 10
     top_k: int = 5  # the target is gone when its name is not among so many of its pictures' nearest names
+    look_pictures: int = 0  # that are then drawn of each target and judged: it is gone when none shows it; 0: none are, as by the authors
     images: str = ""  # folder of pictures of the target; "" has the unedited model draw them
     pictures: int = 16  # that are drawn of the targets, of the retained texts, and again of both for the search (inferred)
     picture_steps: int = 25
@@ -50,6 +53,7 @@ class SLUG:
     def __post_init__(self) -> None:
         for name in ("batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"):
             require(getattr(self, name) > 0, f"slug: {name} must be > 0, got {getattr(self, name)}")
+        require(self.look_pictures >= 0, f"slug: look_pictures must be >= 0, got {self.look_pictures}")
         require(self.picture_guidance >= 0, f"slug: picture_guidance must be >= 0, got {self.picture_guidance}")
         check_sentences("slug", self.templates)
 
@@ -57,7 +61,7 @@ class SLUG:
     def clips(self) -> Mapping[str, str]:
         return {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
 
-    def erase(self, model: ModelView, request: Request, sights: Sights) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, sights: Sights, look: Look | None = None) -> DenseEdit:
         """W + r G of one layer, G the gradient of L_f = mean (1 - cos(picture, name)), r the least at which no picture is nearest its name.
 
         For each encoder W (o, d) and G (o, d), r from |W| / (divisor |G|) on, doubled until nothing is left and halved from there.
@@ -65,21 +69,24 @@ class SLUG:
         notebook overwrites them. The sign is that in which L_f grows, whatever the notebook's cells say. Several concepts share
         one gradient; for the paper's modular form make an edit each and add them. Anchors are not used.
         """
+        # Differs: the rule asks the pooled text, which SD's denoiser never reads; with `look_pictures` all encoders go on together until it draws none.
         require(bool(request.retain), "slug: nothing to tell the target from: name other concepts with --retain", RequestError)
-        data = _Data.of(self, model, request)
-        deltas: Found = {}
-        figures: dict[str, float] = {}
+        require(not self.look_pictures or look is not None, "slug: look_pictures need a judge: name one with --judge, or set them to 0", RequestError)
+        pairs, deltas, figures = self._pairs(model, request), Found(), dict[str, float]()
         for part, own in encoder_parameters(model).items():
             maps = {name: p for name, p in own.items() if p.ndim == 2 and layer_of(name) >= 0}
-            found, told = self._moved(model, maps, data.seen(sights[part]), request)
+            found, told = self._moved(model, maps, pairs.seen(sights[part]), request)
             deltas |= found
             figures |= {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in told.items()}
+        if look is not None and self.look_pictures:
+            further = self._further(model, deltas, look)
+            deltas, figures["further"] = {name: further * delta for name, delta in deltas.items()}, further
         return DenseEdit(deltas, solve_figures=figures)
 
-    def _moved(self, model: ModelView, maps: Mapping[str, Tensor], data: "_Seen", request: Request) -> tuple[Found, dict[str, float]]:
+    def _moved(self, model: ModelView, maps: Mapping[str, Tensor], seen: Seen, request: Request) -> tuple[Found, dict[str, float]]:
         """One encoder's change, and what there is to say of it."""
         trained = Weights(model, tuple(maps))
-        forget, retain = _gradients(trained, lambda: data.parted()), _gradients(trained, lambda: data.contrast(self.batch_size))
+        forget, retain = _gradients(trained, seen.parted), _gradients(trained, lambda: seen.contrast(self.batch_size))
         start = {name: trained.start[name].detach() for name in maps}
         group = self._group(start, forget, retain)
         g = {name: forget[name] for name in group}
@@ -90,12 +97,42 @@ class SLUG:
         @torch.no_grad()
         def accuracies(r: float) -> tuple[float, float]:
             with DenseEdit({name: r * part for name, part in g.items()}).applied(model):
-                return data.accuracies(self.top_k)
+                return seen.accuracies(self.top_k)
 
-        r = halved(lambda r: accuracies(r)[0] == 0, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
+        r, _ = halved(lambda r: accuracies(r)[0] == 0, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
         left, kept = accuracies(r)
         told = {"layer": float(layer_of(group[0])), "ratio": r, "relative_ratio": r * sizes[1] / sizes[0]}
         return {name: r * part for name, part in g.items()}, {**told, "forget_accuracy": left, "retain_accuracy": kept}
+
+    def _further(self, model: ModelView, deltas: Found, look: Look) -> float:
+        """The least multiple of the changes, from 1 on, under which no drawn picture shows the target."""
+        shares: dict[float, float] = {}
+
+        def is_gone(times: float) -> bool:
+            with DenseEdit({name: times * delta for name, delta in deltas.items()}).applied(model):
+                shares[times] = look(self.look_pictures)
+            return shares[times] == 0
+
+        if is_gone(1.0):
+            return 1.0
+        found, suffices = halved(is_gone, 2.0, self.max_search_iterations - 1, low=1.0)
+        least = min(shares, key=lambda times: shares[times])
+        seen = f"{shares[least]:.0%} of the drawn pictures still show the target at {least:g} times the step of the rule"
+        require(suffices, f"slug: {seen}: name another with --set layer=, or raise max_search_iterations", NumericsError)
+        return found
+
+    def _pairs(self, model: ModelView, request: Request) -> Pairs:
+        """The model's own pictures, or the user's of the targets, each with the number of its text."""
+        forms = {text: fitting(model, sentences(request.kind, self.templates), text) for text in (*request.targets, *request.retain)}
+
+        def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
+            shown = [texts[i % len(texts)] for i in range(self.pictures)]
+            prompts = [forms[text][i // len(texts) % len(forms[text])].replace("{}", text) for i, text in enumerate(shown)]
+            return prompts, drawn(model, prompts, seeds_of(2 * self.seed + turn, len(prompts)), self.picture_steps, self.picture_guidance)
+
+        own = [pictures_of(Path(self.images), model, 1)] * 2 if self.images else [sheet(request.targets, turn)[1] for turn in (0, 1)]
+        captions, kept = sheet(request.retain, 0)
+        return Pairs(request.targets, request.retain, tuple(captions), (own[0], kept, own[1], sheet(request.retain, 1)[1]))
 
     def _group(self, weights: Found, forget: Found, retain: Found) -> tuple[str, ...]:
         """The layer's matrices: the one that was named, or the deepest of those that matter most and disturb least."""
@@ -123,93 +160,21 @@ def pareto(matters: Mapping[str, float], disturbs: Mapping[str, float]) -> list[
     return [n for n in matters if not any(matters[m] > matters[n] and disturbs[m] < disturbs[n] for m in matters)]
 
 
-def halved(is_gone: Callable[[float], bool], start: float, evaluations: int) -> float:
-    """The least ratio asked for at which it is gone, or the largest asked for if it never is: doubled until it is, then halved from below."""
-    low, high, r = 0.0, None, start
+def halved(is_gone: Callable[[float], bool], start: float, evaluations: int, low: float = 0.0) -> tuple[float, bool]:
+    """The least ratio asked for above `low` at which it is gone, or the largest asked for if it never is, and whether it is.
+
+    Doubled until it is, then halved from below.
+    """
+    high, r = None, start
     for _ in range(evaluations):
         if is_gone(r):
             high = r
         else:
             low = r
         r = 2 * low if high is None else (low + high) / 2
-    return low if high is None else high
+    return (low, False) if high is None else (high, True)
 
 
 def _gradients(trained: Weights, loss: Callable[[], Tensor]) -> Found:
     with trained.on():
         return dict(zip(trained.tensors, gradient(loss(), list(trained.tensors.values())), strict=True))
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Pictures (n, 3, H, W) of targets and of retained texts, each with the number of its text: first for the gradients, then for the search."""
-
-    targets: tuple[str, ...]
-    retain: tuple[str, ...]
-    captions: tuple[str, ...]  # of the retained pictures
-    pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained; the same again
-
-    @classmethod
-    def of(cls, settings: SLUG, model: ModelView, request: Request) -> "_Data":
-        forms = {text: _asked(model, text, settings, request.kind) for text in (*request.targets, *request.retain)}
-
-        def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
-            shown = [texts[i % len(texts)] for i in range(settings.pictures)]
-            prompts = [forms[text][i // len(texts) % len(forms[text])] for i, text in enumerate(shown)]
-            seeds = seeds_of(2 * settings.seed + turn, len(prompts))
-            return prompts, drawn(model, prompts, seeds, settings.picture_steps, settings.picture_guidance)
-
-        own = [pictures_of(Path(settings.images), model, 1)] * 2 if settings.images else [sheet(request.targets, turn)[1] for turn in (0, 1)]
-        captions, kept = sheet(request.retain, 0)
-        return cls(request.targets, request.retain, tuple(captions), (own[0], kept, own[1], sheet(request.retain, 1)[1]))
-
-    @torch.no_grad()
-    def seen(self, sight: Sight) -> "_Seen":
-        """Through one vision tower."""
-        return _Seen(self, sight, tuple(sight.see(part) for part in self.pictures))
-
-
-def _asked(model: ModelView, text: str, settings: SLUG, kind: str) -> list[str]:
-    held = [form.replace("{}", text) for form in sentences(kind, settings.templates) if fits(model, form.replace("{}", text))]
-    require(bool(held), f"slug: no sentence around {text!r} is within the encoder's {model.tokenizer.length} tokens: shorten it", RequestError)
-    return held
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The same as rows (n, d) of unit length, and the losses and shares that are made of them."""
-
-    data: _Data
-    sight: Sight
-    rows: tuple[Tensor, ...]
-    numbers: tuple[Tensor, ...] = field(init=False)  # of each row's text
-
-    def __post_init__(self) -> None:
-        counts = (len(self.data.targets), len(self.data.retain)) * 2
-        object.__setattr__(self, "numbers", tuple(torch.arange(len(rows)) % count for rows, count in zip(self.rows, counts, strict=True)))
-
-    def parted(self) -> Tensor:
-        """L_f: the mean of 1 - cos(picture, name) over the targets' pictures."""
-        names = self.sight.read(self.data.targets)[self.numbers[0]]
-        return (1 - (self.rows[0] * names).sum(1)).mean()
-
-    def contrast(self, size: int) -> Tensor:
-        """CLIP's own loss on retained pictures and captions, the mean of batches."""
-        found = []
-        for begin in range(0, len(self.rows[1]), size):
-            seen, said = self.rows[1][begin : begin + size], self.sight.read(self.data.captions[begin : begin + size])
-            likeness, own = self.sight.scale * seen @ said.T, torch.arange(len(seen))
-            found.append((F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2)
-        return torch.stack(found).mean()
-
-    def accuracies(self, top_k: int) -> tuple[float, float]:
-        """Shares of target pictures whose name is among their `top_k` nearest of it and the retained ones, and of retained ones nearest to their own.
-
-        With fewer names than that the target must come last.
-        """
-        targets, retain = self.sight.read(self.data.targets), self.sight.read(self.data.retain)
-        k = min(top_k, len(retain))
-        own = (self.rows[2] * targets[self.numbers[2]]).sum(1, keepdim=True)
-        remembered = (self.rows[2] @ retain.T > own).sum(1) < k
-        nearest = (self.rows[3] @ torch.cat([retain, targets]).T).argmax(1)
-        return float(remembered.float().mean()), float((nearest == self.numbers[3]).float().mean())

@@ -19,10 +19,10 @@ def fits(model: ModelView, text: str) -> bool:
     return all(len(each.tokenizer.encode(text).ids) <= each.length for each in model.tokenizers)
 
 
-def fitting(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> list[str]:
-    """The sentences, {} in the concept's place, that the encoder can hold with the target and with the anchor; at least one."""
-    held = [form for form in forms if all(fits(model, form.replace("{}", word)) for word in (target, anchor))]
-    message = f"{target!r} -> {anchor!r}: no sentence around them is within the encoder's {model.tokenizer.length} tokens: shorten them"
+def fitting(model: ModelView, forms: Sequence[str], *words: str) -> list[str]:
+    """The sentences, {} in the concept's place, that the encoder can hold with each of the words, a target and its anchor; at least one."""
+    held = [form for form in forms if all(fits(model, form.replace("{}", word)) for word in words)]
+    message = f"{' -> '.join(map(repr, words))}: no sentence around it is within the encoder's {model.tokenizer.length} tokens: shorten it"
     require(bool(held), message, RequestError)
     return held
 

@@ -1,0 +1,44 @@
+"""Eyes for methods that look whether a target is gone."""
+
+import pytest
+import torch
+
+from unconcept.core.request import Ask
+from unconcept.evaluation import observing
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.generate import Spec
+from unconcept.evaluation.judges import Judge
+from unconcept.evaluation.observing import Watcher
+from unconcept.evaluation.requests import choose
+from unconcept.evaluation.store import Store
+from unconcept.evaluation.subject import Subject
+from unconcept.moji.table import table
+from unconcept.prompts.checks import REPORT_SEEDS, moji_checks
+
+NAMES = ("dog face", "pizza")
+
+
+def test_it_looks_once_at_each_picture_of_the_targets_alone(tmp_path, monkeypatch) -> None:
+    """Direct prompts, tuning seeds; the same model is not drawn again, an edited one is; the share is of the judge's words."""
+    prompts, said = [], iter(["dog face", "nothing", "pizza", "pizza"] + ["nothing"] * 4)
+
+    def drawn(model, asked, spec):
+        prompts.extend(asked)
+        return torch.zeros(len(asked), 3, 64, 64)
+
+    monkeypatch.setattr(observing, "draw", drawn)
+    monkeypatch.setattr(observing, "words", lambda judge, checks, pictures: [next(said) for _ in checks])
+    told = []
+    view = Subject().view()
+    look = Watcher(
+        view, Judge(), lambda sizes: moji_checks(table(), NAMES, sizes), Spec(batch_size=3), Store(tmp_path / "s"), tell=lambda *words: told.append(words[0])
+    )
+    assert look(2) == pytest.approx(0.75)
+    assert [name for name in NAMES for prompt in prompts if name in prompt.text] == ["dog face"] * 2 + ["pizza"] * 2
+    assert all(prompt.seed < REPORT_SEEDS for prompt in prompts)
+    assert look(2) == pytest.approx(0.75)
+    assert len(prompts) == 4
+    with make_edit(view, choose(Ask(("dog face",)), "moji"), "uce", {}).applied(view):
+        assert look(2) == 0
+    assert len(prompts) == 8
+    assert told[0] == "look: 3 of 4 pictures show a target"
