@@ -11,12 +11,12 @@ from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.settings import build
-from unconcept.methods.advunlearn import AdvUnlearn, _Foe, _Followed
+from unconcept.methods.advunlearn import AdvUnlearn, _Foe
 from unconcept.models.encoders import encoder_parameters, layer_of
 from unconcept.models.vocabulary import words
 from unconcept.training import Session, Weights, session
 from unconcept.training.goals import Texts
-from unconcept.training.search import Slots, Vocabulary
+from unconcept.training.search import Followed, Slots, Vocabulary
 from unconcept.training.selectors import selected_text
 from unconcept.training.trajectories import Pool, Walk
 
@@ -155,7 +155,7 @@ def test_places_of_the_free_tokens() -> None:
 def test_what_the_search_follows() -> None:
     g = [torch.tensor([2.0, -3.0])], [torch.tensor([-0.5, 1.0])]
     for is_sign, adds_up, second in ((False, False, [-0.5, 1.0]), (True, False, [-1.0, 1.0]), (False, True, [1.5, -2.0]), (True, True, [1.0, 0.0])):
-        rule = _Followed(is_sign, adds_up)
+        rule = Followed(is_sign, adds_up)
         assert rule.gradient(0, g[0], [])[0].tolist() == ([1.0, -1.0] if is_sign else [2.0, -3.0])
         assert rule.gradient(1, g[1], [])[0].tolist() == second
 

@@ -72,9 +72,7 @@ class P4D:
 
 def _random(vocabulary: Vocabulary, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
     """Rows (b, count, d) of random plain tokens, in float32 or wider."""
-    plain = vocabulary.plain.nonzero()[:, 0]
-    ids = torch.stack([plain[torch.randint(len(plain), (count,), generator=rng)] for rng in rngs])
-    rows = vocabulary.vectors(ids)
+    rows = vocabulary.vectors(torch.stack([vocabulary.drawn((count,), rng) for rng in rngs]))
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).clone()
 
 

@@ -24,8 +24,7 @@ from ..models.vocabulary import words
 from ..prompts.captions import captions
 from ..training import Descent, Plan, Weights, figures, train
 from ..training.goals import Texts, desired, keep, negative
-from ..training.penalties import Gradients
-from ..training.search import Place, Slots, Vocabulary, lay, spread
+from ..training.search import Followed, Place, Slots, Vocabulary, lay, spread
 from ..training.selectors import selected_text
 from ..training.trajectories import Point, Pool, Walk
 from .registry import method
@@ -176,7 +175,7 @@ class _Foe:
             return (said - wanted).float().square().mean()
 
         with frozen(self.model.modules(part) for part in encoder_parameters(self.model)):
-            Descent(rows, s.attack_lr, transforms=[_Followed(s.attack_method == "fast_at", s.compat == "authors")]).run(lacking, s.attack_step)
+            Descent(rows, s.attack_lr, transforms=[Followed(s.attack_method == "fast_at", s.compat == "authors")]).run(lacking, s.attack_step)
         return tuple(row.detach() for row in rows)
 
     def _slots(self, which: int) -> Slots:
@@ -193,10 +192,8 @@ class _Foe:
         s = self.settings
         if s.attack_init == "latest" and which in self.latest:
             return self.latest[which]
-        plain = self.vocabulary.plain.nonzero()[:, 0]
-        random = plain[torch.randint(len(plain), (1, len(slots.at)), generator=rng)]
         own = torch.tensor([[slots.ids[place] for place in slots.at]])
-        return self.vocabulary.rows(own if s.attack_type == "add" else random)
+        return self.vocabulary.rows(own if s.attack_type == "add" else self.vocabulary.drawn((1, len(slots.at)), rng))
 
     def state(self) -> dict[str, Tensor]:
         found = {f"row.{which}.{e}": part for which, rows in self.latest.items() for e, part in enumerate(rows)}
@@ -207,20 +204,3 @@ class _Foe:
         there = sorted({int(name.split(".")[1]) for name in state if name.startswith("row.")})
         count = len(self.vocabulary.tables)
         self.latest = {which: tuple(state[f"row.{which}.{e}"].to(self.model.device) for e in range(count)) for which in there}
-
-
-@dataclass
-class _Followed:
-    """What the search follows: the gradient or its sign; the authors never zero it, so that each step adds to the one before."""
-
-    is_sign: bool
-    adds_up: bool
-    before: Gradients = field(default_factory=list)
-
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        found = [g + old for g, old in zip(gradients, self.before, strict=True)] if self.adds_up and self.before else gradients
-        self.before = [g.sign() for g in found] if self.is_sign else found
-        return self.before
-
-    def settle(self, params: Sequence[Tensor]) -> None:
-        """Nothing to put right."""

@@ -5,7 +5,7 @@ ids serves them all (SDXL's two).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from ..models import Conditioning, ModelView
 from ..models.tokens import ClipTokenizer
 from ..models.view import SoftPrompts
 from ..models.vocabulary import padded, special_ids, token_tables
+from .penalties import Gradients
 
 Place = Literal["prefix", "suffix", "mid", "insert", "spread"]
 SPREAD = 3  # with "spread", a free token stands in front of every third one
@@ -87,6 +88,11 @@ class Vocabulary:
         found[list(special_ids(self.tokenizer))] = False
         return found
 
+    def drawn(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """Ids of random plain tokens."""
+        plain = self.plain.nonzero()[:, 0]
+        return plain[torch.randint(len(plain), tuple(shape), generator=rng)]
+
     def rows(self, ids: Tensor) -> tuple[Tensor, ...]:
         """(.., d_e) for each encoder."""
         return tuple(table[ids.to(table.device)] for table in self.tables)
@@ -120,6 +126,23 @@ class Vocabulary:
         used = (at > 0)[..., None]
         kept = tuple(torch.where(used.to(part.device), part[:, :k], own.to(part)) for part, own in zip(rows, start, strict=True))
         return SoftPrompts(padded(self.tokenizer, [text.ids for text in texts]), at, kept)
+
+
+@dataclass
+class Followed:
+    """What a search follows: the gradient or its sign, each step's own, or added to that of the step before, as where it is never zeroed."""
+
+    is_sign: bool
+    adds_up: bool
+    before: Gradients = field(default_factory=list)
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        found = [g + old for g, old in zip(gradients, self.before, strict=True)] if self.adds_up and self.before else gradients
+        self.before = [g.sign() for g in found] if self.is_sign else found
+        return self.before
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Nothing to put right."""
 
 
 def nearest_through(vectors: Tensor, vocabulary: Vocabulary) -> Tensor:
