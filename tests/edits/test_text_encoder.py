@@ -19,7 +19,7 @@ from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import bake, load_edit
 from unconcept.edits.export import export
-from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.editing import Eyes, make_edit
 from unconcept.evaluation.requests import choose
 from unconcept.models import open_model
 
@@ -85,7 +85,7 @@ def test_a_lora_cannot_hold_biases_and_says_what_can(base, tmp_path) -> None:  #
 def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noqa: F811
     folder = base(family)
     view = open_model(str(folder), "cpu", "float32")
-    edit = make_edit(view, choose(Ask(("dog",), ("cat",), ("fox",)), "tiny"), "slug", SHORT["slug"], sights=sights(view))
+    edit = make_edit(view, choose(Ask(("dog",), ("cat",), ("fox",)), "tiny"), "slug", SHORT["slug"], Eyes(sights=sights(view)))
     done = export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
     assert done.error is not None
     assert done.error < 1e-6

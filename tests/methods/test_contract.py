@@ -12,7 +12,7 @@ from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import Ask
 from unconcept.core.settings import build, dump, to_toml
 from unconcept.edits import load_edit
-from unconcept.evaluation.erasure import make_edit
+from unconcept.evaluation.editing import Eyes, make_edit
 from unconcept.evaluation.requests import choose
 from unconcept.methods import methods
 
@@ -70,7 +70,7 @@ def test_applied_then_left_is_bitwise_the_same(name, family) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_save_and_load_is_the_same_edit(name, family, tmp_path) -> None:
     view = tiny.view(family, torch.float32)
-    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), Planted(view), sights(view) if methods[name].sees else None)
+    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), Eyes(Planted(view), sights(view) if methods[name].sees else None))
     edit.save(tmp_path / "edit.safetensors")
     loaded = load_edit(tmp_path / "edit.safetensors")
     assert loaded.hash == edit.hash
@@ -104,7 +104,7 @@ def test_other_families_are_refused_by_name(name) -> None:
     view = tiny.view("sd1", torch.float32)
     view.family = "other"
     with pytest.raises(SettingsError, match="not defined for other"):
-        make_edit(view, chosen(name), name, {}, Planted(view))
+        make_edit(view, chosen(name), name, {}, Eyes(Planted(view)))
 
 
 @pytest.mark.parametrize("name", list(methods))

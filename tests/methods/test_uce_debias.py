@@ -10,7 +10,7 @@ from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit, load_edit
-from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.editing import Eyes, make_edit
 from unconcept.evaluation.requests import choose
 from unconcept.methods import methods
 from unconcept.methods.uce_debias import UCEDebias
@@ -137,7 +137,7 @@ def test_needs_eyes_and_no_anchors() -> None:
         choose(asked(("person",)), "tiny", "debias")
     with pytest.raises(RequestError, match="uce reads targets as anchors"):
         make_edit(view, chosen, "uce", {})
-    edit = make_edit(view, chosen, "uce-debias", {}, Planted(view))
+    edit = make_edit(view, chosen, "uce-debias", {}, Eyes(Planted(view)))
     assert edit.origin is not None
     assert "residual" not in edit.origin.report
     assert {"drift", "relative_norm", "rounds", "largest_gap", "woman in judge"} <= set(edit.origin.report)
@@ -149,7 +149,7 @@ def asked(anchors=None) -> Ask:
 
 def test_edit_survives_its_file(tmp_path) -> None:
     view = tiny.view("sd1")
-    edit = make_edit(view, choose(asked(), "tiny", "debias"), "uce-debias", {}, Planted(view))
+    edit = make_edit(view, choose(asked(), "tiny", "debias"), "uce-debias", {}, Eyes(Planted(view)))
     edit.save(tmp_path / "e.safetensors")
     assert load_edit(tmp_path / "e.safetensors").origin == edit.origin
     with pytest.raises(EditError), load_edit(tmp_path / "e.safetensors").applied(tiny.view("sd1", seed=1)):

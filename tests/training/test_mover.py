@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from tests import tiny
 from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
-from unconcept.training import Descent, Session, session
+from unconcept.training import Descent, Options, Session, session
 from unconcept.training.mover import Mover
-from unconcept.training.options import Options
 
 EVERY = {**QUICK, **BESIDE}
 CPU = torch.device("cpu")
@@ -125,7 +124,6 @@ from tests.killed import Killed, dying
 from tests.training.test_run import QUICK, BESIDE, REQUEST
 from unconcept.core.hashing import hash_tensors
 from unconcept.training import Session, session
-from unconcept.training.options import Options
 
 folder, rank = Path(sys.argv[1]), PartialState(cpu=True).process_index
 view = tiny.view("sd1", torch.float32)

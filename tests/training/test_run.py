@@ -16,8 +16,7 @@ from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
 from unconcept.models.parts import attention_maps, denoiser_parameters, modules_named
-from unconcept.training import LowRank, Plan, Session, Weights, session, train
-from unconcept.training.options import Options
+from unconcept.training import LowRank, Options, Plan, Session, Weights, session, train
 from unconcept.training.penalties import Drift, Mask
 from unconcept.training.selectors import selected
 

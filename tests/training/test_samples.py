@@ -13,8 +13,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.methods.esd import ESD
 from unconcept.methods.few_shot import FewShot
 from unconcept.models.parts import denoiser_parameters
-from unconcept.training import Plan, Session, Weights, session, train
-from unconcept.training.options import Options
+from unconcept.training import Options, Plan, Session, Weights, session, train
 from unconcept.training.samples import FIRST, Samples, rectangle, shown
 from unconcept.training.selectors import selected
 

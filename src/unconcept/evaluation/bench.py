@@ -20,7 +20,7 @@ from ..models.open import MOJI
 from ..moji.table import table
 from ..prompts.checks import Check, moji_checks
 from .attacked import AttackRow, rows
-from .editing import make_edit, training_in
+from .editing import Eyes, make_edit, training_in
 from .generate import spec_for
 from .judges import Judge
 from .lore import lore_of_table, lore_of_words
@@ -84,7 +84,7 @@ class EditTask:
         look = Watcher(model, judge, lambda sizes: moji_checks(table(), self.concepts, sizes), spec, store) if judge else None
         training = self.path.with_suffix(".training")
         with training_in(training, lambda what, done, of: None):
-            edit = make_edit(model, chosen, self.arm.method, self.arm.settings, observe, look=look)
+            edit = make_edit(model, chosen, self.arm.method, self.arm.settings, Eyes(observe, look=look))
         seconds = time.perf_counter() - begun
         with whole(self.path) as temporary:
             edit.save(temporary)

@@ -31,20 +31,20 @@ from .seeing import sights_of
 from .work import Progress
 
 
-def make_edit(
-    model: ModelView,
-    chosen: Chosen,
-    method: str,
-    settings: Mapping[str, Any],
-    observe: Observe | None = None,
-    sights: Sights | None = None,
-    look: Look | None = None,
-) -> Edit:
+@dataclass(frozen=True)
+class Eyes:
+    """What methods are lent that must see: those that debias count by `observe`, others read `sights`, and `look` at what is still drawn."""
+
+    observe: Observe | None = None
+    sights: Sights | None = None  # None: `moji`'s own, or those of the CLIPs that the settings name
+    look: Look | None = None
+
+
+def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], eyes: Eyes = Eyes()) -> Edit:
     """Run a method and stamp the edit with where it comes from.
 
-    `observe` is for methods that debias, `sights` for those that see, and `look` for those that look at what they still draw; without
-    sights they are `moji`'s own, or those of the CLIPs that the settings name. The method is asked in canonical order and a closed form
-    solved text by text on one thread, as in a ledger: the same set of concepts gives the same edit, however they were typed.
+    The method is asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same set of concepts
+    gives the same edit, however they were typed.
     """
     info = methods[method]
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
@@ -52,12 +52,12 @@ def make_edit(
     require(reason is None, f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}", SettingsError)
     figures: dict[str, float] = {}
     if info.does == "debias":
-        edit = _debiased(hyperparameters, model, chosen.request, method, observe)
+        edit = _debiased(hyperparameters, model, chosen.request, method, eyes.observe)
     else:
         require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
         request = united([chosen.request])
         with conditions() as found, one_by_one() if info.way == "closed-form" else nullcontext():
-            edit = _seen(hyperparameters, model, request, sights, look) if info.sees else _plainly(hyperparameters, model, request)
+            edit = _seen(hyperparameters, model, request, eyes) if info.sees else _plainly(hyperparameters, model, request)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
@@ -92,8 +92,8 @@ def _plainly(eraser: Method, model: ModelView, request: Request) -> Edit:
     return eraser.erase(model, request)
 
 
-def _seen(seer: Seer, model: ModelView, request: Request, sights: Sights | None, look: Look | None) -> Edit:
-    return seer.erase(model, request, sights_of(model, seer.clips) if sights is None else sights, look)
+def _seen(seer: Seer, model: ModelView, request: Request, eyes: Eyes) -> Edit:
+    return seer.erase(model, request, sights_of(model, seer.clips) if eyes.sights is None else eyes.sights, eyes.look)
 
 
 def origin_for(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any], figures: Mapping[str, float] | None = None) -> Origin:

@@ -21,7 +21,7 @@ from ..training.mover import processes
 from ..training.options import USUAL, Options, changed
 from .bench import Finding, figures_of
 from .circumstances import circumstances
-from .editing import effect, make_edit, training_in
+from .editing import Eyes, effect, make_edit, training_in
 from .file_suite import suite_of_words
 from .generate import Spec
 from .guards import picture_failures, weight_failures
@@ -93,7 +93,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
     look = _look(job, model, chosen, progress) if info.sees else None
     with training_in(_training(job), progress, job.options):
-        edit = make_edit(model, chosen, job.method, settings, observe, look=look)
+        edit = make_edit(model, chosen, job.method, settings, Eyes(observe, look=look))
     if not leads:
         return None
     if job.strength != 1.0:

@@ -2,6 +2,7 @@
 
 from .erasers import Erasers
 from .loop import Descent, Loss, Optimizer, gradient, minimise
+from .options import Options
 from .run import Plan, figures, train
 from .session import Progress, Session, session
 from .trained import LowRank, Trained, Weights
@@ -12,6 +13,7 @@ __all__ = [
     "Loss",
     "LowRank",
     "Optimizer",
+    "Options",
     "Plan",
     "Progress",
     "Session",

@@ -26,8 +26,7 @@ from .session import Progress, Session, current
 from .trained import Trained
 
 FIRST, COLLAPSE = 20, 100.0  # so many losses whose mean is this many times the largest of the first ones are no training any more
-
-MARKS = 64  # numbers of a parameter
+MARKS = 64  # numbers of each parameter that tell a model from another
 
 
 @dataclass(frozen=True)

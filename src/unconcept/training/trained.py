@@ -69,7 +69,11 @@ class Weights:
         require(bool(self.names), "nothing is selected for training: choose other parameters", SettingsError)
         self.start = live_parameters(self.model, self.names)
         narrow = next((t.dtype for t in self.start.values() if t.dtype not in WIDE), None)
-        require(narrow is None, f"training weights in {narrow} loses small steps: open the model with --dtype float32", SettingsError)
+        require(
+            narrow is None,
+            f"training weights in {narrow} loses small steps: open the model with --dtype float32, and compute in less by --mixed-precision",
+            SettingsError,
+        )
         self.now = {name: nn.Parameter(t.detach().clone()) for name, t in self.start.items()}
 
     @property
