@@ -73,18 +73,21 @@ class SLUG:
         require(bool(request.retain), "slug: nothing to tell the target from: name other concepts with --retain", RequestError)
         require(not self.look_pictures or look is not None, "slug: look_pictures need a judge: name one with --judge, or set them to 0", RequestError)
         pairs, deltas, figures = self._pairs(model, request), Found(), dict[str, float]()
+        seen = {part: pairs.seen(sights[part]) for part in encoder_parameters(model)}
         for part, own in encoder_parameters(model).items():
-            maps = {name: p for name, p in own.items() if p.ndim == 2 and layer_of(name) >= 0}
-            found, told = self._moved(model, maps, pairs.seen(sights[part]), request)
+            found, ratios = self._moved(model, {name: p for name, p in own.items() if p.ndim == 2 and layer_of(name) >= 0}, seen[part], request)
             deltas |= found
-            figures |= {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in told.items()}
+            figures |= _of(part, ratios)
         if look is not None and self.look_pictures:
             further = self._further(model, deltas, look)
             deltas, figures["further"] = {name: further * delta for name, delta in deltas.items()}, further
+        with torch.no_grad(), DenseEdit(deltas).applied(model):
+            for part, own_seen in seen.items():
+                figures |= _of(part, dict(zip(("forget_accuracy", "retain_accuracy"), own_seen.accuracies(self.top_k), strict=True)))
         return DenseEdit(deltas, solve_figures=figures)
 
     def _moved(self, model: ModelView, maps: Mapping[str, Tensor], seen: Seen, request: Request) -> tuple[Found, dict[str, float]]:
-        """One encoder's change, and what there is to say of it."""
+        """One encoder's change by the rule, and how large it is."""
         trained = Weights(model, tuple(maps))
         forget, retain = _gradients(trained, seen.parted), _gradients(trained, lambda: seen.contrast(self.batch_size))
         start = {name: trained.start[name].detach() for name in maps}
@@ -95,14 +98,12 @@ class SLUG:
         require(sizes[1] > 0, message)
 
         @torch.no_grad()
-        def accuracies(r: float) -> tuple[float, float]:
+        def is_gone(r: float) -> bool:
             with DenseEdit({name: r * part for name, part in g.items()}).applied(model):
-                return seen.accuracies(self.top_k)
+                return seen.accuracies(self.top_k)[0] == 0
 
-        r, _ = halved(lambda r: accuracies(r)[0] == 0, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
-        left, kept = accuracies(r)
-        told = {"layer": float(layer_of(group[0])), "ratio": r, "relative_ratio": r * sizes[1] / sizes[0]}
-        return {name: r * part for name, part in g.items()}, {**told, "forget_accuracy": left, "retain_accuracy": kept}
+        r, _ = halved(is_gone, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
+        return {name: r * part for name, part in g.items()}, {"layer": float(layer_of(group[0])), "ratio": r, "relative_ratio": r * sizes[1] / sizes[0]}
 
     def _further(self, model: ModelView, deltas: Found, look: Look) -> float:
         """The least multiple of the changes, from 1 on, under which no drawn picture shows the target."""
@@ -148,6 +149,11 @@ class SLUG:
             # Where two of one layer stand on the front, the one that matters more (inferred).
             chosen = max(pareto(matters, disturbs), key=lambda name: (layer_of(name), matters[name]))
         return tuple(name for name in weights if layer_of(name) == layer_of(chosen) and _kind(name) == _kind(chosen))
+
+
+def _of(part: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of the second encoder carry its number."""
+    return {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in figures.items()}
 
 
 def _kind(name: str) -> str:
