@@ -15,3 +15,9 @@ def test_settings_fit(name) -> None:
     assert name.endswith(info.name) or name.startswith(f"{info.name}-")
     assert recipe.family in info.families
     assert build(info.settings, recipe.settings) is not None
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
+def test_moji_recipes_train_as_usual(name) -> None:
+    """Benches take a recipe's settings alone."""
+    assert load_recipe(name).training == {}
