@@ -133,8 +133,8 @@ def test_a_sessions_rules_serve_every_method() -> None:
     def size(edit):
         return sum(float(d.square().sum()) for d in edit.deltas.values())
 
-    def one_entry(tensors):
-        own = [t.detach().clone() for t in tensors.values()]
+    def one_entry(start):
+        own = [t.detach().clone() for t in start.tensors.values()]
         masks = [torch.zeros_like(t, dtype=torch.bool) for t in own]
         for mask in masks:
             mask.view(-1)[0] = True
@@ -142,7 +142,7 @@ def test_a_sessions_rules_serve_every_method() -> None:
 
     for method in QUICK.values():
         free = method.erase(view, REQUEST)
-        with session(Session(rules=lambda tensors: [Drift([t.detach().clone() for t in tensors.values()], 1e9)])):
+        with session(Session(rules=lambda start: [Drift([t.detach().clone() for t in start.tensors.values()], 1e9)])):
             assert size(method.erase(view, REQUEST)) < 0.5 * size(free)
         with session(Session(rules=one_entry)):
             assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())

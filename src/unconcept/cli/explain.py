@@ -15,6 +15,7 @@ def explain(
     concepts: Annotated[list[str] | None, typer.Argument(help="What would be erased, in place of the recipe's targets.", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="As for `erase`.  [default: moji]", show_default=False)] = None,
     set_: options.Assignments = None,
+    regulariser: options.Regularisers = None,
     anchor: options.Anchors = None,
     retain: options.Retained = None,
     kind: options.Kind = None,
@@ -31,7 +32,10 @@ def explain(
 
         typed = {"model": model, "anchors": anchor, "retain": retain, "kind": kind, "batch_size": batch_size, "seed": seed, "limit": limit}
         told = {name: value for name, value in typed.items() if value is not None}
-        found = explained(recipe, {"concepts": concepts or [], "assignments": dict(map(parse_assignment, set_ or [])), **told})
+        given = {"assignments": set_ or [], "regularisers": regulariser or []}
+        flags = {"assignments": "--set", "regularisers": "--regulariser"}
+        assigned = {part: dict(parse_assignment(text, flags[part]) for text in texts) for part, texts in given.items()}
+        found = explained(recipe, {"concepts": concepts or [], **assigned, **told})
         if as_json:
             print_json(asdict(found))
             return

@@ -27,6 +27,7 @@ def init(
     merge_scale: Annotated[float, typer.Option(help="Of rule merge: factor of every change.")] = 1.0,
     merge_topk: Annotated[float, typer.Option(help="Of ties: share of each tensor's entries that is kept.")] = 0.2,
     teacher: Annotated[str, typer.Option(help="Of rule sequential: previous (the model before the request) or pretrained.")] = "previous",
+    regulariser: options.Regularisers = None,
     recipe: Recipe = None,
     set_: Set = None,
     by: By = "",
@@ -36,13 +37,16 @@ def init(
     with speaking():
         quiet_libraries()
         from ..continual.ledger import Policy, begin
-        from ..core.settings import build
+        from ..core.settings import build, parse_assignment
         from ..edits.merge import Merge
+        from ..methods import methods
+        from ..training.regularisers import regularisers_of
 
         merging = build(Merge, {"how": merge, "scale": merge_scale, "topk": merge_topk}, "merge")
-        policy = replace(build(Policy, {"rule": rule, "teacher": teacher}, "option"), merge=merging)
         at = place(model)
-        job = planned(at, method, recipe, set_)
+        job = planned(at, method, recipe, set_, regularisers=dict(parse_assignment(text, "--regulariser") for text in regulariser or []))
+        regularising = regularisers_of(job.regularisers, methods[job.method].way, job.method)
+        policy = replace(build(Policy, {"rule": rule, "teacher": teacher}, "option"), merge=merging, regularisers=regularising)
         begun = begin(folder, base(at, "cpu"), job.method, job.settings or {}, policy, note(by, because))
         settings = ", ".join(f"{name} = {value}" for name, value in begun.standings.settings[job.method].items())
         print(f"rule {rule}, {job.method} with {settings} -> {folder}")
@@ -80,6 +84,7 @@ def add(
         name, view = method or ledger.first["method"], view_of(ledger, model, device)
         asks_anew = recipe or set_ or name not in ledger.standings.settings
         job = planned(view.name, name, recipe, set_, concepts=wanted, anchors=anchor, retain=kept, kind=kind)
+        ledger.check_regularisers(job.regularisers)
         request = choose(job.ask, view.name).request
         with training(ledger, [job.method, str(job.settings), str(request)], quiet):
             came = put(ledger, view, wanted, request, job.method, job.settings if asks_anew else None, note(by, because))

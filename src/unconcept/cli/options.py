@@ -17,6 +17,10 @@ BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Pictures drawn at
 EditFiles = Annotated[list[Path] | None, typer.Option("--edit", help="edit.safetensors to draw with; repeatable, all at once.", show_default=False)]
 Strength = Annotated[float, typer.Option(help="Scale of the edit: 0 = identity, 1 = as made.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting of the method; repeatable.")]
+Regularisers = Annotated[
+    list[str] | None,
+    typer.Option("--regulariser", metavar="NAME=VALUE", help="For trained methods: l1sp, l2sp, selft_topk, projection (update or gradient); repeatable."),
+]
 Anchors = Annotated[list[str] | None, typer.Option("--anchor", help="What to read it as: one, or one a concept; '' is legal.")]
 Retained = Annotated[list[str] | None, typer.Option("--retain", help="Text that must not change; repeatable.")]
 Kind = Annotated[str | None, typer.Option(help="object, style, person, character, harmful or explicit.")]

@@ -21,8 +21,9 @@ from ..methods import methods
 from ..models import ModelView
 from ..models.alone import Known, one_by_one
 from ..models.identity import base_id
+from ..training.regularisers import regularised
 from .chain import Body
-from .entries import restored
+from .entries import Asked, restored
 from .ledger import Ledger, set_hash, way_of
 from .standing import Standing
 
@@ -49,8 +50,8 @@ def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = N
         _check_version(method, groups.get(method, ()))
     if ledger.policy.rule == "sequential":
         return State(_stamped(ledger, model, _last(ledger, requests) or empty(model), requests))
-    trained = {method: _trained(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "trained"}
-    layers = sorted(trained.values(), key=lambda edit: not _reads_text(edit))
+    made = {method: _trained(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "trained"}
+    layers = sorted(made.values(), key=lambda edit: not _reads_text(edit))
     under: Edit | None = None
     with torch.no_grad():
         for edit in layers:
@@ -59,7 +60,7 @@ def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = N
         if way_of(method) == "closed-form":
             under = _closed(ledger, model, method, groups[method], under)
     steering = tuple(_steering(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "steering")
-    return State(_stamped(ledger, model, under or empty(model), requests), steering, trained)
+    return State(_stamped(ledger, model, under or empty(model), requests), steering, made)
 
 
 def _check_version(method: str, requests: Sequence[Standing]) -> None:
@@ -110,7 +111,14 @@ def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[S
         kept = body.get("trained", {}).get(method)
         if kept and kept["requests"] == key:
             return ledger.artifacts.get_edit(kept["edit"])
-    return restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
+    return trained(ledger, model, requests[0].asked, joint(requests))
+
+
+def trained(ledger: Ledger, model: ModelView, asked: Asked, request: Request, earlier: Sequence[str] = ()) -> Edit:
+    """What a trained method makes of a request, under the ledger's regularisers; `earlier` are targets of the model as it now is."""
+    with regularised(ledger.policy.regularisers, request, earlier):
+        edit: Edit = restored(methods[asked.method], asked.settings).erase(model, request)
+    return edit
 
 
 def _steering(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> SteeringEdit:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from ..core.errors import LedgerError, OutputError, require
 from ..core.hashing import hash_json
-from ..core.settings import build
+from ..core.settings import build, defaults
 from ..edits.merge import Merge
 from ..methods import Way, methods
 from ..models import ModelView
 from ..models.identity import encoders_hash, networks_hash, text_maps_hash
 from ..models.tokens import Place
+from ..training.regularisers import NONE, Regularisers
 from .artifacts import FOLDER, Artifacts
 from .chain import ENTRIES, Body, Chain, locked, uncollected, write_end
 from .entries import Rule, eraser, now, plain
@@ -21,6 +22,7 @@ from .standing import Standings
 
 PLACE: Place = "last_subject"  # where a target is compared with others
 Teacher = Literal["previous", "pretrained"]
+FRACTIONS = [name for name, value in defaults(Regularisers).items() if isinstance(value, float)]
 RETAIN = "union of typed sets, and of default ones less what is withheld, less all targets"
 
 
@@ -39,19 +41,28 @@ class Policy:
     rule: Rule = "recompute"
     merge: Merge = field(default_factory=Merge)  # of the rule merge
     teacher: Teacher = "previous"  # of the rule sequential: the model before the request, or before all
+    regularisers: Regularisers = NONE  # of every training
 
     def data(self) -> dict[str, Any]:
         """Plain data of what matters under the rule."""
         told: dict[str, Any] = {"rule": self.rule, "retain": RETAIN}
         if self.rule == "merge":
-            told["merge"] = {name: repr(value) if isinstance(value, float) else value for name, value in asdict(self.merge).items()}
+            told["merge"] = _decimals(asdict(self.merge))
+        if self.regularisers != NONE:
+            told["regularisers"] = _decimals(self.regularisers.data())
         return told | ({"teacher": self.teacher} if self.rule == "sequential" else {})
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Policy":
         told = data.get("merge", {})
         merge = build(Merge, {name: value if name == "how" else float(value) for name, value in told.items()}, "merge")
-        return cls(data["rule"], merge, data.get("teacher", "previous"))
+        held = {name: float(value) if name in FRACTIONS else value for name, value in data.get("regularisers", {}).items()}
+        return cls(data["rule"], merge, data.get("teacher", "previous"), build(Regularisers, held, "regulariser"))
+
+
+def _decimals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers with a fraction as decimal texts, as entries have them."""
+    return {name: repr(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
 @dataclass
@@ -117,6 +128,11 @@ class Ledger:
                     raise LedgerError(message + "open the model it was begun with, or begin a new ledger and ask again there")
             self._checked[key] = found["networks" if way != "closed-form" else "text_maps"]
         return self._checked[key]
+
+    def check_regularisers(self, given: Mapping[str, Any]) -> None:
+        """`LedgerError` where a recipe has others than the ledger: a policy is never mixed."""
+        same = not given or build(Regularisers, given, "regulariser") == self.policy.regularisers
+        require(same, f"ledger {self.folder} has the regularisers {self.policy.regularisers.data()}, not {dict(given)}: begin a new ledger", LedgerError)
 
     def settings_for(self, method: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """The method's settings, None: as the ledger has them. `LedgerError` where it has others: a policy is never mixed."""

@@ -17,7 +17,7 @@ from ..models.alone import Known, one_by_one
 from ..training.session import current, session
 from ..training.trained import pristine
 from .entries import Asked, asked, restored
-from .fold import empty, origin
+from .fold import empty, origin, trained
 from .ledger import PLACE, Ledger, Note, way_of
 from .standing import SHOWN, Standing
 
@@ -89,14 +89,13 @@ def _made(ledger: Ledger, model: ModelView, wanted: Asked) -> tuple[Known, Edit 
 
     A closed form is solved once for the request alone: what it reads shows then, and what it cannot erase is refused.
     """
-    eraser = restored(methods[wanted.method], wanted.settings)
     way = way_of(wanted.method)
     if way == "closed-form":
         with one_by_one() as states:
-            eraser.erase(model, united([wanted.request]))
+            restored(methods[wanted.method], wanted.settings).erase(model, united([wanted.request]))
         return states, None
     if way == "trained" and ledger.policy.rule == "merge":
-        edit = eraser.erase(model, united([wanted.request]))
+        edit = trained(ledger, model, wanted, united([wanted.request]))
         return {}, edit.stamped(origin(ledger, model, edit, [_alone(wanted)]))
     return {}, None
 
@@ -109,17 +108,25 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: Asked, base: str, note
             return Added(wanted.id, "in force")
         latest = next((body["edit"] for body in reversed(ledger.chain.bodies) if body["op"] == "add"), None)
         under = ledger.artifacts.get_edit(latest) if latest else None
-        eraser = restored(methods[wanted.method], wanted.settings)
-        require(way_of(wanted.method) != "steering", f"{wanted.method} changes no weight: a sequential ledger has nothing to put it on", LedgerError)
+        way, request = way_of(wanted.method), united([wanted.request])
+        require(way != "steering", f"{wanted.method} changes no weight: a sequential ledger has nothing to put it on", LedgerError)
         pretrained = ledger.policy.teacher == "pretrained"
         with (under or empty(model)).applied(model), session(replace(current(), teacher=pristine)) if pretrained else nullcontext():
-            made = eraser.erase(model, united([wanted.request]))
+            if way == "trained":
+                made = trained(ledger, model, wanted, request, _erased(ledger))
+            else:
+                made = restored(methods[wanted.method], wanted.settings).erase(model, request)
         with torch.no_grad():
             state = on_top(model, under, made)
         active = [*ledger.standings.active, _alone(wanted)]
         name = ledger.artifacts.put_edit(state.stamped(origin(ledger, model, state, active)))
         _append(ledger, wanted, base, note, (), name, ())
     return Added(wanted.id, "added")
+
+
+def _erased(ledger: Ledger) -> list[str]:
+    """Targets in force."""
+    return sorted({target for one in ledger.standings.active for target in one.asked.targets})
 
 
 def _alone(wanted: Asked) -> Standing:

@@ -27,6 +27,7 @@ class Recipe:
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)  # how a trained method is to run: mixed precision, Random Erasing...
+    regularisers: dict[str, Any] = field(default_factory=dict)  # of the method's training
 
     @property
     def asked(self) -> Ask:
@@ -46,9 +47,11 @@ def load_recipe(name: str) -> Recipe:
     data = read_toml(path)
     require("source" in data, f"recipe {name}: source missing; a recipe says where its settings are from", RecipeError)
     require(("method" in data) != ("attack" in data), f"recipe {name}: it names neither or both of method and attack; name one", RecipeError)
+    require("method" in data or "regularisers" not in data, f"recipe {name}: regularisers are a method's, not an attack's", RecipeError)
     recipe = build(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
-    return replace(recipe, settings={name: _beside(path, name, value) for name, value in recipe.settings.items()})
+    settings, regularisers = ({n: _beside(path, n, value) for n, value in part.items()} for part in (recipe.settings, recipe.regularisers))
+    return replace(recipe, settings=settings, regularisers=regularisers)
 
 
 def _beside(recipe: Path, name: str, value: Any) -> Any:

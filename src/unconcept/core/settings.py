@@ -37,10 +37,10 @@ def _checked(noun: str, field: Field[Any], value: Any) -> Any:
         raise SettingsError(f"{noun} {field.name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
     """`NAME=VALUE` from a flag; VALUE is TOML where it can be, a bare word is a string."""
     name, equals, value = text.partition("=")
-    require(bool(equals and name), f"--set {text!r}: write NAME=VALUE")
+    require(bool(equals and name), f"{flag} {text!r}: write NAME=VALUE")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -24,6 +24,7 @@ from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
 from ..training.options import USUAL, Options, changed
+from ..training.regularisers import NONE, Regularisers, regularised
 from ..training.session import Progress as Step
 from ..training.session import Session, session
 from .requests import Chosen
@@ -40,7 +41,7 @@ class Eyes:
     look: Look | None = None
 
 
-def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], eyes: Eyes = Eyes()) -> Edit:
+def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], eyes: Eyes = Eyes(), regularisers: Regularisers = NONE) -> Edit:
     """Run a method and stamp the edit with where it comes from.
 
     The method is asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same set of concepts
@@ -56,11 +57,13 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
     else:
         require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
         request = united([chosen.request])
-        with conditions() as found, one_by_one() if info.way == "closed-form" else nullcontext():
+        alone = one_by_one() if info.way == "closed-form" else nullcontext()
+        with conditions() as found, alone, regularised(regularisers, request):
             edit = _seen(hyperparameters, model, request, eyes) if info.sees else _plainly(hyperparameters, model, request)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
-    return edit.stamped(origin_for(edit, model, chosen.request, method, dump(hyperparameters), figures | {"parameters": float(edit.parameters)}))
+    used = dump(hyperparameters) | ({} if regularisers == NONE else {"regularisers": regularisers.data()})
+    return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures | {"parameters": float(edit.parameters)}))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..models.open import MOJI
 from ..prompts.checks import Check, Sizes
 from ..training.mover import processes
 from ..training.options import USUAL, Options, changed
+from ..training.regularisers import regularisers_of
 from .bench import Finding, figures_of
 from .circumstances import circumstances
 from .editing import Eyes, effect, make_edit, training_in
@@ -48,6 +49,7 @@ class Job:
     method: str = "uce"
     settings: Mapping[str, Any] | None = None
     model: str = MOJI
+    regularisers: Mapping[str, Any] = field(default_factory=dict)  # of a trained method
     device: str = "auto"
     dtype: str = "auto"
     strength: float = 1.0
@@ -82,6 +84,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     build(info.settings, settings, f"{job.method} setting")
     message = f"{', '.join(changed(job.options))}: only trained methods take it, and {job.method} is {info.way}: leave it out"
     require(info.way == "trained" or not changed(job.options), message)
+    regularisers = regularisers_of(job.regularisers, info.way, job.method)
     chosen = choose(job.ask, job.model, info.does)
     unedited = Subject(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
@@ -93,7 +96,7 @@ def erase(job: Job, progress: Progress = lambda what, done, of: None) -> Outcome
     observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
     look = _look(job, model, chosen, progress) if info.sees else None
     with training_in(_training(job), progress, job.options):
-        edit = make_edit(model, chosen, job.method, settings, Eyes(observe, look=look))
+        edit = make_edit(model, chosen, job.method, settings, Eyes(observe, look=look), regularisers)
     if not leads:
         return None
     if job.strength != 1.0:

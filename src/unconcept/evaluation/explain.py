@@ -12,6 +12,7 @@ from ..core.meanings import meanings
 from ..core.recipe import Recipe, load_recipe
 from ..core.settings import build
 from ..methods import methods
+from ..training.regularisers import regularisers_of
 from .plan import plan
 
 
@@ -19,7 +20,7 @@ from .plan import plan
 class Effective:
     """One setting as it would be used."""
 
-    part: str  # of the job: request, settings, training or drawing
+    part: str  # of the job: request, settings, training, regularisers or drawing
     name: str
     value: Any  # None: left open, chosen when the model is known
     layer: Layer
@@ -48,10 +49,12 @@ def explain(recipe: str, given: Mapping[str, Any]) -> Explained:
     planned = plan(recipe=recipe, out=Path(recipe), **given)
     job, info = planned.job, methods[planned.job.method]
     settings: object = build(info.settings, job.settings or {}, f"{job.method} setting")
+    regularisers = regularisers_of(job.regularisers, info.way, info.name)
     rows = [
         *_effective("request", job.ask, planned.request),
         *_effective("settings", settings, planned.settings),
         *(_effective("training", job.options, planned.training) if info.way == "trained" else ()),
+        *(_effective("regularisers", regularisers, planned.regularisers) if info.way == "trained" else ()),
         *_effective("drawing", job.spec, planned.drawing),
         *_effective("drawing", job.sizes, planned.drawing),
     ]

@@ -29,6 +29,7 @@ class Planned:
     request: Mapping[str, Given]
     settings: Mapping[str, Given]
     training: Mapping[str, Given]
+    regularisers: Mapping[str, Given]
     drawing: Mapping[str, Given]
 
 
@@ -44,6 +45,7 @@ def plan(
     recipe: str | None = None,
     assignments: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    regularisers: Mapping[str, Any] | None = None,
     batch_size: int = Spec.batch_size,
     limit: int | None = None,
     seed: int = Sizes.seed,
@@ -70,11 +72,13 @@ def plan(
     request = overlaid(("recipe", loaded.request), ("flag", typed))
     settings = overlaid(("recipe", loaded.settings), ("--set", assignments or {}))
     runs = overlaid(("recipe", loaded.training), ("flag", training or {}))
+    regularising = overlaid(("recipe", loaded.regularisers), ("flag", regularisers or {}))
     spec, sizes = spec_for(model, batch_size=batch_size), Sizes(seed=seed).limited(limit)
     changed = {**_changed(spec, spec_for(model)), **_changed(sizes, Sizes())}
-    options = build(Options, values_of(runs), "training option")
-    job = Job(build(Ask, values_of(request)), out, name, values_of(settings), model, recipe=recipe, spec=spec, sizes=sizes, options=options, **rest)
-    return Planned(job, reasons, request, settings, runs, overlaid(("flag", changed)))
+    ask, options = build(Ask, values_of(request)), build(Options, values_of(runs), "training option")
+    held = values_of(regularising)
+    job = Job(ask, out, name, values_of(settings), model, held, recipe=recipe, spec=spec, sizes=sizes, options=options, **rest)
+    return Planned(job, reasons, request, settings, runs, regularising, overlaid(("flag", changed)))
 
 
 def _changed(one: Spec | Sizes, default: Spec | Sizes) -> dict[str, Any]:

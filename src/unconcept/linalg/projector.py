@@ -13,6 +13,7 @@ from .refine import RefinedSet
 from .ridge import EPSILON, Directions, cholesky
 
 TOLERANCE = 1e-10  # of a held row's size: below, what is left of it is rounding
+SOLVED = 1e-12  # of a row's size: so much of it may still be in what it shall not be in
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,50 @@ def softly_held_directions(c: Tensor, held: Tensor, projector: Projector, ridge:
     through = (inside - (inside @ c.T) @ plain.y) / ridge  # K^T P M
     factor, jitter = cholesky(through @ held.T + softness * torch.eye(len(held), dtype=c.dtype, device=c.device))
     return Directions(plain.y - (plain.y @ held.T) @ torch.cholesky_solve(through, factor), max(jitter, plain.jitter))
+
+
+def nothing_taken(d: int) -> Projector:
+    """The identity of d dimensions."""
+    return Projector(torch.zeros(d, 0, dtype=torch.float64))
+
+
+def softened(rows: Tensor) -> Tensor:
+    """I - C (C^T C + r I)^-1 C^T (d, d) of columns C, given as rows (m, d), r = max(1e-4, 1e-6 tr(C^T C) / m) (arXiv:2511.07970)."""
+    inner = rows @ rows.T
+    r = max(1e-4, 1e-6 * float(inner.trace()) / len(rows))
+    factor, _ = cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
+    return torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device) - rows.T @ torch.cholesky_solve(rows, factor)
+
+
+def apart(rows: Tensor, cosine: float) -> Tensor:
+    """Rows (n, d) whose cosine with every row kept before is below `cosine`, in their order."""
+    directions, found = torch.nn.functional.normalize(rows, dim=1), list[int]()
+    for i, direction in enumerate(directions):
+        if not found or float((directions[found] @ direction).max()) < cosine:
+            found.append(i)
+    return rows[found]
+
+
+def within_masks(change: Tensor, mask: Tensor, basis: Tensor) -> Tensor:
+    """The nearest to `change` (o, d) that is zero where `mask` (o, d) is, and whose every row is orthogonal to the columns of `basis` (d, q).
+
+    Each row has a support of its own, so there is one problem a row: conjugate gradients on the multipliers of all rows at once.
+    """
+    wide, basis = (change * mask).double(), basis.double()
+
+    def through(multipliers: Tensor) -> Tensor:
+        return ((multipliers @ basis.T) * mask) @ basis
+
+    left = wide @ basis
+    found, way = torch.zeros_like(left), left.clone()
+    limit, squares = (SOLVED * wide.norm(dim=1)).square(), left.square().sum(1)
+    for _ in range(2 * basis.shape[1]):
+        if bool((squares <= limit).all()):
+            break
+        along = through(way)
+        step = squares / (way * along).sum(1).clamp_min(1e-300)
+        step = torch.where(squares > limit, step, 0.0)
+        found, left = found + step[:, None] * way, left - step[:, None] * along
+        before, squares = squares, left.square().sum(1)
+        way = left + (squares / before.clamp_min(1e-300))[:, None] * way
+    return (wide - (found @ basis.T) * mask).to(change.dtype)

@@ -3,6 +3,7 @@
 from .erasers import Erasers
 from .loop import Descent, Loss, Optimizer, gradient, minimise
 from .options import Options
+from .regularisers import Regularisers, regularised
 from .run import Plan, figures, train
 from .session import Progress, Session, session
 from .trained import LowRank, Trained, Weights
@@ -16,12 +17,14 @@ __all__ = [
     "Options",
     "Plan",
     "Progress",
+    "Regularisers",
     "Session",
     "Trained",
     "Weights",
     "figures",
     "gradient",
     "minimise",
+    "regularised",
     "session",
     "train",
 ]

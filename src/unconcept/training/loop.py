@@ -42,7 +42,7 @@ class Descent:
     weight_decay: float = 0.0
     seed: int = 0
     done: int = 0  # steps so far
-    transforms: Sequence[Transform] = ()  # of the gradient, in this order
+    transforms: Sequence[Transform] = ()  # of the gradient, in this order; they settle in the other, so that the first has the last word
     join: Join | None = None  # of the gradients of a loss's summands; None: their sum
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
     betas: tuple[float, float] = BETAS  # of adam and adamw
@@ -114,7 +114,7 @@ class Descent:
             group["lr"] = self.lr * self.rate(self.done)
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)
-        for transform in self.transforms:
+        for transform in reversed(self.transforms):
             transform.settle(self.params)
 
     def state(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
+from ..linalg.projector import within_masks
 
 Gradients = list[Tensor]
 Join = Callable[[Mapping[str, Gradients]], Gradients]  # gradients of each term of a loss, by name, to one
@@ -127,6 +128,15 @@ class DynamicMask:
         self.sums, self.masks = ([state[f"{kind}.{i}"].clone() for i in range(count)] for kind in ("sum", "mask"))
 
 
+def most(scores: Sequence[Tensor], share: float) -> list[Tensor]:
+    """True on exactly the floor of `share` of all entries of all tensors, those with the largest scores; of equal ones the first."""
+    flat = torch.cat([score.flatten() for score in scores])
+    count = int(share * len(flat) + 1e-9)
+    found = torch.zeros_like(flat, dtype=torch.bool)
+    found[flat.sort(descending=True, stable=True).indices[:count]] = True
+    return [part.view_as(score) for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)]
+
+
 def largest(scores: Tensor, share: float) -> Tensor:
     """True on the `share` of entries with the largest scores; those at the threshold are all in."""
     count = max(1, int(share * scores.numel()))
@@ -166,6 +176,30 @@ class Subspace:
             for param, own, p in zip(params, self.start, self.projectors, strict=True):
                 if p is not None:
                     param.copy_(own + (param - own) @ p.to(param))
+
+
+@dataclass(frozen=True)
+class MaskedSubspace:
+    """`Mask` and `Subspace` at once, both exactly: a row's entries that may move move only as its protected directions allow.
+
+    One after the other would not do: projected, a masked change is no longer zero where the mask is.
+    """
+
+    start: Sequence[Tensor]
+    masks: Sequence[Tensor]  # bool, in the shape of each tensor
+    protected: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        return [self._within(g, mask, basis) for g, mask, basis in zip(gradients, self.masks, self.protected, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for param, own, mask, basis in zip(params, self.start, self.masks, self.protected, strict=True):
+                param.copy_(torch.where(mask, own + self._within(param - own, mask, basis), own))
+
+    @staticmethod
+    def _within(change: Tensor, mask: Tensor, basis: Tensor | None) -> Tensor:
+        return change * mask if basis is None else within_masks(change, mask, basis)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from ..core.hashing import hash_json, hash_tensors
 from ..models import ModelView
 from ..models.parts import denoiser_parameters
 from . import kept
-from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms
+from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms, gradient
 from .mover import Mover, apart
 from .penalties import Join, Transform
 from .samples import Samples
-from .session import Progress, Session, current
+from .session import Progress, Session, Start, current
 from .trained import Trained
 
 FIRST, COLLAPSE = 20, 100.0  # so many losses whose mean is this many times the largest of the first ones are no training any more
@@ -57,13 +57,15 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
     here, tensors = current(), trained.tensors
     mover = Mover(trained.model.device, here.options.mixed_precision, shares=True)
     samples = Samples(here.options, trained.model, plan.steps, plan.seed + apart(mover.device))
-    rules = [samples, *here.rules(tensors), *plan.transforms]
-    more: dict[str, Any] = {"transforms": rules, "join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps, "mover": mover}
-    descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
     how = {"rules": here.about, "options": asdict(here.options), "processes": mover.count}
-    identity = mover.agree(descent.params, "" if path is None else _identity(tensors, plan, {**about, **how, "base": _base(trained.model)}))
+    told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": _base(trained.model)})
+    identity = mover.agree(list(tensors.values()), told)
     with trained.on(), _recomputed(trained, here.options.checkpointing, mover), samples.on():
+        rules = here.rules(Start(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws)))
+        more: dict[str, Any] = {"join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps, "mover": mover}
+        more["transforms"] = [samples, *rules, *plan.transforms]
+        descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
         if path is not None and (found := kept.read(path, identity)) is not None:
             own = mover.own(found)
             descent.restore(kept.below(own, "descent."))
@@ -100,6 +102,21 @@ def figures(losses: Sequence[float]) -> dict[str, float]:
     """What there is to say of a training: how many steps, and the mean loss of the first and of the last of them."""
     ends = {"first_loss": losses[:FIRST], "last_loss": losses[-FIRST:]}
     return {"steps": float(len(losses))} | {name: sum(part) / len(part) for name, part in ends.items() if part}
+
+
+def _summed(tensors: Mapping[str, Tensor], loss: Loss, plan: Plan, stateful: Sequence[kept.Stateful], draws: int) -> list[Tensor]:
+    """Gradients of the loss as the training begins, over steps spread along the plan; nothing of the training knows of it afterwards."""
+    before = {name: t.detach().clone() for name, t in kept.gathered(stateful).items()}
+    rng, params = torch.Generator().manual_seed(plan.seed), list(tensors.values())
+    total = [torch.zeros_like(param) for param in params]
+    draws = min(draws, plan.steps)
+    for i in range(draws):
+        terms = loss(i * plan.steps // draws, rng)
+        value = terms if isinstance(terms, Tensor) else torch.stack(list(terms.values())).sum()
+        for part, found in zip(total, gradient(value, params), strict=True):
+            part += found
+    kept.handed_back(stateful, before)
+    return total
 
 
 def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, object]) -> str:

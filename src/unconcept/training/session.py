@@ -30,7 +30,16 @@ class Progress:
     seconds_left: float
 
 
-Rules = Callable[[Mapping[str, Tensor]], Sequence[Transform]]  # transforms for what is trained, by full name, as it is at the start
+@dataclass(frozen=True)
+class Start:
+    """A training before its first step, inside `on`."""
+
+    model: ModelView
+    tensors: Mapping[str, Tensor]  # what is trained, by full name
+    gradients: Callable[[int], list[Tensor]]  # of its loss, summed over so many of its steps
+
+
+Rules = Callable[[Start], Sequence[Transform]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Session:
     tell: Callable[[Progress], None] = lambda progress: None  # after every step
     folder: Path | None = None  # where states are kept; None: nowhere
     seconds: float = 30.0  # between two states
-    rules: Rules = lambda tensors: ()  # regularisers that are no method's own: they stand before its own transforms
+    rules: Rules = lambda start: ()  # regularisers that are no method's own: they stand before its own transforms
     about: object = None  # plain data that says what the rules are
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()  # entered wherever a teacher is asked
     options: Options = Options()

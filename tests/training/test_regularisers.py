@@ -1,0 +1,257 @@
+"""Regularisers by what must hold exactly, on every trained method of the registry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.continual.desk import ask, ledger, model
+from tests.killed import Killed, dying
+from tests.methods.planted import sights
+from tests.methods.quick import QUICK
+from unconcept.continual.fold import fold
+from unconcept.continual.ledger import Ledger, Policy
+from unconcept.core import Request
+from unconcept.core.errors import SettingsError
+from unconcept.core.request import Ask
+from unconcept.edits.merge import Merge
+from unconcept.evaluation.editing import make_edit
+from unconcept.evaluation.requests import choose
+from unconcept.linalg.projector import apart, nothing_taken, softened, within_masks
+from unconcept.methods import methods
+from unconcept.training import Regularisers, Session, regularised, session
+from unconcept.training.regularisers import protected_rows
+from unconcept.training.session import current
+
+REQUEST = Request(("dog",), ("goat",), ("cat", "sea horse"))
+TRAINED = [name for name in methods if methods[name].way == "trained" and name != "slug"]  # SLUG takes one step along one gradient
+READ = {"concept-ablation", "esd", "kscu", "mace", "sculpting-memory", "spm"}  # those that train what reads the text's states
+TOPK = 0.3
+EXACT = {
+    "selft": Regularisers(selft_topk=TOPK, selft_draws=2),
+    "projection": Regularisers(projection="update"),
+    "projection + selft": Regularisers(projection="update", selft_topk=TOPK, selft_draws=2),
+    "projection + l1sp": Regularisers(projection="update", l1sp=0.75),
+}
+
+
+def view_of(family="sd1"):
+    return tiny.view(family, torch.float32)
+
+
+def erased(name, view, request=REQUEST):
+    more = {"scope": "xattn"} if name == "kscu" else {}  # its scope for objects reads no text
+    return methods[name].settings(**QUICK.get(name, {}), **more).erase(view, request)
+
+
+@contextmanager
+def recorded(trainings) -> Iterator[None]:
+    """Puts (names, tensors before, the tensors themselves) of every training into the list."""
+    outer = current()
+
+    def rules(start):
+        trainings.append((list(start.tensors), [t.detach().clone() for t in start.tensors.values()], list(start.tensors.values())))
+        return outer.rules(start)
+
+    with session(replace(outer, rules=rules)):
+        yield
+
+
+def trainings_of(name, chosen, view=None):
+    """What the method trained, under regularisers."""
+    found = []
+    with regularised(chosen, REQUEST), recorded(found):
+        erased(name, view or view_of())
+    return found
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> None:
+    view, looked = view_of(), []
+    plain = erased(name, view).hash
+    with regularised(Regularisers(l1sp=0.0, l2sp=0.0, selft_topk=1.0, projection="none"), REQUEST):
+        assert erased(name, view).hash == plain
+    with session(Session(rules=lambda start: looked.extend(start.gradients(3)) or ())):
+        assert erased(name, view).hash == plain
+    assert any(g.any() for g in looked)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("chosen", [Regularisers(l1sp=1e9), Regularisers(l2sp=1e9)], ids=["l1sp", "l2sp"])
+def test_a_penalty_holds_back(name, chosen) -> None:
+    """The first step is free: at the reference the penalty's gradient is zero."""
+
+    def drift(found):
+        return sum(float((now.detach() - before).square().sum()) for _, start, tensors in found for before, now in zip(start, tensors, strict=True))
+
+    assert 0 < drift(trainings_of(name, chosen)) < 0.6 * drift(trainings_of(name, Regularisers()))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("how", list(EXACT))
+def test_exact_properties(name, how) -> None:
+    """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
+    view, chosen = view_of(), EXACT[how]
+    if chosen.projection != "none" and name not in READ:
+        with pytest.raises(SettingsError, match="nothing that is trained reads the text's states"):
+            trainings_of(name, chosen, view)
+        return
+    found = trainings_of(name, chosen, view)
+    rows = protected_rows(view, REQUEST.retain)
+    for names, start, tensors in found:
+        moved = [now.detach() != before for before, now in zip(start, tensors, strict=True)]
+        assert any(m.any() for m in moved)
+        if chosen.selft_topk < 1:
+            maps = [i for i, each in enumerate(names) if not (each.endswith(".down") and chosen.projection != "none")]
+            count = sum(t.numel() for t in tensors)
+            assert sum(int(moved[i].sum()) for i in maps) <= int(TOPK * count)
+        if chosen.projection != "none":
+            read = [i for i, each in enumerate(names) if each.removesuffix(".down") in view.text_maps()]
+            assert read
+            for i in read:
+                held = tensors[i].detach() if names[i].endswith(".down") else tensors[i].detach() - start[i]
+                assert (held.double() @ rows.T).norm() < 1e-6 * tensors[i].norm() * rows.norm()  # the rounding of float32 weights
+                assert tensors[i].any()
+    assert found
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_protected_in_other_families(family) -> None:
+    view = view_of(family)
+    with regularised(Regularisers(projection="update"), REQUEST):
+        edit = erased("concept-ablation", view)
+    rows = protected_rows(view, REQUEST.retain).float()
+    assert all((edit.delta(name, w) @ rows.T).abs().max() < 1e-6 < edit.delta(name, w).abs().max() for name, w in view.text_maps().items())
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_joint_transformer_reads_no_text_states_in_its_blocks(family) -> None:
+    with pytest.raises(SettingsError, match="nothing that is trained reads"), regularised(Regularisers(projection="update"), REQUEST):
+        erased("esd", view_of(family))
+
+
+def test_the_authors_form_lets_adam_move_what_is_protected() -> None:
+    view = view_of()
+    rows = protected_rows(view, REQUEST.retain).float()
+    with regularised(Regularisers(projection="gradient"), REQUEST):
+        edit = erased("concept-ablation", view)
+    assert max((edit.delta(name, w) @ rows.T).abs().max() for name, w in view.text_maps().items()) > 1e-4
+
+
+def test_the_authors_projector_written_out() -> None:
+    rows = torch.randn(4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([rows, 2 * rows[:1] + 1e-3])
+    c = apart(rows, 0.95).T
+    assert c.shape == (12, 4)
+    r = max(1e-4, 1e-6 * float(torch.trace(c.T @ c)) / 4)
+    wanted = torch.eye(12, dtype=torch.float64) - c @ torch.linalg.inv(c.T @ c + r * torch.eye(4, dtype=torch.float64)) @ c.T
+    p = softened(c.T)
+    assert torch.allclose(p, wanted, atol=1e-10)
+    assert (p @ p - p).norm() < 1e-3
+    assert (p @ c).norm() < 1e-3 * c.norm()
+
+
+def test_within_masks_is_the_nearest_such_change() -> None:
+    """Against a projector of each row's own support, built the slow way."""
+    rng = torch.Generator().manual_seed(1)
+    change = torch.randn(7, 20, dtype=torch.float64, generator=rng)
+    mask = torch.rand(7, 20, generator=rng) < 0.5
+    mask[0], mask[1] = False, torch.arange(20) < 3  # nothing may move; fewer entries than protected directions
+    basis = nothing_taken(20).holding(torch.randn(5, 20, dtype=torch.float64, generator=rng)).taken
+    found = within_masks(change, mask, basis)
+    for row, free, own in zip(found, mask, change, strict=True):
+        held = basis[free]
+        wanted = own[free] - held @ torch.linalg.pinv(held) @ own[free]
+        assert torch.allclose(row[free], wanted, atol=1e-8)
+        assert not row[~free].any()
+
+
+@pytest.mark.parametrize("name", ["kscu", "receler", "sculpting-memory"])
+def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
+    """Their losses have a state of their own, which the look at the gradients must hand back."""
+    view, chosen = view_of(), Regularisers(selft_topk=0.5, selft_draws=2, l2sp=10.0)
+
+    def run(tell, folder):
+        with session(Session(tell, folder, 0.0)), regularised(chosen, REQUEST):
+            return erased(name, view).hash
+
+    whole = run(lambda progress: None, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(dying(2), tmp_path / "cut")
+    assert run(lambda progress: None, tmp_path / "cut") == whole
+
+
+def test_a_method_without_steps_is_refused() -> None:
+    view = view_of()
+    with pytest.raises(SettingsError, match="none that goes step by step"), regularised(Regularisers(l2sp=1.0), REQUEST):
+        methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, sights(view))
+
+
+def test_the_header_says_how_it_was_regularised() -> None:
+    chosen = choose(Ask(("dog",), ("goat",), ("cat",)), "tiny")
+    edit = make_edit(view_of(), chosen, "esd", QUICK["esd"], regularisers=Regularisers(l2sp=5.0, projection="update"))
+    assert edit.origin.settings["regularisers"] == {"l2sp": 5.0, "projection": "update"}
+    assert "regularisers" not in make_edit(view_of(), chosen, "esd", QUICK["esd"]).origin.settings
+
+
+def sequence(folder, chosen: Regularisers, rule="sequential") -> tuple[Ledger, list]:
+    """Two requests, and the state after each."""
+    book, states = ledger(folder, "concept-ablation", Policy(rule, Merge("uniform"), regularisers=chosen), QUICK["concept-ablation"]), []
+    for one in (Request(("dog",), ("goat",), ("cat",)), Request(("car",), ("bus",), ("cat",))):
+        ask(book, one, "concept-ablation")
+        states.append(fold(book, model()).edit)
+    return book, states
+
+
+def test_a_sequence_protects_what_it_erased_before(tmp_path) -> None:
+    """And the ledger that is read again has the same policy."""
+    book, (first, second) = sequence(tmp_path / "l", Regularisers(projection="update", l2sp=2.5))
+    assert Ledger.open(book.folder).policy == book.policy
+    before, held = (protected_rows(model(), texts).float() for texts in (["dog"], ["dog", "cat"]))
+    for name, w in model().text_maps().items():
+        change = second.delta(name, w) - first.delta(name, w)
+        assert change.abs().max() > 1e-5
+        assert (change @ held.T).abs().max() < 1e-6 < (first.delta(name, w) @ before.T).abs().max()
+
+
+@pytest.mark.parametrize("reference", ["previous", "pretrained"])
+def test_drift_is_from_the_weights_before_the_request_or_before_all(reference) -> None:
+    view = view_of()
+    own = {name: w.detach().clone() for name, w in view.text_maps().items()}
+    seen = []
+    with erased("esd", view).applied(view):
+        live = {name: w.detach().clone() for name, w in view.text_maps().items()}
+        with regularised(Regularisers(l2sp=1.0, reference=reference), REQUEST):
+            inner = current().rules
+            with session(replace(current(), rules=lambda start: seen.append((list(start.tensors), rules := inner(start))) or rules)):
+                erased("concept-ablation", view)
+    ((names, (drift,)),) = seen
+    wanted = live if reference == "previous" else own
+    assert any(not torch.equal(live[name], own[name]) for name in own)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in zip(names, drift.start, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["merge", "recompute"])
+def test_projection_and_merging_together(rule, tmp_path) -> None:
+    """A mean of protected edits protects. TIES does not: it trims."""
+    _, (_, both) = sequence(tmp_path / "l", Regularisers(projection="update"), rule)
+    rows = protected_rows(model(), ["cat"]).float()
+    assert all((both.delta(name, w) @ rows.T).abs().max() < 1e-6 < both.delta(name, w).abs().max() for name, w in model().text_maps().items())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"l1sp": -1.0}, "l1sp must be >= 0 and finite, got -1.0"),
+        ({"selft_topk": 0.0}, "selft_topk must be a share, above 0 and at most 1, got 0.0"),
+        ({"selft_topk": 0.5, "selft_draws": 0}, "selft_draws must be > 0, got 0"),
+        ({"reference": "pretrained"}, "reference would change nothing"),
+        ({"projection_prompts": "everyday"}, "projection_prompts would change nothing"),
+    ],
+)
+def test_settings_out_of_range(values, said) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Regularisers(**values)
