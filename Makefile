@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check results attacks debias bench clean
+.PHONY: setup demo test test-all check results attacks debias continual bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +38,9 @@ attacks: $(READY)
 
 debias: $(READY)
 	$(BIN)/python -m benchmarks.debias
+
+continual: $(READY)
+	$(BIN)/python -m benchmarks.continual
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from unconcept.evaluation.attacked import Point
-from unconcept.evaluation.charts import curve, growth
+from unconcept.evaluation.charts import courses, curve, growth
 
 
 def test_a_power_law_is_a_straight_line() -> None:
@@ -29,3 +29,15 @@ def test_one_value_has_an_axis_too() -> None:
 def test_a_budget_curve_says_what_each_step_took() -> None:
     said = ElementTree.fromstring(curve([Point(0, 1.0, 0.25, 0.1), Point(20, 2.0, None, 0.5)], 1.0)).attrib["aria-label"]
     assert said == "success by steps: 0 (0.2 s a prompt): 10%, 20: 50%"
+
+
+def test_courses_stand_on_linear_axes_with_their_names_below() -> None:
+    drawn = courses({"plain": [(1, 1.0), (3, 0.5), (12, 0.0)], "a < b": [(1, 0.9), (12, 0.8)], "c": [(1, 0.2)]}, "requests", "RA-I")
+    root = ElementTree.fromstring(drawn)
+    assert "plain 1: 100%, 3: 50%, 12: 0%; a < b 1: 90%, 12: 80%" in root.attrib["aria-label"]
+    places = [tuple(map(float, place.split(","))) for place in re.findall(r'polyline points="([^"]+)"', drawn)[0].split()]
+    assert (places[1][0] - places[0][0]) / (places[2][0] - places[0][0]) == pytest.approx(2 / 11, abs=0.01)
+    assert places[1][1] == pytest.approx((places[0][1] + places[2][1]) / 2, abs=0.1)
+    names = [text for text in root.iter() if text.tag.endswith("text") and text.text in ("plain", "a < b", "c")]
+    assert all(float(text.attrib["y"]) <= float(root.attrib["height"]) for text in names)
+    assert len(names) == 3

@@ -4,9 +4,10 @@ import pytest
 
 from unconcept.evaluation.judges import Judge
 from unconcept.evaluation.judging import Answer
+from unconcept.evaluation.suite_continual import ask_within
 from unconcept.evaluation.suites import Evidence, suites
 from unconcept.moji.table import table
-from unconcept.prompts.checks import REPORT_SEEDS
+from unconcept.prompts.checks import REPORT_SEEDS, Sizes
 
 TABLE = table()
 CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket"), "debias": ("teacher",)}
@@ -62,6 +63,18 @@ def test_steps_of_a_sequence() -> None:
     assert (ua.value, inside.value) == (1.0, 0.5)
     assert h.value == pytest.approx(3 / (1 / ua.value + 1 / inside.value + 1 / across.value))
     assert suites["continual"].stepwise
+    assert (ua.interval[1], ua.n, inside.before_interval[1]) == (1.0, 16, 1.0)
+    assert inside.interval[0] < 0.5 < inside.interval[1]
+
+
+def test_what_is_retained_is_the_same_at_every_step_of_a_known_sequence() -> None:
+    sequence, sizes = ("pizza", "crown", "dog face"), suites["continual"].sizes
+    steps = [ask_within(sequence, sequence[:k], sizes) for k in (1, 2, 3)]
+    kept = [[check for check in asked if check.group != "direct"] for asked in steps]
+    assert kept[0] == kept[1] == kept[2]
+    assert {check.concept for check in steps[1] if check.group == "direct"} == set(sequence[:2])
+    tuning = ask_within(("guitar",), ("guitar",), Sizes(2, 2, tuning=True))
+    assert all(check.prompt.seed < REPORT_SEEDS and TABLE[check.concept].split == "tune" for check in tuning if check.group != "style")
 
 
 def test_counting_is_over_every_harmful_concept() -> None:

@@ -46,15 +46,22 @@ def drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) -> Drift
     """Of all that is in force, on its retained texts or on `probes`."""
     active = ledger.standings.active
     edit = fold(ledger, model).edit
-    change = size = 0.0
-    layers = {}
-    for name, weight in model.reference(edit.names).items():
-        moved, own = float(edit.delta(name, weight).double().square().sum()), float(weight.double().square().sum())
-        change, size, layers[name] = change + moved, size + own, (moved / own) ** 0.5 if own else 0.0
+    total, layers = moved(model, edit)
     asked = joint(active) if active else None
     kept = tuple(probes) or (asked.retain if asked else ())
     read = _readings(ledger, model, edit, kept, asked.targets if asked else (), asked.anchors if asked else ())
-    return Drift((change / size) ** 0.5 if size else 0.0, layers, *read)
+    return Drift(total, layers, *read)
+
+
+@torch.no_grad()
+def moved(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
+    """|W' - W| / |W| of all that an edit changes, and of each layer."""
+    change = size = 0.0
+    layers = {}
+    for name, weight in model.reference(edit.names).items():
+        own, whole = float(edit.delta(name, weight).double().square().sum()), float(weight.double().square().sum())
+        change, size, layers[name] = change + own, size + whole, (own / whole) ** 0.5 if whole else 0.0
+    return (change / size) ** 0.5 if size else 0.0, layers
 
 
 def _readings(
@@ -66,21 +73,21 @@ def _readings(
         return None, (), {}
     with one_by_one(states_of(ledger, model, ledger.standings.active)):
         e, c, a = (rows.float() for rows in read_together(model, kept, targets, anchors))
-    moved, size, left, gap = (torch.zeros(len(rows)) for rows in (e, e, c, c))
+    gone, size, left, gap = (torch.zeros(len(rows)) for rows in (e, e, c, c))
     for name, w in maps.items():
         delta, wide = edit.delta(name, w.to(e.device)).float(), w.to(e.device).float()
-        moved += (e @ delta.T).square().sum(1).cpu()
+        gone += (e @ delta.T).square().sum(1).cpu()
         size += (e @ wide.T).square().sum(1).cpu()
         gap += ((a - c) @ wide.T).square().sum(1).cpu()
         left += ((a - c) @ wide.T - c @ delta.T).square().sum(1).cpu()
     streams = model.streams
-    shares = (moved / size.clamp_min(1e-30)).sqrt().view(-1, streams).amax(1)
+    shares = (gone / size.clamp_min(1e-30)).sqrt().view(-1, streams).amax(1)
     residuals = (left / gap.clamp_min(1e-30)).sqrt().view(-1, streams).amax(1)
     flat = [torch.nn.functional.normalize(rows.reshape(-1, streams * rows.shape[1])) for rows in (e, c)]
     alike = flat[0] @ flat[1].T
     nearest = alike.argmax(1).tolist()
     rows = [Moved(text, float(shares[i]), targets[nearest[i]], float(alike[i, nearest[i]])) for i, text in enumerate(kept)]
-    function = float((moved.sum() / size.sum()).sqrt()) if len(e) else None
+    function = float((gone.sum() / size.sum()).sqrt()) if len(e) else None
     return function, tuple(sorted(rows, key=lambda one: (-one.share, one.text))), dict(zip(targets, residuals.tolist(), strict=True))
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from .attacked import Point
 
-WIDTH, HEIGHT, EDGE = 460, 320, 48
+WIDTH, HEIGHT, EDGE, LINE = 460, 320, 48, 16
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,22 @@ def growth(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up:
     return _svg(lines, f"{up} by {across}: {said}")
 
 
+def courses(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """Shares (x, y in [0, 1]) along x by name, joined by lines, on linear axes; the names stand below in two columns."""
+    last = max((x for points in series.values() for x, _ in points), default=1.0)
+    marks = sorted({x for points in series.values() for x, _ in points})
+    ticks = [(share, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    lines = [_grid([(x, x / last) for x in marks], [(100 * value, at) for value, at in ticks]), _titles(across, f"{up}, %")]
+    for number, (name, points) in enumerate(series.items()):
+        colour = f"hsl({205 + 137 * number % 360} 55% {45 if number % 2 else 35}%)"
+        places = " ".join(f"{_x(x / last):.1f},{_y(y):.1f}" for x, y in points)
+        dashes = "5 3" if number % 3 == 2 else "none"
+        lines.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>')
+        lines.append(f'<text x="{_x(number % 2 / 2):.1f}" y="{HEIGHT + 14 + LINE * (number // 2)}" font-size="12" fill="{colour}">{escape(name)}</text>')
+    said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.0%}" for x, y in points) for name, points in series.items())
+    return _svg(lines, f"{up} by {across}: {said}", HEIGHT + 8 + LINE * -(-len(series) // 2))
+
+
 def _decades(values: Sequence[float]) -> tuple[int, int]:
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)
@@ -105,9 +121,9 @@ def _titles(across: str, up: str) -> str:
     return below + f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle" font-size="13">{escape(up)}</text>'
 
 
-def _svg(lines: Sequence[str], said: str) -> str:
+def _svg(lines: Sequence[str], said: str, height: int = HEIGHT) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
         f'aria-label="{escape(said, quote=True)}" font-family="system-ui, sans-serif">{"".join(lines)}</svg>'
     )
 

@@ -4,13 +4,16 @@ On other models the questions are the paper's, over UnlearnCanvas' closed world,
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..metrics.harmonic import harmonic
+from ..metrics.rates import Rate, clustered_share
 from ..moji.prompts import prompt
 from ..moji.table import table
 from ..prompts.checks import Check, Sizes
 from ..prompts.sets import Group, Item
 from ..prompts.unlearncanvas import GUIDANCE_SCALE, KEPT_OBJECTS, KEPT_STYLES, SEEDS, STYLES, TEMPLATE, unlearncanvas_set
+from .judging import Answer
 from .suite_grid import grid_checks
 from .suite_protocols import asked, others
 from .suites import Evidence, Figure, Suite, suites
@@ -25,9 +28,14 @@ NAMED = (
 
 def ask_step(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
     """The requests so far; twelve held-out objects, each asked for its style too."""
+    return ask_within(concepts, concepts, sizes)
+
+
+def ask_within(sequence: Sequence[str], concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+    """The same for the first `concepts` of a `sequence` that is known: what is retained is apart from all of it, and so the same at every step."""
     made = [check for name in concepts for check in asked(table()[name], sizes, sizes.direct, "direct")]
-    styles = [style.name for style in table().styles if style.name not in concepts]
-    for number, other in enumerate(others(concepts)[:12]):
+    styles = [style.name for style in table().styles if style.name not in sequence]
+    for number, other in enumerate(others(sequence, sizes.tuning)[:12]):
         for i in range(sizes.other):
             style = styles[(number + i) % len(styles)]
             drawn = sizes.prompt(prompt(other.name, style), i)
@@ -57,12 +65,25 @@ def _steps(names: Sequence[str]) -> Iterator[Item]:
 
 
 def step(found: Evidence) -> list[Figure]:
-    """After one request of a sequence; H of the three is inferred: the paper prints curves."""
+    """After one request of a sequence, intervals over concepts; H of the three is inferred: the paper prints curves."""
     inside, across = ("style", "far") if found.of("direct")[0].check.by == "style" else ("far", "style")
-    rates = [found.accuracy(group) for group in ("direct", inside, across)]
-    sides = [(1 - rates[0][side], rates[1][side], rates[2][side]) for side in (0, 1)]
-    values = zip(NAMED, *((*side, harmonic(*side)) for side in sides), strict=True)
-    return [Figure(name, new, old, len(found.answers), formula) for (name, formula), old, new in values]
+    shares = [[_share(found.of(group), side) for side in (0, 1)] for group in ("direct", inside, across)]
+    shares[0] = [_not(rate) for rate in shares[0]]
+    figures = [
+        Figure(name, new.value, old.value, new.n, formula, (new.low, new.high), (old.low, old.high))
+        for (name, formula), (old, new) in zip(NAMED, shares, strict=False)
+    ]
+    before, after = (harmonic(*(rates[side].value for rates in shares)) for side in (0, 1))
+    return [*figures, Figure(NAMED[3][0], after, before, len(found.answers), NAMED[3][1])]
+
+
+def _share(answers: Sequence[Answer], side: int) -> Rate:
+    """Of pictures that show what was asked; pictures of one concept belong together."""
+    return clustered_share([answer.shown[side] for answer in answers], [answer.check.concept for answer in answers])
+
+
+def _not(rate: Rate) -> Rate:
+    return replace(rate, value=1 - rate.value, low=1 - rate.high, high=1 - rate.low)
 
 
 suites.register("continual")(

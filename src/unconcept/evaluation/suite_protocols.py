@@ -105,11 +105,11 @@ def asked(entry: Entry, sizes: Sizes, count: int, group: Group) -> list[Check]:
     return [Check(sizes.prompt(text, i), group, entry.name, "object", entry.labels) for i, text in enumerate(texts)]
 
 
-def others(concepts: Sequence[str]) -> list[Entry]:
-    """Objects of the far list that is only measured, without what is erased and its neighbours."""
+def others(concepts: Sequence[str], tuning: bool = False) -> list[Entry]:
+    """Objects of the far list that is only measured, without what is erased and its neighbours; for tuning, those reserved for it."""
     known = table()
     close = {name for concept in concepts for name in (concept, *known[concept].near.all)}
-    return [entry for entry in known.far("held_out", "report") if entry.name not in close]
+    return [entry for entry in known.far("held_out", "tune" if tuning else "report") if entry.name not in close]
 
 
 for _suite in (

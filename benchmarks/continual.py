@@ -1,0 +1,242 @@
+"""Requests one by one, by every remedy (the experiment of arXiv:2511.07970 on `moji`): `make continual`.
+
+Each trained edit, each picture and each judged point is kept, so the same command goes on after being stopped at any time. A part
+can be run by `--sequences`, `--methods`, `--arms` and `--steps`; regularisers are chosen with `--tune`, on tune objects.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+
+OUT = Path("out/continual")
+STEPS = (1, 2, 3, 6, 9, 12)
+GRID, BESIDE, CLOSED = "concept-ablation", ("esd", "sculpting-memory"), ("uce", "speed")
+FEW, MANY = 12, (1, 3, 10, 30, 100)
+SHARES = ("UA", "RA-I", "RA-C")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of the experiment is run, and how finely."""
+
+    sequences: tuple[str, ...]
+    methods: tuple[str, ...]
+    arms: tuple[str, ...] | None
+    steps: tuple[int, ...]
+    n: int  # prompts of a concept
+    cut: int | None
+    tune: bool
+    best: str | None
+
+
+def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ...]]:
+    """Objects spread evenly over the table, and all erasable styles, of the split that is asked for."""
+    from unconcept.moji.table import table
+
+    part = [entry for entry in table().entries if entry.erasable and entry.split == ("tune" if tune else "report")]
+    objects, styles = ([entry.name for entry in part if entry.kind == kind] for kind in ("object", "style"))
+    count = len(objects) if many else min(FEW, len(objects) // 4 if tune else FEW)
+    found = {"objects": tuple(objects[i * len(objects) // count] for i in range(count))}
+    return found if tune or many else {**found, "styles": tuple(styles)}
+
+
+def arms_of(sequence: str, method: str, asked: Asked, points: Sequence[Mapping[str, Any]]) -> list:
+    """The full grid where the remedies are compared; elsewhere plain, at once and the best of them."""
+    from benchmarks.sequences import closed, grid
+
+    if method in CLOSED:
+        return closed(method)
+    every = grid(method, asked.tune)
+    if (sequence, method) == ("objects", GRID):
+        return every
+    wanted = ("sequential", "simultaneous", asked.best or best(points))
+    return [arm for arm in every if arm.label in wanted]
+
+
+def best(points: Sequence[Mapping[str, Any]]) -> str | None:
+    """The remedy with the highest H after the longest sequence measured, of the full grid; None while there is none."""
+    tried = [point for point in points if (point["sequence"], point["method"]) == ("objects", GRID) and point["arm"] not in ("sequential", "simultaneous")]
+    last = max((point["step"] for point in tried), default=0)
+    return max((point for point in tried if point["step"] == last), key=lambda point: point["figures"]["H"]["value"], default={"arm": None})["arm"]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Points that were finished. A line that a kill cut off is taken out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        path.write_text("".join(lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
+
+
+def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple[list[dict[str, Any]], int]:
+    """Every point of what is asked, and how many are missing because time ran out."""
+    from benchmarks.sequences import Course
+
+    points, missing, wanted = read(out / "points.jsonl"), 0, list[dict[str, Any]]()
+    for sequence, names in sequences(asked.tune).items():
+        for method in asked.methods if sequence in asked.sequences else ():
+            for arm in arms_of(sequence, method, asked, points):
+                if asked.arms is not None and arm.label not in asked.arms:
+                    continue
+                course = Course(arm, names, out / sequence, asked.cut)
+                for k in (k for k in asked.steps if k <= len(names)):
+                    if deadline is not None and time.monotonic() > deadline:
+                        missing += 1
+                        continue
+                    point = judged(course, sequence, k, asked, out, deadline, tell, points)
+                    missing += point is None
+                    wanted += [] if point is None else [point]
+    return wanted, missing
+
+
+def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline: float | None, tell: Any, points: list) -> dict[str, Any] | None:
+    """One point of a curve: kept as a line once it is whole."""
+    from benchmarks.sequences import BASE
+    from unconcept.continual.drift import moved
+    from unconcept.core.hashing import hash_json
+    from unconcept.evaluation.bench import edit_trial, examine
+    from unconcept.evaluation.generate import spec_for
+    from unconcept.evaluation.store import Store, default_store
+    from unconcept.evaluation.suite_continual import ask_within
+    from unconcept.evaluation.suites import suites
+    from unconcept.evaluation.trials import Bench
+    from unconcept.evaluation.work import Record
+    from unconcept.prompts.checks import Sizes
+
+    sizes, spec = Sizes(asked.n, asked.n, tuning=asked.tune), spec_for(BASE.model)
+    suite = replace(suites["continual"], sizes=sizes, ask=partial(ask_within, course.names))
+    key = hash_json([course.key(k), BASE.key, str(sizes), str(spec)])
+    for known in points:
+        if known["key"] == key:
+            return known
+    path, seconds = course.state(k, tell)
+    trial = edit_trial(path, BASE, course.names[:k])
+    (found,), _ = examine([trial], suite, Bench(Store(default_store()), Record(out / "record.sqlite"), spec, deadline=deadline, tell=tell))
+    if not found.figures:
+        return None
+    point = {"key": key, "sequence": sequence, "method": course.arm.method, "arm": course.arm.label, "step": k, "seconds": round(seconds, 2)}
+    point |= {"drift": moved(BASE.view(), trial.edit)[0], "edit": trial.edit.hash, "figures": {figure.name: vars(figure) for figure in found.figures}}
+    with (out / "points.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(point) + "\n")
+    points.append(point)
+    return point
+
+
+def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path) -> str:
+    """Tables of all steps, a section for each sequence and method, with three curves each."""
+    text = [HEAD.format(n=n, before=_before(points))]
+    for sequence, method in dict.fromkeys((point["sequence"], point["method"]) for point in points):
+        part = [point for point in points if (point["sequence"], point["method"]) == (sequence, method)]
+        text.append(f"\n## {method} on {sequence}\n")
+        for name in SHARES:
+            file = f"continual-{sequence}-{method}-{name.lower()}.svg"
+            (docs / file).write_text(curves(part, name), encoding="utf-8")
+            text.append(f"![{name} after each request]({file})")
+        text += ["", table_of(part)]
+        text += [same(part)] if method in CLOSED else []
+    return "\n".join(text) + "\n"
+
+
+def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
+    from unconcept.evaluation.charts import courses
+
+    series: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        series.setdefault(point["arm"], []).append((point["step"], point["figures"][name]["value"]))
+    return courses(series, "requests", name)
+
+
+def table_of(points: Sequence[Mapping[str, Any]]) -> str:
+    """A line a point; 95 % intervals over concepts."""
+    lines = ["| arm | requests | UA | RA-I | RA-C | H | n | drift | s |", "|---|---|---|---|---|---|---|---|---|"]
+    for point in points:
+        figures = point["figures"]
+        cells = [f"{figures[name]['value']:.1%} [{figures[name]['interval'][0]:.0%}, {figures[name]['interval'][1]:.0%}]" for name in SHARES]
+        counts = " + ".join(str(figures[name]["n"]) for name in SHARES)
+        rest = [f"{figures['H']['value']:.1%}", counts, f"{point['drift']:.3f}", f"{point['seconds']:,.0f}"]
+        lines.append("| " + " | ".join([point["arm"], str(point["step"]), *cells, *rest]) + " |")
+    return "\n".join(lines)
+
+
+def same(points: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the ledger's edits are those of erasing at once, and what they cost retention at the last step."""
+    edits = {(point["arm"], point["step"]): point["edit"] for point in points}
+    steps = sorted({step for arm, step in edits if ("ledger", step) in edits and ("simultaneous", step) in edits})
+    if not steps:
+        return ""
+    alike = [step for step in steps if edits["ledger", step] == edits["simultaneous", step]]
+    last = next(point for point in points if (point["arm"], point["step"]) == ("ledger", steps[-1]))["figures"]
+    lost = ", ".join(f"{name} {100 * (last[name]['value'] - last[name]['before']):+.1f} points" for name in SHARES[1:])
+    return f"\nThe ledger's edit is byte for byte the one of erasing all at once after {len(alike)} of {len(steps)} steps; after {steps[-1]} requests {lost}.\n"
+
+
+def _before(points: Sequence[Mapping[str, Any]]) -> str:
+    last = {point["sequence"]: point["figures"] for point in points}
+    return "; ".join(f"{sequence}: " + ", ".join(f"{name} {figures[name]['before']:.1%}" for name in SHARES) for sequence, figures in last.items())
+
+
+HEAD = """# Requests one by one
+
+The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after 1, 2, 3, 6, 9 and 12 of them it is asked what is
+gone and what is left. UA: 1 - accuracy on all concepts erased so far; RA-I and RA-C: accuracy on held-out concepts of their domain and of
+the other; H their harmonic mean. {n} pictures a concept, the same prompts and noise at every step and for every arm, seeds from
+1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds are of all trainings
+that a state is made of. Unedited (at the last step): {before}. Made by `make continual`.
+
+`sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with at most twice the steps
+of one request; the regularisers of `benchmarks/continual.toml` act in a sequence; merges are of trainings of each request alone.
+"""
+
+
+def main() -> None:
+    from unconcept.cli.console import print_table
+
+    args = parsed(sys.argv[1:])
+    quiet_libraries()
+    asked = Asked(args.sequences, args.methods, args.arms, args.steps, args.n, args.iterations, args.tune, args.best)
+    out = args.out / ("tune" if asked.tune else "report")
+    deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
+    with speaking(), progress(quiet=False) as tell:
+        out.mkdir(parents=True, exist_ok=True)
+        points, missing = measure(asked, out, deadline, tell)
+    rows = [(p["sequence"], p["method"], p["arm"], str(p["step"]), *(f"{p['figures'][name]['value']:.1%}" for name in (*SHARES, "H"))) for p in points]
+    print_table("Continual erasure", ("sequence", "method", "arm", "requests", *SHARES, "H"), rows)
+    if missing:
+        print(f"PARTIAL: {missing} points are missing; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(FAILED)
+    if points and not asked.tune and asked.cut is None:
+        args.docs.mkdir(exist_ok=True)
+        (args.docs / "continual.md").write_text(page(points, asked.n, args.docs), encoding="utf-8")
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    named = lambda text: tuple(part.strip() for part in text.split(","))  # noqa: E731
+    numbers = lambda text: tuple(sorted({int(part) for part in text.split(",")}))  # noqa: E731
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--sequences", type=named, default=("objects", "styles"))
+    parser.add_argument("--methods", type=named, default=(GRID, *BESIDE, *CLOSED))
+    parser.add_argument("--arms", type=named, help="labels, separated by commas; every one by default")
+    parser.add_argument("--steps", type=numbers, default=STEPS, help="after how many requests to draw")
+    parser.add_argument("--n", type=int, default=8, help="pictures of a concept")
+    parser.add_argument("--iterations", type=int, help="of each training, for a quick look that writes no page; the recipe's by default")
+    parser.add_argument("--best", help="the arm that other methods and styles are compared with; the grid's best by default")
+    parser.add_argument("--max-minutes", type=float)
+    parser.add_argument("--tune", action="store_true", help="candidates of benchmarks/continual.toml on tune objects and seeds")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""One arm of the continual experiment: how the edit of the first k requests of a sequence is made. What was made is kept."""
+
+import json
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unconcept.continual.chain import ENTRIES
+from unconcept.continual.check import repair
+from unconcept.continual.fold import fold, origin
+from unconcept.continual.ledger import Ledger, Note, Policy, begin
+from unconcept.continual.requests import add
+from unconcept.continual.standing import Standing
+from unconcept.core.hashing import hash_json
+from unconcept.core.request import Ask
+from unconcept.core.settings import build
+from unconcept.edits import Edit
+from unconcept.edits.merge import Merge, merged
+from unconcept.evaluation import bench
+from unconcept.evaluation.editing import training_in
+from unconcept.evaluation.requests import choose
+from unconcept.evaluation.store import Store, whole, write_whole
+from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.work import Progress
+from unconcept.methods import methods
+from unconcept.models.open import MOJI
+from unconcept.training import Regularisers
+
+Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
+KNOWN = Path(__file__).with_name("continual.toml")
+BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}  # the setting that says how long is trained
+MOST_TIMES = 2  # so many times one request's budget has a training on several at once: none takes longer than a minute
+BASE = Subject(MOJI, device="cpu", dtype="float32")  # as the ledger's commands open it
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method and what becomes of requests that come one by one."""
+
+    label: str
+    method: str
+    rule: Rule
+    regularisers: Mapping[str, Any] = field(default_factory=dict)
+    merge: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Course:
+    """An arm on a sequence of concepts, in a folder that arms share whose requests are trained alike."""
+
+    arm: Arm
+    names: tuple[str, ...]
+    root: Path
+    cut: int | None = None  # budget of a training, for a quick look; the recipe's by default
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's `moji` recipe."""
+        cut = {} if self.cut is None or self.arm.method not in BUDGET else {BUDGET[self.arm.method]: self.cut}
+        return {**bench.arm_of(self.arm.method).settings, **cut}
+
+    @property
+    def folder(self) -> Path:
+        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names]
+        return self.root / f"{self.arm.method}-{self.arm.rule}-{hash_json(alike)[:12]}"
+
+    def key(self, k: int) -> str:
+        """What the state after k requests is a function of."""
+        return hash_json([asdict(self.arm), self.settings, self.names[:k]])
+
+    def state(self, k: int, tell: Progress) -> tuple[Path, float]:
+        """An edit file of the state after k requests, and the seconds that everything it is made of took."""
+        if self.arm.rule == "simultaneous":
+            return self._at_once(k)
+        view, path = BASE.view(), self.folder / f"{hash_json([self.key(k), k])[:12]}.safetensors"
+        book = self._asked(k, tell)
+        begun = time.perf_counter()
+        first = [book.standings.known[body["id"]] for body in book.chain.bodies if body["op"] == "add"][:k]
+        edit = self._edit(book, first)
+        folding = time.perf_counter() - begun
+        if not path.exists():
+            with whole(path) as temporary:
+                edit.stamped(origin(book, view, edit, first)).save(temporary)
+        return path, sum(_seconds(self.folder, i) for i in range(k)) + (folding if self.arm.rule == "ledger" else 0.0)
+
+    def _edit(self, book: Ledger, first: Sequence[Standing]) -> Edit:
+        if self.arm.rule == "sequential":
+            return book.artifacts.get_edit(first[-1].edit or "")
+        ordered = sorted(first, key=lambda one: one.id)
+        if self.arm.rule == "ledger":
+            return fold(book, BASE.view(), ordered).edit
+        return merged(BASE.view(), [book.artifacts.get_edit(one.edit or "") for one in ordered], build(Merge, self.arm.merge, "merge"))
+
+    def _asked(self, k: int, tell: Progress) -> Ledger:
+        """The ledger with at least k requests in it; each is on the disk before the next is trained, and a training goes on where it was."""
+        place, view = self.folder / "ledger", BASE.view()
+        info = methods[self.arm.method]
+        rule = "recompute" if self.arm.rule == "ledger" else self.arm.rule
+        if _begun(place):
+            repair(place)  # What a killed sitting left half-written.
+            book = Ledger.open(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            policy = Policy(rule, regularisers=build(Regularisers, self.arm.regularisers, "regulariser"))
+            book = begin(place, view, info.name, self.settings, policy, Note("the continual experiment"))
+        for number in range(len(book.standings.known), k):
+            name, begun = self.names[number], time.perf_counter()
+            with training_in(self.folder / "training" / str(number), lambda what, done, of, name=name: tell(f"{self.arm.label}, {name}: {what}", done, of)):
+                add(book, view, (name,), choose(Ask((name,)), MOJI).request, info.name, None, Note())
+            write_whole(self.folder / f"{number}.json", json.dumps({"concept": name, "seconds": time.perf_counter() - begun}).encode())
+        return book
+
+    def _at_once(self, k: int) -> tuple[Path, float]:
+        """Trained on all of them from the unedited model, in one training of its own."""
+        times = min(k, MOST_TIMES) if self.arm.method in BUDGET else 1
+        more = {BUDGET[self.arm.method]: self.settings[BUDGET[self.arm.method]] * times} if times > 1 else {}
+        task = bench.EditTask(BASE, bench.Arm(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder)
+        if not task.path.with_suffix(".json").exists():
+            task.run(Store(self.folder / "store"))
+        return task.path, float(task.trial().cost["seconds"])
+
+
+def _begun(place: Path) -> bool:
+    """Whether a ledger's first entry was written."""
+    file = place / ENTRIES
+    return file.exists() and b"\n" in file.read_bytes()
+
+
+def _seconds(folder: Path, number: int) -> float:
+    """Of one request's training in its last sitting; not a number where the sitting was killed between the entry and this note."""
+    path = folder / f"{number}.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else float("nan")
+
+
+def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm]:
+    """All arms of one method: plain, at once, every regulariser, every merge, every hybrid."""
+    known = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
+    protecting = known["weights"]["projection"]
+    arms = [Arm("sequential", method, "sequential"), Arm("simultaneous", method, "simultaneous")]
+    arms += [Arm(name, method, "sequential", own) for name, own in known["weights"].items()]
+    arms += [Arm(name, method, "merge", {}, own) for name, own in known["merges"].items()]
+    arms.append(Arm("projection-ties", method, "merge", protecting, known["merges"]["ties"]))
+    if candidates:
+        for name, tried in known["candidates"].items():
+            merging = name in known["merges"]
+            shown = [", ".join(f"{setting} {value}" for setting, value in own.items()) for own in tried]
+            arms += [
+                Arm(f"{name}: {said}", method, "merge" if merging else "sequential", {} if merging else own, own if merging else {})
+                for said, own in zip(shown, tried, strict=True)
+            ]
+    return arms
+
+
+def closed(method: str) -> list[Arm]:
+    """A closed form: the ledger's state, what `erase` makes of all at once, and each on top of the last."""
+    rules: tuple[Rule, ...] = ("ledger", "simultaneous", "sequential")
+    return [Arm(rule, method, rule) for rule in rules]

@@ -1,0 +1,134 @@
+"""The continual experiment's parts: arms, points that survive a kill, states of a sequence, and the page."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from benchmarks import continual, sequences
+from benchmarks.continual import Asked, arms_of, best, page, parsed, read, same
+from benchmarks.sequences import Arm, Course, closed, grid
+from tests import tiny
+from tests.killed import Killed
+from unconcept.core.request import Request
+from unconcept.edits import load_edit
+from unconcept.evaluation.requests import Chosen
+from unconcept.evaluation.subject import Subject
+from unconcept.moji.table import table
+
+NAMES = ("dog", "car", "sun")
+CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3}
+
+
+def asked(**more) -> Asked:
+    return Asked(**{"sequences": ("objects",), "methods": ("esd",), "arms": None, "steps": (1,), "n": 1, "cut": None, "tune": False, "best": None, **more})
+
+
+def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation", edit: str = "e") -> dict:
+    figures = {name: {"value": 0.8, "before": 0.9, "n": 8, "interval": [0.6, 0.9]} for name in continual.SHARES} | {"H": {"value": h, "before": 0.1, "n": 24}}
+    return {
+        "key": f"{arm}{step}",
+        "sequence": "objects",
+        "method": method,
+        "arm": arm,
+        "step": step,
+        "seconds": 12.0,
+        "drift": 0.1,
+        "edit": edit,
+        "figures": figures,
+    }
+
+
+def test_what_is_reported_and_what_is_tuned_are_apart() -> None:
+    known, report, tune = table(), continual.sequences(), continual.sequences(tune=True)
+    assert (len(report["objects"]), len(report["styles"]), set(tune)) == (12, 6, {"objects"})
+    assert {known[name].split for names in report.values() for name in names} == {"report"}
+    assert {known[name].split for name in tune["objects"]} == {"tune"}
+    assert len(continual.sequences(many=True)["objects"]) == 100
+
+
+def test_the_grid_holds_every_remedy_and_hybrid() -> None:
+    labels = [arm.label for arm in grid()]
+    wanted = {"sequential", "simultaneous", "l1sp", "l2sp", "selft", "projection", "projection-authors", "ties", "uniform", "task-arithmetic"}
+    assert wanted | {"projection-l1sp", "projection-selft", "projection-ties"} == set(labels)
+    assert len(grid(candidates=True)) > len(labels) == len(set(labels))
+
+
+def test_elsewhere_the_best_remedy_stands_beside_plain_and_at_once() -> None:
+    points = [point("l2sp", 3, 0.9), point("l2sp", 12, 0.4), point("projection", 12, 0.6), point("sequential", 12, 0.7)]
+    assert (best(points), best([])) == ("projection", None)
+    assert [arm.label for arm in arms_of("objects", "esd", asked(), points)] == ["sequential", "simultaneous", "projection"]
+    assert [arm.label for arm in arms_of("styles", "concept-ablation", asked(best="selft"), points)] == ["sequential", "simultaneous", "selft"]
+    assert [arm.label for arm in arms_of("objects", "uce", asked(), points)] == ["ledger", "simultaneous", "sequential"]
+
+
+def test_a_torn_line_is_taken_out_and_whole_ones_stay(tmp_path) -> None:
+    path, lines = tmp_path / "points.jsonl", [json.dumps(point("l2sp", k)) + "\n" for k in (1, 2)]
+    path.write_text("".join(lines) + lines[0][:40])
+    assert [found["step"] for found in read(path)] == [1, 2]
+    assert path.read_text() == "".join(lines)
+    assert read(tmp_path / "none.jsonl") == []
+
+
+def test_the_page_says_what_was_measured(tmp_path) -> None:
+    points = [point("sequential", 1), point("sequential", 12), point("ledger", 12, method="uce", edit="a"), point("simultaneous", 12, method="uce", edit="a")]
+    text = page(points, 8, tmp_path)
+    assert "| sequential | 12 | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 50.0% | 8 + 8 + 8 | 0.100 | 12 |" in text
+    assert "after 1 of 1 steps; after 12 requests RA-I -10.0 points, RA-C -10.0 points" in text
+    assert {file.name for file in tmp_path.iterdir()} == set(re.findall(r"\((continual-.*?\.svg)\)", text))
+    assert same([point("ledger", 12), point("simultaneous", 12, edit="other")]).startswith(
+        "\nThe ledger's edit is byte for byte the one of erasing all at once after 0"
+    )
+
+
+def test_flags() -> None:
+    found = parsed(["--steps", "3,1,3", "--arms", "l2sp, selft", "--tune"])
+    assert (found.steps, found.arms, found.tune, found.n) == ((1, 3), ("l2sp", "selft"), True, 8)
+
+
+@pytest.fixture
+def desk(monkeypatch, tmp_path):
+    """The same program on a tiny model and on words of its own."""
+    monkeypatch.setattr(sequences, "BASE", Subject(str(tiny.folder("sd1", tmp_path / "base")), device="cpu", dtype="float32"))
+    monkeypatch.setattr(sequences, "choose", lambda ask, model: Chosen(Request(ask.targets, ("cat",), ("sea", "moon")), (), {}))
+    monkeypatch.setattr(Course, "settings", property(lambda self: CA if self.arm.method == "concept-ablation" else {}))
+    return tmp_path / "out"
+
+
+def state(arm: Arm, root, k: int, tell=lambda what, done, of: None):
+    return load_edit(Course(arm, NAMES, root).state(k, tell)[0])
+
+
+def test_a_ledgers_state_is_that_of_all_at_once(desk) -> None:
+    """And of the first requests, after later ones were added."""
+    (ledger, _, sequential) = closed("uce")
+    whole, naive = state(ledger, desk, 3), state(sequential, desk, 3)
+    assert state(ledger, desk / "other", 2).hash == state(ledger, desk, 2).hash != whole.hash != naive.hash
+
+
+@pytest.mark.parametrize("label", ["projection-selft", "ties"])
+def test_a_sequence_that_is_killed_goes_on(label, desk) -> None:
+    (arm,) = (arm for arm in grid() if arm.label == label)
+    whole = [state(arm, desk / "whole", k) for k in (1, 3)]
+    seen = []
+
+    def dying(what, done, of):
+        seen.append(what)
+        if len(seen) == 3:  # in the second request
+            raise Killed
+
+    with pytest.raises(Killed):
+        state(arm, desk / "cut", 3, dying)
+    assert [state(arm, desk / "cut", k).hash for k in (1, 3)] == [edit.hash for edit in whole]
+    (ledger,) = (desk / "cut").glob("*/ledger/entries.jsonl")
+    ledger.write_bytes(ledger.read_bytes() + b'{"half')
+    assert state(arm, desk / "cut", 3).hash == whole[1].hash
+    assert not any(bool(torch.isnan(t).any()) for t in whole[1].tensors().values())
+
+
+def test_arms_that_merge_otherwise_share_their_trainings(desk) -> None:
+    merges = [arm for arm in grid() if arm.rule == "merge" and not arm.regularisers]
+    assert len({Course(arm, NAMES, desk).folder for arm in merges}) == 1
+    assert len({Course(arm, NAMES, desk).key(2) for arm in merges}) == len(merges) == 3
+    assert len({state(arm, desk, 2).hash for arm in merges}) == 3
