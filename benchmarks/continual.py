@@ -91,9 +91,6 @@ def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple
                     continue
                 course = Course(arm, names, out / sequence, asked.cut)
                 for k in (k for k in asked.steps if k <= len(names)):
-                    if deadline is not None and time.monotonic() > deadline:
-                        missing += 1
-                        continue
                     point = judged(course, sequence, k, asked, out, deadline, tell, points)
                     missing += point is None
                     wanted += [] if point is None else [point]
@@ -101,7 +98,7 @@ def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple
 
 
 def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline: float | None, tell: Any, points: list) -> dict[str, Any] | None:
-    """One point of a curve: kept as a line once it is whole."""
+    """One point of a curve, kept as a line once it is whole; None if time ran out before."""
     from benchmarks.sequences import BASE
     from unconcept.continual.drift import moved
     from unconcept.core.hashing import hash_json
@@ -120,6 +117,8 @@ def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline
     for known in points:
         if known["key"] == key:
             return known
+    if deadline is not None and time.monotonic() > deadline:
+        return None
     path, seconds = course.state(k, tell)
     trial = edit_trial(path, BASE, course.names[:k])
     (found,), _ = examine([trial], suite, Bench(Store(default_store()), Record(out / "record.sqlite"), spec, deadline=deadline, tell=tell))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,3 +133,31 @@ def test_arms_that_merge_otherwise_share_their_trainings(desk) -> None:
     assert len({Course(arm, NAMES, desk).folder for arm in merges}) == 1
     assert len({Course(arm, NAMES, desk).key(2) for arm in merges}) == len(merges) == 3
     assert len({state(arm, desk, 2).hash for arm in merges}) == 3
+
+
+def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
+    """The whole program on two short arms: a kill while pictures are drawn, then the rest; nothing is made or measured twice."""
+    monkeypatch.setattr(continual, "sequences", lambda tune: {"objects": ("pizza", "crown")})
+    monkeypatch.setenv("UNCONCEPT_STORE", str(desk.parent / "store"))
+    what = asked(methods=("concept-ablation",), arms=("sequential", "projection"), steps=(1, 2))
+
+    def run(tell=lambda what, done, of: None):
+        return continual.measure(what, desk, None, tell)
+
+    def dying(what, done, of):
+        if what == "draw" and list(desk.glob("points.jsonl")):
+            raise Killed
+
+    desk.mkdir()
+    with pytest.raises(Killed):
+        run(dying)
+    assert len(read(desk / "points.jsonl")) == 1
+    points, missing = run()
+    assert missing == 0
+    assert [(found["arm"], found["step"]) for found in points] == [("sequential", 1), ("sequential", 2), ("projection", 1), ("projection", 2)]
+    assert len(read(desk / "points.jsonl")) == 4
+    again, left = continual.measure(what, desk, 0.0, lambda what, done, of: pytest.fail("all is there"))
+    assert ([found["key"] for found in again], left) == ([found["key"] for found in points], 0)
+    assert continual.measure(replace(what, n=2), desk, 0.0, lambda what, done, of: None) == ([], 4)
+    assert [found["figures"]["UA"]["n"] for found in points] == [1, 2, 1, 2]
+    assert all(found["drift"] > 0 for found in points)
