@@ -49,6 +49,30 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
 
 
+LONG = "a dog that barks at the moon behind an old house"
+
+
+def test_prompts_that_are_cut_are_counted(place, tmp_path) -> None:
+    """diffusers cuts them without a word in SD 1.x, 2.x and SDXL, as it did when papers drew theirs: the report says how many."""
+    path, note = tmp_path / "p.txt", "1 of 2 prompts are longer than the 24 tokens of the text encoder and were cut by the pipeline"
+    path.write_text(f"{LONG}\na dog\n")
+    report = evaluate(run(place, tmp_path / "o", prompts=path, suite="smoke"))
+    assert report.status == "ok"
+    assert report.reasons == {"prompts": note}
+    assert note in (tmp_path / "o/report.html").read_text()
+    path.write_text("a dog\n")
+    assert evaluate(run(place, tmp_path / "q", prompts=path, suite="smoke")).reasons == {}
+
+
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_prompts_that_no_pipeline_cuts_are_refused(family, place, tmp_path) -> None:
+    path, model = tmp_path / "p.txt", str(tiny.folder(family, tmp_path / "m"))
+    path.write_text(f"{LONG}\na dog\n")
+    with pytest.raises(RequestError, match="tokens long, the text encoder holds 24"):
+        evaluate(replace(run(place, tmp_path / "o", model=model, prompts=path, suite="smoke"), edits=()))
+    assert not (tmp_path / "o").exists()
+
+
 def test_an_erasure_that_draws_nothing_reads_no_whole_checkpoint(place, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(subject, "_hashed", lambda source, state: pytest.fail(f"{source} is read as a whole"))
     erase(Job(Ask(("dog",), ("cat",)), tmp_path / "dog", model=place[1], report=False))

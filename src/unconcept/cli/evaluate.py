@@ -153,6 +153,8 @@ def _print(report: "Report") -> None:
     print_table("share of pictures that show what the prompt asks, before -> after (pictures; nothing known after)", ("edit", "concept", *groups), rows)
     print_trust(calibration(report.findings))
     print_shares(trials)
+    for reason in (report.reasons or {}).values():
+        print(reason)
     attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         cells = [(label, row["attack"], row["rung"], *map(_share(row), RATES), f"{row['seconds']:.0f}", str(row["success"]["n"])) for label, row in attacked]

@@ -1,7 +1,7 @@
 """Evaluate finished edits, or bench methods by concepts: one folder with report, data and tables."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from ..core.errors import RequestError, SettingsError, require
 from ..core.folder import PARTIAL, building
 from ..edits import load_edit, origin_of
 from ..edits.base import checked
-from ..models import find_model
+from ..models import ModelView, find_model
+from ..models.configs import TRANSFORMERS
 from ..models.open import MOJI
 from ..moji.table import table
 from .bench import Arm, Finding, bench, edit_trial, examine
 from .circumstances import circumstances
 from .file_suite import ALL, suite_of_file, suite_of_words
 from .found import copy_found
-from .generate import spec_named
+from .generate import check_length, spec_named, too_long
 from .guards import picture_failures
 from .judges import Judge
 from .page import Sides, write_page, write_tables
@@ -76,6 +77,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
     _check_reach(suite, unedited)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
+    reasons = _long_prompts(suite, asked or run.requests, unedited.view())
     trials = [edit_trial(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
     identity = {k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")}
     identity["edits"] = str([trial.subject.key for trial in trials])
@@ -87,7 +89,7 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
         pictures = [both_sides(finding.answered.trial, finding.answered.checks, where) for finding in found]
         failures = [*tally.failed, *_collapsed(found, pictures)]
-        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tuple(failures), _missing(run, found))
+        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tuple(failures), _missing(run, found), reasons)
         _write(run, report, pictures, folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
@@ -156,6 +158,20 @@ def _check_reach(suite: Suite, unedited: Subject) -> None:
     family = unedited.view().family
     for info in (attacks[name] for name in (attacks if "*" in suite.attacks else suite.attacks)):
         require(family in info.families, f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
+
+
+def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
+    """What is told of prompts that the text encoders cannot hold.
+
+    Published prompts are cut by the stock pipelines of SD 1.x, 2.x and SDXL, and so were the papers'. SD3 and FLUX are given finished
+    states: `RequestError` before anything is drawn.
+    """
+    texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
+    if model.family in TRANSFORMERS.values():
+        check_length(model, texts)
+    count = too_long(model, texts)
+    held = min(tokenizer.length for tokenizer in model.tokenizers)
+    return {"prompts": f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by the pipeline"} if count else {}
 
 
 def _judge(run: Run, suite: Suite) -> Judge:

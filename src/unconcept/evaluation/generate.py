@@ -1,6 +1,6 @@
 """Draw prompts. The noise of a picture comes from its own seed, on the CPU: neither device nor neighbours matter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -51,6 +51,11 @@ def check_length(model: ModelView, texts: Sequence[str]) -> None:
     """`RequestError` if a text encoder cannot hold one of the texts: the stock pipelines of SD 1.x, 2.x and SDXL would cut it."""
     for tokenizer in model.tokenizers:
         tokenizer(texts)
+
+
+def too_long(model: ModelView, texts: Iterable[str]) -> int:
+    """How many of the texts a text encoder cannot hold."""
+    return sum(not all(tokenizer.holds(text) for tokenizer in model.tokenizers) for text in texts)
 
 
 def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable[[int], None] = lambda n: None) -> Tensor:

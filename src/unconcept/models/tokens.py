@@ -92,6 +92,10 @@ class ClipTokenizer:
             require(len(row) <= self.length, message, RequestError)
         return Tokens(rows, self.pad, self.length)
 
+    def holds(self, text: str) -> bool:
+        """Whether the encoder can be given the whole text."""
+        return len(self.tokenizer.encode(text).ids) <= self.length
+
     def span(self, form: str, word: str) -> range:
         """Where the tokens of a word stand in a sentence, {} in the word's place; the start token counts."""
         before, _, after = form.partition("{}")
