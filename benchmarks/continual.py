@@ -17,9 +17,9 @@ from typing import Any
 from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
 
 OUT = Path("out/continual")
-STEPS = (1, 2, 3, 6, 9, 12)
+STEPS, TUNED, FAR = (1, 2, 3, 6, 9, 12), (1, 3, 5), (1, 3, 10, 30, 100)  # requests after which it is drawn
 GRID, BESIDE, CLOSED = "concept-ablation", ("esd", "sculpting-memory"), ("uce", "speed")
-FEW, MANY = 12, (1, 3, 10, 30, 100)
+FEW = 12
 SHARES = ("UA", "RA-I", "RA-C")
 
 
@@ -32,9 +32,10 @@ class Asked:
     arms: tuple[str, ...] | None
     steps: tuple[int, ...]
     n: int  # prompts of a concept
-    cut: int | None
+    cut: int | None  # iterations of each training, for a quick look
     tune: bool
-    best: str | None
+    many: bool
+    best: str | None  # the remedy that is tried elsewhere too
 
 
 def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ...]]:
@@ -44,26 +45,30 @@ def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ..
     part = [entry for entry in table().entries if entry.erasable and entry.split == ("tune" if tune else "report")]
     objects, styles = ([entry.name for entry in part if entry.kind == kind] for kind in ("object", "style"))
     count = len(objects) if many else min(FEW, len(objects) // 4 if tune else FEW)
-    found = {"objects": tuple(objects[i * len(objects) // count] for i in range(count))}
-    return found if tune or many else {**found, "styles": tuple(styles)}
+    found = tuple(objects[i * len(objects) // count] for i in range(count))
+    if many:
+        return {f"{count}-objects": found}
+    return {"objects": found} if tune else {"objects": found, "styles": tuple(styles)}
 
 
-def arms_of(sequence: str, method: str, asked: Asked, points: Sequence[Mapping[str, Any]]) -> list:
+def arms_of(sequence: str, method: str, asked: Asked) -> list:
     """The full grid where the remedies are compared; elsewhere plain, at once and the best of them."""
     from benchmarks.sequences import closed, grid
 
     if method in CLOSED:
-        return closed(method)
+        return closed(method)[: 1 if asked.many else None]
     every = grid(method, asked.tune)
     if (sequence, method) == ("objects", GRID):
         return every
-    wanted = ("sequential", "simultaneous", asked.best or best(points))
-    return [arm for arm in every if arm.label in wanted]
+    return [arm for arm in every if arm.label in ("sequential", "simultaneous", asked.best)]
 
 
-def best(points: Sequence[Mapping[str, Any]]) -> str | None:
-    """The remedy with the highest H after the longest sequence measured, of the full grid; None while there is none."""
-    tried = [point for point in points if (point["sequence"], point["method"]) == ("objects", GRID) and point["arm"] not in ("sequential", "simultaneous")]
+def best(tuned: Sequence[Mapping[str, Any]]) -> str | None:
+    """The remedy of the full grid with the highest H after the longest sequence of tune objects; None while there is none."""
+    from benchmarks.sequences import grid
+
+    remedies = {arm.label for arm in grid()[2:]}
+    tried = [point for point in tuned if point["method"] == GRID and point["arm"] in remedies]
     last = max((point["step"] for point in tried), default=0)
     return max((point for point in tried if point["step"] == last), key=lambda point: point["figures"]["H"]["value"], default={"arm": None})["arm"]
 
@@ -84,9 +89,9 @@ def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple
     from benchmarks.sequences import Course
 
     points, missing, wanted = read(out / "points.jsonl"), 0, list[dict[str, Any]]()
-    for sequence, names in sequences(asked.tune).items():
-        for method in asked.methods if sequence in asked.sequences else ():
-            for arm in arms_of(sequence, method, asked, points):
+    for sequence, names in sequences(asked.tune, asked.many).items():
+        for method in asked.methods if asked.many or sequence in asked.sequences else ():
+            for arm in arms_of(sequence, method, asked):
                 if asked.arms is not None and arm.label not in asked.arms:
                     continue
                 course = Course(arm, names, out / sequence, asked.cut)
@@ -134,7 +139,7 @@ def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline
 
 def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path) -> str:
     """Tables of all steps, a section for each sequence and method, with three curves each."""
-    text = [HEAD.format(n=n, before=_before(points))]
+    text = [HEAD.format(n=n, steps=", ".join(map(str, sorted({point["step"] for point in points}))), before=_before(points))]
     for sequence, method in dict.fromkeys((point["sequence"], point["method"]) for point in points):
         part = [point for point in points if (point["sequence"], point["method"]) == (sequence, method)]
         text.append(f"\n## {method} on {sequence}\n")
@@ -187,7 +192,7 @@ def _before(points: Sequence[Mapping[str, Any]]) -> str:
 
 HEAD = """# Requests one by one
 
-The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after 1, 2, 3, 6, 9 and 12 of them it is asked what is
+The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after {steps} of them it is asked what is
 gone and what is left. UA: 1 - accuracy on all concepts erased so far; RA-I and RA-C: accuracy on held-out concepts of their domain and of
 the other; H their harmonic mean. {n} pictures a concept, the same prompts and noise at every step and for every arm, seeds from
 1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds are of all trainings
@@ -203,8 +208,12 @@ def main() -> None:
 
     args = parsed(sys.argv[1:])
     quiet_libraries()
-    asked = Asked(args.sequences, args.methods, args.arms, args.steps, args.n, args.iterations, args.tune, args.best)
-    out = args.out / ("tune" if asked.tune else "report")
+    steps = args.steps or (TUNED if args.tune else FAR if args.many else STEPS)
+    out, remedy = args.out / ("tune" if args.tune else "report"), args.best or best(read(args.out / "tune" / "points.jsonl"))
+    methods = args.methods or (CLOSED if args.many else (GRID,) if args.tune else (GRID, *BESIDE, *CLOSED))
+    asked = Asked(args.sequences, methods, args.arms, steps, args.n, args.iterations, args.tune, args.many, remedy)
+    if remedy is None and not (args.tune or args.many):
+        print("no remedy is known to be the best: other methods and styles run without one; run --tune first, or name --best", file=sys.stderr)
     deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
     with speaking(), progress(quiet=False) as tell:
         out.mkdir(parents=True, exist_ok=True)
@@ -216,7 +225,7 @@ def main() -> None:
         raise SystemExit(FAILED)
     if points and not asked.tune and asked.cut is None:
         args.docs.mkdir(exist_ok=True)
-        (args.docs / "continual.md").write_text(page(points, asked.n, args.docs), encoding="utf-8")
+        (args.docs / f"continual{'-many' if asked.many else ''}.md").write_text(page(points, asked.n, args.docs), encoding="utf-8")
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -226,14 +235,15 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--sequences", type=named, default=("objects", "styles"))
-    parser.add_argument("--methods", type=named, default=(GRID, *BESIDE, *CLOSED))
+    parser.add_argument("--methods", type=named)
     parser.add_argument("--arms", type=named, help="labels, separated by commas; every one by default")
-    parser.add_argument("--steps", type=numbers, default=STEPS, help="after how many requests to draw")
+    parser.add_argument("--steps", type=numbers, help="after how many requests to draw")
     parser.add_argument("--n", type=int, default=8, help="pictures of a concept")
     parser.add_argument("--iterations", type=int, help="of each training, for a quick look that writes no page; the recipe's by default")
-    parser.add_argument("--best", help="the arm that other methods and styles are compared with; the grid's best by default")
+    parser.add_argument("--best", help="the remedy that other methods and styles are tried with; by default the best on tune objects")
     parser.add_argument("--max-minutes", type=float)
     parser.add_argument("--tune", action="store_true", help="candidates of benchmarks/continual.toml on tune objects and seeds")
+    parser.add_argument("--many", action="store_true", help="all report objects, by the closed forms' ledgers alone")
     return parser.parse_args(words)
 
 

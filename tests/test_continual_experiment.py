@@ -23,7 +23,9 @@ CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr":
 
 
 def asked(**more) -> Asked:
-    return Asked(**{"sequences": ("objects",), "methods": ("esd",), "arms": None, "steps": (1,), "n": 1, "cut": None, "tune": False, "best": None, **more})
+    return Asked(
+        **{"sequences": ("objects",), "methods": ("esd",), "arms": None, "steps": (1,), "n": 1, "cut": None, "tune": False, "many": False, "best": None, **more}
+    )
 
 
 def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation", edit: str = "e") -> dict:
@@ -46,7 +48,7 @@ def test_what_is_reported_and_what_is_tuned_are_apart() -> None:
     assert (len(report["objects"]), len(report["styles"]), set(tune)) == (12, 6, {"objects"})
     assert {known[name].split for names in report.values() for name in names} == {"report"}
     assert {known[name].split for name in tune["objects"]} == {"tune"}
-    assert len(continual.sequences(many=True)["objects"]) == 100
+    assert len(continual.sequences(many=True)["100-objects"]) == 100
 
 
 def test_the_grid_holds_every_remedy_and_hybrid() -> None:
@@ -57,11 +59,13 @@ def test_the_grid_holds_every_remedy_and_hybrid() -> None:
 
 
 def test_elsewhere_the_best_remedy_stands_beside_plain_and_at_once() -> None:
-    points = [point("l2sp", 3, 0.9), point("l2sp", 12, 0.4), point("projection", 12, 0.6), point("sequential", 12, 0.7)]
+    points = [point("l2sp", 3, 0.9), point("l2sp", 5, 0.4), point("projection", 5, 0.6), point("sequential", 5, 0.7), point("l2sp: l2sp 10.0", 5, 0.9)]
     assert (best(points), best([])) == ("projection", None)
-    assert [arm.label for arm in arms_of("objects", "esd", asked(), points)] == ["sequential", "simultaneous", "projection"]
-    assert [arm.label for arm in arms_of("styles", "concept-ablation", asked(best="selft"), points)] == ["sequential", "simultaneous", "selft"]
-    assert [arm.label for arm in arms_of("objects", "uce", asked(), points)] == ["ledger", "simultaneous", "sequential"]
+    assert [arm.label for arm in arms_of("objects", "esd", asked(best="projection"))] == ["sequential", "simultaneous", "projection"]
+    assert [arm.label for arm in arms_of("styles", "concept-ablation", asked())] == ["sequential", "simultaneous"]
+    assert [arm.label for arm in arms_of("objects", "uce", asked())] == ["ledger", "simultaneous", "sequential"]
+    assert [arm.label for arm in arms_of("100-objects", "uce", asked(many=True))] == ["ledger"]
+    assert len(arms_of("objects", "concept-ablation", asked())) == 13
 
 
 def test_a_torn_line_is_taken_out_and_whole_ones_stay(tmp_path) -> None:
@@ -137,7 +141,7 @@ def test_arms_that_merge_otherwise_share_their_trainings(desk) -> None:
 
 def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     """The whole program on two short arms: a kill while pictures are drawn, then the rest; nothing is made or measured twice."""
-    monkeypatch.setattr(continual, "sequences", lambda tune: {"objects": ("pizza", "crown")})
+    monkeypatch.setattr(continual, "sequences", lambda tune, many: {"objects": ("pizza", "crown")})
     monkeypatch.setenv("UNCONCEPT_STORE", str(desk.parent / "store"))
     what = asked(methods=("concept-ablation",), arms=("sequential", "projection"), steps=(1, 2))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unconcept.core.errors import SettingsError
 from unconcept.training import Descent
-from unconcept.training.penalties import Clip, Drift, DynamicMask, Mask, Subspace, away, both_ways, largest, one_way, turned
+from unconcept.training.penalties import Clip, Drift, DynamicMask, Mask, Subspace, away, both_ways, largest, most, one_way, turned
 
 
 def tensors(seed=0, wide=torch.float64):
@@ -86,6 +86,15 @@ def test_a_dynamic_mask_goes_on_where_it_was() -> None:
     two.restore(one.state())
     for step in range(4, 9):
         assert all(torch.equal(a, b) for a, b in zip(*(mask.gradient(step, tensors(step), start()) for mask in (one, two)), strict=True))
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.03, 0.3, 0.9, 1.0]), st.booleans())
+def test_the_most_important_are_exactly_so_many(seed, share, alike) -> None:
+    scores = [torch.ones_like(t) if alike else t.abs() for t in tensors(seed)]
+    masks = most(scores, share)
+    assert sum(int(mask.sum()) for mask in masks) == int(share * 29 + 1e-9)
+    chosen, others = (torch.cat([score[mask == side] for score, mask in zip(scores, masks, strict=True)]) for side in (True, False))
+    assert not len(chosen) or not len(others) or chosen.min() >= others.max()
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.3, 0.5, 0.9]))

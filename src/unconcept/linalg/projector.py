@@ -13,7 +13,6 @@ from .refine import RefinedSet
 from .ridge import EPSILON, Directions, cholesky
 
 TOLERANCE = 1e-10  # of a held row's size: below, what is left of it is rounding
-SOLVED = 1e-12  # of a row's size: so much of it may still be in what it shall not be in
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,8 @@ def within_masks(change: Tensor, mask: Tensor, basis: Tensor) -> Tensor:
 
     left = wide @ basis
     found, way = torch.zeros_like(left), left.clone()
-    limit, squares = (SOLVED * wide.norm(dim=1)).square(), left.square().sum(1)
+    # Solved to the rounding of what is given, relative to each row's size: what is beyond is lost when it is handed back.
+    limit, squares = (torch.finfo(change.dtype).eps * wide.norm(dim=1)).square(), left.square().sum(1)
     for _ in range(2 * basis.shape[1]):
         if bool((squares <= limit).all()):
             break

@@ -133,7 +133,10 @@ def most(scores: Sequence[Tensor], share: float) -> list[Tensor]:
     flat = torch.cat([score.flatten() for score in scores])
     count = int(share * len(flat) + 1e-9)
     found = torch.zeros_like(flat, dtype=torch.bool)
-    found[flat.sort(descending=True, stable=True).indices[:count]] = True
+    if count:
+        threshold = flat.kthvalue(len(flat) - count + 1).values
+        found = flat > threshold
+        found[(flat == threshold).nonzero()[: count - int(found.sum()), 0]] = True
     return [part.view_as(score) for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)]
 
 
@@ -190,16 +193,15 @@ class MaskedSubspace:
     protected: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
 
     def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        return [self._within(g, mask, basis) for g, mask, basis in zip(gradients, self.masks, self.protected, strict=True)]
+        """Roughly: where the optimizer leads is put right after the step, exactly."""
+        free = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+        return [g if b is None else (g - (g @ b.to(g)) @ b.to(g).T) * mask for g, mask, b in zip(free, self.masks, self.protected, strict=True)]
 
     def settle(self, params: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for param, own, mask, basis in zip(params, self.start, self.masks, self.protected, strict=True):
-                param.copy_(torch.where(mask, own + self._within(param - own, mask, basis), own))
-
-    @staticmethod
-    def _within(change: Tensor, mask: Tensor, basis: Tensor | None) -> Tensor:
-        return change * mask if basis is None else within_masks(change, mask, basis)
+                change = param - own
+                param.copy_(torch.where(mask, own + (change if basis is None else within_masks(change, mask, basis)), own))
 
 
 @dataclass(frozen=True)
