@@ -7,12 +7,17 @@ from unconcept.cli.console import FAILED
 
 
 def whole_or_exit(reports: Iterable) -> None:
-    """Exit with code 1 if anything failed or is missing, and say so: the same command goes on from there."""
+    """Exit with code 1 if anything failed or is missing, and say so: the same command goes on from there.
+
+    An edit that breaks the model is a result like any other: it is said, and published.
+    """
+    from unconcept.evaluation.guards import COLLAPSE
+
     reports = list(reports)
     for failure in (failure for report in reports for failure in report.failures):
         print(f"FAILED: {failure}", file=sys.stderr)
     missing = sum(report.missing for report in reports)
     if missing:
         print(f"PARTIAL: {missing} planned results are missing; the same command goes on from here", file=sys.stderr)
-    if any(report.status != "ok" for report in reports):
+    if missing or any(COLLAPSE not in failure for report in reports for failure in report.failures):
         raise SystemExit(FAILED)

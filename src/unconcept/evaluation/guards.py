@@ -9,6 +9,7 @@ from ..core.errors import NumericsError
 from ..edits import Edit, origin_of
 from ..prompts.checks import Prompt
 
+COLLAPSE = "collapse: "  # begins what is said of an edit that breaks the model
 JUMP = 10.0  # a matrix this many times its size, or this small a part, computes something else: of all recipes on `moji`, 2.5 is the most
 FLAT = 0.02  # standard deviation of a picture of one colour, of pixels in 0 .. 1
 ROUGH = 1.0  # mean square between neighbouring pixels, of the variance: 2 in noise, far less in anything drawn
@@ -21,7 +22,7 @@ def weight_failures(edit: Edit, strength: float) -> list[str]:
     figures = origin_of(edit).report
     jump = figures.get("norm_jump", 1.0)
     if not 1 / JUMP < jump < JUMP:
-        return [f"collapse: a weight matrix has {jump:.3g} times its norm, allowed are {1 / JUMP:g} to {JUMP:g}: use a larger lamb or a lower strength"]
+        return [f"{COLLAPSE}a weight matrix has {jump:.3g} times its norm, allowed are {1 / JUMP:g} to {JUMP:g}: use a larger lamb or a lower strength"]
     if strength and figures.get("relative_norm", 1.0) == 0.0 and "largest_gap" not in figures:  # else it was balanced already
         return ["no effect: the edit changes no weight" if edit.names else "no effect: what the edit hangs beside the model does nothing"]
     if strength and figures.get("moved", 1.0) < 0.01:
@@ -39,7 +40,7 @@ def picture_failures(pictures: Mapping[Prompt, tuple[Tensor, Tensor]]) -> list[s
     for what, seen in (("blank", is_blank), ("noise", is_noise)):
         before, after = (sum(map(seen, side)) for side in _sides(pictures.values()))
         if after > before + len(pictures) // 4:
-            failures.append(f"collapse: {after} of {len(pictures)} pictures are {what}, {before} before the edit")
+            failures.append(f"{COLLAPSE}{after} of {len(pictures)} pictures are {what}, {before} before the edit")
     return failures
 
 
