@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.results import rivals
+from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
@@ -15,6 +16,7 @@ CONCEPTS = ("dog face", "ink", "kitchen knife")
 MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
 FEWER = 2  # prompts a concept, of the table of rivals
 MAIN = "uce"
+TABLES = {"uce": "UCE", "rivals": "Methods beside each other"}
 HEAD = """# Attacks on `moji`
 
 Every attack on one edit for each of {count} `report` concepts ({names}), pooled. ASR: share of prompts that show the concept unattacked
@@ -28,26 +30,30 @@ thread. Made by `make attacks`.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; the others stay as they are")
     parser.add_argument("--methods", help="of the second table, separated by commas; every one by default")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
+    asked = args.tables.split(",")
+    if unknown := set(asked) - TABLES.keys():
+        parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
     from unconcept.evaluation.bench import arm_of
     from unconcept.evaluation.evaluate import Run, evaluate
 
     chosen = (*CONCEPTS, *MORE) if args.full else CONCEPTS
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}
-    runs = Run(chosen, OUT / MAIN, arms=(arm_of(MAIN),), **told), Run(chosen, OUT / "rivals", arms=rivals(args.methods), limit=FEWER, **told)
+    runs = {
+        "uce": Run(chosen, OUT / "uce", arms=(arm_of(MAIN),), **told),
+        "rivals": Run(chosen, OUT / "rivals", arms=rivals(args.methods), limit=FEWER, **told),
+    }
     with speaking(), progress(quiet=False) as tell:
-        reports = [evaluate(run, tell) for run in runs]
-    whole_or_exit(reports)
-    text = HEAD.format(count=len(chosen), names=", ".join(chosen), judge=reports[0].data()["judge"])
-    for title, run in zip(("UCE", "Methods beside each other"), runs, strict=True):
-        text += f"## {title}\n\n{(run.out / 'attacks.md').read_text(encoding='utf-8')}\n"
-    print(text)
-    args.docs.mkdir(exist_ok=True)
-    (args.docs / "attacks.md").write_text(text, encoding="utf-8")
+        reports = {name: evaluate(runs[name], tell) for name in asked}
+    whole_or_exit(reports.values())
+    begin = HEAD.format(count=len(chosen), names=", ".join(chosen), judge=reports[asked[0]].data()["judge"])
+    measured = {name: (runs[name].out / "attacks.md").read_text(encoding="utf-8") for name in asked}
+    print(write_sections(args.docs / "attacks.md", begin, TABLES, measured))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,18 @@ What is finished is kept, so the same command goes on after being stopped. A tab
 """
 
 import argparse
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
+
+if TYPE_CHECKING:
+    from unconcept.evaluation.evaluate import Run
+    from unconcept.evaluation.report import Report
 
 OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
@@ -24,29 +29,23 @@ Every concept is a `report` concept of the table {table}; settings were chosen o
 prompts in which the judge then knows nothing. Made by `make results`.
 
 """
-UCE = """## UCE
-
-One edit for each of {count} concepts ({names}), pooled; intervals resample concepts.
+UCE = """One edit for each of {count} concepts ({names}), pooled; intervals resample concepts.
 
 Goals: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 80 %, held-out synonyms <= 25 % (>= 70 % before), far
 objects and other styles lose at most 5 points, held-out near neighbours at most 15.
 
 """
-RIVALS = """## Methods beside each other
-
-One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its papers' scripts run it: the name
+RIVALS = """One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its papers' scripts run it: the name
 alone, read as nothing, nothing retained.
 
 ![Target gone against far objects kept](results.svg)
 
 """
-TOGETHER = """## Erased together
-
-One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; near neighbours that are erased
+TOGETHER = """One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; near neighbours that are erased
 themselves are left out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
 
 """
-TABLES = {"uce": UCE, "rivals": RIVALS, "together": TOGETHER}
+TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "together": "Erased together"}
 
 
 def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
@@ -118,18 +117,8 @@ def main() -> None:
     with speaking(), progress(quiet=False) as tell:
         reports = {name: evaluate(runs[name], tell) for name in asked}
     whole_or_exit(reports.values())
-    begin = head(reports[asked[0]].data())
-    sections = kept(args.docs / "results.md", begin)
-    for name, report in reports.items():
-        if name == "together":
-            sections[name] = TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
-        else:
-            names = runs[name].concepts
-            sections[name] = TABLES[name].format(count=len(names), names=", ".join(names)) + (runs[name].out / "results.md").read_text(encoding="utf-8")
-    text = begin + "\n".join(sections[name] for name in TABLES if name in sections)
-    print(text)
-    args.docs.mkdir(exist_ok=True)
-    (args.docs / "results.md").write_text(text, encoding="utf-8")
+    measured = {name: section(name, report, runs[name], requests) for name, report in reports.items()}
+    print(write_sections(args.docs / "results.md", head(reports[asked[0]].data()), TABLES, measured))
     if "rivals" in reports:
         shutil.copy(OUT / "rivals" / "results.svg", args.docs / "results.svg")
 
@@ -139,15 +128,12 @@ def head(data: dict) -> str:
     return HEAD.format(judge=data["judge"], drawing=data["drawing"], weights=data["judge"]["hash"][:12], table=data["table_hash"][:12])
 
 
-def kept(file: Path, begin: str) -> dict[str, str]:
-    """The tables of a file, by name. `SystemExit` if they were measured on something else than what `begin` says."""
-    if not file.exists():
-        return {}
-    first, *parts = re.split(r"(?m)^(?=## )", file.read_text(encoding="utf-8"))
-    if first != begin:
-        raise SystemExit(f"{file} was measured with another judge, table or way of drawing: measure every table anew, into another --docs")
-    titles = {text.partition("\n")[0]: name for name, text in TABLES.items()}
-    return {titles[part.partition("\n")[0]]: part.rstrip("\n") + "\n" for part in parts}
+def section(name: str, report: "Report", run: "Run", requests: Mapping[str, tuple[str, ...]]) -> str:
+    """A table and what it is of."""
+    if name == "together":
+        return TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
+    what = {"uce": UCE, "rivals": RIVALS}[name].format(count=len(run.concepts), names=", ".join(run.concepts))
+    return what + (run.out / "results.md").read_text(encoding="utf-8")
 
 
 def by_request(findings: list, requests: Mapping[str, tuple[str, ...]]) -> str:
