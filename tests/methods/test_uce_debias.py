@@ -105,6 +105,21 @@ def test_what_is_balanced_is_left_alone() -> None:
     assert all(not nothing.delta(name, w).any() for name, w in view.text_maps().items())
 
 
+def test_every_wording_moves_alike_and_none_moves_another() -> None:
+    """Each target's wordings by its own value, which the other target's leaves alone; no wording of a retained text moves."""
+    view = tiny.view("sd1")
+    method = UCEDebias(images=1000, lamb=1e-9, preserve_scale=1.0, templates=("{}", "a {}"))
+    edit = method.erase(view, REQUEST, Planted(view, (1.5, 0.0)))
+    (w,) = [w for name, w in view.text_maps().items() if name == edit.names[0]]
+    a, delta = view.embed(method.attributes), edit.delta(edit.names[0], w)
+    for target in TARGETS:
+        value = sum(edit.solve_figures[f"{one} in {target}"] * row for one, row in zip(method.attributes, a, strict=True)) @ w.detach().T
+        for form in method.templates:
+            assert torch.allclose(view.embed([form.replace("{}", target)])[0] @ delta.T, value, atol=1e-5)
+    for form in method.templates:
+        assert (view.embed([form.replace("{}", text) for text in RETAIN]) @ delta.T).abs().max() < 1e-5
+
+
 def test_retained_texts_move_less_than_targets() -> None:
     view = tiny.view("sd1")
     method = UCEDebias(images=1000, preserve_scale=100.0)

@@ -4,6 +4,7 @@ A concept is read as itself with a little of each attribute, more of those that 
 shares drawn are those wanted. Closed form; pictures are drawn and counted between the solves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
+from ..core.sentences import check_sentences
 from ..edits import TextMapEdit
 from ..linalg.ridge import ridge_directions
 from ..linalg.thin import thinned
 from ..models import ModelView
+from ..models.rows import read_together
 from .registry import Observe, method
 
 
@@ -35,6 +38,7 @@ class UCEDebias:
     max_diff: float = 0.05  # a target whose shares are all nearer than this is left as it is
     rounds: int = 30  # of drawing, at most
     images: int = 10  # drawn for each target in a round
+    templates: tuple[str, ...] = ("{}",)  # wordings of targets and retained texts, all of them edited, {} in a text's place
     step_size: float = 1.0  # attribute added for each unit of missing share
     erase_scale: float = 1.0  # weight of each target, set E
     preserve_scale: float = 0.1  # weight of each retained text, set P
@@ -50,6 +54,8 @@ class UCEDebias:
         sound = min(ratios) >= 0 and abs(sum(ratios) - 1) < 1e-6
         require(sound, f"uce-debias: ratios {list(ratios)} are no shares: give numbers >= 0 that sum to 1")
         require(0 < self.max_diff < 1, f"uce-debias: max_diff must be a share, 0 to 1, got {self.max_diff}")
+        require(len(self.templates) > 0, 'uce-debias: templates are empty: give at least "{}"')
+        check_sentences("uce-debias", self.templates)
         for name in ("rounds", "images"):
             require(getattr(self, name) >= 1, f"uce-debias: {name} must be >= 1, got {getattr(self, name)}")
         for name in ("step_size", "erase_scale", "lamb"):
@@ -65,18 +71,19 @@ class UCEDebias:
     def erase(self, model: ModelView, request: Request, observe: Observe) -> TextMapEdit:
         """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted - drawn) to beta.
 
-        n targets, m retained, p attributes, text width d: C (n, d), A (p, d), beta (n, p), Y (n, d). Values are summed up over
-        the rounds and each round is solved from the original weights, as in the 2025 script, so that Y is solved once.
+        n targets and m retained texts in f wordings, p attributes, text width d: C (n f, d), A (p, d), beta (n, p), Y (n f, d). Values
+        are summed up over the rounds and each round is solved from the original weights, as in the 2025 script, so that Y is solved once.
         """
         # Differs: the 2025 script reads a step_size of 0.1 and does not use it, which is 1 here.
-        # Differs: the 2023 script, not followed, takes steps of 0.1 along unit vectors, each from the last round's weights, in five wordings.
+        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we have the wordings alone.
         # Differs: shares are of the pictures that show any attribute; the authors' CLIP finds one in every picture.
-        c, a, p = (model.embed(texts).double() for texts in (request.targets, self.attributes, request.retain))
+        texts = self._worded(request.targets), self.attributes, self._worded(request.retain)
+        c, a, p = (rows.double() for rows in read_together(model, *texts))
         y = ridge_directions(c, p, self.erase_scale, self.preserve_scale, self.lamb).y
-        beta, gaps = c.new_zeros(len(c), len(a)), c.new_zeros(len(c), len(a))
-        left, turn = list(range(len(c))), 0
+        beta, gaps = (c.new_zeros(len(request.targets), len(a)) for _ in range(2))
+        left, turn = list(range(len(beta))), 0
         while left and turn < self.rounds:
-            with self._edit(model, beta @ a, y).applied(model):
+            with self._edit(model, self._values(beta, a), y).applied(model):
                 for i in left:
                     gaps[i] = self._gap(observe, request.targets[i], turn).to(gaps)
             left = [i for i in left if float(gaps[i].abs().max()) >= self.max_diff]
@@ -85,7 +92,14 @@ class UCEDebias:
         figures = {"rounds": float(turn), "largest_gap": float(gaps.abs().max())}
         for target, row in zip(request.targets, beta.tolist(), strict=True):
             figures |= {f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)}
-        return self._edit(model, beta @ a, y, figures)
+        return self._edit(model, self._values(beta, a), y, figures)
+
+    def _worded(self, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(form.replace("{}", text) for text in texts for form in self.templates)
+
+    def _values(self, beta: Tensor, a: Tensor) -> Tensor:
+        """X (n f, d): each wording of a target is given the same."""
+        return (beta @ a).repeat_interleave(len(self.templates), 0)
 
     def _gap(self, observe: Observe, target: str, turn: int) -> Tensor:
         """Wanted minus drawn share of each attribute (p,)."""
