@@ -17,7 +17,7 @@ from unconcept.methods.mace import MACE, _Target, attention_on
 from unconcept.models.attention import cross_attentions
 from unconcept.models.latents import encode
 from unconcept.models.probe import attention_probabilities, text_attentions
-from unconcept.training import Session, gradient, session
+from unconcept.training import Options, Session, gradient, session
 from unconcept.training.search import normal
 from unconcept.training.trajectories import focused
 
@@ -164,7 +164,7 @@ def test_killed_within_the_second_adapter_and_gone_on_is_the_same_edit(tmp_path)
 def test_recomputed_activations_change_nothing() -> None:
     view = tiny.view("sd1")
     plain, _ = erased(view)
-    with session(Session(checkpointing=True)):
+    with session(Session(options=Options(checkpointing=True))):
         close = MACE(**QUICK).erase(view, REQUEST)
     assert all(torch.allclose(close.deltas[name], delta, atol=1e-6) for name, delta in plain.deltas.items())
 
