@@ -12,7 +12,9 @@ from unconcept.edits import SteeringEdit, bake, load_edit, made_for
 from unconcept.edits.rules import Decomposition
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.requests import choose
+from unconcept.linalg.decompose import along
 from unconcept.models import Conditioning
+from unconcept.models.attention import cross_attentions
 
 CHOSEN = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
 METHODS = ("adavd", "nasa", "nag")
@@ -58,6 +60,19 @@ def test_guided_pictures_are_the_guidance_of_steered_and_unsteered(name, family)
         assert torch.allclose(view.sample(view.condition(["a dog face", "a fox"]), noise, 2, 3.0), both, atol=1e-6)
     assert not torch.allclose(view.sample(["a dog face", "a fox"], noise, 2, 3.0), both, atol=1e-4)
     assert torch.allclose(guided(view, edit, "a dog face", noise[:1]), both[:1], atol=1e-6)
+
+
+def test_what_the_text_alone_decides_is_solved_once_a_picture(monkeypatch) -> None:
+    """AdaVD's values: however many steps, once an attention, and never for the unconditioned side."""
+    view, asked = tiny.shared("sd1"), []
+    noise, edit = torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)), made(view, "adavd")
+    monkeypatch.setattr("unconcept.edits.rules.along", lambda values, *others: asked.append(len(values)) or along(values, *others))
+    with edit.applied(view):
+        view.sample(["a dog face", "a fox"], noise, 3, 3.0)
+        assert asked == [2] * len(cross_attentions(view, edit.maps))
+        other = view.sample(["red car", "a fox"], noise, 3, 3.0)
+    with edit.applied(view):
+        assert torch.equal(view.sample(["red car", "a fox"], noise, 3, 3.0), other)
 
 
 @torch.no_grad()

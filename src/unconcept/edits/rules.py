@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from ..linalg.decompose import Gate, along
 from ..linalg.negative import normalised, subtracted
 from ..models.attention import Mix, Reading, mixed
 
+Known = dict[Any, tuple[Tensor, Tensor, Tensor]]  # by attention: values and weights that were last asked for, and what was made of them
+
 
 class SteeringRule(Protocol):
     """A frozen dataclass of tensors and numbers."""
@@ -20,8 +22,11 @@ class SteeringRule(Protocol):
     def null(self) -> Tensor:
         """Text states of the empty text (l, d), which are never steered."""
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix) -> Tensor:
-        """What attention mixes (b, p, o), steered by `weight` (b, 1, 1): 0 leaves a row bitwise as it was, 1 is the rule."""
+    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
+        """What attention mixes (b, p, o), steered by `weight` (b, 1, 1): 0 leaves a row bitwise as it was, 1 is the rule.
+
+        What depends on the text alone may be kept in `known`, which lives as long as the edit is applied.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,29 @@ class Decomposition:
     def __post_init__(self) -> None:
         _check(self.targets, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix) -> Tensor:
-        return mix(replace(reading, values=self.kept(reading.values, weight, reading.attention.to_v)))
+    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
+        values, live = reading.values, torch.is_grad_enabled() and reading.values.requires_grad
+        last = known.get(reading.attention)
+        if live or last is None or not (torch.equal(values, last[0]) and torch.equal(weight, last[1])):
+            last = values, weight, self.kept(values, weight, reading.attention.to_v)
+            if not live:
+                known[reading.attention] = last  # A sampler reads the same texts at every step.
+        return mix(replace(reading, values=last[2]))
 
     def kept(self, values: Tensor, weight: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
         """Values (b, l, o) without `weight` times their part along what `read` says of the targets (n, d) -> (n, o)."""
+        on = weight.flatten() != 0
+        if not on.all():  # Above all the unconditioned side of guidance: nothing is solved for it, and 0 times what is no number is none either.
+            found = values.clone()
+            if on.any():
+                found[on] = self.kept(values[on], weight[on], read)
+            return found
         given = values[:, 1:]
         null = self.null[1:].to(values)
         beside = read(null).to(torch.promote_types(values.dtype, torch.float32)).square().sum(1) if self.joint_cfg else None
         gate = Gate(self.s, self.p, self.eps) if self.token_sim else None
         erased = along(given, read(self.targets.to(values)), gate, beside)
-        # `where`, since 0 times a part that is no number is none either.
-        return torch.cat([values[:, :1], torch.where(weight == 0, given, given - weight.to(values) * erased)], 1)
+        return torch.cat([values[:, :1], given - weight.to(values) * erased], 1)
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ class Subtraction:
     def __post_init__(self) -> None:
         _check(self.negative, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix) -> Tensor:
+    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
         plain = mix(reading)
         found = subtracted(plain, _of_negative(reading, self.negative), self.alpha, self.compensate)
         return _blended(plain, found, weight)
@@ -84,7 +100,7 @@ class Guidance:
     def __post_init__(self) -> None:
         _check(self.negative, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix) -> Tensor:
+    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
         plain = mix(reading)
         found = normalised(plain, _of_negative(reading, self.negative), self.phi, self.tau, self.a)
         return _blended(plain, found, weight)

@@ -19,7 +19,7 @@ from ..models.attention import Mix, Reading, cross_attentions, is_empty, steered
 from ..models.roles import with_role
 from .base import Origin, checked, origin_of
 from .files import Stored, write
-from .rules import RULES, Decomposition, SteeringRule
+from .rules import RULES, Decomposition, Known, SteeringRule
 from .weights import check_base
 
 
@@ -69,13 +69,13 @@ class SteeringEdit:
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
         check_base(self.origin, model, self.maps)
-        with steered(cross_attentions(model, self.maps), self._steer):
+        with steered(cross_attentions(model, self.maps), partial(self._steer, known={})):
             yield
 
-    def _steer(self, reading: Reading, mix: Mix) -> Tensor:
+    def _steer(self, reading: Reading, mix: Mix, known: Known) -> Tensor:
         wide = torch.promote_types(reading.states.dtype, torch.float32)
         weight = self.strength * (~is_empty(reading.states, self.rule.null)).to(wide)
-        return self.rule.steer(reading, weight[:, None, None], mix)
+        return self.rule.steer(reading, weight[:, None, None], mix, known)
 
     def save(self, path: Path) -> None:
         write(path, Stored("steering", self.tensors(), origin_of(self), self._details()))
