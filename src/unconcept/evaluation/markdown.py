@@ -44,7 +44,7 @@ def results_table(findings: Sequence[Finding]) -> str:
         cost = [_mean(finding.answered.trial.cost.get(name) for finding in by_label(findings)[label]) for name in ("seconds", "bytes")]
         nothing = f"{rows['direct'].nothing.value:.1%}" if "direct" in rows else ""
         lines.append([label, *(_rate(rows[group].after) if group in rows else "n/a" for group in groups), nothing, *cost])
-    lines.append(["n (concepts)", *(f"{counts[group].n} ({counts[group].clusters})" if group in counts else "" for group in groups), "", "", ""])
+    lines.append(["n (concepts)", *(f"{counts[group].n} ({counts[group].clusters or 1})" if group in counts else "" for group in groups), "", "", ""])
     return _table(lines)
 
 
