@@ -111,13 +111,40 @@ def test_every_wording_moves_alike_and_none_moves_another() -> None:
     method = UCEDebias(images=1000, lamb=1e-9, preserve_scale=1.0, templates=("{}", "a {}"))
     edit = method.erase(view, REQUEST, Planted(view, (1.5, 0.0)))
     (w,) = [w for name, w in view.text_maps().items() if name == edit.names[0]]
-    a, delta = view.embed(method.attributes), edit.delta(edit.names[0], w)
+    delta = edit.delta(edit.names[0], w)
     for target in TARGETS:
-        value = sum(edit.solve_figures[f"{one} in {target}"] * row for one, row in zip(method.attributes, a, strict=True)) @ w.detach().T
         for form in method.templates:
+            a = view.embed([form.replace("{}", one) for one in method.attributes])
+            value = sum(edit.solve_figures[f"{one} in {target}"] * row for one, row in zip(method.attributes, a, strict=True)) @ w.detach().T
             assert torch.allclose(view.embed([form.replace("{}", target)])[0] @ delta.T, value, atol=1e-5)
     for form in method.templates:
         assert (view.embed([form.replace("{}", text) for text in RETAIN]) @ delta.T).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_with_the_tail_every_row_behind_a_target_is_pushed(family) -> None:
+    """By the row that stands as far behind the attribute in the same wording; every row of what is retained, and of "", is held."""
+    view = tiny.view(family)
+    method = UCEDebias(images=1000, rounds=1, erase_scale=1.5, preserve_scale=0.3, templates=("{}", "a {}"), tokens="last+tail")
+    edit = method.erase(view, REQUEST, Planted(view, (1.2, 0.0)))
+
+    def tail(text: str) -> torch.Tensor:
+        (last,) = view.tokenizer([text]).index("last_subject")
+        return view.embed([text], at="all")[0, last:]
+
+    width = view.embed(()).shape[1]
+    left, right = torch.zeros(width, width).double(), method.lamb * torch.eye(width).double()
+    for target in TARGETS:
+        for form in method.templates:
+            tails = [tail(form.replace("{}", text)) for text in (target, *method.attributes)]
+            c, *beside = (rows[: min(map(len, tails))] for rows in tails)
+            x = sum(edit.solve_figures[f"{one} in {target}"] * rows for one, rows in zip(method.attributes, beside, strict=True))
+            left, right = left + 1.5 * x.T @ c, right + 1.5 * c.T @ c
+    for text in ("", *(form.replace("{}", text) for text in RETAIN for form in method.templates)):
+        rows = view.embed([text], at="all")[0]
+        right = right + 0.3 * rows.T @ rows
+    for name, w in view.text_maps().items():
+        assert torch.allclose(edit.delta(name, w), w @ left @ torch.linalg.inv(right), atol=1e-9, rtol=0)
 
 
 def test_retained_texts_move_less_than_targets() -> None:

@@ -6,6 +6,7 @@ shares drawn are those wanted. Closed form; pictures are drawn and counted betwe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +15,12 @@ from ..core.errors import require
 from ..core.request import Request
 from ..core.sentences import check_sentences
 from ..edits import TextMapEdit
+from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_directions
 from ..linalg.thin import thinned
 from ..models import ModelView
-from ..models.rows import read_together
+from ..models.rows import moments_of, read_together
+from ..models.tails import tails_beside
 from .registry import Observe, method
 
 
@@ -38,7 +41,8 @@ class UCEDebias:
     max_diff: float = 0.05  # a target whose shares are all nearer than this is left as it is
     rounds: int = 30  # of drawing, at most
     images: int = 10  # drawn for each target in a round
-    templates: tuple[str, ...] = ("{}",)  # wordings of targets and retained texts, all of them edited, {} in a text's place
+    templates: tuple[str, ...] = ("{}",)  # wordings of targets, attributes and retained texts, {} in a text's place
+    tokens: Literal["last", "last+tail"] = "last"  # last subject token (2025 script), or it and all that follow (2023)
     step_size: float = 1.0  # attribute added for each unit of missing share
     erase_scale: float = 1.0  # weight of each target, set E
     preserve_scale: float = 0.1  # weight of each retained text, set P
@@ -71,19 +75,21 @@ class UCEDebias:
     def erase(self, model: ModelView, request: Request, observe: Observe) -> TextMapEdit:
         """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted - drawn) to beta.
 
-        n targets and m retained texts in f wordings, p attributes, text width d: C (n f, d), A (p, d), beta (n, p), Y (n f, d). Values
-        are summed up over the rounds and each round is solved from the original weights, as in the 2025 script, so that Y is solved once.
+        n targets, p attributes, text width d, and r rows of the targets' wordings: C (r, d), beside each A (p, d), beta (n, p), Y (r, d).
+        Values are summed up over the rounds and each round is solved from the original weights, as in the 2025 script, so that Y is
+        solved once.
         """
         # Differs: the 2025 script reads a step_size of 0.1 and does not use it, which is 1 here.
-        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we have the wordings alone.
+        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we have the wordings,
+        # a target's beside the same of an attribute, and the tail.
         # Differs: shares are of the pictures that show any attribute; the authors' CLIP finds one in every picture.
-        texts = self._worded(request.targets), self.attributes, self._worded(request.retain)
-        c, a, p = (rows.double() for rows in read_together(model, *texts))
-        y = ridge_directions(c, p, self.erase_scale, self.preserve_scale, self.lamb).y
-        beta, gaps = (c.new_zeros(len(request.targets), len(a)) for _ in range(2))
+        pushes, retained = self._read(model, request)
+        y = ridge_directions(torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb).y
+        beta = y.new_zeros(len(request.targets), len(self.attributes))
+        gaps = torch.zeros_like(beta)
         left, turn = list(range(len(beta))), 0
         while left and turn < self.rounds:
-            with self._edit(model, self._values(beta, a), y).applied(model):
+            with self._edit(model, _values(beta, pushes), y).applied(model):
                 for i in left:
                     gaps[i] = self._gap(observe, request.targets[i], turn).to(gaps)
             left = [i for i in left if float(gaps[i].abs().max()) >= self.max_diff]
@@ -92,14 +98,23 @@ class UCEDebias:
         figures = {"rounds": float(turn), "largest_gap": float(gaps.abs().max())}
         for target, row in zip(request.targets, beta.tolist(), strict=True):
             figures |= {f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)}
-        return self._edit(model, self._values(beta, a), y, figures)
+        return self._edit(model, _values(beta, pushes), y, figures)
+
+    def _read(self, model: ModelView, request: Request) -> tuple[list["Push"], Tensor | Moments]:
+        """Each target's wordings beside those of the attributes, and what is retained; with the tail all rows of it and of ""."""
+        texts, retained = (self._worded(each) for each in (request.targets, request.retain))
+        words = [tuple(form.replace("{}", attribute) for _ in request.targets for form in self.templates) for attribute in self.attributes]
+        if self.tokens == "last":
+            *read, kept = read_together(model, texts, *words, retained)
+            return self._pushes(list(zip(*(rows[:, None] for rows in read), strict=True))), kept.double()
+        return self._pushes(tails_beside(model, texts, *words)), moments_of(model, ("", *retained))
+
+    def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["Push"]:
+        """Of a wording's rows (l, d), and after them those of each attribute."""
+        return [Push(i // len(self.templates), rows.double(), torch.stack(beside).double()) for i, (rows, *beside) in enumerate(read)]
 
     def _worded(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(form.replace("{}", text) for text in texts for form in self.templates)
-
-    def _values(self, beta: Tensor, a: Tensor) -> Tensor:
-        """X (n f, d): each wording of a target is given the same."""
-        return (beta @ a).repeat_interleave(len(self.templates), 0)
 
     def _gap(self, observe: Observe, target: str, turn: int) -> Tensor:
         """Wanted minus drawn share of each attribute (p,)."""
@@ -112,3 +127,17 @@ class UCEDebias:
         wide = torch.promote_types(model.dtype, torch.float32)
         thin_x, thin_y = thinned(x, y)
         return TextMapEdit(thin_x.to(wide), thin_y.to(wide), tuple(sorted(model.text_maps())), solve_figures=figures or {})
+
+
+@dataclass(frozen=True)
+class Push:
+    """Rows of a wording of a target (l, d), and beside them those of each attribute (p, l, d), float64."""
+
+    target: int  # the target's place in the request
+    rows: Tensor
+    attributes: Tensor
+
+
+def _values(beta: Tensor, pushes: Sequence[Push]) -> Tensor:
+    """X (r, d): every wording of a target is given its attributes in the same shares."""
+    return torch.cat([torch.einsum("p,pld->ld", beta[push.target].to(push.rows), push.attributes) for push in pushes])

@@ -10,15 +10,20 @@ from .view import ModelView
 
 
 def aligned_tails(model: ModelView, targets: Sequence[str], anchors: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Rows of each target from its last subject token on, and beside each the row of its anchor: (n, d) both.
+    """Rows of each target from its last subject token on, and beside each the row of its anchor: (n, d) both."""
+    old, new = zip(*tails_beside(model, targets, anchors), strict=True)
+    return torch.cat(old), torch.cat(new)
 
-    The rows are aligned at the subjects' last tokens, and the longer tail is cut at its end.
+
+def tails_beside(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
+    """For the texts that stand beside each other in lists of one length: the rows (l, d) of each from its last subject token on.
+
+    The rows are aligned at the subjects' last tokens, and the longer tails are cut at their ends.
     """
-    old, new = read_together(model, targets, anchors, at="all")
-    rows_old, rows_new = [], []
-    last = (model.tokenizer(texts).index("last_subject") for texts in (targets, anchors))
-    for i, (a, b) in enumerate(zip(*last, strict=True)):
-        count = old.shape[1] - max(a, b)
-        rows_old.append(old[i, a : a + count])
-        rows_new.append(new[i, b : b + count])
-    return torch.cat(rows_old), torch.cat(rows_new)
+    read = read_together(model, *parts, at="all")
+    last = (model.tokenizer(texts).index("last_subject") for texts in parts)
+    found = []
+    for i, starts in enumerate(zip(*last, strict=True)):
+        count = read[0].shape[1] - max(starts)
+        found.append(tuple(rows[i, start : start + count] for rows, start in zip(read, starts, strict=True)))
+    return found
