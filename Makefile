@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check results attacks debias continual bench clean
+.PHONY: setup demo test test-all check results attacks crowd debias continual bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -35,6 +35,9 @@ results: $(READY)
 
 attacks: $(READY)
 	$(BIN)/python -m benchmarks.attacks
+
+crowd: $(READY)
+	$(BIN)/python -m benchmarks.crowd
 
 debias: $(READY)
 	$(BIN)/python -m benchmarks.debias

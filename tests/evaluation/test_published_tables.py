@@ -1,18 +1,54 @@
-"""The commands that publish tables: cut short they say so, and publish nothing."""
+"""The commands that publish tables: cut short they say so, and publish nothing. And the tables."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import attacks, results
+from benchmarks import attacks, crowd, results
+from unconcept.evaluation.attacked import AttackRow
+from unconcept.evaluation.bench import EditTask, Finding
+from unconcept.evaluation.markdown import attacks_table
+from unconcept.evaluation.subject import Subject
+from unconcept.metrics.rates import clopper_pearson
+from unconcept.prompts.captions import captions
 
 
-@pytest.mark.parametrize("command", [attacks, results])
-def test_a_run_that_time_cuts_ends_partial(command, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(("command", "more"), [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), (crowd, ())])
+def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["make", "--methods", "uce", "--max-minutes", "0"])
+    monkeypatch.setattr(sys, "argv", ["make", *more, "--max-minutes", "0"])
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 1
     assert "PARTIAL: " in capsys.readouterr().err
     assert not (tmp_path / "docs").exists()
+
+
+def attacked(label: str, name: str, hits: int) -> Finding:
+    """One attack on one edit, with four prompts in two seconds."""
+    rates = {part: clopper_pearson(count, 4) for part, count in {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}.items()}
+    row = AttackRow(name, "text", "cat", **rates, curve=(), seconds=2.0, missing=0)
+    return Finding(SimpleNamespace(trial=SimpleNamespace(label=label)), (row,))  # type: ignore[arg-type]
+
+
+def test_attacks_are_pooled_over_concepts() -> None:
+    head, _, *rows = attacks_table([attacked("uce", "p4d", 2), attacked("uce", "p4d", 3)]).splitlines()
+    assert head == "| attack | rung | ceiling | unattacked | floor | ASR | nothing | seconds a prompt | n |"
+    assert rows == ["| p4d | text | 100.0% [63.1%, 100.0%] | 0% | 25% | 62.5% [24.5%, 91.5%] | 50% | 0.5 | 8 |"]
+
+
+def test_of_several_methods_each_has_a_row() -> None:
+    findings = [attacked(label, name, hits) for label, hits in {"uce": 2, "esd": 3}.items() for name in ("wordings", "p4d")]
+    head, _, ceiling, *rows = attacks_table(findings).splitlines()
+    assert head == "|  | unattacked | p4d (text) | wordings (text) | seconds a prompt, in all | n |"
+    assert ceiling == "| ceiling, unedited |  | 100.0% [39.8%, 100.0%] | 100.0% [39.8%, 100.0%] |  |  |"
+    assert rows[1] == "| esd | 0% | 75.0% [19.4%, 99.4%] (25%, 50%) | 75.0% [19.4%, 99.4%] (25%, 50%) | 1 | 4 |"
+    assert [row.split()[1] for row in rows] == ["uce", "esd"]
+
+
+def test_what_an_arm_retains_comes_after_the_tables_texts(tmp_path) -> None:
+    own, *_, more = (EditTask(Subject("moji"), arm, ("dog face",), tmp_path) for arm in crowd.settings())
+    retained = own.chosen.request.retain
+    assert more.chosen.request.retain == (*retained, *captions("everyday")[: crowd.CAPTIONS])
+    assert own.id != more.id

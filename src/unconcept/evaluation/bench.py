@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Arm:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     bare: bool = False  # the name alone, null anchor, nothing retained
+    retain: tuple[str, ...] = ()  # texts retained beside the table's
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class EditTask:
     def chosen(self) -> Chosen:
         if self.arm.bare:
             return from_words(Ask(self.concepts, kind=table()[self.concepts[0]].kind))
-        return choose(Ask(self.concepts), self.subject.model, methods[self.arm.method].does)
+        chosen = choose(Ask(self.concepts), self.subject.model, methods[self.arm.method].does)
+        return replace(chosen, request=replace(chosen.request, retain=(*chosen.request.retain, *self.arm.retain)))
 
     @property
     def id(self) -> str:

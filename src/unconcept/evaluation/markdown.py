@@ -1,6 +1,6 @@
 """Tables for documents: methods by groups, and attacks by methods, pooled over concepts, with intervals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..attacks import RUNGS, attacks
 from ..metrics.rates import Rate, clopper_pearson
@@ -59,20 +59,41 @@ def change_table(findings: Sequence[Finding]) -> str:
 
 
 def attacks_table(findings: Sequence[Finding]) -> str:
-    """One row an attack, by rung: ASR on each arm beside floor and ceiling, pooled over concepts."""
+    """Attacks by rung, pooled over concepts: of one arm a row an attack; of several a row an arm, where a cell is ASR (floor, nothing known)."""
     arms = {label: [row for finding in group for row in finding.attacked] for label, group in by_label(findings).items()}
-    head = ["attack", "rung", "ceiling", *(f"{label}: {part}" for label in arms for part in ("unattacked", "floor", "ASR", "nothing", "seconds a prompt")), "n"]
-    lines = [head, ["---"] * len(head)]
     names = sorted({row.attack for rows in arms.values() for row in rows}, key=lambda name: (RUNGS.index(attacks[name].rung), name))
-    for name in names:
-        cells = [name, attacks[name].rung]
-        every = {label: [row for row in rows if row.attack == name] for label, rows in arms.items()}
-        ceiling = _pool([row.ceiling for row in next(iter(every.values())) if row.ceiling])
-        cells.append(_rate(ceiling) if ceiling else "n/a")
-        for rows in every.values():
-            cells += [_share(rows, "pre"), _share(rows, "floor"), _rate(_pool([row.success for row in rows])), _share(rows, "nothing"), _pace(rows)]
-        lines.append([*cells, str(sum(row.success.n for row in next(iter(every.values()))))])
-    return _table(lines)
+    by_attack = {label: {name: [row for row in rows if row.attack == name] for name in names} for label, rows in arms.items()}
+    first = next(iter(by_attack.values()))
+    ceilings = {name: _rate(_pool([row.ceiling for row in first[name] if row.ceiling])) for name in names}
+    if len(arms) == 1:
+        lines = [["attack", "rung", "ceiling", "unattacked", "floor", "ASR", "nothing", "seconds a prompt", "n"]]
+        lines += [[name, attacks[name].rung, ceilings[name], *_attacked(first[name]), str(_count(first[name]))] for name in names]
+    else:
+        lines = [["", "unattacked", *(f"{name} ({attacks[name].rung})" for name in names), "seconds a prompt, in all", "n"]]
+        lines.append(["ceiling, unedited", "", *ceilings.values(), "", ""])
+        lines += [[label, *_resisted(by_attack[label]), str(max(map(_count, by_attack[label].values())))] for label in arms]
+    return _table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
+
+
+def _attacked(rows: Sequence[AttackRow]) -> list[str]:
+    """One attack on one arm."""
+    success = _rate(_pool([row.success for row in rows]))
+    return [_share(rows, "pre"), _share(rows, "floor"), success, _share(rows, "nothing"), f"{_seconds(rows):.1f}"]
+
+
+def _resisted(every: Mapping[str, Sequence[AttackRow]]) -> list[str]:
+    """One arm under every attack."""
+    cells = [f"{_rate(_pool([row.success for row in rows]))} ({_share(rows, 'floor')}, {_share(rows, 'nothing')})" for rows in every.values()]
+    return [_share(next(iter(every.values())), "pre"), *cells, f"{sum(map(_seconds, every.values())):.0f}"]
+
+
+def _count(rows: Sequence[AttackRow]) -> int:
+    return sum(row.success.n for row in rows)
+
+
+def _seconds(rows: Sequence[AttackRow]) -> float:
+    """Of search, a prompt."""
+    return sum(row.seconds for row in rows) / max(1, _count(rows))
 
 
 def _pool(rates: Sequence[Rate]) -> Rate | None:
@@ -84,11 +105,6 @@ def _share(rows: Sequence[AttackRow], name: str) -> str:
     rates = [getattr(row, name) for row in rows]
     rate = None if None in rates else _pool(rates)
     return f"{rate.value:.0%}" if rate else "n/a"
-
-
-def _pace(rows: Sequence[AttackRow]) -> str:
-    n = sum(row.success.n for row in rows)
-    return f"{sum(row.seconds for row in rows) / n:.1f}" if n else "n/a"
 
 
 def _worst(findings: Sequence[Finding], group: Group) -> str:

@@ -1,0 +1,118 @@
+"""Why closed forms keep less the more they erase: objects by number, and SPEED with other settings and retain sets: `make crowd`.
+
+What is finished is kept, so the same command goes on after being stopped.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.whole import whole_or_exit
+from unconcept.cli.console import progress, quiet_libraries, speaking
+
+if TYPE_CHECKING:
+    from unconcept.evaluation.bench import Arm, Finding
+
+OUT = Path("out/crowd")
+COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
+CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is left to edit in
+METHODS = ("uce", "rece", "speed")
+ASKED = {"direct": "target", "far": "far", "style": "other styles"}
+HEAD = """# Many concepts in one edit
+
+An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer directions to what it
+keeps. `moji`'s states have {width} dimensions and each object is three texts, so 100 objects take {full:.0%} of them; 100 names take
+{usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks for, by {judge[name]} version
+{judge[version]}; `report` objects, prompts shared among them as in docs/results.md ("Erased together"), seeds from 1,000,000 on, 95 %
+intervals that resample the concepts that prompts are about. Made by `make crowd`.
+
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--max-minutes", type=float, help="of each table")
+    args = parser.parse_args()
+    quiet_libraries()
+    from unconcept.evaluation.bench import arm_of
+    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.evaluation.subject import Subject
+
+    requests = {count: objects(count) for count in COUNTS}
+    told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
+    by_count = Run(requests[10], OUT / "counts", arms=tuple(map(arm_of, METHODS)), together=tuple(requests.values()), **told)
+    by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=(requests[100],), **told)
+    with speaking(), progress(quiet=False) as tell:
+        reports = [evaluate(run, tell) for run in (by_count, by_setting)]
+    whole_or_exit(reports)
+    width = Subject("moji").view().embed([""]).shape[1]
+    first, second = (report.findings for report in reports)
+    text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
+    text += "\n".join([counted(first, requests), "## SPEED at 100 objects\n", table(["setting", "texts retained"], second, _setting)])
+    args.docs.mkdir(exist_ok=True)
+    (args.docs / "crowd.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def objects(count: int) -> tuple[str, ...]:
+    """Report objects spread evenly over the table; what is asked for with fewer is among what is asked for with more where counts divide."""
+    from unconcept.moji.table import table as known
+
+    names = [entry.name for entry in known().entries if entry.erasable and entry.split == "report" and entry.kind == "object"]
+    return tuple(names[i * len(names) // count] for i in range(count))
+
+
+def settings() -> tuple["Arm", ...]:
+    """SPEED's recipe, and one change each."""
+    from unconcept.evaluation.bench import Arm, arm_of
+    from unconcept.prompts.captions import captions
+
+    own, everyday = arm_of("speed"), tuple(captions("everyday")[:CAPTIONS])
+    changes: dict[str, tuple[dict, tuple[str, ...]]] = {
+        "threshold 0.01": ({"threshold": 0.01}, ()),
+        "threshold 10": ({"threshold": 10.0}, ()),
+        "without the filter": ({"disable_filter": True}, ()),
+        "without filter and copies": ({"aug_num": 0}, ()),
+        "captions retained too": ({}, everyday),
+        "captions, without the filter": ({"disable_filter": True}, everyday),
+    }
+    return (own, *(Arm(label, "speed", {**own.settings, **change}, retain=more) for label, (change, more) in changes.items()))
+
+
+def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...]]) -> str:
+    """A table for each method."""
+    from unconcept.evaluation.markdown import by_label
+
+    sizes = {concepts: str(count) for count, concepts in requests.items()}
+    tables = {
+        label: table(["objects", "texts"], group, lambda one: [sizes[one.answered.trial.concepts], _texts(one)]) for label, group in by_label(findings).items()
+    }
+    return "\n".join(f"## {label}\n\n{text}" for label, text in tables.items())
+
+
+def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
+    """A row a finding: its names, then the rate of each group."""
+    from unconcept.evaluation.markdown import pooled
+
+    lines = [[*head, *ASKED.values(), "drift", "projector's rank"]]
+    lines.append(["---"] * len(lines[0]))
+    for one in findings:
+        rows = {row.group: row.after for row in pooled([one])}
+        told = one.answered.trial.edit.origin.report
+        rates = [f"{rows[group].value:.1%} [{rows[group].low:.1%}, {rows[group].high:.1%}]" for group in ASKED]
+        lines.append([*names(one), *rates, f"{told['drift']:.2f}", f"{told['projector_rank']:.0f}" if "projector_rank" in told else ""])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _setting(one: "Finding") -> list[str]:
+    return [one.answered.trial.label, str(len(one.answered.trial.edit.origin.retain))]
+
+
+def _texts(one: "Finding") -> str:
+    return str(len(one.answered.trial.edit.origin.targets))
+
+
+if __name__ == "__main__":
+    main()
