@@ -13,19 +13,26 @@ from .results import spread
 
 CANDIDATES = Path(__file__).with_name("candidates.toml")
 OBJECTS = 4  # beside both styles and the harmful objects
+EVERY = 1000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", required=True, help="separated by commas")
     parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
+    parser.add_argument("--concepts", help="tune concepts, separated by commas, in place of those that are spread")
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.evaluation.evaluate import Run, evaluate
 
     arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name))
-    run = Run(spread("tune", OBJECTS, args.limit), Path("out/tuning"), arms=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True)
+    chosen = spread("tune", OBJECTS, args.limit)
+    if args.concepts:
+        chosen = tuple(args.concepts.split(","))
+        if others := sorted(set(chosen) - set(spread("tune", EVERY))):
+            parser.error(f"{others[0]!r} is no tune concept, and nothing else may choose settings")
+    run = Run(chosen, Path("out/tuning"), arms=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True)
     with speaking(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))
