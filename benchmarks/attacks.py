@@ -6,13 +6,12 @@ Finished attacks are kept in the store, ceilings are computed once; `--full` tak
 import argparse
 from pathlib import Path
 
-from benchmarks.results import rivals
+from benchmarks.results import KINDS, rivals
 from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
 OUT = Path("out/attacks")
-CONCEPTS = ("dog face", "ink", "kitchen knife")
 MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
 FEWER = 2  # prompts a concept, of the table of rivals
 MAIN = "uce"
@@ -43,7 +42,7 @@ def main() -> None:
     from unconcept.evaluation.bench import arm_of
     from unconcept.evaluation.evaluate import Run, evaluate
 
-    chosen = (*CONCEPTS, *MORE) if args.full else CONCEPTS
+    chosen = (*KINDS, *MORE) if args.full else KINDS
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}
     runs = {
         "uce": Run(chosen, OUT / "uce", arms=(arm_of(MAIN),), **told),

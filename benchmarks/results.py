@@ -5,7 +5,7 @@ What is finished is kept, so the same command goes on after being stopped. A tab
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
 if TYPE_CHECKING:
+    from unconcept.evaluation.bench import Finding
     from unconcept.evaluation.evaluate import Run
     from unconcept.evaluation.report import Report
 
 OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
 FEWER = 8  # concepts of the table of rivals
+KINDS = ("dog face", "ink", "kitchen knife")  # an object, a style, a harmful object
 MAIN = "uce"
 HEAD = """# Results on `moji`
 
@@ -45,7 +47,24 @@ TOGETHER = """One edit for all concepts of a request, about {n} prompts a group 
 themselves are left out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
 
 """
-TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "together": "Erased together"}
+TRAINED = """One edit a trained method for an object, a style and a harmful object, from 28 prompts a group; intervals of one concept are Wilson's, pooled
+ones resample the concepts. What each took, beside the budget of its paper:
+
+{budgets}
+"""
+TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "together": "Erased together", "trained": "Trained methods"}
+BUDGETS = {  # of a training: its setting, and the paper's recipe
+    "esd": ("iterations", "esd-paper-object"),
+    "concept-ablation": ("iterations", "concept-ablation-instance"),
+    "kscu": ("iterations", "kscu-object"),
+    "spm": ("iterations", "spm-concept"),
+    "receler": ("iterations", "receler-concept"),
+    "advunlearn": ("iterations", "advunlearn-nudity"),
+    "few-shot": ("epochs", "few-shot-paper"),
+    "slug": ("max_search_iterations", "slug-celebrity"),
+    "sculpting-memory": ("num_epochs", "sculpting-memory-imagenette"),
+    "mace": ("max_train_steps", "mace-automobile"),
+}
 
 
 def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
@@ -78,10 +97,21 @@ def together() -> dict[str, tuple[str, ...]]:
 def rivals(named: str | None) -> tuple:
     """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
     from unconcept.evaluation.bench import Arm, arm_of
+
+    return (*map(arm_of, _chosen(named)), Arm("mace, not trained", "mace", {**arm_of("mace").settings, "max_train_steps": 0}))
+
+
+def trained(named: str | None) -> tuple:
+    """Trained methods under their `moji` recipes, every one by default."""
+    from unconcept.evaluation.bench import arm_of
+
+    return tuple(arm_of(name) for name in _chosen(named) if name in BUDGETS)
+
+
+def _chosen(named: str | None) -> list[str]:
     from unconcept.methods import methods
 
-    chosen = [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
-    return (*(arm_of(name) for name in chosen), Arm("mace, not trained", "mace", {**arm_of("mace").settings, "max_train_steps": 0}))
+    return [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
 
 
 def scripts() -> tuple:
@@ -96,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; every one by default")
-    parser.add_argument("--methods", help="of the second and third table, separated by commas; every one by default")
+    parser.add_argument("--methods", help="of all tables but the first, separated by commas; every one by default")
     parser.add_argument("--limit", type=int, help="concepts of the first table at most, spread over the kinds")
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
@@ -113,6 +143,7 @@ def main() -> None:
         "uce": Run(many, OUT / "uce", arms=(arm_of(MAIN),), suite="results", **told),
         "rivals": Run(fewer, OUT / "rivals", arms=(*arms, *scripts()), suite="results", **told),
         "together": Run(requests["1 object"], OUT / "together", arms=arms, together=tuple(requests.values()), suite="together", **told),
+        "trained": Run(KINDS, OUT / "trained", arms=trained(args.methods), suite="results", **told),
     }
     with speaking(), progress(quiet=False) as tell:
         reports = {name: evaluate(runs[name], tell) for name in asked}
@@ -132,16 +163,38 @@ def section(name: str, report: "Report", run: "Run", requests: Mapping[str, tupl
     """A table and what it is of."""
     if name == "together":
         return TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
+    if name == "trained":
+        pooled = {"all three": report.findings} | {one: [f for f in report.findings if f.answered.trial.concepts == (one,)] for one in KINDS}
+        return TRAINED.format(budgets=budgets(report.findings)) + titled(pooled)
     what = {"uce": UCE, "rivals": RIVALS}[name].format(count=len(run.concepts), names=", ".join(run.concepts))
     return what + (run.out / "results.md").read_text(encoding="utf-8")
 
 
-def by_request(findings: list, requests: Mapping[str, tuple[str, ...]]) -> str:
+def by_request(findings: Sequence["Finding"], requests: Mapping[str, tuple[str, ...]]) -> str:
     """A table for each request."""
+    return titled({name: [one for one in findings if one.answered.trial.concepts == concepts] for name, concepts in requests.items()})
+
+
+def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
     from unconcept.evaluation.markdown import results_table
 
-    found = {name: [one for one in findings if one.answered.trial.concepts == concepts] for name, concepts in requests.items()}
-    return "\n".join(f"### {name}\n\n{results_table(own)}" for name, own in found.items() if own)
+    return "\n".join(f"### {name}\n\n{results_table(own)}" for name, own in findings.items() if own)
+
+
+def budgets(findings: Sequence["Finding"]) -> str:
+    """A row a method: what bounds its training here and in its paper, and the seconds of each training."""
+    from unconcept.core.recipe import load_recipe
+    from unconcept.evaluation.markdown import by_label
+    from unconcept.methods import methods
+
+    lines = ["| | bounded by | here | its paper | seconds, here |", "| --- | --- | --- | --- | --- |"]
+    for label, own in by_label(findings).items():
+        setting, paper = BUDGETS[label]
+        usual = load_recipe(paper).settings.get(setting, getattr(methods[label].settings, setting, None))
+        here = load_recipe(f"moji-{label}").settings.get(setting, usual)
+        seconds = ", ".join(f"{one.answered.trial.cost['seconds']:.0f}" for one in own)
+        lines.append(f"| {label} | {setting} | {here} | {usual} | {seconds} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
