@@ -300,6 +300,15 @@ def test_a_stage_is_told_of_by_tenths_whatever_its_loss(capsys) -> None:
     assert [line.partition("): ")[2].partition(",")[0] for line in lines] == [f"{n}/100" for n in range(40, 101, 10)]
 
 
+def test_a_stage_that_begins_again_is_told_of_again(capsys) -> None:
+    with progress(quiet=False) as tell:
+        for of in (20, 10):
+            for done in range(0, of + 1, 5):
+                tell("draw", done, of)
+    said = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["draw: 5/20", "draw: 10/20", "draw: 15/20", "draw: 20/20", "draw: 5/10", "draw: 10/10"]
+
+
 def test_support_matrix_is_the_registrys() -> None:
     rows = {row["name"]: row for row in json.loads(run("methods", "--json").stdout)}
     assert rows["uce"]["refused"] == {}

@@ -88,8 +88,10 @@ class _Lines:
 
     def __call__(self, what: str, done: int, of: int) -> None:
         now, stage = time.monotonic(), _stage(what)
-        begun, first = self.begun.setdefault(stage, (now, done))
         tenth = 10 * done // max(of, 1)
+        if tenth < self.tenths.get(stage, 0):  # The stage begins again.
+            del self.begun[stage], self.tenths[stage]
+        begun, first = self.begun.setdefault(stage, (now, done))
         if done and tenth > self.tenths.get(stage, 0):
             self.tenths[stage] = tenth
             left = (now - begun) / max(1, done - first) * (of - done)
@@ -108,7 +110,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
             stage = _stage(what)
             if stage not in stages:
                 stages[stage] = bar.add_task(what, total=of)
-            bar.update(stages[stage], completed=done, description=what)
+            bar.update(stages[stage], completed=done, total=of, description=what)
 
         yield tell
 
