@@ -21,7 +21,9 @@ def run(*words: object):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return tiny.folder("sd1", tmp_path_factory.mktemp("base") / "model")
+    folder = tiny.folder("sd1", tmp_path_factory.mktemp("base") / "model")
+    (folder / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    return folder
 
 
 @pytest.fixture
@@ -62,7 +64,10 @@ def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -
     files = [(tmp_path / name / "edit.safetensors").read_bytes() for name in "ab"]
     assert files[0] == files[1]
     card = json.loads((tmp_path / "a/card.json").read_text())
-    assert card["in_force"] == load_edit(tmp_path / "a/edit.safetensors").origin.settings["requests"]
+    origin = load_edit(tmp_path / "a/edit.safetensors").origin
+    assert card["in_force"] == origin.settings["requests"]
+    assert card["base"]["licence"] == origin.licence == "openrail++"
+    assert {"torch", "diffusers"} <= set(origin.libraries)
     assert card["ledger"]["policy"]["rule"] == "recompute"
 
 

@@ -208,3 +208,34 @@ def test_header_says_what_it_is(edit_bytes) -> None:
     assert origin["method"] == "uce"
     assert origin["targets"] == ["dog face", "car"]
     assert len(origin["base_hash"]) == 64
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
+def test_the_header_names_the_licence_of_the_base_and_the_libraries(family, tmp_path) -> None:
+    """No network is built for it, and the same request still makes the same bytes."""
+    from importlib.metadata import version
+
+    folder = tiny.folder(family, tmp_path / "base")
+    (folder / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    for name in ("a", "b"):
+        view, edit = made(folder, family)
+        edit.save(tmp_path / name)
+        assert view.checkpoint.pipeline is None
+    origin = load_edit(tmp_path / "a").origin
+    assert origin == edit.origin
+    assert origin.licence == "openrail++"
+    assert (origin.libraries["torch"], origin.libraries["diffusers"]) == (version("torch"), version("diffusers"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_file_from_before_licences_and_libraries_still_loads() -> None:
+    data = json.loads(replace(ORIGIN, licence="mit", libraries={"torch": "2"}).to_json())
+    assert Origin.from_json(json.dumps(data)).licence == "mit"
+    older = {name: value for name, value in data.items() if name not in ("licence", "libraries")}
+    assert Origin.from_json(json.dumps(older)) == ORIGIN
+
+
+@pytest.mark.parametrize(("field", "value"), [("licence", 3), ("licence", None), ("libraries", "torch"), ("libraries", {"torch": 2}), ("more", "x")])
+def test_a_header_of_other_types_is_refused(field, value) -> None:
+    with pytest.raises(EditError, match=field):
+        Origin.from_json(json.dumps(json.loads(ORIGIN.to_json()) | {field: value}))

@@ -1,6 +1,7 @@
 """Exports are loaded by the real tools: weights tensor by tensor, then pictures."""
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -232,6 +233,18 @@ def test_dense_lora_is_the_nearest_and_says_how_near(base, tmp_path) -> None:
     assert whole.error < 1e-6
 
 
+@pytest.mark.parametrize(("now", "told"), [(None, "openrail++"), ("---\nlicense: mit\n---\n", "mit")])
+def test_a_base_that_says_nothing_has_the_licence_it_had_when_the_edit_was_made(now, told, base, tmp_path) -> None:
+    edit, folder = text_map(base("sd1")), tmp_path / "base"
+    shutil.copytree(base("sd1"), folder)
+    (folder / "README.md").unlink()
+    if now:
+        (folder / "README.md").write_text(now)
+    export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float16)
+    with safe_open(tmp_path / "l.safetensors", "pt") as opened:
+        assert opened.metadata()["unconcept.licence"] == told
+
+
 @pytest.mark.parametrize(("to", "name"), [("kohya", "l.safetensors"), ("comfyui", "c.safetensors"), ("single-file", "m.safetensors"), ("peft", "p")])
 def test_header_says_where_it_came_from(to, name, base, tmp_path) -> None:
     edit = text_map(base("sdxl"))
@@ -244,6 +257,7 @@ def test_header_says_where_it_came_from(to, name, base, tmp_path) -> None:
     assert json.loads(told["unconcept.targets"]) == ["dog face", "car"]
     assert json.loads(told["unconcept.settings"])["lamb"] == 0.5
     assert {"unconcept.version", "unconcept.libraries", "unconcept.dtype", "format"} <= set(told)
+    assert {"torch", "diffusers"} <= set(json.loads(told["unconcept.libraries"]))
     # A1111 offers a LoRA for SDXL only if its header says so.
     assert told.get("ss_base_model_version") == ("sdxl_base_v1-0" if to == "kohya" else None)
 

@@ -126,14 +126,14 @@ def test_a_lora_saved_by_diffusers_is_read_as_diffusers_runs_it(family, rslora, 
     assert any(before[name].ndim == 4 and before[name].shape[-1] == 3 for name in changed)
 
 
-def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(tiny_folder, tmp_path) -> None:
-    folder = tiny_folder("sd1")
+def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(base, tmp_path) -> None:  # noqa: F811
+    folder = base("sd1")
     made = text_map(folder)
     export(made, folder, "kohya", tmp_path / "esd.safetensors", torch.float32)
     edit = import_edit(tmp_path / "esd.safetensors", str(folder), Ask(("dog face",), ("goat",), ("cat",)), "esd")
     assert (edit.origin.method, edit.origin.targets, edit.origin.anchors, edit.origin.retain) == ("esd", ("dog face",), ("goat",), ("cat",))
     assert edit.origin.settings["file"] == "esd.safetensors"
-    assert edit.origin.base_hash == made.origin.base_hash
+    assert (edit.origin.base_hash, edit.origin.licence, edit.origin.libraries) == (made.origin.base_hash, "openrail++", made.origin.libraries)
     assert edit.origin.report["residual"] < 0.9
     edit.save(tmp_path / "edit.safetensors")
     loaded, view = load_edit(tmp_path / "edit.safetensors"), open_model(str(folder), "cpu", "float32")

@@ -27,6 +27,7 @@ def place(tmp_path_factory):
     model = tiny.folder("sd1", root / "model")
     clip = tiny.clip_folder(root / "clip")
     erase(Job(Ask(("dog",), ("cat",), ("sea", "old tree")), root / "dog", model=str(model), report=False))
+    (model / "README.md").write_text("---\nlicense: openrail++\n---\n")
     return root, str(model), clip
 
 
@@ -49,6 +50,9 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
 
 
+    assert trial["edit"]["licence"] == "openrail++"
+    assert "; licence openrail++</td>" in (tmp_path / "o/report.html").read_text()
+    assert "libraries" not in trial["edit"], "a report is the same on every machine; they stand in the header and in run.json"
 LONG = "a dog that barks at the moon behind an old house"
 
 

@@ -135,6 +135,7 @@ def test_found_weights_are_kept_with_their_origin(pizza, where) -> None:
     (one,) = load_found(task.path(where.store).with_suffix(".safetensors")).values()
     assert one.input.weights is not None
     assert (one.input.weights.origin.method, one.input.weights.origin.targets) == ("resurgence", ("pizza",))
+    assert one.input.weights.origin.licence == "apache-2.0"
 
 
 def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:

@@ -1,8 +1,10 @@
-"""What a model is called in a header."""
+"""What a model is called in a header, and its licence."""
 
 import pytest
 
-from unconcept.models.identity import base_id
+from tests import tiny
+from unconcept.models import find_model
+from unconcept.models.identity import base_id, licence
 
 
 @pytest.mark.parametrize(("name", "told"), [("moji", "moji"), ("stabilityai/sd-turbo", "stabilityai/sd-turbo"), ("/home/me/models/sd", "sd"), ("./a/b", "b")])
@@ -14,3 +16,33 @@ def test_a_folder_is_no_hub_id(tmp_path, monkeypatch) -> None:
     (tmp_path / "out/edited").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert base_id("out/edited") == "edited"
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        ("---\nlicense: openrail++\ntags:\n- x\n---\n# A model\n", "openrail++"),
+        ("---\r\nlicense: 'mit'\r\n---\r\n", "mit"),
+        ("---\nlicense: other\nlicense_name: flux-1-dev\nlicense_link: L.md\n---\n", "flux-1-dev"),
+        ("---\nlicense:\ntags: [x]\n---\n", ""),
+        ("---\ntags: [x]\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_licence_is_what_the_front_matter_says(card, told, tmp_path) -> None:
+    (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="")
+    assert licence(tmp_path) == told
+
+
+def test_the_licence_of_a_single_file_stands_in_its_configs(tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model_index.json").write_text("{}")
+    assert licence(tmp_path / "model.safetensors") == ""
+    (tmp_path / "model/README.md").write_text("---\nlicense: openrail\n---\n")
+    assert licence(tmp_path / "model.safetensors") == "openrail"
+
+
+def test_moji_has_a_licence_and_a_pipeline_in_memory_none() -> None:
+    assert licence(find_model("moji")) == "apache-2.0"
+    assert licence(tiny.shared("sd1").checkpoint.source) == ""

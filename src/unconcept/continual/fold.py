@@ -14,13 +14,14 @@ import torch
 
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_tensors
+from ..core.libraries import versions
 from ..core.request import Request, united
 from ..edits import DenseEdit, Edit, Origin, SteeringEdit, TextMapEdit
 from ..edits.merge import merged, on_top
 from ..methods import methods
 from ..models import ModelView
 from ..models.alone import Known, one_by_one
-from ..models.identity import base_id
+from ..models.identity import base_id, licence
 from ..training.regularisers import regularised
 from .chain import Body
 from .entries import Asked, restored
@@ -162,6 +163,8 @@ def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Stan
         base=base_id(model.name),
         base_hash=_base_hash(ledger, model, names),
         version=version("unconcept"),
+        licence=licence(model.checkpoint.source),
+        libraries=versions(),
     )
 
 

@@ -11,6 +11,7 @@ from ..core.errors import LedgerError, require
 from ..core.folder import building
 from ..edits import bake
 from ..models import ModelView, find_model
+from ..models.identity import licence
 from .check import libraries
 from .fold import State, fold
 from .ledger import Ledger, Note, set_hash
@@ -63,7 +64,7 @@ def _card(ledger: Ledger, model: ModelView, state: State, ids: list[str], head: 
     requests = [one.data() for one in ledger.standings.active]
     return {
         "ledger": {"rule": ledger.policy.rule, "policy": ledger.policy.data(), "begun": ledger.first["at"], "head": head, "entries": len(ledger.chain.bodies)},
-        "base": {"model": ledger.first["model"], "family": model.family, **ledger.first["base"]},
+        "base": {"model": ledger.first["model"], "family": model.family, "licence": licence(model.checkpoint.source), **ledger.first["base"]},
         "edit": {"hash": state.edit.hash, "parameters": state.edit.parameters, "kind": type(state.edit).__name__, "dtype": str(torch.float32)},
         "in_force": ids,
         "requests": requests,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,25 +39,29 @@ class Origin:
     base_hash: str  # of the tensors the edit changes, as they were
     version: str  # of this library
     report: Mapping[str, float] = field(default_factory=dict)  # exact figures of the solve: rank, residual, jitter
+    licence: str = ""  # of the base, as its model card names it; "" where it names none
+    libraries: Mapping[str, str] = field(default_factory=dict)  # versions of others' libraries it was made with
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Origin":
-        """`EditError` unless every field is there with its type."""
+        """`EditError` unless every field is there with its type. Those with a default may be missing, as in older files."""
         try:
             data = json.loads(text)
             require(isinstance(data, dict), "its origin is no table", EditError)
             names = {f.name for f in fields(cls)}
-            require(set(data) == names, f"its origin has the fields {sorted(data)}", EditError)
-            lists = {"targets", "anchors", "retain"}
+            needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+            require(needed <= set(data) <= names, f"its origin has the fields {sorted(data)}", EditError)
+            lists, tables = {"targets", "anchors", "retain"}, {"settings", "report", "libraries"}
             for name in lists:
                 require(isinstance(data[name], list) and all(isinstance(x, str) for x in data[name]), f"its {name} are no list of texts", EditError)
-            for name in names - lists - {"settings", "report"}:
+            for name in set(data) - lists - tables:
                 require(isinstance(data[name], str), f"its {name} is no text", EditError)
-            for name in ("settings", "report"):
+            for name in set(data) & tables:
                 require(isinstance(data[name], dict), f"its {name} is no table", EditError)
+            require(all(isinstance(x, str) for x in data.get("libraries", {}).values()), "its libraries are no table of texts", EditError)
         except (ValueError, RecursionError) as error:
             raise EditError(f"its origin cannot be read: {error}") from None
         values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in data.items()}

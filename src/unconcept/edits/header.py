@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from ..core.libraries import versions
+from ..models.identity import licence
 from .base import Edit, origin_of
-from .original import licence
 
-LIBRARIES = ("safetensors", "torch")
 # By these A1111 and Forge tell for which models they offer a LoRA; a header without them is taken for SD 1.x.
 KOHYA = {
     "sd1": {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
@@ -19,12 +19,15 @@ KOHYA = {
 
 
 def header(edit: Edit, source: Path, to: str, dtype: torch.dtype | None, error: float = 0.0) -> dict[str, str]:
-    """Flat texts, as safetensors wants them; `error` is how far a LoRA is from the edit."""
+    """Flat texts, as safetensors wants them; `error` is how far a LoRA is from the edit.
+
+    The licence is what the source says now; where it says nothing, what it said when the edit was made.
+    """
     origin = origin_of(edit)
     told: dict[str, object] = {
-        **{"version": version("unconcept"), "libraries": {name: version(name) for name in LIBRARIES}},
+        **{"version": version("unconcept"), "libraries": versions()},
         **{"export": to, "dtype": str(dtype).removeprefix("torch.") if dtype else "the base's own", "relative_error": error},
-        **{"base": origin.base, "base_hash": origin.base_hash, "family": origin.family, "licence": licence(source)},
+        **{"base": origin.base, "base_hash": origin.base_hash, "family": origin.family, "licence": licence(source) or origin.licence or None},
         **{"method": origin.method, "settings": dict(origin.settings), "kind": origin.kind},
         **{"targets": list(origin.targets), "anchors": list(origin.anchors), "retain": list(origin.retain)},
         **{"edit_hash": edit.hash, "report": dict(origin.report)},

@@ -1,6 +1,5 @@
 """The base of an edit: its own weights under the edit's names, and what is known of it."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,10 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
-from ..models.configs import config_folder
 from ..models.places import has_part, places
 from ..models.stream import Place, Streamed
 from .base import Edit
 from .running import check_weights
-
-FRONT = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
-LICENCE = re.compile(r"^license(?:_name)?:[ \t]*(\S.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,11 +38,3 @@ def original(edit: Edit, source: Path) -> Original:
     base = edit.origin.base_hash if edit.origin else found
     require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)
     return Original(weights, stands)
-
-
-def licence(source: Path) -> str | None:
-    """What the model card of a folder, or of a single file's configs, says in its front matter; None where it says nothing."""
-    card = config_folder(source) / "README.md"
-    front = FRONT.match(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else None
-    said = LICENCE.search(front[1]) if front else None
-    return said[1].strip().strip("\"'") if said else None

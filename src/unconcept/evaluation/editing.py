@@ -11,6 +11,7 @@ import torch
 
 from ..core.errors import RequestError, SettingsError, require
 from ..core.hashing import hash_tensors
+from ..core.libraries import versions
 from ..core.request import Request, united
 from ..core.settings import build, dump
 from ..edits import Edit, LowRankEdit, Origin, Running, TextMapEdit, made_for
@@ -19,7 +20,7 @@ from ..linalg.lowrank import rank
 from ..methods import Debiaser, Look, Method, Observe, Seer, Sights, methods
 from ..models import ModelView
 from ..models.alone import one_by_one
-from ..models.identity import base_id
+from ..models.identity import base_id, licence
 from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
@@ -113,6 +114,8 @@ def origin_for(edit: Edit, model: ModelView, request: Request, method: str, sett
         base_hash=hash_tensors(model.reference(made_for(edit))),
         version=version("unconcept"),
         report={**effect(edit, model, request), **(figures or {}), **edit.solve_figures},
+        licence=licence(model.checkpoint.source),
+        libraries=versions(),
     )
 
 

@@ -102,10 +102,11 @@ def trial_data(finding: Finding) -> dict[str, Any]:
     """One trial as plain data."""
     answered = finding.answered
     trial, found, trust = answered.trial, rows(finding), calibration([finding])
+    made = {name: part for name, part in asdict(origin(finding)).items() if name != "libraries"}  # They stand in run.json.
     return {
         "label": trial.label,
         "concepts": list(trial.concepts),
-        "edit": {**asdict(origin(finding)), "hash": trial.subject.edit_hash, "strength": trial.subject.strength},
+        "edit": {**made, "hash": trial.subject.edit_hash, "strength": trial.subject.strength},
         "cost": dict(trial.cost),
         "asked": len(answered.checks),
         "answered": len(answered.answers),
