@@ -11,13 +11,14 @@ from unconcept.attacks import RUNGS, attacks
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.settings import build, dump, to_toml
+from unconcept.models.identity import ENCODERS
 
 CASES = [(name, family) for name in attacks for family in attacks[name].families]
 
 
 def state(view) -> tuple[str, int]:
     """Hash of all weights, and the number of hooks."""
-    parts = [view.modules(part) for part in ("unet", "vae", "text_encoder", *(("text_encoder_2",) if view.family == "sdxl" else ()))]
+    parts = [view.modules(part) for part in ("denoiser", "vae", *filter(view.checkpoint.has, ENCODERS))]
     weights = {f"{i}.{n}": p for i, part in enumerate(parts) for n, p in part.named_parameters()}
     modules = [module for part in parts for module in part.modules()]
     assert all(p.grad is None for p in weights.values())
@@ -90,7 +91,7 @@ def test_row_of_the_table(name) -> None:
     info = attacks[name]
     assert info.rung in RUNGS
     assert info.summary.endswith(".")
-    assert set(info.families) <= set(tiny.FAMILIES)
+    assert set(info.families) <= {*tiny.FAMILIES, *tiny.MMDITS}
 
 
 @pytest.mark.parametrize(

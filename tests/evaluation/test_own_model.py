@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from tests import tiny
+from unconcept.cli import app
 from unconcept.core.errors import DataError, EditError, MissingExtra, ModelError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
 from unconcept.evaluation import subject
@@ -25,9 +27,9 @@ def place(tmp_path_factory):
     """A tiny model on disk, an edit of it, a CLIP to judge by."""
     root = tmp_path_factory.mktemp("own")
     model = tiny.folder("sd1", root / "model")
+    (model / "README.md").write_text("---\nlicense: openrail++\n---\n")
     clip = tiny.clip_folder(root / "clip")
     erase(Job(Ask(("dog",), ("cat",), ("sea", "old tree")), root / "dog", model=str(model), report=False))
-    (model / "README.md").write_text("---\nlicense: openrail++\n---\n")
     return root, str(model), clip
 
 
@@ -48,11 +50,11 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert {check["after"] for check in trial["checks"]} <= {"dog", "cat", "sea", "old tree"}
     (row,) = trial["attacks"]
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
-
-
     assert trial["edit"]["licence"] == "openrail++"
     assert "; licence openrail++</td>" in (tmp_path / "o/report.html").read_text()
     assert "libraries" not in trial["edit"], "a report is the same on every machine; they stand in the header and in run.json"
+
+
 LONG = "a dog that barks at the moon behind an old house"
 
 
@@ -179,3 +181,29 @@ def test_an_edit_of_another_base_is_refused_before_anything_is_drawn(place, tmp_
     with pytest.raises(EditError, match=r"not for .*other"):
         evaluate(run(place, tmp_path / "o", model=str(other), store=tmp_path / "store"))
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, tmp_path) -> None:
+    """`erase` and `evaluate` with the suites they take when nothing is named, as a user types them."""
+    model, clip = tiny.folder(family, tmp_path / "model"), tiny.clip_folder(tmp_path / "clip")
+    drawn = ("--model", model, "--judge", f"clip-score={clip}", "--limit", 2)
+    erased = typed("erase", "dog", "--anchor", "cat", "--retain", "sea", "--method", "uce", *drawn, "--out", tmp_path / "dog")
+    assert erased.exit_code == 0, erased.stderr
+    edit = ("--edit", tmp_path / "dog/edit.safetensors")
+    done = typed("evaluate", "dog", *edit, *drawn, "--workers", 1, "--out", tmp_path / "o")
+    assert done.exit_code == 0, done.stderr
+    said = f"attacks left out, not defined for {family} models: derived-embedding"
+    assert said in done.stdout
+    assert said[1:] in (tmp_path / "o/report.html").read_text()
+    data = json.loads((tmp_path / "o/report.json").read_text())
+    assert (data["status"], data["reasons"]) == ("ok", {"attacks": said})
+    (trial,) = data["trials"]
+    assert {row["attack"]: (row["success"]["n"], row["missing"]) for row in trial["attacks"]} == {"wordings": (2, 0)}
+    named = typed("attack", "derived-embedding", "dog", *edit, *drawn, "--out", tmp_path / "p")
+    assert (named.exit_code, named.stderr) == (2, f"unconcept: derived-embedding is not defined for {family} models, only for sd1, sd2, sdxl\n")
+    assert not (tmp_path / "p").exists()
+
+
+def typed(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from ..core.errors import require
 from ..core.wording import reworded, typos
+from ..models.view import FAMILIES
 from .registry import Attempt, Case, Input, attack
 
 
-@attack("wordings", paper="none", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@attack("wordings", paper="none", rung="text", scope="prompt", families=FAMILIES)
 @dataclass(frozen=True)
 class Wordings:
     """Synonyms that the request did not name, then single slips of the hand in the concept's name."""

@@ -11,7 +11,7 @@ from ..core.errors import RequestError, SettingsError, require
 from ..core.folder import PARTIAL, building
 from ..edits import load_edit, origin_of
 from ..edits.base import checked
-from ..models import ModelView, find_model
+from ..models import Family, ModelView, find_model
 from ..models.configs import TRANSFORMERS
 from ..models.open import MOJI
 from ..moji.table import table
@@ -75,9 +75,9 @@ def evaluate(run: Run, progress: Progress = lambda what, done, of: None) -> Repo
     checked(run.strength)
     judge.open()  # Before anything is drawn: it may not be there.
     unedited = Subject(run.model, device=run.device, dtype=run.dtype)
-    _check_reach(suite, unedited)
+    suite, left_out = _within_reach(suite, run.attacks or (), unedited.view().family)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
-    reasons = _long_prompts(suite, asked or run.requests, unedited.view())
+    reasons = _long_prompts(suite, asked or run.requests, unedited.view()) | left_out
     trials = [edit_trial(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
     identity = {k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")}
     identity["edits"] = str([trial.subject.key for trial in trials])
@@ -153,11 +153,14 @@ def _elsewhere(run: Run, suite: Suite) -> Suite:
     return replace(words, figures=suite.figures, attacks=suite.attacks)
 
 
-def _check_reach(suite: Suite, unedited: Subject) -> None:
-    """Every attack must be defined for the model's family."""
-    family = unedited.view().family
-    for info in (attacks[name] for name in (attacks if "*" in suite.attacks else suite.attacks)):
-        require(family in info.families, f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
+def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
+    """The suite with those of its attacks that are defined for the family, and what is told of the others. `SettingsError` for one that was named."""
+    wanted = list(attacks) if "*" in suite.attacks else suite.attacks
+    beyond = [name for name in wanted if family not in attacks[name].families]
+    for info in (attacks[name] for name in beyond if name in named):
+        raise SettingsError(f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}")
+    told = {"attacks": f"attacks left out, not defined for {family} models: {', '.join(beyond)}"} if beyond else {}
+    return replace(suite, attacks=tuple(name for name in wanted if name not in beyond)), told
 
 
 def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
