@@ -52,3 +52,12 @@ def test_texts_that_are_read_alike_are_encoded_once() -> None:
     states = encoder._read(["", "dog", " ", "dog "], "all", lambda groups: ran.append(sum(map(len, groups))) or encoder._states(groups))
     assert sum(ran) == 2
     assert torch.equal(states, encoder.states(torch.tensor(encoder.tokenizer(["", "dog", "", "dog"]).padded())))
+
+
+def test_a_pipeline_that_is_built_holds_its_encoders_once(tmp_path) -> None:
+    view = open_model(str(tiny.folder("sdxl", tmp_path / "m")), "cpu", "float32")
+    read = view.embed(["dog"])
+    assert view.checkpoint._held
+    assert view.modules("denoiser") is not None
+    assert not view.checkpoint._held
+    assert torch.equal(view.embed(["dog"]), read)

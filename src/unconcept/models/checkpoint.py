@@ -38,6 +38,8 @@ class Checkpoint:
         """The pipeline, built when it is first asked for."""
         if self.pipeline is None:
             self.pipeline = build_pipeline(self.path, self.dtype).to(self.device)
+            self._held.clear()  # They stand in the pipeline now, and would be there twice.
+            self._states.clear()
         return self.pipeline
 
     @property
