@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..models import ModelView
+from ..models.identity import ENCODERS
 from ..models.parts import denoiser_parameters
+from ..models.resting import resting
 from . import kept
 from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms, gradient
 from .mover import Mover, apart
@@ -72,7 +74,8 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
             kept.handed_back(stateful, kept.below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, stateful)
         try:
-            descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
+            with resting(trained.model, _untrained(tensors)):
+                descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         except NumericsError as error:
             raise NumericsError(f"{name}, step {descent.done} of {plan.steps}: {error}{watch.kept_at()}") from None
         except RuntimeError as error:
@@ -175,6 +178,12 @@ class _Watch:
 
     def kept_at(self) -> str:
         return f"; the state after {self.kept} steps is kept in {self.path}" if self.path is not None and self.path.exists() else ""
+
+
+def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Text encoders of which nothing is trained."""
+    parts = {name.partition(".")[0] for name in tensors}
+    return [part for part in ENCODERS if part not in parts]
 
 
 @contextmanager
