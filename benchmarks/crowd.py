@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
+SETTLED = (17, 100)  # objects, of the table of settings
 CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is left to edit in
 METHODS = ("uce", "rece", "speed")
 ASKED = {"direct": "target", "far": "far", "style": "other styles"}
@@ -43,14 +44,17 @@ def main() -> None:
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
     by_count = Run(requests[10], OUT / "counts", arms=tuple(map(arm_of, METHODS)), together=tuple(requests.values()), **told)
-    by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=(requests[100],), **told)
+    by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=tuple(requests[count] for count in SETTLED), **told)
     with speaking(), progress(quiet=False) as tell:
         reports = [evaluate(run, tell) for run in (by_count, by_setting)]
     whole_or_exit(reports)
     width = Subject("moji").view().embed([""]).shape[1]
     first, second = (report.findings for report in reports)
     text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
-    text += "\n".join([counted(first, requests), "## SPEED at 100 objects\n", table(["setting", "texts retained"], second, _setting)])
+    text += counted(first, requests)
+    for count in SETTLED:
+        own = [one for one in second if one.answered.trial.concepts == requests[count]]
+        text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)
     args.docs.mkdir(exist_ok=True)
     (args.docs / "crowd.md").write_text(text, encoding="utf-8")
     print(text)
