@@ -29,7 +29,7 @@ class Projector:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """rows (n, d) times P."""
-        return rows - (rows @ self.taken) @ self.taken.T
+        return without(rows, self.taken)
 
     def holding(self, rows: Tensor) -> "Projector":
         """Shrunk so that rows P = 0 for rows (n, d) too, through a pivoted QR cut where nothing but rounding is left of them.
@@ -96,12 +96,17 @@ def nothing_taken(d: int) -> Projector:
     return Projector(torch.zeros(d, 0, dtype=torch.float64))
 
 
+def without(rows: Tensor, taken: Tensor) -> Tensor:
+    """rows (n, d) times I - B B^T of columns B (d, q), which is never formed."""
+    return rows - (rows @ taken) @ taken.T
+
+
 def softened(rows: Tensor) -> Tensor:
-    """I - C (C^T C + r I)^-1 C^T (d, d) of columns C, given as rows (m, d), r = max(1e-4, 1e-6 tr(C^T C) / m) (arXiv:2511.07970)."""
+    """B (d, m) of I - B B^T = I - C (C^T C + r I)^-1 C^T, C the columns given as rows (m, d), r = max(1e-4, 1e-6 tr(C^T C) / m) (arXiv:2511.07970)."""
     inner = rows @ rows.T
     r = max(1e-4, 1e-6 * float(inner.trace()) / len(rows))
     factor, _ = cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
-    return torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device) - rows.T @ torch.cholesky_solve(rows, factor)
+    return torch.linalg.solve_triangular(factor, rows, upper=False).T
 
 
 def apart(rows: Tensor, cosine: float) -> Tensor:
@@ -111,29 +116,3 @@ def apart(rows: Tensor, cosine: float) -> Tensor:
         if not found or float((directions[found] @ direction).max()) < cosine:
             found.append(i)
     return rows[found]
-
-
-def within_masks(change: Tensor, mask: Tensor, basis: Tensor) -> Tensor:
-    """The nearest to `change` (o, d) that is zero where `mask` (o, d) is, and whose every row is orthogonal to the columns of `basis` (d, q).
-
-    Each row has a support of its own, so there is one problem a row: conjugate gradients on the multipliers of all rows at once.
-    """
-    wide, basis = (change * mask).double(), basis.double()
-
-    def through(multipliers: Tensor) -> Tensor:
-        return ((multipliers @ basis.T) * mask) @ basis
-
-    left = wide @ basis
-    found, way = torch.zeros_like(left), left.clone()
-    # Solved to the rounding of what is given, relative to each row's size: what is beyond is lost when it is handed back.
-    limit, squares = (torch.finfo(change.dtype).eps * wide.norm(dim=1)).square(), left.square().sum(1)
-    for _ in range(2 * basis.shape[1]):
-        if bool((squares <= limit).all()):
-            break
-        along = through(way)
-        step = squares / (way * along).sum(1).clamp_min(1e-300)
-        step = torch.where(squares > limit, step, 0.0)
-        found, left = found + step[:, None] * way, left - step[:, None] * along
-        before, squares = squares, left.square().sum(1)
-        way = left + (squares / before.clamp_min(1e-300))[:, None] * way
-    return (wide - (found @ basis.T) * mask).to(change.dtype)

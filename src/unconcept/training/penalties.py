@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..linalg.projector import within_masks
+from ..linalg.projector import without
+from ..linalg.within import within_masks
 
 Gradients = list[Tensor]
 Join = Callable[[Mapping[str, Gradients]], Gradients]  # gradients of each term of a loss, by name, to one
@@ -161,24 +162,24 @@ def turned(mask: Tensor, scores: Tensor, share: float) -> Tensor:
 class Subspace:
     """What a matrix does to protected directions of its input stays: gradients g P and, exactly, changes (w - w0) P.
 
-    One projector (d, d) a tensor, None where a tensor is free. The step's change is projected too, since Adam's scaling leaves
-    the subspace; `exact=False` is the authors' form, which projects the gradient alone.
+    P = I - B B^T of one B (d, q) a tensor, None where a tensor is free. The step's change is projected too, since Adam's scaling
+    leaves the subspace; `exact=False` is the authors' form, which projects the gradient alone.
     """
 
     start: Sequence[Tensor]
-    projectors: Sequence[Tensor | None]
+    taken: Sequence[Tensor | None]
     exact: bool = True
 
     def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        return [g if p is None else g @ p.to(g) for g, p in zip(gradients, self.projectors, strict=True)]
+        return [g if b is None else without(g, b.to(g)) for g, b in zip(gradients, self.taken, strict=True)]
 
     def settle(self, params: Sequence[Tensor]) -> None:
         if not self.exact:
             return
         with torch.no_grad():
-            for param, own, p in zip(params, self.start, self.projectors, strict=True):
-                if p is not None:
-                    param.copy_(own + (param - own) @ p.to(param))
+            for param, own, b in zip(params, self.start, self.taken, strict=True):
+                if b is not None:
+                    param.copy_(own + without(param - own, b.to(param)))
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,19 @@ class MaskedSubspace:
 
     start: Sequence[Tensor]
     masks: Sequence[Tensor]  # bool, in the shape of each tensor
-    protected: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
+    taken: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
+    factors: Sequence[Tensor | None]  # of each row's problem, where there is room for them
 
     def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
         """Roughly: where the optimizer leads is put right after the step, exactly."""
         free = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
-        return [g if b is None else (g - (g @ b.to(g)) @ b.to(g).T) * mask for g, mask, b in zip(free, self.masks, self.protected, strict=True)]
+        return [g if b is None else without(g, b.to(g)) * mask for g, mask, b in zip(free, self.masks, self.taken, strict=True)]
 
     def settle(self, params: Sequence[Tensor]) -> None:
         with torch.no_grad():
-            for param, own, mask, basis in zip(params, self.start, self.masks, self.protected, strict=True):
+            for param, own, mask, b, factor in zip(params, self.start, self.masks, self.taken, self.factors, strict=True):
                 change = param - own
-                param.copy_(torch.where(mask, own + (change if basis is None else within_masks(change, mask, basis)), own))
+                param.copy_(torch.where(mask, own + (change if b is None else within_masks(change, mask, b, factor)), own))
 
 
 @dataclass(frozen=True)

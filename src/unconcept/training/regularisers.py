@@ -19,7 +19,8 @@ from ..core.errors import SettingsError, require
 from ..core.request import Request
 from ..core.settings import build, defaults
 from ..core.wording import without_names
-from ..linalg.projector import apart, nothing_taken, softened
+from ..linalg.projector import apart, nothing_taken, softened, without
+from ..linalg.within import factors
 from ..models import ModelView
 from ..models.rows import fits, own_rows
 from ..prompts.captions import captions
@@ -96,16 +97,12 @@ def _rules(chosen: Regularisers, start: Start, texts: Sequence[str]) -> list[Tra
         return found + ([Mask(own, masks)] if masks else [])
     exact, reading = chosen.projection == "update", _readers(start)
     rows = protected_rows(start.model, texts)
-    basis = nothing_taken(rows.shape[1]).holding(rows.cpu())
-    projector = basis(torch.eye(rows.shape[1], dtype=torch.float64)) if exact else softened(apart(rows, ALIKE))
-    begin = [tensor @ projector.to(tensor) if which == "adapter" else tensor for which, tensor in zip(reading, own, strict=True)]
+    taken = nothing_taken(rows.shape[1]).holding(rows.cpu()).taken if exact else softened(apart(rows, ALIKE))
+    begin = [without(tensor, taken.to(tensor)) if which == "adapter" else tensor for which, tensor in zip(reading, own, strict=True)]
+    bases = [None if which is None else taken.to(tensor.device) for which, tensor in zip(reading, own, strict=True)]
     if exact and masks:
-        return [*found, MaskedSubspace(begin, masks, _for_readers(reading, own, basis.taken))]
-    return [*found, *([Mask(own, masks)] if masks else []), Subspace(begin, _for_readers(reading, own, projector), exact)]
-
-
-def _for_readers(reading: Sequence[object], tensors: Sequence[Tensor], matrix: Tensor) -> list[Tensor | None]:
-    return [None if which is None else matrix.to(tensor.device) for which, tensor in zip(reading, tensors, strict=True)]
+        return [*found, MaskedSubspace(begin, masks, bases, factors(masks, bases))]
+    return [*found, *([Mask(own, masks)] if masks else []), Subspace(begin, bases, exact)]
 
 
 def _pretrained(start: Start) -> list[Tensor]:
