@@ -186,6 +186,8 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
 BAD = {
     "unknown regulariser": (("erase", "dog face", "--method", "esd", "--regulariser", "l2ps=1"), "unknown regulariser 'l2ps'; did you mean 'l2sp'?"),
     "regulariser without a value": (("erase", "dog face", "--method", "esd", "--regulariser", "l2sp"), "--regulariser 'l2sp': write NAME=VALUE"),
+    "regulariser of one step": (("erase", "dog face", "--method", "slug", "--regulariser", "l2sp=1"), "slug is one-step: regularisers act on trained methods"),
+    "training option of one step": (("erase", "dog face", "--method", "slug", "--checkpointing"), "only trained methods take it, and slug is one-step"),
     "regulariser of a closed form": (("erase", "dog face", "--regulariser", "l2sp=1"), "uce is closed-form: regularisers act on trained methods alone"),
     "unknown method": (("erase", "dog face", "--method", "uec"), "no method 'uec'; did you mean 'uce'"),
     "unknown concept": (("erase", "dog fase"), "did you mean 'dog face'"),

@@ -139,6 +139,8 @@ def test_steering_stands_beside_the_weights(tmp_path) -> None:
 def test_what_a_ledger_does_not_take(tmp_path) -> None:
     with pytest.raises(SettingsError, match="uce-debias debiases: a ledger takes requests to erase"):
         ledger(tmp_path / "l", "uce-debias")
+    with pytest.raises(SettingsError, match="slug needs a CLIP that sees pictures: a ledger takes methods that need texts alone"):
+        ledger(tmp_path / "l", "slug")
     book = ledger(tmp_path / "m")
     with pytest.raises(SettingsError, match="above 0 and at most 1, got 0"):
         Merge(topk=0)

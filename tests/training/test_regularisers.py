@@ -27,7 +27,7 @@ from unconcept.training.regularisers import protected_rows
 from unconcept.training.session import current
 
 REQUEST = Request(("dog",), ("goat",), ("cat", "sea horse"))
-TRAINED = [name for name in methods if methods[name].way == "trained" and name != "slug"]  # SLUG takes one step along one gradient
+TRAINED = [name for name in methods if methods[name].way == "trained"]
 READ = {"concept-ablation", "esd", "kscu", "mace", "sculpting-memory", "spm"}  # those that train what reads the text's states
 TOPK = 0.3
 EXACT = {
@@ -170,7 +170,15 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     assert run(lambda progress: None, tmp_path / "cut") == whole
 
 
-def test_a_method_without_steps_is_refused() -> None:
+@pytest.mark.parametrize("name", [name for name in methods if methods[name].way != "trained" and methods[name].does == "erase"])
+def test_a_method_that_is_not_trained_is_refused_before_it_runs(name, monkeypatch) -> None:
+    monkeypatch.setattr(methods[name].settings, "erase", lambda *given: pytest.fail("it ran"))
+    chosen = choose(Ask(("dog",), ("goat",), ("cat",)), "tiny")
+    with pytest.raises(SettingsError, match=f"^{name} is {methods[name].way}: regularisers act on trained methods alone; leave them out$"):
+        make_edit(view_of(), chosen, name, QUICK.get(name, {}), regularisers=Regularisers(l2sp=1.0))
+
+
+def test_an_erasing_without_steps_is_refused() -> None:
     view = view_of()
     with pytest.raises(SettingsError, match="none that goes step by step"), regularised(Regularisers(l2sp=1.0), REQUEST):
         methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, sights(view))

@@ -77,6 +77,7 @@ def eraser(name: str, family: str) -> MethodInfo:
     """A method that erases in models of a family."""
     info = methods[name]
     require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
+    require(not info.sees, f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone", SettingsError)
     require(family in info.families, f"{name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
     return info
 

@@ -25,7 +25,7 @@ from ..models.rows import read_together
 from ..models.tokens import Place
 from ..models.view import Reads
 from ..training.options import USUAL, Options, changed
-from ..training.regularisers import NONE, Regularisers, regularised
+from ..training.regularisers import NONE, Regularisers, check_way, regularised
 from ..training.session import Progress as Step
 from ..training.session import Session, session
 from .requests import Chosen
@@ -52,6 +52,7 @@ def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[s
     hyperparameters: Any = build(info.settings, settings, f"{method} setting")
     reason = info.refuses(model.family)
     require(reason is None, f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}", SettingsError)
+    check_way(regularisers, info.way, method)
     figures: dict[str, float] = {}
     if info.does == "debias":
         edit = _debiased(hyperparameters, model, chosen.request, method, eyes.observe)

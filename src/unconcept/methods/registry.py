@@ -11,7 +11,7 @@ from ..models import Family, ModelView
 from ..models.sight import Sights
 
 Does = Literal["erase", "debias"]
-Way = Literal["closed-form", "trained", "steering"]  # solved from texts alone; by gradient; a rule for sampling
+Way = Literal["closed-form", "trained", "one-step", "steering"]  # solved from texts alone; step by step; along one gradient; a rule for sampling
 UNDEFINED = "its paper does not define it there"
 
 

@@ -30,7 +30,7 @@ TOGETHER = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved
 Found = dict[str, Tensor]
 
 
-@method("slug", paper="arXiv:2407.11867", families=("sd1", "sd2", "sdxl"), sees=True)
+@method("slug", paper="arXiv:2407.11867", families=("sd1", "sd2", "sdxl"), way="one-step", sees=True)
 @dataclass(frozen=True)
 class SLUG:
     """Moves one layer of the text encoder along one gradient. Defaults from the authors' scripts, but for counts of pictures."""

@@ -152,7 +152,12 @@ def _readers(start: Start) -> list[Literal["weight", "adapter"] | None]:
 
 
 def regularisers_of(values: Mapping[str, Any], way: str, method: str) -> Regularisers:
-    """Checked; `SettingsError` for a method that is not trained."""
+    """Checked; `SettingsError` for a method that is not trained step by step."""
     chosen = build(Regularisers, values, "regulariser")
-    require(chosen == NONE or way == "trained", f"{method} is {way}: regularisers act on trained methods alone; leave them out", SettingsError)
+    check_way(chosen, way, method)
     return chosen
+
+
+def check_way(chosen: Regularisers, way: str, method: str) -> None:
+    """`SettingsError` if there are any and the method is not trained step by step."""
+    require(chosen == NONE or way == "trained", f"{method} is {way}: regularisers act on trained methods alone; leave them out", SettingsError)
