@@ -144,19 +144,27 @@ def test_verify_fails_aloud(book) -> None:
     assert run("status", book).exit_code == 2
 
 
-def test_an_audit_stands_beside_the_entry(book) -> None:
+def test_an_audit_stands_beside_the_entry(book, tmp_path) -> None:
     from unconcept.models import open_model
 
     class Look:
         settings = {"steps": 1}  # noqa: RUF012
 
-        def __call__(self, model, edit, concept, erased):
+        def __call__(self, model, edit, concept, erased, refold):
             assert "dog face" in erased
-            return {"pictures": 8, "unedited": 6, "edited": 2, "tuned": 3, "reapplied": 2}
+            asked.append(concept)
+            with edit.applied(model), refold():
+                return {"pictures": 8, "unedited": 6, "edited": 2, "tuned": 3, "refolded": 2}
 
-    ledger = Ledger.open(book)
-    audit(ledger, open_model(ledger.first["model"], "cpu", "float32"), Look(), Note("tests"))
+    ledger, asked = Ledger.open(book), []
+    view = open_model(ledger.first["model"], "cpu", "float32")
+    found = audit(ledger, view, Look(), Note("tests"))
+    assert audit(ledger, view, Look(), Note("tests")) == found, "what is written is not looked for again"
+    assert sorted(asked) == ["cat", "dog face", "red car"]
     (seen,) = told(book)["requests"][0]["audits"]
+    assert run("status", book, "--html", tmp_path / "page.html").exit_code == 0
+    row = "".join(f'<td class="number">{shown}</td>' for shown in (8, 6, 2, 3, 2))
+    assert f'{row}<td class="number">25%</td>' in (tmp_path / "page.html").read_text()
     assert seen["concepts"]["dog face"]["came_back"] == "0.250"
     assert came_back({"unedited": 2, "edited": 2, "tuned": 2}) is None
     assert "sound: 5 entries" in run("verify", book, "--bytes-only").stdout
@@ -173,5 +181,7 @@ def test_audit_on_moji(tmp_path) -> None:
     counts = found["concepts"]["pizza"]
     assert counts["pictures"] == 2
     assert counts["unedited"] > counts["edited"]
-    assert counts["reapplied"] <= counts["pictures"]
+    assert counts["refolded"] <= counts["pictures"]
     assert told(tmp_path / "l")["requests"][0]["audits"][0]["look"]["steps"] == 1
+    assert json.loads(run("audit", tmp_path / "l", "--steps", 1, "--pictures", 2, "--quiet", "--json").stdout) == json.loads(result.stdout)
+    assert len(told(tmp_path / "l")["requests"][0]["audits"]) == 1

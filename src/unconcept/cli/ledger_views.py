@@ -113,24 +113,25 @@ def audit(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fine-tune the edited model a little on other pictures, and look whether what was erased comes back."""
+    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the ledger on it anew."""
     with speaking():
         quiet_libraries()
         from ..continual.audit import audit as look_at
         from ..evaluation.resurgent import Resurgent
+        from ..evaluation.store import Store, default_store
 
-        ledger = opened(folder)
+        ledger, look = opened(folder), Resurgent(Store(default_store()), pictures, steps, seed=seed)
         with training(ledger, ["audit"], quiet):
-            found = look_at(ledger, view_of(ledger, model, device), Resurgent(pictures, steps, seed=seed), note(by, ""), id_)
+            found = look_at(ledger, view_of(ledger, model, device), look, note(by, ""), id_)
         if as_json:
             print_json(found)
             return
         rows = [
-            (key[:8], concept, *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "reapplied", "came_back")))
+            (key[:8], concept, *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")))
             for key, one in found.items()
             for concept, seen in one["concepts"].items()
         ]
-        print_table("pictures that show the concept", ("id", "concept", "of", "unedited", "edited", "fine-tuned", "edit put on anew", "came back"), rows)
+        print_table("pictures that show the concept", ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back"), rows)
 
 
 def diff(folder: Dir, other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")], as_json: options.Json = False) -> None:

@@ -52,7 +52,7 @@ def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = N
     if ledger.policy.rule == "sequential":
         return State(_stamped(ledger, model, _last(ledger, requests) or empty(model), requests))
     made = {method: _trained(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "trained"}
-    layers = sorted(made.values(), key=lambda edit: not _reads_text(edit))
+    layers = sorted(made.values(), key=lambda edit: not reads_text(edit))
     under: Edit | None = None
     with torch.no_grad():
         for edit in layers:
@@ -95,7 +95,7 @@ def states_of(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) ->
 
 def _closed(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing], under: Edit | None) -> Edit:
     # States that were kept are those of the unedited encoder: under an edited one they are read anew.
-    known = {} if under is not None and _reads_text(under) else states_of(ledger, model, requests)
+    known = {} if under is not None and reads_text(under) else states_of(ledger, model, requests)
     solver = restored(methods[method], requests[0].asked.settings)
     with one_by_one(known):
         with under.applied(model) if under else nullcontext():
@@ -138,7 +138,8 @@ def _last(ledger: Ledger, requests: Sequence[Standing]) -> Edit | None:
     return ledger.artifacts.get_edit(latest["edit"])
 
 
-def _reads_text(edit: Edit) -> bool:
+def reads_text(edit: Edit) -> bool:
+    """Whether it changes a text encoder: others see texts through it."""
     return any(name.startswith("text_encoder") for name in edit.names)
 
 

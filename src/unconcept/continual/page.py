@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..core.folder import writing
 from ..models import ModelView
+from .chain import Body
 from .drift import Step, costs, history
 from .ledger import Ledger
 
@@ -17,14 +18,19 @@ WIDTH, HEIGHT, EDGE = 900, 260, 50
 
 def write_page(ledger: Ledger, told: dict[str, Any], model: ModelView | None, out: Path, overwrite: bool) -> None:
     """`told` is what `status` says. Costs and drift are of UCE alone, and need its kept states, not the model's weights."""
-    bodies = [body for body in ledger.chain.bodies if body["op"] != "audit"]
-    names = {one.id: ", ".join(one.asked.concepts) for one in ledger.standings.known.values()}
+    entries = [(body, _named(ledger, body)) for body in ledger.chain.bodies]
     known = model is not None and ledger.policy.rule != "sequential" and any(one.asked.method == "uce" for one in ledger.standings.known.values())
     steps, spent = (history(ledger, model), costs(ledger, model)) if known and model is not None else ([], {})
     pages = Environment(loader=PackageLoader("unconcept.continual"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
-    text = pages.get_template("ledger.html").render(told=told, bodies=bodies, names=names, costs=spent, chart=curve(steps))
+    text = pages.get_template("ledger.html").render(told=told, entries=entries, costs=spent, chart=curve(steps))
     with writing(out, overwrite) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _named(ledger: Ledger, body: Body) -> str:
+    """The concepts of the requests that an entry is about; of the whole state, none."""
+    ids = body["requests"] if body["op"] == "audit" else [body["id"]] if "id" in body else []
+    return ", ".join(concept for id_ in ids for concept in ledger.standings.known[id_].asked.concepts)
 
 
 def curve(steps: Sequence[Step]) -> str:
