@@ -163,6 +163,26 @@ def test_drift_of_nothing_and_of_requests(tmp_path) -> None:
     assert set(costs(book, model())) == {ids[0], ids[2]}
 
 
+def test_a_request_does_not_pay_for_what_it_protects(tmp_path) -> None:
+    """The costs are those of its targets, with all retained texts held; solved the slow way. `goat` is held by the second request alone."""
+    book = ledger(tmp_path / "l")
+    first, second = Request(("dog",), ("cat",), ("sea",)), Request(("car",), ("bus",), ("goat", "sea"))
+    ids = [ask(book, one).id for one in (first, second)]
+    found = costs(book, model())
+    both = joint(book.standings.active)
+    with torch.no_grad():
+        e = model().embed(both.retain).double()
+        maps = [
+            methods["uce"].settings().erase(model(), Request(targets, anchors, both.retain))
+            for targets, anchors in ((both.targets, both.anchors), (("car",), ("bus",)), (("dog",), ("cat",)))
+        ]
+        whole, *without = (e @ edit.y.double().T @ edit.x.double() for edit in maps)
+    for id_, left in zip(ids, without, strict=True):
+        shares = (whole - left).norm(dim=1) / e.norm(dim=1)
+        assert found[id_][0] == both.retain[int(shares.argmax())]
+        assert found[id_][1] == pytest.approx(float(shares.max()), rel=1e-3)
+
+
 def test_ties_by_hand() -> None:
     """Trim to the two largest, elect by the sum, and average those that agree."""
     changes = torch.tensor([[3.0, -2.0, 0.1, 0.0], [-1.0, -4.0, 0.2, 0.3]])

@@ -133,7 +133,10 @@ def history(ledger: Ledger, model: ModelView) -> list[Step]:
 
 @torch.no_grad()
 def costs(ledger: Ledger, model: ModelView) -> dict[str, tuple[str, float]]:
-    """What each request of UCE in force costs: by id the retained text that would move back most without it, and how far, relative to its size."""
+    """What each request of UCE in force costs: by id the retained text that it moves most, and how far, relative to its size.
+
+    Against the state without its targets, with the same texts retained: a request that brings retained texts along does not pay for them.
+    """
     active = [one for one in ledger.standings.active if one.asked.method == "uce"]
     if not active:
         return {}
@@ -142,11 +145,12 @@ def costs(ledger: Ledger, model: ModelView) -> dict[str, tuple[str, float]]:
     if not asked.retain:
         return {}
     e = torch.cat([known[PLACE, text].double() for text in asked.retain])
-    whole = (e @ preview.show(active).T).clone()
+    pairs, retain = set(zip(asked.targets, asked.anchors, strict=True)), set(asked.retain)
+    whole = (e @ preview.solve(pairs, retain).T).clone()
     found = {}
     for one in active:
-        without = e @ preview.show([other for other in active if other.id != one.id]).T
+        others = {target for other in active if other.id != one.id for target in other.asked.targets}
+        without = e @ preview.solve({(target, anchor) for target, anchor in pairs if target in others}, retain).T
         shares = (whole - without).norm(dim=1) / e.norm(dim=1)
         found[one.id] = (asked.retain[int(shares.argmax()) // model.streams], float(shares.max()))
-        preview.show(active)
     return found

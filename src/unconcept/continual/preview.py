@@ -38,10 +38,12 @@ class Preview:
         return cls(method, known, RunningMap.of(width, method.lamb))
 
     def show(self, requests: Sequence[Standing]) -> Tensor:
-        """T (d, d) of W' = W (I + T) when these are in force: rows that are new are added, rows that are gone taken back."""
+        """T (d, d) of W' = W (I + T) when these are in force."""
         asked = joint(requests) if requests else None
-        pairs = set(zip(asked.targets, asked.anchors, strict=True)) if asked else set()
-        retain = set(asked.retain) if asked else set()
+        return self.solve(set(zip(asked.targets, asked.anchors, strict=True)) if asked else set(), set(asked.retain) if asked else set())
+
+    def solve(self, pairs: set[tuple[str, str]], retain: set[str]) -> Tensor:
+        """T (d, d) of these targets with their anchors and these retained texts: rows that are new are added, rows that are gone taken back."""
         # What is new first: a system of many rows is taken back from with less rounding.
         for weight, texts in ((1, pairs - self.pairs), (-1, self.pairs - pairs)):
             for target, anchor in sorted(texts):
