@@ -14,6 +14,7 @@ from .drift import Step, costs, history
 from .ledger import Ledger
 
 WIDTH, HEIGHT, EDGE = 900, 260, 50
+LABELLED, LETTERS = 9, 12  # entries whose names have room below the curve, and letters of each
 
 
 def write_page(ledger: Ledger, told: dict[str, Any], model: ModelView | None, out: Path, overwrite: bool) -> None:
@@ -47,11 +48,18 @@ def curve(steps: Sequence[Step]) -> str:
     for share in (0.0, 0.5, 1.0):
         drawn.append(f'<line x1="{EDGE}" x2="{WIDTH - 10}" y1="{_y(share)}" y2="{_y(share)}" stroke="#d9dde2"/>')
         drawn.append(f'<text x="{EDGE - 6}" y="{_y(share) + 4}" text-anchor="end" font-size="12" fill="#5d636b">{share * top:.1%}</text>')
+    if len(steps) <= LABELLED:
+        names = [f"{'-' if step.op == 'revoke' else '+'} {step.concepts[0][:LETTERS]}" for step in steps]
+        drawn += [_label(_x(i, len(steps)), name, "start" if i == 0 else "end" if i == len(steps) - 1 else "middle") for i, name in enumerate(names)]
     said = "; ".join(f"{step.op} {', '.join(step.concepts)}: mean {step.mean_drift or 0:.2%}" for step in steps[-20:])
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(said, quote=True)}" '
         f'font-family="system-ui, sans-serif">{"".join(drawn)}</svg>'
     )
+
+
+def _label(x: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}" font-size="12" fill="#5d636b">{escape(text)}</text>'
 
 
 def _x(step: int, count: int) -> float:
