@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import attacks, crowd, results
+from unconcept.evaluation import bench
 from unconcept.evaluation.attacked import AttackRow
-from unconcept.evaluation.bench import EditTask, Finding
+from unconcept.evaluation.bench import Arm, EditTask, Finding
+from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.markdown import attacks_table
+from unconcept.evaluation.store import Store
 from unconcept.evaluation.subject import Subject
 from unconcept.metrics.rates import clopper_pearson
 from unconcept.prompts.captions import captions
@@ -52,3 +55,18 @@ def test_what_an_arm_retains_comes_after_the_tables_texts(tmp_path) -> None:
     retained = own.chosen.request.retain
     assert more.chosen.request.retain == (*retained, *captions("everyday")[: crowd.CAPTIONS])
     assert own.id != more.id
+
+
+def test_an_edit_is_made_once_for_all_runs(tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path / "store")
+    first, second = (EditTask(Subject("moji"), Arm(label, "uce", {"lamb": 0.5}), ("dog face",), tmp_path / label) for label in ("a", "b"))
+    first.run(store)
+    made: list[str] = []
+    monkeypatch.setattr(bench, "make_edit", lambda *told: made.append("anew") or make_edit(*told))
+    second.run(store)
+    assert not made
+    for suffix in (".safetensors", ".json"):
+        assert first.path.with_suffix(suffix).read_bytes() == second.path.with_suffix(suffix).read_bytes()
+    monkeypatch.setattr(bench, "source_hash", lambda *rooms: "of other code")
+    second.run(store)
+    assert made == ["anew"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.hashing import hash_json
+from ..core.hashing import hash_json, source_hash
 from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
 from ..edits import load_edit, origin_of
@@ -47,7 +47,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class EditTask:
-    """Erase concepts together from the unedited model and keep edit and cost in the run's folder."""
+    """Erase concepts together from the unedited model: edit and cost in the run's folder, and in the store for other runs."""
 
     subject: Subject
     arm: Arm
@@ -74,10 +74,25 @@ class EditTask:
     def path(self) -> Path:
         return self.folder / f"{self.id}.safetensors"
 
+    def kept(self, store: Store) -> Path:
+        """Where the store has it, whatever the arm is called."""
+        asked = [self.subject.key, self.arm.method, dict(self.arm.settings), asdict(self.chosen.request), self.concepts]
+        key = hash_json([source_hash("core", "edits", "linalg", "methods", "models", "prompts", "training"), Judge().key, asked])[:40]
+        return store.root / "edits" / key[:2] / f"{key}.safetensors"
+
     def there(self, store: Store) -> bool:
         return self.path.with_suffix(".json").exists()
 
     def run(self, store: Store) -> None:
+        """The file of the cost appears last, so that an edit beside one is whole."""
+        kept = self.kept(store)
+        if not kept.with_suffix(".json").exists():
+            self._make(kept, store)
+        for suffix in (".safetensors", ".json"):
+            with whole(self.path.with_suffix(suffix)) as temporary:
+                shutil.copyfile(kept.with_suffix(suffix), temporary)
+
+    def _make(self, path: Path, store: Store) -> None:
         begun = time.perf_counter()
         model, chosen = self.subject.view(), self.chosen
         judge, debiases = Judge() if self.subject.model == MOJI else None, methods[self.arm.method].does == "debias"
@@ -88,10 +103,10 @@ class EditTask:
         with training_in(training, lambda what, done, of: None):
             edit = make_edit(model, chosen, self.arm.method, self.arm.settings, Eyes(observe, look=look))
         seconds = time.perf_counter() - begun
-        with whole(self.path) as temporary:
+        with whole(path) as temporary:
             edit.save(temporary)
-        cost = {"seconds": round(seconds, 3), "bytes": self.path.stat().st_size, "parameters": edit.parameters}
-        write_whole(self.path.with_suffix(".json"), json.dumps(cost).encode())
+        cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
+        write_whole(path.with_suffix(".json"), json.dumps(cost).encode())
         shutil.rmtree(training, ignore_errors=True)
 
     def trial(self) -> Trial:

@@ -1,12 +1,9 @@
 """Attacks run on edits: what it costs to bring a concept back, beside the unedited model and a budget of nothing."""
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from torch import Tensor
 
 from ..attacks import Attack, Case, attacks
 from ..core.errors import SettingsError, require
-from ..core.hashing import hash_json
+from ..core.hashing import hash_json, source_hash
 from ..core.request import Request
 from ..core.settings import build
 from ..prompts.checks import Check, Prompt, seeded
@@ -52,7 +49,9 @@ class AttackTask:
     def id(self) -> str:
         how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
         asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
-        return hash_json([self.kind, _code(), self.subject.key, how, self.name, self.settings, asdict(self.lore), self.judge.key, asked])[:40]
+        return hash_json(
+            [self.kind, source_hash("attacks", "training"), self.subject.key, how, self.name, self.settings, asdict(self.lore), self.judge.key, asked]
+        )[:40]
 
     @property
     def size(self) -> int:
@@ -156,14 +155,3 @@ def plan_attacks(subject: Subject, spec: Spec, judge: Judge, lore: Lore, chosen:
         parts = [tuple(checks[i : i + size]) for i in range(0, len(checks), size)]
         tasks += [AttackTask(subject, spec, name, text, lore, judge, part) for part in parts]
     return tasks
-
-
-@cache
-def _code() -> str:
-    """Hash of the attacks' own source: what older code found is not taken for what this one would."""
-    digest = hashlib.sha256()
-    for room in ("attacks", "training"):
-        for file in sorted(resources.files(f"unconcept.{room}").iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
