@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.results import objects
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
@@ -60,14 +61,6 @@ def main() -> None:
     print(text)
 
 
-def objects(count: int) -> tuple[str, ...]:
-    """Report objects spread evenly over the table; what is asked for with fewer is among what is asked for with more where counts divide."""
-    from unconcept.moji.table import table as known
-
-    names = [entry.name for entry in known().entries if entry.erasable and entry.split == "report" and entry.kind == "object"]
-    return tuple(names[i * len(names) // count] for i in range(count))
-
-
 def settings() -> tuple["Arm", ...]:
     """SPEED's recipe, and one change each."""
     from unconcept.evaluation.bench import Arm, arm_of
@@ -98,16 +91,17 @@ def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...
 
 def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
     """A row a finding: its names, then the rate of each group."""
-    from unconcept.evaluation.markdown import pooled
+    from unconcept.evaluation.markdown import lined, pooled, rated
 
     lines = [[*head, *ASKED.values(), "drift", "projector's rank"]]
     lines.append(["---"] * len(lines[0]))
     for one in findings:
         rows = {row.group: row.after for row in pooled([one])}
         told = one.answered.trial.edit.origin.report
-        rates = [f"{rows[group].value:.1%} [{rows[group].low:.1%}, {rows[group].high:.1%}]" for group in ASKED]
-        lines.append([*names(one), *rates, f"{told['drift']:.2f}", f"{told['projector_rank']:.0f}" if "projector_rank" in told else ""])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+        lines.append(
+            [*names(one), *(rated(rows[group]) for group in ASKED), f"{told['drift']:.2f}", f"{told['projector_rank']:.0f}" if "projector_rank" in told else ""]
+        )
+    return lined(lines)
 
 
 def _setting(one: "Finding") -> list[str]:

@@ -83,15 +83,23 @@ def together() -> dict[str, tuple[str, ...]]:
     from unconcept.moji.table import table
 
     part = [e for e in table().entries if e.erasable and e.split == "report"]
-    objects, styles, harmful = ([e.name for e in part if e.kind == kind] for kind in ("object", "style", "harmful"))
+    every, styles, harmful = ([e.name for e in part if e.kind == kind] for kind in ("object", "style", "harmful"))
     return {
         "1 object": ("dog face",),
-        "10 objects": tuple(objects[i * len(objects) // 10] for i in range(10)),
-        f"{len(objects)} objects": tuple(objects),
+        "10 objects": objects(10),
+        f"{len(every)} objects": tuple(every),
         "1 style": ("ink",),
         "4 styles": tuple(styles[:4]),
         "the harmful family": tuple(harmful),
     }
+
+
+def objects(count: int) -> tuple[str, ...]:
+    """So many report objects, spread evenly over the table."""
+    from unconcept.moji.table import table
+
+    names = [entry.name for entry in table().entries if entry.erasable and entry.split == "report" and entry.kind == "object"]
+    return tuple(names[i * len(names) // count] for i in range(count))
 
 
 def rivals(named: str | None) -> tuple:

@@ -39,13 +39,13 @@ def results_table(findings: Sequence[Finding]) -> str:
     counts = {group: first[group].after for group in groups if group in first}
     head = ["", *(NAMES.get(group, group) for group in groups), "nothing", "seconds", "bytes"]
     lines = [head, ["---"] * len(head)]
-    lines.append(["unedited", *(_rate(first[group].before) if group in first else "n/a" for group in groups), "", "", ""])
+    lines.append(["unedited", *(rated(first[group].before) if group in first else "n/a" for group in groups), "", "", ""])
     for label, rows in arms.items():
         cost = [_mean(finding.answered.trial.cost.get(name) for finding in by_label(findings)[label]) for name in ("seconds", "bytes")]
         nothing = f"{rows['direct'].nothing.value:.1%}" if "direct" in rows else ""
-        lines.append([label, *(_rate(rows[group].after) if group in rows else "n/a" for group in groups), nothing, *cost])
+        lines.append([label, *(rated(rows[group].after) if group in rows else "n/a" for group in groups), nothing, *cost])
     lines.append(["n (concepts)", *(f"{counts[group].n} ({counts[group].clusters or 1})" if group in counts else "" for group in groups), "", "", ""])
-    return _table(lines)
+    return lined(lines)
 
 
 def change_table(findings: Sequence[Finding]) -> str:
@@ -55,7 +55,7 @@ def change_table(findings: Sequence[Finding]) -> str:
         for row in pooled(group):
             change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
             lines.append([label, row.group, change, f"{row.p:.2g}", _worst(group, row.group), f"{row.nothing.value:.1%}", str(row.after.n)])
-    return _table(lines)
+    return lined(lines)
 
 
 def attacks_table(findings: Sequence[Finding]) -> str:
@@ -64,7 +64,7 @@ def attacks_table(findings: Sequence[Finding]) -> str:
     names = sorted({row.attack for rows in arms.values() for row in rows}, key=lambda name: (RUNGS.index(attacks[name].rung), name))
     by_attack = {label: {name: [row for row in rows if row.attack == name] for name in names} for label, rows in arms.items()}
     first = next(iter(by_attack.values()))
-    ceilings = {name: _rate(_pool([row.ceiling for row in first[name] if row.ceiling])) for name in names}
+    ceilings = {name: rated(_pool([row.ceiling for row in first[name] if row.ceiling])) for name in names}
     if len(arms) == 1:
         lines = [["attack", "rung", "ceiling", "unattacked", "floor", "ASR", "nothing", "seconds a prompt", "n"]]
         lines += [[name, attacks[name].rung, ceilings[name], *_attacked(first[name]), str(_count(first[name]))] for name in names]
@@ -72,18 +72,18 @@ def attacks_table(findings: Sequence[Finding]) -> str:
         lines = [["", "unattacked", *(f"{name} ({attacks[name].rung})" for name in names), "seconds a prompt, in all", "n"]]
         lines.append(["ceiling, unedited", "", *ceilings.values(), "", ""])
         lines += [[label, *_resisted(by_attack[label]), str(max(map(_count, by_attack[label].values())))] for label in arms]
-    return _table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
+    return lined([lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
 def _attacked(rows: Sequence[AttackRow]) -> list[str]:
     """One attack on one arm."""
-    success = _rate(_pool([row.success for row in rows]))
+    success = rated(_pool([row.success for row in rows]))
     return [_share(rows, "pre"), _share(rows, "floor"), success, _share(rows, "nothing"), f"{_seconds(rows):.1f}"]
 
 
 def _resisted(every: Mapping[str, Sequence[AttackRow]]) -> list[str]:
     """One arm under every attack."""
-    cells = [f"{_rate(_pool([row.success for row in rows]))} ({_share(rows, 'floor')}, {_share(rows, 'nothing')})" for rows in every.values()]
+    cells = [f"{rated(_pool([row.success for row in rows]))} ({_share(rows, 'floor')}, {_share(rows, 'nothing')})" for rows in every.values()]
     return [_share(next(iter(every.values())), "pre"), *cells, f"{sum(map(_seconds, every.values())):.0f}"]
 
 
@@ -123,7 +123,8 @@ def _erased(finding: Finding) -> str:
     return ", ".join(finding.answered.trial.concepts)
 
 
-def _rate(rate: Rate | None) -> str:
+def rated(rate: Rate | None) -> str:
+    """A share with its interval."""
     return "n/a" if rate is None else f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
 
 
@@ -135,5 +136,6 @@ def _mean(values: Iterable[float | None]) -> str:
     return f"{mean:,.0f}" if mean >= 100 else f"{mean:.2f}"
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
+def lined(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells in Markdown; the second line is the rule under the head."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
