@@ -20,6 +20,7 @@ COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 
 SETTLED = (17, 100)  # objects, of the table of settings
 CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is left to edit in
 METHODS = ("uce", "rece", "speed")
+TRAINED = ("mace",)  # at the first and the last of the counts
 ASKED = {"direct": "target", "far": "far", "style": "other styles"}
 HEAD = """# Many concepts in one edit
 
@@ -45,14 +46,15 @@ def main() -> None:
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
     by_count = Run(requests[10], OUT / "counts", arms=tuple(map(arm_of, METHODS)), together=tuple(requests.values()), **told)
+    by_training = Run(requests[10], OUT / "trained", arms=tuple(map(arm_of, TRAINED)), together=(requests[COUNTS[0]], requests[COUNTS[-1]]), **told)
     by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=tuple(requests[count] for count in SETTLED), **told)
     with speaking(), progress(quiet=False) as tell:
-        reports = [evaluate(run, tell) for run in (by_count, by_setting)]
+        reports = [evaluate(run, tell) for run in (by_count, by_training, by_setting)]
     whole_or_exit(reports)
     width = Subject("moji").view().embed([""]).shape[1]
-    first, second = (report.findings for report in reports)
+    closed, trained, second = (report.findings for report in reports)
     text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
-    text += counted(first, requests)
+    text += counted([*closed, *trained], requests)
     for count in SETTLED:
         own = [one for one in second if one.answered.trial.concepts == requests[count]]
         text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)

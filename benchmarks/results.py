@@ -110,10 +110,11 @@ def rivals(named: str | None) -> tuple:
 
 
 def trained(named: str | None) -> tuple:
-    """Trained methods under their `moji` recipes, every one by default."""
-    from unconcept.evaluation.bench import arm_of
+    """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe leaves as it is."""
+    from unconcept.evaluation.bench import Arm, arm_of
 
-    return tuple(arm_of(name) for name in _chosen(named) if name in BUDGETS)
+    arms = [arm_of(name) for name in _chosen(named) if name in BUDGETS]
+    return (*arms, *(Arm("esd-u", "esd", {**arm.settings, "train_method": "u"}) for arm in arms if arm.method == "esd"))
 
 
 def _chosen(named: str | None) -> list[str]:
@@ -197,9 +198,10 @@ def budgets(findings: Sequence["Finding"]) -> str:
 
     lines = ["| | bounded by | here | its paper | seconds, here |", "| --- | --- | --- | --- | --- |"]
     for label, own in by_label(findings).items():
-        setting, paper = BUDGETS[label]
-        usual = load_recipe(paper).settings.get(setting, getattr(methods[label].settings, setting, None))
-        here = load_recipe(f"moji-{label}").settings.get(setting, usual)
+        method = own[0].answered.trial.edit.origin.method
+        setting, paper = BUDGETS[method]
+        usual = load_recipe(paper).settings.get(setting, getattr(methods[method].settings, setting, None))
+        here = load_recipe(f"moji-{method}").settings.get(setting, usual)
         seconds = ", ".join(f"{one.answered.trial.cost['seconds']:.0f}" for one in own)
         lines.append(f"| {label} | {setting} | {here} | {usual} | {seconds} |")
     return "\n".join(lines) + "\n"
