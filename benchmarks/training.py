@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7, help="updates to take the median of")
     parser.add_argument("--only", choices=("whole", "moji", "wide"))
     parser.add_argument("--iterations", type=int, help="of the whole training; the recipe's by default")
-    parser.add_argument("--out", type=Path, help="folder for both edits of the whole training, to be judged")
+    parser.add_argument("--out", type=Path, default=Path("out/training"), help="folder for both edits of the whole training, and what the judge says")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(device="cpu")
@@ -231,20 +231,24 @@ def main() -> None:
         method_ = method if args.iterations is None else replace(method, iterations=args.iterations)
         (own, edit), (plain, other) = ours(model, method_), esd(model, method_, Plain())
         print(f"whole ESD-x on moji, {method_.iterations} steps: plain {plain.whole:.1f} s, ours {own.whole:.1f} s, {plain.whole / own.whole:.1f} times")
-        if args.out is not None:
-            keep(model, {"ours": edit, "plain": other}, args.out)
+        print(judged(model, {"plain": other, "ours": edit}, args.out))
     if args.only in (None, "moji"):
         updates(model, method, ablating, args.steps)
     if args.only in (None, "wide"):
         updates(wide(model.pipeline.tokenizer), method, ablating, args.steps)
 
 
-def keep(model: ModelView, edits: dict[str, DenseEdit], out: Path) -> None:
+def judged(model: ModelView, edits: dict[str, DenseEdit], out: Path) -> str:
+    """A table of what both edits leave and keep, beside the unedited model."""
     from unconcept.evaluation.editing import origin_for
+    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.evaluation.markdown import results_table
 
+    files = tuple(out / f"{name}.safetensors" for name in edits)
     out.mkdir(parents=True, exist_ok=True)
-    for name, edit in edits.items():
-        edit.stamped(origin_for(edit, model, REQUEST, "esd", {})).save(out / f"{name}.safetensors")
+    for file, edit in zip(files, edits.values(), strict=True):
+        edit.stamped(origin_for(edit, model, REQUEST, "esd", {})).save(file)
+    return results_table(evaluate(Run(REQUEST.targets, out / "judged", edits=files, suite="results", device="cpu", overwrite=True)).findings)
 
 
 if __name__ == "__main__":
