@@ -199,7 +199,7 @@ the other; H their harmonic mean. {n} pictures a concept, the same prompts and n
 that a state is made of. Unedited (at the last step): {before}. Made by `make continual`.
 
 `sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with at most twice the steps
-of one request; the regularisers of `benchmarks/continual.toml` act in a sequence; merges are of trainings of each request alone.
+of one request (Sculpting Memory: as many); the regularisers of `benchmarks/continual.toml` act in a sequence; merges are of trainings of each request alone.
 """
 
 

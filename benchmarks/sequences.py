@@ -33,7 +33,7 @@ from unconcept.training import Regularisers
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")
 BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}  # the setting that says how long is trained
-MOST_TIMES = 2  # so many times one request's budget has a training on several at once: none takes longer than a minute
+MOST_TIMES = {"concept-ablation": 2, "esd": 2}  # so many times one request's budget has a training on several at once: none takes longer than a minute
 BASE = Subject(MOJI, device="cpu", dtype="float32")  # as the ledger's commands open it
 
 
@@ -116,7 +116,7 @@ class Course:
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
-        times = min(k, MOST_TIMES) if self.arm.method in BUDGET else 1
+        times = min(k, MOST_TIMES.get(self.arm.method, 1))
         more = {BUDGET[self.arm.method]: self.settings[BUDGET[self.arm.method]] * times} if times > 1 else {}
         task = bench.EditTask(BASE, bench.Arm(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder)
         if not task.path.with_suffix(".json").exists():

@@ -22,6 +22,7 @@ from unconcept.evaluation.editing import make_edit
 from unconcept.evaluation.requests import choose
 from unconcept.linalg.projector import apart, softened
 from unconcept.methods import methods
+from unconcept.prompts.captions import captions
 from unconcept.training import Regularisers, Session, regularised, session
 from unconcept.training.regularisers import protected_rows
 from unconcept.training.session import current
@@ -244,8 +245,19 @@ def test_projection_and_merging_together(rule, tmp_path) -> None:
         ({"selft_topk": 0.5, "selft_draws": 0}, "selft_draws must be > 0, got 0"),
         ({"reference": "pretrained"}, "reference would change nothing"),
         ({"projection_prompts": "everyday"}, "projection_prompts would change nothing"),
+        ({"projection": "update", "projection_count": 50}, "projection_count would change nothing"),
+        ({"projection": "update", "projection_prompts": "everyday", "projection_count": 0}, "projection_count must be > 0, got 0"),
     ],
 )
 def test_settings_out_of_range(values, said) -> None:
     with pytest.raises(SettingsError, match=said):
         Regularisers(**values)
+
+
+def test_as_many_captions_are_protected_as_are_asked_for() -> None:
+    """The first of the set, beside the retained texts."""
+    chosen = Regularisers(projection="update", projection_prompts="everyday", projection_count=3)
+    with regularised(chosen, REQUEST):
+        protected = current().about["protected"]
+        erased("concept-ablation", model())
+    assert protected == (*REQUEST.retain, *captions("everyday")[:3])

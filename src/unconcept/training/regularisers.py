@@ -42,14 +42,17 @@ class Regularisers:
     selft_draws: int = 50  # steps of the method's training whose gradients tell the importance
     projection: Literal["none", "update", "gradient"] = "none"  # update: what is read of protected texts stays exactly; gradient: the authors' form
     projection_prompts: str = ""  # texts to protect beside the retained ones: a packaged caption set or a file
+    projection_count: int = 200  # of those texts at most, the first: as many as the text's width leave nothing to erase in
 
     def __post_init__(self) -> None:
         for name in ("l1sp", "l2sp"):
             require(0 <= getattr(self, name) < float("inf"), f"regulariser {name} must be >= 0 and finite, got {getattr(self, name)}")
         require(0 < self.selft_topk <= 1, f"regulariser selft_topk must be a share, above 0 and at most 1, got {self.selft_topk}")
-        require(self.selft_draws > 0, f"regulariser selft_draws must be > 0, got {self.selft_draws}")
+        for name in ("selft_draws", "projection_count"):
+            require(getattr(self, name) > 0, f"regulariser {name} must be > 0, got {getattr(self, name)}")
         known = defaults(Regularisers)
-        needs = {"reference": self.l1sp or self.l2sp, "selft_draws": self.selft_topk < 1, "projection_prompts": self.projection != "none"}
+        needs: dict[str, Any] = {"reference": self.l1sp or self.l2sp, "selft_draws": self.selft_topk < 1, "projection_prompts": self.projection != "none"}
+        needs["projection_count"] = self.projection_prompts
         idle = [name for name, used in needs.items() if getattr(self, name) != known[name] and not used]
         require(not idle, f"regulariser {', '.join(idle)} would change nothing: give the regulariser that it belongs to, or leave it out")
 
@@ -71,7 +74,7 @@ def regularised(chosen: Regularisers, request: Request, earlier: Sequence[str] =
     if chosen == NONE:
         yield
         return
-    others = without_names([*earlier, *captions(chosen.projection_prompts)], request.targets)
+    others = without_names([*earlier, *captions(chosen.projection_prompts)[: chosen.projection_count]], request.targets)
     texts = tuple(dict.fromkeys((*request.retain, *others)))
     begun = list[Start]()
 

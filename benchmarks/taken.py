@@ -1,0 +1,64 @@
+"""What a training takes: CPU seconds, those of its trajectories apart, and the bytes of all tensors when there are most of them."""
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from unconcept.models import ModelView
+from unconcept.training.trajectories import Walk
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a training took."""
+
+    whole: float  # CPU seconds, of everything
+    update: float  # of one step, x_t given, by the median
+    tensors: int  # bytes of the denoiser, its copies, gradients and optimizer
+
+
+@dataclass
+class Gauge:
+    """Filled while a training runs."""
+
+    drawing: float = 0.0  # CPU seconds of trajectories
+    tensors: int = 0  # bytes at the last of the optimizer's steps, when there are gradients too
+    done: int = field(default=0, repr=False)
+
+
+@contextmanager
+def gauged(model: ModelView, steps: int) -> Iterator[Gauge]:
+    """Inside, a training of so many steps is measured. What is there beforehand does not count, the denoiser aside."""
+    gauge, ahead, before = Gauge(), Walk.ahead, alive() - sum(p.numel() * p.element_size() for p in model.modules("denoiser").parameters())
+
+    def drawn(walk: Walk, *args, **named) -> Tensor:
+        begun = time.process_time()
+        try:
+            return ahead(walk, *args, **named)
+        finally:
+            gauge.drawing += time.process_time() - begun
+
+    def stepping(*_: object) -> None:
+        gauge.done += 1
+        gauge.tensors = alive() - before if gauge.done == steps else gauge.tensors
+
+    hook = register_optimizer_step_pre_hook(stepping)
+    try:
+        with patch.object(Walk, "ahead", drawn):
+            yield gauge
+    finally:
+        hook.remove()
+
+
+def alive() -> int:
+    """Bytes of all tensors there are, and of their gradients."""
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    found += [thing.grad for thing in found if thing.is_leaf and thing.grad is not None]
+    return sum({thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes() for thing in found}.values())
