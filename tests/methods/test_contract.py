@@ -10,7 +10,7 @@ from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import Ask
-from unconcept.core.settings import build, dump, to_toml
+from unconcept.core.settings import SEEDS, build, dump, to_toml
 from unconcept.edits import load_edit
 from unconcept.evaluation.editing import Eyes, make_edit
 from unconcept.evaluation.requests import choose
@@ -97,6 +97,17 @@ def test_settings_survive_toml(name) -> None:
 
     settings = methods[name].settings()
     assert build(methods[name].settings, tomllib.loads(to_toml(dump(settings)))) == settings
+
+
+@pytest.mark.parametrize("name", [name for name in methods if "seed" in dump(methods[name].settings())])
+def test_a_seed_that_no_generator_holds_is_refused(name) -> None:
+    """Before it is multiplied: a method spreads it over pictures, trajectories and targets."""
+    largest = 2**32 - 1 if name == "speed" else SEEDS - 1
+    for seed in (-1, largest + 1, 10**25):
+        with pytest.raises(SettingsError, match=f"{name}: seed must be .*got {seed}"):
+            build(methods[name].settings, {"seed": seed})
+    view, method = tiny.view("sd1", torch.float32), methods[name].settings(**QUICK.get(name, {}) | {"seed": largest})
+    assert method.erase(view, REQUEST, *([sights(view)] if methods[name].sees else []))
 
 
 @pytest.mark.parametrize("name", list(methods))

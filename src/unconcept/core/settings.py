@@ -14,6 +14,7 @@ from .errors import RecipeError, SettingsError, require
 
 T = TypeVar("T")
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+SEEDS = 2**31  # methods multiply theirs by primes and counts, and a generator holds 64 bits
 
 
 def build(kind: type[T], values: Mapping[str, Any], noun: str = "setting") -> T:
@@ -45,6 +46,11 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value
+
+
+def check_seed(name: str, seed: int) -> None:
+    """`SettingsError` for a seed that no generator would hold once it is spread over a method's draws."""
+    require(0 <= seed < SEEDS, f"{name}: seed must be 0 to {SEEDS - 1}, got {seed}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.request import Request
 from ..core.sentences import check_sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..core.wording import without_names
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
@@ -64,6 +64,7 @@ class AdvUnlearn:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("advunlearn", self.seed)
         for name in ("iterations", "lr", "warmup_iter", "attack_step", "attack_lr", "adv_prompt_num", "retain_loss_w", "start_guidance"):
             require(getattr(self, name) >= 0, f"advunlearn: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("retain_batch", "retain_step", "ddim_steps", "pool"):

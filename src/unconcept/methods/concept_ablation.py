@@ -15,7 +15,7 @@ from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..core.wording import reworded
 from ..edits import DenseEdit
 from ..models import ModelView
@@ -61,6 +61,7 @@ class ConceptAblation:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("concept-ablation", self.seed)
         for name in ("iterations", "lr", "weight_decay", "prior_loss_weight", "picture_guidance"):
             require(getattr(self, name) >= 0, f"concept-ablation: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("batch_size", "max_grad_norm", "pictures", "picture_steps"):

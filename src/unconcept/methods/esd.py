@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.parts import denoiser_parameters
@@ -54,6 +54,7 @@ class ESD:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("esd", self.seed)
         require(self.negative_guidance >= -1, f"esd: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}")
         for name in ("start_guidance", "iterations", "lr", "pool"):
             require(getattr(self, name) >= 0, f"esd: {name} must be >= 0, got {getattr(self, name)}")

@@ -15,7 +15,7 @@ from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.encoders import encoder_parameters
@@ -50,6 +50,7 @@ class FewShot:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("few-shot", self.seed)
         for name in ("lr", "weight_decay", "epochs", "picture_guidance"):
             require(getattr(self, name) >= 0, f"few-shot: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("eps", "batch_size", "pictures", "picture_steps"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..core.sentences import sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.parts import denoiser_parameters
@@ -68,6 +68,7 @@ class KSCU:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        check_seed("kscu", self.seed)
         require(self.iterations is None or self.iterations >= 0, f"kscu: iterations must be >= 0, got {self.iterations}")
         require(self.start is None or 0 <= self.start < LATEST, f"kscu: start must be 0 to below {LATEST}, got {self.start}")
         for name in ("leak", "null_weight", "guidance_scale", "lr", "jitter"):

@@ -15,7 +15,7 @@ from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
 from ..edits.combine import fuse
 from ..linalg.moments import Moments, Shifts
@@ -70,6 +70,7 @@ class MACE:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("mace", self.seed)
         scales = ("lamb", "train_preserve_scale", "fuse_preserve_scale", "preserve_weight", "prior_size", "picture_guidance")
         for name in (*scales, "max_train_steps", "learning_rate"):
             require(getattr(self, name) >= 0, f"mace: {name} must be >= 0, got {getattr(self, name)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
+from ..core.settings import check_seed
 from ..edits import TextMapEdit
 from ..linalg.moments import Moments
 from ..linalg.neighbours import beyond, inside, neighbours
@@ -47,6 +48,7 @@ class RealEra:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("realera", self.seed)
         for name in ("l1", "l2", "neighbours", "beyond", "d1"):
             require(getattr(self, name) >= 0, f"realera: {name} must be >= 0, got {getattr(self, name)}")
         require(self.l3 > 0, f"realera: l3 must be > 0, got {self.l3}; without it the system is singular below d rows")

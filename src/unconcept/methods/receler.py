@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import AdapterEdit
 from ..models import Conditioning, ModelView
 from ..models.parts import modules_named
@@ -46,6 +46,7 @@ class Receler:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("receler", self.seed)
         for name in ("iterations", "lr", "start_guidance", "concept_reg_weight", "advrs_iters", "advrs_lr", "advrs_weight_decay"):
             require(getattr(self, name) >= 0, f"receler: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("eraser_rank", "mask_side", "num_advrs_prompts", "batch_size"):

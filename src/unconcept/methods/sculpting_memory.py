@@ -16,7 +16,7 @@ from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.parts import attention_maps, denoiser_parameters
@@ -56,6 +56,7 @@ class SculptingMemory:
     compat: Literal["", "authors"] = ""  # "authors": the term of `scale_kd` is dropped, and momentum moves what left the mask
 
     def __post_init__(self) -> None:
+        check_seed("sculpting-memory", self.seed)
         for name in ("num_epochs", "batch_size", "mask_update_interval", "picture_steps"):
             require(getattr(self, name) > 0, f"sculpting-memory: {name} must be > 0, got {getattr(self, name)}")
         for name in ("warmup_steps", "scale", "scale_kd", "lr", "picture_guidance"):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..core.errors import NumericsError, RequestError, SettingsError, require
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
+from ..core.settings import check_seed
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.encoders import encoder_parameters, layer_of
@@ -51,6 +52,7 @@ class SLUG:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("slug", self.seed)
         for name in ("batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"):
             require(getattr(self, name) > 0, f"slug: {name} must be > 0, got {getattr(self, name)}")
         require(self.look_pictures >= 0, f"slug: look_pictures must be >= 0, got {self.look_pictures}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import dump
+from ..core.settings import check_seed, dump
 from ..edits import GatedEdit, Part
 from ..edits.gated import Combine
 from ..edits.transport import Likeness, Metric
@@ -54,6 +54,7 @@ class SPM:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("spm", self.seed)
         for name in ("iterations", "lr", "weight_decay", "start_guidance", "la_strength", "lr_warmup_steps"):
             require(getattr(self, name) >= 0, f"spm: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("rank", "alpha", "lr_scheduler_num_cycles", "batch_size"):
