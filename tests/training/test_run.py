@@ -71,14 +71,19 @@ def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
     assert all(torch.allclose(close.deltas[name], delta, atol=1e-5) for name, delta in plain.deltas.items())
 
 
-@pytest.mark.parametrize("changed", ["settings", "request", "base", "rules"])
+@pytest.mark.parametrize("changed", ["settings", "request", "base", "text_encoder", "vae", "schedule", "rules"])
 def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
     with session(Session(folder=tmp_path)):
         method.erase(view, REQUEST)
     other = ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3, start_guidance=2.0) if changed == "settings" else method
     asked = Request(("dog",), ("cat",)) if changed == "request" else REQUEST
-    where = tiny.view("sd1", torch.float32, seed=1) if changed == "base" else view
+    where = tiny.view("sd1", torch.float32, seed=1 if changed == "base" else 0)
+    if changed in ("text_encoder", "vae"):
+        with torch.no_grad():
+            next(where.modules(changed).parameters()).mul_(1.5)
+    if changed == "schedule":
+        where.modules("scheduler").register_to_config(prediction_type="v_prediction")
     with pytest.raises(DataError, match="other settings, another model or other data"), session(Session(folder=tmp_path, about=changed == "rules" or None)):
         other.erase(where, asked)
 

@@ -130,9 +130,11 @@ def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, obj
 
 
 def _base(model: ModelView) -> str:
-    """Tells denoisers apart: by some numbers of each parameter, since adapters begin alike on every model."""
-    found = {name: p.detach().flatten()[:: max(1, p.numel() // MARKS)] for name, p in denoiser_parameters(model).items()}
-    return hash_tensors(found)
+    """Tells models apart: by some numbers of each parameter, since adapters begin alike on every model; by its noise levels and what it predicts."""
+    parts = [part for part in (*ENCODERS, "vae") if model.checkpoint.has(part)]
+    every = denoiser_parameters(model) | {f"{part}.{name}": p for part in parts for name, p in model.modules(part).named_parameters()}
+    found = {name: p.detach().flatten()[:: max(1, p.numel() // MARKS)] for name, p in every.items()}
+    return hash_json([hash_tensors(found | {"alpha": model.schedule.alpha}), model.schedule.kind])
 
 
 @dataclass
