@@ -237,3 +237,12 @@ def test_paths_and_devices_that_are_not_there(tmp_path) -> None:
         find_device("cuda:99")
     with pytest.raises(SettingsError, match="dtype 'int8'"):
         find_dtype("int8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("sampler", [None, "ddim", "dpm"])
+def test_more_steps_than_timesteps_are_refused(sampler) -> None:
+    """diffusers' own answers are an error in one scheduler and an index out of range in another."""
+    view = tiny.shared("sd1")
+    for steps in (0, 1001):
+        with pytest.raises(SettingsError, match=f"{steps} sampler steps: the model has 1000 timesteps"):
+            view.sample(["a dog"], torch.zeros(1, *view.latent_shape), steps, 1.0, sampler)

@@ -114,10 +114,15 @@ class UNetView:
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
-        """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours."""
+        """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours.
+
+        `SettingsError` for more steps than the model has timesteps: schedulers differ in what they do then, from an error to nonsense.
+        """
         text: dict[str, Any] = {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
         pipeline, scaled = self.checkpoint.loaded, noise.to(self.device, self.dtype)
         own = pipeline.scheduler
+        count = own.config.num_train_timesteps
+        require(0 < steps <= count, f"{steps} sampler steps: the model has {count} timesteps")
         pipeline.scheduler = own if sampler is None else named(sampler, own)
         try:
             result = pipeline(**text, latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
