@@ -220,6 +220,14 @@ def test_settings_out_of_range(setting, value) -> None:
         build(AdvUnlearn, {setting: value})
 
 
+@pytest.mark.parametrize("settings", [{"layers": 3}, {"adv_prompt_num": 20}, {"adv_prompt_num": 60, "attack_type": "replace_k"}])
+def test_what_the_encoder_does_not_hold_is_refused_before_anything_is_drawn(settings, monkeypatch) -> None:
+    """It has two layers, and room for 22 tokens, of which the target takes three."""
+    monkeypatch.setattr("unconcept.training.trajectories.Walk.start", lambda *given: pytest.fail("something was drawn"))
+    with pytest.raises(SettingsError, match=rf"{next(iter(settings))}.*(2, got 3|holds 22: lower it)"):
+        erased(tiny.view("sd1"), **settings)
+
+
 def test_golden_losses() -> None:
     """A change of these numbers is a change of behaviour."""
     edit, losses = erased(tiny.view("sd1"), iterations=5, attack_init="latest", attack_lr=0.05)

@@ -113,7 +113,9 @@ class AdvUnlearn:
 
     def _names(self, model: ModelView) -> tuple[str, ...]:
         """What is trained of each encoder."""
-        every = (name for own in encoder_parameters(model).values() for name in selected_text(own, "text-full"))
+        every = [name for own in encoder_parameters(model).values() for name in selected_text(own, "text-full")]
+        count = 1 + max(map(layer_of, every))
+        require(self.layers is None or self.layers <= count, f"advunlearn: layers must be at most the encoder's {count}, got {self.layers}")
         inside = (name for name in every if self.layers is None or 0 <= layer_of(name) < self.layers)
         return tuple(name for name in inside if COMPONENTS[self.component] in name)
 
@@ -147,6 +149,8 @@ class _Foe:
         rows = -(-s.iterations // count) * (1 + s.attack_step)
         self.pools = [Pool(self.walk, [text], s.pool, rows, s.seed * count + i) for i, text in enumerate(self.targets)]
         self.used, self.vocabulary = [0] * count, Vocabulary.of(self.model)
+        for which in range(count) if s.adv_prompt_num else ():
+            self._slots(which)  # Before anything is drawn: the free tokens may not fit.
 
     def point(self, which: int) -> Point:
         """The next latents (1, c, h, w) under a target."""
@@ -185,9 +189,13 @@ class _Foe:
         ids, room, k = words(tokenizer, self.targets[which]), tokenizer.length - 2, self.settings.adv_prompt_num
         if s.attack_type == "add":
             return Slots(ids, tuple(range(len(ids))))
+        if s.attack_type == "per_k_words":
+            return spread(ids, k, room)
+        message = f"advunlearn: adv_prompt_num {k} and {self.targets[which]!r} are {k + len(ids)} tokens, the text encoder holds {room}: lower it"
+        require(k + len(ids) <= room, message)
         if s.attack_type == "replace_k":
             return lay([tokenizer.pad] * len(ids), k, "prefix", room)
-        return spread(ids, k, room) if s.attack_type == "per_k_words" else lay(ids, k, PLACES[s.attack_type], room)
+        return lay(ids, k, PLACES[s.attack_type], room)
 
     def _start(self, which: int, slots: Slots, rng: torch.Generator) -> tuple[Tensor, ...]:
         s = self.settings
