@@ -205,6 +205,23 @@ def test_given_pictures_take_the_place_of_drawn_ones(tmp_path) -> None:
         method.erase(view, Request(("hen",), ("goat",)))
 
 
+def test_a_mask_that_shows_no_object_is_refused(tmp_path) -> None:
+    """All black, and white on so little that no cell of the latents is: the loss would be 0 whatever is learned."""
+    from PIL import Image
+
+    view = tiny.view("sd1", torch.float32)
+    for name, pixels in {"picture": [], "black": [], "dot": [(1, 1)]}.items():
+        image = Image.new("RGB", (16, 16))
+        for place in pixels:
+            image.putpixel(place, (255, 255, 255))
+        image.save(tmp_path / f"{name}.png")
+    for mask in ("black", "dot"):
+        table = tmp_path / f"{mask}.csv"
+        table.write_text(f"target,picture,mask\ndog,picture.png,\ndog,picture.png,{mask}.png\n")
+        with pytest.raises(DataError, match=r"mask 2 of 'dog' is white in no cell of 8x8"):
+            MACE(**{**QUICK, "pictures_file": str(table)}).erase(view, REQUEST)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

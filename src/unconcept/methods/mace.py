@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core.errors import require
+from ..core.errors import DataError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.sentences import check_sentences, sentences
@@ -136,7 +136,10 @@ class MACE:
         latents = encoded(model, pictures)
         found = self._masks(model, target, pictures, latents)
         for i, mask in enumerate(masks):
-            found[i] = found[i] if mask is None else on_cells(mask[None], latents)[0]
+            if mask is not None:
+                found[i] = on_cells(mask[None], latents)[0]
+                seen = f"mace: {self.pictures_file}: mask {i + 1} of {target.name!r} is white in no cell of {latents.shape[-1]}x{latents.shape[-2]}"
+                require(bool(found[i].any()), f"{seen}: nothing would be learned from it; make it white on the object, or leave its cell empty", DataError)
         return latents, found
 
     def _masks(self, model: ModelView, target: "_Target", pictures: Tensor, latents: Tensor) -> Tensor:
