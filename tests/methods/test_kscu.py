@@ -108,7 +108,17 @@ def test_rewordings_stand_at_the_end_alone() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("iterations", -1), ("start", 0.9), ("scope", "text"), ("steps", 0), ("loops", 0), ("lr", -1.0), ("reworded_share", 1.1), ("leak", -0.1)],
+    [
+        ("iterations", -1),
+        ("start", 0.9),
+        ("scope", "text"),
+        ("steps", 0),
+        ("loops", 0),
+        ("lr", -1.0),
+        ("reworded_share", 1.1),
+        ("leak", -0.1),
+        ("negative_guidance", -1.5),
+    ],
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):

@@ -71,6 +71,7 @@ class KSCU:
         check_seed("kscu", self.seed)
         require(self.iterations is None or self.iterations >= 0, f"kscu: iterations must be >= 0, got {self.iterations}")
         require(self.start is None or 0 <= self.start < LATEST, f"kscu: start must be 0 to below {LATEST}, got {self.start}")
+        require(self.negative_guidance >= -1, f"kscu: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}")
         for name in ("leak", "null_weight", "guidance_scale", "lr", "jitter"):
             require(getattr(self, name) >= 0, f"kscu: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("steps", "loops", "variants"):
