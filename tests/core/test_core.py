@@ -42,6 +42,13 @@ def test_requests_that_make_no_sense(targets, anchors, retain, said) -> None:
         Request(targets, anchors, retain)
 
 
+def test_a_target_is_its_anchor_however_it_is_spelled() -> None:
+    """Of what was typed. A request made by hand may ask for it: that a method then changes nothing is what tests ask."""
+    with pytest.raises(RequestError, match="'Van Gogh' equals its anchor ' van  gogh' but for capitals and spaces"):
+        Request.of([Concept("Van Gogh", "style")], [" van  gogh"])
+    assert Request(("dog face",), ("dog  face",)).anchors == ("dog  face",)
+
+
 def test_one_anchor_serves_all_and_aliases_become_targets() -> None:
     request = Request.of([Concept("dog", aliases=("hound",)), Concept("cat")], ["goat"], ["", "sky"])
     assert request.targets == ("dog", "hound", "cat")

@@ -57,6 +57,9 @@ class Request:
         paired = list(zip(concepts, anchors, strict=True))
         pairs = [(word, anchor) for c, anchor in paired for word in c.wordings]
         pairs += [(form.replace("{}", word), form.replace("{}", anchor)) for c, anchor in paired for word in c.wordings for form in c.contexts]
+        for text, anchor in pairs:
+            message = f"target {text!r} equals its anchor {anchor!r} but for capitals and spaces: nothing would change; choose another anchor"
+            require(text == anchor or spelled(text) != spelled(anchor), message, RequestError)
         return cls(tuple(w for w, _ in pairs), tuple(a for _, a in pairs), tuple(dict.fromkeys(retain)), kind, None if withheld is None else tuple(withheld))
 
 
