@@ -1,9 +1,12 @@
 """ESD against its equation and a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from torch import nn
 
 from tests import tiny
 from unconcept.core import Request
@@ -11,6 +14,8 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.esd import ESD
 from unconcept.models.parts import denoiser_parameters
+from unconcept.models.schedule import Schedule
+from unconcept.models.view import Conditioning
 from unconcept.training import Session, session
 from unconcept.training.goals import Texts
 from unconcept.training.selectors import selected
@@ -94,6 +99,13 @@ def test_the_edit_holds_its_group_and_no_more(train_method, tensors) -> None:
     assert all(delta.any() for name, delta in edit.deltas.items() if name.endswith("weight"))
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("esd-x", "x"), ("xattn", "x"), ("esd-x-strict", "strict"), ("esd-u", "u"), ("esd-all", "all")])
+def test_groups_have_the_names_of_both_scripts(theirs, ours) -> None:
+    view = tiny.view("sd1", torch.float32)
+    named = build(ESD, {**QUICK, "train_method": theirs, "iterations": 0})
+    assert list(named.erase(view, REQUEST).names) == list(erased(view, train_method=ours, iterations=0)[0].names)
+
+
 def test_the_student_draws_where_it_is_told_to() -> None:
     """The first step is the same whoever draws; later the student's own latents are others."""
     view = tiny.view("sd1")
@@ -138,6 +150,43 @@ def test_more_steps_than_the_model_has_are_refused() -> None:
 def test_a_group_a_family_does_not_have_is_refused() -> None:
     with pytest.raises(SettingsError, match="joint"):
         erased(tiny.view("flux", torch.float32), train_method="noxattn")
+
+
+class Toy:
+    """A model whose denoiser says x + B c: what ESD makes of B can be written down."""
+
+    name, family, latent_shape, device, dtype = "toy", "sd1", (4, 2, 2), torch.device("cpu"), torch.float64
+    texts = ("", "dog", "cat")
+
+    def __init__(self) -> None:
+        self.saved, self.checkpoint, self.scheduler = {}, SimpleNamespace(has=lambda part: False), DDIMScheduler(clip_sample=False)
+        self.schedule = Schedule.of(self.scheduler)
+        self.net = nn.ModuleDict({"block": nn.ModuleDict({"attn2": nn.ModuleDict({"to_k": nn.Linear(3, 4, bias=False, dtype=torch.float64)})})})
+        self.net.config = {}
+        self.c = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    @property
+    def map(self):
+        return self.net["block"]["attn2"]["to_k"]
+
+    def modules(self, part):
+        return self.scheduler if part == "scheduler" else self.net
+
+    def condition(self, prompts):
+        return Conditioning(torch.stack([self.c[self.texts.index(text)] for text in prompts])[:, None])
+
+    def denoise(self, x, t, texts):
+        given = texts if isinstance(texts, Conditioning) else self.condition(texts)
+        return x + self.map(given.states[:, 0])[..., None, None]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 2.5])
+def test_the_optimum_of_a_linear_model(eta) -> None:
+    """B' c = B c_0 - eta (B c - B c_0), at every x_t."""
+    toy, settings = Toy(), {"train_method": "strict", "ddim_steps": 5, "iterations": 600, "lr": 0.03}
+    (delta,) = ESD(**settings, negative_guidance=eta).erase(toy, Request(("dog",), ("",))).deltas.values()
+    b, (empty, c, _) = toy.map.weight.detach(), toy.c
+    assert torch.allclose((b + delta) @ c, b @ empty - eta * (b @ c - b @ empty), atol=1e-5)
 
 
 def test_golden_losses() -> None:

@@ -33,7 +33,14 @@ GROUPS: dict[str, Selector] = {
     "notime": "notime",
     "xlayer": "xlayer",
     "selflayer": "selflayer",
+    # The same groups under the names that either of the authors' scripts has for them.
+    "esd-x": "xattn",
+    "esd-x-strict": "kv",
+    "esd-u": "maps-noxattn",
+    "esd-all": "maps",
+    "xattn": "xattn",
 }
+Group = Literal["x", "strict", "u", "all", "noxattn", "selfattn", "full", "notime", "xlayer", "selflayer", "esd-x", "esd-x-strict", "esd-u", "esd-all", "xattn"]
 
 
 @method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
@@ -41,7 +48,7 @@ GROUPS: dict[str, Selector] = {
 class ESD:
     """Fine-tunes the denoiser towards negative guidance. Defaults from the authors' present `esd_sd.py`; the paper's own are a recipe."""
 
-    train_method: Literal["x", "strict", "u", "all", "noxattn", "selfattn", "full", "notime", "xlayer", "selflayer"] = "x"  # x: styles, names; u: objects
+    train_method: Group = "x"  # x: styles, names; u: objects
     negative_guidance: float = 1.0  # eta of Eq. 5; the present code's number is eta + 1
     start_guidance: float = 3.0  # while x_t is drawn
     iterations: int = 200
@@ -65,6 +72,7 @@ class ESD:
 
         x_t (b, c, h, w) after a uniform number of sampler steps under a target. SD3 and FLUX: the text's maps of each block for x, the
         picture's for u (inferred). Differs: x_t from one trajectory are used at all of its steps; anchors and retained texts are not used.
+        Differs: the model is asked at the sampler's own timestep, the first script at a random one of the same fiftieth.
         """
         trained = Weights(model, selected(denoiser_parameters(model), GROUPS[self.train_method]))
         texts = Texts.of(model)
