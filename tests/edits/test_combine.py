@@ -11,6 +11,9 @@ from unconcept.edits import DenseEdit, LowRankEdit, load_edit
 from unconcept.edits.combine import fuse
 from unconcept.evaluation.erasure import make_edit
 from unconcept.evaluation.requests import choose
+from unconcept.linalg.lowrank import fused, on_rows
+from unconcept.linalg.moments import Moments
+from unconcept.linalg.ridge import ridge_system
 from unconcept.methods.mace import MACE
 from unconcept.models.rows import moments_of
 
@@ -63,6 +66,19 @@ def test_one_edit_whose_prompts_span_everything_is_kept_exactly() -> None:
     alone = lora(view, 1)
     edit = fuse(view, [(alone, MANY)])
     assert all(torch.allclose(edit.delta(name, w), alone.delta(name, w), atol=1e-8) for name, w in view.text_maps().items())
+
+
+def test_edits_whose_prompts_share_no_direction_are_each_kept_there() -> None:
+    """W* C_i = (W + dW_i) C_i for rows C_i of spans that are orthogonal to one another."""
+    rng = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(12, 12, generator=rng, dtype=torch.float64))[0]
+    rows = [torch.randn(9, 4, generator=rng, dtype=torch.float64) @ part.T for part in basis.split(4, 1)[:2]]
+    parts = [{"w": (torch.randn(5, 1, generator=rng, dtype=torch.float64), torch.randn(1, 12, generator=rng, dtype=torch.float64))} for _ in rows]
+    moments = [Moments.of(c) for c in rows]
+    total = moments[0] + moments[1]
+    up, down = fused([on_rows(*each) for each in zip(parts, moments, strict=True)], ridge_system(total, Moments.empty(12), 1e-10))["w"]
+    for part, c in zip(parts, rows, strict=True):
+        assert torch.allclose(up @ down @ c.T, part["w"][0] @ part["w"][1] @ c.T, atol=1e-8)
 
 
 def test_order_does_not_matter() -> None:
