@@ -1,0 +1,33 @@
+"""What docs/design.md says later methods will be made of is there, under the names it uses."""
+
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from unconcept import edits, training
+from unconcept.edits import combine
+from unconcept.training import loop, selectors
+
+DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
+LATER = [line.split("|")[1:4] for line in DESIGN.read_text().split("Later, none of which")[1].split("## ")[0].splitlines() if line.startswith("| ")][1:]
+OTHERS = {"off", "stateful", "state", "add_q_proj", "add_k_proj"}  # a method of `Trained`, an argument of `train`, a method of a transform, and maps by name
+
+
+def known() -> set[str]:
+    modules = [import_module(f"unconcept.training.{found.name}") for found in pkgutil.iter_modules(training.__path__)]
+    names = {name for module in (*modules, edits, combine) for name in vars(module)}
+    return names | set(get_args(selectors.Selector)) | set(loop.OPTIMIZERS) | OTHERS
+
+
+@pytest.mark.parametrize("row", LATER, ids=[row[0].strip() for row in LATER])
+def test_the_parts_of_later_methods_are_there(row) -> None:
+    said = [re.match(r"[\w-]+", word.strip('"')) for word in re.findall(r"`([^`]+)`", " ".join(row[1:]))]
+    assert {found[0] for found in said if found} <= known()
+
+
+def test_none_is_left_out() -> None:
+    assert len(LATER) == 17
