@@ -18,6 +18,7 @@ from unconcept.models.attention import cross_attentions
 from unconcept.models.latents import encode
 from unconcept.models.probe import attention_probabilities, text_attentions
 from unconcept.training import Options, Session, gradient, session
+from unconcept.training.pictures import drawn
 from unconcept.training.search import normal
 from unconcept.training.trajectories import focused
 
@@ -203,6 +204,21 @@ def test_given_pictures_take_the_place_of_drawn_ones(tmp_path) -> None:
     assert isinstance(method.erase(view, REQUEST), DenseEdit)
     with pytest.raises(DataError, match="no picture of 'hen'"):
         method.erase(view, Request(("hen",), ("goat",)))
+
+
+def test_what_the_authors_script_makes_of_beta_and_of_pictures() -> None:
+    view, target = tiny.view("sd1"), _Target(0, "dog", ("a {}",), "object")
+    ours, theirs = (MACE(**{**QUICK, "train_preserve_scale": 0.3, "preserve_weight": 2.0, "compat": compat}) for compat in ("", "authors"))
+    request = Request(("dog",), ("goat",), ("cat",))
+    as_theirs = MACE(**{**QUICK, "train_preserve_scale": 0.3**2, "preserve_weight": 2.0}).refined(view, request)
+    assert torch.allclose(theirs.refined(view, request).y, as_theirs.y, atol=1e-12)
+    assert not torch.allclose(ours.refined(view, request).y, as_theirs.y, atol=1e-6)
+    pictures = drawn(view, ["a photo of the dog"] * 2, [0, 1], 2, 7.5, "dpm")
+    mean, spread = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for method, given in ((ours, 2 * pictures - 1), (theirs, (pictures - mean) / spread)):
+        vae = view.modules("vae")
+        wanted = vae.encode(given.double()).latent_dist.mode() * vae.config.scaling_factor
+        assert torch.allclose(method._shown(view, target)[0], wanted, atol=1e-6)
 
 
 def test_a_mask_that_shows_no_object_is_refused(tmp_path) -> None:

@@ -36,6 +36,7 @@ from ..training.trajectories import PRIMES, focused, noised
 from .registry import method
 
 CLIP, WEIGHT_DECAY = 1.0, 1e-2
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of its colours
 
 
 @method(
@@ -68,6 +69,7 @@ class MACE:
     picture_guidance: float = 7.5
     pictures_file: str = ""  # CSV: target, picture, mask; in place of drawn ones
     seed: int = 0
+    compat: Literal["", "authors"] = ""  # "authors": beta counts twice in the refinement, and pictures are shifted as ImageNet's
 
     def __post_init__(self) -> None:
         check_seed("mace", self.seed)
@@ -109,10 +111,11 @@ class MACE:
         Rows e_f, e_g (n, d) of the words that a sentence with the target and the same with the anchor share; M (d, d) of
         captions and retained texts. Differs: the authors' script multiplies M by beta twice, so their 1e-4 acts as 1e-8.
         """
+        beta = self.train_preserve_scale ** (2 if self.compat == "authors" else 1)
         forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
         first, *others = (Shifts.of(*shared_rows(model, fitting(model, forms, *pair), *pair)) for pair in pairs)
         found = sum(others, first)
-        t = ridge_map(found, self.preserved(model, request.retain, self.train_preserve_scale), self.lamb)
+        t = ridge_map(found, self.preserved(model, request.retain, beta), self.lamb)
         wide = torch.promote_types(model.dtype, torch.float32)
         return TextMapEdit(torch.eye(len(t), dtype=wide, device=t.device), t.to(wide), tuple(model.text_maps()))
 
@@ -133,7 +136,7 @@ class MACE:
             prompts = [target.said(self.picture_prompt or usual)] * self.pictures
             seeds = [self._seed(target) * PRIMES[1] + i for i in range(self.pictures)]
             pictures = drawn(model, prompts, seeds, self.picture_steps, self.picture_guidance, "dpm")
-        latents = encoded(model, pictures)
+        latents = encoded(model, shifted(pictures) if self.compat == "authors" else pictures)
         found = self._masks(model, target, pictures, latents)
         for i, mask in enumerate(masks):
             if mask is not None:
@@ -187,6 +190,12 @@ class _Target:
 
     def said(self, form: str) -> str:
         return form.replace("{}", self.name)
+
+
+def shifted(pictures: Tensor) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] that an encoder, which takes 2 x - 1, is given as ImageNet's networks want theirs."""
+    mean, spread = (pictures.new_tensor(each)[:, None, None] for each in IMAGENET)
+    return ((pictures - mean) / spread + 1) / 2
 
 
 def attention_on(found: Sequence[Tensor], mask: Tensor, tokens: Tensor) -> Tensor:
