@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..core.errors import LedgerError, SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
-from ..core.settings import build, dump
+from ..core.settings import build, dump, fits
 from ..methods import MethodInfo, methods
 from ..models import ModelView
 from .chain import Body
@@ -93,13 +93,15 @@ def _decimal(value: Any) -> Any:
 
 def restored(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
     """The method with its settings: the inverse of `plain`. A text that a setting cannot be is the number it spells."""
-    values = dict(stored)
-    for name, value in stored.items():
-        try:
-            build(info.settings, {name: value})
-        except SettingsError:
-            values[name] = [float(one) for one in value] if isinstance(value, list) else float(value)
-    return build(info.settings, values)
+    return build(info.settings, {name: value if fits(info.settings, name, value) else _number(value) for name, value in stored.items()})
+
+
+def _number(value: Any) -> Any:
+    """Of a decimal text or a list of them; anything else stays as it is, and is refused with the setting's name."""
+    try:
+        return [float(one) for one in value] if isinstance(value, list) else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def now() -> str:

@@ -29,6 +29,18 @@ def build(kind: type[T], values: Mapping[str, Any], noun: str = "setting") -> T:
     return kind(**checked)
 
 
+def fits(kind: type, name: str, value: Any) -> bool:
+    """Whether a setting of this name could have the value by its type; whether it goes with the others is not asked."""
+    field = next((field for field in fields(kind) if field.name == name), None)
+    if field is None:
+        return False
+    try:
+        _checked("setting", field, value)
+    except SettingsError:
+        return False
+    return True
+
+
 def _checked(noun: str, field: Field[Any], value: Any) -> Any:
     """`value` as the annotation wants it; whole numbers pass as floats, lists as tuples, nothing else is converted."""
     try:
