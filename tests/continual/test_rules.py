@@ -127,7 +127,7 @@ def test_steering_stands_beside_the_weights(tmp_path) -> None:
     ask(book, DOG)
     ask(book, CAR, "adavd")
     state = fold(book, model())
-    assert len(state.steering) == 1
+    assert len(state.beside) == 1
     assert joint([one for one in book.standings.active if one.asked.method == "uce"]).targets == ("dog",)
     materialize(book, model(), tmp_path / "out", False, False, Note())
     assert len(list((tmp_path / "out").glob("steering-*.safetensors"))) == 1

@@ -64,7 +64,8 @@ def drift(
         if as_json:
             print_json(found.data())
             return
-        print(f"weights: {found.total:.4%} of their norm over {len(found.layers)} tensors")
+        changed = f"{found.total:.4%} of their norm over {len(found.layers)} tensors"
+        print(f"weights: {changed if found.layers else 'none is changed, what is in force runs beside the model'}")
         worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
         if worst:
             print(f"retained texts: {_share(found.function)} of their readings' norm")

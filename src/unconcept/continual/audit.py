@@ -43,7 +43,10 @@ def audit(ledger: Ledger, model: ModelView, look: Look, note: Note, start: str |
     wanted = active if start is None else [ledger.standings.find(start)]
     require(bool(wanted), "nothing is in force: there is nothing to audit", LedgerError)
     require(wanted[0].state == "active", f"request {wanted[0].id[:8]} was revoked: there is nothing to audit", LedgerError)
-    edit, erased, found = fold(ledger, model).edit, joint(active).targets, {}
+    state = fold(ledger, model)
+    message = f"{', '.join(state.beside)}: edits of this ledger run beside one another, and an audit looks at a single one: nothing was looked at"
+    require(not state.beside, message, LedgerError)
+    edit, erased, found = state.edit, joint(active).targets, {}
     # What runs beside the model is on all the while, and no fine-tune of weights takes it off.
     refold = None if isinstance(edit, Running) else partial(refolded, ledger, model)
     for one in wanted:

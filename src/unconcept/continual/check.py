@@ -142,7 +142,7 @@ def _rebuilt(folder: Path, model: ModelView, told: _Told) -> str | None:
     """Fold, and compare with the last time this set was written out by the same libraries."""
     try:
         ledger = Ledger.open(folder)
-        state = fold(ledger, model).edit.hash
+        state = fold(ledger, model).hash
     except UnconceptError as error:
         told.faults.append(f"the state cannot be built: {error}")
         return None

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..core.errors import LedgerError, SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..core.settings import build, dump, fits
+from ..edits import Running
 from ..methods import MethodInfo, methods
 from ..models import ModelView
 from .chain import Body
@@ -73,12 +74,15 @@ def asked(model: ModelView, concepts: Sequence[str], request: Request, method: s
     )
 
 
-def eraser(name: str, family: str) -> MethodInfo:
-    """A method that erases in models of a family."""
+def eraser(name: str, family: str, rule: Rule) -> MethodInfo:
+    """A method that erases in models of a family, and whose requests can follow the rule."""
     info = methods[name]
     require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
     require(not info.sees, f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone", SettingsError)
     require(family in info.families, f"{name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
+    beside = rule == "sequential" and get_type_hints(vars(info.settings)["erase"])["return"] in get_args(Running)
+    message = f"{name} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on; begin one of rule recompute or merge"
+    require(not beside, message, SettingsError)
     return info
 
 

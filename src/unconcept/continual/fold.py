@@ -1,7 +1,7 @@
 """The state of a ledger: what its requests in force are together, as edits of the base. A function of their set.
 
 Folded in the order of `_continual-core`: edits of text encoders, then trained ones, then closed forms on top of the weights
-these leave, then what acts while sampling. Within one method all requests are one, `core.request.united`.
+these leave, then what runs beside the model. Within one method all requests are one, `core.request.united`.
 """
 
 from collections import defaultdict
@@ -13,10 +13,10 @@ from importlib.metadata import version
 import torch
 
 from ..core.errors import LedgerError, require
-from ..core.hashing import hash_tensors
+from ..core.hashing import hash_json, hash_tensors
 from ..core.libraries import versions
 from ..core.request import Request, united
-from ..edits import DenseEdit, Edit, Origin, SteeringEdit, TextMapEdit
+from ..edits import DenseEdit, Edit, GatedEdit, Origin, Running, TextMapEdit, made_for
 from ..edits.merge import merged, on_top
 from ..methods import methods
 from ..models import ModelView
@@ -29,15 +29,21 @@ from .ledger import Ledger, set_hash, way_of
 from .standing import Standing
 
 Tell = Callable[[str, int, int], None]  # what is done, how many of how many
+NAMED = 12  # digits of an id in a file's name
 
 
 @dataclass(frozen=True)
 class State:
     """What the requests in force come to."""
 
-    edit: Edit  # of weights; one that changes nothing where none does
-    steering: tuple[SteeringEdit, ...] = ()  # what acts while sampling, by method
+    edit: Edit  # of weights, or all there is where one edit runs beside the model; one that changes nothing where none does
+    beside: dict[str, Running] = field(default_factory=dict)  # what runs beside the model as `edit` leaves it, by the names of their files
     trained: dict[str, Edit] = field(default_factory=dict)  # what was trained for this state, by method: worth keeping
+
+    @property
+    def hash(self) -> str:
+        """Of all of it."""
+        return hash_json([self.edit.hash, {name: one.hash for name, one in self.beside.items()}]) if self.beside else self.edit.hash
 
 
 def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = None) -> State:
@@ -51,17 +57,27 @@ def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = N
         _check_version(method, groups.get(method, ()))
     if ledger.policy.rule == "sequential":
         return State(_stamped(ledger, model, _last(ledger, requests) or empty(model), requests))
-    made = {method: _trained(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "trained"}
-    layers = sorted(made.values(), key=lambda edit: not reads_text(edit))
+    layers: list[Edit] = []
+    beside, kept = dict[str, Running](), dict[str, Edit]()
+    for method in sorted(groups):
+        for name, (edit, own) in _parts(ledger, model, method, groups[method]).items():
+            if way_of(method) == "trained" and ledger.policy.rule == "recompute":
+                kept[method] = edit
+            if isinstance(edit, Running):
+                beside[name] = edit.stamped(origin(ledger, model, edit, own))
+            else:
+                layers.append(edit)
     under: Edit | None = None
     with torch.no_grad():
-        for edit in layers:
+        for edit in sorted(layers, key=lambda edit: not reads_text(edit)):
             under = on_top(model, under, edit)
     for method in sorted(groups):
         if way_of(method) == "closed-form":
             under = _closed(ledger, model, method, groups[method], under)
-    steering = tuple(_steering(ledger, model, method, groups[method]) for method in sorted(groups) if way_of(method) == "steering")
-    return State(_stamped(ledger, model, under or empty(model), requests), steering, made)
+    if under is None and len(beside) == 1:
+        (alone,) = beside.values()
+        return State(alone, {}, kept)
+    return State(_stamped(ledger, model, under or empty(model), requests), beside, kept)
 
 
 def _check_version(method: str, requests: Sequence[Standing]) -> None:
@@ -103,10 +119,34 @@ def _closed(ledger: Ledger, model: ModelView, method: str, requests: Sequence[St
         return on_top(model, under, edit)
 
 
-def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Edit:
-    """Merged of what each request trained, or trained on all of them, unless an earlier state of this very set was kept."""
+Parts = dict[str, tuple[Edit, Sequence[Standing]]]  # edits with the requests that they are of, by the names of files to stand in beside the weights
+
+
+def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Parts:
+    """Of one method whose requests need no weights of others: none of a closed form."""
+    if way_of(method) == "closed-form":
+        return {}
+    if way_of(method) == "steering":
+        steering = restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
+        return {f"steering-{steering.rule.__class__.__name__.lower()}": (steering, requests)}
     if ledger.policy.rule == "merge":
-        return merged(model, [ledger.artifacts.get_edit(one.edit or "") for one in requests], ledger.policy.merge)
+        return _merged(ledger, model, method, requests)
+    return {f"adapter-{method}": (_trained(ledger, model, method, requests), requests)}
+
+
+def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Parts:
+    """Changes of weights as one. Adapters stay whole, to be taken off one by one: gated ones as parts of one edit, others in files of their own."""
+    edits = [ledger.artifacts.get_edit(one.edit or "") for one in requests]
+    gated = [edit for edit in edits if isinstance(edit, GatedEdit)]
+    if len(gated) == len(edits):
+        return {f"adapter-{method}": (replace(gated[0], parts=tuple(part for edit in gated for part in edit.parts)), requests)}
+    if any(isinstance(edit, Running) for edit in edits):
+        return {f"adapter-{method}-{one.id[:NAMED]}": (edit, [one]) for one, edit in zip(requests, edits, strict=True)}
+    return {f"adapter-{method}": (merged(model, edits, ledger.policy.merge), requests)}
+
+
+def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Edit:
+    """Trained on all of them, unless an earlier state of this very set was kept."""
     key = set_hash([one.id for one in requests])
     for body in reversed(ledger.chain.bodies):
         kept = body.get("trained", {}).get(method)
@@ -120,12 +160,6 @@ def trained(ledger: Ledger, model: ModelView, asked: Asked, request: Request, ea
     with regularised(ledger.policy.regularisers, request, earlier):
         edit: Edit = restored(methods[asked.method], asked.settings).erase(model, request)
     return edit
-
-
-def _steering(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> SteeringEdit:
-    edit: Edit = restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
-    assert isinstance(edit, SteeringEdit)
-    return edit.stamped(origin(ledger, model, edit, requests))
 
 
 def _last(ledger: Ledger, requests: Sequence[Standing]) -> Edit | None:
@@ -152,7 +186,6 @@ def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Stan
     """The header of a state: the exact set it is of, and nothing of when or by whom."""
     policy = ledger.policy.data() | {"methods": {one.asked.method: dict(one.asked.settings) for one in requests}}
     joined = joint(requests) if requests else None
-    names = edit.maps if isinstance(edit, SteeringEdit) else edit.names
     return Origin(
         method="ledger",
         settings={"rule": policy.pop("rule"), "policy": policy, "requests": [one.id for one in requests]},
@@ -162,7 +195,7 @@ def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Stan
         kind=joined.kind if joined else "object",
         family=model.family,
         base=base_id(model.name),
-        base_hash=_base_hash(ledger, model, names),
+        base_hash=_base_hash(ledger, model, made_for(edit)),
         version=version("unconcept"),
         licence=licence(model.checkpoint.source),
         libraries=versions(),

@@ -136,7 +136,7 @@ class Ledger:
 
     def settings_for(self, method: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """The method's settings, None: as the ledger has them. `LedgerError` where it has others: a policy is never mixed."""
-        info = eraser(method, self.first["family"])
+        info = eraser(method, self.first["family"], self.policy.rule)
         if given is None and method in self.standings.settings:
             return dict(self.standings.settings[method])
         settings = plain(info, given or {})
@@ -151,7 +151,7 @@ class Ledger:
 def begin(folder: Path, model: ModelView, method: str, settings: Mapping[str, Any], policy: Policy, note: Note) -> Ledger:
     """Make an empty ledger. `OutputError` if something is there."""
     require(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())), f"{folder} exists and is not empty: choose another place", OutputError)
-    known = plain(eraser(method, model.family), settings)
+    known = plain(eraser(method, model.family, policy.rule), settings)
     base = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model), "networks": networks_hash(model)}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,11 +26,11 @@ def materialize(ledger: Ledger, model: ModelView, out: Path, checkpoint: bool, o
     key = set_hash(ids)
     with building(out, {"ledger": ledger.first["at"], "requests": key, "checkpoint": checkpoint}, overwrite) as folder:
         state = fold(ledger, model)
-        message = "the ledger has edits that act while sampling, which no checkpoint holds: leave out --checkpoint"
-        require(not (checkpoint and state.steering), message, LedgerError)
+        message = "the ledger has edits that run beside the model, which no checkpoint holds: leave out --checkpoint"
+        require(not (checkpoint and state.beside), message, LedgerError)
         state.edit.save(folder / EDIT)
-        for steering in state.steering:
-            steering.save(folder / f"steering-{steering.rule.__class__.__name__.lower()}.safetensors")
+        for name, running in state.beside.items():
+            running.save(folder / f"{name}.safetensors")
         if checkpoint:
             bake(state.edit, find_model(model.name), folder / MODEL)
         head = _recorded(ledger, state, ids, key, note)
@@ -43,7 +43,7 @@ def _recorded(ledger: Ledger, state: State, ids: list[str], key: str, note: Note
     """Write down which bytes this set came to, and keep what was trained for it; the hash of the last entry."""
     ways = {one.id: one.asked.method for one in ledger.standings.active}
     trained: Mapping[str, Any] = {}
-    if ledger.policy.rule == "recompute" and state.trained:
+    if state.trained:
         trained = {
             method: {"requests": set_hash([id_ for id_ in ids if ways[id_] == method]), "edit": ledger.artifacts.put_edit(_with_origin(edit, state))}
             for method, edit in state.trained.items()
@@ -51,7 +51,7 @@ def _recorded(ledger: Ledger, state: State, ids: list[str], key: str, note: Note
     with ledger.writing():
         same = [one.id for one in ledger.standings.active] == ids
         require(same, f"ledger {ledger.folder} was changed while its state was built: do it again", LedgerError)
-        ledger.append("materialize", note, requests=key, state=state.edit.hash, libraries=libraries(), trained=trained)
+        ledger.append("materialize", note, requests=key, state=state.hash, libraries=libraries(), trained=trained)
     return ledger.chain.last
 
 
@@ -66,6 +66,7 @@ def _card(ledger: Ledger, model: ModelView, state: State, ids: list[str], head: 
         "ledger": {"rule": ledger.policy.rule, "policy": ledger.policy.data(), "begun": ledger.first["at"], "head": head, "entries": len(ledger.chain.bodies)},
         "base": {"model": ledger.first["model"], "family": model.family, "licence": licence(model.checkpoint.source), **ledger.first["base"]},
         "edit": {"hash": state.edit.hash, "parameters": state.edit.parameters, "kind": type(state.edit).__name__, "dtype": str(torch.float32)},
+        "beside": {f"{name}.safetensors": running.hash for name, running in state.beside.items()},
         "in_force": ids,
         "requests": requests,
         "conflicts": conflicts(ledger.standings.active),

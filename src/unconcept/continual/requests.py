@@ -109,7 +109,6 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: Asked, base: str, note
         latest = next((body["edit"] for body in reversed(ledger.chain.bodies) if body["op"] == "add"), None)
         under = ledger.artifacts.get_edit(latest) if latest else None
         way, request = way_of(wanted.method), united([wanted.request])
-        require(way != "steering", f"{wanted.method} changes no weight: a sequential ledger has nothing to put it on", LedgerError)
         pretrained = ledger.policy.teacher == "pretrained"
         with (under or empty(model)).applied(model), session(replace(current(), teacher=pristine)) if pretrained else nullcontext():
             if way == "trained":
