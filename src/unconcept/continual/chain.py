@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import LedgerError, OutputError, require
+from .forms import misshapen
 
 FORMAT = 1
 ENTRIES, HEAD, LOCK = "entries.jsonl", "head.json", "lock"
@@ -54,13 +55,24 @@ def scan(data: bytes, parent: str = ROOT, first: int = 0) -> Scan:
         text, said = line[len(BEFORE) : -TAIL], line[-TAIL + len(BETWEEN) : -len(AFTER)].decode(errors="replace")
         if line != BEFORE + text + BETWEEN + said.encode() + AFTER or sha256(text).hexdigest() != said:
             return Scan(tuple(bodies), parent, length, f"{name} is not what was written")
-        body = json.loads(text)
+        body, wrong = _read(text)
+        if wrong:
+            return Scan(tuple(bodies), parent, length, f"{name} {wrong}")
         if (body["seq"], body["parent"]) != (first + len(bodies), parent):
             return Scan(tuple(bodies), parent, length, f"{name} does not follow the line before it: lines were moved, added or taken out")
         bodies.append(body)
         parent, length = said, length + len(line) + 1
     fault = f"line {first + len(bodies) + 1} of {ENTRIES} is torn: it was never finished" if rest else None
     return Scan(tuple(bodies), parent, length, fault, bool(rest))
+
+
+def _read(text: bytes) -> tuple[Body, str | None]:
+    """An entry, and what is wrong with its form."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    return body, misshapen(body)
 
 
 @dataclass

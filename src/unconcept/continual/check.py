@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from ..core.errors import LedgerError, UnconceptError, require
+from ..core.errors import LedgerError, SettingsError, UnconceptError, require
 from ..models import ModelView
 from .artifacts import FOLDER, Artifacts
 from .chain import ENTRIES, HEAD, Body, Chain, locked, scan, settle, write_end
 from .entries import Asked
 from .fold import fold
-from .ledger import Ledger, set_hash
+from .ledger import Ledger, Policy, set_hash
 
-OPS = ("init", "add", "revoke", "materialize", "audit")
 LIBRARIES = ("unconcept", "torch", "safetensors", "tokenizers")
 
 
@@ -50,7 +49,7 @@ def verify(folder: Path, model: ModelView | None = None) -> Found:
         if fault := artifacts.fault(name):
             told.faults.append(fault)
     strays = artifacts.strays(named)
-    if strays:
+    if strays and (torn or not found.fault):  # Else they may be of entries that cannot be read.
         told.notes.append(f"{len(strays)} files in {FOLDER} belong to no entry: a process died before it could name them; `repair` takes them away")
     state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
     return Found(len(found.bodies), len(named), tuple(told.faults), tuple(told.notes), torn, state)
@@ -111,14 +110,18 @@ def _entries(bodies: Iterable[Body], told: _Told) -> None:
     before = ""
     for body in bodies:
         name = f"entry {body['seq']} ({body['op']})"
-        if body["op"] not in OPS:
-            told.faults.append(f"{name} is of a kind that this library does not know: update unconcept")
         if body["at"] < before:
             told.faults.append(f"{name} is older than the entry before it")
         before = body["at"]
-        if body["op"] == "add":
-            if Asked.of(body).id != body["id"]:
-                told.faults.append(f"{name}: its id is not the hash of what it asks")
+        if body["op"] == "init":
+            told.faults += _policy(body)
+        elif body["op"] == "add":
+            try:
+                sound = Asked.of(body).id == body["id"]
+            except LedgerError as error:
+                told.faults.append(str(error))
+            else:
+                told.faults += [] if sound else [f"{name}: its id is not the hash of what it asks"]
             if active.get(body["id"]):
                 told.faults.append(f"{name}: request {body['id'][:12]} was in force already")
             active[body["id"]] = True
@@ -126,6 +129,15 @@ def _entries(bodies: Iterable[Body], told: _Told) -> None:
             if not active.get(body["id"]):
                 told.faults.append(f"{name}: request {body['id'][:12]} was not in force")
             active[body["id"]] = False
+
+
+def _policy(first: Body) -> list[str]:
+    """What is wrong with a ledger's policy."""
+    try:
+        Policy.of(first["policy"])
+    except SettingsError as error:
+        return [f"entry 0 (init): {error}"]
+    return []
 
 
 def _named(bodies: Iterable[Body]) -> set[str]:

@@ -97,10 +97,10 @@ def _decimal(value: Any) -> Any:
 
 def restored(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
     """The method with its settings: the inverse of `plain`. A text that a setting cannot be is the number it spells."""
-    return build(info.settings, {name: value if fits(info.settings, name, value) else _number(value) for name, value in stored.items()})
+    return build(info.settings, {name: value if fits(info.settings, name, value) else number(value) for name, value in stored.items()})
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """Of a decimal text or a list of them; anything else stays as it is, and is refused with the setting's name."""
     try:
         return [float(one) for one in value] if isinstance(value, list) else float(value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from ..models.tokens import Place
 from ..training.regularisers import NONE, Regularisers
 from .artifacts import FOLDER, Artifacts
 from .chain import ENTRIES, Body, Chain, locked, uncollected, write_end
-from .entries import Rule, eraser, now, plain
+from .entries import Rule, eraser, now, number, plain
 from .standing import Standings
 
 PLACE: Place = "last_subject"  # where a target is compared with others
@@ -54,10 +54,11 @@ class Policy:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Policy":
-        told = data.get("merge", {})
-        merge = build(Merge, {name: value if name == "how" else float(value) for name, value in told.items()}, "merge")
-        held = {name: float(value) if name in FRACTIONS else value for name, value in data.get("regularisers", {}).items()}
-        return cls(data["rule"], merge, data.get("teacher", "previous"), build(Regularisers, held, "regulariser"))
+        """The inverse of `data`; `SettingsError` names what is not of it."""
+        merge = build(Merge, {name: value if name == "how" else number(value) for name, value in data.get("merge", {}).items()}, "merge")
+        held = {name: number(value) if name in FRACTIONS else value for name, value in data.get("regularisers", {}).items()}
+        bare = build(cls, {name: data[name] for name in ("rule", "teacher") if name in data}, "policy")
+        return replace(bare, merge=merge, regularisers=build(Regularisers, held, "regulariser"))
 
 
 def _decimals(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ class Standings:
             if body["op"] == "add":
                 self._add(body)
             elif body["op"] == "revoke":
-                found = self.known[body["id"]]
+                found = self.known.get(body["id"])
+                if found is None:
+                    raise LedgerError(f"entry {body['seq']} takes back a request that was never added: the ledger was not written by this program")
                 self.known[found.id] = replace(found, state="revoked", revoked=body["at"], revoked_by=body["by"], revoked_because=body["because"])
             elif body["op"] == "init":
                 self.settings[body["method"]] = body["settings"]

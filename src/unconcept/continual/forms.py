@@ -1,0 +1,72 @@
+"""What an entry of each kind holds: one that was written by hand, or by another library, is named before anything reads it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Form = Mapping[str, Callable[[Any], bool]]
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _of(form: Form) -> Callable[[Any], bool]:
+    """A table that holds at least this."""
+    return lambda value: isinstance(value, dict) and not _lacking(value, form)
+
+
+def _each(kind: type, form: Form) -> Callable[[Any], bool]:
+    """A table or a list of such tables."""
+    one = _of(form)
+    return lambda value: isinstance(value, kind) and all(one(each) for each in (value.values() if isinstance(value, dict) else value))
+
+
+EVERY: Form = {"op": _text, "at": _text, "by": _text, "because": _text, "seq": _whole, "parent": _text}
+BASE: Form = {"text_maps": _text, "encoders": _text, "networks": _text}
+ASKED: Form = {
+    **dict.fromkeys(("method", "kind", "tokens", "token_ids", "encoders"), _text),
+    **dict.fromkeys(("concepts", "targets", "anchors", "retain"), _texts),
+    "version": _whole,
+    "settings": _table,
+    "withheld": lambda value: value is None or _texts(value),
+}
+KINDS: Mapping[str, Form] = {
+    "init": {"model": _text, "family": _text, "base": _of(BASE), "method": _text, "settings": _table, "policy": _of({"rule": _text})},
+    "add": {
+        **{"id": _text, "asked": _of(ASKED), "base": _text, "artifacts": _texts, "edit": lambda value: value is None or _text(value)},
+        "near": _each(list, {"id": _text, "target": _text, "to": _text, "cosine": _text}),
+    },
+    "revoke": {"id": _text},
+    "materialize": {"requests": _text, "state": _text, "libraries": _table, "trained": _each(dict, {"requests": _text, "edit": _text})},
+    "audit": {"requests": _texts, "found": _of({"state": _text, "look": _table, "concepts": _each(dict, {})})},
+}
+ELSE = "update unconcept if a newer one wrote it"
+
+
+def misshapen(body: Any) -> str | None:
+    """What is wrong with the form of an entry; None for one that can be read."""
+    if not isinstance(body, dict) or _lacking(body, EVERY):
+        return f"is no entry: {ELSE}"
+    if body["op"] not in KINDS:
+        return f"({body['op']}) is of a kind that this library does not know: {ELSE}"
+    if (body["op"] == "init") != (body["seq"] == 0):
+        return f"({body['op']}) stands in the wrong place: a ledger begins with init, and with that alone"
+    lacking = _lacking(body, KINDS[body["op"]])
+    return f"({body['op']}) is of a form that this library does not know, see its {', '.join(lacking)}: {ELSE}" if lacking else None
+
+
+def _lacking(body: Mapping[str, Any], form: Form) -> list[str]:
+    """Names that are missing or hold something else."""
+    return [name for name, fits in form.items() if name not in body or not fits(body[name])]
