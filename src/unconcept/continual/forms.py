@@ -27,10 +27,16 @@ def _of(form: Form) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and not _lacking(value, form)
 
 
-def _each(kind: type, form: Form) -> Callable[[Any], bool]:
-    """A table or a list of such tables."""
-    one = _of(form)
-    return lambda value: isinstance(value, kind) and all(one(each) for each in (value.values() if isinstance(value, dict) else value))
+def _rows(form: Form) -> Callable[[Any], bool]:
+    """A list of such tables."""
+    fits = _of(form)
+    return lambda value: isinstance(value, list) and all(fits(one) for one in value)
+
+
+def _named(form: Form) -> Callable[[Any], bool]:
+    """A table of such tables."""
+    fits = _of(form)
+    return lambda value: isinstance(value, dict) and all(fits(one) for one in value.values())
 
 
 EVERY: Form = {"op": _text, "at": _text, "by": _text, "because": _text, "seq": _whole, "parent": _text}
@@ -46,11 +52,11 @@ KINDS: Mapping[str, Form] = {
     "init": {"model": _text, "family": _text, "base": _of(BASE), "method": _text, "settings": _table, "policy": _of({"rule": _text})},
     "add": {
         **{"id": _text, "asked": _of(ASKED), "base": _text, "artifacts": _texts, "edit": lambda value: value is None or _text(value)},
-        "near": _each(list, {"id": _text, "target": _text, "to": _text, "cosine": _text}),
+        "near": _rows({"id": _text, "target": _text, "to": _text, "cosine": _text}),
     },
     "revoke": {"id": _text},
-    "materialize": {"requests": _text, "state": _text, "libraries": _table, "trained": _each(dict, {"requests": _text, "edit": _text})},
-    "audit": {"requests": _texts, "found": _of({"state": _text, "look": _table, "concepts": _each(dict, {})})},
+    "materialize": {"requests": _text, "state": _text, "libraries": _table, "trained": _named({"requests": _text, "edit": _text})},
+    "audit": {"requests": _texts, "found": _of({"state": _text, "look": _table, "concepts": _named({})})},
 }
 ELSE = "update unconcept if a newer one wrote it"
 
