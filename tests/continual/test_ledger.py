@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import tiny
+from tests.methods.quick import QUICK
 from unconcept.cli import app
 from unconcept.continual.audit import audit, came_back
 from unconcept.continual.ledger import Ledger, Note
@@ -110,6 +111,7 @@ def test_the_page_is_one_file(book, tmp_path) -> None:
         (("add", "dog", "--anchor", "cat", "--method", "nonsense"), "no method 'nonsense'"),
         (("add", "dog face", "--anchor", "goat", "--model", "moji"), "open the model it was begun with"),
         (("materialize", "--out", "."), "exists"),
+        (("materialize", "--out"), "Option '--out' requires an argument"),
         (("diff", "/nowhere"), "is no ledger"),
         (("audit",), "an audit needs a judge"),
     ],
@@ -125,14 +127,26 @@ def test_bad_input_is_one_line(book, words, said) -> None:
 def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
     for words, said in (
         (("--rule", "guess"), "rule = 'guess'"),
-        (("--merge", "guess"), "how = 'guess'"),
-        (("--merge-topk", "2"), "at most 1, got 2.0"),
+        (("--rule", "merge", "--merge", "guess"), "how = 'guess'"),
+        (("--rule", "merge", "--merge-topk", "2"), "at most 1, got 2.0"),
+        (("--merge", "uniform"), "merge how would change nothing under rule recompute"),
+        (("--rule", "sequential", "--merge-scale", "2"), "merge scale would change nothing under rule sequential"),
+        (("--rule", "merge", "--merge", "uniform", "--merge-scale", "2"), "merge scale would change nothing of uniform"),
+        (("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"), "merge topk would change nothing of task-arithmetic"),
+        (("--teacher", "pretrained"), "teacher would change nothing under rule recompute"),
         (("--method", "uce-debias"), "debiases"),
         (("--set", "lamb=0"), "lamb must be > 0"),
     ):
         result = run("init", tmp_path / "l", "--model", base, *words)
         assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
         assert not (tmp_path / "l").exists()
+
+
+def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> None:
+    settings = [word for name, value in QUICK["esd"].items() for word in ("--set", f"{name}={value}")]
+    assert run("init", tmp_path / "l", "--model", base, "--method", "esd", "--rule", "merge", *settings).exit_code == 0
+    assert run("add", tmp_path / "l", "dog", "--anchor", "cat", "--quiet").exit_code == 0
+    assert {path.name for path in (tmp_path / "l").iterdir()} == {"artifacts", "entries.jsonl", "head.json", "lock"}
 
 
 def test_verify_fails_aloud(book) -> None:

@@ -28,7 +28,8 @@ class Commands(TyperGroup):
             if len(message.splitlines()) > 1:  # No command at all: the message is the help.
                 error.show()
             else:
-                print(f"unconcept: {message.rstrip('.')}; see `{error.ctx.command_path} --help`", file=sys.stderr)
+                place = error.ctx.command_path if error.ctx else "unconcept"  # None for an option without its value.
+                print(f"unconcept: {message.rstrip('.')}; see `{place} --help`", file=sys.stderr)
             code = BAD_INPUT
         sys.exit(code or 0)
 

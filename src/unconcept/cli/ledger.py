@@ -23,10 +23,12 @@ def init(
     model: options.Model = "moji",
     method: Annotated[str | None, typer.Option(help="Method; see `unconcept methods`.  [default: uce]", show_default=False)] = None,
     rule: Annotated[str, typer.Option(help="How trained requests become one state: recompute, merge or sequential. Closed forms fold exactly.")] = "recompute",
-    merge: Annotated[str, typer.Option(help="Of rule merge: uniform, task-arithmetic or ties.")] = "ties",
-    merge_scale: Annotated[float, typer.Option(help="Of rule merge: factor of every change.")] = 1.0,
-    merge_topk: Annotated[float, typer.Option(help="Of ties: share of each tensor's entries that is kept.")] = 0.2,
-    teacher: Annotated[str, typer.Option(help="Of rule sequential: previous (the model before the request) or pretrained.")] = "previous",
+    merge: Annotated[str | None, typer.Option(help="Of rule merge: uniform, task-arithmetic or ties.  [default: ties]", show_default=False)] = None,
+    merge_scale: Annotated[float | None, typer.Option(help="Of task-arithmetic and ties: factor of every change.  [default: 1.0]", show_default=False)] = None,
+    merge_topk: Annotated[float | None, typer.Option(help="Of ties: share of each tensor's entries that is kept.  [default: 0.2]", show_default=False)] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Of rule sequential: previous (the model before the request) or pretrained.  [default: previous]", show_default=False)
+    ] = None,
     regulariser: options.Regularisers = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -36,17 +38,15 @@ def init(
     """Begin an empty ledger."""
     with speaking():
         quiet_libraries()
-        from ..continual.ledger import Policy, begin
-        from ..core.settings import build, parse_assignment
-        from ..edits.merge import Merge
+        from ..continual.ledger import begin, policy_of
+        from ..core.settings import parse_assignment
         from ..methods import methods
         from ..training.regularisers import regularisers_of
 
-        merging = build(Merge, {"how": merge, "scale": merge_scale, "topk": merge_topk}, "merge")
         at = place(model)
         job = planned(at, method, recipe, set_, regularisers=dict(parse_assignment(text, "--regulariser") for text in regulariser or []))
         regularising = regularisers_of(job.regularisers, methods[job.method].way, job.method)
-        policy = replace(build(Policy, {"rule": rule, "teacher": teacher}, "option"), merge=merging, regularisers=regularising)
+        policy = replace(policy_of(rule, {"how": merge, "scale": merge_scale, "topk": merge_topk}, teacher), regularisers=regularising)
         begun = begin(folder, base(at, "cpu"), job.method, job.settings or {}, policy, note(by, because))
         settings = ", ".join(f"{name} = {value}" for name, value in begun.standings.settings[job.method].items())
         print(f"rule {rule}, {job.method} with {settings} -> {folder}")

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,3 +71,5 @@ def training(ledger: "Ledger", about: list[str], quiet: bool) -> Iterator[Callab
     with progress(quiet) as tell, training_in(folder, tell):
         yield tell
     shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # Not empty: another training was stopped.
+        folder.parent.rmdir()

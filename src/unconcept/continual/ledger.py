@@ -61,6 +61,19 @@ class Policy:
         return replace(bare, merge=merge, regularisers=build(Regularisers, held, "regulariser"))
 
 
+def policy_of(rule: str, merge: Mapping[str, Any], teacher: str | None) -> Policy:
+    """Of what was asked for, None: the default. `SettingsError` for what would change nothing under the rule."""
+    given = {name: value for name, value in merge.items() if value is not None}
+    policy = build(Policy, {"rule": rule} | ({"teacher": teacher} if teacher is not None else {}), "option")
+    merging = build(Merge, given, "merge")
+    require(not given or policy.rule == "merge", f"merge {', '.join(given)} would change nothing under rule {rule}: take rule merge, or leave it out")
+    idle = {"uniform": ("scale", "topk"), "task-arithmetic": ("topk",), "ties": ()}[merging.how]
+    vain = [name for name in idle if name in given]
+    require(not vain, f"merge {', '.join(vain)} would change nothing of {merging.how}: leave it out")
+    require(teacher is None or policy.rule == "sequential", f"teacher would change nothing under rule {rule}: take rule sequential, or leave it out")
+    return replace(policy, merge=merging)
+
+
 def _decimals(values: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers with a fraction as decimal texts, as entries have them."""
     return {name: repr(value) if isinstance(value, float) else value for name, value in values.items()}
