@@ -187,6 +187,21 @@ def test_a_full_disk_changes_nothing(book, after, monkeypatch) -> None:
     assert ask(book, 5).came == "added"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_begins_no_ledger(there, tmp_path, monkeypatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if there:
+        (tmp_path / "l").mkdir()
+    monkeypatch.setattr(chain.os, "write", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        ledger(tmp_path / "l")
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "l"] * there
+    assert ask(ledger(tmp_path / "l"), 1).came == "added"
+
+
 def test_a_full_disk_for_artifacts_changes_nothing(book, monkeypatch) -> None:
     def full(path: Path, slots: object, metadata: object) -> None:
         path.write_bytes(b"half")

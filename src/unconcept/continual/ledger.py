@@ -1,5 +1,6 @@
 """A ledger on disk: what it is about, what stands in it, and who may write."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -167,6 +168,7 @@ def begin(folder: Path, model: ModelView, method: str, settings: Mapping[str, An
     require(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())), f"{folder} exists and is not empty: choose another place", OutputError)
     known = plain(eraser(method, model.family, policy.rule), settings)
     base = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model), "networks": networks_hash(model)}
+    was_there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -175,9 +177,15 @@ def begin(folder: Path, model: ModelView, method: str, settings: Mapping[str, An
     chain = Chain(folder)
     with locked(folder):
         require(not (folder / ENTRIES).exists(), f"{folder} was made a ledger by another process just now", OutputError)
-        write_end(folder / ENTRIES, b"", 0)
         about = {"model": model.name, "family": model.family, "base": base, "method": method, "settings": known, "policy": policy.data()}
-        chain.append({"op": "init", "at": now(), "by": note.by, "because": note.because, **about})
+        try:
+            write_end(folder / ENTRIES, b"", 0)
+            chain.append({"op": "init", "at": now(), "by": note.by, "because": note.because, **about})
+        except OutputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            if was_there:
+                folder.mkdir()
+            raise
     return Ledger.open(folder)
 
 
