@@ -149,6 +149,15 @@ def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> 
     assert {path.name for path in (tmp_path / "l").iterdir()} == {"artifacts", "entries.jsonl", "head.json", "lock"}
 
 
+def test_a_recipe_that_trains_in_another_way_is_refused(base, tmp_path) -> None:
+    """What a ledger keeps is to be made again bit by bit: nothing of a recipe is dropped in silence."""
+    (tmp_path / "r.toml").write_text('source = "here"\nmethod = "esd"\n[training]\nmixed_precision = "bf16"\n')
+    result = run("init", tmp_path / "l", "--model", base, "--recipe", tmp_path / "r.toml")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "mixed_precision" in result.stderr
+    assert not (tmp_path / "l").exists()
+
+
 def test_verify_fails_aloud(book) -> None:
     path = book / "entries.jsonl"
     path.write_bytes(path.read_bytes().replace(b"dog face", b"dog fake"))

@@ -53,12 +53,17 @@ def view_of(ledger: "Ledger", model: str | None, device: str) -> "ModelView":
 
 
 def planned(model: str, method: str | None, recipe: str | None, set_: list[str] | None, **asked: Any) -> "Job":
-    """Method, settings and what is asked, as `unconcept erase` would take them."""
+    """Method, settings and what is asked, as `unconcept erase` would take them. `SettingsError` for a recipe that trains in another way than usual."""
+    from ..core.errors import require
     from ..core.settings import parse_assignment
     from ..evaluation.plan import plan
+    from ..training.options import changed
 
     assignments = dict(parse_assignment(text) for text in set_ or [])
-    return plan(**{"concepts": (), **asked}, out=Path("out"), model=model, method=method, recipe=recipe, assignments=assignments).job
+    job = plan(**{"concepts": (), **asked}, out=Path("out"), model=model, method=method, recipe=recipe, assignments=assignments).job
+    other = ", ".join(changed(job.options))
+    require(not other, f"recipe {recipe}: {other}: trainings of a ledger run as usual, so that their bytes can be made again; take it out of [training]")
+    return job
 
 
 @contextmanager
