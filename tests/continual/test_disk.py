@@ -159,6 +159,32 @@ def test_a_newer_format_is_refused(book) -> None:
         Ledger.open(book.folder)
 
 
+def test_a_newer_format_is_left_as_it_is(book) -> None:
+    head = book.folder / HEAD
+    head.write_bytes(head.read_bytes().replace(b'"format":1', b'"format":2'))
+    before = head.read_bytes()
+    assert verify(book.folder).faults == (f"{HEAD}: ledger {book.folder} is of format version 2, this library reads 1: update unconcept",)
+    with pytest.raises(LedgerError, match="is of format version 2"):
+        repair(book.folder)
+    assert head.read_bytes() == before
+
+
+def test_what_cannot_be_read_is_said(book) -> None:
+    """A folder in its place, since whoever tests may read everything."""
+    (book.folder / ENTRIES).unlink()
+    (book.folder / ENTRIES).mkdir()
+    for verb in (Ledger.open, verify, repair):
+        with pytest.raises(LedgerError, match="cannot be read: Is a directory; make it readable"):
+            verb(book.folder)
+
+
+def test_files_of_lost_entries_are_no_strays(book) -> None:
+    (book.folder / ENTRIES).write_bytes(b"")
+    found = verify(book.folder)
+    assert any("some were lost" in fault for fault in found.faults)
+    assert found.notes == ()
+
+
 def test_what_is_no_ledger_is_refused(tmp_path) -> None:
     for verb in (Ledger.open, verify, repair):
         with pytest.raises(LedgerError, match="is no ledger: make one with"):

@@ -17,7 +17,7 @@ from ..edits import Edit, load_edit
 from ..models.alone import Known
 from ..models.tokens import Place
 from ..models.writer import Slot, write_slots
-from .chain import settle
+from .chain import reading, settle
 
 FOLDER = "artifacts"
 
@@ -82,7 +82,8 @@ class Artifacts:
         return sorted(path for path in self.folder.iterdir() if path.name not in kept) if self.folder.is_dir() else []
 
     def _bytes(self, name: str) -> bytes:
-        data = self.path(name).read_bytes()
+        with reading(self.path(name)):
+            data = self.path(name).read_bytes()
         require(sha256(data).hexdigest() == name, f"artifact {self.path(name)} is not what was written", LedgerError)
         return data
 

@@ -88,17 +88,23 @@ class Chain:
     def file(self) -> Path:
         return self.folder / ENTRIES
 
-    def head(self) -> Body:
-        """How far the file was acknowledged."""
+    def known_head(self) -> Body | None:
+        """What the head's file says; None where it is missing or damaged. `LedgerError` where it is of another format."""
         try:
             told = json.loads((self.folder / HEAD).read_bytes())
-            known = isinstance(told, dict) and [type(told.get(key)) for key in ("format", "seq", "hash")] == [int, int, str]
         except (OSError, ValueError):
-            known = False
-        if not known:
-            raise LedgerError(f"ledger {self.folder}: {HEAD} is missing or damaged: see `unconcept ledger verify {self.folder}`")
+            return None
+        if not isinstance(told, dict) or [type(told.get(key)) for key in ("format", "seq", "hash")] != [int, int, str]:
+            return None
         message = f"ledger {self.folder} is of format version {told['format']}, this library reads {FORMAT}: update unconcept"
         require(told["format"] == FORMAT, message, LedgerError)
+        return told
+
+    def head(self) -> Body:
+        """How far the file was acknowledged."""
+        told = self.known_head()
+        if told is None:
+            raise LedgerError(f"ledger {self.folder}: {HEAD} is missing or damaged: see `unconcept ledger verify {self.folder}`")
         return told
 
     def hash_of(self, seq: int) -> str:
@@ -109,7 +115,7 @@ class Chain:
         """Read what is new. `LedgerError` names the first line that is not sound; a torn last one is let pass if `torn`."""
         require(self.folder.is_dir() and self.file.exists(), f"{self.folder} is no ledger: make one with `unconcept ledger init`", LedgerError)
         head = self.head()
-        with self.file.open("rb") as file:
+        with reading(self.file), self.file.open("rb") as file:
             require(os.fstat(file.fileno()).st_size >= self.length, f"ledger {self.folder}: {ENTRIES} was cut short while it was open", LedgerError)
             file.seek(self.length)
             found = scan(file.read(), self.last, len(self.bodies))
@@ -217,6 +223,15 @@ def settle(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """`LedgerError` on a file that is there and cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror or error}; make it readable, or take a copy of the ledger") from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.errors import LedgerError, SettingsError, UnconceptError, require
 from ..models import ModelView
 from .artifacts import FOLDER, Artifacts
-from .chain import ENTRIES, HEAD, Body, Chain, locked, scan, settle, write_end
+from .chain import ENTRIES, HEAD, Body, Chain, locked, reading, scan, settle, write_end
 from .entries import Asked
 from .fold import fold
 from .ledger import Ledger, Policy, set_hash
@@ -39,9 +39,11 @@ def verify(folder: Path, model: ModelView | None = None) -> Found:
     require((folder / ENTRIES).exists(), f"{folder} is no ledger: make one with `unconcept ledger init`", LedgerError)
     told = _Told()
     chain = Chain(folder)
-    found = scan((folder / ENTRIES).read_bytes())
+    with reading(chain.file):
+        found = scan(chain.file.read_bytes())
     chain.bodies, chain.last = list(found.bodies), found.last
     torn = _head(chain, found.fault, found.torn, told)
+    whole = not told.faults  # Else files may be of entries that cannot be read, or were lost.
     _entries(found.bodies, told)
     artifacts = Artifacts(folder / FOLDER)
     named = _named(found.bodies)
@@ -49,7 +51,7 @@ def verify(folder: Path, model: ModelView | None = None) -> Found:
         if fault := artifacts.fault(name):
             told.faults.append(fault)
     strays = artifacts.strays(named)
-    if strays and (torn or not found.fault):  # Else they may be of entries that cannot be read.
+    if strays and whole:
         told.notes.append(f"{len(strays)} files in {FOLDER} belong to no entry: a process died before it could name them; `repair` takes them away")
     state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
     return Found(len(found.bodies), len(named), tuple(told.faults), tuple(told.notes), torn, state)
@@ -88,8 +90,11 @@ def repair(folder: Path) -> list[str]:
 def _head(chain: Chain, fault: str | None, torn: bool, told: _Told) -> bool:
     """Compare with what was acknowledged; whether the last line is torn and was not."""
     try:
-        head = chain.head()
-    except LedgerError:
+        head = chain.known_head()
+    except LedgerError as error:
+        told.faults.append(f"{HEAD}: {error}")
+        return False
+    if head is None:
         told.faults.append(f"{HEAD} is missing or damaged" + ("; `repair` writes it anew" if not fault else ""))
         if fault:
             told.faults.append(fault)
