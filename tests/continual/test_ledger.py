@@ -99,6 +99,9 @@ def test_the_page_is_one_file(book, tmp_path) -> None:
         assert word in page
     assert 'src="http' not in page
     assert run("status", book, "--html", tmp_path / "page.html").exit_code == 2
+    with_base = run("status", book, "--html", tmp_path / "moved.html", "--model", told(book)["base"]["model"])
+    assert with_base.exit_code == 0
+    assert (tmp_path / "moved.html").read_text() == page
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def status(
     as_json: options.Json = False,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
     overwrite: options.Overwrite = False,
+    model: Base = None,
 ) -> None:
     """Say what is in force, since when, and where requests contradict one another. No model is opened."""
     with speaking():
@@ -28,7 +29,7 @@ def status(
         ledger = Ledger.open(folder, torn=True)
         told = told_of(ledger, ledger.refresh(torn=True))
         if html is not None:
-            _page(ledger, told, html, overwrite)
+            _page(ledger, told, html, overwrite, model)
         elif as_json:
             print_json(told)
         else:
@@ -167,10 +168,10 @@ def _print_status(told: Mapping[str, Any]) -> None:
         print(f"{one['conflict']}: {one['text']}: {one['policy']} ({', '.join(id_[:8] for id_ in one['requests'])})")
 
 
-def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool) -> None:
+def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool, model: str | None) -> None:
     from ..continual.page import write_page
 
-    write_page(ledger, told, view_of(ledger, None, "auto"), out, overwrite)
+    write_page(ledger, told, view_of(ledger, model, "auto"), out, overwrite)
     print(f"-> {out}")
 
 
