@@ -195,8 +195,8 @@ HEAD = """# Requests one by one
 The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after {steps} of them it is asked what is
 gone and what is left. UA: 1 - accuracy on all concepts erased so far; RA-I and RA-C: accuracy on held-out concepts of their domain and of
 the other; H their harmonic mean. {n} pictures a concept, the same prompts and noise at every step and for every arm, seeds from
-1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds are of all trainings
-that a state is made of. Unedited (at the last step): {before}. Made by `make continual`.
+1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds are the clock's,
+of all trainings that a state is made of. Unedited (at the last step): {before}. Made by `make continual`.
 
 `sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with at most twice the steps
 of one request (Sculpting Memory: as many); the regularisers of `benchmarks/continual.toml` act in a sequence; merges are of trainings of each request alone.
