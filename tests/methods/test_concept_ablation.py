@@ -7,11 +7,12 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
-from unconcept.methods.concept_ablation import ConceptAblation, masked_error
+from unconcept.methods.concept_ablation import ConceptAblation, masked_error, own_rows_alone
 from unconcept.models.hooks import first_detached
 from unconcept.models.latents import encode
 from unconcept.models.view import Conditioning
-from unconcept.training import Session, gradient, session
+from unconcept.models.vocabulary import words
+from unconcept.training import Session, Weights, gradient, session
 from unconcept.training.pictures import placed
 from unconcept.training.search import denoising_error, normal
 
@@ -70,6 +71,72 @@ def test_the_students_goal_drifts_and_the_frozen_one_does_not() -> None:
 def test_the_group_alone_changes(group, tensors) -> None:
     edit, _ = erased(tiny.view("sd1", torch.float32), parameter_group=group, iterations=1)
     assert tensors is None or len(edit.names) == tensors
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("target_model", ["student", "frozen"])
+def test_rows_of_the_targets_tokens_alone_change(family, target_model) -> None:
+    """The first step written out: the gradient in the table, cut to the target's rows, then to its norm, then AdamW on those rows."""
+    view, lr = tiny.view(family), 1e-2
+    edit, losses = erased(view, parameter_group="embedding", target_model=target_model, iterations=1, lr=lr)
+    parts = ["text_encoder", "text_encoder_2"][: len(edit.names)]
+    assert [name.partition(".")[0] for name in edit.names] == parts
+    assert len(parts) == (2 if family == "sdxl" else 1)
+    tables = [view.modules(part).get_input_embeddings().weight for part in parts]
+    ids = sorted(set(words(view.tokenizer, "dog")))
+    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
+    z = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
+    rng = torch.Generator().manual_seed(0)
+    which = torch.randint(3, (2,), generator=rng)
+    for _ in range(2):
+        torch.randint(1, (), generator=rng)
+    t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
+    x_t = view.schedule.noised(z[which], torch.randn(2, *view.latent_shape, generator=rng).to(z), t)
+    with torch.no_grad():
+        wanted = view.denoise(x_t, t, view.condition(["a cat"] * 2))
+    loss = view.latent_shape[0] * (view.denoise(x_t, t, view.condition(["a dog"] * 2)) - wanted).square().mean()
+    assert losses[0] == pytest.approx(loss.item(), rel=1e-6)
+    own = [g[ids] for g in torch.autograd.grad(loss, tables)]
+    norm = sum(float(g.square().sum()) for g in own) ** 0.5
+    own = [g * min(1.0, 1.0 / (norm + 1e-6)) for g in own]
+    for name, table, g in zip(edit.names, tables, own, strict=True):
+        moved = edit.deltas[name]
+        assert torch.allclose(moved[ids], -lr * 1e-2 * table[ids] - lr * g / (g.abs() + 1e-8), rtol=1e-6, atol=1e-9)
+        assert moved.any(1).nonzero()[:, 0].tolist() == ids
+
+
+def test_rows_that_read_as_their_anchor_stay(monkeypatch) -> None:
+    """Without a loss there is no gradient; the other rows stay to the bit however long the optimizer's decay goes on."""
+    monkeypatch.setattr(ConceptAblation, "_pairs", lambda self, model, request: [("a cat", ("a cat",))])
+    edit, losses = erased(tiny.view("sd1"), parameter_group="embedding", weight_decay=0.0)
+    assert losses == [0.0] * 3
+    assert not any(delta.any() for delta in edit.deltas.values())
+    decayed, _ = erased(tiny.view("sd1"), parameter_group="embedding", weight_decay=0.5)
+    (delta,) = decayed.deltas.values()
+    assert delta.any(1).sum() == len(set("dog"))
+
+
+def test_texts_are_read_anew_after_each_step() -> None:
+    """An encoding kept from the first step would give the same gradient for ever, and reach no row."""
+    view = tiny.view("sd1")
+    _, losses = erased(view, parameter_group="embedding", iterations=60, lr=0.05, weight_decay=0.0, target_model="frozen")
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_a_family_without_one_table_of_tokens_is_refused(family) -> None:
+    with pytest.raises(SettingsError, match=rf"^concept-ablation: {family} has no one table of tokens for parameter_group embedding: choose cross-attn, attn"):
+        erased(tiny.view(family), parameter_group="embedding")
+
+
+def test_a_token_that_pads_stays() -> None:
+    """SDXL's second encoder pads with "!": its row is in every prompt."""
+    view = tiny.view("sdxl")
+    pad = view.tokenizers[1].pad
+    assert pad != view.tokenizers[0].pad
+    trained = Weights(view, ("text_encoder.embeddings.token_embedding.weight",))
+    (mask,) = own_rows_alone(view, trained, ["dog!"]).masks
+    assert mask.any(1).nonzero()[:, 0].tolist() == sorted(set(words(view.tokenizer, "dog!")) - {pad})
 
 
 def test_no_gradient_through_the_start_token() -> None:
@@ -141,7 +208,7 @@ def test_captions_that_name_the_anchor(kind, pairs, tmp_path, monkeypatch) -> No
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("iterations", -1), ("lr", -1.0), ("batch_size", 0), ("pictures", 0), ("parameter_group", "embedding"), ("templates", ("a dog",)), ("max_grad_norm", 0.0)],
+    [("iterations", -1), ("lr", -1.0), ("batch_size", 0), ("pictures", 0), ("parameter_group", "tokens"), ("templates", ("a dog",)), ("max_grad_norm", 0.0)],
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=r"template" if setting == "templates" else setting):

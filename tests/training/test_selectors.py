@@ -85,7 +85,7 @@ def test_sdxl_trains_no_embedding_and_nothing_outside_of_its_blocks() -> None:
     assert not [n for n in found if "norm" in n]
 
 
-@pytest.mark.parametrize(("which", "tensors", "millions"), [("text-full", 194, None), ("text-mlp-lastattn", 56, 59.0)])
+@pytest.mark.parametrize(("which", "tensors", "millions"), [("text-full", 194, None), ("text-mlp-lastattn", 56, 59.0), ("text-tokens", 1, 37.9)])
 def test_clip_text(which, tensors, millions) -> None:
     found, numbers = counted("text", which, selected_text)
     assert found == tensors

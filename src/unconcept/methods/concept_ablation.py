@@ -3,7 +3,7 @@
 On noised pictures of the anchor, the denoiser is fine-tuned to predict under the target what it predicts under the anchor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,17 +18,19 @@ from ..core.sentences import check_sentences, sentences
 from ..core.settings import check_seed, dump
 from ..core.wording import reworded
 from ..edits import DenseEdit
-from ..models import ModelView
+from ..models import Conditioning, ModelView
+from ..models.encoders import encoder_parameters
 from ..models.hooks import first_detached
 from ..models.parts import denoiser_parameters
 from ..models.roles import with_role
 from ..models.rows import fits, fitting
+from ..models.vocabulary import ENCODERS, words
 from ..prompts.captions import captions
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts
-from ..training.penalties import Clip
+from ..training.penalties import Clip, Mask, Transform
 from ..training.pictures import drawn, encoded, placed, seeds_of
-from ..training.selectors import Selector, selected
+from ..training.selectors import Selector, selected, selected_text
 from ..training.trajectories import noised
 from .registry import method
 
@@ -43,7 +45,7 @@ Pair = tuple[str, tuple[str, ...]]  # a prompt of the anchor, and the same with 
 class ConceptAblation:
     """Fine-tunes the denoiser to read a target as its anchor on the anchor's pictures. Defaults from the authors' recipe for one GPU."""
 
-    parameter_group: Literal["cross-attn", "attn", "full-weight"] = "cross-attn"
+    parameter_group: Literal["cross-attn", "attn", "full-weight", "embedding"] = "cross-attn"  # embedding: the targets' rows of the token table
     target: Literal["model", "noise"] = "model"  # what is learned: the prediction under the anchor, or the noise in the anchor's picture
     target_model: Literal["student", "frozen"] = "student"  # whose prediction under the anchor
     iterations: int = 200
@@ -52,7 +54,7 @@ class ConceptAblation:
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
     prior_loss_weight: float = 0.0  # of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content
-    pictures: int = 200  # of the anchors
+    pictures: int = 200  # of the anchors: what the paper's own runs took; the later script draws 1000
     picture_steps: int = 25
     picture_guidance: float = 6.0  # (inferred)
     augment: bool = True  # pictures at random sizes, and prompts that say so
@@ -72,11 +74,12 @@ class ConceptAblation:
         """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the same of the target.
 
         No gradient goes through keys and values of the start token. Differs: pictures are drawn by the model's own sampler, the
-        authors' by DPM-Solver++; retained texts are not used.
+        authors' by DPM-Solver++; retained texts are not used. "embedding" trains SDXL's two tables together (inferred).
         """
+        trained = Weights(model, self._names(model))
         data = _Pictures.drawn(model, self._pairs(model, request), self)
-        trained = Weights(model, selected(denoiser_parameters(model), GROUPS[self.parameter_group]))
-        texts = Texts.of(model)
+        # Texts change with the table: each is encoded by the model as it is then, with its gradient.
+        texts: Callable[[Sequence[str]], Conditioning] = model.condition if self.parameter_group == "embedding" else Texts.of(model)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             z, mask, anchors, targets = data.batch(self.batch_size, rng)
@@ -91,11 +94,19 @@ class ConceptAblation:
                 terms["prior"] = self.prior_loss_weight * masked_error(model.denoise(x_t, t, texts(anchors)), noise, mask)
             return terms
 
-        plan = Plan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=[Clip(self.max_grad_norm)])
+        rules: list[Transform] = [own_rows_alone(model, trained, request.targets)] if self.parameter_group == "embedding" else []
+        plan = Plan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=[*rules, Clip(self.max_grad_norm)])
         about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"pictures": data.pictures})}
         with first_detached(model.modules("denoiser").get_submodule(name) for name in _read_maps(model)):
             losses = train(trained, loss, plan, about, name="concept-ablation")
         return trained.edit(figures(losses))
+
+    def _names(self, model: ModelView) -> tuple[str, ...]:
+        if self.parameter_group != "embedding":
+            return selected(denoiser_parameters(model), GROUPS[self.parameter_group])
+        message = f"concept-ablation: {model.family} has no one table of tokens for parameter_group embedding: choose {', '.join(GROUPS)}"
+        require(model.family in ENCODERS, message)
+        return tuple(name for own in encoder_parameters(model).values() for name in selected_text(own, "text-tokens"))
 
     def _pairs(self, model: ModelView, request: Request) -> list[Pair]:
         """Prompts of each anchor with those of its target; those the encoder cannot hold are left out."""
@@ -111,6 +122,14 @@ class ConceptAblation:
                 found += [(p, changed)] if all(fits(model, text) for text in (p, *changed)) else []
         require(bool(found), f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length} tokens")
         return found
+
+
+def own_rows_alone(model: ModelView, trained: Weights, targets: Sequence[str]) -> Mask:
+    """Of each token table (v, d) the rows of the targets' tokens move; a token that also pads, as SD 2's "!", stays."""
+    ids = {token for target in targets for token in words(model.tokenizer, target)} - {each.pad for each in model.tokenizers}
+    start = [own.detach() for own in trained.start.values()]
+    rows = [torch.isin(torch.arange(len(own), device=own.device), torch.tensor(sorted(ids), device=own.device)) for own in start]
+    return Mask(start, [row[:, None].expand_as(own) for row, own in zip(rows, start, strict=True)])
 
 
 def masked_error(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:

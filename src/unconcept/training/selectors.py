@@ -27,7 +27,7 @@ Selector = Literal[
     "selflayer",  # self-attention of two blocks
     "full",  # 686, 859.5 M
 ]
-TextSelector = Literal["text-full", "text-mlp-lastattn"]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing)
+TextSelector = Literal["text-full", "text-mlp-lastattn", "text-tokens"]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing); its token table
 FOUR = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
 OUTER = re.compile(r"^(time_embedding|conv_norm_out|conv_out)\.")
 JOINT = re.compile(r"\.attn\.add_k_proj\.")
@@ -52,6 +52,7 @@ MMDIT: dict[str, str] = {
 TEXT: dict[str, str] = {
     "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",
     "text-mlp-lastattn": r"\.mlp\.fc",
+    "text-tokens": r"\btoken_embedding\.",
 }
 
 
