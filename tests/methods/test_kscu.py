@@ -7,8 +7,10 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
+from unconcept.methods.esd import ESD
 from unconcept.methods.kscu import KSCU, key_steps, reworded
 from unconcept.training import Session, session
+from unconcept.training.trajectories import Walk
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("",))
@@ -85,6 +87,29 @@ def test_joint_transformers_train_every_attention() -> None:
     edit, _ = erased(tiny.view("flux", torch.float32), iterations=1)
     assert all(".attn." in name and "norm" not in name for name in edit.names)
     assert any("single" in name for name in edit.names)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_without_its_own_parts_it_is_esd(family, monkeypatch) -> None:
+    """lambda2 = 0, a window of all steps in random order, no rewordings: ESD on latents of the student, eta = g."""
+    view, count, steps = tiny.view(family), 4, 4
+
+    def drawn(seed):
+        """What ESD draws at each step: the prompt, the number of steps, the seed of the noise."""
+        rng = torch.Generator().manual_seed(seed)
+        return [[int(torch.randint(top, size, generator=rng)) for top, size in ((1, ()), (steps, ()), (2**31, (1,)))][1:] for _ in range(count)]
+
+    seed = next(s for s in range(100) if all(k != before + 1 for (before, _), (k, _) in zip(drawn(s), drawn(s)[1:], strict=False)))
+    losses = []
+    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+        esd = ESD("x", 1.5, iterations=count, ddim_steps=steps, lr=1e-3, sampling="student", seed=seed).erase(view, REQUEST)
+    monkeypatch.setattr("unconcept.methods.kscu.key_steps", lambda *given: [(0, k) for k, _ in drawn(seed)])
+    begun = Walk.start
+    monkeypatch.setattr(Walk, "start", lambda self, seeds: begun(self, [drawn(seed)[each - 42 * 1_000_003][1] for each in seeds]))
+    edit, own = erased(view, scope="xattn", start=0.0, null_weight=0.0, negative_guidance=1.5)
+    assert own == pytest.approx([now - before for now, before in zip(losses, [0.0, *losses], strict=False)], rel=1e-6)
+    assert edit.names == esd.names
+    assert all(torch.allclose(edit.deltas[name], delta, rtol=1e-5, atol=1e-8) for name, delta in esd.deltas.items())
 
 
 def test_rewordings() -> None:

@@ -1,6 +1,7 @@
 """SPM against a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,13 +9,17 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from tests import tiny
+from tests.edits.test_edits import ORIGIN
+from tests.training.test_selectors import parameters
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
+from unconcept.edits import GatedEdit, Part
 from unconcept.methods.spm import SPM, random_states
 from unconcept.models import Conditioning
-from unconcept.training import Session, session
+from unconcept.training import LowRank, Session, session
 from unconcept.training.goals import Texts
+from unconcept.training.selectors import selected
 from unconcept.training.trajectories import Partial, Walk
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
@@ -184,6 +189,17 @@ def test_anchoring_holds_what_is_not_the_target() -> None:
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
         build(SPM, {setting: value})
+
+
+def test_a_file_is_of_the_cards_size(tmp_path) -> None:
+    """1.696 MB of tensors for SD 1.4, and a header."""
+    weights = {name: p for name, p in parameters("sd1").items() if name in selected(parameters("sd1"), "transformer-maps")}
+    maps = {name: SimpleNamespace(get_parameter=lambda leaf, p=p: p) for name, p in weights.items()}
+    pairs = LowRank(SimpleNamespace(device=torch.device("cpu")), maps, 1, init="uniform").edit({}).pairs
+    GatedEdit((Part(("dog",), pairs),), origin=ORIGIN).save(tmp_path / "edit.safetensors")
+    written = (tmp_path / "edit.safetensors").read_bytes()
+    assert len(pairs) == 192
+    assert len(written) - 8 - int.from_bytes(written[:8], "little") == 4 * 423_936 == 1_695_744
 
 
 def test_random_states_must_share_out_evenly() -> None:
