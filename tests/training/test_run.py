@@ -88,6 +88,15 @@ def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
         other.erase(where, asked)
 
 
+def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
+    view = tiny.view("sd1", torch.float32)
+    with session(Session(folder=tmp_path)):
+        QUICK["esd"].erase(view, REQUEST)
+    monkeypatch.setattr("unconcept.training.kept.source_hash", lambda *rooms: "of other code")
+    with pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"), session(Session(folder=tmp_path)):
+        QUICK["esd"].erase(view, REQUEST)
+
+
 def test_a_damaged_state_is_refused(tmp_path) -> None:
     (tmp_path / "esd.safetensors").write_bytes(b"nonsense")
     with pytest.raises(DataError, match="cannot be read"), session(Session(folder=tmp_path)):

@@ -31,6 +31,9 @@ def hash_json(data: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+EDITING = ("core", "edits", "linalg", "methods", "models", "prompts", "training")  # rooms whose code an edit comes out of
+
+
 @cache
 def source_hash(*rooms: str) -> str:
     """Of the library's own source in these rooms: what older code made is not taken for what this one would make."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.hashing import hash_json, source_hash
+from ..core.hashing import EDITING, hash_json, source_hash
 from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
 from ..edits import load_edit, origin_of
@@ -77,7 +77,7 @@ class EditTask:
     def kept(self, store: Store) -> Path:
         """Where the store has it, whatever the arm is called."""
         asked = [self.subject.key, self.arm.method, dict(self.arm.settings), asdict(self.chosen.request), self.concepts]
-        key = hash_json([source_hash("core", "edits", "linalg", "methods", "models", "prompts", "training"), Judge().key, asked])[:40]
+        key = hash_json([source_hash(*EDITING), Judge().key, asked])[:40]
         return store.root / "edits" / key[:2] / f"{key}.safetensors"
 
     def there(self, store: Store) -> bool:

@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.errors import DataError, OutputError, require
-
-VERSION = "1"
+from ..core.hashing import EDITING, source_hash
 
 
 @runtime_checkable
@@ -47,7 +46,11 @@ def write(path: Path, state: Mapping[str, Tensor], identity: str) -> None:
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh, metadata={"version": VERSION, "identity": identity})
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+            fresh,
+            metadata={"source": source_hash(*EDITING), "identity": identity},
+        )
         os.replace(fresh, path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place") from None
@@ -61,7 +64,8 @@ def read(path: Path, identity: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
-            require(found.get("version") == VERSION, f"state {path} was kept by another version: delete it", DataError)
+            told = f"the training kept in {path} was begun by another version of the library: delete it, or go on with that version"
+            require(found.get("source") == source_hash(*EDITING), told, DataError)
             require(
                 found.get("identity") == identity, f"the training kept in {path} was begun with other settings, another model or other data: {again}", DataError
             )
