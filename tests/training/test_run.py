@@ -128,9 +128,56 @@ def test_what_is_no_number_stops_and_the_last_good_state_stays(tmp_path) -> None
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "lost.safetensors").values() if t.is_floating_point())
 
 
-def test_a_loss_that_runs_away_stops() -> None:
+class Counted:
+    """Moves with every call of the loss, the one that breaks too."""
+
+    def __init__(self) -> None:
+        self.calls = torch.zeros(1)
+
+    def state(self):
+        return {"calls": self.calls}
+
+    def restore(self, state) -> None:
+        self.calls = state["calls"]
+
+
+def shaken(trained, counted, value):
+    """A loss out of the generator and of something that changes in place, which is `value` once, at step 4."""
+
+    def loss(step, rng):
+        counted.calls += 1
+        total = sum((t - torch.rand((), generator=rng) - counted.calls / 9).square().sum() for t in trained.tensors.values())
+        return total * (value if step == 4 else 1.0)
+
+    return loss
+
+
+def test_what_is_no_number_before_a_state_was_due_leaves_one(tmp_path) -> None:
+    """That of the last good step: the same training ends as if it had never been stopped."""
+    view = tiny.view("sd1", torch.float32)
+    found = []
+    for value, folder in ((1.0, "whole"), (float("nan"), "lost"), (1.0, "lost")):
+        trained, counted = plain(view), Counted()
+        with session(Session(folder=tmp_path / folder)):
+            if value == value:
+                found.append((train(trained, shaken(trained, counted, value), Plan(9, 1e-3), {}, [counted], "well"), trained.edit({}).hash))
+                continue
+            with pytest.raises(NumericsError, match=r"step 4 of 9.*after 4 steps is kept in .*: delete it to begin anew with other settings"):
+                train(trained, shaken(trained, counted, value), Plan(9, 1e-3), {}, [counted], "well")
+    assert found[0] == found[1]
+
+
+def test_of_the_start_no_state_is_left(tmp_path) -> None:
     trained = plain(tiny.view("sd1", torch.float32))
-    with pytest.raises(NumericsError, match="ran away"):
+    with pytest.raises(NumericsError, match=r"nan: use a smaller lr or a lower guidance, or float32$"), session(Session(folder=tmp_path)):
+        train(trained, broken(trained, 0, float("nan")), Plan(9, 1e-3), {}, name="lost")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_runs_away_stops(tmp_path) -> None:
+    """What is left then is what was kept before: the tensors have moved on."""
+    trained = plain(tiny.view("sd1", torch.float32))
+    with pytest.raises(NumericsError, match=r"ran away.*smaller lr$"), session(Session(folder=tmp_path)):
         train(trained, broken(trained, 25, 1e6), Plan(60, 1e-3), {})
 
 

@@ -1,4 +1,8 @@
-"""A whole training of a method in the open session: told of, kept, gone on with, and stopped where it runs away."""
+"""A whole training of a method in the open session: told of, kept, gone on with, and stopped where it runs away.
+
+A state is kept every `Session.seconds`. A training that stops before, on what is no number, leaves that of its last good step: its tensors
+were not touched since. One that runs away is noticed when they have moved on: without a copy of them all, nothing is left but what was kept.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +33,7 @@ from .session import Progress, Session, Start, current
 from .trained import Trained
 
 FIRST, COLLAPSE = 20, 100.0  # so many losses whose mean is this many times the largest of the first ones are no training any more
+SMALL = 2**24  # bytes of what a loss changes besides the tensors; of more no copy is held
 MARKS = 64  # numbers of each parameter that tell a model from another
 
 
@@ -77,6 +83,7 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
             with resting(trained.model, _untrained(tensors)):
                 descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         except NumericsError as error:
+            watch.keep_last()
             raise NumericsError(f"{name}, step {descent.done} of {plan.steps}: {error}{watch.kept_at()}") from None
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
@@ -153,6 +160,7 @@ class _Watch:
         self.begun = self.last = time.monotonic()
         self.first = self.descent.done
         self.kept = self.descent.done  # steps of the state on disk
+        self._remember()
 
     def after(self, done: int) -> None:
         losses = self.descent.losses
@@ -165,21 +173,39 @@ class _Watch:
         self.here.tell(Progress(self.name, done, self.steps, recent, left))
         if self.path is not None and self.descent.mover.led(now - self.last >= self.here.seconds):
             self.keep()
+        self._remember()
 
-    def keep(self) -> None:
+    def _remember(self) -> None:
+        """What the next loss changes before it is known to be a number, until there is a state on disk."""
+        self.before: dict[str, Tensor] = {}
+        self.at = self.descent.done  # steps
+        if self.path is None or self.path.exists() or self.descent.mover.count > 1:
+            return
+        found = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()} | {"descent.rng": self.descent.rng.get_state()}
+        found |= {f"descent.transform.{name}": t for name, t in kept.gathered(self.descent.transforms[:1]).items()}  # the samples
+        if sum(t.nbytes for t in found.values()) <= SMALL:
+            self.before = {name: t.detach().clone() for name, t in found.items()}
+
+    def keep_last(self) -> None:
+        """After a loss that is no number: the state of the step before it, if none was kept yet."""
+        if self.before and self.at == self.descent.done > 0:
+            self.keep(self.before)
+
+    def keep(self, instead: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         """Nothing that holds what is no number is kept: the state on disk is the last good one."""
         state = self.descent.state()
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
             own = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()}
-            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own)
+            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own) | instead
             if self.descent.mover.rank == 0:
                 kept.write(self.path, every, self.identity)
             self.kept = self.descent.done
         self.last = time.monotonic()
 
     def kept_at(self) -> str:
-        return f"; the state after {self.kept} steps is kept in {self.path}" if self.path is not None and self.path.exists() else ""
+        there = self.path is not None and self.path.exists()
+        return f"; the state after {self.kept} steps is kept in {self.path}: delete it to begin anew with other settings" if there else ""
 
 
 def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
