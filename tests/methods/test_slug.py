@@ -1,6 +1,6 @@
 """SLUG: its gradient, front and search written out, and the properties of its card."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
+from tests.edits.test_edits import ORIGIN
 from tests.methods.planted import sights
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
@@ -15,6 +16,7 @@ from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit
+from unconcept.evaluation.guards import weight_failures
 from unconcept.methods.slug import SLUG, halved, pareto
 from unconcept.models.encoders import encoder_parameters, layer_of
 from unconcept.training import gradient
@@ -215,6 +217,22 @@ def test_where_no_step_suffices() -> None:
     look = Planted(view, erased(view), 1e9)
     with pytest.raises(NumericsError, match=r"50% of the drawn pictures still show the target at 1 times the step .* name another with --set layer="):
         erased(view, look=look, look_pictures=4)
+
+
+def test_a_rule_that_is_never_met_is_told() -> None:
+    """Steps too small for it, by either encoder of SDXL; where drawn pictures were looked at they have the word."""
+    edit = erased(tiny.view("sd1"), initial_ratio_divisor=1000.0, max_search_iterations=2)
+    left = edit.solve_figures["forget_accuracy"]
+    for of in ("forget_accuracy", "forget_accuracy 2"):
+        figures = {"forget_accuracy": 0.0, of: left}
+        (said,) = weight_failures(edit.stamped(replace(ORIGIN, report=figures)), 1.0)
+        assert said.startswith(f"no step sufficed: {left:.0%} of the target's pictures are still read as the target: choose another layer")
+        assert weight_failures(edit.stamped(replace(ORIGIN, report=figures | {"further": 1.0})), 1.0) == []
+
+
+def test_narrow_weights_are_sent_where_slug_can_go() -> None:
+    with pytest.raises(SettingsError, match=r"--dtype float32; trainings may compute in less"):
+        erased(tiny.view("sd1", torch.bfloat16))
 
 
 def test_golden_figures() -> None:

@@ -27,7 +27,7 @@ def weight_failures(edit: Edit, strength: float) -> list[str]:
         return ["no effect: the edit changes no weight" if edit.names else "no effect: what the edit hangs beside the model does nothing"]
     if strength and figures.get("moved", 1.0) < 0.01:
         return [f"no effect: a target is still read as before (moved by {figures['moved']:.3f} of its size)"]
-    if strength and "further" not in figures and (left := figures.get("forget_accuracy", 0.0)) > 0:
+    if strength and "further" not in figures and (left := max(figures.get(f"forget_accuracy{of}", 0.0) for of in ("", " 2"))) > 0:
         return [f"no step sufficed: {left:.0%} of the target's pictures are still read as the target: choose another layer, or raise max_search_iterations"]
     if strength and figures.get("residual", 0.0) > 0.99:
         return [f"no effect: a target is read no nearer to its anchor than before (residual {figures['residual']:.3f})"]
