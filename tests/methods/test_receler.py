@@ -181,9 +181,13 @@ def test_a_heavier_mask_spills_less() -> None:
 
 
 def test_a_target_that_fills_the_encoder_has_its_end_token_overwritten() -> None:
-    edit, losses = erased(tiny.view("sd1", torch.float32), Request(("abcdefghijklmnopqrstuv",), ("",)))
+    view, request = tiny.view("sd1", torch.float32), Request(("abcdefghijklmnopqrstuv",), ("",))
+    edit, losses = erased(view, request, num_advrs_prompts=1)
     assert len(losses) == 3
     assert any(eraser.up.any() for eraser in edit.erasers.values())
+    with pytest.raises(SettingsError, match=r"num_advrs_prompts 2: the text encoder has fewer rows behind 'abc.*': lower it"):
+        erased(view, request)
+    erased(view, request, advrs_iters=0, iterations=1)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ class Receler:
         behind the picture's way out of each joint attention; P is in every encoder's rows (inferred).
         """
         # Differs: the model is asked at the sampler's own timestep, the authors at a random one of the same fiftieth; nor at finished pictures.
+        # Differs: the soft tokens are read; the authors' script writes them into a copy, and its denoiser is asked under the bare target.
         # Differs: the last gradient of a search is made by a call of its own, not by that of the erasers' loss.
         places = text_attentions(model)
         trained = Erasers(model, modules_named(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed)
@@ -106,6 +107,9 @@ class _Search:
     def __post_init__(self) -> None:
         own, device = self.settings, self.model.device
         self.at = torch.tensor(rows_behind(self.model, self.target, own.num_advrs_prompts), device=device)
+        wanted = own.num_advrs_prompts * len(own_rows(self.model, self.target))
+        message = f"receler: num_advrs_prompts {own.num_advrs_prompts}: the text encoder has fewer rows behind {self.target!r}: lower it"
+        require(len(self.at) == wanted, message)
         rng = torch.Generator().manual_seed(own.seed * 1_000_003 + self.number)
         tokens = torch.rand(1, len(self.at), self.given.states.shape[-1], generator=rng).to(device).requires_grad_()
         self.descent = Descent([tokens], own.advrs_lr, "adam", own.advrs_weight_decay)
