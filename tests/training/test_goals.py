@@ -98,3 +98,11 @@ def test_texts_are_encoded_once_and_in_any_order() -> None:
     other = Texts.of(view)
     other(["cat", ""])
     assert torch.equal(other(["dog"]).states, first.states[:1])
+
+
+@pytest.mark.parametrize("strength", [1e9, 1e30, float("inf")])
+def test_a_guidance_that_drowns_all_else_is_said(strength) -> None:
+    for make in (negative, guided):
+        with pytest.raises(SettingsError, match=r"a guidance of .* drowns what it is added to: lower it below 1e\+09"):
+            make("dog", strength)
+    assert sum(negative("dog", 1e8).weights.values()) == 1

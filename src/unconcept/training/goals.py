@@ -15,6 +15,7 @@ from ..core.errors import require
 from ..models import Conditioning, ModelView
 
 MOST_TEXTS = 1024  # whose encodings are held at once
+STRONGEST = 1e9  # weight of a text: beyond it the sum of 1 is lost in rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,8 @@ class Goal:
     weights: Mapping[Asked, float]
 
     def __post_init__(self) -> None:
+        strongest = max(map(abs, self.weights.values()), default=0.0)
+        require(strongest < STRONGEST, f"a guidance of {strongest:.3g} drowns what it is added to: lower it below {STRONGEST:g}")
         total = sum(self.weights.values())
         require(isclose(total, 1.0, abs_tol=1e-6), f"the weights of a goal must sum to 1, or it means something else for noise than for v: {total}")
 

@@ -25,7 +25,7 @@ OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"sgd": torc
 
 def gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> tuple[Tensor, ...]:
     """d loss / d params, zero for what the loss does not depend on. `NumericsError` if the loss is not finite."""
-    require(bool(torch.isfinite(loss)), f"the loss became {loss.item()}: use a smaller lr, or float32", NumericsError)
+    require(bool(torch.isfinite(loss)), f"the loss became {loss.item()}: use a smaller lr or a lower guidance, or float32", NumericsError)
     return torch.autograd.grad(loss, list(params), retain_graph=keep_graph, allow_unused=True, materialize_grads=True)
 
 

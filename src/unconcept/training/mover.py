@@ -99,7 +99,7 @@ class Mover:
         finite = all(bool(torch.isfinite(torch.linalg.vector_norm(g))) for g in gradients)
         if not finite and self.scaler is not None and self.scaler.get_scale() >= 1:
             return None
-        require(finite, f"step {step}: the gradient holds what is no number: use a smaller lr, or float32", NumericsError)
+        require(finite, f"step {step}: the gradient holds what is no number: use a smaller lr or a lower guidance, or float32", NumericsError)
         return gradients
 
     def led(self, is_so: bool) -> bool:

@@ -71,7 +71,7 @@ class Weights:
         narrow = next((t.dtype for t in self.start.values() if t.dtype not in WIDE), None)
         require(
             narrow is None,
-            f"training weights in {narrow} loses small steps: open the model with --dtype float32, and compute in less by --mixed-precision",
+            f"training weights in {narrow} loses small steps: open the model with --dtype float32; trainings may compute in less by --mixed-precision",
             SettingsError,
         )
         self.now = {name: nn.Parameter(t.detach().clone()) for name, t in self.start.items()}
