@@ -1,5 +1,7 @@
 """Folding a ledger once more on a model that was fine-tuned: exact on tiny models, for every rule."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from unconcept.continual.refold import refolded
 from unconcept.core import Request
 from unconcept.edits import DenseEdit
 from unconcept.edits.merge import Merge
+from unconcept.training import Session, session
 
 REQUESTS = (Request(("dog",), ("goat",), ("cat",)), Request(("car",), ("bus",), ("cat",)))
 BOOKS = {
@@ -71,3 +74,17 @@ def test_a_training_begins_at_the_fine_tuned_weights(tmp_path) -> None:
             found = weights()
     assert any(not torch.allclose(found[name] - before[name], edit.delta(name, before[name]), atol=1e-4) for name in before)
     assert all(not torch.equal(found[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["recompute", "merge", "sequential"])
+def test_states_of_its_trainings_do_not_meet(name, tmp_path) -> None:
+    """Folded in one sitting on two models, the base among them: each training finds no state but its own, and a second look finds that."""
+    book = book_of(name, tmp_path / "l")
+    tuned = DenseEdit({name: 0.1 * torch.ones_like(w) for name, w in weights().items()})
+    found = []
+    with session(Session(folder=tmp_path / "states")):
+        for edit in (None, tuned, tuned):
+            with edit.applied(model()) if edit else nullcontext(), refolded(book, model()):
+                found.append(weights())
+    assert all(torch.equal(found[1][key], found[2][key]) for key in found[1])
+    assert any(not torch.equal(found[0][key], found[1][key]) for key in found[0])

@@ -12,6 +12,8 @@ from ..edits.weights import live_parameters
 from ..methods import methods
 from ..models import ModelView
 from ..models.alone import one_by_one
+from ..training.run import base_of
+from ..training.session import in_own_folder
 from .entries import restored
 from .fold import joint, reads_text, trained
 from .ledger import Ledger, way_of
@@ -47,11 +49,17 @@ def _made(ledger: Ledger, model: ModelView, requests: Sequence[Standing], earlie
     asked = requests[0].asked
     if way_of(asked.method) == "trained":
         if ledger.policy.rule == "merge":
-            return merged(model, [trained(ledger, model, one.asked, joint([one])) for one in requests], ledger.policy.merge)
-        return trained(ledger, model, asked, joint(requests), earlier)
+            return merged(model, [_trained(ledger, model, [one]) for one in requests], ledger.policy.merge)
+        return _trained(ledger, model, requests, earlier)
     with one_by_one():
         edit: Edit = restored(methods[asked.method], asked.settings).erase(model, joint(requests))
     return edit
+
+
+def _trained(ledger: Ledger, model: ModelView, requests: Sequence[Standing], earlier: Sequence[str] = ()) -> Edit:
+    """By a training whose state is kept apart from those of other requests, and of other fine-tuned models."""
+    with in_own_folder([one.id for one in requests], base_of(model)):
+        return trained(ledger, model, requests[0].asked, joint(requests), earlier)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
     samples = Samples(here.options, trained.model, plan.steps, plan.seed + apart(mover.device))
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
     how = {"rules": here.about, "options": asdict(here.options), "processes": mover.count}
-    told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": _base(trained.model)})
+    told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_of(trained.model)})
     identity = mover.agree(list(tensors.values()), told)
     with trained.on(), _recomputed(trained, here.options.checkpointing, mover), samples.on():
         rules = here.rules(Start(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws)))
@@ -136,7 +136,7 @@ def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, obj
     return hash_json({**numbers, "start": hash_tensors(tensors), "about": about})
 
 
-def _base(model: ModelView) -> str:
+def base_of(model: ModelView) -> str:
     """Tells models apart: by some numbers of each parameter, since adapters begin alike on every model; by its noise levels and what it predicts."""
     parts = [part for part in (*ENCODERS, "vae") if model.checkpoint.has(part)]
     every = denoiser_parameters(model) | {f"{part}.{name}": p for part in parts for name, p in model.modules(part).named_parameters()}

@@ -9,11 +9,12 @@ The same lines again after a kill go on where the last kept state was, and end i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from ..core.hashing import hash_json
 from ..models import ModelView
 from .options import Options
 from .penalties import Transform
@@ -71,3 +72,11 @@ def session(given: Session) -> Iterator[None]:
 def current() -> Session:
     """The innermost open session, or the default."""
     return _open.get() or Session()
+
+
+@contextmanager
+def in_own_folder(*about: object) -> Iterator[None]:
+    """Inside, trainings keep their states where those that are about something else do not lie in their way. `about` is plain data."""
+    here = current()
+    with session(here if here.folder is None else replace(here, folder=here.folder / hash_json(about)[:12])):
+        yield
