@@ -48,7 +48,7 @@ class Decomposition:
         values, live = reading.values, torch.is_grad_enabled() and reading.values.requires_grad
         last = known.get(reading.attention)
         if live or last is None or not (torch.equal(values, last[0]) and torch.equal(weight, last[1])):
-            last = values, weight, self.kept(values, weight, reading.attention.to_v)
+            last = values, weight, self.kept(values, weight, reading.value_of)
             if not live:
                 known[reading.attention] = last  # A sampler reads the same texts at every step.
         return mix(replace(reading, values=last[2]))
@@ -114,7 +114,7 @@ RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidance]] = {
 
 
 def _of_negative(reading: Reading, negative: Tensor) -> Tensor:
-    """Z-: the negative texts as the maps read them, past all other rules, which would take out of them what they are there for."""
+    """Z-: the negative texts as the maps read them, past all other rules and what a row is given by its text, which would take out what they are there for."""
     return mixed(reading.of(negative[None].to(reading.states)))
 
 

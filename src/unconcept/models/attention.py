@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import ModelError, require
+from .parts import aside
 from .view import ModelView
 
 OWN_MAP = re.compile(r"\.to_[kv]\.weight$")
@@ -33,8 +34,15 @@ class Reading:
     values: Tensor  # (b, l, o)
 
     def of(self, states: Tensor) -> "Reading":
-        """The same places reading another text (1, l', d)."""
-        return replace(self, states=states, keys=self.attention.to_k(states), values=self.attention.to_v(states))
+        """The same places reading another text (1, l', d), which is none of the rows' own."""
+        with aside():
+            return replace(self, states=states, keys=self.attention.to_k(states), values=self.attention.to_v(states))
+
+    def value_of(self, states: Tensor) -> Tensor:
+        """What the map of values makes of states (.., d) that are none of the rows' own."""
+        with aside():
+            value: Tensor = self.attention.to_v(states)
+        return value
 
 
 Mix = Callable[[Reading], Tensor]  # to (b, p, o), before the output map
@@ -72,9 +80,8 @@ class _Mixer:
         mix: Mix = mixed
         for rule in self.rules:
             mix = partial(rule, mix=mix)
-        blank = encoder_hidden_states.new_empty(0)
-        reading = Reading(attn, encoder_hidden_states, attn.to_q(hidden_states), blank, blank).of(encoder_hidden_states)
-        found = mix(reading).to(hidden_states.dtype)
+        queries, keys, values = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        found = mix(Reading(attn, encoder_hidden_states, queries, keys, values)).to(hidden_states.dtype)
         for step in attn.to_out:
             found = step(found)
         return found

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -76,17 +77,31 @@ def modules_named(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module
 Between = float | Tensor  # what stands between the two halves of a pair: a number, or a matrix (b, r, r) for each row of the batch
 
 
+_aside: ContextVar[bool] = ContextVar("aside", default=False)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Inside, what maps are given is no row of the batch: what is added to each row by its own text (`low_rank_added`) is added to nothing."""
+    token = _aside.set(True)
+    try:
+        yield
+    finally:
+        _aside.reset(token)
+
+
 @contextmanager
 def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: Callable[[], Between] = lambda: 1.0) -> Iterator[None]:
     """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d), differentiable in all three.
 
-    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing is added.
+    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing is added,
+    nor, `aside`, by matrices of rows.
     """
 
     def hook(up: Tensor, down: Tensor):  # type: ignore[no-untyped-def]
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             middle = between()
-            if not isinstance(middle, Tensor) and middle == 0:
+            if _aside.get() if isinstance(middle, Tensor) else middle == 0:
                 return out
             return out + _through(module, args[0].to(down), up, down, middle).to(out)
 
