@@ -1,0 +1,17 @@
+"""The ledger that most tests begin with."""
+
+
+import pytest
+
+from tests.continual.desk import ask, ledger
+from unconcept.continual.ledger import Ledger, Note
+from unconcept.continual.requests import revoke
+
+
+@pytest.fixture
+def book(tmp_path) -> Ledger:
+    made = ledger(tmp_path / "l")
+    first = ask(made, 1)
+    ask(made, 2)
+    revoke(made, first.id, Note("someone", "settled"))
+    return made
