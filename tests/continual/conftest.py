@@ -1,6 +1,5 @@
 """The ledger that most tests begin with."""
 
-
 import pytest
 
 from tests.continual.desk import ask, ledger

@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.continual.desk import ask, ledger, model, request
+from unconcept.continual.conflicts import conflicts
 from unconcept.continual.fold import empty, fold, joint, states_of
 from unconcept.continual.ledger import Ledger, Note, Policy
 from unconcept.continual.preview import Preview
@@ -127,8 +128,6 @@ def test_preview_is_the_fold(tmp_path) -> None:
 
 def test_conflicts_are_settled_alike_and_told(tmp_path) -> None:
     """Erased by one and retained by another; two anchors; the same twice; paraphrases."""
-    from unconcept.continual.standing import conflicts
-
     wanted = (
         Request(("dog",), ("cat",), ("fox",)),
         Request(("dog",), ("bus",), ("sun",)),
@@ -139,7 +138,7 @@ def test_conflicts_are_settled_alike_and_told(tmp_path) -> None:
     for book, order in zip(books, (wanted, wanted[::-1]), strict=True):
         for one in order:
             ask(book, one)
-    told = [conflicts(book.standings.active) for book in books]
+    told = [conflicts(book) for book in books]
     assert told[0] == told[1]
     assert [(one["conflict"], one["text"]) for one in told[0]] == [
         ("erased and retained", "dog"),

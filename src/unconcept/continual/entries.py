@@ -74,13 +74,18 @@ def asked(model: ModelView, concepts: Sequence[str], request: Request, method: s
     )
 
 
+def runs_beside(name: str) -> bool:
+    """Whether a method's edits change no weight."""
+    return get_type_hints(vars(methods[name].settings)["erase"])["return"] in get_args(Running)
+
+
 def eraser(name: str, family: str, rule: Rule) -> MethodInfo:
     """A method that erases in models of a family, and whose requests can follow the rule."""
     info = methods[name]
     require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
     require(not info.sees, f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone", SettingsError)
     require(family in info.families, f"{name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
-    beside = rule == "sequential" and get_type_hints(vars(info.settings)["erase"])["return"] in get_args(Running)
+    beside = rule == "sequential" and runs_beside(name)
     message = f"{name} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on; begin one of rule recompute or merge"
     require(not beside, message, SettingsError)
     return info

@@ -13,9 +13,10 @@ from ..edits import bake
 from ..models import ModelView, find_model
 from ..models.identity import licence
 from .check import libraries
+from .conflicts import conflicts
 from .fold import State, fold
 from .ledger import Ledger, Note, set_hash
-from .standing import SHOWN, conflicts
+from .standing import SHOWN
 
 EDIT, CARD, MODEL = "edit.safetensors", "card.json", "model"
 
@@ -72,7 +73,7 @@ def _card(ledger: Ledger, model: ModelView, state: State, ids: list[str], head: 
         "beside": {f"{name}.safetensors": running.hash for name, running in state.beside.items()},
         "in_force": ids,
         "requests": requests,
-        "conflicts": conflicts(ledger.standings.active),
+        "conflicts": conflicts(ledger),
         "libraries": libraries(),
         "written": ledger.chain.bodies[-1]["at"],
         "limits": "Erasing makes a concept hard to ask for; it does not prove that the weights no longer know it. `unconcept ledger audit` looks.",

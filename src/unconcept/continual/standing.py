@@ -1,17 +1,13 @@
-"""From entries to requests: which are in force, since when, and where they contradict one another. Pure functions."""
+"""From entries to requests: which are in force, and since when. Pure functions."""
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..core.concept import KINDS
 from ..core.errors import LedgerError, require
 from .chain import Body
 from .entries import Asked
 
-FILLERS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
 SHOWN = 8  # digits of an id in messages
 
 
@@ -83,50 +79,3 @@ class Standings:
         require(bool(found), f"no request {start!r}; known: {shown or 'none'}", LedgerError)
         require(len(found) == 1, f"{start!r} is the beginning of {len(found)} ids: {shown}; give more digits", LedgerError)
         return self.known[found[0]]
-
-
-def conflicts(active: Iterable[Standing]) -> list[dict[str, Any]]:
-    """Where requests in force contradict or repeat one another, and what is done then: the same whatever came first."""
-    erased: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # target, anchor: ids
-    retained: dict[str, set[str]] = defaultdict(set)
-    anchors: dict[str, set[str]] = defaultdict(set)
-    kinds: dict[str, set[str]] = defaultdict(set)
-    requests = list(active)
-    for one in requests:
-        kinds[one.asked.kind].add(one.id)
-        for target, anchor in zip(one.asked.targets, one.asked.anchors, strict=True):
-            erased[target][anchor].add(one.id)
-            anchors[anchor].add(one.id)
-        for text in one.asked.retain:
-            retained[text].add(one.id)
-    found = [
-        _row("erased and retained", text, erased[text], "it is erased; nobody's retain set holds it while it is", retained[text])
-        for text in sorted(erased.keys() & retained.keys())
-    ]
-    for target in sorted(erased):
-        ways = erased[target]
-        if len(ways) > 1:
-            found.append(_row("several anchors", target, ways, f"{min(ways)!r} is taken, which sorts first of {sorted(ways)}"))
-        elif any(len(ids) > 1 for ids in ways.values()):
-            found.append(_row("asked for twice", target, ways, "it counts once, until the last of them is revoked"))
-    for text in sorted(anchors.keys() & erased.keys()):
-        found.append(_row("erased and an anchor", text, erased[text], "targets are read as the unedited model reads it", anchors[text]))
-    alike: dict[str, set[str]] = defaultdict(set)
-    for target in erased:
-        alike[_core(target)].add(target)
-    for texts in sorted(sorted(texts) for texts in alike.values() if len(texts) > 1):
-        ways = {text: {id_ for ids in erased[text].values() for id_ in ids} for text in texts}
-        found.append(_row("paraphrases", ", ".join(texts), ways, "each counts as a target of its own"))
-    if len(kinds) > 1:
-        found.append(_row("several kinds", ", ".join(sorted(kinds)), kinds, f"folded as the one that stands first of {', '.join(KINDS)}"))
-    return found
-
-
-def _row(kind: str, text: str, ways: Mapping[str, set[str]], policy: str, others: Iterable[str] = ()) -> dict[str, Any]:
-    ids = {id_ for some in ways.values() for id_ in some} | set(others)
-    return {"conflict": kind, "text": text, "requests": sorted(ids), "policy": policy}
-
-
-def _core(text: str) -> str:
-    """A text without case, articles, signs and a plural's s."""
-    return " ".join(word.removesuffix("s") for word in FILLERS.sub(" ", text.casefold()).split())

@@ -3,8 +3,8 @@
 from typing import Any
 
 from .chain import uncollected
+from .conflicts import conflicts
 from .ledger import Ledger
-from .standing import conflicts
 
 
 def status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
@@ -33,6 +33,6 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
         "torn": torn,
         "active": sum(one["state"] == "active" for one in requests),
         "requests": requests,
-        "conflicts": conflicts(ledger.standings.active),
+        "conflicts": conflicts(ledger),
         "materialized": [{name: body[name] for name in ("at", "requests", "state")} for body in bodies if body["op"] == "materialize"],
     }
