@@ -1,5 +1,6 @@
 """Trained requests: merged, retrained on the set, one on top of the other; and ledgers that mix methods."""
 
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from unconcept.core.errors import LedgerError, SettingsError
 from unconcept.edits import DenseEdit, load_edit
 from unconcept.edits.merge import Merge, merged, on_top, ties
 from unconcept.methods import methods
+from unconcept.models import open_model
 from unconcept.training.session import current, session
 from unconcept.training.trained import Weights, pristine
 
@@ -181,6 +183,18 @@ def test_a_request_does_not_pay_for_what_it_protects(tmp_path) -> None:
         shares = (whole - left).norm(dim=1) / e.norm(dim=1)
         assert found[id_][0] == both.retain[int(shares.argmax())]
         assert found[id_][1] == pytest.approx(float(shares.max()), rel=1e-3)
+
+
+def test_without_a_temporary_folder_verify_says_so(tmp_path, monkeypatch) -> None:
+    """Where the state has to be trained again, diffusers is loaded, and torch's compiler with it."""
+    base = tiny.folder("sd1", tmp_path / "base")
+    book = ledger(tmp_path / "l", "esd", Policy(), ESD, open_model(str(base), "cpu", "float32"))
+    ask(book, DOG, "esd", open_model(str(base), "cpu", "float32"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    found = verify(book.folder, open_model(str(base), "cpu", "float32"))
+    said = "no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one that can"
+    assert found.faults == (f"the state cannot be built: {said}",)
 
 
 def test_ties_by_hand() -> None:

@@ -1,12 +1,13 @@
 """A pipeline built of a diffusers folder or single file, by diffusers itself and of what is on the disk alone."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core.errors import ModelError, require
+from ..core.errors import ModelError, OutputError, require
 from .configs import config_folder, read_json
 from .places import beside
 from .stream import is_finite
@@ -15,8 +16,17 @@ from .variants import variant_of
 Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
 
 
+def _check_temporary() -> None:
+    """Torch's compiler, which diffusers brings along, wants a folder for temporary files as soon as it is there."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise OutputError("no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one that can") from None
+
+
 def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     """`ModelError` says why diffusers cannot."""
+    _check_temporary()
     import diffusers
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
