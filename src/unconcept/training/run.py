@@ -197,7 +197,7 @@ class _Watch:
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
             own = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()}
-            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own) | instead
+            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own) | dict(instead)
             if self.descent.mover.rank == 0:
                 kept.write(self.path, every, self.identity)
             self.kept = self.descent.done
