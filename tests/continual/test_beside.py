@@ -7,10 +7,12 @@ import torch
 
 from tests.continual.desk import ask, ledger, model
 from tests.methods.quick import QUICK
+from unconcept.continual.audit import audit
 from unconcept.continual.check import verify
 from unconcept.continual.fold import fold
 from unconcept.continual.ledger import Note, Policy
 from unconcept.continual.materialize import materialize
+from unconcept.continual.refold import refolded
 from unconcept.continual.requests import revoke
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
@@ -81,6 +83,35 @@ def test_no_request_is_lost_among_those_of_other_methods(others, tmp_path) -> No
     assert isinstance(state.edit, DenseEdit) == ("concept-ablation" in others)
     assert (seen([state.edit, *state.beside.values()]) - seen([state.edit])).abs().max() > 1e-4
     assert verify(book.folder, model()).faults == ()
+
+
+def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
+    """With everything on; the weights alone are folded anew, and what stands beside them stays."""
+    book = ledger(tmp_path / "l", "spm", None, QUICK["spm"])
+    for one, method in ((DOG, "spm"), (CAR, "uce"), (Request(("sun",), ("moon",)), "adavd")):
+        ask(book, one, method)
+    state = fold(book, model())
+    wanted, found = seen([state.edit, *state.beside.values()]), []
+
+    class Look:
+        settings = {"steps": 0}  # noqa: RUF012
+
+        def __call__(self, view, edit, concept, erased, refold):
+            with edit.applied(view):
+                found.append(seen([]))
+                with refold():
+                    found.append(seen([]))
+            return {"pictures": 1, "unedited": 1, "edited": 0, "tuned": 1, "refolded": 0}
+
+    told = audit(book, model(), Look(), Note())
+    assert {one["state"] for one in told.values()} == {state.hash}
+    assert len(told) == 3
+    assert torch.equal(found[0], wanted)
+    # UCE's map on the text, laid over itself, moves the target's reading once more: the adapters are still on.
+    with state.edit.applied(model()), refolded(book, model()):
+        weights = {name: w.detach().clone() for name, w in model().text_maps().items()}
+    twice = DenseEdit({name: weights[name] - w for name, w in model().text_maps().items()})
+    assert torch.allclose(found[1], seen([twice, *state.beside.values()]), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [name for name in methods if methods[name].does == "erase" and not methods[name].sees])

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.concept import Concept
 from ..core.errors import require
 from ..core.registry import Registry
-from ..edits import Edit
+from ..edits import Applied, Edit
 from ..models import Conditioning, Family, ModelView
 from ..models.view import SoftPrompts
 
@@ -28,7 +28,7 @@ class Case:
     """
 
     model: ModelView
-    edit: Edit | None  # None: the unedited model, on which the same attack shows its ceiling
+    edit: Applied | None  # None: the unedited model, on which the same attack shows its ceiling
     concept: Concept  # aliases: the wordings an attacker is told
     prompts: tuple[str, ...]
     noise: Tensor  # what each prompt is drawn from

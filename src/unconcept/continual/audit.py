@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..core.errors import LedgerError, require
-from ..edits import Edit, Running
+from ..edits import Applied
 from ..models import ModelView
+from .entries import runs_beside
 from .fold import fold, joint
 from .ledger import Ledger, Note
 from .refold import refolded
@@ -26,7 +27,7 @@ class Look(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """Plain data: what is done, so that two audits can be compared."""
 
-    def __call__(self, model: ModelView, edit: Edit, concept: str, erased: Sequence[str], refold: Refold | None) -> dict[str, int | None]:
+    def __call__(self, model: ModelView, edit: Applied, concept: str, erased: Sequence[str], refold: Refold | None) -> dict[str, int | None]:
         """How many of the same `pictures` show the concept: `unedited`, `edited`, `tuned`, and `refolded` where that can be.
 
         Nothing of `erased` may be among what the fine-tune is shown. Inside `refold()`, entered while the fine-tuned weights are on,
@@ -43,20 +44,17 @@ def audit(ledger: Ledger, model: ModelView, look: Look, note: Note, start: str |
     wanted = active if start is None else [ledger.standings.find(start)]
     require(bool(wanted), "nothing is in force: there is nothing to audit", LedgerError)
     require(wanted[0].state == "active", f"request {wanted[0].id[:8]} was revoked: there is nothing to audit", LedgerError)
-    state = fold(ledger, model)
-    message = f"{', '.join(state.beside)}: edits of this ledger run beside one another, and an audit looks at a single one: nothing was looked at"
-    require(not state.beside, message, LedgerError)
-    edit, erased, found = state.edit, joint(active).targets, {}
+    state, erased, found = fold(ledger, model), joint(active).targets, {}
     # What runs beside the model is on all the while, and no fine-tune of weights takes it off.
-    refold = None if isinstance(edit, Running) else partial(refolded, ledger, model)
+    refold = None if all(runs_beside(one.asked.method) for one in active) else partial(refolded, ledger, model)
     for one in wanted:
-        known = _known(ledger, one.id, edit.hash, look)
+        known = _known(ledger, one.id, state.hash, look)
         if known is not None:
             found[one.id] = known
             continue
-        shown = {concept: look(model, edit, concept, erased, refold) for concept in one.asked.concepts}
+        shown = {concept: look(model, state, concept, erased, refold) for concept in one.asked.concepts}
         told = {concept: {**counts, "came_back": came_back(counts)} for concept, counts in shown.items()}
-        found[one.id] = {"state": edit.hash, "look": dict(look.settings), "concepts": told}
+        found[one.id] = {"state": state.hash, "look": dict(look.settings), "concepts": told}
         with ledger.writing():
             ledger.append("audit", note, requests=[one.id], found=found[one.id])
     return found

@@ -5,8 +5,8 @@ these leave, then what runs beside the model. Within one method all requests are
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
@@ -44,6 +44,14 @@ class State:
     def hash(self) -> str:
         """Of all of it."""
         return hash_json([self.edit.hash, {name: one.hash for name, one in self.beside.items()}]) if self.beside else self.edit.hash
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """Inside, the model computes with all of it."""
+        with ExitStack() as on:
+            for edit in (self.edit, *self.beside.values()):
+                on.enter_context(edit.applied(model))
+            yield
 
 
 def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = None) -> State:

@@ -14,7 +14,7 @@ from ..models import ModelView
 from ..models.alone import one_by_one
 from ..training.run import base_of
 from ..training.session import in_own_folder
-from .entries import restored
+from .entries import restored, runs_beside
 from .fold import joint, reads_text, trained
 from .ledger import Ledger, way_of
 from .standing import Standing
@@ -24,7 +24,8 @@ from .standing import Standing
 def refolded(ledger: Ledger, model: ModelView) -> Iterator[None]:
     """Inside, the model computes with what a ledger of the same requests, begun on its weights as they now are, would hold.
 
-    Nothing that was kept is used: texts are read anew and trained methods train again. What acts while sampling is left out.
+    Nothing that was kept is used: texts are read anew and trained methods train again. What runs beside the model is left out: it
+    is on as it was.
     """
     with ExitStack() as on:
         if ledger.policy.rule == "sequential":
@@ -35,7 +36,8 @@ def refolded(ledger: Ledger, model: ModelView) -> Iterator[None]:
         else:
             groups: dict[str, list[Standing]] = defaultdict(list)
             for one in ledger.standings.active:
-                groups[one.asked.method].append(one)
+                if not runs_beside(one.asked.method):
+                    groups[one.asked.method].append(one)
             ways = {way: [groups[method] for method in sorted(groups) if way_of(method) == way] for way in ("trained", "closed-form")}
             for edit in sorted([_made(ledger, model, group) for group in ways["trained"]], key=lambda edit: not reads_text(edit)):
                 on.enter_context(_on_live(model, edit))

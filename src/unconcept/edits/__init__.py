@@ -7,7 +7,7 @@ from ..core.registry import suggest
 from . import files
 from .adapters import AdapterEdit, Bottleneck
 from .bake import bake
-from .base import Edit, Origin, origin_of
+from .base import Applied, Edit, Origin, origin_of
 from .gated import GatedEdit, Part
 from .running import Running, made_for, static
 from .steering import SteeringEdit
@@ -35,6 +35,7 @@ def load_edit(path: Path) -> Edit:
 
 __all__ = [
     "AdapterEdit",
+    "Applied",
     "Bottleneck",
     "DenseEdit",
     "Edit",

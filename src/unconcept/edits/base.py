@@ -68,6 +68,17 @@ class Origin:
         return cls(**values)
 
 
+class Applied(Protocol):
+    """What a model can be drawn with: an edit, or several at once."""
+
+    @property
+    def hash(self) -> str:
+        """Of its content."""
+
+    def applied(self, model: ModelView) -> AbstractContextManager[None]:
+        """As an edit's."""
+
+
 class Edit(Protocol):
     """The difference to a model, as data."""
 

@@ -13,7 +13,7 @@ from ..attacks.resurgence import Resurgence
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_json
 from ..core.wording import without_names
-from ..edits import Edit
+from ..edits import Applied
 from ..models import ModelView
 from ..models.open import MOJI
 from ..prompts.checks import Check, Prompt, Sizes, seeded
@@ -46,7 +46,7 @@ class Resurgent:
         return {"attack": "resurgence", "mode": "lora", **told, "judge": Judge().key}
 
     def __call__(
-        self, model: ModelView, edit: Edit, concept: str, erased: Sequence[str], refold: Callable[[], AbstractContextManager[None]] | None
+        self, model: ModelView, edit: Applied, concept: str, erased: Sequence[str], refold: Callable[[], AbstractContextManager[None]] | None
     ) -> dict[str, int | None]:
         """How many of the same pictures show it: by the unedited and the edited model, after the fine-tune, and inside `refold` on top of that.
 
@@ -85,7 +85,7 @@ class Resurgent:
                 self.store.save(keys[prompt], picture)
         return {prompt: self.store.load(key) for prompt, key in keys.items()}
 
-    def _case(self, model: ModelView, edit: Edit, concept: str, checks: Sequence[Check], erased: Sequence[str]) -> Case:
+    def _case(self, model: ModelView, edit: Applied, concept: str, checks: Sequence[Check], erased: Sequence[str]) -> Case:
         """Captions and pictures of the unedited model, from noise that no report uses."""
         lore = lore_of_table(concept)
         captions = tuple(without_names(lore.unrelated, [concept, *erased]))
