@@ -40,7 +40,7 @@ def status(
 
 def drift(
     folder: Dir,
-    history: Annotated[bool, typer.Option("--history", help="After every entry, by rank-one updates (uce).")] = False,
+    history: Annotated[bool, typer.Option("--history", help="After every entry: of closed forms, merges and sequences.")] = False,
     model: Base = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -50,14 +50,16 @@ def drift(
     with speaking():
         quiet_libraries()
         from ..continual.drift import drift as now
-        from ..continual.drift import history as before
+        from ..continual.history import history as before
 
         ledger = opened(folder)
         view = view_of(ledger, model, device)
         if history:
             steps = before(ledger, view)
-            cells = [(s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), f"{s.norm:.4f}", _share(s.mean_drift), _share(s.worst_drift)) for s in steps]
-            titles = ("when", "what", "concepts", "in force", "|T|", "retained, mean", "retained, worst")
+            shares = [(_share(s.weights), _share(s.mean_drift), _share(s.worst_drift)) for s in steps]
+            norms = ["n/a" if s.norm is None else f"{s.norm:.4f}" for s in steps]
+            cells = [(s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), norm, *own) for s, norm, own in zip(steps, norms, shares, strict=True)]
+            titles = ("when", "what", "concepts", "in force", "|T|", "weights", "retained, mean", "retained, worst")
             print_json([vars(step) for step in steps]) if as_json else print_table("drift after every entry", titles, cells)
             return
         with training(ledger, ["drift"], quiet):

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..core.errors import LedgerError
 from ..edits import Edit
 from ..models import ModelView
 from ..models.alone import one_by_one
 from ..models.rows import read_together
 from .fold import fold, joint, states_of
-from .ledger import PLACE, Ledger
-from .preview import Preview
-from .standing import Standing
+from .ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,21 @@ def moved(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
     return (change / size) ** 0.5 if size else 0.0, layers
 
 
+def changed(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) -> tuple[Tensor, Tensor]:
+    """Squared lengths (n,), of what differs between two states (or a state and the base) in the readings of rows e (n, d), and of the base's readings.
+
+    Summed over the text maps that one of the two changes.
+    """
+    gone, size = torch.zeros(len(e)), torch.zeros(len(e))
+    both = [edit] if other is None else [edit, other]
+    for name, w in model.reference([name for name in model.text_maps() if any(name in one.names for one in both)]).items():
+        own = w.to(e.device)
+        deltas = [one.delta(name, own).float() if name in one.names else torch.zeros_like(own, dtype=torch.float32) for one in both]
+        gone += (e @ (deltas[0] if other is None else deltas[0] - deltas[1]).T).square().sum(1).cpu()
+        size += (e @ own.float().T).square().sum(1).cpu()
+    return gone, size
+
+
 def _readings(
     ledger: Ledger, model: ModelView, edit: Edit, kept: Sequence[str], targets: Sequence[str], anchors: Sequence[str]
 ) -> tuple[float | None, tuple[Moved, ...], dict[str, float]]:
@@ -73,11 +86,10 @@ def _readings(
         return None, (), {}
     with one_by_one(states_of(ledger, model, ledger.standings.active)):
         e, c, a = (rows.float() for rows in read_together(model, kept, targets, anchors))
-    gone, size, left, gap = (torch.zeros(len(rows)) for rows in (e, e, c, c))
+    gone, size = changed(model, e, edit)
+    left, gap = torch.zeros(len(c)), torch.zeros(len(c))
     for name, w in maps.items():
         delta, wide = edit.delta(name, w.to(e.device)).float(), w.to(e.device).float()
-        gone += (e @ delta.T).square().sum(1).cpu()
-        size += (e @ wide.T).square().sum(1).cpu()
         gap += ((a - c) @ wide.T).square().sum(1).cpu()
         left += ((a - c) @ wide.T - c @ delta.T).square().sum(1).cpu()
     streams = model.streams
@@ -89,68 +101,3 @@ def _readings(
     rows = [Moved(text, float(shares[i]), targets[nearest[i]], float(alike[i, nearest[i]])) for i, text in enumerate(kept)]
     function = float((gone.sum() / size.sum()).sqrt()) if len(e) else None
     return function, tuple(sorted(rows, key=lambda one: (-one.share, one.text))), dict(zip(targets, residuals.tolist(), strict=True))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One request or revocation, as it happened: |T| and how far the retained texts' states move, T the map on the text."""
-
-    at: str
-    op: str
-    concepts: tuple[str, ...]
-    in_force: int
-    norm: float
-    mean_drift: float | None
-    worst_drift: float | None
-    worst: str | None
-
-
-@torch.no_grad()
-def history(ledger: Ledger, model: ModelView) -> list[Step]:
-    """UCE's state after every entry, by rank-one updates. The retained texts are those of all requests that ever were.
-
-    `LedgerError` for ledgers without UCE: their states would have to be made again one by one.
-    """
-    every = [one for one in ledger.standings.known.values() if one.asked.method == "uce"]
-    if not every:
-        raise LedgerError("no request of uce in this ledger: a history is kept of its closed form alone; `drift` without --history tells of the present state")
-    known = states_of(ledger, model, every)
-    preview, steps, now = Preview.of(ledger, known), [], dict[str, Standing]()
-    probes = sorted({text for one in every for text in one.asked.retain} - {text for one in every for text in one.asked.targets})
-    e = torch.cat([known[PLACE, text].double() for text in probes]) if probes else None
-    for body in ledger.chain.bodies:
-        if body["op"] not in ("add", "revoke") or body["id"] not in {one.id for one in every}:
-            continue
-        one = ledger.standings.known[body["id"]]
-        now = {**now, one.id: one} if body["op"] == "add" else {id_: kept for id_, kept in now.items() if id_ != one.id}
-        t = preview.show([now[id_] for id_ in sorted(now)])
-        shares = None if e is None else (e @ t.T).norm(dim=1) / e.norm(dim=1)
-        worst = None if shares is None else int(shares.argmax())
-        told = (None, None, None) if shares is None or worst is None else (float(shares.mean()), float(shares[worst]), probes[worst // model.streams])
-        steps.append(Step(body["at"], body["op"], one.asked.concepts, len(now), float(t.norm()), *told))
-    return steps
-
-
-@torch.no_grad()
-def costs(ledger: Ledger, model: ModelView) -> dict[str, tuple[str, float]]:
-    """What each request of UCE in force costs: by id the retained text that it moves most, and how far, relative to its size.
-
-    Against the state without its targets, with the same texts retained: a request that brings retained texts along does not pay for them.
-    """
-    active = [one for one in ledger.standings.active if one.asked.method == "uce"]
-    if not active:
-        return {}
-    known = states_of(ledger, model, active)
-    preview, asked = Preview.of(ledger, known), joint(active)
-    if not asked.retain:
-        return {}
-    e = torch.cat([known[PLACE, text].double() for text in asked.retain])
-    pairs, retain = set(zip(asked.targets, asked.anchors, strict=True)), set(asked.retain)
-    whole = (e @ preview.solve(pairs, retain).T).clone()
-    found = {}
-    for one in active:
-        others = {target for other in active if other.id != one.id for target in other.asked.targets}
-        without = e @ preview.solve({(target, anchor) for target, anchor in pairs if target in others}, retain).T
-        shares = (whole - without).norm(dim=1) / e.norm(dim=1)
-        found[one.id] = (asked.retain[int(shares.argmax()) // model.streams], float(shares.max()))
-    return found

@@ -7,23 +7,29 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from ..core.errors import LedgerError
 from ..core.folder import writing
 from ..models import ModelView
 from .chain import Body
-from .drift import Step, costs, history
+from .history import Step, costs, history, how
 from .ledger import Ledger
 
 WIDTH, HEIGHT, EDGE = 900, 260, 50
+MOST = 48  # states that are built for a page
 LABELLED, LETTERS = 9, 12  # entries whose names have room below the curve, and letters of each
 
 
-def write_page(ledger: Ledger, told: dict[str, Any], model: ModelView | None, out: Path, overwrite: bool) -> None:
-    """`told` is what `status` says. Costs and drift are of UCE alone, and need its kept states, not the model's weights."""
+def write_page(ledger: Ledger, told: dict[str, Any], model: ModelView, out: Path, overwrite: bool) -> None:
+    """`told` is what `status` says. Costs and drift where they are cheap; elsewhere a line says why they are not there."""
     entries = [(body, _named(ledger, body)) for body in ledger.chain.bodies]
-    known = model is not None and ledger.policy.rule != "sequential" and any(one.asked.method == "uce" for one in ledger.standings.known.values())
-    steps, spent = (history(ledger, model), costs(ledger, model)) if known and model is not None else ([], {})
+    steps, spent, why, known = list[Step](), dict[str, tuple[str, float]](), "", ""
+    try:
+        known, steps, spent = how(ledger, MOST), history(ledger, model, MOST), costs(ledger, model, MOST)
+    except LedgerError as error:
+        why = str(error)
+    about = {"costs": spent, "chart": curve(steps), "why": why, "how": known, "retained": any(step.mean_drift is not None for step in steps)}
     pages = Environment(loader=PackageLoader("unconcept.continual"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
-    text = pages.get_template("ledger.html").render(told=told, entries=entries, costs=spent, chart=curve(steps))
+    text = pages.get_template("ledger.html").render(told=told, entries=entries, **about)
     with writing(out, overwrite) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -35,8 +41,10 @@ def _named(ledger: Ledger, body: Body) -> str:
 
 
 def curve(steps: Sequence[Step]) -> str:
-    """Mean and worst drift by entry as one drawing; nothing where no text is retained."""
+    """Mean and worst drift of retained texts by entry as one drawing, or of the weights where no text tells it."""
     lines = {"mean": [step.mean_drift for step in steps], "worst": [step.worst_drift for step in steps]}
+    if all(value is None for value in lines["mean"]):
+        lines = {"mean": [step.weights for step in steps]}
     values = [value for line in lines.values() for value in line if value is not None]
     if not values:
         return ""
@@ -51,7 +59,7 @@ def curve(steps: Sequence[Step]) -> str:
     if len(steps) <= LABELLED:
         names = [f"{'-' if step.op == 'revoke' else '+'} {step.concepts[0][:LETTERS]}" for step in steps]
         drawn += [_label(_x(i, len(steps)), name, "start" if i == 0 else "end" if i == len(steps) - 1 else "middle") for i, name in enumerate(names)]
-    said = "; ".join(f"{step.op} {', '.join(step.concepts)}: mean {step.mean_drift or 0:.2%}" for step in steps[-20:])
+    said = "; ".join(f"{step.op} {', '.join(step.concepts)}: {value or 0:.2%}" for step, value in list(zip(steps, lines["mean"], strict=True))[-20:])
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(said, quote=True)}" '
         f'font-family="system-ui, sans-serif">{"".join(drawn)}</svg>'
