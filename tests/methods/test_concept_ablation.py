@@ -28,26 +28,32 @@ def erased(view, request=REQUEST, **settings):
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
 
+def first_step(view):
+    """Clean latents, noise, x_t (2, c, h, w) and t (2,) of a first step on three pictures of a cat, drawn the slow way."""
+    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
+    drawn = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
+    rng = torch.Generator().manual_seed(0)
+    which = torch.randint(3, (2,), generator=rng)
+    for _ in range(2):
+        torch.randint(1, (), generator=rng)
+    t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
+    z, noise = drawn[which], torch.randn(2, *view.latent_shape, generator=rng).to(drawn)
+    return z, noise, view.schedule.noised(z, noise, t), t
+
+
 @pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("target", ["model", "noise"])
 def test_the_first_loss_written_out(family, target) -> None:
     """On pictures of the anchor: what is said under the target against what is said under the anchor, or against the noise; times channels."""
     view = tiny.view(family)
     _, losses = erased(view, target=target, iterations=1)
-    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
-    z = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
-    rng = torch.Generator().manual_seed(0)
-    which = torch.randint(3, (2,), generator=rng)
-    for _ in range(2):
-        torch.randint(1, (), generator=rng)
-    t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
-    noise = torch.randn(2, *view.latent_shape, generator=rng).to(z)
-    x_t, channels = view.schedule.noised(z[which], noise, t), view.latent_shape[0]
+    z, noise, x_t, t = first_step(view)
+    channels = view.latent_shape[0]
     with torch.no_grad():
-        wanted = view.denoise(x_t, t, ["a cat"] * 2) if target == "model" else view.schedule.wanted(z[which], noise, t)
+        wanted = view.denoise(x_t, t, ["a cat"] * 2) if target == "model" else view.schedule.wanted(z, noise, t)
         assert losses[0] == pytest.approx(channels * (view.denoise(x_t, t, ["a dog"] * 2) - wanted).square().mean().item(), rel=1e-4)
         if target == "noise":
-            plain = denoising_error(view, view.condition(["a dog"] * 2), z[which], noise, t).mean()
+            plain = denoising_error(view, view.condition(["a dog"] * 2), z, noise, t).mean()
             assert losses[0] == pytest.approx(channels * plain.item(), rel=1e-4)
 
 
@@ -84,14 +90,7 @@ def test_rows_of_the_targets_tokens_alone_change(family, target_model) -> None:
     assert len(parts) == (2 if family == "sdxl" else 1)
     tables = [view.modules(part).get_input_embeddings().weight for part in parts]
     ids = sorted(set(words(view.tokenizer, "dog")))
-    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
-    z = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
-    rng = torch.Generator().manual_seed(0)
-    which = torch.randint(3, (2,), generator=rng)
-    for _ in range(2):
-        torch.randint(1, (), generator=rng)
-    t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
-    x_t = view.schedule.noised(z[which], torch.randn(2, *view.latent_shape, generator=rng).to(z), t)
+    _, _, x_t, t = first_step(view)
     with torch.no_grad():
         wanted = view.denoise(x_t, t, view.condition(["a cat"] * 2))
     loss = view.latent_shape[0] * (view.denoise(x_t, t, view.condition(["a dog"] * 2)) - wanted).square().mean()
