@@ -157,6 +157,13 @@ def test_a_search_goes_on_where_it_was_left() -> None:
     assert losses[1:] != pytest.approx(fresh[1:], rel=1e-6)
 
 
+def test_as_the_authors_train_no_soft_token_is_read() -> None:
+    view = tiny.view("sd1")
+    ours, theirs, without = (erased(view, **own) for own in ({}, {"compat": "authors"}, {"advrs_iters": 0}))
+    assert theirs[1] == without[1] != ours[1]
+    assert all(torch.equal(mine, other) for mine, other in zip(theirs[0].tensors().values(), without[0].tensors().values(), strict=True))
+
+
 def test_calls_of_the_denoiser() -> None:
     """After a guided step of the student: the teacher's two predictions, the search, and the erasers' own."""
     view = tiny.view("sd1", torch.float32)

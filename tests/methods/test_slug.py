@@ -141,6 +141,18 @@ def test_the_search_sees_other_pictures_than_the_gradient() -> None:
     assert seen.captions == ("a cat", "a car", "a sun", "cat", "car", "sun")
 
 
+def test_the_authors_captions_are_the_targets_name() -> None:
+    """They say which layer, never the way it moves."""
+    view = tiny.view("sd1")
+    ours, theirs = (SLUG(**QUICK, compat=compat)._pairs(view, REQUEST) for compat in ("", "authors"))
+    assert (theirs.captions, set(ours.captions) & {"dog", "hound"}) == (("dog",) * 6, set())
+    assert all(map(torch.equal, ours.pictures, theirs.pictures))
+    front, other = (sights(view)["text_encoder"] for _ in range(2))
+    assert ours.seen(front).contrast(4) != theirs.seen(other).contrast(4)
+    named = [erased(view, compat=compat, layer="layers.0.mlp.fc1") for compat in ("", "authors")]
+    assert all(map(torch.equal, named[0].deltas.values(), named[1].deltas.values()))
+
+
 def test_a_folder_of_pictures_is_what_is_seen(tmp_path) -> None:
     for i in range(3):
         picture(tmp_path / f"{i}.png", SIDE, SIDE, i)

@@ -5,6 +5,7 @@ the places of the picture where the model looks for it.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Receler:
     advrs_weight_decay: float = 0.1
     batch_size: int = 1
     seed: int = 0
+    compat: Literal["", "authors"] = ""  # "authors": the soft tokens are not read, as if there were no search
 
     def __post_init__(self) -> None:
         check_seed("receler", self.seed)
@@ -64,13 +66,14 @@ class Receler:
         behind the picture's way out of each joint attention; P is in every encoder's rows (inferred).
         """
         # Differs: the model is asked at the sampler's own timestep, the authors at a random one of the same fiftieth; nor at finished pictures.
-        # Differs: the soft tokens are read; the authors' script writes them into a copy, and its denoiser is asked under the bare target.
+        # Differs: the soft tokens are read; the authors' script writes them into a copy, so that its denoiser is asked under the bare target.
         # Differs: the last gradient of a search is made by a call of its own, not by that of the erasers' loss.
         places = text_attentions(model)
         trained = Erasers(model, modules_named(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed)
         texts, (_, height, width) = Texts.of(model), model.latent_shape
         source = Partial(Walk(model, texts, self.ddim_steps, self.start_guidance), request.targets, lowest=1)
-        searches = {target: _Search(model, texts([target]), target, self, i) for i, target in enumerate(request.targets)} if self.advrs_iters else {}
+        searching = self.advrs_iters > 0 and self.compat != "authors"
+        searches = {target: _Search(model, texts([target]), target, self, i) for i, target in enumerate(request.targets)} if searching else {}
         looked_for = {target: [at for own in own_rows(model, target) for at in own] for target in request.targets}
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ class SLUG:
     picture_guidance: float = 7.5  # (inferred)
     templates: tuple[str, ...] = ()  # sentences to draw, with {}; () takes thirty of the kind
     seed: int = 0
+    compat: Literal["", "authors"] = ""  # "authors": retained pictures are captioned with the target's name, as in their notebook
 
     def __post_init__(self) -> None:
         check_seed("slug", self.seed)
@@ -67,9 +69,9 @@ class SLUG:
         """W + r G of one layer, G the gradient of L_f = mean (1 - cos(picture, name)), r the least at which no picture is nearest its name.
 
         For each encoder W (o, d) and G (o, d), r from |W| / (divisor |G|) on, doubled until nothing is left and halved from there.
-        Differs: pictures of both sets are the model's own, the authors' are LAION's; retained pictures keep their captions, the
-        notebook overwrites them. The sign is that in which L_f grows, whatever the notebook's cells say. Several concepts share
-        one gradient; for the paper's modular form make an edit each and add them. Anchors are not used.
+        Differs: pictures of both sets are the model's own, the authors' are LAION's; the sign is that in which L_f grows, whatever
+        the notebook's cells say. Several concepts share one gradient; for the paper's modular form make an edit each and add them.
+        Anchors are not used.
         """
         # Differs: the rule asks the pooled text, which SD's denoiser never reads; with `look_pictures` all encoders go on together until it draws none.
         require(bool(request.retain), "slug: nothing to tell the target from: name other concepts with --retain", RequestError)
@@ -135,6 +137,8 @@ class SLUG:
 
         own = [pictures_of(Path(self.images), model, 1)] * 2 if self.images else [sheet(request.targets, turn)[1] for turn in (0, 1)]
         captions, kept = sheet(request.retain, 0)
+        if self.compat == "authors":
+            captions = [request.targets[0]] * len(captions)
         return Pairs(request.targets, request.retain, tuple(captions), (own[0], kept, own[1], sheet(request.retain, 1)[1]))
 
     def _group(self, weights: Found, forget: Found, retain: Found) -> tuple[str, ...]:
