@@ -55,13 +55,14 @@ class Course:
     arm: Arm
     names: tuple[str, ...]
     root: Path
-    cut: int | None = None  # budget of a training, for a quick look; the recipe's by default
+    cut: int | None = None  # budget of a training, for a quick look; else `shorter`'s, or the recipe's
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The method's `moji` recipe."""
-        cut = {} if self.cut is None or self.arm.method not in BUDGET else {BUDGET[self.arm.method]: self.cut}
-        return {**bench.arm_of(self.arm.method).settings, **cut}
+        """The method's `moji` recipe, shorter where a training would take more than a minute."""
+        method = self.arm.method
+        cut = {} if self.cut is None or method not in BUDGET else {BUDGET[method]: self.cut}
+        return {**bench.arm_of(method).settings, **known()["shorter"].get(method, {}), **cut}
 
     @property
     def folder(self) -> Path:
@@ -136,17 +137,22 @@ def _seconds(folder: Path, number: int) -> float:
     return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else float("nan")
 
 
+def known() -> dict[str, Any]:
+    """What `benchmarks/continual.toml` says."""
+    return tomllib.loads(KNOWN.read_text(encoding="utf-8"))
+
+
 def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm]:
     """All arms of one method: plain, at once, every regulariser, every merge, every hybrid."""
-    known = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
-    protecting = known["weights"]["projection"]
+    table = known()
+    protecting = table["weights"]["projection"]
     arms = [Arm("sequential", method, "sequential"), Arm("simultaneous", method, "simultaneous")]
-    arms += [Arm(name, method, "sequential", own) for name, own in known["weights"].items()]
-    arms += [Arm(name, method, "merge", {}, own) for name, own in known["merges"].items()]
-    arms.append(Arm("projection-ties", method, "merge", protecting, known["merges"]["ties"]))
+    arms += [Arm(name, method, "sequential", own) for name, own in table["weights"].items()]
+    arms += [Arm(name, method, "merge", {}, own) for name, own in table["merges"].items()]
+    arms.append(Arm("projection-ties", method, "merge", protecting, table["merges"]["ties"]))
     if candidates:
-        for name, tried in known["candidates"].items():
-            merging = name in known["merges"]
+        for name, tried in table["candidates"].items():
+            merging = name in table["merges"]
             shown = [", ".join(f"{setting} {value}" for setting, value in own.items()) for own in tried]
             arms += [
                 Arm(f"{name}: {said}", method, "merge" if merging else "sequential", {} if merging else own, own if merging else {})

@@ -165,3 +165,6 @@ def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     assert continual.measure(replace(what, n=2), desk, 0.0, lambda what, done, of: None) == ([], 4)
     assert [found["figures"]["UA"]["n"] for found in points] == [1, 2, 1, 2]
     assert all(found["drift"] > 0 for found in points)
+    monkeypatch.setattr(continual, "sequences", lambda tune, many: {"more": ("pizza", "car")})  # The first point of both is the same.
+    once, left = continual.measure(replace(what, sequences=("more",), steps=(1,)), desk, 0.0, lambda what, done, of: pytest.fail("all is there"))
+    assert ({(found["sequence"], found["step"]) for found in once}, left) == ({("more", 1)}, 0)
