@@ -56,7 +56,8 @@ def arms_of(sequence: str, method: str, asked: Asked) -> list:
     from benchmarks.sequences import closed, grid
 
     if method in CLOSED:
-        return closed(method)[: 1 if asked.many else None]
+        every = closed(method, asked.tune)
+        return [arm for arm in every if arm.rule == "ledger"] if asked.many else every
     every = grid(method, asked.tune)
     if (sequence, method) == ("objects", GRID):
         return every
@@ -164,14 +165,16 @@ def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def table_of(points: Sequence[Mapping[str, Any]]) -> str:
     """A line a point; 95 % intervals over concepts."""
-    lines = ["| arm | requests | UA | RA-I | RA-C | H | n | drift | s |", "|---|---|---|---|---|---|---|---|---|"]
+    from unconcept.evaluation.markdown import lined
+
+    head = ("arm", "requests", *SHARES, "H", "n", "drift", "s")
+    lines = [head, ("---",) * len(head)]
     for point in points:
         figures = point["figures"]
         cells = [f"{figures[name]['value']:.1%} [{figures[name]['interval'][0]:.0%}, {figures[name]['interval'][1]:.0%}]" for name in SHARES]
         counts = " + ".join(str(figures[name]["n"]) for name in SHARES)
-        rest = [f"{figures['H']['value']:.1%}", counts, f"{point['drift']:.3f}", f"{point['seconds']:,.0f}"]
-        lines.append("| " + " | ".join([point["arm"], str(point["step"]), *cells, *rest]) + " |")
-    return "\n".join(lines)
+        lines.append((point["arm"], str(point["step"]), *cells, f"{figures['H']['value']:.1%}", counts, f"{point['drift']:.3f}", f"{point['seconds']:,.0f}"))
+    return lined(lines)
 
 
 def same(points: Sequence[Mapping[str, Any]]) -> str:
@@ -183,7 +186,7 @@ def same(points: Sequence[Mapping[str, Any]]) -> str:
     alike = [step for step in steps if edits["ledger", step] == edits["simultaneous", step]]
     last = next(point for point in points if (point["arm"], point["step"]) == ("ledger", steps[-1]))["figures"]
     lost = ", ".join(f"{name} {100 * (last[name]['value'] - last[name]['before']):+.1f} points" for name in SHARES[1:])
-    return f"\nThe ledger's edit is byte for byte the one of erasing all at once after {len(alike)} of {len(steps)} steps; after {steps[-1]} requests {lost}.\n"
+    return f"The ledger's edit is byte for byte the one of erasing all at once after {len(alike)} of {len(steps)} steps; after {steps[-1]} requests {lost}.\n"
 
 
 def _before(points: Sequence[Mapping[str, Any]]) -> str:

@@ -48,6 +48,7 @@ def main() -> None:
 
 def page(data: dict) -> str:
     """Head, goals and table of a report on one edit."""
+    from unconcept.evaluation.markdown import lined
     from unconcept.moji.table import table
 
     (trial,) = data["trials"]
@@ -70,8 +71,7 @@ Settings: {settings}. Made by `make debias`.
 
 Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of {len(trial["concepts"])}.
 
-{chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
-"""
+{lined(lines)}"""
 
 
 def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[str, ...]:

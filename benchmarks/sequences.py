@@ -5,7 +5,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from unconcept.continual.ledger import Ledger, Note, Policy, begin
 from unconcept.continual.requests import add
 from unconcept.continual.standing import Standing
 from unconcept.core.hashing import hash_json
-from unconcept.core.request import Ask
+from unconcept.core.request import Ask, Request
 from unconcept.core.settings import build
 from unconcept.edits import Edit
 from unconcept.edits.merge import Merge, merged
@@ -28,6 +28,7 @@ from unconcept.evaluation.subject import Subject
 from unconcept.evaluation.work import Progress
 from unconcept.methods import methods
 from unconcept.models.open import MOJI
+from unconcept.prompts.captions import captions
 from unconcept.training import Regularisers
 
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
@@ -46,6 +47,7 @@ class Arm:
     rule: Rule
     regularisers: Mapping[str, Any] = field(default_factory=dict)
     merge: Mapping[str, Any] = field(default_factory=dict)
+    captions: int = 0  # everyday ones that each request retains beside the table's texts
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Course:
 
     @property
     def folder(self) -> Path:
-        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names]
+        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names, *([self.arm.captions] if self.arm.captions else [])]
         return self.root / f"{self.arm.method}-{self.arm.rule}-{hash_json(alike)[:12]}"
 
     def key(self, k: int) -> str:
@@ -111,9 +113,14 @@ class Course:
         for number in range(len(book.standings.known), k):
             name, begun = self.names[number], time.perf_counter()
             with training_in(self.folder / "training" / str(number), lambda what, done, of, name=name: tell(f"{self.arm.label}, {name}: {what}", done, of)):
-                add(book, view, (name,), choose(Ask((name,)), MOJI).request, info.name, None, Note())
+                add(book, view, (name,), self._request(name), info.name, None, Note())
             write_whole(self.folder / f"{number}.json", json.dumps({"concept": name, "seconds": time.perf_counter() - begun}).encode())
         return book
+
+    def _request(self, name: str) -> Request:
+        """What the table asks of a concept, and the arm's captions."""
+        known = choose(Ask((name,)), MOJI).request
+        return replace(known, retain=(*known.retain, *captions("everyday")[: self.arm.captions]))
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
@@ -161,7 +168,10 @@ def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm
     return arms
 
 
-def closed(method: str) -> list[Arm]:
-    """A closed form: the ledger's state, what `erase` makes of all at once, and each on top of the last."""
-    rules: tuple[Rule, ...] = ("ledger", "simultaneous", "sequential")
-    return [Arm(rule, method, rule) for rule in rules]
+def closed(method: str, candidates: bool = False) -> list[Arm]:
+    """A closed form: the ledger's state, with captions retained too, what `erase` makes of all at once, and each on top of the last."""
+    retaining, rules = known()["captions"], tuple[Rule, ...](("ledger", "simultaneous", "sequential"))
+    counts = sorted({retaining[method], *(retaining["tried"] if candidates else ())})
+    ledgers = [Arm(f"ledger + {count} captions", method, "ledger", captions=count) for count in counts]
+    first, *others = (Arm(rule, method, rule) for rule in rules)
+    return [first, *ledgers, *others]

@@ -17,6 +17,7 @@ from unconcept.edits import load_edit
 from unconcept.evaluation.requests import Chosen
 from unconcept.evaluation.subject import Subject
 from unconcept.moji.table import table
+from unconcept.prompts.captions import captions
 
 NAMES = ("dog", "car", "sun")
 CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3}
@@ -63,8 +64,9 @@ def test_elsewhere_the_best_remedy_stands_beside_plain_and_at_once() -> None:
     assert (best(points), best([])) == ("projection", None)
     assert [arm.label for arm in arms_of("objects", "esd", asked(best="projection"))] == ["sequential", "simultaneous", "projection"]
     assert [arm.label for arm in arms_of("styles", "concept-ablation", asked())] == ["sequential", "simultaneous"]
-    assert [arm.label for arm in arms_of("objects", "uce", asked())] == ["ledger", "simultaneous", "sequential"]
-    assert [arm.label for arm in arms_of("100-objects", "uce", asked(many=True))] == ["ledger"]
+    ledgers = ["ledger", f"ledger + {sequences.known()['captions']['uce']} captions"]
+    assert [arm.label for arm in arms_of("objects", "uce", asked())] == [*ledgers, "simultaneous", "sequential"]
+    assert [arm.label for arm in arms_of("100-objects", "uce", asked(many=True))] == ledgers
     assert len(arms_of("objects", "concept-ablation", asked())) == 13
 
 
@@ -83,7 +85,7 @@ def test_the_page_says_what_was_measured(tmp_path) -> None:
     assert "after 1 of 1 steps; after 12 requests RA-I -10.0 points, RA-C -10.0 points" in text
     assert {file.name for file in tmp_path.iterdir()} == set(re.findall(r"\((continual-.*?\.svg)\)", text))
     assert same([point("ledger", 12), point("simultaneous", 12, edit="other")]).startswith(
-        "\nThe ledger's edit is byte for byte the one of erasing all at once after 0"
+        "The ledger's edit is byte for byte the one of erasing all at once after 0"
     )
 
 
@@ -107,9 +109,18 @@ def state(arm: Arm, root, k: int, tell=lambda what, done, of: None):
 
 def test_a_ledgers_state_is_that_of_all_at_once(desk) -> None:
     """And of the first requests, after later ones were added."""
-    (ledger, _, sequential) = closed("uce")
+    (ledger, *_, sequential) = closed("uce")
     whole, naive = state(ledger, desk, 3), state(sequential, desk, 3)
     assert state(ledger, desk / "other", 2).hash == state(ledger, desk, 2).hash != whole.hash != naive.hash
+
+
+def test_captions_are_retained_beside_the_tables_texts(tmp_path) -> None:
+    ledger, retaining, *_ = closed("uce")
+    plain, more = (Course(arm, ("pizza",), tmp_path) for arm in (ledger, retaining))
+    own = plain._request("pizza").retain
+    assert more._request("pizza").retain == (*own, *captions("everyday")[: retaining.captions])
+    assert own
+    assert more.folder != plain.folder
 
 
 @pytest.mark.parametrize("label", ["projection-selft", "ties"])
