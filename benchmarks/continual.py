@@ -59,7 +59,7 @@ def arms_of(sequence: str, method: str, asked: Asked) -> list:
         every = closed(method, asked.tune)
         return [arm for arm in every if arm.rule == "ledger"] if asked.many else every
     every = grid(method, asked.tune)
-    if (sequence, method) == ("objects", GRID):
+    if asked.tune or (sequence, method) == ("objects", GRID):
         return every
     return [arm for arm in every if arm.label in ("sequential", "simultaneous", asked.best)]
 

@@ -152,11 +152,11 @@ def known() -> dict[str, Any]:
 def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm]:
     """All arms of one method: plain, at once, every regulariser, every merge, every hybrid."""
     table = known()
-    protecting = table["weights"]["projection"]
+    weights = {**table["weights"], **table["weights-of"].get(method, {})}
     arms = [Arm("sequential", method, "sequential"), Arm("simultaneous", method, "simultaneous")]
-    arms += [Arm(name, method, "sequential", own) for name, own in table["weights"].items()]
+    arms += [Arm(name, method, "sequential", own) for name, own in weights.items()]
     arms += [Arm(name, method, "merge", {}, own) for name, own in table["merges"].items()]
-    arms.append(Arm("projection-ties", method, "merge", protecting, table["merges"]["ties"]))
+    arms.append(Arm("projection-ties", method, "merge", weights["projection"], table["merges"]["ties"]))
     if candidates:
         for name, tried in table["candidates"].items():
             merging = name in table["merges"]
