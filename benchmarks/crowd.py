@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
 SETTLED = (17, 100)  # objects, of the table of settings
+FEWER = (10, 17, 100)  # at which `TRAINED` are asked
 CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is left to edit in
 METHODS = ("uce", "rece", "speed")
-TRAINED = ("mace",)  # at the first and the last of the counts
+TRAINED = ("mace",)
 ASKED = {"direct": "target", "far": "far", "style": "other styles"}
 HEAD = """# Many concepts in one edit
 
@@ -46,7 +47,7 @@ def main() -> None:
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
     by_count = Run(requests[10], OUT / "counts", arms=tuple(map(arm_of, METHODS)), together=tuple(requests.values()), **told)
-    by_training = Run(requests[10], OUT / "trained", arms=tuple(map(arm_of, TRAINED)), together=(requests[COUNTS[0]], requests[COUNTS[-1]]), **told)
+    by_training = Run(requests[10], OUT / "trained", arms=tuple(map(arm_of, TRAINED)), together=tuple(requests[count] for count in FEWER), **told)
     by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=tuple(requests[count] for count in SETTLED), **told)
     with speaking(), progress(quiet=False) as tell:
         reports = [evaluate(run, tell) for run in (by_count, by_training, by_setting)]
