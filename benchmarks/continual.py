@@ -144,14 +144,12 @@ def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = F
     text = [HEAD.format(n=n, steps=steps, before=_before(points), made=made), MANY if many else ARMS]
     for sequence, method in dict.fromkeys((point["sequence"], point["method"]) for point in points):
         part = [point for point in points if (point["sequence"], point["method"]) == (sequence, method)]
-        text.append(f"\n## {method} on {sequence}\n")
-        for name in SHARES:
-            file = f"continual-{sequence}-{method}-{name.lower()}.svg"
+        files = {name: f"continual-{sequence}-{method}-{name.lower()}.svg" for name in SHARES}
+        for name, file in files.items():
             (docs / file).write_text(curves(part, name), encoding="utf-8")
-            text.append(f"![{name} after each request]({file})")
-        text += ["", table_of(part)]
-        text += [same(part)] if method in CLOSED else []
-    return "\n".join(text) + "\n"
+        shown = "\n".join(f"![{name} after each request]({file})" for name, file in files.items())
+        text += [f"## {method} on {sequence}", shown, table_of(part), *([same(part)] if method in CLOSED else [])]
+    return "\n\n".join(block.strip() for block in text if block) + "\n"
 
 
 def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -204,11 +202,12 @@ of all trainings that a state is made of. Unedited (at the last step): {before}.
 """
 ARMS = """
 `sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with at most twice the steps
-of one request (Sculpting Memory: as many); the regularisers of `benchmarks/continual.toml` act in a sequence; merges are of trainings of each request alone.
+of one request (Sculpting Memory: as many); merges are of trainings of each request alone. The regularisers act in a sequence, under the weights of
+`benchmarks/continual.toml`, which also shortens Sculpting Memory's recipe. `ledger + N captions` retains N everyday captions beside the table's texts.
 """
 MANY = """
-The ledgers of the closed forms alone, whose edit is that of erasing all at once. Each object is three texts, and `moji`'s texts have 384 dimensions:
-100 objects take 78 % of them, as 200 names would take 26 % of SD 1.4's 768; see crowd.md.
+The ledgers of the closed forms alone, whose edit is that of erasing all at once; `ledger + N captions` retains N everyday captions beside the
+table's texts. Each object is three texts, and `moji`'s texts have 384 dimensions: 100 objects take 78 % of them, as crowd.md says more of.
 """
 
 
