@@ -68,7 +68,7 @@ class Course:
 
     @property
     def folder(self) -> Path:
-        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names, *([self.arm.captions] if self.arm.captions else [])]
+        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names, self.arm.captions]
         return self.root / f"{self.arm.method}-{self.arm.rule}-{hash_json(alike)[:12]}"
 
     def key(self, k: int) -> str:
@@ -119,8 +119,8 @@ class Course:
 
     def _request(self, name: str) -> Request:
         """What the table asks of a concept, and the arm's captions."""
-        known = choose(Ask((name,)), MOJI).request
-        return replace(known, retain=(*known.retain, *captions("everyday")[: self.arm.captions]))
+        usual = choose(Ask((name,)), MOJI).request
+        return replace(usual, retain=(*usual.retain, *captions("everyday")[: self.arm.captions]))
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
