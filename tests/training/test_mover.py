@@ -122,8 +122,7 @@ from accelerate import PartialState
 from tests import tiny
 from tests.killed import Killed, dying
 from tests.training.test_run import QUICK, BESIDE, REQUEST
-from unconcept.core.hashing import hash_tensors
-from unconcept.training import Session, session
+from unconcept.training import Options, Session, session
 
 folder, rank = Path(sys.argv[1]), PartialState(cpu=True).process_index
 view = tiny.view("sd1", torch.float32)
