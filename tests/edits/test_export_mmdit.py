@@ -1,7 +1,6 @@
 """SD3 and FLUX as single files and folders, there and back: diffusers' own converters read what is exported as the edited model."""
 
 import shutil
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
-from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, narrow_flux, picture, saved, text_edit, transformers_own
+from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, picture, text_edit, transformers_own
 from tests.edits.test_export import networks, parameters, stock
 from unconcept.core.errors import EditError, ModelError
 from unconcept.core.request import Ask
@@ -24,15 +23,7 @@ from unconcept.models.stream import read, shapes
 
 PIPELINES = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
 
-
-@pytest.fixture(autouse=True)
-def narrowed(monkeypatch) -> None:
-    narrow_flux(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return cache(lambda family: saved(family, tmp_path_factory.mktemp(family) / "base"))
+pytestmark = pytest.mark.usefixtures("narrow_flux")
 
 
 def single(folder: Path, place: Path, family: str) -> Path:
@@ -45,8 +36,8 @@ def single(folder: Path, place: Path, family: str) -> Path:
 
 @EACH
 @pytest.mark.parametrize("make", MAKERS)
-def test_diffusers_reads_the_single_file_as_the_baked_folder(family, make, base, tmp_path) -> None:
-    folder = base(family)
+def test_diffusers_reads_the_single_file_as_the_baked_folder(family, make, mmdit_base, tmp_path) -> None:
+    folder = mmdit_base(family)
     edit = make(folder, family)
     export(edit, folder, "single-file", tmp_path / "m.safetensors")
     bake(edit, folder, tmp_path / "baked")
@@ -58,9 +49,9 @@ def test_diffusers_reads_the_single_file_as_the_baked_folder(family, make, base,
 
 
 @EACH
-def test_a_single_file_is_a_model(family, base, tmp_path) -> None:
+def test_a_single_file_is_a_model(family, mmdit_base, tmp_path) -> None:
     """Names, shapes and bits are the folder's; nothing is built to edit it; the edited file is what is exported of the edited folder; the pictures agree."""
-    folder = base(family)
+    folder = mmdit_base(family)
     file = single(folder, tmp_path, family)
     for part in sorted(path.name for path in folder.iterdir() if path.name.startswith(("transformer", "text_encoder"))):
         known, wanted = places(file, part), places(folder, part)
@@ -88,9 +79,9 @@ def test_a_single_file_is_a_model(family, base, tmp_path) -> None:
     torch.testing.assert_close(view.sample(["a dog"], noise, 2, 3.0), other.sample(["a dog"], noise, 2, 3.0), rtol=0, atol=1e-5)
 
 
-def test_flux_as_it_is_published(base, tmp_path) -> None:
+def test_flux_as_it_is_published(mmdit_base, tmp_path) -> None:
     """The transformer alone, without a prefix; text encoders and VAE stand in the folder of its configs."""
-    folder = base("flux")
+    folder = mmdit_base("flux")
     file = single(folder, tmp_path, "flux")
     own = {name.removeprefix("model.diffusion_model."): t for name, t in load_file(file).items() if name.startswith("model.diffusion_model.")}
     shutil.rmtree(tmp_path / "m")
@@ -106,8 +97,8 @@ def test_flux_as_it_is_published(base, tmp_path) -> None:
 
 
 @EACH
-def test_diffusers_folder_in_another_dtype(family, base, tmp_path) -> None:
-    folder = base(family)
+def test_diffusers_folder_in_another_dtype(family, mmdit_base, tmp_path) -> None:
+    folder = mmdit_base(family)
     edit = dense(folder, family)
     export(edit, folder, "diffusers", tmp_path / "half", torch.float16)
     before = parameters(folder, "transformer", "text_encoder", "vae")
@@ -118,13 +109,13 @@ def test_diffusers_folder_in_another_dtype(family, base, tmp_path) -> None:
 
 
 @EACH
-def test_what_has_no_place_is_refused(family, base, tmp_path) -> None:
+def test_what_has_no_place_is_refused(family, mmdit_base, tmp_path) -> None:
     """Neither in an export nor in an import is a key left out in silence."""
     folder = tmp_path / "m"
-    shutil.copytree(base(family), folder)
+    shutil.copytree(mmdit_base(family), folder)
     (file,) = (folder / "transformer").glob("*.safetensors")
     whole = load_file(file)
-    edit = text_edit(base(family), family)
+    edit = text_edit(mmdit_base(family), family)
     save_file(whole | {"transformer_blocks.0.attn.novelty.weight": torch.ones(2)}, file)
     with pytest.raises(ModelError, match=r"novelty\.weight has no name in the original layout"):
         export(edit, folder, "single-file", tmp_path / "o.safetensors")
@@ -132,7 +123,7 @@ def test_what_has_no_place_is_refused(family, base, tmp_path) -> None:
     with pytest.raises(ModelError, match="parts, of which"):
         export(edit, folder, "single-file", tmp_path / "o.safetensors")
     assert not (tmp_path / "o.safetensors").exists()
-    lora = exported(edit, base(family), "kohya", tmp_path / "l.safetensors")
+    lora = exported(edit, mmdit_base(family), "kohya", tmp_path / "l.safetensors")
     save_file({key.replace("lora_unet_", "lora_unet_x_"): t for key, t in lora.items()}, tmp_path / "x.safetensors")
     with pytest.raises(EditError, match="are not in base, the first is lora_unet_x_"):
-        read_lora(tmp_path / "x.safetensors", base(family))
+        read_lora(tmp_path / "x.safetensors", mmdit_base(family))

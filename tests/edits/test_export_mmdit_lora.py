@@ -1,34 +1,24 @@
 """SD3 and FLUX as LoRAs and patches: added as diffusers, PEFT, kohya and ComfyUI add them they give the edited model, and come back as they went."""
 
-from functools import cache
-
 import pytest
 import torch
 from diffusers.loaders import lora_pipeline
 from peft import PeftModel
 
-from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, low_rank, narrow_flux, picture, saved, text_edit
+from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, low_rank, picture, text_edit
 from tests.edits.test_export import networks, parameters, stamped, stock
 from unconcept.edits import DenseEdit, LowRankEdit, bake
 from unconcept.edits.export import export
 from unconcept.edits.imported import read_lora
 
-
-@pytest.fixture(autouse=True)
-def narrowed(monkeypatch) -> None:
-    narrow_flux(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return cache(lambda family: saved(family, tmp_path_factory.mktemp(family) / "base"))
+pytestmark = pytest.mark.usefixtures("narrow_flux")
 
 
 @EACH
 @pytest.mark.parametrize("make", MAKERS)
-def test_comfyui_patch_added_to_the_single_file_is_the_edited_one(family, make, base, tmp_path) -> None:
+def test_comfyui_patch_added_to_the_single_file_is_the_edited_one(family, make, mmdit_base, tmp_path) -> None:
     """`.diff` and `.diff_b` are added to the tensor of that name; exact, and no key is left over."""
-    folder = base(family)
+    folder = mmdit_base(family)
     edit = make(folder, family)
     before, after = (exported(edit.scaled(s), folder, "single-file", tmp_path / f"{s}.safetensors") for s in (0.0, 1.0))
     patched = dict(before)
@@ -43,9 +33,9 @@ def test_comfyui_patch_added_to_the_single_file_is_the_edited_one(family, make, 
 
 @EACH
 @pytest.mark.parametrize("make", MAKERS[:2])
-def test_kohya_lora_added_to_the_single_file_is_the_edited_one(family, make, base, tmp_path) -> None:
+def test_kohya_lora_added_to_the_single_file_is_the_edited_one(family, make, mmdit_base, tmp_path) -> None:
     """As ComfyUI, Forge and kohya add it: the network's own name with underscores."""
-    folder = base(family)
+    folder = mmdit_base(family)
     edit = make(folder, family)
     before, after = (exported(edit.scaled(s), folder, "single-file", tmp_path / f"{s}.safetensors") for s in (0.0, 1.0))
     flat = {f"lora_unet_{n.removeprefix('model.diffusion_model.').removesuffix('.weight').replace('.', '_')}": n for n in before if n.endswith(".weight")}
@@ -61,9 +51,9 @@ def test_kohya_lora_added_to_the_single_file_is_the_edited_one(family, make, bas
 
 
 @pytest.mark.parametrize("make", MAKERS[:2])
-def test_diffusers_own_converter_reads_flux_kohya(make, base, tmp_path) -> None:
+def test_diffusers_own_converter_reads_flux_kohya(make, mmdit_base, tmp_path) -> None:
     """Every pair is the one that was meant. It leaves `transformer.` out before maps outside of the blocks, and its loader then loses those."""
-    folder = base("flux")
+    folder = mmdit_base("flux")
     edit = make(folder, "flux")
     there = parameters(folder, "transformer", "text_encoder")
     read_back = lora_pipeline._convert_kohya_flux_lora_to_diffusers(exported(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32))
@@ -81,9 +71,9 @@ def test_diffusers_own_converter_reads_flux_kohya(make, base, tmp_path) -> None:
         torch.testing.assert_close(delta, wanted.float(), rtol=0, atol=2e-6)
 
 
-def test_diffusers_loads_a_flux_lora(base, tmp_path) -> None:
+def test_diffusers_loads_a_flux_lora(mmdit_base, tmp_path) -> None:
     """Into the live pipeline, maps of the blocks: each weight is the edited one, and so is the picture."""
-    folder = base("flux")
+    folder = mmdit_base("flux")
     pairs = {name: pair for name, pair in low_rank(folder, "flux").pairs.items() if "blocks." in name}
     edit = stamped(LowRankEdit(pairs), folder)
     export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
@@ -101,8 +91,8 @@ def test_diffusers_loads_a_flux_lora(base, tmp_path) -> None:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks transformers for it.
 @EACH
-def test_peft_folder(family, base, tmp_path) -> None:
-    folder = base(family)
+def test_peft_folder(family, mmdit_base, tmp_path) -> None:
+    folder = mmdit_base(family)
     edit = text_edit(folder, family)
     export(edit, folder, "peft", tmp_path / "p", torch.float32)
     pipe = stock(folder)
@@ -116,9 +106,9 @@ def test_peft_folder(family, base, tmp_path) -> None:
 
 @EACH
 @pytest.mark.parametrize(("to", "make"), [("kohya", low_rank), ("kohya", text_edit), ("peft", low_rank), ("comfyui", dense)])
-def test_what_was_exported_is_imported(family, to, make, base, tmp_path) -> None:
+def test_what_was_exported_is_imported(family, to, make, mmdit_base, tmp_path) -> None:
     """A map that the original has in one piece comes back as those of ours that it was made of; the others' change is nothing."""
-    folder = base(family)
+    folder = mmdit_base(family)
     edit, place = make(folder, family), tmp_path / ("p" if to == "peft" else "l.safetensors")
     if isinstance(edit, DenseEdit):
         edit = stamped(DenseEdit({name: delta for name, delta in edit.deltas.items() if not name.endswith("pos_embed.pos_embed")}), folder)

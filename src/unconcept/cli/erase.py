@@ -86,10 +86,15 @@ def erase(
         elif not quiet:
             _print(outcome, planned.reasons)
             print(f"-> {out / ('run.json' if no_report else 'report.html')}")
-        for failure in outcome.failures:
-            typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)
-        if outcome.failures:
-            raise typer.Exit(FAILED)
+        _check(outcome, out)
+
+
+def _check(outcome: "Outcome", out: Path) -> None:
+    """Exit with a line for each check that the edit failed."""
+    for failure in outcome.failures:
+        typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)
+    if outcome.failures:
+        raise typer.Exit(FAILED)
 
 
 def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
