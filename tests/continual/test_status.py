@@ -12,23 +12,26 @@ from unconcept.continual.status import status
 from unconcept.core.hashing import hash_json
 
 
-def test_ten_thousand_entries_are_told_of_in_a_second(tmp_path) -> None:
+def test_ten_thousand_entries_cost_as_much_each_as_a_thousand(tmp_path) -> None:
+    """Seconds stand in docs/ledger.md; here it is only asked that they grow with the entries, and not with their square."""
     made = ledger(tmp_path / "l")
     ask(made, 1)
     add = made.chain.bodies[-1]
-    path, lines, parent, seq = made.folder / ENTRIES, [], made.chain.last, 2
-    for number in range(10_000):
-        asked = {**add["asked"], "targets": [f"dog {number}", f"old dog {number}"], "concepts": [f"dog {number}"]}
-        body = {**add, "seq": seq + number, "parent": parent, "asked": asked, "id": hash_json(asked)}
-        text = canonical(body)
-        parent = sha256(text).hexdigest()
-        lines.append(BEFORE + text + BETWEEN + parent.encode() + AFTER + b"\n")
-    with path.open("ab") as file:
-        file.write(b"".join(lines))
-    begun = time.process_time()
-    told = status(Ledger.open(made.folder))
-    assert len(told["requests"]) == 10_001
-    assert time.process_time() - begun < 1.0
+    path, parent, seq, seconds = made.folder / ENTRIES, made.chain.last, 2, dict[int, float]()
+    for count in (1_000, 10_000):
+        lines = []
+        while seq < count + 2:
+            asked = {**add["asked"], "targets": [f"dog {seq}", f"old dog {seq}"], "concepts": [f"dog {seq}"]}
+            text = canonical({**add, "seq": seq, "parent": parent, "asked": asked, "id": hash_json(asked)})
+            parent, seq = sha256(text).hexdigest(), seq + 1
+            lines.append(BEFORE + text + BETWEEN + parent.encode() + AFTER + b"\n")
+        with path.open("ab") as file:
+            file.write(b"".join(lines))
+        begun = time.process_time()
+        told = status(Ledger.open(made.folder))
+        seconds[count] = time.process_time() - begun
+        assert len(told["requests"]) == count + 1
+    assert seconds[10_000] < 40 * seconds[1_000], seconds  # Ten times is linear, a hundred the square.
 
 
 def test_status_opens_no_model() -> None:
