@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check results attacks crowd debias continual bench clean
+.PHONY: setup demo test test-all check golden results attacks crowd debias continual bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -29,6 +29,9 @@ check: $(READY)
 	$(BIN)/ruff check src tests world benchmarks
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+golden: $(READY)
+	$(BIN)/python -m benchmarks.golden
 
 results: $(READY)
 	$(BIN)/python -m benchmarks.results

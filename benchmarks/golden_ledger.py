@@ -1,0 +1,154 @@
+"""Ledgers of every rule on the tiny SD 1: entries under a fixed clock, ids of requests, and folded states."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import torch
+
+from tests.continual.desk import ask, ledger, model
+from tests.methods.quick import QUICK
+from unconcept.continual import ledger as ledger_module
+from unconcept.continual.audit import audit
+from unconcept.continual.fold import fold
+from unconcept.continual.ledger import Ledger, Note, Policy, set_hash
+from unconcept.continual.materialize import materialize
+from unconcept.continual.requests import revoke
+from unconcept.core import Request
+from unconcept.core.hashing import hash_tensors
+from unconcept.edits import Applied, Edit
+from unconcept.edits.merge import Merge
+from unconcept.models import ModelView
+from unconcept.training.regularisers import Regularisers
+
+DIGITS = 32  # of a hash
+DOG, CAR = Request(("dog",), ("cat",), ("fox",)), Request(("car",), ("bus",), ("sea",))
+SUN = Request(("sun",), ("moon",))
+NOTE = Note("tests", "golden")
+HELD = Regularisers(l2sp=25000.0, selft_topk=0.4, selft_draws=2, projection="update")
+
+
+def edit_hashes(edit: Edit) -> str:
+    """Of its tensors alone, and of all its content (rules, strengths, names); its origin is no part of either."""
+    return f"{hash_tensors(edit.tensors())[: DIGITS // 2]} {edit.hash[: DIGITS // 2]}"
+
+
+class Look:
+    """An audit that finds the same whatever it is shown."""
+
+    settings: Mapping[str, object] = {"pictures": 4}
+
+    def __call__(
+        self,
+        model: ModelView,
+        edit: Applied,
+        concept: str,
+        erased: Sequence[str],
+        refold: object,
+    ) -> dict[str, int | None]:
+        return {"pictures": 4, "unedited": 4, "edited": 0, "tuned": 1, "refolded": 0}
+
+
+def closed_forms(folder: Path) -> Ledger:
+    """Every kind of entry: requests revoked and asked again, steering, a state written out, an audit."""
+    book = ledger(folder / "ledger")
+    first, second, _ = [ask(book, number) for number in (1, 2, 3)]
+    revoke(book, first.id, NOTE)
+    ask(book, 1)
+    for method in ("speed", "adavd", "nag"):
+        ask(book, DOG, method)
+    materialize(book, model(), folder / "out", False, False, NOTE)
+    audit(book, model(), Look(), NOTE)
+    revoke(book, second.id, NOTE)
+    return book
+
+
+def trained(folder: Path, method: str, policy: Policy, *closed: Request) -> Ledger:
+    """Two requests of a trained method, written out, and some of a closed form on top."""
+    book = ledger(folder / "ledger", method, policy, QUICK[method])
+    for request in (DOG, CAR):
+        ask(book, request, method)
+    for request in closed:
+        ask(book, request, "uce")
+    materialize(book, model(), folder / "out", False, False, NOTE)
+    return book
+
+
+def text_encoder(folder: Path) -> Ledger:
+    """A closed form on top of a trained text encoder, whose states are read anew."""
+    book = ledger(folder / "ledger", "few-shot", Policy(), QUICK["few-shot"])
+    ask(book, DOG, "few-shot")
+    ask(book, SUN, "uce")
+    return book
+
+
+def sequence(folder: Path) -> Ledger:
+    """Closed forms one on top of the other."""
+    book = ledger(folder / "ledger", "uce", Policy("sequential"))
+    for number in (1, 2):
+        ask(book, number)
+    return book
+
+
+def make(name: str, folder: Path) -> Ledger:
+    """The ledger of one case."""
+    match name:
+        case "closed":
+            return closed_forms(folder)
+        case "closed-sequential":
+            return sequence(folder)
+        case "recompute-regularised":
+            return trained(folder, "esd", Policy(regularisers=HELD))
+        case "recompute-text-encoder":
+            return text_encoder(folder)
+        case "merge-spm" | "merge-receler":
+            return trained(folder, name.removeprefix("merge-"), Policy("merge"), SUN)
+    return trained(folder, "esd", POLICIES[name], *([] if name.startswith("sequential") else [SUN]))
+
+
+POLICIES = {
+    "recompute": Policy(),
+    "merge-uniform": Policy("merge", Merge("uniform")),
+    "merge-task-arithmetic": Policy("merge", Merge("task-arithmetic", 0.7)),
+    "merge-ties": Policy("merge", Merge("ties", 1.5, 0.5)),
+    "sequential-previous": Policy("sequential"),
+    "sequential-pretrained": Policy("sequential", teacher="pretrained"),
+}
+OTHERS = (
+    "closed",
+    "closed-sequential",
+    "recompute-regularised",
+    "recompute-text-encoder",
+    "merge-spm",
+    "merge-receler",
+)
+
+
+def clock() -> Callable[[], str]:
+    """A second passes from one call to the next."""
+    seconds = count()
+    return lambda: f"2026-01-01T00:00:{next(seconds):02}.000000+00:00"
+
+
+def ledgers() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in (*OTHERS, *POLICIES):
+        torch.manual_seed(0)
+        with TemporaryDirectory() as folder, patch.object(ledger_module, "now", clock()):
+            found |= {f"{name} {what}": value for what, value in describe(make(name, Path(folder))).items()}
+    return found
+
+
+def describe(book: Ledger) -> dict[str, str]:
+    """Hashes of the entries, ids of the requests and of the set in force, hashes of the folded edits."""
+    found = {}
+    for number, body in enumerate(book.chain.bodies):
+        found[f"entry {number:02} {body['op']}"] = book.chain.hash_of(number)[:DIGITS]
+    for number, (id_, one) in enumerate(book.standings.known.items()):
+        found[f"request {number} {one.asked.method} {one.state}"] = id_[:DIGITS]
+    found["set in force"] = set_hash([one.id for one in book.standings.active])[:DIGITS]
+    state = fold(book, model())
+    edits = {"state": state.edit} | {f"state beside it {name}": edit for name, edit in state.beside.items()}
+    return found | {name: edit_hashes(edit) for name, edit in edits.items()}
