@@ -67,6 +67,6 @@ def test_an_edit_is_made_once_for_all_runs(tmp_path, monkeypatch) -> None:
     assert not made
     for suffix in (".safetensors", ".json"):
         assert first.path.with_suffix(suffix).read_bytes() == second.path.with_suffix(suffix).read_bytes()
-    monkeypatch.setattr(bench, "source_hash", lambda *rooms: "of other code")
+    monkeypatch.setattr(bench, "source_hash", lambda *modules: "of other code")
     second.run(store)
     assert made == ["anew"]

@@ -92,7 +92,7 @@ def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
     view = tiny.view("sd1", torch.float32)
     with session(Session(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
-    monkeypatch.setattr("unconcept.training.kept.source_hash", lambda *rooms: "of other code")
+    monkeypatch.setattr("unconcept.training.run.source_hash", lambda *modules: "of other code")
     with pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"), session(Session(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
 

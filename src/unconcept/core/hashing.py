@@ -1,10 +1,8 @@
-"""Content hashes of tensors, of data and of our own source. A tensor's hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree."""
+"""Content hashes of tensors and of data. A tensor's hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,17 +27,3 @@ def hash_json(data: object) -> str:
     """SHA-256 of plain data as canonical JSON: sorted keys, no spaces."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-EDITING = ("core", "edits", "linalg", "methods", "models", "prompts", "training")  # rooms whose code an edit comes out of
-
-
-@cache
-def source_hash(*rooms: str) -> str:
-    """Of the library's own source in these rooms: what older code made is not taken for what this one would make."""
-    digest = hashlib.sha256()
-    for room in rooms:
-        for file in sorted(resources.files(f"unconcept.{room}").iterdir(), key=lambda file: file.name):
-            if file.name.endswith((".py", ".txt")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()

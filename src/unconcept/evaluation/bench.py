@@ -10,13 +10,14 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.hashing import EDITING, hash_json, source_hash
+from ..core.hashing import hash_json
 from ..core.recipe import load_recipe, recipes
 from ..core.request import Ask
+from ..core.source import source_hash
 from ..edits import load_edit, origin_of
 from ..edits.base import Origin
 from ..methods import methods
-from ..models.open import MOJI
+from ..models.open import LOADING, MOJI
 from ..moji.table import table
 from ..prompts.checks import Check, moji_checks
 from .attacked import AttackRow, rows
@@ -77,7 +78,8 @@ class EditTask:
     def kept(self, store: Store) -> Path:
         """Where the store has it, whatever the arm is called."""
         asked = [self.subject.key, self.arm.method, dict(self.arm.settings), asdict(self.chosen.request), self.concepts]
-        key = hash_json([source_hash(*EDITING), Judge().key, asked])[:40]
+        source = source_hash(methods[self.arm.method].settings.__module__, LOADING)
+        key = hash_json([source, Judge().key, asked])[:40]
         return store.root / "edits" / key[:2] / f"{key}.safetensors"
 
     def there(self, store: Store) -> bool:

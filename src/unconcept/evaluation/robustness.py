@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..attacks import Attack, Case, attacks
 from ..core.errors import SettingsError, require
-from ..core.hashing import hash_json, source_hash
+from ..core.hashing import hash_json
 from ..core.request import Request
 from ..core.settings import build
+from ..core.source import source_hash
+from ..models.open import LOADING
 from ..prompts.checks import Check, Prompt, seeded
 from .drawing import Draw
 from .editing import origin_for
@@ -49,9 +51,8 @@ class AttackTask:
     def id(self) -> str:
         how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
         asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
-        return hash_json(
-            [self.kind, source_hash("attacks", "training"), self.subject.key, how, self.name, self.settings, asdict(self.lore), self.judge.key, asked]
-        )[:40]
+        source = source_hash(attacks[self.name].settings.__module__, LOADING)
+        return hash_json([self.kind, source, self.subject.key, how, self.name, self.settings, asdict(self.lore), self.judge.key, asked])[:40]
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ from .configs import PIPELINES, TRANSFORMERS, config_folder, pipeline_kind
 from .stream import HOW_TO_CONVERT, PICKLES
 from .view import ModelView
 
+LOADING = __name__  # the module through which all of this folder's code for models is reached
 MOJI = "moji"
 VIEWS: dict[str, type[unet.UNetView] | type[mmdit.MMDiTView]] = {
     **dict.fromkeys(PIPELINES, unet.UNetView),

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.errors import DataError, OutputError, require
-from ..core.hashing import EDITING, source_hash
 
 
 @runtime_checkable
@@ -41,22 +40,22 @@ def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def write(path: Path, state: Mapping[str, Tensor], identity: str) -> None:
-    """`OutputError` if the folder cannot be written."""
+def write(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -> None:
+    """`source` is the hash of the code that trains. `OutputError` if the folder cannot be written."""
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
             fresh,
-            metadata={"source": source_hash(*EDITING), "identity": identity},
+            metadata={"source": source, "identity": identity},
         )
         os.replace(fresh, path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place") from None
 
 
-def read(path: Path, identity: str) -> dict[str, Tensor] | None:
+def read(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:
     """The state that is kept there, None if there is none. `DataError` if it is another training's, or damaged."""
     if not path.exists():
         return None
@@ -65,7 +64,7 @@ def read(path: Path, identity: str) -> dict[str, Tensor] | None:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
             told = f"the training kept in {path} was begun by another version of the library: delete it, or go on with that version"
-            require(found.get("source") == source_hash(*EDITING), told, DataError)
+            require(found.get("source") == source, told, DataError)
             require(
                 found.get("identity") == identity, f"the training kept in {path} was begun with other settings, another model or other data: {again}", DataError
             )

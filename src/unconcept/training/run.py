@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..core.source import source_hash
 from ..models import ModelView
 from ..models.identity import ENCODERS
 from ..models.parts import denoiser_parameters
@@ -74,11 +75,12 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
         more: dict[str, Any] = {"join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps, "mover": mover}
         more["transforms"] = [samples, *rules, *plan.transforms]
         descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
-        if path is not None and (found := kept.read(path, identity)) is not None:
+        source = source_hash(loss.__module__, __name__, type(trained.model).__module__)
+        if path is not None and (found := kept.read(path, identity, source)) is not None:
             own = mover.own(found)
             descent.restore(kept.below(own, "descent."))
             kept.handed_back(stateful, kept.below(own, "stateful."))
-        watch = _Watch(here, name, plan.steps, descent, path, identity, stateful)
+        watch = _Watch(here, name, plan.steps, descent, path, identity, source, stateful)
         try:
             with resting(trained.model, _untrained(tensors)):
                 descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
@@ -154,6 +156,7 @@ class _Watch:
     descent: Descent
     path: Path | None
     identity: str
+    source: str
     stateful: Sequence[kept.Stateful]
 
     def __post_init__(self) -> None:
@@ -199,7 +202,7 @@ class _Watch:
             own = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()}
             every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own) | dict(instead)
             if self.descent.mover.rank == 0:
-                kept.write(self.path, every, self.identity)
+                kept.write(self.path, every, self.identity, self.source)
             self.kept = self.descent.done
         self.last = time.monotonic()
 

@@ -1,0 +1,112 @@
+"""Hashes of source code: what code has made is not taken for what other code would make.
+
+A module's hash covers its own source and that of all it imports from its own package and from this one, however deep and inside
+functions too, with the data files beside each. Names are followed through the `__init__` that hands them on, so that a module
+depends on what it uses and not on its neighbours. Imports for type checkers count for nothing.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+LIBRARY = __name__.split(".")[0]
+DATA = (".toml", ".txt")  # read by a module that asks `importlib.resources` for what lies beside it
+
+
+@cache
+def source_hash(*modules: str) -> str:
+    """SHA-256 of the source that results of these modules depend on. Where a file lies does not matter."""
+    contents = (content for module in imported_modules(*modules) for content in _contents(module))
+    digests = sorted(hashlib.sha256(content).digest() for content in contents)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def imported_modules(*modules: str) -> frozenset[str]:
+    """These modules and all that they import from their own packages and from this one."""
+    packages = {LIBRARY, *(module.split(".")[0] for module in modules)}
+    waiting, seen = list(modules), set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += _imports(module, packages)
+    return frozenset(seen)
+
+
+def _contents(module: str) -> Iterator[bytes]:
+    """A module's source, and its data."""
+    file = _file(module)
+    assert file is not None
+    source = file.read_bytes()
+    yield source
+    if b"resources.files(__package__)" in source:
+        yield from (path.read_bytes() for path in file.parent.rglob("*") if path.suffix in DATA)
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """None for a name that is no module with source. Nothing is imported."""
+    top, *below = module.split(".")
+    spec = find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    if not below:
+        return Path(spec.origin) if spec.origin.endswith(".py") else None
+    place = Path(spec.origin).parent.joinpath(*below)
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    file = _file(module)
+    assert file is not None
+    return ast.parse(file.read_bytes())
+
+
+def _imports(module: str, packages: set[str]) -> Iterator[str]:
+    """Modules of these packages that a module imports."""
+    for node in _executed(_tree(module)):
+        base = _absolute(module, node) if isinstance(node, ast.ImportFrom) else None
+        for alias in node.names:
+            if (base or alias.name).split(".")[0] in packages:
+                yield from _home(base, alias.name) if base else _home(alias.name, None)
+
+
+def _home(base: str, name: str | None) -> Iterator[str]:
+    """The module in which `base` has `name`: a submodule, `base` itself, or where its `__init__` takes the name from."""
+    if name is not None and _file(f"{base}.{name}") is not None:
+        yield f"{base}.{name}"
+        return
+    file = _file(base)
+    if file is None:
+        return
+    if name is not None and file.name == "__init__.py":
+        for node in _executed(_tree(base)):
+            if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
+                original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
+                yield from _home(_absolute(base, node), original)
+                return
+    yield base
+
+
+def _absolute(module: str, node: ast.ImportFrom) -> str:
+    """The full name of the module that a `from` names inside `module`."""
+    if not node.level:
+        return node.module or ""
+    file = _file(module)
+    parts = module.split(".")
+    keep = len(parts) - node.level + (file is not None and file.name == "__init__.py")
+    return ".".join([*parts[:keep], *([node.module] if node.module else [])])
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements at any depth, but for those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        yield from _executed(node)
