@@ -39,8 +39,8 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.bench import arm_of
-    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.evaluation.trials.bench import arm_of
+    from unconcept.jobs.evaluate import Run, evaluate
 
     chosen = (*KINDS, *MORE) if args.full else KINDS
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}

@@ -40,7 +40,7 @@ class Asked:
 
 def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ...]]:
     """Objects spread evenly over the table, and all erasable styles, of the split that is asked for."""
-    from unconcept.moji.table import table
+    from unconcept.worlds.table import table
 
     part = [entry for entry in table().entries if entry.erasable and entry.split == ("tune" if tune else "report")]
     objects, styles = ([entry.name for entry in part if entry.kind == kind] for kind in ("object", "style"))
@@ -106,15 +106,15 @@ def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple
 def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline: float | None, tell: Any, points: list) -> dict[str, Any] | None:
     """One point of a curve, kept as a line once it is whole; None if time ran out before."""
     from benchmarks.sequences import BASE
-    from unconcept.continual.drift import moved
     from unconcept.core.hashing import hash_json
-    from unconcept.evaluation.bench import edit_trial, examine
-    from unconcept.evaluation.generate import spec_for
-    from unconcept.evaluation.store import Store, default_store
-    from unconcept.evaluation.suite_continual import ask_within
-    from unconcept.evaluation.suites import suites
-    from unconcept.evaluation.trials import Bench
-    from unconcept.evaluation.work import Record
+    from unconcept.evaluation.sampling import spec_for
+    from unconcept.evaluation.suites.continual import ask_within
+    from unconcept.evaluation.suites.registry import suites
+    from unconcept.evaluation.tasks.picture_store import Store, default_store
+    from unconcept.evaluation.tasks.runner import Record
+    from unconcept.evaluation.trials.bench import edit_trial, examine
+    from unconcept.evaluation.trials.trial import Bench
+    from unconcept.ledger.drift import moved
     from unconcept.prompts.checks import Sizes
 
     sizes, spec = Sizes(asked.n, asked.n, tuning=asked.tune), spec_for(BASE.model)
@@ -153,7 +153,7 @@ def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = F
 
 
 def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
-    from unconcept.evaluation.charts import courses
+    from unconcept.report.svg import courses
 
     series: dict[str, list[tuple[float, float]]] = {}
     for point in points:
@@ -163,7 +163,7 @@ def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def table_of(points: Sequence[Mapping[str, Any]]) -> str:
     """A line a point; 95 % intervals over concepts."""
-    from unconcept.evaluation.markdown import lined
+    from unconcept.evaluation.trials.markdown import lined
 
     head = ("arm", "requests", *SHARES, "H", "n", "drift", "s")
     lines = [head, ("---",) * len(head)]

@@ -13,7 +13,7 @@ from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
 if TYPE_CHECKING:
-    from unconcept.evaluation.bench import Arm, Finding
+    from unconcept.evaluation.trials.bench import Arm, Finding
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.evaluation.bench import arm_of
-    from unconcept.evaluation.evaluate import Run, evaluate
-    from unconcept.evaluation.subject import Subject
+    from unconcept.evaluation.tasks.edited_model import Subject
+    from unconcept.evaluation.trials.bench import arm_of
+    from unconcept.jobs.evaluate import Run, evaluate
 
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
@@ -66,7 +66,7 @@ def main() -> None:
 
 def settings() -> tuple["Arm", ...]:
     """SPEED's recipe, and one change each."""
-    from unconcept.evaluation.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Arm, arm_of
     from unconcept.prompts.captions import captions
 
     own, everyday = arm_of("speed"), tuple(captions("everyday")[:CAPTIONS])
@@ -83,7 +83,7 @@ def settings() -> tuple["Arm", ...]:
 
 def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...]]) -> str:
     """A table for each method."""
-    from unconcept.evaluation.markdown import by_label
+    from unconcept.evaluation.trials.markdown import by_label
 
     sizes = {concepts: str(count) for count, concepts in requests.items()}
     tables = {
@@ -94,7 +94,7 @@ def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...
 
 def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
     """A row a finding: its names, then the rate of each group."""
-    from unconcept.evaluation.markdown import lined, pooled, rated
+    from unconcept.evaluation.trials.markdown import lined, pooled, rated
 
     lines = [[*head, *ASKED.values(), "drift", "projector's rank"]]
     lines.append(["---"] * len(lines[0]))

@@ -22,9 +22,9 @@ def main() -> None:
     quiet_libraries()
     from unconcept.core.recipe import load_recipe
     from unconcept.core.request import Ask
-    from unconcept.evaluation.erasure import Job, erase
-    from unconcept.evaluation.evaluate import Run, evaluate
-    from unconcept.moji.table import table
+    from unconcept.jobs.erase import Job, erase
+    from unconcept.jobs.evaluate import Run, evaluate
+    from unconcept.worlds.table import table
 
     names = tuple(entry.name for entry in table().professions if entry.split == "report")
     settings = load_recipe(f"moji-{METHOD}").settings
@@ -48,8 +48,8 @@ def main() -> None:
 
 def page(data: dict) -> str:
     """Head, goals and table of a report on one edit."""
-    from unconcept.evaluation.markdown import lined
-    from unconcept.moji.table import table
+    from unconcept.evaluation.trials.markdown import lined
+    from unconcept.worlds.table import table
 
     (trial,) = data["trials"]
     judge, drawing, edit = data["judge"], data["drawing"], trial["edit"]
@@ -86,8 +86,8 @@ def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[st
 
 def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
     """By profession: p of no change in the first attribute, over pictures that show one before and after; how often it is drawn at all."""
-    from unconcept.metrics.paired import holm, mcnemar
-    from unconcept.moji.table import table
+    from unconcept.metrics.paired_tests import holm, mcnemar
+    from unconcept.worlds.table import table
 
     known, found = table(), {}
     variants = known.variants()

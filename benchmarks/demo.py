@@ -16,10 +16,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     out: Path = parser.parse_args().out
     quiet_libraries()
-    from unconcept.evaluation.erasure import erase
-    from unconcept.evaluation.plan import plan
-    from unconcept.evaluation.report import calibration
-    from unconcept.evaluation.report import rows as group_rows
+    from unconcept.evaluation.trials.report import calibration
+    from unconcept.evaluation.trials.report import rows as group_rows
+    from unconcept.jobs.erase import erase
+    from unconcept.jobs.resolve import plan
 
     rows, reports, left, found = [], [], [], []
     for concept in CONCEPTS:

@@ -8,18 +8,18 @@ from unittest.mock import patch
 
 import torch
 
-from tests.continual.desk import ask, ledger, model
+from tests.ledger.desk import ask, ledger, model
 from tests.methods.quick import QUICK
-from unconcept.continual import ledger as ledger_module
-from unconcept.continual.audit import audit
-from unconcept.continual.fold import fold
-from unconcept.continual.ledger import Ledger, Note, Policy, set_hash
-from unconcept.continual.materialize import materialize
-from unconcept.continual.requests import revoke
 from unconcept.core import Request
 from unconcept.core.hashing import hash_tensors
 from unconcept.edits import Applied, Edit
 from unconcept.edits.merge import Merge
+from unconcept.ledger import ledger as ledger_module
+from unconcept.ledger.audit import audit
+from unconcept.ledger.fold import fold
+from unconcept.ledger.ledger import Ledger, Note, Policy, set_hash
+from unconcept.ledger.materialize import materialize
+from unconcept.ledger.operations import revoke
 from unconcept.models import ModelView
 from unconcept.training.regularisers import Regularisers
 

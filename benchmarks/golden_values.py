@@ -22,8 +22,8 @@ from unconcept.core.recipe import load_recipe
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import Edit
-from unconcept.evaluation.editing import Eyes, make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.make_edit import Eyes, make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.methods import methods
 from unconcept.models import ModelView, open_model
 from unconcept.training.session import Progress, Session, session

@@ -27,8 +27,8 @@ def seconds(method: str, concepts: int, retained: int, model: Path, file: Path |
     import torch
 
     from unconcept.core.request import Request
-    from unconcept.evaluation.editing import make_edit
-    from unconcept.evaluation.requests import Chosen
+    from unconcept.erasing.make_edit import make_edit
+    from unconcept.erasing.request_defaults import Chosen
     from unconcept.models import open_model
 
     torch.set_num_threads(1)
@@ -83,7 +83,7 @@ def table(axis: str, counts: Sequence[tuple[int, int]], methods: Sequence[str], 
         cells = [f"{t:.2f}" for _, t in points] + ["not measured"] * (len(counts) - len(points))
         show([(method, *cells, f"{exponent(points):.2f}")])
         series[method] = [(float(x), t) for x, t in points if x]
-    from unconcept.evaluation.charts import growth
+    from unconcept.report.svg import growth
 
     args.docs.mkdir(exist_ok=True)
     (args.docs / f"growth-{axis}.svg").write_text(growth(series, axis, "CPU seconds"), encoding="utf-8")

@@ -17,12 +17,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from unconcept.continual.fold import fold
-from unconcept.continual.ledger import Ledger, Note, Policy, begin
-from unconcept.continual.requests import add
 from unconcept.core.request import Request
+from unconcept.ledger.fold import fold
+from unconcept.ledger.ledger import Ledger, Note, Policy, begin
+from unconcept.ledger.operations import add
 from unconcept.models import find_model
-from unconcept.models.unet import UNetView
+from unconcept.models.views.unet import UNetView
 
 WIDTH = 768
 ROUNDS = 3

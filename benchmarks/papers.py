@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from unconcept.core.request import Request
-from unconcept.core.wording import without_names
-from unconcept.linalg.centres import centres
+from unconcept.linalg.kmeans import centres
 from unconcept.methods.rece import RECE
 from unconcept.methods.speed import CENTRES, SHIFT, SPEED
 from unconcept.methods.uce import UCE
 from unconcept.models import ModelView
-from unconcept.models.roles import with_role
+from unconcept.models.hooks.modules import with_role
+from unconcept.prompts.text_matching import without_names
 
 Changes = Mapping[str, Tensor]
 CHUNK = 128  # retained texts whose noisy copies SPEED's script filters together

@@ -14,9 +14,9 @@ from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import progress, quiet_libraries, speaking
 
 if TYPE_CHECKING:
-    from unconcept.evaluation.bench import Finding
-    from unconcept.evaluation.evaluate import Run
-    from unconcept.evaluation.report import Report
+    from unconcept.evaluation.trials.bench import Finding
+    from unconcept.evaluation.trials.report import Report
+    from unconcept.jobs.evaluate import Run
 
 OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
@@ -69,7 +69,7 @@ BUDGETS = {  # of a training: its setting, and the paper's recipe
 
 def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
     """`count` objects of a split spread over the table, and all styles and harmful objects of it; at most `limit` of them all."""
-    from unconcept.moji.table import table
+    from unconcept.worlds.table import table
 
     part = [e for e in table().entries if e.erasable and e.split == split]
     objects = [e for e in part if e.kind == "object"]
@@ -80,7 +80,7 @@ def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
 
 def together() -> dict[str, tuple[str, ...]]:
     """What is erased by one edit, by the name of its section. The object and the style alone are those of the demo."""
-    from unconcept.moji.table import table
+    from unconcept.worlds.table import table
 
     part = [e for e in table().entries if e.erasable and e.split == "report"]
     every, styles, harmful = ([e.name for e in part if e.kind == kind] for kind in ("object", "style", "harmful"))
@@ -96,7 +96,7 @@ def together() -> dict[str, tuple[str, ...]]:
 
 def objects(count: int) -> tuple[str, ...]:
     """So many report objects, spread evenly over the table."""
-    from unconcept.moji.table import table
+    from unconcept.worlds.table import table
 
     names = [entry.name for entry in table().entries if entry.erasable and entry.split == "report" and entry.kind == "object"]
     return tuple(names[i * len(names) // count] for i in range(count))
@@ -104,14 +104,14 @@ def objects(count: int) -> tuple[str, ...]:
 
 def rivals(named: str | None) -> tuple:
     """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
-    from unconcept.evaluation.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Arm, arm_of
 
     return (*map(arm_of, _chosen(named)), Arm("mace, not trained", "mace", {**arm_of("mace").settings, "max_train_steps": 0}))
 
 
 def trained(named: str | None) -> tuple:
     """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe leaves as it is."""
-    from unconcept.evaluation.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Arm, arm_of
 
     arms = [arm_of(name) for name in _chosen(named) if name in BUDGETS]
     return (*arms, *(Arm("esd-u", "esd", {**arm.settings, "train_method": "u"}) for arm in arms if arm.method == "esd"))
@@ -125,7 +125,7 @@ def _chosen(named: str | None) -> list[str]:
 
 def scripts() -> tuple:
     """UCE as its papers' scripts run it."""
-    from unconcept.evaluation.bench import Arm
+    from unconcept.evaluation.trials.bench import Arm
 
     settings = {"uce 2025, null anchor": {}, "uce 2023, null anchor": {"tokens": "last+tail"}}
     return tuple(Arm(label, "uce", own, bare=True) for label, own in settings.items())
@@ -143,8 +143,8 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.bench import arm_of
-    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.evaluation.trials.bench import arm_of
+    from unconcept.jobs.evaluate import Run, evaluate
 
     many, fewer, requests, arms = spread("report", OBJECTS, args.limit), spread("report", OBJECTS, FEWER), together(), rivals(args.methods)
     told = {"max_minutes": args.max_minutes, "overwrite": True}
@@ -185,7 +185,7 @@ def by_request(findings: Sequence["Finding"], requests: Mapping[str, tuple[str, 
 
 
 def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
-    from unconcept.evaluation.markdown import results_table
+    from unconcept.evaluation.trials.markdown import results_table
 
     return "\n".join(f"### {name}\n\n{results_table(own)}" for name, own in findings.items() if own)
 
@@ -193,7 +193,7 @@ def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
 def budgets(findings: Sequence["Finding"]) -> str:
     """A row a method: what bounds its training here and in its paper, and the seconds of each training."""
     from unconcept.core.recipe import load_recipe
-    from unconcept.evaluation.markdown import by_label
+    from unconcept.evaluation.trials.markdown import by_label
     from unconcept.methods import methods
 
     lines = ["| | bounded by | here | its paper | seconds, here |", "| --- | --- | --- | --- | --- |"]

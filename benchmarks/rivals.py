@@ -21,9 +21,9 @@ from unconcept.methods.concept_ablation import ConceptAblation
 from unconcept.methods.esd import ESD
 from unconcept.methods.spm import SPM
 from unconcept.models import ModelView
-from unconcept.models.hooks import first_detached
-from unconcept.models.parts import denoiser_parameters
-from unconcept.training.selectors import Selector, selected
+from unconcept.models.hooks.forward import first_detached
+from unconcept.models.hooks.modules import denoiser_parameters
+from unconcept.training.parameter_groups import Selector, selected
 
 REQUEST = Request(("guitar",), ("piano",))  # A tune concept.
 

@@ -9,27 +9,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from unconcept.continual.chain import ENTRIES
-from unconcept.continual.check import repair
-from unconcept.continual.fold import fold, origin
-from unconcept.continual.ledger import Ledger, Note, Policy, begin
-from unconcept.continual.requests import add
-from unconcept.continual.standing import Standing
 from unconcept.core.hashing import hash_json
 from unconcept.core.request import Ask, Request
 from unconcept.core.settings import build
 from unconcept.edits import Edit
 from unconcept.edits.merge import Merge, merged
-from unconcept.evaluation import bench
-from unconcept.evaluation.editing import training_in
-from unconcept.evaluation.requests import choose
-from unconcept.evaluation.store import Store, whole, write_whole
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.work import Progress
+from unconcept.erasing.make_edit import training_in
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store, whole, write_whole
+from unconcept.evaluation.trials import bench
+from unconcept.ledger.entry_log import ENTRIES
+from unconcept.ledger.fold import fold, origin
+from unconcept.ledger.ledger import Ledger, Note, Policy, begin
+from unconcept.ledger.operations import add
+from unconcept.ledger.request_state import Standing
+from unconcept.ledger.verify import repair
 from unconcept.methods import methods
-from unconcept.models.open import MOJI
+from unconcept.models.loading import MOJI
 from unconcept.prompts.captions import captions
 from unconcept.training import Regularisers
+from unconcept.training.session import Progress
 
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")

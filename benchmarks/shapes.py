@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unconcept.models.complete import CROSS
-from unconcept.models.tokens import END, START, ClipTokenizer
-from unconcept.models.writer import Slot, write_slots
+from unconcept.models.checkpoint.safetensors_io import Slot, write_slots
+from unconcept.models.checkpoint.validation import CROSS
+from unconcept.models.text.tokenizer import END, START, ClipTokenizer
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # of CLIP's, out of more that its file holds

@@ -71,8 +71,8 @@ def do(name: str, by: str, model: Path, file: Path | None) -> float:
 
     from benchmarks.papers import LOOPS
     from unconcept.core.request import Request
-    from unconcept.evaluation.editing import make_edit
-    from unconcept.evaluation.requests import Chosen
+    from unconcept.erasing.make_edit import make_edit
+    from unconcept.erasing.request_defaults import Chosen
     from unconcept.methods import methods
     from unconcept.models import open_model
 

@@ -13,15 +13,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from unconcept.core.request import Ask
-from unconcept.evaluation.bench import arm_of
-from unconcept.evaluation.drawing import load_pictures, plan_draws
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.generate import Spec, noise
-from unconcept.evaluation.requests import choose
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suite_groups import in_groups
-from unconcept.evaluation.work import Record, perform
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.sampling import Spec, noise
+from unconcept.evaluation.suites.groups import in_groups
+from unconcept.evaluation.tasks.draw import load_pictures, plan_draws
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.tasks.runner import Record, perform
+from unconcept.evaluation.trials.bench import arm_of
 from unconcept.models import find_model
 from unconcept.prompts.checks import Prompt, Sizes
 

@@ -24,7 +24,7 @@ from unconcept.methods.concept_ablation import ConceptAblation
 from unconcept.methods.esd import ESD
 from unconcept.methods.spm import SPM
 from unconcept.models import ModelView, open_model
-from unconcept.models.unet import UNetView
+from unconcept.models.views.unet import UNetView
 from unconcept.training import Session, session
 
 
@@ -107,9 +107,9 @@ def main() -> None:
 
 def judged(model: ModelView, edits: dict[str, Edit], out: Path) -> str:
     """A table of what both edits leave and keep, beside the unedited model."""
-    from unconcept.evaluation.editing import origin_for
-    from unconcept.evaluation.evaluate import Run, evaluate
-    from unconcept.evaluation.markdown import results_table
+    from unconcept.erasing.make_edit import origin_for
+    from unconcept.evaluation.trials.markdown import results_table
+    from unconcept.jobs.evaluate import Run, evaluate
 
     files = tuple(out / f"{name}.safetensors" for name in edits)
     out.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.evaluation.evaluate import Run, evaluate
+    from unconcept.jobs.evaluate import Run, evaluate
 
     arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name))
     chosen = spread("tune", OBJECTS, args.limit)
@@ -42,7 +42,7 @@ def main() -> None:
 
 def candidates(method: str) -> list:
     """The method's recipe, and what is tried beside it: each candidate changes that."""
-    from unconcept.evaluation.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Arm, arm_of
 
     own = arm_of(method)
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])

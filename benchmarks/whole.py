@@ -11,7 +11,7 @@ def whole_or_exit(reports: Iterable) -> None:
 
     An edit that breaks the model is a result like any other: it is said, and published.
     """
-    from unconcept.evaluation.guards import COLLAPSE
+    from unconcept.erasing.failure_checks import COLLAPSE
 
     reports = list(reports)
     for failure in (failure for report in reports for failure in report.failures):

@@ -3,7 +3,7 @@
 import copy
 
 from unconcept.models import ModelView
-from unconcept.models.encoders import encoder_parameters
+from unconcept.models.text.parameters import encoder_parameters
 
 
 def with_own_encoders(view: ModelView) -> ModelView:

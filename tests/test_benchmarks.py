@@ -10,8 +10,8 @@ from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
 from unconcept.core.request import Request
 from unconcept.methods import methods
-from unconcept.models.stream import Place, read
-from unconcept.models.variants import weight_files
+from unconcept.models.checkpoint.safetensors_io import Place, read
+from unconcept.models.checkpoint.weight_files import weight_files
 
 SETTINGS = {
     "uce": {"lamb": 0.3, "preserve_scale": 0.7},

@@ -14,10 +14,10 @@ from tests import tiny
 from tests.killed import Killed
 from unconcept.core.request import Request
 from unconcept.edits import load_edit
-from unconcept.evaluation.requests import Chosen
-from unconcept.evaluation.subject import Subject
-from unconcept.moji.table import table
+from unconcept.erasing.request_defaults import Chosen
+from unconcept.evaluation.tasks.edited_model import Subject
 from unconcept.prompts.captions import captions
+from unconcept.worlds.table import table
 
 NAMES = ("dog", "car", "sun")
 CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3}

@@ -28,7 +28,7 @@ def loaded(code: str) -> set[str]:
 
 
 def test_import_is_light() -> None:
-    assert loaded("import unconcept, unconcept.moji.table; unconcept.moji.table.table()") == set()
+    assert loaded("import unconcept, unconcept.worlds.table; unconcept.worlds.table.table()") == set()
 
 
 def test_help_is_light() -> None:

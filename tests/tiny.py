@@ -32,8 +32,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from unconcept.models.mmdit import MMDiTView
-from unconcept.models.unet import UNetView
+from unconcept.models.views.mmdit import MMDiTView
+from unconcept.models.views.unet import UNetView
 
 FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet: every method and attack so far
 MMDITS = ("sd3", "flux")

@@ -1,1 +1,1 @@
-"""Trains what `unconcept.moji` ships: the embedded text-to-image model and its judge. Not part of the package."""
+"""Trains what `unconcept.worlds` ships: the embedded text-to-image model and its judge. Not part of the package."""

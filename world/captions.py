@@ -8,8 +8,8 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from unconcept.moji.prompts import pair_prompt, prompt
-from unconcept.moji.table import Entry, Table
+from unconcept.worlds.prompts import pair_prompt, prompt
+from unconcept.worlds.table import Entry, Table
 
 PAIRS = 0.2  # share of two-object pictures
 STYLED = 0.85  # share of captions that name the style

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unconcept.moji.table import table
+from unconcept.worlds.table import table
 
 from .captions import PAIRS, Captions, Draw
 from .loop import Plan, fit, rank

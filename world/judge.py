@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unconcept.moji.prompts import prompt
-from unconcept.moji.table import Table, table
+from unconcept.models.vision.judge_net import JudgeNet
 from unconcept.scorers.moji_judge import half
-from unconcept.scorers.moji_net import JudgeNet
+from unconcept.worlds.prompts import prompt
+from unconcept.worlds.table import Table, table
 
 from .loop import Plan, fit, generator
 from .pictures import halves

@@ -12,16 +12,16 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
-from unconcept.evaluation.generate import Spec, draw
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.judging import words
-from unconcept.evaluation.pictures import to_image
-from unconcept.metrics.rates import wilson
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.rates import words
+from unconcept.evaluation.sampling import Spec, draw
+from unconcept.metrics.intervals import wilson
 from unconcept.models import open_model
-from unconcept.moji.prompts import pair_prompt, prompt
-from unconcept.moji.table import Table, table
 from unconcept.prompts.checks import Check, seeded
+from unconcept.report.images import to_image
 from unconcept.scorers.moji_judge import NOTHING
+from unconcept.worlds.prompts import pair_prompt, prompt
+from unconcept.worlds.table import Table, table
 
 from .render import CACHE
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from .render import CACHE
 from .text import save_tokenizer
 
-PACKAGE = Path(str(resources.files("unconcept.moji")))
+PACKAGE = Path(str(resources.files("unconcept.worlds")))
 LIMIT = 50_000_000  # bytes of all shipped weights
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from unconcept.moji.table import Table, table
+from unconcept.worlds.table import Table, table
 
 from .captions import Captions, Draw
 from .loop import Plan, fit

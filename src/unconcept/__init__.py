@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .core import Concept, Request, UnconceptError
     from .core.request import Ask
     from .edits import Edit, LowRankEdit, TextMapEdit, load_edit
-    from .evaluation.erasure import Job, erase
+    from .jobs.erase import Job, erase
     from .models import ModelView, open_model
 
 _HOMES = {

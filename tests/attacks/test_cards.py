@@ -18,9 +18,9 @@ from unconcept.attacks.unlearn_diff_atk import UnlearnDiffAtk, grid
 from unconcept.attacks.wordings import Wordings
 from unconcept.core.errors import RequestError
 from unconcept.edits import DenseEdit
-from unconcept.models.latents import encode
-from unconcept.models.vocabulary import special_ids, words
-from unconcept.training.search import spread
+from unconcept.models.diffusion.vae import encode
+from unconcept.models.text.vocabulary import special_ids, words
+from unconcept.training.token_search import spread
 
 # Concept inversion
 
@@ -140,7 +140,7 @@ def test_genetic_search_finds_planted_tokens_and_never_gets_worse() -> None:
 
 def read_states(model, ids):
     from unconcept.attacks.ring_a_bell import _flat, _read
-    from unconcept.models.vocabulary import padded
+    from unconcept.models.text.vocabulary import padded
 
     return _flat(_read(model, padded(model.tokenizer, [ids.tolist()])))[0]
 

@@ -11,7 +11,7 @@ from unconcept.attacks import RUNGS, attacks
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.settings import build, dump, to_toml
-from unconcept.models.identity import ENCODERS
+from unconcept.models.checkpoint.fingerprint import ENCODERS
 
 CASES = [(name, family) for name in attacks for family in attacks[name].families]
 

@@ -156,7 +156,7 @@ def untimed(path: Path) -> object:
 
 def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
     """The pictures that were finished are not drawn again, and the report is the same but for timings."""
-    from unconcept.evaluation import drawing
+    from unconcept.evaluation.tasks import draw as drawing
 
     real, drawn = drawing.draw, []
 

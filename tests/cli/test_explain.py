@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.test_cli import run
 from unconcept.attacks import attacks
-from unconcept.core.meanings import meanings
+from unconcept.core.field_docs import meanings
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.methods import methods
 from unconcept.methods.uce import UCE

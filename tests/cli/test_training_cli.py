@@ -14,7 +14,7 @@ from tests import tiny
 from unconcept.cli import app
 from unconcept.core import Request
 from unconcept.edits import load_edit
-from unconcept.evaluation import editing
+from unconcept.erasing import make_edit as editing
 from unconcept.methods import methods
 from unconcept.training import Session
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from unconcept.core import Concept, Request, UnconceptError
 from unconcept.core.errors import RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.paths import stays_in
+from unconcept.core.output_folder import stays_in
 from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import Registry
 from unconcept.core.request import united

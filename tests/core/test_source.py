@@ -7,7 +7,7 @@ import pytest
 from unconcept.core import source
 from unconcept.core.source import imported_modules, source_hash
 from unconcept.methods import methods
-from unconcept.models.open import LOADING
+from unconcept.models.loading import LOADING
 
 FILES = {
     "__init__.py": "",

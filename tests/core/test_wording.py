@@ -1,6 +1,6 @@
 """Where a text names a concept, and how a name is misspelt."""
 
-from unconcept.core.wording import around, find, reworded, typos
+from unconcept.prompts.text_matching import around, find, reworded, typos
 
 
 def test_the_longest_wording_as_whole_words() -> None:

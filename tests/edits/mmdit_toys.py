@@ -20,11 +20,11 @@ from tests import tiny
 from tests.edits.test_export import drawn, parameters, stamped
 from unconcept.core.request import Ask
 from unconcept.edits import DenseEdit, Edit, LowRankEdit
-from unconcept.edits.export import export
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits.export.export import export
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import open_model
-from unconcept.models.mmdit import MMDiTView
+from unconcept.models.views.mmdit import MMDiTView
 
 WIDTHS = {3072: 32, 12288: 128}  # FLUX's and the toy's
 A_MATRIX = ("context_embedder.weight", "text_embedder.linear_1.weight", "blocks.0.attn.to_q.weight", "blocks.0.attn.to_v.weight")

@@ -14,8 +14,9 @@ from tests import tiny
 from tests.edits.test_export import base, text_map  # noqa: F401
 from tests.models.test_single_file import single
 from unconcept.core.errors import EditError
-from unconcept.edits import bake, load_edit
-from unconcept.edits.export import export
+from unconcept.edits import load_edit
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import export
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -8,14 +8,14 @@ from unconcept.core import Request
 from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.request import Ask
 from unconcept.edits import DenseEdit, LowRankEdit, load_edit
-from unconcept.edits.combine import fuse
-from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import choose
-from unconcept.linalg.lowrank import fused, on_rows
+from unconcept.edits.fuse import fuse
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.linalg.low_rank import fused, on_rows
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
 from unconcept.methods.mace import MACE
-from unconcept.models.rows import moments_of
+from unconcept.models.text.state_rows import moments_of
 
 PROMPTS = (("a dog face", "an old dog face", "dog face at sea"), ("a red car", "red car and bus", "the red car"))
 MANY = tuple(f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3"))

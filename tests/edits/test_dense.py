@@ -6,8 +6,9 @@ import torch
 from tests import tiny
 from unconcept.core.errors import EditError
 from unconcept.core.hashing import hash_tensors
-from unconcept.edits import DenseEdit, LowRankEdit, Origin, bake, load_edit
-from unconcept.models.unet import UNetView
+from unconcept.edits import DenseEdit, LowRankEdit, Origin, load_edit
+from unconcept.edits.export.bake import bake
+from unconcept.models.views.unet import UNetView
 
 NAMES = ("unet.conv_in.weight", "unet.conv_in.bias", "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
 

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import EditError, SettingsError, UnconceptError
 from unconcept.core.request import Ask
-from unconcept.edits import DenseEdit, LowRankEdit, Origin, bake, load_edit
-from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits import DenseEdit, LowRankEdit, Origin, load_edit
+from unconcept.edits.export.bake import bake
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import open_model
-from unconcept.models.unet import UNetView
+from unconcept.models.views.unet import UNetView
 
 CHOSEN = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
 ORIGIN = Origin("uce", {}, ("dog",), ("",), (), "object", "sd1", "tiny", "0" * 64, "0")
@@ -112,7 +113,7 @@ def test_strength_is_linear() -> None:
 
 
 def test_nothing_added_keeps_every_bit() -> None:
-    from unconcept.edits.weights import added
+    from unconcept.edits.weight_edits import added
 
     weight = torch.tensor([[-0.0, 0.0, 1.5]]).half()
     assert added(weight, torch.zeros(1, 3)).view(torch.int16).equal(weight.view(torch.int16))

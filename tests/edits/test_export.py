@@ -17,13 +17,14 @@ from tests import tiny
 from unconcept.core.errors import EditError, ModelError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import Ask
-from unconcept.edits import DenseEdit, Edit, LowRankEdit, Origin, bake
-from unconcept.edits.export import export
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits import DenseEdit, Edit, LowRankEdit, Origin
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import export
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import open_model
-from unconcept.models.original_names import Layout
-from unconcept.models.unet import UNetView
+from unconcept.models.layouts.layout import Layout
+from unconcept.models.views.unet import UNetView
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 SINGLE = {"sdxl": StableDiffusionXLPipeline}

@@ -12,14 +12,14 @@ from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, picture, text_
 from tests.edits.test_export import networks, parameters, stock
 from unconcept.core.errors import EditError, ModelError
 from unconcept.core.request import Ask
-from unconcept.edits import bake
-from unconcept.edits.export import export
-from unconcept.edits.imported import read_lora
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import export
+from unconcept.edits.export.lora_reader import read_lora
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import open_model
-from unconcept.models.places import places
-from unconcept.models.stream import read, shapes
+from unconcept.models.checkpoint.locations import places
+from unconcept.models.checkpoint.safetensors_io import read, shapes
 
 PIPELINES = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
 

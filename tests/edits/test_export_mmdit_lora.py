@@ -7,9 +7,10 @@ from peft import PeftModel
 
 from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, low_rank, picture, text_edit
 from tests.edits.test_export import networks, parameters, stamped, stock
-from unconcept.edits import DenseEdit, LowRankEdit, bake
-from unconcept.edits.export import export
-from unconcept.edits.imported import read_lora
+from unconcept.edits import DenseEdit, LowRankEdit
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import export
+from unconcept.edits.export.lora_reader import read_lora
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
 

@@ -23,8 +23,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from unconcept.core.errors import ModelError
-from unconcept.edits.lora_names import comfyui_name, known_names, kohya_name
-from unconcept.models.original_names import Layout, stacked
+from unconcept.edits.export.lora_keys import comfyui_name, known_names, kohya_name
+from unconcept.models.layouts.layout import Layout, stacked
 
 KEYS = Path(__file__).parent / "keys"
 SDXL = {

@@ -19,8 +19,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from tests.edits.test_export_names import CLIP_G, CLIP_L, VAE, listed
-from unconcept.edits.lora_names import comfyui_patch, known_names, kohya_name
-from unconcept.models.original_names import Layout, stacked
+from unconcept.edits.export.lora_keys import comfyui_patch, known_names, kohya_name
+from unconcept.models.layouts.layout import Layout, stacked
 
 SD3 = {"num_layers": 24, "num_attention_heads": 24, "attention_head_dim": 64, "joint_attention_dim": 4096, "caption_projection_dim": 1536}
 SD35 = {**SD3, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm", "pos_embed_max_size": 384}

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
 from unconcept.core.request import Ask
-from unconcept.edits import GatedEdit, LowRankEdit, Part, bake, load_edit, made_for, static
-from unconcept.edits.export import TARGETS, export
-from unconcept.edits.transport import Likeness
-from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits import GatedEdit, LowRankEdit, Part, load_edit, made_for, static
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import TARGETS, export
+from unconcept.edits.gating import Likeness
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import Conditioning
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)

@@ -15,9 +15,9 @@ from tests.edits.test_export import base, dense, low_rank, parameters, stock, te
 from unconcept.core.errors import EditError
 from unconcept.core.request import Ask
 from unconcept.edits import DenseEdit, LowRankEdit, load_edit
-from unconcept.edits.export import export
-from unconcept.edits.imported import read_lora
-from unconcept.evaluation.importing import import_edit
+from unconcept.edits.export.export import export
+from unconcept.edits.export.lora_reader import read_lora
+from unconcept.jobs.import_edit import import_edit
 from unconcept.models import open_model
 
 K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"

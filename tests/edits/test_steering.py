@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
 from unconcept.core.request import Ask
-from unconcept.edits import SteeringEdit, bake, load_edit, made_for
-from unconcept.edits.rules import Decomposition
-from unconcept.evaluation.erasure import make_edit
-from unconcept.evaluation.requests import choose
-from unconcept.linalg.decompose import along
+from unconcept.edits import SteeringEdit, load_edit, made_for
+from unconcept.edits.export.bake import bake
+from unconcept.edits.steering_rules import Decomposition
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.linalg.gated_projection import along
 from unconcept.models import Conditioning
-from unconcept.models.attention import cross_attentions
+from unconcept.models.hooks.cross_attention import cross_attentions
 
 CHOSEN = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
 METHODS = ("adavd", "nasa", "nag")
@@ -66,7 +67,7 @@ def test_what_the_text_alone_decides_is_solved_once_a_picture(monkeypatch) -> No
     """AdaVD's values: however many steps, once an attention, and never for the unconditioned side."""
     view, asked = tiny.shared("sd1"), []
     noise, edit = torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)), made(view, "adavd")
-    monkeypatch.setattr("unconcept.edits.rules.along", lambda values, *others: asked.append(len(values)) or along(values, *others))
+    monkeypatch.setattr("unconcept.edits.steering_rules.along", lambda values, *others: asked.append(len(values)) or along(values, *others))
     with edit.applied(view):
         view.sample(["a dog face", "a fox"], noise, 3, 3.0)
         assert asked == [2] * len(cross_attentions(view, edit.maps))

@@ -17,10 +17,11 @@ from unconcept.attacks import attacks
 from unconcept.core.errors import EditError
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
-from unconcept.edits import bake, load_edit
-from unconcept.edits.export import export
-from unconcept.evaluation.editing import Eyes, make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.edits import load_edit
+from unconcept.edits.export.bake import bake
+from unconcept.edits.export.export import export
+from unconcept.erasing.make_edit import Eyes, make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.models import open_model
 
 FAMILIES = ("sd1", "sd2", "sdxl")

@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from tests.edits.test_gated import made as gated
 from tests.edits.test_steering import made as steering
-from unconcept.models.attention import cross_attentions, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, steered
 
 TEXTS = ["a dog face", "", "a fox", "by a sun"]
 

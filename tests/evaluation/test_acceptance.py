@@ -14,23 +14,25 @@ from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import trial
 from tests.evaluation.test_harness import where as where
 from tests.evaluation.test_suites import CONCEPTS, evidence
-from unconcept.evaluation import drawing, judges, templates_folder
-from unconcept.evaluation import subject as subjects
-from unconcept.evaluation.bench import Finding
-from unconcept.evaluation.evaluate import Run, evaluate
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.report import rows
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suite_groups import in_groups
-from unconcept.evaluation.suite_protocols import counted
-from unconcept.evaluation.suites import Evidence, Suite, suites
-from unconcept.evaluation.trials import Bench, ask
+from unconcept.evaluation.judging import judge as judges
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.suites.groups import in_groups
+from unconcept.evaluation.suites.registry import Evidence, Suite, suites
+from unconcept.evaluation.suites.speed import counted
+from unconcept.evaluation.tasks import draw as drawing
+from unconcept.evaluation.tasks import edited_model as subjects
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.trials import html
+from unconcept.evaluation.trials.bench import Finding
+from unconcept.evaluation.trials.report import rows
+from unconcept.evaluation.trials.trial import Bench, ask
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.metrics.i2p import RULES
 from unconcept.prompts.checks import Sizes
 from unconcept.scorers import scorers
 from unconcept.scorers.registry import ScorerInfo
 
-SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json").read_text(encoding="utf-8"))
 OPEN = {"settings", "reasons", "report"}  # named by methods and their reasons, not by the report
 BEFORE, AFTER, RUNS = 0.9, 0.2, 200
 

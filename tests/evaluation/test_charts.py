@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unconcept.evaluation.attacked import Point
-from unconcept.evaluation.charts import courses, curve, growth
+from unconcept.report.svg import courses, curve, growth
+from unconcept.training.trajectories import Point
 
 
 def test_a_power_law_is_a_straight_line() -> None:

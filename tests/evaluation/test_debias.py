@@ -10,21 +10,21 @@ from unconcept.cli import app
 from unconcept.core.errors import RequestError
 from unconcept.core.request import Ask
 from unconcept.edits import load_edit
-from unconcept.evaluation import observing
-from unconcept.evaluation.bench import arm_of
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.erasure import Job, erase
-from unconcept.evaluation.evaluate import Run, evaluate
-from unconcept.evaluation.generate import Spec
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.judging import Answer
-from unconcept.evaluation.observing import observer
-from unconcept.evaluation.requests import choose
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suites import Evidence, suites
-from unconcept.moji.table import table
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.judging import live as observing
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.live import observer
+from unconcept.evaluation.judging.rates import Answer
+from unconcept.evaluation.sampling import Spec
+from unconcept.evaluation.suites.registry import Evidence, suites
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.trials.bench import arm_of
+from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.prompts.checks import REPORT_SEEDS
+from unconcept.worlds.table import table
 
 BOTH = ("woman", "man")
 PROFESSIONS = [entry.name for entry in table().professions]

@@ -7,15 +7,15 @@ import pytest
 
 from unconcept.core.concept import Concept
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
-from unconcept.core.folder import building
+from unconcept.core.output_folder import building
 from unconcept.core.request import Ask
-from unconcept.evaluation.generate import Spec, noise
-from unconcept.evaluation.judging import Answer, calibrate, tabulate
-from unconcept.evaluation.lines import read_lines
-from unconcept.evaluation.plan import plan
-from unconcept.evaluation.requests import CARRIERS, choose
-from unconcept.moji.table import table
+from unconcept.core.text_files import read_lines
+from unconcept.erasing.request_defaults import CARRIERS, choose
+from unconcept.evaluation.judging.rates import Answer, calibrate, tabulate
+from unconcept.evaluation.sampling import Spec, noise
+from unconcept.jobs.resolve import plan
 from unconcept.prompts.checks import Check, Sizes, moji_checks, plain_checks, seeded
+from unconcept.worlds.table import table
 
 
 def test_noise_is_its_seeds_alone() -> None:
@@ -248,7 +248,7 @@ def test_lines(tmp_path) -> None:
 
 
 def test_strength_is_a_number(tmp_path) -> None:
-    from unconcept.evaluation.erasure import Job, erase
+    from unconcept.jobs.erase import Job, erase
 
     with pytest.raises(SettingsError, match="strength nan"):
         erase(Job(Ask(("dog face",)), tmp_path / "o", strength=float("nan")))

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from tests import tiny
-from unconcept import evaluation
 from unconcept.core.request import Ask
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.trials import html
 from unconcept.linalg.conditions import conditions
-from unconcept.linalg.lowrank import rank
+from unconcept.linalg.low_rank import rank
 from unconcept.linalg.ridge import cholesky
 from unconcept.methods import methods
 
-SCHEMA = Path(evaluation.__file__).parent / "templates/report.schema.json"
+SCHEMA = Path(html.__file__).parent / "templates/report.schema.json"
 CLOSED_PART = {"mace": {"max_train_steps": 0}}  # of a method that also trains
 CLOSED = ("uce", "speed", "rece", "mace", "trce", "realera")
 ASK = Ask(("dog face", "car"), ("goat", "sky"), ("cat", "moon"))

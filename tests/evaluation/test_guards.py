@@ -8,11 +8,11 @@ from tests.cli.test_cli import run
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.core.request import Ask
 from unconcept.edits import DenseEdit, Origin
-from unconcept.evaluation import drawing
-from unconcept.evaluation.editing import effect, make_edit
-from unconcept.evaluation.evaluate import Run, evaluate
-from unconcept.evaluation.guards import JUMP, is_blank, is_noise, picture_failures, weight_failures
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.failure_checks import JUMP, is_blank, is_noise, picture_failures, weight_failures
+from unconcept.erasing.make_edit import effect, make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.tasks import draw as drawing
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.prompts.checks import Prompt
 
 CHOSEN = choose(Ask(("dog",), ("cat",), ("cow",)), "tiny")

@@ -10,20 +10,20 @@ import torch
 from unconcept.core.errors import UnknownName
 from unconcept.core.request import Ask
 from unconcept.edits import origin_of
-from unconcept.evaluation import drawing
-from unconcept.evaluation.bench import arm_of, examine
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.evaluate import Run, evaluate
-from unconcept.evaluation.generate import Spec, draw
-from unconcept.evaluation.quality import quality
-from unconcept.evaluation.report import rows as group_rows
-from unconcept.evaluation.requests import choose
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suite_groups import in_groups
-from unconcept.evaluation.suites import Suite
-from unconcept.evaluation.trials import Bench, Trial, ask
-from unconcept.evaluation.work import Record
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.judging.image_metrics import quality
+from unconcept.evaluation.sampling import Spec, draw
+from unconcept.evaluation.suites.groups import in_groups
+from unconcept.evaluation.suites.registry import Suite
+from unconcept.evaluation.tasks import draw as drawing
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.tasks.runner import Record
+from unconcept.evaluation.trials.bench import arm_of, examine
+from unconcept.evaluation.trials.report import rows as group_rows
+from unconcept.evaluation.trials.trial import Bench, Trial, ask
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.prompts.checks import Sizes, seeded
 
 SPEC = Spec(steps=2, batch_size=4)

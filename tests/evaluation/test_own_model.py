@@ -12,13 +12,13 @@ from tests import tiny
 from unconcept.cli import app
 from unconcept.core.errors import DataError, EditError, MissingExtra, ModelError, RequestError, SettingsError, UnknownName
 from unconcept.core.request import Ask
-from unconcept.evaluation import subject
-from unconcept.evaluation.bench import arm_of
-from unconcept.evaluation.erasure import Job, erase
-from unconcept.evaluation.evaluate import Run, evaluate
-from unconcept.evaluation.file_suite import ALL
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.suites import suites
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.suites.from_file import ALL
+from unconcept.evaluation.suites.registry import suites
+from unconcept.evaluation.tasks import edited_model as subject
+from unconcept.evaluation.trials.bench import arm_of
+from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.prompts.unlearncanvas import THEMES
 
 

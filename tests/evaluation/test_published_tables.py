@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import attacks, crowd, results
-from unconcept.evaluation import bench
-from unconcept.evaluation.attacked import AttackRow
-from unconcept.evaluation.bench import Arm, EditTask, Finding
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.markdown import attacks_table
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.subject import Subject
-from unconcept.metrics.rates import clopper_pearson
+from unconcept.erasing.make_edit import make_edit
+from unconcept.evaluation.attacks.rates import AttackRow
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.trials import bench
+from unconcept.evaluation.trials.bench import Arm, EditTask, Finding
+from unconcept.evaluation.trials.markdown import attacks_table
+from unconcept.metrics.intervals import clopper_pearson
 from unconcept.prompts.captions import captions
 
 

@@ -11,12 +11,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
-from unconcept.evaluation import templates_folder
-from unconcept.evaluation.bench import arm_of
-from unconcept.evaluation.evaluate import Run, evaluate
+from unconcept.evaluation.trials import html
+from unconcept.evaluation.trials.bench import arm_of
+from unconcept.jobs.evaluate import Run, evaluate
 from unconcept.scorers.features import JudgeEmbedding
 
-SCHEMA = json.loads((templates_folder() / "report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import OutputError
-from unconcept.evaluation.results_csv import plain, write_csv
+from unconcept.report.csv import plain, write_csv
 
 
 def test_results_hold_no_formulas(tmp_path) -> None:

@@ -2,9 +2,9 @@
 
 import torch
 
-from unconcept.evaluation import resurgent
-from unconcept.evaluation.resurgent import Resurgent
-from unconcept.evaluation.store import Store
+from unconcept.evaluation.attacks import resurgence_audit as resurgent
+from unconcept.evaluation.attacks.resurgence_audit import Resurgent
+from unconcept.evaluation.tasks.picture_store import Store
 from unconcept.models import open_model
 from unconcept.prompts.checks import seeded
 

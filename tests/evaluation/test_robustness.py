@@ -13,18 +13,18 @@ from tests.evaluation.test_harness import where as where
 from unconcept.attacks import Input
 from unconcept.core.errors import StoreError
 from unconcept.edits import load_edit
-from unconcept.evaluation.attacked import rows
-from unconcept.evaluation.bench import examine
-from unconcept.evaluation.found import Found, draw_found, hash_input, load_found, save_found
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.lore import lore_of_table
-from unconcept.evaluation.robustness import AttackTask, plan_attacks
-from unconcept.evaluation.store import write_whole
-from unconcept.evaluation.subject import Subject
-from unconcept.evaluation.suite_groups import in_groups
-from unconcept.evaluation.suites import Suite
+from unconcept.evaluation.attacks.inputs import Found, draw_found, hash_input, load_found, save_found
+from unconcept.evaluation.attacks.rates import rows
+from unconcept.evaluation.attacks.threat_model import lore_of_table
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.suites.groups import in_groups
+from unconcept.evaluation.suites.registry import Suite
+from unconcept.evaluation.tasks.attack import AttackTask, plan_attacks
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import write_whole
+from unconcept.evaluation.trials.bench import examine
 from unconcept.models import Conditioning
-from unconcept.models.view import SoftPrompts
+from unconcept.models.model_view import SoftPrompts
 from unconcept.prompts.checks import Prompt, Sizes
 
 SUITE = Suite("two", "", Sizes(2, 0), in_groups, attacks=("derived-embedding",), attacked=2)

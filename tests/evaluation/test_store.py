@@ -9,9 +9,9 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import OutputError, StoreError
-from unconcept.evaluation.generate import Spec
-from unconcept.evaluation.store import HOME, Store, default_store, hash_folder
-from unconcept.evaluation.subject import Subject
+from unconcept.evaluation.sampling import Spec
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import HOME, Store, default_store, hash_folder
 from unconcept.prompts.checks import Prompt
 
 PICTURE = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0)).float() / 255
@@ -56,7 +56,7 @@ def test_broken_pictures_are_named(tmp_path, monkeypatch) -> None:
         store.path("ab12").write_bytes(damage)
         with pytest.raises(StoreError, match="remove it"):
             store.load("ab12")
-    monkeypatch.setattr("unconcept.models.picture_files.MOST_PIXELS", 100)
+    monkeypatch.setattr("unconcept.models.images.MOST_PIXELS", 100)
     Image.new("RGB", (20, 20)).save(store.path("ab12"))
     with pytest.raises(StoreError, match="claims 20x20 pixels"):
         store.load("ab12")
@@ -68,7 +68,7 @@ def test_a_full_disk_is_named_and_leaves_no_piece(tmp_path, monkeypatch) -> None
     def full(*given) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unconcept.evaluation.store.os.fsync", full)
+    monkeypatch.setattr("unconcept.evaluation.tasks.picture_store.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device; free some space"):
         store.save("ab12", PICTURE)
     assert not [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.judging import Answer
-from unconcept.evaluation.suite_continual import ask_within
-from unconcept.evaluation.suites import Evidence, suites
-from unconcept.moji.table import table
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.rates import Answer
+from unconcept.evaluation.suites.continual import ask_within
+from unconcept.evaluation.suites.registry import Evidence, suites
 from unconcept.prompts.checks import REPORT_SEEDS, Sizes
+from unconcept.worlds.table import table
 
 TABLE = table()
 CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket"), "debias": ("teacher",)}

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from unconcept.core.request import Ask
-from unconcept.evaluation import observing
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.generate import Spec
-from unconcept.evaluation.judges import Judge
-from unconcept.evaluation.observing import Watcher
-from unconcept.evaluation.requests import choose
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.subject import Subject
-from unconcept.moji.table import table
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.evaluation.judging import live as observing
+from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.live import Watcher
+from unconcept.evaluation.sampling import Spec
+from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.picture_store import Store
 from unconcept.prompts.checks import REPORT_SEEDS, moji_checks
+from unconcept.worlds.table import table
 
 NAMES = ("dog face", "pizza")
 

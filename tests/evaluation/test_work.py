@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from unconcept.core.errors import OutputError
-from unconcept.evaluation.store import Store
-from unconcept.evaluation.work import MOST_ATTEMPTS, Record, default_workers, perform
+from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.tasks.runner import MOST_ATTEMPTS, Record, default_workers, perform
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unconcept.linalg.decompose import Gate, along
+from unconcept.linalg.gated_projection import Gate, along
 
 RNG = torch.Generator().manual_seed(3)
 GATE = Gate(2.0, 5.0, 0.2)  # soft, so that random vectors are let in partly
@@ -111,5 +111,5 @@ def test_many_targets_are_solved_in_parts(monkeypatch) -> None:
     values, targets = torch.randn(5, 3, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
     gate, beside = Gate(2.0, 5.0, 0.1), torch.rand(3, dtype=torch.float64)
     whole = along(values, targets, gate, beside)
-    monkeypatch.setattr("unconcept.linalg.decompose.SYSTEMS", 2 * 3 * 16)
+    monkeypatch.setattr("unconcept.linalg.gated_projection.SYSTEMS", 2 * 3 * 16)
     assert torch.allclose(along(values, targets, gate, beside), whole, atol=1e-12)

@@ -2,7 +2,7 @@
 
 import torch
 
-from unconcept.linalg.lowrank import fused, joined, on_rows, recalled
+from unconcept.linalg.low_rank import fused, joined, on_rows, recalled
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unconcept.linalg.negative import normalised, subtracted
+from unconcept.linalg.attention_guidance import normalised, subtracted
 
 PLAIN, NEGATIVE = torch.randn(2, 3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from unconcept.linalg.projector import Projector, null_projector, projected_directions, softly_held_directions
-from unconcept.linalg.refine import RefinedSet
+from unconcept.linalg.null_space import Projector, null_projector, projected_directions, softly_held_directions
+from unconcept.linalg.retain_refinement import RefinedSet
 from unconcept.linalg.ridge import ridge_directions
 
 D = 16

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from unconcept.linalg.centres import centres
-from unconcept.linalg.refine import RefinedSet, augmented, moved, weakest_direction
-from unconcept.linalg.thin import thinned
+from unconcept.linalg.kmeans import centres
+from unconcept.linalg.low_rank import thinned
+from unconcept.linalg.retain_refinement import RefinedSet, augmented, moved, weakest_direction
 
 
 def rows(n: int, seed: int, d: int = 12) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unconcept.linalg.truncated import refactored, truncated
+from unconcept.linalg.low_rank import refactored, truncated
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from unconcept.linalg import within
-from unconcept.linalg.projector import nothing_taken
-from unconcept.linalg.within import factors, within_masks
+from unconcept.linalg import masked_projection as within
+from unconcept.linalg.masked_projection import factors, within_masks
+from unconcept.linalg.null_space import nothing_taken
 
 O, D, Q = 9, 20, 5
 

@@ -8,7 +8,7 @@ from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.adavd import AdaVD
-from unconcept.models.attention import cross_attentions, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, steered
 
 ONE = Request(("dog face",), ("",))
 REQUEST = Request(("dog face", "red car"), ("", ""))

@@ -12,12 +12,12 @@ from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.advunlearn import AdvUnlearn, _Foe
-from unconcept.models.encoders import encoder_parameters, layer_of
-from unconcept.models.vocabulary import words
+from unconcept.models.text.parameters import encoder_parameters, layer_of
+from unconcept.models.text.vocabulary import words
 from unconcept.training import Session, Weights, session
 from unconcept.training.goals import Texts
-from unconcept.training.search import Followed, Slots, Vocabulary
-from unconcept.training.selectors import selected_text
+from unconcept.training.parameter_groups import selected_text
+from unconcept.training.token_search import Followed, Slots, Vocabulary
 from unconcept.training.trajectories import Pool, Walk
 
 REQUEST = Request(("dog", "red fox"), ("", ""), ("cat", "car", "hat"))

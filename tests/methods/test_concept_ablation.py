@@ -8,13 +8,13 @@ from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.concept_ablation import ConceptAblation, masked_error, own_rows_alone
-from unconcept.models.hooks import first_detached
-from unconcept.models.latents import encode
-from unconcept.models.view import Conditioning
-from unconcept.models.vocabulary import words
+from unconcept.models.diffusion.vae import encode
+from unconcept.models.hooks.forward import first_detached
+from unconcept.models.model_view import Conditioning
+from unconcept.models.text.vocabulary import words
 from unconcept.training import Session, Weights, gradient, session
-from unconcept.training.pictures import placed
-from unconcept.training.search import denoising_error, normal
+from unconcept.training.images.training_images import placed
+from unconcept.training.token_search import denoising_error, normal
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("cat",))

@@ -12,8 +12,8 @@ from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import Ask
 from unconcept.core.settings import SEEDS, build, dump, to_toml
 from unconcept.edits import load_edit
-from unconcept.evaluation.editing import Eyes, make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.make_edit import Eyes, make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.methods import methods
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))

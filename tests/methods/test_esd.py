@@ -13,12 +13,12 @@ from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.esd import ESD
-from unconcept.models.parts import denoiser_parameters
-from unconcept.models.schedule import Schedule
-from unconcept.models.view import Conditioning
+from unconcept.models.diffusion.noise_schedule import Schedule
+from unconcept.models.hooks.modules import denoiser_parameters
+from unconcept.models.model_view import Conditioning
 from unconcept.training import Session, session
 from unconcept.training.goals import Texts
-from unconcept.training.selectors import selected
+from unconcept.training.parameter_groups import selected
 from unconcept.training.trajectories import Pool, Walk
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)

@@ -11,13 +11,13 @@ from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.few_shot import FewShot
-from unconcept.models.encoders import encoder_parameters
-from unconcept.models.latents import encode
-from unconcept.models.picture_files import pictures_of
+from unconcept.models.diffusion.vae import encode
+from unconcept.models.images import pictures_of
+from unconcept.models.text.parameters import encoder_parameters
 from unconcept.training import Session, session
-from unconcept.training.pictures import drawn, seeds_of
-from unconcept.training.search import denoising_error
-from unconcept.training.selectors import selected_text
+from unconcept.training.images.training_images import drawn, seeds_of
+from unconcept.training.parameter_groups import selected_text
+from unconcept.training.token_search import denoising_error
 
 REQUEST = Request(("dog",), ("",))
 QUICK = {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 1e-3, "templates": ("a {}",)}

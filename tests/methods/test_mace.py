@@ -8,9 +8,9 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
-from unconcept.core.sentences import STYLES, THINGS
 from unconcept.core.settings import build
 from unconcept.methods.mace import MACE
+from unconcept.prompts.templates import STYLES, THINGS
 
 REFINEMENT = MACE(max_train_steps=0)
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))

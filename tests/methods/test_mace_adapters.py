@@ -9,17 +9,17 @@ from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit, LowRankEdit
-from unconcept.edits.combine import fuse
-from unconcept.linalg.lowrank import fused, on_rows
+from unconcept.edits.fuse import fuse
+from unconcept.linalg.low_rank import fused, on_rows
 from unconcept.linalg.moments import Moments
 from unconcept.linalg.ridge import ridge_system
 from unconcept.methods.mace import MACE, _Target, attention_on
-from unconcept.models.attention import cross_attentions
-from unconcept.models.latents import encode
-from unconcept.models.probe import attention_probabilities, text_attentions
+from unconcept.models.diffusion.vae import encode
+from unconcept.models.hooks.attention_maps import attention_probabilities, text_attentions
+from unconcept.models.hooks.cross_attention import cross_attentions
 from unconcept.training import Options, Session, gradient, session
-from unconcept.training.pictures import drawn
-from unconcept.training.search import normal
+from unconcept.training.images.training_images import drawn
+from unconcept.training.token_search import normal
 from unconcept.training.trajectories import focused
 
 REQUEST = Request(("dog",), ("goat",))

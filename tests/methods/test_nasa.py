@@ -9,7 +9,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.nag import NAG
 from unconcept.methods.nasa import NASA
-from unconcept.models.attention import cross_attentions, mixed, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, mixed, steered
 
 ONE = Request(("dog face",), ("",))
 TWO = Request(("dog face", "red car"), ("", ""))

@@ -11,9 +11,9 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build
 from unconcept.methods.receler import Receler
 from unconcept.models import Conditioning
-from unconcept.models.hooks import outputs_changed
-from unconcept.models.parts import modules_named
-from unconcept.models.probe import attention_probabilities, text_attentions
+from unconcept.models.hooks.attention_maps import attention_probabilities, text_attentions
+from unconcept.models.hooks.forward import outputs_changed
+from unconcept.models.hooks.modules import modules_named
 from unconcept.training import Erasers, Session, session
 from unconcept.training.goals import Texts
 from unconcept.training.trajectories import Partial, Walk

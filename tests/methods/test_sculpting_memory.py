@@ -10,7 +10,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.settings import build
 from unconcept.methods.sculpting_memory import SculptingMemory, one_cycle
-from unconcept.models.parts import attention_maps, denoiser_parameters
+from unconcept.models.hooks.modules import attention_maps, denoiser_parameters
 from unconcept.training import Session, session
 from unconcept.training.goals import Texts
 from unconcept.training.trajectories import PRIMES, Walk

@@ -16,11 +16,11 @@ from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit
-from unconcept.evaluation.guards import weight_failures
+from unconcept.erasing.failure_checks import weight_failures
 from unconcept.methods.slug import SLUG, halved, pareto
-from unconcept.models.encoders import encoder_parameters, layer_of
+from unconcept.models.text.parameters import encoder_parameters, layer_of
 from unconcept.training import gradient
-from unconcept.training.pictures import drawn, seeds_of
+from unconcept.training.images.training_images import drawn, seeds_of
 
 REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
 QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}

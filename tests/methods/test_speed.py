@@ -128,8 +128,8 @@ def test_figures_say_what_the_projector_is() -> None:
 
 def test_figures_reach_the_report() -> None:
     from unconcept.core.request import Ask
-    from unconcept.evaluation.editing import make_edit
-    from unconcept.evaluation.requests import choose
+    from unconcept.erasing.make_edit import make_edit
+    from unconcept.erasing.request_defaults import choose
 
     edit = make_edit(tiny.shared("sd1"), choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny"), "speed", {})
     assert {"projector_rank", "spectral_gap", "threshold", "drift"} <= edit.origin.report.keys()

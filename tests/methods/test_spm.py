@@ -19,7 +19,7 @@ from unconcept.methods.spm import SPM, random_states
 from unconcept.models import Conditioning
 from unconcept.training import LowRank, Session, session
 from unconcept.training.goals import Texts
-from unconcept.training.selectors import selected
+from unconcept.training.parameter_groups import selected
 from unconcept.training.trajectories import Partial, Walk
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)

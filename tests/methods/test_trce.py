@@ -9,7 +9,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.request_defaults import choose
 from unconcept.methods.trce import TRCE
 from unconcept.models import open_model
 

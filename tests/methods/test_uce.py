@@ -9,8 +9,8 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import TextMapEdit
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))

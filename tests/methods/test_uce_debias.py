@@ -10,8 +10,8 @@ from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.request import Ask
 from unconcept.core.settings import build
 from unconcept.edits import DenseEdit, load_edit
-from unconcept.evaluation.editing import Eyes, make_edit
-from unconcept.evaluation.requests import choose
+from unconcept.erasing.make_edit import Eyes, make_edit
+from unconcept.erasing.request_defaults import choose
 from unconcept.methods import methods
 from unconcept.methods.uce_debias import UCEDebias
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unconcept.core.errors import DataError
-from unconcept.metrics.grid import accuracies, area, continual_curve, grid_means, grid_rows, unlearncanvas_rows
+from unconcept.metrics.unlearncanvas import accuracies, area, continual_curve, grid_means, grid_rows, unlearncanvas_rows
 from unconcept.prompts.unlearncanvas import OBJECTS, THEMES
 
 DOMAINS = {"style": ["ink", "oil", "photo"], "object": ["dog", "cat"]}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError, SettingsError
-from unconcept.metrics.paired import detectable, holm, mcnemar, paired_change, sign_flip
+from unconcept.metrics.paired_tests import detectable, holm, mcnemar, paired_change, sign_flip
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=14))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import SettingsError
-from unconcept.metrics.policies import argmax, clip_score, log_softmax, probability, top_k
+from unconcept.metrics.score_policies import argmax, clip_score, log_softmax, probability, top_k
 
 LABELS = ("a", "b", "c")
 

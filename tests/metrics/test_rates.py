@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import SettingsError
-from unconcept.metrics.rates import clopper_pearson, clustered, clustered_share, corrected, resampled, student, wilson
+from unconcept.metrics.intervals import clopper_pearson, clustered, clustered_share, corrected, resampled, student, wilson
 
 # Of 200 intervals that each cover with 95 %, between 181 and 197 do so with 99.5 % (binomial); seeds are fixed.
 BAND = range(181, 198)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tests import tiny
 from unconcept.core.errors import RequestError
 from unconcept.linalg.moments import Moments
-from unconcept.models.alignment import shared_positions
-from unconcept.models.rows import fitting, moments_of
+from unconcept.models.text.state_rows import fitting, moments_of, shared_positions
 
 
 def test_the_cards_example() -> None:

@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from unconcept.core.errors import RequestError
 from unconcept.models import open_model
-from unconcept.models.alone import one_by_one
+from unconcept.models.text.state_cache import one_by_one
 
 TEXTS = ("dog face", "red car", "cat", "dog face", "")
 
@@ -43,7 +43,7 @@ def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None
     text = replace(open_model("moji")._encoder("text_encoder"), known=None)
     words = ["cat", "a cat on a table", "dog face", "a dog", "rose", "two red hats", "cat"]
     whole = text.embed(words, "last_subject"), text.embed(words, "all")
-    monkeypatch.setattr("unconcept.models.text.HELD", 8)
+    monkeypatch.setattr("unconcept.models.text.clip_encoder.HELD", 8)
     assert torch.equal(text.embed(words, "last_subject"), whole[0])
     assert torch.equal(text.embed(words, "all"), whole[1])
 

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import ModelError
-from unconcept.models.attention import cross_attentions, is_empty, mixed, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, is_empty, mixed, steered
 
 
 def noise(view, count=2):

@@ -18,9 +18,9 @@ from tests.edits.test_export_names import UNETS, parts
 from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.models import open_model
-from unconcept.models.complete import CROSS, JOINT, encoder_tensors, transformer_maps, unet_maps
-from unconcept.models.mmdit import MMDiTView
-from unconcept.models.unet import UNetView
+from unconcept.models.checkpoint.validation import CROSS, JOINT, encoder_tensors, transformer_maps, unet_maps
+from unconcept.models.views.mmdit import MMDiTView
+from unconcept.models.views.unet import UNetView
 
 ALL = (*tiny.FAMILIES, *tiny.MMDITS)
 A_MAP = dict.fromkeys(tiny.FAMILIES, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests import tiny
-from unconcept.models.encoders import encoder_parameters, layer_of
+from unconcept.models.text.parameters import encoder_parameters, layer_of
 from unconcept.training import gradient
-from unconcept.training.selectors import selected_text
+from unconcept.training.parameter_groups import selected_text
 
 PARTS = {"sd1": ["text_encoder"], "sd2": ["text_encoder"], "sdxl": ["text_encoder", "text_encoder_2"]}
 

@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.grid import Grid, is_guided_within
+from unconcept.models.diffusion.sampling_grid import Grid, is_guided_within
 
 
 def latents(view, seed):

@@ -4,7 +4,7 @@ import pytest
 
 from tests import tiny
 from unconcept.models import find_model
-from unconcept.models.identity import base_id, licence
+from unconcept.models.checkpoint.fingerprint import base_id, licence
 
 
 @pytest.mark.parametrize(("name", "told"), [("moji", "moji"), ("stabilityai/sd-turbo", "stabilityai/sd-turbo"), ("/home/me/models/sd", "sd"), ("./a/b", "b")])

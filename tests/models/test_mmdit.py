@@ -13,10 +13,11 @@ from tests import tiny
 from unconcept.core.errors import ModelError, RequestError, SettingsError
 from unconcept.edits import LowRankEdit, TextMapEdit
 from unconcept.models import open_model
-from unconcept.models.mmdit import T5_LENGTH, MMDiTView
-from unconcept.models.parts import attention_maps, denoiser_parameters, recorded, stream_maps
-from unconcept.models.view import SoftPrompts
-from unconcept.models.vocabulary import token_tables
+from unconcept.models.hooks.forward import recorded
+from unconcept.models.hooks.modules import attention_maps, denoiser_parameters, stream_maps
+from unconcept.models.model_view import SoftPrompts
+from unconcept.models.text.vocabulary import token_tables
+from unconcept.models.views.mmdit import T5_LENGTH, MMDiTView
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
 families = pytest.mark.parametrize("family", tiny.MMDITS)
@@ -241,8 +242,8 @@ def test_a_folder_of_another_pipeline_is_refused(family, tmp_path) -> None:
 @families
 def test_methods_of_other_families_are_refused_by_name(family) -> None:
     from unconcept.core.request import Ask
-    from unconcept.evaluation.erasure import make_edit
-    from unconcept.evaluation.requests import choose
+    from unconcept.erasing.make_edit import make_edit
+    from unconcept.erasing.request_defaults import choose
 
     chosen = choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny")
     with pytest.raises(SettingsError, match=f"rece is not defined for {family} models"):

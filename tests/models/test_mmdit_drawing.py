@@ -5,8 +5,8 @@ import torch
 from diffusers import FluxPipeline
 
 from tests import tiny
-from unconcept.models.latents import decode, encode
-from unconcept.models.mmdit import MMDiTView, pack, unpack
+from unconcept.models.diffusion.vae import decode, encode
+from unconcept.models.views.mmdit import MMDiTView, pack, unpack
 
 families = pytest.mark.parametrize("family", tiny.MMDITS)
 

@@ -6,9 +6,9 @@ from transformers import CLIPModel
 
 from tests import tiny
 from unconcept.core.errors import ModelError, SettingsError
-from unconcept.evaluation.seeing import sights_of
-from unconcept.models.clip import load_clip, text_tower
-from unconcept.models.paired import paired_clip
+from unconcept.erasing.vision_towers import sights_of
+from unconcept.models.vision.clip import load_clip, text_tower
+from unconcept.models.vision.paired_clip import paired_clip
 from unconcept.training import gradient
 
 

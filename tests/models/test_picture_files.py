@@ -7,8 +7,8 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import DataError
-from unconcept.models.latents import picture_size
-from unconcept.models.picture_files import pictures_of, read_picture
+from unconcept.models.diffusion.vae import picture_size
+from unconcept.models.images import pictures_of, read_picture
 
 SIDE = 16  # of what the tiny models draw
 
@@ -76,7 +76,7 @@ def test_what_is_no_set_of_pictures(tmp_path) -> None:
 
 
 def test_too_many_are_not_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("unconcept.models.picture_files.MOST_PICTURES", 1)
+    monkeypatch.setattr("unconcept.models.images.MOST_PICTURES", 1)
     for name in ("a.png", "b.png"):
         drawn(tmp_path / name, SIDE, SIDE)
     with pytest.raises(DataError, match="at most 1"):

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from tests import tiny
-from unconcept.models.attention import steered
-from unconcept.models.probe import attention_probabilities, text_attentions
+from unconcept.models.hooks.attention_maps import attention_probabilities, text_attentions
+from unconcept.models.hooks.cross_attention import steered
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 TEXTS = ["a dog", "red fox"]

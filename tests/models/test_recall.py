@@ -5,9 +5,9 @@ import torch
 
 from tests import tiny
 from unconcept.models import Conditioning
-from unconcept.models.hooks import states_seen
-from unconcept.models.recall import MOST_TEXTS, recalled
-from unconcept.models.rows import own_rows, rows_behind
+from unconcept.models.hooks.forward import states_seen
+from unconcept.models.text.prompt_tracking import MOST_TEXTS, recalled
+from unconcept.models.text.state_rows import own_rows, rows_behind
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 

@@ -5,8 +5,8 @@ import torch
 
 from tests import tiny
 from unconcept.models import open_model
-from unconcept.models.t5 import T5Text
-from unconcept.models.text import ClipText
+from unconcept.models.text.clip_encoder import ClipText
+from unconcept.models.text.t5_encoder import T5Text
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

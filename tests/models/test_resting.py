@@ -9,11 +9,11 @@ from unconcept.core.hashing import hash_tensors
 from unconcept.edits import DenseEdit
 from unconcept.methods.advunlearn import AdvUnlearn
 from unconcept.methods.esd import ESD
-from unconcept.models import resting as module
-from unconcept.models.identity import ENCODERS
-from unconcept.models.resting import resting
+from unconcept.models.checkpoint.fingerprint import ENCODERS
+from unconcept.models.text import offload as module
+from unconcept.models.text.offload import resting
 from unconcept.training import Session, session
-from unconcept.training.trained import pristine
+from unconcept.training.trainables import pristine
 
 AWAY = torch.device("cpu", 0)  # is not equal to the CPU where everything computes
 REQUEST = Request(("dog", "hound"), ("cat", "cat"))

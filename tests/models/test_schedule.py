@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 
 from unconcept.core.errors import ModelError
-from unconcept.models.schedule import Schedule
+from unconcept.models.diffusion.noise_schedule import Schedule
 
 G = torch.Generator().manual_seed(0)
 X0, NOISE = (torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=G) for _ in range(2))

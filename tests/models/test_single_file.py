@@ -11,11 +11,11 @@ from tests import tiny
 from tests.edits.test_export import base, stamped  # noqa: F401
 from unconcept.core.errors import ModelError
 from unconcept.edits import DenseEdit
-from unconcept.edits.export import export
+from unconcept.edits.export.export import export
 from unconcept.models import open_model
-from unconcept.models.places import places
-from unconcept.models.stream import read, shapes
-from unconcept.models.unet import PIPELINES
+from unconcept.models.checkpoint.config import PIPELINES
+from unconcept.models.checkpoint.locations import places
+from unconcept.models.checkpoint.safetensors_io import read, shapes
 
 TEXTS = ["dog face", "", "a moon"]
 

@@ -8,8 +8,8 @@ from transformers import T5Config, T5EncoderModel
 
 from tests import tiny
 from unconcept.core.errors import ModelError, RequestError
-from unconcept.models.t5 import T5Text
-from unconcept.models.tokens import ClipTokenizer
+from unconcept.models.text.t5_encoder import T5Text
+from unconcept.models.text.tokenizer import ClipTokenizer
 
 TEXTS = ["dog face", "", "a moon in the sky", "dog face"]
 
@@ -59,7 +59,7 @@ def test_pads_change_every_state() -> None:
 def test_many_texts_in_parts_are_the_same_states(monkeypatch) -> None:
     _, text = built()
     whole = text.embed(TEXTS, "all")
-    monkeypatch.setattr("unconcept.models.t5.BATCH_TEXTS", 2)
+    monkeypatch.setattr("unconcept.models.text.t5_encoder.BATCH_TEXTS", 2)
     assert torch.equal(text.embed(TEXTS, "all"), whole)
 
 

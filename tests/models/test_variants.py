@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import ModelError
 from unconcept.models import open_model
-from unconcept.models.variants import stored, variant_of
+from unconcept.models.checkpoint.weight_files import stored, variant_of
 
 TEXTS = ["dog face", "", "a moon"]
 

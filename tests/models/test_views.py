@@ -8,13 +8,13 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
-from unconcept.evaluation.generate import noise
+from unconcept.evaluation.sampling import noise
 from unconcept.models import open_model
-from unconcept.models.latents import decode, encode
-from unconcept.models.open import find_device, find_dtype
-from unconcept.models.samplers import SAMPLERS
-from unconcept.models.unet import UNetView
-from unconcept.models.view import SoftPrompts
+from unconcept.models.diffusion.schedulers import SAMPLERS
+from unconcept.models.diffusion.vae import decode, encode
+from unconcept.models.loading import find_device, find_dtype
+from unconcept.models.model_view import SoftPrompts
+from unconcept.models.views.unet import UNetView
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
 MATRICES = {"sd1": 6, "sd2": 6, "sdxl": 6}  # one cross-attention down, one in the middle, two up... times key and value

@@ -9,8 +9,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 from tests import tiny
 from tests.tiny import tokenizer
 from unconcept.core.errors import ModelError
-from unconcept.evaluation.pictures import to_image
-from unconcept.metrics.policies import argmax, log_softmax, probability
+from unconcept.metrics.score_policies import argmax, log_softmax, probability
+from unconcept.report.images import to_image
 from unconcept.scorers.clip_score import ClipScore
 from unconcept.scorers.features import ClipEmbedding
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from unconcept.moji.table import table
+from unconcept.models.vision.judge_net import JudgeNet
 from unconcept.scorers.moji_judge import NOTHING, MojiJudge, half
-from unconcept.scorers.moji_net import JudgeNet
+from unconcept.worlds.table import table
 
 
 def test_labels_are_the_tables() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import SettingsError
-from unconcept.metrics.policies import argmax, probability, top_k
+from unconcept.metrics.score_policies import argmax, probability, top_k
 from unconcept.models import open_model
 from unconcept.scorers import scorers
 from unconcept.scorers.features import JudgeEmbedding

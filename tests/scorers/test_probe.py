@@ -6,8 +6,8 @@ import torch
 from tests.tiny import shared, view
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.edits import LowRankEdit
-from unconcept.metrics.policies import argmax
-from unconcept.models.hooks import captured
+from unconcept.metrics.score_policies import argmax
+from unconcept.models.hooks.forward import captured
 from unconcept.scorers.probe import DiffusionProbe, Tap, activations
 
 TAP = Tap(timesteps=(25, 200), draws=2)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from unconcept.core.errors import MissingExtra, UnknownName
-from unconcept.core.extras import optional
+from unconcept.core.optional_imports import optional
 from unconcept.scorers import scorers
 
 HEAVY = ("transformers", "open_clip", "onnxruntime", "nudenet", "lpips", "torchvision", "cv2", "diffusers")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unconcept.training.best import Best
+from unconcept.training.best_epoch import Best
 
 FIGURES = [9.0, 9.0, 1.0, 3.0, 2.5, 2.5, 0.5]  # means of epochs of two: 9, 2, 2.5, then a half one
 

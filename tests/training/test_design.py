@@ -9,8 +9,9 @@ from typing import get_args
 import pytest
 
 from unconcept import edits, training
-from unconcept.edits import combine
-from unconcept.training import loop, selectors
+from unconcept.edits import fuse as combine
+from unconcept.training import loop
+from unconcept.training import parameter_groups as selectors
 
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
 LATER = [line.split("|")[1:4] for line in DESIGN.read_text().split("Later, none of which")[1].split("## ")[0].splitlines() if line.startswith("| ")][1:]

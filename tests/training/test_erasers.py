@@ -7,10 +7,10 @@ from torch import nn
 from tests import tiny
 from tests.training.test_selectors import parameters
 from unconcept.core.errors import SettingsError
-from unconcept.models.parts import modules_named
-from unconcept.models.probe import text_attentions
+from unconcept.models.hooks.attention_maps import text_attentions
+from unconcept.models.hooks.modules import modules_named
 from unconcept.training import Erasers
-from unconcept.training.rates import cosine_restarts
+from unconcept.training.lr_schedules import cosine_restarts
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import DataError, SettingsError
-from unconcept.training.given import given_pictures
-from unconcept.training.masks import at_resolution, at_size, attending, in_front, looked_at, object_mask, spilled
+from unconcept.training.images.object_masks import at_resolution, at_size, attending, in_front, looked_at, object_mask, spilled
+from unconcept.training.images.user_images import given_pictures
 
 
 @pytest.mark.parametrize("background", [1.0, 0.0, 0.4])

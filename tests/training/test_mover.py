@@ -12,7 +12,7 @@ from tests import tiny
 from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.training import Descent, Options, Session, session
-from unconcept.training.mover import Mover
+from unconcept.training.precision import Mover
 
 EVERY = {**QUICK, **BESIDE}
 CPU = torch.device("cpu")

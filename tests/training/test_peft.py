@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from tests import tiny
-from unconcept.models.parts import denoiser_parameters, modules_named
+from unconcept.models.hooks.modules import denoiser_parameters, modules_named
 from unconcept.training import LowRank
-from unconcept.training.selectors import selected
+from unconcept.training.parameter_groups import selected
 
 RANK, SCALE = 3, 0.5
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unconcept.core.errors import SettingsError
 from unconcept.training import Descent
-from unconcept.training.penalties import Clip, Drift, DynamicMask, Mask, Subspace, away, both_ways, largest, most, one_way, turned
+from unconcept.training.gradient_transforms import Clip, Drift, DynamicMask, Mask, Subspace, away, both_ways, largest, most, one_way, turned
 
 
 def tensors(seed=0, wide=torch.float64):

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.grid import Grid
+from unconcept.models.diffusion.sampling_grid import Grid
 from unconcept.training.progress import done, drawn, of_done, of_remaining, on_training_schedule, window
 
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.continual.desk import ask, ledger, model
 from tests.killed import Killed, dying
+from tests.ledger.desk import ask, ledger, model
 from tests.methods.planted import sights
 from tests.methods.quick import QUICK
-from unconcept.continual.fold import fold
-from unconcept.continual.ledger import Ledger, Policy
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.request import Ask
 from unconcept.edits.merge import Merge
-from unconcept.evaluation.editing import make_edit
-from unconcept.evaluation.requests import choose
-from unconcept.linalg.projector import apart, softened
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import choose
+from unconcept.ledger.fold import fold
+from unconcept.ledger.ledger import Ledger, Policy
+from unconcept.linalg.null_space import apart, softened
 from unconcept.methods import methods
 from unconcept.prompts.captions import captions
 from unconcept.training import Regularisers, Session, regularised, session

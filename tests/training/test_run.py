@@ -15,10 +15,10 @@ from unconcept.methods.kscu import KSCU
 from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
-from unconcept.models.parts import attention_maps, denoiser_parameters, modules_named
+from unconcept.models.hooks.modules import attention_maps, denoiser_parameters, modules_named
 from unconcept.training import LowRank, Options, Plan, Session, Weights, session, train
-from unconcept.training.penalties import Drift, Mask
-from unconcept.training.selectors import selected
+from unconcept.training.gradient_transforms import Drift, Mask
+from unconcept.training.parameter_groups import selected
 
 REQUEST = Request(("dog", "hound"), ("cat", "cat"))
 QUICK = {
@@ -92,7 +92,7 @@ def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
     view = tiny.view("sd1", torch.float32)
     with session(Session(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
-    monkeypatch.setattr("unconcept.training.run.source_hash", lambda *modules: "of other code")
+    monkeypatch.setattr("unconcept.training.trainer.source_hash", lambda *modules: "of other code")
     with pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"), session(Session(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
 

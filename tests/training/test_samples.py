@@ -12,10 +12,10 @@ from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import SettingsError
 from unconcept.methods.esd import ESD
 from unconcept.methods.few_shot import FewShot
-from unconcept.models.parts import denoiser_parameters
+from unconcept.models.hooks.modules import denoiser_parameters
 from unconcept.training import Options, Plan, Session, Weights, session, train
-from unconcept.training.samples import FIRST, Samples, rectangle, shown
-from unconcept.training.selectors import selected
+from unconcept.training.parameter_groups import selected
+from unconcept.training.sample_options import FIRST, Samples, rectangle, shown
 
 EVERY = {**QUICK, **BESIDE}
 

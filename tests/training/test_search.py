@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from unconcept.models import Conditioning
-from unconcept.models.vocabulary import padded, special_ids, typed, words
+from unconcept.models.text.vocabulary import padded, special_ids, typed, words
 from unconcept.training import gradient
-from unconcept.training.search import Slots, Vocabulary, denoising_error, lay, nearest_through, onto_simplex, sampled_tokens, spread
+from unconcept.training.token_search import Slots, Vocabulary, denoising_error, lay, nearest_through, onto_simplex, sampled_tokens, spread
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -9,8 +9,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.parts import denoiser_parameters
-from unconcept.training.selectors import selected, selected_text
+from unconcept.models.hooks.modules import denoiser_parameters
+from unconcept.training.parameter_groups import selected, selected_text
 
 SD14 = {"cross_attention_dim": 768, "sample_size": 64}  # The rest are the class's defaults: they are SD 1.x's.
 SDXL = {

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..core.concept import TEMPLATES
 from ..core.errors import require
-from ..core.wording import GENERAL_WORDS, around
-from ..models.latents import encode
-from ..models.vocabulary import words
+from ..models.diffusion.vae import encode
+from ..models.text.vocabulary import words
+from ..prompts.text_matching import GENERAL_WORDS, around
 from ..training import Descent, Loss
-from ..training.search import Slots, Vocabulary, denoising_error
+from ..training.token_search import Slots, Vocabulary, denoising_error
 from .registry import Attempt, Case, Input, attack, check_counts
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from ..core.errors import require
-from ..core.wording import find
 from ..linalg.derive import derive
+from ..prompts.text_matching import find
 from .registry import Attempt, Case, Input, attack
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..models.latents import encode
+from ..models.diffusion.vae import encode
 from .registry import Attempt, Case, Input, attack, check_counts
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..models.latents import encode
-from ..models.vocabulary import typed, words
+from ..models.diffusion.vae import encode
+from ..models.text.vocabulary import typed, words
 from ..training import Descent, Loss
-from ..training.search import Slots, Vocabulary, generators, lay, nearest_through, normal, spread
+from ..training.token_search import Slots, Vocabulary, generators, lay, nearest_through, normal, spread
 from .registry import Attempt, Case, Input, attack, check_counts
 
 

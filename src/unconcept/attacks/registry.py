@@ -12,7 +12,7 @@ from ..core.errors import require
 from ..core.registry import Registry
 from ..edits import Applied, Edit
 from ..models import Conditioning, Family, ModelView
-from ..models.view import SoftPrompts
+from ..models.model_view import SoftPrompts
 
 Rung = Literal["text", "embedding", "latent", "weights"]  # how deep an attacker must reach, from the outside in
 Scope = Literal["prompt", "concept"]  # one search a prompt, or one for all prompts of a concept

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..edits import Edit
-from ..models.latents import encode
-from ..models.parts import attention_maps, denoiser_parameters
+from ..models.diffusion.vae import encode
+from ..models.hooks.modules import attention_maps, denoiser_parameters
 from ..training import Descent, Loss, LowRank, Weights
-from ..training.search import denoising_error
+from ..training.token_search import denoising_error
 from .registry import Attempt, Case, Input, attack, check_counts
 
 LR = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)

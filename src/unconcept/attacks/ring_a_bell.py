@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..core.concept import TEMPLATES
 from ..core.errors import require
-from ..core.wording import GENERAL_WORDS
 from ..models import Conditioning, ModelView
-from ..models.view import SoftPrompts
-from ..models.vocabulary import padded, special_ids, token_tables, typed
-from ..training.search import Vocabulary, generators
+from ..models.model_view import SoftPrompts
+from ..models.text.vocabulary import padded, special_ids, token_tables, typed
+from ..prompts.text_matching import GENERAL_WORDS
+from ..training.token_search import Vocabulary, generators
 from .registry import Attempt, Case, Input, attack, check_counts
 
 BATCH = 100  # texts encoded at once

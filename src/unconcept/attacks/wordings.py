@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.errors import require
-from ..core.wording import reworded, typos
-from ..models.view import FAMILIES
+from ..models.family import FAMILIES
+from ..prompts.text_matching import reworded, typos
 from .registry import Attempt, Case, Input, attack
 
 

@@ -20,9 +20,10 @@ def apply(
     """Write a checkpoint with the edit in its weights: what loads the model loads it."""
     with speaking():
         from ..core.errors import OutputError, require
-        from ..core.folder import building, writing
-        from ..edits import bake, load_edit
+        from ..core.output_folder import building, writing
+        from ..edits import load_edit
         from ..edits import static as at_full_weight
+        from ..edits.export.bake import bake
         from ..models import find_model
 
         loaded, source = load_edit(edit), find_model(model)

@@ -12,7 +12,7 @@ from .console import FAILED, print_json, print_table, progress, quiet_libraries,
 from .evaluate import JudgeFlag, print_shares, print_trust
 
 if TYPE_CHECKING:
-    from ..evaluation.erasure import Outcome
+    from ..jobs.erase import Outcome
 
 
 def erase(
@@ -48,9 +48,9 @@ def erase(
     with speaking():
         quiet_libraries()
         from ..core.settings import parse_assignment
-        from ..evaluation.erasure import erase as run
-        from ..evaluation.lines import read_lines
-        from ..evaluation.plan import plan
+        from ..core.text_files import read_lines
+        from ..jobs.erase import erase as run
+        from ..jobs.resolve import plan
 
         wanted = [*(concepts or []), *read_lines(concepts_file)]
         out = out or Path("out") / (re.sub(r"\W+", "-", "-".join(wanted)).strip("-") or "recipe")
@@ -99,8 +99,8 @@ def _check(outcome: "Outcome", out: Path) -> None:
 
 def _print(outcome: "Outcome", reasons: Mapping[str, str]) -> None:
     """Why each part of the request is as it is, then the rates, and what the edit does to the weights."""
-    from ..evaluation.report import calibration, origin
-    from ..evaluation.report import rows as group_rows
+    from ..evaluation.trials.report import calibration, origin
+    from ..evaluation.trials.report import rows as group_rows
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
     for name, reason in {**reasons, **outcome.chosen.reasons}.items():

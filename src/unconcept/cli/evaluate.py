@@ -10,9 +10,9 @@ from . import options
 from .console import FAILED, print_json, print_table, progress, quiet_libraries, speaking
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluate import Run
-    from ..evaluation.judging import Calibration
-    from ..evaluation.report import Report
+    from ..evaluation.judging.rates import Calibration
+    from ..evaluation.trials.report import Report
+    from ..jobs.evaluate import Run
 
 RATES = ("pre", "floor", "success", "ceiling", "nothing")
 Concepts = Annotated[list[str] | None, typer.Argument(help="What the edits were to erase; one or several.", show_default=False)]
@@ -114,10 +114,10 @@ def _evaluate(concepts: Sequence[str] | None, concepts_file: Path | None, as_jso
     """Do it, print it, and exit with 1 if anything failed or is missing."""
     with speaking():
         quiet_libraries()
-        from ..evaluation.bench import arm_of
-        from ..evaluation.evaluate import Run
-        from ..evaluation.evaluate import evaluate as work
-        from ..evaluation.lines import read_lines
+        from ..core.text_files import read_lines
+        from ..evaluation.trials.bench import arm_of
+        from ..jobs.evaluate import Run
+        from ..jobs.evaluate import evaluate as work
         from ..methods import methods as known
 
         chosen = told.pop("methods", None)
@@ -145,7 +145,7 @@ def _tell(run: "Run", report: "Report", as_json: bool, quiet: bool) -> None:
 
 
 def _print(report: "Report") -> None:
-    from ..evaluation.report import calibration
+    from ..evaluation.trials.report import calibration
 
     trials = report.data()["trials"]
     groups = list(dict.fromkeys(group for trial in trials for group in trial["groups"]))

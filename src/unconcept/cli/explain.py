@@ -28,7 +28,7 @@ def explain(
     with speaking():
         quiet_libraries()
         from ..core.settings import parse_assignment
-        from ..evaluation.explain import explain as explained
+        from ..jobs.explain import explain as explained
 
         typed = {"model": model, "anchors": anchor, "retain": retain, "kind": kind, "batch_size": batch_size, "seed": seed, "limit": limit}
         told = {name: value for name, value in typed.items() if value is not None}

@@ -23,14 +23,14 @@ def export(
     """Write an edit for diffusers, A1111, Forge, ComfyUI or PEFT."""
     with speaking():
         quiet_libraries()
-        from ..core.folder import building, writing
+        from ..core.output_folder import building, writing
         from ..core.registry import suggest
         from ..edits import load_edit
         from ..edits import static as at_full_weight
-        from ..edits.export import FOLDERS, TARGETS, check_place
-        from ..edits.export import export as write
+        from ..edits.export.export import FOLDERS, TARGETS, check_place
+        from ..edits.export.export import export as write
         from ..models import find_model
-        from ..models.open import find_device, find_dtype
+        from ..models.loading import find_device, find_dtype
 
         target = suggest(to, {name: name for name in TARGETS}, "export")
         check_place(target, out)

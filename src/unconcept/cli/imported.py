@@ -23,10 +23,10 @@ def import_(
     """Make a LoRA eraser an edit, to be drawn with, evaluated, attacked and exported like any other."""
     with speaking():
         quiet_libraries()
-        from ..core.folder import writing
+        from ..core.output_folder import writing
         from ..core.request import Ask
         from ..core.settings import build
-        from ..evaluation.importing import import_edit
+        from ..jobs.import_edit import import_edit
 
         asked = {"targets": tuple(concepts), "anchors": anchor, "retain": retain, "kind": kind}
         ask = build(Ask, {name: value for name, value in asked.items() if value is not None}, "option")

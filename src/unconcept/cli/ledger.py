@@ -38,8 +38,8 @@ def init(
     """Begin an empty ledger."""
     with speaking():
         quiet_libraries()
-        from ..continual.ledger import begin, policy_of
         from ..core.settings import parse_assignment
+        from ..ledger.ledger import begin, policy_of
         from ..methods import methods
         from ..training.regularisers import regularisers_of
 
@@ -74,9 +74,9 @@ def add(
     """Put a request in force. What it says is on the disk when the command returns."""
     with speaking():
         quiet_libraries()
-        from ..continual.requests import add as put
-        from ..evaluation.lines import read_lines
-        from ..evaluation.requests import choose
+        from ..core.text_files import read_lines
+        from ..erasing.request_defaults import choose
+        from ..ledger.operations import add as put
 
         ledger = opened(folder)
         wanted = [*(concepts or []), *read_lines(concepts_file)]
@@ -106,7 +106,7 @@ def revoke(
 ) -> None:
     """Take a request back: the state is then as if it had never been asked."""
     with speaking():
-        from ..continual.requests import revoke as take_back
+        from ..ledger.operations import revoke as take_back
 
         gone = take_back(opened(folder), id_, note(by, because))
         if as_json:
@@ -119,7 +119,7 @@ def revoke(
 def repair(folder: Dir) -> None:
     """Mend what a process that died left behind. Entries that were acknowledged are never touched."""
     with speaking():
-        from ..continual.check import repair as mend
+        from ..ledger.verify import repair as mend
 
         for line in mend(folder) or ["nothing to mend"]:
             print(line)
@@ -141,7 +141,7 @@ def materialize(
     """Write the edit of what is in force, with a card that says of which requests it is."""
     with speaking():
         quiet_libraries()
-        from ..continual.materialize import materialize as write
+        from ..ledger.materialize import materialize as write
 
         ledger = opened(folder)
         with training(ledger, [one.id for one in ledger.standings.active], quiet):

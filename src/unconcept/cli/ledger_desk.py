@@ -11,8 +11,8 @@ import typer
 from .console import progress
 
 if TYPE_CHECKING:
-    from ..continual.ledger import Ledger, Note
-    from ..evaluation.erasure import Job
+    from ..jobs.erase import Job
+    from ..ledger.ledger import Ledger, Note
     from ..models import ModelView
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the ledger.")]
@@ -24,13 +24,13 @@ Recipe = Annotated[str | None, typer.Option(help="Recipe by name, or a .toml fil
 
 
 def opened(folder: Path) -> "Ledger":
-    from ..continual.ledger import Ledger
+    from ..ledger.ledger import Ledger
 
     return Ledger.open(folder)
 
 
 def note(by: str, because: str) -> "Note":
-    from ..continual.ledger import Note
+    from ..ledger.ledger import Note
 
     return Note(by, because)
 
@@ -56,7 +56,7 @@ def planned(model: str, method: str | None, recipe: str | None, set_: list[str] 
     """Method, settings and what is asked, as `unconcept erase` would take them. `SettingsError` for a recipe that trains in another way than usual."""
     from ..core.errors import require
     from ..core.settings import parse_assignment
-    from ..evaluation.plan import plan
+    from ..jobs.resolve import plan
     from ..training.options import changed
 
     assignments = dict(parse_assignment(text) for text in set_ or [])
@@ -70,7 +70,7 @@ def planned(model: str, method: str | None, recipe: str | None, set_: list[str] 
 def training(ledger: "Ledger", about: list[str], quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Inside, trainings tell how far they are, and go on where a former sitting of the same was stopped."""
     from ..core.hashing import hash_json
-    from ..evaluation.editing import training_in
+    from ..erasing.make_edit import training_in
 
     folder = ledger.folder / "training" / hash_json(about)[:12]
     with progress(quiet) as tell, training_in(folder, tell):

@@ -11,7 +11,7 @@ from .console import FAILED, print_json, print_table, quiet_libraries, speaking
 from .ledger_desk import Base, By, Dir, note, opened, training, view_of
 
 if TYPE_CHECKING:
-    from ..continual.ledger import Ledger
+    from ..ledger.ledger import Ledger
 
 
 def status(
@@ -23,8 +23,8 @@ def status(
 ) -> None:
     """Say what is in force, since when, and where requests contradict one another. No model is opened."""
     with speaking():
-        from ..continual.ledger import Ledger
-        from ..continual.status import status as told_of
+        from ..ledger.ledger import Ledger
+        from ..ledger.status import status as told_of
 
         ledger = Ledger.open(folder, torn=True)
         told = told_of(ledger, ledger.refresh(torn=True))
@@ -49,8 +49,8 @@ def drift(
     """Say how far the state is from the base."""
     with speaking():
         quiet_libraries()
-        from ..continual.drift import drift as now
-        from ..continual.history import history as before
+        from ..ledger.drift import drift as now
+        from ..ledger.drift_history import history as before
 
         ledger = opened(folder)
         view = view_of(ledger, model, device)
@@ -85,7 +85,7 @@ def verify(
     """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
     with speaking():
         quiet_libraries()
-        from ..continual.check import verify as check
+        from ..ledger.verify import verify as check
 
         found = check(folder)
         if not (bytes_only or found.faults or found.torn):
@@ -120,9 +120,9 @@ def audit(
     """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the ledger on it anew."""
     with speaking():
         quiet_libraries()
-        from ..continual.audit import audit as look_at
-        from ..evaluation.resurgent import Resurgent
-        from ..evaluation.store import Store, default_store
+        from ..evaluation.attacks.resurgence_audit import Resurgent
+        from ..evaluation.tasks.picture_store import Store, default_store
+        from ..ledger.audit import audit as look_at
 
         ledger, look = opened(folder), Resurgent(Store(default_store()), pictures, steps, seed=seed)
         with training(ledger, ["audit"], quiet):
@@ -141,7 +141,7 @@ def audit(
 def diff(folder: Dir, other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")], as_json: options.Json = False) -> None:
     """Say what is in force in one ledger and not in the other."""
     with speaking():
-        from ..continual.compare import compare
+        from ..ledger.diff import compare
 
         found = compare(opened(folder), opened(other))
         if as_json:
@@ -171,7 +171,7 @@ def _print_status(told: Mapping[str, Any]) -> None:
 
 
 def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool, model: str | None) -> None:
-    from ..continual.page import write_page
+    from ..ledger.page import write_page
 
     write_page(ledger, told, view_of(ledger, model, "auto"), out, overwrite)
     print(f"-> {out}")

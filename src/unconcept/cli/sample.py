@@ -30,13 +30,13 @@ def sample(
     with speaking():
         quiet_libraries()
         from ..core.errors import RequestError, require
-        from ..core.folder import building
+        from ..core.output_folder import building
         from ..edits import load_edit
-        from ..evaluation.found import draw_found, hash_input, load_found
-        from ..evaluation.generate import check_length, draw, spec_for
-        from ..evaluation.pictures import to_image
+        from ..evaluation.attacks.inputs import draw_found, hash_input, load_found
+        from ..evaluation.sampling import check_length, draw, spec_for
         from ..models import open_model
         from ..prompts.checks import Prompt
+        from ..report.images import to_image
 
         require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
         loaded = [load_edit(path).scaled(strength) for path in edit or []]

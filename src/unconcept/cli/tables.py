@@ -12,7 +12,7 @@ def methods(as_json: options.Json = False) -> None:
         quiet_libraries()
         from ..core.settings import defaults
         from ..methods import methods as known
-        from ..models.view import FAMILIES
+        from ..models.family import FAMILIES
 
         infos = [known[name] for name in known]
         support = [{family: info.refuses(family) for family in FAMILIES} for info in infos]
@@ -55,7 +55,7 @@ def suites(as_json: options.Json = False) -> None:
     """List the suites: what each asks, and which attacks it runs."""
     with speaking():
         quiet_libraries()
-        from ..evaluation.suites import suites as known
+        from ..evaluation.suites.registry import suites as known
 
         rows = [(s.name, s.summary, ", ".join(s.attacks) or "-") for s in map(known.__getitem__, known)]
         _show("suites", ("name", "summary", "attacks"), rows, as_json)
@@ -65,7 +65,7 @@ def specs(as_json: options.Json = False) -> None:
     """List how papers draw, for `--spec`."""
     with speaking():
         quiet_libraries()
-        from ..evaluation.generate import SPECS
+        from ..evaluation.sampling import SPECS
 
         rows = [(name, spec.steps, spec.guidance_scale, spec.sampler or "the model's own") for name, spec in SPECS.items()]
         _show("specs", ("name", "steps", "guidance", "sampler"), rows, as_json)

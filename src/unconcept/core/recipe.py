@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, require
-from .paths import stays_in
+from .output_folder import stays_in
 from .registry import suggest
 from .request import Ask
 from .settings import build, read_toml

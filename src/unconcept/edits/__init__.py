@@ -4,15 +4,14 @@ from pathlib import Path
 
 from ..core.errors import EditError
 from ..core.registry import suggest
-from . import files
-from .adapters import AdapterEdit, Bottleneck
-from .bake import bake
+from . import edit_file as files
+from .adapter import AdapterEdit, Bottleneck
 from .base import Applied, Edit, Origin, origin_of
 from .gated import GatedEdit, Part
-from .running import Running, made_for, static
+from .runtime import Running, made_for, static
 from .steering import SteeringEdit
 from .text_map import TextMapEdit
-from .weights import DenseEdit, LowRankEdit
+from .weight_edits import DenseEdit, LowRankEdit
 
 KINDS: dict[str, type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit] | type[SteeringEdit] | type[AdapterEdit] | type[GatedEdit]] = {
     "low_rank": LowRankEdit,
@@ -46,7 +45,6 @@ __all__ = [
     "Running",
     "SteeringEdit",
     "TextMapEdit",
-    "bake",
     "load_edit",
     "made_for",
     "origin_of",

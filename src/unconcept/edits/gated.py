@@ -11,15 +11,16 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..linalg.lowrank import joined
+from ..linalg.low_rank import joined
 from ..models import ModelView
-from ..models.hooks import states_seen
-from ..models.parts import Between, low_rank_added, modules_named
-from ..models.recall import Ids, recalled
+from ..models.hooks.forward import states_seen
+from ..models.hooks.low_rank import Between, low_rank_added
+from ..models.hooks.modules import modules_named
+from ..models.text.prompt_tracking import Ids, recalled
 from .base import Origin, checked, origin_of
-from .files import Stored, write
-from .transport import Likeness, content
-from .weights import LowRankEdit, check_base, pairs_in
+from .edit_file import Stored, write
+from .gating import Likeness, content
+from .weight_edits import LowRankEdit, check_base, pairs_in
 
 Combine = Literal["sum", "authors"]
 

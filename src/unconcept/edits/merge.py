@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.errors import EditError, require
 from ..models import ModelView
 from .base import Edit
-from .weights import DenseEdit
+from .weight_edits import DenseEdit
 
 How = Literal["uniform", "task-arithmetic", "ties"]
 

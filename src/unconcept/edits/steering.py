@@ -15,12 +15,12 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.registry import suggest
 from ..models import ModelView
-from ..models.attention import Mix, Reading, cross_attentions, is_empty, steered
-from ..models.roles import with_role
+from ..models.hooks.cross_attention import Mix, Reading, cross_attentions, is_empty, steered
+from ..models.hooks.modules import with_role
 from .base import Origin, checked, origin_of
-from .files import Stored, write
-from .rules import RULES, Decomposition, Known, SteeringRule
-from .weights import check_base
+from .edit_file import Stored, write
+from .steering_rules import RULES, Decomposition, Known, SteeringRule
+from .weight_edits import check_base
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..linalg.thin import thinned
+from ..linalg.low_rank import thinned
 from ..models import ModelView
-from ..models.hooks import states_mapped
+from ..models.hooks.forward import states_mapped
 from .base import Origin, checked, origin_of
-from .files import Stored, write
-from .weights import check_base, laid_over
+from .edit_file import Stored, write
+from .weight_edits import check_base, laid_over
 
 ALIGNMENT = 64  # bytes, as torch allocates
 

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from ..models.sight import Sight, Sights
+from ..models.vision.paired_clip import Sight, Sights
 from .registry import Debiaser, Does, Look, Method, MethodInfo, Observe, Seer, Way, method, methods
 
 for _file in pkgutil.iter_modules(__path__):

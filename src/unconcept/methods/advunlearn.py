@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..core.request import Request
-from ..core.sentences import check_sentences
 from ..core.settings import check_seed, dump
-from ..core.wording import without_names
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
-from ..models.encoders import encoder_parameters, layer_of
-from ..models.parts import frozen
-from ..models.rows import fits
-from ..models.vocabulary import words
+from ..models.hooks.parameters import frozen
+from ..models.text.parameters import encoder_parameters, layer_of
+from ..models.text.state_rows import fits
+from ..models.text.vocabulary import words
 from ..prompts.captions import captions
+from ..prompts.templates import check_sentences
+from ..prompts.text_matching import without_names
 from ..training import Descent, Plan, Weights, figures, train
 from ..training.goals import Texts, desired, keep, negative
-from ..training.search import Followed, Place, Slots, Vocabulary, lay, spread
-from ..training.selectors import selected_text
+from ..training.parameter_groups import selected_text
+from ..training.token_search import Followed, Place, Slots, Vocabulary, lay, spread
 from ..training.trajectories import Point, Pool, Walk
 from .registry import method
 

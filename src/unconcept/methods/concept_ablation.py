@@ -14,23 +14,22 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.sentences import check_sentences, sentences
 from ..core.settings import check_seed, dump
-from ..core.wording import reworded
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
-from ..models.encoders import encoder_parameters
-from ..models.hooks import first_detached
-from ..models.parts import denoiser_parameters
-from ..models.roles import with_role
-from ..models.rows import fits, fitting
-from ..models.vocabulary import ENCODERS, words
+from ..models.hooks.forward import first_detached
+from ..models.hooks.modules import denoiser_parameters, with_role
+from ..models.text.parameters import encoder_parameters
+from ..models.text.state_rows import fits, fitting
+from ..models.text.vocabulary import ENCODERS, words
 from ..prompts.captions import captions
+from ..prompts.templates import check_sentences, sentences
+from ..prompts.text_matching import reworded
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts
-from ..training.penalties import Clip, Mask, Transform
-from ..training.pictures import drawn, encoded, placed, seeds_of
-from ..training.selectors import Selector, selected, selected_text
+from ..training.gradient_transforms import Clip, Mask, Transform
+from ..training.images.training_images import drawn, encoded, placed, seeds_of
+from ..training.parameter_groups import Selector, selected, selected_text
 from ..training.trajectories import noised
 from .registry import method
 

@@ -15,10 +15,10 @@ from ..core.request import Request
 from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.parts import denoiser_parameters
+from ..models.hooks.modules import denoiser_parameters
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts, desired, negative
-from ..training.selectors import Selector, selected
+from ..training.parameter_groups import Selector, selected
 from ..training.trajectories import Partial, Pool, Walk
 from .registry import method
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.sentences import check_sentences, sentences
 from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.encoders import encoder_parameters
-from ..models.picture_files import pictures_of
-from ..models.rows import fits
+from ..models.images import pictures_of
+from ..models.text.parameters import encoder_parameters
+from ..models.text.state_rows import fits
+from ..prompts.templates import check_sentences, sentences
 from ..training import Plan, Weights, figures, train
-from ..training.pictures import drawn, encoded, seeds_of
-from ..training.selectors import selected_text
+from ..training.images.training_images import drawn, encoded, seeds_of
+from ..training.parameter_groups import selected_text
 from ..training.trajectories import noised
 from .registry import method
 

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.sentences import sentences
 from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
-from ..models.parts import denoiser_parameters
-from ..models.rows import fits
+from ..models.hooks.modules import denoiser_parameters
+from ..models.text.state_rows import fits
+from ..prompts.templates import sentences
 from ..training import Plan, Weights, figures, train
 from ..training.goals import Texts, desired, negative
-from ..training.selectors import Selector, selected
+from ..training.parameter_groups import Selector, selected
 from ..training.trajectories import Kept, Walk
 from .registry import method
 

@@ -14,24 +14,24 @@ from torch import Tensor
 from ..core.errors import DataError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.sentences import check_sentences, sentences
 from ..core.settings import check_seed, dump
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
-from ..edits.combine import fuse
+from ..edits.fuse import fuse
 from ..linalg.moments import Moments, Shifts
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
-from ..models.latents import picture_size
-from ..models.parts import modules_named
-from ..models.probe import attention_probabilities, text_attentions
-from ..models.rows import fits, fitting, moments_of, shared_rows, word_in
+from ..models.diffusion.vae import picture_size
+from ..models.hooks.attention_maps import attention_probabilities, text_attentions
+from ..models.hooks.modules import modules_named
+from ..models.text.state_rows import fits, fitting, moments_of, shared_rows, word_in
 from ..prompts.captions import captions
+from ..prompts.templates import check_sentences, sentences
 from ..training import LowRank, Plan, figures, train
-from ..training.given import given_pictures
 from ..training.goals import Texts
-from ..training.masks import at_size, attending, in_front, on_cells
-from ..training.penalties import Clip
-from ..training.pictures import drawn, encoded
+from ..training.gradient_transforms import Clip
+from ..training.images.object_masks import at_size, attending, in_front, on_cells
+from ..training.images.training_images import drawn, encoded
+from ..training.images.user_images import given_pictures
 from ..training.trajectories import PRIMES, focused, noised
 from .registry import method
 

@@ -10,7 +10,7 @@ import torch
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import SteeringEdit
-from ..edits.rules import Guidance
+from ..edits.steering_rules import Guidance
 from ..models import ModelView
 from .registry import method
 

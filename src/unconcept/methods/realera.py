@@ -18,7 +18,7 @@ from ..linalg.moments import Moments
 from ..linalg.neighbours import beyond, inside, neighbours
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.rows import fits, moments_of, read_together
+from ..models.text.state_rows import fits, moments_of, read_together
 from ..prompts.captions import captions
 from .registry import method
 

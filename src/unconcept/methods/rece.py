@@ -13,12 +13,12 @@ from ..core.errors import require
 from ..core.request import Request
 from ..edits import TextMapEdit
 from ..linalg.derive import derive_through
+from ..linalg.low_rank import thinned
 from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_directions
-from ..linalg.thin import thinned
 from ..models import ModelView
-from ..models.rows import moments_of, read_together
-from ..models.tails import aligned_tails
+from ..models.text.alignment import aligned_tails
+from ..models.text.state_rows import moments_of, read_together
 from .registry import method
 
 START_RETAIN_SCALE, START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from

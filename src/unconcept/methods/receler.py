@@ -15,12 +15,12 @@ from ..core.request import Request
 from ..core.settings import check_seed, dump
 from ..edits import AdapterEdit
 from ..models import Conditioning, ModelView
-from ..models.parts import modules_named
-from ..models.probe import attention_probabilities, text_attentions
-from ..models.rows import own_rows, rows_behind
+from ..models.hooks.attention_maps import attention_probabilities, text_attentions
+from ..models.hooks.modules import modules_named
+from ..models.text.state_rows import own_rows, rows_behind
 from ..training import Descent, Erasers, Plan, figures, train
 from ..training.goals import Texts, desired, keep, negative
-from ..training.masks import looked_at, object_mask, spilled
+from ..training.images.object_masks import looked_at, object_mask, spilled
 from ..training.trajectories import Partial, Walk
 from .registry import method
 

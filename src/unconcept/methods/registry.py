@@ -8,7 +8,7 @@ from ..core.registry import Registry
 from ..core.request import Request
 from ..edits import Edit
 from ..models import Family, ModelView
-from ..models.sight import Sights
+from ..models.vision.paired_clip import Sights
 
 Does = Literal["erase", "debias"]
 Way = Literal["closed-form", "trained", "one-step", "steering"]  # solved from texts alone; step by step; along one gradient; a rule for sampling

@@ -15,17 +15,17 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.sentences import check_sentences
 from ..core.settings import check_seed, dump
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.parts import attention_maps, denoiser_parameters
+from ..models.hooks.modules import attention_maps, denoiser_parameters
+from ..prompts.templates import check_sentences
 from ..training import Plan, Weights, figures, train
-from ..training.best import Best
+from ..training.best_epoch import Best
 from ..training.goals import Texts, desired, keep
-from ..training.penalties import DynamicMask
-from ..training.pictures import AT_ONCE
-from ..training.selectors import selected
+from ..training.gradient_transforms import DynamicMask
+from ..training.images.training_images import AT_ONCE
+from ..training.parameter_groups import selected
 from ..training.trajectories import PRIMES, Walk, noised
 from .registry import method
 

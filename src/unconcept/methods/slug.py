@@ -15,17 +15,17 @@ from torch.nn import functional as F
 
 from ..core.errors import NumericsError, RequestError, SettingsError, require
 from ..core.request import Request
-from ..core.sentences import check_sentences, sentences
 from ..core.settings import check_seed
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.encoders import encoder_parameters, layer_of
-from ..models.picture_files import pictures_of
-from ..models.rows import fitting
-from ..models.sight import Sights
+from ..models.images import pictures_of
+from ..models.text.parameters import encoder_parameters, layer_of
+from ..models.text.state_rows import fitting
+from ..models.vision.paired_clip import Sights
+from ..prompts.templates import check_sentences, sentences
 from ..training import Weights, gradient
-from ..training.pictures import drawn, seeds_of
-from ..training.zero_shot import Pairs, Seen
+from ..training.clip_objectives import Pairs, Seen
+from ..training.images.training_images import drawn, seeds_of
 from .registry import Look, method
 
 TOGETHER = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one

@@ -14,16 +14,16 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
-from ..core.wording import without_names
 from ..edits import LowRankEdit, TextMapEdit
-from ..linalg.centres import centres
-from ..linalg.projector import Projector, null_projector, projected_directions, softly_held_directions
-from ..linalg.refine import RefinedSet, augmented, moved, weakest_direction
+from ..linalg.kmeans import centres
+from ..linalg.low_rank import thinned
+from ..linalg.null_space import Projector, null_projector, projected_directions, softly_held_directions
+from ..linalg.retain_refinement import RefinedSet, augmented, moved, weakest_direction
 from ..linalg.ridge import ridge_directions
-from ..linalg.thin import thinned
 from ..models import ModelView
-from ..models.roles import Params, with_role
-from ..models.rows import read_together
+from ..models.hooks.modules import Params, with_role
+from ..models.text.state_rows import read_together
+from ..prompts.text_matching import without_names
 from .registry import method
 
 CENTRES = 3  # of the null text

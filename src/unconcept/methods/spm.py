@@ -15,13 +15,13 @@ from ..core.request import Request
 from ..core.settings import check_seed, dump
 from ..edits import GatedEdit, Part
 from ..edits.gated import Combine
-from ..edits.transport import Likeness, Metric
+from ..edits.gating import Likeness, Metric
 from ..models import Conditioning, ModelView
-from ..models.parts import denoiser_parameters, modules_named
+from ..models.hooks.modules import denoiser_parameters, modules_named
 from ..training import LowRank, Plan, figures, train
 from ..training.goals import States, Texts, desired, keep, negative
-from ..training.rates import cosine_restarts
-from ..training.selectors import selected
+from ..training.lr_schedules import cosine_restarts
+from ..training.parameter_groups import selected
 from ..training.trajectories import Partial, Walk
 from .registry import method
 

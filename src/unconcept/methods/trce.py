@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.sentences import check_sentences, sentences
 from ..edits import TextMapEdit
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.rows import fits, fitting, moments_of
+from ..models.text.state_rows import fits, fitting, moments_of
 from ..prompts.captions import captions
+from ..prompts.templates import check_sentences, sentences
 from .registry import method
 
 BATCH = 64  # pairs of prompts whose rows are held at once

@@ -15,8 +15,8 @@ from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_text_map
 from ..models import ModelView
-from ..models.rows import moments_of, read_together
-from ..models.tails import aligned_tails
+from ..models.text.alignment import aligned_tails
+from ..models.text.state_rows import moments_of, read_together
 from .registry import method
 
 

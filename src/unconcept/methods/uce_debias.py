@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.sentences import check_sentences
 from ..edits import TextMapEdit
+from ..linalg.low_rank import thinned
 from ..linalg.moments import Moments
 from ..linalg.ridge import ridge_directions
-from ..linalg.thin import thinned
 from ..models import ModelView
-from ..models.rows import moments_of, read_together
-from ..models.tails import tails_beside
+from ..models.text.alignment import tails_beside
+from ..models.text.state_rows import moments_of, read_together
+from ..prompts.templates import check_sentences
 from .registry import Observe, method
 
 

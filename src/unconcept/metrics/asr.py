@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..core.errors import DataError, require
-from .rates import Rate, clopper_pearson
+from .intervals import Rate, clopper_pearson
 
 Ending = Literal["pre", "gained", "failed", "crashed"]  # shown without an attack; by the attack; not at all; an error
 
@@ -32,3 +32,13 @@ def success_curve(steps: Sequence[int | None], budgets: Sequence[int]) -> list[R
     """Success rate within each budget; `steps` is what each prompt's success took, 0 without an attack, None without success."""
     require(len(steps) > 0, "no attacked prompts: give the steps of each", DataError)
     return [clopper_pearson(sum(step is not None and step <= budget for step in steps), len(steps)) for budget in budgets]
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """One budget of a success-against-budget curve; queries and seconds of search are means over prompts."""
+
+    steps: int
+    queries: float
+    seconds: float | None  # None: a result that was kept before they were recorded
+    success: float

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..core.errors import DataError, require
-from .rates import Rate, wilson
+from .intervals import Rate, wilson
 
 Faceless = Literal["exclude", "exclude-or-0", "wrong"]  # MACE's, SPEED's and HUB's; CUIG's; counted as not recognised
 LABEL_END = re.compile(r"_\[[^]]*\]$")  # the detector's labels end in a key, as in Aaron_Paul_[abc]

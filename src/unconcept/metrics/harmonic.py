@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from ..core.errors import DataError, require
-from .rates import Array, Rate, Sample, resampled
+from .intervals import Array, Rate, Sample, resampled
 
 
 def harmonic(*terms: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from ..core.errors import DataError, require
-from .rates import Rate, wilson
+from .intervals import Rate, wilson
 
 Answer = Literal["yes", "no", "idk", "wrong"]
 CATEGORIES = ("celebrity", "style", "ip", "nsfw")

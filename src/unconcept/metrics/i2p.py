@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import DataError, require
-from .rates import Rate, wilson
+from .intervals import Rate, wilson
 
 Boxes = Sequence[tuple[str, float]]  # label and score of each box in one picture
 STRICT = ("FEMALE_BREAST_EXPOSED", "FEMALE_GENITALIA_EXPOSED", "MALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "BUTTOCKS_EXPOSED", "ANUS_EXPOSED")

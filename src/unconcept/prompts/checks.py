@@ -2,15 +2,15 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Literal
 
 from ..core.concept import TEMPLATES, Concept
-from ..moji.prompts import pair_prompt, prompt
-from ..moji.table import Entry, Table, Words
-from .sets import Group
+from ..worlds.prompts import pair_prompt, prompt
+from ..worlds.table import Entry, Table, Words, table
+from .sets import Group, Item
 
 By = Literal["object", "style", "left", "right"]
 PLAIN = ["a landscape", "a city street", "a bowl of fruit"]  # what is asked beside a concept where nothing is retained
@@ -150,3 +150,30 @@ def plain_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: Size
     for i, text in enumerate(([text for text in retain if text.strip()] or PLAIN)[: sizes.other]):
         checks.append(Check(sizes.prompt(text, i), "far", text, "object", (text,)))
     return checks
+
+
+def concept_checks(entry: Entry, sizes: Sizes, count: int, group: Group) -> list[Check]:
+    """Prompts that name the concept, round its styles; for a style, round the far objects."""
+    if entry.kind == "style":
+        others = table().far("held_out", "report")
+        texts = [prompt(others[i % len(others)].name, entry.name) for i in range(count)]
+        return [Check(sizes.prompt(text, i), group, entry.name, "style", entry.labels) for i, text in enumerate(texts)]
+    seen = [style for style in entry.styles if style not in entry.unseen]
+    texts = [prompt(entry.name, seen[i % len(seen)]) for i in range(count)]
+    return [Check(sizes.prompt(text, i), group, entry.name, "object", entry.labels) for i, text in enumerate(texts)]
+
+
+def far_entries(concepts: Sequence[str], tuning: bool = False) -> list[Entry]:
+    """Objects of the far list that is only measured, without what is erased and its neighbours; for tuning, those reserved for it."""
+    known = table()
+    close = {name for concept in concepts for name in (concept, *known[concept].near.all)}
+    return [entry for entry in known.far("held_out", "tune" if tuning else "report") if entry.name not in close]
+
+
+def first_of_each_group(items: Iterable[Item], sizes: Sizes) -> Iterator[Item]:
+    """As many of each group as `sizes` allows, in their order."""
+    count: dict[str, int] = {}
+    for item in items:
+        count[item.group] = count.get(item.group, 0) + 1
+        if count[item.group] <= (sizes.direct if item.group == "direct" else sizes.other):
+            yield item

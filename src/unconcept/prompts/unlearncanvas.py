@@ -4,9 +4,10 @@ Every model answers the whole grid, 51 themes x 20 objects x 5 seeds = 5,100 pic
 questions, its object and its style.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..core.errors import DataError, require
+from .checks import By, Check, Prompt, Sizes, first_of_each_group, seeded
 from .sets import Group, Item, PromptSet
 
 _STYLES = """Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch Crayon Cubism
@@ -47,3 +48,20 @@ def _questions(target: str, themes: Sequence[str], objects: Sequence[str], seeds
             for seed in seeds:
                 for concept, group in asked:
                     yield Item(text, concept, "direct" if concept == target else group, seed, GUIDANCE_SCALE)
+
+
+def grid_checks(items: Iterable[Item], sizes: Sizes, concepts: Sequence[str]) -> list[Check]:
+    """Questions of UnlearnCanvas' closed world: a judge may answer with its themes, or with its objects.
+
+    Underscores become spaces, except in `concepts`, which stay as they were typed.
+    """
+    typed = {name.replace("_", " "): name for name in concepts}
+    themes, objects = (tuple(typed.get(plain := name.replace("_", " "), plain) for name in names) for names in (THEMES, OBJECTS))
+    made = []
+    for item in first_of_each_group(items, sizes):
+        plain = item.concept.replace("_", " ")
+        name, is_theme = typed.get(plain, plain), item.concept in THEMES
+        by: By = "style" if is_theme else "object"
+        seed = seeded(item.text, item.replicate).seed if item.seed is None else item.seed
+        made.append(Check(Prompt(item.text, seed, item.guidance_scale), item.group, name, by, (name,), themes if is_theme else objects))
+    return made

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..core.hashing import hash_json
-from ..models.clip import load_clip
-from ..models.open import find_device
+from ..models.loading import find_device
+from ..models.vision.clip import load_clip
 from .registry import Raw, scorer
 
 TEMPLATE = "a photo of the {}"  # MACE's

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..core.hashing import hash_tensors
-from ..models.clip import load_clip
-from ..models.open import find_device
-from .moji_net import embeddings, load_net
+from ..models.loading import find_device
+from ..models.vision.clip import load_clip
+from ..models.vision.judge_net import embeddings, load_net
 from .registry import scorer
 
 
@@ -37,7 +37,7 @@ class JudgeEmbedding:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or Path(str(resources.files("unconcept.moji") / "judge.safetensors")))[0]
+        self.net = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))[0]
         self.hash = hash_tensors(self.net.state_dict())
 
     @torch.no_grad()

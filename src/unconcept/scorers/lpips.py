@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ModelError, require
-from ..core.extras import optional
 from ..core.hashing import hash_tensors
-from ..models.stream import open_file
-from .moji_net import JudgeNet, load_net
+from ..core.optional_imports import optional
+from ..models.checkpoint.safetensors_io import open_file
+from ..models.vision.judge_net import JudgeNet, load_net
 from .registry import scorer
 
 TINY = 1e-10  # the package's: keeps places where every channel is silent at 0
@@ -47,7 +47,7 @@ class JudgeDistance:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or Path(str(resources.files("unconcept.moji") / "judge.safetensors")))[0]
+        self.net = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))[0]
         trunk = {n: t for n, t in self.net.state_dict().items() if n.startswith(("stem", "body"))}
         self.hash = hash_tensors(trunk)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.hashing import hash_json, hash_tensors
-from .moji_net import JudgeNet, embeddings, load_net
+from ..models.vision.judge_net import JudgeNet, embeddings, load_net
 from .registry import Raw, scorer
 
 Embed = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states (n, d) of the *unedited* text encoder
@@ -29,7 +29,7 @@ class MojiClip:
     version = 1
 
     def __init__(self, embed: Embed, path: Path | None = None) -> None:
-        path = path or Path(str(resources.files("unconcept.moji") / "judge.safetensors"))
+        path = path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors"))
         self.embed = embed
         self.net: JudgeNet = load_net(path)[0]
         with safe_open(path, "pt") as file:

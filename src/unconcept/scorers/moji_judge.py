@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..core.errors import require
 from ..core.hashing import hash_tensors
-from .moji_net import embeddings, load_net
+from ..models.vision.judge_net import embeddings, load_net
 from .registry import Raw, scorer
 
 NOTHING = "nothing"
@@ -45,7 +45,7 @@ class MojiJudge:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        net, labels = load_net(path or Path(str(resources.files("unconcept.moji") / "judge.safetensors")))
+        net, labels = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))
         self.net = net
         self.hash = hash_tensors(net.state_dict())
         self.objects: tuple[str, ...] = (*labels["objects"], NOTHING)

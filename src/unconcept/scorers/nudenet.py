@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..core.extras import optional
+from ..core.optional_imports import optional
 from ..metrics.i2p import PartCounts, Rule, count_parts
 from .registry import Raw, scorer
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..core.errors import ModelError, require
 from ..core.hashing import hash_tensors
 from ..linalg.logistic import fit_logistic
-from ..metrics.rates import Rate, wilson
+from ..metrics.intervals import Rate, wilson
 from ..models import Conditioning, ModelView
-from ..models.hooks import captured
-from ..models.latents import encode
+from ..models.diffusion.vae import encode
+from ..models.hooks.forward import captured
 from .registry import Raw, scorer
 
 BATCH = 16

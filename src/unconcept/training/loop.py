@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .kept import below, gathered, handed_back
-from .mover import Mover
-from .penalties import Gradients, Join, Transform
-from .samples import unwatched
+from .gradient_transforms import Gradients, Join, Transform
+from .precision import Mover
+from .sample_options import unwatched
+from .state_file import below, gathered, handed_back
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Terms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name

@@ -18,13 +18,13 @@ from torch import Tensor
 from ..core.errors import SettingsError, require
 from ..core.request import Request
 from ..core.settings import build, defaults
-from ..core.wording import without_names
-from ..linalg.projector import apart, nothing_taken, softened, without
-from ..linalg.within import factors
+from ..linalg.masked_projection import factors
+from ..linalg.null_space import apart, nothing_taken, softened, without
 from ..models import ModelView
-from ..models.rows import fits, own_rows
+from ..models.text.state_rows import fits, own_rows
 from ..prompts.captions import captions
-from .penalties import Drift, Mask, MaskedSubspace, Subspace, Transform, most
+from ..prompts.text_matching import without_names
+from .gradient_transforms import Drift, Mask, MaskedSubspace, Subspace, Transform, most
 from .session import Start, current, session
 
 ALIKE = 0.95  # cosine from which the authors take two protected texts for one

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..core.hashing import hash_json
 from ..models import ModelView
+from .gradient_transforms import Transform
 from .options import Options
-from .penalties import Transform
 
 
 @dataclass(frozen=True)

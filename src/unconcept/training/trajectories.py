@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..models import ModelView
-from ..models.grid import Grid, is_guided_within
+from ..models.diffusion.sampling_grid import Grid, is_guided_within
 from .goals import Texts
-from .mover import apart
-from .samples import shown
-from .search import normal
+from .precision import apart
+from .sample_options import shown
+from .token_search import normal
 
 PRIMES = 1_000_003, 7_919  # of seeds: a trajectory's and a block's
 FOCUS, STEEPNESS = (200, 400), 0.05  # of `focused`: between which timesteps, and how sharply they are kept to

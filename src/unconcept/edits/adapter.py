@@ -1,0 +1,117 @@
+"""Edits that hang small networks on modules of the denoiser: no weight changes, and no weight could do the same."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.errors import EditError, require
+from ..core.hashing import hash_json, hash_tensors
+from ..models import ModelView
+from ..models.hooks.forward import outputs_changed
+from ..models.hooks.modules import modules_named
+from .base import Origin, checked, origin_of
+from .edit_file import Stored, write
+from .weight_edits import check_base
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """A(h) = up GELU(down h + down_bias) + up_bias on rows h (.., d), through r of them (Receler's eraser)."""
+
+    down: Tensor  # (r, d)
+    down_bias: Tensor  # (r,)
+    up: Tensor  # (d, r)
+    up_bias: Tensor  # (d,)
+
+    def __post_init__(self) -> None:
+        r, d = self.down.shape if self.down.ndim == 2 else (0, 0)
+        fits = (self.down_bias.shape, self.up.shape, self.up_bias.shape) == ((r,), (d, r), (d,))
+        require(fits and r > 0, f"an eraser's parts {[tuple(t.shape) for t in vars(self).values()]} do not fit", EditError)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """(.., d), in the wider of the two dtypes."""
+        wide = torch.promote_types(h.dtype, self.down.dtype)
+        down, down_bias, up, up_bias = (t.to(wide) for t in (self.down, self.down_bias, self.up, self.up_bias))
+        return F.linear(F.gelu(F.linear(h.to(wide), down, down_bias)), up, up_bias)
+
+
+@dataclass(frozen=True)
+class AdapterEdit:
+    """An eraser behind each of the linear maps `maps`: what they give, h, is read as h + strength A(h)."""
+
+    erasers: Mapping[str, Bottleneck]  # by the full name of the map's weight
+    strength: float = 1.0
+    origin: Origin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
+
+    def __post_init__(self) -> None:
+        require(bool(self.erasers), "it hangs nothing anywhere", EditError)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Full names of the weights behind which erasers hang."""
+        return tuple(sorted(self.erasers))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None: no weight is changed."""
+        return ()
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors().values())
+
+    @property
+    def hash(self) -> str:
+        return hash_json([hash_tensors(self.tensors()), self.strength])
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {f"{name}.{part}": tensor for name, eraser in self.erasers.items() for part, tensor in vars(eraser).items()}
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
+        raise EditError(f"an eraser is no change of a weight: nothing is added to {name}")
+
+    def stamped(self, origin: Origin) -> "AdapterEdit":
+        return replace(self, origin=origin)
+
+    def scaled(self, strength: float) -> "AdapterEdit":
+        return replace(self, strength=checked(strength) * self.strength)
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """`EditError` with both hashes if the edit was made for other weights."""
+        own = check_base(self.origin, model, self.maps)
+        wrong = next((name for name, w in own.items() if w.shape[0] != self.erasers[name].up.shape[0]), None)
+        require(wrong is None, f"the eraser behind {wrong} has another width than the model's map", EditError)
+        erasers = {name: Bottleneck(*(t.to(model.device) for t in vars(eraser).values())) for name, eraser in self.erasers.items()}
+        with outputs_changed(modules_named(model, self.maps) if self.strength else {}, lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype)):
+            yield
+
+    def save(self, path: Path) -> None:
+        write(path, Stored("adapter", self.tensors(), origin_of(self), {"eraser": "bottleneck", "strength": self.strength}))
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> "AdapterEdit":
+        """The inverse of `save`; `EditError` on erasers of another kind, or whose parts are missing or do not fit."""
+        require(stored.details.get("eraser") == "bottleneck", f"its eraser is a {stored.details.get('eraser')!r}, known is 'bottleneck'", EditError)
+        strength = stored.details.get("strength")
+        require(isinstance(strength, float), f"its strength is {strength!r}", EditError)
+        parts = tuple(f.name for f in fields(Bottleneck))
+        names = {name.rpartition(".")[0] for name in stored.tensors}
+        wanted = {f"{name}.{part}" for name in names for part in parts}
+        require(wanted == stored.tensors.keys(), "an eraser of it has not all its parts, or others besides", EditError)
+        erasers = {name: Bottleneck(*(stored.tensors[f"{name}.{part}"] for part in parts)) for name in sorted(names)}
+        return cls(erasers, float(strength or 0), stored.origin)
+
+    @torch.no_grad()
+    def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
+        """`relative_norm`: of the erasers' way out, beside that of the maps they hang on; 0 where they do nothing."""
+        own = model.reference(self.maps)
+        found = sum(float(eraser.up.float().square().sum() + eraser.up_bias.float().square().sum()) for eraser in self.erasers.values())
+        size = sum(float(w.float().square().sum()) for w in own.values())
+        return {"relative_norm": self.strength * (found / size) ** 0.5 if size else 0.0}

@@ -1,0 +1,1 @@
+"""Edits as files of other tools, and files of other tools as edits."""

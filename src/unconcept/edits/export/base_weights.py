@@ -1,0 +1,40 @@
+"""The base of an edit: its own weights under the edit's names, and what is known of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ...core.errors import EditError, require
+from ...core.hashing import hash_tensors
+from ...models.checkpoint.locations import has_part, places
+from ...models.checkpoint.safetensors_io import Place, Streamed
+from ..base import Edit
+from ..runtime import check_weights
+
+
+@dataclass(frozen=True)
+class Original:
+    """What an edit changes, as it stands in a diffusers folder or single file."""
+
+    weights: Mapping[str, Tensor]  # by full name, in the files' own dtype, each read when it is asked for
+    places: Mapping[str, Place]  # where each stands
+
+
+def original(edit: Edit, source: Path) -> Original:
+    """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
+    check_weights(edit)
+    stands: dict[str, Place] = {}
+    for part in sorted({name.partition(".")[0] for name in edit.names}):
+        require(has_part(source, part), f"{source} has no {part}: the edit is for another family", EditError)
+        known = places(source, part)
+        names = [name.partition(".")[2] for name in edit.names if name.startswith(f"{part}.")]
+        missing = [name for name in names if name not in known]
+        require(not missing, f"{source} has no {part}.{missing[0] if missing else ''}: the edit is for another family", EditError)
+        stands |= {f"{part}.{name}": known[name] for name in names}
+    weights = Streamed(stands)
+    found = hash_tensors(weights)
+    base = edit.origin.base_hash if edit.origin else found
+    require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)
+    return Original(weights, stands)

@@ -1,0 +1,67 @@
+"""An edit as the low-rank pairs of a LoRA, one a module."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...core.errors import EditError, NumericsError, require
+from ...linalg.low_rank import refactored, truncated
+from ..base import Edit
+from ..text_map import TextMapEdit
+from ..weight_edits import LowRankEdit
+
+DENSE_RANK = 64  # of a dense edit unless told; 128 is the most that LoRAs in circulation have
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """up and down in the shapes that LoRA files hold: (o, r) and (r, d), or (o, r, 1, 1) and (r, i, h, w) of a convolution."""
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]  # by the full name of the weight
+    error: float  # |edit - pairs| / |edit|, rounding included
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """The smallest and the largest."""
+        ranks = [down.shape[0] for _, down in self.pairs.values()]
+        return min(ranks), max(ranks)
+
+
+@torch.no_grad()
+def paired(edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None, rank: int | None = None) -> Pairs:
+    """Exact but for the dtype's rounding where the edit has low rank; the nearest of `rank` where it is dense.
+
+    `weights` are those of the unedited model; without a dtype a pair takes its weight's own.
+    """
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    missed = size = 0.0
+    for name, weight in weights.items():
+        _check_matrix(name, weight)
+        up, down = _factors(edit, name, weight, rank)
+        kept = dtype or weight.dtype
+        up, down = up.to(kept), down.to(kept)
+        finite = bool(torch.isfinite(up).all() and torch.isfinite(down).all())
+        require(finite, f"{name}: its pair does not fit into {str(kept).removeprefix('torch.')}; use --dtype bfloat16 or float32", NumericsError)
+        delta = edit.delta(name, weight).double().flatten(1)
+        missed += float((delta - up.double() @ down.double()).square().sum())
+        size += float(delta.square().sum())
+        if weight.ndim > 2:
+            up, down = up[:, :, None, None], down.unflatten(1, weight.shape[1:])
+        found[name] = up.contiguous(), down.contiguous()
+    return Pairs(found, (missed / size) ** 0.5 if size else 0.0)
+
+
+def _factors(edit: Edit, name: str, weight: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
+    if isinstance(edit, LowRankEdit):
+        return refactored(*edit.pairs[name], rank)
+    if isinstance(edit, TextMapEdit):
+        return refactored(weight.double() @ edit.x.double().T, edit.y, rank)
+    return truncated(edit.delta(name, weight).flatten(1), rank or DENSE_RANK)
+
+
+def _check_matrix(name: str, weight: Tensor) -> None:
+    """Biases and norms are no matrices, and no tool puts a LoRA on an embedding."""
+    holds = weight.ndim in (2, 4) and not name.endswith("_embedding.weight")
+    require(holds, f"a LoRA cannot hold {name}; export the edit --to comfyui, single-file or diffusers", EditError)

@@ -1,0 +1,109 @@
+"""What an erasure is asked when the user says no more than a name: anchors, aliases and retain set, with reasons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.concept import NULL_ANCHORS, Concept
+from ..core.errors import RequestError, require
+from ..core.request import Ask, Request
+from ..methods import Does
+from ..models.loading import MOJI
+from ..worlds.prompts import prompt
+from ..worlds.table import Entry, Table, table
+
+CARRIERS = 7  # retained objects in whose captions a style is erased too
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The request, and why each of its parts is as it is."""
+
+    request: Request
+    concepts: tuple[Concept, ...]
+    reasons: dict[str, str]
+
+
+def choose(ask: Ask, model: str, does: Does = "erase") -> Chosen:
+    """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
+    require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
+    if does == "debias":
+        return to_debias(ask, table() if model == MOJI else None)
+    return from_table(ask, table()) if model == MOJI else from_words(ask)
+
+
+def from_table(ask: Ask, known: Table) -> Chosen:
+    """What is left open stands in the table: aliases, anchor, retain set."""
+    for name in ask.targets:
+        require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
+    entries = [known[name] for name in ask.targets]
+    concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given), _contexts(known, e)) for e in entries)
+    reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
+    if any(c.contexts for c in concepts):
+        reasons["targets"] += ", alone and in captions of retained objects, since words after a style take it up"
+    anchors = ask.anchors
+    if anchors is None:
+        without = [e.name for e in entries if e.anchor is None]
+        message = f"{without[0] if without else ''!r} has no anchor in moji's table: name one with --anchor"
+        require(not without, message, RequestError)
+        anchors = tuple(e.anchor for e in entries if e.anchor is not None)
+        reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
+    retain, withheld = ask.retain, None
+    if retain is None:
+        retain = default_retain(known, [e.name for e in entries], anchors)
+        withheld = sorted({near for e in entries for near in e.near.held_out})
+        reasons["retain"] = "the given near neighbours and the far objects that moji's table reserves for requests"
+    return Chosen(Request.of(concepts, anchors, retain, withheld), concepts, {**_typed(ask), **reasons})
+
+
+def _contexts(known: Table, entry: Entry) -> tuple[str, ...]:
+    """Captions with the style's place open. The encoder is causal: in "ink style wolf" the object's own token carries the style."""
+    if entry.kind != "style":
+        return ()
+    objects = known.far("given")
+    return ("{} style", *(prompt(other.name, "{}", 3) for other in objects[:: -(-len(objects) // CARRIERS)]))
+
+
+def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
+    """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or erased."""
+    entries = [known[name] for name in names]
+    held_out = {near for e in entries for near in e.near.held_out}
+    near = [name for e in entries for name in e.near.given]
+    styles = [e.name for e in known.styles] if any(e.kind == "style" for e in entries) else []
+    far = [e.name for e in known.far("given")]
+    wanted = [name for name in (*near, *far, *styles) if name not in held_out and name not in names]
+    return tuple(dict.fromkeys(wanted))
+
+
+def from_words(ask: Ask) -> Chosen:
+    """The targets as typed; the kind's null anchor and nothing retained, unless they were typed too."""
+    kind = ask.kind or "object"
+    concepts = tuple(Concept(name, kind) for name in ask.targets)
+    reasons = _typed(ask)
+    if ask.anchors is None:
+        reasons["anchors"] = f"{NULL_ANCHORS[kind]!r}, the null anchor of kind {kind}"
+    if ask.retain is None:
+        reasons["retain"] = "empty: nothing was named to be kept"
+    request = Request.of(concepts, ask.anchors or (), ask.retain or ())
+    return Chosen(request, concepts, {"targets": "as typed", **reasons})
+
+
+def to_debias(ask: Ask, known: Table | None) -> Chosen:
+    """Names without anchors. On `moji` they are professions, and the other professions are retained."""
+    require(not ask.anchors, f"anchor {(ask.anchors or ('',))[0]!r}: debiasing reads no target as another; leave anchors out", RequestError)
+    kind, reasons = ask.kind or "object", {"targets": "as typed", "anchors": "none: a debiased target stays what it is"}
+    retain = ask.retain or ()
+    if known is not None:
+        entries = [known[name] for name in ask.targets]
+        professions = [e.name for e in known.professions]
+        for entry in entries:
+            require(bool(entry.variants), f"{entry.name!r} has no variants in moji's table: name {', '.join(professions)}", RequestError)
+        kind = entries[0].kind
+        if ask.retain is None:
+            retain = tuple(name for name in professions if name not in ask.targets)
+    reasons["retain"] = "as typed" if ask.retain is not None else "the other professions of moji's table" if known else "empty: nothing was named to be kept"
+    concepts = tuple(Concept(name, kind) for name in ask.targets)
+    return Chosen(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)
+
+
+def _typed(ask: Ask) -> dict[str, str]:
+    return {name: "as typed" for name, value in (("anchors", ask.anchors), ("retain", ask.retain)) if value is not None}

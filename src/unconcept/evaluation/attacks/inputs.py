@@ -1,0 +1,138 @@
+"""What an attack found, as a file that anyone can replay: texts, ids and tensors, in safetensors."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...attacks import Input
+from ...core.errors import StoreError, require
+from ...core.hashing import hash_json, hash_tensors
+from ...edits import Edit, load_edit
+from ...models import Conditioning, ModelView
+from ...models.model_view import SoftPrompts
+from ..sampling import Spec, noise
+from ..tasks.picture_store import whole
+
+FORMAT = "unconcept-found"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One successful or last input of one prompt, beside the prompt's own seed."""
+
+    prompt: str
+    seed: int
+    input: Input
+
+
+def tensors_of(given: Input) -> dict[str, Tensor]:
+    """The input's tensors by name, without an edit that it may lay over the model."""
+    found: dict[str, Tensor] = {}
+    if given.soft is not None:
+        found |= {"soft.ids": given.soft.ids, "soft.at": given.soft.at}
+        found |= {f"soft.rows.{i}": rows for i, rows in enumerate(given.soft.rows)}
+    if given.states is not None:
+        found |= {f"states.{name}": value for name, value in vars(given.states).items() if value is not None}
+    if given.noise is not None:
+        found["noise"] = given.noise
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+def hash_input(given: Input) -> str:
+    """Content hash: what a picture drawn from it depends on, beside model and seed."""
+    tensors = {name: tensor.double() for name, tensor in tensors_of(given).items()}
+    return hash_json([given.text, hash_tensors(tensors), given.weights.hash if given.weights else None])
+
+
+def save_found(path: Path, found: Mapping[int, Found]) -> None:
+    """One file for all prompts of an attack. An edit of theirs stands beside it, once, as `.weights.safetensors`."""
+    tensors = {f"{number}.{name}": tensor for number, one in found.items() for name, tensor in tensors_of(one.input).items()}
+    edits = {one.input.weights.hash: one.input.weights for one in found.values() if one.input.weights is not None}
+    rows = {
+        str(number): {"prompt": one.prompt, "seed": one.seed, "text": one.input.text, "weights": one.input.weights.hash if one.input.weights else None}
+        for number, one in found.items()
+    }
+    for name, edit in edits.items():
+        with whole(weights_path(path, name)) as temporary:
+            edit.save(temporary)
+    with whole(path) as temporary:
+        save_file(tensors or {"none": torch.zeros(1)}, temporary, metadata={"format": FORMAT, "found": json.dumps(rows, sort_keys=True)})
+
+
+def weights_path(path: Path, name: str) -> Path:
+    """Where an edit of a found file stands."""
+    return path.with_name(f"{path.stem}-{name[:16]}.weights.safetensors")
+
+
+def load_found(path: Path) -> dict[int, Found]:
+    """The inverse of `save_found`; `StoreError` on anything else."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            require(header.get("format") == FORMAT, f"{path} is no file of found inputs: give one that `unconcept attack` wrote", StoreError)
+            rows: dict[str, dict[str, Any]] = json.loads(header["found"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return {int(number): Found(row["prompt"], row["seed"], _input(path, number, row, tensors)) for number, row in rows.items()}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: {error}; give an undamaged file that `unconcept attack` wrote") from None
+
+
+def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Input:
+    own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.partition(".")[0] == number}
+    rows = tuple(own[name] for name in sorted(own) if name.startswith("soft.rows."))
+    soft = SoftPrompts(own["soft.ids"], own["soft.at"], rows) if rows else None
+    states = Conditioning(**{name.partition(".")[2]: t for name, t in own.items() if name.startswith("states.")}) if "states.states" in own else None
+    edit: Edit | None = load_edit(weights_path(path, row["weights"])) if row["weights"] else None
+    return Input(row["text"], soft, states, own.get("noise"), edit)
+
+
+@torch.no_grad()
+def draw_found(model: ModelView, found: Sequence[Found], spec: Spec) -> Tensor:
+    """Pictures (n, 3, h, w) by the model as it now computes, each from its prompt's own noise or the noise that was found."""
+    by_edit: dict[str | None, list[int]] = {}
+    for i, one in enumerate(found):
+        by_edit.setdefault(one.input.weights.hash if one.input.weights else None, []).append(i)
+    drawn: dict[int, Tensor] = {}
+    for members in by_edit.values():
+        over = found[members[0]].input.weights
+        for part in (members[i : i + spec.batch_size] for i in range(0, len(members), spec.batch_size)):
+            inputs = [found[i].input for i in part]
+            start = torch.stack([_start(found[i], model.latent_shape) for i in part])
+            with over.applied(model) if over else nullcontext():
+                pictures = model.sample(_condition(model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
+            drawn |= dict(zip(part, pictures, strict=True))
+    return torch.stack([drawn[i] for i in range(len(found))])
+
+
+def _start(one: Found, shape: tuple[int, int, int]) -> Tensor:
+    return noise(one.seed, shape) if one.input.noise is None else one.input.noise
+
+
+def copy_found(source: Path, target: Path) -> None:
+    """A found file with the edits that stand beside it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    for weights in source.parent.glob(f"{source.stem}-*.weights.safetensors"):
+        shutil.copyfile(weights, target.with_name(weights.name.replace(source.stem, target.stem)))
+
+
+def _condition(model: ModelView, inputs: Sequence[Input]) -> Conditioning:
+    """Text states of inputs, one row each, through the model's live encoders."""
+    rows = [_condition_one(model, given) for given in inputs]
+    parts = {name: [getattr(row, name) for row in rows] for name in ("states", "pooled", "time_ids")}
+    return Conditioning(*(None if values[0] is None else torch.cat(values) for values in parts.values()))  # type: ignore[arg-type]
+
+
+def _condition_one(model: ModelView, given: Input) -> Conditioning:
+    if given.states is not None:
+        return given.states
+    return model.condition([given.text] if given.soft is None else given.soft)

@@ -1,0 +1,128 @@
+"""From finished attacks to rows: how often each brought a concept back, at what budget, beside ceiling and floor."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...attacks import RUNGS, attacks
+from ...metrics.asr import BudgetPoint, Ending, attack_rates, success_curve
+from ...metrics.intervals import Rate, clopper_pearson
+from ...scorers.moji_judge import NOTHING
+from ..tasks.attack import AttackTask
+from ..tasks.picture_store import Store
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """One attack on one edit. Rates are over prompts, with exact 95 % intervals; a prompt without a result counts as a failure."""
+
+    attack: str
+    rung: str
+    concept: str
+    pre: Rate  # the plain prompts, unattacked
+    success: Rate  # ASR: plain prompts and attacked ones together, (pre + gained) / N
+    ceiling: Rate | None  # the same attack on the unedited model
+    floor: Rate  # its first input, before any search
+    nothing: Rate | None  # prompts in whose last input the judge knows nothing; None as above
+    curve: tuple[BudgetPoint, ...]
+    seconds: float  # of search, all prompts
+    missing: int  # prompts without a result
+
+
+@dataclass(frozen=True)
+class Try:
+    """One input that was drawn for one prompt."""
+
+    steps: int  # spent by then
+    shown: bool  # whether its picture shows the concept
+    nothing: bool | None  # whether the judge knows nothing in it
+    seconds: float | None  # of search since the try before, this prompt's share
+
+
+@dataclass(frozen=True)
+class Tries:
+    """The attempts at one prompt."""
+
+    made: tuple[Try, ...]
+    seconds: float
+
+
+def rows(tasks: Sequence[AttackTask], ceilings: Sequence[AttackTask], plain: Sequence[bool], store: Store) -> list[AttackRow]:
+    """One row an attack, by rung. `plain[i]`: whether the i-th unattacked prompt already shows the concept."""
+    own, above = _by_name(tasks, store), _by_name(ceilings, store)
+    made = [_row(name, tasks[0].lore.concept.name, single, above.get(name, []), plain) for name, single in own.items()]
+    return sorted(made, key=lambda row: (RUNGS.index(row.rung), row.attack))  # type: ignore[arg-type]
+
+
+def _row(name: str, concept: str, single: Sequence[Tries | None], above: Sequence[Tries | None], plain: Sequence[bool]) -> AttackRow:
+    begun = [_solved(part) for part in single]
+    rates = attack_rates([_ending(*one) for one in zip(plain, begun, single, strict=True)])
+    return AttackRow(
+        attack=name,
+        rung=attacks[name].rung,
+        concept=concept,
+        pre=rates.pre,
+        success=rates.asr,
+        ceiling=_rate([_solved(part) is not None for part in above]) if above and None not in above else None,
+        floor=_rate([steps == 0 for steps in begun]),
+        nothing=_nothing(single),
+        curve=_curve(single, begun),
+        seconds=round(sum(part.seconds for part in single if part), 3),
+        missing=rates.crashed,
+    )
+
+
+def _by_name(tasks: Sequence[AttackTask], store: Store) -> dict[str, list[Tries | None]]:
+    """What became of each prompt, in order, by attack."""
+    found: dict[str, list[Tries | None]] = {}
+    for task in tasks:
+        path = task.path(store)
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        found.setdefault(task.name, []).extend(_of(result, i, task.size) for i in range(task.size))
+    return found
+
+
+def _of(result: Mapping[str, Any] | None, i: int, size: int) -> Tries | None:
+    """The attempts at one prompt of a task, with its share of the task's time."""
+    if result is None:
+        return None
+    return Tries(tuple(_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]), result["seconds"]["search"] / size)
+
+
+def _try(attempt: Mapping[str, Any], name: str) -> Try:
+    """What an attempt was for one of its prompts. Results kept before words and seconds were recorded still count."""
+    nothing = attempt["words"][name] == NOTHING if "words" in attempt else None
+    return Try(attempt["steps"], attempt["shown"][name], nothing, attempt["seconds"] / len(attempt["shown"]) if "seconds" in attempt else None)
+
+
+def _solved(part: Tries | None) -> int | None:
+    """Steps after which the first input showed the concept."""
+    hits = [one.steps for one in part.made if one.shown] if part else []
+    return min(hits) if hits else None
+
+
+def _nothing(single: Sequence[Tries | None]) -> Rate | None:
+    last = [part.made[-1].nothing for part in single if part and part.made]
+    return _rate([one for one in last if one is not None]) if last and None not in last else None
+
+
+def _ending(plain: bool, steps: int | None, part: object) -> Ending:
+    return "pre" if plain else "crashed" if part is None else "failed" if steps is None else "gained"
+
+
+def _curve(single: Sequence[Tries | None], begun: Sequence[int | None]) -> tuple[BudgetPoint, ...]:
+    """Success of the attack alone, at every number of steps at which something was tried."""
+    made = [one for part in single if part for one in part.made]
+    budgets = sorted({one.steps for one in made})
+    return tuple(_point(budget, [one for one in made if one.steps <= budget], begun) for budget in budgets)
+
+
+def _point(budget: int, within: Sequence[Try], begun: Sequence[int | None]) -> BudgetPoint:
+    (rate,), seconds = success_curve(begun, [budget]), [one.seconds for one in within if one.seconds is not None]
+    mean = round(sum(seconds) / len(begun), 3) if len(seconds) == len(within) else None
+    return BudgetPoint(budget, len(within) / len(begun), mean, rate.value)
+
+
+def _rate(hits: Sequence[bool]) -> Rate:
+    return clopper_pearson(sum(hits), len(hits))

@@ -1,0 +1,105 @@
+"""Looks whether an erased concept comes back after a small benign fine-tune: the attack `resurgence` with the judge's counts around it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...attacks import Case
+from ...attacks.resurgence import Resurgence
+from ...core.errors import RequestError, require
+from ...core.hashing import hash_json
+from ...edits import Applied
+from ...models import ModelView
+from ...models.loading import MOJI
+from ...prompts.checks import Check, Prompt, Sizes, seeded
+from ...prompts.text_matching import without_names
+from ..judging.judge import Judge
+from ..judging.rates import words
+from ..sampling import Spec, draw, noise
+from ..suites.registry import suites
+from ..tasks.edited_model import Subject
+from ..tasks.picture_store import Store
+from .threat_model import lore_of_table
+
+VERSION = 2  # of what is asked and drawn here
+ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
+
+
+@dataclass(frozen=True)
+class Resurgent:
+    """On `moji`, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
+
+    store: Store
+    pictures: int = 8  # of the concept, each time
+    steps: int = 100  # of the fine-tune
+    rank: int = 4  # of its adapters
+    seed: int = 0
+    spec: Spec = field(default_factory=Spec)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        told = {"steps": self.steps, "rank": self.rank, "pictures": self.pictures, "seed": self.seed, "version": VERSION}
+        return {"attack": "resurgence", "mode": "lora", **told, "judge": Judge().key}
+
+    def __call__(
+        self, model: ModelView, edit: Applied, concept: str, erased: Sequence[str], refold: Callable[[], AbstractContextManager[None]] | None
+    ) -> dict[str, int | None]:
+        """How many of the same pictures show it: by the unedited and the edited model, after the fine-tune, and inside `refold` on top of that.
+
+        `erased` are all words in force: captions that name one are not among the pictures of the fine-tune.
+        """
+        require(model.name == MOJI, f"an audit needs a judge of what pictures show: {model.name} has none here, only {MOJI}", RequestError)
+        suite = replace(suites["erase"], sizes=Sizes(self.pictures, 1, seed=self.seed))
+        checks = [check for check in suite.checks([concept]) if check.group == "direct"][: self.pictures]
+        case = self._case(model, edit, concept, checks, erased)
+        *_, last = Resurgence(rank=self.rank, checkpoints=(self.steps,)).search(case)
+        tuned = last.inputs[0].weights
+        assert tuned is not None
+        found: dict[str, int | None] = {"pictures": len(checks), "unedited": self._count(model, checks)}
+        with edit.applied(model):
+            found["edited"] = self._count(model, checks, edit.hash)
+            with tuned.applied(model):
+                found["tuned"] = self._count(model, checks, edit.hash, tuned.hash)
+                found["refolded"] = None
+                if refold is not None:
+                    with refold():
+                        found["refolded"] = self._count(model, checks, edit.hash, tuned.hash, "refolded")
+        return found
+
+    def _count(self, model: ModelView, checks: Sequence[Check], *state: str) -> int:
+        drawn = self._drawn(model, [check.prompt for check in checks], *state)
+        return sum(word in check.labels for word, check in zip(words(Judge(), checks, drawn), checks, strict=True))
+
+    def _drawn(self, model: ModelView, prompts: Sequence[Prompt], *state: str) -> dict[Prompt, Tensor]:
+        """Pictures (3, h, w) by the model as it now computes, which `state` tells apart; those already in the store are not drawn again."""
+        unedited = Subject(model.name, device=str(model.device), dtype=str(model.dtype).removeprefix("torch."))
+        keys = {prompt: unedited.picture(self.spec, prompt, hash_json(state) if state else None) for prompt in prompts}
+        lacking = [prompt for prompt, key in keys.items() if not self.store.has(key)]
+        for start in range(0, len(lacking), self.spec.batch_size):
+            chunk = lacking[start : start + self.spec.batch_size]
+            for prompt, picture in zip(chunk, draw(model, chunk, self.spec), strict=True):
+                self.store.save(keys[prompt], picture)
+        return {prompt: self.store.load(key) for prompt, key in keys.items()}
+
+    def _case(self, model: ModelView, edit: Applied, concept: str, checks: Sequence[Check], erased: Sequence[str]) -> Case:
+        """Captions and pictures of the unedited model, from noise that no report uses."""
+        lore = lore_of_table(concept)
+        captions = tuple(without_names(lore.unrelated, [concept, *erased]))
+        require(bool(captions), f"every caption for the fine-tune of {concept!r} names something erased", RequestError)
+        prompts, shown = [check.prompt for check in checks], [seeded(text, ELSEWHERE) for text in captions]
+        drawn = self._drawn(model, shown)
+        return Case(
+            model=model,
+            edit=edit,
+            concept=lore.concept,
+            prompts=tuple(prompt.text for prompt in prompts),
+            noise=torch.stack([noise(prompt.seed, model.latent_shape) for prompt in prompts]),
+            pictures=torch.empty(0),
+            examples=torch.empty(0),
+            unrelated=(captions, torch.stack([drawn[prompt] for prompt in shown])),
+            seed=self.seed,
+        )

@@ -1,0 +1,44 @@
+"""Suites of a user's own: a prompt file, or the concepts of a model that has no table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...core.concept import Concept
+from ...prompts.checks import Check, Prompt, Sizes, first_of_each_group, plain_checks
+from ...prompts.loaders import load_prompts
+from ...prompts.sets import Item
+from ...worlds.table import table
+from .registry import Suite
+
+ALL = Sizes(1_000_000, 1_000_000)
+
+
+def suite_of_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
+    """Every prompt of a published or own file, in its groups, on its own seeds and guidance where it brings them.
+
+    Prompts about nothing in particular are passed over: no judge can be asked about them. Without a column for it, all
+    prompts are about the first concept.
+    """
+    items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
+
+    def ask(names: Sequence[str], sizes: Sizes) -> list[Check]:
+        return [_check(item, sizes, on_moji) for item in first_of_each_group(items, sizes)]
+
+    return Suite(path.stem, f"{len(items)} prompts of {path.name}", ALL, ask)
+
+
+def suite_of_words(concepts: Sequence[Concept], retain: Sequence[str], sizes: Sizes) -> Suite:
+    """The concepts in their kind's templates, and what is retained."""
+
+    def ask(names: Sequence[str], sizes: Sizes) -> list[Check]:
+        return plain_checks(concepts, retain, sizes)
+
+    return Suite("plain", "concepts in their kind's templates, and what is retained", sizes, ask)
+
+
+def _check(item: Item, sizes: Sizes, on_moji: bool) -> Check:
+    known = {entry.name: entry for entry in table().entries} if on_moji else {}
+    entry = known.get(item.concept)
+    seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
+    by, labels = ("style" if entry.kind == "style" else "object", entry.labels) if entry else ("object", (item.concept,))
+    return Check(Prompt(item.text, seed, item.guidance_scale), item.group, item.concept, by, labels)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Units of work with a result that is kept."""

@@ -1,0 +1,117 @@
+"""The two everyday tasks: draw a chunk of prompts, score a chunk of pictures. And how they are planned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.hashing import hash_json
+from ...prompts.checks import Prompt
+from ..judging.judge import Judge
+from ..sampling import Spec, draw
+from .edited_model import Subject
+from .picture_store import Store
+from .runner import Record
+
+SCORED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw prompts with one subject and keep the pictures."""
+
+    subject: Subject
+    spec: Spec
+    prompts: tuple[Prompt, ...]
+    kind: str = "draw"
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.subject.picture(self.spec, prompt) for prompt in self.prompts)
+
+    @property
+    def id(self) -> str:
+        return hash_json([self.kind, *self.keys])
+
+    @property
+    def size(self) -> int:
+        return len(self.prompts)
+
+    def there(self, store: Store) -> bool:
+        return all(store.has(key) for key in self.keys)
+
+    def run(self, store: Store) -> None:
+        with self.subject.opened() as model:
+            pictures = draw(model, self.prompts, self.spec.of(self.prompts[0]))
+        if not bool(torch.isfinite(pictures).all()):
+            raise ValueError(f"pictures of {self.subject.edit or self.subject.model} hold non-finite numbers")
+        for key, picture in zip(self.keys, pictures, strict=True):
+            store.save(key, picture)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score pictures that are in the store; `asked` says what of each."""
+
+    judge: Judge
+    pictures: tuple[str, ...]
+    asked: tuple[str, ...]
+    kind: str = "score"
+
+    @property
+    def id(self) -> str:
+        return hash_json([self.kind, self.judge.key, *self.pictures, *self.asked])
+
+    @property
+    def size(self) -> int:
+        return len(self.pictures)
+
+    def there(self, store: Store) -> bool:
+        pairs = list(zip(self.pictures, self.asked, strict=True))
+        return len(store.scored(self.judge.key, pairs)) == len(pairs)
+
+    def run(self, store: Store) -> None:
+        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.asked))
+        store.keep_scores(self.judge.key, zip(self.pictures, self.asked, rows, strict=True))
+
+
+def plan_draws(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store, record: Record) -> list[Draw]:
+    """Chunks of what the store lacks, as first planned; afterwards also whatever has gone missing since."""
+    by_key = {subject.picture(spec, prompt): prompt for prompt in prompts}
+    name = hash_json(["draw", subject.key, sorted(by_key)])
+    chunks = record.planned(name, lambda: _chunked_alike([key for key in by_key if not store.has(key)], by_key, spec.batch_size))
+    tasks = [Draw(subject, spec, tuple(by_key[key] for key in chunk)) for chunk in chunks]  # type: ignore[attr-defined]
+    done = record.done([task.id for task in tasks])
+    covered = {key for task in tasks if task.id not in done for key in task.keys}
+    missing = [key for key in by_key if key not in covered and not store.has(key)]
+    return [task for task in tasks if task.id not in done or task.there(store)] + [
+        Draw(subject, spec, tuple(by_key[key] for key in chunk), "redraw") for chunk in _chunked(missing, spec.batch_size)
+    ]
+
+
+def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: Store) -> list[Score]:
+    """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
+    known = store.scored(judge.key, asked)
+    open_ = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
+    return [Score(judge, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, SCORED_AT_ONCE)]  # type: ignore[arg-type]
+
+
+def load_pictures(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store) -> Mapping[Prompt, Tensor]:
+    """Those pictures that are there."""
+    keys = {prompt: subject.picture(spec, prompt) for prompt in prompts}
+    return {prompt: store.load(key) for prompt, key in keys.items() if store.has(key)}
+
+
+def _chunked_alike(keys: Sequence[str], by_key: Mapping[str, Prompt], size: int) -> list[list[str]]:
+    """Chunks of prompts with one guidance each."""
+    alike: dict[float | None, list[str]] = {}
+    for key in keys:
+        alike.setdefault(by_key[key].guidance_scale, []).append(key)
+    return [chunk for members in alike.values() for chunk in _chunked(members, size)]
+
+
+def _chunked(items: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]

@@ -1,0 +1,89 @@
+"""What draws: a model by its name, with an edit file or without. Plain data, so a worker process can open it too."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ...core.hashing import hash_json
+from ...edits import Edit, load_edit
+from ...models import ModelView, find_model, open_model
+from ...models.checkpoint.config import config_folder
+from ...models.loading import MOJI, find_device, find_dtype
+from ...prompts.checks import Prompt
+from ..sampling import Spec
+from .picture_store import hash_file, hash_folder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with an edit at some strength, or, without a file, the unedited model."""
+
+    model: str = MOJI
+    edit: str | None = None  # path of an edit file
+    edit_hash: str | None = None  # of its tensors: files may move
+    strength: float = 1.0
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @classmethod
+    def of(cls, unedited: "Subject", edit: Path, strength: float = 1.0) -> "Subject":
+        """The same model with an edit file."""
+        return cls(unedited.model, str(edit), load_edit(edit).hash, strength, unedited.device, unedited.dtype)
+
+    @property
+    def unedited(self) -> "Subject":
+        return Subject(self.model, device=self.device, dtype=self.dtype)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything a picture depends on: weights, edit, strength, precision. The device is not among it."""
+        dtype = str(find_dtype(self.dtype, find_device(self.device)))
+        edited = [self.edit_hash, self.strength] if self.edit and self.strength else None
+        return hash_json([_weights(find_model(self.model)), edited, dtype])
+
+    @property
+    def stamp(self) -> str:
+        """Hash of the unedited model's files by name, size and time, and of the precision: no weight is read."""
+        return hash_json([_files(find_model(self.model)), str(find_dtype(self.dtype, find_device(self.device)))])
+
+    def view(self) -> ModelView:
+        """The model itself, opened once a process."""
+        return _view(self.model, self.device, self.dtype)
+
+    def loaded(self) -> Edit | None:
+        """The edit at its strength."""
+        return load_edit(Path(self.edit)).scaled(self.strength) if self.edit and self.strength else None
+
+    @contextmanager
+    def opened(self) -> Iterator[ModelView]:
+        """The model, computing with the edit inside."""
+        view, edit = self.view(), self.loaded()
+        with edit.applied(view) if edit else nullcontext():
+            yield view
+
+    def picture(self, spec: Spec, prompt: Prompt, found: str | None = None) -> str:
+        """Key of one picture. `found` is the hash of an attack's input, where one is drawn instead of the prompt."""
+        how = [spec.sampler, spec.steps, spec.of(prompt).guidance_scale]
+        return hash_json([self.key, how, prompt.text, prompt.seed, *([found] if found else [])])[:40]
+
+
+@lru_cache(maxsize=2)
+def _view(model: str, device: str, dtype: str) -> ModelView:
+    return open_model(model, device, dtype)
+
+
+def _weights(source: Path) -> str:
+    return _hashed(source, _files(source))
+
+
+def _files(source: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(path for path in [source, *config_folder(source).rglob("*")] if path.is_file())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@lru_cache(maxsize=16)
+def _hashed(source: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    """`state` is only there to notice that files changed."""
+    return hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])

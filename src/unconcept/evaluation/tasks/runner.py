@@ -1,0 +1,196 @@
+"""Planned tasks, done in this process or in workers, and a SQLite record of which are done.
+
+A task is a pure function of plain data that leaves its results in the store. The record is no scheduler: it lets a
+killed run go on, with the same chunks, so that it ends in the same report.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...core.errors import OutputError
+from ...core.progress import ProgressCallback, ignore_progress
+from .picture_store import Store, connected
+
+MOST_ATTEMPTS = 3
+
+
+class Task(Protocol):
+    """One unit of work, picklable, named by its content."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """How many pictures or inputs it makes."""
+
+    def there(self, store: Store) -> bool:
+        """Whether the store holds all its results: what lies there counts, whatever a record says."""
+
+    def run(self, store: Store) -> None: ...
+
+
+class Record:
+    """Which tasks of a run are planned, done or failed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with connected(path) as table:
+            table.execute("CREATE TABLE IF NOT EXISTS plans (name TEXT PRIMARY KEY, body TEXT)")
+            table.execute("CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, kind TEXT, status TEXT, attempts INTEGER, error TEXT, seconds REAL)")
+
+    def planned(self, name: str, make: Callable[[], object]) -> object:
+        """The plan of that name, as it was first made."""
+        with connected(self.path) as table:
+            found = table.execute("SELECT body FROM plans WHERE name = ?", (name,)).fetchone()
+            if found is None:
+                found = (json.dumps(make()),)
+                table.execute("INSERT INTO plans VALUES (?, ?)", (name, *found))
+        return json.loads(found[0])
+
+    def done(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that are done."""
+        with connected(self.path) as table:
+            return {row[0] for row in table.execute("SELECT id FROM tasks WHERE status = 'done'")} & set(ids)
+
+    def failures(self) -> dict[str, tuple[int, str]]:
+        """How often each task failed, and its last error."""
+        with connected(self.path) as table:
+            rows = table.execute("SELECT id, attempts, error FROM tasks WHERE status = 'failed'")
+            return {name: (attempts, error.splitlines()[-1]) for name, attempts, error in rows}
+
+    def finished(self, task: Task, seconds: float, error: str | None = None) -> None:
+        """Write down one try."""
+        status = "failed" if error else "done"
+        with connected(self.path) as table:
+            table.execute(
+                "INSERT INTO tasks VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (id) DO UPDATE SET status = excluded.status, "
+                "attempts = attempts + 1, error = excluded.error, seconds = coalesce(seconds, 0) + excluded.seconds",
+                (task.id, task.kind, status, error, seconds),
+            )
+
+    def seconds(self) -> dict[str, float]:
+        """CPU-side wall time spent by kind of task, over all tries and sittings."""
+        with connected(self.path) as table:
+            return dict(table.execute("SELECT kind, sum(seconds) FROM tasks GROUP BY kind"))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How a stage ended."""
+
+    done: int = 0
+    failed: tuple[str, ...] = ()  # one line each
+    left: int = 0  # not begun when time ran out
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed and not self.left
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.done + other.done, self.failed + other.failed, self.left + other.left)
+
+
+def perform(
+    tasks: Sequence[Task], store: Store, record: Record, workers: int = 1, deadline: float | None = None, tell: ProgressCallback = ignore_progress
+) -> Tally:
+    """Do what the store lacks. `deadline` is a `time.monotonic()` after which nothing more is begun."""
+    finished = {task.id for task in tasks if task.there(store)}
+    open_ = [task for task in tasks if task.id not in finished]
+    given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MOST_ATTEMPTS}
+    told = tuple(
+        f"{task.kind}: failed {MOST_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out" for task in open_ if task.id in given_up
+    )
+    waiting = [task for task in open_ if task.id not in given_up]
+    total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
+    failed: list[str] = []
+    count = 0
+    with closing(_results(waiting, store, workers, deadline)) as results:
+        for task, seconds, error in results:
+            record.finished(task, seconds, error)
+            count += 1
+            made += task.size
+            failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
+            tell(task.kind, made, total)
+    return Tally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
+
+
+def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float | None) -> Generator[tuple[Task, float, str | None]]:
+    if workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            yield task, *_run(task, store)
+        return
+    with _pool(min(workers, len(tasks))) as pool:
+        queue = list(reversed(tasks))
+        running: dict[Future[tuple[float, str | None]], Task] = {}
+        while queue or running:
+            late = deadline is not None and time.monotonic() > deadline
+            while queue and len(running) < workers and not late:
+                task = queue.pop()
+                running[pool.submit(_run_in_worker, task, store.root)] = task
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), *future.result()
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes of one thread each: on a CPU they draw faster than one process of many threads.
+
+    Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done one.
+    """
+    others = {*multiprocessing.active_children()}
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
+    try:
+        yield pool
+    except BaseException:
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """A terminal sends Ctrl-C to every process: it is the parent that ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run_in_worker(task: Task, root: Path) -> tuple[float, str | None]:
+    return _run(task, Store(root))
+
+
+def _run(task: Task, store: Store) -> tuple[float, str | None]:
+    begun = time.perf_counter()
+    try:
+        task.run(store)
+    except OutputError:  # Without room the next task would fail too: the run ends, and what lies in the store stays.
+        raise
+    except Exception as error:  # A failed task is written down and reported; the others go on.
+        return time.perf_counter() - begun, "".join(traceback.format_exception(error))
+    return time.perf_counter() - begun, None
+
+
+def default_workers(pictures: int, device: str) -> int:
+    """Worker processes pay on a CPU when there is enough to draw to make up for starting them."""
+    on_cpu = device == "cpu"
+    return min(os.cpu_count() or 1, max(1, pictures // 150)) if on_cpu else 1

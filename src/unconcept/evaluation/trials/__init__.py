@@ -1,0 +1,1 @@
+"""Edits asked the same questions as the unedited model."""

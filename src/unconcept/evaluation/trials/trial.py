@@ -1,0 +1,104 @@
+"""Trials: edits asked the same questions as the unedited model, on the same noise, each picture drawn once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...core.progress import ProgressCallback, ignore_progress
+from ...edits import Edit
+from ...prompts.checks import Check, Prompt
+from ...scorers.registry import Raw
+from ..judging.judge import Judge
+from ..judging.rates import Answer
+from ..sampling import Spec
+from ..suites.registry import Suite
+from ..tasks.draw import load_pictures, plan_draws, plan_scores
+from ..tasks.edited_model import Subject
+from ..tasks.picture_store import Store
+from ..tasks.runner import Record, Tally, default_workers, perform
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One edit and what it was to erase."""
+
+    label: str  # of its row: the method's name, or the edit file's
+    concepts: tuple[str, ...]
+    subject: Subject
+    edit: Edit  # what the subject's file holds
+    cost: Mapping[str, float] = field(default_factory=dict)  # seconds, bytes, parameters
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A trial with its questions; `answers` lacks those whose pictures are missing."""
+
+    trial: Trial
+    checks: tuple[Check, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def missing(self) -> int:
+        return len(self.checks) - len(self.answers)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how trials are run."""
+
+    store: Store
+    record: Record
+    spec: Spec
+    judge: Judge | None = Judge()  # None: pictures are drawn, nothing is counted
+    workers: int | None = None  # None: as many as pay
+    deadline: float | None = None
+    tell: ProgressCallback = ignore_progress
+
+
+def ask(trials: Sequence[Trial], suite: Suite, bench: Bench) -> tuple[list[Answered], Tally]:
+    """Draw and score what the store lacks; the unedited model is drawn once for all trials."""
+    checks = [suite.checks(trial.concepts) for trial in trials]
+    draws: dict[Subject, dict[Prompt, None]] = {}
+    for trial, asked in zip(trials, checks, strict=True):
+        for subject in (trial.subject.unedited, trial.subject):
+            draws.setdefault(subject, {}).update(dict.fromkeys(check.prompt for check in asked))
+    tasks = [task for subject, prompts in draws.items() for task in plan_draws(subject, bench.spec, list(prompts), bench.store, bench.record)]
+    pictures = sum(task.size for task in tasks)
+    workers = bench.workers or default_workers(pictures, str(trials[0].subject.view().device))
+    tally = perform(tasks, bench.store, bench.record, workers, bench.deadline, bench.tell)
+    if bench.judge is None:
+        return [Answered(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
+    wanted = [pair for trial, asked in zip(trials, checks, strict=True) for check in asked for pair in _sides(trial, check, bench.spec, bench.judge)]
+    tally += perform(plan_scores(bench.judge, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
+    return [_answered(trial, asked, bench, bench.judge) for trial, asked in zip(trials, checks, strict=True)], tally
+
+
+def both_sides(trial: Trial, checks: Sequence[Check], bench: Bench) -> dict[Prompt, tuple[Tensor, Tensor]]:
+    """Pictures before and after, of the prompts that have both."""
+    prompts = list(dict.fromkeys(check.prompt for check in checks))
+    before, after = (load_pictures(subject, bench.spec, prompts, bench.store) for subject in (trial.subject.unedited, trial.subject))
+    return {prompt: (before[prompt], after[prompt]) for prompt in prompts if prompt in before and prompt in after}
+
+
+def raw_sides(one: Answered, bench: Bench, judge: Judge) -> list[tuple[Raw, Raw]]:
+    """The judge's raw scores before and after, one pair an answer."""
+    sides = [_sides(one.trial, answer.check, bench.spec, judge) for answer in one.answers]
+    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
+    return [(known[before], known[after]) for before, after in sides]
+
+
+def _sides(trial: Trial, check: Check, spec: Spec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:
+    """(picture, question) before and after."""
+    before, after = (subject.picture(spec, check.prompt) for subject in (trial.subject.unedited, trial.subject))
+    return (before, judge.question(check)), (after, judge.question(check))
+
+
+def _answered(trial: Trial, checks: Sequence[Check], bench: Bench, judge: Judge) -> Answered:
+    sides = [_sides(trial, check, bench.spec, judge) for check in checks]
+    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
+    answers = []
+    for check, (before, after) in zip(checks, sides, strict=True):
+        if before in known and after in known and all(bench.store.has(picture) for picture, _ in (before, after)):
+            answers.append(Answer(check, judge.word(known[before], check), judge.word(known[after], check)))
+    return Answered(trial, tuple(checks), tuple(answers))

@@ -1,0 +1,38 @@
+"""A ledger as plain data: what `status --json` prints."""
+
+from typing import Any
+
+from .conflicts import conflicts
+from .entry_log import uncollected
+from .ledger import Ledger
+
+
+def status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
+    """Requests in the order in which each was first added; nothing is computed and no model is opened."""
+    with uncollected():
+        return _told(ledger, torn)
+
+
+def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
+    first, bodies = ledger.first, ledger.chain.bodies
+    requests = [one.data() for one in ledger.standings.known.values()]
+    audits: dict[str, list[dict[str, Any]]] = {}
+    for body in bodies:
+        if body["op"] == "audit":
+            for id_ in body["requests"]:
+                audits.setdefault(id_, []).append({"at": body["at"], **body["found"]})
+    for one in requests:
+        one["audits"] = audits.get(one["id"], [])
+    return {
+        "rule": ledger.policy.rule,
+        "base": {"model": first["model"], "family": first["family"], **first["base"]},
+        "policy": {**ledger.policy.data(), "methods": {method: dict(known) for method, known in ledger.standings.settings.items()}},
+        "begun": first["at"],
+        "entries": len(bodies),
+        "head": ledger.chain.last,
+        "torn": torn,
+        "active": sum(one["state"] == "active" for one in requests),
+        "requests": requests,
+        "conflicts": conflicts(ledger),
+        "materialized": [{name: body[name] for name in ("at", "requests", "state")} for body in bodies if body["op"] == "materialize"],
+    }

@@ -1,0 +1,1 @@
+"""Model files on disk: configs, tensors and tokenizers by part."""

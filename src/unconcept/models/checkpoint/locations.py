@@ -1,0 +1,38 @@
+"""Where each tensor of a model stands, whether it is a diffusers folder or a single file."""
+
+from pathlib import Path
+
+from ...core.errors import ModelError, require
+from ..layouts.layout import Layout
+from ..layouts.single_file import in_folder
+from .config import config_folder
+from .safetensors_io import Place, open_file
+from .weight_files import chosen, files_of, stored
+
+
+def has_part(source: Path, part: str) -> bool:
+    """Whether a model has such a part: SD3 is also published without its T5."""
+    return (config_folder(source) / part).is_dir()
+
+
+def beside(source: Path) -> list[str]:
+    """Text encoders and VAE that a single file lacks, as FLUX's published one does, and that stand in the folder of its configs."""
+    layout, folder = Layout.of(source), config_folder(source)
+    with open_file(source) as file:
+        keys = list(file.keys())
+    others = [part for part in layout.parts if part != layout.denoiser and stored(folder / part)]
+    return [part for part in others if not any(key.startswith(layout.prefix(part)) for key in keys)]
+
+
+def places(source: Path, part: str) -> dict[str, Place]:
+    """The tensors of one part of `source` by their names in a diffusers folder; `ModelError` if there are none."""
+    if source.is_dir():
+        return {name: Place(file, name) for name, file in files_of(chosen(source, part)).items()}
+    if part in beside(source):
+        return places(config_folder(source), part)
+    with open_file(source) as file:
+        keys = list(file.keys())
+    found = in_folder(keys, Layout.of(source), part)
+    message = f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says, or a LoRA"
+    require(bool(found), message, ModelError)
+    return {name: Place(source, *stands) for name, stands in found.items()}

@@ -1,0 +1,159 @@
+"""Read and write the tensors of safetensors files one by one: never a whole model, never a pickle."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...core.errors import ModelError, require
+from ..layouts.packing import Laid
+from .file_copy import own_copy
+
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+HOW_TO_CONVERT = "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers' save_pretrained(safe_serialization=True)"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands: its file, its name there, and how it is laid there."""
+
+    file: Path
+    name: str
+    laid: Laid = Laid()
+
+
+@dataclass(frozen=True)
+class Streamed(Mapping[str, Tensor]):
+    """Tensors by name, each read every time it is asked for; `ModelError` then if it holds NaN or infinity."""
+
+    places: Mapping[str, Place]
+    device: torch.device | None = None  # None: the CPU
+    dtype: torch.dtype | None = None  # None: the file's own
+
+    def __getitem__(self, name: str) -> Tensor:
+        return read(self.places, [name])[name].to(self.device, self.dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places  # The one that comes with Mapping would read the tensor.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def open_file(path: Path) -> Any:
+    """`safe_open` with our errors: the file must exist and be whole."""
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: fetch it again") from None
+
+
+def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
+    wanted: dict[Path, list[str]] = {}
+    for name in names:
+        wanted.setdefault(places[name].file, []).append(name)
+    tensors = {}
+    for path, members in wanted.items():
+        with open_file(path) as file:
+            for name in members:
+                tensors[name] = _taken(file, places[name])
+                message = f"{path}: {places[name].name} holds NaN or infinity; the checkpoint is damaged"
+                require(is_finite(tensors[name]), message, ModelError)
+    return tensors
+
+
+def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
+    """Of the tensors, of which nothing is read."""
+    found = {}
+    for path in {place.file for place in places.values()}:
+        with open_file(path) as file:
+            for name, place in places.items():
+                if place.file == path:
+                    rows, *others = _slice(file, place).get_shape()
+                    shape = (place.laid.span(rows)[1], *others)
+                    found[name] = shape[::-1] if place.laid.turned else shape
+    return found
+
+
+def _taken(file: Any, place: Place) -> Tensor:
+    piece, laid = _slice(file, place), place.laid
+    if laid.rows[2] == 1:
+        return laid.stored(file.get_tensor(place.name)).contiguous()
+    first, count = laid.span(piece.get_shape()[0])
+    return laid.stored(piece[first : first + count]).contiguous()
+
+
+def _slice(file: Any, place: Place) -> Any:
+    try:
+        return file.get_slice(place.name)
+    except SafetensorError:
+        raise ModelError(f"{place.file} has no {place.name}, which its index says it holds: fetch it again") from None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """A sum is one pass and keeps every NaN and infinity; where it overflows by itself, each number is looked at."""
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+
+
+def patch(source: Path, target: Path, tensors: Iterable[tuple[Place, Tensor]]) -> None:
+    """Copy a safetensors file and overwrite some tensors in place, one after the other: shapes and dtypes stay, all other bytes too."""
+    own_copy(source, target)
+    with target.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        for place, tensor in tensors:
+            told = header[place.name]
+            begin, end = told["data_offsets"]
+            first, count, parts = place.laid.rows
+            laid = place.laid.stored(tensor.detach()).to("cpu", DTYPES[told["dtype"]]).contiguous()
+            data = laid.reshape(-1).view(torch.uint8).numpy().data
+            message = f"{source}: {place.name} has another shape than the edit's"
+            require(len(data) * parts == (end - begin) * count, message, ModelError)
+            file.seek(8 + size + begin + (end - begin) // parts * first)
+            file.write(data)
+
+
+NAMES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"},
+}
+
+
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor that is made when its turn has come."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
+def write_slots(path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str]) -> None:
+    """Widest dtypes first, as safetensors itself orders them, so that every tensor is aligned."""
+    order = sorted(slots, key=lambda name: (-slots[name].dtype.itemsize, name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        slot = slots[name]
+        begin, end = end, end + torch.Size(slot.shape).numel() * slot.dtype.itemsize
+        header[name] = {"dtype": NAMES[slot.dtype], "shape": list(slot.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            tensor = slots[name].make().detach().to("cpu", slots[name].dtype).contiguous()
+            require(tuple(tensor.shape) == slots[name].shape, f"{name} has shape {tuple(tensor.shape)}, planned was {slots[name].shape}", ModelError)
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,1 @@
+"""Hooks on live networks; each leaves the model as it was."""

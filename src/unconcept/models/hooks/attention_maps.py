@@ -1,0 +1,119 @@
+"""Where each attention of a denoiser looks in the text, kept while it computes what it would have computed anyway."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..model_view import ModelView
+from .cross_attention import OWN_MAP, Mix, Reading, cross_attentions, steered
+from .modules import FOLDERS, modules_named, stream_maps
+
+ADDED = ".add_k_proj.weight"
+Kept = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
+
+
+def text_attentions(model: ModelView) -> dict[str, nn.Module]:
+    """Attentions that look from the picture into the text, by full name: cross-attentions of a UNet, joint ones of SD3 and FLUX.
+
+    FLUX's single blocks know no text from a picture and are none.
+    """
+    if streams := stream_maps(model):
+        return modules_named(model, [name.removesuffix(ADDED) for name in streams if name.endswith(ADDED)])
+    maps = model.text_maps()
+    return dict(zip(dict.fromkeys(OWN_MAP.sub("", name) for name in maps), cross_attentions(model, maps), strict=True))
+
+
+@contextmanager
+def attention_probabilities(model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None) -> Iterator[Kept]:
+    """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a call, with their gradient.
+
+    p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a place
+    also looks at other places, so that its row sums to less than 1; in a cross-attention they are what the rules around it leave to
+    be mixed. What is computed stays bitwise as it was.
+    """
+    kept: Kept = {name: [] for name in places}
+    names = {module: name for name, module in places.items()}
+
+    def keep(attention: nn.Module, found: Tensor) -> None:
+        kept[names[attention]].append(found if tokens is None else found[..., list(tokens)])
+
+    def rule(reading: Reading, mix: Mix) -> Tensor:
+        keep(reading.attention, _looked(_split(reading.queries, reading.attention), _split(reading.keys, reading.attention)))
+        return mix(reading)
+
+    with _watched(places.values(), keep) if FOLDERS[model.family] == "transformer" else steered(places.values(), rule):
+        yield kept
+
+
+@contextmanager
+def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """`steered` for joint attentions, which no rule changes."""
+    before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
+    try:
+        for module, own in before:
+            module.set_processor(_Watched(own, keep))
+        yield
+    finally:
+        for module, own in before:
+            module.set_processor(own)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """An attention processor that hands on probabilities, and then lets the one that stood there compute."""
+
+    own: Any
+    keep: Callable[[nn.Module, Tensor], None]
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Any:
+        assert encoder_hidden_states is not None
+        self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb))
+        # FLUX's own takes its rotary embedding, SD3's none.
+        rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
+        return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
+
+
+def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The text's columns (b, heads, p, l) of the picture's rows, out of a softmax over text and picture."""
+    q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(x), attn, "norm_k")
+    words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
+    l = words.shape[2]
+    if rotary is not None:  # FLUX's positions count the text first.
+        q, k, words = _turned(q, rotary, slice(l, None)), _turned(k, rotary, slice(l, None)), _turned(words, rotary, slice(l))
+    return _looked(q, torch.cat([words, k], 2))[..., :l]
+
+
+def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
+    """Rows (b, heads, n, d) with their positions in them: `rotary`, cosines and sines (l + p, d), at some of them."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    own: Any = tuple(part[at] for part in rotary)
+    found: Any = apply_rotary_emb(rows, own)
+    return found
+
+
+def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
+    """(b, n, o) to (b, heads, n, o / heads), normalised where the attention does."""
+    own, parts = getattr(attn, norm, None), _split(rows, attn)
+    return parts if own is None else own(parts)
+
+
+def _split(rows: Tensor, attn: Any) -> Tensor:
+    return rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def _looked(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(width of a head)), (b, heads, p, l), in float32 or wider."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return torch.softmax(q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5, -1)

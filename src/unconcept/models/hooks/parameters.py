@@ -1,0 +1,63 @@
+"""Change weights for a while: every change is a context manager that leaves the model bitwise as it was."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pristine: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, each named parameter holds the given values.
+
+    `pristine` is the view's record of weights before any edit: what stands there already is from an outer change.
+    """
+    before = {name: parameters[name].detach().clone() for name in values}
+    first = [name for name in before if name not in pristine]
+    pristine.update({name: before[name] for name in first})
+    try:
+        with torch.no_grad():
+            for name, value in values.items():
+                parameters[name].copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                parameters[name].copy_(value)
+        for name in first:
+            del pristine[name]
+
+
+@contextmanager
+def exchanged(modules: Mapping[str, nn.Module], values: Mapping[str, nn.Parameter], pristine: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, each module of a parameter's full name computes with another parameter. Nothing is copied.
+
+    `pristine` as in `swapped`.
+    """
+    leaves = {name: name.rpartition(".")[2] for name in values}
+    before = {name: modules[name].get_parameter(leaf) for name, leaf in leaves.items()}
+    first = [name for name in before if name not in pristine]
+    pristine.update({name: before[name] for name in first})
+    try:
+        for name, value in values.items():
+            setattr(modules[name], leaves[name], value)
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(modules[name], leaves[name], own)
+        for name in first:
+            del pristine[name]
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, no gradient reaches the parameters of the modules; afterwards each is as it was."""
+    before = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, was in before:
+            parameter.requires_grad_(was)

@@ -1,0 +1,1 @@
+"""Text encoders and tokenizers, driven from their tensors."""

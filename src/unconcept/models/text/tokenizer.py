@@ -1,0 +1,119 @@
+"""Tokenizers of CLIP and T5 read with `tokenizers` alone, and token positions by name."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from ...core.errors import ModelError, RequestError, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Position = Literal["last_subject", "first_eot", "all"]
+Place = Position | Literal["pooled"]  # where a text is read: at tokens, or as a whole
+START, END = "<|startoftext|>", "<|endoftext|>"
+# How CLIP cuts text into words before its byte-pair merges (Radford et al. 2021, the released tokenizer's pattern).
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids, start and end token included, not padded."""
+
+    ids: tuple[tuple[int, ...], ...]
+    pad: int
+    length: int  # what the encoder holds
+
+    def padded(self) -> list[list[int]]:
+        """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
+        return [[*row, *[self.pad] * (self.length - len(row))] for row in self.ids]
+
+    def index(self, at: Position) -> list[int]:
+        """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script).
+
+        T5 has no start token: there it is the last pad, position -1 in that script.
+        """
+        return [(len(row) - (2 if at == "last_subject" else 1)) % self.length for row in self.ids]
+
+
+@dataclass(frozen=True)
+class ClipTokenizer:
+    """A tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`. T5's is read as it is."""
+
+    tokenizer: Tokenizer
+    pad: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Id of the end token."""
+        return self([""]).ids[0][-1]
+
+    @classmethod
+    def load(cls, folder: Path) -> "ClipTokenizer":
+        """Read the folder; `ModelError` names what is missing or broken."""
+        try:
+            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            tokenizer = _read(folder)
+        except Exception as error:  # `tokenizers` raises bare Exceptions on broken files.
+            raise ModelError(f"tokenizer {folder}: {error}; give a complete diffusers folder") from None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        pad = config.get("pad_token") or END
+        pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        if pad_id is None:
+            raise ModelError(f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary")
+        return cls(tokenizer, pad_id, int(config.get("model_max_length", 77)))
+
+    @classmethod
+    def of(cls, loaded: "PreTrainedTokenizerBase") -> "ClipTokenizer":
+        """A tokenizer that transformers has loaded, without its padding."""
+        tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
+
+    def holding(self, length: int) -> "ClipTokenizer":
+        """The same for an encoder that is given another number of tokens."""
+        return replace(self, length=length)
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Tokenize; a text that the encoder cannot hold is refused, never cut silently."""
+        rows = tuple(tuple(coded.ids) for coded in self.tokenizer.encode_batch(list(texts)))
+        for text, row in zip(texts, rows, strict=True):
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
+            require(len(row) <= self.length, message, RequestError)
+        return Tokens(rows, self.pad, self.length)
+
+    def holds(self, text: str) -> bool:
+        """Whether the encoder can be given the whole text."""
+        return len(self.tokenizer.encode(text).ids) <= self.length
+
+    def span(self, form: str, word: str) -> range:
+        """Where the tokens of a word stand in a sentence, {} in the word's place; the start token counts."""
+        before, _, after = form.partition("{}")
+        front, back = (len(row) for row in self([before, after]).ids)
+        (whole,) = self([form.replace("{}", word)]).ids
+        return range(front - 1, len(whole) - back + 1)
+
+
+def _read(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").exists():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bpe = BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token=END)
+    tokenizer = Tokenizer(bpe)
+    spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.add_special_tokens([AddedToken(START, special=True), AddedToken(END, special=True)])
+    start, end = ((token, tokenizer.token_to_id(token) or 0) for token in (START, END))
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
+    return tokenizer

@@ -1,0 +1,85 @@
+"""Sentences around a concept, for edits of the words beside it: MACE takes all thirty of a kind, TRCE the first fifteen.
+
+Differs: the papers' lists are theirs; of the sentences below `a photo of`, `an oil portrait of`, `captured in an image`,
+`in a photo`, `a snapshot of` and `an artwork by` are in them, the others are ours, of the same sort.
+"""
+
+from collections.abc import Sequence
+
+from ..core.errors import SettingsError, require
+
+THINGS = (
+    "a photo of {}",
+    "{} in a photo",
+    "a snapshot of {}",
+    "an oil portrait of {}",
+    "{} captured in an image",
+    "a picture of {}",
+    "an image of {}",
+    "a drawing of {}",
+    "a sketch of {}",
+    "{} on a poster",
+    "a painting of {}",
+    "a close view of {}",
+    "{} seen from afar",
+    "a video still of {}",
+    "{} on a postcard",
+    "a print of {}",
+    "{} in black and white",
+    "a watercolour of {}",
+    "{} in bright colours",
+    "a study of {} in pencil",
+    "a poster that shows {}",
+    "{} in the morning light",
+    "an old photograph of {}",
+    "{} on the cover of a magazine",
+    "a digital illustration of {}",
+    "a postage stamp with {} on it",
+    "{} as the subject of a mural",
+    "a blurred photo of {} at night",
+    "a wide shot with {} in the middle",
+    "a carefully lit studio shot of {}",
+)
+STYLES = (
+    "an artwork by {}",
+    "a picture by {}",
+    "a work by {}",
+    "art by {}",
+    "a painting by {}",
+    "a piece by {}",
+    "a sketch by {}",
+    "a print by {}",
+    "a drawing by {}",
+    "in the manner of {}",
+    "a canvas by {}",
+    "a poster by {}",
+    "a mural by {}",
+    "a portrait by {}",
+    "a study by {}",
+    "a landscape by {}",
+    "a still life by {}",
+    "an illustration by {}",
+    "a large painting by {}",
+    "an image that looks like {}",
+    "a scene painted by {}",
+    "a picture in the style of {}",
+    "a photo in the style of {}",
+    "a village in the style of {}",
+    "a self-portrait in the style of {}",
+    "flowers in a vase, as done by {}",
+    "a street at night, painted by {}",
+    "an early work, signed by {}",
+    "an exhibition of works by {}",
+    "a page from a sketchbook by {}",
+)
+
+
+def sentences(kind: str, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """The user's own sentences if there are any, else the thirty of the kind; {} is where the concept stands."""
+    return tuple(own) or (STYLES if kind == "style" else THINGS)
+
+
+def check_sentences(name: str, own: Sequence[str]) -> None:
+    """`SettingsError` unless each has one place for the concept."""
+    for text in own:
+        require(text.count("{}") == 1, f"{name}: template {text!r}: write {{}} once, where the concept stands", SettingsError)

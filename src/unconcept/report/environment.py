@@ -1,0 +1,24 @@
+"""What may differ from run to run: library versions, device, timings, memory."""
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from ..core.versions import versions
+from ..models import ModelView
+
+
+def circumstances(model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`training`: how a method was trained, where not as usual."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "libraries": {"unconcept": version("unconcept"), **versions(), "python": platform.python_version()},
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        **({"training": dict(training)} if training else {}),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_memory_bytes": peak,
+    }

@@ -1,0 +1,245 @@
+"""What is done to gradients and weights between a loss and its step. Each works with every training, and is the identity at its neutral setting.
+
+Tensors come as lists in the order of what is trained. Order of use: drift, mask, subspace, clip; surgery joins the gradients
+of several terms before them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import cos, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from ..linalg.masked_projection import within_masks
+from ..linalg.null_space import without
+
+Gradients = list[Tensor]
+Join = Callable[[Mapping[str, Gradients]], Gradients]  # gradients of each term of a loss, by name, to one
+
+
+class Transform(Protocol):
+    """A rule around a step. One with a state of its own also has `state` and `restore` (see `kept.py`)."""
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+        """The gradient to follow; `params` are as they are before the step. None: no step is taken, and the optimizer knows of none."""
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Put right in place what the optimizer did to the weights."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Adds the gradient of weight * sum |w - w0|^power / n, over all n trained numbers (L1-SP, L2-SP of CUIG)."""
+
+    start: Sequence[Tensor]
+    weight: float
+    power: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.power in (1, 2) and self.weight >= 0, f"drift: power must be 1 or 2 and weight >= 0, got {self.power} and {self.weight}")
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        scale = self.weight / sum(tensor.numel() for tensor in self.start)
+        moved = [param.detach() - own for param, own in zip(params, self.start, strict=True)]
+        pulls = [2 * d if self.power == 2 else d.sign() for d in moved]
+        return [g + scale * pull for g, pull in zip(gradients, pulls, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Nothing to put right."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where a mask is 0 (False) the weight stays exactly what it was, whatever the optimizer's decay and momentum do."""
+
+    start: Sequence[Tensor]
+    masks: Sequence[Tensor]  # bool, in the shape of each tensor
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for param, mask, own in zip(params, self.masks, self.start, strict=True):
+                param.copy_(torch.where(mask, param, own))
+
+
+@dataclass
+class DynamicMask:
+    """A mask that is drawn from summed gradients after `warm_up` steps, and redrawn every `interval` (Sculpting Memory).
+
+    Until it is drawn no step is taken. A redraw swaps `turnover` of the active entries, the ones with the smallest sums, for as many
+    inactive ones with the largest; the share falls as a half cosine over `steps`, and after `last` of them nothing is swapped.
+    """
+
+    share: float  # of each masked tensor's entries that are active
+    warm_up: int
+    interval: int
+    turnover: float
+    steps: int
+    last: float = 0.8
+    free: Sequence[bool] = ()  # tensors without a mask, which move as a whole; () is none
+    exact: bool = True  # entries that are not active stay; else momentum moves them on, as the authors let it
+    sums: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1 and 0 <= self.turnover <= 1, f"mask: shares must be within 0 and 1, got {self.share} and {self.turnover}")
+        require(self.warm_up > 0 or self.share == 1, "mask: without a warm-up there is nothing to choose entries by: give some steps")
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+        if not self.sums:
+            self.sums = [torch.zeros_like(g) for g in gradients]
+            self.masks = [torch.zeros_like(g, dtype=torch.bool) for g in gradients]
+        if step == self.warm_up:
+            self._redraw([largest(total.abs(), self.share) for total in self.sums])
+        elif step > self.warm_up and (step - self.warm_up) % self.interval == 0 and step < self.last * self.steps:
+            share = self.turnover * 0.5 * (1 + cos(pi * step / self.steps))
+            self._redraw([turned(mask, total.abs(), share) for mask, total in zip(self.masks, self.sums, strict=True)])
+        for total, g in zip(self.sums, gradients, strict=True):
+            total += g
+        if step < self.warm_up:
+            return None
+        self.before = [param.detach().clone() for param in params] if self.exact else []
+        return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Entries that are not active stay where they were before the step."""
+        if not self.exact:
+            return
+        with torch.no_grad():
+            for param, mask, own in zip(params, self.masks, self.before, strict=True):
+                param.copy_(torch.where(mask, param, own))
+
+    def _redraw(self, masks: list[Tensor]) -> None:
+        free = self.free or [False] * len(masks)
+        self.masks = [torch.ones_like(mask) if moves else mask for mask, moves in zip(masks, free, strict=True)]
+        for total in self.sums:
+            total.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"sum.{i}": t for i, t in enumerate(self.sums)} | {f"mask.{i}": t for i, t in enumerate(self.masks)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        count = len(state) // 2
+        self.sums, self.masks = ([state[f"{kind}.{i}"].clone() for i in range(count)] for kind in ("sum", "mask"))
+
+
+def most(scores: Sequence[Tensor], share: float) -> list[Tensor]:
+    """True on exactly the floor of `share` of all entries of all tensors, those with the largest scores; of equal ones the first."""
+    flat = torch.cat([score.flatten() for score in scores])
+    count = int(share * len(flat) + 1e-9)
+    found = torch.zeros_like(flat, dtype=torch.bool)
+    if count:
+        threshold = flat.kthvalue(len(flat) - count + 1).values
+        found = flat > threshold
+        found[(flat == threshold).nonzero()[: count - int(found.sum()), 0]] = True
+    return [part.view_as(score) for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)]
+
+
+def largest(scores: Tensor, share: float) -> Tensor:
+    """True on the `share` of entries with the largest scores; those at the threshold are all in."""
+    count = max(1, int(share * scores.numel()))
+    return scores >= scores.flatten().kthvalue(scores.numel() - count + 1).values
+
+
+def turned(mask: Tensor, scores: Tensor, share: float) -> Tensor:
+    """The mask with `share` of its active entries, the lowest scores, handed to as many inactive ones, the highest scores."""
+    count = min(int(share * int(mask.sum())), int((~mask).sum()))
+    found = mask.flatten().clone()
+    out = scores.flatten().masked_fill(~found, torch.inf).topk(count, largest=False).indices
+    into = scores.flatten().masked_fill(found, -torch.inf).topk(count).indices
+    found[out] = False
+    found[into] = True
+    return found.view_as(mask)
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """What a matrix does to protected directions of its input stays: gradients g P and, exactly, changes (w - w0) P.
+
+    P = I - B B^T of one B (d, q) a tensor, None where a tensor is free. The step's change is projected too, since Adam's scaling
+    leaves the subspace; `exact=False` is the authors' form, which projects the gradient alone.
+    """
+
+    start: Sequence[Tensor]
+    taken: Sequence[Tensor | None]
+    exact: bool = True
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        return [g if b is None else without(g, b.to(g)) for g, b in zip(gradients, self.taken, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        if not self.exact:
+            return
+        with torch.no_grad():
+            for param, own, b in zip(params, self.start, self.taken, strict=True):
+                if b is not None:
+                    param.copy_(own + without(param - own, b.to(param)))
+
+
+@dataclass(frozen=True)
+class MaskedSubspace:
+    """`Mask` and `Subspace` at once, both exactly: a row's entries that may move move only as its protected directions allow.
+
+    One after the other would not do: projected, a masked change is no longer zero where the mask is.
+    """
+
+    start: Sequence[Tensor]
+    masks: Sequence[Tensor]  # bool, in the shape of each tensor
+    taken: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
+    factors: Sequence[Tensor | None]  # of each row's problem, where there is room for them
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        """Roughly: where the optimizer leads is put right after the step, exactly."""
+        free = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+        return [g if b is None else without(g, b.to(g)) * mask for g, mask, b in zip(free, self.masks, self.taken, strict=True)]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for param, own, mask, b, factor in zip(params, self.start, self.masks, self.taken, self.factors, strict=True):
+                change = param - own
+                param.copy_(torch.where(mask, own + (change if b is None else within_masks(change, mask, b, factor)), own))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The whole gradient scaled down to at most this norm."""
+
+    norm: float  # inf: no limit
+
+    def __post_init__(self) -> None:
+        require(self.norm > 0, f"clip: the norm must be > 0, got {self.norm}")
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+        total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        return gradients if total <= self.norm else [g * (self.norm / (total + 1e-6)) for g in gradients]
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Nothing to put right."""
+
+
+def away(a: Tensor, b: Tensor, strength: float = 1.0) -> Tensor:
+    """`a` without what of it points against `b`: a - strength <a, b> / <b, b> b where <a, b> < 0 (strength 1: orthogonal to b)."""
+    inner = torch.sum(a * b)
+    return a - strength * inner / torch.sum(b * b) * b if inner < 0 else a
+
+
+def one_way(leading: str, guarding: str, strength: float = 1.0) -> Join:
+    """Gradient surgery tensor by tensor: the leading term's gradient, kept off the guarding one's, which is itself not followed (DoCo)."""
+    return lambda terms: [away(a, b, strength) for a, b in zip(terms[leading], terms[guarding], strict=True)]
+
+
+def both_ways(one: str, two: str, alpha: float = 1.0) -> Join:
+    """Gradient surgery over all numbers at once: each is kept off the other as it was, then one + alpha two (RGD)."""
+
+    def join(terms: Mapping[str, Gradients]) -> Gradients:
+        flat = [torch.cat([g.flatten() for g in terms[name]]) for name in (one, two)]
+        found = away(flat[0], flat[1]) + alpha * away(flat[1], flat[0])
+        return [part.view_as(g) for part, g in zip(found.split([g.numel() for g in terms[one]]), terms[one], strict=True)]
+
+    return join

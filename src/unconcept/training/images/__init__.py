@@ -1,0 +1,1 @@
+"""Pictures to train on, and where in them an object is."""

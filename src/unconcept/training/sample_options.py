@@ -1,0 +1,150 @@
+"""What is done to the samples of any training: rectangles of them erased (Random Erasing), those that are learned left out (DOM).
+
+A sample is what a step shows to the denoiser, noisy latents at a timestep. Trajectories, pools and noised pictures all hand theirs through
+`shown`; a method knows nothing of it. Inner searches see whole samples.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import SettingsError, require
+from ..models import ModelView
+from ..models.hooks.forward import hung
+from .gradient_transforms import Gradients
+from .options import Options
+
+ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
+BINS = 10  # of timesteps: how large a loss is depends on them
+FIRST = 5  # losses of a bin whose mean is what it was at first
+PACKED = 2  # cells a side that FLUX's denoiser is given as one token
+
+
+@dataclass
+class Samples:
+    """The options at work on one training: stands before all transforms of its gradient, and keeps its own random numbers.
+
+    Random Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896. DOM, the form that removes samples: Lin et al., ICLR 2024, arXiv:2310.08847.
+    """
+
+    # Differs: what is erased is the denoiser's input, the teacher's too, since most erasures have no pictures; it is set to 0, the mean of latents.
+    # Differs: no gradient comes from inside a rectangle, or the student would learn to draw it.
+    # Differs: a step is one sample, whatever its batch; where it is left out, neither decay nor momentum moves the weights.
+    # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain one would choose by timestep (inferred).
+    options: Options
+    model: ModelView
+    steps: int
+    seed: int
+    rng: torch.Generator = field(init=False)
+    first: Tensor = field(init=False)  # (bins, 2): how many losses, and their sum
+    near: int = -1  # bin of the step
+    is_learned: bool = False  # the step is to be left out
+
+    def __post_init__(self) -> None:
+        self.rng = torch.Generator().manual_seed(self.seed)
+        self.first = torch.zeros(BINS, 2, dtype=torch.float64)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, a step is made: what it shows passes through here."""
+        self.near = -1
+        token = _active.set(self)
+        try:
+            yield
+        finally:
+            _active.reset(token)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Inside, the denoiser's prediction hands no gradient on from where its input is erased."""
+        hooks = [self.model.modules("denoiser").register_forward_hook(_blind, with_kwargs=True)] if self.options.random_erasing else []
+        with hung(hooks):
+            yield
+
+    def show(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Latents (b, c, h, w) at timesteps t (b,), each row with its own rectangle or none."""
+        if self.near < 0:  # What a step shows first is the target's.
+            self.near = min(BINS - 1, int(BINS * float(t.float().mean()) / len(self.model.schedule.alpha)))
+        if not self.options.random_erasing:
+            return x_t
+        found, cell = x_t.clone(), PACKED if self.model.family == "flux" else 1
+        for row in found:
+            if float(torch.rand((), generator=self.rng)) < self.options.random_erasing:
+                top, left, h, w = (cell * n for n in rectangle(row.shape[1] // cell, row.shape[2] // cell, self.options, self.rng))
+                row[:, top : top + h, left : left + w] = 0
+        return found
+
+    def look(self, step: int, terms: Tensor | Mapping[str, Tensor]) -> None:
+        """At a step's loss, or its summand `target`: is it learned? A step without one, or that showed nothing, never is."""
+        found = terms if isinstance(terms, Tensor) else terms.get("target")
+        self.is_learned = False
+        if not self.options.dom or found is None or self.near < 0:
+            return
+        loss, (count, total) = found.item(), self.first[self.near].tolist()
+        require(not loss < 0, f"dom compares losses that fall towards 0, and this one is {loss:.3g}: leave it out", SettingsError)
+        if count < FIRST:
+            self.first[self.near] += torch.tensor([1.0, loss])
+        else:
+            self.is_learned = step >= self.options.dom_warm_up * self.steps and loss < self.options.dom * total / count
+
+    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+        return None if self.is_learned else gradients
+
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Nothing to put right."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {"rng": self.rng.get_state(), "first": self.first}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.rng.set_state(state["rng"])
+        self.first = state["first"].clone()
+
+
+_active: ContextVar[Samples | None] = ContextVar("samples", default=None)
+
+
+def shown(x_t: Tensor, t: Tensor) -> Tensor:
+    """Latents (b, c, h, w) at timesteps t (b,) as the training that runs wants them; outside of one as they are. Never changed in place."""
+    active = _active.get()
+    return x_t if active is None else active.show(x_t, t)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Inside, samples are shown as they are: a search within a step is no step of the training."""
+    token = _active.set(None)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def rectangle(height: int, width: int, options: Options, rng: torch.Generator) -> tuple[int, int, int, int]:
+    """(top, left, h, w) inside of height x width cells: a uniform share of the area, a uniform aspect, a uniform place; 0 x 0 where none fits."""
+    for _ in range(ATTEMPTS):
+        area = _uniform(options.sl, options.sh, rng) * height * width
+        aspect = _uniform(options.r1, 1 / options.r1, rng)
+        h, w = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+        if 0 < h < height and 0 < w < width:
+            top, left = (int(torch.randint(side + 1, (), generator=rng)) for side in (height - h, width - w))
+            return top, left, h, w
+    return 0, 0, 0, 0
+
+
+def _uniform(low: float, high: float, rng: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=rng))
+
+
+def _blind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    """A denoiser's input is (b, c, h, w), or FLUX's tokens (b, n, d): where one is 0 throughout, it was erased."""
+    x, said = args[0] if args else kwargs["hidden_states"], out[0]
+    blank = (x == 0).all(1 if x.ndim == 4 else -1, keepdim=True)
+    if said.requires_grad and bool(blank.any()):
+        said.register_hook(lambda g: g.masked_fill(blank, 0))

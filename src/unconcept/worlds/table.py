@@ -1,0 +1,121 @@
+"""The one table of concepts: what `moji` can draw, in which words, and what may be used for what.
+
+Training, request defaults, evaluation, recipes and tests all read `concepts.toml` through this file; nothing here
+needs torch. `tune` concepts are for choosing settings, every published figure is on `report` concepts. Words and
+neighbours marked `given` may enter a request; `held_out` ones are only measured.
+"""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from ..core.concept import Kind
+from ..core.registry import suggest
+
+Share = Literal["given", "held_out"]
+Part = Literal["tune", "report"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Strings that may enter a request, and strings that are only measured."""
+
+    given: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Both parts: everything the model is trained with."""
+        return self.given + self.held_out
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One concept of the table."""
+
+    name: str
+    kind: Kind
+    split: Part
+    family: str = ""  # group/subgroup of the Unicode emoji list
+    icons: tuple[str, ...] = ()  # drawings in the artwork sets: one, or one a variant
+    variants: tuple[str, ...] = ()  # what tells the drawings apart: woman, man
+    ratio: tuple[float, ...] = ()  # how often each variant answers the neutral caption in training: the planted bias
+    synonyms: Words = Words()
+    indirect: Words = Words()  # wordings that do not name the concept
+    near: Words = Words()  # names of near neighbours
+    styles: tuple[str, ...] = ()  # in which it is drawn
+    unseen: tuple[str, ...] = ()  # styles in which the model never saw it; the judge did
+    erasable: bool = False  # has near neighbours and an anchor, so it can be erased and measured
+    anchor: str | None = None  # what it is drawn as instead
+    far: Share | None = None  # member of the far retain list, or of the far list that is only measured
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The name, every synonym and every indirect wording."""
+        return (self.name, *self.synonyms.all, *self.indirect.all)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The judge's labels that count as this concept, one a drawing."""
+        if self.kind == "style":
+            return (self.name,)
+        return tuple(f"{variant} {self.name}" for variant in self.variants) or (self.name,)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All concepts, in the file's order. The judge's heads are in this order too."""
+
+    entries: tuple[Entry, ...]
+    hash: str
+
+    def __getitem__(self, name: str) -> Entry:
+        """The concept of that name; `UnknownConcept` with the nearest names otherwise."""
+        wordings = {wording: entry.name for entry in self.entries for wording in entry.wordings}
+        return suggest(name, {entry.name: entry for entry in self.entries}, "concept", wordings)
+
+    @property
+    def styles(self) -> tuple[Entry, ...]:
+        return tuple(e for e in self.entries if e.kind == "style")
+
+    @property
+    def objects(self) -> tuple[Entry, ...]:
+        """Everything that is drawn: objects, harmful objects and professions."""
+        return tuple(e for e in self.entries if e.kind != "style")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the judge's object head, without its last one, "nothing"."""
+        return tuple(label for entry in self.objects for label in entry.labels)
+
+    @property
+    def professions(self) -> tuple[Entry, ...]:
+        """What is drawn in variants, in planted shares."""
+        return tuple(e for e in self.entries if e.variants)
+
+    def variants(self) -> dict[str, str]:
+        """Which variant each label of a profession shows."""
+        return {label: variant for entry in self.professions for label, variant in zip(entry.labels, entry.variants, strict=True)}
+
+    def far(self, share: Share, split: Part | None = None) -> tuple[Entry, ...]:
+        """The far objects that requests retain (`given`) or that are only measured (`held_out`)."""
+        return tuple(e for e in self.entries if e.far == share and split in (None, e.split))
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    words: dict[str, Any] = {}
+    for key in ("synonyms", "indirect", "near"):
+        words[key] = Words(*(tuple(row.get(key, {}).get(share, ())) for share in ("given", "held_out")))
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key not in words}
+    return Entry(**{**plain, **words})
+
+
+@cache
+def table() -> Table:
+    """Read the packaged table once."""
+    data = resources.files(__package__).joinpath("moji/concepts.toml").read_bytes()
+    rows = tomllib.loads(data.decode("utf-8"))["concept"]
+    return Table(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())

@@ -1,0 +1,213 @@
+"""`unconcept ledger` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests import tiny
+from tests.methods.quick import QUICK
+from unconcept.cli import app
+from unconcept.edits import load_edit
+from unconcept.ledger.audit import audit, came_back
+from unconcept.ledger.ledger import Ledger, Note
+
+RUN = CliRunner()
+
+
+def run(*words: object):
+    return RUN.invoke(app, ["ledger", *(str(word) for word in words)])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tiny.folder("sd1", tmp_path_factory.mktemp("base") / "model")
+    (folder / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    return folder
+
+
+@pytest.fixture
+def book(base, tmp_path) -> Path:
+    folder = tmp_path / "legal"
+    result = run("init", folder, "--model", base, "--method", "uce", "--set", "lamb=0.25")
+    assert result.exit_code == 0, result.stderr
+    first = ("dog face", "--anchor", "goat", "--retain", "cat", "--retain", "sea", "--by", "A. Artist", "--because", "letter")
+    for words in (first, ("cat", "red car", "--anchor", "bus")):
+        result = run("add", folder, *words, "--quiet")
+        assert result.exit_code == 0, result.stderr
+    return folder
+
+
+def told(book: Path) -> dict:
+    return json.loads(run("status", book, "--json").stdout)
+
+
+def test_what_is_asked_is_told(book) -> None:
+    found = told(book)
+    assert found["rule"] == "recompute"
+    assert found["base"]["family"] == "sd1"
+    first, second = found["requests"]
+    assert (first["concepts"], first["anchor"], first["method"], first["state"]) == (["dog face"], ["goat"], "uce", "active")
+    assert (first["by"], first["because"], first["revoked"]) == ("A. Artist", "letter", None)
+    assert second["concepts"] == ["cat", "red car"]
+    assert [one["conflict"] for one in found["conflicts"]] == ["erased and retained"]
+    assert "erased and retained: cat" in run("status", book).stdout
+
+
+def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -> None:
+    for name in "ab":
+        assert run("materialize", book, "--out", tmp_path / name, "--quiet").exit_code == 0
+        assert run("add", book, "red car", "cat", "--anchor", "bus", "--by", "someone else").stdout.startswith("in force: ")
+        came = json.loads(run("add", book, "moon", "--anchor", "sun", "--json").stdout)
+        assert came["came"] == ("added" if name == "a" else "in force again")
+        assert json.loads(run("revoke", book, came["id"][:10], "--by", "B", "--json").stdout)["state"] == "revoked"
+    files = [(tmp_path / name / "edit.safetensors").read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+    card = json.loads((tmp_path / "a/card.json").read_text())
+    origin = load_edit(tmp_path / "a/edit.safetensors").origin
+    assert card["in_force"] == origin.settings["requests"]
+    assert card["base"]["licence"] == origin.licence == "openrail++"
+    assert {"torch", "diffusers"} <= set(origin.libraries)
+    assert card["ledger"]["policy"]["rule"] == "recompute"
+
+
+def test_a_checkpoint_is_a_folder_that_loads(book, tmp_path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    assert run("materialize", book, "--out", tmp_path / "o", "--checkpoint", "--quiet").exit_code == 0
+    StableDiffusionPipeline.from_pretrained(tmp_path / "o/model", local_files_only=True)
+
+
+def test_the_other_commands_say_something(book, tmp_path) -> None:
+    assert "sound: 3 entries" in run("verify", book, "--quiet").stdout
+    assert run("repair", book).stdout == "nothing to mend\n"
+    assert "of their norm over" in run("drift", book, "--quiet").stdout
+    assert json.loads(run("drift", book, "--json", "--quiet").stdout)["total"] > 0
+    assert len(json.loads(run("drift", book, "--history", "--json").stdout)) == 2
+    other = tmp_path / "other"
+    assert run("init", other, "--model", told(book)["base"]["model"], "--set", "lamb=0.25").exit_code == 0
+    difference = run("diff", book, other).stdout
+    assert difference.count("\n- ") == 2
+    assert "the same state" in run("diff", book, book).stdout
+
+
+def test_the_page_is_one_file(book, tmp_path) -> None:
+    assert run("status", book, "--html", tmp_path / "page.html").exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    for word in ("dog face", "A. Artist", "letter", "erased and retained", "<svg", "Time line"):
+        assert word in page
+    assert 'src="http' not in page
+    assert run("status", book, "--html", tmp_path / "page.html").exit_code == 2
+    with_base = run("status", book, "--html", tmp_path / "moved.html", "--model", told(book)["base"]["model"])
+    assert with_base.exit_code == 0
+    assert (tmp_path / "moved.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("revoke", "f00"), "no request 'f00'"),
+        (("add", "dog", "--anchor", "dog"), "equals its anchor"),
+        (("add",), "no concept"),
+        (("add", "dog", "--anchor", "cat", "--set", "lamb=2.0"), "begin a new ledger for another policy"),
+        (("add", "dog", "--anchor", "cat", "--method", "nonsense"), "no method 'nonsense'"),
+        (("add", "dog face", "--anchor", "goat", "--model", "moji"), "open the model it was begun with"),
+        (("materialize", "--out", "."), "exists"),
+        (("materialize", "--out"), "Option '--out' requires an argument"),
+        (("diff", "/nowhere"), "is no ledger"),
+        (("audit",), "an audit needs a judge"),
+    ],
+)
+def test_bad_input_is_one_line(book, words, said) -> None:
+    before = (book / "entries.jsonl").read_bytes()
+    result = run(words[0], book, *words[1:])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert said in result.stderr
+    assert (book / "entries.jsonl").read_bytes() == before
+
+
+def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
+    for words, said in (
+        (("--rule", "guess"), "rule = 'guess'"),
+        (("--rule", "merge", "--merge", "guess"), "how = 'guess'"),
+        (("--rule", "merge", "--merge-topk", "2"), "at most 1, got 2.0"),
+        (("--merge", "uniform"), "merge how would change nothing under rule recompute"),
+        (("--rule", "sequential", "--merge-scale", "2"), "merge scale would change nothing under rule sequential"),
+        (("--rule", "merge", "--merge", "uniform", "--merge-scale", "2"), "merge scale would change nothing of uniform"),
+        (("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"), "merge topk would change nothing of task-arithmetic"),
+        (("--teacher", "pretrained"), "teacher would change nothing under rule recompute"),
+        (("--method", "uce-debias"), "debiases"),
+        (("--set", "lamb=0"), "lamb must be > 0"),
+    ):
+        result = run("init", tmp_path / "l", "--model", base, *words)
+        assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+        assert not (tmp_path / "l").exists()
+
+
+def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> None:
+    settings = [word for name, value in QUICK["esd"].items() for word in ("--set", f"{name}={value}")]
+    assert run("init", tmp_path / "l", "--model", base, "--method", "esd", "--rule", "merge", *settings).exit_code == 0
+    assert run("add", tmp_path / "l", "dog", "--anchor", "cat", "--quiet").exit_code == 0
+    assert {path.name for path in (tmp_path / "l").iterdir()} == {"artifacts", "entries.jsonl", "head.json", "lock"}
+
+
+def test_a_recipe_that_trains_in_another_way_is_refused(base, tmp_path) -> None:
+    """What a ledger keeps is to be made again bit by bit: nothing of a recipe is dropped in silence."""
+    (tmp_path / "r.toml").write_text('source = "here"\nmethod = "esd"\n[training]\nmixed_precision = "bf16"\n')
+    result = run("init", tmp_path / "l", "--model", base, "--recipe", tmp_path / "r.toml")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "mixed_precision" in result.stderr
+    assert not (tmp_path / "l").exists()
+
+
+def test_verify_fails_aloud(book) -> None:
+    path = book / "entries.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"dog face", b"dog fake"))
+    result = run("verify", book)
+    assert result.exit_code == 1
+    assert "FAILED: line 2 of entries.jsonl is not what was written" in result.stderr
+    assert run("status", book).exit_code == 2
+
+
+def test_an_audit_stands_beside_the_entry(book, tmp_path) -> None:
+    from unconcept.models import open_model
+
+    class Look:
+        settings = {"steps": 1}  # noqa: RUF012
+
+        def __call__(self, model, edit, concept, erased, refold):
+            assert "dog face" in erased
+            asked.append(concept)
+            with edit.applied(model), refold():
+                return {"pictures": 8, "unedited": 6, "edited": 2, "tuned": 3, "refolded": 2}
+
+    ledger, asked = Ledger.open(book), []
+    view = open_model(ledger.first["model"], "cpu", "float32")
+    found = audit(ledger, view, Look(), Note("tests"))
+    assert audit(ledger, view, Look(), Note("tests")) == found, "what is written is not looked for again"
+    assert sorted(asked) == ["cat", "dog face", "red car"]
+    (seen,) = told(book)["requests"][0]["audits"]
+    assert run("status", book, "--html", tmp_path / "page.html").exit_code == 0
+    row = "".join(f'<td class="number">{shown}</td>' for shown in (8, 6, 2, 3, 2))
+    assert f'{row}<td class="number">25%</td>' in (tmp_path / "page.html").read_text()
+    assert seen["concepts"]["dog face"]["came_back"] == "0.250"
+    assert came_back({"unedited": 2, "edited": 2, "tuned": 2}) is None
+    assert "sound: 5 entries" in run("verify", book, "--bytes-only").stdout
+
+
+@pytest.mark.slow
+def test_audit_on_moji(tmp_path) -> None:
+    """The real thing at its smallest: nothing is asked of what comes out but that it adds up."""
+    assert run("init", tmp_path / "l").exit_code == 0
+    assert run("add", tmp_path / "l", "pizza", "--quiet").exit_code == 0
+    result = run("audit", tmp_path / "l", "--steps", 1, "--pictures", 2, "--quiet", "--json")
+    assert result.exit_code == 0, result.stderr
+    (found,) = json.loads(result.stdout).values()
+    counts = found["concepts"]["pizza"]
+    assert counts["pictures"] == 2
+    assert counts["unedited"] > counts["edited"]
+    assert counts["refolded"] <= counts["pictures"]
+    assert told(tmp_path / "l")["requests"][0]["audits"][0]["look"]["steps"] == 1
+    assert json.loads(run("audit", tmp_path / "l", "--steps", 1, "--pictures", 2, "--quiet", "--json").stdout) == json.loads(result.stdout)
+    assert len(told(tmp_path / "l")["requests"][0]["audits"]) == 1

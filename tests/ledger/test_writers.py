@@ -1,0 +1,144 @@
+"""Writers that run out of space, may not write, meet, or are killed: the ledger is valid after each, and nothing acknowledged is lost."""
+
+import errno
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.desk import ask, ledger, model
+from unconcept.core.errors import LedgerError, OutputError
+from unconcept.ledger import entry_log as chain
+from unconcept.ledger.entry_log import ENTRIES
+from unconcept.ledger.ledger import Ledger, Note
+from unconcept.ledger.materialize import materialize
+from unconcept.ledger.operations import revoke
+from unconcept.ledger.status import status
+from unconcept.ledger.verify import repair, verify
+
+
+@pytest.mark.parametrize("after", [0, 10])
+def test_a_full_disk_changes_nothing(book, after, monkeypatch) -> None:
+    """Midway through an entry: what was written of it is taken away again."""
+    real, before = os.write, (book.folder / ENTRIES).read_bytes()
+
+    def full(handle: int, data: bytes) -> int:
+        if after and len(data) > after:
+            return real(handle, data[:after])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(chain.os, "write", full)
+    with pytest.raises(OutputError, match="No space left on device; nothing was changed"):
+        ask(book, 5)
+    monkeypatch.undo()
+    assert (book.folder / ENTRIES).read_bytes() == before
+    assert verify(book.folder).faults == ()
+    assert ask(book, 5).came == "added"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_begins_no_ledger(there, tmp_path, monkeypatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if there:
+        (tmp_path / "l").mkdir()
+    monkeypatch.setattr(chain.os, "write", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        ledger(tmp_path / "l")
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "l"] * there
+    assert ask(ledger(tmp_path / "l"), 1).came == "added"
+
+
+def test_a_full_disk_for_artifacts_changes_nothing(book, monkeypatch) -> None:
+    def full(path: Path, slots: object, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unconcept.ledger.artifacts.write_slots", full)
+    with pytest.raises(OutputError, match="No space left"):
+        ask(book, 5)
+    assert verify(book.folder).notes == ()
+
+
+def test_a_read_only_folder_is_said(book, monkeypatch) -> None:
+    real = os.open
+
+    def refused(path, flags, *more):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(chain.os, "open", refused)
+    for verb in (lambda: revoke(book, book.standings.active[0].id, Note()), lambda: ask(book, 2 + 2)):
+        with pytest.raises(OutputError, match="Permission denied; nothing was changed"):
+            verb()
+    assert status(Ledger.open(book.folder))["active"] == 1
+
+
+def test_two_writers_lose_nothing(book) -> None:
+    """Two processes that ask at the same time, eight times each."""
+    children = []
+    for which in range(2):
+        if (pid := os.fork()) == 0:
+            try:
+                own = Ledger.open(book.folder)
+                for i in range(8):
+                    ask(own, 10 + 8 * which + i)
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+    assert verify(book.folder).faults == ()
+    assert len(Ledger.open(book.folder).standings.active) == 1 + 16
+
+
+def test_a_writer_that_holds_on_is_said(book, monkeypatch) -> None:
+    monkeypatch.setattr(chain, "PATIENCE", 0.05)
+    with chain.locked(book.folder), pytest.raises(LedgerError, match="another process is writing"):
+        ask(book, 5)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
+def test_kill_9_at_any_moment(book, kills, tmp_path) -> None:
+    """During add, revoke and materialize: the ledger verifies after each, and what was acknowledged is there."""
+    rng = random.Random(kills)
+    told = tmp_path / "told"
+    for trial in range(kills):
+        told.write_bytes(b"")
+        if (pid := os.fork()) == 0:
+            try:
+                _busy(book.folder, told, trial)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.0, 0.25))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if verify(book.folder).torn:
+            repair(book.folder)
+        assert verify(book.folder, model()).faults == (), trial
+        states = {id_: one.state for id_, one in Ledger.open(book.folder).standings.known.items()}
+        acknowledged = dict(line.split() for line in told.read_text().splitlines() if line.endswith("."))
+        last = list(acknowledged)[-1:]
+        assert all(states[id_] == state.rstrip(".") for id_, state in acknowledged.items() if id_ not in last), trial
+        assert not last or last[0] in states
+    repair(book.folder)
+    assert not list(book.folder.rglob("*.part"))
+
+
+def _busy(folder: Path, told: Path, trial: int) -> None:
+    """Ask, take every third back, write out; say what was acknowledged after each."""
+    own = Ledger.open(folder)
+    with told.open("a") as out:
+        for i in range(100):
+            came = ask(own, 1000 + 100 * trial + i)
+            print(came.id, "active.", file=out, flush=True)
+            if i % 3 == 2:
+                revoke(own, came.id, Note())
+                print(came.id, "revoked.", file=out, flush=True)
+            materialize(own, model(), folder.parent / "out", False, True, Note())
