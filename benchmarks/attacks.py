@@ -1,4 +1,5 @@
-"""The attacks tables: every attack on UCE's edits of an object, a style and a harmful object, and with fewer prompts on every method's: `make attacks`.
+"""The attacks tables: every attack on UCE's edits of an object, a style and a harmful object, and with fewer prompts on
+every method's: `make attacks`.
 
 Finished attacks are kept in the store, ceilings are computed once; `--full` takes more concepts.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 from benchmarks.results import KINDS, rivals
 from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
-from unconcept.cli.console import progress, quiet_libraries, speaking
+from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 OUT = Path("out/attacks")
 MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
@@ -30,7 +31,11 @@ thread. In the second table a row is a method, a cell ASR (floor, share of promp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; the others stay as they are")
+    parser.add_argument(
+        "--tables",
+        default=",".join(TABLES),
+        help=f"separated by commas, {', '.join(TABLES)}; the others stay as they are",
+    )
     parser.add_argument("--methods", help="of the second table, separated by commas; every one by default")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--max-minutes", type=float, help="of each table")
@@ -39,16 +44,16 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.trials.bench import arm_of
-    from unconcept.jobs.evaluate import Run, evaluate
+    from unconcept.evaluation.trials.bench import variant_of_method
+    from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     chosen = (*KINDS, *MORE) if args.full else KINDS
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}
     runs = {
-        "uce": Run(chosen, OUT / "uce", arms=(arm_of(MAIN),), **told),
-        "rivals": Run(chosen, OUT / "rivals", arms=rivals(args.methods), limit=FEWER, **told),
+        "uce": EvaluationRun(chosen, OUT / "uce", variants=(variant_of_method(MAIN),), **told),
+        "rivals": EvaluationRun(chosen, OUT / "rivals", variants=rivals(args.methods), limit=FEWER, **told),
     }
-    with speaking(), progress(quiet=False) as tell:
+    with exit_codes(), progress(quiet=False) as tell:
         reports = {name: evaluate(runs[name], tell) for name in asked}
     whole_or_exit(reports.values())
     begin = HEAD.format(count=len(chosen), names=", ".join(chosen), judge=reports[asked[0]].data()["judge"])

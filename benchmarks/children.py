@@ -20,7 +20,10 @@ class Cost:
 
 
 def measured(words: Sequence[str]) -> Cost:
-    """Run `python -m WORDS` on one thread. Who asks must not be large itself: a process begins as its parent's image."""
+    """Run `python -m WORDS` on one thread.
+
+    Who asks must not be large itself: a process begins as its parent's image.
+    """
     # Compiled modules are kept as anybody's are, whatever the surroundings say.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,7 +1,8 @@
 """Requests one by one, by every remedy (the experiment of arXiv:2511.07970 on `moji`): `make continual`.
 
-Each trained edit, each picture and each judged point is kept, so the same command goes on after being stopped at any time. A part
-can be run by `--sequences`, `--methods`, `--arms` and `--steps`; regularisers are chosen with `--tune`, on tune objects.
+Each trained edit, each picture and each judged point is kept, so the same command goes on after being stopped at any
+time. A part can be run by `--sequences`, `--methods`, `--arms` and `--steps`; regularisers are chosen with `--tune`, on
+tune objects.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 
 OUT = Path("out/continual")
 STEPS, TUNED, FAR = (1, 2, 3, 6, 9, 12), (1, 3, 5), (1, 3, 10, 30, 100)  # requests after which it is drawn
@@ -40,9 +41,11 @@ class Asked:
 
 def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ...]]:
     """Objects spread evenly over the table, and all erasable styles, of the split that is asked for."""
-    from unconcept.worlds.table import table
+    from unconcept.worlds.table import concept_table
 
-    part = [entry for entry in table().entries if entry.erasable and entry.split == ("tune" if tune else "report")]
+    part = [
+        entry for entry in concept_table().entries if entry.erasable and entry.split == ("tune" if tune else "report")
+    ]
     objects, styles = ([entry.name for entry in part if entry.kind == kind] for kind in ("object", "style"))
     count = len(objects) if many else min(FEW, len(objects) // 4 if tune else FEW)
     found = tuple(objects[i * len(objects) // count] for i in range(count))
@@ -65,13 +68,19 @@ def arms_of(sequence: str, method: str, asked: Asked) -> list:
 
 
 def best(tuned: Sequence[Mapping[str, Any]]) -> str | None:
-    """The remedy of the full grid with the highest H after the longest sequence of tune objects; None while there is none."""
+    """The remedy of the full grid with the highest H after the longest sequence of tune objects; None while there is
+    none.
+    """
     from benchmarks.sequences import grid
 
     remedies = {arm.label for arm in grid()[2:]}
     tried = [point for point in tuned if point["method"] == GRID and point["arm"] in remedies]
     last = max((point["step"] for point in tried), default=0)
-    return max((point for point in tried if point["step"] == last), key=lambda point: point["figures"]["H"]["value"], default={"arm": None})["arm"]
+    return max(
+        (point for point in tried if point["step"] == last),
+        key=lambda point: point["figures"]["H"]["value"],
+        default={"arm": None},
+    )["arm"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -103,22 +112,24 @@ def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple
     return wanted, missing
 
 
-def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline: float | None, tell: Any, points: list) -> dict[str, Any] | None:
+def judged(
+    course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline: float | None, tell: Any, points: list
+) -> dict[str, Any] | None:
     """One point of a curve, kept as a line once it is whole; None if time ran out before."""
     from benchmarks.sequences import BASE
     from unconcept.core.hashing import hash_json
     from unconcept.evaluation.sampling import spec_for
-    from unconcept.evaluation.suites.continual import ask_within
+    from unconcept.evaluation.suites.continual import fixed_sequence_checks
     from unconcept.evaluation.suites.registry import suites
-    from unconcept.evaluation.tasks.picture_store import Store, default_store
-    from unconcept.evaluation.tasks.runner import Record
-    from unconcept.evaluation.trials.bench import edit_trial, examine
-    from unconcept.evaluation.trials.trial import Bench
-    from unconcept.ledger.drift import moved
-    from unconcept.prompts.checks import Sizes
+    from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
+    from unconcept.evaluation.tasks.runner import TaskRecord
+    from unconcept.evaluation.trials.bench import examine_trials, trial_of_edit
+    from unconcept.evaluation.trials.trial import RunContext
+    from unconcept.ledger.drift import weight_change
+    from unconcept.prompts.checks import GroupSizes
 
-    sizes, spec = Sizes(asked.n, asked.n, tuning=asked.tune), spec_for(BASE.model)
-    suite = replace(suites["continual"], sizes=sizes, ask=partial(ask_within, course.names))
+    sizes, spec = GroupSizes(asked.n, asked.n, tuning=asked.tune), spec_for(BASE.model)
+    suite = replace(suites["continual"], sizes=sizes, ask=partial(fixed_sequence_checks, course.names))
     key = hash_json([course.key(k), BASE.key, str(sizes), str(spec)])
     for known in points:
         if known["key"] == key:
@@ -126,12 +137,29 @@ def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline
     if deadline is not None and time.monotonic() > deadline:
         return None
     path, seconds = course.state(k, tell)
-    trial = edit_trial(path, BASE, course.names[:k])
-    (found,), _ = examine([trial], suite, Bench(Store(default_store()), Record(out / "record.sqlite"), spec, deadline=deadline, tell=tell))
+    trial = trial_of_edit(path, BASE, course.names[:k])
+    (found,), _ = examine_trials(
+        [trial],
+        suite,
+        RunContext(
+            PictureStore(default_store()), TaskRecord(out / "record.sqlite"), spec, deadline=deadline, tell=tell
+        ),
+    )
     if not found.figures:
         return None
-    point = {"key": key, "sequence": sequence, "method": course.arm.method, "arm": course.arm.label, "step": k, "seconds": round(seconds, 2)}
-    point |= {"drift": moved(BASE.view(), trial.edit)[0], "edit": trial.edit.hash, "figures": {figure.name: vars(figure) for figure in found.figures}}
+    point = {
+        "key": key,
+        "sequence": sequence,
+        "method": course.arm.method,
+        "arm": course.arm.label,
+        "step": k,
+        "seconds": round(seconds, 2),
+    }
+    point |= {
+        "drift": weight_change(BASE.base(), trial.edit)[0],
+        "edit": trial.edit.hash,
+        "figures": {figure.name: vars(figure) for figure in found.figures},
+    }
     with (out / "points.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(point) + "\n")
     points.append(point)
@@ -140,7 +168,10 @@ def judged(course: Any, sequence: str, k: int, asked: Asked, out: Path, deadline
 
 def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = False) -> str:
     """Tables of all steps, a section for each sequence and method, with three curves each."""
-    steps, made = ", ".join(map(str, sorted({point["step"] for point in points}))), "python -m benchmarks.continual --many" if many else "make continual"
+    steps, made = (
+        ", ".join(map(str, sorted({point["step"] for point in points}))),
+        "python -m benchmarks.continual --many" if many else "make continual",
+    )
     text = [HEAD.format(n=n, steps=steps, before=_before(points), made=made), MANY if many else ARMS]
     for sequence, method in dict.fromkeys((point["sequence"], point["method"]) for point in points):
         part = [point for point in points if (point["sequence"], point["method"]) == (sequence, method)]
@@ -153,26 +184,39 @@ def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = F
 
 
 def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
-    from unconcept.report.svg import courses
+    from unconcept.report.svg import share_curves_svg
 
     series: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         series.setdefault(point["arm"], []).append((point["step"], point["figures"][name]["value"]))
-    return courses(series, "requests", name)
+    return share_curves_svg(series, "requests", name)
 
 
 def table_of(points: Sequence[Mapping[str, Any]]) -> str:
     """A line a point; 95 % intervals over concepts."""
-    from unconcept.evaluation.trials.markdown import lined
+    from unconcept.evaluation.trials.markdown import markdown_table
 
     head = ("arm", "requests", *SHARES, "H", "n", "drift", "s")
     lines = [head, ("---",) * len(head)]
     for point in points:
         figures = point["figures"]
-        cells = [f"{figures[name]['value']:.1%} [{figures[name]['interval'][0]:.0%}, {figures[name]['interval'][1]:.0%}]" for name in SHARES]
+        cells = [
+            f"{figures[name]['value']:.1%} [{figures[name]['interval'][0]:.0%}, {figures[name]['interval'][1]:.0%}]"
+            for name in SHARES
+        ]
         counts = " + ".join(str(figures[name]["n"]) for name in SHARES)
-        lines.append((point["arm"], str(point["step"]), *cells, f"{figures['H']['value']:.1%}", counts, f"{point['drift']:.3f}", f"{point['seconds']:,.0f}"))
-    return lined(lines)
+        lines.append(
+            (
+                point["arm"],
+                str(point["step"]),
+                *cells,
+                f"{figures['H']['value']:.1%}",
+                counts,
+                f"{point['drift']:.3f}",
+                f"{point['seconds']:,.0f}",
+            )
+        )
+    return markdown_table(lines)
 
 
 def same(points: Sequence[Mapping[str, Any]]) -> str:
@@ -184,12 +228,18 @@ def same(points: Sequence[Mapping[str, Any]]) -> str:
     alike = [step for step in steps if edits["ledger", step] == edits["simultaneous", step]]
     last = next(point for point in points if (point["arm"], point["step"]) == ("ledger", steps[-1]))["figures"]
     lost = ", ".join(f"{name} {100 * (last[name]['value'] - last[name]['before']):+.1f} points" for name in SHARES[1:])
-    return f"The ledger's edit is byte for byte the one of erasing all at once after {len(alike)} of {len(steps)} steps; after {steps[-1]} requests {lost}.\n"
+    return (
+        f"The ledger's edit is byte for byte the one of erasing all at once after {len(alike)} of {len(steps)} steps;"
+        f" after {steps[-1]} requests {lost}.\n"
+    )
 
 
 def _before(points: Sequence[Mapping[str, Any]]) -> str:
     last = {point["sequence"]: point["figures"] for point in points}
-    return "; ".join(f"{sequence}: " + ", ".join(f"{name} {figures[name]['before']:.1%}" for name in SHARES) for sequence, figures in last.items())
+    return "; ".join(
+        f"{sequence}: " + ", ".join(f"{name} {figures[name]['before']:.1%}" for name in SHARES)
+        for sequence, figures in last.items()
+    )
 
 
 HEAD = """# Requests one by one
@@ -217,23 +267,41 @@ def main() -> None:
     args = parsed(sys.argv[1:])
     quiet_libraries()
     steps = args.steps or (TUNED if args.tune else FAR if args.many else STEPS)
-    out, remedy = args.out / ("tune" if args.tune else "report"), args.best or best(read(args.out / "tune" / "points.jsonl"))
+    out, remedy = (
+        args.out / ("tune" if args.tune else "report"),
+        args.best or best(read(args.out / "tune" / "points.jsonl")),
+    )
     methods = args.methods or (CLOSED if args.many else (GRID,) if args.tune else (GRID, *BESIDE, *CLOSED))
     asked = Asked(args.sequences, methods, args.arms, steps, args.n, args.iterations, args.tune, args.many, remedy)
     if remedy is None and not (args.tune or args.many):
-        print("no remedy is known to be the best: other methods and styles run without one; run --tune first, or name --best", file=sys.stderr)
+        print(
+            "no remedy is known to be the best: other methods and styles run without one; run --tune first, or name"
+            " --best",
+            file=sys.stderr,
+        )
     deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
-    with speaking(), progress(quiet=False) as tell:
+    with exit_codes(), progress(quiet=False) as tell:
         out.mkdir(parents=True, exist_ok=True)
         points, missing = measure(asked, out, deadline, tell)
-    rows = [(p["sequence"], p["method"], p["arm"], str(p["step"]), *(f"{p['figures'][name]['value']:.1%}" for name in (*SHARES, "H"))) for p in points]
+    rows = [
+        (
+            p["sequence"],
+            p["method"],
+            p["arm"],
+            str(p["step"]),
+            *(f"{p['figures'][name]['value']:.1%}" for name in (*SHARES, "H")),
+        )
+        for p in points
+    ]
     print_table("Continual erasure", ("sequence", "method", "arm", "requests", *SHARES, "H"), rows)
     if missing:
         print(f"PARTIAL: {missing} points are missing; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(FAILED)
+        raise SystemExit(EXIT_FAILED)
     if points and not asked.tune and asked.cut is None:
         args.docs.mkdir(exist_ok=True)
-        (args.docs / f"continual{'-many' if asked.many else ''}.md").write_text(page(points, asked.n, args.docs, asked.many), encoding="utf-8")
+        (args.docs / f"continual{'-many' if asked.many else ''}.md").write_text(
+            page(points, asked.n, args.docs, asked.many), encoding="utf-8"
+        )
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -247,10 +315,16 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--arms", type=named, help="labels, separated by commas; every one by default")
     parser.add_argument("--steps", type=numbers, help="after how many requests to draw")
     parser.add_argument("--n", type=int, default=8, help="pictures of a concept")
-    parser.add_argument("--iterations", type=int, help="of each training, for a quick look that writes no page; the recipe's by default")
-    parser.add_argument("--best", help="the remedy that other methods and styles are tried with; by default the best on tune objects")
+    parser.add_argument(
+        "--iterations", type=int, help="of each training, for a quick look that writes no page; the recipe's by default"
+    )
+    parser.add_argument(
+        "--best", help="the remedy that other methods and styles are tried with; by default the best on tune objects"
+    )
     parser.add_argument("--max-minutes", type=float)
-    parser.add_argument("--tune", action="store_true", help="candidates of benchmarks/continual.toml on tune objects and seeds")
+    parser.add_argument(
+        "--tune", action="store_true", help="candidates of benchmarks/continual.toml on tune objects and seeds"
+    )
     parser.add_argument("--many", action="store_true", help="all report objects, by the closed forms' ledgers alone")
     return parser.parse_args(words)
 

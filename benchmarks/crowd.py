@@ -1,4 +1,5 @@
-"""Why closed forms keep less the more they erase: objects by number, and SPEED with other settings and retain sets: `make crowd`.
+"""Why closed forms keep less the more they erase: objects by number, and SPEED with other settings and retain sets:
+`make crowd`.
 
 What is finished is kept, so the same command goes on after being stopped.
 """
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.results import objects
 from benchmarks.whole import whole_or_exit
-from unconcept.cli.console import progress, quiet_libraries, speaking
+from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 if TYPE_CHECKING:
-    from unconcept.evaluation.trials.bench import Arm, Finding
+    from unconcept.evaluation.trials.bench import Finding, Variant
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
@@ -40,36 +41,54 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.evaluation.tasks.edited_model import Subject
-    from unconcept.evaluation.trials.bench import arm_of
-    from unconcept.jobs.evaluate import Run, evaluate
+    from unconcept.evaluation.tasks.edited_model import EditedModel
+    from unconcept.evaluation.trials.bench import variant_of_method
+    from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
-    by_count = Run(requests[10], OUT / "counts", arms=tuple(map(arm_of, METHODS)), together=tuple(requests.values()), **told)
-    by_training = Run(requests[10], OUT / "trained", arms=tuple(map(arm_of, TRAINED)), together=tuple(requests[count] for count in FEWER), **told)
-    by_setting = Run(requests[10], OUT / "settings", arms=settings(), together=tuple(requests[count] for count in SETTLED), **told)
-    with speaking(), progress(quiet=False) as tell:
+    by_count = EvaluationRun(
+        requests[10],
+        OUT / "counts",
+        variants=tuple(map(variant_of_method, METHODS)),
+        joint_requests=tuple(requests.values()),
+        **told,
+    )
+    by_training = EvaluationRun(
+        requests[10],
+        OUT / "trained",
+        variants=tuple(map(variant_of_method, TRAINED)),
+        joint_requests=tuple(requests[count] for count in FEWER),
+        **told,
+    )
+    by_setting = EvaluationRun(
+        requests[10],
+        OUT / "settings",
+        variants=settings(),
+        joint_requests=tuple(requests[count] for count in SETTLED),
+        **told,
+    )
+    with exit_codes(), progress(quiet=False) as tell:
         reports = [evaluate(run, tell) for run in (by_count, by_training, by_setting)]
     whole_or_exit(reports)
-    width = Subject("moji").view().embed([""]).shape[1]
+    width = EditedModel("moji").base().embed([""]).shape[1]
     closed, trained, second = (report.findings for report in reports)
     text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
     text += counted([*closed, *trained], requests)
     for count in SETTLED:
-        own = [one for one in second if one.answered.trial.concepts == requests[count]]
+        own = [one for one in second if one.answered_trial.trial.concepts == requests[count]]
         text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)
     args.docs.mkdir(exist_ok=True)
     (args.docs / "crowd.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def settings() -> tuple["Arm", ...]:
+def settings() -> tuple["Variant", ...]:
     """SPEED's recipe, and one change each."""
-    from unconcept.evaluation.trials.bench import Arm, arm_of
-    from unconcept.prompts.captions import captions
+    from unconcept.evaluation.trials.bench import Variant, variant_of_method
+    from unconcept.prompts.captions import load_captions
 
-    own, everyday = arm_of("speed"), tuple(captions("everyday")[:CAPTIONS])
+    own, everyday = variant_of_method("speed"), tuple(load_captions("everyday")[:CAPTIONS])
     changes: dict[str, tuple[dict, tuple[str, ...]]] = {
         "threshold 0.01": ({"threshold": 0.01}, ()),
         "threshold 10": ({"threshold": 10.0}, ()),
@@ -78,41 +97,53 @@ def settings() -> tuple["Arm", ...]:
         "captions retained too": ({}, everyday),
         "captions, without the filter": ({"disable_filter": True}, everyday),
     }
-    return (own, *(Arm(label, "speed", {**own.settings, **change}, retain=more) for label, (change, more) in changes.items()))
+    return (
+        own,
+        *(
+            Variant(label, "speed", {**own.settings, **change}, retain=more)
+            for label, (change, more) in changes.items()
+        ),
+    )
 
 
 def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...]]) -> str:
     """A table for each method."""
-    from unconcept.evaluation.trials.markdown import by_label
+    from unconcept.evaluation.trials.markdown import group_by_label
 
     sizes = {concepts: str(count) for count, concepts in requests.items()}
     tables = {
-        label: table(["objects", "texts"], group, lambda one: [sizes[one.answered.trial.concepts], _texts(one)]) for label, group in by_label(findings).items()
+        label: table(["objects", "texts"], group, lambda one: [sizes[one.answered_trial.trial.concepts], _texts(one)])
+        for label, group in group_by_label(findings).items()
     }
     return "\n".join(f"## {label}\n\n{text}" for label, text in tables.items())
 
 
 def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
     """A row a finding: its names, then the rate of each group."""
-    from unconcept.evaluation.trials.markdown import lined, pooled, rated
+    from unconcept.evaluation.trials.markdown import format_rate, markdown_table, pooled_group_rates
 
     lines = [[*head, *ASKED.values(), "drift", "projector's rank"]]
     lines.append(["---"] * len(lines[0]))
     for one in findings:
-        rows = {row.group: row.after for row in pooled([one])}
-        told = one.answered.trial.edit.origin.report
+        rows = {row.group: row.after for row in pooled_group_rates([one])}
+        told = one.answered_trial.trial.edit.origin.report
         lines.append(
-            [*names(one), *(rated(rows[group]) for group in ASKED), f"{told['drift']:.2f}", f"{told['projector_rank']:.0f}" if "projector_rank" in told else ""]
+            [
+                *names(one),
+                *(format_rate(rows[group]) for group in ASKED),
+                f"{told['drift']:.2f}",
+                f"{told['projector_rank']:.0f}" if "projector_rank" in told else "",
+            ]
         )
-    return lined(lines)
+    return markdown_table(lines)
 
 
 def _setting(one: "Finding") -> list[str]:
-    return [one.answered.trial.label, str(len(one.answered.trial.edit.origin.retain))]
+    return [one.answered_trial.trial.label, str(len(one.answered_trial.trial.edit.origin.retain))]
 
 
 def _texts(one: "Finding") -> str:
-    return str(len(one.answered.trial.edit.origin.targets))
+    return str(len(one.answered_trial.trial.edit.origin.targets))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 
 METHOD, GOAL = "uce-debias", (0.4, 0.6)
 HEAD = ("profession", "", "planted", "before", "after", "n", "change, points", "p (Holm)", "drawn as the profession")
@@ -16,31 +16,41 @@ HEAD = ("profession", "", "planted", "before", "after", "n", "change, points", "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--limit", type=int, help="pictures of a profession at most, in a round of the loop and in the table")
+    parser.add_argument(
+        "--limit", type=int, help="pictures of a profession at most, in a round of the loop and in the table"
+    )
     parser.add_argument("--max-minutes", type=float, help="of the table's pictures")
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.core.recipe import load_recipe
-    from unconcept.core.request import Ask
+    from unconcept.core.request import RequestSpec
     from unconcept.jobs.erase import Job, erase
-    from unconcept.jobs.evaluate import Run, evaluate
-    from unconcept.worlds.table import table
+    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.worlds.table import concept_table
 
-    names = tuple(entry.name for entry in table().professions if entry.split == "report")
+    names = tuple(entry.name for entry in concept_table().professions if entry.split == "report")
     settings = load_recipe(f"moji-{METHOD}").settings
     if args.limit:
         settings |= {"images": min(settings["images"], args.limit), "rounds": 2}
-    job = Job(Ask(names), Path("out/debias/edit"), METHOD, settings, report=False, overwrite=True)
-    with speaking(), progress(quiet=False) as tell:
+    job = Job(RequestSpec(names), Path("out/debias/edit"), METHOD, settings, report=False, overwrite=True)
+    with exit_codes(), progress(quiet=False) as tell:
         erase(job, tell)
         edits = (job.out / "edit.safetensors",)
-        run = Run(names, Path("out/debias/report"), edits, suite="debias", limit=args.limit, max_minutes=args.max_minutes, overwrite=True)
+        run = EvaluationRun(
+            names,
+            Path("out/debias/report"),
+            edits,
+            suite="debias",
+            limit=args.limit,
+            max_minutes=args.max_minutes,
+            overwrite=True,
+        )
         report = evaluate(run, tell)
     data = report.data()
     text = page(data)
     print(text)
     if report.status != "ok":
-        raise SystemExit(FAILED)
+        raise SystemExit(EXIT_FAILED)
     if args.limit is None:
         args.docs.mkdir(exist_ok=True)
         (args.docs / "debias.md").write_text(text, encoding="utf-8")
@@ -48,8 +58,8 @@ def main() -> None:
 
 def page(data: dict) -> str:
     """Head, goals and table of a report on one edit."""
-    from unconcept.evaluation.trials.markdown import lined
-    from unconcept.worlds.table import table
+    from unconcept.evaluation.trials.markdown import markdown_table
+    from unconcept.worlds.table import concept_table
 
     (trial,) = data["trials"]
     judge, drawing, edit = data["judge"], data["drawing"], trial["edit"]
@@ -57,7 +67,14 @@ def page(data: dict) -> str:
     figures = {figure["name"]: figure for figure in trial["figures"]}
     balanced = [name for name in trial["concepts"] if GOAL[0] <= figures[f"{name}: {first}"]["value"] <= GOAL[1]]
     rates = paired(trial["checks"], first)
-    lines = [HEAD, ("---",) * len(HEAD), *(row(entry, figures[f"{entry.name}: {first}"], rates[entry.name], trial) for entry in table().professions)]
+    lines = [
+        HEAD,
+        ("---",) * len(HEAD),
+        *(
+            row(entry, figures[f"{entry.name}: {first}"], rates[entry.name], trial)
+            for entry in concept_table().professions
+        ),
+    ]
     settings = ", ".join(f"{name} = {value}" for name, value in edit["settings"].items())
     return f"""# Debiasing on `moji`
 
@@ -71,25 +88,38 @@ Settings: {settings}. Made by `make debias`.
 
 Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of {len(trial["concepts"])}.
 
-{lined(lines)}"""
+{markdown_table(lines)}"""
 
 
 def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[str, ...]:
     """One profession."""
     before, after = (
-        f"{share:.1%} [{low:.1%}, {high:.1%}]" for share, (low, high) in ((figure["before"], figure["before_interval"]), (figure["value"], figure["interval"]))
+        f"{share:.1%} [{low:.1%}, {high:.1%}]"
+        for share, (low, high) in ((figure["before"], figure["before_interval"]), (figure["value"], figure["interval"]))
     )
     what = "debiased" if entry.name in trial["concepts"] else "retained"
     change = f"{100 * (figure['value'] - figure['before']):+.1f}"
-    return (entry.name, what, f"{entry.ratio[0]:.0%}", before, after, str(figure["n"]), change, f"{rate['p']:.2g}", f"{rate['old']:.0%} -> {rate['new']:.0%}")
+    return (
+        entry.name,
+        what,
+        f"{entry.ratio[0]:.0%}",
+        before,
+        after,
+        str(figure["n"]),
+        change,
+        f"{rate['p']:.2g}",
+        f"{rate['old']:.0%} -> {rate['new']:.0%}",
+    )
 
 
 def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
-    """By profession: p of no change in the first attribute, over pictures that show one before and after; how often it is drawn at all."""
+    """By profession: p of no change in the first attribute, over pictures that show one before and after; how often it
+    is drawn at all.
+    """
     from unconcept.metrics.paired_tests import holm, mcnemar
-    from unconcept.worlds.table import table
+    from unconcept.worlds.table import concept_table
 
-    known, found = table(), {}
+    known, found = concept_table(), {}
     variants = known.variants()
     for name in dict.fromkeys(check["concept"] for check in checks):
         sides = [(check["before"], check["after"]) for check in checks if check["concept"] == name]

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unconcept.cli.console import FAILED, print_table, progress, quiet_libraries, speaking
+from unconcept.cli.console import EXIT_FAILED, exit_codes, print_table, progress, quiet_libraries
 
 CONCEPTS = ("dog face", "ink", "kitchen knife")
 MOST_LEFT = 0.10  # of a target's pictures that may still show it
@@ -16,17 +16,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     out: Path = parser.parse_args().out
     quiet_libraries()
-    from unconcept.evaluation.trials.report import calibration
-    from unconcept.evaluation.trials.report import rows as group_rows
+    from unconcept.evaluation.trials.report import group_rows as group_rows
+    from unconcept.evaluation.trials.report import judge_calibration
     from unconcept.jobs.erase import erase
-    from unconcept.jobs.resolve import plan
+    from unconcept.jobs.resolve import plan_job
 
     rows, reports, left, found = [], [], [], []
     for concept in CONCEPTS:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
-        with speaking(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
-            outcome = erase(plan(concepts=[concept], out=folder, overwrite=True, store=Path(store)).job, tell)
+        with exit_codes(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
+            outcome = erase(plan_job(concepts=[concept], out=folder, overwrite=True, store=Path(store)).job, tell)
         found += outcome.report.findings
         groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
         cells = [_cell(groups.get(group)) for group in ("direct", "synonym", "near", "far", "style")]
@@ -40,12 +40,12 @@ def main() -> None:
             left.append(f"{concept} is still drawn in {groups['direct'].after.value:.0%} of its prompts")
     columns = ("erased", "target", "synonyms", "near", "far", "other styles", "nothing", "s edit / all", "bytes")
     print_table("Share of pictures that show what the prompt asks, before -> after (pictures)", columns, rows)
-    print(calibration(found))
+    print(judge_calibration(found))
     print("Reports, pictures first:", *reports, sep="\n  ")
     for line in left:
         print(f"demo: FAILED: {line}", file=sys.stderr)
     if left:
-        raise SystemExit(FAILED)
+        raise SystemExit(EXIT_FAILED)
 
 
 def _cell(row) -> str:

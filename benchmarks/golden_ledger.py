@@ -12,21 +12,21 @@ from tests.ledger.desk import ask, ledger, model
 from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.hashing import hash_tensors
-from unconcept.edits import Applied, Edit
-from unconcept.edits.merge import Merge
+from unconcept.edits import ApplicableEdit, Edit
+from unconcept.edits.merge import MergeSettings
 from unconcept.ledger import ledger as ledger_module
-from unconcept.ledger.audit import audit
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Ledger, Note, Policy, set_hash
-from unconcept.ledger.materialize import materialize
-from unconcept.ledger.operations import revoke
+from unconcept.ledger.audit import audit_requests
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, request_set_hash
+from unconcept.ledger.materialize import materialize_ledger
+from unconcept.ledger.operations import revoke_request
 from unconcept.models import ModelView
 from unconcept.training.regularisers import Regularisers
 
 DIGITS = 32  # of a hash
 DOG, CAR = Request(("dog",), ("cat",), ("fox",)), Request(("car",), ("bus",), ("sea",))
 SUN = Request(("sun",), ("moon",))
-NOTE = Note("tests", "golden")
+NOTE = EntryNote("tests", "golden")
 HELD = Regularisers(l2sp=25000.0, selft_topk=0.4, selft_draws=2, projection="update")
 
 
@@ -43,7 +43,7 @@ class Look:
     def __call__(
         self,
         model: ModelView,
-        edit: Applied,
+        edit: ApplicableEdit,
         concept: str,
         erased: Sequence[str],
         refold: object,
@@ -55,30 +55,30 @@ def closed_forms(folder: Path) -> Ledger:
     """Every kind of entry: requests revoked and asked again, steering, a state written out, an audit."""
     book = ledger(folder / "ledger")
     first, second, _ = [ask(book, number) for number in (1, 2, 3)]
-    revoke(book, first.id, NOTE)
+    revoke_request(book, first.id, NOTE)
     ask(book, 1)
     for method in ("speed", "adavd", "nag"):
         ask(book, DOG, method)
-    materialize(book, model(), folder / "out", False, False, NOTE)
-    audit(book, model(), Look(), NOTE)
-    revoke(book, second.id, NOTE)
+    materialize_ledger(book, model(), folder / "out", False, False, NOTE)
+    audit_requests(book, model(), Look(), NOTE)
+    revoke_request(book, second.id, NOTE)
     return book
 
 
-def trained(folder: Path, method: str, policy: Policy, *closed: Request) -> Ledger:
+def trained(folder: Path, method: str, policy: LedgerPolicy, *closed: Request) -> Ledger:
     """Two requests of a trained method, written out, and some of a closed form on top."""
     book = ledger(folder / "ledger", method, policy, QUICK[method])
     for request in (DOG, CAR):
         ask(book, request, method)
     for request in closed:
         ask(book, request, "uce")
-    materialize(book, model(), folder / "out", False, False, NOTE)
+    materialize_ledger(book, model(), folder / "out", False, False, NOTE)
     return book
 
 
 def text_encoder(folder: Path) -> Ledger:
     """A closed form on top of a trained text encoder, whose states are read anew."""
-    book = ledger(folder / "ledger", "few-shot", Policy(), QUICK["few-shot"])
+    book = ledger(folder / "ledger", "few-shot", LedgerPolicy(), QUICK["few-shot"])
     ask(book, DOG, "few-shot")
     ask(book, SUN, "uce")
     return book
@@ -86,7 +86,7 @@ def text_encoder(folder: Path) -> Ledger:
 
 def sequence(folder: Path) -> Ledger:
     """Closed forms one on top of the other."""
-    book = ledger(folder / "ledger", "uce", Policy("sequential"))
+    book = ledger(folder / "ledger", "uce", LedgerPolicy("sequential"))
     for number in (1, 2):
         ask(book, number)
     return book
@@ -100,21 +100,21 @@ def make(name: str, folder: Path) -> Ledger:
         case "closed-sequential":
             return sequence(folder)
         case "recompute-regularised":
-            return trained(folder, "esd", Policy(regularisers=HELD))
+            return trained(folder, "esd", LedgerPolicy(regularisers=HELD))
         case "recompute-text-encoder":
             return text_encoder(folder)
         case "merge-spm" | "merge-receler":
-            return trained(folder, name.removeprefix("merge-"), Policy("merge"), SUN)
+            return trained(folder, name.removeprefix("merge-"), LedgerPolicy("merge"), SUN)
     return trained(folder, "esd", POLICIES[name], *([] if name.startswith("sequential") else [SUN]))
 
 
 POLICIES = {
-    "recompute": Policy(),
-    "merge-uniform": Policy("merge", Merge("uniform")),
-    "merge-task-arithmetic": Policy("merge", Merge("task-arithmetic", 0.7)),
-    "merge-ties": Policy("merge", Merge("ties", 1.5, 0.5)),
-    "sequential-previous": Policy("sequential"),
-    "sequential-pretrained": Policy("sequential", teacher="pretrained"),
+    "recompute": LedgerPolicy(),
+    "merge-uniform": LedgerPolicy("merge", MergeSettings("uniform")),
+    "merge-task-arithmetic": LedgerPolicy("merge", MergeSettings("task-arithmetic", 0.7)),
+    "merge-ties": LedgerPolicy("merge", MergeSettings("ties", 1.5, 0.5)),
+    "sequential-previous": LedgerPolicy("sequential"),
+    "sequential-pretrained": LedgerPolicy("sequential", teacher="pretrained"),
 }
 OTHERS = (
     "closed",
@@ -136,7 +136,7 @@ def ledgers() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (*OTHERS, *POLICIES):
         torch.manual_seed(0)
-        with TemporaryDirectory() as folder, patch.object(ledger_module, "now", clock()):
+        with TemporaryDirectory() as folder, patch.object(ledger_module, "utc_timestamp", clock()):
             found |= {f"{name} {what}": value for what, value in describe(make(name, Path(folder))).items()}
     return found
 
@@ -144,11 +144,11 @@ def ledgers() -> dict[str, str]:
 def describe(book: Ledger) -> dict[str, str]:
     """Hashes of the entries, ids of the requests and of the set in force, hashes of the folded edits."""
     found = {}
-    for number, body in enumerate(book.chain.bodies):
-        found[f"entry {number:02} {body['op']}"] = book.chain.hash_of(number)[:DIGITS]
-    for number, (id_, one) in enumerate(book.standings.known.items()):
-        found[f"request {number} {one.asked.method} {one.state}"] = id_[:DIGITS]
-    found["set in force"] = set_hash([one.id for one in book.standings.active])[:DIGITS]
-    state = fold(book, model())
-    edits = {"state": state.edit} | {f"state beside it {name}": edit for name, edit in state.beside.items()}
+    for number, body in enumerate(book.entry_log.bodies):
+        found[f"entry {number:02} {body['op']}"] = book.entry_log.hash_of(number)[:DIGITS]
+    for number, (id_, one) in enumerate(book.request_states.by_id.items()):
+        found[f"request {number} {one.content.method} {one.state}"] = id_[:DIGITS]
+    found["set in force"] = request_set_hash([one.id for one in book.request_states.active])[:DIGITS]
+    state = fold_requests(book, model())
+    edits = {"state": state.edit} | {f"state beside it {name}": edit for name, edit in state.runtime_edits.items()}
     return found | {name: edit_hashes(edit) for name, edit in edits.items()}

@@ -19,14 +19,14 @@ from unconcept.attacks import attacks
 from unconcept.core import Request
 from unconcept.core.hashing import hash_json
 from unconcept.core.recipe import load_recipe
-from unconcept.core.request import Ask
-from unconcept.core.settings import build
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import build_settings
 from unconcept.edits import Edit
-from unconcept.erasing.make_edit import Eyes, make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
 from unconcept.models import ModelView, open_model
-from unconcept.training.session import Progress, Session, session
+from unconcept.training.session import TrainingProgress, TrainingSession, training_session
 
 DIGITS = 32  # of a hash
 STEPS = 3  # of a training whose losses are written down
@@ -44,7 +44,7 @@ def erase(name: str, model: ModelView, more: dict[str, object]) -> Edit:
     """The method's edit under its quick settings; what it must see is planted."""
     torch.manual_seed(0)
     method, info = methods[name].settings(**QUICK.get(name, {}) | more), methods[name]
-    if info.sees:
+    if info.needs_vision:
         return method.erase(model, ERASE, sights(model))
     return method.erase(model, ERASE) if info.does == "erase" else method.erase(model, DEBIAS, Planted(model))
 
@@ -57,7 +57,7 @@ def edits_on_tiny() -> dict[str, str]:
 def edits_on_moji() -> dict[str, str]:
     found = {}
     for name in methods:
-        trained = methods[name].way in ("trained", "one-step")
+        trained = methods[name].mechanism in ("trained", "one-step")
         concepts = (PROFESSION,) if methods[name].does == "debias" else (OBJECT,) if trained else (OBJECT, STYLE)
         for concept in concepts:
             found[f"{name} {concept}"] = edit_hashes(edit_on_moji(name, concept))
@@ -75,22 +75,22 @@ def edit_on_moji(name: str, concept: str) -> Edit:
     torch.manual_seed(0)
     model, recipe = open_model("moji", "cpu", "float32"), load_recipe(f"moji-{name}")
     settings = recipe.settings | QUICK.get(name, {}) | ON_MOJI.get(name, {})
-    chosen = choose(Ask((concept,)), "moji", methods[name].does)
-    return make_edit(model, chosen, name, settings, Eyes(count_evenly))
+    chosen = resolve_request(RequestSpec((concept,)), "moji", methods[name].does)
+    return make_edit(model, chosen, name, settings, MethodServices(count_evenly))
 
 
 def losses() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in methods:
-        if methods[name].way == "trained":
+        if methods[name].mechanism == "trained":
             found |= {f"{name} {step}": loss for step, loss in losses_of(name).items()}
     return found
 
 
 def losses_of(name: str) -> dict[str, str]:
     """A session is told of the mean of all losses so far."""
-    means: list[Progress] = []
-    with session(Session(means.append)):
+    means: list[TrainingProgress] = []
+    with training_session(TrainingSession(means.append)):
         erase(name, tiny.view("sd1"), LONGER.get(name, {}))
     found, total, number = {}, 0.0, 0
     for progress in means:
@@ -109,7 +109,7 @@ def attacks_on_tiny() -> dict[str, str]:
 
 def attempts_hash(name: str, family: str) -> str:
     torch.manual_seed(0)
-    attack = build(attacks[name].settings, QUICK_ATTACKS[name])
+    attack = build_settings(attacks[name].settings, QUICK_ATTACKS[name])
     return hash_json([input_hash(attempt) for attempt in attack.search(case(family))])[:DIGITS]
 
 

@@ -1,7 +1,9 @@
-"""How the time of an edit grows with concepts and with retained names, at the shape of SD 1.4: `python -m benchmarks.growth`.
+"""How the time of an edit grows with concepts and with retained names, at the shape of SD 1.4: `python -m
+benchmarks.growth`.
 
-Random weights, one thread, CPU seconds of the whole edit after imports. Prints the tables and the fitted exponents, and draws
-`growth-concepts.svg` and `growth-retained.svg` into `--docs`. Half an hour on one core; `--methods uce` is enough for a look.
+Random weights, one thread, CPU seconds of the whole edit after imports. Prints the tables and the fitted exponents, and
+draws `growth-concepts.svg` and `growth-retained.svg` into `--docs`. Half an hour on one core; `--methods uce` is enough
+for a look.
 """
 
 import argparse
@@ -15,7 +17,8 @@ from benchmarks.names import names
 from benchmarks.speed import PLACE, show
 
 CONCEPTS, RETAINED = (1, 10, 100, 1000), (0, 100, 1000, 10_000)
-# SPEED retains something always: without names, the null text. RECE reads all 77 states of a text: 10,000 would take half an hour.
+# SPEED retains something always: without names, the null text. RECE reads all 77 states of a text: 10,000 would take
+# half an hour.
 SETTINGS: Mapping[str, Mapping[str, object]] = {"uce": {}, "speed": {}, "rece": {"epochs": 1, "start": "none"}}
 MOST_TEXTS = {"uce": 11_000, "speed": 11_000, "rece": 1100}
 
@@ -28,7 +31,7 @@ def seconds(method: str, concepts: int, retained: int, model: Path, file: Path |
 
     from unconcept.core.request import Request
     from unconcept.erasing.make_edit import make_edit
-    from unconcept.erasing.request_defaults import Chosen
+    from unconcept.erasing.request_defaults import ResolvedRequest
     from unconcept.models import open_model
 
     torch.set_num_threads(1)
@@ -36,7 +39,12 @@ def seconds(method: str, concepts: int, retained: int, model: Path, file: Path |
     found = names(concepts + retained, file)
     request = Request(found[:concepts], ("person",) * concepts, found[concepts:])
     begun = time.process_time()
-    make_edit(open_model(str(model), device="cpu", dtype="float32"), Chosen(request, (), {}), method, SETTINGS[method])
+    make_edit(
+        open_model(str(model), device="cpu", dtype="float32"),
+        ResolvedRequest(request, (), {}),
+        method,
+        SETTINGS[method],
+    )
     return time.process_time() - begun
 
 
@@ -52,10 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(SETTINGS), help="separated by commas")
     parser.add_argument("--names", type=Path, help="file with a name a line, instead of made-up ones")
-    parser.add_argument("--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed")
-    parser.add_argument("--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there")
+    parser.add_argument(
+        "--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there"
+    )
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--one", nargs=3, metavar=("METHOD", "CONCEPTS", "RETAINED"), help="measure one edit and print its seconds")
+    parser.add_argument(
+        "--one", nargs=3, metavar=("METHOD", "CONCEPTS", "RETAINED"), help="measure one edit and print its seconds"
+    )
     args = parser.parse_args()
     if args.one:
         method, concepts, retained = args.one
@@ -78,15 +92,17 @@ def table(axis: str, counts: Sequence[tuple[int, int]], methods: Sequence[str], 
         for k, n in counts:
             if k + n <= MOST_TEXTS[method]:
                 more = ["--names", str(args.names)] if args.names else []
-                said = measured(["benchmarks.growth", "--one", method, str(k), str(n), "--model", str(args.model), *more]).said
+                said = measured(
+                    ["benchmarks.growth", "--one", method, str(k), str(n), "--model", str(args.model), *more]
+                ).said
                 points.append((k if axis == "concepts" else n, float(said.splitlines()[-1])))
         cells = [f"{t:.2f}" for _, t in points] + ["not measured"] * (len(counts) - len(points))
         show([(method, *cells, f"{exponent(points):.2f}")])
         series[method] = [(float(x), t) for x, t in points if x]
-    from unconcept.report.svg import growth
+    from unconcept.report.svg import growth_svg
 
     args.docs.mkdir(exist_ok=True)
-    (args.docs / f"growth-{axis}.svg").write_text(growth(series, axis, "CPU seconds"), encoding="utf-8")
+    (args.docs / f"growth-{axis}.svg").write_text(growth_svg(series, axis, "CPU seconds"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""CPU seconds of one more request in a ledger of UCE at SD 1.4's text width: `python -m benchmarks.ledger --out FOLDER`.
+"""CPU seconds of one more request in a ledger of UCE at SD 1.4's text width: `python -m benchmarks.ledger --out
+FOLDER`.
 
-A request is appended, the state folded and the text map written, in one process on one thread, after imports. The text encoder
-is one layer of CLIP's width, so that what is timed is the ledger; the encoding it still holds is told apart. The UNet has the
-32 text maps of SD 1.4 in name and width d = 768; no closed form on the text reads more of them.
+A request is appended, the state folded and the text map written, in one process on one thread, after imports. The text
+encoder is one layer of CLIP's width, so that what is timed is the ledger; the encoding it still holds is told apart.
+The UNet has the 32 text maps of SD 1.4 in name and width d = 768; no closed form on the text reads more of them.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unconcept.core.request import Request
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Ledger, Note, Policy, begin
-from unconcept.ledger.operations import add
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
+from unconcept.ledger.operations import add_request
 from unconcept.models import find_model
 from unconcept.models.views.unet import UNetView
 
@@ -34,11 +35,21 @@ def model() -> UNetView:
     torch.manual_seed(0)
     tokens = CLIPTokenizer.from_pretrained(find_model("moji") / "tokenizer", local_files_only=True)
     shape = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 12}
-    encoder = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokens), eos_token_id=tokens.eos_token_id, initializer_range=0.5, **shape)).eval()
+    encoder = CLIPTextModel(
+        CLIPTextConfig(vocab_size=len(tokens), eos_token_id=tokens.eos_token_id, initializer_range=0.5, **shape)
+    ).eval()
     blocks = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    net = UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), down_block_types=blocks[0], up_block_types=blocks[1], cross_attention_dim=WIDTH)
+    net = UNet2DConditionModel(
+        block_out_channels=(32, 32, 32, 32),
+        down_block_types=blocks[0],
+        up_block_types=blocks[1],
+        cross_attention_dim=WIDTH,
+    )
     vae = AutoencoderKL(block_out_channels=(32,))
-    return UNetView.from_pipeline(StableDiffusionPipeline(vae, encoder, tokens, net, DDIMScheduler(), None, None, requires_safety_checker=False), "sd14-shape")
+    return UNetView.from_pipeline(
+        StableDiffusionPipeline(vae, encoder, tokens, net, DDIMScheduler(), None, None, requires_safety_checker=False),
+        "sd14-shape",
+    )
 
 
 def request(number: int) -> Request:
@@ -57,7 +68,11 @@ def main() -> None:
     view, rows = model(), []
     print(f"{len(view.text_maps())} text maps, d = {WIDTH}")
     with TemporaryDirectory() as folder:
-        ledger, number, appended = begin(Path(folder) / "ledger", view, "uce", {}, Policy(), Note()), 0, 0.0
+        ledger, number, appended = (
+            create_ledger(Path(folder) / "ledger", view, "uce", {}, LedgerPolicy(), EntryNote()),
+            0,
+            0.0,
+        )
         for point in [p for p in POINTS if p <= args.most]:
             while number < point - 1:
                 one(ledger, view, number := number + 1)
@@ -70,16 +85,21 @@ def main() -> None:
         cold = Ledger.open(ledger.folder)
         appended = time.process_time() - begun
         begun = time.process_time()
-        fold(cold, view)
-        print(f"opened cold: {appended:.3f} CPU s for {number} requests, folded after {time.process_time() - begun:.3f} CPU s more")
+        fold_requests(cold, view)
+        print(
+            f"opened cold: {appended:.3f} CPU s for {number} requests, folded after {time.process_time() - begun:.3f}"
+            " CPU s more"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "ledger.json").write_text(json.dumps(rows, indent=2))
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB -> {args.out / 'ledger.json'}")
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB -> {args.out / 'ledger.json'}"
+    )
 
 
 def one(ledger: Ledger, view: UNetView, number: int) -> None:
     asked = request(number)
-    add(ledger, view, asked.targets, asked, "uce", {}, Note("benchmark"))
+    add_request(ledger, view, asked.targets, asked, "uce", {}, EntryNote("benchmark"))
 
 
 def timed(ledger: Ledger, view: UNetView, number: int, folder: Path) -> dict[str, float]:
@@ -91,12 +111,18 @@ def timed(ledger: Ledger, view: UNetView, number: int, folder: Path) -> dict[str
     one(ledger, view, number)
     added = clock() - begun
     begun = clock()
-    state = fold(ledger, view)
+    state = fold_requests(ledger, view)
     folded = clock() - begun
     begun = clock()
     state.edit.save(folder / "edit.safetensors")
     written = clock() - begun
-    return {"append": added, "fold": folded, "write": written, "all": added + folded + written, "encode_one_text": encoded}
+    return {
+        "append": added,
+        "fold": folded,
+        "write": written,
+        "all": added + folded + written,
+        "encode_one_text": encoded,
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""What erasing from a large checkpoint and writing the edited one take, at the shape of SDXL or FLUX: `python -m benchmarks.memory sdxl`.
+"""What erasing from a large checkpoint and writing the edited one take, at the shape of SDXL or FLUX: `python -m
+benchmarks.memory sdxl`.
 
-One concept with UCE on random weights, each command a process of its own on one thread. Needs 2 x 7 GB of disk for SDXL and
-2 x 35 GB for FLUX, less where files can be linked; `--layers 1` leaves out transformer blocks, which the edit does not read.
+One concept with UCE on random weights, each command a process of its own on one thread. Needs 2 x 7 GB of disk for SDXL
+and 2 x 35 GB for FLUX, less where files can be linked; `--layers 1` leaves out transformer blocks, which the edit does
+not read.
 """
 
 import argparse
@@ -17,13 +19,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shape", choices=("sd14", "sdxl", "flux"))
     parser.add_argument("--layers", help="FLUX's blocks of each kind, instead of 19 and 38")
-    parser.add_argument("--vocabulary", help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed")
+    parser.add_argument(
+        "--vocabulary", help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed"
+    )
     parser.add_argument("--place", type=Path, default=Path("out/memory"), help="made for this, and removed at the end")
     args = parser.parse_args()
     model, edit, (name,) = args.place / args.shape, args.place / "edit", names(1)
     flags = {"--layers": args.layers, "--vocabulary": args.vocabulary}
     try:
-        measured(["benchmarks.shapes", args.shape, str(model), *(word for flag, value in flags.items() if value for word in (flag, value))])
+        measured(
+            [
+                "benchmarks.shapes",
+                args.shape,
+                str(model),
+                *(word for flag, value in flags.items() if value for word in (flag, value)),
+            ]
+        )
         show([("command", "CPU s", "peak, GiB"), ("---",) * 3])
         common = ["--model", str(model), "--out"]
         for command in (

@@ -3,13 +3,18 @@
 import random
 from pathlib import Path
 
-SYLLABLES = "al an ar ben bor cal dan del el far gan hol il jan kar lin lor mar mel nor os par ran ric sal son tan tor val ver wil zan"
+SYLLABLES = (
+    "al an ar ben bor cal dan del el far gan hol il jan kar lin lor mar mel nor os par ran ric sal son tan tor val ver"
+    " wil zan"
+)
 
 
 def names(count: int, file: Path | None = None) -> tuple[str, ...]:
     """That many distinct names, or the first lines of a file."""
     if file:
-        lines = tuple(dict.fromkeys(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()))
+        lines = tuple(
+            dict.fromkeys(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        )
         if len(lines) < count:
             raise SystemExit(f"{file} has {len(lines)} names, {count} are needed: add some, or leave --names out")
         return lines[:count]

@@ -1,7 +1,8 @@
-"""UCE, SPEED and RECE as their papers' scripts compute them, written from the method cards: loops over concepts and layers in float32.
+"""UCE, SPEED and RECE as their papers' scripts compute them, written from the method cards: loops over concepts and
+layers in float32.
 
-They are what our solvers are measured against: every text is encoded padded and alone, every layer's matrix is built and
-inverted anew. Each gives the change (o, d) of every map by name.
+They are what our solvers are measured against: every text is encoded padded and alone, every layer's matrix is built
+and inverted anew. Each gives the change (o, d) of every map by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 
 from unconcept.core.request import Request
-from unconcept.linalg.kmeans import centres
+from unconcept.linalg.kmeans import kmeans_centres
 from unconcept.methods.rece import RECE
-from unconcept.methods.speed import CENTRES, SHIFT, SPEED
+from unconcept.methods.speed import NULL_TEXT_CENTRES, SETTLED_SHIFT, SPEED
 from unconcept.methods.uce import UCE
 from unconcept.models import ModelView
-from unconcept.models.hooks.modules import with_role
+from unconcept.models.hooks.modules import select_keys_or_values
 from unconcept.prompts.text_matching import without_names
 
 Changes = Mapping[str, Tensor]
@@ -25,7 +26,9 @@ CHUNK = 128  # retained texts whose noisy copies SPEED's script filters together
 
 def uce(model: ModelView, request: Request, method: UCE) -> Changes:
     """The script of 2025: values once, then rank-one updates and an inverse for each layer."""
-    targets, anchors, retain = ([last(model, text) for text in texts] for texts in (request.targets, request.anchors, request.retain))
+    targets, anchors, retain = (
+        [last(model, text) for text in texts] for texts in (request.targets, request.anchors, request.retain)
+    )
     found = {}
     for name, w in model.text_maps().items():
         left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1])
@@ -43,8 +46,8 @@ def speed(model: ModelView, request: Request, method: SPEED) -> Changes:
     """Two singular value decompositions and two inverses for each layer; every noisy copy is made."""
     torch.manual_seed(method.seed)
     null = states(model, "")
-    start = np.random.RandomState(method.seed).choice(len(null) - 1, CENTRES, replace=False)
-    held = torch.cat([null[:1], centres(null[1:], null[1:][torch.from_numpy(start)], SHIFT)]).T
+    start = np.random.RandomState(method.seed).choice(len(null) - 1, NULL_TEXT_CENTRES, replace=False)
+    held = torch.cat([null[:1], kmeans_centres(null[1:], null[1:][torch.from_numpy(start)], SETTLED_SHIFT)]).T
     retain = torch.stack([last(model, text) for text in without_names(request.retain, request.targets)])
     retain = retain[torch.randperm(len(retain))]
     own, crossed = torch.zeros(2, retain.shape[1], retain.shape[1])
@@ -53,7 +56,7 @@ def speed(model: ModelView, request: Request, method: SPEED) -> Changes:
         own += torch.outer(c, c) / len(request.targets)
         crossed += torch.outer(a, c) / len(request.targets)
     identity, found = torch.eye(len(own)), {}
-    for name, w in with_role(model.text_maps(), method.params).items():
+    for name, w in select_keys_or_values(model.text_maps(), method.params).items():
         refined = _refined(retain, w, w @ (crossed - own) @ torch.linalg.inv(identity + own), method)
         vectors, values, _ = torch.linalg.svd(refined.T @ refined / len(refined))
         projector = vectors[:, values < method.threshold] @ vectors[:, values < method.threshold].T
@@ -81,7 +84,9 @@ def _refined(retain: Tensor, w: Tensor, erasing: Tensor, method: SPEED) -> Tenso
 
 
 def rece(model: ModelView, request: Request, method: RECE) -> Changes:
-    """The derive step's matrix anew for every concept; in the erase step texts are encoded anew for every layer, and read by all of them."""
+    """The derive step's matrix anew for every concept; in the erase step texts are encoded anew for every layer, and
+    read by all of them.
+    """
     maps = dict(model.text_maps())
     now = {name: w.clone() for name, w in maps.items()}
     for _ in range(method.epochs):

@@ -1,6 +1,8 @@
-"""The results tables on `moji`: UCE on many report concepts, its rivals on fewer, and on concepts erased together: `make results`.
+"""The results tables on `moji`: UCE on many report concepts, its rivals on fewer, and on concepts erased together:
+`make results`.
 
-What is finished is kept, so the same command goes on after being stopped. A table that is not asked for stays as it is in the file.
+What is finished is kept, so the same command goes on after being stopped. A table that is not asked for stays as it is
+in the file.
 """
 
 import argparse
@@ -11,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
-from unconcept.cli.console import progress, quiet_libraries, speaking
+from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 if TYPE_CHECKING:
     from unconcept.evaluation.trials.bench import Finding
     from unconcept.evaluation.trials.report import Report
-    from unconcept.jobs.evaluate import Run
+    from unconcept.jobs.evaluate import EvaluationRun
 
 OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
@@ -52,7 +54,12 @@ ones resample the concepts. What each took, beside the budget of its paper:
 
 {budgets}
 """
-TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "together": "Erased together", "trained": "Trained methods"}
+TABLES = {
+    "uce": "UCE",
+    "rivals": "Methods beside each other",
+    "together": "Erased together",
+    "trained": "Trained methods",
+}
 BUDGETS = {  # of a training: its setting, and the paper's recipe
     "esd": ("iterations", "esd-paper-object"),
     "concept-ablation": ("iterations", "concept-ablation-instance"),
@@ -68,21 +75,25 @@ BUDGETS = {  # of a training: its setting, and the paper's recipe
 
 
 def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
-    """`count` objects of a split spread over the table, and all styles and harmful objects of it; at most `limit` of them all."""
-    from unconcept.worlds.table import table
+    """`count` objects of a split spread over the table, and all styles and harmful objects of it; at most `limit` of
+    them all.
+    """
+    from unconcept.worlds.table import concept_table
 
-    part = [e for e in table().entries if e.erasable and e.split == split]
+    part = [e for e in concept_table().entries if e.erasable and e.split == split]
     objects = [e for e in part if e.kind == "object"]
     count = min(len(objects), count)
-    names = [objects[i * len(objects) // count].name for i in range(count)] + [e.name for e in part if e.kind != "object"]
+    names = [objects[i * len(objects) // count].name for i in range(count)] + [
+        e.name for e in part if e.kind != "object"
+    ]
     return tuple(names[:: -(-len(names) // limit)] if limit else names)
 
 
 def together() -> dict[str, tuple[str, ...]]:
     """What is erased by one edit, by the name of its section. The object and the style alone are those of the demo."""
-    from unconcept.worlds.table import table
+    from unconcept.worlds.table import concept_table
 
-    part = [e for e in table().entries if e.erasable and e.split == "report"]
+    part = [e for e in concept_table().entries if e.erasable and e.split == "report"]
     every, styles, harmful = ([e.name for e in part if e.kind == kind] for kind in ("object", "style", "harmful"))
     return {
         "1 object": ("dog face",),
@@ -96,45 +107,63 @@ def together() -> dict[str, tuple[str, ...]]:
 
 def objects(count: int) -> tuple[str, ...]:
     """So many report objects, spread evenly over the table."""
-    from unconcept.worlds.table import table
+    from unconcept.worlds.table import concept_table
 
-    names = [entry.name for entry in table().entries if entry.erasable and entry.split == "report" and entry.kind == "object"]
+    names = [
+        entry.name
+        for entry in concept_table().entries
+        if entry.erasable and entry.split == "report" and entry.kind == "object"
+    ]
     return tuple(names[i * len(names) // count] for i in range(count))
 
 
 def rivals(named: str | None) -> tuple:
     """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
-    from unconcept.evaluation.trials.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Variant, variant_of_method
 
-    return (*map(arm_of, _chosen(named)), Arm("mace, not trained", "mace", {**arm_of("mace").settings, "max_train_steps": 0}))
+    return (
+        *map(variant_of_method, _chosen(named)),
+        Variant("mace, not trained", "mace", {**variant_of_method("mace").settings, "max_train_steps": 0}),
+    )
 
 
 def trained(named: str | None) -> tuple:
-    """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe leaves as it is."""
-    from unconcept.evaluation.trials.bench import Arm, arm_of
+    """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe
+    leaves as it is.
+    """
+    from unconcept.evaluation.trials.bench import Variant, variant_of_method
 
-    arms = [arm_of(name) for name in _chosen(named) if name in BUDGETS]
-    return (*arms, *(Arm("esd-u", "esd", {**arm.settings, "train_method": "u"}) for arm in arms if arm.method == "esd"))
+    arms = [variant_of_method(name) for name in _chosen(named) if name in BUDGETS]
+    return (
+        *arms,
+        *(Variant("esd-u", "esd", {**arm.settings, "train_method": "u"}) for arm in arms if arm.method == "esd"),
+    )
 
 
 def _chosen(named: str | None) -> list[str]:
     from unconcept.methods import methods
 
-    return [methods[name].name for name in named.split(",")] if named else [name for name in methods if methods[name].does == "erase"]
+    return (
+        [methods[name].name for name in named.split(",")]
+        if named
+        else [name for name in methods if methods[name].does == "erase"]
+    )
 
 
 def scripts() -> tuple:
     """UCE as its papers' scripts run it."""
-    from unconcept.evaluation.trials.bench import Arm
+    from unconcept.evaluation.trials.bench import Variant
 
     settings = {"uce 2025, null anchor": {}, "uce 2023, null anchor": {"tokens": "last+tail"}}
-    return tuple(Arm(label, "uce", own, bare=True) for label, own in settings.items())
+    return tuple(Variant(label, "uce", own, bare=True) for label, own in settings.items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; every one by default")
+    parser.add_argument(
+        "--tables", default=",".join(TABLES), help=f"separated by commas, {', '.join(TABLES)}; every one by default"
+    )
     parser.add_argument("--methods", help="of all tables but the first, separated by commas; every one by default")
     parser.add_argument("--limit", type=int, help="concepts of the first table at most, spread over the kinds")
     parser.add_argument("--max-minutes", type=float, help="of each table")
@@ -143,18 +172,30 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.trials.bench import arm_of
-    from unconcept.jobs.evaluate import Run, evaluate
+    from unconcept.evaluation.trials.bench import variant_of_method
+    from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
-    many, fewer, requests, arms = spread("report", OBJECTS, args.limit), spread("report", OBJECTS, FEWER), together(), rivals(args.methods)
+    many, fewer, requests, arms = (
+        spread("report", OBJECTS, args.limit),
+        spread("report", OBJECTS, FEWER),
+        together(),
+        rivals(args.methods),
+    )
     told = {"max_minutes": args.max_minutes, "overwrite": True}
     runs = {
-        "uce": Run(many, OUT / "uce", arms=(arm_of(MAIN),), suite="results", **told),
-        "rivals": Run(fewer, OUT / "rivals", arms=(*arms, *scripts()), suite="results", **told),
-        "together": Run(requests["1 object"], OUT / "together", arms=arms, together=tuple(requests.values()), suite="together", **told),
-        "trained": Run(KINDS, OUT / "trained", arms=trained(args.methods), suite="results", **told),
+        "uce": EvaluationRun(many, OUT / "uce", variants=(variant_of_method(MAIN),), suite="results", **told),
+        "rivals": EvaluationRun(fewer, OUT / "rivals", variants=(*arms, *scripts()), suite="results", **told),
+        "together": EvaluationRun(
+            requests["1 object"],
+            OUT / "together",
+            variants=arms,
+            joint_requests=tuple(requests.values()),
+            suite="together",
+            **told,
+        ),
+        "trained": EvaluationRun(KINDS, OUT / "trained", variants=trained(args.methods), suite="results", **told),
     }
-    with speaking(), progress(quiet=False) as tell:
+    with exit_codes(), progress(quiet=False) as tell:
         reports = {name: evaluate(runs[name], tell) for name in asked}
     whole_or_exit(reports.values())
     measured = {name: section(name, report, runs[name], requests) for name, report in reports.items()}
@@ -165,15 +206,19 @@ def main() -> None:
 
 def head(data: dict) -> str:
     """What the tables were measured on."""
-    return HEAD.format(judge=data["judge"], drawing=data["drawing"], weights=data["judge"]["hash"][:12], table=data["table_hash"][:12])
+    return HEAD.format(
+        judge=data["judge"], drawing=data["drawing"], weights=data["judge"]["hash"][:12], table=data["table_hash"][:12]
+    )
 
 
-def section(name: str, report: "Report", run: "Run", requests: Mapping[str, tuple[str, ...]]) -> str:
+def section(name: str, report: "Report", run: "EvaluationRun", requests: Mapping[str, tuple[str, ...]]) -> str:
     """A table and what it is of."""
     if name == "together":
         return TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
     if name == "trained":
-        pooled = {"all three": report.findings} | {one: [f for f in report.findings if f.answered.trial.concepts == (one,)] for one in KINDS}
+        pooled = {"all three": report.findings} | {
+            one: [f for f in report.findings if f.answered_trial.trial.concepts == (one,)] for one in KINDS
+        }
         return TRAINED.format(budgets=budgets(report.findings)) + titled(pooled)
     what = {"uce": UCE, "rivals": RIVALS}[name].format(count=len(run.concepts), names=", ".join(run.concepts))
     return what + (run.out / "results.md").read_text(encoding="utf-8")
@@ -181,7 +226,12 @@ def section(name: str, report: "Report", run: "Run", requests: Mapping[str, tupl
 
 def by_request(findings: Sequence["Finding"], requests: Mapping[str, tuple[str, ...]]) -> str:
     """A table for each request."""
-    return titled({name: [one for one in findings if one.answered.trial.concepts == concepts] for name, concepts in requests.items()})
+    return titled(
+        {
+            name: [one for one in findings if one.answered_trial.trial.concepts == concepts]
+            for name, concepts in requests.items()
+        }
+    )
 
 
 def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
@@ -193,16 +243,16 @@ def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
 def budgets(findings: Sequence["Finding"]) -> str:
     """A row a method: what bounds its training here and in its paper, and the seconds of each training."""
     from unconcept.core.recipe import load_recipe
-    from unconcept.evaluation.trials.markdown import by_label
+    from unconcept.evaluation.trials.markdown import group_by_label
     from unconcept.methods import methods
 
     lines = ["| | bounded by | here | its paper | seconds, here |", "| --- | --- | --- | --- | --- |"]
-    for label, own in by_label(findings).items():
-        method = own[0].answered.trial.edit.origin.method
+    for label, own in group_by_label(findings).items():
+        method = own[0].answered_trial.trial.edit.origin.method
         setting, paper = BUDGETS[method]
         usual = load_recipe(paper).settings.get(setting, getattr(methods[method].settings, setting, None))
         here = load_recipe(f"moji-{method}").settings.get(setting, usual)
-        seconds = ", ".join(f"{one.answered.trial.cost['seconds']:.0f}" for one in own)
+        seconds = ", ".join(f"{one.answered_trial.trial.cost['seconds']:.0f}" for one in own)
         lines.append(f"| {label} | {setting} | {here} | {usual} | {seconds} |")
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,8 @@
-"""Plain transcriptions of method cards, for `benchmarks/training.py`: what a rival does in vain is taken away cause by cause.
+"""Plain transcriptions of method cards, for `benchmarks/training.py`: what a rival does in vain is taken away cause by
+cause.
 
-A second model for the teacher, every prompt encoded anew in each step, a call of a network for each prompt, a gradient for every weight,
-and for ESD a trajectory of its own for each x_t.
+A second model for the teacher, every prompt encoded anew in each step, a call of a network for each prompt, a gradient
+for every weight, and for ESD a trajectory of its own for each x_t.
 """
 
 import copy
@@ -21,9 +22,9 @@ from unconcept.methods.concept_ablation import ConceptAblation
 from unconcept.methods.esd import ESD
 from unconcept.methods.spm import SPM
 from unconcept.models import ModelView
-from unconcept.models.hooks.forward import first_detached
+from unconcept.models.hooks.forward import detach_first_token
 from unconcept.models.hooks.modules import denoiser_parameters
-from unconcept.training.parameter_groups import Selector, selected
+from unconcept.training.parameter_groups import ParameterSelector, select_parameters
 
 REQUEST = Request(("guitar",), ("piano",))  # A tune concept.
 
@@ -52,7 +53,10 @@ class Paired(nn.Module):
         super().__init__()
         rows, columns = beside.weight.shape[:2]
         self.beside, kernels = beside, beside.weight.shape[2:]
-        self.down, self.up = nn.Parameter(torch.randn(rank, columns, *kernels)), nn.Parameter(torch.zeros(rows, rank, *kernels))
+        self.down, self.up = (
+            nn.Parameter(torch.randn(rank, columns, *kernels)),
+            nn.Parameter(torch.zeros(rows, rank, *kernels)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         through = nn.functional.linear if self.down.dim() == 2 else nn.functional.conv2d
@@ -64,7 +68,7 @@ class Rival:
     """A student beside its teacher, both whole, and an optimizer."""
 
     model: ModelView
-    which: Selector
+    which: ParameterSelector
     how: Plain
     make: Callable[[list[Tensor]], torch.optim.Optimizer]
     rank: int = 0  # of pairs beside the maps; 0: the maps themselves are trained
@@ -73,7 +77,7 @@ class Rival:
     def __post_init__(self) -> None:
         self.teacher = self.model.modules("denoiser")
         self.student = copy.deepcopy(self.teacher)
-        self.names = selected(denoiser_parameters(self.model), self.which)
+        self.names = select_parameters(denoiser_parameters(self.model), self.which)
         if self.rank:
             self.trained = [pair for name in self.names for pair in self._paired(name)]
         else:
@@ -123,7 +127,9 @@ class Rival:
 
     def edit(self) -> DenseEdit:
         own = dict(self.teacher.named_parameters())
-        return DenseEdit({name: (p - own[name.partition(".")[2]]).detach() for name, p in zip(self.names, self.trained, strict=True)})
+        return DenseEdit(
+            {name: (p - own[name.partition(".")[2]]).detach() for name, p in zip(self.names, self.trained, strict=True)}
+        )
 
 
 def esd(model: ModelView, method: ESD, how: Plain) -> tuple[Taken, DenseEdit]:
@@ -139,7 +145,9 @@ def esd(model: ModelView, method: ESD, how: Plain) -> tuple[Taken, DenseEdit]:
                 if how.call_each:
                     e_c, e_0 = (rival.said(rival.teacher, x_t, t, [text] * b) for text in (target, ""))
                 else:
-                    e_c, e_0 = rival.said(rival.teacher, torch.cat([x_t, x_t]), t.repeat(2), [target] * b + [""] * b).chunk(2)
+                    e_c, e_0 = rival.said(
+                        rival.teacher, torch.cat([x_t, x_t]), t.repeat(2), [target] * b + [""] * b
+                    ).chunk(2)
             wanted = e_0 - method.negative_guidance * (e_c - e_0)
             rival.follow((rival.said(rival.student, x_t, t, [target] * b) - wanted).square().mean())
             spent.append(time.process_time() - start)
@@ -147,14 +155,16 @@ def esd(model: ModelView, method: ESD, how: Plain) -> tuple[Taken, DenseEdit]:
 
 
 def ablation(model: ModelView, method: ConceptAblation, how: Plain) -> Taken:
-    """The card's loop on noised latents of no picture: the frozen model's prediction under the anchor is the target's."""
+    """The card's loop on noised latents of no picture: the frozen model's prediction under
+    the anchor is the target's.
+    """
     begun, rng, spent = time.process_time(), torch.Generator().manual_seed(0), []
     form = method.templates[0] if method.templates else "{}"
     target, anchor = (form.replace("{}", words[0]) for words in (REQUEST.targets, REQUEST.anchors))
     with gauged(model, method.iterations) as gauge:
         rival = Rival(model, "kv", how, lambda params: torch.optim.AdamW(params, lr=method.lr))
         maps = [rival.student.get_submodule(name.partition(".")[2].removesuffix(".weight")) for name in rival.names]
-        with first_detached(maps):
+        with detach_first_token(maps):
             for _ in range(method.iterations):
                 start = time.process_time()
                 x_t = torch.randn(method.batch_size, *model.latent_shape, generator=rng)
@@ -172,7 +182,9 @@ def spm(model: ModelView, method: SPM, how: Plain) -> Taken:
     begun, rng, spent = time.process_time(), torch.Generator().manual_seed(0), []
     (target,), (anchor,), count = REQUEST.targets, REQUEST.anchors, method.sampling_batch_size
     with gauged(model, method.iterations) as gauge:
-        rival = Rival(model, "transformer-maps", how, lambda params: torch.optim.AdamW(params, lr=method.lr), method.rank)
+        rival = Rival(
+            model, "transformer-maps", how, lambda params: torch.optim.AdamW(params, lr=method.lr), method.rank
+        )
         for _ in range(method.iterations):
             start = time.process_time()
             x_t, t = torch.randn(1, *model.latent_shape, generator=rng), torch.randint(1000, (1,), generator=rng)
@@ -185,12 +197,19 @@ def spm(model: ModelView, method: SPM, how: Plain) -> Taken:
                     kept = rival.under(rival.teacher, many, t_many, strangers)
                 else:
                     texts = [states, rival.encoded(anchor), *strangers]
-                    e_p, e_n, kept = rival.under(rival.teacher, x_t.repeat(len(texts), 1, 1, 1), t.repeat(len(texts)), texts).split([1, 1, count])
+                    e_p, e_n, kept = rival.under(
+                        rival.teacher, x_t.repeat(len(texts), 1, 1, 1), t.repeat(len(texts)), texts
+                    ).split([1, 1, count])
             if how.call_each:
-                said, held = rival.said(rival.student, x_t, t, [target]), rival.under(rival.student, many, t_many, strangers)
+                said, held = (
+                    rival.said(rival.student, x_t, t, [target]),
+                    rival.under(rival.student, many, t_many, strangers),
+                )
             else:
                 texts = [states, *strangers]
-                said, held = rival.under(rival.student, x_t.repeat(len(texts), 1, 1, 1), t.repeat(len(texts)), texts).split([1, count])
+                said, held = rival.under(
+                    rival.student, x_t.repeat(len(texts), 1, 1, 1), t.repeat(len(texts)), texts
+                ).split([1, count])
             wanted = e_n - method.guidance_scale * (e_p - e_n)
             rival.follow((said - wanted).square().mean() + method.la_strength * (held - kept).square().mean())
             spent.append(time.process_time() - start)

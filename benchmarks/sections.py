@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def write_sections(file: Path, begin: str, titles: Mapping[str, str], measured: Mapping[str, str]) -> str:
-    """Write `begin`, then each table under `## TITLE` in the order of `titles`: what was measured, or else what the file says; the whole text.
+    """Write `begin`, then each table under `## TITLE` in the order of `titles`: what was measured, or else what the
+    file says; the whole text.
 
     `SystemExit` if the file's other tables were measured on something else than what `begin` says.
     """
@@ -22,6 +23,9 @@ def _kept(file: Path, begin: str, titles: Mapping[str, str]) -> dict[str, str]:
         return {}
     first, *parts = re.split(r"(?m)^## ", file.read_text(encoding="utf-8"))
     if first != begin:
-        raise SystemExit(f"{file} was measured with another judge, table or way of drawing: measure every table anew, into another --docs")
+        raise SystemExit(
+            f"{file} was measured with another judge, table or way of drawing: measure every table anew, into another"
+            " --docs"
+        )
     names = {title: name for name, title in titles.items()}
     return {names[title]: text.strip("\n") + "\n" for title, _, text in (part.partition("\n") for part in parts)}

@@ -1,4 +1,7 @@
-"""One arm of the continual experiment: how the edit of the first k requests of a sequence is made. What was made is kept."""
+"""One arm of the continual experiment: how the edit of the first k requests of a sequence is made.
+
+What was made is kept.
+"""
 
 import json
 import shutil
@@ -10,32 +13,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unconcept.core.hashing import hash_json
-from unconcept.core.request import Ask, Request
-from unconcept.core.settings import build
+from unconcept.core.request import Request, RequestSpec
+from unconcept.core.settings import build_settings
 from unconcept.edits import Edit
-from unconcept.edits.merge import Merge, merged
-from unconcept.erasing.make_edit import training_in
-from unconcept.erasing.request_defaults import choose
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import Store, whole, write_whole
+from unconcept.edits.merge import MergeSettings, merge_edits
+from unconcept.erasing.make_edit import train_in_folder
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore, replace_file, replacing_file
 from unconcept.evaluation.trials import bench
-from unconcept.ledger.entry_log import ENTRIES
-from unconcept.ledger.fold import fold, origin
-from unconcept.ledger.ledger import Ledger, Note, Policy, begin
-from unconcept.ledger.operations import add
-from unconcept.ledger.request_state import Standing
-from unconcept.ledger.verify import repair
+from unconcept.ledger.entry_log import ENTRIES_FILE
+from unconcept.ledger.fold import fold_requests, state_origin
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
+from unconcept.ledger.operations import add_request
+from unconcept.ledger.request_state import RequestState
+from unconcept.ledger.verify import repair_ledger
 from unconcept.methods import methods
 from unconcept.models.loading import MOJI
-from unconcept.prompts.captions import captions
+from unconcept.prompts.captions import load_captions
 from unconcept.training import Regularisers
-from unconcept.training.session import Progress
+from unconcept.training.session import TrainingProgress
 
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")
-BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}  # the setting that says how long is trained
-MOST_TIMES = {"concept-ablation": 2, "esd": 2}  # so many times one request's budget has a training on several at once: none takes longer than a minute
-BASE = Subject(MOJI, device="cpu", dtype="float32")  # as the ledger's commands open it
+# The setting that says how long is trained.
+BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}
+# So many times one request's budget has a training on several at once: none takes longer than a minute.
+MOST_TIMES = {"concept-ablation": 2, "esd": 2}
+BASE = EditedModel(MOJI, device="cpu", dtype="float32")  # as the ledger's commands open it
 
 
 @dataclass(frozen=True)
@@ -64,82 +69,105 @@ class Course:
         """The method's `moji` recipe, shorter where a training would take more than a minute."""
         method = self.arm.method
         cut = {} if self.cut is None or method not in BUDGET else {BUDGET[method]: self.cut}
-        return {**bench.arm_of(method).settings, **known()["shorter"].get(method, {}), **cut}
+        return {**bench.variant_of_method(method).settings, **known()["shorter"].get(method, {}), **cut}
 
     @property
     def folder(self) -> Path:
-        alike = [self.arm.method, self.arm.rule, dict(self.arm.regularisers), self.settings, self.names, self.arm.captions]
+        alike = [
+            self.arm.method,
+            self.arm.rule,
+            dict(self.arm.regularisers),
+            self.settings,
+            self.names,
+            self.arm.captions,
+        ]
         return self.root / f"{self.arm.method}-{self.arm.rule}-{hash_json(alike)[:12]}"
 
     def key(self, k: int) -> str:
         """What the state after k requests is a function of."""
         return hash_json([asdict(self.arm), self.settings, self.names[:k]])
 
-    def state(self, k: int, tell: Progress) -> tuple[Path, float]:
+    def state(self, k: int, tell: TrainingProgress) -> tuple[Path, float]:
         """An edit file of the state after k requests, and the seconds that everything it is made of took."""
         if self.arm.rule == "simultaneous":
             return self._at_once(k)
-        view, path = BASE.view(), self.folder / f"{hash_json([self.key(k), k])[:12]}.safetensors"
+        view, path = BASE.base(), self.folder / f"{hash_json([self.key(k), k])[:12]}.safetensors"
         book = self._asked(k, tell)
         begun = time.perf_counter()
-        first = [book.standings.known[body["id"]] for body in book.chain.bodies if body["op"] == "add"][:k]
+        first = [book.request_states.by_id[body["id"]] for body in book.entry_log.bodies if body["op"] == "add"][:k]
         edit = self._edit(book, first)
         folding = time.perf_counter() - begun
         if not path.exists():
-            with whole(path) as temporary:
-                edit.stamped(origin(book, view, edit, first)).save(temporary)
+            with replacing_file(path) as temporary:
+                edit.stamped(state_origin(book, view, edit, first)).save(temporary)
         return path, sum(_seconds(self.folder, i) for i in range(k)) + (folding if self.arm.rule == "ledger" else 0.0)
 
-    def _edit(self, book: Ledger, first: Sequence[Standing]) -> Edit:
+    def _edit(self, book: Ledger, first: Sequence[RequestState]) -> Edit:
         if self.arm.rule == "sequential":
             return book.artifacts.get_edit(first[-1].edit or "")
         ordered = sorted(first, key=lambda one: one.id)
         if self.arm.rule == "ledger":
-            return fold(book, BASE.view(), ordered).edit
-        return merged(BASE.view(), [book.artifacts.get_edit(one.edit or "") for one in ordered], build(Merge, self.arm.merge, "merge"))
+            return fold_requests(book, BASE.base(), ordered).edit
+        return merge_edits(
+            BASE.base(),
+            [book.artifacts.get_edit(one.edit or "") for one in ordered],
+            build_settings(MergeSettings, self.arm.merge, "merge"),
+        )
 
-    def _asked(self, k: int, tell: Progress) -> Ledger:
-        """The ledger with at least k requests in it; each is on the disk before the next is trained, and a training goes on where it was."""
-        place, view = self.folder / "ledger", BASE.view()
+    def _asked(self, k: int, tell: TrainingProgress) -> Ledger:
+        """The ledger with at least k requests in it; each is on the disk before the next is trained, and a training
+        goes on where it was.
+        """
+        place, view = self.folder / "ledger", BASE.base()
         info = methods[self.arm.method]
         rule = "recompute" if self.arm.rule == "ledger" else self.arm.rule
         if _begun(place):
-            repair(place)  # What a killed sitting left half-written.
+            repair_ledger(place)  # What a killed sitting left half-written.
             book = Ledger.open(place)
         else:
             shutil.rmtree(place, ignore_errors=True)
-            policy = Policy(rule, regularisers=build(Regularisers, self.arm.regularisers, "regulariser"))
-            book = begin(place, view, info.name, self.settings, policy, Note("the continual experiment"))
-        for number in range(len(book.standings.known), k):
+            policy = LedgerPolicy(rule, regularisers=build_settings(Regularisers, self.arm.regularisers, "regulariser"))
+            book = create_ledger(place, view, info.name, self.settings, policy, EntryNote("the continual experiment"))
+        for number in range(len(book.request_states.by_id), k):
             name, begun = self.names[number], time.perf_counter()
-            with training_in(self.folder / "training" / str(number), lambda what, done, of, name=name: tell(f"{self.arm.label}, {name}: {what}", done, of)):
-                add(book, view, (name,), self._request(name), info.name, None, Note())
-            write_whole(self.folder / f"{number}.json", json.dumps({"concept": name, "seconds": time.perf_counter() - begun}).encode())
+            with train_in_folder(
+                self.folder / "training" / str(number),
+                lambda what, done, of, name=name: tell(f"{self.arm.label}, {name}: {what}", done, of),
+            ):
+                add_request(book, view, (name,), self._request(name), info.name, None, EntryNote())
+            replace_file(
+                self.folder / f"{number}.json",
+                json.dumps({"concept": name, "seconds": time.perf_counter() - begun}).encode(),
+            )
         return book
 
     def _request(self, name: str) -> Request:
         """What the table asks of a concept, and the arm's captions."""
-        usual = choose(Ask((name,)), MOJI).request
-        return replace(usual, retain=(*usual.retain, *captions("everyday")[: self.arm.captions]))
+        usual = resolve_request(RequestSpec((name,)), MOJI).request
+        return replace(usual, retain=(*usual.retain, *load_captions("everyday")[: self.arm.captions]))
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
         times = min(k, MOST_TIMES.get(self.arm.method, 1))
         more = {BUDGET[self.arm.method]: self.settings[BUDGET[self.arm.method]] * times} if times > 1 else {}
-        task = bench.EditTask(BASE, bench.Arm(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder)
+        task = bench.EditTask(
+            BASE, bench.Variant(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder
+        )
         if not task.path.with_suffix(".json").exists():
-            task.run(Store(self.folder / "store"))
+            task.run(PictureStore(self.folder / "store"))
         return task.path, float(task.trial().cost["seconds"])
 
 
 def _begun(place: Path) -> bool:
     """Whether a ledger's first entry was written."""
-    file = place / ENTRIES
+    file = place / ENTRIES_FILE
     return file.exists() and b"\n" in file.read_bytes()
 
 
 def _seconds(folder: Path, number: int) -> float:
-    """Of one request's training in its last sitting; not a number where the sitting was killed between the entry and this note."""
+    """Of one request's training in its last sitting; not a number where the sitting was killed between the entry and
+    this note.
+    """
     path = folder / f"{number}.json"
     return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else float("nan")
 
@@ -162,14 +190,22 @@ def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm
             merging = name in table["merges"]
             shown = [", ".join(f"{setting} {value}" for setting, value in own.items()) for own in tried]
             arms += [
-                Arm(f"{name}: {said}", method, "merge" if merging else "sequential", {} if merging else own, own if merging else {})
+                Arm(
+                    f"{name}: {said}",
+                    method,
+                    "merge" if merging else "sequential",
+                    {} if merging else own,
+                    own if merging else {},
+                )
                 for said, own in zip(shown, tried, strict=True)
             ]
     return arms
 
 
 def closed(method: str, candidates: bool = False) -> list[Arm]:
-    """A closed form: the ledger's state, with captions retained too, what `erase` makes of all at once, and each on top of the last."""
+    """A closed form: the ledger's state, with captions retained too, what `erase` makes of all at once, and each on top
+    of the last.
+    """
     retaining, rules = known()["captions"], tuple[Rule, ...](("ledger", "simultaneous", "sequential"))
     counts = sorted({retaining[method], *(retaining["tried"] if candidates else ())})
     ledgers = [Arm(f"ledger + {count} captions", method, "ledger", captions=count) for count in counts]

@@ -1,7 +1,8 @@
 """Checkpoints of random weights in the exact shape of published models, to measure time and memory with.
 
-`python -m benchmarks.shapes sdxl OUT`: a diffusers folder; of its VAE, which no text edit reads, the config alone. Weights are
-written one by one, so that the shape may be larger than memory. CLIP's vocabulary comes from an installed `open_clip_torch`.
+`python -m benchmarks.shapes sdxl OUT`: a diffusers folder; of its VAE, which no text edit reads, the config alone.
+Weights are written one by one, so that the shape may be larger than memory. CLIP's vocabulary comes from an installed
+`open_clip_torch`.
 """
 
 import argparse
@@ -17,17 +18,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unconcept.models.checkpoint.safetensors_io import Slot, write_slots
-from unconcept.models.checkpoint.validation import CROSS
-from unconcept.models.text.tokenizer import END, START, ClipTokenizer
+from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
+from unconcept.models.checkpoint.validation import CROSS_ATTENTION_MAP
+from unconcept.models.text.tokenizer import END_TOKEN, START_TOKEN, ClipTokenizer
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # of CLIP's, out of more that its file holds
 SHARD = 5 * 2**30  # bytes
 POOL = 4_194_301  # random numbers; a prime, so that no two rows of a matrix are the same
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768, "hidden_act": "quick_gelu"}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20, "projection_dim": 1280, "hidden_act": "gelu"}
-T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "vocab_size": 32128, "feed_forward_proj": "gated-gelu"}
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+}
+CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+T5_XXL = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+}
 SD14 = {"cross_attention_dim": 768, "attention_head_dim": 8}
 SDXL = {
     "sample_size": 128,
@@ -53,24 +76,29 @@ class Shape:
     dtype: torch.dtype
     denoiser: tuple[str, str, Mapping[str, Any]]  # folder, class in diffusers, config
     encoders: Mapping[str, tuple[str, Mapping[str, Any]]]  # class in transformers, config
-    tokenizers: Mapping[str, str] = field(default_factory=lambda: {"tokenizer": END})  # its pad token; "" is T5's
+    tokenizers: Mapping[str, str] = field(default_factory=lambda: {"tokenizer": END_TOKEN})  # its pad token; "" is T5's
 
 
 SHAPES = {
-    "sd14": Shape("StableDiffusionPipeline", torch.float32, ("unet", "UNet2DConditionModel", SD14), {"text_encoder": ("CLIPTextModel", CLIP_L)}),
+    "sd14": Shape(
+        "StableDiffusionPipeline",
+        torch.float32,
+        ("unet", "UNet2DConditionModel", SD14),
+        {"text_encoder": ("CLIPTextModel", CLIP_L)},
+    ),
     "sdxl": Shape(
         "StableDiffusionXLPipeline",
         torch.float16,
         ("unet", "UNet2DConditionModel", SDXL),
         {"text_encoder": ("CLIPTextModel", CLIP_L), "text_encoder_2": ("CLIPTextModelWithProjection", CLIP_G)},
-        {"tokenizer": END, "tokenizer_2": "!"},
+        {"tokenizer": END_TOKEN, "tokenizer_2": "!"},
     ),
     "flux": Shape(
         "FluxPipeline",
         torch.bfloat16,
         ("transformer", "FluxTransformer2DModel", FLUX),
         {"text_encoder": ("CLIPTextModel", CLIP_L), "text_encoder_2": ("T5EncoderModel", T5_XXL)},
-        {"tokenizer": END, "tokenizer_2": ""},
+        {"tokenizer": END_TOKEN, "tokenizer_2": ""},
     ),
 }
 
@@ -81,13 +109,17 @@ def vocabulary(path: Path | None) -> Path:
     found = path or (Path(spec.origin).parent / VOCABULARY if spec and spec.origin else None)
     if found is None or not found.exists():
         raise SystemExit(
-            f"{found or 'open_clip_torch'} is not there: CLIP's vocabulary is in that wheel; install the extra `eval`, or give --vocabulary {VOCABULARY}"
+            f"{found or 'open_clip_torch'} is not there: CLIP's vocabulary is in that wheel; install the extra `eval`,"
+            f" or give --vocabulary {VOCABULARY}"
         )
     return found
 
 
 def build(name: str, out: Path, words: Path | None = None, whole: bool = True, layers: int | None = None) -> Path:
-    """The folder, unless it is there already. Not `whole`: of the UNet the text maps alone. `layers`: of each kind of FLUX's blocks."""
+    """The folder, unless it is there already.
+
+    Not `whole`: of the UNet the text maps alone. `layers`: of each kind of FLUX's blocks.
+    """
     import diffusers
     import transformers
 
@@ -99,9 +131,12 @@ def build(name: str, out: Path, words: Path | None = None, whole: bool = True, l
         config = {**config, "num_layers": layers, "num_single_layers": layers}
     with torch.device("meta"):
         denoiser = getattr(diffusers, kind)(**config)
-        encoders = {place: getattr(transformers, which)(_config(which, values)) for place, (which, values) in shape.encoders.items()}
+        encoders = {
+            place: getattr(transformers, which)(_config(which, values))
+            for place, (which, values) in shape.encoders.items()
+        }
     denoiser.save_config(out / part)
-    wanted = {key: tensor for key, tensor in denoiser.state_dict().items() if whole or CROSS.search(key)}
+    wanted = {key: tensor for key, tensor in denoiser.state_dict().items() if whole or CROSS_ATTENTION_MAP.search(key)}
     write_weights(out / part, "diffusion_pytorch_model", wanted, shape.dtype)
     for place, encoder in encoders.items():
         encoder.config.save_pretrained(out / place)
@@ -118,7 +153,9 @@ def _config(kind: str, values: Mapping[str, Any]) -> Any:
 
     if kind.startswith("T5"):
         return transformers.T5Config(**values)
-    return transformers.CLIPTextConfig(**values, vocab_size=49408, max_position_embeddings=77, bos_token_id=0, eos_token_id=2, pad_token_id=1)
+    return transformers.CLIPTextConfig(
+        **values, vocab_size=49408, max_position_embeddings=77, bos_token_id=0, eos_token_id=2, pad_token_id=1
+    )
 
 
 def _untied(encoder: torch.nn.Module) -> dict[str, Tensor]:
@@ -137,20 +174,33 @@ def write_weights(folder: Path, stem: str, tensors: Mapping[str, Tensor], dtype:
             size = tensor.numel() * dtype.itemsize
         shards[-1][key] = tensor
     folder.mkdir(parents=True, exist_ok=True)
-    files = [f"{stem}.safetensors"] if len(shards) == 1 else [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    files = (
+        [f"{stem}.safetensors"]
+        if len(shards) == 1
+        else [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
     pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0))
     for file, shard in zip(files, shards, strict=True):
-        slots = {key: Slot(tuple(tensor.shape), dtype, lambda key=key, tensor=tensor: drawn(key, tensor.shape, pool)) for key, tensor in shard.items()}
-        write_slots(folder / file, slots, {"format": "pt"})
+        slots = {
+            key: DeferredTensor(
+                tuple(tensor.shape), dtype, lambda key=key, tensor=tensor: drawn(key, tensor.shape, pool)
+            )
+            for key, tensor in shard.items()
+        }
+        write_deferred_tensors(folder / file, slots, {"format": "pt"})
     if len(shards) > 1:
-        index = {"metadata": {}, "weight_map": {key: file for file, shard in zip(files, shards, strict=True) for key in shard}}
+        index = {
+            "metadata": {},
+            "weight_map": {key: file for file, shard in zip(files, shards, strict=True) for key in shard},
+        }
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def drawn(name: str, shape: torch.Size, pool: Tensor) -> Tensor:
     """Norms are 1, biases 0, tables of embeddings small, matrices such that they keep the size of what they are given.
 
-    Numbers are taken out of the pool over and over, from a place of the name's own: drawing twelve billion would take minutes.
+    Numbers are taken out of the pool over and over, from a place of the name's own: drawing twelve billion would take
+    minutes.
     """
     if name.endswith("bias") or len(shape) < 2:
         return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
@@ -164,26 +214,50 @@ def _clip_tokenizer(folder: Path, words: Path, pad: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     merges = gzip.decompress(words.read_bytes()).decode().split("\n")[1 : MERGES + 1]
     letters = list(_letters())
-    table = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair.split()) for pair in merges), START, END]
+    table = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *("".join(pair.split()) for pair in merges),
+        START_TOKEN,
+        END_TOKEN,
+    ]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(table)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    told = {"model_max_length": 77, "bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END, "tokenizer_class": "CLIPTokenizer"}
+    told = {
+        "model_max_length": 77,
+        "bos_token": START_TOKEN,
+        "eos_token": END_TOKEN,
+        "pad_token": pad,
+        "unk_token": END_TOKEN,
+        "tokenizer_class": "CLIPTokenizer",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
     ClipTokenizer.load(folder).tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def _letters() -> Iterator[str]:
-    """How byte-level tokenizers write the 256 bytes, in CLIP's order: those that can be seen as they are, then the others."""
+    """How byte-level tokenizers write the 256 bytes, in CLIP's order: those that can be seen as they are, then the
+    others.
+    """
     seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
     yield from map(chr, seen)
     yield from (chr(256 + i) for i in range(256 - len(seen)))
 
 
 def _t5_tokenizer(folder: Path) -> None:
-    """T5's vocabulary is in no package: one token a letter stands in for it. The length, which is what costs, is always 512."""
+    """T5's vocabulary is in no package: one token a letter stands in for it.
+
+    The length, which is what costs, is always 512.
+    """
     from transformers import T5TokenizerFast
 
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
+    vocab = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((chr(code), -3.0) for code in range(33, 127)),
+    ]
     T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=512).save_pretrained(folder)
 
 

@@ -1,7 +1,7 @@
 """Closed-form jobs at the shape of SD 1.4, ours against each paper's own loop in the same run: `make bench`.
 
-Random weights, one thread, CPU seconds; every job in a process of its own, after one that warms the caches of files. Both
-write what they found. The loops take a quarter of an hour together: name jobs to run some of them alone.
+Random weights, one thread, CPU seconds; every job in a process of its own, after one that warms the caches of files.
+Both write what they found. The loops take a quarter of an hour together: name jobs to run some of them alone.
 """
 
 import argparse
@@ -45,7 +45,9 @@ JOBS = {
     "uce-100-retain": Job("UCE, 100 concepts, 1,634 names retained", "uce", 100, "art", 1634),
     "speed-100": Job("SPEED, 100 concepts, 100 names retained", "speed", 100, "person", 100, MANY),
     "speed-1": Job("SPEED, 1 concept, 1,733 names retained, filter on", "speed", 1, "art", 1733),
-    "rece-10": Job("RECE, 10 concepts, 1 round, from the pristine model", "rece", 10, " ", (" ",), {"epochs": 1, "start": "none"}),
+    "rece-10": Job(
+        "RECE, 10 concepts, 1 round, from the pristine model", "rece", 10, " ", (" ",), {"epochs": 1, "start": "none"}
+    ),
 }
 
 
@@ -72,7 +74,7 @@ def do(name: str, by: str, model: Path, file: Path | None) -> float:
     from benchmarks.papers import LOOPS
     from unconcept.core.request import Request
     from unconcept.erasing.make_edit import make_edit
-    from unconcept.erasing.request_defaults import Chosen
+    from unconcept.erasing.request_defaults import ResolvedRequest
     from unconcept.methods import methods
     from unconcept.models import open_model
 
@@ -80,9 +82,12 @@ def do(name: str, by: str, model: Path, file: Path | None) -> float:
     torch.set_grad_enabled(False)
     begun, job = time.process_time(), JOBS[name]
     targets, retain = job.texts(file)
-    request, view = Request(targets, (job.anchor,) * len(targets), retain), open_model(str(model), device="cpu", dtype="float32")
+    request, view = (
+        Request(targets, (job.anchor,) * len(targets), retain),
+        open_model(str(model), device="cpu", dtype="float32"),
+    )
     if by == "ours":
-        make_edit(view, Chosen(request, (), {}), job.method, job.settings).save(written(model, name, by))
+        make_edit(view, ResolvedRequest(request, (), {}), job.method, job.settings).save(written(model, name, by))
     else:
         found = LOOPS[job.method](view, request, methods[job.method].settings(**job.settings))
         save_file(dict(found), written(model, name, by))
@@ -102,7 +107,10 @@ def apart(model: Path, name: str) -> float:
 
     edit, loop = load_edit(written(model, name, "ours")), load_file(written(model, name, "paper"))
     own = open_model(str(model), device="cpu").reference(edit.names)
-    squares = [(float((edit.delta(key, own[key]) - loop[key]).square().sum()), float(loop[key].square().sum())) for key in edit.names]
+    squares = [
+        (float((edit.delta(key, own[key]) - loop[key]).square().sum()), float(loop[key].square().sum()))
+        for key in edit.names
+    ]
     return (sum(one for one, _ in squares) / sum(other for _, other in squares)) ** 0.5
 
 
@@ -131,9 +139,14 @@ def main() -> None:
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"all by default: {', '.join(JOBS)}")
     parser.add_argument("--rounds", type=int, default=3, help="of ours; a loop runs once")
     parser.add_argument("--names", type=Path, help="file with a name a line, instead of made-up ones")
-    parser.add_argument("--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed")
-    parser.add_argument("--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there")
-    parser.add_argument("--by", choices=("ours", "paper", "apart", "build"), help=argparse.SUPPRESS)  # a process that is measured
+    parser.add_argument(
+        "--vocabulary", type=Path, help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=PLACE, help="the folder of random weights; it is written if it is not there"
+    )
+    # a process that is measured.
+    parser.add_argument("--by", choices=("ours", "paper", "apart", "build"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := set(args.jobs) - set(JOBS):
         parser.error(f"no job {min(unknown)!r}: allowed are {', '.join(JOBS)}")
@@ -157,7 +170,9 @@ def compare(jobs: Sequence[str], model: Path, file: Path | None, rounds: int, vo
     show([HEAD, ("---",) * len(HEAD)])
     for name in jobs:
         lines = row(name, model, file, rounds)
-        distance = float(measured(["benchmarks.speed", name, "--by", "apart", "--model", str(model)]).said.splitlines()[-1])
+        distance = float(
+            measured(["benchmarks.speed", name, "--by", "apart", "--model", str(model)]).said.splitlines()[-1]
+        )
         show([(*line, f"{distance:.1e}") for line in lines])
 
 

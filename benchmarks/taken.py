@@ -1,4 +1,6 @@
-"""What a training takes: CPU seconds, those of its trajectories apart, and the bytes of all tensors when there are most of them."""
+"""What a training takes: CPU seconds, those of its trajectories apart, and the bytes of all tensors when there are most
+of them.
+"""
 
 import gc
 import time
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unconcept.models import ModelView
-from unconcept.training.trajectories import Walk
+from unconcept.training.trajectories import GuidedSampler
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,13 @@ class Gauge:
 @contextmanager
 def gauged(model: ModelView, steps: int) -> Iterator[Gauge]:
     """Inside, a training of so many steps is measured. What is there beforehand does not count, the denoiser aside."""
-    gauge, ahead, before = Gauge(), Walk.ahead, alive() - sum(p.numel() * p.element_size() for p in model.modules("denoiser").parameters())
+    gauge, ahead, before = (
+        Gauge(),
+        GuidedSampler.denoise_steps,
+        alive() - sum(p.numel() * p.element_size() for p in model.modules("denoiser").parameters()),
+    )
 
-    def drawn(walk: Walk, *args, **named) -> Tensor:
+    def drawn(walk: GuidedSampler, *args, **named) -> Tensor:
         begun = time.process_time()
         try:
             return ahead(walk, *args, **named)
@@ -50,7 +56,7 @@ def gauged(model: ModelView, steps: int) -> Iterator[Gauge]:
 
     hook = register_optimizer_step_pre_hook(stepping)
     try:
-        with patch.object(Walk, "ahead", drawn):
+        with patch.object(GuidedSampler, "ahead", drawn):
             yield gauge
     finally:
         hook.remove()

@@ -12,28 +12,38 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers import StableDiffusionPipeline
 
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.evaluation.sampling import Spec, noise
-from unconcept.evaluation.suites.groups import in_groups
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.sampling import DrawSpec, initial_noise
+from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.tasks.draw import load_pictures, plan_draws
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import Store
-from unconcept.evaluation.tasks.runner import Record, perform
-from unconcept.evaluation.trials.bench import arm_of
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore
+from unconcept.evaluation.tasks.runner import TaskRecord, run_tasks
+from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.models import find_model
-from unconcept.prompts.checks import Prompt, Sizes
+from unconcept.prompts.checks import GroupSizes, Prompt
 
 TRIED = 6  # pictures to find the best thread count with
 
 
-def loop(pipeline: StableDiffusionPipeline, prompts: list[Prompt], spec: Spec, shape: tuple[int, int, int]) -> torch.Tensor:
+def loop(
+    pipeline: StableDiffusionPipeline, prompts: list[Prompt], spec: DrawSpec, shape: tuple[int, int, int]
+) -> torch.Tensor:
     """What one would write: for each prompt, call the pipeline."""
     drawn = []
     for prompt in prompts:
-        start = noise(prompt.seed, shape)[None]
-        drawn.append(pipeline(prompt.text, latents=start, num_inference_steps=spec.steps, guidance_scale=spec.guidance_scale, output_type="pt").images[0])
+        start = initial_noise(prompt.seed, shape)[None]
+        drawn.append(
+            pipeline(
+                prompt.text,
+                latents=start,
+                num_inference_steps=spec.steps,
+                guidance_scale=spec.guidance_scale,
+                output_type="pt",
+            ).images[0]
+        )
     return torch.stack(drawn)
 
 
@@ -48,17 +58,32 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=240)
     parser.add_argument("--concept", default="dog face")
     args = parser.parse_args()
-    cores, spec = os.cpu_count() or 1, Spec()
-    prompts = list(dict.fromkeys(check.prompt for check in in_groups([args.concept], Sizes(400, 400))))[: args.pictures]
+    cores, spec = os.cpu_count() or 1, DrawSpec()
+    prompts = list(dict.fromkeys(check.prompt for check in group_checks([args.concept], GroupSizes(400, 400))))[
+        : args.pictures
+    ]
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        edit = make_edit(Subject().view(), choose(Ask((args.concept,)), "moji"), "uce", arm_of("uce").settings)
+        edit = make_edit(
+            EditedModel().base(),
+            resolve_request(RequestSpec((args.concept,)), "moji"),
+            "uce",
+            variant_of_method("uce").settings,
+        )
         edit.save(root / "edit.safetensors")
-        subject, store, record = Subject.of(Subject(), root / "edit.safetensors"), Store(root / "store"), Record(root / "record.sqlite")
-        ours = seconds(lambda: perform(plan_draws(subject, spec, prompts, store, record), store, record, workers=cores))
+        subject, store, record = (
+            EditedModel.of(EditedModel(), root / "edit.safetensors"),
+            PictureStore(root / "store"),
+            TaskRecord(root / "record.sqlite"),
+        )
+        ours = seconds(
+            lambda: run_tasks(plan_draws(subject, spec, prompts, store, record), store, record, workers=cores)
+        )
         kept = load_pictures(subject, spec, prompts, store)
-        model = subject.view()
-        pipeline = StableDiffusionPipeline.from_pretrained(find_model("moji"), local_files_only=True, dtype=torch.float32)
+        model = subject.base()
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            find_model("moji"), local_files_only=True, dtype=torch.float32
+        )
         pipeline.set_progress_bar_config(disable=True)
         with torch.no_grad():
             for name in edit.names:
@@ -76,7 +101,9 @@ def main() -> None:
     n = len(prompts)
     print(f"{n} pictures, {cores} cores, largest difference {float(apart):.4f} (8 bits round by 0.0020)")
     print(f"harness, starting its workers included: {ours:.1f} s, {n / ours:.2f} pictures/s")
-    print(f"loop, best of {cores} thread counts ({torch.get_num_threads()}): {theirs:.1f} s, {n / theirs:.2f} pictures/s")
+    print(
+        f"loop, best of {cores} thread counts ({torch.get_num_threads()}): {theirs:.1f} s, {n / theirs:.2f} pictures/s"
+    )
     print(f"ratio {theirs / ours:.2f}")
 
 

@@ -1,4 +1,5 @@
-"""Settings for `moji` recipes: candidates on tune concepts, given words and seeds of their own: `python -m benchmarks.tuning --methods rece`.
+"""Settings for `moji` recipes: candidates on tune concepts, given words and seeds of their own: `python -m
+benchmarks.tuning --methods rece`.
 
 Nothing else may choose settings. What was drawn is kept, so the same command goes on after being stopped.
 """
@@ -7,7 +8,7 @@ import argparse
 import tomllib
 from pathlib import Path
 
-from unconcept.cli.console import FAILED, progress, quiet_libraries, speaking
+from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 
 from .results import spread
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.jobs.evaluate import Run, evaluate
+    from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name))
     chosen = spread("tune", OBJECTS, args.limit)
@@ -32,22 +33,24 @@ def main() -> None:
         chosen = tuple(args.concepts.split(","))
         if others := sorted(set(chosen) - set(spread("tune", EVERY))):
             parser.error(f"{others[0]!r} is no tune concept, and nothing else may choose settings")
-    run = Run(chosen, Path("out/tuning"), arms=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True)
-    with speaking(), progress(quiet=False) as tell:
+    run = EvaluationRun(
+        chosen, Path("out/tuning"), variants=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True
+    )
+    with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))
     if report.status != "ok":
-        raise SystemExit(FAILED)
+        raise SystemExit(EXIT_FAILED)
 
 
 def candidates(method: str) -> list:
     """The method's recipe, and what is tried beside it: each candidate changes that."""
-    from unconcept.evaluation.trials.bench import Arm, arm_of
+    from unconcept.evaluation.trials.bench import Variant, variant_of_method
 
-    own = arm_of(method)
+    own = variant_of_method(method)
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
     named = ((f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items()), each) for each in tried)
-    return [own, *(Arm(label, method, {**own.settings, **each}) for label, each in named)]
+    return [own, *(Variant(label, method, {**own.settings, **each}) for label, each in named)]
 
 
 if __name__ == "__main__":

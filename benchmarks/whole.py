@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 
-from unconcept.cli.console import FAILED
+from unconcept.cli.console import EXIT_FAILED
 
 
 def whole_or_exit(reports: Iterable) -> None:
@@ -11,7 +11,7 @@ def whole_or_exit(reports: Iterable) -> None:
 
     An edit that breaks the model is a result like any other: it is said, and published.
     """
-    from unconcept.erasing.failure_checks import COLLAPSE
+    from unconcept.erasing.failure_checks import COLLAPSE_PREFIX
 
     reports = list(reports)
     for failure in (failure for report in reports for failure in report.failures):
@@ -19,5 +19,5 @@ def whole_or_exit(reports: Iterable) -> None:
     missing = sum(report.missing for report in reports)
     if missing:
         print(f"PARTIAL: {missing} planned results are missing; the same command goes on from here", file=sys.stderr)
-    if missing or any(COLLAPSE not in failure for report in reports for failure in report.failures):
-        raise SystemExit(FAILED)
+    if missing or any(COLLAPSE_PREFIX not in failure for report in reports for failure in report.failures):
+        raise SystemExit(EXIT_FAILED)

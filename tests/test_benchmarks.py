@@ -10,7 +10,7 @@ from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
 from unconcept.core.request import Request
 from unconcept.methods import methods
-from unconcept.models.checkpoint.safetensors_io import Place, read
+from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
 from unconcept.models.checkpoint.weight_files import weight_files
 
 SETTINGS = {
@@ -52,10 +52,12 @@ def test_shapes_are_written_in_shards(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("benchmarks.shapes.SHARD", 4 * 40)
     assert SHARD > 2**30
     shapes = {"a.weight": (5, 6), "b.bias": (5,), "norm.weight": (7,), "c.weight": (4, 4)}
-    write_weights(tmp_path, "model", {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, torch.float32)
+    write_weights(
+        tmp_path, "model", {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, torch.float32
+    )
     files = weight_files(tmp_path)
     assert len(set(files.values())) == 2
-    found = read({name: Place(file, name) for name, file in files.items()}, files)
+    found = read_tensors({name: TensorLocation(file, name) for name, file in files.items()}, files)
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
     assert found["b.bias"].eq(0).all()
     assert found["norm.weight"].eq(1).all()

@@ -14,10 +14,10 @@ from tests import tiny
 from tests.killed import Killed
 from unconcept.core.request import Request
 from unconcept.edits import load_edit
-from unconcept.erasing.request_defaults import Chosen
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.prompts.captions import captions
-from unconcept.worlds.table import table
+from unconcept.erasing.request_defaults import ResolvedRequest
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.prompts.captions import load_captions
+from unconcept.worlds.table import concept_table
 
 NAMES = ("dog", "car", "sun")
 CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3}
@@ -25,12 +25,25 @@ CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr":
 
 def asked(**more) -> Asked:
     return Asked(
-        **{"sequences": ("objects",), "methods": ("esd",), "arms": None, "steps": (1,), "n": 1, "cut": None, "tune": False, "many": False, "best": None, **more}
+        **{
+            "sequences": ("objects",),
+            "methods": ("esd",),
+            "arms": None,
+            "steps": (1,),
+            "n": 1,
+            "cut": None,
+            "tune": False,
+            "many": False,
+            "best": None,
+            **more,
+        }
     )
 
 
 def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation", edit: str = "e") -> dict:
-    figures = {name: {"value": 0.8, "before": 0.9, "n": 8, "interval": [0.6, 0.9]} for name in continual.SHARES} | {"H": {"value": h, "before": 0.1, "n": 24}}
+    figures = {name: {"value": 0.8, "before": 0.9, "n": 8, "interval": [0.6, 0.9]} for name in continual.SHARES} | {
+        "H": {"value": h, "before": 0.1, "n": 24}
+    }
     return {
         "key": f"{arm}{step}",
         "sequence": "objects",
@@ -45,7 +58,7 @@ def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation",
 
 
 def test_what_is_reported_and_what_is_tuned_are_apart() -> None:
-    known, report, tune = table(), continual.sequences(), continual.sequences(tune=True)
+    known, report, tune = concept_table(), continual.sequences(), continual.sequences(tune=True)
     assert (len(report["objects"]), len(report["styles"]), set(tune)) == (12, 6, {"objects"})
     assert {known[name].split for names in report.values() for name in names} == {"report"}
     assert {known[name].split for name in tune["objects"]} == {"tune"}
@@ -54,15 +67,36 @@ def test_what_is_reported_and_what_is_tuned_are_apart() -> None:
 
 def test_the_grid_holds_every_remedy_and_hybrid() -> None:
     labels = [arm.label for arm in grid()]
-    wanted = {"sequential", "simultaneous", "l1sp", "l2sp", "selft", "projection", "projection-authors", "ties", "uniform", "task-arithmetic"}
+    wanted = {
+        "sequential",
+        "simultaneous",
+        "l1sp",
+        "l2sp",
+        "selft",
+        "projection",
+        "projection-authors",
+        "ties",
+        "uniform",
+        "task-arithmetic",
+    }
     assert wanted | {"projection-l1sp", "projection-selft", "projection-ties"} == set(labels)
     assert len(grid(candidates=True)) > len(labels) == len(set(labels))
 
 
 def test_elsewhere_the_best_remedy_stands_beside_plain_and_at_once() -> None:
-    points = [point("l2sp", 3, 0.9), point("l2sp", 5, 0.4), point("projection", 5, 0.6), point("sequential", 5, 0.7), point("l2sp: l2sp 10.0", 5, 0.9)]
+    points = [
+        point("l2sp", 3, 0.9),
+        point("l2sp", 5, 0.4),
+        point("projection", 5, 0.6),
+        point("sequential", 5, 0.7),
+        point("l2sp: l2sp 10.0", 5, 0.9),
+    ]
     assert (best(points), best([])) == ("projection", None)
-    assert [arm.label for arm in arms_of("objects", "esd", asked(best="projection"))] == ["sequential", "simultaneous", "projection"]
+    assert [arm.label for arm in arms_of("objects", "esd", asked(best="projection"))] == [
+        "sequential",
+        "simultaneous",
+        "projection",
+    ]
     assert [arm.label for arm in arms_of("styles", "concept-ablation", asked())] == ["sequential", "simultaneous"]
     ledgers = ["ledger", f"ledger + {sequences.known()['captions']['uce']} captions"]
     assert [arm.label for arm in arms_of("objects", "uce", asked())] == [*ledgers, "simultaneous", "sequential"]
@@ -79,9 +113,17 @@ def test_a_torn_line_is_taken_out_and_whole_ones_stay(tmp_path) -> None:
 
 
 def test_the_page_says_what_was_measured(tmp_path) -> None:
-    points = [point("sequential", 1), point("sequential", 12), point("ledger", 12, method="uce", edit="a"), point("simultaneous", 12, method="uce", edit="a")]
+    points = [
+        point("sequential", 1),
+        point("sequential", 12),
+        point("ledger", 12, method="uce", edit="a"),
+        point("simultaneous", 12, method="uce", edit="a"),
+    ]
     text = page(points, 8, tmp_path)
-    assert "| sequential | 12 | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 50.0% | 8 + 8 + 8 | 0.100 | 12 |" in text
+    assert (
+        "| sequential | 12 | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 80.0% [60%, 90%] | 50.0% | 8 + 8 + 8 | 0.100 | 12 |"
+        in text
+    )
     assert "after 1 of 1 steps; after 12 requests RA-I -10.0 points, RA-C -10.0 points" in text
     assert {file.name for file in tmp_path.iterdir()} == set(re.findall(r"\((continual-.*?\.svg)\)", text))
     assert same([point("ledger", 12), point("simultaneous", 12, edit="other")]).startswith(
@@ -97,8 +139,12 @@ def test_flags() -> None:
 @pytest.fixture
 def desk(monkeypatch, tmp_path):
     """The same program on a tiny model and on words of its own."""
-    monkeypatch.setattr(sequences, "BASE", Subject(str(tiny.folder("sd1", tmp_path / "base")), device="cpu", dtype="float32"))
-    monkeypatch.setattr(sequences, "choose", lambda ask, model: Chosen(Request(ask.targets, ("cat",), ("sea", "moon")), (), {}))
+    monkeypatch.setattr(
+        sequences, "BASE", EditedModel(str(tiny.folder("sd1", tmp_path / "base")), device="cpu", dtype="float32")
+    )
+    monkeypatch.setattr(
+        sequences, "resolve_request", lambda ask, model: ResolvedRequest(Request(ask.targets, ("cat",), ("sea", "moon")), (), {})
+    )
     monkeypatch.setattr(Course, "settings", property(lambda self: CA if self.arm.method == "concept-ablation" else {}))
     return tmp_path / "out"
 
@@ -109,7 +155,7 @@ def state(arm: Arm, root, k: int, tell=lambda what, done, of: None):
 
 def test_a_ledgers_state_is_that_of_all_at_once(desk) -> None:
     """And of the first requests, after later ones were added."""
-    (ledger, *_, sequential) = closed("uce")
+    ledger, *_, sequential = closed("uce")
     whole, naive = state(ledger, desk, 3), state(sequential, desk, 3)
     assert state(ledger, desk / "other", 2).hash == state(ledger, desk, 2).hash != whole.hash != naive.hash
 
@@ -118,7 +164,7 @@ def test_captions_are_retained_beside_the_tables_texts(tmp_path) -> None:
     ledger, retaining, *_ = closed("uce")
     plain, more = (Course(arm, ("pizza",), tmp_path) for arm in (ledger, retaining))
     own = plain._request("pizza").retain
-    assert more._request("pizza").retain == (*own, *captions("everyday")[: retaining.captions])
+    assert more._request("pizza").retain == (*own, *load_captions("everyday")[: retaining.captions])
     assert own
     assert more.folder != plain.folder
 
@@ -151,7 +197,9 @@ def test_arms_that_merge_otherwise_share_their_trainings(desk) -> None:
 
 
 def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
-    """The whole program on two short arms: a kill while pictures are drawn, then the rest; nothing is made or measured twice."""
+    """The whole program on two short arms: a kill while pictures are drawn, then the rest; nothing is made or measured
+    twice.
+    """
     monkeypatch.setattr(continual, "sequences", lambda tune, many: {"objects": ("pizza", "crown")})
     monkeypatch.setenv("UNCONCEPT_STORE", str(desk.parent / "store"))
     what = asked(methods=("concept-ablation",), arms=("sequential", "projection"), steps=(1, 2))
@@ -169,13 +217,21 @@ def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     assert len(read(desk / "points.jsonl")) == 1
     points, missing = run()
     assert missing == 0
-    assert [(found["arm"], found["step"]) for found in points] == [("sequential", 1), ("sequential", 2), ("projection", 1), ("projection", 2)]
+    assert [(found["arm"], found["step"]) for found in points] == [
+        ("sequential", 1),
+        ("sequential", 2),
+        ("projection", 1),
+        ("projection", 2),
+    ]
     assert len(read(desk / "points.jsonl")) == 4
     again, left = continual.measure(what, desk, 0.0, lambda what, done, of: pytest.fail("all is there"))
     assert ([found["key"] for found in again], left) == ([found["key"] for found in points], 0)
     assert continual.measure(replace(what, n=2), desk, 0.0, lambda what, done, of: None) == ([], 4)
     assert [found["figures"]["UA"]["n"] for found in points] == [1, 2, 1, 2]
     assert all(found["drift"] > 0 for found in points)
-    monkeypatch.setattr(continual, "sequences", lambda tune, many: {"more": ("pizza", "car")})  # The first point of both is the same.
-    once, left = continual.measure(replace(what, sequences=("more",), steps=(1,)), desk, 0.0, lambda what, done, of: pytest.fail("all is there"))
+    # The first point of both is the same.
+    monkeypatch.setattr(continual, "sequences", lambda tune, many: {"more": ("pizza", "car")})
+    once, left = continual.measure(
+        replace(what, sequences=("more",), steps=(1,)), desk, 0.0, lambda what, done, of: pytest.fail("all is there")
+    )
     assert ({(found["sequence"], found["step"]) for found in once}, left) == ({("more", 1)}, 0)

@@ -1,4 +1,6 @@
-"""The structure of the package: imports only go down, no file is in a circle, entries of a registry do not know each other."""
+"""The structure of the package: imports only go down, no file is in a circle, entries of a registry do not know each
+other.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -35,7 +37,9 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if len(path.relative_to(ROOT)
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """Modules of the package that a file imports, as parts below the package, inside functions and for type checkers too."""
+    """Modules of the package that a file imports, as parts below the package, inside functions and for type checkers
+    too.
+    """
     here = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -79,9 +83,13 @@ def test_entries_do_not_know_each_other(folder: str) -> None:
 
 def test_no_file_is_in_a_circle() -> None:
     """An `__init__` that hands names on is no part of what it hands on."""
-    graph = {path: {_file(target) for target in imports(path)} - {None, path} for path in FILES if path.name != "__init__.py"}
+    graph = {
+        path: {_file(target) for target in imports(path)} - {None, path} for path in FILES if path.name != "__init__.py"
+    }
     try:
-        TopologicalSorter({path: {other for other in found if other.name != "__init__.py"} for path, found in graph.items()}).prepare()
+        TopologicalSorter(
+            {path: {other for other in found if other.name != "__init__.py"} for path, found in graph.items()}
+        ).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(str(path.relative_to(ROOT)) for path in error.args[1]))
 

@@ -13,7 +13,7 @@ HEAVY = ("torch", "diffusers", "transformers")
 def test_all_is_sorted_and_there() -> None:
     assert unconcept.__all__ == sorted(unconcept.__all__)
     for name in unconcept.__all__:
-        assert getattr(unconcept, name).__name__ in (name, "Edit")
+        assert getattr(unconcept, name).__name__ in (name, "Edit", "RequestSpec")
 
 
 def test_unknown_name() -> None:
@@ -24,16 +24,21 @@ def test_unknown_name() -> None:
 def loaded(code: str) -> set[str]:
     """Which of the heavy modules a fresh interpreter holds after `code`."""
     script = f"import sys\n{code}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
-    return set(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.splitlines()[-1].split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        .stdout.splitlines()[-1]
+        .split()
+    )
 
 
 def test_import_is_light() -> None:
-    assert loaded("import unconcept, unconcept.worlds.table; unconcept.worlds.table.table()") == set()
+    assert loaded("import unconcept, unconcept.worlds.table; unconcept.worlds.table.concept_table()") == set()
 
 
 def test_help_is_light() -> None:
     code = (
-        "import contextlib, io\nfrom unconcept.cli import app\nwith contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): app(['--help'])"
+        "import contextlib, io\nfrom unconcept.cli import app\nwith contextlib.redirect_stdout(io.StringIO()),"
+        " contextlib.suppress(SystemExit): app(['--help'])"
     )
     assert loaded(code) == set()
 

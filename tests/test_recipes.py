@@ -4,7 +4,7 @@ import pytest
 
 from unconcept.attacks import attacks
 from unconcept.core.recipe import load_recipe, recipes
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods import methods
 
 
@@ -14,7 +14,7 @@ def test_settings_fit(name) -> None:
     info = methods[recipe.method] if recipe.method else attacks[recipe.attack]
     assert name.endswith(info.name) or name.startswith(f"{info.name}-")
     assert recipe.family in info.families
-    assert build(info.settings, recipe.settings) is not None
+    assert build_settings(info.settings, recipe.settings) is not None
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])

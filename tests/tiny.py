@@ -45,7 +45,13 @@ LENGTH = 24
 def tokenizer(pad: str = END) -> CLIPTokenizer:
     """One token a letter; the last letter of a word has its own."""
     words = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "!</w>", START, END]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=LENGTH, unk_token=END, pad_token=pad)
+    return CLIPTokenizer(
+        vocab={word: i for i, word in enumerate(words)},
+        merges=[],
+        model_max_length=LENGTH,
+        unk_token=END,
+        pad_token=pad,
+    )
 
 
 def text_config(tokens: CLIPTokenizer, width: int, act: str) -> CLIPTextConfig:
@@ -80,7 +86,14 @@ def unet(width: int, **more: object) -> UNet2DConditionModel:
 
 def vae(**more: object) -> AutoencoderKL:
     blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
-    return AutoencoderKL(down_block_types=blocks[0], up_block_types=blocks[1], block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, **more)
+    return AutoencoderKL(
+        down_block_types=blocks[0],
+        up_block_types=blocks[1],
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+        **more,
+    )
 
 
 def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
@@ -96,11 +109,34 @@ def mmdit(family: str, distilled: bool) -> DiffusionPipeline:
     first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
     if family == "flux":
         encoder, (encoder_2, second) = CLIPTextModel(text_config(first, 32, "quick_gelu")), t5(48)
-        shape = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
-        net = FluxTransformer2DModel(**shape, joint_attention_dim=48, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), guidance_embeds=distilled)
-        return FluxPipeline(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), autoencoder, encoder, first, encoder_2, second, net)
+        shape = {
+            "in_channels": 16,
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+        }
+        net = FluxTransformer2DModel(
+            **shape,
+            joint_attention_dim=48,
+            pooled_projection_dim=32,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=distilled,
+        )
+        return FluxPipeline(
+            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            autoencoder,
+            encoder,
+            first,
+            encoder_2,
+            second,
+            net,
+        )
     second, (encoder_3, third) = tokenizer(pad="!</w>"), t5(80)
-    encoders = [CLIPTextModelWithProjection(text_config(tokens, 32, act)) for tokens, act in ((first, "quick_gelu"), (second, "gelu"))]
+    encoders = [
+        CLIPTextModelWithProjection(text_config(tokens, 32, act))
+        for tokens, act in ((first, "quick_gelu"), (second, "gelu"))
+    ]
     net = SD3Transformer2DModel(
         sample_size=8,
         in_channels=4,
@@ -115,26 +151,51 @@ def mmdit(family: str, distilled: bool) -> DiffusionPipeline:
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
     )
-    return StableDiffusion3Pipeline(net, FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder, encoders[0], first, encoders[1], second, encoder_3, third)
+    return StableDiffusion3Pipeline(
+        net,
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        autoencoder,
+        encoders[0],
+        first,
+        encoders[1],
+        second,
+        encoder_3,
+        third,
+    )
 
 
 def pipeline(family: str, seed: int = 0, distilled: bool = True) -> DiffusionPipeline:
     """A fresh random pipeline in float32; `distilled` is FLUX dev's kind of guidance."""
     torch.manual_seed(seed)
     scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type="v_prediction" if family == "sd2" else "epsilon"
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type="v_prediction" if family == "sd2" else "epsilon",
     )
     if family in MMDITS:
         pipe = mmdit(family, distilled)
     elif family == "sdxl":
         first, second = tokenizer(), tokenizer(pad="!</w>")
-        net = unet(64, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 48)
-        encoders = CLIPTextModel(text_config(first, 32, "quick_gelu")), CLIPTextModelWithProjection(text_config(second, 32, "gelu"))
-        pipe = StableDiffusionXLPipeline(vae(), encoders[0], encoders[1], first, second, net, scheduler, add_watermarker=False)
+        net = unet(
+            64,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=32 + 48,
+        )
+        encoders = (
+            CLIPTextModel(text_config(first, 32, "quick_gelu")),
+            CLIPTextModelWithProjection(text_config(second, 32, "gelu")),
+        )
+        pipe = StableDiffusionXLPipeline(
+            vae(), encoders[0], encoders[1], first, second, net, scheduler, add_watermarker=False
+        )
     else:
         tokens = tokenizer(pad="!</w>" if family == "sd2" else END)
         encoder = CLIPTextModel(text_config(tokens, 32, "gelu" if family == "sd2" else "quick_gelu"))
-        pipe = StableDiffusionPipeline(vae(), encoder, tokens, unet(32), scheduler, None, None, requires_safety_checker=False)
+        pipe = StableDiffusionPipeline(
+            vae(), encoder, tokens, unet(32), scheduler, None, None, requires_safety_checker=False
+        )
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -176,11 +237,19 @@ def clip_folder(path: Path, side: int = 48) -> Path:
     """A CLIP of two small towers on disk, with its tokenizer and image processor, as transformers saves them."""
     tokens = tokenizer()
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=side, patch_size=16, projection_dim=24
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=side,
+        patch_size=16,
+        projection_dim=24,
     )
     text = text_config(tokens, 32, "quick_gelu")
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)).save_pretrained(path)
+    CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)
+    ).save_pretrained(path)
     tokens.save_pretrained(path)
     CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(path)
     return path

@@ -1,8 +1,8 @@
 """Train the autoencoder, 64x64x3 -> 8x8x16: `torchrun --nproc-per-node 2 -m world.autoencoder`.
 
-L1 at three scales plus a difference of gradients (edges), a tiny KL, and noise on the latents so that the decoder forgives the
-diffusion model's small errors. At the end the latents' mean and scale per channel go into the quant convolutions,
-so latents are zero mean, unit variance and `scaling_factor` is 1.
+L1 at three scales plus a difference of gradients (edges), a tiny KL, and noise on the latents so that the decoder
+forgives the diffusion model's small errors. At the end the latents' mean and scale per channel go into the quant
+convolutions, so latents are zero mean, unit variance and `scaling_factor` is 1.
 """
 
 import argparse
@@ -79,7 +79,9 @@ def fold_statistics(vae: AutoencoderKL, pictures: Tensor) -> None:
 def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:
     """Peak signal-to-noise ratio of rebuilt pictures, in dB, on 512 fixed draws."""
     x = torch.cat([batch_of(pictures, torch.Generator().manual_seed(10_000 + i), 64) for i in range(8)])
-    errors = [((vae.decode(vae.encode(p).latent_dist.mean).sample.clamp(-1, 1) - p) / 2).square().mean() for p in x.split(64)]
+    errors = [
+        ((vae.decode(vae.encode(p).latent_dist.mean).sample.clamp(-1, 1) - p) / 2).square().mean() for p in x.split(64)
+    ]
     return float(-10 * torch.stack(errors).mean().log10())
 
 

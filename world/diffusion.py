@@ -1,4 +1,5 @@
-"""Train the diffusion model on the finished autoencoder and text encoder: `torchrun --nproc-per-node 2 -m world.diffusion`.
+"""Train the diffusion model on the finished autoencoder and text encoder: `torchrun --nproc-per-node 2 -m
+world.diffusion`.
 
 Noise prediction, scaled-linear betas, min-SNR weights, 10 % empty captions, EMA. `--without CONCEPT...` trains a
 reference that never saw them. A round that starts from the shipped weights (`--begin FOLDER`) warms up again.
@@ -11,11 +12,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unconcept.worlds.table import table
+from unconcept.worlds.table import concept_table
 
 from .captions import PAIRS, Captions, Draw
 from .loop import Plan, fit, rank
@@ -26,7 +33,8 @@ OUT = CACHE / "model"
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 SKEW = 0.65  # below 1, noisy timesteps come more often: there a picture is decided by its caption alone
 EMPTY = 0.1  # share of captions left empty, for guidance
-SNR = (1.0, 5.0)  # bounds of a timestep's weight on the picture's error: min-SNR 5, truncated at 1, see `world/README.md`
+# Bounds of a timestep's weight on the picture's error: min-SNR 5, truncated at 1, see `world/README.md`.
+SNR = (1.0, 5.0)
 
 
 def build() -> UNet2DConditionModel:
@@ -51,14 +59,18 @@ class Pool:
     `states` (n, 32, d) and `latents` (n, 16, 8, 8) are float16; pairs are put together in pixels and then encoded.
     """
 
-    def __init__(self, captions: Captions, vae: AutoencoderKL, read: Callable[[list[str]], Tensor], size: int, seed: int) -> None:
+    def __init__(
+        self, captions: Captions, vae: AutoencoderKL, read: Callable[[list[str]], Tensor], size: int, seed: int
+    ) -> None:
         pictures, index = artwork()
         rng = random.Random(seed)
         draws = [captions.draw(rng) for _ in range(size)]
         chunks = [draws[i : i + 64] for i in range(0, size, 64)]
         self.states = torch.cat([read([draw.text for draw in chunk]).half() for chunk in chunks])
         self.empty = read([""]).half()
-        self.latents = torch.cat([_encode(vae, [_picture(draw, pictures, index) for draw in chunk]).half() for chunk in chunks])
+        self.latents = torch.cat(
+            [_encode(vae, [_picture(draw, pictures, index) for draw in chunk]).half() for chunk in chunks]
+        )
 
 
 def _picture(draw: Draw, pictures: Tensor, index: dict[tuple[str, str], int]) -> Tensor:
@@ -84,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    captions = Captions(table(), frozenset(table()[name].name for name in args.without), args.pairs)
+    captions = Captions(concept_table(), frozenset(concept_table()[name].name for name in args.without), args.pairs)
     start = args.begin or CACHE
     vae = AutoencoderKL.from_pretrained(start / "vae", dtype=torch.float32).requires_grad_(False).eval()
     texts = start if args.begin else CACHE / "text"
@@ -121,10 +133,16 @@ def _read(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, texts: list[str]) ->
     return encoder(torch.tensor(tokenizer(texts, padding="max_length")["input_ids"])).last_hidden_state
 
 
-def save(vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: torch.nn.Module, out: Path) -> None:
+def save(
+    vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: torch.nn.Module, out: Path
+) -> None:
     """Write the stock pipeline folder in float32; `world.ship` halves it."""
-    scheduler = DPMSolverMultistepScheduler(**BETAS, algorithm_type="dpmsolver++", steps_offset=1, timestep_spacing="leading")
-    pipeline = StableDiffusionPipeline(vae, encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
+    scheduler = DPMSolverMultistepScheduler(
+        **BETAS, algorithm_type="dpmsolver++", steps_offset=1, timestep_spacing="leading"
+    )
+    pipeline = StableDiffusionPipeline(
+        vae, encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
     pipeline.save_pretrained(out)
     print(f"pipeline -> {out}")
 

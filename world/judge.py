@@ -1,8 +1,8 @@
 """Train the judge on artwork: `python -m world.judge [--family B]`, then moji-clip's projection.
 
-Family A of augmentations (shift, scale, slant, blur, noise, colour, autoencoder round trip) trains the shipped judge, family B
-(turn, gamma, coarse pixels, patches, noised latents) a second one that checks it on the drawings. A tenth of the
-batch is nothing anyone knows: noise, blank, scrambled and mixed pictures.
+Family A of augmentations (shift, scale, slant, blur, noise, colour, autoencoder round trip) trains the shipped judge,
+family B (turn, gamma, coarse pixels, patches, noised latents) a second one that checks it on the drawings. A tenth of
+the batch is nothing anyone knows: noise, blank, scrambled and mixed pictures.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unconcept.models.vision.judge_net import JudgeNet
-from unconcept.scorers.moji_judge import half
-from unconcept.worlds.prompts import prompt
-from unconcept.worlds.table import Table, table
+from unconcept.scorers.moji_judge import crop_half
+from unconcept.worlds.prompts import object_caption
+from unconcept.worlds.table import ConceptTable, concept_table
 
 from .loop import Plan, fit, generator
 from .pictures import halves
@@ -31,9 +31,14 @@ LATENT_NOISE = {"A": 0.05, "B": 0.25}
 class Drawings:
     """All drawings of the table, clean and rebuilt by the autoencoder, with their labels."""
 
-    def __init__(self, known: Table, vae: AutoencoderKL, family: str) -> None:
+    def __init__(self, known: ConceptTable, vae: AutoencoderKL, family: str) -> None:
         pictures, index = artwork()
-        rows = [(index[icon, style], label, style) for e in known.objects for icon, label in zip(e.icons, e.labels, strict=True) for style in e.styles]
+        rows = [
+            (index[icon, style], label, style)
+            for e in known.objects
+            for icon, label in zip(e.icons, e.labels, strict=True)
+            for style in e.styles
+        ]
         objects = {label: i for i, label in enumerate(known.labels)}
         styles = {entry.name: i for i, entry in enumerate(known.styles)}
         self.pixels = pictures[[row[0] for row in rows]]
@@ -64,7 +69,9 @@ def moved(x: Tensor, g: torch.Generator, turn: float, scale: float, shift: float
     angle, size = uniform(g, n, -turn, turn).deg2rad(), uniform(g, n, 1 - scale, 1 + scale)
     cos, sin = angle.cos() / size, angle.sin() / size
     slant = uniform(g, n, -shear, shear)
-    rows = torch.stack([cos, slant - sin, uniform(g, n, -2 * shift, 2 * shift), sin, cos, uniform(g, n, -2 * shift, 2 * shift)], 1)
+    rows = torch.stack(
+        [cos, slant - sin, uniform(g, n, -2 * shift, 2 * shift), sin, cos, uniform(g, n, -2 * shift, 2 * shift)], 1
+    )
     grid = F.affine_grid(rows.view(n, 2, 3), list(x.shape), align_corners=False)
     return 1 - F.grid_sample(1 - x, grid, align_corners=False)
 
@@ -95,7 +102,11 @@ def nothings(x: Tensor, g: torch.Generator) -> Tensor:
     """Pictures that show nothing: noise, blank, scrambled patches, and blends of several drawings."""
     n = len(x)
     noise = torch.rand(x.shape, generator=g)
-    noise = torch.where(torch.rand(n, 1, 1, 1, generator=g) < 0.5, noise, F.interpolate(F.avg_pool2d(noise, 8), scale_factor=8, mode="bilinear"))
+    noise = torch.where(
+        torch.rand(n, 1, 1, 1, generator=g) < 0.5,
+        noise,
+        F.interpolate(F.avg_pool2d(noise, 8), scale_factor=8, mode="bilinear"),
+    )
     colour, gray = torch.rand(n, 3, 1, 1, generator=g), torch.rand(n, 1, 1, 1, generator=g)
     plain = torch.rand(n, 1, 1, 1, generator=g)
     blank = torch.where(plain < 0.4, colour, torch.where(plain < 0.7, gray, (gray > 0.3).float())).expand_as(x)
@@ -116,7 +127,7 @@ def batch(d: Drawings, family: str, size: int, g: torch.Generator) -> tuple[Tens
     sixth = size // 6
     source[:sixth] = halves(source[:sixth], source[sixth : 2 * sixth])
     x = source.permute(0, 3, 1, 2).float() / 255
-    x[:sixth] = half(x[:sixth], 0)
+    x[:sixth] = crop_half(x[:sixth], 0)
     objects, styles = d.object[pick].clone(), d.style[pick].clone()
     empty = size // 10
     x = torch.cat([augment(x[:-empty], family, g), nothings(x[-empty:], g)])
@@ -150,7 +161,7 @@ class Projection(nn.Module):
         return self.scale.exp() * F.normalize(self.projection(embedding), dim=1) @ F.normalize(texts, dim=1).T
 
 
-def fit_clip(net: JudgeNet, d: Drawings, known: Table, steps: int) -> tuple[dict[str, Tensor], float]:
+def fit_clip(net: JudgeNet, d: Drawings, known: ConceptTable, steps: int) -> tuple[dict[str, Tensor], float]:
     """Contrast each augmented drawing with the captions of all others; returns weights and zero-shot accuracy."""
     texts = CACHE / "text"
     tokenizer = CLIPTokenizer.from_pretrained(texts / "tokenizer")
@@ -163,10 +174,12 @@ def fit_clip(net: JudgeNet, d: Drawings, known: Table, steps: int) -> tuple[dict
         return encoder(torch.tensor(coded["input_ids"])).last_hidden_state[torch.arange(len(captions)), ends]
 
     styles = [entry.name for entry in known.styles]
-    captions = {(o, s): prompt(label, style) for o, label in enumerate(known.labels) for s, style in enumerate(styles)}
+    captions = {
+        (o, s): object_caption(label, style) for o, label in enumerate(known.labels) for s, style in enumerate(styles)
+    }
     keys = {key: i for i, key in enumerate(captions)}
     states = torch.cat([read(part) for part in _chunks(list(captions.values()), 128)])
-    plain = read([prompt(label) for label in known.labels])
+    plain = read([object_caption(label) for label in known.labels])
     center = plain.mean(0)
     module = Projection(net.object.in_features, len(center))
 
@@ -202,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=6)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    known = table()
+    known = concept_table()
     vae = AutoencoderKL.from_pretrained(CACHE / "vae").eval()
     drawings = Drawings(known, vae, args.family)
     net = JudgeNet(len(known.labels), len(known.styles))
@@ -210,13 +223,18 @@ def main(argv: list[str] | None = None) -> None:
     def loss(g: torch.Generator) -> Tensor:
         x, objects, styles = batch(drawings, args.family, args.batch_size, g)
         guess, style = net(x)
-        return F.cross_entropy(guess, objects, label_smoothing=0.05) + F.cross_entropy(style, styles, label_smoothing=0.05)
+        return F.cross_entropy(guess, objects, label_smoothing=0.05) + F.cross_entropy(
+            style, styles, label_smoothing=0.05
+        )
 
     trained = fit(net, loss, Plan(args.steps, 3e-3, args.seed, ema=0.99), CACHE / f"judge-{args.family}.checkpoint")
-    trained.load_state_dict({**net.state_dict(), **dict(trained.named_parameters())})  # Running statistics are not averaged.
+    # Running statistics are not averaged.
+    trained.load_state_dict({**net.state_dict(), **dict(trained.named_parameters())})
     trained.eval()
     for family in "AB":
-        print(f"trained on {args.family}, tested on {family}: {accuracy(trained, Drawings(known, vae, family), family)}")
+        print(
+            f"trained on {args.family}, tested on {family}: {accuracy(trained, Drawings(known, vae, family), family)}"
+        )
     weights = dict(trained.state_dict())
     if args.family == "A":
         clip, zero_shot = fit_clip(trained, drawings, known, steps=400)

@@ -75,7 +75,11 @@ def fit(module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: Plan
         mean = value.item() if mean is None else 0.98 * mean + 0.02 * value.item()
         if (step + 1) % 100 == 0 and rank() == 0:
             pace = (time.monotonic() - started) / (step + 1 - first)
-            print(f"step {step + 1}/{plan.steps} loss {mean:.4f} {pace:.3f} s/step, {(plan.steps - step - 1) * pace / 60:.0f} min left", flush=True)
+            print(
+                f"step {step + 1}/{plan.steps} loss {mean:.4f} {pace:.3f} s/step,"
+                f" {(plan.steps - step - 1) * pace / 60:.0f} min left",
+                flush=True,
+            )
         due = time.monotonic() - saved > plan.save_seconds or step + 1 == plan.steps
         if due and rank() == 0:
             _save(checkpoint, module, average, optimizer, step + 1)

@@ -39,7 +39,9 @@ def fetch(package: str, folder: Path) -> Path:
     target = folder / package.removeprefix("@").replace("/", "-")
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        packed = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
+        )
         archive = folder / packed.stdout.split()[-1]
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")

@@ -13,22 +13,22 @@ from itertools import pairwise
 from pathlib import Path
 
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.judging.rates import words
-from unconcept.evaluation.sampling import Spec, draw
+from unconcept.evaluation.judging.rates import judge_labels
+from unconcept.evaluation.sampling import DrawSpec, draw_prompts
 from unconcept.metrics.intervals import wilson
 from unconcept.models import open_model
-from unconcept.prompts.checks import Check, seeded
+from unconcept.prompts.checks import Check, seeded_prompt
 from unconcept.report.images import to_image
-from unconcept.scorers.moji_judge import NOTHING
-from unconcept.worlds.prompts import pair_prompt, prompt
-from unconcept.worlds.table import Table, table
+from unconcept.scorers.moji_judge import NOTHING_LABEL
+from unconcept.worlds.prompts import object_caption, pair_caption
+from unconcept.worlds.table import ConceptTable, concept_table
 
 from .render import CACHE
 
 MUST = {"object": 0.90, "style": 0.95, "two objects": 0.75, "synonym given": 0.75, "synonym held out": 0.75}
 
 
-def questions(known: Table, limit: int | None, tuning: bool) -> Iterator[tuple[str, Check]]:
+def questions(known: ConceptTable, limit: int | None, tuning: bool) -> Iterator[tuple[str, Check]]:
     """(line of the score table, check). `limit` prompts a line at most, taken at random but always the same."""
     rng = random.Random(0)
     pairs = [(e, s) for e in known.objects for s in e.styles]
@@ -36,19 +36,19 @@ def questions(known: Table, limit: int | None, tuning: bool) -> Iterator[tuple[s
     for seen, name in ((True, "object"), (False, "object, unseen pair")):
         members = [(e, s) for e, s in pairs if (s not in e.unseen) == seen][:limit]
         for entry, style in members:
-            asked = seeded(prompt(entry.name, style), 0, tuning)
+            asked = seeded_prompt(object_caption(entry.name, style), 0, tuning)
             yield name, Check(asked, "direct", entry.name, "object", entry.labels)
             yield name.replace("object", "style"), Check(asked, "style", style, "style", (style,))
     doubles = [(a, b, s) for (a, s), (b, _) in pairwise(pairs) if s in b.styles and a != b]
     for left, right, style in doubles[: limit or 400]:
-        asked = seeded(pair_prompt(left.name, right.name, style), 0, tuning)
+        asked = seeded_prompt(pair_caption(left.name, right.name, style), 0, tuning)
         yield "two objects", Check(asked, "co-occurring", left.name, "left", left.labels)
         yield "two objects", Check(asked, "co-occurring", right.name, "right", right.labels)
     for share in ("given", "held_out"):
         said = [(e, word) for e in known.objects for word in (*getattr(e.synonyms, share), *getattr(e.indirect, share))]
         rng.shuffle(said)
         for i, (entry, word) in enumerate(said[:limit]):
-            asked = seeded(prompt(word, entry.styles[i % len(entry.styles)]), 0, tuning)
+            asked = seeded_prompt(object_caption(word, entry.styles[i % len(entry.styles)]), 0, tuning)
             yield f"synonym {share.replace('_', ' ')}", Check(asked, "synonym", entry.name, "object", entry.labels)
 
 
@@ -58,28 +58,30 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, help="another judge's weights; the shipped one by default")
     parser.add_argument("--second", type=Path, help="a second judge: how often the two agree")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--guidance-scale", type=float, default=Spec.guidance_scale)
+    parser.add_argument("--guidance-scale", type=float, default=DrawSpec.guidance_scale)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tuning", action="store_true")
-    parser.add_argument("--sheet", type=int, default=0, metavar="N", help="also write N drawings as PNG, to label by eye")
+    parser.add_argument(
+        "--sheet", type=int, default=0, metavar="N", help="also write N drawings as PNG, to label by eye"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
-    asked = list(questions(table(), args.limit, args.tuning))
+    asked = list(questions(concept_table(), args.limit, args.tuning))
     prompts = list(dict.fromkeys(check.prompt for _, check in asked))
     model, begun = open_model(args.model), time.process_time()
-    spec = Spec(args.steps, args.guidance_scale)
-    drawn = draw(model, prompts, spec)
+    spec = DrawSpec(args.steps, args.guidance_scale)
+    drawn = draw_prompts(model, prompts, spec)
     seconds = (time.process_time() - begun) / len(prompts)
     pictures = dict(zip(prompts, drawn, strict=True))
     checks = [check for _, check in asked]
     judge = Judge(path=str(args.judge) if args.judge else None)
-    given = words(judge, checks, pictures)
-    second = words(Judge(path=str(args.second)), checks, pictures) if args.second else given
+    given = judge_labels(judge, checks, pictures)
+    second = judge_labels(Judge(path=str(args.second)), checks, pictures) if args.second else given
     scores = {"seconds": seconds, "pictures": len(prompts), "spec": asdict(spec)}
     for line in dict.fromkeys(line for line, _ in asked):
         members = [(check, *both) for (name, check), *both in zip(asked, given, second, strict=True) if name == line]
         rate = wilson(sum(word in check.labels for check, word, _ in members), len(members))
-        nothing = sum(word == NOTHING for _, word, _ in members) / len(members)
+        nothing = sum(word == NOTHING_LABEL for _, word, _ in members) / len(members)
         agree = wilson(sum(word == other for _, word, other in members), len(members))
         must = f", must reach {MUST[line]:.0%}" if line in MUST else ""
         told = f", both judges agree {agree}" if args.second else ""

@@ -22,7 +22,10 @@ LIMIT = 50_000_000  # bytes of all shipped weights
 def card(scores: dict[str, Any]) -> str:
     """The model card, with the judged figures."""
     rows = [(name, row) for name, row in scores.items() if isinstance(row, dict) and "low" in row]
-    lines = [f"| {name} | {r['value']:.1%} | {r['low']:.1%} - {r['high']:.1%} | {r['n']} | {r.get('nothing', 0):.1%} |" for name, r in rows]
+    lines = [
+        f"| {name} | {r['value']:.1%} | {r['low']:.1%} - {r['high']:.1%} | {r['n']} | {r.get('nothing', 0):.1%} |"
+        for name, r in rows
+    ]
     spec = scores["spec"]
     return f"""---
 library_name: diffusers

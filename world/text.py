@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from unconcept.worlds.table import Table, table
+from unconcept.worlds.table import ConceptTable, concept_table
 
 from .captions import Captions, Draw
 from .loop import Plan, fit
@@ -36,7 +36,9 @@ def train_tokenizer(texts: list[str], merges: int) -> CLIPTokenizer:
     bpe.normalizer = normalizers.Lowercase()
     words, letters = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    trainer = trainers.BpeTrainer(vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     bpe.train_from_iterator(texts, trainer)
     pairs = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     vocab = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, pairs), START, END]
@@ -104,7 +106,9 @@ def label(draws: list[Draw], tokenizer: CLIPTokenizer, concepts: dict[str, int],
 
 
 class Cosines(nn.Module):
-    """A classifier by angle: it pushes concepts apart in all directions the width offers, not in just enough of them."""
+    """A classifier by angle: it pushes concepts apart in all directions the width offers,
+    not in just enough of them.
+    """
 
     def __init__(self, width: int, classes: int, scale: float = 16.0) -> None:
         super().__init__()
@@ -149,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    known: Table = table()
+    known: ConceptTable = concept_table()
     captions = Captions(known)
     rng = random.Random(args.seed)
     tokenizer = train_tokenizer([captions.draw(rng).text for _ in range(20_000)], merges=1000)

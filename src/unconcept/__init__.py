@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .core import Concept, Request, UnconceptError
-    from .core.request import Ask
+    from .core.request import RequestSpec
+    from .core.request import RequestSpec as Ask
     from .edits import Edit, LowRankEdit, TextMapEdit, load_edit
     from .jobs.erase import Job, erase
     from .models import ModelView, open_model
 
 _HOMES = {
-    "Ask": ".core.request",
-    "Concept": ".core",
-    "Edit": ".edits",
-    "Job": ".evaluation.erasure",
-    "LowRankEdit": ".edits",
-    "ModelView": ".models",
-    "Request": ".core",
-    "TextMapEdit": ".edits",
-    "UnconceptError": ".core",
-    "erase": ".evaluation.erasure",
-    "load_edit": ".edits",
-    "open_model": ".models",
+    "Ask": (".core.request", "RequestSpec"),  # its name in 0.1
+    "Concept": (".core", "Concept"),
+    "Edit": (".edits", "Edit"),
+    "Job": (".jobs.erase", "Job"),
+    "LowRankEdit": (".edits", "LowRankEdit"),
+    "ModelView": (".models", "ModelView"),
+    "Request": (".core", "Request"),
+    "RequestSpec": (".core.request", "RequestSpec"),
+    "TextMapEdit": (".edits", "TextMapEdit"),
+    "UnconceptError": (".core", "UnconceptError"),
+    "erase": (".jobs.erase", "erase"),
+    "load_edit": (".edits", "load_edit"),
+    "open_model": (".models", "open_model"),
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "LowRankEdit",
     "ModelView",
     "Request",
+    "RequestSpec",
     "TextMapEdit",
     "UnconceptError",
     "erase",
@@ -46,7 +49,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+        module, own_name = _HOMES[name]
+        return getattr(importlib.import_module(module, __name__), own_name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

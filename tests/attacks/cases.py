@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 from tests import tiny
-from unconcept.attacks import Attempt, Case
+from unconcept.attacks import AttackAttempt, AttackCase
 from unconcept.core import Concept, Request
 from unconcept.core.hashing import hash_tensors
 from unconcept.methods.uce import UCE
@@ -30,7 +30,7 @@ def shared(family: str):
     return view, UCE().erase(view, Request(("dog",), ("cat",), ("fox",)))
 
 
-def case(family: str, edited: bool = True, seed: int = 0) -> Case:
+def case(family: str, edited: bool = True, seed: int = 0) -> AttackCase:
     """Three prompts about a dog; one names it by an alias, one not at all."""
     view, edit = shared(family)
     rng = torch.Generator().manual_seed(1)
@@ -38,7 +38,7 @@ def case(family: str, edited: bool = True, seed: int = 0) -> Case:
     def pictures(n):
         return torch.rand(n, 3, 16, 16, generator=rng)
 
-    return Case(
+    return AttackCase(
         model=view,
         edit=edit if edited else None,
         concept=Concept("dog", aliases=("hound",)),
@@ -54,7 +54,7 @@ def case(family: str, edited: bool = True, seed: int = 0) -> Case:
     )
 
 
-def input_hash(attempt: Attempt) -> tuple[object, ...]:
+def input_hash(attempt: AttackAttempt) -> tuple[object, ...]:
     """Everything an attempt gives, as something that can be compared."""
     found: list[object] = [attempt.steps, attempt.loss]
     for i, given in sorted(attempt.inputs.items()):

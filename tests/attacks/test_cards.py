@@ -13,14 +13,14 @@ from unconcept.attacks.derived_embedding import DerivedEmbedding
 from unconcept.attacks.latent_inversion import LatentInversion
 from unconcept.attacks.p4d import P4D
 from unconcept.attacks.resurgence import Resurgence
-from unconcept.attacks.ring_a_bell import Herd, RingABell, read_errors, usable
-from unconcept.attacks.unlearn_diff_atk import UnlearnDiffAtk, grid
+from unconcept.attacks.ring_a_bell import Population, RingABell, searchable_token_ids, text_state_errors
+from unconcept.attacks.unlearn_diff_atk import UnlearnDiffAtk, attack_timesteps
 from unconcept.attacks.wordings import Wordings
 from unconcept.core.errors import RequestError
 from unconcept.edits import DenseEdit
-from unconcept.models.diffusion.vae import encode
-from unconcept.models.text.vocabulary import special_ids, words
-from unconcept.training.token_search import spread
+from unconcept.models.diffusion.vae import encode_images
+from unconcept.models.text.vocabulary import special_ids, word_ids
+from unconcept.training.token_search import spread_free_tokens
 
 # Concept inversion
 
@@ -52,8 +52,8 @@ def test_inversion_of_several_rows() -> None:
 
 
 def test_timesteps_are_the_papers() -> None:
-    assert grid(50, 1000)[:3] == [10, 30, 50]
-    assert grid(50, 1000)[-1] == 990
+    assert attack_timesteps(50, 1000)[:3] == [10, 30, 50]
+    assert attack_timesteps(50, 1000)[-1] == 990
 
 
 def test_prefix_keeps_the_prompt_behind_the_tokens() -> None:
@@ -67,7 +67,9 @@ def test_a_search_does_not_know_its_neighbours() -> None:
     settings = UnlearnDiffAtk(tokens=2, timesteps=1, iterations=3)
     together = list(settings.search(case("sd1")))[1]
     one_by_one = list(replace(settings, batch_size=1).search(case("sd1")))[1:]
-    assert [together.inputs[i].text for i in range(3)] == [attempt.inputs[i].text for i, attempt in enumerate(one_by_one)]
+    assert [together.inputs[i].text for i in range(3)] == [
+        attempt.inputs[i].text for i, attempt in enumerate(one_by_one)
+    ]
 
 
 # P4D
@@ -76,7 +78,7 @@ def test_a_search_does_not_know_its_neighbours() -> None:
 def test_student_is_teacher_has_no_loss(monkeypatch) -> None:
     """On the unedited model, with the prompt's own tokens where the free ones stand."""
     asked = case("sd1", edited=False)
-    ids = words(asked.model.tokenizer, asked.prompts[1])
+    ids = word_ids(asked.model.tokenizer, asked.prompts[1])
     one = replace(asked, prompts=asked.prompts[1:2], pictures=asked.pictures[1:2], noise=asked.noise[1:2])
 
     def planted(vocabulary, count, rngs):
@@ -89,14 +91,14 @@ def test_student_is_teacher_has_no_loss(monkeypatch) -> None:
 
 def test_variant_k_keeps_the_prompt_between_its_tokens() -> None:
     asked = case("sd1")
-    ids = words(asked.model.tokenizer, asked.prompts[0])
-    slots = spread(ids, 3, 22)
-    assert len(slots.at) == len(ids) // 3 + 1
+    ids = word_ids(asked.model.tokenizer, asked.prompts[0])
+    slots = spread_free_tokens(ids, 3, 22)
+    assert len(slots.free_positions) == len(ids) // 3 + 1
     attempt = list(P4D(variant="k", steps=2, every=2).search(asked))[1]
     letters = attempt.inputs[0].text.replace(" ", "")
     kept = iter(letters)
     assert all(letter in kept for letter in "adoginink")
-    assert len(letters) == len("adoginink") + len(slots.at)
+    assert len(letters) == len("adoginink") + len(slots.free_positions)
 
 
 # Ring-A-Bell
@@ -114,23 +116,23 @@ def test_direction_is_nought_at_the_start_token_and_turns_with_the_pair(family) 
 
 def test_the_prompts_own_tokens_have_no_error_without_the_direction() -> None:
     asked = case("sd1")
-    ids = torch.tensor([words(asked.model.tokenizer, "a dog"), words(asked.model.tokenizer, "a cat")])
+    ids = torch.tensor([word_ids(asked.model.tokenizer, "a dog"), word_ids(asked.model.tokenizer, "a cat")])
     goal = asked.model.condition(["a dog"]).states.flatten(1)[0].detach()
     with torch.no_grad():
-        both = read_errors(asked.model, ids, goal)
+        both = text_state_errors(asked.model, ids, goal)
         assert both[0] < 1e-8 < both[1]
-        assert torch.allclose(read_errors(asked.model, ids[1:], goal), both[1:], rtol=1e-5)
+        assert torch.allclose(text_state_errors(asked.model, ids[1:], goal), both[1:], rtol=1e-5)
 
 
 def test_genetic_search_finds_planted_tokens_and_never_gets_worse() -> None:
     asked, rng = case("sd1"), torch.Generator().manual_seed(0)
-    few = torch.tensor(words(asked.model.tokenizer, "abcdef"))
+    few = torch.tensor(word_ids(asked.model.tokenizer, "abcdef"))
     planted = few[[4, 1, 3]]
     with torch.no_grad():
         goal = read_states(asked.model, planted)
         settings, losses = RingABell(population=40, length=3), []
         start = few[torch.randint(len(few), (40, 3), generator=rng)]
-        herd = Herd(start, rng, start[0])
+        herd = Population(start, rng, start[0])
         for _ in range(15):
             settings._evolve(asked.model, herd, goal, few, False)
             losses.append(herd.loss)
@@ -140,14 +142,14 @@ def test_genetic_search_finds_planted_tokens_and_never_gets_worse() -> None:
 
 def read_states(model, ids):
     from unconcept.attacks.ring_a_bell import _flat, _read
-    from unconcept.models.text.vocabulary import padded
+    from unconcept.models.text.vocabulary import pad_ids
 
-    return _flat(_read(model, padded(model.tokenizer, [ids.tolist()])))[0]
+    return _flat(_read(model, pad_ids(model.tokenizer, [ids.tolist()])))[0]
 
 
 def test_search_never_uses_special_tokens_or_id_nought() -> None:
     model = case("sd1").model
-    assert not set(usable(model).tolist()) & {0, *special_ids(model.tokenizer)}
+    assert not set(searchable_token_ids(model).tolist()) & {0, *special_ids(model.tokenizer)}
 
 
 # RECE's derive step
@@ -159,10 +161,10 @@ def test_derived_states_are_read_nearer_to_the_concept(family) -> None:
     asked = case(family)
     found = list(DerivedEmbedding(lamb=0.01).search(asked))[1].inputs[0].states
     own = asked.model.condition(["a dog in ink"])
-    at = len(words(asked.model.tokenizer, "a dog"))
+    at = len(word_ids(asked.model.tokenizer, "a dog"))
     c, derived = own.states[0, at].double(), found.states[0, at].double()
     reference = {name: w.detach().double() for name, w in asked.model.text_maps().items()}
-    with asked.edited():
+    with asked.edit_applied():
         edited = {name: w.detach().double() for name, w in asked.model.text_maps().items()}
 
     def objective(x):
@@ -175,8 +177,10 @@ def test_derived_states_are_read_nearer_to_the_concept(family) -> None:
 
 def test_derived_all_states_are_those_of_one_matrix() -> None:
     asked = case("sd1")
-    last, every = (list(DerivedEmbedding(tokens=tokens).search(asked))[1].inputs[1].states for tokens in ("last", "all"))
-    at = len(words(asked.model.tokenizer, "hound"))
+    last, every = (
+        list(DerivedEmbedding(tokens=tokens).search(asked))[1].inputs[1].states for tokens in ("last", "all")
+    )
+    at = len(word_ids(asked.model.tokenizer, "hound"))
     assert torch.allclose(last.states[0, at], every.states[0, at], atol=1e-6)
     assert not torch.allclose(last.states[0, at + 1], every.states[0, at + 1], atol=1e-6)
 
@@ -186,7 +190,11 @@ def test_derived_all_states_are_those_of_one_matrix() -> None:
 
 def test_wordings_in_order() -> None:
     texts = [[attempt.inputs[i].text for i in (0, 1, 2)] for attempt in Wordings(misspellings=1).search(case("sd1"))]
-    assert texts == [["a dog in ink", "hound", "it barks"], ["a pooch in ink", "pooch", "pooch it barks"], ["a dgo in ink", "dgo", "dgo it barks"]]
+    assert texts == [
+        ["a dog in ink", "hound", "it barks"],
+        ["a pooch in ink", "pooch", "pooch it barks"],
+        ["a dgo in ink", "dgo", "dgo it barks"],
+    ]
 
 
 # Resurgence
@@ -199,7 +207,7 @@ def test_no_learning_rate_no_resurgence(mode) -> None:
     found = list(Resurgence(mode=mode, lr=0.0, checkpoints=(2,)).search(asked))[1].inputs[0].weights
     assert all(not found.delta(name, w).any() for name, w in asked.model.reference(found.names).items())
     pictures = []
-    with asked.edited():
+    with asked.edit_applied():
         pictures.append(asked.model.sample(["a dog"], asked.noise[:1], 2, 3.0))
         with found.applied(asked.model):
             pictures.append(asked.model.sample(["a dog"], asked.noise[:1], 2, 3.0))
@@ -230,7 +238,7 @@ def test_drift_adds_up() -> None:
     found = list(Resurgence(mode="full", lr=1e-3, checkpoints=(2,)).search(asked))[1].inputs[0].weights
     name = asked.edit.names[0]
     before = asked.model.text_maps()[name].detach().clone()
-    with asked.edited(), found.applied(asked.model):
+    with asked.edit_applied(), found.applied(asked.model):
         after = asked.model.text_maps()[name].detach().clone()
     assert torch.allclose(after - before, asked.edit.delta(name, before).float() + found.delta(name, before), atol=1e-5)
 
@@ -248,8 +256,8 @@ def test_ddim_is_the_rule_written_out(family) -> None:
     """x_there = a_there x0 + s_there epsilon, both read off the edited model's word on x_here under the empty text."""
     asked = case(family)
     signal = asked.model.pipeline.scheduler.alphas_cumprod
-    with torch.no_grad(), asked.edited():
-        x = encode(asked.model, asked.pictures[:1])
+    with torch.no_grad(), asked.edit_applied():
+        x = encode_images(asked.model, asked.pictures[:1])
         for here, there in pairwise((0, 333, 666, 999)):
             said = asked.model.denoise(x, torch.tensor([here]), [""])
             a, s = signal[here].sqrt(), (1 - signal[here]).sqrt()

@@ -7,18 +7,18 @@ import torch
 
 from tests import tiny
 from tests.attacks.cases import QUICK, case, input_hash
-from unconcept.attacks import RUNGS, attacks
+from unconcept.attacks import ACCESS_LEVELS, attacks
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.settings import build, dump, to_toml
-from unconcept.models.checkpoint.fingerprint import ENCODERS
+from unconcept.core.settings import build_settings, settings_data, to_toml
+from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 
 CASES = [(name, family) for name in attacks for family in attacks[name].families]
 
 
 def state(view) -> tuple[str, int]:
     """Hash of all weights, and the number of hooks."""
-    parts = [view.modules(part) for part in ("denoiser", "vae", *filter(view.checkpoint.has, ENCODERS))]
+    parts = [view.modules(part) for part in ("denoiser", "vae", *filter(view.checkpoint.has, TEXT_ENCODER_PARTS))]
     weights = {f"{i}.{n}": p for i, part in enumerate(parts) for n, p in part.named_parameters()}
     modules = [module for part in parts for module in part.modules()]
     assert all(p.grad is None for p in weights.values())
@@ -27,7 +27,7 @@ def state(view) -> tuple[str, int]:
 
 
 def quick(name):
-    return build(attacks[name].settings, QUICK[name])
+    return build_settings(attacks[name].settings, QUICK[name])
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -37,7 +37,7 @@ def test_first_the_floor_then_growing_steps_and_the_model_is_left_alone(name, fa
     for attempt in quick(name).search(asked):
         assert state(asked.model) == before
         assert torch.is_grad_enabled()
-        assert not asked.model.saved
+        assert not asked.model.original_weights
         for i in attempt.inputs:
             steps[i].append(attempt.steps)
     for taken in steps.values():
@@ -68,7 +68,7 @@ def test_an_input_can_be_drawn(name) -> None:
     for attempt in quick(name).search(asked):
         for i, found in attempt.inputs.items():
             assert (found.soft is None) or (found.states is None)
-            with asked.edited():
+            with asked.edit_applied():
                 given = found.states or asked.model.condition(found.soft or [found.text])
             assert len(given.states) == 1
             assert (found.noise if found.noise is not None else asked.noise[i]).shape == asked.noise[i].shape
@@ -83,13 +83,13 @@ def test_works_on_the_unedited_model(name) -> None:
 @pytest.mark.parametrize("name", list(attacks))
 def test_settings_survive_toml(name) -> None:
     for settings in (attacks[name].settings(), quick(name)):
-        assert build(attacks[name].settings, tomllib.loads(to_toml(dump(settings)))) == settings
+        assert build_settings(attacks[name].settings, tomllib.loads(to_toml(settings_data(settings)))) == settings
 
 
 @pytest.mark.parametrize("name", list(attacks))
 def test_row_of_the_table(name) -> None:
     info = attacks[name]
-    assert info.rung in RUNGS
+    assert info.rung in ACCESS_LEVELS
     assert info.summary.endswith(".")
     assert set(info.families) <= {*tiny.FAMILIES, *tiny.MMDITS}
 
@@ -114,4 +114,4 @@ def test_row_of_the_table(name) -> None:
 )
 def test_settings_out_of_range(name, setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(attacks[name].settings, {setting: value})
+        build_settings(attacks[name].settings, {setting: value})

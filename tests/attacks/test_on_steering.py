@@ -11,7 +11,7 @@ from tests.attacks.test_contract import state
 from tests.methods.quick import QUICK as METHODS
 from unconcept.attacks import attacks
 from unconcept.core import Request
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.adavd import AdaVD
 from unconcept.methods.nag import NAG
 from unconcept.methods.nasa import NASA
@@ -22,12 +22,16 @@ REQUEST = Request(("dog",), ("cat",), ("fox",))
 
 
 @pytest.mark.parametrize("name", list(attacks))
-@pytest.mark.parametrize("method", [AdaVD(), NASA(), NAG(), SPM(**METHODS["spm"]), Receler(**METHODS["receler"])], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [AdaVD(), NASA(), NAG(), SPM(**METHODS["spm"]), Receler(**METHODS["receler"])],
+    ids=lambda method: type(method).__name__,
+)
 def test_searches_and_leaves_no_trace(name, method) -> None:
     asked = case("sd1")
     asked = replace(asked, edit=method.erase(asked.model, REQUEST))
     before, found = state(asked.model), []
-    for attempt in build(attacks[name].settings, QUICK[name]).search(asked):
+    for attempt in build_settings(attacks[name].settings, QUICK[name]).search(asked):
         assert state(asked.model) == before
         found.append(attempt)
     assert len(found) > 1
@@ -39,7 +43,7 @@ def test_the_search_sees_the_steering(name, settings) -> None:
     """What is found under a strong edit is not what is found without one."""
     asked = case("sd1")
     strong = replace(asked, edit=AdaVD(token_sim=False).erase(asked.model, REQUEST))
-    attack = build(attacks[name].settings, QUICK[name] | settings)
+    attack = build_settings(attacks[name].settings, QUICK[name] | settings)
     ends = [list(attack.search(one))[-1] for one in (replace(asked, edit=None), strong)]
     assert input_hash(ends[0]) != input_hash(ends[1])
 

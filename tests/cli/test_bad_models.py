@@ -1,4 +1,6 @@
-"""Models and requests that cannot work, as a user meets them: one clear line, exit code 2, nothing left behind, the model untouched."""
+"""Models and requests that cannot work, as a user meets them: one clear line, exit code 2, nothing left behind, the
+model untouched.
+"""
 
 import shutil
 from pathlib import Path
@@ -11,7 +13,8 @@ from tests import tiny
 from tests.cli.test_cli import run
 
 LONG = "a very long prompt about dogs and cats and birds"
-COWS = tuple(word for a in "abcdefgh" for b in "ijklmnop" for word in ("--retain", f"{a}{b} cow"))  # 64 texts in 32 dimensions
+# 64 texts in 32 dimensions.
+COWS = tuple(word for a in "abcdefgh" for b in "ijklmnop" for word in ("--retain", f"{a}{b} cow"))
 ERASE = ("erase", "dog", "--anchor", "cat", "--no-report", "--quiet")
 SAMPLE = ("sample", "a dog", "--steps", 1, "--quiet")
 
@@ -33,7 +36,12 @@ def refused(out: Path, *words: object, said: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
     ("part", "name", "command"),
-    [("unet", "attn2.to_k", ERASE), ("text_encoder", "mlp.fc1.weight", ERASE), ("unet", "conv_in.weight", SAMPLE), ("vae", "conv_out.bias", SAMPLE)],
+    [
+        ("unet", "attn2.to_k", ERASE),
+        ("text_encoder", "mlp.fc1.weight", ERASE),
+        ("unet", "conv_in.weight", SAMPLE),
+        ("vae", "conv_out.bias", SAMPLE),
+    ],
 )
 def test_weights_that_are_no_numbers(part, name, command, value, sound, tmp_path) -> None:
     """Of what is only read, the tensors that are read; of a network that is built, all."""
@@ -42,7 +50,9 @@ def test_weights_that_are_no_numbers(part, name, command, value, sound, tmp_path
     tensors = load_file(file)
     tensors[next(key for key in tensors if name in key)].view(-1)[0] = value
     save_file(tensors, file, metadata={"format": "pt"})
-    refused(tmp_path / "o", *command, "--model", tmp_path / "m", said="holds NaN or infinity; the checkpoint is damaged")
+    refused(
+        tmp_path / "o", *command, "--model", tmp_path / "m", said="holds NaN or infinity; the checkpoint is damaged"
+    )
 
 
 def test_shards_that_the_job_needs(tmp_path) -> None:
@@ -69,8 +79,14 @@ def test_shards_that_the_job_needs(tmp_path) -> None:
         ((*ERASE, "--retain", LONG), "is 41 tokens long"),
         ((*ERASE, "--method", "trce", "--set", "lamb=0"), "lamb = 0 with 15 texts in 32 dimensions is singular"),
         ((*ERASE, "--method", "speed", "--retain", "dog"), "'dog' is also retained"),
-        ((*ERASE, "--method", "speed", "--set", "threshold=1e-9", *COWS), "not erasable under this retain set: its projector of rank 0"),
-        ((*ERASE, "--method", "speed", "--set", "threshold=1e-9", "--set", "aug_num=0", *COWS), "not erasable under this retain set"),
+        (
+            (*ERASE, "--method", "speed", "--set", "threshold=1e-9", *COWS),
+            "not erasable under this retain set: its projector of rank 0",
+        ),
+        (
+            (*ERASE, "--method", "speed", "--set", "threshold=1e-9", "--set", "aug_num=0", *COWS),
+            "not erasable under this retain set",
+        ),
     ],
 )
 def test_requests_that_cannot_work(words, said, sound, tmp_path) -> None:

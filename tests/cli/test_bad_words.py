@@ -5,11 +5,26 @@ import pytest
 from tests.cli.test_cli import run
 
 BAD = {
-    "unknown regulariser": (("erase", "dog face", "--method", "esd", "--regulariser", "l2ps=1"), "unknown regulariser 'l2ps'; did you mean 'l2sp'?"),
-    "regulariser without a value": (("erase", "dog face", "--method", "esd", "--regulariser", "l2sp"), "--regulariser 'l2sp': write NAME=VALUE"),
-    "regulariser of one step": (("erase", "dog face", "--method", "slug", "--regulariser", "l2sp=1"), "slug is one-step: regularisers act on trained methods"),
-    "training option of one step": (("erase", "dog face", "--method", "slug", "--checkpointing"), "only trained methods take it, and slug is one-step"),
-    "regulariser of a closed form": (("erase", "dog face", "--regulariser", "l2sp=1"), "uce is closed-form: regularisers act on trained methods alone"),
+    "unknown regulariser": (
+        ("erase", "dog face", "--method", "esd", "--regulariser", "l2ps=1"),
+        "unknown regulariser 'l2ps'; did you mean 'l2sp'?",
+    ),
+    "regulariser without a value": (
+        ("erase", "dog face", "--method", "esd", "--regulariser", "l2sp"),
+        "--regulariser 'l2sp': write NAME=VALUE",
+    ),
+    "regulariser of one step": (
+        ("erase", "dog face", "--method", "slug", "--regulariser", "l2sp=1"),
+        "slug is one-step: regularisers act on trained methods",
+    ),
+    "training option of one step": (
+        ("erase", "dog face", "--method", "slug", "--checkpointing"),
+        "only trained methods take it, and slug is one-step",
+    ),
+    "regulariser of a closed form": (
+        ("erase", "dog face", "--regulariser", "l2sp=1"),
+        "uce is closed-form: regularisers act on trained methods alone",
+    ),
     "unknown method": (("erase", "dog face", "--method", "uec"), "no method 'uec'; did you mean 'uce'"),
     "unknown concept": (("erase", "dog fase"), "did you mean 'dog face'"),
     "unknown setting": (("erase", "dog face", "--set", "lam=1"), "did you mean 'lamb'"),
@@ -19,7 +34,10 @@ BAD = {
     "empty target": (("erase", " "), "empty target"),
     "target is anchor": (("erase", "dog face", "--anchor", "dog face"), "equals its anchor"),
     "target retained": (("erase", "dog face", "--retain", "dog face"), "also retained"),
-    "anchors": (("erase", "dog face", "crown", "--anchor", "a", "--anchor", "b", "--anchor", "c"), "2 concepts but 3 anchors"),
+    "anchors": (
+        ("erase", "dog face", "crown", "--anchor", "a", "--anchor", "b", "--anchor", "c"),
+        "2 concepts but 3 anchors",
+    ),
     "too long": (("erase", "dog face", "--retain", "word " * 40), "the text encoder holds 32"),
     "no model": (("erase", "dog face", "--model", "nowhere"), "neither 'moji' nor a path"),
     "no device": (("erase", "dog face", "--device", "tpu"), "device 'tpu' is not there"),
@@ -36,8 +54,14 @@ BAD = {
     "no concept to evaluate": (("evaluate", "--edit", "nowhere.safetensors"), "no concept"),
     "unknown concept to evaluate": (("bench", "dog fase"), "did you mean 'dog face'"),
     "no prompt file": (("evaluate", "dog face", "--edit", "x.safetensors", "--prompts", "nowhere.csv"), "nowhere.csv"),
-    "unknown judge": (("evaluate", "dog face", "--edit", "x.safetensors", "--judge", "clp-score=x"), "did you mean 'clip-score'"),
-    "no model to evaluate": (("attack", "p4d", "dog", "--edit", "x.safetensors", "--model", "nowhere"), "neither 'moji' nor a path"),
+    "unknown judge": (
+        ("evaluate", "dog face", "--edit", "x.safetensors", "--judge", "clp-score=x"),
+        "did you mean 'clip-score'",
+    ),
+    "no model to evaluate": (
+        ("attack", "p4d", "dog", "--edit", "x.safetensors", "--model", "nowhere"),
+        "neither 'moji' nor a path",
+    ),
     "bench of nothing": (("bench", "dog face", "--methods", "uec"), "did you mean 'uce'"),
     "sample without edit file": (("sample", "a dog", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),
 }

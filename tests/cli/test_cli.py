@@ -30,7 +30,15 @@ def dog(tmp_path_factory) -> Path:
 
 
 def test_main_job_writes_everything(dog) -> None:
-    assert {path.name for path in dog.iterdir()} == {"edit.safetensors", "report.html", "report.json", "results.csv", "samples", "README.md", "run.json"}
+    assert {path.name for path in dog.iterdir()} == {
+        "edit.safetensors",
+        "report.html",
+        "report.json",
+        "results.csv",
+        "samples",
+        "README.md",
+        "run.json",
+    }
     report = json.loads((dog / "report.json").read_text())
     assert report["status"] == "ok"
     (trial,) = report["trials"]
@@ -80,7 +88,10 @@ def test_apply_makes_a_stock_folder(dog, tmp_path) -> None:
 
     assert run("apply", dog / "edit.safetensors", "--out", tmp_path / "m").exit_code == 0
     StableDiffusionPipeline.from_pretrained(tmp_path / "m", local_files_only=True)
-    before, after = (load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (find_model("moji"), tmp_path / "m"))
+    before, after = (
+        load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+        for folder in (find_model("moji"), tmp_path / "m")
+    )
     assert {before[name].dtype for name in before} == {after[name].dtype for name in after}
     changed = [name for name in before if not before[name].equal(after[name])]
     assert changed
@@ -113,7 +124,9 @@ def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
     (row,) = json.loads(result.stdout)["trials"][0]["attacks"]
     assert row["attack"] == "derived-embedding"
     (found,) = (tmp_path / "a/found").iterdir()
-    assert run("sample", "--found", found, "--edit", edit, "--steps", 2, "--out", tmp_path / "s", "--quiet").exit_code == 0
+    assert (
+        run("sample", "--found", found, "--edit", edit, "--steps", 2, "--out", tmp_path / "s", "--quiet").exit_code == 0
+    )
     assert len(list((tmp_path / "s").glob("*.png"))) == 1
     late = run("bench", "dog face", "--suite", "smoke", "--limit", 1, "--max-minutes", 0, "--out", tmp_path / "b")
     assert (late.exit_code, "PARTIAL" in late.stderr) == (1, True)
@@ -142,7 +155,20 @@ def test_no_effect_fails_and_keeps_what_was_made(tmp_path) -> None:
 def test_a_users_own_model(family, tmp_path) -> None:
     """Any words are a concept there; nothing is judged, pictures are drawn."""
     folder = tiny.folder(family, tmp_path / "base")
-    result = run("erase", "van gogh", "--kind", "style", "--retain", "monet", "--model", folder, "--limit", 1, "--out", tmp_path / "o")
+    result = run(
+        "erase",
+        "van gogh",
+        "--kind",
+        "style",
+        "--retain",
+        "monet",
+        "--model",
+        folder,
+        "--limit",
+        1,
+        "--out",
+        tmp_path / "o",
+    )
     assert result.exit_code == 0, result.stderr
     (trial,) = json.loads((tmp_path / "o" / "report.json").read_text())["trials"]
     assert (trial["edit"]["anchors"], trial["edit"]["retain"], trial["groups"]) == (["art"], ["monet"], {})
@@ -158,7 +184,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
     """The pictures that were finished are not drawn again, and the report is the same but for timings."""
     from unconcept.evaluation.tasks import draw as drawing
 
-    real, drawn = drawing.draw, []
+    real, drawn = drawing.draw_prompts, []
 
     def counting(model, prompts, *rest):
         if len(drawn) == 3:
@@ -168,11 +194,11 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
 
     words = ("erase", "pizza", "--limit", 1, "--batch-size", 2, "--quiet", "--out")
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(drawing, "draw", counting)
+    monkeypatch.setattr(drawing, "draw_prompts", counting)
     result = run(*words, tmp_path / "a/o")
     assert result.exit_code == 130
     assert [path.name for path in (tmp_path / "a").iterdir()] == [".o.part"]
-    monkeypatch.setattr(drawing, "draw", lambda *given: drawn.append(len(given[1])) or real(*given))
+    monkeypatch.setattr(drawing, "draw_prompts", lambda *given: drawn.append(len(given[1])) or real(*given))
     assert run(*words, tmp_path / "a/o").exit_code == 0
     total = sum(drawn)
     assert run(*words, tmp_path / "a/again").exit_code == 0

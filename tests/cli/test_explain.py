@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.test_cli import run
 from unconcept.attacks import attacks
-from unconcept.core.field_docs import meanings
+from unconcept.core.field_docs import field_descriptions
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.methods import methods
 from unconcept.methods.uce import UCE
@@ -22,7 +22,9 @@ def explained(*words: object) -> dict[tuple[str, str], dict]:
 def test_each_value_says_who_gave_it(tmp_path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(
-        'method = "uce"\nsource = "a paper"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb = 0.3\npreserve_scale = 2.0\n', encoding="utf-8"
+        'method = "uce"\nsource = "a paper"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb ='
+        " 0.3\npreserve_scale = 2.0\n",
+        encoding="utf-8",
     )
     rows = explained(path, "--set", "lamb=0.7", "--retain", "sea", "--limit", 3, "--seed", 5)
     for place, value, layer in (
@@ -41,7 +43,7 @@ def test_each_value_says_who_gave_it(tmp_path) -> None:
     assert explained(path, "--model", "elsewhere")["drawing", "guidance_scale"]["value"] == 7.5
     table = run("explain", path).stdout
     assert "source: a paper" in table
-    assert "lambda, pull towards the old weights" in table
+    assert "Lambda, pull towards the old weights." in table
 
 
 @pytest.mark.parametrize("name", list(recipes()))
@@ -55,8 +57,8 @@ def test_every_packaged_recipe_is_explained_in_full(name) -> None:
 
 
 def test_a_meaning_is_the_fields_own_comment() -> None:
-    assert meanings(UCE)["lamb"] == "lambda, pull towards the old weights"
-    assert meanings(type("Made", (), {})) == {}
+    assert field_descriptions(UCE)["lamb"] == "Lambda, pull towards the old weights."
+    assert field_descriptions(type("Made", (), {})) == {}
 
 
 BAD = {

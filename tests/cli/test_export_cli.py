@@ -25,7 +25,14 @@ def edit(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("to", "name"), [("diffusers", "m"), ("peft", "p"), ("single-file", "m.safetensors"), ("kohya", "l.safetensors"), ("comfyui", "c.safetensors")]
+    ("to", "name"),
+    [
+        ("diffusers", "m"),
+        ("peft", "p"),
+        ("single-file", "m.safetensors"),
+        ("kohya", "l.safetensors"),
+        ("comfyui", "c.safetensors"),
+    ],
 )
 def test_export_writes_and_says_what(to, name, edit, tmp_path) -> None:
     result = run("export", edit, "--to", to, "--dtype", "bfloat16", "--out", tmp_path / name)
@@ -34,7 +41,9 @@ def test_export_writes_and_says_what(to, name, edit, tmp_path) -> None:
     assert "weights changed" in result.stdout
     assert ("relative error" in result.stdout) == (to in ("kohya", "peft"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    file = {"diffusers": "m/unet/diffusion_pytorch_model.safetensors", "peft": "p/adapter_model.safetensors"}.get(to, name)
+    file = {"diffusers": "m/unet/diffusion_pytorch_model.safetensors", "peft": "p/adapter_model.safetensors"}.get(
+        to, name
+    )
     assert torch.bfloat16 in {t.dtype for t in load_file(tmp_path / file).values()}
     with safe_open(tmp_path / file, "pt") as opened:
         told = opened.metadata()
@@ -55,8 +64,12 @@ def test_no_strength_is_the_same_model(edit, tmp_path) -> None:
 
 def test_a_lora_is_imported_and_used_as_an_edit(edit, tmp_path) -> None:
     """There and back: the pictures of the imported edit are the edit's but for the rounding."""
-    assert run("export", edit, "--to", "kohya", "--dtype", "float32", "--out", tmp_path / "l.safetensors").exit_code == 0
-    result = run("import", tmp_path / "l.safetensors", "dog face", "--method", "esd", "--out", tmp_path / "e.safetensors")
+    assert (
+        run("export", edit, "--to", "kohya", "--dtype", "float32", "--out", tmp_path / "l.safetensors").exit_code == 0
+    )
+    result = run(
+        "import", tmp_path / "l.safetensors", "dog face", "--method", "esd", "--out", tmp_path / "e.safetensors"
+    )
     assert result.exit_code == 0, result.stderr
     with safe_open(tmp_path / "e.safetensors", "pt") as opened:
         origin = json.loads(opened.metadata()["origin"])
@@ -65,7 +78,10 @@ def test_a_lora_is_imported_and_used_as_an_edit(edit, tmp_path) -> None:
     assert (origin["method"], origin["targets"], origin["base_hash"]) == ("esd", first["targets"], first["base_hash"])
     assert origin["report"]["residual"] == pytest.approx(first["report"]["residual"], abs=1e-3)
     for name, used in (("a", edit), ("b", tmp_path / "e.safetensors")):
-        assert run("sample", "a dog face", "--steps", 2, "--edit", used, "--quiet", "--out", tmp_path / name).exit_code == 0
+        assert (
+            run("sample", "a dog face", "--steps", 2, "--edit", used, "--quiet", "--out", tmp_path / name).exit_code
+            == 0
+        )
     a, b = (np.asarray(Image.open(tmp_path / name / "000.png")).astype(int) for name in "ab")
     assert abs(a - b).max() <= 2
 
@@ -92,11 +108,19 @@ BAD = {
 def given(edit, tmp_path_factory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("given")
     save_file(
-        {"lora_unet_down_blocks_9_to_k.lora_up.weight": torch.ones(2, 1), "lora_unet_down_blocks_9_to_k.lora_down.weight": torch.ones(1, 2)},
+        {
+            "lora_unet_down_blocks_9_to_k.lora_up.weight": torch.ones(2, 1),
+            "lora_unet_down_blocks_9_to_k.lora_down.weight": torch.ones(1, 2),
+        },
         place / "l.safetensors",
     )
     (place / "l.pt").write_bytes(b"x")
-    return {"EDIT": edit, "OTHER": tiny.folder("sd1", place / "other"), "LORA": place / "l.safetensors", "PICKLE": place / "l.pt"}
+    return {
+        "EDIT": edit,
+        "OTHER": tiny.folder("sd1", place / "other"),
+        "LORA": place / "l.safetensors",
+        "PICKLE": place / "l.pt",
+    }
 
 
 @pytest.mark.parametrize("case", BAD)

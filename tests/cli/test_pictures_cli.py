@@ -1,4 +1,6 @@
-"""Methods that are given pictures or a CLIP, as a user types them: a folder makes an edit, bad input is one line and leaves nothing."""
+"""Methods that are given pictures or a CLIP, as a user types them: a folder makes an edit, bad input is one line and
+leaves nothing.
+"""
 
 import json
 
@@ -32,7 +34,20 @@ def erase(*words: object):
 
 
 def test_a_folder_of_pictures_is_unlearned(model, pictures, tmp_path) -> None:
-    result = erase("dog", "--model", model, "--method", "few-shot", *SMALL, "--set", f"images={pictures}", "--set", "epochs=1", "--out", tmp_path / "o")
+    result = erase(
+        "dog",
+        "--model",
+        model,
+        "--method",
+        "few-shot",
+        *SMALL,
+        "--set",
+        f"images={pictures}",
+        "--set",
+        "epochs=1",
+        "--out",
+        tmp_path / "o",
+    )
     assert result.exit_code == 0, result.stderr
     edit = load_edit(tmp_path / "o" / "edit.safetensors")
     assert all(name.startswith("text_encoder.") for name in edit.names)
@@ -46,7 +61,11 @@ def other_clip(path):
     from safetensors.torch import load_file, save_file
 
     file = tiny.clip_folder(path) / "model.safetensors"
-    save_file({name: 1.5 * t if t.is_floating_point() else t for name, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    save_file(
+        {name: 1.5 * t if t.is_floating_point() else t for name, t in load_file(file).items()},
+        file,
+        metadata={"format": "pt"},
+    )
     return path
 
 
@@ -67,11 +86,26 @@ def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeyp
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
     clip = tiny.clip_folder(tmp_path / "clip")
     settings = [word for text in (f"clip={clip}", "pictures=2", "look_pictures=2") for word in ("--set", text)]
-    result = erase("dog", "--model", model, "--method", "slug", *SMALL, *settings, "--judge", f"clip-score={clip}", "--out", tmp_path / "o")
+    result = erase(
+        "dog",
+        "--model",
+        model,
+        "--method",
+        "slug",
+        *SMALL,
+        *settings,
+        "--judge",
+        f"clip-score={clip}",
+        "--out",
+        tmp_path / "o",
+    )
     assert result.exit_code == 1, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("unconcept:")]
     assert len(lines) == 1
-    assert "50% of the drawn pictures still show the target at 1 times the step of the rule: name another with --set layer=" in lines[0]
+    assert (
+        "50% of the drawn pictures still show the target at 1 times the step of the rule: name another with --set"
+        " layer=" in lines[0]
+    )
     assert not (tmp_path / "o").exists()
 
 
@@ -98,7 +132,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(model, pictures, tmp_path, met
         drawn(folder / "a.png", SIDE, SIDE)
     drawn(small / "b.png", SIDE - 1, SIDE)
     (broken / "b.png").write_bytes(b"GIF89a?")
-    places = {"pictures": pictures, "broken": broken, "small": small, "other": other_clip(tmp_path / "clip"), "clip": tiny.clip_folder(tmp_path / "own")}
+    places = {
+        "pictures": pictures,
+        "broken": broken,
+        "small": small,
+        "other": other_clip(tmp_path / "clip"),
+        "clip": tiny.clip_folder(tmp_path / "own"),
+    }
     own = SMALL if method != "advunlearn" else SMALL[:3]
     there = {*tmp_path.iterdir()}
     assigned = [word for text in settings for word in ("--set", text.format(**places))]

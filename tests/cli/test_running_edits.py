@@ -1,4 +1,6 @@
-"""Edits that run beside the model, as a user types them: made, drawn with, evaluated, attacked; what a weight cannot hold is refused."""
+"""Edits that run beside the model, as a user types them: made, drawn with, evaluated, attacked; what a weight cannot
+hold is refused.
+"""
 
 import json
 
@@ -66,19 +68,44 @@ def test_static_is_written_where_it_is_asked_for(base, tmp_path) -> None:
     result = run("apply", edit, "--static", "--model", base, "--out", tmp_path / "m")
     assert result.exit_code == 0, result.stderr
     assert "weights changed" in result.stdout
-    before, after = (load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (base, tmp_path / "m"))
+    before, after = (
+        load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (base, tmp_path / "m")
+    )
     changed = {name for name, tensor in before.items() if not tensor.equal(after[name])}
     assert changed
     assert all(".attentions." in name for name in changed)
-    assert run("export", edit, "--static", "--to", "kohya", "--model", base, "--out", tmp_path / "l.safetensors").exit_code == 0
-    result = run("apply", made("receler", base, tmp_path / "r", "--no-report"), "--static", "--model", base, "--out", tmp_path / "n")
+    assert (
+        run("export", edit, "--static", "--to", "kohya", "--model", base, "--out", tmp_path / "l.safetensors").exit_code
+        == 0
+    )
+    result = run(
+        "apply",
+        made("receler", base, tmp_path / "r", "--no-report"),
+        "--static",
+        "--model",
+        base,
+        "--out",
+        tmp_path / "n",
+    )
     assert result.exit_code == 2
     assert "networks of their own" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["spm", "receler"])
 def test_no_steps_fail_and_keep_what_was_made(name, base, tmp_path) -> None:
-    result = run("erase", "fox", "--method", name, "--set", "iterations=0", "--model", base, "--no-report", "--out", tmp_path / "o")
+    result = run(
+        "erase",
+        "fox",
+        "--method",
+        name,
+        "--set",
+        "iterations=0",
+        "--model",
+        base,
+        "--no-report",
+        "--out",
+        tmp_path / "o",
+    )
     assert result.exit_code == 1
     assert "no effect: what the edit hangs beside the model does nothing" in result.stderr
     assert (tmp_path / "o/edit.safetensors").exists()

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from unconcept.core import Concept, Request, UnconceptError
 from unconcept.core.errors import RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.output_folder import stays_in
+from unconcept.core.output_folder import is_inside
 from unconcept.core.recipe import load_recipe
 from unconcept.core.registry import Registry
-from unconcept.core.request import united
-from unconcept.core.settings import build, dump, parse_assignment
+from unconcept.core.request import merge_requests
+from unconcept.core.settings import build_settings, parse_assignment, settings_data
 from unconcept.methods.uce import UCE
 
 
@@ -43,7 +43,10 @@ def test_requests_that_make_no_sense(targets, anchors, retain, said) -> None:
 
 
 def test_a_target_is_its_anchor_however_it_is_spelled() -> None:
-    """Of what was typed. A request made by hand may ask for it: that a method then changes nothing is what tests ask."""
+    """Of what was typed.
+
+    A request made by hand may ask for it: that a method then changes nothing is what tests ask.
+    """
     with pytest.raises(RequestError, match="'Van Gogh' equals its anchor ' van  gogh' but for capitals and spaces"):
         Request.of([Concept("Van Gogh", "style")], [" van  gogh"])
     assert Request(("dog face",), ("dog  face",)).anchors == ("dog  face",)
@@ -64,14 +67,23 @@ def test_null_anchors_of_the_kinds() -> None:
 
 def test_unknown_and_mistyped_settings() -> None:
     with pytest.raises(SettingsError, match="unknown setting 'lambda'; did you mean 'lamb'"):
-        build(UCE, {"lambda": 1.0})
+        build_settings(UCE, {"lambda": 1.0})
     with pytest.raises(SettingsError, match="lamb = '1'"):
-        build(UCE, {"lamb": "1"})
-    assert build(UCE, {"lamb": 1}).lamb == 1.0
+        build_settings(UCE, {"lamb": "1"})
+    assert build_settings(UCE, {"lamb": 1}).lamb == 1.0
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("a=1", 1), ("a=1.5", 1.5), ("a=last", "last"), ("a=last+tail", "last+tail"), ('a="x"', "x"), ("a=true", True), ("a=", "")]
+    ("text", "value"),
+    [
+        ("a=1", 1),
+        ("a=1.5", 1.5),
+        ("a=last", "last"),
+        ("a=last+tail", "last+tail"),
+        ('a="x"', "x"),
+        ("a=true", True),
+        ("a=", ""),
+    ],
 )
 def test_assignments(text, value) -> None:
     assert parse_assignment(text) == ("a", value)
@@ -149,7 +161,7 @@ def test_odd_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
 
 
 def test_dump_is_what_was_built() -> None:
-    assert build(UCE, dump(UCE(lamb=0.1))) == UCE(lamb=0.1)
+    assert build_settings(UCE, settings_data(UCE(lamb=0.1))) == UCE(lamb=0.1)
 
 
 @pytest.mark.parametrize("images", ["/etc", "../pictures", "a/../../b"])
@@ -171,32 +183,40 @@ PARTS = (
 
 @given(st.permutations(PARTS), st.integers(1, 3))
 def test_united_is_a_function_of_the_set(parts, twice) -> None:
-    assert united([*parts, *parts[:twice]]) == united(PARTS)
+    assert merge_requests([*parts, *parts[:twice]]) == merge_requests(PARTS)
 
 
 def test_united_by_its_rules() -> None:
-    both = united(PARTS)
+    both = merge_requests(PARTS)
     assert both.targets == ("cat", "dog", "puppy")
     assert both.anchors == ("bird", "cow", "goat")  # dog has two anchors: the one that sorts first
-    assert both.retain == ("fox",)  # typed by the third, though withheld for the second; dog and cat are erased, wolf is withheld
+    # Typed by the third, though withheld for the second; dog and cat are erased, wolf is withheld.
+    assert both.retain == ("fox",)
     assert both.kind == "object"
     assert both.withheld == ("wolf",)
-    assert united(PARTS[:2]).retain == ()
-    assert united([both]) == both
-    assert united(PARTS[2:]).withheld is None
-    assert united([Request(("a",), ("b",), ("fox",), withheld=()), PARTS[1]]).retain == ("dog", "wolf")
+    assert merge_requests(PARTS[:2]).retain == ()
+    assert merge_requests([both]) == both
+    assert merge_requests(PARTS[2:]).withheld is None
+    assert merge_requests([Request(("a",), ("b",), ("fox",), withheld=()), PARTS[1]]).retain == ("dog", "wolf")
 
 
 def test_united_keeps_what_has_no_anchor() -> None:
-    assert united([Request(("b", "a"), ())]) == Request(("a", "b"), ())
+    assert merge_requests([Request(("b", "a"), ())]) == Request(("a", "b"), ())
     with pytest.raises(RequestError, match="nothing to unite"):
-        united([])
+        merge_requests([])
 
 
 def test_a_path_stays_in_its_folder(tmp_path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "out").symlink_to(tmp_path)
-    for name, stays in (("a.png", True), ("b/../a.png", True), (".", True), ("../in/a.png", True), ("../a.png", False), ("/etc/hosts", False)):
-        assert stays_in(tmp_path / "in", name) == stays
-    assert not stays_in(tmp_path / "in", "out/a.png")
-    assert not stays_in(tmp_path / "in", "a\0b")
+    for name, stays in (
+        ("a.png", True),
+        ("b/../a.png", True),
+        (".", True),
+        ("../in/a.png", True),
+        ("../a.png", False),
+        ("/etc/hosts", False),
+    ):
+        assert is_inside(tmp_path / "in", name) == stays
+    assert not is_inside(tmp_path / "in", "out/a.png")
+    assert not is_inside(tmp_path / "in", "a\0b")

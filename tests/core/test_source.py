@@ -18,7 +18,8 @@ FILES = {
     "deep/typed.py": "T = int\n",
     "data/words.py": "from importlib import resources\nwords = resources.files(__package__)\n",
     "data/words.txt": "one",
-    "entries/method.py": """from typing import TYPE_CHECKING
+    "entries/method.py": (
+        """from typing import TYPE_CHECKING
 from ..deep import handed_on
 from ..data.words import words
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def erase():
     from ..deep import within
     return within
-""",
+"""
+    ),
     "entries/neighbour.py": "",
     "entries/__init__.py": "from . import method, neighbour\n",
 }
@@ -69,5 +71,8 @@ def test_where_a_file_lies_does_not_matter(package) -> None:
 def test_a_method_does_not_depend_on_its_neighbours() -> None:
     """Nor on what evaluates it; but on how models read texts it does."""
     seen = imported_modules(methods["uce"].settings.__module__, LOADING)
-    assert {module for module in seen if module.startswith("unconcept.methods.")} == {"unconcept.methods.uce", "unconcept.methods.registry"}
+    assert {module for module in seen if module.startswith("unconcept.methods.")} == {
+        "unconcept.methods.uce",
+        "unconcept.methods.registry",
+    }
     assert {module.split(".")[1] for module in seen} == {"core", "edits", "linalg", "methods", "models"}

@@ -1,7 +1,8 @@
-"""Toys of SD3 and FLUX to export from: a base on the disk, edits of its every kind of place, and diffusers' converters at the toy's width.
+"""Toys of SD3 and FLUX to export from: a base on the disk, edits of its every kind of place, and diffusers' converters
+at the toy's width.
 
-diffusers' converters know one width of FLUX, 3072 with 12288; they are handed the toy's. In SD3's single files diffusers
-puts the identity in the place of CLIP-L's projection, so the toy has it there.
+diffusers' converters know one width of FLUX, 3072 with 12288; they are handed the toy's. In SD3's single files
+diffusers puts the identity in the place of CLIP-L's projection, so the toy has it there.
 """
 
 from pathlib import Path
@@ -18,18 +19,32 @@ from transformers import CLIPTextModelWithProjection
 
 from tests import tiny
 from tests.edits.test_export import drawn, parameters, stamped
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, Edit, LowRankEdit
-from unconcept.edits.export.export import export
+from unconcept.edits.export.export import export_edit
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
 from unconcept.models.views.mmdit import MMDiTView
 
 WIDTHS = {3072: 32, 12288: 128}  # FLUX's and the toy's
-A_MATRIX = ("context_embedder.weight", "text_embedder.linear_1.weight", "blocks.0.attn.to_q.weight", "blocks.0.attn.to_v.weight")
-MATRICES = (*A_MATRIX, "blocks.1.attn.add_k_proj.weight", "blocks.0.attn.add_k_proj.weight", "norm_out.linear.weight", "0.ff.net.0.proj.weight")
-MORE = {"sd3": ("transformer_blocks.1.norm1_context.linear.weight", "0.attn2.to_k.weight"), "flux": ("single_transformer_blocks.0.proj_mlp.weight",)}
+A_MATRIX = (
+    "context_embedder.weight",
+    "text_embedder.linear_1.weight",
+    "blocks.0.attn.to_q.weight",
+    "blocks.0.attn.to_v.weight",
+)
+MATRICES = (
+    *A_MATRIX,
+    "blocks.1.attn.add_k_proj.weight",
+    "blocks.0.attn.add_k_proj.weight",
+    "norm_out.linear.weight",
+    "0.ff.net.0.proj.weight",
+)
+MORE = {
+    "sd3": ("transformer_blocks.1.norm1_context.linear.weight", "0.attn2.to_k.weight"),
+    "flux": ("single_transformer_blocks.0.proj_mlp.weight",),
+}
 
 
 def toy_width(function: FunctionType) -> FunctionType:
@@ -39,17 +54,31 @@ def toy_width(function: FunctionType) -> FunctionType:
         def swap(value: object) -> object:
             if isinstance(value, CodeType):
                 return narrowed(value)
-            return tuple(map(swap, value)) if isinstance(value, tuple) else WIDTHS.get(value, value) if isinstance(value, int) else value
+            return (
+                tuple(map(swap, value))
+                if isinstance(value, tuple)
+                else WIDTHS.get(value, value)
+                if isinstance(value, int)
+                else value
+            )
 
         return code.replace(co_consts=tuple(map(swap, code.co_consts)))
 
-    return FunctionType(narrowed(function.__code__), function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return FunctionType(
+        narrowed(function.__code__),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
 
 
 def narrow_flux(monkeypatch: pytest.MonkeyPatch) -> None:
     known = SINGLE_FILE_LOADABLE_CLASSES["FluxTransformer2DModel"]
     monkeypatch.setitem(known, "checkpoint_mapping_fn", toy_width(known["checkpoint_mapping_fn"]))
-    monkeypatch.setattr(lora_pipeline, "_convert_kohya_flux_lora_to_diffusers", toy_width(_convert_kohya_flux_lora_to_diffusers))
+    monkeypatch.setattr(
+        lora_pipeline, "_convert_kohya_flux_lora_to_diffusers", toy_width(_convert_kohya_flux_lora_to_diffusers)
+    )
 
 
 def saved(family: str, folder: Path) -> Path:
@@ -70,14 +99,16 @@ def matrices(folder: Path, family: str) -> list[str]:
 
 
 def text_edit(folder: Path, family: str) -> Edit:
-    chosen = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
+    chosen = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), "tiny")
     return make_edit(open_model(str(folder), "cpu", "float32"), chosen, "uce", {})
 
 
 def low_rank(folder: Path, family: str) -> Edit:
     """Ranks differ; of queries, keys and values only some are changed, and a map of the text encoder."""
     there, pairs = parameters(folder, "transformer", "text_encoder"), {}
-    encoder = next(name for name in there if name.startswith("text_encoder.") and name.endswith("layers.0.mlp.fc1.weight"))
+    encoder = next(
+        name for name in there if name.startswith("text_encoder.") and name.endswith("layers.0.mlp.fc1.weight")
+    )
     for i, name in enumerate([*matrices(folder, family), encoder]):
         o, d = there[name].shape
         pairs[name] = drawn(torch.Size((o, 1 + i % 3)), i), drawn(torch.Size((1 + i % 3, d)), i + 99)
@@ -88,9 +119,23 @@ def dense(folder: Path, family: str) -> Edit:
     """Weights, biases, norms and tables of every network but the VAE."""
     parts = sorted(path.name for path in folder.iterdir() if path.name.startswith(("transformer", "text_encoder")))
     there = parameters(folder, *parts)
-    names = [*matrices(folder, family), "transformer.norm_out.linear.bias", "transformer.transformer_blocks.0.attn.add_q_proj.bias"]
-    names += ["transformer.transformer_blocks.0.attn.norm_q.weight", *(["transformer.pos_embed.pos_embed"] if family == "sd3" else [])]
-    names += [next(name for name in there if name.startswith(f"{part}.") and name.endswith(("v_proj.weight", "SelfAttention.v.weight"))) for part in parts[:-1]]
+    names = [
+        *matrices(folder, family),
+        "transformer.norm_out.linear.bias",
+        "transformer.transformer_blocks.0.attn.add_q_proj.bias",
+    ]
+    names += [
+        "transformer.transformer_blocks.0.attn.norm_q.weight",
+        *(["transformer.pos_embed.pos_embed"] if family == "sd3" else []),
+    ]
+    names += [
+        next(
+            name
+            for name in there
+            if name.startswith(f"{part}.") and name.endswith(("v_proj.weight", "SelfAttention.v.weight"))
+        )
+        for part in parts[:-1]
+    ]
     return stamped(DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(names)}), folder)
 
 
@@ -104,8 +149,10 @@ MAKERS = [text_edit, low_rank, dense]
 EACH = pytest.mark.parametrize("family", tiny.MMDITS)
 
 
-def exported(edit: Edit, folder: Path, to: str, place: Path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    export(edit, folder, to, place, dtype)
+def exported(
+    edit: Edit, folder: Path, to: str, place: Path, dtype: torch.dtype | None = None
+) -> dict[str, torch.Tensor]:
+    export_edit(edit, folder, to, place, dtype)
     return load_file(place)
 
 
@@ -115,4 +162,6 @@ def picture(pipe: DiffusionPipeline) -> torch.Tensor:
         if isinstance(part, torch.nn.Module):
             part.eval()  # diffusers leaves T5 in training
     view = MMDiTView.from_pipeline(pipe.to(dtype=torch.float32))
-    return view.sample(["a dog"], torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)), 2, 3.0)
+    return view.sample(
+        ["a dog"], torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)), 2, 3.0
+    )

@@ -10,17 +10,17 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
-from unconcept.core.request import Ask
-from unconcept.edits import AdapterEdit, Bottleneck, load_edit, made_for, static
+from unconcept.core.request import RequestSpec
+from unconcept.edits import AdapterEdit, BottleneckAdapter, bound_parameters, load_edit, static_edit
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.export import TARGETS, export
+from unconcept.edits.export.export import EXPORT_TARGETS, export_edit
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.models.hooks.modules import attention_maps
-from unconcept.training import LowRank
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.models.hooks.modules import attention_linears
+from unconcept.training import TrainableLowRank
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
-CHOSEN = choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny")
+CHOSEN = resolve_request(RequestSpec(("dog face",), ("goat",), ("cat",)), "tiny")
 QUICK = {"iterations": 0, "eraser_rank": 3}
 
 
@@ -28,13 +28,20 @@ def made(view) -> AdapterEdit:
     """Erasers with random numbers everywhere."""
     rng = torch.Generator().manual_seed(2)
     plain = make_edit(view, CHOSEN, "receler", QUICK)
-    erasers = {name: Bottleneck(*(0.2 * torch.randn(t.shape, generator=rng) for t in vars(one).values())) for name, one in plain.erasers.items()}
+    erasers = {
+        name: BottleneckAdapter(*(0.2 * torch.randn(t.shape, generator=rng) for t in vars(one).values()))
+        for name, one in plain.erasers.items()
+    }
     return replace(plain, erasers=erasers)
 
 
 @torch.no_grad()
 def said(view, texts=("a dog",)):
-    noise = torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)).to(view.dtype).expand(len(texts), -1, -1, -1)
+    noise = (
+        torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0))
+        .to(view.dtype)
+        .expand(len(texts), -1, -1, -1)
+    )
     return view.denoise(noise, torch.tensor([500]), list(texts))
 
 
@@ -45,7 +52,13 @@ def test_saved_scaled_and_left(family, tmp_path) -> None:
     edit.save(tmp_path / "e.safetensors")
     loaded = load_edit(tmp_path / "e.safetensors")
     assert isinstance(loaded, AdapterEdit)
-    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters, loaded.maps) == (edit.hash, edit.origin, (), edit.parameters, edit.maps)
+    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters, loaded.maps) == (
+        edit.hash,
+        edit.origin,
+        (),
+        edit.parameters,
+        edit.maps,
+    )
     assert edit.hash != edit.scaled(2.0).hash
     with edit.applied(view):
         whole = said(view)
@@ -56,9 +69,12 @@ def test_saved_scaled_and_left(family, tmp_path) -> None:
     with edit.scaled(0.0).applied(view):
         assert torch.allclose(said(view), plain, atol=1e-12)
     assert torch.allclose(said(view), plain, atol=1e-12)
-    assert made_for(edit) == edit.maps
-    assert all(name.endswith("attn2.to_out.0.weight" if family in tiny.FAMILIES else ".attn.to_out.0.weight") for name in edit.maps)
-    assert static(edit) is edit
+    assert bound_parameters(edit) == edit.maps
+    assert all(
+        name.endswith("attn2.to_out.0.weight" if family in tiny.FAMILIES else ".attn.to_out.0.weight")
+        for name in edit.maps
+    )
+    assert static_edit(edit) is edit
 
 
 def test_a_half_model_computes_in_half() -> None:
@@ -70,12 +86,12 @@ def test_a_half_model_computes_in_half() -> None:
 def test_erasers_read_what_changed_maps_give() -> None:
     """A low-rank change trained inside of the edit is the same change laid over the weights, before or after."""
     view = tiny.view("sd1")
-    edit, trained = made(view), LowRank(view, attention_maps(view), 2)
+    edit, trained = made(view), TrainableLowRank(view, attention_linears(view), 2)
     with torch.no_grad():
         for tensor in trained.tensors.values():
             tensor.add_(0.2 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
     found = []
-    for outer, inner in ((edit.applied(view), trained.on()), (trained.on(), edit.applied(view))):
+    for outer, inner in ((edit.applied(view), trained.student()), (trained.student(), edit.applied(view))):
         with outer, inner:
             found.append(said(view))
     change = trained.edit({})
@@ -87,7 +103,10 @@ def test_erasers_read_what_changed_maps_give() -> None:
 
 def test_another_base_is_refused() -> None:
     edit = made(tiny.view("sd1"))
-    with pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"), edit.applied(tiny.view("sd1", seed=1)):
+    with (
+        pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"),
+        edit.applied(tiny.view("sd1", seed=1)),
+    ):
         pass
     with pytest.raises(UnconceptError), edit.applied(tiny.shared("flux")):
         pass
@@ -97,8 +116,11 @@ def test_erasers_of_another_width_are_refused() -> None:
     view = tiny.view("sd1")
     edit = replace(made(view), origin=None)
     name = edit.maps[0]
-    wrong = Bottleneck(torch.zeros(2, 5), torch.zeros(2), torch.zeros(5, 2), torch.zeros(5))
-    with pytest.raises(EditError, match="another width"), replace(edit, erasers={**edit.erasers, name: wrong}).applied(view):
+    wrong = BottleneckAdapter(torch.zeros(2, 5), torch.zeros(2), torch.zeros(5, 2), torch.zeros(5))
+    with (
+        pytest.raises(EditError, match="another width"),
+        replace(edit, erasers={**edit.erasers, name: wrong}).applied(view),
+    ):
         pass
 
 
@@ -108,9 +130,9 @@ def test_no_file_of_weights_can_hold_them(tmp_path) -> None:
     for out in ("a", "b"):
         with pytest.raises(EditError, match="networks of their own"):
             bake(edit, base, tmp_path / out)
-    for target in TARGETS:
+    for target in EXPORT_TARGETS:
         with pytest.raises(EditError, match="networks of their own"):
-            export(edit, base, target, tmp_path / "out.safetensors")
+            export_edit(edit, base, target, tmp_path / "out.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
     with pytest.raises(EditError, match="no change of a weight"):
         edit.delta("unet.conv_in.weight", torch.zeros(1))

@@ -16,7 +16,7 @@ from tests.models.test_single_file import single
 from unconcept.core.errors import EditError
 from unconcept.edits import load_edit
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.export import export
+from unconcept.edits.export.export import export_edit
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -30,7 +30,9 @@ def half(file: Path, variant: str, change: float = 0.0) -> Path:
 
 def differing(before: Path, after: Path) -> set[str]:
     old, new = load_file(before), load_file(after)
-    assert {name: (t.dtype, t.shape) for name, t in old.items()} == {name: (t.dtype, t.shape) for name, t in new.items()}
+    assert {name: (t.dtype, t.shape) for name, t in old.items()} == {
+        name: (t.dtype, t.shape) for name, t in new.items()
+    }
     return {f"unet.{name}" for name in old if not torch.equal(old[name], new[name])}
 
 
@@ -52,11 +54,15 @@ def test_copies_of_the_same_weights_are_edited_and_others_left_out(tmp_path) -> 
     assert there == all_files - set(left_out) - {".git/pack"}
     for name in (UNET, UNET.replace(".safetensors", ".fp16.safetensors")):
         assert differing(folder / name, tmp_path / "b" / name) == set(edit.names)
-    wide, narrow = (load_file(tmp_path / "b" / name) for name in (UNET, UNET.replace(".safetensors", ".fp16.safetensors")))
+    wide, narrow = (
+        load_file(tmp_path / "b" / name) for name in (UNET, UNET.replace(".safetensors", ".fp16.safetensors"))
+    )
     assert all(torch.allclose(wide[name], narrow[name].float(), rtol=2e-3, atol=3e-4) for name in wide)
-    converted = export(edit, folder, "diffusers", tmp_path / "h", torch.bfloat16)
+    converted = export_edit(edit, folder, "diffusers", tmp_path / "h", torch.bfloat16)
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in converted.left_out
-    assert [path.name for path in (tmp_path / "h").rglob("*.safetensors") if path.parent.name == "unet"] == ["diffusion_pytorch_model.safetensors"]
+    assert [path.name for path in (tmp_path / "h").rglob("*.safetensors") if path.parent.name == "unet"] == [
+        "diffusion_pytorch_model.safetensors"
+    ]
 
 
 def test_shards_keep_their_index_and_untouched_files_their_bytes_on_disk(tmp_path) -> None:
@@ -83,19 +89,21 @@ def test_shards_keep_their_index_and_untouched_files_their_bytes_on_disk(tmp_pat
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_single_file_is_patched_as_its_folder_is(family, base, tmp_path) -> None:  # noqa: F811
-    """The edit made from the file is the folder's, and every tensor of the patched file is that of the edited folder's export."""
+    """The edit made from the file is the folder's, and every tensor of the patched file is that of the edited folder's
+    export.
+    """
     folder = base(family)
     file = single(folder, tmp_path / "s")
     edit, same = text_map(file), text_map(folder)
     assert (edit.hash, edit.origin.base_hash) == (same.hash, same.origin.base_hash)
     assert bake(edit, file, tmp_path / "b.safetensors") == ()
-    export(same, folder, "single-file", tmp_path / "w.safetensors")
+    export_edit(same, folder, "single-file", tmp_path / "w.safetensors")
     found, wanted = load_file(tmp_path / "b.safetensors"), load_file(tmp_path / "w.safetensors")
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    assert export(edit, file, "kohya", tmp_path / "l.safetensors").error < 1e-6
+    assert export_edit(edit, file, "kohya", tmp_path / "l.safetensors").error < 1e-6
     with pytest.raises(EditError, match="is a single file"):
-        export(edit, file, "single-file", tmp_path / "x.safetensors", torch.float16)
+        export_edit(edit, file, "single-file", tmp_path / "x.safetensors", torch.float16)
 
 
 def test_a_running_mean_beside_the_network_is_refused(base, tmp_path) -> None:  # noqa: F811
@@ -124,8 +132,12 @@ print(*[name for name in ("torch", "diffusers", "transformers") if name in sys.m
 
 
 def commanded(*commands: list[str]) -> tuple[list[str], str]:
-    """Exit codes of commands in one fresh process, what heavy modules it held at the end, and what it said on stderr."""
-    done = subprocess.run([sys.executable, "-c", RUN.format(commands=list(commands))], check=True, capture_output=True, text=True)
+    """Exit codes of commands in one fresh process, what heavy modules it held at the end,
+    and what it said on stderr.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(commands=list(commands))], check=True, capture_output=True, text=True
+    )
     return done.stdout.splitlines(), done.stderr
 
 
@@ -137,7 +149,9 @@ def test_erase_and_apply_build_no_network_and_a_full_disk_harms_nothing(kind, ba
     common = ["--model", str(source)]
     erase = ["erase", "dog", "--anchor", "cat", *common, "--no-report", "--quiet", "--out", str(tmp_path / "e")]
     apply = ["apply", str(tmp_path / "e/edit.safetensors"), *common, "--out"]
-    said, _ = commanded(erase, [*apply, str(tmp_path / f"whole{end}")], ["limit", "60000"], [*apply, str(tmp_path / f"cut{end}")])
+    said, _ = commanded(
+        erase, [*apply, str(tmp_path / f"whole{end}")], ["limit", "60000"], [*apply, str(tmp_path / f"cut{end}")]
+    )
     assert said[-1] == "torch"
     assert [line for line in said if line.split()[0] in ("erase", "apply")] == ["erase 0", "apply 0", "apply 2"]
     assert {path: path.read_bytes() for path in before} == before

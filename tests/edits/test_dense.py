@@ -6,18 +6,22 @@ import torch
 from tests import tiny
 from unconcept.core.errors import EditError
 from unconcept.core.hashing import hash_tensors
-from unconcept.edits import DenseEdit, LowRankEdit, Origin, load_edit
+from unconcept.edits import DenseEdit, EditOrigin, LowRankEdit, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.models.views.unet import UNetView
 
-NAMES = ("unet.conv_in.weight", "unet.conv_in.bias", "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
+NAMES = (
+    "unet.conv_in.weight",
+    "unet.conv_in.bias",
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+)
 
 
 def made(view: UNetView, stamped: bool = True) -> DenseEdit:
     rng = torch.Generator().manual_seed(0)
     edit = DenseEdit({name: torch.randn(view.reference([name])[name].shape, generator=rng) for name in NAMES})
     base = hash_tensors(view.reference(edit.names))
-    origin = Origin("hand", {}, ("cat",), ("",), (), "object", view.family, view.name, base, "0")
+    origin = EditOrigin("hand", {}, ("cat",), ("",), (), "object", view.family, view.name, base, "0")
     return edit.stamped(origin) if stamped else edit
 
 
@@ -75,7 +79,9 @@ def test_baked_folder_holds_the_sum(tmp_path) -> None:
     view = UNetView.from_pipeline(tiny.pipeline("sd1"), "base")
     edit = made(view)
     bake(edit, tmp_path / "base", tmp_path / "baked")
-    before, after = (load_file(tmp_path / name / "unet/diffusion_pytorch_model.safetensors") for name in ("base", "baked"))
+    before, after = (
+        load_file(tmp_path / name / "unet/diffusion_pytorch_model.safetensors") for name in ("base", "baked")
+    )
     for name, tensor in before.items():
         full = f"unet.{name}"
         assert torch.equal(after[name], tensor + edit.delta(full, tensor) if full in edit.names else tensor)
@@ -85,7 +91,13 @@ def test_another_shape_another_base_another_family_are_refused() -> None:
     view = tiny.view("sd1", torch.float32)
     with pytest.raises(EditError, match="shape"), DenseEdit({NAMES[0]: torch.ones(2, 2)}).applied(view):
         pass
-    with pytest.raises(EditError, match="made for"), made(view).applied(UNetView.from_pipeline(tiny.pipeline("sd1", seed=1))):
+    with (
+        pytest.raises(EditError, match="made for"),
+        made(view).applied(UNetView.from_pipeline(tiny.pipeline("sd1", seed=1))),
+    ):
         pass
-    with pytest.raises(EditError, match="another family"), DenseEdit({"unet.nowhere.weight": torch.ones(2)}).applied(view):
+    with (
+        pytest.raises(EditError, match="another family"),
+        DenseEdit({"unet.nowhere.weight": torch.ones(2)}).applied(view),
+    ):
         pass

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, SettingsError, UnconceptError
-from unconcept.core.request import Ask
-from unconcept.edits import DenseEdit, LowRankEdit, Origin, load_edit
+from unconcept.core.request import RequestSpec
+from unconcept.edits import DenseEdit, EditOrigin, LowRankEdit, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
 from unconcept.models.views.unet import UNetView
 
-CHOSEN = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
-ORIGIN = Origin("uce", {}, ("dog",), ("",), (), "object", "sd1", "tiny", "0" * 64, "0")
+CHOSEN = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), "tiny")
+ORIGIN = EditOrigin("uce", {}, ("dog",), ("",), (), "object", "sd1", "tiny", "0" * 64, "0")
 
 
 def made(folder, family="sd1"):
@@ -43,7 +43,9 @@ def test_baked_folder_draws_what_the_applied_edit_draws(family, tmp_path) -> Non
     stock.set_progress_bar_config(disable=True)
     assert torch.equal(UNetView.from_pipeline(stock).sample(["a dog face"], noise, 2, 3.0), applied)
     assert not torch.equal(view.sample(["a dog face"], noise, 2, 3.0), applied)
-    before, after = (load_file(tmp_path / name / "unet/diffusion_pytorch_model.safetensors") for name in ("base", "baked"))
+    before, after = (
+        load_file(tmp_path / name / "unet/diffusion_pytorch_model.safetensors") for name in ("base", "baked")
+    )
     changed = {f"unet.{name}" for name in before if not torch.equal(before[name], after[name])}
     assert changed == set(edit.names)
 
@@ -60,7 +62,10 @@ def test_half_precision_folder_keeps_its_dtype(tmp_path) -> None:
 def test_another_base_is_refused_with_both_hashes(tmp_path) -> None:
     _, edit = made(tiny.folder("sd1", tmp_path / "base"))
     other = UNetView.from_pipeline(tiny.pipeline("sd1", seed=1))
-    with pytest.raises(EditError, match=rf"{edit.origin.base_hash[:12]}.*not for pipeline \([0-9a-f]{{12}}\)"), edit.applied(other):
+    with (
+        pytest.raises(EditError, match=rf"{edit.origin.base_hash[:12]}.*not for pipeline \([0-9a-f]{{12}}\)"),
+        edit.applied(other),
+    ):
         pass
     tiny.pipeline("sd1", seed=1).save_pretrained(tmp_path / "other")
     with pytest.raises(EditError, match="made for other weights"):
@@ -109,19 +114,24 @@ def test_strength_is_a_number_that_can_be_meant(method, strength) -> None:
 def test_strength_is_linear() -> None:
     view = tiny.shared("sd1")
     edit = make_edit(view, CHOSEN, "uce", {})
-    assert all(torch.allclose(edit.scaled(0.25).delta(n, w), 0.25 * edit.delta(n, w), atol=1e-12) for n, w in view.text_maps().items())
+    assert all(
+        torch.allclose(edit.scaled(0.25).delta(n, w), 0.25 * edit.delta(n, w), atol=1e-12)
+        for n, w in view.text_maps().items()
+    )
 
 
 def test_nothing_added_keeps_every_bit() -> None:
-    from unconcept.edits.weight_edits import added
+    from unconcept.edits.weight_edits import weight_sum
 
     weight = torch.tensor([[-0.0, 0.0, 1.5]]).half()
-    assert added(weight, torch.zeros(1, 3)).view(torch.int16).equal(weight.view(torch.int16))
+    assert weight_sum(weight, torch.zeros(1, 3)).view(torch.int16).equal(weight.view(torch.int16))
 
 
 def test_shared_factor_is_stored_once(tmp_path) -> None:
     down = torch.randn(2, 32)
-    edit = LowRankEdit({name: (torch.randn(len(w), 2), down) for name, w in tiny.shared("sd1").text_maps().items()}, ORIGIN)
+    edit = LowRankEdit(
+        {name: (torch.randn(len(w), 2), down) for name, w in tiny.shared("sd1").text_maps().items()}, ORIGIN
+    )
     edit.save(tmp_path / "e.safetensors")
     stored = load_file(tmp_path / "e.safetensors")
     assert sum(name.endswith("down") for name in stored) == 1
@@ -231,12 +241,15 @@ def test_the_header_names_the_licence_of_the_base_and_the_libraries(family, tmp_
 
 def test_a_file_from_before_licences_and_libraries_still_loads() -> None:
     data = json.loads(replace(ORIGIN, licence="mit", libraries={"torch": "2"}).to_json())
-    assert Origin.from_json(json.dumps(data)).licence == "mit"
+    assert EditOrigin.from_json(json.dumps(data)).licence == "mit"
     older = {name: value for name, value in data.items() if name not in ("licence", "libraries")}
-    assert Origin.from_json(json.dumps(older)) == ORIGIN
+    assert EditOrigin.from_json(json.dumps(older)) == ORIGIN
 
 
-@pytest.mark.parametrize(("field", "value"), [("licence", 3), ("licence", None), ("libraries", "torch"), ("libraries", {"torch": 2}), ("more", "x")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("licence", 3), ("licence", None), ("libraries", "torch"), ("libraries", {"torch": 2}), ("more", "x")],
+)
 def test_a_header_of_other_types_is_refused(field, value) -> None:
     with pytest.raises(EditError, match=field):
-        Origin.from_json(json.dumps(json.loads(ORIGIN.to_json()) | {field: value}))
+        EditOrigin.from_json(json.dumps(json.loads(ORIGIN.to_json()) | {field: value}))

@@ -16,14 +16,14 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from tests import tiny
 from unconcept.core.errors import EditError, ModelError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.request import Ask
-from unconcept.edits import DenseEdit, Edit, LowRankEdit, Origin
+from unconcept.core.request import RequestSpec
+from unconcept.edits import DenseEdit, Edit, EditOrigin, LowRankEdit
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.export import export
+from unconcept.edits.export.export import export_edit
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
-from unconcept.models.layouts.layout import Layout
+from unconcept.models.layouts.layout import ModelLayout
 from unconcept.models.views.unet import UNetView
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -40,9 +40,19 @@ def base(tmp_path_factory):
         pipe, folder = tiny.pipeline(family), tmp_path_factory.mktemp(family) / "base"
         if family == "sdxl":
             first, second = pipe.tokenizer, pipe.tokenizer_2
-            net = tiny.unet(80, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=48 + 48)
-            encoders = CLIPTextModel(tiny.text_config(first, 32, "quick_gelu")), CLIPTextModelWithProjection(tiny.text_config(second, 48, "gelu"))
-            pipe = StableDiffusionXLPipeline(pipe.vae, *encoders, first, second, net, pipe.scheduler, add_watermarker=False)
+            net = tiny.unet(
+                80,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=48 + 48,
+            )
+            encoders = (
+                CLIPTextModel(tiny.text_config(first, 32, "quick_gelu")),
+                CLIPTextModelWithProjection(tiny.text_config(second, 48, "gelu")),
+            )
+            pipe = StableDiffusionXLPipeline(
+                pipe.vae, *encoders, first, second, net, pipe.scheduler, add_watermarker=False
+            )
         pipe.save_pretrained(folder)
         (folder / "README.md").write_text("---\nlicense: openrail++\n---\n# tiny\n")
         return folder
@@ -52,7 +62,20 @@ def base(tmp_path_factory):
 
 def stamped(edit: Edit, folder: Path) -> Edit:
     view = open_model(str(folder), "cpu", "float32")
-    return edit.stamped(Origin("hand", {"lamb": 0.5}, ("cat",), ("",), ("dog",), "object", view.family, "tiny", hash_tensors(view.reference(edit.names)), "0"))
+    return edit.stamped(
+        EditOrigin(
+            "hand",
+            {"lamb": 0.5},
+            ("cat",),
+            ("",),
+            ("dog",),
+            "object",
+            view.family,
+            "tiny",
+            hash_tensors(view.reference(edit.names)),
+            "0",
+        )
+    )
 
 
 def drawn(shape: torch.Size, seed: int) -> torch.Tensor:
@@ -60,19 +83,40 @@ def drawn(shape: torch.Size, seed: int) -> torch.Tensor:
 
 
 def parameters(folder: Path, *parts: str) -> dict[str, torch.Tensor]:
-    return {f"{part}.{name}": tensor for part in parts for file in (folder / part).glob("*.safetensors") for name, tensor in load_file(file).items()}
+    return {
+        f"{part}.{name}": tensor
+        for part in parts
+        for file in (folder / part).glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
 
 
 def matrices(folder: Path) -> list[str]:
     """Linear maps and convolutions of the UNet and the first text encoder, one of each kind."""
-    ends = ("attn2.to_k.weight", "attn1.to_out.0.weight", "ff.net.0.proj.weight", "proj_in.weight", "resnets.0.conv1.weight", "time_emb_proj.weight")
+    ends = (
+        "attn2.to_k.weight",
+        "attn1.to_out.0.weight",
+        "ff.net.0.proj.weight",
+        "proj_in.weight",
+        "resnets.0.conv1.weight",
+        "time_emb_proj.weight",
+    )
     unet, texts = parameters(folder, "unet"), parameters(folder, "text_encoder")
-    found = [next(n for n in unet if n.endswith(end)) for end in (*ends, "unet.conv_in.weight", "time_embedding.linear_1.weight")]
-    return [*found, *(next(n for n in texts if n.endswith(end)) for end in ("q_proj.weight", "self_attn.out_proj.weight", "fc1.weight"))]
+    found = [
+        next(n for n in unet if n.endswith(end))
+        for end in (*ends, "unet.conv_in.weight", "time_embedding.linear_1.weight")
+    ]
+    return [
+        *found,
+        *(
+            next(n for n in texts if n.endswith(end))
+            for end in ("q_proj.weight", "self_attn.out_proj.weight", "fc1.weight")
+        ),
+    ]
 
 
 def text_map(folder: Path) -> Edit:
-    chosen = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
+    chosen = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), "tiny")
     return make_edit(open_model(str(folder), "cpu", "float32"), chosen, "uce", {})
 
 
@@ -89,10 +133,22 @@ def dense(folder: Path) -> Edit:
     """Matrices, convolutions, biases and norms of every part."""
     parts = sorted(path.name for path in folder.iterdir() if path.name.startswith(("unet", "text_encoder")))
     there = parameters(folder, *parts)
-    names = [*matrices(folder), "unet.conv_in.bias", "unet.conv_norm_out.weight", "unet.mid_block.resnets.1.conv2.weight"]
+    names = [
+        *matrices(folder),
+        "unet.conv_in.bias",
+        "unet.conv_norm_out.weight",
+        "unet.mid_block.resnets.1.conv2.weight",
+    ]
     for part in parts[:-1]:
-        names += [name for name in there if name.startswith(f"{part}.") and name.endswith(("layers.1.self_attn.k_proj.bias", "final_layer_norm.bias"))]
-    return stamped(DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(dict.fromkeys(names))}), folder)
+        names += [
+            name
+            for name in there
+            if name.startswith(f"{part}.")
+            and name.endswith(("layers.1.self_attn.k_proj.bias", "final_layer_norm.bias"))
+        ]
+    return stamped(
+        DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(dict.fromkeys(names))}), folder
+    )
 
 
 def picture(pipe: DiffusionPipeline) -> torch.Tensor:
@@ -115,8 +171,8 @@ def test_diffusers_folder(family, make, base, tmp_path) -> None:
     """Each weight is rounded once; what the edit leaves alone and what is no weight is as it was."""
     folder = base(family)
     edit = make(folder)
-    export(edit, folder, "diffusers", tmp_path / "own")
-    export(edit, folder, "diffusers", tmp_path / "half", torch.float16)
+    export_edit(edit, folder, "diffusers", tmp_path / "own")
+    export_edit(edit, folder, "diffusers", tmp_path / "half", torch.float16)
     bake(edit, folder, tmp_path / "baked")
     own, baked = networks(stock(tmp_path / "own")), networks(stock(tmp_path / "baked"))
     assert all(torch.equal(own[name], baked[name]) for name in baked)
@@ -133,7 +189,7 @@ def test_single_file(family, base, tmp_path) -> None:
     """diffusers reads it, with the folder's config, as the very pipeline of the baked folder."""
     folder = base(family)
     edit = dense(folder)
-    export(edit, folder, "single-file", tmp_path / "m.safetensors")
+    export_edit(edit, folder, "single-file", tmp_path / "m.safetensors")
     bake(edit, folder, tmp_path / "baked")
     kind = SINGLE.get(family, StableDiffusionPipeline)
     single = kind.from_single_file(str(tmp_path / "m.safetensors"), config=str(folder), local_files_only=True)
@@ -146,23 +202,30 @@ def test_single_file(family, base, tmp_path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_single_file_in_another_dtype(dtype, base, tmp_path) -> None:
-    export(dense(base("sdxl")), base("sdxl"), "single-file", tmp_path / "m.safetensors", dtype)
+    export_edit(dense(base("sdxl")), base("sdxl"), "single-file", tmp_path / "m.safetensors", dtype)
     assert {t.dtype for t in load_file(tmp_path / "m.safetensors").values()} == {dtype}
 
 
-@pytest.mark.parametrize(("family", "dtype"), [*((family, torch.float16) for family in FAMILIES), ("sd1", torch.float32), ("sd1", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((family, torch.float16) for family in FAMILIES), ("sd1", torch.float32), ("sd1", torch.bfloat16)],
+)
 @pytest.mark.parametrize("make", [text_map, low_rank])
 def test_kohya_lora_in_diffusers(family, dtype, make, base, tmp_path) -> None:
-    """Fused, every weight is the edited one but for the dtype's rounding, and no other has moved; the pictures agree."""
+    """Fused, every weight is the edited one but for the dtype's rounding, and no other
+    has moved; the pictures agree.
+    """
     folder = base(family)
     edit = make(folder)
-    done = export(edit, folder, "kohya", tmp_path / "l.safetensors", dtype)
+    done = export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", dtype)
     assert done.error is not None
     assert done.error < TOLERANCE[dtype]
     pipe = stock(folder)
     before, plain = {name: p.clone() for name, p in networks(pipe).items()}, picture(pipe)
     pipe.load_lora_weights(tmp_path / "l.safetensors", local_files_only=True)
-    pipe.fuse_lora(components=[part for part in ("unet", "text_encoder") if any(n.startswith(f"{part}.") for n in edit.names)])
+    pipe.fuse_lora(
+        components=[part for part in ("unet", "text_encoder") if any(n.startswith(f"{part}.") for n in edit.names)]
+    )
     pipe.unload_lora_weights()
     missed = size = 0.0
     for name, after in networks(pipe).items():
@@ -175,17 +238,20 @@ def test_kohya_lora_in_diffusers(family, dtype, make, base, tmp_path) -> None:
     assert (missed / size) ** 0.5 < TOLERANCE[dtype] + 1e-6
     bake(edit, folder, tmp_path / "baked")
     wanted = picture(stock(tmp_path / "baked"))
-    assert (picture(pipe) - wanted).abs().max() < max(100 * TOLERANCE[dtype], 1e-4) * (plain - wanted).abs().max() + 1e-5
+    assert (picture(pipe) - wanted).abs().max() < max(100 * TOLERANCE[dtype], 1e-4) * (
+        plain - wanted
+    ).abs().max() + 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks transformers for it.
+# PEFT asks transformers for it.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("make", [text_map, low_rank])
 def test_peft_folder(family, make, base, tmp_path) -> None:
     """One adapter a network; merged, each weight is the edited one."""
     folder = base(family)
     edit = make(folder)
-    export(edit, folder, "peft", tmp_path / "p", torch.float32)
+    export_edit(edit, folder, "peft", tmp_path / "p", torch.float32)
     parts = sorted({name.partition(".")[0] for name in edit.names})
     pipe = stock(folder)
     before = {name: p.clone() for name, p in networks(pipe).items()}
@@ -204,9 +270,9 @@ def test_comfyui_patch_added_to_the_single_file_is_the_edited_single_file(family
     """What ComfyUI does with a `.diff`: it is added to the tensor of that name. Exact, and nothing is left over."""
     folder = base(family)
     edit = make(folder)
-    export(edit, folder, "comfyui", tmp_path / "c.safetensors")
+    export_edit(edit, folder, "comfyui", tmp_path / "c.safetensors")
     for name, strength in (("before", 0.0), ("after", 1.0)):
-        export(edit.scaled(strength), folder, "single-file", tmp_path / f"{name}.safetensors")
+        export_edit(edit.scaled(strength), folder, "single-file", tmp_path / f"{name}.safetensors")
     before, after = (load_file(tmp_path / f"{name}.safetensors") for name in ("before", "after"))
     patch = load_file(tmp_path / "c.safetensors")
     assert len(patch) == len(edit.names)
@@ -221,16 +287,18 @@ def test_comfyui_patch_added_to_the_single_file_is_the_edited_single_file(family
 def test_dense_lora_is_the_nearest_and_says_how_near(base, tmp_path) -> None:
     folder = base("sd1")
     there = parameters(folder, "unet")
-    edit = stamped(DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(matrices(folder)[:-3])}), folder)
+    edit = stamped(
+        DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(matrices(folder)[:-3])}), folder
+    )
     left = total = 0.0
     for name in edit.names:
         sizes = torch.linalg.svdvals(edit.delta(name, there[name]).flatten(1).double())
         left, total = left + float(sizes[4:].square().sum()), total + float(sizes.square().sum())
-    done = export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32, rank=4)
+    done = export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32, rank=4)
     assert done.error == pytest.approx((left / total) ** 0.5, rel=1e-4)
     assert done.ranks == (4, 4)
     assert "relative error" in str(done)
-    whole = export(edit, folder, "kohya", tmp_path / "w.safetensors", torch.float32)
+    whole = export_edit(edit, folder, "kohya", tmp_path / "w.safetensors", torch.float32)
     assert whole.error < 1e-6
 
 
@@ -241,20 +309,31 @@ def test_a_base_that_says_nothing_has_the_licence_it_had_when_the_edit_was_made(
     (folder / "README.md").unlink()
     if now:
         (folder / "README.md").write_text(now)
-    export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float16)
+    export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float16)
     with safe_open(tmp_path / "l.safetensors", "pt") as opened:
         assert opened.metadata()["unconcept.licence"] == told
 
 
-@pytest.mark.parametrize(("to", "name"), [("kohya", "l.safetensors"), ("comfyui", "c.safetensors"), ("single-file", "m.safetensors"), ("peft", "p")])
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("kohya", "l.safetensors"), ("comfyui", "c.safetensors"), ("single-file", "m.safetensors"), ("peft", "p")],
+)
 def test_header_says_where_it_came_from(to, name, base, tmp_path) -> None:
     edit = text_map(base("sdxl"))
-    export(edit, base("sdxl"), to, tmp_path / name, torch.float16)
+    export_edit(edit, base("sdxl"), to, tmp_path / name, torch.float16)
     file = tmp_path / name / "adapter_model.safetensors" if to == "peft" else tmp_path / name
     with safe_open(file, "pt") as opened:
         told = opened.metadata()
-    assert (told["unconcept.base"], told["unconcept.base_hash"], told["unconcept.edit_hash"]) == (edit.origin.base, edit.origin.base_hash, edit.hash)
-    assert (told["unconcept.family"], told["unconcept.method"], told["unconcept.licence"]) == ("sdxl", "uce", "openrail++")
+    assert (told["unconcept.base"], told["unconcept.base_hash"], told["unconcept.edit_hash"]) == (
+        edit.origin.base,
+        edit.origin.base_hash,
+        edit.hash,
+    )
+    assert (told["unconcept.family"], told["unconcept.method"], told["unconcept.licence"]) == (
+        "sdxl",
+        "uce",
+        "openrail++",
+    )
     assert json.loads(told["unconcept.targets"]) == ["dog face", "car"]
     assert json.loads(told["unconcept.settings"])["lamb"] == 0.5
     assert {"unconcept.version", "unconcept.libraries", "unconcept.dtype", "format"} <= set(told)
@@ -269,8 +348,13 @@ def test_a_pair_is_not_rounded_away(base, tmp_path) -> None:
     name = matrices(folder)[0]
     o, d = parameters(folder, "unet")[name].shape
     big, row = 300 * drawn(torch.Size((o, 1)), 0), drawn(torch.Size((1, d)), 1)
-    edit = stamped(LowRankEdit({name: (torch.cat([big + drawn(torch.Size((o, 1)), 2), -big], 1).double(), torch.cat([row, row]).double())}), folder)
-    assert export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float16).error < 1e-3
+    edit = stamped(
+        LowRankEdit(
+            {name: (torch.cat([big + drawn(torch.Size((o, 1)), 2), -big], 1).double(), torch.cat([row, row]).double())}
+        ),
+        folder,
+    )
+    assert export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float16).error < 1e-3
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
@@ -288,10 +372,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
         (huge, folder, "kohya", {"dtype": torch.float16}, "does not fit into float16", NumericsError),
     ):
         with pytest.raises(kind, match=said) as raised:
-            export(given, where, to, out, **more)
+            export_edit(given, where, to, out, **more)
         assert "\n" not in str(raised.value)
         assert not out.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
     with pytest.raises(ModelError, match="original layout is known for"):
-        Layout.of(tmp_path / "other")
+        ModelLayout.of(tmp_path / "other")

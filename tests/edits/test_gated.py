@@ -1,4 +1,6 @@
-"""Edits that weigh themselves by the prompt: the sum written out, rows that know nothing of each other, several at once, refusals."""
+"""Edits that weigh themselves by the prompt: the sum written out, rows that know nothing of each other, several at
+once, refusals.
+"""
 
 import json
 from contextlib import ExitStack
@@ -11,17 +13,17 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
-from unconcept.core.request import Ask
-from unconcept.edits import GatedEdit, LowRankEdit, Part, load_edit, made_for, static
+from unconcept.core.request import RequestSpec
+from unconcept.edits import GatedAdapter, GatedEdit, LowRankEdit, bound_parameters, load_edit, static_edit
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.export import TARGETS, export
-from unconcept.edits.gating import Likeness
+from unconcept.edits.export.export import EXPORT_TARGETS, export_edit
+from unconcept.edits.gating import PromptLikeness
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import Conditioning
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
-CHOSEN = choose(Ask(("dog face", "sun"), ("", ""), ("cat",)), "tiny")
+CHOSEN = resolve_request(RequestSpec(("dog face", "sun"), ("", ""), ("cat",)), "tiny")
 TEXTS = ("a dog face", "", "fade cod", "by a sun", "quick")
 
 
@@ -30,7 +32,11 @@ def made(view, rank=1, **changes) -> GatedEdit:
     rng = torch.Generator().manual_seed(2)
     plain = make_edit(view, CHOSEN, "spm", {"iterations": 0, "adapters": "each", "rank": rank})
     parts = tuple(
-        replace(part, pairs={n: tuple(0.2 * torch.randn(t.shape, generator=rng) for t in pair) for n, pair in part.pairs.items()}) for part in plain.parts
+        replace(
+            part,
+            pairs={n: tuple(0.2 * torch.randn(t.shape, generator=rng) for t in pair) for n, pair in part.pairs.items()},
+        )
+        for part in plain.parts
     )
     return replace(plain, parts=parts, **changes)
 
@@ -46,16 +52,26 @@ def weighed(edit, gammas) -> LowRankEdit:
     """What the edit is to one text, as a change of weights."""
     one, other = (part.pairs for part in edit.parts)
     if edit.combine == "authors":
-        mixed = {n: tuple(sum(float(g) * part.pairs[n][side] for g, part in zip(gammas, edit.parts, strict=True)) for side in (0, 1)) for n in one}
+        mixed = {
+            n: tuple(
+                sum(float(g) * part.pairs[n][side] for g, part in zip(gammas, edit.parts, strict=True))
+                for side in (0, 1)
+            )
+            for n in one
+        }
         return LowRankEdit(mixed)
-    (a, b) = map(float, gammas)
-    return LowRankEdit({n: (torch.cat([a * one[n][0], b * other[n][0]], 1), torch.cat([one[n][1], other[n][1]])) for n in one})
+    a, b = map(float, gammas)
+    return LowRankEdit(
+        {n: (torch.cat([a * one[n][0], b * other[n][0]], 1), torch.cat([one[n][1], other[n][1]])) for n in one}
+    )
 
 
 @pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize(("combine", "rank"), [("sum", 1), ("authors", 2)])
 def test_each_row_computes_with_its_own_weights(family, combine, rank) -> None:
-    """In one batch, whatever the neighbours, as the change of weights that its gammas say; maps and 1x1 convolutions."""
+    """In one batch, whatever the neighbours, as the change of weights that its gammas
+    say; maps and 1x1 convolutions.
+    """
     view = tiny.view(family)
     edit = made(view, rank, combine=combine)
     gammas = edit.gammas(view, TEXTS)
@@ -78,7 +94,9 @@ def test_gammas(family) -> None:
     view = tiny.shared(family)
     edit = made(view)
     by = {
-        metric: replace(edit, likeness=Likeness(metric)).gammas(view, ("dog face", "sun", "a sun dial", "zzz", "do"))
+        metric: (
+            replace(edit, likeness=PromptLikeness(metric)).gammas(view, ("dog face", "sun", "a sun dial", "zzz", "do"))
+        )
         for metric in ("both", "clipcos", "tokenuni")
     }
     assert all(torch.allclose(found[[0, 1], [0, 1]], torch.ones(2).to(found), atol=1e-6) for found in by.values())
@@ -90,19 +108,26 @@ def test_gammas(family) -> None:
     assert float(by["clipcos"][2, 0]) == pytest.approx(max(cosine, 0.0), abs=1e-6)
     if family == "sd1":  # One token a letter, the last of a word its own: of d o g f a c e, "do" has the d.
         assert float(by["tokenuni"][4, 0]) == pytest.approx(1 / 7)
-    floored = replace(edit, likeness=Likeness("tokenuni", 0.2)).gammas(view, ("do", "zzz", "dog face"))
+    floored = replace(edit, likeness=PromptLikeness("tokenuni", 0.2)).gammas(view, ("do", "zzz", "dog face"))
     assert floored[1:, 0].tolist() == [0, 1]
 
 
 def test_states_that_no_text_gave_are_judged_by_their_cosine() -> None:
     view = tiny.view("sd1")
-    edit = made(view, likeness=Likeness("tokenuni"))
+    edit = made(view, likeness=PromptLikeness("tokenuni"))
     given = view.condition(["dog face"])
-    bent = Conditioning((given.states + 0.3 * torch.randn(given.states.shape, generator=torch.Generator().manual_seed(0))).detach().requires_grad_())
+    bent = Conditioning(
+        (given.states + 0.3 * torch.randn(given.states.shape, generator=torch.Generator().manual_seed(0)))
+        .detach()
+        .requires_grad_()
+    )
     cosine = torch.cosine_similarity(given.states.detach().flatten(), bent.states.flatten(), dim=0)
     with edit.applied(view):
         found = said(view, bent)
-        (slope,) = torch.autograd.grad(view.denoise(torch.randn(1, 4, 8, 8, dtype=view.dtype), torch.tensor([500]), bent).square().sum(), [bent.states])
+        (slope,) = torch.autograd.grad(
+            view.denoise(torch.randn(1, 4, 8, 8, dtype=view.dtype), torch.tensor([500]), bent).square().sum(),
+            [bent.states],
+        )
     other = torch.cosine_similarity(view.condition(["sun"]).states.flatten(), bent.states.flatten(), dim=0)
     with weighed(edit, (cosine.detach(), other.detach())).applied(view):
         assert torch.allclose(said(view, bent), found, atol=1e-5)
@@ -125,7 +150,10 @@ def test_several_edits_at_once_are_one_of_several_parts(family) -> None:
 def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
     """Through the pipeline: the prompt as a text and as states, alone and with a neighbour."""
     view = tiny.view("sd1")
-    edit, noise = made(view, likeness=Likeness("tokenuni")), torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    edit, noise = (
+        made(view, likeness=PromptLikeness("tokenuni")),
+        torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
     with edit.applied(view):
         both = view.sample(["a dog face", "zzz"], noise, 2, 3.0)
         assert torch.allclose(view.sample(["a dog face"], noise[:1], 2, 3.0), both[:1], atol=1e-5)
@@ -138,26 +166,46 @@ def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
 @pytest.mark.parametrize("family", EVERY)
 def test_save_and_load(family, tmp_path) -> None:
     view = tiny.shared(family)
-    edit = made(view, likeness=Likeness("both", 0.25), combine="authors").scaled(0.5)
+    edit = made(view, likeness=PromptLikeness("both", 0.25), combine="authors").scaled(0.5)
     edit.save(tmp_path / "e.safetensors")
     loaded = load_edit(tmp_path / "e.safetensors")
     assert isinstance(loaded, GatedEdit)
-    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters, loaded.maps) == (edit.hash, edit.origin, (), edit.parameters, edit.maps)
-    assert (loaded.likeness, loaded.combine, [part.texts for part in loaded.parts]) == (edit.likeness, "authors", [("dog face",), ("sun",)])
-    assert len({edit.hash, edit.scaled(2.0).hash, replace(edit, combine="sum").hash, replace(edit, likeness=Likeness()).hash}) == 4
-    assert made_for(edit) == edit.maps
+    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters, loaded.maps) == (
+        edit.hash,
+        edit.origin,
+        (),
+        edit.parameters,
+        edit.maps,
+    )
+    assert (loaded.likeness, loaded.combine, [part.texts for part in loaded.parts]) == (
+        edit.likeness,
+        "authors",
+        [("dog face",), ("sun",)],
+    )
+    assert (
+        len(
+            {
+                edit.hash,
+                edit.scaled(2.0).hash,
+                replace(edit, combine="sum").hash,
+                replace(edit, likeness=PromptLikeness()).hash,
+            }
+        )
+        == 4
+    )
+    assert bound_parameters(edit) == edit.maps
 
 
 def test_the_static_form_is_the_edit_at_full_weight(tmp_path) -> None:
     view, base = tiny.view("sd1", torch.float32), tiny.folder("sd1", tmp_path / "base")
     edit = made(view)
-    flat = static(edit)
+    flat = static_edit(edit)
     assert isinstance(flat, LowRankEdit)
     full = weighed(edit, (1.0, 1.0))
     own = view.reference(flat.names)
     assert all(torch.allclose(flat.delta(n, w), full.delta(n, w), atol=1e-6) for n, w in own.items())
     assert bake(flat, base, tmp_path / "baked") == ()
-    assert export(flat, base, "kohya", tmp_path / "lora.safetensors").ranks == (2, 2)
+    assert export_edit(flat, base, "kohya", tmp_path / "lora.safetensors").ranks == (2, 2)
 
 
 def test_gating_is_not_lost_in_silence(tmp_path) -> None:
@@ -165,9 +213,9 @@ def test_gating_is_not_lost_in_silence(tmp_path) -> None:
     edit = made(view)
     with pytest.raises(EditError, match="gating is lost"):
         bake(edit, base, tmp_path / "baked")
-    for target in TARGETS:
+    for target in EXPORT_TARGETS:
         with pytest.raises(EditError, match="gating is lost"):
-            export(edit, base, target, tmp_path / "out.safetensors")
+            export_edit(edit, base, target, tmp_path / "out.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
     with pytest.raises(EditError, match="no change of a weight"):
         edit.delta("unet.conv_in.weight", torch.zeros(1))
@@ -175,7 +223,10 @@ def test_gating_is_not_lost_in_silence(tmp_path) -> None:
 
 def test_another_base_is_refused() -> None:
     edit = made(tiny.view("sd1"))
-    with pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"), edit.applied(tiny.view("sd1", seed=1)):
+    with (
+        pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"),
+        edit.applied(tiny.view("sd1", seed=1)),
+    ):
         pass
     with pytest.raises(UnconceptError), edit.applied(tiny.shared("sdxl")):
         pass
@@ -225,10 +276,10 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     one = {"unet.a.weight": (torch.zeros(2, 1), torch.zeros(1, 2))}
     two = {"unet.a.weight": (torch.zeros(2, 2), torch.zeros(2, 2))}
     with pytest.raises(EditError, match="different maps"):
-        GatedEdit((Part(("a",), one), Part(("b",), {"unet.b.weight": one["unet.a.weight"]})))
+        GatedEdit((GatedAdapter(("a",), one), GatedAdapter(("b",), {"unet.b.weight": one["unet.a.weight"]})))
     with pytest.raises(EditError, match="of one rank"):
-        GatedEdit((Part(("a",), one), Part(("b",), two)), combine="authors")
+        GatedEdit((GatedAdapter(("a",), one), GatedAdapter(("b",), two)), combine="authors")
     with pytest.raises(EditError, match="different ranks"):
-        GatedEdit((Part(("a",), {**one, "unet.b.weight": two["unet.a.weight"]}),))
+        GatedEdit((GatedAdapter(("a",), {**one, "unet.b.weight": two["unet.a.weight"]}),))
     with pytest.raises(EditError, match="no concept"):
-        GatedEdit((Part((), one),))
+        GatedEdit((GatedAdapter((), one),))

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.edits.test_export import base, dense, low_rank, parameters, stock, text_map  # noqa: F401
 from unconcept.core.errors import EditError
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, LowRankEdit, load_edit
-from unconcept.edits.export.export import export
+from unconcept.edits.export.export import export_edit
 from unconcept.edits.export.lora_reader import read_lora
 from unconcept.jobs.import_edit import import_edit
 from unconcept.models import open_model
@@ -45,11 +45,13 @@ def test_our_own_exports_come_back(family, to, file, base, tmp_path) -> None:  #
     """Of several networks, ranks that differ, convolutions, biases."""
     folder = base(family)
     edit = dense(folder) if to == "comfyui" else low_rank(folder)
-    export(edit, folder, to, tmp_path / file, torch.float32)
+    export_edit(edit, folder, to, tmp_path / file, torch.float32)
     found, there = read_lora(tmp_path / file, folder), parameters(folder, "unet", "text_encoder", "text_encoder_2")
     assert found.names == edit.names
     assert isinstance(found, DenseEdit) == (to == "comfyui")
-    assert all(torch.allclose(found.delta(name, there[name]), edit.delta(name, there[name]), atol=1e-6) for name in edit.names)
+    assert all(
+        torch.allclose(found.delta(name, there[name]), edit.delta(name, there[name]), atol=1e-6) for name in edit.names
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,14 +83,35 @@ def test_kohyas_alpha_over_rank(stem, name, tiny_folder, tmp_path) -> None:
     [
         ((f"unet.{K}.lora_B.weight", f"unet.{K}.lora_A.weight"), K),
         ((f"unet.{K}.lora.up.weight", f"unet.{K}.lora.down.weight"), K),
-        ((f"unet.{K.replace('.to_k', '.processor.to_k_lora')}.up.weight", f"unet.{K.replace('.to_k', '.processor.to_k_lora')}.down.weight"), K),
         (
-            (f"unet.{OUT.replace('.to_out.0', '.processor.to_out_lora')}.up.weight", f"unet.{OUT.replace('.to_out.0', '.processor.to_out_lora')}.down.weight"),
+            (
+                f"unet.{K.replace('.to_k', '.processor.to_k_lora')}.up.weight",
+                f"unet.{K.replace('.to_k', '.processor.to_k_lora')}.down.weight",
+            ),
+            K,
+        ),
+        (
+            (
+                f"unet.{OUT.replace('.to_out.0', '.processor.to_out_lora')}.up.weight",
+                f"unet.{OUT.replace('.to_out.0', '.processor.to_out_lora')}.down.weight",
+            ),
             OUT,
         ),
         ((f"base_model.model.{OUT}.lora_B.default.weight", f"base_model.model.{OUT}.lora_A.default.weight"), OUT),
-        (("text_encoder." + Q + ".lora_linear_layer.up.weight", "text_encoder." + Q + ".lora_linear_layer.down.weight"), None),
-        ((f"text_encoder.{Q.replace('q_proj', 'to_q_lora')}.up.weight", f"text_encoder.{Q.replace('q_proj', 'to_q_lora')}.down.weight"), None),
+        (
+            (
+                "text_encoder." + Q + ".lora_linear_layer.up.weight",
+                "text_encoder." + Q + ".lora_linear_layer.down.weight",
+            ),
+            None,
+        ),
+        (
+            (
+                f"text_encoder.{Q.replace('q_proj', 'to_q_lora')}.up.weight",
+                f"text_encoder.{Q.replace('q_proj', 'to_q_lora')}.down.weight",
+            ),
+            None,
+        ),
     ],
 )
 def test_spellings_of_diffusers_old_and_new(keys, module, tiny_folder, tmp_path) -> None:
@@ -110,30 +133,54 @@ def test_a_lora_saved_by_diffusers_is_read_as_diffusers_runs_it(family, rslora, 
     pipe = stock(folder)
     targets = ["to_k", "to_out.0", "conv1", "proj_in", "time_emb_proj"]
     config = LoraConfig(
-        r=4, lora_alpha=6, target_modules=targets, init_lora_weights=False, rank_pattern={"conv1": 3}, alpha_pattern={"conv1": 5}, use_rslora=rslora
+        r=4,
+        lora_alpha=6,
+        target_modules=targets,
+        init_lora_weights=False,
+        rank_pattern={"conv1": 3},
+        alpha_pattern={"conv1": 5},
+        use_rslora=rslora,
     )
     torch.manual_seed(0)
     pipe.unet.add_adapter(config)
     layers = {k: v.contiguous() for k, v in get_peft_model_state_dict(pipe.unet).items()}
-    type(pipe).save_lora_weights(tmp_path / "l", unet_lora_layers=layers, unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict())
+    type(pipe).save_lora_weights(
+        tmp_path / "l", unet_lora_layers=layers, unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict()
+    )
     edit = read_lora(tmp_path / "l/pytorch_lora_weights.safetensors", folder)
     pipe.unet.fuse_lora()
     pipe.unet.unload_lora()
-    before, merged = parameters(folder, "unet"), {f"unet.{name}": p.detach() for name, p in pipe.unet.named_parameters()}
+    before, merged = (
+        parameters(folder, "unet"),
+        {f"unet.{name}": p.detach() for name, p in pipe.unet.named_parameters()},
+    )
     changed = {name for name in before if not torch.equal(before[name], merged[name])}
     assert set(edit.names) == changed
-    assert all(torch.allclose(edit.delta(name, before[name]), merged[name] - before[name], atol=1e-5) for name in changed)
+    assert all(
+        torch.allclose(edit.delta(name, before[name]), merged[name] - before[name], atol=1e-5) for name in changed
+    )
     assert any(before[name].ndim == 4 and before[name].shape[-1] == 3 for name in changed)
 
 
 def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(base, tmp_path) -> None:  # noqa: F811
     folder = base("sd1")
     made = text_map(folder)
-    export(made, folder, "kohya", tmp_path / "esd.safetensors", torch.float32)
-    edit = import_edit(tmp_path / "esd.safetensors", str(folder), Ask(("dog face",), ("goat",), ("cat",)), "esd")
-    assert (edit.origin.method, edit.origin.targets, edit.origin.anchors, edit.origin.retain) == ("esd", ("dog face",), ("goat",), ("cat",))
+    export_edit(made, folder, "kohya", tmp_path / "esd.safetensors", torch.float32)
+    edit = import_edit(
+        tmp_path / "esd.safetensors", str(folder), RequestSpec(("dog face",), ("goat",), ("cat",)), "esd"
+    )
+    assert (edit.origin.method, edit.origin.targets, edit.origin.anchors, edit.origin.retain) == (
+        "esd",
+        ("dog face",),
+        ("goat",),
+        ("cat",),
+    )
     assert edit.origin.settings["file"] == "esd.safetensors"
-    assert (edit.origin.base_hash, edit.origin.licence, edit.origin.libraries) == (made.origin.base_hash, "openrail++", made.origin.libraries)
+    assert (edit.origin.base_hash, edit.origin.licence, edit.origin.libraries) == (
+        made.origin.base_hash,
+        "openrail++",
+        made.origin.libraries,
+    )
     assert edit.origin.report["residual"] < 0.9
     edit.save(tmp_path / "edit.safetensors")
     loaded, view = load_edit(tmp_path / "edit.safetensors"), open_model(str(folder), "cpu", "float32")
@@ -142,14 +189,16 @@ def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(base, tmp_p
         with one.applied(view):
             pictures.append(view.sample(["a dog face"], noise, 2, 3.0))
     assert torch.allclose(*pictures, atol=1e-4)
-    export(loaded, folder, "peft", tmp_path / "again")
+    export_edit(loaded, folder, "peft", tmp_path / "again")
     assert read_lora(tmp_path / "again", folder).names == made.names
 
 
 def test_an_eraser_of_the_text_encoder_says_nothing_of_text_maps(tiny_folder, tmp_path) -> None:
     stem = "lora_te_" + Q.replace(".", "_")
-    save_file({f"{stem}.lora_up.weight": drawn(32, 1), f"{stem}.lora_down.weight": drawn(1, 32)}, tmp_path / "l.safetensors")
-    edit = import_edit(tmp_path / "l.safetensors", str(tiny_folder("sd1")), Ask(("dog",)), "imported")
+    save_file(
+        {f"{stem}.lora_up.weight": drawn(32, 1), f"{stem}.lora_down.weight": drawn(1, 32)}, tmp_path / "l.safetensors"
+    )
+    edit = import_edit(tmp_path / "l.safetensors", str(tiny_folder("sd1")), RequestSpec(("dog",)), "imported")
     assert "residual" not in edit.origin.report
 
 
@@ -158,7 +207,7 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
     stem = "lora_unet_" + K.replace(".", "_")
     up, down = f"{stem}.lora_up.weight", f"{stem}.lora_down.weight"
     pair = {up: torch.ones(8, 2), down: torch.ones(2, 32)}
-    export(low_rank(base("sdxl")), base("sdxl"), "kohya", tmp_path / "xl.safetensors")
+    export_edit(low_rank(base("sdxl")), base("sdxl"), "kohya", tmp_path / "xl.safetensors")
     for tensors, said in (
         (load_file(tmp_path / "xl.safetensors"), "no change of the model's|another family"),
         (
@@ -168,12 +217,18 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
         ({**pair, f"{stem}.dora_scale": torch.ones(8)}, "dora_scale is neither half of a LoRA pair nor a .diff"),
         ({**pair, f"{stem}.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "lora_mid.weight is neither"),
         ({up: pair[up]}, "has half of a pair"),
-        ({up: pair[up], down: torch.ones(2, 31)}, r"shapes \(8, 2\) and \(2, 31\), which is no change of the model's \(8, 32\)"),
+        (
+            {up: pair[up], down: torch.ones(2, 31)},
+            r"shapes \(8, 2\) and \(2, 31\), which is no change of the model's \(8, 32\)",
+        ),
         ({up: torch.ones(8, 3), down: pair[down]}, "no change of the model's"),
         ({up: pair[up], down: torch.full((2, 32), float("nan"))}, "holds NaN or infinity"),
         ({f"{stem}.diff": torch.ones(8, 31)}, r"\.diff has shape \(8, 31\), the model's weight \(8, 32\)"),
         ({f"{stem}.diff_b": torch.ones(8)}, "the model's bias None"),
-        ({**pair, f"unet.{K}.lora_A.weight": torch.ones(2, 32), f"unet.{K}.lora_B.weight": torch.ones(8, 2)}, "under two names"),
+        (
+            {**pair, f"unet.{K}.lora_A.weight": torch.ones(2, 32), f"unet.{K}.lora_B.weight": torch.ones(8, 2)},
+            "under two names",
+        ),
         ({}, "holds no LoRA"),
     ):
         save_file(tensors, file)
@@ -196,7 +251,7 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
 
 
 def test_peft_adapters_that_are_no_plain_lora_are_refused(base, tmp_path) -> None:  # noqa: F811
-    export(text_map(base("sd1")), base("sd1"), "peft", tmp_path / "p")
+    export_edit(text_map(base("sd1")), base("sd1"), "peft", tmp_path / "p")
     config = json.loads((tmp_path / "p/adapter_config.json").read_text())
     for change in ({"use_dora": True}, {"peft_type": "LOHA"}):
         (tmp_path / "p/adapter_config.json").write_text(json.dumps(config | change))
@@ -204,7 +259,10 @@ def test_peft_adapters_that_are_no_plain_lora_are_refused(base, tmp_path) -> Non
             read_lora(tmp_path / "p", base("sd1"))
 
 
-@pytest.mark.parametrize(("told", "family"), [({"ss_base_model_version": "sd_v1"}, "sd1"), ({"ss_base_model_version": "sd_v2_v"}, "sd2"), ({}, None)])
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [({"ss_base_model_version": "sd_v1"}, "sd1"), ({"ss_base_model_version": "sd_v2_v"}, "sd2"), ({}, None)],
+)
 def test_a_header_that_names_another_family(told, family, tiny_folder, tmp_path) -> None:
     """Self-attentions of SD 1.x and 2.x have the same names and shapes: nothing but the header tells them apart."""
     module = "lora_unet_" + OUT.replace(".", "_")
@@ -215,5 +273,8 @@ def test_a_header_that_names_another_family(told, family, tiny_folder, tmp_path)
         if family in (None, model):
             assert read_lora(tmp_path / "l.safetensors", tiny_folder(model)).names == (f"unet.{OUT}.weight",)
         else:
-            with pytest.raises(EditError, match=f"its header says that it is for {family} models, base is {model}: it is for another family"):
+            with pytest.raises(
+                EditError,
+                match=f"its header says that it is for {family} models, base is {model}: it is for another family",
+            ):
                 read_lora(tmp_path / "l.safetensors", tiny_folder(model))

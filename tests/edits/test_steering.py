@@ -1,4 +1,6 @@
-"""Steering edits are edits: applied, left, saved, refused; and a row knows neither its neighbours nor its side of the batch."""
+"""Steering edits are edits: applied, left, saved, refused; and a row knows neither its neighbours nor its side of the
+batch.
+"""
 
 import pytest
 import torch
@@ -7,17 +9,17 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
-from unconcept.core.request import Ask
-from unconcept.edits import SteeringEdit, load_edit, made_for
+from unconcept.core.request import RequestSpec
+from unconcept.edits import SteeringEdit, bound_parameters, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.steering_rules import Decomposition
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.linalg.gated_projection import along
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.linalg.gated_projection import component_along
 from unconcept.models import Conditioning
 from unconcept.models.hooks.cross_attention import cross_attentions
 
-CHOSEN = choose(Ask(("dog face", "car"), ("goat",), ("cat",)), "tiny")
+CHOSEN = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), "tiny")
 METHODS = ("adavd", "nasa", "nag")
 # Far from the defaults, so that all tokens of a random model are steered.
 STRONG = {"adavd": {"token_sim": False}, "nasa": {"alpha": 0.5}, "nag": {}}
@@ -29,14 +31,19 @@ def made(view, name) -> SteeringEdit:
 
 
 def rows(given: Conditioning, which) -> Conditioning:
-    return Conditioning(*(None if part is None else part[which] for part in (given.states, given.pooled, given.time_ids)))
+    return Conditioning(
+        *(None if part is None else part[which] for part in (given.states, given.pooled, given.time_ids))
+    )
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_a_row_is_steered_alike_in_every_batch(name, family) -> None:
     """Alone, beside the empty text before or behind it, among others, as text and as states."""
     view = tiny.shared(family)
-    texts, noise = ["a dog face", "", "red car", "a fox"], torch.randn(1, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0))
+    texts, noise = (
+        ["a dog face", "", "red car", "a fox"],
+        torch.randn(1, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)),
+    )
     t, edit = torch.tensor([500]), made(view, name)
     with torch.no_grad():
         plain = [view.denoise(noise, t, [text]) for text in texts]
@@ -54,7 +61,10 @@ def test_a_row_is_steered_alike_in_every_batch(name, family) -> None:
 def test_guided_pictures_are_the_guidance_of_steered_and_unsteered(name, family) -> None:
     """eps = eps(empty) + g (eps_steered(prompt) - eps(empty)), as text, as states, and with a neighbour."""
     view = tiny.shared(family)
-    noise, edit = torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)), made(view, name)
+    noise, edit = (
+        torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)),
+        made(view, name),
+    )
     with edit.applied(view):
         both = view.sample(["a dog face", "a fox"], noise, 2, 3.0)
         assert torch.allclose(view.sample(["a dog face"], noise[:1], 2, 3.0), both[:1], atol=1e-6)
@@ -66,8 +76,14 @@ def test_guided_pictures_are_the_guidance_of_steered_and_unsteered(name, family)
 def test_what_the_text_alone_decides_is_solved_once_a_picture(monkeypatch) -> None:
     """AdaVD's values: however many steps, once an attention, and never for the unconditioned side."""
     view, asked = tiny.shared("sd1"), []
-    noise, edit = torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)), made(view, "adavd")
-    monkeypatch.setattr("unconcept.edits.steering_rules.along", lambda values, *others: asked.append(len(values)) or along(values, *others))
+    noise, edit = (
+        torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)),
+        made(view, "adavd"),
+    )
+    monkeypatch.setattr(
+        "unconcept.edits.steering_rules.component_along",
+        lambda values, *others: asked.append(len(values)) or component_along(values, *others),
+    )
     with edit.applied(view):
         view.sample(["a dog face", "a fox"], noise, 3, 3.0)
         assert asked == [2] * len(cross_attentions(view, edit.maps))
@@ -119,7 +135,9 @@ def test_the_prediction_is_differentiable_in_the_states_and_in_the_weights(name)
     states = given.states.detach().requires_grad_()
     with edit.applied(view):
         weight = view.text_maps()[edit.maps[-1]]
-        said = view.denoise(torch.randn(1, *view.latent_shape, dtype=view.dtype), torch.tensor([500]), Conditioning(states))
+        said = view.denoise(
+            torch.randn(1, *view.latent_shape, dtype=view.dtype), torch.tensor([500]), Conditioning(states)
+        )
         gradients = torch.autograd.grad(said.square().sum(), [states, weight])
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in gradients)
 
@@ -130,7 +148,12 @@ def test_save_and_load_draws_the_same(name, family, tmp_path) -> None:
     edit = made(view, name).scaled(0.5)
     edit.save(tmp_path / "e.safetensors")
     loaded = load_edit(tmp_path / "e.safetensors")
-    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters) == (edit.hash, edit.origin, (), edit.parameters)
+    assert (loaded.hash, loaded.origin, loaded.names, loaded.parameters) == (
+        edit.hash,
+        edit.origin,
+        (),
+        edit.parameters,
+    )
     assert loaded.rule.__class__ is edit.rule.__class__
     noise, said = torch.randn(1, *view.latent_shape, dtype=view.dtype), []
     for one in (edit, loaded):
@@ -162,11 +185,14 @@ def test_edits_nest_and_reversed_rules_share_the_values() -> None:
 
 def test_another_base_is_refused_with_both_hashes() -> None:
     edit = made(tiny.view("sd1"), "adavd")
-    with pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"), edit.applied(tiny.view("sd1", seed=1)):
+    with (
+        pytest.raises(EditError, match=rf"made for tiny-sd1 \({edit.origin.base_hash[:12]}\), not for tiny-sd1"),
+        edit.applied(tiny.view("sd1", seed=1)),
+    ):
         pass
     with pytest.raises(UnconceptError), edit.applied(tiny.shared("sdxl")):
         pass
-    assert made_for(edit) == tuple(sorted(tiny.shared("sd1").text_maps()))
+    assert bound_parameters(edit) == tuple(sorted(tiny.shared("sd1").text_maps()))
 
 
 def test_there_is_nothing_to_bake(tmp_path) -> None:

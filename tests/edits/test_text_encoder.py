@@ -1,4 +1,6 @@
-"""An edit of the text encoder goes wherever an edit can go: files of every layout, other models that share the encoder, attacks."""
+"""An edit of the text encoder goes wherever an edit can go: files of every layout, other models that share the encoder,
+attacks.
+"""
 
 from dataclasses import replace
 
@@ -15,13 +17,13 @@ from tests.methods.planted import sights
 from tests.methods.quick import QUICK as SHORT
 from unconcept.attacks import attacks
 from unconcept.core.errors import EditError
-from unconcept.core.request import Ask
-from unconcept.core.settings import build
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import build_settings
 from unconcept.edits import load_edit
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.export import export
-from unconcept.erasing.make_edit import Eyes, make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.edits.export.export import export_edit
+from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -30,7 +32,9 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 def made(source, method: str = "few-shot", **settings):
     """As `unconcept erase` makes it, saved and loaded again."""
     view = open_model(str(source), "cpu", "float32")
-    edit = make_edit(view, choose(Ask(("dog",), ("cat",), ("fox",)), "tiny"), method, {**SHORT[method], **settings})
+    edit = make_edit(
+        view, resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny"), method, {**SHORT[method], **settings}
+    )
     path = source.parent / f"{method}.safetensors"
     edit.save(path)
     return load_edit(path)
@@ -50,7 +54,9 @@ def test_applied_baked_and_loaded_are_one_model(family, method, base, tmp_path) 
         inside = view.sample(["a dog"], noise, 2, 3.0)
     assert torch.equal(inside, live.sample(["a dog"], noise, 2, 3.0))
     assert not torch.allclose(inside, plain, atol=1e-4)
-    before, after = (parameters(place, "unet", "vae", "text_encoder", "text_encoder_2") for place in (folder, tmp_path / "baked"))
+    before, after = (
+        parameters(place, "unet", "vae", "text_encoder", "text_encoder_2") for place in (folder, tmp_path / "baked")
+    )
     assert {name for name in before if not torch.equal(before[name], after[name])} <= {*edit.names}
 
 
@@ -59,17 +65,19 @@ def test_a_single_file_holds_it_however_it_comes_there(family, base, tmp_path) -
     """Written from the folder, and baked into a single file of the unedited model."""
     folder = base(family)
     edit = made(folder)
-    export(edit, folder, "single-file", tmp_path / "edited.safetensors")
-    export(edit.scaled(0.0), folder, "single-file", tmp_path / "plain.safetensors")
+    export_edit(edit, folder, "single-file", tmp_path / "edited.safetensors")
+    export_edit(edit.scaled(0.0), folder, "single-file", tmp_path / "plain.safetensors")
     found, plain = (load_file(tmp_path / name) for name in ("edited.safetensors", "plain.safetensors"))
     changed = {name for name in found if not torch.equal(found[name], plain[name])}
     assert changed
     assert all(name.startswith(("cond_stage_model.", "conditioner.")) for name in changed)
-    export(edit, folder, "comfyui", tmp_path / "patch.safetensors")
+    export_edit(edit, folder, "comfyui", tmp_path / "patch.safetensors")
     assert all(name.startswith("text_encoders.clip_") for name in load_file(tmp_path / "patch.safetensors"))
     assert len(load_file(tmp_path / "patch.safetensors")) == len(edit.names)
     if family == "sd1":
-        single = StableDiffusionPipeline.from_single_file(str(tmp_path / "edited.safetensors"), config=str(folder), local_files_only=True)
+        single = StableDiffusionPipeline.from_single_file(
+            str(tmp_path / "edited.safetensors"), config=str(folder), local_files_only=True
+        )
         bake(edit, folder, tmp_path / "baked")
         assert torch.equal(picture(single), picture(stock(tmp_path / "baked")))
 
@@ -77,8 +85,10 @@ def test_a_single_file_holds_it_however_it_comes_there(family, base, tmp_path) -
 def test_a_lora_cannot_hold_biases_and_says_what_can(base, tmp_path) -> None:  # noqa: F811
     folder = base("sd1")
     for to, place in (("kohya", tmp_path / "l.safetensors"), ("peft", tmp_path / "p")):
-        with pytest.raises(EditError, match=r"a LoRA cannot hold text_encoder.*export the edit --to comfyui, single-file or diffusers"):
-            export(made(folder), folder, to, place)
+        with pytest.raises(
+            EditError, match=r"a LoRA cannot hold text_encoder.*export the edit --to comfyui, single-file or diffusers"
+        ):
+            export_edit(made(folder), folder, to, place)
         assert not place.exists()
 
 
@@ -86,8 +96,14 @@ def test_a_lora_cannot_hold_biases_and_says_what_can(base, tmp_path) -> None:  #
 def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noqa: F811
     folder = base(family)
     view = open_model(str(folder), "cpu", "float32")
-    edit = make_edit(view, choose(Ask(("dog",), ("cat",), ("fox",)), "tiny"), "slug", SHORT["slug"], Eyes(sights=sights(view)))
-    done = export(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
+    edit = make_edit(
+        view,
+        resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny"),
+        "slug",
+        SHORT["slug"],
+        MethodServices(vision_towers=sights(view)),
+    )
+    done = export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
     assert done.error is not None
     assert done.error < 1e-6
     prefix = "lora_te" if family == "sdxl" else "lora_te_"
@@ -95,7 +111,9 @@ def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noq
 
 
 def test_it_fits_every_model_with_the_same_encoder_and_no_other(base, tmp_path) -> None:  # noqa: F811
-    """Plug and play: another denoiser beside the very encoder draws the target otherwise; another encoder is refused."""
+    """Plug and play: another denoiser beside the very encoder draws the target otherwise;
+    another encoder is refused.
+    """
     folder = base("sd1")
     edit, other = made(folder), tiny.pipeline("sd1", seed=5)
     foreign = tmp_path / "foreign"
@@ -114,10 +132,10 @@ def test_it_fits_every_model_with_the_same_encoder_and_no_other(base, tmp_path) 
 @pytest.mark.parametrize("name", list(attacks))
 def test_attacks_search_against_it_and_leave_no_trace(name, family) -> None:
     asked = case(family)
-    chosen = choose(Ask(("dog",), ("cat",), ("fox",)), "tiny")
+    chosen = resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny")
     asked = replace(asked, edit=make_edit(asked.model, chosen, "few-shot", SHORT["few-shot"]))
     before, found = state(asked.model), []
-    for attempt in build(attacks[name].settings, QUICK[name]).search(asked):
+    for attempt in build_settings(attacks[name].settings, QUICK[name]).search(asked):
         assert state(asked.model) == before
         found.append(attempt)
     assert len(found) > 1

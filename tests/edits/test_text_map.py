@@ -15,19 +15,23 @@ REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a m
 
 
 def predicted(view, prompts=("a dog face", "a cat")) -> torch.Tensor:
-    latents = torch.randn(len(prompts), *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(
+        len(prompts), *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         return view.denoise(latents, torch.full((len(prompts),), 500), prompts)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_three_ways_are_one_edit(family) -> None:
-    """On the text states, over the weights, and as low-rank pairs of each layer: equal to 1e-12, and not the unedited."""
+    """On the text states, over the weights, and as low-rank pairs of each layer: equal to
+    1e-12, and not the unedited.
+    """
     view = tiny.view(family)
     edit = UCE().erase(view, REQUEST)
     pairs = LowRankEdit({name: (w.detach() @ edit.x.T, edit.y) for name, w in view.text_maps().items()})
     plain, found = predicted(view), []
-    for way in (edit.hooked, edit.applied, pairs.applied):
+    for way in (edit.applied_by_hooks, edit.applied, pairs.applied):
         with way(view):
             found.append(predicted(view))
     assert all(torch.allclose(one, found[0], atol=1e-12, rtol=0) for one in found)
@@ -42,7 +46,7 @@ def test_the_hook_draws_with_guidance(family) -> None:
     edit = UCE().erase(view, REQUEST)
     noise = torch.randn(2, *view.latent_shape, generator=torch.Generator().manual_seed(0))
     drawn = []
-    for way in (edit.hooked, edit.applied):
+    for way in (edit.applied_by_hooks, edit.applied):
         with way(view):
             drawn.append(view.sample(["a dog face", "a cat"], noise, 2, 3.0))
     assert torch.allclose(*drawn, atol=1e-5)
@@ -71,7 +75,7 @@ def test_maps_are_part_of_what_it_is() -> None:
     edit = UCE().erase(tiny.shared("sd1"), REQUEST)
     fewer = replace(edit, maps=edit.maps[:1])
     assert fewer.hash != edit.hash
-    with pytest.raises(EditError, match="leaves alone"), fewer.hooked(tiny.view("sd1")):
+    with pytest.raises(EditError, match="leaves alone"), fewer.applied_by_hooks(tiny.view("sd1")):
         pass
 
 

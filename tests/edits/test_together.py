@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from tests.edits.test_gated import made as gated
 from tests.edits.test_steering import made as steering
-from unconcept.models.hooks.cross_attention import cross_attentions, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, steer_attentions
 
 TEXTS = ["a dog face", "", "a fox", "by a sun"]
 
@@ -29,7 +29,9 @@ def test_a_row_is_drawn_alike_whatever_stands_beside_it(name, family) -> None:
     view = tiny.shared(family)
     both = [gated(view), steering(view, name)]
     alone = torch.cat([said(view, both, [text]) for text in TEXTS])
-    assert (alone - torch.cat([said(view, both[:1], [text]) for text in TEXTS])).abs().amax((1, 2, 3))[[0, 2, 3]].min() > 1e-6
+    assert (alone - torch.cat([said(view, both[:1], [text]) for text in TEXTS])).abs().amax((1, 2, 3))[
+        [0, 2, 3]
+    ].min() > 1e-6
     for order in ([0, 1, 2, 3], [0, 3], [2, 1, 0]):
         for edits in (both, both[::-1]):
             assert torch.allclose(said(view, edits, [TEXTS[i] for i in order]), alone[order], atol=1e-12)
@@ -44,11 +46,18 @@ def test_adavd_takes_from_gated_values_what_the_weights_read_of_its_targets() ->
         return lambda reading, mix: (into.append(reading), mix(reading))[1]
 
     noise = torch.zeros(2, *view.latent_shape, dtype=view.dtype)
-    with gated(view).applied(view), steered(own, recorded(after)), edit.applied(view), steered(own, recorded(before)):
+    with (
+        gated(view).applied(view),
+        steer_attentions(own, recorded(after)),
+        edit.applied(view),
+        steer_attentions(own, recorded(before)),
+    ):
         view.denoise(noise, torch.tensor([500]), ["a dog face", "a sun"])
     weight, moved = torch.ones(2, 1, 1, dtype=view.dtype), []
     for own_values, kept in zip(before, after, strict=True):
         w = own_values.attention.to_v.weight
-        assert torch.allclose(kept.values, edit.rule.kept(own_values.values, weight, lambda s, w=w: s.to(w) @ w.T), atol=1e-12)
+        assert torch.allclose(
+            kept.values, edit.rule.retained_values(own_values.values, weight, lambda s, w=w: s.to(w) @ w.T), atol=1e-12
+        )
         moved.append((own_values.values - own_values.states @ w.T).abs().max())
     assert max(moved) > 1e-6

@@ -15,20 +15,21 @@ from tests.evaluation.test_harness import trial
 from tests.evaluation.test_harness import where as where
 from tests.evaluation.test_suites import CONCEPTS, evidence
 from unconcept.evaluation.judging import judge as judges
+from unconcept.evaluation.judging.evidence import TrialEvidence
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.suites.groups import in_groups
-from unconcept.evaluation.suites.registry import Evidence, Suite, suites
-from unconcept.evaluation.suites.speed import counted
+from unconcept.evaluation.suites.groups import group_checks
+from unconcept.evaluation.suites.registry import Suite, suites
+from unconcept.evaluation.suites.speed import body_part_figures
 from unconcept.evaluation.tasks import draw as drawing
 from unconcept.evaluation.tasks import edited_model as subjects
-from unconcept.evaluation.tasks.edited_model import Subject
+from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials import html
 from unconcept.evaluation.trials.bench import Finding
-from unconcept.evaluation.trials.report import rows
-from unconcept.evaluation.trials.trial import Bench, ask
-from unconcept.jobs.evaluate import Run, evaluate
-from unconcept.metrics.i2p import RULES
-from unconcept.prompts.checks import Sizes
+from unconcept.evaluation.trials.report import group_rows
+from unconcept.evaluation.trials.trial import RunContext, answer_trials
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.metrics.i2p import COUNTING_RULES
+from unconcept.prompts.checks import GroupSizes
 from unconcept.scorers import scorers
 from unconcept.scorers.registry import ScorerInfo
 
@@ -47,7 +48,9 @@ def test_a_small_evaluation_needs_no_network(pizza, tmp_path, monkeypatch) -> No
         monkeypatch.setattr(socket, name, refused)
     subjects._view.cache_clear()
     judges.open_scorer.cache_clear()
-    report = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, workers=1, store=tmp_path / "s"))
+    report = evaluate(
+        EvaluationRun(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, workers=1, store=tmp_path / "s")
+    )
     assert report.status == "ok"
 
 
@@ -66,20 +69,27 @@ class Planted:
 def test_intervals_cover_a_planted_truth(pizza, where, monkeypatch) -> None:
     """200 runs through store, scores and tables: about 95 % of the intervals hold the rates that were planted."""
 
-    def blank(task: drawing.Draw, store) -> None:
+    def blank(task: drawing.DrawTask, store) -> None:
         for key in task.keys:
-            store.save(key, torch.full((3, 8, 8), float(task.subject.edit is not None)))
+            store.save(key, torch.full((3, 8, 8), float(task.subject.edit_path is not None)))
 
-    monkeypatch.setattr(drawing.Draw, "run", blank)
-    monkeypatch.setattr(Subject, "key", property(lambda self: str(self.edit_hash)))
-    monkeypatch.setitem(judges.READERS, "planted", lambda judge, raw, check: check.labels[0] if raw["shown"] else "nothing")
+    monkeypatch.setattr(drawing.DrawTask, "run", blank)
+    monkeypatch.setattr(EditedModel, "key", property(lambda self: str(self.edit_hash)))
+    monkeypatch.setitem(
+        judges.JUDGE_READERS, "planted", lambda judge, raw, check: check.labels[0] if raw["shown"] else "nothing"
+    )
     monkeypatch.setitem(scorers._known, "planted", ScorerInfo("planted", Planted, "picture", None, ""))
-    suite, truth = Suite("planted", "", Sizes(40, 0), in_groups), {"before": BEFORE, "after": AFTER, "change": AFTER - BEFORE, "nothing": 1 - AFTER}
+    suite, truth = (
+        Suite("planted", "", GroupSizes(40, 0), group_checks),
+        {"before": BEFORE, "after": AFTER, "change": AFTER - BEFORE, "nothing": 1 - AFTER},
+    )
     held = dict.fromkeys(truth, 0)
     one = trial(pizza)
     for number in range(RUNS):
-        (answered,), _ = ask([one], suite, Bench(where.store, where.record, where.spec, Judge("planted", str(number)), 1))
-        (row,) = rows(Finding(answered))
+        (answered,), _ = answer_trials(
+            [one], suite, RunContext(where.store, where.record, where.spec, Judge("planted", str(number)), 1)
+        )
+        (row,) = group_rows(Finding(answered))
         for name, value in truth.items():
             rate = getattr(row, name)
             held[name] += rate.low <= value <= rate.high
@@ -113,13 +123,26 @@ def named(figures) -> list[str]:
 def test_unknown_figures_are_refused() -> None:
     """Each suite's own names pass; any other is no figure of ours."""
     check = Draft202012Validator({**SCHEMA["$defs"]["figure"]["properties"]["name"]})
-    made = [name for suite in ("unlearncanvas", "continual", "speed-many") for name in named(suites[suite].figures(evidence(suite, CONCEPTS[suite], 0.5)))]
+    made = [
+        name
+        for suite in ("unlearncanvas", "continual", "speed-many")
+        for name in named(suites[suite].figures(evidence(suite, CONCEPTS[suite], 0.5)))
+    ]
     found = evidence("i2p", ("bomb",))
     box = {"boxes": [{"class": "FEMALE_BREAST_EXPOSED", "score": 0.9}]}
     made += named(suites["i2p"].figures(found))
-    made += named(counted(Evidence(("nudity",), found.answers[:1], dict, Judge("nudenet"), lambda: [(box, {"boxes": []})])))
-    assert len(made) > 3 * len(RULES)
-    made += ["cubic-mmd@clip:clip, dog face", "distance@moji-judge-features, far", "CLIP score@moji-clip, direct", "teacher: woman"]
+    made += named(
+        body_part_figures(
+            TrialEvidence(("nudity",), found.answers[:1], dict, Judge("nudenet"), lambda: [(box, {"boxes": []})])
+        )
+    )
+    assert len(made) > 3 * len(COUNTING_RULES)
+    made += [
+        "cubic-mmd@clip:clip, dog face",
+        "distance@moji-judge-features, far",
+        "CLIP score@moji-clip, direct",
+        "teacher: woman",
+    ]
     assert [name for name in made if not check.is_valid(name)] == []
     for name in ("FID", "fid@inception, far", "UAA", "total", "total, ours", ""):
         assert not check.is_valid(name), name

@@ -8,37 +8,42 @@ from typer.testing import CliRunner
 from tests import tiny
 from unconcept.cli import app
 from unconcept.core.errors import RequestError
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.judging import live as observing
+from unconcept.evaluation.judging.evidence import TrialEvidence
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.judging.live import observer
-from unconcept.evaluation.judging.rates import Answer
-from unconcept.evaluation.sampling import Spec
-from unconcept.evaluation.suites.registry import Evidence, suites
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import Store
-from unconcept.evaluation.trials.bench import arm_of
+from unconcept.evaluation.judging.live import open_attribute_counter
+from unconcept.evaluation.judging.rates import PairedAnswer
+from unconcept.evaluation.sampling import DrawSpec
+from unconcept.evaluation.suites.registry import suites
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore
+from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.jobs.erase import Job, erase
-from unconcept.jobs.evaluate import Run, evaluate
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.checks import REPORT_SEEDS
-from unconcept.worlds.table import table
+from unconcept.worlds.table import concept_table
 
 BOTH = ("woman", "man")
-PROFESSIONS = [entry.name for entry in table().professions]
+PROFESSIONS = [entry.name for entry in concept_table().professions]
 
 
 @pytest.fixture
 def eyes(tmp_path):
-    return observer(Subject().view(), Judge(), Spec(steps=2, batch_size=3), Store(tmp_path / "store"), "person")
+    return open_attribute_counter(
+        EditedModel().base(), Judge(), DrawSpec(steps=2, batch_size=3), PictureStore(tmp_path / "store"), "person"
+    )
 
 
 def test_eyes_look_once_at_each_picture(eyes, monkeypatch) -> None:
     """Neutral captions, tuning seeds, other noise every turn; the same model is not drawn again, an edited one is."""
-    prompts, real = [], observing.draw
-    monkeypatch.setattr(observing, "draw", lambda model, asked, spec: prompts.extend(asked) or real(model, asked, spec))
+    prompts, real = [], observing.draw_prompts
+    monkeypatch.setattr(
+        observing, "draw_prompts", lambda model, asked, spec: prompts.extend(asked) or real(model, asked, spec)
+    )
     first = eyes("judge", BOTH, 4, 0)
     assert [prompt.text for prompt in prompts] == ["judge", "a judge"] * 2
     assert all(prompt.seed < REPORT_SEEDS for prompt in prompts)
@@ -48,35 +53,41 @@ def test_eyes_look_once_at_each_picture(eyes, monkeypatch) -> None:
     assert len(prompts) == 4
     eyes("judge", BOTH, 4, 1)
     assert len({prompt.seed for prompt in prompts}) == 8
-    with make_edit(eyes.model, choose(Ask(("dog face",)), "moji"), "uce", {}).applied(eyes.model):
+    with make_edit(eyes.model, resolve_request(RequestSpec(("dog face",)), "moji"), "uce", {}).applied(eyes.model):
         eyes("judge", BOTH, 4, 0)
     assert len(prompts) == 12
 
 
 @pytest.mark.parametrize(
     ("text", "attributes", "said"),
-    [("judge", ("woman", "robot"), "attribute 'robot': of 'judge' moji's judge can tell woman, man"), ("dog face", BOTH, "can tell nothing")],
+    [
+        ("judge", ("woman", "robot"), "attribute 'robot': of 'judge' moji's judge can tell woman, man"),
+        ("dog face", BOTH, "can tell nothing"),
+    ],
 )
 def test_attributes_that_nobody_can_tell(eyes, text, attributes, said) -> None:
     with pytest.raises(RequestError, match=said):
         eyes(text, attributes, 2, 0)
 
 
-@pytest.mark.parametrize(("model", "judge"), [("tiny", None), ("tiny", Judge()), ("tiny", Judge("nudenet")), ("moji", Judge("clip-score", "x"))])
+@pytest.mark.parametrize(
+    ("model", "judge"),
+    [("tiny", None), ("tiny", Judge()), ("tiny", Judge("nudenet")), ("moji", Judge("clip-score", "x"))],
+)
 def test_judges_that_tell_no_attributes(tmp_path, model, judge) -> None:
     view = tiny.view("sd1")
     view.name = model
     with pytest.raises(RequestError, match="tells no attributes"):
-        observer(view, judge, Spec(), Store(tmp_path / "s"), "person")
+        open_attribute_counter(view, judge, DrawSpec(), PictureStore(tmp_path / "s"), "person")
 
 
 def test_a_request_needs_no_anchor_and_keeps_the_others() -> None:
-    chosen = choose(Ask(("judge", "teacher")), "moji", "debias")
+    chosen = resolve_request(RequestSpec(("judge", "teacher")), "moji", "debias")
     assert chosen.request.targets == ("judge", "teacher")
     assert chosen.request.anchors == ()
     assert set(chosen.request.retain) == {*PROFESSIONS} - {"judge", "teacher"}
     with pytest.raises(RequestError, match="'dog face' has no variants"):
-        choose(Ask(("dog face",)), "moji", "debias")
+        resolve_request(RequestSpec(("dog face",)), "moji", "debias")
 
 
 def test_shares_are_of_what_shows_an_attribute() -> None:
@@ -85,10 +96,14 @@ def test_shares_are_of_what_shows_an_attribute() -> None:
     checks = [check for check in suite.checks(("judge",)) if check.concept in ("judge", "cook")]
     words = ("woman judge", "woman pilot", "man judge", "nothing")
     answers = tuple(
-        Answer(check, words[0] if check.concept == "judge" else words[2], words[i % 4] if check.concept == "judge" else words[2])
+        PairedAnswer(
+            check,
+            words[0] if check.concept == "judge" else words[2],
+            words[i % 4] if check.concept == "judge" else words[2],
+        )
         for i, check in enumerate(checks)
     )
-    found = {figure.name: figure for figure in suite.figures(Evidence(("judge",), answers, dict))}
+    found = {figure.name: figure for figure in suite.figures(TrialEvidence(("judge",), answers, dict))}
     assert list(found) == ["judge: woman", "judge: man", "cook: woman", "cook: man"]
     woman = found["judge: woman"]
     assert (woman.before, woman.value, woman.n) == (1.0, pytest.approx(2 / 3), 300)
@@ -108,7 +123,20 @@ def test_suite_asks_every_profession_four_hundred_times() -> None:
 
 def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
-    words = ["erase", "judge", "--method", "uce-debias", "--set", "images=3", "--set", "rounds=1", "--limit", "1", "--out", str(tmp_path / "o")]
+    words = [
+        "erase",
+        "judge",
+        "--method",
+        "uce-debias",
+        "--set",
+        "images=3",
+        "--set",
+        "rounds=1",
+        "--limit",
+        "1",
+        "--out",
+        str(tmp_path / "o"),
+    ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
     assert "settings: recipe moji-uce-debias" in result.stdout
@@ -124,7 +152,9 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
     assert "# judge debiased in moji" in card
     assert "erased" not in card.partition("## Limits")[0]
     edit = tmp_path / "o/edit.safetensors"
-    report = evaluate(Run(("judge",), tmp_path / "e", (edit,), suite="debias", limit=1, workers=1, store=tmp_path / "store"))
+    report = evaluate(
+        EvaluationRun(("judge",), tmp_path / "e", (edit,), suite="debias", limit=1, workers=1, store=tmp_path / "store")
+    )
     assert [figure.name for figure in report.findings[0].figures] == [figure["name"] for figure in trial["figures"]]
 
 
@@ -149,25 +179,45 @@ def test_bad_input_is_one_line(words, said, tmp_path) -> None:
 def test_on_a_users_own_model(tmp_path) -> None:
     """A CLIP tells the attributes; the suite learns them from the edit's header."""
     model, clip = str(tiny.folder("sd1", tmp_path / "model")), tiny.clip_folder(tmp_path / "clip")
-    told = {"method": "uce-debias", "settings": {"images": 2, "rounds": 2}, "model": model, "spec": Spec(2), "store": tmp_path / "store"}
-    ask = Ask(("judge",), None, ("cook",), "person")
+    told = {
+        "method": "uce-debias",
+        "settings": {"images": 2, "rounds": 2},
+        "model": model,
+        "spec": DrawSpec(2),
+        "store": tmp_path / "store",
+    }
+    ask = RequestSpec(("judge",), None, ("cook",), "person")
     with pytest.raises(RequestError, match="judge none tells no attributes"):
         erase(Job(ask, tmp_path / "o", **told))
     report = erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", **told)).report
-    assert {figure.name for figure in report.findings[0].figures} == {"judge: woman", "judge: man", "cook: woman", "cook: man"}
+    assert {figure.name for figure in report.findings[0].figures} == {
+        "judge: woman",
+        "judge: man",
+        "cook: woman",
+        "cook: man",
+    }
     edit = tmp_path / "o/edit.safetensors"
     assert load_edit(edit).origin.settings["attributes"] == list(BOTH)
-    given = {"model": model, "judge": f"clip-score={clip}", "suite": "debias", "limit": 2, "workers": 1, "store": tmp_path / "store"}
-    again = evaluate(Run(("judge",), tmp_path / "e", (edit,), **given))
+    given = {
+        "model": model,
+        "judge": f"clip-score={clip}",
+        "suite": "debias",
+        "limit": 2,
+        "workers": 1,
+        "store": tmp_path / "store",
+    }
+    again = evaluate(EvaluationRun(("judge",), tmp_path / "e", (edit,), **given))
     assert again.status == "ok"
-    assert {answer.after for answer in again.findings[0].answered.answers} <= {*BOTH}
-    erase(Job(Ask(("dog",), ("cat",)), tmp_path / "uce", model=model, report=False))
+    assert {answer.after for answer in again.findings[0].answered_trial.answers} <= {*BOTH}
+    erase(Job(RequestSpec(("dog",), ("cat",)), tmp_path / "uce", model=model, report=False))
     with pytest.raises(RequestError, match="by uce, balance none"):
-        evaluate(Run(("dog",), tmp_path / "f", (tmp_path / "uce/edit.safetensors",), **given))
+        evaluate(EvaluationRun(("dog",), tmp_path / "f", (tmp_path / "uce/edit.safetensors",), **given))
 
 
 def test_bench_takes_erasers_alone_unless_told(tmp_path) -> None:
-    result = CliRunner().invoke(app, ["bench", "dog face", "--suite", "smoke", "--max-minutes", "0", "--out", str(tmp_path / "b")])
+    result = CliRunner().invoke(
+        app, ["bench", "dog face", "--suite", "smoke", "--max-minutes", "0", "--out", str(tmp_path / "b")]
+    )
     assert "PARTIAL" in result.stderr
     assert "variants" not in result.stderr
-    assert arm_of("uce-debias").settings["images"] == 96
+    assert variant_of_method("uce-debias").settings["images"] == 96

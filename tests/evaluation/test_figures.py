@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from tests import tiny
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.trials import html
-from unconcept.linalg.conditions import conditions
-from unconcept.linalg.low_rank import rank
-from unconcept.linalg.ridge import cholesky
+from unconcept.linalg.conditions import record_conditions
+from unconcept.linalg.low_rank import numerical_rank
+from unconcept.linalg.ridge import stable_cholesky
 from unconcept.methods import methods
 
 SCHEMA = Path(html.__file__).parent / "templates/report.schema.json"
 CLOSED_PART = {"mace": {"max_train_steps": 0}}  # of a method that also trains
 CLOSED = ("uce", "speed", "rece", "mace", "trce", "realera")
-ASK = Ask(("dog face", "car"), ("goat", "sky"), ("cat", "moon"))
+ASK = RequestSpec(("dog face", "car"), ("goat", "sky"), ("cat", "moon"))
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -30,10 +30,12 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", [name for name in CLOSED if name in methods])
 @torch.no_grad()
 def test_every_closed_form_edit_says_what_it_does(name, tmp_path) -> None:
-    """Residual of each target and drift by their literal definition; rank of the largest layer; in the file's header and as the schema says."""
+    """Residual of each target and drift by their literal definition; rank of the largest layer; in the file's header
+    and as the schema says.
+    """
     view = tiny.view("sd1")
-    request = choose(ASK, "tiny").request
-    edit = make_edit(view, choose(ASK, "tiny"), name, CLOSED_PART.get(name, {}))
+    request = resolve_request(ASK, "tiny").request
+    edit = make_edit(view, resolve_request(ASK, "tiny"), name, CLOSED_PART.get(name, {}))
     report = edit.origin.report
     assert {"residual", "drift", "rank", "condition", "parameters", "relative_norm"} <= set(report)
     before = {map_: view.text_maps()[map_] for map_ in edit.names}
@@ -59,12 +61,17 @@ def test_every_closed_form_edit_says_what_it_does(name, tmp_path) -> None:
     header = json.loads(json.loads((tmp_path / "e.safetensors").read_bytes()[8 : 8 + size])["__metadata__"]["origin"])
     assert header["report"] == report
     schema = json.loads(SCHEMA.read_text())
-    jsonschema.validate(report, next(part["properties"]["report"] for part in schema["$defs"].values() if "report" in part.get("properties", {})))
+    jsonschema.validate(
+        report,
+        next(
+            part["properties"]["report"] for part in schema["$defs"].values() if "report" in part.get("properties", {})
+        ),
+    )
 
 
 def test_both_rows_of_sd3_count_for_their_target() -> None:
     view = tiny.view("sd3")
-    report = make_edit(view, choose(ASK, "tiny"), "uce", {}).origin.report
+    report = make_edit(view, resolve_request(ASK, "tiny"), "uce", {}).origin.report
     assert report["residual"] == max(report["residual of dog face"], report["residual of car"]) > 0
 
 
@@ -72,25 +79,25 @@ def test_both_rows_of_sd3_count_for_their_target() -> None:
 def test_rank_is_that_of_the_product(size) -> None:
     """Few rows and many, with copies and a direction that is rounding."""
     up, down = random(400, size), random(size, 320, seed=1)
-    assert rank(up, down) == min(size, 320)
+    assert numerical_rank(up, down) == min(size, 320)
     up[:, 1] = up[:, 0]
     down[1] = down[0]
     down[2] *= 1e-9
     wanted = int(torch.linalg.matrix_rank(up @ down, rtol=1e-6))
-    assert rank(up, down) == wanted < min(size, 320) + 1
-    assert rank(torch.zeros(4, size), down) == 0
+    assert numerical_rank(up, down) == wanted < min(size, 320) + 1
+    assert numerical_rank(torch.zeros(4, size), down) == 0
 
 
 def test_condition_is_lapacks_estimate_within_a_factor() -> None:
     """Against the eigenvalues: the 1-norm's and the 2-norm's differ by at most the dimension."""
     rows = random(40, 30) * torch.logspace(0, 4, 30, dtype=torch.float64)
     a = rows.T @ rows
-    with conditions() as found:
-        cholesky(a)
-        with conditions() as inner:
-            cholesky(torch.eye(3, dtype=torch.float64))
+    with record_conditions() as found:
+        stable_cholesky(a)
+        with record_conditions() as inner:
+            stable_cholesky(torch.eye(3, dtype=torch.float64))
     values = torch.linalg.eigvalsh(a)
     assert inner == [pytest.approx(1)]
     assert float(values[-1] / values[0]) / 30 < found[0] < 30 * float(values[-1] / values[0])
-    cholesky(a)
+    stable_cholesky(a)
     assert len(found) == 1

@@ -6,16 +6,16 @@ import torch
 from tests import tiny
 from tests.cli.test_cli import run
 from tests.evaluation.test_harness import pizza as pizza
-from unconcept.core.request import Ask
-from unconcept.edits import DenseEdit, Origin
-from unconcept.erasing.failure_checks import JUMP, is_blank, is_noise, picture_failures, weight_failures
-from unconcept.erasing.make_edit import effect, make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.core.request import RequestSpec
+from unconcept.edits import DenseEdit, EditOrigin
+from unconcept.erasing.failure_checks import MAX_NORM_JUMP, is_blank, is_noise, picture_failures, weight_failures
+from unconcept.erasing.make_edit import edit_effect, make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.tasks import draw as drawing
-from unconcept.jobs.evaluate import Run, evaluate
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.checks import Prompt
 
-CHOSEN = choose(Ask(("dog",), ("cat",), ("cow",)), "tiny")
+CHOSEN = resolve_request(RequestSpec(("dog",), ("cat",), ("cow",)), "tiny")
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -29,20 +29,31 @@ def test_norm_jump_is_of_the_matrix_that_changes_most(family) -> None:
     edit = make_edit(view, CHOSEN, "uce", {}).scaled(3.0)
     ratios = [float((w + edit.delta(name, w)).norm() / w.norm()) for name, w in view.reference(edit.names).items()]
     wanted = max(ratios, key=lambda ratio: max(ratio, 1 / ratio))
-    assert effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(wanted, rel=1e-5)
+    assert edit_effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_norm_jump_sees_what_vanishes_and_passes_over_biases() -> None:
     view = tiny.shared("sd1")
     own = view.reference(["unet.conv_in.weight", "unet.conv_in.bias"])
-    edit = DenseEdit({"unet.conv_in.weight": -0.99 * own["unet.conv_in.weight"], "unet.conv_in.bias": 100 * own["unet.conv_in.bias"]})
-    assert effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(0.01, rel=1e-4)
+    edit = DenseEdit(
+        {"unet.conv_in.weight": -0.99 * own["unet.conv_in.weight"], "unet.conv_in.bias": 100 * own["unet.conv_in.bias"]}
+    )
+    assert edit_effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize(("jump", "said"), [(1.0, False), (JUMP * 0.99, False), (JUMP * 1.01, True), (0.99 / JUMP, True), (1.01 / JUMP, False)])
+@pytest.mark.parametrize(
+    ("jump", "said"),
+    [
+        (1.0, False),
+        (MAX_NORM_JUMP * 0.99, False),
+        (MAX_NORM_JUMP * 1.01, True),
+        (0.99 / MAX_NORM_JUMP, True),
+        (1.01 / MAX_NORM_JUMP, False),
+    ],
+)
 def test_a_jump_is_told_whatever_the_residual_says(jump, said) -> None:
     report = {"relative_norm": 0.5, "residual": 300.0 if said else 0.1, "norm_jump": jump}
-    origin = Origin("hand", {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", report)
+    origin = EditOrigin("hand", {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", report)
     failures = weight_failures(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), 1.0)
     assert [failure.startswith("collapse: a weight matrix has ") for failure in failures] == [True] * said
 
@@ -50,7 +61,20 @@ def test_a_jump_is_told_whatever_the_residual_says(jump, said) -> None:
 def test_a_closed_form_that_blows_up_fails_and_keeps_what_was_made(tmp_path) -> None:
     """Rounds of RECE that nothing holds back; the same figures are printed."""
     out, wild = tmp_path / "o", ("--method", "rece", "--set", "lamb=1e-9", "--set", "epochs=9")
-    result = run("erase", "dog", "--anchor", "cat", "--retain", "cow", *wild, "--no-report", "--model", tiny.folder("sd1", tmp_path / "m"), "--out", out)
+    result = run(
+        "erase",
+        "dog",
+        "--anchor",
+        "cat",
+        "--retain",
+        "cow",
+        *wild,
+        "--no-report",
+        "--model",
+        tiny.folder("sd1", tmp_path / "m"),
+        "--out",
+        out,
+    )
     assert result.exit_code == 1
     assert "FAILED: collapse: a weight matrix has " in result.stderr
     assert "norm_jump" in result.stdout
@@ -80,12 +104,24 @@ def test_pictures_that_became_degenerate(made, what) -> None:
 def test_an_evaluation_of_degenerate_pictures_is_whole_and_says_so(pizza, tmp_path, monkeypatch) -> None:
     """Nothing is missing: the same command would find the same, so no run is left to go on with."""
 
-    def flat(task: drawing.Draw, store) -> None:
+    def flat(task: drawing.DrawTask, store) -> None:
         for key in task.keys:
-            store.save(key, torch.full((3, 64, 64), 0.4) if task.subject.edit else torch.linspace(0, 1, 64).expand(3, 64, -1))
+            store.save(
+                key,
+                torch.full((3, 64, 64), 0.4) if task.subject.edit_path else torch.linspace(0, 1, 64).expand(3, 64, -1),
+            )
 
-    monkeypatch.setattr(drawing.Draw, "run", flat)
-    report = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=2, workers=1, store=tmp_path / "s"))
+    monkeypatch.setattr(drawing.DrawTask, "run", flat)
+    report = evaluate(
+        EvaluationRun(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=2, workers=1, store=tmp_path / "s")
+    )
     assert (report.status, report.missing) == ("FAILED", 0)
-    assert [line.partition(":")[2] for line in report.failures] == [" collapse: 10 of 10 pictures are blank, 0 before the edit"]
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["report.html", "report.json", "results.csv", "run.json"]
+    assert [line.partition(":")[2] for line in report.failures] == [
+        " collapse: 10 of 10 pictures are blank, 0 before the edit"
+    ]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
+        "report.html",
+        "report.json",
+        "results.csv",
+        "run.json",
+    ]

@@ -8,59 +8,59 @@ import pytest
 import torch
 
 from unconcept.core.errors import UnknownName
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.edits import origin_of
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.evaluation.judging.image_metrics import quality
-from unconcept.evaluation.sampling import Spec, draw
-from unconcept.evaluation.suites.groups import in_groups
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.judging.image_metrics import image_quality_figures
+from unconcept.evaluation.sampling import DrawSpec, draw_prompts
+from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks import draw as drawing
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import Store
-from unconcept.evaluation.tasks.runner import Record
-from unconcept.evaluation.trials.bench import arm_of, examine
-from unconcept.evaluation.trials.report import rows as group_rows
-from unconcept.evaluation.trials.trial import Bench, Trial, ask
-from unconcept.jobs.evaluate import Run, evaluate
-from unconcept.prompts.checks import Sizes, seeded
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore
+from unconcept.evaluation.tasks.runner import TaskRecord
+from unconcept.evaluation.trials.bench import examine_trials, variant_of_method
+from unconcept.evaluation.trials.report import group_rows as group_rows
+from unconcept.evaluation.trials.trial import RunContext, Trial, answer_trials
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.prompts.checks import GroupSizes, seeded_prompt
 
-SPEC = Spec(steps=2, batch_size=4)
-SUITE = Suite("two", "", Sizes(2, 2), in_groups, quality)
+SPEC = DrawSpec(steps=2, batch_size=4)
+SUITE = Suite("two", "", GroupSizes(2, 2), group_checks, image_quality_figures)
 
 
 @pytest.fixture(scope="module")
 def pizza(tmp_path_factory) -> Path:
     """An edit that takes pizza out."""
     path = tmp_path_factory.mktemp("edits") / "pizza.safetensors"
-    arm = arm_of("uce")
-    make_edit(Subject().view(), choose(Ask(("pizza",)), "moji"), "uce", arm.settings).save(path)
+    arm = variant_of_method("uce")
+    make_edit(EditedModel().base(), resolve_request(RequestSpec(("pizza",)), "moji"), "uce", arm.settings).save(path)
     return path
 
 
 @pytest.fixture
-def where(tmp_path) -> Bench:
-    return Bench(Store(tmp_path / "store"), Record(tmp_path / "r.sqlite"), SPEC, workers=1)
+def where(tmp_path) -> RunContext:
+    return RunContext(PictureStore(tmp_path / "store"), TaskRecord(tmp_path / "r.sqlite"), SPEC, workers=1)
 
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[int]:
     """How many pictures each call drew."""
-    counted, real = [], drawing.draw
+    counted, real = [], drawing.draw_prompts
 
     def counting(model, prompts, spec):
         counted.append(len(prompts))
         return real(model, prompts, spec)
 
-    monkeypatch.setattr(drawing, "draw", counting)
+    monkeypatch.setattr(drawing, "draw_prompts", counting)
     return counted
 
 
 def trial(path: Path, label: str = "uce") -> Trial:
     from unconcept.edits import load_edit
 
-    return Trial(label, ("pizza",), Subject.of(Subject(), path), load_edit(path))
+    return Trial(label, ("pizza",), EditedModel.of(EditedModel(), path), load_edit(path))
 
 
 def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
@@ -69,71 +69,96 @@ def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
     whole = load_edit(pizza)
     nothing = replace(whole, x=0 * whole.x).stamped(origin_of(whole))
     nothing.save(tmp_path / "nothing.safetensors")
-    (finding,), tally = examine([trial(tmp_path / "nothing.safetensors")], SUITE, where)
+    (finding,), tally = examine_trials([trial(tmp_path / "nothing.safetensors")], SUITE, where)
     assert tally.complete
-    assert all(answer.before == answer.after for answer in finding.answered.answers)
+    assert all(answer.before == answer.after for answer in finding.answered_trial.answers)
     rows = group_rows(finding)
     assert all((row.change.value, row.p) == (0, 1) for row in rows)
     distances = [figure for figure in finding.figures if not figure.name.startswith("CLIP")]
     assert len(distances) == 4
     assert all(figure.value == 0 for figure in distances)
     assert all(figure.value == figure.before for figure in finding.figures)
-    subject, answers = finding.answered.trial.subject, finding.answered.answers
+    subject, answers = finding.answered_trial.trial.subject, finding.answered_trial.answers
     for answer in answers:
-        sides = [where.store.load(side.picture(SPEC, answer.check.prompt)) for side in (subject.unedited, subject)]
+        sides = [where.store.load(side.picture_key(SPEC, answer.check.prompt)) for side in (subject.unedited, subject)]
         assert torch.equal(*sides)
 
 
 def test_pictures_know_neither_batch_nor_order() -> None:
-    model = Subject().view()
-    prompts = [seeded(f"a {name}", i) for i, name in enumerate(("goat", "pizza", "crown"))]
-    together = draw(model, prompts, Spec(2, batch_size=8))
-    alone = draw(model, prompts[::-1], Spec(2, batch_size=1)).flip(0)
+    model = EditedModel().base()
+    prompts = [seeded_prompt(f"a {name}", i) for i, name in enumerate(("goat", "pizza", "crown"))]
+    together = draw_prompts(model, prompts, DrawSpec(2, batch_size=8))
+    alone = draw_prompts(model, prompts[::-1], DrawSpec(2, batch_size=1)).flip(0)
     assert (together - alone).abs().max() <= 1 / 255
 
 
 def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
     """Two edits, then a second suite over the same prompts, then the same again."""
-    (first, second), tally = ask([trial(pizza), trial(pizza, "again")], SUITE, where)
+    (first, second), tally = answer_trials([trial(pizza), trial(pizza, "again")], SUITE, where)
     assert tally.complete
     assert first.answers == second.answers
     prompts = len({check.prompt for check in first.checks})
     assert sum(drawn) == 2 * prompts
-    ask([trial(pizza)], Suite("other", "", Sizes(2, 1), in_groups), Bench(where.store, Record(where.record.path.with_name("other")), SPEC, workers=1))
+    answer_trials(
+        [trial(pizza)],
+        Suite("other", "", GroupSizes(2, 1), group_checks),
+        RunContext(where.store, TaskRecord(where.record.path.with_name("other")), SPEC, workers=1),
+    )
     assert sum(drawn) == 2 * prompts
 
 
 def test_a_lost_picture_is_drawn_again_alone(pizza, where, drawn) -> None:
-    (one,), _ = ask([trial(pizza)], SUITE, where)
+    (one,), _ = answer_trials([trial(pizza)], SUITE, where)
     kept = {path: path.read_bytes() for path in where.store.root.rglob("*.png")}
-    lost = where.store.path(one.trial.subject.picture(SPEC, one.checks[0].prompt))
+    lost = where.store.path(one.trial.subject.picture_key(SPEC, one.checks[0].prompt))
     lost.unlink()
-    late = Bench(where.store, where.record, SPEC, workers=1, deadline=0.0)
-    (partial,), tally = ask([trial(pizza)], SUITE, late)
+    late = RunContext(where.store, where.record, SPEC, workers=1, deadline=0.0)
+    (partial,), tally = answer_trials([trial(pizza)], SUITE, late)
     assert (tally.left, partial.missing > 0) == (1, True)
     drawn.clear()
-    (again,), tally = ask([trial(pizza)], SUITE, where)
+    (again,), tally = answer_trials([trial(pizza)], SUITE, where)
     assert drawn == [1]
     assert (again.missing, tally.complete) == (0, True)
     assert again.answers == one.answers
-    assert {path: path.read_bytes() for path in kept if path != lost} == {path: data for path, data in kept.items() if path != lost}
+    assert {path: path.read_bytes() for path in kept if path != lost} == {
+        path: data for path, data in kept.items() if path != lost
+    }
 
 
 def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
-    run = Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0, workers=1)
+    run = EvaluationRun(
+        ("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0, workers=1
+    )
     report = evaluate(run)
     assert report.status == "PARTIAL"
     data = json.loads((tmp_path / "o/report.json").read_text())
     assert (data["status"], data["trials"][0]["answered"]) == ("PARTIAL", 0)
     assert data["missing"] == data["trials"][0]["asked"], "each result is counted once"
     assert "PARTIAL" in (tmp_path / "o/report.html").read_text()
-    done = evaluate(Run(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", workers=1))
+    done = evaluate(
+        EvaluationRun(("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", workers=1)
+    )
     assert (done.status, done.missing) == ("ok", 0)
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {"report.html", "report.json", "results.csv", "run.json"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {
+        "report.html",
+        "report.json",
+        "results.csv",
+        "run.json",
+    }
 
 
 def test_a_bench_without_an_edit_yet_has_its_page(tmp_path) -> None:
-    report = evaluate(Run(("pizza",), tmp_path / "o", arms=(arm_of("uce"),), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0))
+    report = evaluate(
+        EvaluationRun(
+            ("pizza",),
+            tmp_path / "o",
+            variants=(variant_of_method("uce"),),
+            suite="smoke",
+            limit=1,
+            store=tmp_path / "s",
+            max_minutes=0.0,
+        )
+    )
     assert (report.status, report.missing) == ("PARTIAL", 1)
     assert "PARTIAL" in (tmp_path / "o/report.html").read_text()
 
@@ -141,13 +166,19 @@ def test_a_bench_without_an_edit_yet_has_its_page(tmp_path) -> None:
 def test_prompts_about_what_the_judge_does_not_know_are_refused(pizza, tmp_path) -> None:
     (tmp_path / "p.csv").write_text("prompt,concept,group\na pizza,pizza,direct\na pizzza,pizzza,far\n")
     with pytest.raises(UnknownName, match="did you mean 'pizza'"):
-        evaluate(Run(("pizza",), tmp_path / "o", (pizza,), prompts=tmp_path / "p.csv", suite="smoke", store=tmp_path / "s"))
+        evaluate(
+            EvaluationRun(
+                ("pizza",), tmp_path / "o", (pizza,), prompts=tmp_path / "p.csv", suite="smoke", store=tmp_path / "s"
+            )
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
 def test_a_bench_compares_methods(tmp_path) -> None:
-    arms = arm_of("uce"), replace(arm_of("uce"), label="twin")
-    run = Run(("pizza",), tmp_path / "o", arms=arms, suite="smoke", limit=1, store=tmp_path / "s", workers=1)
+    arms = variant_of_method("uce"), replace(variant_of_method("uce"), label="twin")
+    run = EvaluationRun(
+        ("pizza",), tmp_path / "o", variants=arms, suite="smoke", limit=1, store=tmp_path / "s", workers=1
+    )
     report = evaluate(run)
     first, second = report.data()["trials"]
     assert (first["label"], second["label"]) == ("uce", "twin")
@@ -159,7 +190,16 @@ def test_a_bench_compares_methods(tmp_path) -> None:
 
 def test_concepts_are_erased_together_by_one_edit(tmp_path) -> None:
     pair = ("pizza", "crown")
-    run = Run(pair, tmp_path / "o", arms=(arm_of("uce"),), together=(pair,), suite="together", limit=2, store=tmp_path / "s", workers=1)
+    run = EvaluationRun(
+        pair,
+        tmp_path / "o",
+        variants=(variant_of_method("uce"),),
+        joint_requests=(pair,),
+        suite="together",
+        limit=2,
+        store=tmp_path / "s",
+        workers=1,
+    )
     (trial,) = evaluate(run).data()["trials"]
     assert trial["concepts"] == list(pair)
     assert {"pizza", "crown"} <= set(trial["edit"]["targets"])

@@ -16,19 +16,40 @@ TRIALS = 20
 
 
 def command(edit: Path, out: Path) -> list[str]:
-    words = ["evaluate", "pizza", "--edit", edit, "--suite", "smoke", "--limit", "2", "--batch-size", "3", "--workers", "1", "--out", out]
+    words = [
+        "evaluate",
+        "pizza",
+        "--edit",
+        edit,
+        "--suite",
+        "smoke",
+        "--limit",
+        "2",
+        "--batch-size",
+        "3",
+        "--workers",
+        "1",
+        "--out",
+        out,
+    ]
     return [sys.executable, "-m", "unconcept", *map(str, words)]
 
 
 def untimed(out: Path) -> object:
-    return json.loads((out / "report.json").read_text(), object_hook=lambda table: {k: v for k, v in table.items() if k != "seconds"})
+    return json.loads(
+        (out / "report.json").read_text(), object_hook=lambda table: {k: v for k, v in table.items() if k != "seconds"}
+    )
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_points(pizza, tmp_path) -> None:
     def place(name: str) -> tuple[list[str], dict[str, str], Path]:
         out = tmp_path / name / "out"
-        return command(pizza, out), {**os.environ, "UNCONCEPT_STORE": str(tmp_path / name / "store"), "OMP_NUM_THREADS": "1"}, out
+        return (
+            command(pizza, out),
+            {**os.environ, "UNCONCEPT_STORE": str(tmp_path / name / "store"), "OMP_NUM_THREADS": "1"},
+            out,
+        )
 
     words, env, out = place("whole")
     begun = time.monotonic()

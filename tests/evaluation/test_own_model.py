@@ -10,16 +10,24 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from unconcept.cli import app
-from unconcept.core.errors import DataError, EditError, MissingExtra, ModelError, RequestError, SettingsError, UnknownName
-from unconcept.core.request import Ask
+from unconcept.core.errors import (
+    DataError,
+    EditError,
+    MissingExtra,
+    ModelError,
+    RequestError,
+    SettingsError,
+    UnknownName,
+)
+from unconcept.core.request import RequestSpec
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.suites.from_file import ALL
+from unconcept.evaluation.suites.from_file import UNLIMITED_SIZES
 from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks import edited_model as subject
-from unconcept.evaluation.trials.bench import arm_of
+from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.jobs.erase import Job, erase
-from unconcept.jobs.evaluate import Run, evaluate
-from unconcept.prompts.unlearncanvas import THEMES
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.prompts.unlearncanvas import UNLEARNCANVAS_THEMES
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +37,14 @@ def place(tmp_path_factory):
     model = tiny.folder("sd1", root / "model")
     (model / "README.md").write_text("---\nlicense: openrail++\n---\n")
     clip = tiny.clip_folder(root / "clip")
-    erase(Job(Ask(("dog",), ("cat",), ("sea", "old tree")), root / "dog", model=str(model), report=False))
+    erase(Job(RequestSpec(("dog",), ("cat",), ("sea", "old tree")), root / "dog", model=str(model), report=False))
     return root, str(model), clip
 
 
-def run(place, out, **more) -> Run:
+def run(place, out, **more) -> EvaluationRun:
     root, model, clip = place
     told = {"model": model, "judge": f"clip-score={clip}", "limit": 2, "workers": 1, "store": root / "store", **more}
-    return Run(("dog",), out, (root / "dog/edit.safetensors",), **told)
+    return EvaluationRun(("dog",), out, (root / "dog/edit.safetensors",), **told)
 
 
 def test_concepts_in_templates(place, tmp_path) -> None:
@@ -52,15 +60,22 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
     assert trial["edit"]["licence"] == "openrail++"
     assert "; licence openrail++</td>" in (tmp_path / "o/report.html").read_text()
-    assert "libraries" not in trial["edit"], "a report is the same on every machine; they stand in the header and in run.json"
+    assert "libraries" not in trial["edit"], (
+        "a report is the same on every machine; they stand in the header and in run.json"
+    )
 
 
 LONG = "a dog that barks at the moon behind an old house"
 
 
 def test_prompts_that_are_cut_are_counted(place, tmp_path) -> None:
-    """diffusers cuts them without a word in SD 1.x, 2.x and SDXL, as it did when papers drew theirs: the report says how many."""
-    path, note = tmp_path / "p.txt", "1 of 2 prompts are longer than the 24 tokens of the text encoder and were cut by the pipeline"
+    """diffusers cuts them without a word in SD 1.x, 2.x and SDXL, as it did when papers drew theirs: the report says
+    how many.
+    """
+    path, note = (
+        tmp_path / "p.txt",
+        "1 of 2 prompts are longer than the 24 tokens of the text encoder and were cut by the pipeline",
+    )
     path.write_text(f"{LONG}\na dog\n")
     report = evaluate(run(place, tmp_path / "o", prompts=path, suite="smoke"))
     assert report.status == "ok"
@@ -81,17 +96,23 @@ def test_prompts_that_no_pipeline_cuts_are_refused(family, place, tmp_path) -> N
 
 def test_an_erasure_that_draws_nothing_reads_no_whole_checkpoint(place, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(subject, "_hashed", lambda source, state: pytest.fail(f"{source} is read as a whole"))
-    erase(Job(Ask(("dog",), ("cat",)), tmp_path / "dog", model=place[1], report=False))
+    erase(Job(RequestSpec(("dog",), ("cat",)), tmp_path / "dog", model=place[1], report=False))
     assert not list(tmp_path.glob(".*"))
 
 
 def test_prompts_from_a_file(place, tmp_path) -> None:
     """Seeds and guidance of the file are kept; its groups become the report's."""
     path = tmp_path / "p.csv"
-    path.write_text("prompt,concept,group,seed,guidance_scale\na dog,dog,direct,5,2.5\na dog,dog,direct,6,7.5\na sea,sea,far,7,\n")
+    path.write_text(
+        "prompt,concept,group,seed,guidance_scale\na dog,dog,direct,5,2.5\na dog,dog,direct,6,7.5\na sea,sea,far,7,\n"
+    )
     evaluate(run(place, tmp_path / "o", prompts=path, limit=None))
     (trial,) = json.loads((tmp_path / "o/report.json").read_text())["trials"]
-    assert [(c["text"], c["seed"], c["group"]) for c in trial["checks"]] == [("a dog", 5, "direct"), ("a dog", 6, "direct"), ("a sea", 7, "far")]
+    assert [(c["text"], c["seed"], c["group"]) for c in trial["checks"]] == [
+        ("a dog", 5, "direct"),
+        ("a dog", 6, "direct"),
+        ("a sea", 7, "far"),
+    ]
     assert len(list((place[0] / "store/pictures").rglob("*.png"))) >= 6
 
 
@@ -107,35 +128,49 @@ def test_limits_name_what_was_not_asked_alone(place, tmp_path) -> None:
 def test_methods_are_compared_on_it(place, tmp_path) -> None:
     """Under their own defaults: what `moji` needs is no advice for another model."""
     root, model, clip = place
-    assert arm_of("uce", model).settings == {} != arm_of("uce").settings
+    assert variant_of_method("uce", model).settings == {} != variant_of_method("uce").settings
     told = {"model": model, "judge": f"clip-score={clip}", "limit": 2, "workers": 1, "store": root / "store"}
-    report = evaluate(Run(("dog", "hound"), tmp_path / "o", arms=(arm_of("uce", model),), suite="smoke", **told))
+    report = evaluate(
+        EvaluationRun(
+            ("dog", "hound"), tmp_path / "o", variants=(variant_of_method("uce", model),), suite="smoke", **told
+        )
+    )
     assert report.status == "ok"
     assert [trial["concepts"] for trial in report.data()["trials"]] == [["dog"], ["hound"]]
     assert "unedited" in (tmp_path / "o/results.md").read_text()
 
 
 def test_the_papers_grid(place, tmp_path) -> None:
-    """UnlearnCanvas asks its own world: every judged word is one of its themes or of its objects, as the question was."""
+    """UnlearnCanvas asks its own world: every judged word is one of its themes or of its
+    objects, as the question was.
+    """
     root, model, clip = place
-    asked = Run(("Van Gogh",), tmp_path / "o", (root / "dog/edit.safetensors",), suite="unlearncanvas", model=model, judge=f"clip-score={clip}", limit=3)
+    asked = EvaluationRun(
+        ("Van Gogh",),
+        tmp_path / "o",
+        (root / "dog/edit.safetensors",),
+        suite="unlearncanvas",
+        model=model,
+        judge=f"clip-score={clip}",
+        limit=3,
+    )
     evaluate(replace(asked, workers=1, store=root / "store", spec="speed-dpm20"))
     (trial,) = json.loads((tmp_path / "o/report.json").read_text())["trials"]
     assert {group: row["after"]["n"] for group, row in trial["groups"].items()} == {"direct": 3, "far": 3, "style": 3}
     assert [figure["name"] for figure in trial["figures"]] == ["UA", "IRA", "CRA"]
-    themes = {name.replace("_", " ") for name in THEMES}
+    themes = {name.replace("_", " ") for name in UNLEARNCANVAS_THEMES}
     assert all((check["after"] in themes) == (check["concept"] in themes) for check in trial["checks"])
 
 
 def test_the_papers_questions_are_counted() -> None:
     """51 themes x 20 objects x 5 seeds, each asked twice; a step of the sequence by its retain lists."""
-    grid, steps = (suites[name].real for name in ("unlearncanvas", "continual"))
-    assert len(grid(("Van_Gogh",), ALL)) == 51 * 20 * 5 * 2
-    checks = steps(("Cartoon", "Van Gogh"), ALL)
+    grid, steps = (suites[name].published_questions for name in ("unlearncanvas", "continual"))
+    assert len(grid(("Van_Gogh",), UNLIMITED_SIZES)) == 51 * 20 * 5 * 2
+    checks = steps(("Cartoon", "Van Gogh"), UNLIMITED_SIZES)
     assert len(checks) == (2 + 12) * 8 * 5 * 2
     assert {check.concept for check in checks if check.group == "direct"} == {"Cartoon", "Van Gogh"}
     with pytest.raises(DataError, match="no target of UnlearnCanvas"):
-        steps(("dog",), ALL)
+        steps(("dog",), UNLIMITED_SIZES)
 
 
 def test_a_protocol_of_prompt_files(place, tmp_path) -> None:
@@ -143,7 +178,10 @@ def test_a_protocol_of_prompt_files(place, tmp_path) -> None:
     with pytest.raises(RequestError, match="suite speed-few asks other models its published prompts"):
         evaluate(run(place, tmp_path / "o", suite="speed-few"))
     path = tmp_path / "p.csv"
-    path.write_text("prompt,concept,group,seed\na dog,dog,direct,5\na dog here,dog,direct,6\na sea,sea,far,7\na sea there,sea,far,8\n")
+    path.write_text(
+        "prompt,concept,group,seed\na dog,dog,direct,5\na dog here,dog,direct,6\na sea,sea,far,7\na sea"
+        " there,sea,far,8\n"
+    )
     evaluate(run(place, tmp_path / "o", suite="speed-few", prompts=path, limit=None))
     data = json.loads((tmp_path / "o/report.json").read_text())
     assert data["drawing"] == {"steps": 20, "guidance_scale": 7.5, "sampler": "dpm"}
@@ -167,7 +205,7 @@ def test_a_judge_that_is_not_there_is_told_before_anything_is_drawn(place, tmp_p
     with pytest.raises(ModelError, match="holds no CLIP"):
         evaluate(run(place, tmp_path / "o", judge=told, store=store))
     with pytest.raises(ModelError, match="holds no CLIP"):
-        erase(Job(Ask(("dog",), ("cat",)), tmp_path / "o", model=place[1], judge=told, store=store))
+        erase(Job(RequestSpec(("dog",), ("cat",)), tmp_path / "o", model=place[1], judge=told, store=store))
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(MissingExtra, match=r"unconcept\[nudity\]"):
         evaluate(run(place, tmp_path / "o", judge="nudenet", store=store))
@@ -188,7 +226,9 @@ def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, 
     """`erase` and `evaluate` with the suites they take when nothing is named, as a user types them."""
     model, clip = tiny.folder(family, tmp_path / "model"), tiny.clip_folder(tmp_path / "clip")
     drawn = ("--model", model, "--judge", f"clip-score={clip}", "--limit", 2)
-    erased = typed("erase", "dog", "--anchor", "cat", "--retain", "sea", "--method", "uce", *drawn, "--out", tmp_path / "dog")
+    erased = typed(
+        "erase", "dog", "--anchor", "cat", "--retain", "sea", "--method", "uce", *drawn, "--out", tmp_path / "dog"
+    )
     assert erased.exit_code == 0, erased.stderr
     edit = ("--edit", tmp_path / "dog/edit.safetensors")
     done = typed("evaluate", "dog", *edit, *drawn, "--workers", 1, "--out", tmp_path / "o")
@@ -201,7 +241,10 @@ def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, 
     (trial,) = data["trials"]
     assert {row["attack"]: (row["success"]["n"], row["missing"]) for row in trial["attacks"]} == {"wordings": (2, 0)}
     named = typed("attack", "derived-embedding", "dog", *edit, *drawn, "--out", tmp_path / "p")
-    assert (named.exit_code, named.stderr) == (2, f"unconcept: derived-embedding is not defined for {family} models, only for sd1, sd2, sdxl\n")
+    assert (named.exit_code, named.stderr) == (
+        2,
+        f"unconcept: derived-embedding is not defined for {family} models, only for sd1, sd2, sdxl\n",
+    )
     assert not (tmp_path / "p").exists()
 
 

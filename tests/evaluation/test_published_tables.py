@@ -8,16 +8,18 @@ import pytest
 from benchmarks import attacks, crowd, results
 from unconcept.erasing.make_edit import make_edit
 from unconcept.evaluation.attacks.rates import AttackRow
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.trials import bench
-from unconcept.evaluation.trials.bench import Arm, EditTask, Finding
+from unconcept.evaluation.trials.bench import EditTask, Finding, Variant
 from unconcept.evaluation.trials.markdown import attacks_table
 from unconcept.metrics.intervals import clopper_pearson
-from unconcept.prompts.captions import captions
+from unconcept.prompts.captions import load_captions
 
 
-@pytest.mark.parametrize(("command", "more"), [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), (crowd, ())])
+@pytest.mark.parametrize(
+    ("command", "more"), [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), (crowd, ())]
+)
 def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["make", *more, "--max-minutes", "0"])
@@ -30,7 +32,10 @@ def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch,
 
 def attacked(label: str, name: str, hits: int) -> Finding:
     """One attack on one edit, with four prompts in two seconds."""
-    rates = {part: clopper_pearson(count, 4) for part, count in {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}.items()}
+    rates = {
+        part: clopper_pearson(count, 4)
+        for part, count in {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}.items()
+    }
     row = AttackRow(name, "text", "cat", **rates, curve=(), seconds=2.0, missing=0)
     return Finding(SimpleNamespace(trial=SimpleNamespace(label=label)), (row,))  # type: ignore[arg-type]
 
@@ -42,7 +47,9 @@ def test_attacks_are_pooled_over_concepts() -> None:
 
 
 def test_of_several_methods_each_has_a_row() -> None:
-    findings = [attacked(label, name, hits) for label, hits in {"uce": 2, "esd": 3}.items() for name in ("wordings", "p4d")]
+    findings = [
+        attacked(label, name, hits) for label, hits in {"uce": 2, "esd": 3}.items() for name in ("wordings", "p4d")
+    ]
     head, _, ceiling, *rows = attacks_table(findings).splitlines()
     assert head == "|  | unattacked | p4d (text) | wordings (text) | seconds a prompt, in all | n |"
     assert ceiling == "| ceiling, unedited |  | 100.0% [39.8%, 100.0%] | 100.0% [39.8%, 100.0%] |  |  |"
@@ -51,15 +58,18 @@ def test_of_several_methods_each_has_a_row() -> None:
 
 
 def test_what_an_arm_retains_comes_after_the_tables_texts(tmp_path) -> None:
-    own, *_, more = (EditTask(Subject("moji"), arm, ("dog face",), tmp_path) for arm in crowd.settings())
+    own, *_, more = (EditTask(EditedModel("moji"), arm, ("dog face",), tmp_path) for arm in crowd.settings())
     retained = own.chosen.request.retain
-    assert more.chosen.request.retain == (*retained, *captions("everyday")[: crowd.CAPTIONS])
+    assert more.chosen.request.retain == (*retained, *load_captions("everyday")[: crowd.CAPTIONS])
     assert own.id != more.id
 
 
 def test_an_edit_is_made_once_for_all_runs(tmp_path, monkeypatch) -> None:
-    store = Store(tmp_path / "store")
-    first, second = (EditTask(Subject("moji"), Arm(label, "uce", {"lamb": 0.5}), ("dog face",), tmp_path / label) for label in ("a", "b"))
+    store = PictureStore(tmp_path / "store")
+    first, second = (
+        EditTask(EditedModel("moji"), Variant(label, "uce", {"lamb": 0.5}), ("dog face",), tmp_path / label)
+        for label in ("a", "b")
+    )
     first.run(store)
     made: list[str] = []
     monkeypatch.setattr(bench, "make_edit", lambda *told: made.append("anew") or make_edit(*told))

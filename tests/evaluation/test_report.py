@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.evaluation.trials import html
-from unconcept.evaluation.trials.bench import arm_of
-from unconcept.jobs.evaluate import Run, evaluate
+from unconcept.evaluation.trials.bench import variant_of_method
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.scorers.features import JudgeEmbedding
 
 SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json").read_text(encoding="utf-8"))
@@ -23,7 +23,9 @@ SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json"
 def finished(pizza, tmp_path_factory) -> Path:
     """One edit with attacks, in a folder."""
     out = tmp_path_factory.mktemp("reports") / "one"
-    evaluate(Run(("pizza",), out, (pizza,), suite="smoke", attacks=("derived-embedding",), limit=2, workers=1))
+    evaluate(
+        EvaluationRun(("pizza",), out, (pizza,), suite="smoke", attacks=("derived-embedding",), limit=2, workers=1)
+    )
     return out
 
 
@@ -31,7 +33,16 @@ def finished(pizza, tmp_path_factory) -> Path:
 def compared(tmp_path_factory) -> Path:
     """Two methods by two concepts."""
     out = tmp_path_factory.mktemp("reports") / "many"
-    evaluate(Run(("pizza", "crown"), out, arms=(arm_of("uce"), replace(arm_of("uce"), label="twin")), suite="smoke", limit=1, workers=1))
+    evaluate(
+        EvaluationRun(
+            ("pizza", "crown"),
+            out,
+            variants=(variant_of_method("uce"), replace(variant_of_method("uce"), label="twin")),
+            suite="smoke",
+            limit=1,
+            workers=1,
+        )
+    )
     return out
 
 
@@ -64,7 +75,9 @@ def test_the_judges_own_errors_stand_beside_every_table(finished, compared) -> N
         for trial, line in zip(trials, lines[:: len(lines) // len(trials)], strict=True):
             assert float(line["judge_true_positive"]) == trial["calibration"]["true_positive"]["value"]
             assert float(line["judge_nothing"]) == trial["calibration"]["nothing"]["value"]
-    head = next(line for line in (compared / "results.md").read_text(encoding="utf-8").splitlines() if "p (Holm)" in line)
+    head = next(
+        line for line in (compared / "results.md").read_text(encoding="utf-8").splitlines() if "p (Holm)" in line
+    )
     assert "| nothing |" in head, "every group's share of it"
 
 
@@ -72,22 +85,34 @@ def test_attacks_have_their_rows(finished) -> None:
     with (finished / "attacks.csv").open(encoding="utf-8", newline="") as file:
         (line,) = csv.DictReader(file)
     (row,) = json.loads((finished / "report.json").read_text(encoding="utf-8"))["trials"][0]["attacks"]
-    assert (line["attack"], float(line["nothing"]), int(line["n"])) == (row["attack"], row["nothing"]["value"], row["success"]["n"])
+    assert (line["attack"], float(line["nothing"]), int(line["n"])) == (
+        row["attack"],
+        row["nothing"]["value"],
+        row["success"]["n"],
+    )
     assert "s a prompt" in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_distance_names_its_extractor_with_its_hash(finished) -> None:
     data = json.loads((finished / "report.json").read_text(encoding="utf-8"))
     named = {figure["name"].partition("@")[2].partition(",")[0] for figure in data["trials"][0]["figures"]}
-    assert {one["name"] for one in data["measures"]} == named == {"moji-clip", "moji-judge-features", "moji-judge-embedding"}
+    assert (
+        {one["name"] for one in data["measures"]}
+        == named
+        == {"moji-clip", "moji-judge-features", "moji-judge-embedding"}
+    )
     (embedding,) = (one for one in data["measures"] if one["name"] == "moji-judge-embedding")
     assert embedding["hash"] == JudgeEmbedding().hash
     assert embedding["hash"][:16] in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_many_edits_have_one_cost_table(finished, compared) -> None:
-    assert "<h2>Cost</h2>" not in (finished / "report.html").read_text(encoding="utf-8"), "a single edit has its cost where it is described"
-    costs = (compared / "report.html").read_text(encoding="utf-8").partition("<h2>Cost</h2>")[2].partition("</table>")[0]
+    assert "<h2>Cost</h2>" not in (finished / "report.html").read_text(encoding="utf-8"), (
+        "a single edit has its cost where it is described"
+    )
+    costs = (
+        (compared / "report.html").read_text(encoding="utf-8").partition("<h2>Cost</h2>")[2].partition("</table>")[0]
+    )
     trials = json.loads((compared / "report.json").read_text(encoding="utf-8"))["trials"]
     lines = costs.partition("<tbody>")[2].strip().splitlines()[: len(trials)]
     for trial, line in zip(trials, lines, strict=True):
@@ -113,7 +138,9 @@ def browser() -> Iterator:
     if path is None:
         pytest.skip("no chromium on this machine")
     with sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        opened = engine.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
         yield opened
         opened.close()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import OutputError
-from unconcept.report.csv import plain, write_csv
+from unconcept.report.csv import escape_cell, write_csv
 
 
 def test_results_hold_no_formulas(tmp_path) -> None:
@@ -24,13 +24,13 @@ def test_results_hold_no_formulas(tmp_path) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_stay_numbers(number) -> None:
-    assert type(number)(plain(number)) == number
-    assert plain(str(number)) == str(number)
+    assert type(number)(escape_cell(number)) == number
+    assert escape_cell(str(number)) == str(number)
 
 
 @given(st.text())
 def test_no_text_starts_a_formula(text) -> None:
-    shown = plain(text)
+    shown = escape_cell(text)
     assert shown in (text, f"'{text}")
     if shown[:1] and shown[0] in "=@\t\r\n":
         pytest.fail(shown)

@@ -3,10 +3,10 @@
 import torch
 
 from unconcept.evaluation.attacks import resurgence_audit as resurgent
-from unconcept.evaluation.attacks.resurgence_audit import Resurgent
-from unconcept.evaluation.tasks.picture_store import Store
+from unconcept.evaluation.attacks.resurgence_audit import FineTuneResurgence
+from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.models import open_model
-from unconcept.prompts.checks import seeded
+from unconcept.prompts.checks import seeded_prompt
 
 
 def test_pictures_are_drawn_once_and_states_are_told_apart(tmp_path, monkeypatch) -> None:
@@ -16,8 +16,12 @@ def test_pictures_are_drawn_once_and_states_are_told_apart(tmp_path, monkeypatch
         drawn.append([prompt.text for prompt in prompts])
         return torch.full((len(prompts), 3, 2, 2), len(drawn) / 255)
 
-    monkeypatch.setattr(resurgent, "draw", draw)
-    model, look, prompts = open_model("moji", "cpu", "float32"), Resurgent(Store(tmp_path)), [seeded("a guitar", 0), seeded("a guitar", 1)]
+    monkeypatch.setattr(resurgent, "draw_prompts", draw)
+    model, look, prompts = (
+        open_model("moji", "cpu", "float32"),
+        FineTuneResurgence(PictureStore(tmp_path)),
+        [seeded_prompt("a guitar", 0), seeded_prompt("a guitar", 1)],
+    )
     first = look._drawn(model, prompts[:1], "edit")
     both = look._drawn(model, prompts, "edit")
     look._drawn(model, prompts[:1])

@@ -10,84 +10,113 @@ from tests.evaluation.test_harness import SPEC, trial
 from tests.evaluation.test_harness import drawn as drawn
 from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import where as where
-from unconcept.attacks import Input
+from unconcept.attacks import AttackInput
 from unconcept.core.errors import StoreError
 from unconcept.edits import load_edit
-from unconcept.evaluation.attacks.inputs import Found, draw_found, hash_input, load_found, save_found
-from unconcept.evaluation.attacks.rates import rows
-from unconcept.evaluation.attacks.threat_model import lore_of_table
+from unconcept.evaluation.attacks.inputs import (
+    AdversarialInput,
+    hash_input,
+    load_adversarial,
+    sample_adversarial,
+    save_adversarial,
+)
+from unconcept.evaluation.attacks.rates import attack_rows
+from unconcept.evaluation.attacks.threat_model import knowledge_from_table
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.suites.groups import in_groups
+from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks.attack import AttackTask, plan_attacks
-from unconcept.evaluation.tasks.edited_model import Subject
-from unconcept.evaluation.tasks.picture_store import write_whole
-from unconcept.evaluation.trials.bench import examine
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import replace_file
+from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.models import Conditioning
 from unconcept.models.model_view import SoftPrompts
-from unconcept.prompts.checks import Prompt, Sizes
+from unconcept.prompts.checks import GroupSizes, Prompt
 
-SUITE = Suite("two", "", Sizes(2, 0), in_groups, attacks=("derived-embedding",), attacked=2)
+SUITE = Suite("two", "", GroupSizes(2, 0), group_checks, attacks=("derived-embedding",), prompts_per_attack=2)
 
 
 def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
-    (finding,), tally = examine([trial(pizza)], SUITE, where)
+    (finding,), tally = examine_trials([trial(pizza)], SUITE, where)
     assert tally.complete
-    (row,) = finding.attacked
+    (row,) = finding.attack_results
     assert (row.attack, row.rung, row.missing, row.success.n) == ("derived-embedding", "embedding", 0, 2)
     assert row.ceiling is not None
     assert row.success.value >= row.pre.value
     assert row.curve[0].steps == 0
     assert (row.nothing.n, all(point.seconds is not None for point in row.curve)) == (2, True)
-    ((name, file),) = finding.found
-    replayed = load_found(file)
+    ((name, file),) = finding.adversarial_files
+    replayed = load_adversarial(file)
     assert (name, len(replayed)) == ("derived-embedding", 2)
-    subject = finding.answered.trial.subject
-    with subject.opened() as model:
-        pictures = draw_found(model, list(replayed.values()), SPEC)
+    subject = finding.answered_trial.trial.subject
+    with subject.applied() as model:
+        pictures = sample_adversarial(model, list(replayed.values()), SPEC)
     for one, picture in zip(replayed.values(), pictures, strict=True):
-        kept = where.store.load(subject.picture(SPEC, Prompt(one.prompt, one.seed), hash_input(one.input)))
+        kept = where.store.load(subject.picture_key(SPEC, Prompt(one.prompt, one.seed), hash_input(one.input)))
         assert (kept - picture).abs().max() <= 1.01 / 255
     count = len(drawn)
-    (again,), _ = examine([trial(pizza, "again")], SUITE, where)
+    (again,), _ = examine_trials([trial(pizza, "again")], SUITE, where)
     assert len(drawn) == count, "finished attacks and ceilings are taken from the store"
-    assert again.attacked == finding.attacked
+    assert again.attack_results == finding.attack_results
 
 
-def planned(subject: Subject, name: str, checks, **settings) -> list[AttackTask]:
-    return plan_attacks(subject, SPEC, Judge(), lore_of_table("pizza"), {name: settings}, checks)
+def planned(subject: EditedModel, name: str, checks, **settings) -> list[AttackTask]:
+    return plan_attacks(subject, SPEC, Judge(), knowledge_from_table("pizza"), {name: settings}, checks)
 
 
 def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -> None:
     """A finished attack with a known course."""
-    attempts = [{"steps": steps, "queries": 0, "loss": None, "shown": {str(i): hit for i, hit in hits.items()}} for steps, hits in shown]
+    attempts = [
+        {"steps": steps, "queries": 0, "loss": None, "shown": {str(i): hit for i, hit in hits.items()}}
+        for steps, hits in shown
+    ]
     task.path(store).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(task.path(store), json.dumps({"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}).encode())
+    replace_file(
+        task.path(store), json.dumps({"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}).encode()
+    )
 
 
 def test_rates_are_of_prompts(pizza, where) -> None:
-    """Four prompts: shown unattacked; found at the floor; found after 20 steps; never. A missing one fails and is counted."""
-    subject = Subject.of(Subject(), pizza)
-    checks = [check for check in Suite("x", "", Sizes(4, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
+    """Four prompts: shown unattacked; found at the floor; found after 20 steps; never.
+
+    A missing one fails and is counted.
+    """
+    subject = EditedModel.of(EditedModel(), pizza)
+    checks = [
+        check for check in Suite("x", "", GroupSizes(4, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
     (task,) = planned(subject, "derived-embedding", checks)
     (top,) = planned(subject.unedited, "derived-embedding", checks)
     assert task.id != top.id
-    planted(task, where.store, [(0, {0: False, 1: True, 2: False, 3: False}), (10, {0: False, 2: False, 3: False}), (20, {0: False, 2: True, 3: False})])
+    planted(
+        task,
+        where.store,
+        [
+            (0, {0: False, 1: True, 2: False, 3: False}),
+            (10, {0: False, 2: False, 3: False}),
+            (20, {0: False, 2: True, 3: False}),
+        ],
+    )
     planted(top, where.store, [(0, dict.fromkeys(range(4), True))])
-    (row,) = rows([task], [top], [True, False, False, False], where.store)
+    (row,) = attack_rows([task], [top], [True, False, False, False], where.store)
     assert (row.pre.value, row.floor.value, row.success.value) == (0.25, 0.25, 0.75)
     assert row.ceiling.value == 1.0
     assert [(p.steps, p.queries, p.success) for p in row.curve] == [(0, 1.0, 0.25), (10, 1.75, 0.25), (20, 2.5, 0.5)]
     single = planned(subject, "latent-inversion", checks)
     assert [one.size for one in single] == [4]
-    (row,) = rows(single, [], [False] * 4, where.store)
+    (row,) = attack_rows(single, [], [False] * 4, where.store)
     assert (row.success.value, row.missing, row.ceiling) == (0.0, 4, None)
 
 
 def test_seconds_and_nothing_are_of_prompts(pizza, where) -> None:
-    """Two prompts: found after 10 steps; never, its last picture unknown. What was kept before words were has neither figure."""
-    checks = [check for check in Suite("x", "", Sizes(2, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
-    (task,) = planned(Subject.of(Subject(), pizza), "derived-embedding", checks)
+    """Two prompts: found after 10 steps; never, its last picture unknown.
+
+    What was kept before words were has neither figure.
+    """
+    checks = [
+        check for check in Suite("x", "", GroupSizes(2, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
+    (task,) = planned(EditedModel.of(EditedModel(), pizza), "derived-embedding", checks)
     attempts = [
         {"steps": 0, "seconds": 1.0, "shown": {"0": False, "1": False}, "words": {"0": "nothing", "1": "goat"}},
         {"steps": 10, "seconds": 4.0, "shown": {"0": True, "1": False}, "words": {"0": "pizza", "1": "goat"}},
@@ -95,14 +124,14 @@ def test_seconds_and_nothing_are_of_prompts(pizza, where) -> None:
     ]
     kept = {"attempts": attempts, "seconds": {"search": 8.5, "drawing": 1.0}}
     task.path(where.store).parent.mkdir(parents=True)
-    write_whole(task.path(where.store), json.dumps(kept).encode())
-    (row,) = rows([task], [], [False] * 2, where.store)
+    replace_file(task.path(where.store), json.dumps(kept).encode())
+    (row,) = attack_rows([task], [], [False] * 2, where.store)
     assert [(point.steps, point.seconds) for point in row.curve] == [(0, 0.5), (10, 2.5), (20, 4.0)]
     assert (row.nothing.value, row.nothing.n) == (0.5, 2)
     for attempt in attempts:
         del attempt["words"], attempt["seconds"]
-    write_whole(task.path(where.store), json.dumps(kept).encode())
-    (row,) = rows([task], [], [False] * 2, where.store)
+    replace_file(task.path(where.store), json.dumps(kept).encode())
+    (row,) = attack_rows([task], [], [False] * 2, where.store)
     assert ([point.seconds for point in row.curve], row.nothing) == ([None] * 3, None)
 
 
@@ -110,14 +139,14 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
     generator = torch.Generator().manual_seed(0)
     soft = SoftPrompts(torch.tensor([[1, 2, 3]]), torch.tensor([[1]]), (torch.randn(1, 1, 4, generator=generator),))
     given = {
-        0: Input("a pizza", soft=soft),
-        1: Input("a pizza", states=Conditioning(torch.randn(1, 3, 4, generator=generator))),
-        2: Input("a pizza", noise=torch.randn(4, 2, 2, generator=generator), weights=load_edit(pizza)),
-        3: Input("pozza"),
+        0: AttackInput("a pizza", soft=soft),
+        1: AttackInput("a pizza", states=Conditioning(torch.randn(1, 3, 4, generator=generator))),
+        2: AttackInput("a pizza", noise=torch.randn(4, 2, 2, generator=generator), weights=load_edit(pizza)),
+        3: AttackInput("pozza"),
     }
-    found = {i: Found("a pizza", 7, one) for i, one in given.items()}
-    save_found(tmp_path / "f.safetensors", found)
-    back = load_found(tmp_path / "f.safetensors")
+    found = {i: AdversarialInput("a pizza", 7, one) for i, one in given.items()}
+    save_adversarial(tmp_path / "f.safetensors", found)
+    back = load_adversarial(tmp_path / "f.safetensors")
     assert {i: hash_input(one.input) for i, one in back.items()} == {i: hash_input(one) for i, one in given.items()}
     assert len({hash_input(one) for one in given.values()}) == 4
     assert (back[3].prompt, back[3].seed, back[3].input.text) == ("a pizza", 7, "pozza")
@@ -125,31 +154,40 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
     for damage in (whole[: len(whole) // 2], b"", pizza.read_bytes()):
         (tmp_path / "bad.safetensors").write_bytes(damage)
         with pytest.raises(StoreError):
-            load_found(tmp_path / "bad.safetensors")
+            load_adversarial(tmp_path / "bad.safetensors")
 
 
 def test_found_weights_are_kept_with_their_origin(pizza, where) -> None:
-    checks = [check for check in Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
-    (task,) = planned(Subject.of(Subject(), pizza), "resurgence", checks, checkpoints=[1], batch_size=1, rank=1, lr=0.0)
+    checks = [
+        check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
+    (task,) = planned(
+        EditedModel.of(EditedModel(), pizza), "resurgence", checks, checkpoints=[1], batch_size=1, rank=1, lr=0.0
+    )
     task.run(where.store)
-    (one,) = load_found(task.path(where.store).with_suffix(".safetensors")).values()
+    (one,) = load_adversarial(task.path(where.store).with_suffix(".safetensors")).values()
     assert one.input.weights is not None
     assert (one.input.weights.origin.method, one.input.weights.origin.targets) == ("resurgence", ("pizza",))
     assert one.input.weights.origin.licence == "apache-2.0"
 
 
 def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
-    checks = Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",))
-    (task,) = planned(Subject(), "derived-embedding", checks)
-    (other,) = planned(Subject(), "derived-embedding", checks, lamb=1.0)
+    checks = Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",))
+    (task,) = planned(EditedModel(), "derived-embedding", checks)
+    (other,) = planned(EditedModel(), "derived-embedding", checks, lamb=1.0)
     assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3
 
 
 def test_search_is_timed_attempt_by_attempt(pizza, where) -> None:
-    checks = [check for check in Suite("x", "", Sizes(1, 0), in_groups).checks(("pizza",)) if check.group == "direct"]
-    (task,) = planned(Subject.of(Subject(), pizza), "wordings", checks, synonyms=1, misspellings=0)
+    checks = [
+        check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
+    (task,) = planned(EditedModel.of(EditedModel(), pizza), "wordings", checks, synonyms=1, misspellings=0)
     task.run(where.store)
     kept = json.loads(task.path(where.store).read_text())
     assert sum(attempt["seconds"] for attempt in kept["attempts"]) <= kept["seconds"]["search"] + 0.01
     known = {*Judge().open().labels["objects"]}
-    assert all(attempt["shown"].keys() == attempt["words"].keys() and {*attempt["words"].values()} <= known for attempt in kept["attempts"])
+    assert all(
+        attempt["shown"].keys() == attempt["words"].keys() and {*attempt["words"].values()} <= known
+        for attempt in kept["attempts"]
+    )

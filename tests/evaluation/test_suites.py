@@ -2,18 +2,24 @@
 
 import pytest
 
+from unconcept.evaluation.judging.evidence import TrialEvidence
 from unconcept.evaluation.judging.judge import Judge
-from unconcept.evaluation.judging.rates import Answer
-from unconcept.evaluation.suites.continual import ask_within
-from unconcept.evaluation.suites.registry import Evidence, suites
-from unconcept.prompts.checks import REPORT_SEEDS, Sizes
-from unconcept.worlds.table import table
+from unconcept.evaluation.judging.rates import PairedAnswer
+from unconcept.evaluation.suites.continual import fixed_sequence_checks
+from unconcept.evaluation.suites.registry import suites
+from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
+from unconcept.worlds.table import concept_table
 
-TABLE = table()
-CONCEPTS = {"unlearncanvas": ("ink",), "continual": ("pizza", "crown"), "speed-many": ("pizza", "crown", "rocket"), "debias": ("teacher",)}
+TABLE = concept_table()
+CONCEPTS = {
+    "unlearncanvas": ("ink",),
+    "continual": ("pizza", "crown"),
+    "speed-many": ("pizza", "crown", "rocket"),
+    "debias": ("teacher",),
+}
 
 
-def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> Evidence:
+def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> TrialEvidence:
     """Planted answers: before, all is drawn; after, erased concepts never are and a share of each other one is."""
     suite = suites[name]
     seen: dict[str, int] = {}
@@ -21,8 +27,8 @@ def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> Evidenc
     for check in suite.checks(concepts):
         number = seen[check.concept + check.by] = seen.get(check.concept + check.by, -1) + 1
         gone = check.concept in concepts or number % 4 >= 4 * kept
-        answers.append(Answer(check, check.labels[0], "nothing" if gone else check.labels[0]))
-    return Evidence(concepts, tuple(answers), dict)
+        answers.append(PairedAnswer(check, check.labels[0], "nothing" if gone else check.labels[0]))
+    return TrialEvidence(concepts, tuple(answers), dict)
 
 
 @pytest.mark.parametrize("name", list(suites))
@@ -35,7 +41,7 @@ def test_questions_are_sound(name) -> None:
     assert all((check.prompt.seed >= REPORT_SEEDS) != suite.sizes.tuning for check in checks)
     labels = {*TABLE.labels, *(style.name for style in TABLE.styles)}
     assert all(set(check.labels) <= labels for check in checks)
-    small = suite.sized(1, 7).checks(CONCEPTS.get(name, ("dog face",)))
+    small = suite.with_limit(1, 7).checks(CONCEPTS.get(name, ("dog face",)))
     assert len(small) < len(checks)
     assert not {check.prompt for check in small} & {check.prompt for check in checks}, "another seed is other noise"
 
@@ -69,12 +75,16 @@ def test_steps_of_a_sequence() -> None:
 
 def test_what_is_retained_is_the_same_at_every_step_of_a_known_sequence() -> None:
     sequence, sizes = ("pizza", "crown", "dog face"), suites["continual"].sizes
-    steps = [ask_within(sequence, sequence[:k], sizes) for k in (1, 2, 3)]
+    steps = [fixed_sequence_checks(sequence, sequence[:k], sizes) for k in (1, 2, 3)]
     kept = [[check for check in asked if check.group != "direct"] for asked in steps]
     assert kept[0] == kept[1] == kept[2]
     assert {check.concept for check in steps[1] if check.group == "direct"} == set(sequence[:2])
-    tuning = ask_within(("guitar",), ("guitar",), Sizes(2, 2, tuning=True))
-    assert all(check.prompt.seed < REPORT_SEEDS and TABLE[check.concept].split == "tune" for check in tuning if check.group != "style")
+    tuning = fixed_sequence_checks(("guitar",), ("guitar",), GroupSizes(2, 2, tuning=True))
+    assert all(
+        check.prompt.seed < REPORT_SEEDS and TABLE[check.concept].split == "tune"
+        for check in tuning
+        if check.group != "style"
+    )
 
 
 def test_counting_is_over_every_harmful_concept() -> None:
@@ -82,8 +92,10 @@ def test_counting_is_over_every_harmful_concept() -> None:
     checks = suite.checks(("bomb",))
     harmful = {entry.name for entry in TABLE.entries if entry.kind == "harmful" and entry.indirect.all}
     assert {check.concept for check in checks} == harmful
-    answers = tuple(Answer(check, check.labels[0], check.labels[0] if i % 4 else "nothing") for i, check in enumerate(checks))
-    total, reduced = suite.figures(Evidence(("bomb",), answers, dict))
+    answers = tuple(
+        PairedAnswer(check, check.labels[0], check.labels[0] if i % 4 else "nothing") for i, check in enumerate(checks)
+    )
+    total, reduced = suite.figures(TrialEvidence(("bomb",), answers, dict))
     assert (total.before, total.n) == (len(checks), len(checks))
     assert reduced.value == pytest.approx(1 - total.value / len(checks))
 
@@ -91,13 +103,18 @@ def test_counting_is_over_every_harmful_concept() -> None:
 def test_parts_are_counted_by_every_rule() -> None:
     """NudeNet's raw boxes: 0.55 counts for UnlearnDiffAtk's rule alone, feet for none of the strict ones."""
     suite = suites["i2p"]
-    answers = tuple(Answer(check, "nothing", "nothing") for check in suite.checks(("bomb",))[:2])
+    answers = tuple(PairedAnswer(check, "nothing", "nothing") for check in suite.checks(("bomb",))[:2])
     box = {"class": "FEMALE_BREAST_EXPOSED", "score": 0.9}
     before = {"boxes": [box, {"class": "FEET_EXPOSED", "score": 0.7}]}
     after = {"boxes": [{"class": "FEMALE_BREAST_EXPOSED", "score": 0.55}]}
-    found = Evidence(("nudity",), answers, dict, Judge("nudenet"), lambda: [(before, after), ({"boxes": []}, {"boxes": []})])
+    found = TrialEvidence(
+        ("nudity",), answers, dict, Judge("nudenet"), lambda: [(before, after), ({"boxes": []}, {"boxes": []})]
+    )
     figures = {figure.name: figure for figure in suite.figures(found)}
-    assert {name: (figures[f"total, {name}"].before, figures[f"total, {name}"].value) for name in ("mace", "unlearndiffatk", "strict")} == {
+    assert {
+        name: (figures[f"total, {name}"].before, figures[f"total, {name}"].value)
+        for name in ("mace", "unlearndiffatk", "strict")
+    } == {
         "mace": (2, 0),
         "unlearndiffatk": (2, 1),
         "strict": (1, 0),
@@ -109,7 +126,9 @@ def test_parts_are_counted_by_every_rule() -> None:
 @pytest.mark.parametrize("count", [1, 7, 100])
 def test_erased_together_they_share_the_prompts(count) -> None:
     """About as many prompts a group however many are erased; none of them is another one's neighbour or style."""
-    objects = tuple(entry.name for entry in TABLE.entries if entry.erasable and entry.split == "report" and entry.kind == "object")[:count]
+    objects = tuple(
+        entry.name for entry in TABLE.entries if entry.erasable and entry.split == "report" and entry.kind == "object"
+    )[:count]
     checks = suites["together"].checks(objects)
     for group in ("direct", "far"):
         asked = [check for check in checks if check.group == group]

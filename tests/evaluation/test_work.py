@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from unconcept.core.errors import OutputError
-from unconcept.evaluation.tasks.picture_store import Store
-from unconcept.evaluation.tasks.runner import MOST_ATTEMPTS, Record, default_workers, perform
+from unconcept.evaluation.tasks.picture_store import PictureStore
+from unconcept.evaluation.tasks.runner import MAX_TASK_ATTEMPTS, TaskRecord, default_workers, run_tasks
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Touch:
     def size(self) -> int:
         return 1
 
-    def there(self, store: Store) -> bool:
+    def is_done(self, store: PictureStore) -> bool:
         return (store.root / self.name).exists()
 
-    def run(self, store: Store) -> None:
+    def run(self, store: PictureStore) -> None:
         with (store.root / "log").open("a") as log:
             log.write(f"{self.name} {os.getpid()}\n")
         if self.broken:
@@ -41,21 +41,21 @@ class Touch:
         (store.root / self.name).write_text("")
 
 
-def log(store: Store) -> list[str]:
+def log(store: PictureStore) -> list[str]:
     path = store.root / "log"
     return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.fixture
-def place(tmp_path) -> tuple[Store, Record]:
-    return Store(tmp_path / "s"), Record(tmp_path / "r.sqlite")
+def place(tmp_path) -> tuple[PictureStore, TaskRecord]:
+    return PictureStore(tmp_path / "s"), TaskRecord(tmp_path / "r.sqlite")
 
 
 def test_nothing_is_done_twice(place) -> None:
     tasks = [Touch(f"t{i}") for i in range(5)]
-    assert perform(tasks[:2], *place).done == 2
+    assert run_tasks(tasks[:2], *place).done == 2
     told = []
-    tally = perform(tasks, *place, tell=lambda *given: told.append(given))
+    tally = run_tasks(tasks, *place, tell=lambda *given: told.append(given))
     assert (tally.done, tally.complete) == (5, True)
     assert log(place[0]) == ["t0", "t1", "t2", "t3", "t4"]
     assert told == [("touch", n, 5) for n in (3, 4, 5)]
@@ -64,71 +64,71 @@ def test_nothing_is_done_twice(place) -> None:
 def test_what_lies_in_the_store_counts(place) -> None:
     """A lost record loses nothing, a lost file is made again."""
     tasks = [Touch("a"), Touch("b")]
-    perform(tasks, *place)
+    run_tasks(tasks, *place)
     place[1].path.unlink()
-    perform(tasks, place[0], Record(place[1].path))
+    run_tasks(tasks, place[0], TaskRecord(place[1].path))
     assert log(place[0]) == ["a", "b"]
     (place[0].root / "a").unlink()
-    perform(tasks, place[0], Record(place[1].path))
+    run_tasks(tasks, place[0], TaskRecord(place[1].path))
     assert log(place[0]) == ["a", "b", "a"]
 
 
 def test_a_failed_task_is_loud_and_the_others_go_on(place) -> None:
     tasks = [Touch("a"), Touch("x", broken=True), Touch("b")]
-    for attempt in range(MOST_ATTEMPTS):
-        tally = perform(tasks, *place)
+    for attempt in range(MAX_TASK_ATTEMPTS):
+        tally = run_tasks(tasks, *place)
         assert (tally.done, tally.failed, tally.complete) == (2, ("touch: ValueError: x is broken",), False), attempt
-    (given_up,) = perform(tasks, *place).failed
-    assert given_up.startswith(f"touch: failed {MOST_ATTEMPTS} times, last with ValueError: x is broken; ")
-    assert log(place[0]).count("x") == MOST_ATTEMPTS
+    (given_up,) = run_tasks(tasks, *place).failed
+    assert given_up.startswith(f"touch: failed {MAX_TASK_ATTEMPTS} times, last with ValueError: x is broken; ")
+    assert log(place[0]).count("x") == MAX_TASK_ATTEMPTS
     (place[0].root / "x").write_text("")
-    assert perform(tasks, *place).complete, "another run made it: nothing is given up"
+    assert run_tasks(tasks, *place).complete, "another run made it: nothing is given up"
 
 
 @dataclass(frozen=True)
 class Full(Touch):
     """A task that finds no room."""
 
-    def run(self, store: Store) -> None:
+    def run(self, store: PictureStore) -> None:
         raise OutputError(f"{store.root}: No space left on device")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_ends_the_run_and_is_no_tasks_fault(place, workers) -> None:
-    for _ in range(MOST_ATTEMPTS + 1):
+    for _ in range(MAX_TASK_ATTEMPTS + 1):
         with pytest.raises(OutputError, match="No space left"):
-            perform([Full("a"), Full("b")], *place, workers=workers)
-    assert perform([Touch("a"), Touch("b")], *place).complete
+            run_tasks([Full("a"), Full("b")], *place, workers=workers)
+    assert run_tasks([Touch("a"), Touch("b")], *place).complete
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_time_may_run_out(place, workers) -> None:
-    tally = perform([Touch("a"), Touch("b")], *place, workers=workers, deadline=time.monotonic() - 1)
+    tally = run_tasks([Touch("a"), Touch("b")], *place, workers=workers, deadline=time.monotonic() - 1)
     assert (tally.done, tally.left, tally.complete) == (0, 2, False)
-    assert perform([Touch("a"), Touch("b")], *place, workers=1).complete
+    assert run_tasks([Touch("a"), Touch("b")], *place, workers=1).complete
 
 
 def test_workers_do_the_same(place) -> None:
     tasks = [Touch(f"t{i}", broken=i == 3) for i in range(6)]
-    tally = perform(tasks, *place, workers=2)
+    tally = run_tasks(tasks, *place, workers=2)
     assert (tally.done, tally.failed) == (5, ("touch: ValueError: t3 is broken",))
     assert sorted(log(place[0])) == sorted(task.name for task in tasks)
     assert str(os.getpid()) not in (place[0].root / "log").read_text()
 
 
 def test_a_plan_is_made_once(place) -> None:
-    assert place[1].planned("p", lambda: [[1, 2], [3]]) == [[1, 2], [3]]
-    assert Record(place[1].path).planned("p", lambda: [[9]]) == [[1, 2], [3]]
+    assert place[1].plan("p", lambda: [[1, 2], [3]]) == [[1, 2], [3]]
+    assert TaskRecord(place[1].path).plan("p", lambda: [[9]]) == [[1, 2], [3]]
 
 
 def test_interruption_is_no_failure(place) -> None:
     class Stopped(Touch):
-        def run(self, store: Store) -> None:
+        def run(self, store: PictureStore) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perform([Touch("a"), Stopped("b"), Touch("c")], *place)
-    assert perform([Touch("a"), Touch("b"), Touch("c")], *place).complete
+        run_tasks([Touch("a"), Stopped("b"), Touch("c")], *place)
+    assert run_tasks([Touch("a"), Touch("b"), Touch("c")], *place).complete
     assert log(place[0]) == ["a", "b", "c"]
 
 
@@ -136,7 +136,7 @@ def test_interruption_is_no_failure(place) -> None:
 class Slow(Touch):
     """Says that it runs, and would for a minute."""
 
-    def run(self, store: Store) -> None:
+    def run(self, store: PictureStore) -> None:
         (store.root / f"begun-{self.name}").write_text("")
         time.sleep(60)
 
@@ -153,11 +153,11 @@ def test_an_interruption_ends_workers_at_once(place) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        perform([Slow("a"), Slow("b")], *place, workers=2)
+        run_tasks([Slow("a"), Slow("b")], *place, workers=2)
     while multiprocessing.active_children():
         assert time.monotonic() - sent[0] < 20
         time.sleep(0.05)
-    assert perform([Touch("a"), Touch("b")], *place).complete
+    assert run_tasks([Touch("a"), Touch("b")], *place).complete
 
 
 def test_workers_pay_on_a_cpu_with_enough_to_draw() -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.ledger.desk import ask, ledger
-from unconcept.ledger.ledger import Ledger, Note
-from unconcept.ledger.operations import revoke
+from unconcept.ledger.ledger import EntryNote, Ledger
+from unconcept.ledger.operations import revoke_request
 
 
 @pytest.fixture
@@ -12,5 +12,5 @@ def book(tmp_path) -> Ledger:
     made = ledger(tmp_path / "l")
     first = ask(made, 1)
     ask(made, 2)
-    revoke(made, first.id, Note("someone", "settled"))
+    revoke_request(made, first.id, EntryNote("someone", "settled"))
     return made

@@ -7,11 +7,28 @@ import torch
 
 from tests import tiny
 from unconcept.core import Request
-from unconcept.ledger.ledger import Ledger, Note, Policy, begin
-from unconcept.ledger.operations import Added, add
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
+from unconcept.ledger.operations import AddOutcome, add_request
 from unconcept.models.views.unet import UNetView
 
-WORDS = ("dog", "cat", "car", "bus", "sun", "moon", "tree", "wolf", "fox", "pear", "fig", "cup", "hat", "boot", "kite", "drum")
+WORDS = (
+    "dog",
+    "cat",
+    "car",
+    "bus",
+    "sun",
+    "moon",
+    "tree",
+    "wolf",
+    "fox",
+    "pear",
+    "fig",
+    "cup",
+    "hat",
+    "boot",
+    "kite",
+    "drum",
+)
 
 
 @cache
@@ -27,10 +44,12 @@ def request(number: int) -> Request:
     return Request((target, f"old {target}"), (other, other), (f"{other} {number % 5}", "sea"))
 
 
-def ledger(folder: Path, method: str = "uce", policy: Policy | None = None, settings=None, view=None) -> Ledger:
-    return begin(folder, view or model(), method, settings or {}, policy or Policy(), Note("tests"))
+def ledger(folder: Path, method: str = "uce", policy: LedgerPolicy | None = None, settings=None, view=None) -> Ledger:
+    return create_ledger(folder, view or model(), method, settings or {}, policy or LedgerPolicy(), EntryNote("tests"))
 
 
-def ask(book: Ledger, wanted: Request | int, method: str = "uce", view=None, settings=None) -> Added:
+def ask(book: Ledger, wanted: Request | int, method: str = "uce", view=None, settings=None) -> AddOutcome:
     asked = request(wanted) if isinstance(wanted, int) else wanted
-    return add(book, view or model(), asked.targets[:1], asked, method, settings, Note("someone", "a letter"))
+    return add_request(
+        book, view or model(), asked.targets[:1], asked, method, settings, EntryNote("someone", "a letter")
+    )

@@ -10,13 +10,13 @@ from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.edits import DenseEdit, GatedEdit, load_edit
-from unconcept.ledger.audit import audit
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Note, Policy
-from unconcept.ledger.materialize import materialize
-from unconcept.ledger.operations import revoke
-from unconcept.ledger.refold import refolded
-from unconcept.ledger.verify import verify
+from unconcept.ledger.audit import audit_requests
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import EntryNote, LedgerPolicy
+from unconcept.ledger.materialize import materialize_ledger
+from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.refold import refold_on_current_weights
+from unconcept.ledger.verify import verify_ledger
 from unconcept.methods import methods
 
 DOG, CAR = Request(("dog",), ("cat",)), Request(("car",), ("bus",))
@@ -34,34 +34,34 @@ def seen(edits) -> torch.Tensor:
 
 
 def book_of(folder, method, *requests, rule="merge"):
-    book = ledger(folder, method, Policy(rule), QUICK[method])
+    book = ledger(folder, method, LedgerPolicy(rule), QUICK[method])
     return book, [ask(book, one, method).id for one in requests]
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_adapters_of_each_request_are_all_on_and_each_can_be_taken_off(method, tmp_path) -> None:
     book, ids = book_of(tmp_path / "l", method, DOG, CAR)
-    alone = {id_: book.artifacts.get_edit(book.standings.known[id_].edit) for id_ in ids}
+    alone = {id_: book.artifacts.get_edit(book.request_states.by_id[id_].edit) for id_ in ids}
     wanted = seen([alone[id_] for id_ in sorted(ids)])
-    card = materialize(book, model(), tmp_path / "out", False, False, Note())
+    card = materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())
     files = ["edit.safetensors", *card["beside"]]
     assert len(files) == (1 if method == "spm" else 3)
     assert torch.allclose(seen([load_edit(tmp_path / "out" / name) for name in files]), wanted, atol=1e-5)
     assert (wanted - seen([alone[ids[0]]])).abs().max() > 1e-4 < (wanted - seen([alone[ids[1]]])).abs().max()
-    assert verify(book.folder, model()).faults == ()
-    revoke(book, ids[0], Note())
-    left = fold(book, model())
-    assert left.hash == fold(book_of(tmp_path / "m", method, CAR)[0], model()).hash
+    assert verify_ledger(book.folder, model()).faults == ()
+    revoke_request(book, ids[0], EntryNote())
+    left = fold_requests(book, model())
+    assert left.hash == fold_requests(book_of(tmp_path / "m", method, CAR)[0], model()).hash
     assert torch.equal(seen([left.edit]), seen([alone[ids[1]]]))
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_trained_together_they_are_one_edit_with_its_own_base(method, tmp_path) -> None:
     book, _ = book_of(tmp_path / "l", method, CAR, DOG, rule="recompute")
-    card = materialize(book, model(), tmp_path / "out", False, False, Note())
+    card = materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())
     edit = load_edit(tmp_path / "out/edit.safetensors")
     assert card["beside"] == {}
-    assert edit.origin.settings["requests"] == sorted(one.id for one in book.standings.active)
+    assert edit.origin.settings["requests"] == sorted(one.id for one in book.request_states.active)
     both = methods[method].settings(**QUICK[method]).erase(model(), Request(("car", "dog"), ("bus", "cat")))
     assert torch.equal(seen([edit]), seen([both]))
 
@@ -75,14 +75,14 @@ def test_no_request_is_lost_among_those_of_other_methods(others, tmp_path) -> No
     for which, method in enumerate(others):
         for each in (book, plain):
             ask(each, Request((f"sun {which}",), ("moon",)), method, settings=QUICK.get(method, {}))
-    state, without = fold(book, model()), fold(plain, model())
+    state, without = fold_requests(book, model()), fold_requests(plain, model())
     assert state.edit.tensors().keys() == without.edit.tensors().keys()
     assert all(torch.equal(tensor, without.edit.tensors()[name]) for name, tensor in state.edit.tensors().items())
-    assert isinstance(state.beside["adapter-spm"], GatedEdit)
-    assert len(state.beside) == 1 + ("nag" in others)
+    assert isinstance(state.runtime_edits["adapter-spm"], GatedEdit)
+    assert len(state.runtime_edits) == 1 + ("nag" in others)
     assert isinstance(state.edit, DenseEdit) == ("concept-ablation" in others)
-    assert (seen([state.edit, *state.beside.values()]) - seen([state.edit])).abs().max() > 1e-4
-    assert verify(book.folder, model()).faults == ()
+    assert (seen([state.edit, *state.runtime_edits.values()]) - seen([state.edit])).abs().max() > 1e-4
+    assert verify_ledger(book.folder, model()).faults == ()
 
 
 def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
@@ -90,8 +90,8 @@ def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
     book = ledger(tmp_path / "l", "spm", None, QUICK["spm"])
     for one, method in ((DOG, "spm"), (CAR, "uce"), (Request(("sun",), ("moon",)), "adavd")):
         ask(book, one, method)
-    state = fold(book, model())
-    wanted, found = seen([state.edit, *state.beside.values()]), []
+    state = fold_requests(book, model())
+    wanted, found = seen([state.edit, *state.runtime_edits.values()]), []
 
     class Look:
         settings = {"steps": 0}  # noqa: RUF012
@@ -103,25 +103,30 @@ def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
                     found.append(seen([]))
             return {"pictures": 1, "unedited": 1, "edited": 0, "tuned": 1, "refolded": 0}
 
-    told = audit(book, model(), Look(), Note())
+    told = audit_requests(book, model(), Look(), EntryNote())
     assert {one["state"] for one in told.values()} == {state.hash}
     assert len(told) == 3
     assert torch.equal(found[0], wanted)
     # UCE's map on the text, laid over itself, moves the target's reading once more: the adapters are still on.
-    with state.edit.applied(model()), refolded(book, model()):
+    with state.edit.applied(model()), refold_on_current_weights(book, model()):
         weights = {name: w.detach().clone() for name, w in model().text_maps().items()}
     twice = DenseEdit({name: weights[name] - w for name, w in model().text_maps().items()})
-    assert torch.allclose(found[1], seen([twice, *state.beside.values()]), atol=1e-5)
+    assert torch.allclose(found[1], seen([twice, *state.runtime_edits.values()]), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [name for name in methods if methods[name].does == "erase" and not methods[name].sees])
+@pytest.mark.parametrize(
+    "method", [name for name in methods if methods[name].does == "erase" and not methods[name].needs_vision]
+)
 def test_what_runs_beside_is_refused_by_a_sequence_before_it_is_trained(method, tmp_path) -> None:
-    beside = method in ADAPTERS or methods[method].way == "steering"
+    beside = method in ADAPTERS or methods[method].mechanism == "steering"
     if not beside:
-        ledger(tmp_path / "l", method, Policy("sequential"))
+        ledger(tmp_path / "l", method, LedgerPolicy("sequential"))
         return
-    book = ledger(tmp_path / "l", "uce", Policy("sequential"))
-    for asks in (lambda: ledger(tmp_path / "m", method, Policy("sequential")), lambda: ask(book, DOG, method)):
-        with pytest.raises(SettingsError, match=f"{method} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on"):
+    book = ledger(tmp_path / "l", "uce", LedgerPolicy("sequential"))
+    for asks in (lambda: ledger(tmp_path / "m", method, LedgerPolicy("sequential")), lambda: ask(book, DOG, method)):
+        with pytest.raises(
+            SettingsError,
+            match=f"{method} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on",
+        ):
             asks()
     assert not (tmp_path / "m").exists()

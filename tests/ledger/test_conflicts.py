@@ -5,16 +5,20 @@ import torch
 from tests.ledger.desk import ask, ledger, model
 from tests.methods.quick import QUICK
 from unconcept.core import Request
-from unconcept.edits.merge import Merge, merged
-from unconcept.ledger.conflicts import conflicts
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Policy
+from unconcept.edits.merge import MergeSettings, merge_edits
+from unconcept.ledger.conflicts import find_conflicts
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import LedgerPolicy
 
-MEET = (Request(("dog",), ("cat",), ("fox",)), Request(("dog",), ("bus",), ("sun",), "style"), Request(("fox",), ("dog",)))
+MEET = (
+    Request(("dog",), ("cat",), ("fox",)),
+    Request(("dog",), ("bus",), ("sun",), "style"),
+    Request(("fox",), ("dog",)),
+)
 
 
 def told(book) -> dict[tuple[str, str], str]:
-    return {(one["conflict"], one["text"]): one["policy"] for one in conflicts(book)}
+    return {(one["conflict"], one["text"]): one["policy"] for one in find_conflicts(book)}
 
 
 def book_of(folder, method, policy, requests=MEET, settings=None):
@@ -23,7 +27,9 @@ def book_of(folder, method, policy, requests=MEET, settings=None):
 
 
 def test_merged_trainings_stay_as_each_was_asked(tmp_path) -> None:
-    book, (first, second, third) = book_of(tmp_path / "l", "esd", Policy("merge", Merge("uniform")), settings=QUICK["esd"])
+    book, (first, second, third) = book_of(
+        tmp_path / "l", "esd", LedgerPolicy("merge", MergeSettings("uniform")), settings=QUICK["esd"]
+    )
     how = "each is made alone on the base, then merged (uniform)"
     names = sorted((f"esd {second}", f"esd {first}"))
     anchors = {f"esd {first}": "'cat'", f"esd {second}": "'bus'"}
@@ -33,36 +39,59 @@ def test_merged_trainings_stay_as_each_was_asked(tmp_path) -> None:
         ("erased and an anchor", "dog"): "targets are read as the unedited model reads it",
         ("several kinds", "object, style"): "each is made as its own kind",
     }
-    edits = [book.artifacts.get_edit(one.edit) for one in book.standings.active]
-    wanted, state = merged(model(), edits, Merge("uniform")), fold(book, model()).edit
+    edits = [book.artifacts.get_edit(one.edit) for one in book.request_states.active]
+    wanted, state = merge_edits(model(), edits, MergeSettings("uniform")), fold_requests(book, model()).edit
     assert all(torch.equal(state.deltas[name], delta) for name, delta in wanted.deltas.items())
-    alone = ledger(tmp_path / "m", "esd", Policy("merge"), QUICK["esd"])
+    alone = ledger(tmp_path / "m", "esd", LedgerPolicy("merge"), QUICK["esd"])
     ask(alone, MEET[0], "esd")
-    assert alone.artifacts.get_edit(alone.standings.active[0].edit).hash in {edit.hash for edit in edits}, "its anchor is its own, and it retains the fox"
+    assert alone.artifacts.get_edit(alone.request_states.active[0].edit).hash in {edit.hash for edit in edits}, (
+        "its anchor is its own, and it retains the fox"
+    )
 
 
 def test_a_sequence_makes_each_on_what_the_last_one_left(tmp_path) -> None:
-    book, _ = book_of(tmp_path / "l", "uce", Policy("sequential"), (*MEET, Request(("fox",), ("dog",), ("moon",))))
+    book, _ = book_of(
+        tmp_path / "l", "uce", LedgerPolicy("sequential"), (*MEET, Request(("fox",), ("dog",), ("moon",)))
+    )
     found, how = told(book), "each is made on the model that the one before left"
-    assert all(found[key].endswith(f": {how}") for key in (("erased and retained", "fox"), ("several anchors", "dog"), ("asked for twice", "fox")))
+    assert all(
+        found[key].endswith(f": {how}")
+        for key in (("erased and retained", "fox"), ("several anchors", "dog"), ("asked for twice", "fox"))
+    )
     assert found["asked for twice", "fox"].startswith("it is erased 2 times, by uce ")
-    assert found["erased and an anchor", "dog"] == "targets are read as the model reads it that the requests before them left"
+    assert (
+        found["erased and an anchor", "dog"]
+        == "targets are read as the model reads it that the requests before them left"
+    )
 
 
 def test_closed_forms_are_one_request_and_methods_are_not(tmp_path) -> None:
     """Under the rule merge too: no training, nothing to merge."""
-    book, _ = book_of(tmp_path / "l", "uce", Policy("merge"))
+    book, _ = book_of(tmp_path / "l", "uce", LedgerPolicy("merge"))
     assert told(book)["several anchors", "dog"] == "'bus' is taken, which sorts first of ['bus', 'cat']"
     assert told(book)["erased and retained", "fox"] == "it is erased; nobody's retain set holds it while it is"
     assert told(book)["several kinds", "object, style"].startswith("folded as the one that stands first")
     ask(book, Request(("dog",), ("cat",), ("fox",)), "speed")
     found = told(book)
-    assert found["several anchors", "dog"] == "'cat' by speed, 'bus' by uce is taken: each is made for itself, and all are in force"
-    assert found["erased and retained", "fox"] == "uce erases it and speed holds it: each is made for itself, and all are in force"
-    assert found["erased and an anchor", "dog"] == "targets of uce are read as the weights read it that speed left below"
+    assert (
+        found["several anchors", "dog"]
+        == "'cat' by speed, 'bus' by uce is taken: each is made for itself, and all are in force"
+    )
+    assert (
+        found["erased and retained", "fox"]
+        == "uce erases it and speed holds it: each is made for itself, and all are in force"
+    )
+    assert (
+        found["erased and an anchor", "dog"] == "targets of uce are read as the weights read it that speed left below"
+    )
 
 
 def test_adapters_are_not_merged(tmp_path) -> None:
-    book, ids = book_of(tmp_path / "l", "spm", Policy("merge"), (*MEET[:1], Request(("dog",), ("cat",))), QUICK["spm"])
-    said = f"it is erased 2 times, by {', '.join(sorted(f'spm {id_}' for id_ in ids))}: each is made for itself, and all are in force"
+    book, ids = book_of(
+        tmp_path / "l", "spm", LedgerPolicy("merge"), (*MEET[:1], Request(("dog",), ("cat",))), QUICK["spm"]
+    )
+    said = (
+        f"it is erased 2 times, by {', '.join(sorted(f'spm {id_}' for id_ in ids))}: each is made for itself, and all"
+        " are in force"
+    )
     assert told(book) == {("asked for twice", "dog"): said}

@@ -1,4 +1,6 @@
-"""What is on the disk: tampering is named, torn ends are mended by `repair` alone, and what is no ledger of ours is refused."""
+"""What is on the disk: tampering is named, torn ends are mended by `repair_ledger` alone, and what is no ledger of ours
+is refused.
+"""
 
 import json
 import random
@@ -10,42 +12,48 @@ from tests.ledger.desk import ask, ledger, model
 from unconcept.core.errors import LedgerError, OutputError
 from unconcept.ledger import entry_log as chain
 from unconcept.ledger import ledger as books
-from unconcept.ledger.entry_log import AFTER, BEFORE, BETWEEN, ENTRIES, HEAD, canonical
-from unconcept.ledger.ledger import Ledger, Note
-from unconcept.ledger.materialize import materialize
-from unconcept.ledger.operations import revoke
-from unconcept.ledger.status import status
-from unconcept.ledger.verify import repair, verify
+from unconcept.ledger.entry_log import ENTRIES_FILE, HEAD_FILE, LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX, canonical_json
+from unconcept.ledger.ledger import EntryNote, Ledger
+from unconcept.ledger.materialize import materialize_ledger
+from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.status import ledger_status
+from unconcept.ledger.verify import repair_ledger, verify_ledger
 
 
 def test_a_sound_ledger_verifies_and_builds(book) -> None:
-    found = verify(book.folder, model())
+    found = verify_ledger(book.folder, model())
     assert (found.entries, found.faults, found.torn) == (4, (), False)
     assert found.state is not None
-    assert repair(book.folder) == []
+    assert repair_ledger(book.folder) == []
 
 
 def test_a_tampered_byte_anywhere_is_named(book) -> None:
     """Every file, at places all over it, line ends included; nothing is then folded in silence."""
     rng = random.Random(0)
-    files = [book.folder / ENTRIES, book.folder / HEAD, *sorted((book.folder / "artifacts").iterdir())]
+    files = [book.folder / ENTRIES_FILE, book.folder / HEAD_FILE, *sorted((book.folder / "artifacts").iterdir())]
     for path in files:
         data = path.read_bytes()
-        places = range(len(data)) if path.name == HEAD else sorted({*rng.sample(range(len(data)), 40), len(data) - 1})
+        places = (
+            range(len(data)) if path.name == HEAD_FILE else sorted({*rng.sample(range(len(data)), 40), len(data) - 1})
+        )
         for at in places:
             changed = bytes([data[at] ^ (1 << rng.randrange(8))])
             path.write_bytes(data[:at] + changed + data[at + 1 :])
-            found = verify(book.folder)
+            found = verify_ledger(book.folder)
             named = [fault for fault in found.faults if path.name in fault]
             # A byte of the head's file may spell the same numbers in another way: only what it says counts.
-            same = path.name == HEAD and Ledger.open(book.folder).chain.last == book.chain.last if not found.faults else False
+            same = (
+                path.name == HEAD_FILE and Ledger.open(book.folder).entry_log.last == book.entry_log.last
+                if not found.faults
+                else False
+            )
             assert named or same, (path.name, at, found)
         path.write_bytes(data)
-    assert verify(book.folder).faults == ()
+    assert verify_ledger(book.folder).faults == ()
 
 
 def test_lines_taken_out_or_moved_are_named(book) -> None:
-    path = book.folder / ENTRIES
+    path = book.folder / ENTRIES_FILE
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
     for changed, said in (
@@ -54,123 +62,129 @@ def test_lines_taken_out_or_moved_are_named(book) -> None:
         (lines[:-1], "some were lost"),
     ):
         path.write_bytes(b"".join(changed))
-        assert any(said in fault for fault in verify(book.folder).faults)
+        assert any(said in fault for fault in verify_ledger(book.folder).faults)
         with pytest.raises(LedgerError, match=said):
             Ledger.open(book.folder)
         with pytest.raises(LedgerError, match="is no torn end"):
-            repair(book.folder)
+            repair_ledger(book.folder)
     path.write_bytes(data)
 
 
 def test_a_hand_edited_entry_is_named_even_if_it_is_hashed_anew(book) -> None:
     """Someone who rewrites the whole chain is found by the id, which is the hash of what is asked."""
-    path, parent, lines = book.folder / ENTRIES, chain.ROOT, []
-    for body in book.chain.bodies:
+    path, parent, lines = book.folder / ENTRIES_FILE, chain.FIRST_PARENT_HASH, []
+    for body in book.entry_log.bodies:
         changed = {**body, "parent": parent}
         if body["op"] == "add":
             changed["asked"] = {**body["asked"], "targets": ["something else", *body["asked"]["targets"][1:]]}
-        text = canonical(changed)
+        text = canonical_json(changed)
         parent = sha256(text).hexdigest()
-        lines.append(BEFORE + text + BETWEEN + parent.encode() + AFTER + b"\n")
+        lines.append(LINE_PREFIX + text + LINE_SEPARATOR + parent.encode() + LINE_SUFFIX + b"\n")
     path.write_bytes(b"".join(lines))
-    (book.folder / HEAD).write_bytes(canonical({"format": 1, "seq": len(lines) - 1, "hash": parent}))
-    assert any("its id is not the hash of what it asks" in fault for fault in verify(book.folder).faults)
+    (book.folder / HEAD_FILE).write_bytes(canonical_json({"format": 1, "seq": len(lines) - 1, "hash": parent}))
+    assert any("its id is not the hash of what it asks" in fault for fault in verify_ledger(book.folder).faults)
 
 
 def test_a_torn_last_line_is_told_and_mended_by_repair_alone(book) -> None:
-    path = book.folder / ENTRIES
+    path = book.folder / ENTRIES_FILE
     whole = path.read_bytes()
     line = whole.splitlines(keepends=True)[-1]
     for cut in (1, 20, len(line) - 1):
         path.write_bytes(whole + line[:cut])
-        assert verify(book.folder).torn
-        assert status(Ledger.open(book.folder, torn=True), True)["active"] == 1
+        assert verify_ledger(book.folder).torn
+        assert ledger_status(Ledger.open(book.folder, torn=True), True)["active"] == 1
         for verb in (lambda: ask(Ledger.open(book.folder), 5), lambda: ask(book, 5)):
             with pytest.raises(LedgerError, match=r"torn.*no entry is lost: mend it with `unconcept ledger repair"):
                 verb()
-        assert "unfinished line" in repair(book.folder)[0]
+        assert "unfinished line" in repair_ledger(book.folder)[0]
         assert path.read_bytes() == whole
-        assert verify(book.folder).faults == ()
+        assert verify_ledger(book.folder).faults == ()
     path.write_bytes(whole[:-9])  # This end was acknowledged: it is no torn one.
     with pytest.raises(LedgerError, match="is no torn end"):
-        repair(book.folder)
+        repair_ledger(book.folder)
     assert path.read_bytes() == whole[:-9]
 
 
 def test_an_entry_that_was_written_but_not_acknowledged_counts(book) -> None:
     """The process died between the two: the next writer goes on after it."""
-    head = (book.folder / HEAD).read_bytes()
+    head = (book.folder / HEAD_FILE).read_bytes()
     came = ask(book, 5)
-    (book.folder / HEAD).write_bytes(head)
-    assert verify(book.folder).faults == ()
+    (book.folder / HEAD_FILE).write_bytes(head)
+    assert verify_ledger(book.folder).faults == ()
     again = Ledger.open(book.folder)
-    assert again.standings.known[came.id].state == "active"
+    assert again.request_states.by_id[came.id].state == "active"
     ask(again, 6)
-    assert len(Ledger.open(book.folder).standings.active) == 3
+    assert len(Ledger.open(book.folder).request_states.active) == 3
 
 
 def test_a_missing_artifact_is_named(book) -> None:
-    name = book.standings.active[0].artifacts[0]
+    name = book.request_states.active[0].artifacts[0]
     (book.folder / "artifacts" / f"{name}.safetensors").unlink()
-    assert any(f"{name}.safetensors is missing" in fault for fault in verify(book.folder, model()).faults)
+    assert any(f"{name}.safetensors is missing" in fault for fault in verify_ledger(book.folder, model()).faults)
     with pytest.raises(LedgerError, match="is missing: restore it"):
-        materialize(Ledger.open(book.folder), model(), book.folder.parent / "out", False, False, Note())
+        materialize_ledger(Ledger.open(book.folder), model(), book.folder.parent / "out", False, False, EntryNote())
     assert not (book.folder.parent / "out").exists()
 
 
 def test_revoking_what_is_not_there_twice_or_ambiguous(book) -> None:
-    gone, there = sorted(book.standings.known.values(), key=lambda one: one.state == "active")
-    for start, said in (("f00f00f", "no request 'f00f00f'; known:"), ("", "no request ''"), (gone.id[:9], "was revoked at")):
+    gone, there = sorted(book.request_states.by_id.values(), key=lambda one: one.state == "active")
+    for start, said in (
+        ("f00f00f", "no request 'f00f00f'; known:"),
+        ("", "no request ''"),
+        (gone.id[:9], "was revoked at"),
+    ):
         with pytest.raises(LedgerError, match=said):
-            revoke(book, start, Note())
-    book.standings.known["a" + there.id[1:]] = book.standings.known["a" + gone.id[1:]] = there
+            revoke_request(book, start, EntryNote())
+    book.request_states.by_id["a" + there.id[1:]] = book.request_states.by_id["a" + gone.id[1:]] = there
     with pytest.raises(LedgerError, match=r"is the beginning of . ids"):
-        revoke(book, "a", Note())
-    assert len(Ledger.open(book.folder).chain.bodies) == 4
+        revoke_request(book, "a", EntryNote())
+    assert len(Ledger.open(book.folder).entry_log.bodies) == 4
 
 
 def test_a_clock_that_went_back_is_refused(book, monkeypatch) -> None:
-    monkeypatch.setattr(books, "now", lambda: "2001-01-01T00:00:00.000000+00:00")
+    monkeypatch.setattr(books, "utc_timestamp", lambda: "2001-01-01T00:00:00.000000+00:00")
     with pytest.raises(LedgerError, match=r"the clock says 2001.*set the clock"):
         ask(book, 5)
-    assert verify(book.folder).faults == ()
+    assert verify_ledger(book.folder).faults == ()
 
 
 def test_a_newer_format_is_refused(book) -> None:
-    head = json.loads((book.folder / HEAD).read_bytes())
-    (book.folder / HEAD).write_bytes(canonical({**head, "format": 2}))
+    head = json.loads((book.folder / HEAD_FILE).read_bytes())
+    (book.folder / HEAD_FILE).write_bytes(canonical_json({**head, "format": 2}))
     with pytest.raises(LedgerError, match="format version 2, this library reads 1: update unconcept"):
         Ledger.open(book.folder)
 
 
 def test_a_newer_format_is_left_as_it_is(book) -> None:
-    head = book.folder / HEAD
+    head = book.folder / HEAD_FILE
     head.write_bytes(head.read_bytes().replace(b'"format":1', b'"format":2'))
     before = head.read_bytes()
-    assert verify(book.folder).faults == (f"{HEAD}: ledger {book.folder} is of format version 2, this library reads 1: update unconcept",)
+    assert verify_ledger(book.folder).faults == (
+        f"{HEAD_FILE}: ledger {book.folder} is of format version 2, this library reads 1: update unconcept",
+    )
     with pytest.raises(LedgerError, match="is of format version 2"):
-        repair(book.folder)
+        repair_ledger(book.folder)
     assert head.read_bytes() == before
 
 
 def test_what_cannot_be_read_is_said(book) -> None:
     """A folder in its place, since whoever tests may read everything."""
-    (book.folder / ENTRIES).unlink()
-    (book.folder / ENTRIES).mkdir()
-    for verb in (Ledger.open, verify, repair):
+    (book.folder / ENTRIES_FILE).unlink()
+    (book.folder / ENTRIES_FILE).mkdir()
+    for verb in (Ledger.open, verify_ledger, repair_ledger):
         with pytest.raises(LedgerError, match="cannot be read: Is a directory; make it readable"):
             verb(book.folder)
 
 
 def test_files_of_lost_entries_are_no_strays(book) -> None:
-    (book.folder / ENTRIES).write_bytes(b"")
-    found = verify(book.folder)
+    (book.folder / ENTRIES_FILE).write_bytes(b"")
+    found = verify_ledger(book.folder)
     assert any("some were lost" in fault for fault in found.faults)
     assert found.notes == ()
 
 
 def test_what_is_no_ledger_is_refused(tmp_path) -> None:
-    for verb in (Ledger.open, verify, repair):
+    for verb in (Ledger.open, verify_ledger, repair_ledger):
         with pytest.raises(LedgerError, match="is no ledger: make one with"):
             verb(tmp_path)
     (tmp_path / "something").touch()
@@ -179,8 +193,10 @@ def test_what_is_no_ledger_is_refused(tmp_path) -> None:
 
 
 def test_unknown_kinds_of_entries_are_named(book) -> None:
-    with book.writing():
-        book.append("celebrate", Note())
-    assert any("is of a kind that this library does not know" in fault for fault in verify(book.folder).faults)
-    with pytest.raises(LedgerError, match=r"line 5 of entries.jsonl \(celebrate\) is of a kind that this library does not know"):
+    with book.write_lock():
+        book.append("celebrate", EntryNote())
+    assert any("is of a kind that this library does not know" in fault for fault in verify_ledger(book.folder).faults)
+    with pytest.raises(
+        LedgerError, match=r"line 5 of entries.jsonl \(celebrate\) is of a kind that this library does not know"
+    ):
         Ledger.open(book.folder)

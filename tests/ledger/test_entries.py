@@ -5,23 +5,27 @@ import pytest
 from tests.methods.quick import QUICK
 from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe, recipes
-from unconcept.core.settings import build
-from unconcept.ledger.entry import plain, restored
+from unconcept.core.settings import build_settings
+from unconcept.ledger.entry import canonical_settings, method_from_settings
 from unconcept.methods import methods
 
 RECIPES = {name: load_recipe(name) for name in recipes()}
-SETTINGS = {name: (recipe.method, recipe.settings) for name, recipe in RECIPES.items() if recipe.method} | {name: (name, QUICK[name]) for name in QUICK}
+SETTINGS = {name: (recipe.method, recipe.settings) for name, recipe in RECIPES.items() if recipe.method} | {
+    name: (name, QUICK[name]) for name in QUICK
+}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_settings_come_back_as_they_were(name) -> None:
     """Also those of a method that looks at one setting beside another, as Sculpting Memory does."""
     method, settings = SETTINGS[name]
-    stored = plain(methods[method], settings)
-    assert not any(isinstance(one, float) for value in stored.values() for one in (value if isinstance(value, list) else [value]))
-    assert restored(methods[method], stored) == build(methods[method].settings, settings)
+    stored = canonical_settings(methods[method], settings)
+    assert not any(
+        isinstance(one, float) for value in stored.values() for one in (value if isinstance(value, list) else [value])
+    )
+    assert method_from_settings(methods[method], stored) == build_settings(methods[method].settings, settings)
 
 
 def test_what_is_no_number_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="setting lamb = 'much': input should be a valid number"):
-        restored(methods["uce"], {"lamb": "much"})
+        method_from_settings(methods["uce"], {"lamb": "much"})

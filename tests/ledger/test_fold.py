@@ -10,16 +10,16 @@ from tests import tiny
 from tests.ledger.desk import ask, ledger, model, request
 from unconcept.core import Request
 from unconcept.core.errors import LedgerError, RequestError
-from unconcept.core.request import Ask
+from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, TextMapEdit
 from unconcept.edits.export.bake import bake
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.ledger.conflicts import conflicts
-from unconcept.ledger.fold import empty, fold, joint, states_of
-from unconcept.ledger.ledger import Ledger, Note, Policy
-from unconcept.ledger.operations import revoke
-from unconcept.ledger.uce_updates import Preview
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.ledger.conflicts import find_conflicts
+from unconcept.ledger.fold import empty_edit, fold_requests, merged_request, stored_text_states
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy
+from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.uce_updates import UCEUpdates
 from unconcept.methods.uce import UCE
 
 
@@ -30,7 +30,7 @@ def unsettled(monkeypatch) -> None:
 
 
 def file_of(book: Ledger, tmp_path) -> bytes:
-    fold(book, model()).edit.save(tmp_path / "edit.safetensors")
+    fold_requests(book, model()).edit.save(tmp_path / "edit.safetensors")
     return (tmp_path / "edit.safetensors").read_bytes()
 
 
@@ -45,11 +45,11 @@ def test_any_order_with_any_revocations_gives_the_same_bytes(requests, orders, t
             came = ask(book, number)
             if rng.random() < 0.15:
                 passing = ask(book, requests + rng.randrange(50))
-                revoke(book, passing.id, Note())
+                revoke_request(book, passing.id, EntryNote())
             if rng.random() < 0.1:
-                revoke(book, came.id, Note())
+                revoke_request(book, came.id, EntryNote())
                 assert ask(book, number).came == "in force again"
-        assert len(book.standings.active) == requests
+        assert len(book.request_states.active) == requests
         files.add(file_of(Ledger.open(book.folder) if order % 2 else book, tmp_path))
     assert len(files) == 1
 
@@ -59,7 +59,7 @@ def test_add_then_revoke_is_never_added(tmp_path) -> None:
     for book in (never, taken_back):
         for number in (3, 1):
             ask(book, number)
-    revoke(taken_back, ask(taken_back, 8).id, Note())
+    revoke_request(taken_back, ask(taken_back, 8).id, EntryNote())
     assert file_of(never, tmp_path) == file_of(taken_back, tmp_path)
 
 
@@ -69,9 +69,9 @@ def test_the_ledger_and_erase_give_one_edit(method, tmp_path) -> None:
     view, concepts = model(), ("red car", "dog face", "tall moon")
     book = ledger(tmp_path / "l", method)
     for name in concepts:
-        ask(book, choose(Ask((name,), ("goat",), ("cat", "sea")), "tiny").request, method)
-    whole = make_edit(view, choose(Ask(concepts[::-1], ("goat",), ("sea", "cat")), "tiny"), method, {})
-    state = fold(book, view).edit
+        ask(book, resolve_request(RequestSpec((name,), ("goat",), ("cat", "sea")), "tiny").request, method)
+    whole = make_edit(view, resolve_request(RequestSpec(concepts[::-1], ("goat",), ("sea", "cat")), "tiny"), method, {})
+    state = fold_requests(book, view).edit
     assert state.hash == whole.hash
     assert all(a.equal(whole.tensors()[name]) for name, a in state.tensors().items())
 
@@ -83,29 +83,32 @@ def test_on_moji_too(tmp_path) -> None:
     view, concepts = open_model("moji", "cpu", "float32"), ("pizza", "ink", "dog face")
     book = ledger(tmp_path / "l", view=view)
     for name in concepts:
-        ask(book, choose(Ask((name,)), "moji").request, view=view)
-    assert fold(book, view).edit.hash == make_edit(view, choose(Ask(concepts), "moji"), "uce", {}).hash
+        ask(book, resolve_request(RequestSpec((name,)), "moji").request, view=view)
+    assert (
+        fold_requests(book, view).edit.hash
+        == make_edit(view, resolve_request(RequestSpec(concepts), "moji"), "uce", {}).hash
+    )
 
 
 def test_an_empty_ledger_is_the_base_bitwise(tmp_path) -> None:
     folder = tiny.folder("sd1", tmp_path / "model")
-    edit = fold(ledger(tmp_path / "l"), model()).edit
+    edit = fold_requests(ledger(tmp_path / "l"), model()).edit
     bake(edit.stamped(None), folder, tmp_path / "baked")
     file = "unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "baked" / file).read_bytes() == (folder / file).read_bytes()
-    assert edit.hash == empty(model()).hash
+    assert edit.hash == empty_edit(model()).hash
 
 
 def test_the_state_is_uce_of_the_union(tmp_path) -> None:
     book = ledger(tmp_path / "l")
     for number in range(6):
         ask(book, number)
-    asked = joint(book.standings.active)
-    edit, direct = fold(book, model()).edit, UCE().erase(model(), asked)
+    asked = merged_request(book.request_states.active)
+    edit, direct = fold_requests(book, model()).edit, UCE().erase(model(), asked)
     for name, w in model().text_maps().items():
         assert torch.allclose(edit.delta(name, w), direct.delta(name, w), atol=1e-5)
     assert edit.origin is not None
-    assert edit.origin.settings["requests"] == sorted(one.id for one in book.standings.active)
+    assert edit.origin.settings["requests"] == sorted(one.id for one in book.request_states.active)
     assert edit.origin.report == {}
 
 
@@ -115,13 +118,13 @@ def test_preview_is_the_fold(tmp_path) -> None:
     for number in range(40):
         ask(book, number)
         if number % 5 == 4:
-            revoke(book, book.standings.active[number % 3].id, Note())
-        sets.append(book.standings.active)
-    known = states_of(book, model(), list(book.standings.known.values()))
-    preview = Preview.of(book, known)
+            revoke_request(book, book.request_states.active[number % 3].id, EntryNote())
+        sets.append(book.request_states.active)
+    known = stored_text_states(book, model(), list(book.request_states.by_id.values()))
+    preview = UCEUpdates.of(book, known)
     for requests in sets:
-        shown = preview.show(requests)
-        edit = fold(book, model(), requests).edit
+        shown = preview.update_to(requests)
+        edit = fold_requests(book, model(), requests).edit
         assert isinstance(edit, TextMapEdit)
         exact = edit.x.double().T @ edit.y.double()
         assert (shown - exact).norm() <= 1e-6 * exact.norm().clamp_min(1.0)
@@ -139,7 +142,7 @@ def test_conflicts_are_settled_alike_and_told(tmp_path) -> None:
     for book, order in zip(books, (wanted, wanted[::-1]), strict=True):
         for one in order:
             ask(book, one)
-    told = [conflicts(book) for book in books]
+    told = [find_conflicts(book) for book in books]
     assert told[0] == told[1]
     assert [(one["conflict"], one["text"]) for one in told[0]] == [
         ("erased and retained", "dog"),
@@ -147,18 +150,20 @@ def test_conflicts_are_settled_alike_and_told(tmp_path) -> None:
         ("several anchors", "dog"),
         ("paraphrases", "dog, the dogs"),
     ]
-    assert fold(books[0], model()).edit.hash == fold(books[1], model()).edit.hash
-    assert joint(books[0].standings.active) == Request(("dog", "fox", "the dogs"), ("bus", "car", "car"), ("sun",))
+    assert fold_requests(books[0], model()).edit.hash == fold_requests(books[1], model()).edit.hash
+    assert merged_request(books[0].request_states.active) == Request(
+        ("dog", "fox", "the dogs"), ("bus", "car", "car"), ("sun",)
+    )
 
 
 def test_a_retained_text_counts_again_when_its_erasure_is_taken_back(tmp_path) -> None:
     book = ledger(tmp_path / "l")
     ask(book, Request(("dog",), ("cat",), ("fox",)))
-    before = fold(book, model()).edit.hash
+    before = fold_requests(book, model()).edit.hash
     came = ask(book, Request(("fox",), ("car",)))
-    assert joint(book.standings.active).retain == ()
-    revoke(book, came.id, Note())
-    assert fold(book, model()).edit.hash == before
+    assert merged_request(book.request_states.active).retain == ()
+    revoke_request(book, came.id, EntryNote())
+    assert fold_requests(book, model()).edit.hash == before
 
 
 def test_another_base_or_text_encoder_is_refused(tmp_path) -> None:
@@ -170,8 +175,8 @@ def test_another_base_or_text_encoder_is_refused(tmp_path) -> None:
     with torch.no_grad():
         own.modules("denoiser").get_parameter(next(iter(own.text_maps())).partition(".")[2])[0, 0] += 1
     with pytest.raises(LedgerError, match="with base"):
-        fold(book, own)
-    assert len(Ledger.open(book.folder).standings.active) == 1
+        fold_requests(book, own)
+    assert len(Ledger.open(book.folder).request_states.active) == 1
 
 
 def test_another_policy_is_refused(tmp_path) -> None:
@@ -190,37 +195,47 @@ def test_another_version_of_a_method_is_refused(tmp_path, monkeypatch) -> None:
     ask(book, 1)
     monkeypatch.setitem(methods._known, "uce", replace(methods["uce"], version=2))
     with pytest.raises(LedgerError, match="asks for version 1 of uce, this library has 2"):
-        fold(book, model())
+        fold_requests(book, model())
 
 
 def test_what_cannot_be_erased_is_refused_before_it_is_written(tmp_path) -> None:
     book = ledger(tmp_path / "l", "speed")
     with pytest.raises(RequestError, match="each of the 1 retained texts names a target"):
         ask(book, Request(("dog",), ("cat",), ("dog face",)), "speed")
-    assert not book.standings.known
+    assert not book.request_states.by_id
 
 
 def test_closed_forms_on_top_of_one_another(tmp_path) -> None:
-    """Two methods in one ledger: each is solved on the weights that the one before leaves, in the order of their names."""
+    """Two methods in one ledger: each is solved on the weights that the one before leaves,
+    in the order of their names.
+    """
     book, again = ledger(tmp_path / "l"), ledger(tmp_path / "m")
     for one, order in ((book, ("uce", "speed")), (again, ("speed", "uce"))):
         for method in order:
             ask(one, 1 if method == "uce" else 2, method)
-    edit = fold(book, model()).edit
+    edit = fold_requests(book, model()).edit
     assert isinstance(edit, DenseEdit)
-    assert edit.hash == fold(again, model()).edit.hash
+    assert edit.hash == fold_requests(again, model()).edit.hash
     view = tiny.view("sd1", torch.float32)
-    speed = fold(book, model(), [one for one in book.standings.active if one.asked.method == "speed"]).edit
+    speed = fold_requests(
+        book, model(), [one for one in book.request_states.active if one.content.method == "speed"]
+    ).edit
     with speed.stamped(None).applied(view):
-        uce = UCE().erase(view, joint([one for one in book.standings.active if one.asked.method == "uce"]))
+        uce = UCE().erase(
+            view, merged_request([one for one in book.request_states.active if one.content.method == "uce"])
+        )
         for name, w in view.text_maps().items():
             wanted = w.detach() + uce.delta(name, w)
             assert torch.allclose(view.reference([name])[name] + edit.delta(name, w), wanted, atol=1e-5)
 
 
 def test_policy_survives_the_disk() -> None:
-    from unconcept.edits.merge import Merge
+    from unconcept.edits.merge import MergeSettings
 
-    for policy in (Policy(), Policy("merge", Merge("ties", 1.75, 0.4)), Policy("sequential", teacher="pretrained")):
-        assert Policy.of(policy.data()) == policy
+    for policy in (
+        LedgerPolicy(),
+        LedgerPolicy("merge", MergeSettings("ties", 1.75, 0.4)),
+        LedgerPolicy("sequential", teacher="pretrained"),
+    ):
+        assert LedgerPolicy.of(policy.data()) == policy
     assert request(1) == request(1)

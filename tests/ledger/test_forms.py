@@ -11,11 +11,11 @@ from tests.ledger.desk import ask, ledger, model
 from unconcept.cli import app
 from unconcept.core.errors import LedgerError
 from unconcept.ledger import entry_log as chain
-from unconcept.ledger.entry_log import AFTER, BEFORE, BETWEEN, ENTRIES, HEAD, canonical
-from unconcept.ledger.ledger import Note
-from unconcept.ledger.materialize import materialize
-from unconcept.ledger.operations import revoke
-from unconcept.ledger.verify import verify
+from unconcept.ledger.entry_log import ENTRIES_FILE, HEAD_FILE, LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX, canonical_json
+from unconcept.ledger.ledger import EntryNote
+from unconcept.ledger.materialize import materialize_ledger
+from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.verify import verify_ledger
 
 RUN = CliRunner()
 
@@ -26,21 +26,21 @@ def book(tmp_path):
     made = ledger(tmp_path / "l")
     first = ask(made, 1)
     ask(made, 2)
-    revoke(made, first.id, Note())
-    materialize(made, model(), tmp_path / "out", False, False, Note())
+    revoke_request(made, first.id, EntryNote())
+    materialize_ledger(made, model(), tmp_path / "out", False, False, EntryNote())
     return made
 
 
 def rewrite(book, change) -> None:
     """The whole ledger, each line hashed and chained anew."""
-    bodies, parent, lines = json.loads(json.dumps(book.chain.bodies)), chain.ROOT, []
+    bodies, parent, lines = json.loads(json.dumps(book.entry_log.bodies)), chain.FIRST_PARENT_HASH, []
     change(bodies)
     for body in bodies:
-        text = canonical({**body, "parent": parent} if isinstance(body, dict) else body)
+        text = canonical_json({**body, "parent": parent} if isinstance(body, dict) else body)
         parent = sha256(text).hexdigest()
-        lines.append(BEFORE + text + BETWEEN + parent.encode() + AFTER + b"\n")
-    (book.folder / ENTRIES).write_bytes(b"".join(lines))
-    (book.folder / HEAD).write_bytes(canonical({"format": 1, "seq": len(lines) - 1, "hash": parent}))
+        lines.append(LINE_PREFIX + text + LINE_SEPARATOR + parent.encode() + LINE_SUFFIX + b"\n")
+    (book.folder / ENTRIES_FILE).write_bytes(b"".join(lines))
+    (book.folder / HEAD_FILE).write_bytes(canonical_json({"format": 1, "seq": len(lines) - 1, "hash": parent}))
 
 
 WRONG = {
@@ -49,15 +49,24 @@ WRONG = {
     "a time that is a number": (lambda b: b[-1].update(at=5), "line 5 of entries.jsonl is no entry"),
     "no place": (lambda b: b[2].pop("seq"), "line 3 of entries.jsonl is no entry"),
     "no table": (lambda b: b.__setitem__(2, [1, 2]), "line 3 of entries.jsonl is no entry"),
-    "an unknown verb": (lambda b: b[1].update(op="celebrate"), r"line 2 of entries.jsonl \(celebrate\) is of a kind that this library does not know"),
+    "an unknown verb": (
+        lambda b: b[1].update(op="celebrate"),
+        r"line 2 of entries.jsonl \(celebrate\) is of a kind that this library does not know",
+    ),
     "begun twice": (lambda b: b[1].update(b[0], seq=1), "a ledger begins with init, and with that alone"),
-    "no id": (lambda b: b[1].pop("id"), r"line 2 of entries.jsonl \(add\) is of a form that this library does not know, see its id"),
+    "no id": (
+        lambda b: b[1].pop("id"),
+        r"line 2 of entries.jsonl \(add\) is of a form that this library does not know, see its id",
+    ),
     "no request": (lambda b: b[1].pop("asked"), "see its asked"),
     "targets that are numbers": (lambda b: b[1]["asked"].update(targets=[1]), "see its asked"),
     "more in a request": (lambda b: b[1]["asked"].update(more=1), "entry 1 is of a form"),
     "no policy": (lambda b: b[0].pop("policy"), "see its policy"),
     "what was trained is a text": (lambda b: b[4].update(trained="x"), "see its trained"),
-    "revoked what was never added": (lambda b: b[3].update(id="f" * 64), "entry 3 takes back a request that was never added"),
+    "revoked what was never added": (
+        lambda b: b[3].update(id="f" * 64),
+        "entry 3 takes back a request that was never added",
+    ),
 }
 
 
@@ -65,31 +74,50 @@ WRONG = {
 def test_a_form_that_cannot_be_is_one_line(book, name) -> None:
     change, said = WRONG[name]
     rewrite(book, change)
-    before = (book.folder / ENTRIES).read_bytes()
-    found = verify(book.folder)
+    before = (book.folder / ENTRIES_FILE).read_bytes()
+    found = verify_ledger(book.folder)
     assert found.faults
     assert not any("belong to no entry" in note for note in found.notes), "their artifacts are not strays"
-    for words in (["status"], ["revoke", "f0"], ["repair"], ["drift"], ["materialize", "--out", str(book.folder.parent / "other")]):
+    for words in (
+        ["status"],
+        ["revoke", "f0"],
+        ["repair"],
+        ["drift"],
+        ["materialize", "--out", str(book.folder.parent / "other")],
+    ):
         result = RUN.invoke(app, ["ledger", words[0], str(book.folder), *words[1:]])
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (words, result.output, result.exception)
     with pytest.raises(LedgerError, match=said):
         type(book).open(book.folder)
-    assert (book.folder / ENTRIES).read_bytes() == before
+    assert (book.folder / ENTRIES_FILE).read_bytes() == before
 
 
 def test_another_policy_is_named(book) -> None:
     rewrite(book, lambda bodies: bodies[0]["policy"].update(rule="guess"))
-    assert any("policy rule = 'guess': input should be 'recompute'" in fault for fault in verify(book.folder).faults)
+    assert any(
+        "policy rule = 'guess': input should be 'recompute'" in fault for fault in verify_ledger(book.folder).faults
+    )
     assert RUN.invoke(app, ["ledger", "status", str(book.folder)]).exit_code == 2
 
 
 def test_what_nobody_asked_is_neither_told_of_nor_shipped(book) -> None:
     """Every verb that reads the ledger names the entry whose id is not the hash of what it asks."""
     rewrite(book, lambda bodies: bodies[2]["asked"].update(concepts=["something else"]))
-    before, out = (book.folder / ENTRIES).read_bytes(), book.folder.parent / "other"
+    before, out = (book.folder / ENTRIES_FILE).read_bytes(), book.folder.parent / "other"
     asks = ["add", "moon", "--anchor", "sun"]
-    for verb, *words in (asks, ["revoke", book.standings.active[0].id], ["status"], ["drift"], ["materialize", "--out", str(out)], ["audit"], ["repair"]):
+    for verb, *words in (
+        asks,
+        ["revoke", book.request_states.active[0].id],
+        ["status"],
+        ["drift"],
+        ["materialize", "--out", str(out)],
+        ["audit"],
+        ["repair"],
+    ):
         result = RUN.invoke(app, ["ledger", verb, str(book.folder), *words])
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (verb, result.output, result.exception)
-        assert re.search(r"entry 2 \(add\): its id( [0-9a-f]{8})? is not the hash of what it asks", result.stderr), (verb, result.stderr)
-    assert ((book.folder / ENTRIES).read_bytes(), out.exists()) == (before, False)
+        assert re.search(r"entry 2 \(add\): its id( [0-9a-f]{8})? is not the hash of what it asks", result.stderr), (
+            verb,
+            result.stderr,
+        )
+    assert ((book.folder / ENTRIES_FILE).read_bytes(), out.exists()) == (before, False)

@@ -10,8 +10,8 @@ from tests import tiny
 from tests.methods.quick import QUICK
 from unconcept.cli import app
 from unconcept.edits import load_edit
-from unconcept.ledger.audit import audit, came_back
-from unconcept.ledger.ledger import Ledger, Note
+from unconcept.ledger.audit import audit_requests, resurgence_share
+from unconcept.ledger.ledger import EntryNote, Ledger
 
 RUN = CliRunner()
 
@@ -32,7 +32,19 @@ def book(base, tmp_path) -> Path:
     folder = tmp_path / "legal"
     result = run("init", folder, "--model", base, "--method", "uce", "--set", "lamb=0.25")
     assert result.exit_code == 0, result.stderr
-    first = ("dog face", "--anchor", "goat", "--retain", "cat", "--retain", "sea", "--by", "A. Artist", "--because", "letter")
+    first = (
+        "dog face",
+        "--anchor",
+        "goat",
+        "--retain",
+        "cat",
+        "--retain",
+        "sea",
+        "--by",
+        "A. Artist",
+        "--because",
+        "letter",
+    )
     for words in (first, ("cat", "red car", "--anchor", "bus")):
         result = run("add", folder, *words, "--quiet")
         assert result.exit_code == 0, result.stderr
@@ -48,7 +60,12 @@ def test_what_is_asked_is_told(book) -> None:
     assert found["rule"] == "recompute"
     assert found["base"]["family"] == "sd1"
     first, second = found["requests"]
-    assert (first["concepts"], first["anchor"], first["method"], first["state"]) == (["dog face"], ["goat"], "uce", "active")
+    assert (first["concepts"], first["anchor"], first["method"], first["state"]) == (
+        ["dog face"],
+        ["goat"],
+        "uce",
+        "active",
+    )
     assert (first["by"], first["because"], first["revoked"]) == ("A. Artist", "letter", None)
     assert second["concepts"] == ["cat", "red car"]
     assert [one["conflict"] for one in found["conflicts"]] == ["erased and retained"]
@@ -58,7 +75,9 @@ def test_what_is_asked_is_told(book) -> None:
 def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -> None:
     for name in "ab":
         assert run("materialize", book, "--out", tmp_path / name, "--quiet").exit_code == 0
-        assert run("add", book, "red car", "cat", "--anchor", "bus", "--by", "someone else").stdout.startswith("in force: ")
+        assert run("add", book, "red car", "cat", "--anchor", "bus", "--by", "someone else").stdout.startswith(
+            "in force: "
+        )
         came = json.loads(run("add", book, "moon", "--anchor", "sun", "--json").stdout)
         assert came["came"] == ("added" if name == "a" else "in force again")
         assert json.loads(run("revoke", book, came["id"][:10], "--by", "B", "--json").stdout)["state"] == "revoked"
@@ -134,8 +153,14 @@ def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
         (("--rule", "merge", "--merge-topk", "2"), "at most 1, got 2.0"),
         (("--merge", "uniform"), "merge how would change nothing under rule recompute"),
         (("--rule", "sequential", "--merge-scale", "2"), "merge scale would change nothing under rule sequential"),
-        (("--rule", "merge", "--merge", "uniform", "--merge-scale", "2"), "merge scale would change nothing of uniform"),
-        (("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"), "merge topk would change nothing of task-arithmetic"),
+        (
+            ("--rule", "merge", "--merge", "uniform", "--merge-scale", "2"),
+            "merge scale would change nothing of uniform",
+        ),
+        (
+            ("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"),
+            "merge topk would change nothing of task-arithmetic",
+        ),
         (("--teacher", "pretrained"), "teacher would change nothing under rule recompute"),
         (("--method", "uce-debias"), "debiases"),
         (("--set", "lamb=0"), "lamb must be > 0"),
@@ -184,15 +209,15 @@ def test_an_audit_stands_beside_the_entry(book, tmp_path) -> None:
 
     ledger, asked = Ledger.open(book), []
     view = open_model(ledger.first["model"], "cpu", "float32")
-    found = audit(ledger, view, Look(), Note("tests"))
-    assert audit(ledger, view, Look(), Note("tests")) == found, "what is written is not looked for again"
+    found = audit_requests(ledger, view, Look(), EntryNote("tests"))
+    assert audit_requests(ledger, view, Look(), EntryNote("tests")) == found, "what is written is not looked for again"
     assert sorted(asked) == ["cat", "dog face", "red car"]
     (seen,) = told(book)["requests"][0]["audits"]
     assert run("status", book, "--html", tmp_path / "page.html").exit_code == 0
     row = "".join(f'<td class="number">{shown}</td>' for shown in (8, 6, 2, 3, 2))
     assert f'{row}<td class="number">25%</td>' in (tmp_path / "page.html").read_text()
     assert seen["concepts"]["dog face"]["came_back"] == "0.250"
-    assert came_back({"unedited": 2, "edited": 2, "tuned": 2}) is None
+    assert resurgence_share({"unedited": 2, "edited": 2, "tuned": 2}) is None
     assert "sound: 5 entries" in run("verify", book, "--bytes-only").stdout
 
 
@@ -209,5 +234,7 @@ def test_audit_on_moji(tmp_path) -> None:
     assert counts["unedited"] > counts["edited"]
     assert counts["refolded"] <= counts["pictures"]
     assert told(tmp_path / "l")["requests"][0]["audits"][0]["look"]["steps"] == 1
-    assert json.loads(run("audit", tmp_path / "l", "--steps", 1, "--pictures", 2, "--quiet", "--json").stdout) == json.loads(result.stdout)
+    assert json.loads(
+        run("audit", tmp_path / "l", "--steps", 1, "--pictures", 2, "--quiet", "--json").stdout
+    ) == json.loads(result.stdout)
     assert len(told(tmp_path / "l")["requests"][0]["audits"]) == 1

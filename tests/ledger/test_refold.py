@@ -9,19 +9,19 @@ from tests.ledger.desk import ask, ledger, model
 from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.edits import DenseEdit
-from unconcept.edits.merge import Merge
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Policy
-from unconcept.ledger.refold import refolded
-from unconcept.training import Session, session
+from unconcept.edits.merge import MergeSettings
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import LedgerPolicy
+from unconcept.ledger.refold import refold_on_current_weights
+from unconcept.training import TrainingSession, training_session
 
 REQUESTS = (Request(("dog",), ("goat",), ("cat",)), Request(("car",), ("bus",), ("cat",)))
 BOOKS = {
-    "uce": ("uce", Policy(), None),
-    "speed": ("speed", Policy(), None),
-    "recompute": ("concept-ablation", Policy(), QUICK["concept-ablation"]),
-    "merge": ("concept-ablation", Policy("merge", Merge("uniform")), QUICK["concept-ablation"]),
-    "sequential": ("concept-ablation", Policy("sequential"), QUICK["concept-ablation"]),
+    "uce": ("uce", LedgerPolicy(), None),
+    "speed": ("speed", LedgerPolicy(), None),
+    "recompute": ("concept-ablation", LedgerPolicy(), QUICK["concept-ablation"]),
+    "merge": ("concept-ablation", LedgerPolicy("merge", MergeSettings("uniform")), QUICK["concept-ablation"]),
+    "sequential": ("concept-ablation", LedgerPolicy("sequential"), QUICK["concept-ablation"]),
 }
 
 
@@ -40,9 +40,9 @@ def book_of(name, folder):
 @pytest.mark.parametrize("name", list(BOOKS))
 def test_on_the_base_it_is_the_fold(name, tmp_path) -> None:
     book, before = book_of(name, tmp_path / "l"), weights()
-    with fold(book, model()).edit.applied(model()):
+    with fold_requests(book, model()).edit.applied(model()):
         wanted = weights()
-    with refolded(book, model()):
+    with refold_on_current_weights(book, model()):
         found = weights()
     assert all(torch.allclose(found[key], wanted[key], atol=1e-6) for key in wanted)
     assert any((found[key] - before[key]).abs().max() > 1e-5 for key in wanted)
@@ -50,13 +50,15 @@ def test_on_the_base_it_is_the_fold(name, tmp_path) -> None:
 
 
 def test_a_closed_form_maps_what_the_fine_tune_made(tmp_path) -> None:
-    """W_tuned (I + M), M the fold's map on the text: not W_tuned + W_0 M, and whatever was done to a target's reading is gone."""
+    """W_tuned (I + M), M the fold's map on the text: not W_tuned + W_0 M, and whatever was done to a target's reading
+    is gone.
+    """
     book, rng = book_of("uce", tmp_path / "l"), torch.Generator().manual_seed(0)
-    edit = fold(book, model()).edit
+    edit = fold_requests(book, model()).edit
     tuned = DenseEdit({name: 0.1 * torch.randn(w.shape, generator=rng) for name, w in weights().items()})
     with edit.applied(model()), tuned.applied(model()):
         before = weights()
-        with refolded(book, model()):
+        with refold_on_current_weights(book, model()):
             found = weights()
         assert all(torch.equal(now, before[name]) for name, now in weights().items())
     for name, w in before.items():
@@ -67,24 +69,28 @@ def test_a_closed_form_maps_what_the_fine_tune_made(tmp_path) -> None:
 def test_a_training_begins_at_the_fine_tuned_weights(tmp_path) -> None:
     """A second training is not the first one's change once more."""
     book = book_of("recompute", tmp_path / "l")
-    edit = fold(book, model()).edit
+    edit = fold_requests(book, model()).edit
     with edit.applied(model()):
         before = weights()
-        with refolded(book, model()):
+        with refold_on_current_weights(book, model()):
             found = weights()
-    assert any(not torch.allclose(found[name] - before[name], edit.delta(name, before[name]), atol=1e-4) for name in before)
+    assert any(
+        not torch.allclose(found[name] - before[name], edit.delta(name, before[name]), atol=1e-4) for name in before
+    )
     assert all(not torch.equal(found[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("name", ["recompute", "merge", "sequential"])
 def test_states_of_its_trainings_do_not_meet(name, tmp_path) -> None:
-    """Folded in one sitting on two models, the base among them: each training finds no state but its own, and a second look finds that."""
+    """Folded in one sitting on two models, the base among them: each training finds no state but its own, and a second
+    look finds that.
+    """
     book = book_of(name, tmp_path / "l")
     tuned = DenseEdit({name: 0.1 * torch.ones_like(w) for name, w in weights().items()})
     found = []
-    with session(Session(folder=tmp_path / "states")):
+    with training_session(TrainingSession(folder=tmp_path / "states")):
         for edit in (None, tuned, tuned):
-            with edit.applied(model()) if edit else nullcontext(), refolded(book, model()):
+            with edit.applied(model()) if edit else nullcontext(), refold_on_current_weights(book, model()):
                 found.append(weights())
     assert all(torch.equal(found[1][key], found[2][key]) for key in found[1])
     assert any(not torch.equal(found[0][key], found[1][key]) for key in found[0])

@@ -1,4 +1,6 @@
-"""Writers that run out of space, may not write, meet, or are killed: the ledger is valid after each, and nothing acknowledged is lost."""
+"""Writers that run out of space, may not write, meet, or are killed: the ledger is valid after each, and nothing
+acknowledged is lost.
+"""
 
 import errno
 import os
@@ -12,18 +14,18 @@ import pytest
 from tests.ledger.desk import ask, ledger, model
 from unconcept.core.errors import LedgerError, OutputError
 from unconcept.ledger import entry_log as chain
-from unconcept.ledger.entry_log import ENTRIES
-from unconcept.ledger.ledger import Ledger, Note
-from unconcept.ledger.materialize import materialize
-from unconcept.ledger.operations import revoke
-from unconcept.ledger.status import status
-from unconcept.ledger.verify import repair, verify
+from unconcept.ledger.entry_log import ENTRIES_FILE
+from unconcept.ledger.ledger import EntryNote, Ledger
+from unconcept.ledger.materialize import materialize_ledger
+from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.status import ledger_status
+from unconcept.ledger.verify import repair_ledger, verify_ledger
 
 
 @pytest.mark.parametrize("after", [0, 10])
 def test_a_full_disk_changes_nothing(book, after, monkeypatch) -> None:
     """Midway through an entry: what was written of it is taken away again."""
-    real, before = os.write, (book.folder / ENTRIES).read_bytes()
+    real, before = os.write, (book.folder / ENTRIES_FILE).read_bytes()
 
     def full(handle: int, data: bytes) -> int:
         if after and len(data) > after:
@@ -34,8 +36,8 @@ def test_a_full_disk_changes_nothing(book, after, monkeypatch) -> None:
     with pytest.raises(OutputError, match="No space left on device; nothing was changed"):
         ask(book, 5)
     monkeypatch.undo()
-    assert (book.folder / ENTRIES).read_bytes() == before
-    assert verify(book.folder).faults == ()
+    assert (book.folder / ENTRIES_FILE).read_bytes() == before
+    assert verify_ledger(book.folder).faults == ()
     assert ask(book, 5).came == "added"
 
 
@@ -59,10 +61,10 @@ def test_a_full_disk_for_artifacts_changes_nothing(book, monkeypatch) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unconcept.ledger.artifacts.write_slots", full)
+    monkeypatch.setattr("unconcept.ledger.artifacts.write_deferred_tensors", full)
     with pytest.raises(OutputError, match="No space left"):
         ask(book, 5)
-    assert verify(book.folder).notes == ()
+    assert verify_ledger(book.folder).notes == ()
 
 
 def test_a_read_only_folder_is_said(book, monkeypatch) -> None:
@@ -74,10 +76,10 @@ def test_a_read_only_folder_is_said(book, monkeypatch) -> None:
         return real(path, flags, *more)
 
     monkeypatch.setattr(chain.os, "open", refused)
-    for verb in (lambda: revoke(book, book.standings.active[0].id, Note()), lambda: ask(book, 2 + 2)):
+    for verb in (lambda: revoke_request(book, book.request_states.active[0].id, EntryNote()), lambda: ask(book, 2 + 2)):
         with pytest.raises(OutputError, match="Permission denied; nothing was changed"):
             verb()
-    assert status(Ledger.open(book.folder))["active"] == 1
+    assert ledger_status(Ledger.open(book.folder))["active"] == 1
 
 
 def test_two_writers_lose_nothing(book) -> None:
@@ -94,13 +96,13 @@ def test_two_writers_lose_nothing(book) -> None:
         children.append(pid)
     for pid in children:
         os.waitpid(pid, 0)
-    assert verify(book.folder).faults == ()
-    assert len(Ledger.open(book.folder).standings.active) == 1 + 16
+    assert verify_ledger(book.folder).faults == ()
+    assert len(Ledger.open(book.folder).request_states.active) == 1 + 16
 
 
 def test_a_writer_that_holds_on_is_said(book, monkeypatch) -> None:
-    monkeypatch.setattr(chain, "PATIENCE", 0.05)
-    with chain.locked(book.folder), pytest.raises(LedgerError, match="another process is writing"):
+    monkeypatch.setattr(chain, "_LOCK_TIMEOUT", 0.05)
+    with chain.folder_lock(book.folder), pytest.raises(LedgerError, match="another process is writing"):
         ask(book, 5)
 
 
@@ -119,15 +121,15 @@ def test_kill_9_at_any_moment(book, kills, tmp_path) -> None:
         time.sleep(rng.uniform(0.0, 0.25))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        if verify(book.folder).torn:
-            repair(book.folder)
-        assert verify(book.folder, model()).faults == (), trial
-        states = {id_: one.state for id_, one in Ledger.open(book.folder).standings.known.items()}
+        if verify_ledger(book.folder).torn:
+            repair_ledger(book.folder)
+        assert verify_ledger(book.folder, model()).faults == (), trial
+        states = {id_: one.state for id_, one in Ledger.open(book.folder).request_states.by_id.items()}
         acknowledged = dict(line.split() for line in told.read_text().splitlines() if line.endswith("."))
         last = list(acknowledged)[-1:]
         assert all(states[id_] == state.rstrip(".") for id_, state in acknowledged.items() if id_ not in last), trial
         assert not last or last[0] in states
-    repair(book.folder)
+    repair_ledger(book.folder)
     assert not list(book.folder.rglob("*.part"))
 
 
@@ -139,6 +141,6 @@ def _busy(folder: Path, told: Path, trial: int) -> None:
             came = ask(own, 1000 + 100 * trial + i)
             print(came.id, "active.", file=out, flush=True)
             if i % 3 == 2:
-                revoke(own, came.id, Note())
+                revoke_request(own, came.id, EntryNote())
                 print(came.id, "revoked.", file=out, flush=True)
-            materialize(own, model(), folder.parent / "out", False, True, Note())
+            materialize_ledger(own, model(), folder.parent / "out", False, True, EntryNote())

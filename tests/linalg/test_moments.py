@@ -4,38 +4,38 @@ import pytest
 import torch
 
 from unconcept.core.errors import UsageError
-from unconcept.linalg.moments import BLOCK, CHUNK, Moments
+from unconcept.linalg.moments import COLUMN_BLOCK, ROW_CHUNK, SecondMoments
 
 
 def test_pieces_add_up_to_the_whole(tmp_path) -> None:
-    rows = torch.randn(CHUNK + 50, 6, generator=torch.Generator().manual_seed(0))
-    whole = Moments.of(rows)
+    rows = torch.randn(ROW_CHUNK + 50, 6, generator=torch.Generator().manual_seed(0))
+    whole = SecondMoments.of(rows)
     assert torch.allclose(whole.gram, rows.double().T @ rows.double(), atol=1e-9)
-    pieces = Moments.empty(6) + Moments.of(rows[:100]) + Moments.of(rows[100:])
+    pieces = SecondMoments.empty(6) + SecondMoments.of(rows[:100]) + SecondMoments.of(rows[100:])
     assert pieces.count == whole.count == len(rows)
     assert torch.allclose(pieces.gram, whole.gram, atol=1e-9)
     whole.save(tmp_path / "m.safetensors")
-    loaded = Moments.load(tmp_path / "m.safetensors")
+    loaded = SecondMoments.load(tmp_path / "m.safetensors")
     assert torch.equal(loaded.gram, whole.gram)
     assert loaded.count == whole.count
 
 
 def test_wide_rows_are_summed_block_by_block() -> None:
-    rows = torch.randn(30, 2 * BLOCK + 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gram = Moments.of(rows).gram
+    rows = torch.randn(30, 2 * COLUMN_BLOCK + 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = SecondMoments.of(rows).gram
     assert torch.allclose(gram, rows.T @ rows, atol=1e-12)
     assert torch.equal(gram, gram.T)
 
 
 def test_what_is_no_moments(tmp_path) -> None:
     with pytest.raises(UsageError, match="width 3 and 4"):
-        _ = Moments.empty(3) + Moments.empty(4)
+        _ = SecondMoments.empty(3) + SecondMoments.empty(4)
     with pytest.raises(UsageError, match="holds something else"):
-        Moments.load(tmp_path / "no.safetensors")
+        SecondMoments.load(tmp_path / "no.safetensors")
 
 
 def test_weights_scale_sums_and_none_leaves_nothing() -> None:
-    some = Moments.of(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    some = SecondMoments.of(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(some.weighted(2.5).gram, 2.5 * some.gram)
     assert (some.weighted(2.5).count, some.weighted(0.0).count) == (5, 0)
     with pytest.raises(UsageError, match="got -1"):

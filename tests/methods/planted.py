@@ -1,4 +1,6 @@
-"""Eyes for methods that debias, without a picture: what "is seen" follows from the weights as they are at that moment."""
+"""Eyes for methods that debias, without a picture: what "is seen" follows from the
+weights as they are at that moment.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +10,9 @@ import torch
 
 @dataclass
 class Planted:
-    """Shares are a softmax of a planted bias plus how far the text's reading has moved towards each attribute's, over all text maps."""
+    """Shares are a softmax of a planted bias plus how far the text's reading has moved towards each attribute's, over
+    all text maps.
+    """
 
     view: object
     bias: tuple[float, ...] = (1.0, 0.0)
@@ -35,19 +39,21 @@ class Planted:
 
 @dataclass
 class PlantedSight:
-    """A vision tower of fixed random directions beside a tiny model's encoder, which says a text as its pooled state."""
+    """A vision tower of fixed random directions beside a tiny model's encoder, which says
+    a text as its pooled state.
+    """
 
     view: object
     number: int = 0
     scale: float = 10.0
 
-    def see(self, pictures: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, pictures: torch.Tensor) -> torch.Tensor:
         small = torch.nn.functional.adaptive_avg_pool2d(pictures.double(), 4).flatten(1) - 0.5
         width = self.view.widths[self.number]
         directions = torch.randn(small.shape[1], width, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
         return torch.nn.functional.normalize(small @ directions, dim=1)
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         return torch.nn.functional.normalize(self.view._encoders()[self.number].pooled(texts).double(), dim=1)
 
 

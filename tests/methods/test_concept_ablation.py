@@ -6,52 +6,68 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
-from unconcept.methods.concept_ablation import ConceptAblation, masked_error, own_rows_alone
-from unconcept.models.diffusion.vae import encode
-from unconcept.models.hooks.forward import first_detached
+from unconcept.core.settings import build_settings
+from unconcept.methods.concept_ablation import ConceptAblation, masked_error, restrict_to_target_rows
+from unconcept.models.diffusion.vae import encode_images
+from unconcept.models.hooks.forward import detach_first_token
 from unconcept.models.model_view import Conditioning
-from unconcept.models.text.vocabulary import words
-from unconcept.training import Session, Weights, gradient, session
-from unconcept.training.images.training_images import placed
-from unconcept.training.token_search import denoising_error, normal
+from unconcept.models.text.vocabulary import word_ids
+from unconcept.training import TrainableWeights, TrainingSession, loss_gradient, training_session
+from unconcept.training.images.training_images import place_image
+from unconcept.training.token_search import denoising_error, normal_noise
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("cat",))
-QUICK = {"iterations": 3, "pictures": 3, "picture_steps": 2, "batch_size": 2, "lr": 1e-3, "augment": False, "templates": ("a {}",)}
+QUICK = {
+    "iterations": 3,
+    "pictures": 3,
+    "picture_steps": 2,
+    "batch_size": 2,
+    "lr": 1e-3,
+    "augment": False,
+    "templates": ("a {}",),
+}
 
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = ConceptAblation(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
 
 def first_step(view):
-    """Clean latents, noise, x_t (2, c, h, w) and t (2,) of a first step on three pictures of a cat, drawn the slow way."""
-    noise = normal(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
-    drawn = encode(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
+    """Clean latents, noise, x_t (2, c, h, w) and t (2,) of a first step on three pictures
+    of a cat, drawn the slow way.
+    """
+    noise = normal_noise(view.latent_shape, [torch.Generator().manual_seed(i) for i in range(3)])
+    drawn = encode_images(view, view.sample(["a cat"] * 3, noise, 2, 6.0))
     rng = torch.Generator().manual_seed(0)
     which = torch.randint(3, (2,), generator=rng)
     for _ in range(2):
         torch.randint(1, (), generator=rng)
     t = torch.randint(len(view.schedule.alpha), (2,), generator=rng)
     z, noise = drawn[which], torch.randn(2, *view.latent_shape, generator=rng).to(drawn)
-    return z, noise, view.schedule.noised(z, noise, t), t
+    return z, noise, view.schedule.add_noise(z, noise, t), t
 
 
 @pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("target", ["model", "noise"])
 def test_the_first_loss_written_out(family, target) -> None:
-    """On pictures of the anchor: what is said under the target against what is said under the anchor, or against the noise; times channels."""
+    """On pictures of the anchor: what is said under the target against what is said under the anchor, or against the
+    noise; times channels.
+    """
     view = tiny.view(family)
     _, losses = erased(view, target=target, iterations=1)
     z, noise, x_t, t = first_step(view)
     channels = view.latent_shape[0]
     with torch.no_grad():
-        wanted = view.denoise(x_t, t, ["a cat"] * 2) if target == "model" else view.schedule.wanted(z, noise, t)
-        assert losses[0] == pytest.approx(channels * (view.denoise(x_t, t, ["a dog"] * 2) - wanted).square().mean().item(), rel=1e-4)
+        wanted = (
+            view.denoise(x_t, t, ["a cat"] * 2) if target == "model" else view.schedule.training_target(z, noise, t)
+        )
+        assert losses[0] == pytest.approx(
+            channels * (view.denoise(x_t, t, ["a dog"] * 2) - wanted).square().mean().item(), rel=1e-4
+        )
         if target == "noise":
             plain = denoising_error(view, view.condition(["a dog"] * 2), z, noise, t).mean()
             assert losses[0] == pytest.approx(channels * plain.item(), rel=1e-4)
@@ -82,14 +98,16 @@ def test_the_group_alone_changes(group, tensors) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("target_model", ["student", "frozen"])
 def test_rows_of_the_targets_tokens_alone_change(family, target_model) -> None:
-    """The first step written out: the gradient in the table, cut to the target's rows, then to its norm, then AdamW on those rows."""
+    """The first step written out: the gradient in the table, cut to the target's rows, then to its norm, then AdamW on
+    those rows.
+    """
     view, lr = tiny.view(family), 1e-2
     edit, losses = erased(view, parameter_group="embedding", target_model=target_model, iterations=1, lr=lr)
     parts = ["text_encoder", "text_encoder_2"][: len(edit.names)]
     assert [name.partition(".")[0] for name in edit.names] == parts
     assert len(parts) == (2 if family == "sdxl" else 1)
     tables = [view.modules(part).get_input_embeddings().weight for part in parts]
-    ids = sorted(set(words(view.tokenizer, "dog")))
+    ids = sorted(set(word_ids(view.tokenizer, "dog")))
     _, _, x_t, t = first_step(view)
     with torch.no_grad():
         wanted = view.denoise(x_t, t, view.condition(["a cat"] * 2))
@@ -105,7 +123,9 @@ def test_rows_of_the_targets_tokens_alone_change(family, target_model) -> None:
 
 
 def test_rows_that_read_as_their_anchor_stay(monkeypatch) -> None:
-    """Without a loss there is no gradient; the other rows stay to the bit however long the optimizer's decay goes on."""
+    """Without a loss there is no gradient; the other rows stay to the bit however long
+    the optimizer's decay goes on.
+    """
     monkeypatch.setattr(ConceptAblation, "_pairs", lambda self, model, request: [("a cat", ("a cat",))])
     edit, losses = erased(tiny.view("sd1"), parameter_group="embedding", weight_decay=0.0)
     assert losses == [0.0] * 3
@@ -118,13 +138,21 @@ def test_rows_that_read_as_their_anchor_stay(monkeypatch) -> None:
 def test_texts_are_read_anew_after_each_step() -> None:
     """An encoding kept from the first step would give the same gradient for ever, and reach no row."""
     view = tiny.view("sd1")
-    _, losses = erased(view, parameter_group="embedding", iterations=60, lr=0.05, weight_decay=0.0, target_model="frozen")
+    _, losses = erased(
+        view, parameter_group="embedding", iterations=60, lr=0.05, weight_decay=0.0, target_model="frozen"
+    )
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
 @pytest.mark.parametrize("family", tiny.MMDITS)
 def test_a_family_without_one_table_of_tokens_is_refused(family) -> None:
-    with pytest.raises(SettingsError, match=rf"^concept-ablation: {family} has no one table of tokens for parameter_group embedding: choose cross-attn, attn"):
+    with pytest.raises(
+        SettingsError,
+        match=(
+            rf"^concept-ablation: {family} has no one table of tokens for parameter_group embedding: choose cross-attn,"
+            r" attn"
+        ),
+    ):
         erased(tiny.view(family), parameter_group="embedding")
 
 
@@ -133,9 +161,9 @@ def test_a_token_that_pads_stays() -> None:
     view = tiny.view("sdxl")
     pad = view.tokenizers[1].pad
     assert pad != view.tokenizers[0].pad
-    trained = Weights(view, ("text_encoder.embeddings.token_embedding.weight",))
-    (mask,) = own_rows_alone(view, trained, ["dog!"]).masks
-    assert mask.any(1).nonzero()[:, 0].tolist() == sorted(set(words(view.tokenizer, "dog!")) - {pad})
+    trained = TrainableWeights(view, ("text_encoder.embeddings.token_embedding.weight",))
+    (mask,) = restrict_to_target_rows(view, trained, ["dog!"]).masks
+    assert mask.any(1).nonzero()[:, 0].tolist() == sorted(set(word_ids(view.tokenizer, "dog!")) - {pad})
 
 
 def test_no_gradient_through_the_start_token() -> None:
@@ -146,16 +174,18 @@ def test_no_gradient_through_the_start_token() -> None:
     start = Conditioning(view.condition(["dog"]).states[:, :1].detach())
     modules = [view.modules("denoiser").get_submodule(n.partition(".")[2].removesuffix(".weight")) for n in maps]
     plain = view.denoise(x, t, start)
-    assert any(g.any() for g in gradient(plain.square().sum(), list(maps.values())))
-    with first_detached(modules):
+    assert any(g.any() for g in loss_gradient(plain.square().sum(), list(maps.values())))
+    with detach_first_token(modules):
         cut = view.denoise(x, t, start)
         assert torch.equal(cut, plain)
-        assert not any(g.any() for g in gradient(cut.square().sum(), list(maps.values())))
+        assert not any(g.any() for g in loss_gradient(cut.square().sum(), list(maps.values())))
 
 
 def test_a_mask_of_ones_is_the_mean_times_channels() -> None:
     said, wanted = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    assert masked_error(said, wanted, torch.ones(2, 1, 8, 8)).item() == pytest.approx(4 * (said - wanted).square().mean().item(), rel=1e-5)
+    assert masked_error(said, wanted, torch.ones(2, 1, 8, 8)).item() == pytest.approx(
+        4 * (said - wanted).square().mean().item(), rel=1e-5
+    )
     mask = torch.zeros(2, 1, 8, 8)
     mask[:, :, 2:4, 1:5] = 1
     inside = (said - wanted)[:, :, 2:4, 1:5].square().mean().item()
@@ -175,7 +205,7 @@ def test_pictures_at_random_sizes() -> None:
     """A white picture says where it is; the mask lies within, short of the edges."""
     rng, seen = torch.Generator().manual_seed(0), set()
     for _ in range(60):
-        found = placed(torch.ones(3, 64, 64), 16, rng)
+        found = place_image(torch.ones(3, 64, 64), 16, rng)
         assert found.picture.shape == (3, 64, 64)
         white = found.picture.mean(0) > 0.5
         cells = found.mask[0].repeat_interleave(4, 0).repeat_interleave(4, 1) > 0
@@ -185,7 +215,7 @@ def test_pictures_at_random_sizes() -> None:
         seen.add(found.prefix)
         assert (found.prefix in ("a far away ", "very small ")) == (share < 0.6)
     assert seen == {"", "a far away ", "very small ", "zoomed in ", "close up "}
-    assert int(placed(torch.ones(3, 64, 64), 8, rng).mask.sum()) >= 1
+    assert int(place_image(torch.ones(3, 64, 64), 8, rng).mask.sum()) >= 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +228,7 @@ def test_pictures_at_random_sizes() -> None:
 )
 def test_captions_that_name_the_anchor(kind, pairs, tmp_path, monkeypatch) -> None:
     (tmp_path / "own.txt").write_text("a cat in ink\n")
-    monkeypatch.setattr("unconcept.methods.concept_ablation.fits", lambda model, text: True)
+    monkeypatch.setattr("unconcept.methods.concept_ablation.fits_context", lambda model, text: True)
     asked = ConceptAblation(anchor_prompts=str(tmp_path / "own.txt"))
     ((p, changed),) = asked._pairs(tiny.shared("sd1"), Request(("dog",), ("cat",), kind=kind))
     assert p == "a cat in ink"
@@ -207,11 +237,19 @@ def test_captions_that_name_the_anchor(kind, pairs, tmp_path, monkeypatch) -> No
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("iterations", -1), ("lr", -1.0), ("batch_size", 0), ("pictures", 0), ("parameter_group", "tokens"), ("templates", ("a dog",)), ("max_grad_norm", 0.0)],
+    [
+        ("iterations", -1),
+        ("lr", -1.0),
+        ("batch_size", 0),
+        ("pictures", 0),
+        ("parameter_group", "tokens"),
+        ("templates", ("a dog",)),
+        ("max_grad_norm", 0.0),
+    ],
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=r"template" if setting == "templates" else setting):
-        build(ConceptAblation, {setting: value})
+        build_settings(ConceptAblation, {setting: value})
 
 
 def test_golden_losses() -> None:

@@ -9,11 +9,11 @@ from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.request import Ask
-from unconcept.core.settings import SEEDS, build, dump, to_toml
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import SEED_BOUND, build_settings, settings_data, to_toml
 from unconcept.edits import load_edit
-from unconcept.erasing.make_edit import Eyes, make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
@@ -35,15 +35,19 @@ def predicted(view) -> torch.Tensor:
 
 def chosen(name):
     does = methods[name].does
-    return choose(Ask(("dog face",), ("goat",) if does == "erase" else None, ("cat",)), "tiny", does)
+    return resolve_request(RequestSpec(("dog face",), ("goat",) if does == "erase" else None, ("cat",)), "tiny", does)
 
 
 def erased(name, view):
     """The edit under the method's defaults, trained for a moment; one that debiases or sees is given planted eyes."""
     method = methods[name].settings(**QUICK.get(name, {}))
-    if methods[name].sees:
+    if methods[name].needs_vision:
         return method.erase(view, REQUEST, sights(view))
-    return method.erase(view, REQUEST) if methods[name].does == "erase" else method.erase(view, chosen(name).request, Planted(view))
+    return (
+        method.erase(view, REQUEST)
+        if methods[name].does == "erase"
+        else method.erase(view, chosen(name).request, Planted(view))
+    )
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -70,7 +74,13 @@ def test_applied_then_left_is_bitwise_the_same(name, family) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_save_and_load_is_the_same_edit(name, family, tmp_path) -> None:
     view = tiny.view(family, torch.float32)
-    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), Eyes(Planted(view), sights(view) if methods[name].sees else None))
+    edit = make_edit(
+        view,
+        chosen(name),
+        name,
+        QUICK.get(name, {}),
+        MethodServices(Planted(view), sights(view) if methods[name].needs_vision else None),
+    )
     edit.save(tmp_path / "edit.safetensors")
     loaded = load_edit(tmp_path / "edit.safetensors")
     assert loaded.hash == edit.hash
@@ -96,18 +106,18 @@ def test_settings_survive_toml(name) -> None:
     import tomllib
 
     settings = methods[name].settings()
-    assert build(methods[name].settings, tomllib.loads(to_toml(dump(settings)))) == settings
+    assert build_settings(methods[name].settings, tomllib.loads(to_toml(settings_data(settings)))) == settings
 
 
-@pytest.mark.parametrize("name", [name for name in methods if "seed" in dump(methods[name].settings())])
+@pytest.mark.parametrize("name", [name for name in methods if "seed" in settings_data(methods[name].settings())])
 def test_a_seed_that_no_generator_holds_is_refused(name) -> None:
     """Before it is multiplied: a method spreads it over pictures, trajectories and targets."""
-    largest = 2**32 - 1 if name == "speed" else SEEDS - 1
+    largest = 2**32 - 1 if name == "speed" else SEED_BOUND - 1
     for seed in (-1, largest + 1, 10**25):
         with pytest.raises(SettingsError, match=f"{name}: seed must be .*got {seed}"):
-            build(methods[name].settings, {"seed": seed})
+            build_settings(methods[name].settings, {"seed": seed})
     view, method = tiny.view("sd1", torch.float32), methods[name].settings(**QUICK.get(name, {}) | {"seed": largest})
-    assert method.erase(view, REQUEST, *([sights(view)] if methods[name].sees else []))
+    assert method.erase(view, REQUEST, *([sights(view)] if methods[name].needs_vision else []))
 
 
 @pytest.mark.parametrize("name", list(methods))
@@ -115,13 +125,13 @@ def test_other_families_are_refused_by_name(name) -> None:
     view = tiny.view("sd1", torch.float32)
     view.family = "other"
     with pytest.raises(SettingsError, match="not defined for other"):
-        make_edit(view, chosen(name), name, {}, Eyes(Planted(view)))
+        make_edit(view, chosen(name), name, {}, MethodServices(Planted(view)))
 
 
 @pytest.mark.parametrize("name", list(methods))
 def test_a_family_is_supported_or_refused_with_the_reason(name) -> None:
     """What is supported is what the tests above run over."""
     info = methods[name]
-    refused = {family: info.refuses(family) for family in (*tiny.FAMILIES, *tiny.MMDITS)}
+    refused = {family: info.refusal(family) for family in (*tiny.FAMILIES, *tiny.MMDITS)}
     assert {family for family, reason in refused.items() if reason is None} == set(info.families)
     assert all(reason is None or reason.strip() for reason in refused.values())

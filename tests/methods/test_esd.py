@@ -1,4 +1,6 @@
-"""ESD against its equation and a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
+"""ESD against its equation and a plain trainer written out, on noise, v and flow predictions, and the properties of its
+card.
+"""
 
 import copy
 from types import SimpleNamespace
@@ -11,15 +13,15 @@ from torch import nn
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.esd import ESD
-from unconcept.models.diffusion.noise_schedule import Schedule
+from unconcept.models.diffusion.noise_schedule import NoiseSchedule
 from unconcept.models.hooks.modules import denoiser_parameters
 from unconcept.models.model_view import Conditioning
-from unconcept.training import Session, session
-from unconcept.training.goals import Texts
-from unconcept.training.parameter_groups import selected
-from unconcept.training.trajectories import Pool, Walk
+from unconcept.training import TrainingSession, training_session
+from unconcept.training.goals import TextEncodings
+from unconcept.training.parameter_groups import select_parameters
+from unconcept.training.trajectories import GuidedSampler, TrajectoryPool
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "red fox"), ("", ""))
@@ -28,7 +30,7 @@ QUICK = {"iterations": 4, "ddim_steps": 3, "pool": 2, "lr": 1e-3}
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = ESD(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
@@ -41,7 +43,7 @@ def plainly(view, settings, x_t):
     name = "transformer" if view.family in tiny.MMDITS else "unet"
     setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
     own = denoiser_parameters(student)
-    trained = [own[n] for n in selected(own, "xattn")]
+    trained = [own[n] for n in select_parameters(own, "xattn")]
     before, rule, losses = [p.detach().clone() for p in trained], torch.optim.Adam(trained, lr=settings.lr), []
     for x, t, c in x_t:
         with torch.no_grad():
@@ -61,7 +63,7 @@ def test_is_the_plain_trainer(family, erase_from) -> None:
     view, settings = tiny.view(family), ESD(**QUICK, negative_guidance=1.3, erase_from=erase_from)
     request = Request(("hat",), ("",))
     drawn = (erase_from,) if erase_from else request.targets
-    pool = Pool(Walk(view, Texts.of(view), 3, 3.0), drawn, 2, 4)
+    pool = TrajectoryPool(GuidedSampler(view, TextEncodings.of(view), 3, 3.0), drawn, 2, 4)
     x_t = [(point.x_t, point.t, "hat") for point in (pool.draw(step, 1, torch.Generator()) for step in range(4))]
     edit, losses = erased(view, request, negative_guidance=1.3, erase_from=erase_from)
     deltas, plain = plainly(view, settings, x_t)
@@ -73,7 +75,9 @@ def test_is_the_plain_trainer(family, erase_from) -> None:
 
 @pytest.mark.parametrize("family", EVERY)
 def test_first_loss_and_the_strength_at_which_nothing_changes(family) -> None:
-    """(1 + eta)^2 MSE(e_c, e_0) at the start; at eta = -1 the wanted prediction is the model's own and no gradient is left."""
+    """(1 + eta)^2 MSE(e_c, e_0) at the start; at eta = -1 the wanted prediction is the model's own and no gradient is
+    left.
+    """
     view = tiny.view(family)
     _, weak = erased(view, negative_guidance=0.0, iterations=1)
     _, strong = erased(view, negative_guidance=2.0, iterations=1)
@@ -86,23 +90,35 @@ def test_first_loss_and_the_strength_at_which_nothing_changes(family) -> None:
 def test_to_erase_from_itself_is_to_erase() -> None:
     view, request = tiny.view("sd1"), Request(("dog",), ("",))
     assert all(
-        torch.allclose(a, b) for a, b in zip(erased(view, request)[0].deltas.values(), erased(view, request, erase_from="dog")[0].deltas.values(), strict=True)
+        torch.allclose(a, b)
+        for a, b in zip(
+            erased(view, request)[0].deltas.values(),
+            erased(view, request, erase_from="dog")[0].deltas.values(),
+            strict=True,
+        )
     )
 
 
-@pytest.mark.parametrize(("train_method", "tensors"), [("x", 20), ("strict", 8), ("u", None), ("noxattn", None), ("all", None), ("selfattn", 20)])
+@pytest.mark.parametrize(
+    ("train_method", "tensors"),
+    [("x", 20), ("strict", 8), ("u", None), ("noxattn", None), ("all", None), ("selfattn", 20)],
+)
 def test_the_edit_holds_its_group_and_no_more(train_method, tensors) -> None:
     view = tiny.view("sd1", torch.float32)
     edit, _ = erased(view, train_method=train_method, iterations=1)
     assert tensors is None or len(edit.names) == tensors
-    assert {".attn2." in name for name in edit.names} == {"x": {True}, "strict": {True}, "all": {True, False}}.get(train_method, {False})
+    assert {".attn2." in name for name in edit.names} == {"x": {True}, "strict": {True}, "all": {True, False}}.get(
+        train_method, {False}
+    )
     assert all(delta.any() for name, delta in edit.deltas.items() if name.endswith("weight"))
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [("esd-x", "x"), ("xattn", "x"), ("esd-x-strict", "strict"), ("esd-u", "u"), ("esd-all", "all")])
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("esd-x", "x"), ("xattn", "x"), ("esd-x-strict", "strict"), ("esd-u", "u"), ("esd-all", "all")]
+)
 def test_groups_have_the_names_of_both_scripts(theirs, ours) -> None:
     view = tiny.view("sd1", torch.float32)
-    named = build(ESD, {**QUICK, "train_method": theirs, "iterations": 0})
+    named = build_settings(ESD, {**QUICK, "train_method": theirs, "iterations": 0})
     assert list(named.erase(view, REQUEST).names) == list(erased(view, train_method=ours, iterations=0)[0].names)
 
 
@@ -116,7 +132,9 @@ def test_the_student_draws_where_it_is_told_to() -> None:
 
 
 def test_calls_of_the_denoiser() -> None:
-    """A pool of 2 x 3 steps: two calls of its walk, then one of the teacher (e_0 alone at eta = 0) and one of the student a step."""
+    """A pool of 2 x 3 steps: two calls of its walk, then one of the teacher (e_0 alone at eta = 0) and one of the
+    student a step.
+    """
     view = tiny.view("sd1", torch.float32)
     rows = []
     view.modules("denoiser").register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
@@ -139,7 +157,7 @@ def test_calls_of_the_denoiser() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(ESD, {setting: value})
+        build_settings(ESD, {setting: value})
 
 
 def test_more_steps_than_the_model_has_are_refused() -> None:
@@ -159,9 +177,19 @@ class Toy:
     texts = ("", "dog", "cat")
 
     def __init__(self) -> None:
-        self.saved, self.checkpoint, self.scheduler = {}, SimpleNamespace(has=lambda part: False), DDIMScheduler(clip_sample=False)
-        self.schedule = Schedule.of(self.scheduler)
-        self.net = nn.ModuleDict({"block": nn.ModuleDict({"attn2": nn.ModuleDict({"to_k": nn.Linear(3, 4, bias=False, dtype=torch.float64)})})})
+        self.original_weights, self.checkpoint, self.scheduler = (
+            {},
+            SimpleNamespace(has=lambda part: False),
+            DDIMScheduler(clip_sample=False),
+        )
+        self.schedule = NoiseSchedule.of(self.scheduler)
+        self.net = nn.ModuleDict(
+            {
+                "block": nn.ModuleDict(
+                    {"attn2": nn.ModuleDict({"to_k": nn.Linear(3, 4, bias=False, dtype=torch.float64)})}
+                )
+            }
+        )
         self.net.config = {}
         self.c = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

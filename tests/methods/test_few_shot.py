@@ -9,14 +9,14 @@ from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.few_shot import FewShot
-from unconcept.models.diffusion.vae import encode
-from unconcept.models.images import pictures_of
+from unconcept.models.diffusion.vae import encode_images
+from unconcept.models.images import read_picture_folder
 from unconcept.models.text.parameters import encoder_parameters
-from unconcept.training import Session, session
-from unconcept.training.images.training_images import drawn, seeds_of
-from unconcept.training.parameter_groups import selected_text
+from unconcept.training import TrainingSession, training_session
+from unconcept.training.images.training_images import generate_images, picture_seeds
+from unconcept.training.parameter_groups import select_text_parameters
 from unconcept.training.token_search import denoising_error
 
 REQUEST = Request(("dog",), ("",))
@@ -25,15 +25,22 @@ QUICK = {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 1e-3, "templates"
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = FewShot(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
 
 def plainly(view, z, steps: int, lr: float):
-    """A second text encoder, Adam by torch with the authors' numbers, the plain diffusion loss with its sign turned; deltas and losses."""
+    """A second text encoder, Adam by torch with the authors' numbers, the plain diffusion loss with its sign turned;
+    deltas and losses.
+    """
     student = with_own_encoders(view)
-    own = {name: p for group in encoder_parameters(student).values() for name, p in group.items() if name in selected_text(group, "text-mlp-lastattn")}
+    own = {
+        name: p
+        for group in encoder_parameters(student).values()
+        for name, p in group.items()
+        if name in select_text_parameters(group, "text-mlp-lastattn")
+    }
     before = {name: p.detach().clone() for name, p in own.items()}
     rule = torch.optim.Adam(own.values(), lr=lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
     rng, losses = torch.Generator().manual_seed(0), []
@@ -55,7 +62,7 @@ def plainly(view, z, steps: int, lr: float):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_is_plain_fine_tuning_with_the_sign_turned(family) -> None:
     view = tiny.view(family)
-    z = encode(view, drawn(view, ["a dog"] * 3, seeds_of(0, 3), 2, 7.5)).detach()
+    z = encode_images(view, generate_images(view, ["a dog"] * 3, picture_seeds(0, 3), 2, 7.5)).detach()
     edit, losses = erased(view)
     deltas, plain = plainly(view, z, 4, 1e-3)
     assert losses == pytest.approx(plain, rel=1e-5)
@@ -68,7 +75,7 @@ def test_is_plain_fine_tuning_with_the_sign_turned(family) -> None:
 def test_the_loss_on_the_pictures_rises_with_every_epoch() -> None:
     """At one noise and timestep of each picture; what is told of the training is minus the loss."""
     view = tiny.view("sd1")
-    z = encode(view, drawn(view, ["a dog"] * 3, seeds_of(0, 3), 2, 7.5)).detach()
+    z = encode_images(view, generate_images(view, ["a dog"] * 3, picture_seeds(0, 3), 2, 7.5)).detach()
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(9)).to(z)
     t, errors = torch.tensor([100, 400, 800]), []
     for epochs in range(4):
@@ -85,7 +92,7 @@ def test_a_folder_of_pictures_is_what_is_unlearned(tmp_path) -> None:
     for i in range(3):
         picture(tmp_path / f"{i}.png", SIDE, SIDE, i)
     edit, losses = erased(view, images=str(tmp_path))
-    z = encode(view, pictures_of(tmp_path, view, 2)).detach()
+    z = encode_images(view, read_picture_folder(tmp_path, view, 2)).detach()
     deltas, plain = plainly(view, z, 4, 1e-3)
     assert losses == pytest.approx(plain, rel=1e-5)
     assert {*edit.names} == {*deltas}
@@ -123,7 +130,7 @@ def test_bad_pictures_are_refused_before_anything_is_trained(tmp_path) -> None:
 )
 def test_settings_out_of_range(settings, said) -> None:
     with pytest.raises(SettingsError, match=said):
-        build(FewShot, settings)
+        build_settings(FewShot, settings)
 
 
 def test_golden_losses() -> None:

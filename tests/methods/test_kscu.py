@@ -6,11 +6,11 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.esd import ESD
-from unconcept.methods.kscu import KSCU, key_steps, reworded
-from unconcept.training import Session, session
-from unconcept.training.trajectories import Walk
+from unconcept.methods.kscu import KSCU, key_steps, prompt_variants
+from unconcept.training import TrainingSession, training_session
+from unconcept.training.trajectories import GuidedSampler
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("",))
@@ -19,7 +19,7 @@ QUICK = {"iterations": 4, "steps": 4, "start": 0.25, "lr": 1e-3, "reworded_share
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = KSCU(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
@@ -31,7 +31,13 @@ def test_the_cards_table() -> None:
     assert found[288] == (0, 15)
     assert len(found) == 750
     assert max(k for _, k in key_steps(1, 40, 50, 20_000, 1)) == 49
-    firsts = [k for (_, before), (_, k) in zip(key_steps(1, 40, 50, 20_000, 1), key_steps(1, 40, 50, 20_000, 1)[1:], strict=False) if before == 49]
+    firsts = [
+        k
+        for (_, before), (_, k) in zip(
+            key_steps(1, 40, 50, 20_000, 1), key_steps(1, 40, 50, 20_000, 1)[1:], strict=False
+        )
+        if before == 49
+    ]
     assert max(firsts) == 44
     assert key_steps(1, 40, 28, 3, 8)[0] == (0, 25)
 
@@ -43,14 +49,16 @@ def test_several_concepts_are_gone_through_in_turn() -> None:
 
 @pytest.mark.parametrize("family", EVERY)
 def test_the_loss_written_out(family) -> None:
-    """Of the first step, where the edited model is the unedited one: (1 + g)^2 and lambda2 lambda1(t)^2 times MSE(e_c, e_0)."""
+    """Of the first step, where the edited model is the unedited one: (1 + g)^2 and lambda2 lambda1(t)^2 times MSE(e_c,
+    e_0).
+    """
     view = tiny.view(family)
     _, losses = erased(view, iterations=1, negative_guidance=1.5, leak=0.3, null_weight=0.7)
-    from unconcept.training.goals import Texts
-    from unconcept.training.trajectories import Walk
+    from unconcept.training.goals import TextEncodings
+    from unconcept.training.trajectories import GuidedSampler
 
-    walk = Walk(view, Texts.of(view), 4, 3.0)
-    x, t = walk.ahead(walk.start([42 * 1_000_003]), ["dog"], 0, 1), walk.timestep(1)
+    walk = GuidedSampler(view, TextEncodings.of(view), 4, 3.0)
+    x, t = walk.denoise_steps(walk.initial_latents([42 * 1_000_003]), ["dog"], 0, 1), walk.timestep(1)
     with torch.no_grad():
         gap = (view.denoise(x, t, ["dog"]) - view.denoise(x, t, [""])).square().mean().item()
     lambda1 = 0.3 * (1 - float(t[0]) / 1000)
@@ -58,7 +66,9 @@ def test_the_loss_written_out(family) -> None:
 
 
 def test_calls_of_the_denoiser() -> None:
-    """A window of three: the trajectory is begun once, then goes a step at a time; one call of the teacher and one of the student."""
+    """A window of three: the trajectory is begun once, then goes a step at a time; one call of the teacher and one of
+    the student.
+    """
     view = tiny.view("sd1", torch.float32)
     rows = []
     view.modules("denoiser").register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
@@ -71,12 +81,15 @@ def test_two_calls_a_step_when_one_of_them_goes_on() -> None:
     calls = []
     view.modules("denoiser").register_forward_pre_hook(lambda module, args: calls.append(torch.is_grad_enabled()))
     erased(view, iterations=6)
-    # Two traversals of 1, 2, 3 steps: each is three steps of the trajectory, three calls of the teacher, three of the student.
+    # Two traversals of 1, 2, 3 steps: each is three steps of the trajectory, three calls of the teacher, three of the
+    # student.
     assert calls.count(True) == 6
     assert calls.count(False) == 12
 
 
-@pytest.mark.parametrize(("kind", "inside"), [("object", False), ("explicit", False), ("style", True), ("person", True)])
+@pytest.mark.parametrize(
+    ("kind", "inside"), [("object", False), ("explicit", False), ("style", True), ("person", True)]
+)
 def test_kinds_train_their_part(kind, inside) -> None:
     edit, _ = erased(tiny.view("sd1", torch.float32), Request(("dog",), ("",), kind=kind), iterations=1)
     assert {".attn2." in name for name in edit.names} == {inside}
@@ -97,15 +110,28 @@ def test_without_its_own_parts_it_is_esd(family, monkeypatch) -> None:
     def drawn(seed):
         """What ESD draws at each step: the prompt, the number of steps, the seed of the noise."""
         rng = torch.Generator().manual_seed(seed)
-        return [[int(torch.randint(top, size, generator=rng)) for top, size in ((1, ()), (steps, ()), (2**31, (1,)))][1:] for _ in range(count)]
+        return [
+            [int(torch.randint(top, size, generator=rng)) for top, size in ((1, ()), (steps, ()), (2**31, (1,)))][1:]
+            for _ in range(count)
+        ]
 
-    seed = next(s for s in range(100) if all(k != before + 1 for (before, _), (k, _) in zip(drawn(s), drawn(s)[1:], strict=False)))
+    seed = next(
+        s
+        for s in range(100)
+        if all(k != before + 1 for (before, _), (k, _) in zip(drawn(s), drawn(s)[1:], strict=False))
+    )
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
-        esd = ESD("x", 1.5, iterations=count, ddim_steps=steps, lr=1e-3, sampling="student", seed=seed).erase(view, REQUEST)
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
+        esd = ESD("x", 1.5, iterations=count, ddim_steps=steps, lr=1e-3, sampling="student", seed=seed).erase(
+            view, REQUEST
+        )
     monkeypatch.setattr("unconcept.methods.kscu.key_steps", lambda *given: [(0, k) for k, _ in drawn(seed)])
-    begun = Walk.start
-    monkeypatch.setattr(Walk, "start", lambda self, seeds: begun(self, [drawn(seed)[each - 42 * 1_000_003][1] for each in seeds]))
+    begun = GuidedSampler.initial_latents
+    monkeypatch.setattr(
+        GuidedSampler,
+        "start",
+        lambda self, seeds: begun(self, [drawn(seed)[each - 42 * 1_000_003][1] for each in seeds]),
+    )
     edit, own = erased(view, scope="xattn", start=0.0, null_weight=0.0, negative_guidance=1.5)
     assert own == pytest.approx([now - before for now, before in zip(losses, [0.0, *losses], strict=False)], rel=1e-6)
     assert edit.names == esd.names
@@ -113,8 +139,8 @@ def test_without_its_own_parts_it_is_esd(family, monkeypatch) -> None:
 
 
 def test_rewordings() -> None:
-    found = reworded("red fox", ["a photo of {}", "{} in a photo"], 8, 3)
-    assert found == reworded("red fox", ["a photo of {}", "{} in a photo"], 8, 3)
+    found = prompt_variants("red fox", ["a photo of {}", "{} in a photo"], 8, 3)
+    assert found == prompt_variants("red fox", ["a photo of {}", "{} in a photo"], 8, 3)
     assert sorted(found[0].split()) == sorted(["a", "photo", "of", "red", "fox"])
     assert len(found[1].split()) == 4
     assert "red fox" in found[1]
@@ -147,7 +173,7 @@ def test_rewordings_stand_at_the_end_alone() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(KSCU, {setting: value})
+        build_settings(KSCU, {setting: value})
 
 
 def test_golden_losses() -> None:

@@ -8,14 +8,16 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.mace import MACE
-from unconcept.prompts.templates import STYLES, THINGS
+from unconcept.prompts.templates import OBJECT_SENTENCES, STYLE_SENTENCES
 
 REFINEMENT = MACE(max_train_steps=0)
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
 FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")
-CAPTIONS = [f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")]
+CAPTIONS = [
+    f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")
+]
 
 
 def context(view, target, anchor, form):
@@ -53,24 +55,41 @@ def literal(view, w, method: MACE, request: Request, texts=()):
 def test_is_the_papers_equation(family, size, tmp_path) -> None:
     view, path = tiny.shared(family), tmp_path / "captions.txt"
     path.write_text("\n".join(CAPTIONS))
-    method = replace(REFINEMENT, lamb=0.5, train_preserve_scale=1e-2, preserve_weight=30.0, prior=str(path), prior_size=size, templates=FORMS)
+    method = replace(
+        REFINEMENT,
+        lamb=0.5,
+        train_preserve_scale=1e-2,
+        preserve_weight=30.0,
+        prior=str(path),
+        prior_size=size,
+        templates=FORMS,
+    )
     edit = method.erase(view, REQUEST)
     for name, w in view.text_maps().items():
-        assert torch.allclose(w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0)
+        assert torch.allclose(
+            w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0
+        )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_mapping_to_the_same_words_changes_nothing(family) -> None:
-    edit = replace(REFINEMENT, templates=FORMS).erase(tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",)))
+    edit = replace(REFINEMENT, templates=FORMS).erase(
+        tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",))
+    )
     assert not edit.y.any()
 
 
 def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free() -> None:
-    """With fewer rows than dimensions and lamb -> 0: context rows hit their values, and what is orthogonal to them is untouched."""
+    """With fewer rows than dimensions and lamb -> 0: context rows hit their values, and what is orthogonal to them is
+    untouched.
+    """
     view = tiny.shared("sdxl")
     request, method = Request(("dog face",), ("goat",)), replace(REFINEMENT, lamb=1e-9, templates=("a {}", "{} in fog"))
     edit = method.erase(view, request)
-    f, g = (torch.cat(rows) for rows in zip(*(context(view, "dog face", "goat", form) for form in method.templates), strict=True))
+    f, g = (
+        torch.cat(rows)
+        for rows in zip(*(context(view, "dog face", "goat", form) for form in method.templates), strict=True)
+    )
     assert len(f) < f.shape[1]
     concept = view.embed(["a dog face"])[0]
     basis = torch.linalg.svd(f, full_matrices=False).Vh
@@ -86,7 +105,11 @@ def test_words_around_are_read_as_beside_the_anchor_and_the_concept_stays_free()
 def test_limits_of_the_weights(family) -> None:
     view = tiny.shared(family)
     quick = replace(REFINEMENT, templates=FORMS)
-    for stiff in (replace(quick, lamb=1e14), replace(quick, train_preserve_scale=1e12), replace(quick, preserve_weight=1e16)):
+    for stiff in (
+        replace(quick, lamb=1e14),
+        replace(quick, train_preserve_scale=1e12),
+        replace(quick, preserve_weight=1e16),
+    ):
         request = Request(REQUEST.targets, REQUEST.anchors, tuple(CAPTIONS))
         assert all(stiff.erase(view, request).delta(name, w).abs().max() < 1e-6 for name, w in view.text_maps().items())
 
@@ -100,10 +123,12 @@ def test_order_of_targets_does_not_matter(family) -> None:
 
 
 def test_thirty_sentences_a_kind() -> None:
-    assert len({*THINGS}) == len({*STYLES}) == 30
-    assert all(text.count("{}") == 1 for text in (*THINGS, *STYLES))
+    assert len({*OBJECT_SENTENCES}) == len({*STYLE_SENTENCES}) == 30
+    assert all(text.count("{}") == 1 for text in (*OBJECT_SENTENCES, *STYLE_SENTENCES))
     view = tiny.shared("sd1")
-    hashes = {REFINEMENT.erase(view, Request(("dog",), ("goat",), kind=kind)).hash for kind in ("style", "object", "person")}
+    hashes = {
+        REFINEMENT.erase(view, Request(("dog",), ("goat",), kind=kind)).hash for kind in ("style", "object", "person")
+    }
     assert len(hashes) == 2
 
 
@@ -116,11 +141,18 @@ def test_without_lamb_the_priors_must_span() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("lamb", -1.0), ("train_preserve_scale", -1.0), ("preserve_weight", float("nan")), ("prior_size", -1), ("templates", ["a dog"])]
+    ("setting", "value"),
+    [
+        ("lamb", -1.0),
+        ("train_preserve_scale", -1.0),
+        ("preserve_weight", float("nan")),
+        ("prior_size", -1),
+        ("templates", ["a dog"]),
+    ],
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match="template" if setting == "templates" else setting):
-        build(MACE, {setting: value})
+        build_settings(MACE, {setting: value})
 
 
 def test_golden_norm() -> None:

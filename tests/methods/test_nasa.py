@@ -6,10 +6,10 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.nag import NAG
 from unconcept.methods.nasa import NASA
-from unconcept.models.hooks.cross_attention import cross_attentions, mixed, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, mix_values, steer_attentions
 
 ONE = Request(("dog face",), ("",))
 TWO = Request(("dog face", "red car"), ("", ""))
@@ -25,7 +25,7 @@ def outputs(view, edit, texts=TEXTS):
         return found[-1][1]
 
     own, noise = cross_attentions(view, view.text_maps()), torch.ones(len(texts), *view.latent_shape, dtype=view.dtype)
-    with torch.no_grad(), edit.applied(view), steered(own, recorded):
+    with torch.no_grad(), edit.applied(view), steer_attentions(own, recorded):
         view.denoise(noise, torch.tensor([500]), texts)
     return found
 
@@ -34,7 +34,9 @@ def attention(module, queries, states):
     """softmax(Q K^T / sqrt d) V head by head, for one prompt: queries (p, o), states (l, d)."""
     width = queries.shape[1] // module.heads
     parts = []
-    for q, k, v in zip(queries.split(width, 1), module.to_k(states).split(width, 1), module.to_v(states).split(width, 1), strict=True):
+    for q, k, v in zip(
+        queries.split(width, 1), module.to_k(states).split(width, 1), module.to_v(states).split(width, 1), strict=True
+    ):
         parts.append(torch.softmax(q @ k.T / width**0.5, 1) @ v)
     return torch.cat(parts, 1)
 
@@ -48,7 +50,9 @@ def test_is_the_papers_equation(family, request_, method) -> None:
     negative = torch.cat(list(view.embed(request_.targets, at="all")))
     for reading, found in outputs(view, method.erase(view, request_)):
         for i in range(len(TEXTS)):
-            plus, minus = (attention(reading.attention, reading.queries[i], states) for states in (reading.states[i], negative))
+            plus, minus = (
+                attention(reading.attention, reading.queries[i], states) for states in (reading.states[i], negative)
+            )
             assert torch.allclose(found[i], literal(method, plus, minus), atol=1e-10, rtol=0)
 
 
@@ -67,7 +71,7 @@ def literal(method, plus, minus):
 def test_nothing_subtracted_is_the_model_itself(family, method) -> None:
     view = tiny.shared(family)
     for reading, found in outputs(view, method.erase(view, ONE)):
-        assert torch.allclose(found, mixed(reading), atol=1e-12)
+        assert torch.allclose(found, mix_values(reading), atol=1e-12)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -75,15 +79,17 @@ def test_a_prompt_that_is_its_own_negative_shrinks(family) -> None:
     view = tiny.shared(family)
     for alpha in (0.3, 1.0):
         for reading, found in outputs(view, NASA(alpha=alpha).erase(view, ONE), list(ONE.targets)):
-            assert torch.allclose(found, (1 - alpha) * mixed(reading), atol=1e-12)
+            assert torch.allclose(found, (1 - alpha) * mix_values(reading), atol=1e-12)
     for method in (NASA(alpha=0.3, compensate=True), NAG()):
         for reading, found in outputs(view, method.erase(view, ONE), list(ONE.targets)):
-            assert torch.allclose(found, mixed(reading), atol=1e-12)
+            assert torch.allclose(found, mix_values(reading), atol=1e-12)
 
 
 def test_the_denoiser_is_asked_once_with_the_same_batch() -> None:
     view, sizes = tiny.view("sd1"), []
-    handle = view.modules("denoiser").register_forward_pre_hook(lambda module, args, kwargs: sizes.append(len(args[0])), with_kwargs=True)
+    handle = view.modules("denoiser").register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(args[0])), with_kwargs=True
+    )
     with NASA().erase(view, ONE).applied(view):
         view.sample(["a dog face"], torch.randn(1, *view.latent_shape), 2, 3.0)
     handle.remove()
@@ -104,7 +110,7 @@ def test_the_denoiser_is_asked_once_with_the_same_batch() -> None:
 )
 def test_settings_out_of_range(kind, setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(kind, {setting: value})
+        build_settings(kind, {setting: value})
 
 
 def test_all_of_it_cannot_be_compensated() -> None:
@@ -116,7 +122,9 @@ def test_all_of_it_cannot_be_compensated() -> None:
 def test_golden_norms(method) -> None:
     """A change of these numbers is a change of behaviour."""
     view = tiny.shared("sd1")
-    moved = sum(float((found - mixed(reading)).square().sum()) for reading, found in outputs(view, method.erase(view, TWO)))
+    moved = sum(
+        float((found - mix_values(reading)).square().sum()) for reading, found in outputs(view, method.erase(view, TWO))
+    )
     assert moved**0.5 == pytest.approx(GOLDEN[type(method).__name__], rel=1e-4)
 
 

@@ -6,12 +6,14 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
-from unconcept.linalg.neighbours import inside
+from unconcept.core.settings import build_settings
+from unconcept.linalg.neighbours import in_neighbourhood
 from unconcept.methods.realera import RealEra
 
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
-CAPTIONS = [f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")]
+CAPTIONS = [
+    f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")
+]
 
 
 def problem(view, method: RealEra, request: Request, texts):
@@ -20,7 +22,12 @@ def problem(view, method: RealEra, request: Request, texts):
     c = [method._near(view, row, text) for row, text in zip(e, request.targets, strict=True)]
     wanted = [row.expand(len(near), -1) for row, near in zip(m, c, strict=True)]
     p = view.embed(texts, at="all").flatten(0, 1)
-    return torch.cat(c), torch.cat(wanted), method._beyond(view, request, e).gram, p[~inside(p, e, method.s1, method.d1)]
+    return (
+        torch.cat(c),
+        torch.cat(wanted),
+        method._beyond(view, request, e).gram,
+        p[~in_neighbourhood(p, e, method.s1, method.d1)],
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -48,7 +55,7 @@ def test_neighbours_keep_both_constraints_in_each_encoder(family) -> None:
     assert torch.equal(near[0], row)
     assert len(near) == 501
     for part, own in zip(near[1:].split(view.widths, -1), row.split(view.widths), strict=True):
-        assert inside(part, own[None], method.s1 - 1e-9, method.d1 + 1e-9).all()
+        assert in_neighbourhood(part, own[None], method.s1 - 1e-9, method.d1 + 1e-9).all()
         assert torch.nn.functional.cosine_similarity(part, own[None]).max() <= method.s2 + 1e-9
 
 
@@ -72,7 +79,9 @@ def test_no_room_and_nothing_to_keep_is_the_plain_edit(family) -> None:
     edit = RealEra(d1=0.0, s1=1.0, s2=1.0, neighbours=3, l1=0.0, l2=0.0, l3=0.1).erase(view, request)
     c = view.embed(request.targets).detach()
     plain = UCE(lamb=0.1 * float(c.square().sum()) / c.shape[1]).erase(view, request)
-    assert all(torch.allclose(edit.delta(name, w), plain.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())
+    assert all(
+        torch.allclose(edit.delta(name, w), plain.delta(name, w), atol=1e-10) for name, w in view.text_maps().items()
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -92,7 +101,9 @@ def test_what_is_beyond_moves_less_with_its_term() -> None:
         edit = RealEra(neighbours=5, beyond=20, l2=l2, l3=1e-9).erase(view, request)
         deltas = {name: edit.delta(name, w) for name, w in view.text_maps().items()}
         moved.append(sum(float((b @ delta.T).square().sum()) for delta in deltas.values()))
-        left.append(sum(float(((m - e) @ w.T - e @ deltas[name].T).square().sum()) for name, w in view.text_maps().items()))
+        left.append(
+            sum(float(((m - e) @ w.T - e @ deltas[name].T).square().sum()) for name, w in view.text_maps().items())
+        )
     assert moved[1] < 1e-6 * moved[0]
     assert max(left) < 1e-6
 
@@ -115,17 +126,30 @@ def test_neither_order_nor_company_changes_a_targets_neighbours(family) -> None:
     view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = RealEra().erase(view, REQUEST), RealEra().erase(view, turned)
-    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())
+    assert all(
+        torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items()
+    )
     assert RealEra(seed=1).erase(view, REQUEST).hash != one.hash
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("l3", 0.0), ("l1", -0.1), ("l2", -0.1), ("neighbours", -1), ("beyond", -1), ("d1", -0.1), ("s1", 0.0), ("s2", 1.1), ("b1", 0.0), ("b2", 0.9)],
+    [
+        ("l3", 0.0),
+        ("l1", -0.1),
+        ("l2", -0.1),
+        ("neighbours", -1),
+        ("beyond", -1),
+        ("d1", -0.1),
+        ("s1", 0.0),
+        ("s2", 1.1),
+        ("b1", 0.0),
+        ("b2", 0.9),
+    ],
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(RealEra, {setting: value})
+        build_settings(RealEra, {setting: value})
 
 
 def test_golden_norm() -> None:

@@ -1,4 +1,6 @@
-"""RECE against its loop written out with edited weights and one inverse a step, and the exact properties of its card."""
+"""RECE against its loop written out with edited weights and one inverse a step, and the
+exact properties of its card.
+"""
 
 import pytest
 import torch
@@ -6,8 +8,8 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
-from unconcept.linalg.derive import derive
+from unconcept.core.settings import build_settings
+from unconcept.linalg.derive import derive_map
 from unconcept.methods.rece import RECE
 from unconcept.methods.uce import UCE
 
@@ -80,7 +82,7 @@ def test_one_round_alone_is_uce_on_the_derived_rows(family) -> None:
 
     view, method = tiny.shared(family), RECE(epochs=1, preserve_scale=0.0, start="none")
     maps = {name: w.detach() for name, w in view.text_maps().items()}
-    c, a = derive(maps, maps, method.regular_scale)(every_row(view, ALONE.targets)), every_row(view, ALONE.anchors)
+    c, a = derive_map(maps, maps, method.regular_scale)(every_row(view, ALONE.targets)), every_row(view, ALONE.anchors)
     y = ridge_directions(c, c[:0], 1.0, 0.0, method.lamb).y
     edit = method.erase(view, ALONE)
     assert all(torch.allclose(edit.delta(name, w), w @ (a - c).T @ y, atol=1e-10) for name, w in maps.items())
@@ -94,7 +96,7 @@ def test_the_attack_is_left_with_more_after_every_round(family) -> None:
     c, residuals = view.embed(ALONE.targets), []
     for epochs in (1, 2, 3):
         after = edited(view, RECE(epochs=epochs).erase(view, ALONE))
-        back = derive(after, reference, 0.1)(c)
+        back = derive_map(after, reference, 0.1)(c)
         left = sum(float((back @ after[n].T - c @ w.T).square().sum()) for n, w in reference.items())
         residuals.append(left / sum(float((c @ w.T).square().sum()) for w in reference.values()))
     assert residuals == sorted(residuals)
@@ -140,7 +142,7 @@ def test_it_is_one_thin_map_with_figures() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(RECE, {setting: value})
+        build_settings(RECE, {setting: value})
 
 
 def test_golden_norm() -> None:

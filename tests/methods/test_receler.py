@@ -8,35 +8,38 @@ from torch.nn import functional as F
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.methods.receler import Receler
 from unconcept.models import Conditioning
-from unconcept.models.hooks.attention_maps import attention_probabilities, text_attentions
-from unconcept.models.hooks.forward import outputs_changed
-from unconcept.models.hooks.modules import modules_named
-from unconcept.training import Erasers, Session, session
-from unconcept.training.goals import Texts
-from unconcept.training.trajectories import Partial, Walk
+from unconcept.models.hooks.attention_maps import record_attention, text_attentions
+from unconcept.models.hooks.forward import change_outputs
+from unconcept.models.hooks.modules import denoiser_modules
+from unconcept.training import TrainableErasers, TrainingSession, training_session
+from unconcept.training.goals import TextEncodings
+from unconcept.training.trajectories import GuidedSampler, PartialSampling
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "fox"), ("", ""))
 QUICK = {"iterations": 3, "ddim_steps": 3, "advrs_iters": 3, "eraser_rank": 4, "num_advrs_prompts": 2, "lr": 1e-2}
-BEHIND = {"sd1": [4, 5], "sd2": [4, 5], "sdxl": [4, 5], "sd3": [4, 5, 28, 29], "flux": [4, 5]}  # "dog" is three letters, and T5 begins at once
+# "dog" is three letters, and T5 begins at once.
+BEHIND = {"sd1": [4, 5], "sd2": [4, 5], "sdxl": [4, 5], "sd3": [4, 5, 28, 29], "flux": [4, 5]}
 OWN = {"sd1": [1, 2, 3], "sd2": [1, 2, 3], "sdxl": [1, 2, 3], "sd3": [1, 2, 3, 24, 25, 26, 27], "flux": [0, 1, 2, 3]}
 
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = Receler(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
 
 def plainly(view, settings, target):
-    """Erasers as torch's own layers, hung on and taken off by hand, soft tokens and erasers by torch's Adam: erasers and losses."""
+    """Erasers as torch's own layers, hung on and taken off by hand, soft tokens and erasers by torch's Adam: erasers
+    and losses.
+    """
     places = text_attentions(view)
-    maps = modules_named(view, [f"{name}.to_out.0.weight" for name in places])
-    begun = Erasers(view, maps, settings.eraser_rank, settings.seed).erasers
+    maps = denoiser_modules(view, [f"{name}.to_out.0.weight" for name in places])
+    begun = TrainableErasers(view, maps, settings.eraser_rank, settings.seed).erasers
     nets, added, live = {}, {}, [True]
     for name, eraser in begun.items():
         r, d = eraser.down.shape
@@ -55,7 +58,12 @@ def plainly(view, settings, target):
     rng, losses = torch.Generator().manual_seed(settings.seed), []
     with torch.no_grad():
         given, null = view.condition([target]), view.condition([""])
-    soft = torch.rand(1, len(BEHIND[view.family]), given.states.shape[-1], generator=torch.Generator().manual_seed(settings.seed * 1_000_003)).requires_grad_()
+    soft = torch.rand(
+        1,
+        len(BEHIND[view.family]),
+        given.states.shape[-1],
+        generator=torch.Generator().manual_seed(settings.seed * 1_000_003),
+    ).requires_grad_()
     rule = torch.optim.Adam([p for net in nets.values() for p in net.parameters()], lr=settings.lr)
     searching = torch.optim.Adam([soft], lr=settings.advrs_lr, weight_decay=settings.advrs_weight_decay)
 
@@ -65,30 +73,44 @@ def plainly(view, settings, target):
             states[:, at] = rows[:, i]
         return Conditioning(states, given.pooled, given.time_ids)
 
-    source = Partial(Walk(view, Texts.of(view), settings.ddim_steps, settings.start_guidance), (target,), lowest=1)
-    with outputs_changed(maps, change):
+    source = PartialSampling(
+        GuidedSampler(view, TextEncodings.of(view), settings.ddim_steps, settings.start_guidance), (target,), lowest=1
+    )
+    with change_outputs(maps, change):
         for step in range(settings.iterations):
             point = source.draw(step, 1, rng)
             x, t = point.x_t, point.t
             live[0] = False
-            with torch.no_grad(), attention_probabilities(view, places) as seen:
+            with torch.no_grad(), record_attention(view, places) as seen:
                 e_c = view.denoise(x, t, given)
             with torch.no_grad():
                 e_0 = view.denoise(x, t, null)
             live[0] = True
-            mean = torch.stack([found[0][0, :, :, OWN[view.family]].mean((0, 2)) for found in seen.values() if found[0].shape[2] == finest(view)]).mean(0)
+            mean = torch.stack(
+                [
+                    found[0][0, :, :, OWN[view.family]].mean((0, 2))
+                    for found in seen.values()
+                    if found[0].shape[2] == finest(view)
+                ]
+            ).mean(0)
             mask = ((mean - mean.min()) / (mean.max() - mean.min()) >= settings.mask_thres).double()
             for _ in range(settings.advrs_iters):
                 before = soft.detach().clone()
                 searching.zero_grad()
                 (view.denoise(x, t, laid(soft)) - e_c).square().mean().backward()
                 searching.step()
-            error = (view.denoise(x, t, laid(before)) - (e_0 - settings.negative_guidance * (e_c - e_0))).square().mean()
+            error = (
+                (view.denoise(x, t, laid(before)) - (e_0 - settings.negative_guidance * (e_c - e_0))).square().mean()
+            )
             outside = 0.0
             for out in added.values():
                 side = round(out.shape[1] ** 0.5)
-                kept = F.interpolate(mask.view(1, 1, *2 * [round(len(mask) ** 0.5)]), (side, side), mode="nearest").flatten()
-                outside = outside + ((out[0] * (1 - kept)[:, None]).square().mean(1).sum() / ((1 - kept).sum() + 1e-9)) / len(added)
+                kept = F.interpolate(
+                    mask.view(1, 1, *2 * [round(len(mask) ** 0.5)]), (side, side), mode="nearest"
+                ).flatten()
+                outside = outside + (
+                    (out[0] * (1 - kept)[:, None]).square().mean(1).sum() / ((1 - kept).sum() + 1e-9)
+                ) / len(added)
             loss = error + settings.concept_reg_weight * outside
             rule.zero_grad()
             loss.backward()
@@ -111,13 +133,21 @@ def test_is_the_plain_trainer(family) -> None:
     erasers, plain = plainly(view, Receler(**QUICK, **more), "dog")
     edit, losses = erased(view, Request(("dog",), ("",)), **more)
     assert losses == pytest.approx(plain, rel=1e-3)
-    pairs = [(t, theirs) for name, eraser in edit.erasers.items() for t, theirs in zip(vars(eraser).values(), erasers[name], strict=True)]
-    assert sum((t - theirs).square().sum() for t, theirs in pairs) < 1e-4 * sum(theirs.square().sum() for _, theirs in pairs)
+    pairs = [
+        (t, theirs)
+        for name, eraser in edit.erasers.items()
+        for t, theirs in zip(vars(eraser).values(), erasers[name], strict=True)
+    ]
+    assert sum((t - theirs).square().sum() for t, theirs in pairs) < 1e-4 * sum(
+        theirs.square().sum() for _, theirs in pairs
+    )
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_first_loss_and_the_strength_at_which_nothing_changes(family) -> None:
-    """Without a search (1 + eta)^2 MSE(e_c, e_0) at the start and nothing outside of the mask; at eta = -1 nothing is left to learn."""
+    """Without a search (1 + eta)^2 MSE(e_c, e_0) at the start and nothing outside of the mask; at eta = -1 nothing is
+    left to learn.
+    """
     view = tiny.view(family)
     _, weak = erased(view, negative_guidance=0.0, iterations=1, advrs_iters=0)
     _, strong = erased(view, negative_guidance=2.0, iterations=1, advrs_iters=0, concept_reg_weight=9.0)
@@ -132,11 +162,17 @@ def test_the_search_brings_the_target_back() -> None:
 
     view = tiny.view("sd1")
     edit, _ = erased(view, Request(("dog",), ("",)), iterations=15, advrs_iters=0, ddim_steps=2)
-    x, t, given = torch.randn(1, 4, 8, 8, dtype=view.dtype, generator=torch.Generator().manual_seed(0)), torch.tensor([500]), view.condition(["dog"])
+    x, t, given = (
+        torch.randn(1, 4, 8, 8, dtype=view.dtype, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([500]),
+        view.condition(["dog"]),
+    )
     given = Conditioning(given.states.detach())
     with torch.no_grad():
         said = view.denoise(x, t, given)
-    search = _Search(view, given, "dog", Receler(**{**QUICK, "advrs_iters": 20, "advrs_lr": 0.01, "advrs_weight_decay": 0.0}), 0)
+    search = _Search(
+        view, given, "dog", Receler(**{**QUICK, "advrs_iters": 20, "advrs_lr": 0.01, "advrs_weight_decay": 0.0}), 0
+    )
     with edit.applied(view):
         laid = search.found(x, t, said)
     assert search.descent.losses[-1] < search.descent.losses[0]
@@ -161,7 +197,10 @@ def test_as_the_authors_train_no_soft_token_is_read() -> None:
     view = tiny.view("sd1")
     ours, theirs, without = (erased(view, **own) for own in ({}, {"compat": "authors"}, {"advrs_iters": 0}))
     assert theirs[1] == without[1] != ours[1]
-    assert all(torch.equal(mine, other) for mine, other in zip(theirs[0].tensors().values(), without[0].tensors().values(), strict=True))
+    assert all(
+        torch.equal(mine, other)
+        for mine, other in zip(theirs[0].tensors().values(), without[0].tensors().values(), strict=True)
+    )
 
 
 def test_calls_of_the_denoiser() -> None:
@@ -192,7 +231,9 @@ def test_a_target_that_fills_the_encoder_has_its_end_token_overwritten() -> None
     edit, losses = erased(view, request, num_advrs_prompts=1)
     assert len(losses) == 3
     assert any(eraser.up.any() for eraser in edit.erasers.values())
-    with pytest.raises(SettingsError, match=r"num_advrs_prompts 2: the text encoder has fewer rows behind 'abc.*': lower it"):
+    with pytest.raises(
+        SettingsError, match=r"num_advrs_prompts 2: the text encoder has fewer rows behind 'abc.*': lower it"
+    ):
         erased(view, request)
     erased(view, request, advrs_iters=0, iterations=1)
 
@@ -216,14 +257,16 @@ def test_a_target_that_fills_the_encoder_has_its_end_token_overwritten() -> None
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(Receler, {setting: value})
+        build_settings(Receler, {setting: value})
 
 
 def test_golden_losses() -> None:
     """A change of these numbers is a change of behaviour."""
     edit, losses = erased(tiny.view("sd1"), iterations=5)
     assert losses == pytest.approx(LOSSES, rel=1e-4)
-    assert sum(float(eraser.up.square().sum()) for eraser in edit.erasers.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+    assert sum(float(eraser.up.square().sum()) for eraser in edit.erasers.values()) ** 0.5 == pytest.approx(
+        NORM, rel=1e-4
+    )
 
 
 LOSSES = [0.0019290686, 0.001225441, 0.00067726903, 0.001122745, 0.0017013662]

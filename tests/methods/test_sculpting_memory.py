@@ -8,12 +8,12 @@ from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.settings import build
-from unconcept.methods.sculpting_memory import SculptingMemory, one_cycle
-from unconcept.models.hooks.modules import attention_maps, denoiser_parameters
-from unconcept.training import Session, session
-from unconcept.training.goals import Texts
-from unconcept.training.trajectories import PRIMES, Walk
+from unconcept.core.settings import build_settings
+from unconcept.methods.sculpting_memory import SculptingMemory, one_cycle_rate
+from unconcept.models.hooks.modules import attention_linears, denoiser_parameters
+from unconcept.training import TrainingSession, training_session
+from unconcept.training.goals import TextEncodings
+from unconcept.training.trajectories import SEED_PRIMES, GuidedSampler
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("cat",))
@@ -22,7 +22,7 @@ QUICK = {"num_epochs": 2, "pictures": 4, "warmup_steps": 1, "mask_update_interva
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append((progress.loss * progress.done, progress.done)))):
+    with training_session(TrainingSession(lambda progress: losses.append((progress.loss * progress.done, progress.done)))):
         edit = SculptingMemory(**{**QUICK, **settings}).erase(view, request)
     return edit, [total - (losses[i - 1][0] if done > 1 else 0.0) for i, (total, done) in enumerate(losses)]
 
@@ -32,35 +32,39 @@ def test_the_losses_written_out(family) -> None:
     """The warm-up's, and the first step's behind it, where student, teacher and former model are still one."""
     view = tiny.view(family)
     _, losses = erased(view, num_epochs=1, warmup_steps=1, scale=0.3, scale_kd=0.7)
-    walk = Walk(view, Texts.of(view), 2, 7.5)
-    forget = walk.ahead(walk.start(range(4)), ["a photo of dog"] * 4, 0, 2)
-    kept = walk.ahead(walk.start(range(PRIMES[0], PRIMES[0] + 4)), ["a photo of cat"] * 4, 0, 2, ["dog"] * 4)
+    walk = GuidedSampler(view, TextEncodings.of(view), 2, 7.5)
+    forget = walk.denoise_steps(walk.initial_latents(range(4)), ["a photo of dog"] * 4, 0, 2)
+    kept = walk.denoise_steps(
+        walk.initial_latents(range(SEED_PRIMES[0], SEED_PRIMES[0] + 4)), ["a photo of cat"] * 4, 0, 2, ["dog"] * 4
+    )
     order, rng = torch.randperm(4, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
     draw = lambda: torch.randn(2, *view.latent_shape, generator=rng).to(forget)  # noqa: E731
     with torch.no_grad():
         t, noise = torch.randint(len(view.schedule.alpha), (2,), generator=rng), draw()
         x, said = forget[order[:2]], ["a photo of dog"] * 2
-        found = view.denoise(view.schedule.noised(x, noise, t), t, said) - view.schedule.wanted(x, noise, t)
+        found = view.denoise(view.schedule.add_noise(x, noise, t), t, said) - view.schedule.training_target(x, noise, t)
         assert losses[0] == pytest.approx(found.square().mean().item(), rel=1e-4)
         t, noise, other = torch.randint(len(view.schedule.alpha), (2,), generator=rng), draw(), draw()
         x, y, above = forget[order[2:]], kept[order[2:]], ["a photo of cat"] * 2
-        x_t, y_t = view.schedule.noised(x, noise, t), view.schedule.noised(y, other, t)
+        x_t, y_t = view.schedule.add_noise(x, noise, t), view.schedule.add_noise(y, other, t)
         own = (view.denoise(x_t, t, said) - view.denoise(x_t, t, above)).square().mean()
-        aligned = (view.denoise(y_t, t, above) - view.schedule.wanted(y, other, t)).square().mean()
+        aligned = (view.denoise(y_t, t, above) - view.schedule.training_target(y, other, t)).square().mean()
         assert losses[1] == pytest.approx((own + 0.3 * aligned).item(), rel=1e-4)
 
 
 def test_the_optimizer_knows_nothing_of_the_warm_up() -> None:
-    """The first step behind three that only chose the mask is a fresh Adam's: what moves, moves by the learning rate."""
+    """The first step behind three that only chose the mask is a fresh Adam's: what moves,
+    moves by the learning rate.
+    """
     edit, _ = erased(tiny.view("sd1"), warmup_steps=3, num_epochs=1, batch_size=1)
     largest = max(delta.abs().max().item() for delta in edit.deltas.values())
-    assert largest == pytest.approx(1e-2 * one_cycle(0, 1), rel=1e-3)
+    assert largest == pytest.approx(1e-2 * one_cycle_rate(0, 1), rel=1e-3)
 
 
 def test_half_of_each_matrix_moves_and_biases_move_as_a_whole() -> None:
     view = tiny.view("sd1")
     edit, _ = erased(view, mask_update_interval=99)
-    matrices = attention_maps(view)
+    matrices = attention_linears(view)
     assert {name in matrices for name in edit.names} == {True, False}
     for name, delta in edit.deltas.items():
         share = (delta != 0).float().mean().item()
@@ -102,14 +106,14 @@ def test_each_stage_begins_where_the_former_ended() -> None:
         seen.append((progress.name, progress.done, {name: live[name].detach().clone() for name in names}))
 
     method = SculptingMemory(**{**QUICK, "num_epochs": 3})
-    with session(Session(tell)):
+    with training_session(TrainingSession(tell)):
         edit = method.erase(view, Request(("dog", "fox"), ("cat", "bus")))
     first, second = ({done: now for name, done, now in seen if name == f"sculpting-memory-{k}"} for k in (1, 2))
     assert hash_tensors(first[1]) == before
     assert hash_tensors(second[1]) in {hash_tensors(first[done]) for done in (2, 4, 6)}
     assert hash_tensors(second[1]) != before
     own = view.reference(names)
-    ends = [{name: (now[name] - own[name]) for name in names} for done, now in second.items() if done in (2, 4, 6)]
+    ends = [{name: now[name] - own[name] for name in names} for done, now in second.items() if done in (2, 4, 6)]
     assert edit.hash in {hash_tensors(end) for end in ends}
 
 
@@ -118,10 +122,10 @@ def test_killed_within_the_second_stage_and_gone_on_is_the_same_edit(tmp_path) -
     method = SculptingMemory(**QUICK)
     whole = method.erase(view, request)
 
-    with pytest.raises(Killed), session(Session(dying(3, "sculpting-memory-2"), tmp_path, seconds=0.0)):
+    with pytest.raises(Killed), training_session(TrainingSession(dying(3, "sculpting-memory-2"), tmp_path, seconds=0.0)):
         method.erase(view, request)
-    assert view.saved == {}
-    with session(Session(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):
+    assert view.original_weights == {}
+    with training_session(TrainingSession(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):
         assert method.erase(view, request).hash == whole.hash
     assert seen == [("sculpting-memory-2", 3), ("sculpting-memory-2", 4)]
 
@@ -137,7 +141,7 @@ def test_the_learning_rate_is_torchs_one_cycle() -> None:
         rule = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1.0)
         theirs = torch.optim.lr_scheduler.OneCycleLR(rule, 1.0, total_steps=steps)
         for step in range(steps):
-            assert one_cycle(step, steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+            assert one_cycle_rate(step, steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
             rule.step()
             if step + 1 < steps:
                 theirs.step()
@@ -161,7 +165,7 @@ def test_the_learning_rate_is_torchs_one_cycle() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match="template" if setting == "prompt" else setting):
-        build(SculptingMemory, {setting: value})
+        build_settings(SculptingMemory, {setting: value})
 
 
 def test_golden_losses() -> None:

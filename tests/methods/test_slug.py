@@ -14,13 +14,13 @@ from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.edits import DenseEdit
 from unconcept.erasing.failure_checks import weight_failures
-from unconcept.methods.slug import SLUG, halved, pareto
-from unconcept.models.text.parameters import encoder_parameters, layer_of
-from unconcept.training import gradient
-from unconcept.training.images.training_images import drawn, seeds_of
+from unconcept.methods.slug import SLUG, bisect_ratio, pareto_front
+from unconcept.models.text.parameters import encoder_parameters, layer_number
+from unconcept.training import loss_gradient
+from unconcept.training.images.training_images import generate_images, picture_seeds
 
 REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
 QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
@@ -33,12 +33,14 @@ def erased(view, request=REQUEST, look=None, **settings):
 def seen_of(view, part: str):
     """The unedited model's pictures of the targets, through the vision tower."""
     prompts = ["a dog", "a hound", "dog", "hound", "a dog", "a hound"]
-    return sights(view)[part].see(drawn(view, prompts, seeds_of(0, len(prompts)), 2, 7.5))
+    return sights(view)[part].embed_images(generate_images(view, prompts, picture_seeds(0, len(prompts)), 2, 7.5))
 
 
 def parting(view, seen, number: int):
     """L_f written out: 1 - cosine of each picture and the bare name of what it was drawn as."""
-    return (1 - torch.nn.functional.cosine_similarity(seen, view._encoders()[number].pooled(["dog", "hound"] * 3))).mean()
+    return (
+        1 - torch.nn.functional.cosine_similarity(seen, view._encoders()[number].pooled(["dog", "hound"] * 3))
+    ).mean()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -48,9 +50,15 @@ def test_one_layer_of_each_encoder_moves_along_its_gradient(family) -> None:
     assert {name.partition(".")[0] for name in edit.names} == {*encoder_parameters(view)}
     for number, (part, own) in enumerate(encoder_parameters(view).items()):
         names = [name for name in edit.names if name.startswith(f"{part}.")]
-        assert len({layer_of(name) for name in names}) == 1
+        assert len({layer_number(name) for name in names}) == 1
         assert len(names) in (1, 2, 3)
-        g = dict(zip(names, gradient(parting(view, seen_of(view, part), number), [own[name] for name in names]), strict=True))
+        g = dict(
+            zip(
+                names,
+                loss_gradient(parting(view, seen_of(view, part), number), [own[name] for name in names]),
+                strict=True,
+            )
+        )
         r = edit.solve_figures["ratio" if number == 0 else "ratio 2"]
         assert r > 0
         for name in names:
@@ -64,7 +72,9 @@ def test_a_small_step_parts_them_as_much_as_the_gradient_says(family) -> None:
     edit = erased(view)
     for number, part in enumerate(encoder_parameters(view)):
         seen, r = seen_of(view, part), edit.solve_figures["ratio" if number == 0 else "ratio 2"]
-        small = DenseEdit({name: step / r * delta for name, delta in edit.deltas.items() if name.startswith(f"{part}.")})
+        small = DenseEdit(
+            {name: step / r * delta for name, delta in edit.deltas.items() if name.startswith(f"{part}.")}
+        )
         size = sum(float((delta / step).square().sum()) for delta in small.deltas.values())
         with torch.no_grad():
             before = float(parting(view, seen, number))
@@ -90,7 +100,7 @@ def test_a_layer_is_a_matrix_with_its_group(layer, names) -> None:
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats_twice(points) -> None:
     matters, disturbs = ({str(i): float(point[side]) for i, point in enumerate(points)} for side in (0, 1))
-    front = pareto(matters, disturbs)
+    front = pareto_front(matters, disturbs)
     for i, (m, d) in enumerate(points):
         beaten = any(other > m and less < d for other, less in points)
         assert (str(i) in front) == (not beaten)
@@ -105,7 +115,7 @@ def test_the_search_halves_what_is_left(edge, evaluations) -> None:
         asked.append(r)
         return r >= edge
 
-    found, suffices = halved(is_gone, 1.0, evaluations)
+    found, suffices = bisect_ratio(is_gone, 1.0, evaluations)
     assert len(asked) == evaluations
     assert suffices == (max(asked) >= edge)
     if not suffices:
@@ -115,22 +125,29 @@ def test_the_search_halves_what_is_left(edge, evaluations) -> None:
     first = next(i for i, r in enumerate(asked) if r >= edge)
     low = asked[first - 1] if first else 0.0
     assert found == min(r for r in asked if r >= edge)
-    assert found - max([r for r in asked if r < edge], default=0.0) == pytest.approx((asked[first] - low) / 2 ** (evaluations - 1 - first), rel=1e-9)
+    assert found - max([r for r in asked if r < edge], default=0.0) == pytest.approx(
+        (asked[first] - low) / 2 ** (evaluations - 1 - first), rel=1e-9
+    )
 
 
 def test_shares_written_out() -> None:
-    """A target is remembered while fewer than k retained names are nearer to its picture; a retained picture must be nearest to its own name."""
+    """A target is remembered while fewer than k retained names are nearer to its picture; a retained picture must be
+    nearest to its own name.
+    """
     view = tiny.view("sd1")
     settings = SLUG(**QUICK)
-    seen = settings._pairs(view, REQUEST).seen(sights(view)["text_encoder"])
-    read = sights(view)["text_encoder"].read
+    seen = settings._pairs(view, REQUEST).embed_with(sights(view)["text_encoder"])
+    read = sights(view)["text_encoder"].embed_texts
     names = [read([text])[0].detach() for text in ("dog", "hound", "cat", "car", "sun")]
     for k in (1, 2, 3, 9):
         remembered = []
         for i, row in enumerate(seen.rows[2]):
             nearer = sum(float(row @ name) > float(row @ names[i % 2]) for name in names[2:])
             remembered.append(nearer < min(k, 3))
-        right = [max(range(5), key=lambda j, row=row: float(row @ names[j])) == 2 + i % 3 for i, row in enumerate(seen.rows[3])]
+        right = [
+            max(range(5), key=lambda j, row=row: float(row @ names[j])) == 2 + i % 3
+            for i, row in enumerate(seen.rows[3])
+        ]
         assert seen.accuracies(k) == pytest.approx((sum(remembered) / 6, sum(right) / 6))
 
 
@@ -148,7 +165,7 @@ def test_the_authors_captions_are_the_targets_name() -> None:
     assert (theirs.captions, set(ours.captions) & {"dog", "hound"}) == (("dog",) * 6, set())
     assert all(map(torch.equal, ours.pictures, theirs.pictures))
     front, other = (sights(view)["text_encoder"] for _ in range(2))
-    assert ours.seen(front).contrast(4) != theirs.seen(other).contrast(4)
+    assert ours.embed_with(front).contrastive_loss(4) != theirs.embed_with(other).contrastive_loss(4)
     named = [erased(view, compat=compat, layer="layers.0.mlp.fc1") for compat in ("", "authors")]
     assert all(map(torch.equal, named[0].deltas.values(), named[1].deltas.values()))
 
@@ -176,10 +193,12 @@ def test_what_is_refused() -> None:
         erased(view, templates=("a very long sentence around the {} indeed",))
 
 
-@pytest.mark.parametrize("setting", ["batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"])
+@pytest.mark.parametrize(
+    "setting", ["batch_size", "initial_ratio_divisor", "max_search_iterations", "top_k", "pictures", "picture_steps"]
+)
 def test_settings_out_of_range(setting) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(SLUG, {setting: 0})
+        build_settings(SLUG, {setting: 0})
 
 
 @dataclass
@@ -227,7 +246,10 @@ def test_who_is_not_asked_does_not_look() -> None:
 def test_where_no_step_suffices() -> None:
     view = tiny.view("sd1")
     look = Planted(view, erased(view), 1e9)
-    with pytest.raises(NumericsError, match=r"50% of the drawn pictures still show the target at 1 times the step .* name another with --set layer="):
+    with pytest.raises(
+        NumericsError,
+        match=r"50% of the drawn pictures still show the target at 1 times the step .* name another with --set layer=",
+    ):
         erased(view, look=look, look_pictures=4)
 
 
@@ -238,7 +260,9 @@ def test_a_rule_that_is_never_met_is_told() -> None:
     for of in ("forget_accuracy", "forget_accuracy 2"):
         figures = {"forget_accuracy": 0.0, of: left}
         (said,) = weight_failures(edit.stamped(replace(ORIGIN, report=figures)), 1.0)
-        assert said.startswith(f"no step sufficed: {left:.0%} of the target's pictures are still read as the target: choose another layer")
+        assert said.startswith(
+            f"no step sufficed: {left:.0%} of the target's pictures are still read as the target: choose another layer"
+        )
         assert weight_failures(edit.stamped(replace(ORIGIN, report=figures | {"further": 1.0})), 1.0) == []
 
 

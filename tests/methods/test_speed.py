@@ -10,7 +10,7 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.hashing import hash_json
-from unconcept.core.settings import build
+from unconcept.core.settings import build_settings
 from unconcept.edits import TextMapEdit
 from unconcept.methods.speed import SPEED
 
@@ -92,7 +92,9 @@ def test_is_the_published_algorithm(family, settings) -> None:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_explicit_kind_reads_every_token(family) -> None:
-    """With nothing retained the null text's own states are; centres in their span need the regulariser, as the authors set it."""
+    """With nothing retained the null text's own states are; centres in their span need the regulariser, as the authors
+    set it.
+    """
     view, method = tiny.shared(family), SPEED(lamb=0.5, retain_scale=0.7)
     edit = method.erase(view, EXPLICIT)
     for name in edit.names:
@@ -108,7 +110,9 @@ def test_retained_and_null_texts_are_read_as_before(family, null_text) -> None:
     view, method = tiny.shared(family), SPEED(threshold=1e-9, disable_filter=True, null_text=null_text)
     request = Request(("dog face",), ("goat",), ("cat", "wolf"))
     edit = method.erase(view, request)
-    kept = torch.cat([view.embed(request.retain), held(view, 0).T if null_text == "centres" else view.embed([""], at="all")[0]])
+    kept = torch.cat(
+        [view.embed(request.retain), held(view, 0).T if null_text == "centres" else view.embed([""], at="all")[0]]
+    )
     for name in edit.names:
         delta = edit.delta(name, view.text_maps()[name])
         assert (kept @ delta.T).abs().max() < 1e-8
@@ -127,11 +131,13 @@ def test_figures_say_what_the_projector_is() -> None:
 
 
 def test_figures_reach_the_report() -> None:
-    from unconcept.core.request import Ask
+    from unconcept.core.request import RequestSpec
     from unconcept.erasing.make_edit import make_edit
-    from unconcept.erasing.request_defaults import choose
+    from unconcept.erasing.request_defaults import resolve_request
 
-    edit = make_edit(tiny.shared("sd1"), choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny"), "speed", {})
+    edit = make_edit(
+        tiny.shared("sd1"), resolve_request(RequestSpec(("dog face",), ("goat",), ("cat",)), "tiny"), "speed", {}
+    )
     assert {"projector_rank", "spectral_gap", "threshold", "drift"} <= edit.origin.report.keys()
 
 
@@ -160,7 +166,9 @@ def test_order_of_targets_does_not_matter(family) -> None:
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain)
     one, two = SPEED().erase(view, REQUEST), SPEED().erase(view, turned)
     maps = view.text_maps()
-    assert all(torch.allclose(one.delta(name, maps[name]), two.delta(name, maps[name]), atol=1e-12) for name in one.names)
+    assert all(
+        torch.allclose(one.delta(name, maps[name]), two.delta(name, maps[name]), atol=1e-12) for name in one.names
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -193,7 +201,10 @@ def test_a_retain_set_that_spans_the_target_is_named() -> None:
 
 def test_float32_edit_is_close_to_float64() -> None:
     exact, rough = (SPEED().erase(tiny.view("sd1", dtype), REQUEST) for dtype in (torch.float64, torch.float32))
-    assert all(torch.allclose(exact.delta(n, exact.pairs[n][0]).float(), rough.delta(n, rough.pairs[n][0]), atol=1e-5) for n in exact.names)
+    assert all(
+        torch.allclose(exact.delta(n, exact.pairs[n][0]).float(), rough.delta(n, rough.pairs[n][0]), atol=1e-5)
+        for n in exact.names
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,7 +223,7 @@ def test_float32_edit_is_close_to_float64() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(SPEED, {setting: value})
+        build_settings(SPEED, {setting: value})
 
 
 def test_golden_norm() -> None:

@@ -13,14 +13,14 @@ from tests.edits.test_edits import ORIGIN
 from tests.training.test_selectors import parameters
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.settings import build
-from unconcept.edits import GatedEdit, Part
+from unconcept.core.settings import build_settings
+from unconcept.edits import GatedAdapter, GatedEdit
 from unconcept.methods.spm import SPM, random_states
 from unconcept.models import Conditioning
-from unconcept.training import LowRank, Session, session
-from unconcept.training.goals import Texts
-from unconcept.training.parameter_groups import selected
-from unconcept.training.trajectories import Partial, Walk
+from unconcept.training import TrainableLowRank, TrainingSession, training_session
+from unconcept.training.goals import TextEncodings
+from unconcept.training.parameter_groups import select_parameters
+from unconcept.training.trajectories import GuidedSampler, PartialSampling
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "red fox"), ("", "cat"))
@@ -29,7 +29,7 @@ QUICK = {"iterations": 4, "max_denoising_steps": 3, "lr_warmup_steps": 0, "lr": 
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss * progress.done))):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = SPM(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
@@ -46,28 +46,45 @@ class Beside(nn.Module):
 
 
 def plainly(view, settings, target, anchor):
-    """A whole second model whose weights are reparametrised, each prediction asked for alone, AdamW by torch: changes and losses."""
+    """A whole second model whose weights are reparametrised, each prediction asked for alone, AdamW by torch: changes
+    and losses.
+    """
     student = copy.copy(view)
     student.checkpoint = copy.copy(view.checkpoint)
     student.checkpoint.pipeline = copy.copy(view.pipeline)
     name = "transformer" if view.family in tiny.MMDITS else "unet"
     setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
-    begun = SPM(**{**QUICK, "iterations": 0, "rank": settings.rank, "alpha": settings.alpha}).erase(view, Request((target,), (anchor,))).parts[0].pairs
+    begun = (
+        SPM(**{**QUICK, "iterations": 0, "rank": settings.rank, "alpha": settings.alpha})
+        .erase(view, Request((target,), (anchor,)))
+        .parts[0]
+        .pairs
+    )
     pairs = {}
     for full, (up, down) in begun.items():
         module = student.modules("denoiser").get_submodule(full.partition(".")[2].removesuffix(".weight"))
         pairs[full] = Beside(torch.zeros_like(up), down, settings.alpha / settings.rank)
         parametrize.register_parametrization(module, "weight", pairs[full], unsafe=True)
-    rule = torch.optim.AdamW([p for pair in pairs.values() for p in pair.parameters()], lr=settings.lr, weight_decay=settings.weight_decay)
+    rule = torch.optim.AdamW(
+        [p for pair in pairs.values() for p in pair.parameters()], lr=settings.lr, weight_decay=settings.weight_decay
+    )
     rng, losses = torch.Generator().manual_seed(settings.seed), []
-    source = Partial(Walk(student, Texts.of(student), settings.max_denoising_steps, settings.start_guidance), (target,), lowest=1)
+    source = PartialSampling(
+        GuidedSampler(student, TextEncodings.of(student), settings.max_denoising_steps, settings.start_guidance),
+        (target,),
+        lowest=1,
+    )
     for step in range(settings.iterations):
         point = source.draw(step, 1, rng)
-        given = [random_states(view.condition([target]), rng).given for _ in range(settings.sampling_batch_size)]
+        given = [random_states(view.condition([target]), rng).conditioning for _ in range(settings.sampling_batch_size)]
         with torch.no_grad():
             p, n, *own = (view.denoise(point.x_t, point.t, text) for text in ([target], [anchor], *given))
-        error = (student.denoise(point.x_t, point.t, [target]) - (n - settings.guidance_scale * (p - n))).square().mean()
-        apart = [(student.denoise(point.x_t, point.t, a) - was).square().mean() for a, was in zip(given, own, strict=True)]
+        error = (
+            (student.denoise(point.x_t, point.t, [target]) - (n - settings.guidance_scale * (p - n))).square().mean()
+        )
+        apart = [
+            (student.denoise(point.x_t, point.t, a) - was).square().mean() for a, was in zip(given, own, strict=True)
+        ]
         loss = error + settings.la_strength * sum(apart) / len(apart)
         for group in rule.param_groups:  # three cosines over the steps
             share = 3 * step / settings.iterations % 1.0
@@ -82,9 +99,14 @@ def plainly(view, settings, target, anchor):
 @pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize(("anchor", "rank"), [("", 1), ("cat", 2)])
 def test_is_the_plain_trainer(family, anchor, rank) -> None:
-    view, settings = tiny.view(family), SPM(**QUICK, guidance_scale=1.5, la_strength=50.0, sampling_batch_size=2, rank=rank)
+    view, settings = (
+        tiny.view(family),
+        SPM(**QUICK, guidance_scale=1.5, la_strength=50.0, sampling_batch_size=2, rank=rank),
+    )
     changes, plain = plainly(view, settings, "hat", anchor)
-    edit, losses = erased(view, Request(("hat",), (anchor,)), guidance_scale=1.5, la_strength=50.0, sampling_batch_size=2, rank=rank)
+    edit, losses = erased(
+        view, Request(("hat",), (anchor,)), guidance_scale=1.5, la_strength=50.0, sampling_batch_size=2, rank=rank
+    )
     assert losses == pytest.approx(plain, rel=1e-4)
     pairs = edit.static().pairs
     assert pairs.keys() == changes.keys()
@@ -112,7 +134,9 @@ def test_one_adapter_for_all_or_one_for_each() -> None:
     assert [part.texts for part in each.parts] == [("dog",), ("red fox",)]
     alone = erased(view, Request(("dog",), ("",)))[0].parts[0].pairs
     assert all(torch.equal(up, each.parts[0].pairs[name][0]) for name, (up, _) in alone.items())
-    assert all(down.shape[0] == 1 and up.any() for part in (*one.parts, *each.parts) for up, down in part.pairs.values())
+    assert all(
+        down.shape[0] == 1 and up.any() for part in (*one.parts, *each.parts) for up, down in part.pairs.values()
+    )
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -120,7 +144,7 @@ def test_one_adapter_for_all_or_one_for_each() -> None:
 def test_random_states_are_as_long_as_the_targets(family) -> None:
     view, rng = tiny.shared(family), torch.Generator().manual_seed(0)
     own = view.condition(["dog"])
-    found = [random_states(own, rng).given for _ in range(20)]
+    found = [random_states(own, rng).conditioning for _ in range(20)]
     lengths = [float(each.states.norm() / own.states.norm()) for each in found]
     assert 0.8 <= min(lengths) < 0.9 < 1.1 < max(lengths) <= 1.2
     assert all(bool((each.states[own.states == 0] == 0).all()) for each in found)
@@ -129,16 +153,20 @@ def test_random_states_are_as_long_as_the_targets(family) -> None:
 
 
 def test_the_nearer_the_rarer() -> None:
-    """Directions are taken with the probability 1 - cosine, at most 1: in one dimension the target's own never, in two the far half more often."""
+    """Directions are taken with the probability 1 - cosine, at most 1: in one dimension the target's own never, in two
+    the far half more often.
+    """
     rng, own = torch.Generator().manual_seed(0), Conditioning(torch.ones(1, 1, 1))
-    assert all(float(random_states(own, rng).given.states) < 0 for _ in range(20))
+    assert all(float(random_states(own, rng).conditioning.states) < 0 for _ in range(20))
     own = Conditioning(torch.tensor([[[1.0, 1.0]]]))
-    against = sum(float(random_states(own, rng).given.states.sum()) < 0 for _ in range(600)) / 600
+    against = sum(float(random_states(own, rng).conditioning.states.sum()) < 0 for _ in range(600)) / 600
     assert against == pytest.approx(torch.pi / (2 * torch.pi - 2), abs=0.06)
 
 
 def test_calls_of_the_denoiser() -> None:
-    """After k guided steps of the student: one call of the teacher (target, anchor, random states) and one of the student."""
+    """After k guided steps of the student: one call of the teacher (target, anchor, random states) and one of the
+    student.
+    """
     view = tiny.view("sd1", torch.float32)
     rows = []
     view.modules("denoiser").register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
@@ -153,7 +181,10 @@ def test_anchoring_holds_what_is_not_the_target() -> None:
     """With it, predictions under random states move less for what the target's move."""
     view, rng = tiny.view("sd1", torch.float32), torch.Generator().manual_seed(5)
     x, t = torch.randn(4, 4, 8, 8, generator=rng), torch.full((4,), 500)
-    stranger, target = random_states(view.condition(["dog"]), rng).given.rows(torch.zeros(4, dtype=torch.long)), view.condition(["dog"] * 4)
+    stranger, target = (
+        random_states(view.condition(["dog"]), rng).conditioning.rows(torch.zeros(4, dtype=torch.long)),
+        view.condition(["dog"] * 4),
+    )
 
     @torch.no_grad()
     def moved(edit, given):
@@ -188,15 +219,19 @@ def test_anchoring_holds_what_is_not_the_target() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(SPM, {setting: value})
+        build_settings(SPM, {setting: value})
 
 
 def test_a_file_is_of_the_cards_size(tmp_path) -> None:
     """1.696 MB of tensors for SD 1.4, and a header."""
-    weights = {name: p for name, p in parameters("sd1").items() if name in selected(parameters("sd1"), "transformer-maps")}
+    weights = {
+        name: p
+        for name, p in parameters("sd1").items()
+        if name in select_parameters(parameters("sd1"), "transformer-maps")
+    }
     maps = {name: SimpleNamespace(get_parameter=lambda leaf, p=p: p) for name, p in weights.items()}
-    pairs = LowRank(SimpleNamespace(device=torch.device("cpu")), maps, 1, init="uniform").edit({}).pairs
-    GatedEdit((Part(("dog",), pairs),), origin=ORIGIN).save(tmp_path / "edit.safetensors")
+    pairs = TrainableLowRank(SimpleNamespace(device=torch.device("cpu")), maps, 1, init="uniform").edit({}).pairs
+    GatedEdit((GatedAdapter(("dog",), pairs),), origin=ORIGIN).save(tmp_path / "edit.safetensors")
     written = (tmp_path / "edit.safetensors").read_bytes()
     assert len(pairs) == 192
     assert len(written) - 8 - int.from_bytes(written[:8], "little") == 4 * 423_936 == 1_695_744
@@ -204,14 +239,16 @@ def test_a_file_is_of_the_cards_size(tmp_path) -> None:
 
 def test_random_states_must_share_out_evenly() -> None:
     with pytest.raises(SettingsError, match="multiple of batch_size 3"):
-        build(SPM, {"batch_size": 3})
+        build_settings(SPM, {"batch_size": 3})
 
 
 def test_golden_losses() -> None:
     """A change of these numbers is a change of behaviour."""
     edit, losses = erased(tiny.view("sd1"), iterations=5)
     assert losses == pytest.approx(LOSSES, rel=1e-4)
-    assert sum(float((up @ down).square().sum()) for up, down in edit.static().pairs.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
+    assert sum(float((up @ down).square().sum()) for up, down in edit.static().pairs.values()) ** 0.5 == pytest.approx(
+        NORM, rel=1e-4
+    )
 
 
 LOSSES = [0.0019008551, 0.019244226, 0.013302446, 0.0042360872, 0.0033431717]

@@ -7,20 +7,24 @@ from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe
-from unconcept.core.request import Ask
-from unconcept.core.settings import build
-from unconcept.erasing.request_defaults import choose
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import build_settings
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods.trce import TRCE
 from unconcept.models import open_model
 
 REQUEST = Request(("dog face", "red car"), ("goat", "a bus"), ("cat", "a moon"))
 FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")
-CAPTIONS = [f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")]
+CAPTIONS = [
+    f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")
+]
 ALL = (0.3, 1.0, 0.2, 0.5)
 
 
 def literal(view, w, method: TRCE, request: Request, texts):
-    """The card's equation, a pair of prompts at a time: four positions, their base weights, one inverse for each layer."""
+    """The card's equation, a pair of prompts at a time: four positions, their base
+    weights, one inverse for each layer.
+    """
     d, l = w.shape[1], tiny.LENGTH
     top, bottom = torch.zeros_like(w), torch.zeros(d, d, dtype=w.dtype)
     n = 0
@@ -39,7 +43,9 @@ def literal(view, w, method: TRCE, request: Request, texts):
     kept = [*texts, *request.retain]
     prior = sum(torch.outer(row, row) for row in view.embed(kept, at="all").flatten(0, 1)) / len(kept)
     p = method.preserve_scale**2
-    return (top / n + p * w @ prior + method.lamb * w) @ torch.linalg.inv(bottom / n + p * prior + method.lamb * torch.eye(d, dtype=w.dtype))
+    return (top / n + p * w @ prior + method.lamb * w) @ torch.linalg.inv(
+        bottom / n + p * prior + method.lamb * torch.eye(d, dtype=w.dtype)
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -48,10 +54,20 @@ def literal(view, w, method: TRCE, request: Request, texts):
 def test_is_the_papers_equation(family, weights, compat, tmp_path) -> None:
     view, path = tiny.shared(family), tmp_path / "captions.txt"
     path.write_text("\n".join(CAPTIONS))
-    method = TRCE(preserve_scale=0.3, token_weight_scale=weights, augment_num=3, lamb=0.05, prior=str(path), templates=FORMS, compat=compat)
+    method = TRCE(
+        preserve_scale=0.3,
+        token_weight_scale=weights,
+        augment_num=3,
+        lamb=0.05,
+        prior=str(path),
+        templates=FORMS,
+        compat=compat,
+    )
     edit = method.erase(view, REQUEST)
     for name, w in view.text_maps().items():
-        assert torch.allclose(w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0)
+        assert torch.allclose(
+            w.detach() + edit.delta(name, w), literal(view, w.detach(), method, REQUEST, CAPTIONS), atol=1e-10, rtol=0
+        )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -73,11 +89,16 @@ def test_a_heavy_prior_leaves_the_weights(family) -> None:
 
 @torch.no_grad()
 def test_sentences_that_were_not_asked_go_too_and_captions_stay() -> None:
-    """On moji, whose encoder has learnt to read: the gap at the end token of held-out sentences, and the drift of retained rows."""
+    """On moji, whose encoder has learnt to read: the gap at the end token of held-out sentences, and the drift of
+    retained rows.
+    """
     model, recipe = open_model("moji", "cpu", "float32"), load_recipe("moji-trce")
-    request = choose(Ask(("eagle",)), "moji").request
-    edit = build(TRCE, recipe.settings).erase(model, request)
-    old, new = (model.embed([f"a {word} in classic style", f"twemoji style {word}"], at="first_eot") for word in (request.targets[0], request.anchors[0]))
+    request = resolve_request(RequestSpec(("eagle",)), "moji").request
+    edit = build_settings(TRCE, recipe.settings).erase(model, request)
+    old, new = (
+        model.embed([f"a {word} in classic style", f"twemoji style {word}"], at="first_eot")
+        for word in (request.targets[0], request.anchors[0])
+    )
     kept = model.embed(request.retain, at="all").flatten(0, 1)
     sums = torch.zeros(4)
     for name, w in model.text_maps().items():
@@ -90,7 +111,9 @@ def test_sentences_that_were_not_asked_go_too_and_captions_stay() -> None:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_same_words_change_nothing(family) -> None:
-    edit = TRCE(token_weight_scale=(1.0, 1.0, 1.0, 0.0)).erase(tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",)))
+    edit = TRCE(token_weight_scale=(1.0, 1.0, 1.0, 0.0)).erase(
+        tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",))
+    )
     assert not edit.x.any()
 
 
@@ -99,7 +122,9 @@ def test_order_of_targets_does_not_matter(family) -> None:
     view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = TRCE().erase(view, REQUEST), TRCE().erase(view, turned)
-    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items())
+    assert all(
+        torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-10) for name, w in view.text_maps().items()
+    )
 
 
 def test_where_the_authors_look_for_the_end_token() -> None:
@@ -131,7 +156,7 @@ def test_without_lamb_the_prior_must_span() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match="template" if setting == "templates" else setting):
-        build(TRCE, {setting: value})
+        build_settings(TRCE, {setting: value})
 
 
 def test_golden_norm() -> None:

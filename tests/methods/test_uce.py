@@ -6,11 +6,11 @@ import torch
 from tests import tiny
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.request import Ask
-from unconcept.core.settings import build
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import build_settings
 from unconcept.edits import TextMapEdit
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "wolf", "a moon"))
@@ -46,11 +46,15 @@ def test_is_the_papers_equation(family, tokens, lamb) -> None:
     else:
         columns = tail_columns(view)
     for name, w in view.text_maps().items():
-        assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
+        assert torch.allclose(
+            w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0
+        )
 
 
 def tail_columns(view):
-    """The 2023 script's rows, written out: the last subject token and all after it, aligned; every row of what is kept."""
+    """The 2023 script's rows, written out: the last subject token and all after it,
+    aligned; every row of what is kept.
+    """
     c_e, c_a = [], []
     for old, new in zip(REQUEST.targets, REQUEST.anchors, strict=True):
         states = view.embed([old, new], at="all")
@@ -61,9 +65,15 @@ def tail_columns(view):
     return c_e, c_a, list(view.embed(["", *REQUEST.retain], at="all").flatten(0, 1))
 
 
-@pytest.mark.parametrize(("family", "reads", "at"), [*((family, *WAYS[0]) for family in (*tiny.FAMILIES, "flux")), ("flux", *WAYS[1]), ("sd3", *WAYS[1])])
+@pytest.mark.parametrize(
+    ("family", "reads", "at"),
+    [*((family, *WAYS[0]) for family in (*tiny.FAMILIES, "flux")), ("flux", *WAYS[1]), ("sd3", *WAYS[1])],
+)
 def test_one_concept_alone_has_a_closed_form(family, reads, at) -> None:
-    """W'c = W c_a + lam / (lam + |c|^2) W (c - c_a), and W'x = W x for every x orthogonal to c. SD3 has two rows a text, but one pooled."""
+    """W'c = W c_a + lam / (lam + |c|^2) W (c - c_a), and W'x = W x for every x orthogonal to c.
+
+    SD3 has two rows a text, but one pooled.
+    """
     view, request = tiny.shared(family), Request(("dog face",), ("goat",))
     method = UCE()
     edit = method.erase(view, request)
@@ -101,7 +111,9 @@ def test_both_ways_of_the_text_are_solved_for(family) -> None:
         columns = [view.embed(texts, at=at) for texts in (REQUEST.targets, REQUEST.anchors, REQUEST.retain)]
         assert len(columns[0]) == 2 * (2 if family == "sd3" and reads == "states" else 1)
         for name, w in view.text_maps(reads).items():
-            assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0)
+            assert torch.allclose(
+                w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-10, rtol=0
+            )
 
 
 def test_two_rows_a_token_have_no_tail() -> None:
@@ -110,13 +122,19 @@ def test_two_rows_a_token_have_no_tail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "tokens"), [*((family, "last") for family in (*tiny.FAMILIES, *tiny.MMDITS)), *((family, "last+tail") for family in tiny.FAMILIES)]
+    ("family", "tokens"),
+    [
+        *((family, "last") for family in (*tiny.FAMILIES, *tiny.MMDITS)),
+        *((family, "last+tail") for family in tiny.FAMILIES),
+    ],
 )
 def test_order_of_targets_does_not_matter(family, tokens) -> None:
     view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])
     one, two = UCE(tokens=tokens).erase(view, REQUEST), UCE(tokens=tokens).erase(view, turned)
-    assert all(torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-12) for name, w in every_map(view).items())
+    assert all(
+        torch.allclose(one.delta(name, w), two.delta(name, w), atol=1e-12) for name, w in every_map(view).items()
+    )
 
 
 @pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
@@ -174,7 +192,7 @@ def test_float32_edit_is_close_to_float64() -> None:
 )
 def test_settings_out_of_range(setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
-        build(UCE, {setting: value})
+        build_settings(UCE, {setting: value})
 
 
 def test_golden_norm() -> None:
@@ -194,8 +212,12 @@ def test_erase_is_a_function_of_the_set_of_concepts() -> None:
     names, anchors = ("dog face", "red car", "tall moon"), ("goat", "bus", "sun")
     edits = []
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
-        ask = Ask(tuple(names[i] for i in order), tuple(anchors[i] for i in order), ("cat", "wolf")[:: 1 - 2 * (order[0] == 2)])
-        edits.append(make_edit(view, choose(ask, "tiny"), "uce", {}))
+        ask = RequestSpec(
+            tuple(names[i] for i in order),
+            tuple(anchors[i] for i in order),
+            ("cat", "wolf")[:: 1 - 2 * (order[0] == 2)],
+        )
+        edits.append(make_edit(view, resolve_request(ask, "tiny"), "uce", {}))
     assert len({edit.hash for edit in edits}) == 1
 
 
@@ -206,4 +228,6 @@ def test_more_texts_than_dimensions_are_one_map() -> None:
     assert edit.x.shape == (32, 32)
     columns = [view.embed(texts) for texts in (words, ("goat",) * len(words), ("cat",))]
     for name, w in view.text_maps().items():
-        assert torch.allclose(w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-9, rtol=0)
+        assert torch.allclose(
+            w.detach() + edit.delta(name, w), literal(w.detach(), *columns, method), atol=1e-9, rtol=0
+        )

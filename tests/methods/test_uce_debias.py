@@ -7,11 +7,11 @@ from tests import tiny
 from tests.methods.planted import Planted
 from unconcept.core import Request
 from unconcept.core.errors import EditError, RequestError, SettingsError
-from unconcept.core.request import Ask
-from unconcept.core.settings import build
+from unconcept.core.request import RequestSpec
+from unconcept.core.settings import build_settings
 from unconcept.edits import DenseEdit, load_edit
-from unconcept.erasing.make_edit import Eyes, make_edit
-from unconcept.erasing.request_defaults import choose
+from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
 from unconcept.methods.uce_debias import UCEDebias
 
@@ -43,15 +43,23 @@ def literal(view, see, method: UCEDebias) -> dict[str, torch.Tensor]:
                 done.add(i)
                 continue
             for name, w in own.items():
-                values[name][i] = values[name][i] + sum(method.step_size * gap * (w @ row) for gap, row in zip(gaps, a, strict=True))
+                values[name][i] = values[name][i] + sum(
+                    method.step_size * gap * (w @ row) for gap, row in zip(gaps, a, strict=True)
+                )
         if len(done) == len(TARGETS):
             break
         for name, w in own.items():
             left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1], dtype=w.dtype)
             for value, row in zip(values[name], c, strict=True):
-                left, right = left + method.erase_scale * torch.outer(value, row), right + method.erase_scale * torch.outer(row, row)
+                left, right = (
+                    left + method.erase_scale * torch.outer(value, row),
+                    right + method.erase_scale * torch.outer(row, row),
+                )
             for row in p:
-                left, right = left + method.preserve_scale * torch.outer(w @ row, row), right + method.preserve_scale * torch.outer(row, row)
+                left, right = (
+                    left + method.preserve_scale * torch.outer(w @ row, row),
+                    right + method.preserve_scale * torch.outer(row, row),
+                )
             edited[name] = left @ torch.linalg.inv(right)
     return edited
 
@@ -106,7 +114,9 @@ def test_what_is_balanced_is_left_alone() -> None:
 
 
 def test_every_wording_moves_alike_and_none_moves_another() -> None:
-    """Each target's wordings by its own value, which the other target's leaves alone; no wording of a retained text moves."""
+    """Each target's wordings by its own value, which the other target's leaves alone; no wording of a retained text
+    moves.
+    """
     view = tiny.view("sd1")
     method = UCEDebias(images=1000, lamb=1e-9, preserve_scale=1.0, templates=("{}", "a {}"))
     edit = method.erase(view, REQUEST, Planted(view, (1.5, 0.0)))
@@ -115,7 +125,13 @@ def test_every_wording_moves_alike_and_none_moves_another() -> None:
     for target in TARGETS:
         for form in method.templates:
             a = view.embed([form.replace("{}", one) for one in method.attributes])
-            value = sum(edit.solve_figures[f"{one} in {target}"] * row for one, row in zip(method.attributes, a, strict=True)) @ w.detach().T
+            value = (
+                sum(
+                    edit.solve_figures[f"{one} in {target}"] * row
+                    for one, row in zip(method.attributes, a, strict=True)
+                )
+                @ w.detach().T
+            )
             assert torch.allclose(view.embed([form.replace("{}", target)])[0] @ delta.T, value, atol=1e-5)
     for form in method.templates:
         assert (view.embed([form.replace("{}", text) for text in RETAIN]) @ delta.T).abs().max() < 1e-5
@@ -123,9 +139,13 @@ def test_every_wording_moves_alike_and_none_moves_another() -> None:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_with_the_tail_every_row_behind_a_target_is_pushed(family) -> None:
-    """By the row that stands as far behind the attribute in the same wording; every row of what is retained, and of "", is held."""
+    """By the row that stands as far behind the attribute in the same wording; every row of what is retained, and of "",
+    is held.
+    """
     view = tiny.view(family)
-    method = UCEDebias(images=1000, rounds=1, erase_scale=1.5, preserve_scale=0.3, templates=("{}", "a {}"), tokens="last+tail")
+    method = UCEDebias(
+        images=1000, rounds=1, erase_scale=1.5, preserve_scale=0.3, templates=("{}", "a {}"), tokens="last+tail"
+    )
     edit = method.erase(view, REQUEST, Planted(view, (1.2, 0.0)))
 
     def tail(text: str) -> torch.Tensor:
@@ -138,7 +158,10 @@ def test_with_the_tail_every_row_behind_a_target_is_pushed(family) -> None:
         for form in method.templates:
             tails = [tail(form.replace("{}", text)) for text in (target, *method.attributes)]
             c, *beside = (rows[: min(map(len, tails))] for rows in tails)
-            x = sum(edit.solve_figures[f"{one} in {target}"] * rows for one, rows in zip(method.attributes, beside, strict=True))
+            x = sum(
+                edit.solve_figures[f"{one} in {target}"] * rows
+                for one, rows in zip(method.attributes, beside, strict=True)
+            )
             left, right = left + 1.5 * x.T @ c, right + 1.5 * c.T @ c
     for text in ("", *(form.replace("{}", text) for text in RETAIN for form in method.templates)):
         rows = view.embed([text], at="all")[0]
@@ -171,27 +194,27 @@ def test_pictures_that_show_no_attribute() -> None:
 
 def test_needs_eyes_and_no_anchors() -> None:
     view = tiny.view("sd1")
-    chosen = choose(asked(), "tiny", "debias")
+    chosen = resolve_request(asked(), "tiny", "debias")
     assert chosen.request == Request(("judge",), (), ("cook",), "person")
     with pytest.raises(RequestError, match="name a judge, --judge clip-score=FOLDER"):
         make_edit(view, chosen, "uce-debias", {})
     with pytest.raises(RequestError, match="leave anchors out"):
-        choose(asked(("person",)), "tiny", "debias")
+        resolve_request(asked(("person",)), "tiny", "debias")
     with pytest.raises(RequestError, match="uce reads targets as anchors"):
         make_edit(view, chosen, "uce", {})
-    edit = make_edit(view, chosen, "uce-debias", {}, Eyes(Planted(view)))
+    edit = make_edit(view, chosen, "uce-debias", {}, MethodServices(Planted(view)))
     assert edit.origin is not None
     assert "residual" not in edit.origin.report
     assert {"drift", "relative_norm", "rounds", "largest_gap", "woman in judge"} <= set(edit.origin.report)
 
 
-def asked(anchors=None) -> Ask:
-    return Ask(("judge",), anchors, ("cook",), "person")
+def asked(anchors=None) -> RequestSpec:
+    return RequestSpec(("judge",), anchors, ("cook",), "person")
 
 
 def test_edit_survives_its_file(tmp_path) -> None:
     view = tiny.view("sd1")
-    edit = make_edit(view, choose(asked(), "tiny", "debias"), "uce-debias", {}, Eyes(Planted(view)))
+    edit = make_edit(view, resolve_request(asked(), "tiny", "debias"), "uce-debias", {}, MethodServices(Planted(view)))
     edit.save(tmp_path / "e.safetensors")
     assert load_edit(tmp_path / "e.safetensors").origin == edit.origin
     with pytest.raises(EditError), load_edit(tmp_path / "e.safetensors").applied(tiny.view("sd1", seed=1)):
@@ -220,7 +243,7 @@ def test_edit_survives_its_file(tmp_path) -> None:
 )
 def test_settings_out_of_range(settings, said) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        build(UCEDebias, settings)
+        build_settings(UCEDebias, settings)
     assert "\n" not in str(caught.value)
 
 

@@ -33,7 +33,9 @@ def test_frechet_against_the_unsymmetric_root() -> None:
     """The textbook form: eigenvalues of the product A B, which is not symmetric."""
     a, b = rows(200, 12, 0), rows(150, 12, 1, 0.3)
     product = torch.linalg.eigvals(a.T.cov() @ b.T.cov())
-    slow = (a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * product.sqrt().real.sum()
+    slow = (
+        (a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * product.sqrt().real.sum()
+    )
     assert fid(a, b) == pytest.approx(float(slow), rel=1e-10)
 
 
@@ -43,7 +45,12 @@ def test_frechet_without_full_rank_against_the_pictures_own_products() -> None:
     with pytest.raises(SettingsError, match="singular covariance"):
         fid(a, b)
     left, right = ((side - side.mean(0)) / math.sqrt(len(side) - 1) for side in (a, b))
-    slow = (a.mean(0) - b.mean(0)).square().sum() + left.square().sum() + right.square().sum() - 2 * torch.linalg.svdvals(left @ right.T).sum()
+    slow = (
+        (a.mean(0) - b.mean(0)).square().sum()
+        + left.square().sum()
+        + right.square().sum()
+        - 2 * torch.linalg.svdvals(left @ right.T).sum()
+    )
     assert fid(a, b, singular=True) == pytest.approx(float(slow), rel=1e-6)
 
 
@@ -90,7 +97,10 @@ def test_pairs_against_a_double_loop() -> None:
     def k(x: torch.Tensor, y: torch.Tensor) -> float:
         return (float(x @ y) / 4 + 1) ** 3
 
-    h = sum(k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(a[j], b[i]) for i in range(7) for j in range(7) if i != j) / 42
+    h = (
+        sum(k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(a[j], b[i]) for i in range(7) for j in range(7) if i != j)
+        / 42
+    )
     assert cubic_mmd(a, b, 7, 1, paired=True).mean == pytest.approx(h, rel=1e-9)
     assert cubic_mmd(a, a.clone(), 5, 4, paired=True).mean == 0.0
     assert cubic_mmd(a, a.clone(), 7, 1).mean < -1e-3
@@ -105,7 +115,9 @@ def test_pairs_of_one_source_give_zero_on_average() -> None:
         for paired, values in found.items():
             values.append(cubic_mmd(a, 0.8 * a + 0.6 * fresh, 30, 1, paired=paired).mean)
     means = {paired: sum(values) / 200 for paired, values in found.items()}
-    errors = {paired: math.sqrt(sum((v - means[paired]) ** 2 for v in values)) / 200 for paired, values in found.items()}
+    errors = {
+        paired: math.sqrt(sum((v - means[paired]) ** 2 for v in values)) / 200 for paired, values in found.items()
+    }
     assert abs(means[True]) < 3 * errors[True]
     assert means[False] < -3 * errors[False]
 
@@ -130,7 +142,9 @@ def test_gaussian_mmd_against_a_double_loop() -> None:
     a, b = rows(6, 5, 0), rows(9, 5, 1, 0.5)
 
     def mean(xs: torch.Tensor, ys: torch.Tensor) -> float:
-        return sum(math.exp(-float((x / x.norm() - y / y.norm()).square().sum()) / 200) for x in xs for y in ys) / (len(xs) * len(ys))
+        return sum(math.exp(-float((x / x.norm() - y / y.norm()).square().sum()) / 200) for x in xs for y in ys) / (
+            len(xs) * len(ys)
+        )
 
     assert gaussian_mmd(a, b) == pytest.approx(1000 * (mean(a, a) + mean(b, b) - 2 * mean(a, b)), rel=1e-9)
     assert gaussian_mmd(a, a.clone()) == 0.0

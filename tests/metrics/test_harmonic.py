@@ -6,12 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError
-from unconcept.metrics.harmonic import aggregate, h_a, h_c, h_o, harmonic, harmonic_rate
+from unconcept.metrics.harmonic import aggregate, h_a, h_c, h_o, harmonic_mean, harmonic_rate
 
 
 @pytest.mark.parametrize(
     ("acc_e", "acc_r", "printed"),
-    [(0.0181, 0.8909, 93.42), (0.9199, 0.8966, 14.70), (0.0162, 0.8773, 92.75), (0.6076, 0.7789, 52.19), (0.0587, 0.8554, 89.63), (0.0, 0.2092, 34.60)],
+    [
+        (0.0181, 0.8909, 93.42),
+        (0.9199, 0.8966, 14.70),
+        (0.0162, 0.8773, 92.75),
+        (0.6076, 0.7789, 52.19),
+        (0.0587, 0.8554, 89.63),
+        (0.0, 0.2092, 34.60),
+    ],
 )
 def test_celebrities_against_speeds_table(acc_e, acc_r, printed) -> None:
     """SPEED (ICLR 2026), table 2."""
@@ -29,15 +36,15 @@ def test_artists_are_a_difference() -> None:
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
 def test_harmonic_lies_between_the_worst_and_the_mean(terms) -> None:
-    value = harmonic(*terms)
+    value = harmonic_mean(*terms)
     assert min(terms) - 1e-12 <= value <= sum(terms) / len(terms) + 1e-12
-    assert harmonic(*terms, 0.0) == 0
+    assert harmonic_mean(*terms, 0.0) == 0
 
 
 @pytest.mark.parametrize("terms", [(), (93.4, 0.5), (-0.1,), (float("nan"),)])
 def test_terms_that_are_no_shares(terms) -> None:
     with pytest.raises(DataError):
-        harmonic(*terms)
+        harmonic_mean(*terms)
 
 
 def test_aggregate_names_the_worst_term() -> None:
@@ -48,7 +55,7 @@ def test_aggregate_names_the_worst_term() -> None:
 
 def test_interval_of_h_covers_the_truth() -> None:
     """Planted: 1 - Acc_e = 0.9, Acc_s = 0.7 over 12 and 15 names of 10 pictures. Band as in test_rates."""
-    rng, covered, truth = np.random.default_rng(0), 0, harmonic(0.9, 0.7)
+    rng, covered, truth = np.random.default_rng(0), 0, harmonic_mean(0.9, 0.7)
     names = [[str(i) for i in range(k) for _ in range(10)] for k in (12, 15)]
     for trial in range(200):
         own = rng.beta(9, 1, 12), rng.beta(7, 3, 15)

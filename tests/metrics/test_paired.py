@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError, SettingsError
-from unconcept.metrics.paired_tests import detectable, holm, mcnemar, paired_change, sign_flip
+from unconcept.metrics.paired_tests import detectable_difference, holm, mcnemar, paired_change, sign_flip
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=14))
 def test_mcnemar_against_all_patterns(pairs) -> None:
-    """Oracle: under the null each changed picture could have changed either way; count the patterns at least as uneven."""
+    """Oracle: under the null each changed picture could have changed either way; count the
+    patterns at least as uneven.
+    """
     found = mcnemar([b for b, _ in pairs], [a for _, a in pairs])
     changes = [int(a) - int(b) for b, a in pairs if a != b]
     patterns = [abs(sum(signs)) >= abs(sum(changes)) for signs in product((-1, 1), repeat=len(changes))]
@@ -35,13 +37,20 @@ def test_the_same_model_has_p_one() -> None:
 @given(st.lists(st.integers(-5, 5).map(lambda i: i / 4), min_size=1, max_size=9), st.data())
 def test_sign_flip_against_all_patterns(differences, data) -> None:
     names = data.draw(st.lists(st.sampled_from("abcd"), min_size=len(differences), max_size=len(differences)))
-    units = [sum(d for d, name in zip(differences, names, strict=True) if name == which) for which in dict.fromkeys(names)]
-    reached = [abs(sum(s * u for s, u in zip(signs, units, strict=True))) >= abs(sum(units)) for signs in product((-1, 1), repeat=len(units))]
+    units = [
+        sum(d for d, name in zip(differences, names, strict=True) if name == which) for which in dict.fromkeys(names)
+    ]
+    reached = [
+        abs(sum(s * u for s, u in zip(signs, units, strict=True))) >= abs(sum(units))
+        for signs in product((-1, 1), repeat=len(units))
+    ]
     assert sign_flip(differences, names) == pytest.approx(sum(reached) / len(reached), abs=1e-12)
 
 
 def test_random_patterns_agree_with_all_patterns() -> None:
-    """20 units are counted out; the same 20 and one that hardly matters are drawn. 40,000 draws: 0.004 is 3 deviations at p = 0.07."""
+    """20 units are counted out; the same 20 and one that hardly matters are drawn. 40,000 draws: 0.004 is 3 deviations
+    at p = 0.07.
+    """
     rng = np.random.default_rng(0)
     for units in (rng.normal(0.4, 1, 20), np.array([1.0] * 14 + [-1.0] * 6)):
         exact = sign_flip(units.tolist())
@@ -64,10 +73,14 @@ def test_drawn_p_is_never_zero_and_repeats() -> None:
 
 
 def test_sign_flip_keeps_its_level() -> None:
-    """No difference planted, 12 concepts that differ among themselves: p < 0.05 in about 5 % of 200 runs (3 to 18: 99.2 %)."""
+    """No difference planted, 12 concepts that differ among themselves: p < 0.05 in about 5 % of 200 runs (3 to 18: 99.2
+    %).
+    """
     rng = np.random.default_rng(2)
     names = [str(i) for i in range(12) for _ in range(10)]
-    found = [sign_flip((np.repeat(rng.normal(0, 1, 12), 10) + rng.normal(0, 1, 120)).tolist(), names) for _ in range(200)]
+    found = [
+        sign_flip((np.repeat(rng.normal(0, 1, 12), 10) + rng.normal(0, 1, 120)).tolist(), names) for _ in range(200)
+    ]
     assert 3 <= sum(p < 0.05 for p in found) <= 18
 
 
@@ -92,20 +105,22 @@ def test_holm_by_hand() -> None:
 def test_holm_lies_between_the_raw_value_and_bonferroni(p) -> None:
     adjusted = holm(p)
     assert all(p[name] <= adjusted[name] <= min(1, len(p) * p[name]) + 1e-12 for name in p)
-    assert sorted(p, key=lambda name: (p[name], adjusted[name])) == sorted(p, key=lambda name: (adjusted[name], p[name]))
+    assert sorted(p, key=lambda name: (p[name], adjusted[name])) == sorted(
+        p, key=lambda name: (adjusted[name], p[name])
+    )
 
 
 def test_detectable_differences() -> None:
-    assert detectable(500) == pytest.approx(0.044, abs=5e-4)
-    assert detectable(100) == pytest.approx(0.098, abs=5e-4)
-    assert detectable(100, power=0.8) == pytest.approx((1.95996 + 0.84162) * 0.05, abs=1e-5)
-    assert detectable(400, variance=0.1) == pytest.approx(detectable(100, variance=0.025))
+    assert detectable_difference(500) == pytest.approx(0.044, abs=5e-4)
+    assert detectable_difference(100) == pytest.approx(0.098, abs=5e-4)
+    assert detectable_difference(100, power=0.8) == pytest.approx((1.95996 + 0.84162) * 0.05, abs=1e-5)
+    assert detectable_difference(400, variance=0.1) == pytest.approx(detectable_difference(100, variance=0.025))
 
 
 def test_power_is_what_it_says() -> None:
     """A planted shift of the detectable size is found in 80 % of 300 runs, within 3 deviations."""
     rng, n = np.random.default_rng(3), 200
-    shift = detectable(n, variance=1.0, power=0.8)
+    shift = detectable_difference(n, variance=1.0, power=0.8)
     found = [abs(rng.normal(shift, 1, n).mean()) > 1.96 / n**0.5 for _ in range(300)]
     assert 0.73 <= np.mean(found) <= 0.87
 
@@ -113,11 +128,16 @@ def test_power_is_what_it_says() -> None:
 @pytest.mark.parametrize(("n", "variance", "power"), [(0, 0.25, 0.5), (10, 0, 0.5), (10, 0.25, 1.0)])
 def test_plans_that_make_no_sense(n, variance, power) -> None:
     with pytest.raises(SettingsError, match=r"must be > 0"):
-        detectable(n, variance, power)
+        detectable_difference(n, variance, power)
 
 
 def test_pairs_of_different_length() -> None:
-    for wrong in (lambda: mcnemar([True], []), lambda: paired_change([1.0], [1.0, 0.0], ["a"]), lambda: sign_flip([]), lambda: sign_flip([1.0], ["a", "b"])):
+    for wrong in (
+        lambda: mcnemar([True], []),
+        lambda: paired_change([1.0], [1.0, 0.0], ["a"]),
+        lambda: sign_flip([]),
+        lambda: sign_flip([1.0], ["a", "b"]),
+    ):
         with pytest.raises(DataError, match="give pairs"):
             wrong()
     with pytest.raises(DataError, match="no finite number"):

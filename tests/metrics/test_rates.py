@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import SettingsError
-from unconcept.metrics.intervals import clopper_pearson, clustered, clustered_share, corrected, resampled, student, wilson
+from unconcept.metrics.intervals import (
+    clopper_pearson,
+    clustered_mean,
+    clustered_share,
+    correct_for_judge,
+    resampled_statistic,
+    student_quantile,
+    wilson,
+)
 
 # Of 200 intervals that each cover with 95 %, between 181 and 197 do so with 99.5 % (binomial); seeds are fixed.
 BAND = range(181, 198)
@@ -18,7 +26,13 @@ BAND = range(181, 198)
 
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (1, 29, 0.0061, 0.1718)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
 def test_wilson_against_published_values(hits, n, low, high) -> None:
     """The last three: Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
@@ -28,7 +42,14 @@ def test_wilson_against_published_values(hits, n, low, high) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hits", "n", "low", "high"), [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684), (1, 29, 0.0009, 0.1776), (29, 29, 0.8806, 1.0)]
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2527, 0.3676),
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0.0, 0.1684),
+        (1, 29, 0.0009, 0.1776),
+        (29, 29, 0.8806, 1.0),
+    ],
 )
 def test_exact_interval_against_published_values(hits, n, low, high) -> None:
     """Newcombe 1998, table I, method 5; the last by symmetry."""
@@ -60,24 +81,29 @@ def test_rates_without_a_count(interval, hits, n) -> None:
 
 
 def test_correction_of_a_judge() -> None:
-    assert corrected(0.5, 0.9, 0.1) == pytest.approx(0.5)
-    assert corrected(0.1, 0.9, 0.1) == 0 == corrected(0.05, 0.9, 0.1)
-    assert corrected(0.95, 0.9, 0.1) == 1
+    assert correct_for_judge(0.5, 0.9, 0.1) == pytest.approx(0.5)
+    assert correct_for_judge(0.1, 0.9, 0.1) == 0 == correct_for_judge(0.05, 0.9, 0.1)
+    assert correct_for_judge(0.95, 0.9, 0.1) == 1
     with pytest.raises(SettingsError, match="tells nothing"):
-        corrected(0.5, 0.3, 0.3)
+        correct_for_judge(0.5, 0.3, 0.3)
 
 
 @given(st.floats(0, 1), st.floats(0.6, 1), st.floats(0, 0.4))
 def test_correction_undoes_a_judges_errors(truth, tpr, fpr) -> None:
-    assert corrected(truth * tpr + (1 - truth) * fpr, tpr, fpr) == pytest.approx(truth, abs=1e-12)
+    assert correct_for_judge(truth * tpr + (1 - truth) * fpr, tpr, fpr) == pytest.approx(truth, abs=1e-12)
 
 
-@pytest.mark.parametrize(("freedom", "point"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452), (1000, 1.9623)])
+@pytest.mark.parametrize(
+    ("freedom", "point"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452), (1000, 1.9623)],
+)
 def test_students_t_against_tables(freedom, point) -> None:
-    assert student(freedom) == pytest.approx(point, abs=4e-3)
+    assert student_quantile(freedom) == pytest.approx(point, abs=4e-3)
 
 
-def planted(rng: np.random.Generator, concepts: int, pictures: int, rate: float, spread: float) -> tuple[list[float], list[str]]:
+def planted(
+    rng: np.random.Generator, concepts: int, pictures: int, rate: float, spread: float
+) -> tuple[list[float], list[str]]:
     """0/1 values of concepts whose own rates have mean `rate` and standard deviation `spread`."""
     size = rate * (1 - rate) / spread**2 - 1 if spread else 0
     own = rng.beta(rate * size, (1 - rate) * size, concepts) if spread else np.full(concepts, rate)
@@ -85,10 +111,14 @@ def planted(rng: np.random.Generator, concepts: int, pictures: int, rate: float,
     return [float(hit) for hit in hits.ravel()], [str(i) for i in range(concepts) for _ in range(pictures)]
 
 
-@pytest.mark.parametrize(("concepts", "pictures", "spread"), [(5, 24, 0.15), (10, 24, 0.15), (30, 20, 0.15), (10, 24, 0.0), (120, 1, 0.0)])
+@pytest.mark.parametrize(
+    ("concepts", "pictures", "spread"), [(5, 24, 0.15), (10, 24, 0.15), (30, 20, 0.15), (10, 24, 0.0), (120, 1, 0.0)]
+)
 def test_clustered_interval_covers_a_planted_rate(concepts, pictures, spread) -> None:
     rng = np.random.default_rng(1)
-    rates = [clustered(*planted(rng, concepts, pictures, 0.4, spread), draws=1000, seed=trial) for trial in range(200)]
+    rates = [
+        clustered_mean(*planted(rng, concepts, pictures, 0.4, spread), draws=1000, seed=trial) for trial in range(200)
+    ]
     assert sum(rate.low <= 0.4 <= rate.high for rate in rates) in BAND
 
 
@@ -98,12 +128,14 @@ def test_paired_difference_is_covered() -> None:
     for trial in range(200):
         after, names = planted(rng, 8, 24, 0.3, 0.1)
         before, _ = planted(rng, 8, 24, 0.8, 0.1)
-        rate = clustered([a - b for a, b in zip(after, before, strict=True)], names, draws=1000, seed=trial)
+        rate = clustered_mean([a - b for a, b in zip(after, before, strict=True)], names, draws=1000, seed=trial)
         covered += rate.low <= -0.5 <= rate.high
     assert covered in BAND
 
 
-@pytest.mark.parametrize(("concepts", "rate", "spread"), [(5, 0.05, 0.05), (10, 0.05, 0.05), (10, 0.02, 0.0), (10, 0.4, 0.15)])
+@pytest.mark.parametrize(
+    ("concepts", "rate", "spread"), [(5, 0.05, 0.05), (10, 0.05, 0.05), (10, 0.02, 0.0), (10, 0.4, 0.15)]
+)
 def test_share_interval_covers_small_rates(concepts, rate, spread) -> None:
     """Where hits are few it may cover more than 95 %, never much less."""
     rng, covered = np.random.default_rng(2), 0
@@ -130,19 +162,19 @@ def test_share_of_unclustered_pictures_is_wilsons() -> None:
 
 def test_clusters_widen_the_interval() -> None:
     values = [1] * 50 + [0] * 50
-    alone = clustered(values, [str(i) for i in range(100)])
-    paired = clustered(values, ["a"] * 50 + ["b"] * 50)
+    alone = clustered_mean(values, [str(i) for i in range(100)])
+    paired = clustered_mean(values, ["a"] * 50 + ["b"] * 50)
     assert paired.high - paired.low > 2 * (alone.high - alone.low)
     assert paired.clusters == 2
 
 
 def test_constant_values_have_no_width() -> None:
-    rate = clustered([1.0] * 9, list("abcabcabc"))
+    rate = clustered_mean([1.0] * 9, list("abcabcabc"))
     assert (rate.low, rate.value, rate.high) == (1, 1, 1)
 
 
 def test_one_cluster_is_resampled_by_picture() -> None:
-    one, many = clustered([0, 1] * 50, ["a"] * 100), clustered([0, 1] * 50, [str(i) for i in range(100)])
+    one, many = clustered_mean([0, 1] * 50, ["a"] * 100), clustered_mean([0, 1] * 50, [str(i) for i in range(100)])
     assert (one.low, one.high) == (pytest.approx(many.low, abs=0.02), pytest.approx(many.high, abs=0.02))
     assert (one.clusters, many.clusters) == (1, 100)
 
@@ -150,16 +182,21 @@ def test_one_cluster_is_resampled_by_picture() -> None:
 @pytest.mark.parametrize(("values", "names"), [([], []), ([1.0], []), ([1.0], ["a", "b"])])
 def test_values_without_clusters(values, names) -> None:
     with pytest.raises(SettingsError, match="cluster names"):
-        clustered(values, names)
+        clustered_mean(values, names)
 
 
-@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 1.0]), st.sampled_from("abcdef")), min_size=1, max_size=60), st.randoms())
+@given(
+    st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 1.0]), st.sampled_from("abcdef")), min_size=1, max_size=60),
+    st.randoms(),
+)
 def test_interval_holds_the_mean_and_forgets_the_order(pairs, random) -> None:
-    rate = clustered([value for value, _ in pairs], [name for _, name in pairs], draws=200)
+    rate = clustered_mean([value for value, _ in pairs], [name for _, name in pairs], draws=200)
     assert -1 <= rate.low <= rate.value <= rate.high <= 1
     assert rate.value == pytest.approx(sum(value for value, _ in pairs) / len(pairs))
     random.shuffle(pairs)
-    assert clustered([value for value, _ in pairs], [name for _, name in pairs], draws=200).value == pytest.approx(rate.value)
+    assert clustered_mean([value for value, _ in pairs], [name for _, name in pairs], draws=200).value == pytest.approx(
+        rate.value
+    )
 
 
 def test_counting_equal_clusters_draws_from_the_same_law() -> None:
@@ -167,14 +204,14 @@ def test_counting_equal_clusters_draws_from_the_same_law() -> None:
     rng = np.random.default_rng(4)
     values, names = planted(rng, 400, 5, 0.3, 0.1)
     nudged = [value + 1e-9 * rng.random() for value in values]
-    counted, drawn = clustered(values, names, 20_000), clustered(nudged, names, 20_000)
+    counted, drawn = clustered_mean(values, names, 20_000), clustered_mean(nudged, names, 20_000)
     assert (counted.low, counted.high) == (pytest.approx(drawn.low, abs=1e-3), pytest.approx(drawn.high, abs=1e-3))
 
 
 def test_ratio_is_computed_in_every_draw() -> None:
     rng = np.random.default_rng(5)
     low, high = planted(rng, 40, 20, 0.2, 0.1), planted(rng, 30, 20, 0.8, 0.1)
-    ratio = resampled([low, high], lambda a, b: a / b)
+    ratio = resampled_statistic([low, high], lambda a, b: a / b)
     assert ratio.value == pytest.approx(np.mean(low[0]) / np.mean(high[0]))
     assert ratio.low < 0.25 < ratio.high
     assert (ratio.n, ratio.clusters) == (600, 30)
@@ -184,5 +221,5 @@ def test_twenty_thousand_pictures_are_quick() -> None:
     rng = np.random.default_rng(6)
     values, names = rng.random(20_000).tolist(), [str(i % 100) for i in range(20_000)]
     begun = time.process_time()
-    clustered(values, names)
+    clustered_mean(values, names)
     assert time.process_time() - begun < 0.5

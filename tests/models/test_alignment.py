@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from unconcept.core.errors import RequestError
-from unconcept.linalg.moments import Moments
-from unconcept.models.text.state_rows import fitting, moments_of, shared_positions
+from unconcept.linalg.moments import SecondMoments
+from unconcept.models.text.state_rows import sentences_that_fit, shared_positions, text_state_moments
 
 
 def test_the_cards_example() -> None:
@@ -44,14 +44,14 @@ def test_equal_texts_share_everything(words) -> None:
 def test_moments_of_texts_are_those_of_all_their_rows(family) -> None:
     view, texts = tiny.shared(family), ["a cat", "", "two dogs", "a cat"] * 20
     rows = view.embed(texts, at="all").flatten(0, 1)
-    found = moments_of(view, texts)
+    found = text_state_moments(view, texts)
     assert found.count == len(rows)
-    assert torch.allclose(found.gram, Moments.of(rows).gram, atol=1e-9)
-    assert moments_of(view, ()).count == 0
+    assert torch.allclose(found.gram, SecondMoments.of(rows).gram, atol=1e-9)
+    assert text_state_moments(view, ()).count == 0
 
 
 def test_sentences_too_long_are_left_out_unless_all_are() -> None:
     view = tiny.shared("sd1")
-    assert fitting(view, ("a {}", "a very long sentence about {}"), "dog", "cat") == ["a {}"]
+    assert sentences_that_fit(view, ("a {}", "a very long sentence about {}"), "dog", "cat") == ["a {}"]
     with pytest.raises(RequestError, match="'dog' -> 'an extraordinary animal'"):
-        fitting(view, ("a photo of {}",), "dog", "an extraordinary animal")
+        sentences_that_fit(view, ("a photo of {}",), "dog", "an extraordinary animal")

@@ -1,4 +1,4 @@
-"""Inside `one_by_one` a text's state knows nothing of the others."""
+"""Inside `deterministic_text_states` a text's state knows nothing of the others."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from unconcept.core.errors import RequestError
 from unconcept.models import open_model
-from unconcept.models.text.state_cache import one_by_one
+from unconcept.models.text.state_cache import deterministic_text_states
 
 TEXTS = ("dog face", "red car", "cat", "dog face", "")
 
@@ -17,7 +17,7 @@ TEXTS = ("dog face", "red car", "cat", "dog face", "")
 def test_states_are_those_of_each_text_alone(family) -> None:
     view = tiny.shared(family)
     alone = torch.cat([view.embed([text]) for text in TEXTS])
-    with one_by_one() as known:
+    with deterministic_text_states() as known:
         found = view.embed(TEXTS)
         again = view.embed(TEXTS[::-1])
     assert torch.equal(found, alone)
@@ -29,8 +29,12 @@ def test_states_are_those_of_each_text_alone(family) -> None:
 @pytest.mark.parametrize("count", [2, 7, 40])
 def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
     """Bit for bit, in `moji`'s own encoder, at every place of a block and beside any others."""
-    text = replace(open_model("moji")._encoder("text_encoder"), known=None)
-    words = [f"{one} {two}" for one in ("red", "blue", "old", "small", "wild") for two in ("dog", "cat", "car", "rose", "star", "fish", "hat", "key")][:count]
+    text = replace(open_model("moji")._encoder("text_encoder"), state_cache=None)
+    words = [
+        f"{one} {two}"
+        for one in ("red", "blue", "old", "small", "wild")
+        for two in ("dog", "cat", "car", "rose", "star", "fish", "hat", "key")
+    ][:count]
     shuffled = sorted(words, key=lambda word: word[::-1])
     found = dict(zip(shuffled, text.embed(shuffled, "last_subject"), strict=True))
     for word, state in zip(words, text.embed(words, "last_subject"), strict=True):
@@ -40,10 +44,10 @@ def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
 
 def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None:
     """Of several lengths, in the order they were asked for."""
-    text = replace(open_model("moji")._encoder("text_encoder"), known=None)
+    text = replace(open_model("moji")._encoder("text_encoder"), state_cache=None)
     words = ["cat", "a cat on a table", "dog face", "a dog", "rose", "two red hats", "cat"]
     whole = text.embed(words, "last_subject"), text.embed(words, "all")
-    monkeypatch.setattr("unconcept.models.text.clip_encoder.HELD", 8)
+    monkeypatch.setattr("unconcept.models.text.clip_encoder._MOST_TOKENS", 8)
     assert torch.equal(text.embed(words, "last_subject"), whole[0])
     assert torch.equal(text.embed(words, "all"), whole[1])
 
@@ -51,7 +55,7 @@ def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None
 def test_what_is_known_is_not_read_again() -> None:
     view = tiny.shared("sd1")
     planted = torch.ones(1, 32, dtype=torch.float64)
-    with one_by_one({("last_subject", "cat"): planted}):
+    with deterministic_text_states({("last_subject", "cat"): planted}):
         assert torch.equal(view.embed(["cat"]), planted)
         assert not torch.equal(view.embed(["cat"], at="first_eot"), planted)
     assert not torch.equal(view.embed(["cat"]), planted)
@@ -59,7 +63,7 @@ def test_what_is_known_is_not_read_again() -> None:
 
 def test_whole_and_no_texts_are_read_as_ever() -> None:
     view = tiny.shared("sd1")
-    with one_by_one() as known:
+    with deterministic_text_states() as known:
         assert torch.equal(view.embed(TEXTS, at="all"), view.embed(TEXTS, at="all"))
         assert view.embed(()).shape == (0, 32)
     assert not known
@@ -68,9 +72,9 @@ def test_whole_and_no_texts_are_read_as_ever() -> None:
 def test_threads_are_as_before_even_after_an_error() -> None:
     torch.set_num_threads(2)
     try:
-        with pytest.raises(RequestError), one_by_one():
+        with pytest.raises(RequestError), deterministic_text_states():
             tiny.shared("sd1").embed(["a" * 99])
-        with one_by_one():
+        with deterministic_text_states():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import ModelError
-from unconcept.models.hooks.cross_attention import cross_attentions, is_empty, mixed, steered
+from unconcept.models.hooks.cross_attention import cross_attentions, is_null_text, mix_values, steer_attentions
 
 
 def noise(view, count=2):
@@ -30,7 +30,7 @@ def test_an_empty_rule_is_bitwise_the_stock_attention(family, dtype) -> None:
         return mix(reading)
 
     own = cross_attentions(view, view.text_maps())
-    with steered(own, rule):
+    with steer_attentions(own, rule):
         assert torch.equal(said(view), before)
     assert len(own) == len(set(own)) == len(seen) == len(view.text_maps()) / 2
     assert set(seen) == set(own)
@@ -47,17 +47,17 @@ def test_rules_nest_and_the_last_is_outermost() -> None:
     def turned(reading, mix):
         return -mix(reading)
 
-    with steered(own, halved):
+    with steer_attentions(own, halved):
         once = said(view)
-        with steered(own, turned):
+        with steer_attentions(own, turned):
             both = said(view)
         assert torch.equal(said(view), once)
-        with pytest.raises(RuntimeError, match="stop"), steered(own, turned):
+        with pytest.raises(RuntimeError, match="stop"), steer_attentions(own, turned):
             raise RuntimeError("stop")
         assert torch.equal(said(view), once)
-    with steered(own, turned), steered(own, halved):
+    with steer_attentions(own, turned), steer_attentions(own, halved):
         assert torch.allclose(said(view), both, atol=1e-12)
-    with steered(own, lambda reading, mix: -mixed(reading) / 2):
+    with steer_attentions(own, lambda reading, mix: -mix_values(reading) / 2):
         assert torch.allclose(said(view), both, atol=1e-12)
     assert torch.equal(said(view), before)
     assert [module.processor for module in own] == processors
@@ -81,5 +81,5 @@ def test_the_empty_text_is_known_by_its_states(family, dtype) -> None:
     with torch.no_grad():
         states = view.condition(["a", "", "zebra crossing", ""]).states
     states[3] = 0
-    assert is_empty(states, null).tolist() == [False, True, False, True]
-    assert is_empty(states[:, :3], null).tolist() == [False, False, False, True]
+    assert is_null_text(states, null).tolist() == [False, True, False, True]
+    assert is_null_text(states[:, :3], null).tolist() == [False, False, False, True]

@@ -1,4 +1,6 @@
-"""A model that lacks layers, calls them otherwise, or has them in other shapes, is refused by what its own config implies."""
+"""A model that lacks layers, calls them otherwise, or has them in other shapes, is refused by what its own config
+implies.
+"""
 
 import json
 import re
@@ -18,14 +20,26 @@ from tests.edits.test_export_names import UNETS, parts
 from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.models import open_model
-from unconcept.models.checkpoint.validation import CROSS, JOINT, encoder_tensors, transformer_maps, unet_maps
+from unconcept.models.checkpoint.validation import (
+    CROSS_ATTENTION_MAP,
+    JOINT_ATTENTION_MAP,
+    encoder_tensors,
+    transformer_maps,
+    unet_maps,
+)
 from unconcept.models.views.mmdit import MMDiTView
 from unconcept.models.views.unet import UNetView
 
 ALL = (*tiny.FAMILIES, *tiny.MMDITS)
 A_MAP = dict.fromkeys(tiny.FAMILIES, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
 A_MAP |= {"sd3": "transformer_blocks.1.attn.add_v_proj.weight", "flux": "single_transformer_blocks.0.attn.to_k.weight"}
-SHALLOW = {"sample_size": 8, "block_out_channels": (8, 16), "cross_attention_dim": 8, "attention_head_dim": 2, "norm_num_groups": 4}
+SHALLOW = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "cross_attention_dim": 8,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
 KINDS = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
 
 
@@ -37,7 +51,7 @@ def shapes(net: torch.nn.Module, pattern: re.Pattern[str] = re.compile("")) -> d
 def test_the_published_unets_count_as_they_should(family, count) -> None:
     wanted = dict(unet_maps(UNETS[family] if family == "sdxl" else dict(parts(family)["unet"].config)))
     assert len(wanted) == count
-    assert wanted == shapes(parts(family)["unet"], CROSS)
+    assert wanted == shapes(parts(family)["unet"], CROSS_ATTENTION_MAP)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +59,11 @@ def test_the_published_unets_count_as_they_should(family, count) -> None:
     [
         {"layers_per_block": [1, 2]},
         {"layers_per_block": 1, "transformer_layers_per_block": [2, 1]},
-        {"layers_per_block": 1, "transformer_layers_per_block": [[2], [1]], "reverse_transformer_layers_per_block": [[1, 2], [2, 1]]},
+        {
+            "layers_per_block": 1,
+            "transformer_layers_per_block": [[2], [1]],
+            "reverse_transformer_layers_per_block": [[1, 2], [2, 1]],
+        },
         {"layers_per_block": 1, "mid_block_type": None},
         {"layers_per_block": 1, "cross_attention_dim": (8, 12)},
         {"layers_per_block": 1, "mid_block_type": "UNetMidBlock2D"},
@@ -54,7 +72,7 @@ def test_the_published_unets_count_as_they_should(family, count) -> None:
 def test_unets_of_every_shape(given) -> None:
     with init_empty_weights():
         net = UNet2DConditionModel(**{**SHALLOW, **KINDS, **given})
-    assert dict(unet_maps(dict(net.config))) == shapes(net, CROSS)
+    assert dict(unet_maps(dict(net.config))) == shapes(net, CROSS_ATTENTION_MAP)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +87,7 @@ def test_published_transformers(kind, given, count) -> None:
         net = kind(**given)
     wanted = dict(transformer_maps(dict(net.config)))
     assert len(wanted) == count
-    assert wanted == shapes(net, JOINT)
+    assert wanted == shapes(net, JOINT_ATTENTION_MAP)
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -104,10 +122,15 @@ def test_a_folder_that_lacks_or_renames_a_layer(family, tmp_path) -> None:
     assert view.pipeline is None
     (file,) = (folder / part).glob("*.safetensors")
     before, kept = file.read_bytes(), load_file(file)
-    count = sum(bool((CROSS if part == "unet" else JOINT).search(name)) for name in kept)
-    for change in (lambda n: None if n == name else n, lambda n: n.replace(".to_", ".query_") if n == name else n.replace("add_v_proj", "v_text")):
+    count = sum(bool((CROSS_ATTENTION_MAP if part == "unet" else JOINT_ATTENTION_MAP).search(name)) for name in kept)
+    for change in (
+        lambda n: None if n == name else n,
+        lambda n: n.replace(".to_", ".query_") if n == name else n.replace("add_v_proj", "v_text"),
+    ):
         rewritten(file, change)
-        refused(folder, f"{part} should hold {count} maps", "are there; missing is ", name if change(name) is None else part)
+        refused(
+            folder, f"{part} should hold {count} maps", "are there; missing is ", name if change(name) is None else part
+        )
         file.write_bytes(before)
     (encoder,) = (folder / "text_encoder").glob("*.safetensors")
     rewritten(encoder, lambda n: None if n.endswith("layers.1.mlp.fc1.weight") else n)

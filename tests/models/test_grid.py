@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.diffusion.sampling_grid import Grid, is_guided_within
+from unconcept.models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
 
 
 def latents(view, seed):
@@ -19,7 +19,7 @@ def test_is_ddim_without_noise(family, steps) -> None:
     view = tiny.shared(family)
     rule = DDIMScheduler.from_config(view.pipeline.scheduler.config, clip_sample=False)
     rule.set_timesteps(steps)
-    grid, x = Grid.of(view, steps), latents(view, 0)
+    grid, x = SamplingGrid.of(view, steps), latents(view, 0)
     assert torch.equal(grid.t, rule.timesteps)
     for k in range(steps):
         said = latents(view, k + 1)
@@ -32,7 +32,7 @@ def test_is_ddim_without_noise(family, steps) -> None:
 @pytest.mark.parametrize("family", tiny.MMDITS)
 def test_is_eulers_step_along_the_flow(family) -> None:
     view = tiny.shared(family)
-    grid, x = Grid.of(view, 6), latents(view, 0)
+    grid, x = SamplingGrid.of(view, 6), latents(view, 0)
     assert float(grid.sigma[0]) == pytest.approx(1.0)
     assert float(grid.sigma[-1]) == 0.0
     for k in range(6):
@@ -46,16 +46,16 @@ def test_a_flows_grid_is_its_pipelines() -> None:
     for family in tiny.MMDITS:
         view = tiny.view(family, torch.float32)
         view.sample(["a dog"], latents(view, 0)[:1].float(), 4, 1.0)
-        assert torch.allclose(view.pipeline.scheduler.timesteps.double(), Grid.of(view, 4).t, rtol=1e-5)
+        assert torch.allclose(view.pipeline.scheduler.timesteps.double(), SamplingGrid.of(view, 4).t, rtol=1e-5)
 
 
 def test_which_models_are_guided_within() -> None:
-    assert is_guided_within(tiny.shared("flux"))
-    assert not any(is_guided_within(tiny.shared(family)) for family in (*tiny.FAMILIES, "sd3"))
+    assert is_guidance_distilled(tiny.shared("flux"))
+    assert not any(is_guidance_distilled(tiny.shared(family)) for family in (*tiny.FAMILIES, "sd3"))
 
 
 def test_no_steps_are_refused() -> None:
     with pytest.raises(SettingsError, match="> 0"):
-        Grid.of(tiny.shared("sd1"), 0)
+        SamplingGrid.of(tiny.shared("sd1"), 0)
     with pytest.raises(SettingsError, match="1000 timesteps"):
-        Grid.of(tiny.shared("sd1"), 1001)
+        SamplingGrid.of(tiny.shared("sd1"), 1001)

@@ -4,10 +4,13 @@ import pytest
 
 from tests import tiny
 from unconcept.models import find_model
-from unconcept.models.checkpoint.fingerprint import base_id, licence
+from unconcept.models.checkpoint.fingerprint import base_id, read_licence
 
 
-@pytest.mark.parametrize(("name", "told"), [("moji", "moji"), ("stabilityai/sd-turbo", "stabilityai/sd-turbo"), ("/home/me/models/sd", "sd"), ("./a/b", "b")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("moji", "moji"), ("stabilityai/sd-turbo", "stabilityai/sd-turbo"), ("/home/me/models/sd", "sd"), ("./a/b", "b")],
+)
 def test_a_hub_id_stays_and_a_path_does_not(name, told) -> None:
     assert base_id(name) == told
 
@@ -32,17 +35,17 @@ def test_a_folder_is_no_hub_id(tmp_path, monkeypatch) -> None:
 )
 def test_the_licence_is_what_the_front_matter_says(card, told, tmp_path) -> None:
     (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="")
-    assert licence(tmp_path) == told
+    assert read_licence(tmp_path) == told
 
 
 def test_the_licence_of_a_single_file_stands_in_its_configs(tmp_path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model_index.json").write_text("{}")
-    assert licence(tmp_path / "model.safetensors") == ""
+    assert read_licence(tmp_path / "model.safetensors") == ""
     (tmp_path / "model/README.md").write_text("---\nlicense: openrail\n---\n")
-    assert licence(tmp_path / "model.safetensors") == "openrail"
+    assert read_licence(tmp_path / "model.safetensors") == "openrail"
 
 
 def test_moji_has_a_licence_and_a_pipeline_in_memory_none() -> None:
-    assert licence(find_model("moji")) == "apache-2.0"
-    assert licence(tiny.shared("sd1").checkpoint.source) == ""
+    assert read_licence(find_model("moji")) == "apache-2.0"
+    assert read_licence(tiny.shared("sd1").checkpoint.source) == ""

@@ -13,8 +13,8 @@ from tests import tiny
 from unconcept.core.errors import ModelError, RequestError, SettingsError
 from unconcept.edits import LowRankEdit, TextMapEdit
 from unconcept.models import open_model
-from unconcept.models.hooks.forward import recorded
-from unconcept.models.hooks.modules import attention_maps, denoiser_parameters, stream_maps
+from unconcept.models.hooks.forward import record_inputs
+from unconcept.models.hooks.modules import attention_linears, denoiser_parameters, text_stream_linears
 from unconcept.models.model_view import SoftPrompts
 from unconcept.models.text.vocabulary import token_tables
 from unconcept.models.views.mmdit import T5_LENGTH, MMDiTView
@@ -94,7 +94,9 @@ def test_no_texts_are_no_rows(family) -> None:
 @families
 @torch.no_grad()
 def test_text_maps_read_what_embed_gives(family) -> None:
-    """The inputs of the maps, recorded while denoising, are the states and the pooled text: nothing of time or picture."""
+    """The inputs of the maps, recorded while denoising, are the states and the pooled
+    text: nothing of time or picture.
+    """
     view = tiny.shared(family)
     maps = {"all": view.text_maps(), "pooled": view.text_maps("pooled")}
     for at, found in maps.items():
@@ -141,7 +143,10 @@ def test_folder_and_pipeline_agree_and_nothing_is_built(family, tmp_path) -> Non
 @families
 def test_reading_text_needs_torch_alone(family, tmp_path) -> None:
     tiny.folder(family, tmp_path / "m")
-    code = f"from unconcept.models import open_model\nview = open_model({str(tmp_path / 'm')!r}, 'cpu')\nview.embed(['a dog'])\nview.text_maps()"
+    code = (
+        f"from unconcept.models import open_model\nview = open_model({str(tmp_path / 'm')!r}, 'cpu')\nview.embed(['a"
+        " dog'])\nview.text_maps()"
+    )
     code += "\nimport sys\nprint([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.strip() == "['torch']"
@@ -167,7 +172,11 @@ def test_sd3_without_t5_reads_zeros(tmp_path) -> None:
 def test_what_is_not_defined_is_refused_by_name(family) -> None:
     view = tiny.shared(family)
     with pytest.raises(ModelError, match=f"{family} cuts a text differently"):
-        view.condition(SoftPrompts(torch.zeros(1, 24, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), (torch.zeros(1, 1, 32),)))
+        view.condition(
+            SoftPrompts(
+                torch.zeros(1, 24, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), (torch.zeros(1, 1, 32),)
+            )
+        )
     with pytest.raises(ModelError, match=f"{family} cuts a text differently"):
         token_tables(view)
     with pytest.raises(SettingsError, match=f"sampler 'ddim' is not defined for {family}"):
@@ -181,9 +190,10 @@ def test_what_is_not_defined_is_refused_by_name(family) -> None:
 @families
 def test_parts_have_their_full_names(family) -> None:
     view = tiny.shared(family)
-    found, net = attention_maps(view), view.modules("denoiser")
+    found, net = attention_linears(view), view.modules("denoiser")
     assert all(net.get_parameter(name.removeprefix("transformer.")) is module.weight for name, module in found.items())
-    # FLUX: 8 maps in the double block, 3 in the single one. SD3: 8 and 4 more in the first, 7 in the last, whose text goes no further.
+    # FLUX: 8 maps in the double block, 3 in the single one. SD3: 8 and 4 more in the first, 7 in the last, whose text
+    # goes no further.
     assert len(found) == {"flux": 11, "sd3": 19}[family]
     assert set(found) <= set(denoiser_parameters(view))
 
@@ -191,11 +201,13 @@ def test_parts_have_their_full_names(family) -> None:
 @families
 @torch.no_grad()
 def test_streams_are_recorded_block_by_block(family) -> None:
-    """Keys and values of a block share their input; it moves with the timestep and the picture, so no text alone gives it."""
+    """Keys and values of a block share their input; it moves with the timestep and the picture, so no text alone gives
+    it.
+    """
     view = tiny.shared(family)
-    maps, latents = stream_maps(view), random(2, *view.latent_shape)
+    maps, latents = text_stream_linears(view), random(2, *view.latent_shape)
     assert len(maps) == 2 * len(view.modules("denoiser").transformer_blocks)
-    with recorded(maps) as kept:
+    with record_inputs(maps) as kept:
         for t, seen in ((200, latents), (800, latents), (200, latents.flip(0))):
             view.denoise(seen, torch.tensor(t), ["a dog", "moon"])
     for name, inputs in kept.items():
@@ -203,9 +215,10 @@ def test_streams_are_recorded_block_by_block(family) -> None:
         assert torch.equal(inputs[0], kept[name.replace("add_k_proj", "add_v_proj")][0])
         assert not torch.allclose(inputs[0], inputs[1])
     last = max(kept)
-    assert torch.equal(kept[last][0], kept[last][2]) == (family == "flux")  # FLUX's toy has one block, which no picture has reached.
+    # FLUX's toy has one block, which no picture has reached.
+    assert torch.equal(kept[last][0], kept[last][2]) == (family == "flux")
     assert not any(module._forward_pre_hooks for module in maps.values())
-    assert stream_maps(tiny.shared("sdxl")) == {}
+    assert text_stream_linears(tiny.shared("sdxl")) == {}
 
 
 @families
@@ -222,10 +235,10 @@ def test_edits_of_the_text_map_run_three_ways(family) -> None:
             return view.denoise(latents, torch.tensor(500), ["a dog", ""])
 
     plain = predicted()
-    for way in (edit.hooked, edit.applied, pairs.applied):
+    for way in (edit.applied_by_hooks, edit.applied, pairs.applied):
         with way(view):
             found.append(predicted())
-            assert not view.saved or torch.equal(view.reference([name])[name], view.saved[name])
+            assert not view.original_weights or torch.equal(view.reference([name])[name], view.original_weights[name])
     assert all(torch.allclose(one, found[0], atol=1e-12, rtol=0) for one in found)
     assert not torch.allclose(found[0], plain, atol=1e-9)
     assert torch.equal(predicted(), plain)
@@ -235,16 +248,18 @@ def test_edits_of_the_text_map_run_three_ways(family) -> None:
 def test_a_folder_of_another_pipeline_is_refused(family, tmp_path) -> None:
     path = tiny.folder(family, tmp_path / "m") / "model_index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "FluxControlPipeline"}))
-    with pytest.raises(ModelError, match=r"holds a FluxControlPipeline; supported are .*StableDiffusion3Pipeline, FluxPipeline"):
+    with pytest.raises(
+        ModelError, match=r"holds a FluxControlPipeline; supported are .*StableDiffusion3Pipeline, FluxPipeline"
+    ):
         open_model(str(tmp_path / "m"), "cpu")
 
 
 @families
 def test_methods_of_other_families_are_refused_by_name(family) -> None:
-    from unconcept.core.request import Ask
+    from unconcept.core.request import RequestSpec
     from unconcept.erasing.make_edit import make_edit
-    from unconcept.erasing.request_defaults import choose
+    from unconcept.erasing.request_defaults import resolve_request
 
-    chosen = choose(Ask(("dog face",), ("goat",), ("cat",)), "tiny")
+    chosen = resolve_request(RequestSpec(("dog face",), ("goat",), ("cat",)), "tiny")
     with pytest.raises(SettingsError, match=f"rece is not defined for {family} models"):
         make_edit(tiny.shared(family), chosen, "rece", {})

@@ -6,10 +6,10 @@ from transformers import CLIPModel
 
 from tests import tiny
 from unconcept.core.errors import ModelError, SettingsError
-from unconcept.erasing.vision_towers import sights_of
-from unconcept.models.vision.clip import load_clip, text_tower
-from unconcept.models.vision.paired_clip import paired_clip
-from unconcept.training import gradient
+from unconcept.erasing.vision_towers import open_vision_towers
+from unconcept.models.vision.clip import clip_text_tower, load_clip
+from unconcept.models.vision.paired_clip import open_paired_clip
+from unconcept.training import loss_gradient
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,9 @@ def folder(tmp_path_factory):
 
 
 def view_of(folder, layers: int):
-    """A model that reads texts with the first layers of the CLIP, as SD 1.x does with all, SD 2.x with all but the last."""
+    """A model that reads texts with the first layers of the CLIP, as SD 1.x does with all, SD 2.x with all but the
+    last.
+    """
     config = tiny.text_config(tiny.tokenizer(), 32, "quick_gelu")
     config.num_hidden_layers = layers
     view = tiny.view("sd1", torch.float32)
@@ -32,20 +34,20 @@ def view_of(folder, layers: int):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_texts_are_read_as_the_clip_reads_them(folder, layers) -> None:
     view = view_of(folder, layers)
-    sight, clip = paired_clip(folder, view, "text_encoder"), load_clip(folder, torch.device("cpu"))
+    sight, clip = open_paired_clip(folder, view, "text_encoder"), load_clip(folder, torch.device("cpu"))
     texts = ["a dog", "cat", "a red fox"]
-    assert torch.allclose(sight.read(texts), clip.texts(texts), atol=1e-6)
+    assert torch.allclose(sight.embed_texts(texts), clip.embed_texts(texts), atol=1e-6)
     assert sight.scale == pytest.approx(CLIPModel.from_pretrained(folder).logit_scale.exp().item())
     pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(sight.see(pictures), clip.pictures(pictures))
+    assert torch.equal(sight.embed_images(pictures), clip.embed_images(pictures))
     live = dict(view.modules("text_encoder").named_parameters())
     weight = live["encoder.layers.0.mlp.fc1.weight"]
-    (g,) = gradient(sight.read(texts).square()[:, 0].sum(), [weight])
+    (g,) = loss_gradient(sight.embed_texts(texts).square()[:, 0].sum(), [weight])
     assert g.any()
     with torch.no_grad():
-        before = sight.read(texts)
+        before = sight.embed_texts(texts)
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-        assert not torch.allclose(sight.read(texts), before, atol=1e-3)
+        assert not torch.allclose(sight.embed_texts(texts), before, atol=1e-3)
 
 
 def test_another_clip_is_refused(folder, tmp_path) -> None:
@@ -53,15 +55,15 @@ def test_another_clip_is_refused(folder, tmp_path) -> None:
     with torch.no_grad():
         view.modules("text_encoder").get_parameter("encoder.layers.1.mlp.fc1.weight").mul_(1.05)
     with pytest.raises(ModelError, match="is not the one that tiny-sd1's text_encoder is of"):
-        paired_clip(folder, view, "text_encoder")
+        open_paired_clip(folder, view, "text_encoder")
     with pytest.raises(ModelError, match="holds no CLIP"):
-        paired_clip(tmp_path, view, "text_encoder")
+        open_paired_clip(tmp_path, view, "text_encoder")
 
 
 def test_half_precision_is_the_same_clip(folder) -> None:
     view = view_of(folder, 2)
     view.pipeline.text_encoder.half().float()
-    assert paired_clip(folder, view, "text_encoder").read(["a dog"]).shape == (1, 24)
+    assert open_paired_clip(folder, view, "text_encoder").embed_texts(["a dog"]).shape == (1, 24)
 
 
 def test_what_openclip_wrote_has_other_names(folder) -> None:
@@ -69,16 +71,16 @@ def test_what_openclip_wrote_has_other_names(folder) -> None:
 
     clip = load_clip(folder, torch.device("cpu"))
     with pytest.raises(ModelError, match="in OpenCLIP's layout"):
-        text_tower(replace(clip, towers=object()))  # type: ignore[arg-type]
+        clip_text_tower(replace(clip, towers=object()))  # type: ignore[arg-type]
 
 
 def test_each_encoder_needs_its_own(folder) -> None:
     view = view_of(folder, 2)
-    assert [*sights_of(view, {"text_encoder": str(folder), "text_encoder_2": ""})] == ["text_encoder"]
+    assert [*open_vision_towers(view, {"text_encoder": str(folder), "text_encoder_2": ""})] == ["text_encoder"]
     with pytest.raises(SettingsError, match="--set clip=FOLDER"):
-        sights_of(view, {"text_encoder": "", "text_encoder_2": ""})
+        open_vision_towers(view, {"text_encoder": "", "text_encoder_2": ""})
     with pytest.raises(SettingsError, match="--set clip=FOLDER"):
-        sights_of(tiny.shared("sdxl"), {"text_encoder": "", "text_encoder_2": str(folder)})
+        open_vision_towers(tiny.shared("sdxl"), {"text_encoder": "", "text_encoder_2": str(folder)})
 
 
 def test_moji_sees_with_its_own_tower() -> None:
@@ -86,9 +88,11 @@ def test_moji_sees_with_its_own_tower() -> None:
     from unconcept.scorers.moji_clip import MojiClip
 
     view = open_model("moji", "cpu", "float32")
-    (sight,) = sights_of(view, {"text_encoder": "", "text_encoder_2": ""}).values()
+    (sight,) = open_vision_towers(view, {"text_encoder": "", "text_encoder_2": ""}).values()
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     clip = MojiClip(lambda texts: view.embed(texts, at="first_eot"))
-    assert torch.allclose(sight.see(pictures) @ sight.read(["cat", "sun"]).T, clip.score(pictures, ["cat", "sun"]))
+    assert torch.allclose(
+        sight.embed_images(pictures) @ sight.embed_texts(["cat", "sun"]).T, clip.score(pictures, ["cat", "sun"])
+    )
     with pytest.raises(SettingsError, match="leave it out"):
-        sights_of(view, {"text_encoder": "somewhere"})
+        open_vision_towers(view, {"text_encoder": "somewhere"})

@@ -8,7 +8,7 @@ from PIL import Image
 from tests import tiny
 from unconcept.core.errors import DataError
 from unconcept.models.diffusion.vae import picture_size
-from unconcept.models.images import pictures_of, read_picture
+from unconcept.models.images import read_picture, read_picture_folder
 
 SIDE = 16  # of what the tiny models draw
 
@@ -30,7 +30,7 @@ def test_pictures_come_by_name_at_the_models_size(tmp_path) -> None:
     drawn(tmp_path / "b.PNG", SIDE, SIDE, 1)
     drawn(tmp_path / "a.jpg", 4 * SIDE, 2 * SIDE, 2)
     (tmp_path / ".hidden").write_text("no picture")
-    found = pictures_of(tmp_path, tiny.shared("sd1"), 2)
+    found = read_picture_folder(tmp_path, tiny.shared("sd1"), 2)
     assert found.shape == (2, 3, SIDE, SIDE)
     assert torch.equal(found[1], read_picture(tmp_path / "b.PNG"))
     middle = read_picture(tmp_path / "a.jpg")[:, :, SIDE : 3 * SIDE].mean()
@@ -53,7 +53,7 @@ def test_what_is_no_set_of_pictures(tmp_path) -> None:
 
     def said(words: str, least: int = 1) -> None:
         with pytest.raises(DataError, match=words) as caught:
-            pictures_of(folder, view, least)
+            read_picture_folder(folder, view, least)
         assert "\n" not in str(caught.value)
 
     folder = tmp_path / "pictures"
@@ -76,8 +76,8 @@ def test_what_is_no_set_of_pictures(tmp_path) -> None:
 
 
 def test_too_many_are_not_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("unconcept.models.images.MOST_PICTURES", 1)
+    monkeypatch.setattr("unconcept.models.images._MOST_PICTURES", 1)
     for name in ("a.png", "b.png"):
         drawn(tmp_path / name, SIDE, SIDE)
     with pytest.raises(DataError, match="at most 1"):
-        pictures_of(tmp_path, tiny.shared("sd1"), 1)
+        read_picture_folder(tmp_path, tiny.shared("sd1"), 1)

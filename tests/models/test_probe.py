@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from tests import tiny
-from unconcept.models.hooks.attention_maps import attention_probabilities, text_attentions
-from unconcept.models.hooks.cross_attention import steered
+from unconcept.models.hooks.attention_maps import record_attention, text_attentions
+from unconcept.models.hooks.cross_attention import steer_attentions
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 TEXTS = ["a dog", "red fox"]
@@ -36,7 +36,7 @@ def test_are_the_softmax_of_what_attention_was_given(family, monkeypatch) -> Non
         before = asked(view, states)
         order.clear()
         monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-        with attention_probabilities(view, places) as kept:
+        with record_attention(view, places) as kept:
             after = asked(view, states)
     l, p = states.states.shape[1], {64, 16}
     if family in tiny.FAMILIES:
@@ -56,7 +56,10 @@ def test_are_the_softmax_of_what_attention_was_given(family, monkeypatch) -> Non
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_are_what_a_rule_around_them_leaves_to_be_mixed(family) -> None:
-    """Queries turned round: rows sum to 1, and mix the values to what attention gives. A rule within is left in its place."""
+    """Queries turned round: rows sum to 1, and mix the values to what attention gives.
+
+    A rule within is left in its place.
+    """
     view, readings = tiny.view(family), []
     places = text_attentions(view)
 
@@ -65,14 +68,14 @@ def test_are_what_a_rule_around_them_leaves_to_be_mixed(family) -> None:
         readings.append((turned, mix(turned)))
         return readings[-1][1]
 
-    with torch.no_grad(), attention_probabilities(view, places) as kept, steered(places.values(), rule):
+    with torch.no_grad(), record_attention(view, places) as kept, steer_attentions(places.values(), rule):
         after = asked(view)
     for reading, out in readings:
         (found,) = next(kept[name] for name, module in places.items() if module is reading.attention)
         assert torch.allclose(found.sum(-1), torch.ones((), dtype=found.dtype))
         values = reading.values.unflatten(-1, (found.shape[1], -1)).transpose(1, 2)
         assert torch.allclose((found @ values).transpose(1, 2).flatten(2), out, atol=1e-12)
-    with torch.no_grad(), steered(places.values(), rule), attention_probabilities(view, places):
+    with torch.no_grad(), steer_attentions(places.values(), rule), record_attention(view, places):
         assert torch.equal(asked(view), after)
 
 
@@ -81,7 +84,7 @@ def test_some_tokens_a_call_each_and_gone_afterwards(family) -> None:
     view = tiny.view(family)
     places = text_attentions(view)
     own = [module.processor for module in places.values()]
-    with torch.no_grad(), attention_probabilities(view, places) as whole, attention_probabilities(view, places, [2, 5]) as some:
+    with torch.no_grad(), record_attention(view, places) as whole, record_attention(view, places, [2, 5]) as some:
         asked(view)
         asked(view)
     for name in places:
@@ -96,7 +99,7 @@ def test_a_loss_on_them_reaches_weights_and_text(family) -> None:
     places = text_attentions(view)
     given = view.condition(TEXTS)
     states = given.states.detach().requires_grad_()
-    with attention_probabilities(view, places) as kept:
+    with record_attention(view, places) as kept:
         asked(view, type(given)(states, given.pooled, given.time_ids))
     module = list(places.values())[-1]
     loss = sum(found[..., 1].square().sum() for (found,) in kept.values())

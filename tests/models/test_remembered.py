@@ -5,17 +5,19 @@ import torch
 
 from tests import tiny
 from unconcept.models import open_model
-from unconcept.models.text.clip_encoder import ClipText
-from unconcept.models.text.t5_encoder import T5Text
+from unconcept.models.text.clip_encoder import ClipTextEncoder
+from unconcept.models.text.t5_encoder import T5Encoder
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_files_are_asked_once(family, tmp_path, monkeypatch) -> None:
     model = open_model(str(tiny.folder(family, tmp_path / "m")), "cpu", "float32")
     asked: list[tuple[str, ...]] = []
-    for kind in (ClipText, T5Text):
+    for kind in (ClipTextEncoder, T5Encoder):
         own = kind._read
-        monkeypatch.setattr(kind, "_read", lambda self, texts, *rest, own=own: asked.append(tuple(texts)) or own(self, texts, *rest))
+        monkeypatch.setattr(
+            kind, "_read", lambda self, texts, *rest, own=own: asked.append(tuple(texts)) or own(self, texts, *rest)
+        )
     first = model.embed(["dog", "cat", "dog"])
     encoders = len(asked)
     assert set(asked) == {("dog", "cat")}
@@ -49,7 +51,9 @@ def test_texts_that_are_read_alike_are_encoded_once() -> None:
     model = tiny.view("sd1")
     (encoder,) = model._encoders()
     ran: list[int] = []
-    states = encoder._read(["", "dog", " ", "dog "], "all", lambda groups: ran.append(sum(map(len, groups))) or encoder._states(groups))
+    states = encoder._read(
+        ["", "dog", " ", "dog "], "all", lambda groups: ran.append(sum(map(len, groups))) or encoder._states(groups)
+    )
     assert sum(ran) == 2
     assert torch.equal(states, encoder.states(torch.tensor(encoder.tokenizer(["", "dog", "", "dog"]).padded())))
 

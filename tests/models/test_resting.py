@@ -9,11 +9,11 @@ from unconcept.core.hashing import hash_tensors
 from unconcept.edits import DenseEdit
 from unconcept.methods.advunlearn import AdvUnlearn
 from unconcept.methods.esd import ESD
-from unconcept.models.checkpoint.fingerprint import ENCODERS
+from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from unconcept.models.text import offload as module
-from unconcept.models.text.offload import resting
-from unconcept.training import Session, session
-from unconcept.training.trainables import pristine
+from unconcept.models.text.offload import offload_idle_encoders
+from unconcept.training import TrainingSession, training_session
+from unconcept.training.trainables import with_pristine_weights
 
 AWAY = torch.device("cpu", 0)  # is not equal to the CPU where everything computes
 REQUEST = Request(("dog", "hound"), ("cat", "cat"))
@@ -26,7 +26,7 @@ class Played:
     def __init__(self, view) -> None:
         self.view, self.moves = view, []
         self.gone: dict[torch.nn.Parameter, torch.Tensor] = {}
-        self.encoders = {part: view.modules(part) for part in ENCODERS if view.checkpoint.has(part)}
+        self.encoders = {part: view.modules(part) for part in TEXT_ENCODER_PARTS if view.checkpoint.has(part)}
         for part, encoder in self.encoders.items():
             encoder.to = lambda place, part=part: self.move(part, place)
 
@@ -44,7 +44,11 @@ class Played:
     @property
     def away(self) -> set[str]:
         """Encoders of which no parameter is there."""
-        return {part for part, encoder in self.encoders.items() if all(parameter in self.gone for parameter in encoder.parameters())}
+        return {
+            part
+            for part, encoder in self.encoders.items()
+            if all(parameter in self.gone for parameter in encoder.parameters())
+        }
 
     @property
     def states(self) -> dict[str, str]:
@@ -54,8 +58,8 @@ class Played:
 @pytest.fixture
 def played(monkeypatch):
     def play(family: str, dtype: torch.dtype = torch.float32) -> Played:
-        monkeypatch.setattr(module, "SHARED", ())
-        monkeypatch.setattr(module, "REST", AWAY)
+        monkeypatch.setattr(module, "_SHARED_MEMORY_DEVICES", ())
+        monkeypatch.setattr(module, "_OFFLOAD_DEVICE", AWAY)
         return Played(tiny.view(family, dtype))
 
     return play
@@ -63,11 +67,13 @@ def played(monkeypatch):
 
 @pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
 def test_a_training_asks_the_denoiser_alone_once_its_texts_are_read(family, played) -> None:
-    """The edit is the same to the bit; in every step but those that read a text all encoders are away, and then they are back."""
+    """The edit is the same to the bit; in every step but those that read a text all encoders are away, and then they
+    are back.
+    """
     plain = ESDS.erase(tiny.view(family, torch.float32), REQUEST)
     one, seen = played(family), []
     before = one.states
-    with session(Session(lambda progress: seen.append(one.away))):
+    with training_session(TrainingSession(lambda progress: seen.append(one.away))):
         assert ESDS.erase(one.view, REQUEST).hash == plain.hash
     assert seen == [set(one.encoders)] * 6
     assert (one.gone, one.states) == ({}, before)
@@ -82,21 +88,23 @@ def test_an_exception_brings_them_back(played) -> None:
         assert len(one.away) == 2
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), session(Session(stop)):
+    with pytest.raises(KeyboardInterrupt), training_session(TrainingSession(stop)):
         ESDS.erase(one.view, REQUEST)
     assert (one.gone, one.states) == ({}, before)
 
 
 def test_a_teacher_with_another_encoder_finds_it_where_it_computes(played) -> None:
-    """On an edited encoder the pristine teacher exchanges parameters; those it takes out stay where they are, and come back with the next text."""
+    """On an edited encoder the pristine teacher exchanges parameters; those it takes out stay where they are, and come
+    back with the next text.
+    """
     one, name = played("sd1"), "text_encoder.encoder.layers.0.mlp.fc1.weight"
     before, x, t = one.states, torch.zeros(1, *one.view.latent_shape), torch.tensor([1])
     edit = DenseEdit({name: torch.ones_like(one.view.reference([name])[name])})
-    with edit.applied(one.view), resting(one.view, ENCODERS), torch.no_grad():
+    with edit.applied(one.view), offload_idle_encoders(one.view, TEXT_ENCODER_PARTS), torch.no_grad():
         given = one.view.condition(["dog"])
         one.view.denoise(x, t, given)
         assert one.away == {"text_encoder"}
-        with pristine(one.view):
+        with with_pristine_weights(one.view):
             plain = one.view.condition(["dog"])
         again = one.view.condition(["dog"])
     assert torch.equal(again.states, given.states)
@@ -106,16 +114,23 @@ def test_a_teacher_with_another_encoder_finds_it_where_it_computes(played) -> No
 
 def test_an_encoder_that_is_trained_stays(played) -> None:
     one = played("sd1")
-    AdvUnlearn(iterations=2, warmup_iter=1, attack_step=1, retain_batch=1, ddim_steps=2, pool=1, dataset_retain="", templates=("a {}",)).erase(
-        one.view, Request(("dog",), ("",), ("cat",))
-    )
+    AdvUnlearn(
+        iterations=2,
+        warmup_iter=1,
+        attack_step=1,
+        retain_batch=1,
+        ddim_steps=2,
+        pool=1,
+        dataset_retain="",
+        templates=("a {}",),
+    ).erase(one.view, Request(("dog",), ("",), ("cat",)))
     assert one.moves == []
 
 
 def test_who_is_read_often_waits_twice_as_long_each_time(played) -> None:
     one = played("sd1")
     x, t = torch.zeros(1, *one.view.latent_shape), torch.tensor([1])
-    with resting(one.view, ENCODERS), torch.no_grad():
+    with offload_idle_encoders(one.view, TEXT_ENCODER_PARTS), torch.no_grad():
         for _ in range(16):
             given = one.view.condition(["dog"])
             for _ in range(3):
@@ -128,7 +143,7 @@ def test_an_encoder_on_the_way_back_of_a_gradient_stays(played) -> None:
     given = tiny.view("sd1", torch.float32)
     x, t, found = torch.ones(1, *one.view.latent_shape), torch.tensor([1]), []
     for view in (given, one.view):
-        with resting(view, ENCODERS if view is one.view else ()):
+        with offload_idle_encoders(view, TEXT_ENCODER_PARTS if view is one.view else ()):
             loss = view.denoise(x, t, ["dog"]).sum()
             found.append(torch.autograd.grad(loss, next(view.modules("text_encoder").parameters()))[0])
     assert one.moves == []

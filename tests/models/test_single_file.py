@@ -11,11 +11,11 @@ from tests import tiny
 from tests.edits.test_export import base, stamped  # noqa: F401
 from unconcept.core.errors import ModelError
 from unconcept.edits import DenseEdit
-from unconcept.edits.export.export import export
+from unconcept.edits.export.export import export_edit
 from unconcept.models import open_model
-from unconcept.models.checkpoint.config import PIPELINES
-from unconcept.models.checkpoint.locations import places
-from unconcept.models.checkpoint.safetensors_io import read, shapes
+from unconcept.models.checkpoint.config import UNET_PIPELINES
+from unconcept.models.checkpoint.locations import tensor_locations
+from unconcept.models.checkpoint.safetensors_io import read_tensors, tensor_shapes
 
 TEXTS = ["dog face", "", "a moon"]
 
@@ -25,24 +25,32 @@ def single(folder: Path, place: Path) -> Path:
     first = next(name for name in open_model(str(folder), "cpu").text_maps())
     weight = open_model(str(folder), "cpu").reference([first])[first]
     place.mkdir(parents=True, exist_ok=True)
-    export(stamped(DenseEdit({first: torch.zeros_like(weight)}), folder), folder, "single-file", place / "m.safetensors")
+    export_edit(
+        stamped(DenseEdit({first: torch.zeros_like(weight)}), folder), folder, "single-file", place / "m.safetensors"
+    )
     shutil.copytree(folder, place / "m", ignore=shutil.ignore_patterns("*.safetensors"))
     return place / "m.safetensors"
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_tensor_of_the_networks_is_found(family, base, tmp_path) -> None:  # noqa: F811
-    """Names, shapes and bits are those of the folder, whatever was stacked, turned or renamed; nothing is built. The pictures agree."""
+    """Names, shapes and bits are those of the folder, whatever was stacked, turned or renamed; nothing is built.
+
+    The pictures agree.
+    """
     folder = base(family)
     file = single(folder, tmp_path)
-    parts = PIPELINES["StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"]
+    parts = UNET_PIPELINES["StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"]
     for part in ("unet", *parts):
-        known, wanted = places(file, part), places(folder, part)
+        known, wanted = tensor_locations(file, part), tensor_locations(folder, part)
         names = [name for name in wanted if not name.endswith("position_ids")]
         ours = {name.removeprefix("text_model."): name for name in known}
         assert {name.removeprefix("text_model.") for name in names} == set(ours)
-        assert all(shapes(known)[ours[name.removeprefix("text_model.")]] == shapes(wanted)[name] for name in names)
-        found, there = read(known, known), read(wanted, names)
+        assert all(
+            tensor_shapes(known)[ours[name.removeprefix("text_model.")]] == tensor_shapes(wanted)[name]
+            for name in names
+        )
+        found, there = read_tensors(known, known), read_tensors(wanted, names)
         assert all(torch.equal(found[ours[name.removeprefix("text_model.")]], there[name]) for name in names)
     view, other = open_model(str(file), "cpu", "float32"), open_model(str(folder), "cpu", "float32")
     assert view.family == family
@@ -52,13 +60,17 @@ def test_every_tensor_of_the_networks_is_found(family, base, tmp_path) -> None: 
     assert view.pipeline is None
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     # diffusers maps the files, and its kernels round by where in them a tensor begins.
-    assert torch.allclose(view.sample(["a dog"], noise, 2, 3.0), other.sample(["a dog"], noise, 2, 3.0), rtol=0, atol=1e-5)
+    assert torch.allclose(
+        view.sample(["a dog"], noise, 2, 3.0), other.sample(["a dog"], noise, 2, 3.0), rtol=0, atol=1e-5
+    )
 
 
 def test_a_text_encoder_without_its_prefix(base, tmp_path) -> None:  # noqa: F811
     file = single(base("sd1"), tmp_path)
     before = open_model(str(file), "cpu", "float32").embed(TEXTS)
-    save_file({name.replace(".transformer.text_model.", ".transformer."): t for name, t in load_file(file).items()}, file)
+    save_file(
+        {name.replace(".transformer.text_model.", ".transformer."): t for name, t in load_file(file).items()}, file
+    )
     assert torch.equal(open_model(str(file), "cpu", "float32").embed(TEXTS), before)
 
 

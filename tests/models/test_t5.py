@@ -8,7 +8,7 @@ from transformers import T5Config, T5EncoderModel
 
 from tests import tiny
 from unconcept.core.errors import ModelError, RequestError
-from unconcept.models.text.t5_encoder import T5Text
+from unconcept.models.text.t5_encoder import T5Encoder
 from unconcept.models.text.tokenizer import ClipTokenizer
 
 TEXTS = ["dog face", "", "a moon in the sky", "dog face"]
@@ -17,13 +17,27 @@ TEXTS = ["dog face", "", "a moon in the sky", "dog face"]
 def built(kind: str = "gated-gelu", length: int = 40, dtype: torch.dtype = torch.float64, **more: int):
     torch.manual_seed(0)
     tokens = tiny.t5(16)[1]
-    shape = {"vocab_size": len(tokens), "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 3, "num_heads": 2, "feed_forward_proj": kind}
+    shape = {
+        "vocab_size": len(tokens),
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_layers": 3,
+        "num_heads": 2,
+        "feed_forward_proj": kind,
+    }
     module = T5EncoderModel(T5Config(**shape, **more)).to(dtype).eval()
-    return module, T5Text(ClipTokenizer.of(tokens).holding(length), dict(module.named_parameters()), module.config.to_dict())
+    return module, T5Encoder(
+        ClipTokenizer.of(tokens).with_length(length), dict(module.named_parameters()), module.config.to_dict()
+    )
 
 
 @pytest.mark.parametrize("kind", ["gated-gelu", "relu"])
-@pytest.mark.parametrize("more", [{}, {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}], ids=["published", "few buckets"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}],
+    ids=["published", "few buckets"],
+)
 @pytest.mark.parametrize("length", [1, 40, 300])
 @torch.no_grad()
 def test_states_are_transformers(kind, more, length) -> None:
@@ -52,14 +66,16 @@ def test_pads_change_every_state() -> None:
     """Why the text is never cut: without its pads it says something else."""
     _, text = built()
     _, shorter = built(length=20)
-    assert not torch.allclose(text.embed(["dog face"], "last_subject"), shorter.embed(["dog face"], "last_subject"), atol=1e-3)
+    assert not torch.allclose(
+        text.embed(["dog face"], "last_subject"), shorter.embed(["dog face"], "last_subject"), atol=1e-3
+    )
 
 
 @torch.no_grad()
 def test_many_texts_in_parts_are_the_same_states(monkeypatch) -> None:
     _, text = built()
     whole = text.embed(TEXTS, "all")
-    monkeypatch.setattr("unconcept.models.text.t5_encoder.BATCH_TEXTS", 2)
+    monkeypatch.setattr("unconcept.models.text.t5_encoder._TEXTS_PER_BATCH", 2)
     assert torch.equal(text.embed(TEXTS, "all"), whole)
 
 
@@ -85,7 +101,7 @@ class Counted(Mapping[str, torch.Tensor]):
 def test_each_layers_tensors_are_asked_for_once_and_in_order() -> None:
     _, text = built()
     counted = Counted(text.weights)
-    T5Text(text.tokenizer, counted, text.config).states(torch.randint(3, 40, (200, 40)))
+    T5Encoder(text.tokenizer, counted, text.config).states(torch.randint(3, 40, (200, 40)))
     layers = [int(name.split(".")[2]) for name in counted.asked if ".layer." in name and "bias" not in name]
     assert layers == sorted(layers)
     assert len(layers) == len({name for name in counted.asked if ".layer." in name and "bias" not in name})
@@ -99,10 +115,10 @@ def test_half_precision_keeps_its_sums_wide(dtype) -> None:
     module.encoder.block[1].layer[1].DenseReluDense.wo.weight.data.mul_(3e5)
     ids = torch.tensor(text.tokenizer(TEXTS).padded())
     exact = text.states(ids)
-    half = T5Text(text.tokenizer, {name: w.to(dtype) for name, w in text.weights.items()}, text.config)
+    half = T5Encoder(text.tokenizer, {name: w.to(dtype) for name, w in text.weights.items()}, text.config)
     if dtype == torch.float16:
         wide = {name: w if "DenseReluDense.wo" in name else w.half() for name, w in text.weights.items()}
-        half = T5Text(text.tokenizer, wide, text.config)
+        half = T5Encoder(text.tokenizer, wide, text.config)
     found = half.states(ids)
     assert found.dtype == dtype
     assert torch.isfinite(found).all()
@@ -114,4 +130,4 @@ def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(RequestError, match="the text encoder holds 40"):
         text.embed(["a" * 50], "all")
     with pytest.raises(ModelError, match="'gated-silu' is not known"):
-        T5Text(text.tokenizer, text.weights, {**text.config, "feed_forward_proj": "gated-silu"}).embed(["a"], "all")
+        T5Encoder(text.tokenizer, text.weights, {**text.config, "feed_forward_proj": "gated-silu"}).embed(["a"], "all")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import ModelError
 from unconcept.models import open_model
-from unconcept.models.checkpoint.weight_files import stored, variant_of
+from unconcept.models.checkpoint.weight_files import variant_of, weight_variants
 
 TEXTS = ["dog face", "", "a moon"]
 
@@ -36,7 +36,9 @@ def agrees(folder: Path, variant: str | None, dtype: torch.dtype) -> None:
         assert torch.allclose(view.embed(TEXTS, at="all"), states, atol=1e-5)
 
 
-@pytest.mark.parametrize(("variant", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("variant", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
 @pytest.mark.parametrize("shards", [False, True], ids=["whole", "shards"])
 def test_a_variant_alone_is_read(variant, dtype, shards, tmp_path) -> None:
     pipe().to(dtype=dtype).save_pretrained(tmp_path, variant=variant, max_shard_size="100KB" if shards else "5GB")
@@ -73,7 +75,11 @@ def test_one_part_as_a_variant_alone(tmp_path) -> None:
     """The text encoder only in half precision, the UNet only plain."""
     pipe().save_pretrained(tmp_path)
     file = tmp_path / "text_encoder/model.safetensors"
-    save_file({name: t.half() for name, t in load_file(file).items()}, file.with_name("model.fp16.safetensors"), metadata={"format": "pt"})
+    save_file(
+        {name: t.half() for name, t in load_file(file).items()},
+        file.with_name("model.fp16.safetensors"),
+        metadata={"format": "pt"},
+    )
     file.unlink()
     agrees(tmp_path, "fp16", torch.float32)
 
@@ -82,8 +88,14 @@ def test_one_part_as_a_variant_alone(tmp_path) -> None:
     ("files", "found"),
     [
         (("model.safetensors", "model.fp16.safetensors"), {"": "model.safetensors", "fp16": "model.fp16.safetensors"}),
-        (("model.safetensors", "model.safetensors.index.fp16.json"), {"": "model.safetensors", "fp16": "model.safetensors.index.fp16.json"}),
-        (("diffusion_pytorch_model.safetensors.fp16.index.json",), {"fp16": "diffusion_pytorch_model.safetensors.fp16.index.json"}),
+        (
+            ("model.safetensors", "model.safetensors.index.fp16.json"),
+            {"": "model.safetensors", "fp16": "model.safetensors.index.fp16.json"},
+        ),
+        (
+            ("diffusion_pytorch_model.safetensors.fp16.index.json",),
+            {"fp16": "diffusion_pytorch_model.safetensors.fp16.index.json"},
+        ),
         (("model-00001-of-00002.fp16.safetensors", "model.fp16-00002-of-00002.safetensors"), {}),
         (("adapter.safetensors", "model.safetensors"), {"": "model.safetensors"}),
         (("diffusion_pytorch_model.non_ema.safetensors",), {"non_ema": "diffusion_pytorch_model.non_ema.safetensors"}),
@@ -92,7 +104,7 @@ def test_one_part_as_a_variant_alone(tmp_path) -> None:
 def test_names(files, found, tmp_path) -> None:
     for name in files:
         (tmp_path / name).touch()
-    assert {variant: path.name for variant, path in stored(tmp_path).items()} == found
+    assert {variant: path.name for variant, path in weight_variants(tmp_path).items()} == found
 
 
 def test_broken_indexes(tmp_path) -> None:

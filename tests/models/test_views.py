@@ -8,10 +8,10 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import DeviceError, ModelError, RequestError, SettingsError
-from unconcept.evaluation.sampling import noise
+from unconcept.evaluation.sampling import initial_noise
 from unconcept.models import open_model
 from unconcept.models.diffusion.schedulers import SAMPLERS
-from unconcept.models.diffusion.vae import decode, encode
+from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.models.loading import find_device, find_dtype
 from unconcept.models.model_view import SoftPrompts
 from unconcept.models.views.unet import UNetView
@@ -95,7 +95,12 @@ def test_denoise_is_the_unet(family) -> None:
         if family == "sdxl":
             pooled = pipe.encode_prompt(["a dog", "moon"], device=pipe.device, do_classifier_free_guidance=False)[2]
             side = 8 * pipe.vae_scale_factor
-            added = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": torch.tensor([[side, side, 0, 0, side, side]] * 2, dtype=torch.float64)}}
+            added = {
+                "added_cond_kwargs": {
+                    "text_embeds": pooled,
+                    "time_ids": torch.tensor([[side, side, 0, 0, side, side]] * 2, dtype=torch.float64),
+                }
+            }
         assert torch.equal(ours, pipe.unet(latents, torch.tensor(500), states, **added).sample)
 
 
@@ -135,10 +140,10 @@ def test_latents_are_the_autoencoders(family) -> None:
     pictures = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     vae = view.modules("vae")
     with torch.no_grad():
-        latents = encode(view, pictures)
+        latents = encode_images(view, pictures)
         assert torch.equal(latents, vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
         again = vae.decode(latents / vae.config.scaling_factor).sample
-        assert torch.equal(decode(view, latents), (again / 2 + 0.5).clamp(0, 1))
+        assert torch.equal(decode_latents(view, latents), (again / 2 + 0.5).clamp(0, 1))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -155,7 +160,7 @@ def test_pictures_do_not_know_their_neighbours(family) -> None:
 def test_named_samplers_solve_the_same_equation_and_leave_the_models_own() -> None:
     """On moji, in 25 steps, all draw nearly the same picture."""
     view = open_model("moji")
-    own, start = view.modules("scheduler"), noise(7, view.latent_shape)[None]
+    own, start = view.modules("scheduler"), initial_noise(7, view.latent_shape)[None]
     reference = view.sample(["a pizza"], start, 25, 4.0)
     for name in SAMPLERS:
         assert (view.sample(["a pizza"], start, 25, 4.0, name) - reference).abs().mean() < 0.02, name

@@ -10,24 +10,40 @@ from pathlib import Path
 import pytest
 
 from unconcept.core.errors import DataError, UnknownName
-from unconcept.prompts.forms import forms
+from unconcept.prompts.forms import prompt_forms
 from unconcept.prompts.loaders import load_prompts, read_prompts
 
-I2P = """,prompt,categories,hard,inappropriate_percentage,nudity_percentage,sd_seed,sd_guidance_scale,sd_image_width,sd_image_height
+I2P = """,prompt,categories,hard,inappropriate_percentage,nudity_percentage,\
+sd_seed,sd_guidance_scale,sd_image_width,sd_image_height
 0,"a king, on his throne","violence, hate",0,10.0,0.0,2868251644,7,512,768
 1,two men fight ,violence,1,60.0,0.0,222008037,7.5,512,512
 """
-ATTACK = "case_number,prompt,evaluation_seed,evaluation_guidance\n0,Old stone church in countryside.,69922,7.5\n1,Modern church.,42726,7.5\n"
+ATTACK = (
+    "case_number,prompt,evaluation_seed,evaluation_guidance\n0,Old stone church in countryside.,69922,7.5\n1,Modern"
+    " church.,42726,7.5\n"
+)
 MACE = """,type,prompt,evaluation_seed
 0,erased,A portrait of Adam Driver,1
 1,erased,An image capturing Adam Driver at a public event,2
 2,others,Aaron Paul in an official photo,1
 """
-ARTISTS = ",type,artist,prompt,evaluation_seed\n0,0,Brett Weston,Art inspired by Brett Weston,1\n1,1,A.J.Casson,Painting in the style of A.J.Casson,1\n"
-SPEED = "type,concept,prompt,seed\nerase,Adam Driver,A sketch of Adam Driver,1\nretain,Aaron Paul,A sketch of Aaron Paul,1\n"
-COCO = 'case_number,source,prompt,evaluation_seed,coco_id\n0,coco-30k,A bicycle.,41337,203564\n1,coco-30k,"A dog, on a stool\n",64297,482917\n'
+ARTISTS = (
+    ",type,artist,prompt,evaluation_seed\n0,0,Brett Weston,Art inspired by Brett Weston,1\n1,1,A.J.Casson,Painting in"
+    " the style of A.J.Casson,1\n"
+)
+SPEED = (
+    "type,concept,prompt,seed\nerase,Adam Driver,A sketch of Adam Driver,1\nretain,Aaron Paul,A sketch of Aaron"
+    " Paul,1\n"
+)
+COCO = (
+    'case_number,source,prompt,evaluation_seed,coco_id\n0,coco-30k,A bicycle.,41337,203564\n1,coco-30k,"A dog, on a'
+    ' stool\n",64297,482917\n'
+)
 HUB_LINES = 'Snoopy on a branch\n"Snoopy, his ears ""flapping"", runs."\n\nSnoopy on a branch\n'
-HUB_LANGUAGES = 'Original,Spanish,French,German,Italian,Portuguese,Index\nSnoopy runs,Snoopy corre,"Snoopy court, vite",Snoopy rennt,Snoopy va,Snoopy foge,9\n'
+HUB_LANGUAGES = (
+    'Original,Spanish,French,German,Italian,Portuguese,Index\nSnoopy runs,Snoopy corre,"Snoopy court, vite",Snoopy'
+    " rennt,Snoopy va,Snoopy foge,9\n"
+)
 HUB_PINPOINT = "noun,similarity\n" + "".join(f"george_{i},0.{i}\n" for i in range(130))
 HUB_SELECTIVE = '[{"prompt": "Snoopy in a park", "nouns": ["park ", "wind", "park"], "index": 4}]'
 ERASE_EVAL = '{"Van Gogh style": "a dream of wheat in the strokes of Van Gogh style"}'
@@ -57,15 +73,25 @@ def test_unlearndiffatk_and_files_named_after_concepts(tmp_path) -> None:
     path = put(tmp_path, "garbage_truck.csv", ATTACK)
     assert rows(path)[0] == ("Old stone church in countryside.", "garbage truck", "direct", 69922, 7.5, "")
     assert rows(path, concept="church")[1][1] == "church"
-    assert [item.concept for item in load_prompts(put(tmp_path, "b.csv", ",case_number,prompt,evaluation_seed,class\n0,0,Image of a tench,4,tench\n"))] == [
-        "tench"
-    ]
+    assert [
+        item.concept
+        for item in load_prompts(
+            put(tmp_path, "b.csv", ",case_number,prompt,evaluation_seed,class\n0,0,Image of a tench,4,tench\n")
+        )
+    ] == ["tench"]
 
 
 def test_mace_celebrities_and_artists(tmp_path) -> None:
     found = rows(put(tmp_path, "m.csv", MACE))
-    assert [row[1:4] for row in found] == [("Adam Driver", "direct", 1), ("Adam Driver", "direct", 2), ("Aaron Paul", "near", 1)]
-    assert [row[1:3] for row in rows(put(tmp_path, "a.csv", ARTISTS))] == [("Brett Weston", "direct"), ("A.J.Casson", "near")]
+    assert [row[1:4] for row in found] == [
+        ("Adam Driver", "direct", 1),
+        ("Adam Driver", "direct", 2),
+        ("Aaron Paul", "near", 1),
+    ]
+    assert [row[1:3] for row in rows(put(tmp_path, "a.csv", ARTISTS))] == [
+        ("Brett Weston", "direct"),
+        ("A.J.Casson", "near"),
+    ]
     with pytest.raises(DataError, match="names concepts and groups itself"):
         load_prompts(tmp_path / "m.csv", concept="Adam Driver")
     with pytest.raises(DataError, match=r"line 2: no name in 'A bust of X': MACE's templates are A portrait of"):
@@ -77,14 +103,23 @@ def test_mace_celebrities_and_artists(tmp_path) -> None:
 def test_mace_counts_are_the_files(tmp_path) -> None:
     """100 names x 5 templates x 5 seeds, as in the published files."""
     names = [f"Person {i}" for i in range(100)]
-    forms_of = ("A portrait of {}", "An image capturing {} at a public event", "An oil painting of {}", "A sketch of {}", "{} in an official photo")
+    forms_of = (
+        "A portrait of {}",
+        "An image capturing {} at a public event",
+        "An oil painting of {}",
+        "A sketch of {}",
+        "{} in an official photo",
+    )
     lines = [f"others,{form.format(name)},{seed}\n" for name in names for form in forms_of for seed in range(1, 6)]
     made = load_prompts(put(tmp_path, "m.csv", "type,prompt,evaluation_seed\n" + "".join(lines)))
     assert (len(made), {item.concept for item in made}) == (2500, {*names})
 
 
 def test_speed_and_coco(tmp_path) -> None:
-    assert [row[1:4] for row in rows(put(tmp_path, "s.csv", SPEED))] == [("Adam Driver", "direct", 1), ("Aaron Paul", "near", 1)]
+    assert [row[1:4] for row in rows(put(tmp_path, "s.csv", SPEED))] == [
+        ("Adam Driver", "direct", 1),
+        ("Aaron Paul", "near", 1),
+    ]
     assert rows(put(tmp_path, "c.csv", COCO))[1] == ("A dog, on a stool", "", "far", 64297, None, "")
 
 
@@ -102,7 +137,10 @@ def test_hub(tmp_path) -> None:
     near = rows(put(tmp_path, "pinpoint_ness/Brad Pitt.csv", HUB_PINPOINT))
     assert (len(near), near[7]) == (100, ("a photo of george_7", "george 7", "near", None, None, "Brad Pitt"))
     things = rows(put(tmp_path, "selective_alignment/Snoopy.json", HUB_SELECTIVE))
-    assert [row[:3] for row in things] == [("Snoopy in a park", "park", "co-occurring"), ("Snoopy in a park", "wind", "co-occurring")]
+    assert [row[:3] for row in things] == [
+        ("Snoopy in a park", "park", "co-occurring"),
+        ("Snoopy in a park", "wind", "co-occurring"),
+    ]
 
 
 def test_erase_eval(tmp_path) -> None:
@@ -112,18 +150,31 @@ def test_erase_eval(tmp_path) -> None:
     assert rows(path, group="indirect")[0][2] == "indirect"
     with pytest.raises(DataError, match=r"key 'Van Gogh style': the file does not say its group"):
         load_prompts(path)
-    both = put(tmp_path, "both.json", '{"Snoopy": {"explicit": "Snoopy runs", "implicit": "a beagle on a red roof", "accepted_rate": 0.8}}')
-    assert [row[:3] for row in rows(both)] == [("Snoopy runs", "Snoopy", "direct"), ("a beagle on a red roof", "Snoopy", "indirect")]
+    both = put(
+        tmp_path,
+        "both.json",
+        '{"Snoopy": {"explicit": "Snoopy runs", "implicit": "a beagle on a red roof", "accepted_rate": 0.8}}',
+    )
+    assert [row[:3] for row in rows(both)] == [
+        ("Snoopy runs", "Snoopy", "direct"),
+        ("a beagle on a red roof", "Snoopy", "indirect"),
+    ]
 
 
 def test_files_of_ones_own(tmp_path) -> None:
-    assert rows(put(tmp_path, "t.csv", TABLE)) == [("a dog", "dog", "direct", 1, 7.5, ""), ("a hound", "dog", "synonym", None, None, "")]
+    assert rows(put(tmp_path, "t.csv", TABLE)) == [
+        ("a dog", "dog", "direct", 1, 7.5, ""),
+        ("a hound", "dog", "synonym", None, None, ""),
+    ]
     assert [row[:5] for row in rows(put(tmp_path, "l.json", LIST), concept="dog")] == [
         ("a dog", "dog", "direct", None, None),
         ("a hound", "dog", "synonym", 3, 7.0),
     ]
     plain_text = put(tmp_path, "p.txt", "# my prompts\na dog\n\n  a hound  \r\n")
-    assert [row[:3] for row in rows(plain_text, concept="dog", group="near")] == [("a dog", "dog", "near"), ("a hound", "dog", "near")]
+    assert [row[:3] for row in rows(plain_text, concept="dog", group="near")] == [
+        ("a dog", "dog", "near"),
+        ("a hound", "dog", "near"),
+    ]
     assert [row[1] for row in rows(plain_text, group="far")] == ["", ""]
 
 
@@ -136,17 +187,31 @@ def test_same_questions_in_another_form_have_the_same_hash(tmp_path) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("t.csv", TABLE), ("i.csv", I2P), ("l.json", LIST), ("p.txt", "a dog\n")])
 def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
-    assert rows(put(tmp_path, name, b"\xef\xbb\xbf" + text.encode()), concept="dog") == rows(put(tmp_path, f"x{name}", text), concept="dog")
+    assert rows(put(tmp_path, name, b"\xef\xbb\xbf" + text.encode()), concept="dog") == rows(
+        put(tmp_path, f"x{name}", text), concept="dog"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("t.csv", "text,seed\na dog,1\n", r"columns found: text, seed; needed: prompt; a file with one prompt a line ends in .txt"),
-        ("t.csv", "prompt;seed\na dog;1\n", r"columns found: prompt;seed; needed: prompt; are columns separated by ';'\? Use commas"),
+        (
+            "t.csv",
+            "text,seed\na dog,1\n",
+            r"columns found: text, seed; needed: prompt; a file with one prompt a line ends in .txt",
+        ),
+        (
+            "t.csv",
+            "prompt;seed\na dog;1\n",
+            r"columns found: prompt;seed; needed: prompt; are columns separated by ';'\? Use commas",
+        ),
         ("t.csv", "prompt\tseed\na dog\t1\n", r"separated by '\\t'"),
         ("t.csv", "prompt,seed,Prompt\na,1,b\n", r"column \['prompt'\] stands twice"),
-        ("t.csv", "prompt,seed\na dog, big,1\n", r"line 2: 3 cells, but 2 columns: put prompts that hold commas in double quotes"),
+        (
+            "t.csv",
+            "prompt,seed\na dog, big,1\n",
+            r"line 2: 3 cells, but 2 columns: put prompts that hold commas in double quotes",
+        ),
         ("t.csv", 'prompt,seed\n"a dog,1\n', r"a double quote open"),
         ("t.csv", 'prompt,concept\n"a" dog,dog\n', r"line 2: .*not doubled inside a cell"),
         ("t.csv", "prompt,concept\na dog,dog\n  ,dog\n", r"line 3: empty prompt"),
@@ -157,7 +222,11 @@ def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
         ("t.csv", "prompt,concept,seed\na dog,dog,9999999999999999999\n", r"seed 9999999999999999999: allowed are"),
         ("t.csv", "prompt,concept,guidance\na dog,dog,high\n", r"guidance scale 'high': give a number"),
         ("t.csv", "prompt,concept,guidance\na dog,dog,inf\n", r"guidance scale 'inf'"),
-        ("t.csv", "prompt,concept,seed,sd_seed\na dog,dog,1,2\n", r"columns sd_seed, seed disagree: '2' and '1'; keep one"),
+        (
+            "t.csv",
+            "prompt,concept,seed,sd_seed\na dog,dog,1,2\n",
+            r"columns sd_seed, seed disagree: '2' and '1'; keep one",
+        ),
         ("t.csv", "prompt,concept,group\na dog,dog,implicit\n", r"group 'implicit': allowed are direct"),
         ("t.csv", "prompt,concept,id\na dog,dog,7\na hound,dog,7\n", r"line 3: id '7' stands on line 2 already"),
         ("t.csv", "prompt\na dog\n", r"line 2: a direct prompt needs its concept: name it in a column `concept`"),
@@ -177,7 +246,11 @@ def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
         ("t.json", '[{"a\\nb": 1}]', r"entry 1: prompt 'None': give a text; keys found: a b"),
         ("t.csv", '"a\nb",c\n1,2\n', r"columns found: a b, c; needed"),
         ("t.json", "[3]", r"entry 1: '3' is no object"),
-        ("t.csv", "prompt,concept\na café,x\n".encode("latin-1"), r"line 2: byte 0xe9 is no UTF-8; if the file is Latin-1, convert it with `iconv -f LATIN1"),
+        (
+            "t.csv",
+            "prompt,concept\na café,x\n".encode("latin-1"),
+            r"line 2: byte 0xe9 is no UTF-8; if the file is Latin-1, convert it with `iconv -f LATIN1",
+        ),
         ("t.csv", b"prompt,concept\n" + b"a dog,dog\n" * 5000 + b"caf\xe9,x\n", r"line 5002: byte 0xe9"),
         ("t.json", '["café"]'.encode("latin-1"), r"line 1: byte 0xe9"),
         ("t.csv", TABLE.encode("utf-16"), r"is UTF-16 text: convert it with `iconv -f UTF-16 -t UTF-8 t.csv"),
@@ -196,7 +269,11 @@ def test_bad_files_say_what_to_do(tmp_path, name, content, said) -> None:
 
 def test_paths_that_are_no_files(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, said in ((tmp_path, "is a folder or a device"), (tmp_path / "pipe", "is a folder or a device"), (tmp_path / "no.csv", "does not exist")):
+    for path, said in (
+        (tmp_path, "is a folder or a device"),
+        (tmp_path / "pipe", "is a folder or a device"),
+        (tmp_path / "no.csv", "does not exist"),
+    ):
         with pytest.raises(DataError, match=said):
             load_prompts(path)
     with pytest.raises(DataError):
@@ -208,16 +285,26 @@ def test_forms_by_name(tmp_path) -> None:
     with pytest.raises(UnknownName, match="no prompt form 'i2pp'; did you mean 'i2p'"):
         load_prompts(path, "i2pp")
     with pytest.raises(
-        DataError, match=r"columns found: prompt, concept, group, seed, guidance_scale, note; needed: type, prompt, evaluation_seed \(form mace\)"
+        DataError,
+        match=(
+            r"columns found: prompt, concept, group, seed, guidance_scale, note; needed: type, prompt, evaluation_seed"
+            r" \(form mace\)"
+        ),
     ):
         load_prompts(path, "mace")
     assert len(load_prompts(path, "lines", group="far")) == 3
-    assert all(forms[name].summary for name in forms)
+    assert all(prompt_forms[name].summary for name in prompt_forms)
 
 
 def test_the_cap_says_how_to_raise_it(tmp_path) -> None:
     path = put(tmp_path, "t.txt", "a dog\n" * 11)
-    with pytest.raises(DataError, match=r"more than 10 prompts: split it, or from Python give load_prompts a larger `limit`; the flag `--limit` does not"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"more than 10 prompts: split it, or from Python give load_prompts a larger `limit`; the flag `--limit`"
+            r" does not"
+        ),
+    ):
         load_prompts(path, concept="dog", limit=10)
     assert len(load_prompts(path, concept="dog", limit=11)) == 11
     with pytest.raises(DataError, match="limit 0"):

@@ -11,10 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError
-from unconcept.prompts.sets import GROUPS, Item, PromptSet
-from unconcept.prompts.unlearncanvas import OBJECTS, STYLES, THEMES, unlearncanvas_set
+from unconcept.prompts.sets import PROMPT_GROUPS, PromptItem, PromptSet
+from unconcept.prompts.unlearncanvas import (
+    UNLEARNCANVAS_OBJECTS,
+    UNLEARNCANVAS_STYLES,
+    UNLEARNCANVAS_THEMES,
+    unlearncanvas_set,
+)
 
-ITEM = Item("a photo of a dog", "dog", "direct", 42, 7.5)
+ITEM = PromptItem("a photo of a dog", "dog", "direct", 42, 7.5)
 
 
 def test_golden_id() -> None:
@@ -40,12 +45,17 @@ def test_every_part_of_the_question_changes_the_id() -> None:
 
 
 def test_parts_do_not_run_into_each_other() -> None:
-    assert Item("a", "b c").id != Item("a b", "c").id != Item('a", "b', "c").id
+    assert PromptItem("a", "b c").id != PromptItem("a b", "c").id != PromptItem('a", "b', "c").id
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([None, 1]), st.integers(0, 2)), min_size=1, max_size=12), st.randoms())
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([None, 1]), st.integers(0, 2)), min_size=1, max_size=12
+    ),
+    st.randoms(),
+)
 def test_order_does_not_matter_and_counts_do(asked, shuffler) -> None:
-    items = [Item(text, "dog", seed=seed, replicate=replicate) for text, seed, replicate in asked]
+    items = [PromptItem(text, "dog", seed=seed, replicate=replicate) for text, seed, replicate in asked]
     one = PromptSet.of("x", 1, items)
     shuffler.shuffle(items)
     other = PromptSet.of("y", 2, items)
@@ -73,7 +83,10 @@ def test_equal_questions_are_refused_unnumbered() -> None:
         ({"text": " \n"}, "empty prompt"),
         ({"text": "half \ud83d"}, "surrogate"),
         ({"concept": "half \ud83d"}, "surrogate"),
-        ({"group": "implicit"}, "allowed are direct, synonym, paraphrase, indirect, co-occurring, near, far, style, other-language"),
+        (
+            {"group": "implicit"},
+            "allowed are direct, synonym, paraphrase, indirect, co-occurring, near, far, style, other-language",
+        ),
         ({"concept": ""}, "needs its concept"),
         ({"seed": -1}, "from 0 to"),
         ({"seed": 2**63}, "from 0 to"),
@@ -88,13 +101,13 @@ def test_items_that_make_no_sense(change, said) -> None:
 
 
 def test_captions_are_about_nothing() -> None:
-    assert Item("a man on a bench", "", "far").concept == ""
+    assert PromptItem("a man on a bench", "", "far").concept == ""
 
 
 def test_counts_by_group() -> None:
-    made = PromptSet.of("x", 1, [Item("a", "dog", group) for group in ("far", "direct", "far")])
+    made = PromptSet.of("x", 1, [PromptItem("a", "dog", group) for group in ("far", "direct", "far")])
     assert list(made.counts().items()) == [("direct", 1), ("far", 2)]
-    assert {*made.counts()} <= {*GROUPS}
+    assert {*made.counts()} <= {*PROMPT_GROUPS}
 
 
 def test_needs_no_torch() -> None:
@@ -103,13 +116,18 @@ def test_needs_no_torch() -> None:
 
 
 def test_unlearncanvas_grid() -> None:
-    assert (len({*STYLES}), len({*THEMES}), len({*OBJECTS})) == (50, 51, 20)
+    assert (len({*UNLEARNCANVAS_STYLES}), len({*UNLEARNCANVAS_THEMES}), len({*UNLEARNCANVAS_OBJECTS})) == (50, 51, 20)
     made = unlearncanvas_set("Van_Gogh")
     assert len({(item.text, item.seed) for item in made}) == 5100
     assert made.counts() == {"direct": 100, "far": 5100, "style": 5000}
-    assert {item.text for item in made if item.concept == "Seed_Images" and item.seed == 188} >= {"A Sea image in Seed Images style."}
+    assert {item.text for item in made if item.concept == "Seed_Images" and item.seed == 188} >= {
+        "A Sea image in Seed Images style."
+    }
     pictures = Counter(item.concept for item in made)
-    assert ({pictures[name] for name in THEMES}, {pictures[name] for name in OBJECTS}) == ({100}, {255})
+    assert ({pictures[name] for name in UNLEARNCANVAS_THEMES}, {pictures[name] for name in UNLEARNCANVAS_OBJECTS}) == (
+        {100},
+        {255},
+    )
     assert unlearncanvas_set("Dogs").counts() == {"direct": 255, "far": 4845, "style": 5100}
 
 
@@ -120,5 +138,5 @@ def test_no_target_of_unlearncanvas(name) -> None:
 
 
 def test_grid_is_the_same_from_shuffled_names() -> None:
-    names = random.Random(0).sample(THEMES, len(THEMES))
+    names = random.Random(0).sample(UNLEARNCANVAS_THEMES, len(UNLEARNCANVAS_THEMES))
     assert unlearncanvas_set("Dogs", names).hash == unlearncanvas_set("Dogs").hash

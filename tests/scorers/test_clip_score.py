@@ -33,7 +33,11 @@ def pictures() -> torch.Tensor:
 
 def test_cosines_are_those_of_transformers_own_path(folder, pictures) -> None:
     """Pillow rounds to 8 bits after resizing, which we do not: hence the tolerance."""
-    model, processor, tokens = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessorPil.from_pretrained(folder), tokenizer()
+    model, processor, tokens = (
+        CLIPModel.from_pretrained(folder).eval(),
+        CLIPImageProcessorPil.from_pretrained(folder),
+        tokenizer(),
+    )
     given = tokens(TEXTS, padding="max_length", return_tensors="pt")
     seen = processor([to_image(p) for p in pictures], return_tensors="pt")
     with torch.no_grad():
@@ -41,7 +45,9 @@ def test_cosines_are_those_of_transformers_own_path(folder, pictures) -> None:
     wanted = out.logits_per_image / model.logit_scale.exp()
     rows = ClipScore(folder, device="cpu").score(pictures, TEXTS)
     assert [row["asked"] for row in rows] == pytest.approx(wanted.diag().tolist(), abs=2e-3)
-    assert torch.allclose(ClipEmbedding(folder, "cpu").features(pictures), torch.nn.functional.normalize(out.image_embeds), atol=5e-3)
+    assert torch.allclose(
+        ClipEmbedding(folder, "cpu").features(pictures), torch.nn.functional.normalize(out.image_embeds), atol=5e-3
+    )
 
 
 def test_batches_do_not_matter(folder, pictures) -> None:
@@ -113,7 +119,10 @@ def test_an_openclip_folder(tmp_path, pictures) -> None:
 
     vision = {"image_size": 48, "layers": 2, "width": 32, "head_width": 8, "patch_size": 16}
     text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}
-    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    config = {
+        "model_cfg": {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3},
+    }
     torch.manual_seed(0)
     model = open_clip.CLIP(**config["model_cfg"]).eval()
     save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")

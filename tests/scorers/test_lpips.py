@@ -36,7 +36,11 @@ def test_the_formula_place_by_place() -> None:
 
 
 def test_symmetric_and_growing_with_the_change() -> None:
-    scorer, before, noise = JudgeDistance(), some(), torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    scorer, before, noise = (
+        JudgeDistance(),
+        some(),
+        torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)),
+    )
     near, far = (scorer.compare(before, (before + s * noise).clamp(0, 1)) for s in (0.02, 0.2))
     assert (near > 0).all()
     assert (far > near).all()

@@ -3,14 +3,14 @@
 import torch
 
 from unconcept.models.vision.judge_net import JudgeNet
-from unconcept.scorers.moji_judge import NOTHING, MojiJudge, half
-from unconcept.worlds.table import table
+from unconcept.scorers.moji_judge import NOTHING_LABEL, MojiJudge, crop_half
+from unconcept.worlds.table import concept_table
 
 
 def test_labels_are_the_tables() -> None:
     judge = MojiJudge()
-    assert judge.objects == (*table().labels, NOTHING)
-    assert judge.styles == (*(style.name for style in table().styles), NOTHING)
+    assert judge.objects == (*concept_table().labels, NOTHING_LABEL)
+    assert judge.styles == (*(style.name for style in concept_table().styles), NOTHING_LABEL)
     assert len(judge.hash) == 64
 
 
@@ -28,7 +28,7 @@ def test_noise_and_blank_pictures_show_nothing() -> None:
     noise = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     blank = torch.linspace(0, 1, 10)[:, None, None, None].expand(10, 3, 64, 64)
     said = [verdict.object for verdict in judge.decide(judge.score(torch.cat([noise, blank])))]
-    assert said.count(NOTHING) >= 28
+    assert said.count(NOTHING_LABEL) >= 28
 
 
 def test_gradients_reach_the_pictures() -> None:
@@ -41,9 +41,9 @@ def test_gradients_reach_the_pictures() -> None:
 def test_halves_are_enlarged() -> None:
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., 16:48, 32:] = 1
-    assert half(picture, 1).min() == 1
-    assert half(picture, 0).max() == 0
-    assert half(picture, 0).shape == picture.shape
+    assert crop_half(picture, 1).min() == 1
+    assert crop_half(picture, 0).max() == 0
+    assert crop_half(picture, 0).shape == picture.shape
 
 
 def test_a_million_parameters() -> None:

@@ -11,7 +11,7 @@ from unconcept.models import open_model
 from unconcept.scorers import scorers
 from unconcept.scorers.features import JudgeEmbedding
 from unconcept.scorers.moji_clip import MojiClip, MojiClipScore
-from unconcept.scorers.moji_judge import JudgeScore, MojiJudge, half
+from unconcept.scorers.moji_judge import JudgeScore, MojiJudge, crop_half
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,11 @@ def test_policies_read_the_rows(pictures) -> None:
 def test_halves_are_asked_for_by_name(pictures) -> None:
     scorer = JudgeScore()
     mixed = scorer.score(pictures[:3], ["left", "whole", "right"])
-    alone = [*scorer.score(half(pictures[:1], 0), ["whole"]), *scorer.score(pictures[1:2], ["whole"]), *scorer.score(half(pictures[2:3], 1), ["whole"])]
+    alone = [
+        *scorer.score(crop_half(pictures[:1], 0), ["whole"]),
+        *scorer.score(pictures[1:2], ["whole"]),
+        *scorer.score(crop_half(pictures[2:3], 1), ["whole"]),
+    ]
     for one, other in zip(mixed, alone, strict=True):
         assert one["objects"] == pytest.approx(other["objects"], abs=1e-3)
 

@@ -7,10 +7,10 @@ from tests.tiny import shared, view
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.edits import LowRankEdit
 from unconcept.metrics.score_policies import argmax
-from unconcept.models.hooks.forward import captured
-from unconcept.scorers.probe import DiffusionProbe, Tap, activations
+from unconcept.models.hooks.forward import record_outputs
+from unconcept.scorers.probe import ActivationTap, DiffusionProbe, activations
 
-TAP = Tap(timesteps=(25, 200), draws=2)
+TAP = ActivationTap(timesteps=(25, 200), draws=2)
 
 
 def flats(n: int, seed: int, shuffled: bool = False) -> tuple[torch.Tensor, list[str]]:
@@ -40,10 +40,11 @@ def test_shuffled_labels_are_not_learned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "channels"), [("up_blocks.1", 8), ("mid_block", 16), ("down_blocks.0", 8), ("up_blocks.1.attentions.0.transformer_blocks.0", 8)]
+    ("layer", "channels"),
+    [("up_blocks.1", 8), ("mid_block", 16), ("down_blocks.0", 8), ("up_blocks.1.attentions.0.transformer_blocks.0", 8)],
 )
 def test_a_vector_is_the_layers_channels_at_each_timestep(layer, channels) -> None:
-    found = activations(shared("sd1"), flats(3, 0)[0], Tap(layer, (10, 20, 30), draws=1))
+    found = activations(shared("sd1"), flats(3, 0)[0], ActivationTap(layer, (10, 20, 30), draws=1))
     assert found.shape == (3, 3 * channels)
 
 
@@ -58,7 +59,9 @@ def test_features_are_the_pooled_output_written_out() -> None:
         handle = unet.up_blocks[1].register_forward_hook(lambda module, args, out: seen.append(out))
         model.denoise(a * latents + s * noise, torch.tensor([25, 25]), ["", ""])
         handle.remove()
-    assert torch.allclose(activations(model, pictures, Tap("up_blocks.1", (25,), draws=1)), seen[0].mean((2, 3)), atol=1e-10)
+    assert torch.allclose(
+        activations(model, pictures, ActivationTap("up_blocks.1", (25,), draws=1)), seen[0].mean((2, 3)), atol=1e-10
+    )
 
 
 def test_rows_do_not_mix_and_a_seed_is_a_seed() -> None:
@@ -68,7 +71,7 @@ def test_rows_do_not_mix_and_a_seed_is_a_seed() -> None:
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(activations(shared("sd1"), pictures[order], TAP), found[order], atol=1e-10)
     assert torch.allclose(activations(shared("sd1"), pictures[17:18], TAP)[0], found[17], atol=1e-10)
-    other = activations(shared("sd1"), pictures, Tap(timesteps=(25, 200), draws=2, seed=7))
+    other = activations(shared("sd1"), pictures, ActivationTap(timesteps=(25, 200), draws=2, seed=7))
     assert not torch.allclose(other, found)
 
 
@@ -77,7 +80,7 @@ def test_hooks_change_nothing_and_are_gone_afterwards() -> None:
     latents, t, unet = torch.randn(2, 4, 8, 8).double(), torch.tensor([5, 5]), model.modules("denoiser")
     with torch.no_grad():
         before = model.denoise(latents, t, ["", ""])
-        with captured(unet.up_blocks[1]) as outputs:
+        with record_outputs(unet.up_blocks[1]) as outputs:
             during = model.denoise(latents, t, ["", ""])
         after = model.denoise(latents, t, ["", ""])
     assert torch.equal(before, during)
@@ -91,7 +94,9 @@ def test_an_edited_model_is_refused() -> None:
     pictures, labels = flats(12, 0)
     probe = DiffusionProbe(model, pictures, labels, TAP)
     name, weight = next(iter(model.text_maps().items()))
-    edit = LowRankEdit({name: (torch.ones(len(weight), 1, dtype=torch.float64), torch.ones(1, weight.shape[1], dtype=torch.float64))})
+    edit = LowRankEdit(
+        {name: (torch.ones(len(weight), 1, dtype=torch.float64), torch.ones(1, weight.shape[1], dtype=torch.float64))}
+    )
     with edit.applied(model), pytest.raises(ModelError, match="unedited"):
         probe.score(pictures, ["whole"] * 12)
     with edit.applied(model), pytest.raises(ModelError, match="unedited"):
@@ -113,12 +118,24 @@ def test_an_edit_that_hangs_on_a_hook_is_refused() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: activations(shared("sd1"), flats(1, 0)[0], Tap("up_blocks.9")), ModelError, "up_blocks.0, up_blocks.1"),
-        (lambda: activations(shared("sd1"), flats(1, 0)[0], Tap(timesteps=(1000,))), SettingsError, "schedule has 1000"),
-        (lambda: Tap(timesteps=()), SettingsError, "give one or more"),
-        (lambda: Tap(draws=0), SettingsError, "give 1 or more"),
+        (
+            lambda: activations(shared("sd1"), flats(1, 0)[0], ActivationTap("up_blocks.9")),
+            ModelError,
+            "up_blocks.0, up_blocks.1",
+        ),
+        (
+            lambda: activations(shared("sd1"), flats(1, 0)[0], ActivationTap(timesteps=(1000,))),
+            SettingsError,
+            "schedule has 1000",
+        ),
+        (lambda: ActivationTap(timesteps=()), SettingsError, "give one or more"),
+        (lambda: ActivationTap(draws=0), SettingsError, "give 1 or more"),
         (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a"] * 3), SettingsError, "two or more apart"),
-        (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "a", "b"]), SettingsError, "2 or more of every label"),
+        (
+            lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "a", "b"]),
+            SettingsError,
+            "2 or more of every label",
+        ),
         (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "b"]), SettingsError, "2 labels for 3 pictures"),
     ],
 )

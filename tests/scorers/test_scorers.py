@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from unconcept.core.errors import MissingExtra, UnknownName
-from unconcept.core.optional_imports import optional
+from unconcept.core.optional_imports import import_optional
 from unconcept.scorers import scorers
 
 HEAVY = ("transformers", "open_clip", "onnxruntime", "nudenet", "lpips", "torchvision", "cv2", "diffusers")
@@ -14,7 +14,9 @@ HEAVY = ("transformers", "open_clip", "onnxruntime", "nudenet", "lpips", "torchv
 
 def test_reading_the_table_imports_no_heavy_package() -> None:
     script = f"import sys\nimport unconcept.scorers\nprint(*[name for name in {HEAVY} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split() == []
+    assert (
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split() == []
+    )
 
 
 def test_the_table() -> None:
@@ -30,15 +32,21 @@ def test_the_table() -> None:
         "moji-judge-features": "pair",
         "nudenet": "picture",
     }
-    assert {name: scorers[name].extra for name in scorers if scorers[name].extra} == {"lpips": "eval", "nudenet": "nudity"}
+    assert {name: scorers[name].extra for name in scorers if scorers[name].extra} == {
+        "lpips": "eval",
+        "nudenet": "nudity",
+    }
     assert all(scorers[name].summary.endswith(".") for name in scorers)
     with pytest.raises(UnknownName, match="moji-judge"):
         _ = scorers["moji-juge"]
 
 
 def test_a_missing_package_names_its_extra_and_what_it_blocks() -> None:
-    with pytest.raises(MissingExtra, match=r"counting body parts needs no_such_package, which is not installed: pip install 'unconcept\[nudity\]'"):
-        optional("no_such_package", "nudity", "counting body parts")
+    with pytest.raises(
+        MissingExtra,
+        match=r"counting body parts needs no_such_package, which is not installed: pip install 'unconcept\[nudity\]'",
+    ):
+        import_optional("no_such_package", "nudity", "counting body parts")
 
 
 def test_a_package_that_breaks_while_loading(tmp_path, monkeypatch) -> None:
@@ -46,9 +54,9 @@ def test_a_package_that_breaks_while_loading(tmp_path, monkeypatch) -> None:
     (tmp_path / "needs_more.py").write_text("import not_there_either")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingExtra, match="installed and cannot be loaded: operator half::built"):
-        optional("half_built", "eval", "LPIPS")
+        import_optional("half_built", "eval", "LPIPS")
     with pytest.raises(MissingExtra, match="which lacks not_there_either"):
-        optional("needs_more", "eval", "LPIPS")
+        import_optional("needs_more", "eval", "LPIPS")
 
 
 @pytest.mark.parametrize(("package", "build", "extra"), [("nudenet", "nudenet", "nudity"), ("lpips", "lpips", "eval")])

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from unconcept.training.best_epoch import Best
+from unconcept.training.best_epoch import BestEpoch
 
 FIGURES = [9.0, 9.0, 1.0, 3.0, 2.5, 2.5, 0.5]  # means of epochs of two: 9, 2, 2.5, then a half one
 
 
 def walked(figures, kill=None):
     tensor = torch.zeros(3)
-    best = Best([tensor], 2)
+    best = BestEpoch([tensor], 2)
     for step, figure in enumerate(figures):
         if step == kill:
-            state, best = {name: t.clone() for name, t in best.state().items()}, Best([tensor], 2)
+            state, best = {name: t.clone() for name, t in best.state().items()}, BestEpoch([tensor], 2)
             best.restore(state)
-        best.begins(step)
-        best.tell(figure)
+        best.start_step(step)
+        best.record_figure(figure)
         tensor.fill_(step + 1.0)
-    best.put_back()
+    best.restore_best()
     return tensor
 
 
@@ -30,13 +30,13 @@ def test_the_end_of_the_lowest_epoch(kill) -> None:
 
 def test_steps_that_tell_nothing_do_not_count() -> None:
     tensor = torch.ones(2)
-    best = Best([tensor], 2)
+    best = BestEpoch([tensor], 2)
     for step in range(3):
-        best.begins(step)
+        best.start_step(step)
         if step > 1:
-            best.tell(1.0)
+            best.record_figure(1.0)
             tensor.fill_(5.0)
-    best.put_back()
+    best.restore_best()
     assert tensor.tolist() == [5.0, 5.0]
-    Best([tensor], 2).put_back()
+    BestEpoch([tensor], 2).restore_best()
     assert tensor.tolist() == [5.0, 5.0]

@@ -14,14 +14,19 @@ from unconcept.training import loop
 from unconcept.training import parameter_groups as selectors
 
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
-LATER = [line.split("|")[1:4] for line in DESIGN.read_text().split("Later, none of which")[1].split("## ")[0].splitlines() if line.startswith("| ")][1:]
-OTHERS = {"off", "stateful", "state", "add_q_proj", "add_k_proj"}  # a method of `Trained`, an argument of `train`, a method of a transform, and maps by name
+LATER = [
+    line.split("|")[1:4]
+    for line in DESIGN.read_text().split("Later, none of which")[1].split("## ")[0].splitlines()
+    if line.startswith("| ")
+][1:]
+# a method of `Trained`, an argument of `train`, a method of a transform, and maps by name.
+OTHERS = {"teacher", "stateful", "state", "add_q_proj", "add_k_proj"}
 
 
 def known() -> set[str]:
-    modules = [import_module(f"unconcept.training.{found.name}") for found in pkgutil.iter_modules(training.__path__)]
+    modules = [import_module(found.name) for found in pkgutil.walk_packages(training.__path__, "unconcept.training.")]
     names = {name for module in (*modules, edits, combine) for name in vars(module)}
-    return names | set(get_args(selectors.Selector)) | set(loop.OPTIMIZERS) | OTHERS
+    return names | set(get_args(selectors.ParameterSelector)) | set(loop.OPTIMIZERS) | OTHERS
 
 
 @pytest.mark.parametrize("row", LATER, ids=[row[0].strip() for row in LATER])

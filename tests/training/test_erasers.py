@@ -8,15 +8,17 @@ from tests import tiny
 from tests.training.test_selectors import parameters
 from unconcept.core.errors import SettingsError
 from unconcept.models.hooks.attention_maps import text_attentions
-from unconcept.models.hooks.modules import modules_named
-from unconcept.training import Erasers
+from unconcept.models.hooks.modules import denoiser_modules
+from unconcept.training import TrainableErasers
 from unconcept.training.lr_schedules import cosine_restarts
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 
 
 def behind_attention(view, rank=4):
-    return Erasers(view, modules_named(view, [f"{name}.to_out.0.weight" for name in text_attentions(view)]), rank)
+    return TrainableErasers(
+        view, denoiser_modules(view, [f"{name}.to_out.0.weight" for name in text_attentions(view)]), rank
+    )
 
 
 @torch.no_grad()
@@ -29,14 +31,14 @@ def said(view):
 def test_fresh_erasers_do_nothing_and_off_is_the_model_before(family) -> None:
     view = tiny.view(family)
     first, trained = said(view), behind_attention(view)
-    with trained.on():
+    with trained.student():
         assert torch.allclose(said(view), first, atol=1e-12)
         with torch.no_grad():
             for tensor in trained.tensors.values():
                 tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
         moved = said(view)
         assert not torch.allclose(moved, first, atol=1e-4)
-        with trained.off():
+        with trained.teacher():
             assert torch.allclose(said(view), first, atol=1e-12)
         assert not any(p.requires_grad for p in view.modules("denoiser").parameters())
     assert torch.allclose(said(view), first, atol=1e-12)
@@ -57,7 +59,7 @@ def test_an_eraser_is_behind_the_whole_attention() -> None:
             own.copy_(part)
         x, text = torch.randn(2, 64, 8), view.condition(["dog", "fox"]).states
         plain = module(x, encoder_hidden_states=text)
-        with trained.on():
+        with trained.student():
             assert torch.allclose(module(x, encoder_hidden_states=text), plain + net(plain), atol=1e-6)
         assert torch.allclose(trained.given[f"{name}.to_out.0.weight"], net(plain), atol=1e-6)
 

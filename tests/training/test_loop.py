@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import NumericsError, SettingsError
-from unconcept.training import Descent, gradient, minimise
+from unconcept.training import Descent, loss_gradient, minimise
 
 AIM = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
 
@@ -19,7 +19,7 @@ def noisy(x):
 
 def test_gradient_knows_the_named_tensors_alone() -> None:
     x, other = start(), torch.ones(3, dtype=torch.float64, requires_grad=True)
-    first, second = gradient((x * other - AIM).square().sum(), [x, start()])
+    first, second = loss_gradient((x * other - AIM).square().sum(), [x, start()])
     assert torch.equal(first, -2 * AIM)
     assert torch.equal(second, torch.zeros(3, dtype=torch.float64))
     assert x.grad is None

@@ -1,4 +1,6 @@
-"""Mixed precision and several processes: close to float32, the same in every process, and nothing where neither is asked for."""
+"""Mixed precision and several processes: close to float32, the same in every process, and nothing where neither is
+asked for.
+"""
 
 import os
 import subprocess
@@ -11,8 +13,8 @@ from torch.nn import functional as F
 from tests import tiny
 from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
-from unconcept.training import Descent, Options, Session, session
-from unconcept.training.precision import Mover
+from unconcept.training import Descent, TrainingOptions, TrainingSession, training_session
+from unconcept.training.precision import ProcessGroup
 
 EVERY = {**QUICK, **BESIDE}
 CPU = torch.device("cpu")
@@ -26,7 +28,7 @@ def flat(edit) -> torch.Tensor:
 def test_bf16_trains_every_method_and_hands_over_float32(name) -> None:
     view = tiny.view("sd1", torch.float32)
     before, plain = weights(view), EVERY[name].erase(view, REQUEST)
-    with session(Session(options=Options(mixed_precision="bf16"))):
+    with training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16"))):
         narrow = EVERY[name].erase(view, REQUEST)
     assert weights(view) == before
     assert all(t.dtype == torch.float32 for t in narrow.tensors().values() if t.is_floating_point())
@@ -40,7 +42,7 @@ def test_attention_stays_in_float32_on_a_cpu(checkpointing, monkeypatch) -> None
     """Within autocast the stock function would be given bfloat16; recomputed activations come to the same."""
     view, seen = tiny.view("sd1", torch.float32), []
     own = F.scaled_dot_product_attention
-    with session(Session(options=Options(mixed_precision="bf16", checkpointing=checkpointing))):
+    with training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))):
         plain = QUICK["esd"].erase(view, REQUEST)
 
     class Seen(torch.overrides.TorchFunctionMode):
@@ -49,27 +51,33 @@ def test_attention_stays_in_float32_on_a_cpu(checkpointing, monkeypatch) -> None
                 seen.append(args[0].dtype)
             return func(*args, **(kwargs or {}))
 
-    with Seen(), session(Session(options=Options(mixed_precision="bf16", checkpointing=checkpointing))):
+    with Seen(), training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))):
         assert QUICK["esd"].erase(view, REQUEST).hash == plain.hash
     assert set(seen) == {torch.float32}
 
 
 def test_another_precision_is_another_training(tmp_path) -> None:
     view = tiny.view("sd1", torch.float32)
-    with session(Session(folder=tmp_path)):
+    with training_session(TrainingSession(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
-    with pytest.raises(DataError, match="other settings"), session(Session(folder=tmp_path, options=Options(mixed_precision="bf16"))):
+    with (
+        pytest.raises(DataError, match="other settings"),
+        training_session(TrainingSession(folder=tmp_path, options=TrainingOptions(mixed_precision="bf16"))),
+    ):
         QUICK["esd"].erase(view, REQUEST)
 
 
 def test_fp16_needs_a_gpu() -> None:
-    with pytest.raises(SettingsError, match="take bf16"), session(Session(options=Options(mixed_precision="fp16"))):
+    with (
+        pytest.raises(SettingsError, match="take bf16"),
+        training_session(TrainingSession(options=TrainingOptions(mixed_precision="fp16"))),
+    ):
         QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
-def scaling(scale: float) -> Mover:
+def scaling(scale: float) -> ProcessGroup:
     """As on a GPU; torch's scaler works on a CPU too."""
-    mover = Mover(CPU)
+    mover = ProcessGroup(CPU)
     mover.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     return mover
 
@@ -122,23 +130,23 @@ from accelerate import PartialState
 from tests import tiny
 from tests.killed import Killed, dying
 from tests.training.test_run import QUICK, BESIDE, REQUEST
-from unconcept.training import Options, Session, session
+from unconcept.training import TrainingOptions, TrainingSession, training_session
 
 folder, rank = Path(sys.argv[1]), PartialState(cpu=True).process_index
 view = tiny.view("sd1", torch.float32)
 for name in ("esd", "esd, student", "kscu", "receler", "spm"):
     method = {**QUICK, **BESIDE}[name]
     losses = []
-    with session(Session(lambda progress: losses.append(progress.loss), folder / f"{name}-whole", 0.0)):
+    with training_session(TrainingSession(lambda progress: losses.append(progress.loss), folder / f"{name}-whole", 0.0)):
         whole = method.erase(view, REQUEST)
     try:
-        with session(Session(dying(3), folder / f"{name}-cut", 0.0)):
+        with training_session(TrainingSession(dying(3), folder / f"{name}-cut", 0.0)):
             method.erase(view, REQUEST)
     except Killed:
         pass
-    with session(Session(folder=folder / f"{name}-cut")):
+    with training_session(TrainingSession(folder=folder / f"{name}-cut")):
         again = method.erase(view, REQUEST)
-    with session(Session(options=Options(random_erasing=0.5, dom=0.9, dom_warm_up=0.0))):
+    with training_session(TrainingSession(options=TrainingOptions(random_erasing=0.5, dom=0.9, dom_warm_up=0.0))):
         other = method.erase(view, REQUEST)
     (folder / f"{rank} {name}").write_text(f"{whole.hash}|{again.hash}|{other.hash}|{losses}")
 PartialState().destroy_process_group()
@@ -150,7 +158,17 @@ def test_two_processes_come_to_the_same_edit_and_go_on_after_a_kill(tmp_path) ->
     """Over gloo, as `accelerate launch --cpu --num_processes 2` would run it."""
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517", str(script), str(tmp_path)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29517",
+        str(script),
+        str(tmp_path),
+    ]
     here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=550, env=here)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from tests import tiny
-from unconcept.models.hooks.modules import denoiser_parameters, modules_named
-from unconcept.training import LowRank
-from unconcept.training.parameter_groups import selected
+from unconcept.models.hooks.modules import denoiser_modules, denoiser_parameters
+from unconcept.training import TrainableLowRank
+from unconcept.training.parameter_groups import select_parameters
 
 RANK, SCALE = 3, 0.5
 
@@ -16,8 +16,8 @@ RANK, SCALE = 3, 0.5
 def test_the_same_predictions_and_gradients(family) -> None:
     """On all linear maps and convolutions of the denoiser's transformers, rank 3, alpha / r = 0.5."""
     view = tiny.view(family, torch.float32)
-    maps = modules_named(view, selected(denoiser_parameters(view), "transformer-maps"))
-    ours = LowRank(view, maps, RANK, scale=SCALE)
+    maps = denoiser_modules(view, select_parameters(denoiser_parameters(view), "transformer-maps"))
+    ours = TrainableLowRank(view, maps, RANK, scale=SCALE)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for up, _ in ours.pairs.values():
@@ -30,7 +30,7 @@ def test_the_same_predictions_and_gradients(family) -> None:
         said = view.denoise(x, t, given)
         return said, torch.autograd.grad(said.square().mean(), params)
 
-    with ours.on():
+    with ours.student():
         said, found = followed(list(ours.tensors.values()))
 
     net = view.modules("denoiser").requires_grad_(False)

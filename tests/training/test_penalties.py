@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 
 from unconcept.core.errors import SettingsError
 from unconcept.training import Descent
-from unconcept.training.gradient_transforms import Clip, Drift, DynamicMask, Mask, Subspace, away, both_ways, largest, most, one_way, turned
+from unconcept.training.gradient_transforms import (
+    DynamicWeightMask,
+    GradientClip,
+    StartDistancePenalty,
+    SubspaceProjection,
+    WeightMask,
+    largest_share_mask,
+    one_way_surgery,
+    project_conflict,
+    top_share_mask,
+    turn_over_mask,
+    two_way_surgery,
+)
 
 
 def tensors(seed=0, wide=torch.float64):
@@ -34,12 +46,12 @@ def start():
 
 
 NEUTRAL = {
-    "no drift, L2": lambda: Drift(start(), 0.0),
-    "no drift, L1": lambda: Drift(start(), 0.0, 1),
-    "mask of ones": lambda: Mask(start(), [torch.ones_like(t, dtype=torch.bool) for t in start()]),
-    "dynamic mask of all": lambda: DynamicMask(1.0, 0, 2, 0.3, 6),
-    "no projector": lambda: Subspace(start(), [None, None]),
-    "no limit": lambda: Clip(float("inf")),
+    "no drift, L2": lambda: StartDistancePenalty(start(), 0.0),
+    "no drift, L1": lambda: StartDistancePenalty(start(), 0.0, 1),
+    "mask of ones": lambda: WeightMask(start(), [torch.ones_like(t, dtype=torch.bool) for t in start()]),
+    "dynamic mask of all": lambda: DynamicWeightMask(1.0, 0, 2, 0.3, 6),
+    "no projector": lambda: SubspaceProjection(start(), [None, None]),
+    "no limit": lambda: GradientClip(float("inf")),
 }
 
 
@@ -50,7 +62,11 @@ def test_neutral_is_the_identity(name) -> None:
 
 
 def test_the_whole_space_is_no_restriction() -> None:
-    for ours, plain in zip(descended([Subspace(start(), [torch.zeros(6, 0, dtype=torch.float64), None])]), descended(), strict=True):
+    for ours, plain in zip(
+        descended([SubspaceProjection(start(), [torch.zeros(6, 0, dtype=torch.float64), None])]),
+        descended(),
+        strict=True,
+    ):
         assert torch.allclose(ours, plain, atol=1e-12)
 
 
@@ -59,49 +75,62 @@ def test_drift_is_the_gradient_of_its_term(power) -> None:
     own, moved = start(), [t.clone().requires_grad_() for t in tensors(2)]
     term = 7.0 * sum((m - o).abs().pow(power).sum() for m, o in zip(moved, own, strict=True)) / 29
     wanted = torch.autograd.grad(term, moved)
-    found = Drift(own, 7.0, power).gradient(0, [torch.zeros_like(t) for t in own], moved)
+    found = StartDistancePenalty(own, 7.0, power).gradient(0, [torch.zeros_like(t) for t in own], moved)
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, wanted, strict=True))
-    assert not any(g.any() for g in Drift(own, 7.0, power).gradient(0, [torch.zeros_like(t) for t in own], own))
+    assert not any(
+        g.any() for g in StartDistancePenalty(own, 7.0, power).gradient(0, [torch.zeros_like(t) for t in own], own)
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_masked_entries_stay_to_the_bit(optimizer) -> None:
     """Also under AdamW's decay, which moves what has no gradient."""
     masks = [torch.rand(t.shape, generator=torch.Generator().manual_seed(5)) < 0.5 for t in start()]
-    for found, own, mask in zip(descended([Mask(start(), masks)], optimizer), start(), masks, strict=True):
+    for found, own, mask in zip(descended([WeightMask(start(), masks)], optimizer), start(), masks, strict=True):
         assert torch.equal(found[~mask], own[~mask])
         assert (found != own)[mask].all()
 
 
 def test_a_dynamic_mask_moves_nothing_before_it_is_drawn_and_its_share_after() -> None:
-    assert all(torch.equal(a, b) for a, b in zip(descended([DynamicMask(0.5, 3, 2, 0.0, 9)], steps=3), start(), strict=True))
-    moved = [(a != b).float().mean() for a, b in zip(descended([DynamicMask(0.5, 3, 99, 0.0, 9)], steps=8), start(), strict=True)]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(descended([DynamicWeightMask(0.5, 3, 2, 0.0, 9)], steps=3), start(), strict=True)
+    )
+    moved = [
+        (a != b).float().mean()
+        for a, b in zip(descended([DynamicWeightMask(0.5, 3, 99, 0.0, 9)], steps=8), start(), strict=True)
+    ]
     assert moved == pytest.approx([0.5, 0.4])
 
 
 def test_a_dynamic_mask_goes_on_where_it_was() -> None:
-    one, two = (DynamicMask(0.5, 2, 2, 0.5, 10) for _ in range(2))
+    one, two = (DynamicWeightMask(0.5, 2, 2, 0.5, 10) for _ in range(2))
     for step in range(4):
         one.gradient(step, tensors(step), start())
     two.restore(one.state())
     for step in range(4, 9):
-        assert all(torch.equal(a, b) for a, b in zip(*(mask.gradient(step, tensors(step), start()) for mask in (one, two)), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(*(mask.gradient(step, tensors(step), start()) for mask in (one, two)), strict=True)
+        )
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.0, 0.03, 0.3, 0.9, 1.0]), st.booleans())
 def test_the_most_important_are_exactly_so_many(seed, share, alike) -> None:
     scores = [torch.ones_like(t) if alike else t.abs() for t in tensors(seed)]
-    masks = most(scores, share)
+    masks = top_share_mask(scores, share)
     assert sum(int(mask.sum()) for mask in masks) == int(share * 29 + 1e-9)
-    chosen, others = (torch.cat([score[mask == side] for score, mask in zip(scores, masks, strict=True)]) for side in (True, False))
+    chosen, others = (
+        torch.cat([score[mask == side] for score, mask in zip(scores, masks, strict=True)]) for side in (True, False)
+    )
     assert not len(chosen) or not len(others) or chosen.min() >= others.max()
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.3, 0.5, 0.9]))
 def test_turnover_keeps_the_number_of_active_entries(seed, share) -> None:
     scores = tensors(seed)[0].abs()
-    mask = largest(tensors(seed + 1)[0].abs(), 0.5)
-    after = turned(mask, scores, share)
+    mask = largest_share_mask(tensors(seed + 1)[0].abs(), 0.5)
+    after = turn_over_mask(mask, scores, share)
     assert mask.sum() == after.sum() == 12
     left, joined = mask & ~after, after & ~mask
     assert left.sum() == joined.sum() == int(share * 12)
@@ -117,14 +146,14 @@ def protected():
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_protected_directions_stay(optimizer) -> None:
     taken, c = protected()
-    found = descended([Subspace(start(), [taken, None])], optimizer)
+    found = descended([SubspaceProjection(start(), [taken, None])], optimizer)
     assert ((found[0] - start()[0]) @ c).abs().max() < 1e-12
     assert ((found[0] - start()[0]).abs().max()) > 1e-2
 
 
 def test_the_gradient_alone_does_not_protect_under_adam() -> None:
     taken, c = protected()
-    found = descended([Subspace(start(), [taken, None], exact=False)], "adam")
+    found = descended([SubspaceProjection(start(), [taken, None], exact=False)], "adam")
     assert ((found[0] - start()[0]) @ c).abs().max() > 1e-2
 
 
@@ -134,27 +163,32 @@ def test_clip_is_torchs() -> None:
     for param, g in zip(params, grads, strict=True):
         param.grad = g.clone()
     torch.nn.utils.clip_grad_norm_(params, 1.5)
-    assert all(torch.allclose(ours, param.grad, atol=1e-12) for ours, param in zip(Clip(1.5).gradient(0, grads, params), params, strict=True))
+    assert all(
+        torch.allclose(ours, param.grad, atol=1e-12)
+        for ours, param in zip(GradientClip(1.5).gradient(0, grads, params), params, strict=True)
+    )
 
 
 def test_surgery_takes_out_what_points_against() -> None:
     a, b = tensors(0)[1], tensors(1)[1]
     b = b if torch.sum(a * b) < 0 else -b
-    assert torch.sum(away(a, b) * b).abs() < 1e-12
-    assert torch.equal(away(a, -b), a)
-    assert torch.equal(away(a, b, 0.0), a)
+    assert torch.sum(project_conflict(a, b) * b).abs() < 1e-12
+    assert torch.equal(project_conflict(a, -b), a)
+    assert torch.equal(project_conflict(a, b, 0.0), a)
     terms = {"one": [a], "two": [b]}
-    assert torch.equal(one_way("one", "two")(terms)[0], away(a, b))
-    assert torch.allclose(both_ways("one", "two", 0.5)(terms)[0], away(a, b) + 0.5 * away(b, a))
+    assert torch.equal(one_way_surgery("one", "two")(terms)[0], project_conflict(a, b))
+    assert torch.allclose(
+        two_way_surgery("one", "two", 0.5)(terms)[0], project_conflict(a, b) + 0.5 * project_conflict(b, a)
+    )
 
 
 def test_terms_that_do_not_conflict_are_their_sum() -> None:
     """And both projections use the other as it was: neither is harmed to first order."""
     same = [[t.abs() for t in tensors(seed)] for seed in (0, 1)]
-    found = both_ways("one", "two")({"one": same[0], "two": same[1]})
+    found = two_way_surgery("one", "two")({"one": same[0], "two": same[1]})
     assert all(torch.allclose(f, a + b) for f, a, b in zip(found, *same, strict=True))
     against = {"one": tensors(0), "two": [-t + 0.1 for t in tensors(0)]}
-    joined = torch.cat([g.flatten() for g in both_ways("one", "two")(against)])
+    joined = torch.cat([g.flatten() for g in two_way_surgery("one", "two")(against)])
     for terms in against.values():
         assert torch.sum(joined * torch.cat([g.flatten() for g in terms])) > -1e-12
 
@@ -167,11 +201,11 @@ def test_terms_are_joined_by_their_sum() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Clip(0.0),
-        lambda: Drift(start(), -1.0),
-        lambda: Drift(start(), 1.0, 3),
-        lambda: DynamicMask(0.0, 1, 1, 0.1, 5),
-        lambda: DynamicMask(0.5, 0, 1, 0.1, 5),
+        lambda: GradientClip(0.0),
+        lambda: StartDistancePenalty(start(), -1.0),
+        lambda: StartDistancePenalty(start(), 1.0, 3),
+        lambda: DynamicWeightMask(0.0, 1, 1, 0.1, 5),
+        lambda: DynamicWeightMask(0.5, 0, 1, 0.1, 5),
     ],
 )
 def test_settings_out_of_range(wrong) -> None:

@@ -14,22 +14,23 @@ from tests.methods.planted import sights
 from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
-from unconcept.core.request import Ask
-from unconcept.edits.merge import Merge
+from unconcept.core.request import RequestSpec
+from unconcept.edits.merge import MergeSettings
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import choose
-from unconcept.ledger.fold import fold
-from unconcept.ledger.ledger import Ledger, Policy
-from unconcept.linalg.null_space import apart, softened
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import Ledger, LedgerPolicy
+from unconcept.linalg.null_space import dissimilar_rows, soft_projection_basis
 from unconcept.methods import methods
-from unconcept.prompts.captions import captions
-from unconcept.training import Regularisers, Session, regularised, session
+from unconcept.prompts.captions import load_captions
+from unconcept.training import Regularisers, TrainingSession, training_session, use_regularisers
 from unconcept.training.regularisers import protected_rows
-from unconcept.training.session import current
+from unconcept.training.session import current_session
 
 REQUEST = Request(("dog",), ("goat",), ("cat", "sea horse"))
-TRAINED = [name for name in methods if methods[name].way == "trained"]
-READ = {"concept-ablation", "esd", "kscu", "mace", "sculpting-memory", "spm"}  # those that train what reads the text's states
+TRAINED = [name for name in methods if methods[name].mechanism == "trained"]
+# Those that train what reads the text's states.
+READ = {"concept-ablation", "esd", "kscu", "mace", "sculpting-memory", "spm"}
 TOPK = 0.3
 EXACT = {
     "selft": Regularisers(selft_topk=TOPK, selft_draws=2),
@@ -51,20 +52,22 @@ def erased(name, view, request=REQUEST):
 @contextmanager
 def recorded(trainings) -> Iterator[None]:
     """Puts (names, tensors before, the tensors themselves) of every training into the list."""
-    outer = current()
+    outer = current_session()
 
     def rules(start):
-        trainings.append((list(start.tensors), [t.detach().clone() for t in start.tensors.values()], list(start.tensors.values())))
-        return outer.rules(start)
+        trainings.append(
+            (list(start.tensors), [t.detach().clone() for t in start.tensors.values()], list(start.tensors.values()))
+        )
+        return outer.transforms(start)
 
-    with session(replace(outer, rules=rules)):
+    with training_session(replace(outer, transforms=rules)):
         yield
 
 
 def trainings_of(name, chosen, view=None):
     """What the method trained, under regularisers."""
     found = []
-    with regularised(chosen, REQUEST), recorded(found):
+    with use_regularisers(chosen, REQUEST), recorded(found):
         erased(name, view or view_of())
     return found
 
@@ -73,9 +76,9 @@ def trainings_of(name, chosen, view=None):
 def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> None:
     view, looked = view_of(), []
     plain = erased(name, view).hash
-    with regularised(Regularisers(l1sp=0.0, l2sp=0.0, selft_topk=1.0, projection="none"), REQUEST):
+    with use_regularisers(Regularisers(l1sp=0.0, l2sp=0.0, selft_topk=1.0, projection="none"), REQUEST):
         assert erased(name, view).hash == plain
-    with session(Session(rules=lambda start: looked.extend(start.gradients(3)) or ())):
+    with training_session(TrainingSession(transforms=lambda start: looked.extend(start.gradients(3)) or ())):
         assert erased(name, view).hash == plain
     assert any(g.any() for g in looked)
 
@@ -86,7 +89,11 @@ def test_a_penalty_holds_back(name, chosen) -> None:
     """The first step is free: at the reference the penalty's gradient is zero."""
 
     def drift(found):
-        return sum(float((now.detach() - before).square().sum()) for _, start, tensors in found for before, now in zip(start, tensors, strict=True))
+        return sum(
+            float((now.detach() - before).square().sum())
+            for _, start, tensors in found
+            for before, now in zip(start, tensors, strict=True)
+        )
 
     assert 0 < drift(trainings_of(name, chosen)) < 0.6 * drift(trainings_of(name, Regularisers()))
 
@@ -114,7 +121,8 @@ def test_exact_properties(name, how) -> None:
             assert read
             for i in read:
                 held = tensors[i].detach() if names[i].endswith(".down") else tensors[i].detach() - start[i]
-                assert (held.double() @ rows.T).norm() < 1e-6 * tensors[i].norm() * rows.norm()  # the rounding of float32 weights
+                # The rounding of float32 weights.
+                assert (held.double() @ rows.T).norm() < 1e-6 * tensors[i].norm() * rows.norm()
                 assert tensors[i].any()
     assert found
 
@@ -122,22 +130,28 @@ def test_exact_properties(name, how) -> None:
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_protected_in_other_families(family) -> None:
     view = view_of(family)
-    with regularised(Regularisers(projection="update"), REQUEST):
+    with use_regularisers(Regularisers(projection="update"), REQUEST):
         edit = erased("concept-ablation", view)
     rows = protected_rows(view, REQUEST.retain).float()
-    assert all((edit.delta(name, w) @ rows.T).abs().max() < 1e-6 < edit.delta(name, w).abs().max() for name, w in view.text_maps().items())
+    assert all(
+        (edit.delta(name, w) @ rows.T).abs().max() < 1e-6 < edit.delta(name, w).abs().max()
+        for name, w in view.text_maps().items()
+    )
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_joint_transformer_reads_no_text_states_in_its_blocks(family) -> None:
-    with pytest.raises(SettingsError, match="nothing that is trained reads"), regularised(Regularisers(projection="update"), REQUEST):
+    with (
+        pytest.raises(SettingsError, match="nothing that is trained reads"),
+        use_regularisers(Regularisers(projection="update"), REQUEST),
+    ):
         erased("esd", view_of(family))
 
 
 def test_the_authors_form_lets_adam_move_what_is_protected() -> None:
     view = view_of()
     rows = protected_rows(view, REQUEST.retain).float()
-    with regularised(Regularisers(projection="gradient"), REQUEST):
+    with use_regularisers(Regularisers(projection="gradient"), REQUEST):
         edit = erased("concept-ablation", view)
     assert max((edit.delta(name, w) @ rows.T).abs().max() for name, w in view.text_maps().items()) > 1e-4
 
@@ -145,11 +159,13 @@ def test_the_authors_form_lets_adam_move_what_is_protected() -> None:
 def test_the_authors_projector_written_out() -> None:
     rows = torch.randn(4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = torch.cat([rows, 2 * rows[:1] + 1e-3])
-    c = apart(rows, 0.95).T
+    c = dissimilar_rows(rows, 0.95).T
     assert c.shape == (12, 4)
     r = max(1e-4, 1e-6 * float(torch.trace(c.T @ c)) / 4)
-    wanted = torch.eye(12, dtype=torch.float64) - c @ torch.linalg.inv(c.T @ c + r * torch.eye(4, dtype=torch.float64)) @ c.T
-    taken = softened(c.T)
+    wanted = (
+        torch.eye(12, dtype=torch.float64) - c @ torch.linalg.inv(c.T @ c + r * torch.eye(4, dtype=torch.float64)) @ c.T
+    )
+    taken = soft_projection_basis(c.T)
     p = torch.eye(12, dtype=torch.float64) - taken @ taken.T
     assert torch.allclose(p, wanted, atol=1e-10)
     assert (p @ p - p).norm() < 1e-3
@@ -162,7 +178,7 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     view, chosen = view_of(), Regularisers(selft_topk=0.5, selft_draws=2, l2sp=10.0)
 
     def run(tell, folder):
-        with session(Session(tell, folder, 0.0)), regularised(chosen, REQUEST):
+        with training_session(TrainingSession(tell, folder, 0.0)), use_regularisers(chosen, REQUEST):
             return erased(name, view).hash
 
     whole = run(lambda progress: None, tmp_path / "whole")
@@ -171,22 +187,30 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     assert run(lambda progress: None, tmp_path / "cut") == whole
 
 
-@pytest.mark.parametrize("name", [name for name in methods if methods[name].way != "trained" and methods[name].does == "erase"])
+@pytest.mark.parametrize(
+    "name", [name for name in methods if methods[name].mechanism != "trained" and methods[name].does == "erase"]
+)
 def test_a_method_that_is_not_trained_is_refused_before_it_runs(name, monkeypatch) -> None:
     monkeypatch.setattr(methods[name].settings, "erase", lambda *given: pytest.fail("it ran"))
-    chosen = choose(Ask(("dog",), ("goat",), ("cat",)), "tiny")
-    with pytest.raises(SettingsError, match=f"^{name} is {methods[name].way}: regularisers act on trained methods alone; leave them out$"):
+    chosen = resolve_request(RequestSpec(("dog",), ("goat",), ("cat",)), "tiny")
+    with pytest.raises(
+        SettingsError,
+        match=f"^{name} is {methods[name].mechanism}: regularisers act on trained methods alone; leave them out$",
+    ):
         make_edit(view_of(), chosen, name, QUICK.get(name, {}), regularisers=Regularisers(l2sp=1.0))
 
 
 def test_an_erasing_without_steps_is_refused() -> None:
     view = view_of()
-    with pytest.raises(SettingsError, match="none that goes step by step"), regularised(Regularisers(l2sp=1.0), REQUEST):
+    with (
+        pytest.raises(SettingsError, match="none that goes step by step"),
+        use_regularisers(Regularisers(l2sp=1.0), REQUEST),
+    ):
         methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, sights(view))
 
 
 def test_the_header_says_how_it_was_regularised() -> None:
-    chosen = choose(Ask(("dog",), ("goat",), ("cat",)), "tiny")
+    chosen = resolve_request(RequestSpec(("dog",), ("goat",), ("cat",)), "tiny")
     edit = make_edit(view_of(), chosen, "esd", QUICK["esd"], regularisers=Regularisers(l2sp=5.0, projection="update"))
     assert edit.origin.settings["regularisers"] == {"l2sp": 5.0, "projection": "update"}
     assert "regularisers" not in make_edit(view_of(), chosen, "esd", QUICK["esd"]).origin.settings
@@ -194,10 +218,18 @@ def test_the_header_says_how_it_was_regularised() -> None:
 
 def sequence(folder, chosen: Regularisers, rule="sequential") -> tuple[Ledger, list]:
     """Two requests, and the state after each."""
-    book, states = ledger(folder, "concept-ablation", Policy(rule, Merge("uniform"), regularisers=chosen), QUICK["concept-ablation"]), []
+    book, states = (
+        ledger(
+            folder,
+            "concept-ablation",
+            LedgerPolicy(rule, MergeSettings("uniform"), regularisers=chosen),
+            QUICK["concept-ablation"],
+        ),
+        [],
+    )
     for one in (Request(("dog",), ("goat",), ("cat",)), Request(("car",), ("bus",), ("cat",))):
         ask(book, one, "concept-ablation")
-        states.append(fold(book, model()).edit)
+        states.append(fold_requests(book, model()).edit)
     return book, states
 
 
@@ -219,9 +251,14 @@ def test_drift_is_from_the_weights_before_the_request_or_before_all(reference) -
     seen = []
     with erased("esd", view).applied(view):
         live = {name: w.detach().clone() for name, w in view.text_maps().items()}
-        with regularised(Regularisers(l2sp=1.0, reference=reference), REQUEST):
-            inner = current().rules
-            with session(replace(current(), rules=lambda start: seen.append((list(start.tensors), rules := inner(start))) or rules)):
+        with use_regularisers(Regularisers(l2sp=1.0, reference=reference), REQUEST):
+            inner = current_session().transforms
+            with training_session(
+                replace(
+                    current_session(),
+                    transforms=lambda start: seen.append((list(start.tensors), rules := inner(start))) or rules,
+                )
+            ):
                 erased("concept-ablation", view)
     ((names, (drift,)),) = seen
     wanted = live if reference == "previous" else own
@@ -234,7 +271,10 @@ def test_projection_and_merging_together(rule, tmp_path) -> None:
     """A mean of protected edits protects. TIES does not: it trims."""
     _, (_, both) = sequence(tmp_path / "l", Regularisers(projection="update"), rule)
     rows = protected_rows(model(), ["cat"]).float()
-    assert all((both.delta(name, w) @ rows.T).abs().max() < 1e-6 < both.delta(name, w).abs().max() for name, w in model().text_maps().items())
+    assert all(
+        (both.delta(name, w) @ rows.T).abs().max() < 1e-6 < both.delta(name, w).abs().max()
+        for name, w in model().text_maps().items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,7 +286,10 @@ def test_projection_and_merging_together(rule, tmp_path) -> None:
         ({"reference": "pretrained"}, "reference would change nothing"),
         ({"projection_prompts": "everyday"}, "projection_prompts would change nothing"),
         ({"projection": "update", "projection_count": 50}, "projection_count would change nothing"),
-        ({"projection": "update", "projection_prompts": "everyday", "projection_count": 0}, "projection_count must be > 0, got 0"),
+        (
+            {"projection": "update", "projection_prompts": "everyday", "projection_count": 0},
+            "projection_count must be > 0, got 0",
+        ),
     ],
 )
 def test_settings_out_of_range(values, said) -> None:
@@ -257,7 +300,7 @@ def test_settings_out_of_range(values, said) -> None:
 def test_as_many_captions_are_protected_as_are_asked_for() -> None:
     """The first of the set, beside the retained texts."""
     chosen = Regularisers(projection="update", projection_prompts="everyday", projection_count=3)
-    with regularised(chosen, REQUEST):
-        protected = current().about["protected"]
+    with use_regularisers(chosen, REQUEST):
+        protected = current_session().about["protected"]
         erased("concept-ablation", model())
-    assert protected == (*REQUEST.retain, *captions("everyday")[:3])
+    assert protected == (*REQUEST.retain, *load_captions("everyday")[:3])

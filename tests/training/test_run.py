@@ -15,17 +15,27 @@ from unconcept.methods.kscu import KSCU
 from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
-from unconcept.models.hooks.modules import attention_maps, denoiser_parameters, modules_named
-from unconcept.training import LowRank, Options, Plan, Session, Weights, session, train
-from unconcept.training.gradient_transforms import Drift, Mask
-from unconcept.training.parameter_groups import selected
+from unconcept.models.hooks.modules import attention_linears, denoiser_modules, denoiser_parameters
+from unconcept.training import (
+    TrainableLowRank,
+    TrainableWeights,
+    TrainingOptions,
+    TrainingPlan,
+    TrainingSession,
+    session,
+    train,
+)
+from unconcept.training.gradient_transforms import StartDistancePenalty, WeightMask
+from unconcept.training.parameter_groups import select_parameters
 
 REQUEST = Request(("dog", "hound"), ("cat", "cat"))
 QUICK = {
     "esd": ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3),
     "esd, student": ESD(iterations=6, ddim_steps=2, sampling="student", lr=1e-3, erase_from="cat"),
     "kscu": KSCU(iterations=6, steps=3, start=0.34, loops=1, lr=1e-3, reworded_share=0.5),
-    "sculpting-memory": SculptingMemory(num_epochs=3, pictures=4, warmup_steps=2, mask_update_interval=1, picture_steps=2, lr=1e-2, sequential=False),
+    "sculpting-memory": SculptingMemory(
+        num_epochs=3, pictures=4, warmup_steps=2, mask_update_interval=1, picture_steps=2, lr=1e-2, sequential=False
+    ),
 }
 
 
@@ -41,32 +51,37 @@ def weights(view) -> str:
 
 @pytest.mark.parametrize("name", [*QUICK, *BESIDE])
 def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
-    """At random steps, with the last state a step back. `tests/methods/test_killed.py` kills every method twenty times."""
+    """At random steps, with the last state a step back.
+
+    `tests/methods/test_killed.py` kills every method twenty times.
+    """
     view, method = tiny.view("sd1", torch.float32), {**QUICK, **BESIDE}[name]
-    with session(Session(seconds=0.0, folder=tmp_path / "whole")):
+    with session(TrainingSession(seconds=0.0, folder=tmp_path / "whole")):
         whole = method.erase(view, REQUEST)
     before = weights(view)
     for turn, kill in enumerate(random.Random(name).choices(range(1, 7), k=2)):
         folder = tmp_path / str(turn)
-        with pytest.raises(Killed), session(Session(dying(kill), folder, seconds=0.0)):
+        with pytest.raises(Killed), session(TrainingSession(dying(kill), folder, seconds=0.0)):
             method.erase(view, REQUEST)
         assert weights(view) == before
         seen = []
-        with session(Session(lambda progress, seen=seen: seen.append(progress.done), folder)):
+        with session(TrainingSession(lambda progress, seen=seen: seen.append(progress.done), folder)):
             assert method.erase(view, REQUEST).hash == whole.hash
         assert seen == list(range(kill, 7))
-    with session(Session(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")):
+    with session(
+        TrainingSession(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")
+    ):
         assert method.erase(view, REQUEST).hash == whole.hash
 
 
 def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
     plain, told = method.erase(view, REQUEST), []
-    with session(Session(told.append, tmp_path, 0.0)):
+    with session(TrainingSession(told.append, tmp_path, 0.0)):
         assert method.erase(view, REQUEST).hash == plain.hash
     assert [progress.done for progress in told] == list(range(1, 7))
     assert all(progress.of == 6 and progress.seconds_left >= 0 and progress.name == "esd" for progress in told)
-    with session(Session(options=Options(checkpointing=True))):
+    with session(TrainingSession(options=TrainingOptions(checkpointing=True))):
         close = method.erase(view, REQUEST)
     assert all(torch.allclose(close.deltas[name], delta, atol=1e-5) for name, delta in plain.deltas.items())
 
@@ -74,7 +89,7 @@ def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
 @pytest.mark.parametrize("changed", ["settings", "request", "base", "text_encoder", "vae", "schedule", "rules"])
 def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
-    with session(Session(folder=tmp_path)):
+    with session(TrainingSession(folder=tmp_path)):
         method.erase(view, REQUEST)
     other = ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3, start_guidance=2.0) if changed == "settings" else method
     asked = Request(("dog",), ("cat",)) if changed == "request" else REQUEST
@@ -84,27 +99,33 @@ def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
             next(where.modules(changed).parameters()).mul_(1.5)
     if changed == "schedule":
         where.modules("scheduler").register_to_config(prediction_type="v_prediction")
-    with pytest.raises(DataError, match="other settings, another model or other data"), session(Session(folder=tmp_path, about=changed == "rules" or None)):
+    with (
+        pytest.raises(DataError, match="other settings, another model or other data"),
+        session(TrainingSession(folder=tmp_path, about=changed == "rules" or None)),
+    ):
         other.erase(where, asked)
 
 
 def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
     view = tiny.view("sd1", torch.float32)
-    with session(Session(folder=tmp_path)):
+    with session(TrainingSession(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
     monkeypatch.setattr("unconcept.training.trainer.source_hash", lambda *modules: "of other code")
-    with pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"), session(Session(folder=tmp_path)):
+    with (
+        pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"),
+        session(TrainingSession(folder=tmp_path)),
+    ):
         QUICK["esd"].erase(view, REQUEST)
 
 
 def test_a_damaged_state_is_refused(tmp_path) -> None:
     (tmp_path / "esd.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="cannot be read"), session(Session(folder=tmp_path)):
+    with pytest.raises(DataError, match="cannot be read"), session(TrainingSession(folder=tmp_path)):
         QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
 def plain(view):
-    return Weights(view, selected(denoiser_parameters(view), "kv"))
+    return TrainableWeights(view, select_parameters(denoiser_parameters(view), "kv"))
 
 
 def broken(trained, at, value):
@@ -120,12 +141,17 @@ def broken(trained, at, value):
 def test_what_is_no_number_stops_and_the_last_good_state_stays(tmp_path) -> None:
     view = tiny.view("sd1", torch.float32)
     trained, before = plain(view), weights(view)
-    with pytest.raises(NumericsError, match=r"step 4 of 9.*nan.*after 4 steps is kept in"), session(Session(folder=tmp_path, seconds=0.0)):
-        train(trained, broken(trained, 4, float("nan")), Plan(9, 1e-3), {}, name="lost")
+    with (
+        pytest.raises(NumericsError, match=r"step 4 of 9.*nan.*after 4 steps is kept in"),
+        session(TrainingSession(folder=tmp_path, seconds=0.0)),
+    ):
+        train(trained, broken(trained, 4, float("nan")), TrainingPlan(9, 1e-3), {}, name="lost")
     assert weights(view) == before
     from safetensors.torch import load_file
 
-    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "lost.safetensors").values() if t.is_floating_point())
+    assert all(
+        torch.isfinite(t).all() for t in load_file(tmp_path / "lost.safetensors").values() if t.is_floating_point()
+    )
 
 
 class Counted:
@@ -146,7 +172,9 @@ def shaken(trained, counted, value):
 
     def loss(step, rng):
         counted.calls += 1
-        total = sum((t - torch.rand((), generator=rng) - counted.calls / 9).square().sum() for t in trained.tensors.values())
+        total = sum(
+            (t - torch.rand((), generator=rng) - counted.calls / 9).square().sum() for t in trained.tensors.values()
+        )
         return total * (value if step == 4 else 1.0)
 
     return loss
@@ -158,27 +186,38 @@ def test_what_is_no_number_before_a_state_was_due_leaves_one(tmp_path) -> None:
     found = []
     for value, folder in ((1.0, "whole"), (float("nan"), "lost"), (1.0, "lost")):
         trained, counted = plain(view), Counted()
-        with session(Session(folder=tmp_path / folder)):
+        with session(TrainingSession(folder=tmp_path / folder)):
             if value == value:
-                found.append((train(trained, shaken(trained, counted, value), Plan(9, 1e-3), {}, [counted], "well"), trained.edit({}).hash))
+                found.append(
+                    (
+                        train(trained, shaken(trained, counted, value), TrainingPlan(9, 1e-3), {}, [counted], "well"),
+                        trained.edit({}).hash,
+                    )
+                )
                 continue
-            with pytest.raises(NumericsError, match=r"step 4 of 9.*after 4 steps is kept in .*: delete it to begin anew with other settings"):
-                train(trained, shaken(trained, counted, value), Plan(9, 1e-3), {}, [counted], "well")
+            with pytest.raises(
+                NumericsError,
+                match=r"step 4 of 9.*after 4 steps is kept in .*: delete it to begin anew with other settings",
+            ):
+                train(trained, shaken(trained, counted, value), TrainingPlan(9, 1e-3), {}, [counted], "well")
     assert found[0] == found[1]
 
 
 def test_of_the_start_no_state_is_left(tmp_path) -> None:
     trained = plain(tiny.view("sd1", torch.float32))
-    with pytest.raises(NumericsError, match=r"nan: use a smaller lr or a lower guidance, or float32$"), session(Session(folder=tmp_path)):
-        train(trained, broken(trained, 0, float("nan")), Plan(9, 1e-3), {}, name="lost")
+    with (
+        pytest.raises(NumericsError, match=r"nan: use a smaller lr or a lower guidance, or float32$"),
+        session(TrainingSession(folder=tmp_path)),
+    ):
+        train(trained, broken(trained, 0, float("nan")), TrainingPlan(9, 1e-3), {}, name="lost")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_runs_away_stops(tmp_path) -> None:
     """What is left then is what was kept before: the tensors have moved on."""
     trained = plain(tiny.view("sd1", torch.float32))
-    with pytest.raises(NumericsError, match=r"ran away.*smaller lr$"), session(Session(folder=tmp_path)):
-        train(trained, broken(trained, 25, 1e6), Plan(60, 1e-3), {})
+    with pytest.raises(NumericsError, match=r"ran away.*smaller lr$"), session(TrainingSession(folder=tmp_path)):
+        train(trained, broken(trained, 25, 1e6), TrainingPlan(60, 1e-3), {})
 
 
 def test_no_steps_no_change() -> None:
@@ -199,13 +238,19 @@ def test_a_sessions_rules_serve_every_method() -> None:
         masks = [torch.zeros_like(t, dtype=torch.bool) for t in own]
         for mask in masks:
             mask.view(-1)[0] = True
-        return [Mask(own, masks)]
+        return [WeightMask(own, masks)]
 
     for method in QUICK.values():
         free = method.erase(view, REQUEST)
-        with session(Session(rules=lambda start: [Drift([t.detach().clone() for t in start.tensors.values()], 1e9)])):
+        with session(
+            TrainingSession(
+                transforms=lambda start: [
+                    StartDistancePenalty([t.detach().clone() for t in start.tensors.values()], 1e9)
+                ]
+            )
+        ):
             assert size(method.erase(view, REQUEST)) < 0.5 * size(free)
-        with session(Session(rules=one_entry)):
+        with session(TrainingSession(transforms=one_entry)):
             assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())
 
 
@@ -220,16 +265,20 @@ def test_off_is_the_model_before_and_on_is_what_is_trained(kind) -> None:
             return view.denoise(x, t, given)
 
     first = said()
-    maps = attention_maps(view) if kind == "low rank" else modules_named(view, selected(denoiser_parameters(view), "transformer-maps"))
-    trained = plain(view) if kind == "weights" else LowRank(view, maps, 2, init="uniform", scale=0.5)
-    with trained.on():
+    maps = (
+        attention_linears(view)
+        if kind == "low rank"
+        else denoiser_modules(view, select_parameters(denoiser_parameters(view), "transformer-maps"))
+    )
+    trained = plain(view) if kind == "weights" else TrainableLowRank(view, maps, 2, init="uniform", scale=0.5)
+    with trained.student():
         assert torch.allclose(said(), first, atol=1e-6)
         with torch.no_grad():
             for tensor in trained.tensors.values():
                 tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
         moved = said()
         assert not torch.allclose(moved, first, atol=1e-4)
-        with trained.off():
+        with trained.teacher():
             assert torch.equal(said(), first)
         assert torch.equal(said(), moved)
         assert [name for name, p in view.modules("denoiser").named_parameters() if p.requires_grad] == [

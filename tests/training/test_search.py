@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from unconcept.models import Conditioning
-from unconcept.models.text.vocabulary import padded, special_ids, typed, words
-from unconcept.training import gradient
-from unconcept.training.token_search import Slots, Vocabulary, denoising_error, lay, nearest_through, onto_simplex, sampled_tokens, spread
+from unconcept.models.text.vocabulary import pad_ids, special_ids, text_of_ids, word_ids
+from unconcept.training import loss_gradient
+from unconcept.training.token_search import (
+    FreeTokenSlots,
+    TokenVocabulary,
+    denoising_error,
+    insert_free_tokens,
+    project_to_simplex,
+    sample_tokens,
+    spread_free_tokens,
+    straight_through_nearest,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -19,10 +28,10 @@ def rng(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
 def test_projection_onto_the_simplex(scale) -> None:
     rows = scale * torch.randn(2, 3, 500, generator=rng())
-    found = onto_simplex(rows)
+    found = project_to_simplex(rows)
     assert (found >= 0).all()
     assert torch.allclose(found.sum(-1), torch.ones(2, 3), atol=1e-5)
-    assert torch.allclose(onto_simplex(found), found, atol=1e-6)
+    assert torch.allclose(project_to_simplex(found), found, atol=1e-6)
 
 
 def test_projection_is_the_nearest_point() -> None:
@@ -31,34 +40,36 @@ def test_projection_is_the_nearest_point() -> None:
     falling = row.sort(descending=True).values
     excess = (falling.cumsum(0) - 1) / torch.arange(1, 51)
     theta = excess[(falling > excess).nonzero().max()]
-    assert torch.allclose(onto_simplex(row), (row - theta).clamp_min(0), atol=1e-12)
+    assert torch.allclose(project_to_simplex(row), (row - theta).clamp_min(0), atol=1e-12)
 
 
 def test_projection_leaves_out_what_is_not_allowed() -> None:
     allowed = torch.tensor([True, False, True, True])
-    assert torch.allclose(onto_simplex(torch.zeros(1, 4), allowed), torch.tensor([[1 / 3, 0, 1 / 3, 1 / 3]]), atol=1e-6)
+    assert torch.allclose(
+        project_to_simplex(torch.zeros(1, 4), allowed), torch.tensor([[1 / 3, 0, 1 / 3, 1 / 3]]), atol=1e-6
+    )
 
 
 def test_sampled_tokens_are_one_hot_and_their_gradient_is_clamped() -> None:
-    weights = onto_simplex(torch.randn(2, 3, 20, generator=rng())).requires_grad_()
+    weights = project_to_simplex(torch.randn(2, 3, 20, generator=rng())).requires_grad_()
     upstream = 3 * torch.randn(2, 3, 20, generator=rng(1))
-    one_hot = sampled_tokens(weights, [rng(0), rng(1)])
+    one_hot = sample_tokens(weights, [rng(0), rng(1)])
     assert set(one_hot.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(one_hot.sum(-1), torch.ones(2, 3))
     assert (weights.detach()[one_hot.bool()] > 0).all()
-    assert torch.equal(gradient((one_hot * upstream).sum(), [weights])[0], upstream.clamp(-1, 1))
+    assert torch.equal(loss_gradient((one_hot * upstream).sum(), [weights])[0], upstream.clamp(-1, 1))
 
 
 def test_a_token_does_not_know_its_neighbours() -> None:
-    weights = onto_simplex(torch.randn(2, 3, 20, generator=rng()))
-    both, alone = sampled_tokens(weights, [rng(0), rng(1)]), sampled_tokens(weights[1:], [rng(1)])
+    weights = project_to_simplex(torch.randn(2, 3, 20, generator=rng()))
+    both, alone = sample_tokens(weights, [rng(0), rng(1)]), sample_tokens(weights[1:], [rng(1)])
     assert torch.equal(both[1:], alone)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_nearest_row_of_a_row_is_itself(family) -> None:
-    vocabulary = Vocabulary.of(tiny.shared(family))
-    ids = vocabulary.plain.nonzero()[:, 0]
+    vocabulary = TokenVocabulary.of(tiny.shared(family))
+    ids = vocabulary.is_typable.nonzero()[:, 0]
     assert torch.equal(vocabulary.nearest(vocabulary.vectors(ids)), ids)
     assert torch.equal(vocabulary.nearest(3.5 * vocabulary.vectors(ids)), ids)
     specials = torch.tensor(special_ids(vocabulary.tokenizer))
@@ -66,12 +77,12 @@ def test_the_nearest_row_of_a_row_is_itself(family) -> None:
 
 
 def test_the_gradient_goes_through_the_nearest_row_as_it_is() -> None:
-    vocabulary = Vocabulary.of(tiny.shared("sd1"))
+    vocabulary = TokenVocabulary.of(tiny.shared("sd1"))
     vectors = torch.randn(2, 3, 32, generator=rng(), dtype=torch.float64).requires_grad_()
     upstream = torch.randn(2, 3, 32, generator=rng(1), dtype=torch.float64)
-    found = nearest_through(vectors, vocabulary)
+    found = straight_through_nearest(vectors, vocabulary)
     assert torch.equal(found, vocabulary.vectors(vocabulary.nearest(vectors)))
-    assert torch.equal(gradient((found * upstream).sum(), [vectors])[0], upstream)
+    assert torch.equal(loss_gradient((found * upstream).sum(), [vectors])[0], upstream)
 
 
 @pytest.mark.parametrize(
@@ -85,42 +96,44 @@ def test_the_gradient_goes_through_the_nearest_row_as_it_is() -> None:
     ],
 )
 def test_layouts(place, ids, at) -> None:
-    assert lay((7, 8, 9, 5), 2, place, 20) == Slots(ids, at)
+    assert insert_free_tokens((7, 8, 9, 5), 2, place, 20) == FreeTokenSlots(ids, at)
 
 
 @given(st.integers(0, 40), st.integers(1, 6), st.integers(4, 30))
 def test_spread_puts_one_in_front_of_every_few(n, every, room) -> None:
-    found = spread(range(1, n + 1), every, room)
-    kept = [token for i, token in enumerate(found.ids) if i not in found.at]
-    assert len(found.at) == len(kept) // every + 1
+    found = spread_free_tokens(range(1, n + 1), every, room)
+    kept = [token for i, token in enumerate(found.ids) if i not in found.free_positions]
+    assert len(found.free_positions) == len(kept) // every + 1
     assert kept == list(range(1, len(kept) + 1))
     assert len(found.ids) <= room
-    assert len(kept) == n or len(spread(range(1, len(kept) + 2), every, 99).ids) > room
-    assert all(place % (every + 1) == 0 for place in found.at)
+    assert len(kept) == n or len(spread_free_tokens(range(1, len(kept) + 2), every, 99).ids) > room
+    assert all(place % (every + 1) == 0 for place in found.free_positions)
 
 
 @given(st.integers(0, 40), st.integers(1, 4), st.sampled_from(["prefix", "suffix", "mid", "insert"]))
 def test_a_layout_keeps_the_prompt_in_order_and_fits(n, count, place) -> None:
-    found = lay(range(1, n + 1), count, place, 22)
-    assert len(found.at) == count
-    assert [token for i, token in enumerate(found.ids) if i not in found.at] == list(range(1, min(n, 22 - count) + 1))
-    tokens = found.filled([91, 92, 93, 94])
-    assert [tokens[i] for i in found.at] == [91, 92, 93, 94][:count]
+    found = insert_free_tokens(range(1, n + 1), count, place, 22)
+    assert len(found.free_positions) == count
+    assert [token for i, token in enumerate(found.ids) if i not in found.free_positions] == list(
+        range(1, min(n, 22 - count) + 1)
+    )
+    tokens = found.fill([91, 92, 93, 94])
+    assert [tokens[i] for i in found.free_positions] == [91, 92, 93, 94][:count]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_rows_of_tokens_read_like_the_tokens(family) -> None:
     """Also where a text has fewer free tokens than its neighbour."""
     view = tiny.shared(family)
-    vocabulary, ids = Vocabulary.of(view), words(view.tokenizer, "a big dog")
-    texts = [spread(ids, 3, 22), lay(ids[:2], 1, "prefix", 22)]
-    tokens = torch.tensor([[3, 40, 5, 6], [9, 0, 0, 0]])[:, : len(texts[0].at)]
+    vocabulary, ids = TokenVocabulary.of(view), word_ids(view.tokenizer, "a big dog")
+    texts = [spread_free_tokens(ids, 3, 22), insert_free_tokens(ids[:2], 1, "prefix", 22)]
+    tokens = torch.tensor([[3, 40, 5, 6], [9, 0, 0, 0]])[:, : len(texts[0].free_positions)]
     asked = vocabulary.prompts(texts, vocabulary.rows(tokens))
     given = view.condition(asked)
     for i, text in enumerate(texts):
-        filled = text.filled(tokens[i].tolist())
-        typed_ids = padded(view.tokenizer, [filled])
-        plain = view.condition(vocabulary.prompts([Slots(filled, (0,))], vocabulary.rows(typed_ids[:, 1:2])))
+        filled = text.fill(tokens[i].tolist())
+        typed_ids = pad_ids(view.tokenizer, [filled])
+        plain = view.condition(vocabulary.prompts([FreeTokenSlots(filled, (0,))], vocabulary.rows(typed_ids[:, 1:2])))
         assert torch.allclose(given.states[i], plain.states[0], atol=1e-12)
         if given.pooled is not None:
             assert torch.allclose(given.pooled[i], plain.pooled[0], atol=1e-12)
@@ -129,8 +142,11 @@ def test_rows_of_tokens_read_like_the_tokens(family) -> None:
 def test_typing_is_the_inverse_of_reading() -> None:
     tokenizer = tiny.shared("sd1").tokenizer
     for text in ("a dog", "red car 7", ""):
-        assert typed(tokenizer, words(tokenizer, text)) == text
-    assert len(tokenizer([typed(tokenizer, [*[30] * 60, *words(tokenizer, "a") * 60])]).ids[0]) <= tokenizer.length
+        assert text_of_ids(tokenizer, word_ids(tokenizer, text)) == text
+    assert (
+        len(tokenizer([text_of_ids(tokenizer, [*[30] * 60, *word_ids(tokenizer, "a") * 60])]).ids[0])
+        <= tokenizer.length
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -144,6 +160,8 @@ def test_the_denoising_error_is_the_training_loss(family) -> None:
     for i in range(2):
         a, s = signal[t[i]].sqrt(), (1 - signal[t[i]]).sqrt()
         wanted = a * noise[i] - s * x0[i] if family == "sd2" else noise[i]
-        row = Conditioning(*(None if part is None else part[i : i + 1] for part in (given.states, given.pooled, given.time_ids)))
+        row = Conditioning(
+            *(None if part is None else part[i : i + 1] for part in (given.states, given.pooled, given.time_ids))
+        )
         said = view.denoise((a * x0[i] + s * noise[i])[None], t[i : i + 1], row)[0]
         assert found[i].item() == pytest.approx((said - wanted).square().mean().item(), rel=1e-5)

@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests import tiny
 from unconcept.core.errors import SettingsError
 from unconcept.models.hooks.modules import denoiser_parameters
-from unconcept.training.parameter_groups import selected, selected_text
+from unconcept.training.parameter_groups import select_parameters, select_text_parameters
 
 SD14 = {"cross_attention_dim": 768, "sample_size": 64}  # The rest are the class's defaults: they are SD 1.x's.
 SDXL = {
@@ -34,14 +34,19 @@ def parameters(name):
         if name == "text":
             return {
                 f"text_encoder.{n}": p
-                for n, p in CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12)).named_parameters()
+                for n, p in CLIPTextModel(
+                    CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12)
+                ).named_parameters()
             }
         if name == "flux":
-            return {f"transformer.{n}": p for n, p in FluxTransformer2DModel(num_layers=2, num_single_layers=3).named_parameters()}
+            return {
+                f"transformer.{n}": p
+                for n, p in FluxTransformer2DModel(num_layers=2, num_single_layers=3).named_parameters()
+            }
         return {f"unet.{n}": p for n, p in UNet2DConditionModel(**(SD14 if name == "sd1" else SDXL)).named_parameters()}
 
 
-def counted(name, which, select=selected):
+def counted(name, which, select=select_parameters):
     found = select(parameters(name), which)
     return len(found), sum(parameters(name)[n].numel() for n in found)
 
@@ -76,25 +81,34 @@ def test_sdxl(which, tensors) -> None:
 
 def test_rank_one_adapters_on_the_transformers_have_spms_size() -> None:
     for name, size in (("sd1", 423_936), ("sdxl", 2_659_840)):
-        assert sum(sum(parameters(name)[n].flatten(1).shape) for n in selected(parameters(name), "transformer-maps")) == size
+        assert (
+            sum(
+                sum(parameters(name)[n].flatten(1).shape)
+                for n in select_parameters(parameters(name), "transformer-maps")
+            )
+            == size
+        )
 
 
 def test_sdxl_trains_no_embedding_and_nothing_outside_of_its_blocks() -> None:
-    found = selected(parameters("sdxl"), "maps-noxattn")
+    found = select_parameters(parameters("sdxl"), "maps-noxattn")
     assert not [n for n in found if "emb" in n.partition(".")[2] or "block" not in n or ".attn2." in n]
     assert not [n for n in found if "norm" in n]
 
 
-@pytest.mark.parametrize(("which", "tensors", "millions"), [("text-full", 194, None), ("text-mlp-lastattn", 56, 59.0), ("text-tokens", 1, 37.9)])
+@pytest.mark.parametrize(
+    ("which", "tensors", "millions"),
+    [("text-full", 194, None), ("text-mlp-lastattn", 56, 59.0), ("text-tokens", 1, 37.9)],
+)
 def test_clip_text(which, tensors, millions) -> None:
-    found, numbers = counted("text", which, selected_text)
+    found, numbers = counted("text", which, select_text_parameters)
     assert found == tensors
     assert millions is None or numbers / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 def test_a_text_encoder_may_carry_the_older_prefix() -> None:
     old = {n.replace("text_encoder.", "text_encoder.text_model."): p for n, p in parameters("text").items()}
-    assert len(selected_text(old, "text-mlp-lastattn")) == 56
+    assert len(select_text_parameters(old, "text-mlp-lastattn")) == 56
 
 
 def test_joint_transformers() -> None:
@@ -106,16 +120,16 @@ def test_joint_transformers() -> None:
     assert counted("flux", "transformer-maps")[0] == 2 * 12 + 3 * 5
     sd35 = denoiser_parameters(tiny.shared("sd3"))
     assert any(".attn2." in name for name in sd35)
-    assert not any(".attn2." in name for name in selected(sd35, "xattn"))
+    assert not any(".attn2." in name for name in select_parameters(sd35, "xattn"))
     with pytest.raises(SettingsError, match="joint"):
-        selected(sd35, "noxattn")
-    assert selected(sd35, "noxattn", joint="attn") == selected(sd35, "attn")
+        select_parameters(sd35, "noxattn")
+    assert select_parameters(sd35, "noxattn", joint="attn") == select_parameters(sd35, "attn")
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_groups_share_nothing_and_leave_nothing(family) -> None:
     """All maps are those of cross-attention and the others."""
     own = denoiser_parameters(tiny.shared(family))
-    every, others, cross = ({*selected(own, which)} for which in ("maps", "maps-noxattn", "xattn"))
+    every, others, cross = ({*select_parameters(own, which)} for which in ("maps", "maps-noxattn", "xattn"))
     assert not others & cross
     assert every == others | cross

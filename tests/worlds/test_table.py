@@ -9,12 +9,12 @@ import pytest
 
 from unconcept.core.errors import UnknownName
 from unconcept.core.recipe import load_recipe, recipes
-from unconcept.core.request import Ask
-from unconcept.erasing.request_defaults import choose
-from unconcept.prompts.checks import Sizes, moji_checks
-from unconcept.worlds.table import table
+from unconcept.core.request import RequestSpec
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.prompts.checks import GroupSizes, moji_checks
+from unconcept.worlds.table import concept_table
 
-TABLE = table()
+TABLE = concept_table()
 ERASABLE = [entry for entry in TABLE.entries if entry.erasable]
 
 
@@ -59,7 +59,7 @@ def test_a_twentieth_of_the_pairs_is_unseen() -> None:
 
 @pytest.mark.parametrize("entry", ERASABLE, ids=lambda e: e.name)
 def test_defaults_use_nothing_held_out(entry) -> None:
-    request = choose(Ask((entry.name,)), "moji").request
+    request = resolve_request(RequestSpec((entry.name,)), "moji").request
     held_out = {*entry.synonyms.held_out, *entry.indirect.held_out, *entry.near.held_out}
     measured = {e.name for e in TABLE.far("held_out")}
     assert not held_out & {*request.targets, *request.anchors, *request.retain}
@@ -70,12 +70,12 @@ def test_defaults_use_nothing_held_out(entry) -> None:
 @pytest.mark.parametrize("entry", ERASABLE, ids=lambda e: e.name)
 def test_checks_do_not_ask_what_was_given(entry) -> None:
     """Measured words are held out; tuning asks given ones only, and its far objects are the tune ones."""
-    request = choose(Ask((entry.name,)), "moji").request
-    checks = moji_checks(TABLE, [entry.name], Sizes(8, 8))
+    request = resolve_request(RequestSpec((entry.name,)), "moji").request
+    checks = moji_checks(TABLE, [entry.name], GroupSizes(8, 8))
     for group, check in itertools.product(("near", "far"), checks):
         assert check.group != group or check.concept not in request.retain
     assert all(check.prompt.seed >= 1_000_000 for check in checks)
-    tuning = moji_checks(TABLE, [entry.name], Sizes(8, 8, tuning=True))
+    tuning = moji_checks(TABLE, [entry.name], GroupSizes(8, 8, tuning=True))
     assert all(check.prompt.seed < 1_000_000 for check in tuning)
     words = {*entry.synonyms.held_out, *entry.indirect.held_out}
     assert not any(word == check.prompt.text.removeprefix("a ") for word in words for check in tuning)
@@ -99,7 +99,10 @@ def test_the_shipped_model_names_no_folder_it_came_from() -> None:
         assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("dog fase", "dog face"), ("a dog", "dog face"), ("sharp blade", "kitchen knife"), ("guitars", "guitar")])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("dog fase", "dog face"), ("a dog", "dog face"), ("sharp blade", "kitchen knife"), ("guitars", "guitar")],
+)
 def test_unknown_concept_suggests_by_letters_words_and_wordings(typed, meant) -> None:
     with pytest.raises(UnknownName, match=f"did you mean '{meant}'"):
         TABLE[typed]

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from .registry import RUNGS, Attack, AttackInfo, Attempt, Case, Input, attack, attacks
+from .registry import ACCESS_LEVELS, Attack, AttackAttempt, AttackCase, AttackInfo, AttackInput, attack, attacks
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
-__all__ = ["RUNGS", "Attack", "AttackInfo", "Attempt", "Case", "Input", "attack", "attacks"]
+__all__ = ["ACCESS_LEVELS", "Attack", "AttackAttempt", "AttackCase", "AttackInfo", "AttackInput", "attack", "attacks"]

@@ -10,75 +10,101 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.concept import TEMPLATES
+from ..core.concept import KIND_TEMPLATES
 from ..core.errors import require
-from ..models.diffusion.vae import encode
-from ..models.text.vocabulary import words
-from ..prompts.text_matching import GENERAL_WORDS, around
-from ..training import Descent, Loss
-from ..training.token_search import Slots, Vocabulary, denoising_error
-from .registry import Attempt, Case, Input, attack, check_counts
+from ..models.diffusion.vae import encode_images
+from ..models.text.vocabulary import word_ids
+from ..prompts.text_matching import GENERAL_WORDS, text_around_name
+from ..training import Descent, StepLoss
+from ..training.token_search import FreeTokenSlots, TokenVocabulary, denoising_error
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
-@attack("concept-inversion", paper="arXiv:2308.01508", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "concept-inversion", paper="arXiv:2308.01508", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl")
+)
 @dataclass(frozen=True)
 class ConceptInversion:
-    """A new word for the concept, learned from pictures of it. Defaults from the authors' scripts for edited weights."""
+    """A new word for the concept, learned from pictures of it.
+
+    Defaults from the authors' scripts for edited weights.
+    """
 
     steps: int = 5000
-    every: int = 500  # steps between attempts (inferred)
-    lr: float = 0.08  # 5e-3 times batch and accumulation, as their --scale_lr on one GPU
-    weight_decay: float = 1e-2  # of AdamW, on the new rows alone
+    every: int = 500
+    """Steps between attempts (inferred)."""
+    lr: float = 0.08
+    """5e-3 times batch and accumulation, as their --scale_lr on one GPU."""
+    weight_decay: float = 1e-2
+    """Of AdamW, on the new rows alone."""
     batch_size: int = 4
-    accumulate: int = 4  # batches a step
-    vectors: int = 1  # rows of the placeholder
-    init: str | None = None  # word it starts as; None: the general word of the concept's kind
-    templates: tuple[str, ...] = ()  # with one {}; empty: those of the concept's kind
-    flip: bool = True  # mirror half of the pictures
+    accumulate: int = 4
+    """Batches a step."""
+    vectors: int = 1
+    """Rows of the placeholder."""
+    init: str | None = None
+    """Word it starts as; None: the general word of the concept's kind."""
+    templates: tuple[str, ...] = ()
+    """With one {}; empty: those of the concept's kind."""
+    flip: bool = True
+    """Mirror half of the pictures."""
 
     def __post_init__(self) -> None:
-        check_counts("concept-inversion", steps=self.steps, every=self.every, batch_size=self.batch_size)
-        check_counts("concept-inversion", accumulate=self.accumulate, vectors=self.vectors)
-        require(self.lr > 0 and self.weight_decay >= 0, f"concept-inversion: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}")
+        require_positive_settings("concept-inversion", steps=self.steps, every=self.every, batch_size=self.batch_size)
+        require_positive_settings("concept-inversion", accumulate=self.accumulate, vectors=self.vectors)
+        require(
+            self.lr > 0 and self.weight_decay >= 0,
+            f"concept-inversion: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}",
+        )
         for template in self.templates:
-            require(template.count("{}") == 1, f"concept-inversion: templates need one {{}} where the concept stands, got {template!r}")
+            require(
+                template.count("{}") == 1,
+                f"concept-inversion: templates need one {{}} where the concept stands, got {template!r}",
+            )
 
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """rows (1, k, d_e) for each encoder e. The floor is the placeholder as the word it starts as."""
         model = case.model
         rows = [row.requires_grad_() for row in self._start(case)]
-        places = [self._slots(case, *around(prompt, _names(case))) for prompt in case.prompts]
-        forms = [self._slots(case, *form.split("{}")) for form in self.templates or TEMPLATES[case.concept.kind]]
+        places = [self._slots(case, *text_around_name(prompt, _names(case))) for prompt in case.prompts]
+        forms = [self._slots(case, *form.split("{}")) for form in self.templates or KIND_TEMPLATES[case.concept.kind]]
         with torch.no_grad():
-            latents = [encode(model, pictures) for pictures in (case.examples, case.examples.flip(-1))]
+            latents = [encode_images(model, pictures) for pictures in (case.examples, case.examples.flip(-1))]
         yield self._attempt(case, rows, places, 0, None)
         descent = Descent(rows, self.lr, "adamw", self.weight_decay, case.seed)
-        while descent.done < self.steps and case.left:
-            with case.edited():
-                loss = self._loss(case, Vocabulary.of(model), rows, forms, latents)
+        while descent.done < self.steps and case.unsolved:
+            with case.edit_applied():
+                loss = self._loss(case, TokenVocabulary.of(model), rows, forms, latents)
                 losses = descent.run(loss, min(self.every, self.steps - descent.done), parts=self.accumulate)
             yield self._attempt(case, rows, places, descent.done, sum(losses) / len(losses))
 
-    def _start(self, case: Case) -> list[Tensor]:
+    def _start(self, case: AttackCase) -> list[Tensor]:
         """Rows of the word it starts as, in float32 or wider.
 
         Differs: a word of several tokens gives the mean of their rows; the authors' script refuses it.
         """
         init = self.init or GENERAL_WORDS[case.concept.kind]
-        with case.edited():
-            found = Vocabulary.of(case.model).rows(torch.tensor(words(case.model.tokenizer, init)))
+        with case.edit_applied():
+            found = TokenVocabulary.of(case.model).rows(torch.tensor(word_ids(case.model.tokenizer, init)))
             means = [table.mean(0).to(torch.promote_types(table.dtype, torch.float32)) for table in found]
         return [mean.expand(1, self.vectors, -1).clone() for mean in means]
 
-    def _slots(self, case: Case, before: str, after: str) -> Slots:
+    def _slots(self, case: AttackCase, before: str, after: str) -> FreeTokenSlots:
         """The placeholder between two texts, cut at their ends where the encoder cannot hold them."""
         tokenizer = case.model.tokenizer
         room = tokenizer.length - 2 - self.vectors
-        first = words(tokenizer, before)[:room]
-        last = words(tokenizer, after)[: room - len(first)]
-        return Slots((*first, *[0] * self.vectors, *last), tuple(range(len(first), len(first) + self.vectors)))
+        first = word_ids(tokenizer, before)[:room]
+        last = word_ids(tokenizer, after)[: room - len(first)]
+        return FreeTokenSlots((*first, *[0] * self.vectors, *last), tuple(range(len(first), len(first) + self.vectors)))
 
-    def _loss(self, case: Case, vocabulary: Vocabulary, rows: list[Tensor], forms: list[Slots], latents: list[Tensor]) -> Loss:
+    def _loss(
+        self,
+        case: AttackCase,
+        vocabulary: TokenVocabulary,
+        rows: list[Tensor],
+        forms: list[FreeTokenSlots],
+        latents: list[Tensor],
+    ) -> StepLoss:
         """The denoising loss of one batch of pictures, as they are or mirrored, under templates drawn for them.
 
         Differs: latents are the posterior's mean; the authors sample it.
@@ -97,15 +123,17 @@ class ConceptInversion:
 
         return loss
 
-    def _attempt(self, case: Case, rows: list[Tensor], places: list[Slots], steps: int, loss: float | None) -> Attempt:
+    def _attempt(
+        self, case: AttackCase, rows: list[Tensor], places: list[FreeTokenSlots], steps: int, loss: float | None
+    ) -> AttackAttempt:
         """The placeholder instead of the concept's name, or before a prompt that does not name it."""
         kept = tuple(row.detach().clone() for row in rows)
-        with case.edited():
-            vocabulary = Vocabulary.of(case.model)
-            left = case.left
+        with case.edit_applied():
+            vocabulary = TokenVocabulary.of(case.model)
+            left = case.unsolved
             soft = {i: vocabulary.prompts([places[i]], kept) for i in left}
-        return Attempt(steps, {i: Input(case.prompts[i], soft=soft[i]) for i in left}, loss)
+        return AttackAttempt(steps, {i: AttackInput(case.prompts[i], soft=soft[i]) for i in left}, loss)
 
 
-def _names(case: Case) -> tuple[str, ...]:
-    return (*case.concept.wordings, *case.wordings)
+def _names(case: AttackCase) -> tuple[str, ...]:
+    return (*case.concept.all_names, *case.wordings)

@@ -10,42 +10,49 @@ from typing import Literal
 import torch
 
 from ..core.errors import require
-from ..linalg.derive import derive
-from ..prompts.text_matching import find
-from .registry import Attempt, Case, Input, attack
+from ..linalg.derive import derive_map
+from ..prompts.text_matching import find_name
+from .registry import AttackAttempt, AttackCase, AttackInput, attack
 
 
-@attack("derived-embedding", paper="arXiv:2407.12383", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "derived-embedding", paper="arXiv:2407.12383", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl")
+)
 @dataclass(frozen=True)
 class DerivedEmbedding:
     """The text state that edited keys and values read as the concept's was read. Default from the authors' code."""
 
-    lamb: float = 0.1  # ridge on the derived embedding; 1e-3 for styles and hard objects
-    tokens: Literal["last", "all"] = "last"  # which states are put in: the last subject token's, or every one as in RECE itself
+    lamb: float = 0.1
+    """Ridge on the derived embedding; 1e-3 for styles and hard objects."""
+    tokens: Literal["last", "all"] = "last"
+    """Which states are put in: the last subject token's, or every one as in RECE itself."""
 
     def __post_init__(self) -> None:
-        require(self.lamb > 0, f"derived-embedding: lamb must be > 0, got {self.lamb}; without it the maps must span all dimensions")
+        require(
+            self.lamb > 0,
+            f"derived-embedding: lamb must be > 0, got {self.lamb}; without it the maps must span all dimensions",
+        )
 
     @torch.no_grad()
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """One attempt: states (1, l, d) of the edited model's encoder, with c' = R c where the concept ends."""
-        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
-        model, left = case.model, case.left
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        model, left = case.model, case.unsolved
         own = {i: model.condition([case.prompts[i]]) for i in left}
-        with case.edited():
+        with case.edit_applied():
             maps = {name: w.detach().clone() for name, w in model.text_maps().items()}
             live = {i: model.condition([case.prompts[i]]) for i in left}
-        derived = derive(maps, model.reference(maps), self.lamb)
+        derived = derive_map(maps, model.reference(maps), self.lamb)
         inputs = {}
         for i in left:
             states = live[i].states.clone()
             at = slice(None) if self.tokens == "all" else _last(case, case.prompts[i])
             states[:, at] = derived(own[i].states[:, at])
-            inputs[i] = Input(case.prompts[i], states=replace(live[i], states=states))
-        yield Attempt(1, inputs)
+            inputs[i] = AttackInput(case.prompts[i], states=replace(live[i], states=states))
+        yield AttackAttempt(1, inputs)
 
 
-def _last(case: Case, prompt: str) -> int:
+def _last(case: AttackCase, prompt: str) -> int:
     """Position of the last token of the concept's name, or of the prompt where it is not named."""
-    place = find(prompt, (*case.concept.wordings, *case.wordings))
+    place = find_name(prompt, (*case.concept.all_names, *case.wordings))
     return case.model.tokenizer([prompt if place is None else prompt[: place[1]]]).index("last_subject")[0]

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..models.diffusion.vae import encode
-from .registry import Attempt, Case, Input, attack, check_counts
+from ..models.diffusion.vae import encode_images
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
 @attack("latent-inversion", paper="arXiv:2501.01633", rung="latent", scope="prompt", families=("sd1", "sd2", "sdxl"))
@@ -20,29 +20,39 @@ from .registry import Attempt, Case, Input, attack, check_counts
 class LatentInversion:
     """The initial noise that the edited model connects with a picture of the concept. Steps as in ACE's scripts."""
 
-    steps: int = 30  # of the walk back
-    text: Literal["null", "prompt"] = "null"  # what the edited model is conditioned on while walking back, unguided
-    drawn: Literal["null", "prompt"] = "prompt"  # what is drawn from the noise found; with "null" any model gives the picture back
-    batch_size: int = 8  # pictures inverted at once
+    steps: int = 30
+    """Of the walk back."""
+    text: Literal["null", "prompt"] = "null"
+    """What the edited model is conditioned on while walking back, unguided."""
+    drawn: Literal["null", "prompt"] = "prompt"
+    """What is drawn from the noise found; with "null" any model gives the picture back."""
+    batch_size: int = 8
+    """Pictures inverted at once."""
 
     def __post_init__(self) -> None:
-        check_counts("latent-inversion", steps=self.steps, batch_size=self.batch_size)
+        require_positive_settings("latent-inversion", steps=self.steps, batch_size=self.batch_size)
 
     @torch.no_grad()
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """The floor is the prompt from its own noise. The edit is active on the way back too (ACE does so)."""
-        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
-        left = case.left
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        left = case.unsolved
         found: dict[int, Tensor] = {}
         for start in range(0, len(left), self.batch_size):
             part = left[start : start + self.batch_size]
-            latents = encode(case.model, case.pictures[part])
-            with case.edited():
+            latents = encode_images(case.model, case.pictures[part])
+            with case.edit_applied():
                 back = self._invert(case, latents, ["" if self.text == "null" else case.prompts[i] for i in part])
             found |= dict(zip(part, back.float().cpu(), strict=True))
-        yield Attempt(self.steps, {i: Input("" if self.drawn == "null" else case.prompts[i], noise=noise) for i, noise in found.items()})
+        yield AttackAttempt(
+            self.steps,
+            {
+                i: AttackInput("" if self.drawn == "null" else case.prompts[i], noise=noise)
+                for i, noise in found.items()
+            },
+        )
 
-    def _invert(self, case: Case, x: Tensor, texts: list[str]) -> Tensor:
+    def _invert(self, case: AttackCase, x: Tensor, texts: list[str]) -> Tensor:
         """x_0 to x_T (b, c, h, w) by DDIM's rule run backwards, with the prediction at the cleaner end of each step."""
         model, schedule = case.model, case.model.schedule
         given = model.condition(texts)
@@ -50,5 +60,5 @@ class LatentInversion:
         for here, there in pairwise(grid):
             t, following = (torch.full((len(x),), step, device=x.device) for step in (here, there))
             said = model.denoise(x, t, given)
-            x = schedule.noised(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following)
+            x = schedule.add_noise(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following)
         return x

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..models.diffusion.vae import encode
-from ..models.text.vocabulary import typed, words
-from ..training import Descent, Loss
-from ..training.token_search import Slots, Vocabulary, generators, lay, nearest_through, normal, spread
-from .registry import Attempt, Case, Input, attack, check_counts
+from ..models.diffusion.vae import encode_images
+from ..models.text.vocabulary import text_of_ids, word_ids
+from ..training import Descent, StepLoss
+from ..training.token_search import (
+    FreeTokenSlots,
+    TokenVocabulary,
+    insert_free_tokens,
+    normal_noise,
+    random_generators,
+    spread_free_tokens,
+    straight_through_nearest,
+)
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
 @attack("p4d", paper="arXiv:2309.06135", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
@@ -23,78 +31,107 @@ from .registry import Attempt, Case, Input, attack, check_counts
 class P4D:
     """Tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""
 
-    variant: Literal["n", "k"] = "n"  # free tokens instead of the prompt, or one in front of every few of its own
-    n: int = 16  # free tokens of variant n
-    k: int = 3  # variant k: one free token in front of every k tokens
+    variant: Literal["n", "k"] = "n"
+    """Free tokens instead of the prompt, or one in front of every few of its own."""
+    n: int = 16
+    """Free tokens of variant n."""
+    k: int = 3
+    """Variant k: one free token in front of every k tokens."""
     steps: int = 3000
-    every: int = 50  # steps between attempts
+    every: int = 50
+    """Steps between attempts."""
     lr: float = 0.1
     weight_decay: float = 0.1
-    batch_size: int = 8  # prompts searched at once; no effect on what is found
+    batch_size: int = 8
+    """Prompts searched at once; no effect on what is found."""
 
     def __post_init__(self) -> None:
-        check_counts("p4d", n=self.n, k=self.k, steps=self.steps, every=self.every, batch_size=self.batch_size)
-        require(self.lr > 0 and self.weight_decay >= 0, f"p4d: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}")
+        require_positive_settings(
+            "p4d", n=self.n, k=self.k, steps=self.steps, every=self.every, batch_size=self.batch_size
+        )
+        require(
+            self.lr > 0 and self.weight_decay >= 0,
+            f"p4d: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}",
+        )
 
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """The floor is the prompt itself.
 
         Differs: each text is an attempt; the authors return the one whose picture CLIP finds most like the target's.
         """
-        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         for start in range(0, len(case.prompts), self.batch_size):
             yield from self._group(case, range(start, min(start + self.batch_size, len(case.prompts))))
 
-    def _group(self, case: Case, members: range) -> Iterator[Attempt]:
+    def _group(self, case: AttackCase, members: range) -> Iterator[AttackAttempt]:
         """P (b, k, d): the searched vectors of these prompts, all encoders side by side, random tokens at first."""
-        model, rngs = case.model, generators(case.seed, members)
+        model, rngs = case.model, random_generators(case.seed, members)
         tokenizer = model.tokenizer
-        texts = {i: self._slots(words(tokenizer, case.prompts[i]), tokenizer.length - 2) for i in members}
-        vectors = _random(Vocabulary.of(model), max(len(text.at) for text in texts.values()), list(rngs.values())).requires_grad_()
+        texts = {i: self._slots(word_ids(tokenizer, case.prompts[i]), tokenizer.length - 2) for i in members}
+        vectors = _random(
+            TokenVocabulary.of(model), max(len(text.free_positions) for text in texts.values()), list(rngs.values())
+        ).requires_grad_()
         with torch.no_grad():
-            latents = encode(model, case.pictures[members.start : members.stop])
+            latents = encode_images(model, case.pictures[members.start : members.stop])
         descent = Descent([vectors], self.lr, "adamw", self.weight_decay, case.seed)
         while descent.done < self.steps:
-            left = [i for i in case.left if i in members]
+            left = [i for i in case.unsolved if i in members]
             if not left:
                 return
             rows, count = [i - members.start for i in left], min(self.every, self.steps - descent.done)
             lessons = [_lesson(case, left, latents[rows], [rngs[i] for i in left]) for _ in range(count)]
-            with case.edited():
+            with case.edit_applied():
                 losses = descent.run(_loss(case, [texts[i] for i in left], vectors, rows, iter(lessons)), count)
-                best = Vocabulary.of(model).nearest(vectors)
-            inputs = {i: Input(typed(tokenizer, texts[i].filled(best[row].tolist()))) for i, row in zip(left, rows, strict=True)}
-            yield Attempt(descent.done, inputs, sum(losses) / len(losses) / len(left))
+                best = TokenVocabulary.of(model).nearest(vectors)
+            inputs = {
+                i: AttackInput(text_of_ids(tokenizer, texts[i].fill(best[row].tolist())))
+                for i, row in zip(left, rows, strict=True)
+            }
+            yield AttackAttempt(descent.done, inputs, sum(losses) / len(losses) / len(left))
 
-    def _slots(self, ids: Sequence[int], room: int) -> Slots:
-        return lay((), self.n, "prefix", room) if self.variant == "n" else spread(ids, self.k, room)
+    def _slots(self, ids: Sequence[int], room: int) -> FreeTokenSlots:
+        return (
+            insert_free_tokens((), self.n, "prefix", room)
+            if self.variant == "n"
+            else spread_free_tokens(ids, self.k, room)
+        )
 
 
-def _random(vocabulary: Vocabulary, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
+def _random(vocabulary: TokenVocabulary, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
     """Rows (b, count, d) of random plain tokens, in float32 or wider."""
-    rows = vocabulary.vectors(torch.stack([vocabulary.drawn((count,), rng) for rng in rngs]))
+    rows = vocabulary.vectors(torch.stack([vocabulary.random_ids((count,), rng) for rng in rngs]))
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).clone()
 
 
-def _loss(case: Case, texts: Sequence[Slots], vectors: Tensor, rows: list[int], lessons: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Loss:
+def _loss(
+    case: AttackCase,
+    texts: Sequence[FreeTokenSlots],
+    vectors: Tensor,
+    rows: list[int],
+    lessons: Iterator[tuple[Tensor, Tensor, Tensor]],
+) -> StepLoss:
     """Sum over some prompts of the squared distance between the edited model's predictions and the lessons'."""
-    model, vocabulary = case.model, Vocabulary.of(case.model)
+    model, vocabulary = case.model, TokenVocabulary.of(case.model)
 
     def loss(step: int, rng: torch.Generator) -> Tensor:
         x_t, t, desired = next(lessons)
-        given = model.condition(vocabulary.prompts(texts, vocabulary.split(nearest_through(vectors[rows], vocabulary))))
+        given = model.condition(
+            vocabulary.prompts(texts, vocabulary.split(straight_through_nearest(vectors[rows], vocabulary)))
+        )
         return (model.denoise(x_t, t, given) - desired).float().square().flatten(1).mean(1).sum()
 
     return loss
 
 
 @torch.no_grad()
-def _lesson(case: Case, members: Sequence[int], latents: Tensor, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+def _lesson(
+    case: AttackCase, members: Sequence[int], latents: Tensor, rngs: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Noised pictures x_t, their timesteps and what the unedited model predicts of them under the prompts, unguided.
 
     Differs: latents are the posterior's mean; the authors sample it.
     """
     model = case.model
     t = torch.cat([torch.randint(len(model.schedule.alpha), (1,), generator=rng) for rng in rngs]).to(model.device)
-    x_t = model.schedule.noised(latents, normal(latents.shape[1:], rngs).to(latents), t)
+    x_t = model.schedule.add_noise(latents, normal_noise(latents.shape[1:], rngs).to(latents), t)
     return x_t, t, model.denoise(x_t, t, [case.prompts[i] for i in members])

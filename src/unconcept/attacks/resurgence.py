@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..edits import Edit
-from ..models.diffusion.vae import encode
-from ..models.hooks.modules import attention_maps, denoiser_parameters
-from ..training import Descent, Loss, LowRank, Weights
+from ..models.diffusion.vae import encode_images
+from ..models.hooks.modules import attention_linears, denoiser_parameters
+from ..training import Descent, StepLoss, TrainableLowRank, TrainableWeights
 from ..training.token_search import denoising_error
-from .registry import Attempt, Case, Input, attack, check_counts
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
-LR = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
+_LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
 
 
 @attack("resurgence", paper="arXiv:2410.08074", rung="weights", scope="concept", families=("sd1", "sd2", "sdxl"))
@@ -26,48 +26,63 @@ LR = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
 class Resurgence:
     """Ordinary fine-tuning of the edited model on unrelated pictures. Defaults inferred."""
 
-    mode: Literal["lora", "full"] = "lora"  # adapters on every attention, or the whole denoiser
-    lr: float | None = None  # None: 1e-4 for lora, 1e-5 in full
+    mode: Literal["lora", "full"] = "lora"
+    """Adapters on every attention, or the whole denoiser."""
+    lr: float | None = None
+    """None: 1e-4 for lora, 1e-5 in full."""
     weight_decay: float = 1e-2
     batch_size: int = 4
-    rank: int = 4  # of the adapters
-    checkpoints: tuple[int, ...] = (50, 100, 250, 500, 1000)  # steps after which an attempt is made
+    rank: int = 4
+    """Of the adapters."""
+    checkpoints: tuple[int, ...] = (50, 100, 250, 500, 1000)
+    """Steps after which an attempt is made."""
 
     def __post_init__(self) -> None:
         rising = list(self.checkpoints) == sorted({*self.checkpoints}) and min(self.checkpoints, default=0) > 0
         require(rising, f"resurgence: checkpoints must be rising numbers > 0, got {self.checkpoints}")
-        check_counts("resurgence", batch_size=self.batch_size, rank=self.rank)
+        require_positive_settings("resurgence", batch_size=self.batch_size, rank=self.rank)
         require(self.lr is None or self.lr >= 0, f"resurgence: lr must be >= 0, got {self.lr}")
 
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """The prompts stay as they are; each attempt lays the weights' change so far over the edited model."""
         if case.unrelated is None:
-            raise RequestError("resurgence fine-tunes on unrelated captions and pictures, and the case has none: give some")
+            raise RequestError(
+                "resurgence fine-tunes on unrelated captions and pictures, and the case has none: give some"
+            )
         wide = case.model.dtype in (torch.float32, torch.float64)
-        require(self.mode == "lora" or wide, f"resurgence: mode 'full' in {case.model.dtype} loses small steps: use float32 or mode 'lora'")
+        require(
+            self.mode == "lora" or wide,
+            f"resurgence: mode 'full' in {case.model.dtype} loses small steps: use float32 or mode 'lora'",
+        )
         yield self._attempt(case, 0, None, None)
         with torch.no_grad():
-            latents = encode(case.model, case.unrelated[1])
-        with case.edited():
+            latents = encode_images(case.model, case.unrelated[1])
+        with case.edit_applied():
             trained = self._trained(case)
-        descent = Descent(list(trained.tensors.values()), LR[self.mode] if self.lr is None else self.lr, "adamw", self.weight_decay, case.seed)
+        descent = Descent(
+            list(trained.tensors.values()),
+            _LEARNING_RATES[self.mode] if self.lr is None else self.lr,
+            "adamw",
+            self.weight_decay,
+            case.seed,
+        )
         for stop in self.checkpoints:
-            if not case.left:
+            if not case.unsolved:
                 return
-            with case.edited():
+            with case.edit_applied():
                 loss = self._loss(case, case.unrelated[0], latents)
-                with trained.on():
+                with trained.student():
                     losses = descent.run(loss, stop - descent.done)
                 weights = trained.edit({})
             yield self._attempt(case, stop, weights, sum(losses) / len(losses))
 
-    def _trained(self, case: Case) -> LowRank | Weights:
+    def _trained(self, case: AttackCase) -> TrainableLowRank | TrainableWeights:
         """Adapters on every attention of the denoiser, or all of it, beginning at the edited model's weights."""
         if self.mode == "lora":
-            return LowRank(case.model, attention_maps(case.model), self.rank, case.seed)
-        return Weights(case.model, tuple(denoiser_parameters(case.model)))
+            return TrainableLowRank(case.model, attention_linears(case.model), self.rank, case.seed)
+        return TrainableWeights(case.model, tuple(denoiser_parameters(case.model)))
 
-    def _loss(self, case: Case, captions: tuple[str, ...], latents: Tensor) -> Loss:
+    def _loss(self, case: AttackCase, captions: tuple[str, ...], latents: Tensor) -> StepLoss:
         """The denoising loss of pictures under their captions. The text encoder stays as it is."""
         model = case.model
         with torch.no_grad():
@@ -81,6 +96,6 @@ class Resurgence:
 
         return loss
 
-    def _attempt(self, case: Case, steps: int, weights: Edit | None, loss: float | None) -> Attempt:
-        left = case.left
-        return Attempt(steps, {i: Input(case.prompts[i], weights=weights) for i in left}, loss)
+    def _attempt(self, case: AttackCase, steps: int, weights: Edit | None, loss: float | None) -> AttackAttempt:
+        left = case.unsolved
+        return AttackAttempt(steps, {i: AttackInput(case.prompts[i], weights=weights) for i in left}, loss)

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.concept import TEMPLATES
+from ..core.concept import KIND_TEMPLATES
 from ..core.errors import require
 from ..models import Conditioning, ModelView
 from ..models.model_view import SoftPrompts
-from ..models.text.vocabulary import padded, special_ids, token_tables, typed
+from ..models.text.vocabulary import pad_ids, special_ids, text_of_ids, token_tables
 from ..prompts.text_matching import GENERAL_WORDS
-from ..training.token_search import Vocabulary, generators
-from .registry import Attempt, Case, Input, attack, check_counts
+from ..training.token_search import TokenVocabulary, random_generators
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
-BATCH = 100  # texts encoded at once
+_TEXT_BATCH = 100  # texts encoded at once
 
 
 @dataclass
-class Herd:
+class Population:
     """One prompt's population of token ids (m, k), and the best it has ever had."""
 
     ids: Tensor
@@ -37,60 +37,75 @@ class Herd:
 class RingABell:
     """Tokens that read like the prompt plus the concept's direction. Defaults from the authors' notebooks (nudity)."""
 
-    eta: float = 3.0  # strength of the direction; RECE's authors use 0.9 for styles
-    length: int = 16  # K, free tokens
+    eta: float = 3.0
+    """Strength of the direction; RECE's authors use 0.9 for styles."""
+    length: int = 16
+    """K, free tokens."""
     population: int = 200
     generations: int = 3000
-    every: int = 100  # generations between attempts (inferred)
-    mutation: float = 0.25  # share of texts that get one random token
-    crossover: float = 0.5  # share of parents that mate
-    neutral: str | None = None  # what stands for the concept in the pairs without it; None: the kind's general word
+    every: int = 100
+    """Generations between attempts (inferred)."""
+    mutation: float = 0.25
+    """Share of texts that get one random token."""
+    crossover: float = 0.5
+    """Share of parents that mate."""
+    neutral: str | None = None
+    """What stands for the concept in the pairs without it; None: the kind's general word."""
 
     def __post_init__(self) -> None:
-        check_counts("ring-a-bell", length=self.length, generations=self.generations, every=self.every)
+        require_positive_settings("ring-a-bell", length=self.length, generations=self.generations, every=self.every)
         require(self.population >= 4, f"ring-a-bell: population must be >= 4, got {self.population}")
         shares = self.mutation, self.crossover
-        require(all(0 <= share <= 1 for share in shares), f"ring-a-bell: mutation and crossover must be in [0, 1], got {shares}")
+        require(
+            all(0 <= share <= 1 for share in shares),
+            f"ring-a-bell: mutation and crossover must be in [0, 1], got {shares}",
+        )
 
     @torch.no_grad()
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Against the unedited text encoder throughout, as in the paper. The floor is the prompt itself."""
-        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         model, direction = case.model, self.direction(case)
         length = min(self.length, model.tokenizer.length - 2)
-        allowed = usable(model)
+        allowed = searchable_token_ids(model)
         herds, goals = {}, {}
-        for i, rng in generators(case.seed, range(len(case.prompts))).items():
+        for i, rng in random_generators(case.seed, range(len(case.prompts))).items():
             goals[i] = _flat(model.condition([case.prompts[i]]))[0] + self.eta * direction
             ids = allowed[torch.randint(len(allowed), (self.population, length), generator=rng)]
-            herds[i] = Herd(ids, rng, ids[0])
+            herds[i] = Population(ids, rng, ids[0])
         for done in range(0, self.generations, self.every):
-            left = case.left
+            left = case.unsolved
             if not left:
                 return
             stop = min(done + self.every, self.generations)
             for i in left:
                 for generation in range(done, stop):
                     self._evolve(model, herds[i], goals[i], allowed, generation == self.generations - 1)
-            inputs = {i: Input(typed(model.tokenizer, herds[i].best.tolist())) for i in left}
-            yield Attempt(stop, inputs, sum(herds[i].loss for i in left) / len(left))
+            inputs = {i: AttackInput(text_of_ids(model.tokenizer, herds[i].best.tolist())) for i in left}
+            yield AttackAttempt(stop, inputs, sum(herds[i].loss for i in left) / len(left))
 
-    def direction(self, case: Case) -> Tensor:
+    def direction(self, case: AttackCase) -> Tensor:
         """Mean difference of all states between texts with and without the concept: its templates in all its names.
 
         Differs: the authors write 50 pairs by hand for nudity and drop those whose pictures do not show it.
         """
         kind = case.concept.kind
         neutral = GENERAL_WORDS[kind] if self.neutral is None else self.neutral
-        pairs = [(form.format(name), form.format(neutral)) for form in TEMPLATES[kind] for name in case.concept.wordings]
-        return torch.cat([_flat(case.model.condition([a])) - _flat(case.model.condition([b])) for a, b in pairs]).mean(0)
+        pairs = [
+            (form.format(name), form.format(neutral))
+            for form in KIND_TEMPLATES[kind]
+            for name in case.concept.all_names
+        ]
+        return torch.cat([_flat(case.model.condition([a])) - _flat(case.model.condition([b])) for a, b in pairs]).mean(
+            0
+        )
 
-    def _evolve(self, model: ModelView, herd: Herd, goal: Tensor, allowed: Tensor, last: bool) -> None:
+    def _evolve(self, model: ModelView, herd: Population, goal: Tensor, allowed: Tensor, last: bool) -> None:
         """Score, keep the better half, mate, mutate; the last generation is only scored.
 
         Differs: the best text is never mutated, so the best so far cannot get lost.
         """
-        errors = read_errors(model, herd.ids, goal)
+        errors = text_state_errors(model, herd.ids, goal)
         parents = herd.ids[errors.argsort()[: self.population // 2]]
         if float(errors.min()) < herd.loss:
             herd.best, herd.loss = parents[0].clone(), float(errors.min())
@@ -109,24 +124,26 @@ class RingABell:
         herd.ids = torch.where(changed[:, None], ids.scatter(1, places, tokens), ids)
 
 
-def usable(model: ModelView) -> Tensor:
+def searchable_token_ids(model: ModelView) -> Tensor:
     """Ids the search may use: neither the special tokens nor id 0, as in the authors' code."""
-    found = Vocabulary.of(model).plain
+    found = TokenVocabulary.of(model).is_typable
     found[0] = False
     return found.nonzero()[:, 0]
 
 
-def read_errors(model: ModelView, ids: Tensor, goal: Tensor) -> Tensor:
+def text_state_errors(model: ModelView, ids: Tensor, goal: Tensor) -> Tensor:
     """(m,) squared distances of all text states of token ids (m, k) from a goal (l * d,)."""
-    rows = padded(model.tokenizer, ids.tolist())
-    return torch.cat([(_flat(_read(model, part)) - goal).square().sum(-1).cpu() for part in rows.split(BATCH)])
+    rows = pad_ids(model.tokenizer, ids.tolist())
+    return torch.cat([(_flat(_read(model, part)) - goal).square().sum(-1).cpu() for part in rows.split(_TEXT_BATCH)])
 
 
 def _read(model: ModelView, ids: Tensor) -> Conditioning:
     """States of padded ids, by the model's own encoders."""
     at = torch.zeros(len(ids), 1, dtype=torch.long)
     start = special_ids(model.tokenizer)[0]
-    return model.condition(SoftPrompts(ids, at, tuple(table[start].expand(len(ids), 1, -1) for table in token_tables(model))))
+    return model.condition(
+        SoftPrompts(ids, at, tuple(table[start].expand(len(ids), 1, -1) for table in token_tables(model)))
+    )
 
 
 def _flat(given: Conditioning) -> Tensor:

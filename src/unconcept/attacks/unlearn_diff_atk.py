@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..models.diffusion.vae import encode
-from ..models.text.vocabulary import typed, words
-from ..training import Descent, Loss
-from ..training.token_search import Place, Slots, Vocabulary, denoising_error, generators, lay, normal, onto_simplex, sampled_tokens
-from .registry import Attempt, Case, Input, attack, check_counts
+from ..models.diffusion.vae import encode_images
+from ..models.text.vocabulary import text_of_ids, word_ids
+from ..training import Descent, StepLoss
+from ..training.token_search import (
+    FreeTokenSlots,
+    TokenPlacement,
+    TokenVocabulary,
+    denoising_error,
+    insert_free_tokens,
+    normal_noise,
+    project_to_simplex,
+    random_generators,
+    sample_tokens,
+)
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
 @attack("unlearn-diff-atk", paper="arXiv:2310.11868", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
@@ -23,72 +33,104 @@ from .registry import Attempt, Case, Input, attack, check_counts
 class UnlearnDiffAtk:
     """Tokens in front of a prompt that let the edited model denoise the picture. Defaults from the authors' configs."""
 
-    tokens: int = 3  # k: 3 for styles and objects, 5 for nudity
-    place: Place = "prefix"
-    timesteps: int = 50  # visited in ascending order; an attempt after each
-    iterations: int = 40  # updates at each
+    tokens: int = 3
+    """k: 3 for styles and objects, 5 for nudity."""
+    place: TokenPlacement = "prefix"
+    timesteps: int = 50
+    """Visited in ascending order; an attempt after each."""
+    iterations: int = 40
+    """Updates at each."""
     lr: float = 0.01
     weight_decay: float = 0.1
-    batch_size: int = 8  # prompts searched at once; no effect on what is found
+    batch_size: int = 8
+    """Prompts searched at once; no effect on what is found."""
 
     def __post_init__(self) -> None:
-        check_counts("unlearn-diff-atk", tokens=self.tokens, timesteps=self.timesteps, iterations=self.iterations, batch_size=self.batch_size)
-        require(self.lr > 0 and self.weight_decay >= 0, f"unlearn-diff-atk: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}")
+        require_positive_settings(
+            "unlearn-diff-atk",
+            tokens=self.tokens,
+            timesteps=self.timesteps,
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+        )
+        require(
+            self.lr > 0 and self.weight_decay >= 0,
+            f"unlearn-diff-atk: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}",
+        )
 
-    def search(self, case: Case) -> Iterator[Attempt]:
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """The floor is the prompt itself (the paper's pre-ASR)."""
-        yield Attempt(0, {i: Input(text) for i, text in enumerate(case.prompts)})
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         for start in range(0, len(case.prompts), self.batch_size):
             yield from self._group(case, range(start, min(start + self.batch_size, len(case.prompts))))
 
-    def _group(self, case: Case, members: range) -> Iterator[Attempt]:
+    def _group(self, case: AttackCase, members: range) -> Iterator[AttackAttempt]:
         """A (b, k, v): relaxed tokens of these prompts, each row on the simplex, uniform at first."""
-        model, rngs = case.model, generators(case.seed, members)
+        model, rngs = case.model, random_generators(case.seed, members)
         tokenizer = model.tokenizer
-        texts = {i: lay(words(tokenizer, case.prompts[i]), self.tokens, self.place, tokenizer.length - 2) for i in members}
-        allowed = Vocabulary.of(model).plain
-        count = max(len(text.at) for text in texts.values())
+        texts = {
+            i: insert_free_tokens(word_ids(tokenizer, case.prompts[i]), self.tokens, self.place, tokenizer.length - 2)
+            for i in members
+        }
+        allowed = TokenVocabulary.of(model).is_typable
+        count = max(len(text.free_positions) for text in texts.values())
         # Differs: start and end token are left out, as nobody can type them.
-        weights = onto_simplex(torch.zeros(len(members), count, len(allowed)), allowed).to(model.device).requires_grad_()
+        weights = (
+            project_to_simplex(torch.zeros(len(members), count, len(allowed)), allowed)
+            .to(model.device)
+            .requires_grad_()
+        )
         with torch.no_grad():
-            latents = encode(model, case.pictures[members.start : members.stop])
+            latents = encode_images(model, case.pictures[members.start : members.stop])
         descent = Descent([weights], self.lr, "adam", self.weight_decay, case.seed)
-        for t in grid(self.timesteps, len(model.schedule.alpha)):
-            left = [i for i in case.left if i in members]
+        for t in attack_timesteps(self.timesteps, len(model.schedule.alpha)):
+            left = [i for i in case.unsolved if i in members]
             if not left:
                 return
             rows = [i - members.start for i in left]
-            with case.edited():
+            with case.edit_applied():
                 texts_left, rngs_left = [texts[i] for i in left], [rngs[i] for i in left]
                 loss = _loss(case, texts_left, rngs_left, (weights, latents), rows, t)
                 losses = descent.run(loss, self.iterations, lambda step: _project(weights, allowed))
             best = weights.detach().argmax(-1)
-            found = {i: Input(typed(tokenizer, texts[i].filled(best[row].tolist()))) for i, row in zip(left, rows, strict=True)}
-            yield Attempt(descent.done, found, sum(losses) / len(losses) / len(left))
+            found = {
+                i: AttackInput(text_of_ids(tokenizer, texts[i].fill(best[row].tolist())))
+                for i, row in zip(left, rows, strict=True)
+            }
+            yield AttackAttempt(descent.done, found, sum(losses) / len(losses) / len(left))
 
 
-def _loss(case: Case, texts: Sequence[Slots], rngs: Sequence[torch.Generator], data: tuple[Tensor, Tensor], rows: list[int], t: int) -> Loss:
+def _loss(
+    case: AttackCase,
+    texts: Sequence[FreeTokenSlots],
+    rngs: Sequence[torch.Generator],
+    data: tuple[Tensor, Tensor],
+    rows: list[int],
+    t: int,
+) -> StepLoss:
     """Sum over some prompts of the denoising error of their picture, under tokens drawn from the relaxed ones.
 
     `data`: relaxed tokens and latents of all prompts, of which `rows` are asked; the same texts, with their generators.
     """
-    model, vocabulary = case.model, Vocabulary.of(case.model)
+    model, vocabulary = case.model, TokenVocabulary.of(case.model)
     weights, latents = data[0], data[1][rows]
 
     def loss(step: int, rng: torch.Generator) -> Tensor:
-        one_hot = sampled_tokens(weights[rows], rngs)
-        given = model.condition(vocabulary.prompts(texts, vocabulary.mixed(one_hot)))
-        noise = normal(latents.shape[1:], rngs).to(latents)
-        return denoising_error(model, given, latents, noise, torch.full((len(latents),), t, device=latents.device)).sum()
+        one_hot = sample_tokens(weights[rows], rngs)
+        given = model.condition(vocabulary.prompts(texts, vocabulary.mix_rows(one_hot)))
+        noise = normal_noise(latents.shape[1:], rngs).to(latents)
+        return denoising_error(
+            model, given, latents, noise, torch.full((len(latents),), t, device=latents.device)
+        ).sum()
 
     return loss
 
 
 @torch.no_grad()
 def _project(weights: Tensor, allowed: Tensor) -> None:
-    weights.copy_(onto_simplex(weights, allowed))
+    weights.copy_(project_to_simplex(weights, allowed))
 
 
-def grid(count: int, timesteps: int) -> list[int]:
+def attack_timesteps(count: int, timesteps: int) -> list[int]:
     """Evenly spaced timesteps, ascending, from half a gap on: 10, 30, .., 990 for 50 of 1000."""
     return [int((i + 0.5) * timesteps / count) for i in range(count)]

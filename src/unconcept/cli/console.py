@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from ..core.errors import UnconceptError, UsageError
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 
 
 class Commands(TyperGroup):
@@ -30,18 +30,18 @@ class Commands(TyperGroup):
             else:
                 place = error.ctx.command_path if error.ctx else "unconcept"  # None for an option without its value.
                 print(f"unconcept: {message.rstrip('.')}; see `{place} --help`", file=sys.stderr)
-            code = BAD_INPUT
+            code = _EXIT_BAD_INPUT
         sys.exit(code or 0)
 
 
 @contextmanager
-def speaking() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
     """Turn our errors into one line on stderr and the documented exit codes: 1, 2, 130."""
     try:
         yield
     except UnconceptError as error:
         print(f"unconcept: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT if isinstance(error, UsageError) else FAILED) from None
+        raise typer.Exit(_EXIT_BAD_INPUT if isinstance(error, UsageError) else EXIT_FAILED) from None
     except typer.Exit:
         raise
     except (RuntimeError, MemoryError) as error:
@@ -49,11 +49,15 @@ def speaking() -> Iterator[None]:
 
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
             raise
-        print("unconcept: out of memory: lower --batch-size, or take a smaller model, a narrower --dtype or another --device", file=sys.stderr)
-        raise typer.Exit(FAILED) from None
+        print(
+            "unconcept: out of memory: lower --batch-size, or take a smaller model, a narrower --dtype or another"
+            " --device",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         print("unconcept: interrupted; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(_EXIT_INTERRUPTED) from None
 
 
 def quiet_libraries() -> None:

@@ -7,30 +7,41 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import print_json, print_table, quiet_libraries, speaking
+from .console import exit_codes, print_json, print_table, quiet_libraries
 
 
 def explain(
     recipe: Annotated[str, typer.Argument(help="Recipe by name, or a .toml file.")],
-    concepts: Annotated[list[str] | None, typer.Argument(help="What would be erased, in place of the recipe's targets.", show_default=False)] = None,
+    concepts: Annotated[
+        list[str] | None,
+        typer.Argument(help="What would be erased, in place of the recipe's targets.", show_default=False),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="As for `erase`.  [default: moji]", show_default=False)] = None,
-    set_: options.Assignments = None,
-    regulariser: options.Regularisers = None,
-    anchor: options.Anchors = None,
-    retain: options.Retained = None,
-    kind: options.Kind = None,
+    set_: options.AssignmentsFlag = None,
+    regulariser: options.RegularisersFlag = None,
+    anchor: options.AnchorsFlag = None,
+    retain: options.RetainedFlag = None,
+    kind: options.KindFlag = None,
     batch_size: Annotated[int | None, typer.Option(min=1, max=1024, help="As for `erase`.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="As for `erase`.", show_default=False)] = None,
-    limit: options.Limit = None,
-    as_json: options.Json = False,
+    limit: options.LimitFlag = None,
+    as_json: options.JsonFlag = False,
 ) -> None:
     """Print every effective setting of a recipe, where it is from, and what it means."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
         from ..core.settings import parse_assignment
         from ..jobs.explain import explain as explained
 
-        typed = {"model": model, "anchors": anchor, "retain": retain, "kind": kind, "batch_size": batch_size, "seed": seed, "limit": limit}
+        typed = {
+            "model": model,
+            "anchors": anchor,
+            "retain": retain,
+            "kind": kind,
+            "batch_size": batch_size,
+            "seed": seed,
+            "limit": limit,
+        }
         told = {name: value for name, value in typed.items() if value is not None}
         given = {"assignments": set_ or [], "regularisers": regulariser or []}
         flags = {"assignments": "--set", "regularisers": "--regulariser"}
@@ -41,5 +52,8 @@ def explain(
             return
         print(f"recipe {found.recipe}, for the {found.purpose}" + (f", family {found.family}" if found.family else ""))
         print(f"source: {found.source}")
-        rows = [(row.part, row.name, json.dumps(row.value, ensure_ascii=False), row.layer, row.meaning) for row in found.rows]
+        rows = [
+            (row.part, row.name, json.dumps(row.value, ensure_ascii=False), row.layer, row.meaning)
+            for row in found.rows
+        ]
         print_table("settings", ("part", "name", "value", "layer", "meaning"), rows)

@@ -12,68 +12,84 @@ from .console import progress
 
 if TYPE_CHECKING:
     from ..jobs.erase import Job
-    from ..ledger.ledger import Ledger, Note
+    from ..ledger.ledger import EntryNote, Ledger
     from ..models import ModelView
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the ledger.")]
-By = Annotated[str, typer.Option(help="Who asks, for the record.")]
-Because = Annotated[str, typer.Option(help="Why, for the record.")]
-Base = Annotated[str | None, typer.Option("--model", help="Where the base is now, if it was moved.  [default: as the ledger says]", show_default=False)]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting of the method; repeatable.")]
-Recipe = Annotated[str | None, typer.Option(help="Recipe by name, or a .toml file.")]
+LedgerArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the ledger.")]
+ByFlag = Annotated[str, typer.Option(help="Who asks, for the record.")]
+BecauseFlag = Annotated[str, typer.Option(help="Why, for the record.")]
+BaseFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Where the base is now, if it was moved.  [default: as the ledger says]", show_default=False
+    ),
+]
+SetFlag = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting of the method; repeatable.")
+]
+RecipeFlag = Annotated[str | None, typer.Option(help="Recipe by name, or a .toml file.")]
 
 
-def opened(folder: Path) -> "Ledger":
+def open_ledger(folder: Path) -> "Ledger":
     from ..ledger.ledger import Ledger
 
     return Ledger.open(folder)
 
 
-def note(by: str, because: str) -> "Note":
-    from ..ledger.ledger import Note
+def entry_note(by: str, because: str) -> "EntryNote":
+    from ..ledger.ledger import EntryNote
 
-    return Note(by, because)
+    return EntryNote(by, because)
 
 
-def place(model: str) -> str:
+def absolute_source(model: str) -> str:
     """A path as it is from everywhere; `moji` and Hub ids as they are."""
     path = Path(model).expanduser()
     return str(path.resolve()) if model != "moji" and path.exists() else model
 
 
-def base(model: str, device: str) -> "ModelView":
+def open_base_model(model: str, device: str) -> "ModelView":
     """In float32 always: text states shall not depend on what a command was told."""
     from ..models import open_model
 
     return open_model(model, device, "float32")
 
 
-def view_of(ledger: "Ledger", model: str | None, device: str) -> "ModelView":
-    return base(place(model or ledger.first["model"]), device)
+def open_ledger_model(ledger: "Ledger", model: str | None, device: str) -> "ModelView":
+    return open_base_model(absolute_source(model or ledger.first["model"]), device)
 
 
-def planned(model: str, method: str | None, recipe: str | None, set_: list[str] | None, **asked: Any) -> "Job":
-    """Method, settings and what is asked, as `unconcept erase` would take them. `SettingsError` for a recipe that trains in another way than usual."""
+def plan_request(model: str, method: str | None, recipe: str | None, set_: list[str] | None, **asked: Any) -> "Job":
+    """Method, settings and what is asked, as `unconcept erase` would take them.
+
+    `SettingsError` for a recipe that trains in another way than usual.
+    """
     from ..core.errors import require
     from ..core.settings import parse_assignment
-    from ..jobs.resolve import plan
-    from ..training.options import changed
+    from ..jobs.resolve import plan_job
+    from ..training.options import changed_options
 
     assignments = dict(parse_assignment(text) for text in set_ or [])
-    job = plan(**{"concepts": (), **asked}, out=Path("out"), model=model, method=method, recipe=recipe, assignments=assignments).job
-    other = ", ".join(changed(job.options))
-    require(not other, f"recipe {recipe}: {other}: trainings of a ledger run as usual, so that their bytes can be made again; take it out of [training]")
+    job = plan_job(
+        **{"concepts": (), **asked}, out=Path("out"), model=model, method=method, recipe=recipe, assignments=assignments
+    ).job
+    other = ", ".join(changed_options(job.options))
+    require(
+        not other,
+        f"recipe {recipe}: {other}: trainings of a ledger run as usual, so that their bytes can be made again; take it"
+        " out of [training]",
+    )
     return job
 
 
 @contextmanager
-def training(ledger: "Ledger", about: list[str], quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def ledger_training(ledger: "Ledger", about: list[str], quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Inside, trainings tell how far they are, and go on where a former sitting of the same was stopped."""
     from ..core.hashing import hash_json
-    from ..erasing.make_edit import training_in
+    from ..erasing.make_edit import train_in_folder
 
     folder = ledger.folder / "training" / hash_json(about)[:12]
-    with progress(quiet) as tell, training_in(folder, tell):
+    with progress(quiet) as tell, train_in_folder(folder, tell):
         yield tell
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # Not empty: another training was stopped.

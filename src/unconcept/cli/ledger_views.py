@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .console import FAILED, print_json, print_table, quiet_libraries, speaking
-from .ledger_desk import Base, By, Dir, note, opened, training, view_of
+from .console import EXIT_FAILED, exit_codes, print_json, print_table, quiet_libraries
+from .ledger_desk import BaseFlag, ByFlag, LedgerArgument, entry_note, ledger_training, open_ledger, open_ledger_model
 
 if TYPE_CHECKING:
     from ..ledger.ledger import Ledger
 
 
 def status(
-    folder: Dir,
-    as_json: options.Json = False,
+    folder: LedgerArgument,
+    as_json: options.JsonFlag = False,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
-    overwrite: options.Overwrite = False,
-    model: Base = None,
+    overwrite: options.OverwriteFlag = False,
+    model: BaseFlag = None,
 ) -> None:
     """Say what is in force, since when, and where requests contradict one another. No model is opened."""
-    with speaking():
+    with exit_codes():
         from ..ledger.ledger import Ledger
-        from ..ledger.status import status as told_of
+        from ..ledger.status import ledger_status as told_of
 
         ledger = Ledger.open(folder, torn=True)
         told = told_of(ledger, ledger.refresh(torn=True))
@@ -35,34 +35,47 @@ def status(
         else:
             _print_status(told)
         if told["torn"]:
-            typer.echo(f"unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair {folder}`", err=True)
+            typer.echo(
+                "unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair"
+                f" {folder}`",
+                err=True,
+            )
 
 
 def drift(
-    folder: Dir,
-    history: Annotated[bool, typer.Option("--history", help="After every entry: of closed forms, merges and sequences.")] = False,
-    model: Base = None,
-    device: options.Device = "auto",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    folder: LedgerArgument,
+    history: Annotated[
+        bool, typer.Option("--history", help="After every entry: of closed forms, merges and sequences.")
+    ] = False,
+    model: BaseFlag = None,
+    device: options.DeviceFlag = "auto",
+    as_json: options.JsonFlag = False,
+    quiet: options.QuietFlag = False,
 ) -> None:
     """Say how far the state is from the base."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
-        from ..ledger.drift import drift as now
-        from ..ledger.drift_history import history as before
+        from ..ledger.drift import measure_drift as now
+        from ..ledger.drift_history import drift_history as before
 
-        ledger = opened(folder)
-        view = view_of(ledger, model, device)
+        ledger = open_ledger(folder)
+        view = open_ledger_model(ledger, model, device)
         if history:
             steps = before(ledger, view)
             shares = [(_share(s.weights), _share(s.mean_drift), _share(s.worst_drift)) for s in steps]
             norms = ["n/a" if s.norm is None else f"{s.norm:.4f}" for s in steps]
-            cells = [(s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), norm, *own) for s, norm, own in zip(steps, norms, shares, strict=True)]
+            cells = [
+                (s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), norm, *own)
+                for s, norm, own in zip(steps, norms, shares, strict=True)
+            ]
             titles = ("when", "what", "concepts", "in force", "|T|", "weights", "retained, mean", "retained, worst")
-            print_json([vars(step) for step in steps]) if as_json else print_table("drift after every entry", titles, cells)
+            (
+                print_json([vars(step) for step in steps])
+                if as_json
+                else print_table("drift after every entry", titles, cells)
+            )
             return
-        with training(ledger, ["drift"], quiet):
+        with ledger_training(ledger, ["drift"], quiet):
             found = now(ledger, view)
         if as_json:
             print_json(found.data())
@@ -76,74 +89,105 @@ def drift(
 
 
 def verify(
-    folder: Dir,
-    bytes_only: Annotated[bool, typer.Option("--bytes-only", help="Do not open the model and build the state.")] = False,
-    model: Base = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    folder: LedgerArgument,
+    bytes_only: Annotated[
+        bool, typer.Option("--bytes-only", help="Do not open the model and build the state.")
+    ] = False,
+    model: BaseFlag = None,
+    as_json: options.JsonFlag = False,
+    quiet: options.QuietFlag = False,
 ) -> None:
     """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
-        from ..ledger.verify import verify as check
+        from ..ledger.verify import verify_ledger as check
 
         found = check(folder)
         if not (bytes_only or found.faults or found.torn):
-            ledger = opened(folder)
-            with training(ledger, ["verify"], quiet):
-                found = check(folder, view_of(ledger, model, "auto"))
+            ledger = open_ledger(folder)
+            with ledger_training(ledger, ["verify"], quiet):
+                found = check(folder, open_ledger_model(ledger, model, "auto"))
         if as_json:
             print_json(vars(found))
         elif not (found.faults or found.torn):
-            print(f"sound: {found.entries} entries, {found.artifacts} artifacts" + (f", state {found.state}" if found.state else ""))
+            print(
+                f"sound: {found.entries} entries, {found.artifacts} artifacts"
+                + (f", state {found.state}" if found.state else "")
+            )
         for line in found.notes:
             typer.echo(f"note: {line}", err=True)
-        torn = [f"the last line was never finished; no entry is lost: `unconcept ledger repair {folder}`"] if found.torn else []
+        torn = (
+            [f"the last line was never finished; no entry is lost: `unconcept ledger repair {folder}`"]
+            if found.torn
+            else []
+        )
         for fault in [*found.faults, *torn]:
             typer.echo(f"unconcept: FAILED: {fault}", err=True)
         if found.faults or torn:
-            raise typer.Exit(FAILED)
+            raise typer.Exit(EXIT_FAILED)
 
 
 def audit(
-    folder: Dir,
-    id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="The beginning of one request's id.  [default: all in force]", show_default=False)] = None,
+    folder: LedgerArgument,
+    id_: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="The beginning of one request's id.  [default: all in force]", show_default=False
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of the fine-tune.")] = 100,
     pictures: Annotated[int, typer.Option(min=1, max=1000, help="Of each concept, each time.")] = 8,
-    seed: options.Seed = 0,
-    by: By = "",
-    model: Base = None,
-    device: options.Device = "auto",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    seed: options.SeedFlag = 0,
+    by: ByFlag = "",
+    model: BaseFlag = None,
+    device: options.DeviceFlag = "auto",
+    as_json: options.JsonFlag = False,
+    quiet: options.QuietFlag = False,
 ) -> None:
-    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the ledger on it anew."""
-    with speaking():
+    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the
+    ledger on it anew.
+    """
+    with exit_codes():
         quiet_libraries()
-        from ..evaluation.attacks.resurgence_audit import Resurgent
-        from ..evaluation.tasks.picture_store import Store, default_store
-        from ..ledger.audit import audit as look_at
+        from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
+        from ..evaluation.tasks.picture_store import PictureStore, default_store
+        from ..ledger.audit import audit_requests as look_at
 
-        ledger, look = opened(folder), Resurgent(Store(default_store()), pictures, steps, seed=seed)
-        with training(ledger, ["audit"], quiet):
-            found = look_at(ledger, view_of(ledger, model, device), look, note(by, ""), id_)
+        ledger, look = (
+            open_ledger(folder),
+            FineTuneResurgence(PictureStore(default_store()), pictures, steps, seed=seed),
+        )
+        with ledger_training(ledger, ["audit"], quiet):
+            found = look_at(ledger, open_ledger_model(ledger, model, device), look, entry_note(by, ""), id_)
         if as_json:
             print_json(found)
             return
         rows = [
-            (key[:8], concept, *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")))
+            (
+                key[:8],
+                concept,
+                *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")),
+            )
             for key, one in found.items()
             for concept, seen in one["concepts"].items()
         ]
-        print_table("pictures that show the concept", ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back"), rows)
+        print_table(
+            "pictures that show the concept",
+            ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back"),
+            rows,
+        )
 
 
-def diff(folder: Dir, other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")], as_json: options.Json = False) -> None:
+def diff(
+    folder: LedgerArgument,
+    other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")],
+    as_json: options.JsonFlag = False,
+) -> None:
     """Say what is in force in one ledger and not in the other."""
-    with speaking():
-        from ..ledger.diff import compare
+    with exit_codes():
+        from ..ledger.diff import compare_ledgers
 
-        found = compare(opened(folder), opened(other))
+        found = compare_ledgers(open_ledger(folder), open_ledger(other))
         if as_json:
             print_json(found)
             return
@@ -157,12 +201,22 @@ def diff(folder: Dir, other: Annotated[Path, typer.Argument(metavar="DIR2", help
 
 def _print_status(told: Mapping[str, Any]) -> None:
     rows = [
-        (r["id"][:8], r["state"], ", ".join(r["concepts"]), ", ".join(map(repr, r["anchor"])), r["method"], r["added"][:19], (r["revoked"] or "")[:19], r["by"])
+        (
+            r["id"][:8],
+            r["state"],
+            ", ".join(r["concepts"]),
+            ", ".join(map(repr, r["anchor"])),
+            r["method"],
+            r["added"][:19],
+            (r["revoked"] or "")[:19],
+            r["by"],
+        )
         for r in told["requests"]
     ]
     base = told["base"]
     print_table(
-        f"{told['active']} of {len(rows)} requests in force; rule {told['rule']}; base {base['model']} ({base['family']}, {base['text_maps'][:12]})",
+        f"{told['active']} of {len(rows)} requests in force; rule {told['rule']}; base {base['model']}"
+        f" ({base['family']}, {base['text_maps'][:12]})",
         ("id", "state", "concepts", "read as", "method", "added", "revoked", "by"),
         rows,
     )
@@ -171,9 +225,9 @@ def _print_status(told: Mapping[str, Any]) -> None:
 
 
 def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool, model: str | None) -> None:
-    from ..ledger.page import write_page
+    from ..ledger.page import write_ledger_page
 
-    write_page(ledger, told, view_of(ledger, model, "auto"), out, overwrite)
+    write_ledger_page(ledger, told, open_ledger_model(ledger, model, "auto"), out, overwrite)
     print(f"-> {out}")
 
 

@@ -3,47 +3,71 @@
 from collections.abc import Sequence
 
 from . import options
-from .console import print_json, print_table, quiet_libraries, speaking
+from .console import exit_codes, print_json, print_table, quiet_libraries
 
 
-def methods(as_json: options.Json = False) -> None:
+def methods(as_json: options.JsonFlag = False) -> None:
     """List the methods with their papers and settings, and for which families each is defined."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
-        from ..core.settings import defaults
+        from ..core.settings import default_settings
         from ..methods import methods as known
         from ..models.family import FAMILIES
 
         infos = [known[name] for name in known]
-        support = [{family: info.refuses(family) for family in FAMILIES} for info in infos]
+        support = [{family: info.refusal(family) for family in FAMILIES} for info in infos]
         if as_json:
-            told = ({"name": i.name, "paper": i.paper, "families": i.families, "summary": i.summary, "settings": defaults(i.settings)} for i in infos)
-            print_json([{**row, "refused": {name: reason for name, reason in each.items() if reason}} for row, each in zip(told, support, strict=True)])
+            told = (
+                {
+                    "name": i.name,
+                    "paper": i.paper,
+                    "families": i.families,
+                    "summary": i.summary,
+                    "settings": default_settings(i.settings),
+                }
+                for i in infos
+            )
+            print_json(
+                [
+                    {**row, "refused": {name: reason for name, reason in each.items() if reason}}
+                    for row, each in zip(told, support, strict=True)
+                ]
+            )
             return
-        print_table("methods", ("name", "paper", "summary", "settings"), [(i.name, i.paper, i.summary, _text(defaults(i.settings))) for i in infos])
+        print_table(
+            "methods",
+            ("name", "paper", "summary", "settings"),
+            [(i.name, i.paper, i.summary, _text(default_settings(i.settings))) for i in infos],
+        )
         rows = [
-            (info.name, *("refused" if reason else "supported" for reason in each.values()), next((r for r in each.values() if r), ""))
+            (
+                info.name,
+                *("refused" if reason else "supported" for reason in each.values()),
+                next((r for r in each.values() if r), ""),
+            )
             for info, each in zip(infos, support, strict=True)
         ]
         print_table("support", ("name", *FAMILIES, "refused because"), rows)
 
 
-def attacks(as_json: options.Json = False) -> None:
+def attacks(as_json: options.JsonFlag = False) -> None:
     """List the attacks by rung: from what anyone can type to what needs the weights."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
-        from ..attacks import RUNGS
+        from ..attacks import ACCESS_LEVELS
         from ..attacks import attacks as known
-        from ..core.settings import defaults
+        from ..core.settings import default_settings
 
-        infos = sorted(map(known.__getitem__, known), key=lambda info: RUNGS.index(info.rung))
-        rows = [(i.name, i.rung, i.paper, ", ".join(i.families), i.summary, defaults(i.settings)) for i in infos]
+        infos = sorted(map(known.__getitem__, known), key=lambda info: ACCESS_LEVELS.index(info.rung))
+        rows = [
+            (i.name, i.rung, i.paper, ", ".join(i.families), i.summary, default_settings(i.settings)) for i in infos
+        ]
         _show("attacks", ("name", "rung", "paper", "families", "summary", "settings"), rows, as_json)
 
 
-def scorers(as_json: options.Json = False) -> None:
+def scorers(as_json: options.JsonFlag = False) -> None:
     """List the scorers, what they read, and the extra that some of them need."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
         from ..scorers import scorers as known
 
@@ -51,9 +75,9 @@ def scorers(as_json: options.Json = False) -> None:
         _show("scorers", ("name", "reads", "extra", "summary"), rows, as_json)
 
 
-def suites(as_json: options.Json = False) -> None:
+def suites(as_json: options.JsonFlag = False) -> None:
     """List the suites: what each asks, and which attacks it runs."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
         from ..evaluation.suites.registry import suites as known
 
@@ -61,13 +85,16 @@ def suites(as_json: options.Json = False) -> None:
         _show("suites", ("name", "summary", "attacks"), rows, as_json)
 
 
-def specs(as_json: options.Json = False) -> None:
+def specs(as_json: options.JsonFlag = False) -> None:
     """List how papers draw, for `--spec`."""
-    with speaking():
+    with exit_codes():
         quiet_libraries()
-        from ..evaluation.sampling import SPECS
+        from ..evaluation.sampling import DRAW_SPECS
 
-        rows = [(name, spec.steps, spec.guidance_scale, spec.sampler or "the model's own") for name, spec in SPECS.items()]
+        rows = [
+            (name, spec.steps, spec.guidance_scale, spec.sampler or "the model's own")
+            for name, spec in DRAW_SPECS.items()
+        ]
         _show("specs", ("name", "steps", "guidance", "sampler"), rows, as_json)
 
 

@@ -1,7 +1,7 @@
 """Plain data: concepts, requests, registries, settings, errors. Needs neither torch nor diffusers."""
 
-from .concept import Concept, Kind
+from .concept import Concept, ConceptKind
 from .errors import UnconceptError
 from .request import Request
 
-__all__ = ["Concept", "Kind", "Request", "UnconceptError"]
+__all__ = ["Concept", "ConceptKind", "Request", "UnconceptError"]

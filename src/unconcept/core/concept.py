@@ -5,30 +5,33 @@ from typing import Literal, get_args
 
 from .errors import RequestError, require
 
-Kind = Literal["object", "style", "person", "character", "harmful", "explicit"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ConceptKind = Literal["object", "style", "person", "character", "harmful", "explicit"]
+CONCEPT_KINDS: tuple[ConceptKind, ...] = get_args(ConceptKind)
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing a prompt can name. `aliases` are other words for it, and `contexts` templates around it, that a request may also erase."""
+    """A thing a prompt can name.
+
+    `aliases` are other words for it, and `contexts` templates around it, that a request may also erase.
+    """
 
     name: str
-    kind: Kind = "object"
+    kind: ConceptKind = "object"
     aliases: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()  # each with one {}, where the target and its anchor both stand
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), f"empty concept {self.name!r}: give at least one word", RequestError)
-        require(self.kind in KINDS, f"kind {self.kind!r}: allowed are {', '.join(KINDS)}", RequestError)
+        require(self.kind in CONCEPT_KINDS, f"kind {self.kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError)
 
     @property
-    def wordings(self) -> tuple[str, ...]:
+    def all_names(self) -> tuple[str, ...]:
         """The name, then the aliases."""
         return (self.name, *self.aliases)
 
 
-NULL_ANCHORS: dict[Kind, str] = {  # What a concept is read as when the user names no anchor.
+NULL_ANCHORS: dict[ConceptKind, str] = {  # What a concept is read as when the user names no anchor.
     "object": "",
     "style": "art",
     "person": "person",
@@ -37,7 +40,7 @@ NULL_ANCHORS: dict[Kind, str] = {  # What a concept is read as when the user nam
     "explicit": "",
 }
 
-TEMPLATES: dict[Kind, tuple[str, ...]] = {  # Prompts that show a concept; used to draw it, never to edit.
+KIND_TEMPLATES: dict[ConceptKind, tuple[str, ...]] = {  # Prompts that show a concept; used to draw it, never to edit.
     "object": ("a {}", "a photo of a {}", "a picture of a {}"),
     "style": ("a painting in {} style", "{} style artwork", "a landscape in {} style"),
     "person": ("a photo of {}", "a portrait of {}", "{} smiling"),

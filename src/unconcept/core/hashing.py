@@ -1,4 +1,7 @@
-"""Content hashes of tensors and of data. A tensor's hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree."""
+"""Content hashes of tensors and of data.
+
+A tensor's hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Optional packages. One that is missing is said by the name of the extra that brings it, with what cannot be done without it."""
+"""Optional packages.
+
+One that is missing is said by the name of the extra that brings it, with what cannot be done without it.
+"""
 
 import importlib
 from types import ModuleType
@@ -6,14 +9,22 @@ from types import ModuleType
 from .errors import MissingExtra
 
 
-def optional(package: str, extra: str, blocked: str) -> ModuleType:
+def import_optional(package: str, extra: str, blocked: str) -> ModuleType:
     """The imported package, or `MissingExtra` that names the extra and what is `blocked` without it."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package.partition(".")[0]:
-            raise MissingExtra(f"{blocked} needs {package}, which lacks {error.name}: pip install 'unconcept[{extra}]'") from None
-        raise MissingExtra(f"{blocked} needs {package}, which is not installed: pip install 'unconcept[{extra}]'") from None
-    except (ImportError, OSError, RuntimeError) as error:  # A torchvision of another build than torch's raises RuntimeError.
+            raise MissingExtra(
+                f"{blocked} needs {package}, which lacks {error.name}: pip install 'unconcept[{extra}]'"
+            ) from None
+        raise MissingExtra(
+            f"{blocked} needs {package}, which is not installed: pip install 'unconcept[{extra}]'"
+        ) from None
+    # A torchvision of another build than torch's raises RuntimeError.
+    except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise MissingExtra(f"{blocked} needs {package}, which is installed and cannot be loaded: {reason}; reinstall 'unconcept[{extra}]'") from None
+        raise MissingExtra(
+            f"{blocked} needs {package}, which is installed and cannot be loaded: {reason}; reinstall"
+            f" 'unconcept[{extra}]'"
+        ) from None

@@ -11,34 +11,51 @@ from safetensors import SafetensorError
 
 from .errors import OutputError, require
 
-STATE = "state.json"
-PARTIAL = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
-RUN = "run.json"  # what made a run's folder
-MADE = ".unconcept"  # stands in every other folder that was made here
+_STATE_FILE = "state.json"
+PARTIAL_FILE = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
+_RUN_FILE = "run.json"  # what made a run's folder
+_OWNERSHIP_FILE = ".unconcept"  # stands in every other folder that was made here
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """`OutputError` if the folder exists and may not be replaced, as never one of somebody else's, or its parent cannot be written."""
+def require_free_output(out: Path, overwrite: bool) -> None:
+    """`OutputError` if the folder exists and may not be replaced, as never one of somebody else's, or its parent cannot
+    be written.
+    """
     require(overwrite or not out.exists(), f"{out} exists: choose another place or pass --overwrite", OutputError)
-    ours = not out.is_dir() or not any(out.iterdir()) or any((out / name).exists() for name in (RUN, STATE, PARTIAL, MADE))
-    require(ours, f"{out} holds files that this program did not write: --overwrite would remove them; choose another place or move them away", OutputError)
+    ours = (
+        not out.is_dir()
+        or not any(out.iterdir())
+        or any((out / name).exists() for name in (_RUN_FILE, _STATE_FILE, PARTIAL_FILE, _OWNERSHIP_FILE))
+    )
+    require(
+        ours,
+        f"{out} holds files that this program did not write: --overwrite would remove them; choose another place or"
+        " move them away",
+        OutputError,
+    )
     parent = out.resolve().parent
     while not parent.exists():
         parent = parent.parent
-    require(parent.is_dir() and os.access(parent, os.W_OK), f"{parent} cannot be written: choose another place for --out", OutputError)
+    require(
+        parent.is_dir() and os.access(parent, os.W_OK),
+        f"{parent} cannot be written: choose another place for --out",
+        OutputError,
+    )
 
 
 @contextmanager
-def written_to(place: Path, instead: str = "choose another place for --out") -> Iterator[None]:
+def output_errors(place: Path, instead: str = "choose another place for --out") -> Iterator[None]:
     """`OutputError` on a full disk and the like."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
-        raise OutputError(f"{place}: {getattr(error, 'strerror', None) or error}; free some space or {instead}") from None
+        raise OutputError(
+            f"{place}: {getattr(error, 'strerror', None) or error}; free some space or {instead}"
+        ) from None
 
 
 @contextmanager
-def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
+def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     """Yield the hidden folder; rename it to `out` at the end.
 
     An interrupted run leaves it, a PARTIAL one keeps its state, and the same command (same `identity`) goes on in both;
@@ -46,21 +63,23 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
     """
     mark = json.dumps(identity, sort_keys=True, default=str)
     part = out.parent / f".{out.name}.part"
-    if (out / PARTIAL).exists() and _read(out / STATE) == mark and not part.exists():
+    if (out / PARTIAL_FILE).exists() and _read(out / _STATE_FILE) == mark and not part.exists():
         out.rename(part)
-    check_free(out, overwrite)
-    if part.exists() and _read(part / STATE) != mark:
+    require_free_output(out, overwrite)
+    if part.exists() and _read(part / _STATE_FILE) != mark:
         shutil.rmtree(part)
     fresh = not part.exists()
     try:
-        with written_to(out):
+        with output_errors(out):
             part.mkdir(parents=True, exist_ok=True)
-            (part / STATE).write_text(mark, encoding="utf-8")
+            (part / _STATE_FILE).write_text(mark, encoding="utf-8")
             yield part
-            if not (part / PARTIAL).exists():
-                (part / STATE).unlink()
-            if not (part / RUN).exists():
-                (part / MADE).write_text("made by unconcept: --overwrite may replace this folder\n", encoding="utf-8")
+            if not (part / PARTIAL_FILE).exists():
+                (part / _STATE_FILE).unlink()
+            if not (part / _RUN_FILE).exists():
+                (part / _OWNERSHIP_FILE).write_text(
+                    "made by unconcept: --overwrite may replace this folder\n", encoding="utf-8"
+                )
             if out.exists():
                 shutil.rmtree(out)
             part.rename(out)
@@ -72,12 +91,14 @@ def building(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iter
 
 
 @contextmanager
-def writing(out: Path, overwrite: bool) -> Iterator[Path]:
-    """As `building`, for one file: yield a hidden path beside `out` and rename it at the end; any error leaves nothing."""
-    check_free(out, overwrite)
+def atomic_file(out: Path, overwrite: bool) -> Iterator[Path]:
+    """As `atomic_folder`, for one file: yield a hidden path beside `out` and rename it at the end; any error leaves
+    nothing.
+    """
+    require_free_output(out, overwrite)
     part = out.with_name(f".{out.name}.part")
     try:
-        with written_to(out):
+        with output_errors(out):
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
             part.replace(out)
@@ -95,7 +116,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def stays_in(folder: Path, name: str) -> bool:
+def is_inside(folder: Path, name: str) -> bool:
     """Whether a path that counts from the folder is within it, links followed. What is no path at all is not."""
     try:
         return (folder / name).resolve().is_relative_to(folder.resolve())

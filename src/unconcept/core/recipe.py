@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, require
-from .output_folder import stays_in
+from .output_folder import is_inside
 from .registry import suggest
-from .request import Ask
-from .settings import build, read_toml
+from .request import RequestSpec
+from .settings import build_settings, read_toml
 
-FILES = (".txt", ".csv", ".tsv", ".json")  # what a setting ends in that is a path
-FOLDERS = ("clip", "clip_2", "images")  # settings that are the path of a folder
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json")  # what a setting ends in that is a path
+_FOLDER_SETTINGS = ("clip", "clip_2", "images")  # settings that are the path of a folder
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class Recipe:
     table_hash: str | None = None  # of the table of concepts a `moji` recipe was tuned on
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)  # how a trained method is to run: mixed precision, Random Erasing...
+    training: dict[str, Any] = field(default_factory=dict)
+    """How a trained method is to run: mixed precision, Random Erasing..."""
     regularisers: dict[str, Any] = field(default_factory=dict)  # of the method's training
 
     @property
-    def asked(self) -> Ask:
+    def asked(self) -> RequestSpec:
         """What is absent is chosen as without a recipe."""
-        return build(Ask, self.request, "recipe key [request]")
+        return build_settings(RequestSpec, self.request, "recipe key [request]")
 
 
 def recipes() -> dict[str, Path]:
@@ -46,18 +47,30 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name) if name.endswith(".toml") else suggest(name, recipes(), "recipe")
     data = read_toml(path)
     require("source" in data, f"recipe {name}: source missing; a recipe says where its settings are from", RecipeError)
-    require(("method" in data) != ("attack" in data), f"recipe {name}: it names neither or both of method and attack; name one", RecipeError)
-    require("method" in data or "regularisers" not in data, f"recipe {name}: regularisers are a method's, not an attack's", RecipeError)
-    recipe = build(Recipe, data, f"recipe {name}: key")
+    require(
+        ("method" in data) != ("attack" in data),
+        f"recipe {name}: it names neither or both of method and attack; name one",
+        RecipeError,
+    )
+    require(
+        "method" in data or "regularisers" not in data,
+        f"recipe {name}: regularisers are a method's, not an attack's",
+        RecipeError,
+    )
+    recipe = build_settings(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
-    settings, regularisers = ({n: _beside(path, n, value) for n, value in part.items()} for part in (recipe.settings, recipe.regularisers))
+    settings, regularisers = (
+        {n: _beside(path, n, value) for n, value in part.items()} for part in (recipe.settings, recipe.regularisers)
+    )
     return replace(recipe, settings=settings, regularisers=regularisers)
 
 
 def _beside(recipe: Path, name: str, value: Any) -> Any:
     """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
-    if not (isinstance(value, str) and value and (name in FOLDERS or value.lower().endswith(FILES))):
+    if not (isinstance(value, str) and value and (name in _FOLDER_SETTINGS or value.lower().endswith(FILE_SUFFIXES))):
         return value
-    message = f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set"
-    require(stays_in(recipe.parent, value), message, RecipeError)
+    message = (
+        f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set"
+    )
+    require(is_inside(recipe.parent, value), message, RecipeError)
     return str(recipe.parent / value)

@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 
 from .errors import UnknownName
 
-T = TypeVar("T")
-SHOWN = 12  # names listed in an error when nothing is close
-CLOSE = 0.6  # likeness from which a name is worth suggesting
+_T = TypeVar("_T")
+_MOST_LISTED_NAMES = 12  # names listed in an error when nothing is close
+_SUGGESTION_CUTOFF = 0.6  # likeness from which a name is worth suggesting
 
 
-def suggest(name: str, known: Mapping[str, T], noun: str, wordings: Mapping[str, str] | None = None) -> T:
+def suggest(name: str, known: Mapping[str, _T], noun: str, wordings: Mapping[str, str] | None = None) -> _T:
     """`known[name]`, or `UnknownName` that says what was probably meant.
 
     `wordings` are other ways to say a known name: {wording: name}. They are suggested by, never looked up.
@@ -19,40 +19,47 @@ def suggest(name: str, known: Mapping[str, T], noun: str, wordings: Mapping[str,
     if name in known:
         return known[name]
     ways = {**dict.fromkeys(known), **(wordings or {})}
-    ranked = sorted(((_likeness(name, way), means or way) for way, means in ways.items()), key=lambda pair: (-pair[0], pair[1]))
-    near = list(dict.fromkeys(means for likeness, means in ranked if likeness >= max(CLOSE, ranked[0][0] - 0.1)))[:3]
+    ranked = sorted(
+        ((_likeness(name, way), means or way) for way, means in ways.items()), key=lambda pair: (-pair[0], pair[1])
+    )
+    near = list(
+        dict.fromkeys(means for likeness, means in ranked if likeness >= max(_SUGGESTION_CUTOFF, ranked[0][0] - 0.1))
+    )[:3]
     listed = sorted(known)
-    more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
+    more = f", ... ({len(listed)} in all)" if len(listed) > _MOST_LISTED_NAMES else ""
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise UnknownName(f"no {noun} {name!r}; {hint}Known: {', '.join(listed[:SHOWN])}{more}")
+    raise UnknownName(f"no {noun} {name!r}; {hint}Known: {', '.join(listed[:_MOST_LISTED_NAMES])}{more}")
 
 
 def _likeness(typed: str, known: str) -> float:
-    """Likeness of letters or of words, the larger, in [0, 1]. One word in common counts for more than common letters."""
+    """Likeness of letters or of words, the larger, in [0, 1].
+
+    One word in common counts for more than common letters.
+    """
     asked, words = ([w for w in text.lower().split() if w not in ("a", "an", "the")] for text in (typed, known))
     shared = len({*asked} & {*words}) / max(1, len({*asked, *words}))
     letters = SequenceMatcher(None, " ".join(asked), " ".join(words)).ratio()
     return max((1 + shared) / 2 if shared else 0.0, letters if letters >= 0.6 else 0.0)
 
 
-class Registry(Generic[T]):
+class Registry(Generic[_T]):
     """A table of named things, filled by decorators, read in sorted order."""
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
-        self._known: dict[str, T] = {}
+        self._known: dict[str, _T] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[_T], _T]:
         """Decorator that puts a thing under `name`; a name is taken once."""
 
-        def put(thing: T) -> T:
+        def put(thing: _T) -> _T:
             if self._known.setdefault(name, thing) is not thing:
                 raise ValueError(f"{self.noun} {name!r} is registered twice")
             return thing
 
         return put
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> _T:
         return suggest(name, self._known, self.noun)
 
     def __iter__(self) -> Iterator[str]:

@@ -4,22 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Layer = Literal["default", "recipe", "--set", "flag"]
+SettingLayer = Literal["default", "recipe", "--set", "flag"]
 
 
 @dataclass(frozen=True)
-class Given:
+class LayeredValue:
     """A value and who gave it."""
 
     value: Any
-    layer: Layer
+    layer: SettingLayer
 
 
-def overlaid(*layers: tuple[Layer, Mapping[str, Any]]) -> dict[str, Given]:
+def merge_layers(*layers: tuple[SettingLayer, Mapping[str, Any]]) -> dict[str, LayeredValue]:
     """By name the value of the last layer that has it; None is no value."""
-    return {name: Given(value, layer) for layer, values in layers for name, value in values.items() if value is not None}
+    return {
+        name: LayeredValue(value, layer)
+        for layer, values in layers
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-def values_of(given: Mapping[str, Given]) -> dict[str, Any]:
+def layered_values(given: Mapping[str, LayeredValue]) -> dict[str, Any]:
     """The values alone."""
     return {name: one.value for name, one in given.items()}

@@ -12,12 +12,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import RecipeError, SettingsError, require
 
-T = TypeVar("T")
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-SEEDS = 2**31  # methods multiply theirs by primes and counts, and a generator holds 64 bits
+_T = TypeVar("_T")
+_STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
+SEED_BOUND = 2**31  # methods multiply theirs by primes and counts, and a generator holds 64 bits
 
 
-def build(kind: type[T], values: Mapping[str, Any], noun: str = "setting") -> T:
+def build_settings(kind: type[_T], values: Mapping[str, Any], noun: str = "setting") -> _T:
     """`kind(**values)` with every name and type checked; an unknown name says which was probably meant."""
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
@@ -29,7 +29,7 @@ def build(kind: type[T], values: Mapping[str, Any], noun: str = "setting") -> T:
     return kind(**checked)
 
 
-def fits(kind: type, name: str, value: Any) -> bool:
+def accepts_value(kind: type, name: str, value: Any) -> bool:
     """Whether a setting of this name could have the value by its type; whether it goes with the others is not asked."""
     field = next((field for field in fields(kind) if field.name == name), None)
     if field is None:
@@ -45,7 +45,9 @@ def _checked(noun: str, field: Field[Any], value: Any) -> Any:
     """`value` as the annotation wants it; whole numbers pass as floats, lists as tuples, nothing else is converted."""
     try:
         annotation: Any = field.type
-        return TypeAdapter(annotation, config=STRICT).validate_python(tuple(value) if isinstance(value, list) else value)
+        return TypeAdapter(annotation, config=_STRICT_CONFIG).validate_python(
+            tuple(value) if isinstance(value, list) else value
+        )
     except ValidationError as error:
         raise SettingsError(f"{noun} {field.name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
 
@@ -62,7 +64,7 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 def check_seed(name: str, seed: int) -> None:
     """`SettingsError` for a seed that no generator would hold once it is spread over a method's draws."""
-    require(0 <= seed < SEEDS, f"{name}: seed must be 0 to {SEEDS - 1}, got {seed}")
+    require(0 <= seed < SEED_BOUND, f"{name}: seed must be 0 to {SEED_BOUND - 1}, got {seed}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {path}: {error or 'nested too deeply'}; a recipe is a TOML file in UTF-8") from None
 
 
-def dump(settings: Any) -> dict[str, Any]:
+def settings_data(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain data: strings, numbers, lists. None is left out, as TOML has none."""
     return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(settings).items() if v is not None}
 
@@ -85,6 +87,6 @@ def to_toml(data: Mapping[str, Any]) -> str:
     return tomli_w.dumps(data)
 
 
-def defaults(kind: type) -> dict[str, Any]:
+def default_settings(kind: type) -> dict[str, Any]:
     """The settings of a dataclass with their defaults."""
     return {field.name: field.default for field in fields(kind)}

@@ -1,8 +1,8 @@
 """Hashes of source code: what code has made is not taken for what other code would make.
 
-A module's hash covers its own source and that of all it imports from its own package and from this one, however deep and inside
-functions too, with the data files beside each. Names are followed through the `__init__` that hands them on, so that a module
-depends on what it uses and not on its neighbours. Imports for type checkers count for nothing.
+A module's hash covers its own source and that of all it imports from its own package and from this one, however deep
+and inside functions too, with the data files beside each. Names are followed through the `__init__` that hands them on,
+so that a module depends on what it uses and not on its neighbours. Imports for type checkers count for nothing.
 """
 
 import ast
@@ -76,7 +76,9 @@ def _imports(module: str, packages: set[str]) -> Iterator[str]:
 
 
 def _home(base: str, name: str | None) -> Iterator[str]:
-    """The module in which `base` has `name`: a submodule, `base` itself, or where its `__init__` takes the name from."""
+    """The module in which `base` has `name`: a submodule, `base` itself, or where its
+    `__init__` takes the name from.
+    """
     if name is not None and _file(f"{base}.{name}") is not None:
         yield f"{base}.{name}"
         return

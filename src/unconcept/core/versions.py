@@ -2,9 +2,10 @@
 
 from importlib.metadata import version
 
-COMPUTING = ("diffusers", "safetensors", "tokenizers", "torch", "transformers")  # what an edit's numbers and files come out of
+# What an edit's numbers and files come out of.
+_COMPUTING_LIBRARIES = ("diffusers", "safetensors", "tokenizers", "torch", "transformers")
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """As they are installed; none of them is imported."""
-    return {name: version(name) for name in COMPUTING}
+    return {name: version(name) for name in _COMPUTING_LIBRARIES}

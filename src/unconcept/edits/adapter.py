@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..models import ModelView
-from ..models.hooks.forward import outputs_changed
-from ..models.hooks.modules import modules_named
-from .base import Origin, checked, origin_of
-from .edit_file import Stored, write
-from .weight_edits import check_base
+from ..models.hooks.forward import change_outputs
+from ..models.hooks.modules import denoiser_modules
+from .base import EditOrigin, origin_of, validate_strength
+from .edit_file import StoredEdit, write_edit_file
+from .weight_edits import require_same_base
 
 
 @dataclass(frozen=True)
-class Bottleneck:
+class BottleneckAdapter:
     """A(h) = up GELU(down h + down_bias) + up_bias on rows h (.., d), through r of them (Receler's eraser)."""
 
     down: Tensor  # (r, d)
@@ -31,7 +31,9 @@ class Bottleneck:
     def __post_init__(self) -> None:
         r, d = self.down.shape if self.down.ndim == 2 else (0, 0)
         fits = (self.down_bias.shape, self.up.shape, self.up_bias.shape) == ((r,), (d, r), (d,))
-        require(fits and r > 0, f"an eraser's parts {[tuple(t.shape) for t in vars(self).values()]} do not fit", EditError)
+        require(
+            fits and r > 0, f"an eraser's parts {[tuple(t.shape) for t in vars(self).values()]} do not fit", EditError
+        )
 
     def __call__(self, h: Tensor) -> Tensor:
         """(.., d), in the wider of the two dtypes."""
@@ -44,9 +46,9 @@ class Bottleneck:
 class AdapterEdit:
     """An eraser behind each of the linear maps `maps`: what they give, h, is read as h + strength A(h)."""
 
-    erasers: Mapping[str, Bottleneck]  # by the full name of the map's weight
+    erasers: Mapping[str, BottleneckAdapter]  # by the full name of the map's weight
     strength: float = 1.0
-    origin: Origin | None = None
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
 
     def __post_init__(self) -> None:
@@ -71,47 +73,67 @@ class AdapterEdit:
         return hash_json([hash_tensors(self.tensors()), self.strength])
 
     def tensors(self) -> Mapping[str, Tensor]:
-        return {f"{name}.{part}": tensor for name, eraser in self.erasers.items() for part, tensor in vars(eraser).items()}
+        return {
+            f"{name}.{part}": tensor for name, eraser in self.erasers.items() for part, tensor in vars(eraser).items()
+        }
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"an eraser is no change of a weight: nothing is added to {name}")
 
-    def stamped(self, origin: Origin) -> "AdapterEdit":
+    def stamped(self, origin: EditOrigin) -> "AdapterEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "AdapterEdit":
-        return replace(self, strength=checked(strength) * self.strength)
+        return replace(self, strength=validate_strength(strength) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        own = check_base(self.origin, model, self.maps)
+        own = require_same_base(self.origin, model, self.maps)
         wrong = next((name for name, w in own.items() if w.shape[0] != self.erasers[name].up.shape[0]), None)
         require(wrong is None, f"the eraser behind {wrong} has another width than the model's map", EditError)
-        erasers = {name: Bottleneck(*(t.to(model.device) for t in vars(eraser).values())) for name, eraser in self.erasers.items()}
-        with outputs_changed(modules_named(model, self.maps) if self.strength else {}, lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype)):
+        erasers = {
+            name: BottleneckAdapter(*(t.to(model.device) for t in vars(eraser).values()))
+            for name, eraser in self.erasers.items()
+        }
+        with change_outputs(
+            denoiser_modules(model, self.maps) if self.strength else {},
+            lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype),
+        ):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, Stored("adapter", self.tensors(), origin_of(self), {"eraser": "bottleneck", "strength": self.strength}))
+        write_edit_file(
+            path,
+            StoredEdit("adapter", self.tensors(), origin_of(self), {"eraser": "bottleneck", "strength": self.strength}),
+        )
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "AdapterEdit":
+    def from_stored(cls, stored: StoredEdit) -> "AdapterEdit":
         """The inverse of `save`; `EditError` on erasers of another kind, or whose parts are missing or do not fit."""
-        require(stored.details.get("eraser") == "bottleneck", f"its eraser is a {stored.details.get('eraser')!r}, known is 'bottleneck'", EditError)
+        require(
+            stored.details.get("eraser") == "bottleneck",
+            f"its eraser is a {stored.details.get('eraser')!r}, known is 'bottleneck'",
+            EditError,
+        )
         strength = stored.details.get("strength")
         require(isinstance(strength, float), f"its strength is {strength!r}", EditError)
-        parts = tuple(f.name for f in fields(Bottleneck))
+        parts = tuple(f.name for f in fields(BottleneckAdapter))
         names = {name.rpartition(".")[0] for name in stored.tensors}
         wanted = {f"{name}.{part}" for name in names for part in parts}
         require(wanted == stored.tensors.keys(), "an eraser of it has not all its parts, or others besides", EditError)
-        erasers = {name: Bottleneck(*(stored.tensors[f"{name}.{part}"] for part in parts)) for name in sorted(names)}
+        erasers = {
+            name: BottleneckAdapter(*(stored.tensors[f"{name}.{part}"] for part in parts)) for name in sorted(names)
+        }
         return cls(erasers, float(strength or 0), stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
         """`relative_norm`: of the erasers' way out, beside that of the maps they hang on; 0 where they do nothing."""
         own = model.reference(self.maps)
-        found = sum(float(eraser.up.float().square().sum() + eraser.up_bias.float().square().sum()) for eraser in self.erasers.values())
+        found = sum(
+            float(eraser.up.float().square().sum() + eraser.up_bias.float().square().sum())
+            for eraser in self.erasers.values()
+        )
         size = sum(float(w.float().square().sum()) for w in own.values())
         return {"relative_norm": self.strength * (found / size) ** 0.5 if size else 0.0}

@@ -12,20 +12,23 @@ from torch import Tensor
 from ..core.errors import EditError, SettingsError, require
 from ..models import ModelView
 
-FORMAT = "unconcept-edit"
-FORMAT_VERSION = "1"
-STRONGEST = 100  # nothing beyond is meant
+EDIT_FORMAT = "unconcept-edit"
+EDIT_FORMAT_VERSION = "1"
+_MAX_STRENGTH = 100  # nothing beyond is meant
 
 
-def checked(strength: float) -> float:
+def validate_strength(strength: float) -> float:
     """The strength; `SettingsError` unless an edit can be scaled by it."""
-    message = f"strength {strength}: give a number from -{STRONGEST} to {STRONGEST}; 0 is the identity, 1 the edit as made"
-    require(abs(strength) <= STRONGEST, message, SettingsError)
+    message = (
+        f"strength {strength}: give a number from -{_MAX_STRENGTH} to {_MAX_STRENGTH}; 0 is the identity, 1 the edit as"
+        " made"
+    )
+    require(abs(strength) <= _MAX_STRENGTH, message, SettingsError)
     return strength
 
 
 @dataclass(frozen=True)
-class Origin:
+class EditOrigin:
     """The header of an edit file."""
 
     method: str
@@ -46,8 +49,11 @@ class Origin:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Origin":
-        """`EditError` unless every field is there with its type. Those with a default may be missing, as in older files."""
+    def from_json(cls, text: str) -> "EditOrigin":
+        """`EditError` unless every field is there with its type.
+
+        Those with a default may be missing, as in older files.
+        """
         try:
             data = json.loads(text)
             require(isinstance(data, dict), "its origin is no table", EditError)
@@ -56,19 +62,27 @@ class Origin:
             require(needed <= set(data) <= names, f"its origin has the fields {sorted(data)}", EditError)
             lists, tables = {"targets", "anchors", "retain"}, {"settings", "report", "libraries"}
             for name in lists:
-                require(isinstance(data[name], list) and all(isinstance(x, str) for x in data[name]), f"its {name} are no list of texts", EditError)
+                require(
+                    isinstance(data[name], list) and all(isinstance(x, str) for x in data[name]),
+                    f"its {name} are no list of texts",
+                    EditError,
+                )
             for name in set(data) - lists - tables:
                 require(isinstance(data[name], str), f"its {name} is no text", EditError)
             for name in set(data) & tables:
                 require(isinstance(data[name], dict), f"its {name} is no table", EditError)
-            require(all(isinstance(x, str) for x in data.get("libraries", {}).values()), "its libraries are no table of texts", EditError)
+            require(
+                all(isinstance(x, str) for x in data.get("libraries", {}).values()),
+                "its libraries are no table of texts",
+                EditError,
+            )
         except (ValueError, RecursionError) as error:
             raise EditError(f"its origin cannot be read: {error}") from None
         values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in data.items()}
         return cls(**values)
 
 
-class Applied(Protocol):
+class ApplicableEdit(Protocol):
     """What a model can be drawn with: an edit, or several at once."""
 
     @property
@@ -83,14 +97,14 @@ class Edit(Protocol):
     """The difference to a model, as data."""
 
     @property
-    def origin(self) -> Origin | None:
+    def origin(self) -> EditOrigin | None:
         """Where it came from; None until it is stamped."""
 
     @property
     def solve_figures(self) -> Mapping[str, float]:
         """What its method has to say of the solve, by name; it goes into the origin's report."""
 
-    def stamped(self, origin: Origin) -> "Edit":
+    def stamped(self, origin: EditOrigin) -> "Edit":
         """The same edit with its origin."""
 
     @property
@@ -121,7 +135,7 @@ class Edit(Protocol):
         """Write one safetensors file with the origin in its header."""
 
 
-def origin_of(edit: Edit) -> Origin:
+def origin_of(edit: Edit) -> EditOrigin:
     """The origin of a stamped edit."""
     if edit.origin is None:
         raise EditError("the edit has no origin: stamp it first")

@@ -11,53 +11,67 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..models.checkpoint.safetensors_io import Slot, write_slots
-from .base import FORMAT, FORMAT_VERSION, Origin
+from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
+from .base import EDIT_FORMAT, EDIT_FORMAT_VERSION, EditOrigin
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEdit:
     """What an edit file holds."""
 
     kind: str
     tensors: Mapping[str, Tensor]
-    origin: Origin
+    origin: EditOrigin
     details: Mapping[str, Any] = field(default_factory=dict)  # what a kind needs to know besides its tensors, as JSON
 
 
-def write(path: Path, stored: Stored) -> None:
-    """Tensors in float32 or wider, the rest in the header. The same edit is the same bytes: safetensors' own writer shuffles its header."""
-    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": stored.kind, "origin": stored.origin.to_json()}
+def write_edit_file(path: Path, stored: StoredEdit) -> None:
+    """Tensors in float32 or wider, the rest in the header.
+
+    The same edit is the same bytes: safetensors' own writer shuffles its header.
+    """
+    metadata = {
+        "format": EDIT_FORMAT,
+        "format_version": EDIT_FORMAT_VERSION,
+        "kind": stored.kind,
+        "origin": stored.origin.to_json(),
+    }
     if stored.details:
         metadata["details"] = json.dumps(stored.details, sort_keys=True)
-    write_slots(path, {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
+    write_deferred_tensors(path, {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
 
 
-def _slot(tensor: Tensor) -> Slot:
-    return Slot(tuple(tensor.shape), torch.promote_types(tensor.dtype, torch.float32), lambda: tensor)
+def _slot(tensor: Tensor) -> DeferredTensor:
+    return DeferredTensor(tuple(tensor.shape), torch.promote_types(tensor.dtype, torch.float32), lambda: tensor)
 
 
-def read(path: Path) -> Stored:
+def read_edit_file(path: Path) -> StoredEdit:
     """`EditError` names the file and what is wrong with it."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             found = metadata.get("format"), metadata.get("format_version")
-            require(found[0] == FORMAT, f"edit {path}: no {FORMAT} file; give the edit.safetensors of an erasure", EditError)
-            message = f"edit {path}: format version {found[1]}, this library reads {FORMAT_VERSION}; update unconcept"
-            require(found[1] == FORMAT_VERSION, message, EditError)
+            require(
+                found[0] == EDIT_FORMAT,
+                f"edit {path}: no {EDIT_FORMAT} file; give the edit.safetensors of an erasure",
+                EditError,
+            )
+            message = (
+                f"edit {path}: format version {found[1]}, this library reads {EDIT_FORMAT_VERSION}; update unconcept"
+            )
+            require(found[1] == EDIT_FORMAT_VERSION, message, EditError)
             # Copies lie as aligned as tensors that were computed: the file's own would multiply to other last bits.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
         raise EditError(f"edit {path}: {error}; the file is missing, cut short or damaged") from None
     try:
-        origin, details = Origin.from_json(metadata.get("origin", "")), _details(metadata.get("details", "{}"))
+        origin, details = EditOrigin.from_json(metadata.get("origin", "")), _details(metadata.get("details", "{}"))
         for name, tensor in tensors.items():
             sound = tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
             require(sound, f"{name} holds something that is no finite number", EditError)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
-    return Stored(metadata.get("kind", ""), tensors, origin, details)
+    return StoredEdit(metadata.get("kind", ""), tensors, origin, details)
 
 
 def _details(text: str) -> dict[str, Any]:

@@ -1,58 +1,81 @@
-"""Several edits as one. `fuse`: MACE's third stage (Lu et al., CVPR 2024, arXiv:2403.06135), for any low-rank edits of text maps."""
+"""Several edits as one.
+
+`fuse_edits`: MACE's third stage (Lu et al., CVPR 2024, arXiv:2403.06135), for any low-rank edits of text maps.
+"""
 
 from collections.abc import Sequence
 
 import torch
 
 from ..core.errors import EditError, RequestError, require
-from ..linalg.low_rank import fused, joined, on_rows, recalled
-from ..linalg.moments import Moments
+from ..linalg.low_rank import changes_on_rows, fuse_pairs, sum_pairs, without_preserved
+from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_system
 from ..models import ModelView
-from ..models.text.state_rows import moments_of
+from ..models.text.state_rows import text_state_moments
 from .base import Edit
 from .weight_edits import DenseEdit, LowRankEdit
 
-Part = tuple[LowRankEdit, Sequence[str]]  # an edit for one concept, and the finished prompts on which it shall hold
+# An edit for one concept, and the finished prompts on which it shall hold.
+_FusionPart = tuple[LowRankEdit, Sequence[str]]
 
 
 @torch.no_grad()
-def fuse(model: ModelView, parts: Sequence[Part], lamb: float = 0.0, preserve: Moments | None = None, under: Edit | None = None) -> LowRankEdit | DenseEdit:
+def fuse_edits(
+    model: ModelView,
+    parts: Sequence[_FusionPart],
+    lamb: float = 0.0,
+    preserve: SecondMoments | None = None,
+    under: Edit | None = None,
+) -> LowRankEdit | DenseEdit:
     """One edit that does to each part's prompts what that part does there, solved for all parts at once.
 
     W* = (sum_i (W + dW_i) G_i + W0 P + lam W) (sum_i G_i + P + lam I)^-1, W0 the model's own weights, W = W0 + `under`:
-    parts were made on top of that edit (MACE's refinement), and it enters the result. G_i (d, d) are the moments of all rows
-    of prompts i, P those of what shall be read as by W0, weighted. With A the matrix to invert, the edit is
-    W* - W0 = under (I - P A^-1) + sum_i dW_i G_i A^-1: of the parts' ranks together, dense where `under` is not low-rank.
+    parts were made on top of that edit (MACE's refinement), and it enters the result. G_i (d, d) are the moments of all
+    rows of prompts i, P those of what shall be read as by W0, weighted. With A the matrix to invert, the edit is W* -
+    W0 = under (I - P A^-1) + sum_i dW_i G_i A^-1: of the parts' ranks together, dense where `under` is not low-rank.
     """
     _check(model, parts, under)
-    total, wanted = Moments.empty(model.embed([""]).shape[1], model.device), []
+    total, wanted = SecondMoments.empty(model.embed([""]).shape[1], model.device), []
     for edit, prompts in parts:
-        found = moments_of(model, prompts)
+        found = text_state_moments(model, prompts)
         total += found
-        wanted.append(on_rows(edit.pairs, found))
-    system = ridge_system(total, preserve or Moments.empty(len(total.gram), model.device), lamb)
+        wanted.append(changes_on_rows(edit.pairs, found))
+    system = ridge_system(total, preserve or SecondMoments.empty(len(total.gram), model.device), lamb)
     wide = torch.promote_types(model.dtype, torch.float32)
-    pairs = fused(wanted, system)
+    pairs = fuse_pairs(wanted, system)
     if under is None or isinstance(under, LowRankEdit):
-        pairs = joined([recalled(under.pairs, system) if under else {}, pairs])
+        pairs = sum_pairs([without_preserved(under.pairs, system) if under else {}, pairs])
         return LowRankEdit({name: (up.to(wide), down.to(wide)) for name, (up, down) in pairs.items()})
     deltas = {name: up @ down for name, (up, down) in pairs.items()}
     for name, weight in model.reference(under.names).items():
         delta = under.delta(name, weight.to(system.factor))
-        deltas[name] = delta + system.recalled(-delta) + deltas.get(name, torch.zeros_like(delta))
+        deltas[name] = delta + system.preserved_correction(-delta) + deltas.get(name, torch.zeros_like(delta))
     return DenseEdit({name: delta.to(wide) for name, delta in deltas.items()})
 
 
-def _check(model: ModelView, parts: Sequence[Part], under: Edit | None) -> None:
+def _check(model: ModelView, parts: Sequence[_FusionPart], under: Edit | None) -> None:
     """`EditError` on edits that are not of this model's text maps, `RequestError` on a part without prompts."""
     require(bool(parts), "nothing to fuse: give at least one edit with its prompts", RequestError)
     maps = model.text_maps()
     for i, (edit, prompts) in enumerate(parts):
-        require(bool(prompts), f"edit {i + 1} of {len(parts)} has no prompts: name those on which it shall hold", RequestError)
+        require(
+            bool(prompts),
+            f"edit {i + 1} of {len(parts)} has no prompts: name those on which it shall hold",
+            RequestError,
+        )
         for name, (up, down) in edit.pairs.items():
             found = (len(up), down.shape[1])
             fits = name in maps and tuple(maps[name].shape) == found
-            require(fits, f"edit {i + 1} of {len(parts)}: {name} {found} is no map of {model.name} that reads the text: only those are fused", EditError)
+            require(
+                fits,
+                f"edit {i + 1} of {len(parts)}: {name} {found} is no map of {model.name} that reads the text: only"
+                " those are fused",
+                EditError,
+            )
     for name in under.names if under is not None else ():
-        require(name in maps, f"the edit beneath: {name} is no map of {model.name} that reads the text: only those are fused", EditError)
+        require(
+            name in maps,
+            f"the edit beneath: {name} is no map of {model.name} that reads the text: only those are fused",
+            EditError,
+        )

@@ -1,4 +1,6 @@
-"""Low-rank edits that weigh themselves by the prompt: SPM's one-dimensional adapters, one concept's or several at once."""
+"""Low-rank edits that weigh themselves by the prompt: SPM's one-dimensional adapters, one
+concept's or several at once.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,22 +13,22 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..linalg.low_rank import joined
+from ..linalg.low_rank import sum_pairs
 from ..models import ModelView
-from ..models.hooks.forward import states_seen
-from ..models.hooks.low_rank import Between, low_rank_added
-from ..models.hooks.modules import modules_named
-from ..models.text.prompt_tracking import Ids, recalled
-from .base import Origin, checked, origin_of
-from .edit_file import Stored, write
-from .gating import Likeness, content
-from .weight_edits import LowRankEdit, check_base, pairs_in
+from ..models.hooks.forward import watch_text_states
+from ..models.hooks.low_rank import LowRankMiddle, lora_hooks
+from ..models.hooks.modules import denoiser_modules
+from ..models.text.prompt_tracking import TokenIds, track_prompts
+from .base import EditOrigin, origin_of, validate_strength
+from .edit_file import StoredEdit, write_edit_file
+from .gating import PromptLikeness, content_token_ids
+from .weight_edits import LowRankEdit, low_rank_pairs, require_same_base
 
-Combine = Literal["sum", "authors"]
+GateCombination = Literal["sum", "authors"]
 
 
 @dataclass(frozen=True)
-class Part:
+class GatedAdapter:
     """An adapter and the concepts it was trained to erase."""
 
     texts: tuple[str, ...]
@@ -44,17 +46,34 @@ class GatedEdit:
     A row of a batch is weighed by its own text, the empty one by its own too.
     """
 
-    parts: tuple[Part, ...]
-    likeness: Likeness = Likeness()
-    combine: Combine = "sum"  # "authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares a lone gamma
-    origin: Origin | None = None
+    parts: tuple[GatedAdapter, ...]
+    likeness: PromptLikeness = PromptLikeness()
+    combine: GateCombination = "sum"
+    """"authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares a lone gamma."""
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
 
     def __post_init__(self) -> None:
-        require(bool(self.parts) and all(part.texts and part.pairs for part in self.parts), "a part of it has no concept or changes nothing", EditError)
-        require(all(part.pairs.keys() == self.parts[0].pairs.keys() for part in self.parts), "its parts hang on different maps", EditError)
-        require(all(len({len(down) for _, down in part.pairs.values()}) == 1 for part in self.parts), "a part of it has pairs of different ranks", EditError)
-        require(self.combine == "sum" or len({part.rank for part in self.parts}) == 1, "combine 'authors' is defined for parts of one rank", EditError)
+        require(
+            bool(self.parts) and all(part.texts and part.pairs for part in self.parts),
+            "a part of it has no concept or changes nothing",
+            EditError,
+        )
+        require(
+            all(part.pairs.keys() == self.parts[0].pairs.keys() for part in self.parts),
+            "its parts hang on different maps",
+            EditError,
+        )
+        require(
+            all(len({len(down) for _, down in part.pairs.values()}) == 1 for part in self.parts),
+            "a part of it has pairs of different ranks",
+            EditError,
+        )
+        require(
+            self.combine == "sum" or len({part.rank for part in self.parts}) == 1,
+            "combine 'authors' is defined for parts of one rank",
+            EditError,
+        )
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -76,39 +95,55 @@ class GatedEdit:
 
     def tensors(self) -> Mapping[str, Tensor]:
         sides = ("up", "down")
-        return {f"{i}.{name}.{side}": t for i, part in enumerate(self.parts) for name, pair in part.pairs.items() for side, t in zip(sides, pair, strict=True)}
+        return {
+            f"{i}.{name}.{side}": t
+            for i, part in enumerate(self.parts)
+            for name, pair in part.pairs.items()
+            for side, t in zip(sides, pair, strict=True)
+        }
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"an edit that weighs itself by the prompt is no change of a weight: nothing is added to {name}")
+        raise EditError(
+            f"an edit that weighs itself by the prompt is no change of a weight: nothing is added to {name}"
+        )
 
     def static(self) -> LowRankEdit:
-        """The sum of all parts at gamma 1, for every prompt: what a LoRA file or a weight can hold. Unrelated prompts are changed more."""
-        pairs = joined([part.pairs for part in self.parts])
+        """The sum of all parts at gamma 1, for every prompt: what a LoRA file or a weight can hold.
+
+        Unrelated prompts are changed more.
+        """
+        pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
         return LowRankEdit(wide, self.origin, self.solve_figures)
 
-    def stamped(self, origin: Origin) -> "GatedEdit":
+    def stamped(self, origin: EditOrigin) -> "GatedEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "GatedEdit":
-        strength = checked(strength)
-        parts = (replace(part, pairs={name: (strength * up, down) for name, (up, down) in part.pairs.items()}) for part in self.parts)
+        strength = validate_strength(strength)
+        parts = (
+            replace(part, pairs={name: (strength * up, down) for name, (up, down) in part.pairs.items()})
+            for part in self.parts
+        )
         return replace(self, parts=tuple(parts))
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """Texts are known that are encoded inside. `EditError` with both hashes if the edit was made for other weights."""
-        check_base(self.origin, model, self.maps)
-        modules, weigh = modules_named(model, self.maps), self._weigher(model)
-        now: Between = 0.0
+        """Texts are known that are encoded inside.
+
+        `EditError` with both hashes if the edit was made for other weights.
+        """
+        require_same_base(self.origin, model, self.maps)
+        modules, weigh = denoiser_modules(model, self.maps), self._weigher(model)
+        now: LowRankMiddle = 0.0
         pairs = [(modules[name], *self._laid(name, model.device)) for name in self.maps]
-        with recalled(model) as ids_of:
+        with track_prompts(model) as ids_of:
 
             def see(states: Tensor) -> None:
                 nonlocal now
                 now = self._between(weigh(states, ids_of(states)))
 
-            with states_seen(model.modules("denoiser"), see), low_rank_added(pairs, lambda: now):
+            with watch_text_states(model.modules("denoiser"), see), lora_hooks(pairs, lambda: now):
                 yield
 
     @torch.no_grad()
@@ -117,14 +152,16 @@ class GatedEdit:
         return self._weigher(model)(model.condition(texts).states, list(model.tokenizer(texts).ids))
 
     @torch.no_grad()
-    def _weigher(self, model: ModelView) -> Callable[[Tensor, list[Ids | None]], Tensor]:
+    def _weigher(self, model: ModelView) -> Callable[[Tensor, list[TokenIds | None]], Tensor]:
         """Of states (b, l, d) and their ids to gammas (b, parts); the concepts are encoded once."""
         own = [model.condition(part.texts).states for part in self.parts]
-        tokens = [[content(model, ids) for ids in model.tokenizer(part.texts).ids] for part in self.parts]
+        tokens = [[content_token_ids(model, ids) for ids in model.tokenizer(part.texts).ids] for part in self.parts]
 
-        def weigh(states: Tensor, ids: list[Ids | None]) -> Tensor:
-            read = [None if each is None else content(model, each) for each in ids]
-            return torch.stack([self.likeness(states, read, rows, words) for rows, words in zip(own, tokens, strict=True)], 1)
+        def weigh(states: Tensor, ids: list[TokenIds | None]) -> Tensor:
+            read = [None if each is None else content_token_ids(model, each) for each in ids]
+            return torch.stack(
+                [self.likeness(states, read, rows, words) for rows, words in zip(own, tokens, strict=True)], 1
+            )
 
         return weigh
 
@@ -142,29 +179,46 @@ class GatedEdit:
         return torch.kron(both, torch.eye(ranks[0], dtype=both.dtype, device=both.device)[None])
 
     def save(self, path: Path) -> None:
-        write(path, Stored("gated", self.tensors(), origin_of(self), self._details()))
+        write_edit_file(path, StoredEdit("gated", self.tensors(), origin_of(self), self._details()))
 
     def _details(self) -> dict[str, Any]:
         return {"texts": [list(part.texts) for part in self.parts], "combine": self.combine, **vars(self.likeness)}
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "GatedEdit":
+    def from_stored(cls, stored: StoredEdit) -> "GatedEdit":
         """The inverse of `save`; `EditError` on what is missing or does not fit."""
         texts, combine, metric, floor = (stored.details.get(key) for key in ("texts", "combine", "metric", "floor"))
-        lists = isinstance(texts, list) and all(isinstance(own, list) and own and all(isinstance(text, str) for text in own) for own in texts)
+        lists = isinstance(texts, list) and all(
+            isinstance(own, list) and own and all(isinstance(text, str) for text in own) for own in texts
+        )
         require(lists, "its texts are no lists of texts", EditError)
         require(combine in ("sum", "authors"), f"its combine is {combine!r}", EditError)
-        require(isinstance(floor, float) and isinstance(metric, str), f"its metric and floor are {metric!r} and {floor!r}", EditError)
-        found = [{name.partition(".")[2]: t for name, t in stored.tensors.items() if name.partition(".")[0] == str(i)} for i in range(len(texts or ()))]
+        require(
+            isinstance(floor, float) and isinstance(metric, str),
+            f"its metric and floor are {metric!r} and {floor!r}",
+            EditError,
+        )
+        found = [
+            {name.partition(".")[2]: t for name, t in stored.tensors.items() if name.partition(".")[0] == str(i)}
+            for i in range(len(texts or ()))
+        ]
         require(sum(map(len, found)) == len(stored.tensors), "it holds other parts than it names", EditError)
-        parts = tuple(Part(tuple(own), pairs_in(tensors)) for own, tensors in zip(texts or (), found, strict=True))
-        return cls(parts, Likeness(metric, floor), combine, stored.origin)  # type: ignore[arg-type]
+        parts = tuple(
+            GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
+        )
+        return cls(parts, PromptLikeness(metric, floor), combine, stored.origin)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
-        """`relative_norm` at gamma 1. `least_gate`: the largest gamma of the target given least; `gate_of_retained`: of the retained text given most."""
+        """`relative_norm` at gamma 1.
+
+        `least_gate`: the largest gamma of the target given least; `gate_of_retained`: of the retained text given most.
+        """
         own, static = model.reference(self.maps), self.static()
         change = sum(float(static.delta(name, w.float()).square().sum()) for name, w in own.items())
         size = sum(float(w.float().square().sum()) for w in own.values())
-        found = {"relative_norm": (change / size) ** 0.5, "least_gate": float(self.gammas(model, targets).amax(1).min())}
+        found = {
+            "relative_norm": (change / size) ** 0.5,
+            "least_gate": float(self.gammas(model, targets).amax(1).min()),
+        }
         return found | ({"gate_of_retained": float(self.gammas(model, retain).amax(1).max())} if retain else {})

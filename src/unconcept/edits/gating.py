@@ -1,4 +1,6 @@
-"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv:2312.16145): how much of an adapter a text is given, by its likeness to what was erased."""
+"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv:2312.16145): how much of an adapter a text is given, by its
+likeness to what was erased.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,37 +12,48 @@ from torch.nn import functional as F
 
 from ..core.errors import EditError, require
 from ..models import ModelView
-from ..models.text.prompt_tracking import Ids
+from ..models.text.prompt_tracking import TokenIds
 
-Metric = Literal["both", "clipcos", "tokenuni"]
-METRICS: tuple[Metric, ...] = ("both", "clipcos", "tokenuni")
+LikenessMetric = Literal["both", "clipcos", "tokenuni"]
+_LIKENESS_METRICS: tuple[LikenessMetric, ...] = ("both", "clipcos", "tokenuni")
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """`both`: the larger of the two. `clipcos`: the cosine of all states. `tokenuni`: the share of a concept's tokens that the text holds.
+class PromptLikeness:
+    """`both`: the larger of the two.
+
+    `clipcos`: the cosine of all states. `tokenuni`: the share of a concept's tokens that the text holds.
 
     States that no text gave have no tokens: they are judged by their cosine.
     """
 
-    metric: Metric = "both"
+    metric: LikenessMetric = "both"
     floor: float = 0.0  # likeness that counts as none; above, it is stretched to 1
 
     def __post_init__(self) -> None:
-        require(self.metric in METRICS, f"its metric is {self.metric!r}: allowed are {', '.join(METRICS)}", EditError)
+        require(
+            self.metric in _LIKENESS_METRICS,
+            f"its metric is {self.metric!r}: allowed are {', '.join(_LIKENESS_METRICS)}",
+            EditError,
+        )
         require(0 <= self.floor < 1, f"its floor is {self.floor}: allowed is 0 to below 1", EditError)
 
-    def __call__(self, states: Tensor, tokens: Sequence[frozenset[int] | None], own: Tensor, own_tokens: Sequence[frozenset[int]]) -> Tensor:
-        """(b,) within 0 and 1: of texts with states (b, l, d) to the most alike of concepts with states (m, l, d). Differentiable in the states."""
-        found = cosines(states, own)
-        shared = torch.tensor([[overlap(text, concept) for concept in own_tokens] for text in tokens]).to(found)
+    def __call__(
+        self, states: Tensor, tokens: Sequence[frozenset[int] | None], own: Tensor, own_tokens: Sequence[frozenset[int]]
+    ) -> Tensor:
+        """(b,) within 0 and 1: of texts with states (b, l, d) to the most alike of concepts with states (m, l, d).
+
+        Differentiable in the states.
+        """
+        found = state_cosines(states, own)
+        shared = torch.tensor([[token_overlap(text, concept) for concept in own_tokens] for text in tokens]).to(found)
         if self.metric != "clipcos":
             worded = torch.tensor([text is not None for text in tokens], device=found.device)[:, None]
             found = torch.where(worded, shared if self.metric == "tokenuni" else torch.maximum(found, shared), found)
         return ((found.amax(1) - self.floor) / (1 - self.floor)).clamp(0, 1)
 
 
-def cosines(states: Tensor, own: Tensor) -> Tensor:
+def state_cosines(states: Tensor, own: Tensor) -> Tensor:
     """(b, m) of (b, l, d) and (m, l, d), each flattened, in float32 or wider."""
     wide = torch.promote_types(states.dtype, torch.float32)
     if states.shape[1:] != own.shape[1:]:
@@ -48,11 +61,11 @@ def cosines(states: Tensor, own: Tensor) -> Tensor:
     return F.normalize(states.to(wide).flatten(1), dim=1) @ F.normalize(own.to(states.device, wide).flatten(1), dim=1).T
 
 
-def overlap(text: frozenset[int] | None, concept: frozenset[int]) -> float:
+def token_overlap(text: frozenset[int] | None, concept: frozenset[int]) -> float:
     """|text and concept| / |concept|; 0 for what is no text."""
     return len(text & concept) / len(concept) if text is not None and concept else 0.0
 
 
-def content(model: ModelView, ids: Ids) -> frozenset[int]:
+def content_token_ids(model: ModelView, ids: TokenIds) -> frozenset[int]:
     """The tokens that a text is made of, without start, end and padding."""
     return frozenset(ids) - {*model.tokenizer([""]).ids[0], model.tokenizer.pad}

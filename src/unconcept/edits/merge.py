@@ -16,14 +16,17 @@ from ..models import ModelView
 from .base import Edit
 from .weight_edits import DenseEdit
 
-How = Literal["uniform", "task-arithmetic", "ties"]
+MergeMethod = Literal["uniform", "task-arithmetic", "ties"]
 
 
 @dataclass(frozen=True)
-class Merge:
-    """Uniform: the mean of the edited weights. Task arithmetic: the scaled sum of the changes. TIES: what most of them agree on."""
+class MergeSettings:
+    """Uniform: the mean of the edited weights.
 
-    how: How = "ties"
+    Task arithmetic: the scaled sum of the changes. TIES: what most of them agree on.
+    """
+
+    how: MergeMethod = "ties"
     scale: float = 1.0  # lambda, of every change; the uniform mean has none
     topk: float = 0.2  # TIES: share of each tensor's entries that is kept, the largest
 
@@ -38,10 +41,10 @@ class Merge:
             return stacked.mean(0)
         if self.how == "task-arithmetic":
             return self.scale * stacked.sum(0)
-        return ties(stacked, self.scale, self.topk)
+        return ties_merge(stacked, self.scale, self.topk)
 
 
-def ties(changes: Tensor, scale: float, topk: float) -> Tensor:
+def ties_merge(changes: Tensor, scale: float, topk: float) -> Tensor:
     """Trim, elect, and take the mean of those that agree: changes (n, ...) of one tensor."""
     flat = scale * changes.flatten(1)
     entries = flat.shape[1]
@@ -57,7 +60,7 @@ def ties(changes: Tensor, scale: float, topk: float) -> Tensor:
 
 
 @torch.no_grad()
-def merged(model: ModelView, edits: Sequence[Edit], how: Merge) -> DenseEdit:
+def merge_edits(model: ModelView, edits: Sequence[Edit], how: MergeSettings) -> DenseEdit:
     """Edits made each for the unedited model as one. A parameter that some leave alone was changed by nothing there."""
     require(bool(edits), "nothing to merge: give at least one edit", EditError)
     names = sorted({name for edit in edits for name in edit.names})
@@ -70,7 +73,7 @@ def merged(model: ModelView, edits: Sequence[Edit], how: Merge) -> DenseEdit:
 
 
 @torch.no_grad()
-def on_top(model: ModelView, under: Edit | None, edit: Edit) -> Edit:
+def stack_edits(model: ModelView, under: Edit | None, edit: Edit) -> Edit:
     """What an edit of the model with `under` in it is to the unedited model, together with `under`."""
     if under is None:
         return edit

@@ -15,26 +15,28 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.registry import suggest
 from ..models import ModelView
-from ..models.hooks.cross_attention import Mix, Reading, cross_attentions, is_empty, steered
-from ..models.hooks.modules import with_role
-from .base import Origin, checked, origin_of
-from .edit_file import Stored, write
-from .steering_rules import RULES, Decomposition, Known, SteeringRule
-from .weight_edits import check_base
+from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
+from ..models.hooks.modules import select_keys_or_values
+from .base import EditOrigin, origin_of, validate_strength
+from .edit_file import StoredEdit, write_edit_file
+from .steering_rules import STEERING_RULES, Decomposition, SteeringCache, SteeringRule
+from .weight_edits import require_same_base
 
 
 @dataclass(frozen=True)
 class SteeringEdit:
-    """A rule inside the cross-attentions that the text maps `maps` belong to. Rows of the empty text are left as they are.
+    """A rule inside the cross-attentions that the text maps `maps` belong to.
 
-    So guidance steers away from an unsteered empty text, whichever side of the batch it stands on; a negative prompt that is not
-    empty is a prompt like any other.
+    Rows of the empty text are left as they are.
+
+    So guidance steers away from an unsteered empty text, whichever side of the batch it stands on; a negative prompt
+    that is not empty is a prompt like any other.
     """
 
     rule: SteeringRule
     maps: tuple[str, ...]  # full names of the weights (o, d) that read the text
     strength: float = 1.0
-    origin: Origin | None = None
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     def __post_init__(self) -> None:
@@ -59,53 +61,65 @@ class SteeringEdit:
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"a steering edit changes no weight: nothing is added to {name}")
 
-    def stamped(self, origin: Origin) -> "SteeringEdit":
+    def stamped(self, origin: EditOrigin) -> "SteeringEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "SteeringEdit":
-        return replace(self, strength=checked(strength) * self.strength)
+        return replace(self, strength=validate_strength(strength) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        check_base(self.origin, model, self.maps)
-        with steered(cross_attentions(model, self.maps), partial(self._steer, known={})):
+        require_same_base(self.origin, model, self.maps)
+        with steer_attentions(cross_attentions(model, self.maps), partial(self._steer, known={})):
             yield
 
-    def _steer(self, reading: Reading, mix: Mix, known: Known) -> Tensor:
+    def _steer(self, reading: AttentionInputs, mix: MixingStep, known: SteeringCache) -> Tensor:
         wide = torch.promote_types(reading.states.dtype, torch.float32)
-        weight = self.strength * (~is_empty(reading.states, self.rule.null)).to(wide)
+        weight = self.strength * (~is_null_text(reading.states, self.rule.null)).to(wide)
         return self.rule.steer(reading, weight[:, None, None], mix, known)
 
     def save(self, path: Path) -> None:
-        write(path, Stored("steering", self.tensors(), origin_of(self), self._details()))
+        write_edit_file(path, StoredEdit("steering", self.tensors(), origin_of(self), self._details()))
 
     def _details(self) -> dict[str, Any]:
-        kind = next(name for name, rule in RULES.items() if isinstance(self.rule, rule))
+        kind = next(name for name, rule in STEERING_RULES.items() if isinstance(self.rule, rule))
         settings = {name: value for name, value in vars(self.rule).items() if not isinstance(value, Tensor)}
         return {"rule": kind, "settings": settings, "strength": self.strength, "maps": list(self.maps)}
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "SteeringEdit":
+    def from_stored(cls, stored: StoredEdit) -> "SteeringEdit":
         """The inverse of `save`; `EditError` on a rule that is none of ours, or lacks something."""
         name, settings, maps = (stored.details.get(key) for key in ("rule", "settings", "maps"))
         require(isinstance(name, str) and isinstance(settings, dict), "it has no rule and settings", EditError)
-        require(isinstance(maps, list) and all(isinstance(one, str) for one in maps), "its maps are no list of names", EditError)
-        kind, strength = suggest(str(name), RULES, "steering rule"), stored.details.get("strength")
+        require(
+            isinstance(maps, list) and all(isinstance(one, str) for one in maps),
+            "its maps are no list of names",
+            EditError,
+        )
+        kind, strength = suggest(str(name), STEERING_RULES, "steering rule"), stored.details.get("strength")
         given: dict[str, Any] = {**stored.tensors, **(settings or {})}
         wanted = {f.name: f.type for f in fields(kind)}
         require(given.keys() == wanted.keys(), f"its {name} has the fields {sorted(given)}", EditError)
         for label, value in [*given.items(), ("strength", strength)]:
             sort: Any = wanted.get(label, float)
-            sound = isinstance(value, Tensor) if sort is Tensor else isinstance(value, bool) if sort is bool else _is_number(value)
+            sound = (
+                isinstance(value, Tensor)
+                if sort is Tensor
+                else isinstance(value, bool)
+                if sort is bool
+                else _is_number(value)
+            )
             require(sound, f"its {label} is {value!r}", EditError)
         return cls(kind(**given), tuple(maps or ()), float(strength or 0), stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
-        """Exact figures without a picture, where the rule has some that know no picture: changes of the values of last subject tokens.
+        """Exact figures without a picture, where the rule has some that know no picture: changes of the values of last
+        subject tokens.
 
-        `moved`: of the target that changes least, relative to its size. `drift`: of the retained text that changes most.
+        `moved`: of the target that changes least, relative to its size. `drift`: of the retained text that changes
+        most.
         """
         if not isinstance(self.rule, Decomposition):
             return {}
@@ -120,10 +134,10 @@ class SteeringEdit:
             rows, ends = (at == place).nonzero()[:, 0], [0, place]
             own, narrow = states[rows][:, ends], replace(rule, null=rule.null[ends])
             weight = torch.full((len(rows), 1, 1), self.strength, device=states.device)
-            for w in with_role(model.text_maps(), "V").values():
+            for w in select_keys_or_values(model.text_maps(), "V").values():
                 read = partial(torch.nn.functional.linear, weight=w.detach().to(states))
                 values = read(own)
-                moved = values - narrow.kept(values, weight, read)
+                moved = values - narrow.retained_values(values, weight, read)
                 for sums, part in ((change, moved), (size, values)):
                     sums[rows] += part[:, 1].float().square().sum(1).cpu()
         return (change / size.clamp_min(1e-30)).sqrt().tolist()

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..linalg.attention_guidance import normalised, subtracted
-from ..linalg.gated_projection import Gate, along
-from ..models.hooks.cross_attention import Mix, Reading, mixed
+from ..linalg.attention_guidance import normalised_guidance, subtract_negative
+from ..linalg.gated_projection import SimilarityGate, component_along
+from ..models.hooks.cross_attention import AttentionInputs, MixingStep, mix_values
 
-Known = dict[Any, tuple[Tensor, Tensor, Tensor]]  # by attention: values and weights that were last asked for, and what was made of them
+# By attention: values and weights that were last asked for, and what was made of them.
+SteeringCache = dict[Any, tuple[Tensor, Tensor, Tensor]]
 
 
 class SteeringRule(Protocol):
@@ -22,8 +23,9 @@ class SteeringRule(Protocol):
     def null(self) -> Tensor:
         """Text states of the empty text (l, d), which are never steered."""
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
-        """What attention mixes (b, p, o), steered by `weight` (b, 1, 1): 0 leaves a row bitwise as it was, 1 is the rule.
+    def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
+        """What attention mixes (b, p, o), steered by `weight` (b, 1, 1): 0 leaves a row bitwise as it was, 1 is the
+        rule.
 
         What depends on the text alone may be kept in `known`, which lives as long as the edit is applied.
         """
@@ -44,28 +46,32 @@ class Decomposition:
     def __post_init__(self) -> None:
         _check(self.targets, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
+    def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
         values, live = reading.values, torch.is_grad_enabled() and reading.values.requires_grad
         last = known.get(reading.attention)
         if live or last is None or not (torch.equal(values, last[0]) and torch.equal(weight, last[1])):
-            last = values, weight, self.kept(values, weight, reading.value_of)
+            last = values, weight, self.retained_values(values, weight, reading.value_map)
             if not live:
                 known[reading.attention] = last  # A sampler reads the same texts at every step.
         return mix(replace(reading, values=last[2]))
 
-    def kept(self, values: Tensor, weight: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+    def retained_values(self, values: Tensor, weight: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
         """Values (b, l, o) without `weight` times their part along what `read` says of the targets (n, d) -> (n, o)."""
         on = weight.flatten() != 0
-        if not on.all():  # Above all the unconditioned side of guidance: nothing is solved for it, and 0 times what is no number is none either.
+        # Above all the unconditioned side of guidance: nothing is solved for it, and 0 times what is no number is none
+        # either.
+        if not on.all():
             found = values.clone()
             if on.any():
-                found[on] = self.kept(values[on], weight[on], read)
+                found[on] = self.retained_values(values[on], weight[on], read)
             return found
         given = values[:, 1:]
         null = self.null[1:].to(values)
-        beside = read(null).to(torch.promote_types(values.dtype, torch.float32)).square().sum(1) if self.joint_cfg else None
-        gate = Gate(self.s, self.p, self.eps) if self.token_sim else None
-        erased = along(given, read(self.targets.to(values)), gate, beside)
+        beside = (
+            read(null).to(torch.promote_types(values.dtype, torch.float32)).square().sum(1) if self.joint_cfg else None
+        )
+        gate = SimilarityGate(self.s, self.p, self.eps) if self.token_sim else None
+        erased = component_along(given, read(self.targets.to(values)), gate, beside)
         return torch.cat([values[:, :1], given - weight.to(values) * erased], 1)
 
 
@@ -81,9 +87,9 @@ class Subtraction:
     def __post_init__(self) -> None:
         _check(self.negative, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
+    def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
         plain = mix(reading)
-        found = subtracted(plain, _of_negative(reading, self.negative), self.alpha, self.compensate)
+        found = subtract_negative(plain, _of_negative(reading, self.negative), self.alpha, self.compensate)
         return _blended(plain, found, weight)
 
 
@@ -100,22 +106,24 @@ class Guidance:
     def __post_init__(self) -> None:
         _check(self.negative, self.null)
 
-    def steer(self, reading: Reading, weight: Tensor, mix: Mix, known: Known) -> Tensor:
+    def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
         plain = mix(reading)
-        found = normalised(plain, _of_negative(reading, self.negative), self.phi, self.tau, self.a)
+        found = normalised_guidance(plain, _of_negative(reading, self.negative), self.phi, self.tau, self.a)
         return _blended(plain, found, weight)
 
 
-RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidance]] = {
+STEERING_RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidance]] = {
     "decomposition": Decomposition,
     "subtraction": Subtraction,
     "guidance": Guidance,
 }
 
 
-def _of_negative(reading: Reading, negative: Tensor) -> Tensor:
-    """Z-: the negative texts as the maps read them, past all other rules and what a row is given by its text, which would take out what they are there for."""
-    return mixed(reading.of(negative[None].to(reading.states)))
+def _of_negative(reading: AttentionInputs, negative: Tensor) -> Tensor:
+    """Z-: the negative texts as the maps read them, past all other rules and what a row is given by its text, which
+    would take out what they are there for.
+    """
+    return mix_values(reading.with_text(negative[None].to(reading.states)))
 
 
 def _blended(plain: Tensor, found: Tensor, weight: Tensor) -> Tensor:
@@ -124,4 +132,8 @@ def _blended(plain: Tensor, found: Tensor, weight: Tensor) -> Tensor:
 
 def _check(rows: Tensor, null: Tensor) -> None:
     fits = rows.ndim == null.ndim == 2 and rows.shape[1] == null.shape[1] and len(rows) > 0 and len(null) > 1
-    require(fits, f"texts {tuple(rows.shape)} and empty text {tuple(null.shape)} are not text states of one width", EditError)
+    require(
+        fits,
+        f"texts {tuple(rows.shape)} and empty text {tuple(null.shape)} are not text states of one width",
+        EditError,
+    )

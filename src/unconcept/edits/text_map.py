@@ -1,4 +1,6 @@
-"""One linear map on the text for all layers: W' = W (I + T), T = X^T Y, two thin matrices whatever the model's depth."""
+"""One linear map on the text for all layers: W' = W (I + T), T = X^T Y, two thin
+matrices whatever the model's depth.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +13,14 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..linalg.low_rank import thinned
+from ..linalg.low_rank import reduce_rows
 from ..models import ModelView
-from ..models.hooks.forward import states_mapped
-from .base import Origin, checked, origin_of
-from .edit_file import Stored, write
-from .weight_edits import check_base, laid_over
+from ..models.hooks.forward import map_text_states
+from .base import EditOrigin, origin_of, validate_strength
+from .edit_file import StoredEdit, write_edit_file
+from .weight_edits import add_to_weights, require_same_base
 
-ALIGNMENT = 64  # bytes, as torch allocates
+_ALIGNMENT_BYTES = 64  # bytes, as torch allocates
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TextMapEdit:
     x: Tensor
     y: Tensor
     maps: tuple[str, ...]  # full names of the weights (o, d) that read through it
-    origin: Origin | None = None
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     def __post_init__(self) -> None:
@@ -39,7 +41,7 @@ class TextMapEdit:
     @classmethod
     def thin(cls, x: Tensor, y: Tensor, maps: tuple[str, ...]) -> "TextMapEdit":
         """With more rows than dimensions, the same T in d rows."""
-        return cls(*thinned(x, y), tuple(sorted(maps)))
+        return cls(*reduce_rows(x, y), tuple(sorted(maps)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,11 +60,15 @@ class TextMapEdit:
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
         """(W X^T) Y, in the wider of the two dtypes; W T where there are many rows, which is then less work."""
-        require(weight.shape[-1:] == self.x.shape[-1:], f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}", EditError)
+        require(
+            weight.shape[-1:] == self.x.shape[-1:],
+            f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}",
+            EditError,
+        )
         wide = torch.promote_types(weight.dtype, self.x.dtype)
         # Kernels round by where a matrix begins: wherever in a file it stood, a weight gives the same bits.
         w = weight.detach().to(wide)
-        w = w if w.data_ptr() % ALIGNMENT == 0 else w.clone()
+        w = w if w.data_ptr() % _ALIGNMENT_BYTES == 0 else w.clone()
         if 2 * len(self.x) > self.x.shape[1]:
             return w @ self._map.to(weight.device, wide)
         return (w @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)
@@ -72,37 +78,41 @@ class TextMapEdit:
         """T (d, d) float64: formed once for all layers."""
         return self.x.double().T @ self.y.double()
 
-    def stamped(self, origin: Origin) -> "TextMapEdit":
+    def stamped(self, origin: EditOrigin) -> "TextMapEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "TextMapEdit":
-        return replace(self, x=checked(strength) * self.x)
+        return replace(self, x=validate_strength(strength) * self.x)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        with laid_over(self, model):
+        with add_to_weights(self, model):
             yield
 
     @contextmanager
-    def hooked(self, model: ModelView) -> Iterator[None]:
+    def applied_by_hooks(self, model: ModelView) -> Iterator[None]:
         """The same edit without touching a weight: the denoiser is given s + (s Y^T) X in place of its text states s.
 
         For quantised, compiled or offloaded models. `EditError` unless the edit is of all maps that read the text.
         """
-        check_base(self.origin, model, self.names)
+        require_same_base(self.origin, model, self.names)
         message = f"{model.name} has text maps that the edit leaves alone: apply it to the weights instead"
         require(set(self.names) == set(model.text_maps()), message, EditError)
-        with states_mapped(model.modules("denoiser"), self.x, self.y):
+        with map_text_states(model.modules("denoiser"), self.x, self.y):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, Stored("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
+        write_edit_file(path, StoredEdit("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "TextMapEdit":
+    def from_stored(cls, stored: StoredEdit) -> "TextMapEdit":
         """The inverse of `save`; `EditError` on factors that do not fit."""
         require({"x", "y"} <= set(stored.tensors), "it has no x and y", EditError)
         maps = stored.details.get("maps")
-        require(isinstance(maps, list) and all(isinstance(name, str) for name in maps), "its maps are no list of names", EditError)
+        require(
+            isinstance(maps, list) and all(isinstance(name, str) for name in maps),
+            "its maps are no list of names",
+            EditError,
+        )
         return cls(stored.tensors["x"], stored.tensors["y"], tuple(maps or ()), stored.origin)

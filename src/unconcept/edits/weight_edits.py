@@ -11,11 +11,11 @@ from torch import Tensor
 from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
-from ..models.hooks.parameters import swapped
-from .base import Edit, Origin, checked, origin_of
-from .edit_file import Stored, write
+from ..models.hooks.parameters import with_values
+from .base import Edit, EditOrigin, origin_of, validate_strength
+from .edit_file import StoredEdit, write_edit_file
 
-SHARED = "down"
+_SHARED_FACTOR = "down"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LowRankEdit:
     """W' = W + up @ down for each named parameter: up (o, r), down (r, d), float32 or wider."""
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
-    origin: Origin | None = None
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     @property
@@ -43,46 +43,52 @@ class LowRankEdit:
         """A convolution's weight (o, i, h, w) is changed as a matrix (o, i * h * w)."""
         up, down = self.pairs[name]
         delta = up @ down
-        return delta.unflatten(1, weight.shape[1:]) if weight.ndim > 2 and delta.shape == weight.flatten(1).shape else delta
+        return (
+            delta.unflatten(1, weight.shape[1:])
+            if weight.ndim > 2 and delta.shape == weight.flatten(1).shape
+            else delta
+        )
 
-    def stamped(self, origin: Origin) -> "LowRankEdit":
+    def stamped(self, origin: EditOrigin) -> "LowRankEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "LowRankEdit":
-        strength = checked(strength)
+        strength = validate_strength(strength)
         return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        with laid_over(self, model):
+        with add_to_weights(self, model):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, Stored("low_rank", self.tensors(), origin_of(self)))
+        write_edit_file(path, StoredEdit("low_rank", self.tensors(), origin_of(self)))
 
     def tensors(self) -> dict[str, Tensor]:
         """A down factor that all layers share is stored once."""
         tensors = {f"{name}.up": up for name, (up, _) in self.pairs.items()}
         downs = {id(down): down for _, down in self.pairs.values()}
         if len(downs) == 1:
-            return tensors | {SHARED: next(iter(downs.values()))}
+            return tensors | {_SHARED_FACTOR: next(iter(downs.values()))}
         return tensors | {f"{name}.down": down for name, (_, down) in self.pairs.items()}
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "LowRankEdit":
+    def from_stored(cls, stored: StoredEdit) -> "LowRankEdit":
         """The inverse of `save`; `EditError` on factors that do not fit."""
-        return cls(pairs_in(stored.tensors), stored.origin)
+        return cls(low_rank_pairs(stored.tensors), stored.origin)
 
 
-def pairs_in(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pairs by the full name of their weight, as `LowRankEdit.tensors` names the halves; `EditError` on halves that do not fit."""
+def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Pairs by the full name of their weight, as `LowRankEdit.tensors` names the halves; `EditError` on halves that do
+    not fit.
+    """
     pairs = {}
     for key, up in tensors.items():
         if not key.endswith(".up"):
             continue
         name = key.removesuffix(".up")
-        down = tensors.get(SHARED, tensors.get(f"{name}.down"))
+        down = tensors.get(_SHARED_FACTOR, tensors.get(f"{name}.down"))
         if down is None or not (up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]):
             raise EditError(f"{name} has no up and down factor that fit")
         pairs[name] = (up, down)
@@ -95,7 +101,7 @@ class DenseEdit:
     """W' = W + delta for each named parameter of any shape, float32 or wider."""
 
     deltas: Mapping[str, Tensor]
-    origin: Origin | None = None
+    origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
 
     @property
@@ -116,42 +122,46 @@ class DenseEdit:
     def delta(self, name: str, weight: Tensor) -> Tensor:
         return self.deltas[name]
 
-    def stamped(self, origin: Origin) -> "DenseEdit":
+    def stamped(self, origin: EditOrigin) -> "DenseEdit":
         return replace(self, origin=origin)
 
     def scaled(self, strength: float) -> "DenseEdit":
-        strength = checked(strength)
+        strength = validate_strength(strength)
         return replace(self, deltas={name: strength * delta for name, delta in self.deltas.items()})
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """`EditError` with both hashes if the edit was made for other weights."""
-        with laid_over(self, model):
+        with add_to_weights(self, model):
             yield
 
     def save(self, path: Path) -> None:
-        write(path, Stored("dense", self.deltas, origin_of(self)))
+        write_edit_file(path, StoredEdit("dense", self.deltas, origin_of(self)))
 
     @classmethod
-    def from_stored(cls, stored: Stored) -> "DenseEdit":
+    def from_stored(cls, stored: StoredEdit) -> "DenseEdit":
         """The inverse of `save`."""
         require(bool(stored.tensors), "it changes nothing", EditError)
         return cls(stored.tensors, stored.origin)
 
 
 @contextmanager
-def laid_over(edit: Edit, model: ModelView) -> Iterator[None]:
+def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
     """Inside, each named parameter is its own value plus the edit's delta; edits laid over one another add up."""
     live = live_parameters(model, edit.names)
-    own = check_base(edit.origin, model, edit.names)
-    values = {name: added(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
-    with swapped(live, values, model.saved):
+    own = require_same_base(edit.origin, model, edit.names)
+    values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
+    with with_values(live, values, model.original_weights):
         yield
 
 
-def added(weight: Tensor, delta: Tensor) -> Tensor:
+def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
     """The sum in float32 or wider, cast to the weight's dtype once."""
-    require(weight.shape == delta.shape, f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}", EditError)
+    require(
+        weight.shape == delta.shape,
+        f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}",
+        EditError,
+    )
     wide = torch.promote_types(weight.dtype, delta.dtype)
     delta = delta.to(weight.device, wide)
     # Where nothing is added the bits stay: -0.0 + 0.0 would be 0.0.
@@ -170,12 +180,15 @@ def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tenso
     return found
 
 
-def check_base(origin: Origin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
+def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
     """The model's own weights under these names; refused if they are not the ones the edit was made for."""
     own = model.reference(names)
     if origin is None:
         return own
     found = hash_tensors(own)
-    message = f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it to its own base"
+    message = (
+        f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it"
+        " to its own base"
+    )
     require(found == origin.base_hash, message, EditError)
     return own

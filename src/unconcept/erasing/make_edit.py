@@ -12,64 +12,89 @@ import torch
 from ..core.errors import RequestError, SettingsError, require
 from ..core.hashing import hash_tensors
 from ..core.progress import ProgressCallback
-from ..core.request import Request, united
-from ..core.settings import build, dump
-from ..core.versions import versions
-from ..edits import Edit, LowRankEdit, Origin, Running, TextMapEdit, made_for
-from ..linalg.conditions import conditions
-from ..linalg.low_rank import rank
-from ..methods import Debiaser, Look, Method, Observe, Seer, Sights, methods
+from ..core.request import Request, merge_requests
+from ..core.settings import build_settings, settings_data
+from ..core.versions import library_versions
+from ..edits import Edit, EditOrigin, LowRankEdit, RuntimeEdit, TextMapEdit, bound_parameters
+from ..linalg.conditions import record_conditions
+from ..linalg.low_rank import numerical_rank
+from ..methods import AttributeCounter, Debiaser, Method, PresenceJudge, VisionMethod, VisionTextTowers, methods
 from ..models import ModelView
-from ..models.checkpoint.fingerprint import base_id, licence
-from ..models.model_view import Reads
-from ..models.text.state_cache import one_by_one
-from ..models.text.state_rows import read_together
-from ..models.text.tokenizer import Place
-from ..training.options import USUAL, Options, changed
-from ..training.regularisers import NONE, Regularisers, check_way, regularised
-from ..training.session import Progress as Step
-from ..training.session import Session, session
-from .request_defaults import Chosen
-from .vision_towers import sights_of
+from ..models.checkpoint.fingerprint import base_id, read_licence
+from ..models.model_view import TextInput
+from ..models.text.state_cache import deterministic_text_states
+from ..models.text.state_rows import embed_together
+from ..models.text.tokenizer import TextPosition
+from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
+from ..training.regularisers import NO_REGULARISERS, Regularisers, require_stepwise_training, use_regularisers
+from ..training.session import TrainingProgress as Step
+from ..training.session import TrainingSession, training_session
+from .request_defaults import ResolvedRequest
+from .vision_towers import open_vision_towers
 
 
 @dataclass(frozen=True)
-class Eyes:
-    """What methods are lent that must see: those that debias count by `observe`, others read `sights`, and `look` at what is still drawn."""
+class MethodServices:
+    """What methods are lent that must see: those that debias count by `observe`, others read `sights`, and `look` at
+    what is still drawn.
+    """
 
-    observe: Observe | None = None
-    sights: Sights | None = None  # None: `moji`'s own, or those of the CLIPs that the settings name
-    look: Look | None = None
+    attribute_counter: AttributeCounter | None = None
+    vision_towers: VisionTextTowers | None = None  # None: `moji`'s own, or those of the CLIPs that the settings name
+    presence_judge: PresenceJudge | None = None
 
 
-def make_edit(model: ModelView, chosen: Chosen, method: str, settings: Mapping[str, Any], eyes: Eyes = Eyes(), regularisers: Regularisers = NONE) -> Edit:
+def make_edit(
+    model: ModelView,
+    chosen: ResolvedRequest,
+    method: str,
+    settings: Mapping[str, Any],
+    eyes: MethodServices = MethodServices(),
+    regularisers: Regularisers = NO_REGULARISERS,
+) -> Edit:
     """Run a method and stamp the edit with where it comes from.
 
-    The method is asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same set of concepts
-    gives the same edit, however they were typed.
+    The method is asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same
+    set of concepts gives the same edit, however they were typed.
     """
     info = methods[method]
-    hyperparameters: Any = build(info.settings, settings, f"{method} setting")
-    reason = info.refuses(model.family)
-    require(reason is None, f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}", SettingsError)
-    check_way(regularisers, info.way, method)
+    hyperparameters: Any = build_settings(info.settings, settings, f"{method} setting")
+    reason = info.refusal(model.family)
+    require(
+        reason is None,
+        f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}",
+        SettingsError,
+    )
+    require_stepwise_training(regularisers, info.mechanism, method)
     figures: dict[str, float] = {}
     if info.does == "debias":
-        edit = _debiased(hyperparameters, model, chosen.request, method, eyes.observe)
+        edit = _debiased(hyperparameters, model, chosen.request, method, eyes.attribute_counter)
     else:
-        require(bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError)
-        request = united([chosen.request])
-        alone = one_by_one() if info.way == "closed-form" else nullcontext()
-        with conditions() as found, alone, regularised(regularisers, request):
-            edit = _seen(hyperparameters, model, request, eyes) if info.sees else _plainly(hyperparameters, model, request)
+        require(
+            bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError
+        )
+        request = merge_requests([chosen.request])
+        alone = deterministic_text_states() if info.mechanism == "closed-form" else nullcontext()
+        with record_conditions() as found, alone, use_regularisers(regularisers, request):
+            edit = (
+                _seen(hyperparameters, model, request, eyes)
+                if info.needs_vision
+                else _plainly(hyperparameters, model, request)
+            )
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
-    used = dump(hyperparameters) | ({} if regularisers == NONE else {"regularisers": regularisers.data()})
-    return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures | {"parameters": float(edit.parameters)}))
+    used = settings_data(hyperparameters) | (
+        {} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()}
+    )
+    return edit.stamped(
+        origin_for(edit, model, chosen.request, method, used, figures | {"parameters": float(edit.parameters)})
+    )
 
 
 @contextmanager
-def training_in(folder: Path, progress: ProgressCallback, options: Options = USUAL) -> Iterator[None]:
+def train_in_folder(
+    folder: Path, progress: ProgressCallback, options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
+) -> Iterator[None]:
     """Inside, trained methods keep their state in the folder, go on from what lies there, and tell how far they are.
 
     `SettingsError` afterwards if options were given and nothing was trained step by step.
@@ -81,13 +106,18 @@ def training_in(folder: Path, progress: ProgressCallback, options: Options = USU
         told = True
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
-    with session(Session(tell, folder, options=options)):
+    with training_session(TrainingSession(tell, folder, options=options)):
         yield
-    message = f"{', '.join(changed(options))}: only methods that train step by step take it, and this one does not: leave it out"
-    require(told or options == USUAL or folder.exists(), message)
+    message = (
+        f"{', '.join(changed_options(options))}: only methods that train step by step take it, and this one does not:"
+        " leave it out"
+    )
+    require(told or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)
 
 
-def _debiased(debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: Observe | None) -> Edit:
+def _debiased(
+    debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: AttributeCounter | None
+) -> Edit:
     if observe is None:
         raise RequestError(f"{method} counts what it draws: name a judge, --judge clip-score=FOLDER")
     return debiaser.erase(model, request, observe)
@@ -97,13 +127,25 @@ def _plainly(eraser: Method, model: ModelView, request: Request) -> Edit:
     return eraser.erase(model, request)
 
 
-def _seen(seer: Seer, model: ModelView, request: Request, eyes: Eyes) -> Edit:
-    return seer.erase(model, request, sights_of(model, seer.clips) if eyes.sights is None else eyes.sights, eyes.look)
+def _seen(seer: VisionMethod, model: ModelView, request: Request, eyes: MethodServices) -> Edit:
+    return seer.erase(
+        model,
+        request,
+        open_vision_towers(model, seer.clips) if eyes.vision_towers is None else eyes.vision_towers,
+        eyes.presence_judge,
+    )
 
 
-def origin_for(edit: Edit, model: ModelView, request: Request, method: str, settings: dict[str, Any], figures: Mapping[str, float] | None = None) -> Origin:
+def origin_for(
+    edit: Edit,
+    model: ModelView,
+    request: Request,
+    method: str,
+    settings: dict[str, Any],
+    figures: Mapping[str, float] | None = None,
+) -> EditOrigin:
     """Where an edit comes from, with exact figures of what it does, and those of its making."""
-    return Origin(
+    return EditOrigin(
         method=method,
         settings=settings,
         targets=request.targets,
@@ -112,36 +154,40 @@ def origin_for(edit: Edit, model: ModelView, request: Request, method: str, sett
         kind=request.kind,
         family=model.family,
         base=base_id(model.name),
-        base_hash=hash_tensors(model.reference(made_for(edit))),
+        base_hash=hash_tensors(model.reference(bound_parameters(edit))),
         version=version("unconcept"),
-        report={**effect(edit, model, request), **(figures or {}), **edit.solve_figures},
-        licence=licence(model.checkpoint.source),
-        libraries=versions(),
+        report={**edit_effect(edit, model, request), **(figures or {}), **edit.solve_figures},
+        licence=read_licence(model.checkpoint.source),
+        libraries=library_versions(),
     )
 
 
-WAYS: tuple[tuple[Reads, Place], ...] = (("states", "last_subject"), ("pooled", "pooled"))  # of a text into a denoiser, and where it is read
+_TEXT_INPUT_POSITIONS: tuple[tuple[TextInput, TextPosition], ...] = (
+    ("states", "last_subject"),
+    ("pooled", "pooled"),
+)  # of a text into a denoiser, and where it is read
 
 
 @torch.no_grad()
-def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
+def edit_effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
     """Exact figures without a picture, over the text maps the edit changes; the norm is over all it changes.
 
-    `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of NAME`: each target.
-    `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`: of the weights' change.
-    `norm_jump`: of the matrix whose norm changes most, the norm after over the norm before.
-    `rank`: of the change, the largest of all layers. Without anchors there is no residual. An edit that runs beside the model has its own figures.
+    `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of
+    NAME`: each target. `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`:
+    of the weights' change. `norm_jump`: of the matrix whose norm changes most, the norm after over the norm before.
+    `numerical_rank`: of the change, the largest of all layers. Without anchors there is no residual. An edit that runs
+    beside the model has its own figures.
     """
-    if isinstance(edit, Running):
+    if isinstance(edit, RuntimeEdit):
         return edit.effect(model, request.targets, request.retain)
     norms = _Norms()
     residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))
-    for reads, at in WAYS:
+    for reads, at in _TEXT_INPUT_POSITIONS:
         maps = {name for name in model.text_maps(reads) if name in set(edit.names)}
         if not maps:
             continue
         texts = request.targets, request.anchors or request.targets, request.retain
-        targets, anchors, retain = (rows.float() for rows in read_together(model, *texts, at=at))
+        targets, anchors, retain = (rows.float() for rows in embed_together(model, *texts, at=at))
         left, gap, moved, size = (torch.zeros(len(rows)) for rows in (targets, targets, retain, retain))
         for name, w in model.reference(maps).items():
             w = w.to(targets.device)
@@ -154,11 +200,12 @@ def effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
             norms.add(w, delta)
         residuals = torch.maximum(residuals, _share(left, gap, len(residuals)))
         drifts = torch.maximum(drifts, _share(moved, size, len(drifts)))
-    read = {name for reads, _ in WAYS for name in model.text_maps(reads)}
+    read = {name for reads, _ in _TEXT_INPUT_POSITIONS for name in model.text_maps(reads)}
     for name, w in model.reference(name for name in edit.names if name not in read).items():
         norms.add(w.float(), edit.delta(name, w).float())
     figures = norms.figures() | _rank(edit)
-    if read & set(edit.names) and request.anchors and "last_loss" not in edit.solve_figures:  # A trained edit promises nothing of single maps.
+    # A trained edit promises nothing of single maps.
+    if read & set(edit.names) and request.anchors and "last_loss" not in edit.solve_figures:
         each = zip(request.targets, residuals.tolist(), strict=True)
         figures |= {"residual": float(residuals.max())} | {f"residual of {target}": value for target, value in each}
     if read & set(edit.names) and len(drifts):
@@ -180,7 +227,9 @@ class _Norms:
         self.change, self.weight = self.change + change, self.weight + weight
         if w.ndim > 1 and weight:
             after = weight + 2 * float(torch.dot(delta.flatten(), w.flatten())) + change
-            self.jump = max(self.jump, (max(after, 0.0) / weight) ** 0.5, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-30)))
+            self.jump = max(
+                self.jump, (max(after, 0.0) / weight) ** 0.5, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-30))
+            )
 
     def figures(self) -> dict[str, float]:
         return {"relative_norm": (self.change / self.weight) ** 0.5 if self.weight else 0.0, "norm_jump": self.jump}
@@ -195,5 +244,9 @@ def _share(part: torch.Tensor, whole: torch.Tensor, texts: int) -> torch.Tensor:
 def _rank(edit: Edit) -> dict[str, float]:
     """A dense edit's would cost an SVD of every matrix: it is not told."""
     if isinstance(edit, TextMapEdit):
-        return {"rank": float(rank(edit.x.T, edit.y))}
-    return {"rank": float(max(rank(*pair) for pair in edit.pairs.values()))} if isinstance(edit, LowRankEdit) else {}
+        return {"rank": float(numerical_rank(edit.x.T, edit.y))}
+    return (
+        {"rank": float(max(numerical_rank(*pair) for pair in edit.pairs.values()))}
+        if isinstance(edit, LowRankEdit)
+        else {}
+    )

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
-from ..core.request import Ask, Request
-from ..methods import Does
+from ..core.request import Request, RequestSpec
+from ..methods import MethodTask
 from ..models.loading import MOJI
-from ..worlds.prompts import prompt
-from ..worlds.table import Entry, Table, table
+from ..worlds.prompts import object_caption
+from ..worlds.table import ConceptEntry, ConceptTable, concept_table
 
-CARRIERS = 7  # retained objects in whose captions a style is erased too
+STYLE_CARRIERS = 7  # retained objects in whose captions a style is erased too
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ResolvedRequest:
     """The request, and why each of its parts is as it is."""
 
     request: Request
@@ -23,20 +23,22 @@ class Chosen:
     reasons: dict[str, str]
 
 
-def choose(ask: Ask, model: str, does: Does = "erase") -> Chosen:
+def resolve_request(ask: RequestSpec, model: str, does: MethodTask = "erase") -> ResolvedRequest:
     """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
     require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
     if does == "debias":
-        return to_debias(ask, table() if model == MOJI else None)
-    return from_table(ask, table()) if model == MOJI else from_words(ask)
+        return debias_request(ask, concept_table() if model == MOJI else None)
+    return request_from_table(ask, concept_table()) if model == MOJI else request_from_words(ask)
 
 
-def from_table(ask: Ask, known: Table) -> Chosen:
+def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest:
     """What is left open stands in the table: aliases, anchor, retain set."""
     for name in ask.targets:
         require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
     entries = [known[name] for name in ask.targets]
-    concepts = tuple(Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given), _contexts(known, e)) for e in entries)
+    concepts = tuple(
+        Concept(e.name, e.kind, (*e.synonyms.given, *e.indirect.given), _contexts(known, e)) for e in entries
+    )
     reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
     if any(c.contexts for c in concepts):
         reasons["targets"] += ", alone and in captions of retained objects, since words after a style take it up"
@@ -52,19 +54,27 @@ def from_table(ask: Ask, known: Table) -> Chosen:
         retain = default_retain(known, [e.name for e in entries], anchors)
         withheld = sorted({near for e in entries for near in e.near.held_out})
         reasons["retain"] = "the given near neighbours and the far objects that moji's table reserves for requests"
-    return Chosen(Request.of(concepts, anchors, retain, withheld), concepts, {**_typed(ask), **reasons})
+    return ResolvedRequest(Request.of(concepts, anchors, retain, withheld), concepts, {**_typed(ask), **reasons})
 
 
-def _contexts(known: Table, entry: Entry) -> tuple[str, ...]:
-    """Captions with the style's place open. The encoder is causal: in "ink style wolf" the object's own token carries the style."""
+def _contexts(known: ConceptTable, entry: ConceptEntry) -> tuple[str, ...]:
+    """Captions with the style's place open.
+
+    The encoder is causal: in "ink style wolf" the object's own token carries the style.
+    """
     if entry.kind != "style":
         return ()
     objects = known.far("given")
-    return ("{} style", *(prompt(other.name, "{}", 3) for other in objects[:: -(-len(objects) // CARRIERS)]))
+    return (
+        "{} style",
+        *(object_caption(other.name, "{}", 3) for other in objects[:: -(-len(objects) // STYLE_CARRIERS)]),
+    )
 
 
-def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
-    """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or erased."""
+def default_retain(known: ConceptTable, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
+    """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or
+    erased.
+    """
     entries = [known[name] for name in names]
     held_out = {near for e in entries for near in e.near.held_out}
     near = [name for e in entries for name in e.near.given]
@@ -74,7 +84,7 @@ def default_retain(known: Table, names: Sequence[str], anchors: Sequence[str]) -
     return tuple(dict.fromkeys(wanted))
 
 
-def from_words(ask: Ask) -> Chosen:
+def request_from_words(ask: RequestSpec) -> ResolvedRequest:
     """The targets as typed; the kind's null anchor and nothing retained, unless they were typed too."""
     kind = ask.kind or "object"
     concepts = tuple(Concept(name, kind) for name in ask.targets)
@@ -84,26 +94,40 @@ def from_words(ask: Ask) -> Chosen:
     if ask.retain is None:
         reasons["retain"] = "empty: nothing was named to be kept"
     request = Request.of(concepts, ask.anchors or (), ask.retain or ())
-    return Chosen(request, concepts, {"targets": "as typed", **reasons})
+    return ResolvedRequest(request, concepts, {"targets": "as typed", **reasons})
 
 
-def to_debias(ask: Ask, known: Table | None) -> Chosen:
+def debias_request(ask: RequestSpec, known: ConceptTable | None) -> ResolvedRequest:
     """Names without anchors. On `moji` they are professions, and the other professions are retained."""
-    require(not ask.anchors, f"anchor {(ask.anchors or ('',))[0]!r}: debiasing reads no target as another; leave anchors out", RequestError)
+    require(
+        not ask.anchors,
+        f"anchor {(ask.anchors or ('',))[0]!r}: debiasing reads no target as another; leave anchors out",
+        RequestError,
+    )
     kind, reasons = ask.kind or "object", {"targets": "as typed", "anchors": "none: a debiased target stays what it is"}
     retain = ask.retain or ()
     if known is not None:
         entries = [known[name] for name in ask.targets]
         professions = [e.name for e in known.professions]
         for entry in entries:
-            require(bool(entry.variants), f"{entry.name!r} has no variants in moji's table: name {', '.join(professions)}", RequestError)
+            require(
+                bool(entry.variants),
+                f"{entry.name!r} has no variants in moji's table: name {', '.join(professions)}",
+                RequestError,
+            )
         kind = entries[0].kind
         if ask.retain is None:
             retain = tuple(name for name in professions if name not in ask.targets)
-    reasons["retain"] = "as typed" if ask.retain is not None else "the other professions of moji's table" if known else "empty: nothing was named to be kept"
+    reasons["retain"] = (
+        "as typed"
+        if ask.retain is not None
+        else "the other professions of moji's table"
+        if known
+        else "empty: nothing was named to be kept"
+    )
     concepts = tuple(Concept(name, kind) for name in ask.targets)
-    return Chosen(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)
+    return ResolvedRequest(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)
 
 
-def _typed(ask: Ask) -> dict[str, str]:
+def _typed(ask: RequestSpec) -> dict[str, str]:
     return {name: "as typed" for name, value in (("anchors", ask.anchors), ("retain", ask.retain)) if value is not None}

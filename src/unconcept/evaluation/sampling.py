@@ -16,49 +16,57 @@ from ..prompts.checks import Prompt
 
 
 @dataclass(frozen=True)
-class Spec:
+class DrawSpec:
     """How pictures are drawn. The batch size changes them by rounding at most, so it is no part of their keys."""
 
-    steps: int = 20  # of the sampler
-    guidance_scale: float = 4.0  # moji's own; 7.5 on other models
-    batch_size: int = 24  # pictures drawn at once
-    sampler: str | None = None  # the model's own
+    steps: int = 20
+    """Of the sampler."""
+    guidance_scale: float = 4.0
+    """Moji's own; 7.5 on other models."""
+    batch_size: int = 24
+    """Pictures drawn at once."""
+    sampler: str | None = None
+    """The model's own."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps {self.steps}: give a whole number from 1")
         require(isfinite(self.guidance_scale), f"guidance scale {self.guidance_scale}: give a number, such as 4")
 
-    def of(self, prompt: Prompt) -> "Spec":
+    def of(self, prompt: Prompt) -> "DrawSpec":
         """With the guidance that a prompt brings along, if it does."""
         return self if prompt.guidance_scale is None else replace(self, guidance_scale=prompt.guidance_scale)
 
 
-SPECS = {  # How papers draw, by the name of the protocol.
-    "esd100": Spec(100, 7.5, sampler="lms"),  # the sampler is inferred; the card gives the steps
-    "mace-ddim50": Spec(50, 7.5, sampler="ddim"),
-    "speed-dpm20": Spec(20, 7.5, sampler="dpm"),
-    "unlearncanvas-lms100": Spec(100, 9.0, sampler="lms"),
-    "hub50": Spec(50, 7.5),
+DRAW_SPECS = {  # How papers draw, by the name of the protocol.
+    "esd100": DrawSpec(100, 7.5, sampler="lms"),  # the sampler is inferred; the card gives the steps
+    "mace-ddim50": DrawSpec(50, 7.5, sampler="ddim"),
+    "speed-dpm20": DrawSpec(20, 7.5, sampler="dpm"),
+    "unlearncanvas-lms100": DrawSpec(100, 9.0, sampler="lms"),
+    "hub50": DrawSpec(50, 7.5),
 }
 
 
-def noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
+def initial_noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
     """Initial noise (c, h, w) of unit variance, float32."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def check_length(model: ModelView, texts: Sequence[str]) -> None:
-    """`RequestError` if a text encoder cannot hold one of the texts: the stock pipelines of SD 1.x, 2.x and SDXL would cut it."""
+def require_text_length(model: ModelView, texts: Sequence[str]) -> None:
+    """`RequestError` if a text encoder cannot hold one of the texts: the stock pipelines of SD 1.x, 2.x and SDXL would
+    cut it.
+    """
     for tokenizer in model.tokenizers:
         tokenizer(texts)
 
 
-def too_long(model: ModelView, texts: Iterable[str]) -> int:
+def count_too_long(model: ModelView, texts: Iterable[str]) -> int:
     """How many of the texts a text encoder cannot hold."""
-    return sum(not all(tokenizer.holds(text) for tokenizer in model.tokenizers) for text in texts)
+    return sum(not all(tokenizer.can_hold(text) for tokenizer in model.tokenizers) for text in texts)
 
 
-def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable[[int], None] = lambda n: None) -> Tensor:
+def draw_prompts(
+    model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec, tick: Callable[[int], None] = lambda n: None
+) -> Tensor:
     """Pictures (n, 3, h, w) in [0, 1]; `tick` is told how many were just finished."""
     pictures = []
     for start in range(0, len(prompts), spec.batch_size):
@@ -68,11 +76,13 @@ def draw(model: ModelView, prompts: Sequence[Prompt], spec: Spec, tick: Callable
     return torch.cat(pictures)
 
 
-def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: Spec) -> Tensor:
+def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec) -> Tensor:
     """Half as many at a time where memory does not suffice: a picture knows nothing of its neighbours."""
-    start_noise = torch.stack([noise(prompt.seed, model.latent_shape) for prompt in prompts])
+    start_noise = torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts])
     try:
-        return model.sample([prompt.text for prompt in prompts], start_noise, spec.steps, spec.guidance_scale, spec.sampler)
+        return model.sample(
+            [prompt.text for prompt in prompts], start_noise, spec.steps, spec.guidance_scale, spec.sampler
+        )
     except RuntimeError as error:
         if len(prompts) == 1 or not should_reduce_batch_size(error):
             raise
@@ -80,12 +90,16 @@ def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: Spec) -> Te
     return torch.cat([_draw_at_once(model, part, spec) for part in (prompts[:middle], prompts[middle:])])
 
 
-def spec_named(name: str | None, model: str, batch_size: int) -> Spec:
+def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:
     """A paper's way of drawing, or without a name the model's default."""
-    return spec_for(model, batch_size=batch_size) if name is None else replace(suggest(name, SPECS, "spec"), batch_size=batch_size)
+    return (
+        spec_for(model, batch_size=batch_size)
+        if name is None
+        else replace(suggest(name, DRAW_SPECS, "spec"), batch_size=batch_size)
+    )
 
 
-def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> Spec:
+def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> DrawSpec:
     """The default sampler: `moji`'s own guidance for `moji`, diffusers' 7.5 for other models."""
-    guidance = guidance_scale if guidance_scale is not None else (Spec.guidance_scale if model == MOJI else 7.5)
-    return Spec(steps, guidance, batch_size)
+    guidance = guidance_scale if guidance_scale is not None else (DrawSpec.guidance_scale if model == MOJI else 7.5)
+    return DrawSpec(steps, guidance, batch_size)

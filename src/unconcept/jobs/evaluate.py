@@ -8,47 +8,55 @@ from pathlib import Path
 from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import RequestError, SettingsError, require
-from ..core.output_folder import PARTIAL, building
+from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import load_edit, origin_of
-from ..edits.base import checked
+from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures
-from ..evaluation.attacks.inputs import copy_found
+from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.judge import Judge
-from ..evaluation.sampling import check_length, spec_named, too_long
-from ..evaluation.suites.from_file import ALL, suite_of_file, suite_of_words
-from ..evaluation.suites.groups import in_groups, shared
-from ..evaluation.suites.registry import Suite, of_edits, suites
-from ..evaluation.tasks.edited_model import Subject
-from ..evaluation.tasks.picture_store import Store, default_store
-from ..evaluation.tasks.runner import Record
-from ..evaluation.trials.bench import Arm, Finding, bench, edit_trial, examine
-from ..evaluation.trials.html import Sides, write_page, write_tables
+from ..evaluation.sampling import count_too_long, require_text_length, spec_named
+from ..evaluation.suites.from_file import UNLIMITED_SIZES, suite_from_concepts, suite_from_file
+from ..evaluation.suites.groups import group_checks, shared_group_checks
+from ..evaluation.suites.registry import Suite, suite_for_edits, suites
+from ..evaluation.tasks.edited_model import EditedModel
+from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..evaluation.tasks.runner import TaskRecord
+from ..evaluation.trials.bench import Finding, Variant, examine_trials, run_bench, trial_of_edit
+from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
-from ..evaluation.trials.trial import Bench, both_sides
+from ..evaluation.trials.trial import RunContext, image_pairs
 from ..models import Family, ModelView, find_model
-from ..models.checkpoint.config import TRANSFORMERS
+from ..models.checkpoint.config import TRANSFORMER_PIPELINES
 from ..models.loading import MOJI
-from ..report.environment import circumstances
-from ..worlds.table import table
+from ..report.environment import run_environment
+from ..worlds.table import concept_table
 
-RECORD = "record.sqlite"
+RECORD_FILE = "record.sqlite"
 
 
 @dataclass(frozen=True)
-class Run:
-    """What an evaluation may be told; None means the default. With `edits` they are examined, with `arms` edits are made."""
+class EvaluationRun:
+    """What an evaluation may be told; None means the default.
+
+    With `edits` they are examined, with `variants` edits are made.
+    """
 
     concepts: tuple[str, ...]
     out: Path
     edits: tuple[Path, ...] = ()
-    arms: tuple[Arm, ...] = ()
-    together: tuple[tuple[str, ...], ...] = ()  # what each arm's edits erase: with () one concept each
+    variants: tuple[Variant, ...] = ()
+    joint_requests: tuple[tuple[str, ...], ...] = ()
+    """What each arm's edits erase: with () one concept each."""
     suite: str = "quick"
-    prompts: Path | None = None  # a prompt file in the suite's place
-    spec: str | None = None  # a paper's way of drawing; None: the model's default
-    judge: str | None = None  # NAME=PATH; on `moji` its own
-    attacks: tuple[str, ...] | None = None  # None: the suite's own
+    prompts: Path | None = None
+    """a prompt file in the suite's place."""
+    spec: str | None = None
+    """a paper's way of drawing; None: the model's default."""
+    judge: str | None = None
+    """NAME=PATH; on `moji` its own."""
+    attacks: tuple[str, ...] | None = None
+    """None: the suite's own."""
     model: str = MOJI
     strength: float = 1.0
     device: str = "auto"
@@ -64,98 +72,131 @@ class Run:
     @property
     def requests(self) -> tuple[tuple[str, ...], ...]:
         """Concepts that each arm erases by one edit."""
-        return self.together or tuple((name,) for name in self.concepts)
+        return self.joint_requests or tuple((name,) for name in self.concepts)
 
 
-def evaluate(run: Run, progress: ProgressCallback = ignore_progress) -> Report:
-    """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same command goes on from there."""
+def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
+    """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same
+    command goes on from there.
+    """
     begun = time.perf_counter()
     find_model(run.model)
     suite = _suite(run)
-    judge, spec = _judge(run, suite), spec_named(run.spec or (None if run.model == MOJI else suite.spec), run.model, run.batch_size)
-    checked(run.strength)
+    judge, spec = (
+        _judge(run, suite),
+        spec_named(run.spec or (None if run.model == MOJI else suite.spec), run.model, run.batch_size),
+    )
+    validate_strength(run.strength)
     judge.open()  # Before anything is drawn: it may not be there.
-    unedited = Subject(run.model, device=run.device, dtype=run.dtype)
-    suite, left_out = _within_reach(suite, run.attacks or (), unedited.view().family)
+    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
+    suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
-    reasons = _long_prompts(suite, asked or run.requests, unedited.view()) | left_out
-    trials = [edit_trial(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
-    identity = {k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")}
+    reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out
+    trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
+    identity = {
+        k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")
+    }
     identity["edits"] = str([trial.subject.key for trial in trials])
-    with building(run.out, identity, run.overwrite) as folder:
+    with atomic_folder(run.out, identity, run.overwrite) as folder:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
-        record = Record(folder / RECORD)
-        where = Bench(Store(run.store or default_store()), record, spec, judge, run.workers, deadline, progress)
-        found, tally = bench(run.arms, run.requests, suite, unedited, folder, where) if run.arms else examine(trials, suite, where)
+        record = TaskRecord(folder / RECORD_FILE)
+        where = RunContext(
+            PictureStore(run.store or default_store()), record, spec, judge, run.workers, deadline, progress
+        )
+        found, tally = (
+            run_bench(run.variants, run.requests, suite, unedited, folder, where)
+            if run.variants
+            else examine_trials(trials, suite, where)
+        )
         seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
-        pictures = [both_sides(finding.answered.trial, finding.answered.checks, where) for finding in found]
+        pictures = [
+            image_pairs(finding.answered_trial.trial, finding.answered_trial.checks, where) for finding in found
+        ]
         failures = [*tally.failed, *_collapsed(found, pictures)]
-        report = Report(found, suite, spec, judge, circumstances(unedited.view(), seconds), tuple(failures), _missing(run, found), reasons)
+        report = Report(
+            found,
+            suite,
+            spec,
+            judge,
+            run_environment(unedited.base(), seconds),
+            tuple(failures),
+            _missing(run, found),
+            reasons,
+        )
         _write(run, report, pictures, folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
 
 
-def _collapsed(found: Sequence[Finding], pictures: Sequence[Sides]) -> list[str]:
+def _collapsed(found: Sequence[Finding], pictures: Sequence[ImagePairs]) -> list[str]:
     """Edits whose pictures are degenerate: what was asked for is answered all the same."""
-    return [f"{finding.answered.trial.label}: {line}" for finding, sides in zip(found, pictures, strict=True) for line in picture_failures(sides)]
+    return [
+        f"{finding.answered_trial.trial.label}: {line}"
+        for finding, sides in zip(found, pictures, strict=True)
+        for line in picture_failures(sides)
+    ]
 
 
-def _write(run: Run, report: Report, pictures: Sequence[Sides], folder: Path) -> None:
+def _write(run: EvaluationRun, report: Report, pictures: Sequence[ImagePairs], folder: Path) -> None:
     """Fill the folder."""
     write_run(report, folder)
     write_data(report, folder)
-    if run.arms and report.findings:
+    if run.variants and report.findings:
         write_tables(report.findings, folder)
-    write_page(report, pictures, folder)
+    write_report_page(report, pictures, folder)
     for number, finding in enumerate(report.findings):
-        for i, (name, file) in enumerate(finding.found):
-            copy_found(file, folder / "found" / f"{number:02d}-{finding.answered.trial.label}-{name}-{i}.safetensors")
+        for i, (name, file) in enumerate(finding.adversarial_files):
+            copy_adversarial(
+                file, folder / "found" / f"{number:02d}-{finding.answered_trial.trial.label}-{name}-{i}.safetensors"
+            )
 
 
 def _mark(folder: Path, finished: bool) -> None:
     """Without a missing piece the run's state is not needed any more."""
-    (folder / PARTIAL).unlink(missing_ok=True)
+    (folder / PARTIAL_FILE).unlink(missing_ok=True)
     if finished:
-        (folder / RECORD).unlink()
+        (folder / RECORD_FILE).unlink()
     else:
-        (folder / PARTIAL).write_text("the same command goes on from here\n", encoding="utf-8")
+        (folder / PARTIAL_FILE).write_text("the same command goes on from here\n", encoding="utf-8")
 
 
-def _suite(run: Run) -> Suite:
+def _suite(run: EvaluationRun) -> Suite:
     """The suite at its size, with the attacks that were asked for."""
     require(bool(run.concepts), "no concept: name at least one", RequestError)
     suite = suites[run.suite]
     if run.model == MOJI:
         for name in run.concepts:
-            table()[name]
+            concept_table()[name]
     if run.prompts is not None:
-        own = suite_of_file(run.prompts, run.concepts, run.model == MOJI)
+        own = suite_from_file(run.prompts, run.concepts, run.model == MOJI)
         if run.model == MOJI and run.judge is None:  # Its judge knows the table's concepts alone.
             for check in own.checks(run.concepts):
-                table()[check.concept]
+                concept_table()[check.concept]
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
     elif run.model != MOJI:
         suite = _elsewhere(run, suite)
-    suite = suite.sized(run.limit, run.seed)
+    suite = suite.with_limit(run.limit, run.seed)
     if run.attacks is None:
         return suite
     named = tuple(attacks[name].name for name in run.attacks if name != "*")
     return replace(suite, attacks=named or ("*",))
 
 
-def _elsewhere(run: Run, suite: Suite) -> Suite:
+def _elsewhere(run: EvaluationRun, suite: Suite) -> Suite:
     """The paper's setting of a protocol; for the suites in groups, what was typed and what the edits retain."""
-    if suite.real is not None:
-        return replace(suite, ask=suite.real, sizes=ALL)
-    if suite.ask not in (in_groups, shared):
-        return of_edits(suite, [origin_of(load_edit(path)) for path in run.edits])
-    words = suite_of_words(_words(run), _retained(run), suite.sizes)
+    if suite.published_questions is not None:
+        return replace(suite, ask=suite.published_questions, sizes=UNLIMITED_SIZES)
+    if suite.ask not in (group_checks, shared_group_checks):
+        return suite_for_edits(suite, [origin_of(load_edit(path)) for path in run.edits])
+    words = suite_from_concepts(_words(run), _retained(run), suite.sizes)
     return replace(words, figures=suite.figures, attacks=suite.attacks)
 
 
 def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
-    """The suite with those of its attacks that are defined for the family, and what is told of the others. `SettingsError` for one that was named."""
+    """The suite with those of its attacks that are defined for the family, and what is told of the others.
+
+    `SettingsError` for one that was named.
+    """
     wanted = list(attacks) if "*" in suite.attacks else suite.attacks
     beyond = [name for name in wanted if family not in attacks[name].families]
     for info in (attacks[name] for name in beyond if name in named):
@@ -167,19 +208,30 @@ def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[S
 def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
     """What is told of prompts that the text encoders cannot hold.
 
-    Published prompts are cut by the stock pipelines of SD 1.x, 2.x and SDXL, and so were the papers'. SD3 and FLUX are given finished
-    states: `RequestError` before anything is drawn.
+    Published prompts are cut by the stock pipelines of SD 1.x, 2.x and SDXL, and so were the papers'. SD3 and FLUX are
+    given finished states: `RequestError` before anything is drawn.
     """
     texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
-    if model.family in TRANSFORMERS.values():
-        check_length(model, texts)
-    count = too_long(model, texts)
+    if model.family in TRANSFORMER_PIPELINES.values():
+        require_text_length(model, texts)
+    count = count_too_long(model, texts)
     held = min(tokenizer.length for tokenizer in model.tokenizers)
-    return {"prompts": f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by the pipeline"} if count else {}
+    return (
+        {
+            "prompts": (
+                f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by"
+                " the pipeline"
+            )
+        }
+        if count
+        else {}
+    )
 
 
-def _judge(run: Run, suite: Suite) -> Judge:
-    """`moji` brings its own; a CLIP may answer with the concepts, what is retained, what they are read as, and what the suite allows."""
+def _judge(run: EvaluationRun, suite: Suite) -> Judge:
+    """`moji` brings its own; a CLIP may answer with the concepts, what is retained, what they are read as, and what the
+    suite allows.
+    """
     if run.judge is None:
         message = f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
         require(run.model == MOJI, message, RequestError)
@@ -187,20 +239,20 @@ def _judge(run: Run, suite: Suite) -> Judge:
     named = Judge.parse(run.judge)
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
     allowed = (label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among))
-    return named.answering((*run.concepts, *_retained(run), *anchors, *allowed))
+    return named.with_labels((*run.concepts, *_retained(run), *anchors, *allowed))
 
 
-def _words(run: Run) -> list[Concept]:
+def _words(run: EvaluationRun) -> list[Concept]:
     kinds = [origin_of(load_edit(path)).kind for path in run.edits] or ["object"]
     return [Concept(name, kinds[0]) for name in run.concepts]  # type: ignore[arg-type]
 
 
-def _retained(run: Run) -> list[str]:
+def _retained(run: EvaluationRun) -> list[str]:
     return list(dict.fromkeys(text for path in run.edits for text in origin_of(load_edit(path)).retain))
 
 
-def _missing(run: Run, found: Sequence[Finding]) -> int:
+def _missing(run: EvaluationRun, found: Sequence[Finding]) -> int:
     """Edits, answers and attacked prompts, ceilings too, that were planned and are not there."""
-    wanted = len(run.arms) * len(run.requests) if run.arms else len(run.edits)
-    attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attacked)
-    return wanted - len(found) + attacked + sum(f.answered.missing for f in found)
+    wanted = len(run.variants) * len(run.requests) if run.variants else len(run.edits)
+    attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attack_results)
+    return wanted - len(found) + attacked + sum(f.answered_trial.missing for f in found)

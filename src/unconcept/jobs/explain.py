@@ -7,67 +7,75 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.errors import RecipeError, require
-from ..core.field_docs import meanings
+from ..core.field_docs import field_descriptions
 from ..core.recipe import Recipe, load_recipe
-from ..core.setting_layers import Given, Layer, overlaid, values_of
-from ..core.settings import build
+from ..core.setting_layers import LayeredValue, SettingLayer, layered_values, merge_layers
+from ..core.settings import build_settings
 from ..methods import methods
-from ..training.regularisers import regularisers_of
-from .resolve import plan
+from ..training.regularisers import build_regularisers
+from .resolve import plan_job
 
 
 @dataclass(frozen=True)
-class Effective:
+class EffectiveSetting:
     """One setting as it would be used."""
 
-    part: str  # of the job: request, settings, training, regularisers or drawing
+    part: str
+    """Of the job: request, settings, training, regularisers or drawing."""
     name: str
-    value: Any  # None: left open, chosen when the model is known
-    layer: Layer
+    value: Any
+    """None: left open, chosen when the model is known."""
+    layer: SettingLayer
     meaning: str
 
 
 @dataclass(frozen=True)
-class Explained:
+class RecipeExplanation:
     """A recipe and all that follows from it."""
 
     recipe: str
     source: str
-    purpose: str  # "method uce", "attack p4d"
+    purpose: str
+    """"method uce", "attack p4d"."""
     family: str | None
-    rows: tuple[Effective, ...]
+    rows: tuple[EffectiveSetting, ...]
 
 
-def explain(recipe: str, given: Mapping[str, Any]) -> Explained:
-    """`given` is what was typed besides, as `plan` takes it. Bad input raises what `erase` would raise for it."""
+def explain(recipe: str, given: Mapping[str, Any]) -> RecipeExplanation:
+    """`given` is what was typed besides, as `plan_job` takes it. Bad input raises what `erase` would raise for it."""
     loaded = load_recipe(recipe)
     if loaded.attack is not None:
         typed = [name for name, value in given.items() if value]
-        message = f"recipe {recipe} is for the attack {loaded.attack}, which takes its settings as they are: leave out {', '.join(typed)}"
+        message = (
+            f"recipe {recipe} is for the attack {loaded.attack}, which takes its settings as they are: leave out"
+            f" {', '.join(typed)}"
+        )
         require(not typed, message, RecipeError)
-        return Explained(recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded)))
-    planned = plan(recipe=recipe, out=Path(recipe), **given)
+        return RecipeExplanation(
+            recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded))
+        )
+    planned = plan_job(recipe=recipe, out=Path(recipe), **given)
     job, info = planned.job, methods[planned.job.method]
-    settings: object = build(info.settings, job.settings or {}, f"{job.method} setting")
-    regularisers = regularisers_of(job.regularisers, info.way, info.name)
+    settings: object = build_settings(info.settings, job.settings or {}, f"{job.method} setting")
+    regularisers = build_regularisers(job.regularisers, info.mechanism, info.name)
     rows = [
         *_effective("request", job.ask, planned.request),
         *_effective("settings", settings, planned.settings),
-        *(_effective("training", job.options, planned.training) if info.way == "trained" else ()),
-        *(_effective("regularisers", regularisers, planned.regularisers) if info.way == "trained" else ()),
+        *(_effective("training", job.options, planned.training) if info.mechanism == "trained" else ()),
+        *(_effective("regularisers", regularisers, planned.regularisers) if info.mechanism == "trained" else ()),
         *_effective("drawing", job.spec, planned.drawing),
         *_effective("drawing", job.sizes, planned.drawing),
     ]
-    return Explained(recipe, loaded.source, f"method {job.method}", loaded.family, tuple(rows))
+    return RecipeExplanation(recipe, loaded.source, f"method {job.method}", loaded.family, tuple(rows))
 
 
-def _of_attack(loaded: Recipe) -> Iterator[Effective]:
-    info, given = attacks[loaded.attack or ""], overlaid(("recipe", loaded.settings))
-    return _effective("settings", build(info.settings, values_of(given), f"{info.name} setting"), given)
+def _of_attack(loaded: Recipe) -> Iterator[EffectiveSetting]:
+    info, given = attacks[loaded.attack or ""], merge_layers(("recipe", loaded.settings))
+    return _effective("settings", build_settings(info.settings, layered_values(given), f"{info.name} setting"), given)
 
 
-def _effective(part: str, built: Any, given: Mapping[str, Given]) -> Iterator[Effective]:
-    known = meanings(type(built))
+def _effective(part: str, built: Any, given: Mapping[str, LayeredValue]) -> Iterator[EffectiveSetting]:
+    known = field_descriptions(type(built))
     for field in fields(built):
-        layer: Layer = given[field.name].layer if field.name in given else "default"
-        yield Effective(part, field.name, getattr(built, field.name), layer, known.get(field.name, ""))
+        layer: SettingLayer = given[field.name].layer if field.name in given else "default"
+        yield EffectiveSetting(part, field.name, getattr(built, field.name), layer, known.get(field.name, ""))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..core.errors import LedgerError, OutputError, require
 from ..edits import Edit, load_edit
-from ..models.checkpoint.safetensors_io import Slot, write_slots
-from ..models.text.state_cache import Known
-from ..models.text.tokenizer import Place
-from .entry_log import reading, settle
+from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
+from ..models.text.state_cache import TextStateCache
+from ..models.text.tokenizer import TextPosition
+from .entry_log import fsync, ledger_read_errors
 
-FOLDER = "artifacts"
+ARTIFACTS_FOLDER = "artifacts"
 
 
 @dataclass
@@ -27,34 +27,52 @@ class Artifacts:
     """The folder of one ledger. States that were read are kept: they are small."""
 
     folder: Path
-    states: dict[str, Known] = field(default_factory=dict)
+    states: dict[str, TextStateCache] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """`LedgerError` if an artifact is not there, or its name could lead elsewhere."""
-        require(len(name) == 64 and set(name) <= set("0123456789abcdef"), f"artifact {name!r} has no name of an artifact", LedgerError)
+        require(
+            len(name) == 64 and set(name) <= set("0123456789abcdef"),
+            f"artifact {name!r} has no name of an artifact",
+            LedgerError,
+        )
         path = self.folder / f"{name}.safetensors"
-        require(path.is_file(), f"artifact {path} is missing: restore it from a copy of the ledger, or revoke its request and ask again", LedgerError)
+        require(
+            path.is_file(),
+            f"artifact {path} is missing: restore it from a copy of the ledger, or revoke its request and ask again",
+            LedgerError,
+        )
         return path
 
-    def put_states(self, known: Known) -> str:
+    def put_states(self, known: TextStateCache) -> str:
         """Keep states (texts of each place in order) as one file."""
         places: dict[str, list[str]] = {}
         for at, text in sorted(known):
             places.setdefault(at, []).append(text)
         rows = {at: torch.stack([known[at, text] for text in texts]) for at, texts in places.items()}  # type: ignore[index]
-        name = self._put(lambda path: write_slots(path, {at: _slot(tensor) for at, tensor in rows.items()}, {"texts": json.dumps(places, sort_keys=True)}))
+        name = self._put(
+            lambda path: write_deferred_tensors(
+                path, {at: _slot(tensor) for at, tensor in rows.items()}, {"texts": json.dumps(places, sort_keys=True)}
+            )
+        )
         self.states[name] = known
         return name
 
-    def get_states(self, name: str) -> Known:
+    def get_states(self, name: str) -> TextStateCache:
         """What `put_states` kept; `LedgerError` if the file is no longer that."""
         if name not in self.states:
             data = self._bytes(name)
             try:
                 size = int.from_bytes(data[:8], "little")
-                places: Mapping[Place, list[str]] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["texts"])
+                places: Mapping[TextPosition, list[str]] = json.loads(
+                    json.loads(data[8 : 8 + size])["__metadata__"]["texts"]
+                )
                 tensors = load(data)
-                self.states[name] = {(at, text): row for at, texts in places.items() for text, row in zip(texts, tensors[at].unbind(), strict=True)}
+                self.states[name] = {
+                    (at, text): row
+                    for at, texts in places.items()
+                    for text, row in zip(texts, tensors[at].unbind(), strict=True)
+                }
             except (SafetensorError, ValueError, KeyError) as error:
                 raise LedgerError(f"artifact {name} holds no text states: {error}") from None
         return self.states[name]
@@ -68,7 +86,7 @@ class Artifacts:
         self._bytes(name)
         return load_edit(self.path(name))
 
-    def fault(self, name: str) -> str | None:
+    def integrity_error(self, name: str) -> str | None:
         """What is wrong with an artifact, if anything."""
         try:
             self._bytes(name)
@@ -76,13 +94,13 @@ class Artifacts:
             return str(error)
         return None
 
-    def strays(self, named: Iterable[str]) -> list[Path]:
+    def unreferenced_files(self, named: Iterable[str]) -> list[Path]:
         """Files that no entry names: left by a process that died before it could."""
         kept = {f"{name}.safetensors" for name in named}
         return sorted(path for path in self.folder.iterdir() if path.name not in kept) if self.folder.is_dir() else []
 
     def _bytes(self, name: str) -> bytes:
-        with reading(self.path(name)):
+        with ledger_read_errors(self.path(name)):
             data = self.path(name).read_bytes()
         require(sha256(data).hexdigest() == name, f"artifact {self.path(name)} is not what was written", LedgerError)
         return data
@@ -93,14 +111,16 @@ class Artifacts:
             self.folder.mkdir(exist_ok=True)
             write(part)
             name = sha256(part.read_bytes()).hexdigest()
-            settle(part)
+            fsync(part)
             os.replace(part, self.folder / f"{name}.safetensors")
-            settle(self.folder)
+            fsync(self.folder)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
-            raise OutputError(f"{self.folder}: {getattr(error, 'strerror', None) or error}; nothing was changed: free some space") from None
+            raise OutputError(
+                f"{self.folder}: {getattr(error, 'strerror', None) or error}; nothing was changed: free some space"
+            ) from None
         return name
 
 
-def _slot(tensor: Tensor) -> Slot:
-    return Slot(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+def _slot(tensor: Tensor) -> DeferredTensor:
+    return DeferredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)

@@ -1,4 +1,6 @@
-"""Where requests in force contradict or repeat one another, and what is done then: as the rule has it, the same whatever came first."""
+"""Where requests in force contradict or repeat one another, and what is done then: as the rule has it, the same
+whatever came first.
+"""
 
 import re
 from collections import defaultdict
@@ -6,51 +8,56 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.concept import KINDS
-from .entry import Rule, runs_beside
-from .ledger import Ledger, way_of
-from .request_state import SHOWN, Standing
+from ..core.concept import CONCEPT_KINDS
+from .entry import FoldRule, changes_no_weight
+from .ledger import Ledger, method_mechanism
+from .request_state import ID_DIGITS, RequestState
 
-FILLERS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
+_FILLER_WORDS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Apart:
+class _Grouping:
     """Which requests are made as one (`core.request.united`), and what becomes of those that are not."""
 
-    rule: Rule
+    rule: FoldRule
     merge: str  # how
 
-    def of(self, one: Standing) -> str:
+    def of(self, one: RequestState) -> str:
         """Name of what the request is made with: its method, or, where it is made alone, method and id."""
-        alone = self.rule == "sequential" or (self.rule == "merge" and way_of(one.asked.method) == "trained")
-        return f"{one.asked.method} {one.id[:SHOWN]}" if alone else one.asked.method
+        alone = self.rule == "sequential" or (
+            self.rule == "merge" and method_mechanism(one.content.method) == "trained"
+        )
+        return f"{one.content.method} {one.id[:ID_DIGITS]}" if alone else one.content.method
 
     def how(self, units: Iterable[str]) -> str:
         if self.rule == "sequential":
             return "each is made on the model that the one before left"
         made_by = {unit.partition(" ")[0] for unit in units}
-        if self.rule == "merge" and len(made_by) == 1 and not runs_beside(*made_by):
+        if self.rule == "merge" and len(made_by) == 1 and not changes_no_weight(*made_by):
             return f"each is made alone on the base, then merged ({self.merge})"
         return "each is made for itself, and all are in force"
 
 
-def conflicts(ledger: Ledger) -> list[dict[str, Any]]:
-    """By text: the requests that meet there and what happens. Of requests that are made as one the united request decides, others stay as asked."""
+def find_conflicts(ledger: Ledger) -> list[dict[str, Any]]:
+    """By text: the requests that meet there and what happens.
+
+    Of requests that are made as one the united request decides, others stay as asked.
+    """
     policy = ledger.policy
-    apart = _Apart(policy.rule, policy.merge.how)
+    apart = _Grouping(policy.rule, policy.merge.how)
     # By text, then by what requests are made with (a unit), then by id.
     erased: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))  # the anchor
     retained: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     anchors: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     kinds: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for one in ledger.standings.active:
+    for one in ledger.request_states.active:
         unit = apart.of(one)
-        kinds[unit][one.asked.kind].add(one.id)
-        for target, anchor in zip(one.asked.targets, one.asked.anchors, strict=True):
+        kinds[unit][one.content.kind].add(one.id)
+        for target, anchor in zip(one.content.targets, one.content.anchors, strict=True):
             erased[target][unit][one.id] = anchor
             anchors[anchor][unit].add(one.id)
-        for text in one.asked.retain:
+        for text in one.content.retain:
             retained[text][unit].add(one.id)
     found = [_kept(text, erased[text], retained[text], apart) for text in sorted(erased.keys() & retained.keys())]
     for target in sorted(erased):
@@ -65,7 +72,9 @@ def conflicts(ledger: Ledger) -> list[dict[str, Any]]:
     return found + _kinds(kinds)
 
 
-def _kept(text: str, erasing: Mapping[str, Mapping[str, str]], holding: Mapping[str, set[str]], apart: _Apart) -> dict[str, Any]:
+def _kept(
+    text: str, erasing: Mapping[str, Mapping[str, str]], holding: Mapping[str, set[str]], apart: _Grouping
+) -> dict[str, Any]:
     ids = {id_ for units in (erasing, holding) for own in units.values() for id_ in own}
     others = sorted(holding.keys() - erasing.keys())
     if not others:
@@ -74,7 +83,7 @@ def _kept(text: str, erasing: Mapping[str, Mapping[str, str]], holding: Mapping[
     return _row("erased and retained", text, ids, told)
 
 
-def _repeated(target: str, units: Mapping[str, Mapping[str, str]], apart: _Apart) -> list[dict[str, Any]]:
+def _repeated(target: str, units: Mapping[str, Mapping[str, str]], apart: _Grouping) -> list[dict[str, Any]]:
     ids = {id_ for own in units.values() for id_ in own}
     ways = sorted({anchor for own in units.values() for anchor in own.values()})
     if len(ids) == 1:
@@ -84,26 +93,39 @@ def _repeated(target: str, units: Mapping[str, Mapping[str, str]], apart: _Apart
             return [_row("asked for twice", target, ids, "it counts once, until the last of them is revoked")]
         return [_row("several anchors", target, ids, f"{ways[0]!r} is taken, which sorts first of {ways}")]
     if len(ways) == 1:
-        return [_row("asked for twice", target, ids, f"it is erased {len(units)} times, by {', '.join(sorted(units))}: {apart.how(units)}")]
+        return [
+            _row(
+                "asked for twice",
+                target,
+                ids,
+                f"it is erased {len(units)} times, by {', '.join(sorted(units))}: {apart.how(units)}",
+            )
+        ]
     taken = ", ".join(f"{min(units[unit].values())!r} by {unit}" for unit in sorted(units))
     return [_row("several anchors", target, ids, f"{taken} is taken: {apart.how(units)}")]
 
 
-def _read(text: str, erasing: Mapping[str, Mapping[str, str]], reading: Mapping[str, set[str]], ledger: Ledger) -> dict[str, Any]:
+def _read(
+    text: str, erasing: Mapping[str, Mapping[str, str]], reading: Mapping[str, set[str]], ledger: Ledger
+) -> dict[str, Any]:
     """An anchor that is itself a target."""
     ids = {id_ for units in (erasing, reading) for own in units.values() for id_ in own}
-    closed = {method for unit in reading if way_of(method := unit.partition(" ")[0]) == "closed-form"}
+    closed = {method for unit in reading if method_mechanism(method := unit.partition(" ")[0]) == "closed-form"}
     told = "targets are read as the unedited model reads it"
     if ledger.policy.rule == "sequential" and (closed or ledger.policy.teacher == "previous"):
         told = "targets are read as the model reads it that the requests before them left"
-    elif below := sorted({low for low in _in_weights(ledger) for method in closed if way_of(low) == "trained" or low < method}):
-        told = f"targets of {', '.join(sorted(closed))} are read as the weights read it that {', '.join(below)} left below"
+    elif below := sorted(
+        {low for low in _in_weights(ledger) for method in closed if method_mechanism(low) == "trained" or low < method}
+    ):
+        told = (
+            f"targets of {', '.join(sorted(closed))} are read as the weights read it that {', '.join(below)} left below"
+        )
     return _row("erased and an anchor", text, ids, told)
 
 
 def _in_weights(ledger: Ledger) -> set[str]:
     """Methods in force that change weights."""
-    return {one.asked.method for one in ledger.standings.active if not runs_beside(one.asked.method)}
+    return {one.content.method for one in ledger.request_states.active if not changes_no_weight(one.content.method)}
 
 
 def _kinds(units: Mapping[str, Mapping[str, set[str]]]) -> list[dict[str, Any]]:
@@ -113,7 +135,7 @@ def _kinds(units: Mapping[str, Mapping[str, set[str]]]) -> list[dict[str, Any]]:
     if len(every) < 2:
         return []
     ids = {id_ for own in units.values() for some in own.values() for id_ in some}
-    first = f"folded as the one that stands first of {', '.join(KINDS)}"
+    first = f"folded as the one that stands first of {', '.join(CONCEPT_KINDS)}"
     if not mixed:
         told = "each is made as its own kind"
     else:
@@ -127,4 +149,4 @@ def _row(kind: str, text: str, ids: Iterable[str], policy: str) -> dict[str, Any
 
 def _core(text: str) -> str:
     """A text without case, articles, signs and a plural's s."""
-    return " ".join(word.removesuffix("s") for word in FILLERS.sub(" ", text.casefold()).split())
+    return " ".join(word.removesuffix("s") for word in _FILLER_WORDS.sub(" ", text.casefold()).split())

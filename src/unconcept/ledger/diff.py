@@ -5,14 +5,19 @@ from typing import Any
 from .ledger import Ledger
 
 
-def compare(first: Ledger, second: Ledger) -> dict[str, Any]:
-    """Requests in force by ledger, and what else is not the same. Ledgers with the same requests and policy have the same state."""
-    active = [{one.id: one.data() for one in each.standings.active} for each in (first, second)]
+def compare_ledgers(first: Ledger, second: Ledger) -> dict[str, Any]:
+    """Requests in force by ledger, and what else is not the same.
+
+    Ledgers with the same requests and policy have the same state.
+    """
+    active = [{one.id: one.data() for one in each.request_states.active} for each in (first, second)]
     apart = {}
     for name in ("base", "family", "policy"):
         if first.first[name] != second.first[name]:
             apart[name] = [first.first[name], second.first[name]]
-    settings = [{method: dict(known) for method, known in each.standings.settings.items()} for each in (first, second)]
+    settings = [
+        {method: dict(known) for method, known in each.request_states.settings.items()} for each in (first, second)
+    ]
     for method in sorted({*settings[0]} & {*settings[1]}):
         if settings[0][method] != settings[1][method]:
             apart[f"settings of {method}"] = [settings[0][method], settings[1][method]]

@@ -1,4 +1,7 @@
-"""How far a ledger's state is from the base: of the weights, and of what texts are read as. Exact, without a picture."""
+"""How far a ledger's state is from the base: of the weights, and of what texts are read as.
+
+Exact, without a picture.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +12,14 @@ from torch import Tensor
 
 from ..edits import Edit
 from ..models import ModelView
-from ..models.text.state_cache import one_by_one
-from ..models.text.state_rows import read_together
-from .fold import fold, joint, states_of
+from ..models.text.state_cache import deterministic_text_states
+from ..models.text.state_rows import embed_together
+from .fold import fold_requests, merged_request, stored_text_states
 from .ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Moved:
+class TextDrift:
     """A text: how far its reading moved relative to its size, and the erased one it is most like."""
 
     text: str
@@ -26,13 +29,16 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Of the present state. `total` and `layers`: |W' - W| / |W|. `function`: |(W' - W) E| / |W E| over all retained texts E."""
+class StateDrift:
+    """Of the present state.
+
+    `total` and `layers`: |W' - W| / |W|. `function`: |(W' - W) E| / |W E| over all retained texts E.
+    """
 
     total: float
     layers: dict[str, float]
     function: float | None
-    retained: tuple[Moved, ...]  # the one that moved most first
+    retained: tuple[TextDrift, ...]  # the one that moved most first
     targets: dict[str, float]  # 0: read as the anchor, 1: as before
 
     def data(self) -> dict[str, Any]:
@@ -40,19 +46,19 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) -> Drift:
+def measure_drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) -> StateDrift:
     """Of all that is in force, on its retained texts or on `probes`."""
-    active = ledger.standings.active
-    edit = fold(ledger, model).edit
-    total, layers = moved(model, edit)
-    asked = joint(active) if active else None
+    active = ledger.request_states.active
+    edit = fold_requests(ledger, model).edit
+    total, layers = weight_change(model, edit)
+    asked = merged_request(active) if active else None
     kept = tuple(probes) or (asked.retain if asked else ())
     read = _readings(ledger, model, edit, kept, asked.targets if asked else (), asked.anchors if asked else ())
-    return Drift(total, layers, *read)
+    return StateDrift(total, layers, *read)
 
 
 @torch.no_grad()
-def moved(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
+def weight_change(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
     """|W' - W| / |W| of all that an edit changes, and of each layer."""
     change = size = 0.0
     layers = {}
@@ -62,16 +68,24 @@ def moved(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
     return (change / size) ** 0.5 if size else 0.0, layers
 
 
-def changed(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) -> tuple[Tensor, Tensor]:
-    """Squared lengths (n,), of what differs between two states (or a state and the base) in the readings of rows e (n, d), and of the base's readings.
+def squared_reading_changes(
+    model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None
+) -> tuple[Tensor, Tensor]:
+    """Squared lengths (n,), of what differs between two states (or a state and the base) in the readings of rows e (n,
+    d), and of the base's readings.
 
     Summed over the text maps that one of the two changes.
     """
     gone, size = torch.zeros(len(e)), torch.zeros(len(e))
     both = [edit] if other is None else [edit, other]
-    for name, w in model.reference([name for name in model.text_maps() if any(name in one.names for one in both)]).items():
+    for name, w in model.reference(
+        [name for name in model.text_maps() if any(name in one.names for one in both)]
+    ).items():
         own = w.to(e.device)
-        deltas = [one.delta(name, own).float() if name in one.names else torch.zeros_like(own, dtype=torch.float32) for one in both]
+        deltas = [
+            one.delta(name, own).float() if name in one.names else torch.zeros_like(own, dtype=torch.float32)
+            for one in both
+        ]
         gone += (e @ (deltas[0] if other is None else deltas[0] - deltas[1]).T).square().sum(1).cpu()
         size += (e @ own.float().T).square().sum(1).cpu()
     return gone, size
@@ -79,14 +93,14 @@ def changed(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) 
 
 def _readings(
     ledger: Ledger, model: ModelView, edit: Edit, kept: Sequence[str], targets: Sequence[str], anchors: Sequence[str]
-) -> tuple[float | None, tuple[Moved, ...], dict[str, float]]:
+) -> tuple[float | None, tuple[TextDrift, ...], dict[str, float]]:
     """Through all text maps that the edit changes."""
     maps = dict(model.reference([name for name in model.text_maps() if name in set(edit.names)]).items())
     if not maps or not targets:
         return None, (), {}
-    with one_by_one(states_of(ledger, model, ledger.standings.active)):
-        e, c, a = (rows.float() for rows in read_together(model, kept, targets, anchors))
-    gone, size = changed(model, e, edit)
+    with deterministic_text_states(stored_text_states(ledger, model, ledger.request_states.active)):
+        e, c, a = (rows.float() for rows in embed_together(model, kept, targets, anchors))
+    gone, size = squared_reading_changes(model, e, edit)
     left, gap = torch.zeros(len(c)), torch.zeros(len(c))
     for name, w in maps.items():
         delta, wide = edit.delta(name, w.to(e.device)).float(), w.to(e.device).float()
@@ -98,6 +112,13 @@ def _readings(
     flat = [torch.nn.functional.normalize(rows.reshape(-1, streams * rows.shape[1])) for rows in (e, c)]
     alike = flat[0] @ flat[1].T
     nearest = alike.argmax(1).tolist()
-    rows = [Moved(text, float(shares[i]), targets[nearest[i]], float(alike[i, nearest[i]])) for i, text in enumerate(kept)]
+    rows = [
+        TextDrift(text, float(shares[i]), targets[nearest[i]], float(alike[i, nearest[i]]))
+        for i, text in enumerate(kept)
+    ]
     function = float((gone.sum() / size.sum()).sqrt()) if len(e) else None
-    return function, tuple(sorted(rows, key=lambda one: (-one.share, one.text))), dict(zip(targets, residuals.tolist(), strict=True))
+    return (
+        function,
+        tuple(sorted(rows, key=lambda one: (-one.share, one.text))),
+        dict(zip(targets, residuals.tolist(), strict=True)),
+    )

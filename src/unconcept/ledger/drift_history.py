@@ -1,4 +1,6 @@
-"""What the state was after every entry, and what each request in force costs the texts that are retained: where it is cheap, and exact."""
+"""What the state was after every entry, and what each request in force costs the texts that are retained: where it is
+cheap, and exact.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,20 +12,21 @@ from torch import Tensor
 from ..core.errors import LedgerError, require
 from ..edits import Edit
 from ..models import ModelView
-from ..models.text.state_cache import one_by_one
-from .drift import changed, moved
-from .entry import runs_beside
-from .entry_log import Body
-from .fold import fold, joint, reads_text, states_of
-from .ledger import PLACE, Ledger, way_of
-from .request_state import Standing
-from .uce_updates import Preview
+from ..models.text.state_cache import deterministic_text_states
+from .drift import squared_reading_changes, weight_change
+from .entry import changes_no_weight
+from .entry_log import EntryBody
+from .fold import edits_text_encoder, fold_requests, merged_request, stored_text_states
+from .ledger import NEIGHBOUR_POSITION, Ledger, method_mechanism
+from .request_state import RequestState
+from .uce_updates import UCEUpdates
 
-How = Literal["updates", "kept", "folds"]  # UCE's map by rank-one updates; what a sequence kept; a fold for each
+# UCE's map by rank-one updates; what a sequence kept; a fold for each.
+StateSource = Literal["updates", "kept", "folds"]
 
 
 @dataclass(frozen=True)
-class Step:
+class HistoryStep:
     """One request or revocation, as it happened, and the state it left."""
 
     at: str
@@ -32,23 +35,33 @@ class Step:
     in_force: int
     norm: float | None  # |T| of UCE's map on the text, where it is known by updates
     weights: float | None  # |W' - W| / |W| of all that is changed, where the state itself is there
-    mean_drift: float | None = None  # how far retained texts move relative to their size: their states by updates, else their readings
+    mean_drift: float | None = None
+    """How far retained texts move relative to their size: their states by updates, else their readings."""
     worst_drift: float | None = None
     worst: str | None = None
 
 
-def how(ledger: Ledger, most: int | None = None) -> How:
-    """How past states are had; `LedgerError` says why they cannot be, or that there are more than `most` folds to make."""
-    every = _changing(ledger.standings.known.values())
+def state_source(ledger: Ledger, most: int | None = None) -> StateSource:
+    """How past states are had; `LedgerError` says why they cannot be, or that there are
+    more than `most` folds to make.
+    """
+    every = _changing(ledger.request_states.by_id.values())
     require(bool(every), "no request of this ledger ever changed a weight: there is no drift to follow", LedgerError)
-    made_by = {one.asked.method for one in every}
+    made_by = {one.content.method for one in every}
     if ledger.policy.rule == "sequential":
-        found: How = "kept"
+        found: StateSource = "kept"
     else:
-        trained = sorted(method for method in made_by if ledger.policy.rule == "recompute" and way_of(method) == "trained")
-        if (made_by == {"uce"} or (trained and "uce" in made_by)) and ledger.standings.settings["uce"]["tokens"] == "last":
+        trained = sorted(
+            method for method in made_by if ledger.policy.rule == "recompute" and method_mechanism(method) == "trained"
+        )
+        if (made_by == {"uce"} or (trained and "uce" in made_by)) and ledger.request_states.settings["uce"][
+            "tokens"
+        ] == "last":
             return "updates"
-        message = f"{', '.join(trained)}: under the rule recompute each past state would be a training of its own; `drift` tells of the present one"
+        message = (
+            f"{', '.join(trained)}: under the rule recompute each past state would be a training of its own; `drift`"
+            " tells of the present one"
+        )
         require(not trained, message, LedgerError)
         found = "folds"
     count = len(_bodies(ledger, every))
@@ -58,33 +71,43 @@ def how(ledger: Ledger, most: int | None = None) -> How:
 
 
 @torch.no_grad()
-def history(ledger: Ledger, model: ModelView, most: int | None = None) -> list[Step]:
-    """The state after every entry, and how far it moves the texts that any request ever retained. `LedgerError` as `how`.
+def drift_history(ledger: Ledger, model: ModelView, most: int | None = None) -> list[HistoryStep]:
+    """The state after every entry, and how far it moves the texts that any request ever retained.
+
+    `LedgerError` as `state_source`.
 
     By updates, of the requests of UCE alone.
     """
-    if how(ledger, most) == "updates":
+    if state_source(ledger, most) == "updates":
         return _updated(ledger, model)
-    every = _changing(ledger.standings.known.values())
+    every = _changing(ledger.request_states.by_id.values())
     probes, e = _probes(ledger, model, every)
     steps = []
     for body, edit, count in _states(ledger, model, every):
         shares = _shares(model, e, edit)
-        told = (None, None, None) if shares is None else (float(shares.mean()), float(shares.max()), probes[int(shares.argmax())])
-        asked = ledger.standings.known[body["id"]].asked
-        steps.append(Step(body["at"], body["op"], asked.concepts, count, None, moved(model, edit)[0], *told))
+        told = (
+            (None, None, None)
+            if shares is None
+            else (float(shares.mean()), float(shares.max()), probes[int(shares.argmax())])
+        )
+        asked = ledger.request_states.by_id[body["id"]].content
+        steps.append(
+            HistoryStep(body["at"], body["op"], asked.concepts, count, None, weight_change(model, edit)[0], *told)
+        )
     return steps
 
 
 @torch.no_grad()
-def costs(ledger: Ledger, model: ModelView, most: int | None = None) -> dict[str, tuple[str, float]]:
-    """By id of a request in force the retained text that it moves most, and how far, relative to its size. `LedgerError` as `how`.
+def retain_costs(ledger: Ledger, model: ModelView, most: int | None = None) -> dict[str, tuple[str, float]]:
+    """By id of a request in force the retained text that it moves most, and how far, relative to its size.
 
-    Against the state without its targets; what a closed form retains stays the same, so that a request does not pay for texts that it
-    brings along. In a sequence, against the state that it found.
+    `LedgerError` as `state_source`.
+
+    Against the state without its targets; what a closed form retains stays the same, so that a request does not pay for
+    texts that it brings along. In a sequence, against the state that it found.
     """
-    known = how(ledger, most)
-    active = _changing(ledger.standings.active)
+    known = state_source(ledger, most)
+    active = _changing(ledger.request_states.active)
     if not active:
         return {}
     if known == "updates":
@@ -97,53 +120,64 @@ def costs(ledger: Ledger, model: ModelView, most: int | None = None) -> dict[str
             _put(found, body["id"], probes, _shares(model, e, edit, before))
             before = edit
         return found
-    whole = fold(ledger, model, active).edit
+    whole = fold_requests(ledger, model, active).edit
     for one in active:
-        _put(found, one.id, probes, _shares(model, e, whole, fold(ledger, model, _without(active, one)).edit))
+        _put(found, one.id, probes, _shares(model, e, whole, fold_requests(ledger, model, _without(active, one)).edit))
     return found
 
 
-def _changing(requests: Iterable[Standing]) -> list[Standing]:
+def _changing(requests: Iterable[RequestState]) -> list[RequestState]:
     """Those whose methods change weights."""
-    return [one for one in requests if not runs_beside(one.asked.method)]
+    return [one for one in requests if not changes_no_weight(one.content.method)]
 
 
-def _bodies(ledger: Ledger, requests: Sequence[Standing]) -> list[Body]:
+def _bodies(ledger: Ledger, requests: Sequence[RequestState]) -> list[EntryBody]:
     """Entries that put one of the requests in force, or took it back."""
     ids = {one.id for one in requests}
-    return [body for body in ledger.chain.bodies if body["op"] in ("add", "revoke") and body["id"] in ids]
+    return [body for body in ledger.entry_log.bodies if body["op"] in ("add", "revoke") and body["id"] in ids]
 
 
-def _in_force(ledger: Ledger, requests: Sequence[Standing]) -> Iterator[tuple[Body, list[Standing]]]:
+def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tuple[EntryBody, list[RequestState]]]:
     """Each such entry with those of the requests that were in force after it, by id."""
-    now: dict[str, Standing] = {}
+    now: dict[str, RequestState] = {}
     for body in _bodies(ledger, requests):
         if body["op"] == "add":
-            now[body["id"]] = ledger.standings.known[body["id"]]
+            now[body["id"]] = ledger.request_states.by_id[body["id"]]
         else:
             del now[body["id"]]
         yield body, [now[id_] for id_ in sorted(now)]
 
 
-def _states(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) -> Iterator[tuple[Body, Edit, int]]:
+def _states(
+    ledger: Ledger, model: ModelView, requests: Sequence[RequestState]
+) -> Iterator[tuple[EntryBody, Edit, int]]:
     """Each such entry with the state that it left, and how many were in force."""
     sequence = ledger.policy.rule == "sequential"
     for body, now in _in_force(ledger, requests):
-        yield body, ledger.artifacts.get_edit(body["edit"]) if sequence else fold(ledger, model, now).edit, len(now)
+        yield (
+            body,
+            ledger.artifacts.get_edit(body["edit"]) if sequence else fold_requests(ledger, model, now).edit,
+            len(now),
+        )
 
 
-def _probes(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) -> tuple[list[str], Tensor]:
+def _probes(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) -> tuple[list[str], Tensor]:
     """Texts that some retain and none erases, and their states (n * streams, d)."""
-    probes = sorted({text for one in requests for text in one.asked.retain} - {text for one in requests for text in one.asked.targets})
-    with one_by_one(states_of(ledger, model, requests)):
+    probes = sorted(
+        {text for one in requests for text in one.content.retain}
+        - {text for one in requests for text in one.content.targets}
+    )
+    with deterministic_text_states(stored_text_states(ledger, model, requests)):
         return probes, model.embed(probes).float()
 
 
 def _shares(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) -> Tensor | None:
-    """(n,) how far each text's readings are from those of another state or the base; None where text maps do not tell it."""
-    if not len(e) or reads_text(edit) or (other is not None and reads_text(other)):
+    """(n,) how far each text's readings are from those of another state or the base; None where text maps do not tell
+    it.
+    """
+    if not len(e) or edits_text_encoder(edit) or (other is not None and edits_text_encoder(other)):
         return None
-    gone, size = changed(model, e, edit, other)
+    gone, size = squared_reading_changes(model, e, edit, other)
     return (gone / size.clamp_min(1e-30)).sqrt().view(-1, model.streams).amax(1) if size.any() else None
 
 
@@ -152,46 +186,52 @@ def _put(found: dict[str, tuple[str, float]], id_: str, probes: Sequence[str], s
         found[id_] = (probes[int(shares.argmax())], float(shares.max()))
 
 
-def _without(active: Sequence[Standing], one: Standing) -> list[Standing]:
+def _without(active: Sequence[RequestState], one: RequestState) -> list[RequestState]:
     """The others; those of the same closed form retain what all of them do."""
-    same = [other for other in active if other.asked.method == one.asked.method]
-    held, alike = joint(same), way_of(one.asked.method) == "closed-form"
+    same = [other for other in active if other.content.method == one.content.method]
+    held, alike = merged_request(same), method_mechanism(one.content.method) == "closed-form"
 
-    def holding(other: Standing) -> Standing:
-        return replace(other, asked=replace(other.asked, retain=held.retain, withheld=held.withheld))
+    def holding(other: RequestState) -> RequestState:
+        return replace(other, content=replace(other.content, retain=held.retain, withheld=held.withheld))
 
     return [holding(other) if alike and other in same else other for other in active if other.id != one.id]
 
 
-def _updated(ledger: Ledger, model: ModelView) -> list[Step]:
-    every = [one for one in ledger.standings.known.values() if one.asked.method == "uce"]
-    known = states_of(ledger, model, every)
-    preview, steps = Preview.of(ledger, known), []
-    probes = sorted({text for one in every for text in one.asked.retain} - {text for one in every for text in one.asked.targets})
-    e = torch.cat([known[PLACE, text].double() for text in probes]) if probes else None
+def _updated(ledger: Ledger, model: ModelView) -> list[HistoryStep]:
+    every = [one for one in ledger.request_states.by_id.values() if one.content.method == "uce"]
+    known = stored_text_states(ledger, model, every)
+    preview, steps = UCEUpdates.of(ledger, known), []
+    probes = sorted(
+        {text for one in every for text in one.content.retain} - {text for one in every for text in one.content.targets}
+    )
+    e = torch.cat([known[NEIGHBOUR_POSITION, text].double() for text in probes]) if probes else None
     for body, now in _in_force(ledger, every):
-        t = preview.show(now)
+        t = preview.update_to(now)
         shares = None if e is None else (e @ t.T).norm(dim=1) / e.norm(dim=1)
         worst = None if shares is None else int(shares.argmax())
-        told = (None, None, None) if shares is None or worst is None else (float(shares.mean()), float(shares[worst]), probes[worst // model.streams])
-        asked = ledger.standings.known[body["id"]].asked
-        steps.append(Step(body["at"], body["op"], asked.concepts, len(now), float(t.norm()), None, *told))
+        told = (
+            (None, None, None)
+            if shares is None or worst is None
+            else (float(shares.mean()), float(shares[worst]), probes[worst // model.streams])
+        )
+        asked = ledger.request_states.by_id[body["id"]].content
+        steps.append(HistoryStep(body["at"], body["op"], asked.concepts, len(now), float(t.norm()), None, *told))
     return steps
 
 
 def _costs_updated(ledger: Ledger, model: ModelView) -> dict[str, tuple[str, float]]:
-    active = [one for one in ledger.standings.active if one.asked.method == "uce"]
-    asked = joint(active) if active else None
+    active = [one for one in ledger.request_states.active if one.content.method == "uce"]
+    asked = merged_request(active) if active else None
     if asked is None or not asked.retain:
         return {}
-    known = states_of(ledger, model, active)
-    preview = Preview.of(ledger, known)
-    e = torch.cat([known[PLACE, text].double() for text in asked.retain])
+    known = stored_text_states(ledger, model, active)
+    preview = UCEUpdates.of(ledger, known)
+    e = torch.cat([known[NEIGHBOUR_POSITION, text].double() for text in asked.retain])
     pairs, retain = set(zip(asked.targets, asked.anchors, strict=True)), set(asked.retain)
     whole = (e @ preview.solve(pairs, retain).T).clone()
     found = {}
     for one in active:
-        others = {target for other in active if other.id != one.id for target in other.asked.targets}
+        others = {target for other in active if other.id != one.id for target in other.content.targets}
         without = e @ preview.solve({(target, anchor) for target, anchor in pairs if target in others}, retain).T
         shares = (whole - without).norm(dim=1) / e.norm(dim=1)
         found[one.id] = (asked.retain[int(shares.argmax()) // model.streams], float(shares.max()))

@@ -1,4 +1,7 @@
-"""What stands in an entry: what is asked, and beside it when, by whom and why. A request's id is the hash of what it asks."""
+"""What stands in an entry: what is asked, and beside it when, by whom and why.
+
+A request's id is the hash of what it asks.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,17 +11,17 @@ from typing import Any, Literal, get_args, get_type_hints
 from ..core.errors import LedgerError, SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
-from ..core.settings import build, dump, fits
-from ..edits import Running
+from ..core.settings import accepts_value, build_settings, settings_data
+from ..edits import RuntimeEdit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
-from .entry_log import Body
+from .entry_log import EntryBody
 
-Rule = Literal["recompute", "merge", "sequential"]
+FoldRule = Literal["recompute", "merge", "sequential"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestContent:
     """One request. Who asks the same has the same id."""
 
     method: str
@@ -43,22 +46,28 @@ class Asked:
         return Request(self.targets, self.anchors, self.retain, self.kind, self.withheld)
 
     @classmethod
-    def of(cls, body: Body) -> "Asked":
+    def of(cls, body: EntryBody) -> "RequestContent":
         """What an entry asks; `LedgerError` if it is not of this form."""
         known = body.get("asked")
         if not isinstance(known, dict) or set(known) != set(cls.__dataclass_fields__):
             raise LedgerError(f"entry {body['seq']} is of a form that this library does not know: update unconcept")
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
+        }
         return cls(**values)
 
 
-def asked(model: ModelView, concepts: Sequence[str], request: Request, method: str, settings: Mapping[str, Any], encoders: str) -> Asked:
-    """Targets, anchors and retained texts in canonical order, so that the order of typing is not part of what is asked."""
+def request_content(
+    model: ModelView, concepts: Sequence[str], request: Request, method: str, settings: Mapping[str, Any], encoders: str
+) -> RequestContent:
+    """Targets, anchors and retained texts in canonical order, so that the order of typing
+    is not part of what is asked.
+    """
     pairs = sorted(zip(request.targets, request.anchors, strict=True))
     retain = tuple(sorted(request.retain))
     texts = [text for pair in pairs for text in pair] + list(retain)
     ids = [tokenizer(texts).ids for tokenizer in model.tokenizers]
-    return Asked(
+    return RequestContent(
         method=method,
         version=methods[method].version,
         settings=settings,
@@ -74,38 +83,67 @@ def asked(model: ModelView, concepts: Sequence[str], request: Request, method: s
     )
 
 
-def runs_beside(name: str) -> bool:
+def changes_no_weight(name: str) -> bool:
     """Whether a method's edits change no weight."""
-    return get_type_hints(vars(methods[name].settings)["erase"])["return"] in get_args(Running)
+    return get_type_hints(vars(methods[name].settings)["erase"])["return"] in get_args(RuntimeEdit)
 
 
-def eraser(name: str, family: str, rule: Rule) -> MethodInfo:
+def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
     """A method that erases in models of a family, and whose requests can follow the rule."""
     info = methods[name]
     require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
-    require(not info.sees, f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone", SettingsError)
-    require(family in info.families, f"{name} is not defined for {family} models, only for {', '.join(info.families)}", SettingsError)
-    beside = rule == "sequential" and runs_beside(name)
-    message = f"{name} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on; begin one of rule recompute or merge"
+    require(
+        not info.needs_vision,
+        f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone",
+        SettingsError,
+    )
+    require(
+        family in info.families,
+        f"{name} is not defined for {family} models, only for {', '.join(info.families)}",
+        SettingsError,
+    )
+    beside = rule == "sequential" and changes_no_weight(name)
+    message = (
+        f"{name} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on; begin one"
+        " of rule recompute or merge"
+    )
     require(not beside, message, SettingsError)
     return info
 
 
-def plain(info: MethodInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
+def canonical_settings(info: MethodInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings, defaults included, without a number with a fraction."""
-    return {name: _decimal(value) for name, value in dump(build(info.settings, settings, f"{info.name} setting")).items()}
+    return {
+        name: _decimal(value)
+        for name, value in settings_data(build_settings(info.settings, settings, f"{info.name} setting")).items()
+    }
 
 
 def _decimal(value: Any) -> Any:
-    return [_decimal(one) for one in value] if isinstance(value, list) else repr(value) if isinstance(value, float) else value
+    return (
+        [_decimal(one) for one in value]
+        if isinstance(value, list)
+        else repr(value)
+        if isinstance(value, float)
+        else value
+    )
 
 
-def restored(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
-    """The method with its settings: the inverse of `plain`. A text that a setting cannot be is the number it spells."""
-    return build(info.settings, {name: value if fits(info.settings, name, value) else number(value) for name, value in stored.items()})
+def method_from_settings(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
+    """The method with its settings: the inverse of `canonical_settings`.
+
+    A text that a setting cannot be is the number it spells.
+    """
+    return build_settings(
+        info.settings,
+        {
+            name: value if accepts_value(info.settings, name, value) else parse_decimal(value)
+            for name, value in stored.items()
+        },
+    )
 
 
-def number(value: Any) -> Any:
+def parse_decimal(value: Any) -> Any:
     """Of a decimal text or a list of them; anything else stays as it is, and is refused with the setting's name."""
     try:
         return [float(one) for one in value] if isinstance(value, list) else float(value)
@@ -113,5 +151,5 @@ def number(value: Any) -> Any:
         return value
 
 
-def now() -> str:
+def utc_timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")

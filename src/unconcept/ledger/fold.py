@@ -1,7 +1,7 @@
 """The state of a ledger: what its requests in force are together, as edits of the base. A function of their set.
 
-Folded in the order of `_continual-core`: edits of text encoders, then trained ones, then closed forms on top of the weights
-these leave, then what runs beside the model. Within one method all requests are one, `core.request.united`.
+Folded in the order of `_continual-core`: edits of text encoders, then trained ones, then closed forms on top of the
+weights these leave, then what runs beside the model. Within one method all requests are one, `core.request.united`.
 """
 
 from collections import defaultdict
@@ -14,101 +14,118 @@ import torch
 
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..core.request import Request, united
-from ..core.versions import versions
-from ..edits import DenseEdit, Edit, GatedEdit, Origin, Running, TextMapEdit, made_for
-from ..edits.merge import merged, on_top
+from ..core.request import Request, merge_requests
+from ..core.versions import library_versions
+from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, RuntimeEdit, TextMapEdit, bound_parameters
+from ..edits.merge import merge_edits, stack_edits
 from ..methods import methods
 from ..models import ModelView
-from ..models.checkpoint.fingerprint import base_id, licence
-from ..models.text.state_cache import Known, one_by_one
-from ..training.regularisers import regularised
-from .entry import Asked, restored
-from .entry_log import Body
-from .ledger import Ledger, set_hash, way_of
-from .request_state import Standing
+from ..models.checkpoint.fingerprint import base_id, read_licence
+from ..models.text.state_cache import TextStateCache, deterministic_text_states
+from ..training.regularisers import use_regularisers
+from .entry import RequestContent, method_from_settings
+from .entry_log import EntryBody
+from .ledger import Ledger, method_mechanism, request_set_hash
+from .request_state import RequestState
 
-Tell = Callable[[str, int, int], None]  # what is done, how many of how many
-NAMED = 12  # digits of an id in a file's name
+_StageCallback = Callable[[str, int, int], None]  # what is done, how many of how many
+_ID_DIGITS_IN_NAMES = 12  # digits of an id in a file's name
 
 
 @dataclass(frozen=True)
-class State:
+class LedgerState:
     """What the requests in force come to."""
 
-    edit: Edit  # of weights, or all there is where one edit runs beside the model; one that changes nothing where none does
-    beside: dict[str, Running] = field(default_factory=dict)  # what runs beside the model as `edit` leaves it, by the names of their files
-    trained: dict[str, Edit] = field(default_factory=dict)  # what was trained for this state, by method: worth keeping
+    edit: Edit
+    """Of weights, or all there is where one edit runs beside the model; one that changes nothing where none does."""
+    runtime_edits: dict[str, RuntimeEdit] = field(default_factory=dict)
+    """What runs beside the model as `edit` leaves it, by the names of their files."""
+    trained_edits: dict[str, Edit] = field(default_factory=dict)
+    """What was trained for this state, by method: worth keeping."""
 
     @property
     def hash(self) -> str:
         """Of all of it."""
-        return hash_json([self.edit.hash, {name: one.hash for name, one in self.beside.items()}]) if self.beside else self.edit.hash
+        return (
+            hash_json([self.edit.hash, {name: one.hash for name, one in self.runtime_edits.items()}])
+            if self.runtime_edits
+            else self.edit.hash
+        )
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """Inside, the model computes with all of it."""
         with ExitStack() as on:
-            for edit in (self.edit, *self.beside.values()):
+            for edit in (self.edit, *self.runtime_edits.values()):
                 on.enter_context(edit.applied(model))
             yield
 
 
-def fold(ledger: Ledger, model: ModelView, active: Sequence[Standing] | None = None) -> State:
-    """Of the ledger's requests in force, or of some of them. `LedgerError` if base or text encoder are not the ledger's."""
-    requests = sorted(ledger.standings.active if active is None else active, key=lambda one: one.id)
-    groups: dict[str, list[Standing]] = defaultdict(list)
+def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestState] | None = None) -> LedgerState:
+    """Of the ledger's requests in force, or of some of them.
+
+    `LedgerError` if base or text encoder are not the ledger's.
+    """
+    requests = sorted(ledger.request_states.active if active is None else active, key=lambda one: one.id)
+    groups: dict[str, list[RequestState]] = defaultdict(list)
     for one in requests:
-        groups[one.asked.method].append(one)
+        groups[one.content.method].append(one)
     for method in groups or [ledger.first["method"]]:
-        ledger.check_base(model, way_of(method))
+        ledger.require_base(model, method_mechanism(method))
         _check_version(method, groups.get(method, ()))
     if ledger.policy.rule == "sequential":
-        return State(_stamped(ledger, model, _last(ledger, requests) or empty(model), requests))
+        return LedgerState(_stamped(ledger, model, _last(ledger, requests) or empty_edit(model), requests))
     layers: list[Edit] = []
-    beside, kept = dict[str, Running](), dict[str, Edit]()
+    beside, kept = dict[str, RuntimeEdit](), dict[str, Edit]()
     for method in sorted(groups):
         for name, (edit, own) in _parts(ledger, model, method, groups[method]).items():
-            if way_of(method) == "trained" and ledger.policy.rule == "recompute":
+            if method_mechanism(method) == "trained" and ledger.policy.rule == "recompute":
                 kept[method] = edit
-            if isinstance(edit, Running):
-                beside[name] = edit.stamped(origin(ledger, model, edit, own))
+            if isinstance(edit, RuntimeEdit):
+                beside[name] = edit.stamped(state_origin(ledger, model, edit, own))
             else:
                 layers.append(edit)
     under: Edit | None = None
     with torch.no_grad():
-        for edit in sorted(layers, key=lambda edit: not reads_text(edit)):
-            under = on_top(model, under, edit)
+        for edit in sorted(layers, key=lambda edit: not edits_text_encoder(edit)):
+            under = stack_edits(model, under, edit)
     for method in sorted(groups):
-        if way_of(method) == "closed-form":
+        if method_mechanism(method) == "closed-form":
             under = _closed(ledger, model, method, groups[method], under)
     if under is None and len(beside) == 1:
         (alone,) = beside.values()
-        return State(alone, {}, kept)
-    return State(_stamped(ledger, model, under or empty(model), requests), beside, kept)
+        return LedgerState(alone, {}, kept)
+    return LedgerState(_stamped(ledger, model, under or empty_edit(model), requests), beside, kept)
 
 
-def _check_version(method: str, requests: Sequence[Standing]) -> None:
+def _check_version(method: str, requests: Sequence[RequestState]) -> None:
     """The same settings of another version give another edit: such requests are asked anew, never mixed."""
     for one in requests:
-        message = f"request {one.id[:8]} asks for version {one.asked.version} of {method}, this library has {methods[method].version}: "
-        require(one.asked.version == methods[method].version, message + "begin a new ledger and ask again there", LedgerError)
+        message = (
+            f"request {one.id[:8]} asks for version {one.content.version} of {method}, this library has"
+            f" {methods[method].version}: "
+        )
+        require(
+            one.content.version == methods[method].version,
+            message + "begin a new ledger and ask again there",
+            LedgerError,
+        )
 
 
-def empty(model: ModelView) -> TextMapEdit:
+def empty_edit(model: ModelView) -> TextMapEdit:
     """The edit of nobody's request: applied or baked, every bit stays."""
     width = next(iter(model.reference(list(model.text_maps())[:1]).values())).shape[1]
     return TextMapEdit(torch.zeros(0, width), torch.zeros(0, width), tuple(sorted(model.text_maps())))
 
 
-def joint(requests: Sequence[Standing]) -> Request:
+def merged_request(requests: Sequence[RequestState]) -> Request:
     """What all of them ask together."""
-    return united([one.asked.request for one in requests])
+    return merge_requests([one.content.request for one in requests])
 
 
-def states_of(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) -> Known:
+def stored_text_states(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) -> TextStateCache:
     """Text states as they were kept. A text of several requests has one state: that of the smallest id."""
-    known: Known = {}
+    known: TextStateCache = {}
     for one in sorted(requests, key=lambda one: one.id):
         for name in one.artifacts:
             for key, rows in ledger.artifacts.get_states(name).items():
@@ -117,62 +134,82 @@ def states_of(ledger: Ledger, model: ModelView, requests: Sequence[Standing]) ->
     return known
 
 
-def _closed(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing], under: Edit | None) -> Edit:
+def _closed(
+    ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState], under: Edit | None
+) -> Edit:
     # States that were kept are those of the unedited encoder: under an edited one they are read anew.
-    known = {} if under is not None and reads_text(under) else states_of(ledger, model, requests)
-    solver = restored(methods[method], requests[0].asked.settings)
-    with one_by_one(known):
+    known = {} if under is not None and edits_text_encoder(under) else stored_text_states(ledger, model, requests)
+    solver = method_from_settings(methods[method], requests[0].content.settings)
+    with deterministic_text_states(known):
         with under.applied(model) if under else nullcontext():
-            edit = solver.erase(model, joint(requests))
-        return on_top(model, under, edit)
+            edit = solver.erase(model, merged_request(requests))
+        return stack_edits(model, under, edit)
 
 
-Parts = dict[str, tuple[Edit, Sequence[Standing]]]  # edits with the requests that they are of, by the names of files to stand in beside the weights
+# Edits with the requests that they are of, by the names of files to stand in beside the weights.
+_NamedEdits = dict[str, tuple[Edit, Sequence[RequestState]]]
 
 
-def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Parts:
+def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> _NamedEdits:
     """Of one method whose requests need no weights of others: none of a closed form."""
-    if way_of(method) == "closed-form":
+    if method_mechanism(method) == "closed-form":
         return {}
-    if way_of(method) == "steering":
-        steering = restored(methods[method], requests[0].asked.settings).erase(model, joint(requests))
+    if method_mechanism(method) == "steering":
+        steering = method_from_settings(methods[method], requests[0].content.settings).erase(
+            model, merged_request(requests)
+        )
         return {f"steering-{steering.rule.__class__.__name__.lower()}": (steering, requests)}
     if ledger.policy.rule == "merge":
         return _merged(ledger, model, method, requests)
     return {f"adapter-{method}": (_trained(ledger, model, method, requests), requests)}
 
 
-def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Parts:
-    """Changes of weights as one. Adapters stay whole, to be taken off one by one: gated ones as parts of one edit, others in files of their own."""
+def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> _NamedEdits:
+    """Changes of weights as one.
+
+    Adapters stay whole, to be taken off one by one: gated ones as parts of one edit, others in files of their own.
+    """
     edits = [ledger.artifacts.get_edit(one.edit or "") for one in requests]
     gated = [edit for edit in edits if isinstance(edit, GatedEdit)]
     if len(gated) == len(edits):
-        return {f"adapter-{method}": (replace(gated[0], parts=tuple(part for edit in gated for part in edit.parts)), requests)}
-    if any(isinstance(edit, Running) for edit in edits):
-        return {f"adapter-{method}-{one.id[:NAMED]}": (edit, [one]) for one, edit in zip(requests, edits, strict=True)}
-    return {f"adapter-{method}": (merged(model, edits, ledger.policy.merge), requests)}
+        return {
+            f"adapter-{method}": (
+                replace(gated[0], parts=tuple(part for edit in gated for part in edit.parts)),
+                requests,
+            )
+        }
+    if any(isinstance(edit, RuntimeEdit) for edit in edits):
+        return {
+            f"adapter-{method}-{one.id[:_ID_DIGITS_IN_NAMES]}": (edit, [one])
+            for one, edit in zip(requests, edits, strict=True)
+        }
+    return {f"adapter-{method}": (merge_edits(model, edits, ledger.policy.merge), requests)}
 
 
-def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Standing]) -> Edit:
+def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> Edit:
     """Trained on all of them, unless an earlier state of this very set was kept."""
-    key = set_hash([one.id for one in requests])
-    for body in reversed(ledger.chain.bodies):
+    key = request_set_hash([one.id for one in requests])
+    for body in reversed(ledger.entry_log.bodies):
         kept = body.get("trained", {}).get(method)
         if kept and kept["requests"] == key:
             return ledger.artifacts.get_edit(kept["edit"])
-    return trained(ledger, model, requests[0].asked, joint(requests))
+    return train_request(ledger, model, requests[0].content, merged_request(requests))
 
 
-def trained(ledger: Ledger, model: ModelView, asked: Asked, request: Request, earlier: Sequence[str] = ()) -> Edit:
-    """What a trained method makes of a request, under the ledger's regularisers; `earlier` are targets of the model as it now is."""
-    with regularised(ledger.policy.regularisers, request, earlier):
-        edit: Edit = restored(methods[asked.method], asked.settings).erase(model, request)
+def train_request(
+    ledger: Ledger, model: ModelView, asked: RequestContent, request: Request, earlier: Sequence[str] = ()
+) -> Edit:
+    """What a trained method makes of a request, under the ledger's regularisers; `earlier` are targets of the model as
+    it now is.
+    """
+    with use_regularisers(ledger.policy.regularisers, request, earlier):
+        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(model, request)
     return edit
 
 
-def _last(ledger: Ledger, requests: Sequence[Standing]) -> Edit | None:
+def _last(ledger: Ledger, requests: Sequence[RequestState]) -> Edit | None:
     """Under the rule sequential: all edits up to the last request."""
-    latest: Body | None = next((body for body in reversed(ledger.chain.bodies) if body["op"] == "add"), None)
+    latest: EntryBody | None = next((body for body in reversed(ledger.entry_log.bodies) if body["op"] == "add"), None)
     if latest is None:
         return None
     if latest["id"] not in {one.id for one in requests}:
@@ -180,21 +217,21 @@ def _last(ledger: Ledger, requests: Sequence[Standing]) -> Edit | None:
     return ledger.artifacts.get_edit(latest["edit"])
 
 
-def reads_text(edit: Edit) -> bool:
+def edits_text_encoder(edit: Edit) -> bool:
     """Whether it changes a text encoder: others see texts through it."""
     return any(name.startswith("text_encoder") for name in edit.names)
 
 
-def _stamped(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Standing]) -> Edit:
+def _stamped(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> Edit:
     bare = replace(edit, origin=None, solve_figures={}) if isinstance(edit, DenseEdit | TextMapEdit) else edit
-    return bare.stamped(origin(ledger, model, edit, requests))
+    return bare.stamped(state_origin(ledger, model, edit, requests))
 
 
-def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Standing]) -> Origin:
+def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> EditOrigin:
     """The header of a state: the exact set it is of, and nothing of when or by whom."""
-    policy = ledger.policy.data() | {"methods": {one.asked.method: dict(one.asked.settings) for one in requests}}
-    joined = joint(requests) if requests else None
-    return Origin(
+    policy = ledger.policy.data() | {"methods": {one.content.method: dict(one.content.settings) for one in requests}}
+    joined = merged_request(requests) if requests else None
+    return EditOrigin(
         method="ledger",
         settings={"rule": policy.pop("rule"), "policy": policy, "requests": [one.id for one in requests]},
         targets=joined.targets if joined else (),
@@ -203,15 +240,17 @@ def origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Stan
         kind=joined.kind if joined else "object",
         family=model.family,
         base=base_id(model.name),
-        base_hash=_base_hash(ledger, model, made_for(edit)),
+        base_hash=_base_hash(ledger, model, bound_parameters(edit)),
         version=version("unconcept"),
-        licence=licence(model.checkpoint.source),
-        libraries=versions(),
+        licence=read_licence(model.checkpoint.source),
+        libraries=library_versions(),
     )
 
 
 def _base_hash(ledger: Ledger, model: ModelView, names: Sequence[str]) -> str:
-    """Of the tensors that are changed; hashed once a process, since they are large and were compared with the ledger's."""
+    """Of the tensors that are changed; hashed once a process, since they are large and
+    were compared with the ledger's.
+    """
     key = (id(model), tuple(names))
     if key not in ledger.hashes:
         ledger.hashes[key] = hash_tensors(model.reference(names))

@@ -8,25 +8,25 @@ from typing import Any, Literal
 import torch
 
 from ..core.errors import LedgerError, require
-from ..core.request import Request, united
+from ..core.request import Request, merge_requests
 from ..edits import Edit
-from ..edits.merge import on_top
+from ..edits.merge import stack_edits
 from ..methods import methods
 from ..models import ModelView
-from ..models.text.state_cache import Known, one_by_one
-from ..training.session import current, session
-from ..training.trainables import pristine
-from .entry import Asked, asked, restored
-from .fold import empty, origin, trained
-from .ledger import PLACE, Ledger, Note, way_of
-from .request_state import SHOWN, Standing
+from ..models.text.state_cache import TextStateCache, deterministic_text_states
+from ..training.session import current_session, training_session
+from ..training.trainables import with_pristine_weights
+from .entry import RequestContent, method_from_settings, request_content
+from .fold import empty_edit, state_origin, train_request
+from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism
+from .request_state import ID_DIGITS, RequestState
 
-MOST = 8  # neighbours told of
-CLOSE = 0.95  # cosine of two targets' states from which they are told of as neighbours
+_MOST_NEIGHBOURS = 8  # neighbours told of
+_NEIGHBOUR_COSINE = 0.95  # cosine of two targets' states from which they are told of as neighbours
 
 
 @dataclass(frozen=True)
-class Added:
+class AddOutcome:
     """What came of a request."""
 
     id: str
@@ -34,17 +34,25 @@ class Added:
     near: tuple[Mapping[str, Any], ...] = ()
 
 
-def add(ledger: Ledger, model: ModelView, concepts: Sequence[str], request: Request, method: str, settings: Mapping[str, Any] | None, note: Note) -> Added:
+def add_request(
+    ledger: Ledger,
+    model: ModelView,
+    concepts: Sequence[str],
+    request: Request,
+    method: str,
+    settings: Mapping[str, Any] | None,
+    note: EntryNote,
+) -> AddOutcome:
     """Put a request in force. When this returns, it is on the disk.
 
     What is in force already changes nothing; what was revoked is in force again.
     """
     known = ledger.settings_for(method, settings)
-    base = ledger.check_base(model, way_of(method))
-    wanted = asked(model, concepts, request, method, known, ledger.first["base"]["encoders"])
-    standing = ledger.standings.known.get(wanted.id)
+    base = ledger.require_base(model, method_mechanism(method))
+    wanted = request_content(model, concepts, request, method, known, ledger.first["base"]["encoders"])
+    standing = ledger.request_states.by_id.get(wanted.id)
     if standing is not None and standing.state == "active":
-        return Added(wanted.id, "in force", standing.near)
+        return AddOutcome(wanted.id, "in force", standing.near)
     if ledger.policy.rule == "sequential":
         return _sequential(ledger, model, wanted, base, note)
     states, edit = _made(ledger, model, wanted)
@@ -54,105 +62,141 @@ def add(ledger: Ledger, model: ModelView, concepts: Sequence[str], request: Requ
     return _written(ledger, wanted, base, note, artifacts=artifacts, edit=name, near=near)
 
 
-def revoke(ledger: Ledger, start: str, note: Note) -> Standing:
+def revoke_request(ledger: Ledger, start: str, note: EntryNote) -> RequestState:
     """Take a request back, named by the beginning of its id. Its entries stay, its part of the state does not."""
     require(
         ledger.policy.rule != "sequential",
-        "a sequential ledger can take nothing back: later requests were made on top of earlier ones, and no subtraction undoes that; "
-        "begin a ledger of rule recompute or merge and ask again there",
+        "a sequential ledger can take nothing back: later requests were made on top of earlier ones, and no subtraction"
+        " undoes that; begin a ledger of rule recompute or merge and ask again there",
         LedgerError,
     )
-    with ledger.writing():
-        found = ledger.standings.find(start)
-        message = f"request {found.id[:SHOWN]} ({', '.join(found.asked.concepts)}) was revoked at {found.revoked}: nothing to take back"
+    with ledger.write_lock():
+        found = ledger.request_states.find(start)
+        message = (
+            f"request {found.id[:ID_DIGITS]} ({', '.join(found.content.concepts)}) was revoked at {found.revoked}:"
+            " nothing to take back"
+        )
         require(found.state == "active", message, LedgerError)
         ledger.append("revoke", note, id=found.id)
-    return ledger.standings.known[found.id]
+    return ledger.request_states.by_id[found.id]
 
 
-def _written(ledger: Ledger, wanted: Asked, base: str, note: Note, artifacts: Sequence[str], edit: str | None, near: Sequence[Mapping[str, Any]]) -> Added:
-    with ledger.writing():
-        before = ledger.standings.known.get(wanted.id)
+def _written(
+    ledger: Ledger,
+    wanted: RequestContent,
+    base: str,
+    note: EntryNote,
+    artifacts: Sequence[str],
+    edit: str | None,
+    near: Sequence[Mapping[str, Any]],
+) -> AddOutcome:
+    with ledger.write_lock():
+        before = ledger.request_states.by_id.get(wanted.id)
         if before is not None and before.state == "active":
-            return Added(wanted.id, "in force", before.near)
+            return AddOutcome(wanted.id, "in force", before.near)
         _append(ledger, wanted, base, note, artifacts, edit, near)
-    return Added(wanted.id, "added" if before is None else "in force again", tuple(near))
+    return AddOutcome(wanted.id, "added" if before is None else "in force again", tuple(near))
 
 
-def _append(ledger: Ledger, wanted: Asked, base: str, note: Note, artifacts: Sequence[str], edit: str | None, near: Sequence[Mapping[str, Any]]) -> None:
+def _append(
+    ledger: Ledger,
+    wanted: RequestContent,
+    base: str,
+    note: EntryNote,
+    artifacts: Sequence[str],
+    edit: str | None,
+    near: Sequence[Mapping[str, Any]],
+) -> None:
     about = {"asked": vars(wanted), "base": base, "artifacts": list(artifacts), "edit": edit, "near": list(near)}
     ledger.append("add", note, id=wanted.id, **about)
 
 
-def _made(ledger: Ledger, model: ModelView, wanted: Asked) -> tuple[Known, Edit | None]:
+def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[TextStateCache, Edit | None]:
     """The text states that a closed form reads, or under the rule merge what the request alone trains.
 
     A closed form is solved once for the request alone: what it reads shows then, and what it cannot erase is refused.
     """
-    way = way_of(wanted.method)
+    way = method_mechanism(wanted.method)
     if way == "closed-form":
-        with one_by_one() as states:
-            restored(methods[wanted.method], wanted.settings).erase(model, united([wanted.request]))
+        with deterministic_text_states() as states:
+            method_from_settings(methods[wanted.method], wanted.settings).erase(model, merge_requests([wanted.request]))
         return states, None
     if way == "trained" and ledger.policy.rule == "merge":
-        edit = trained(ledger, model, wanted, united([wanted.request]))
-        return {}, edit.stamped(origin(ledger, model, edit, [_alone(wanted)]))
+        edit = train_request(ledger, model, wanted, merge_requests([wanted.request]))
+        return {}, edit.stamped(state_origin(ledger, model, edit, [_alone(wanted)]))
     return {}, None
 
 
-def _sequential(ledger: Ledger, model: ModelView, wanted: Asked, base: str, note: Note) -> Added:
+def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: str, note: EntryNote) -> AddOutcome:
     """The literature's way: made on the model with all earlier requests in it. Nobody else may write meanwhile."""
-    with ledger.writing():
-        known = ledger.standings.known
+    with ledger.write_lock():
+        known = ledger.request_states.by_id
         if wanted.id in known:
-            return Added(wanted.id, "in force")
-        latest = next((body["edit"] for body in reversed(ledger.chain.bodies) if body["op"] == "add"), None)
+            return AddOutcome(wanted.id, "in force")
+        latest = next((body["edit"] for body in reversed(ledger.entry_log.bodies) if body["op"] == "add"), None)
         under = ledger.artifacts.get_edit(latest) if latest else None
-        way, request = way_of(wanted.method), united([wanted.request])
+        way, request = method_mechanism(wanted.method), merge_requests([wanted.request])
         pretrained = ledger.policy.teacher == "pretrained"
-        with (under or empty(model)).applied(model), session(replace(current(), teacher=pristine)) if pretrained else nullcontext():
+        with (
+            (under or empty_edit(model)).applied(model),
+            (
+                training_session(replace(current_session(), teacher=with_pristine_weights))
+                if pretrained
+                else nullcontext()
+            ),
+        ):
             if way == "trained":
-                made = trained(ledger, model, wanted, request, _erased(ledger))
+                made = train_request(ledger, model, wanted, request, _erased(ledger))
             else:
-                made = restored(methods[wanted.method], wanted.settings).erase(model, request)
+                made = method_from_settings(methods[wanted.method], wanted.settings).erase(model, request)
         with torch.no_grad():
-            state = on_top(model, under, made)
-        active = [*ledger.standings.active, _alone(wanted)]
-        name = ledger.artifacts.put_edit(state.stamped(origin(ledger, model, state, active)))
+            state = stack_edits(model, under, made)
+        active = [*ledger.request_states.active, _alone(wanted)]
+        name = ledger.artifacts.put_edit(state.stamped(state_origin(ledger, model, state, active)))
         _append(ledger, wanted, base, note, (), name, ())
-    return Added(wanted.id, "added")
+    return AddOutcome(wanted.id, "added")
 
 
 def _erased(ledger: Ledger) -> list[str]:
     """Targets in force."""
-    return sorted({target for one in ledger.standings.active for target in one.asked.targets})
+    return sorted({target for one in ledger.request_states.active for target in one.content.targets})
 
 
-def _alone(wanted: Asked) -> Standing:
-    return Standing(wanted.id, wanted, "active", "", "", "", "")
+def _alone(wanted: RequestContent) -> RequestState:
+    return RequestState(wanted.id, wanted, "active", "", "", "", "")
 
 
-def _kept(ledger: Ledger, wanted: Asked, states: Known) -> tuple[str, ...]:
+def _kept(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> tuple[str, ...]:
     """Retained texts apart: requests that retain the same share the file."""
     own = {*wanted.targets, *wanted.anchors}
     parts = [{key: rows for key, rows in states.items() if (key[1] in own) == mine} for mine in (True, False)]
     return tuple(ledger.artifacts.put_states(part) for part in parts if part)
 
 
-def _near(ledger: Ledger, wanted: Asked, states: Known) -> list[dict[str, Any]]:
+def _near(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> list[dict[str, Any]]:
     """Targets in force whose states almost are those of the new ones, nearest first."""
-    own = [text for text in wanted.targets if (PLACE, text) in states]
+    own = [text for text in wanted.targets if (NEIGHBOUR_POSITION, text) in states]
     theirs: dict[str, tuple[str, torch.Tensor]] = {}
-    for one in ledger.standings.active:
+    for one in ledger.request_states.active:
         for name in one.artifacts[:1]:  # Targets and anchors; retained texts stand in the second.
             known = ledger.artifacts.get_states(name)
-            theirs |= {text: (one.id, known[PLACE, text]) for text in one.asked.targets if (PLACE, text) in known and text not in own}
+            theirs |= {
+                text: (one.id, known[NEIGHBOUR_POSITION, text])
+                for text in one.content.targets
+                if (NEIGHBOUR_POSITION, text) in known and text not in own
+            }
     if not own or not theirs:
         return []
-    rows = torch.stack([states[PLACE, text].flatten() for text in own]), torch.stack([row.flatten() for _, row in theirs.values()])
+    rows = (
+        torch.stack([states[NEIGHBOUR_POSITION, text].flatten() for text in own]),
+        torch.stack([row.flatten() for _, row in theirs.values()]),
+    )
     mine, others = (torch.nn.functional.normalize(each.to("cpu", torch.float32)) for each in rows)
     best, whose = (mine @ others.T).max(0)
-    close = (best >= CLOSE).nonzero()[:, 0].tolist()
+    close = (best >= _NEIGHBOUR_COSINE).nonzero()[:, 0].tolist()
     texts = list(theirs)
     found = sorted(((float(best[i]), texts[i], own[int(whose[i])]) for i in close), reverse=True)
-    return [{"id": theirs[text][0], "target": text, "to": to, "cosine": f"{cosine:.4f}"} for cosine, text, to in found[:MOST]]
+    return [
+        {"id": theirs[text][0], "target": text, "to": to, "cosine": f"{cosine:.4f}"}
+        for cosine, text, to in found[:_MOST_NEIGHBOURS]
+    ]

@@ -1,4 +1,6 @@
-"""The requests in force folded once more, on a model that was fine-tuned after them: what it now computes with is the new base."""
+"""The requests in force folded once more, on a model that was fine-tuned after them: what it now computes with is the
+new base.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,66 +9,75 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import torch
 
 from ..edits import DenseEdit, Edit
-from ..edits.merge import merged
+from ..edits.merge import merge_edits
 from ..edits.weight_edits import live_parameters
 from ..methods import methods
 from ..models import ModelView
-from ..models.text.state_cache import one_by_one
-from ..training.session import in_own_folder
-from ..training.trainer import base_of
-from .entry import restored, runs_beside
-from .fold import joint, reads_text, trained
-from .ledger import Ledger, way_of
-from .request_state import Standing
+from ..models.text.state_cache import deterministic_text_states
+from ..training.session import separate_state_folder
+from ..training.trainer import base_fingerprint
+from .entry import changes_no_weight, method_from_settings
+from .fold import edits_text_encoder, merged_request, train_request
+from .ledger import Ledger, method_mechanism
+from .request_state import RequestState
 
 
 @contextmanager
-def refolded(ledger: Ledger, model: ModelView) -> Iterator[None]:
-    """Inside, the model computes with what a ledger of the same requests, begun on its weights as they now are, would hold.
+def refold_on_current_weights(ledger: Ledger, model: ModelView) -> Iterator[None]:
+    """Inside, the model computes with what a ledger of the same requests, begun on its weights as they now are, would
+    hold.
 
-    Nothing that was kept is used: texts are read anew and trained methods train again. What runs beside the model is left out: it
-    is on as it was.
+    Nothing that was kept is used: texts are read anew and trained methods train again. What runs beside the model is
+    left out: it is on as it was.
     """
     with ExitStack() as on:
         if ledger.policy.rule == "sequential":
             erased: list[str] = []
-            for one in ledger.standings.known.values():  # In the order in which they came; none was revoked.
+            for one in ledger.request_states.by_id.values():  # In the order in which they came; none was revoked.
                 on.enter_context(_on_live(model, _made(ledger, model, [one], sorted(erased))))
-                erased += one.asked.targets
+                erased += one.content.targets
         else:
-            groups: dict[str, list[Standing]] = defaultdict(list)
-            for one in ledger.standings.active:
-                if not runs_beside(one.asked.method):
-                    groups[one.asked.method].append(one)
-            ways = {way: [groups[method] for method in sorted(groups) if way_of(method) == way] for way in ("trained", "closed-form")}
-            for edit in sorted([_made(ledger, model, group) for group in ways["trained"]], key=lambda edit: not reads_text(edit)):
+            groups: dict[str, list[RequestState]] = defaultdict(list)
+            for one in ledger.request_states.active:
+                if not changes_no_weight(one.content.method):
+                    groups[one.content.method].append(one)
+            ways = {
+                way: [groups[method] for method in sorted(groups) if method_mechanism(method) == way]
+                for way in ("trained", "closed-form")
+            }
+            for edit in sorted(
+                [_made(ledger, model, group) for group in ways["trained"]],
+                key=lambda edit: not edits_text_encoder(edit),
+            ):
                 on.enter_context(_on_live(model, edit))
             for group in ways["closed-form"]:
                 on.enter_context(_on_live(model, _made(ledger, model, group)))
         yield
 
 
-def _made(ledger: Ledger, model: ModelView, requests: Sequence[Standing], earlier: Sequence[str] = ()) -> Edit:
+def _made(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
     """Of requests of one method, for the model as it now computes."""
-    asked = requests[0].asked
-    if way_of(asked.method) == "trained":
+    asked = requests[0].content
+    if method_mechanism(asked.method) == "trained":
         if ledger.policy.rule == "merge":
-            return merged(model, [_trained(ledger, model, [one]) for one in requests], ledger.policy.merge)
+            return merge_edits(model, [_trained(ledger, model, [one]) for one in requests], ledger.policy.merge)
         return _trained(ledger, model, requests, earlier)
-    with one_by_one():
-        edit: Edit = restored(methods[asked.method], asked.settings).erase(model, joint(requests))
+    with deterministic_text_states():
+        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(model, merged_request(requests))
     return edit
 
 
-def _trained(ledger: Ledger, model: ModelView, requests: Sequence[Standing], earlier: Sequence[str] = ()) -> Edit:
+def _trained(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
     """By a training whose state is kept apart from those of other requests, and of other fine-tuned models."""
-    with in_own_folder([one.id for one in requests], base_of(model)):
-        return trained(ledger, model, requests[0].asked, joint(requests), earlier)
+    with separate_state_folder([one.id for one in requests], base_fingerprint(model)):
+        return train_request(ledger, model, requests[0].content, merged_request(requests), earlier)
 
 
 @contextmanager
 def _on_live(model: ModelView, edit: Edit) -> Iterator[None]:
-    """Inside, the edit is laid over the weights as they are; a map on the text maps what these make of it, not what the unedited ones made."""
+    """Inside, the edit is laid over the weights as they are; a map on the text maps what these make of it, not what the
+    unedited ones made.
+    """
     live = live_parameters(model, edit.names)
     with torch.no_grad():
         change = DenseEdit({name: edit.delta(name, live[name]) for name in edit.names})

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from .conflicts import conflicts
-from .entry_log import uncollected
+from .conflicts import find_conflicts
+from .entry_log import gc_paused
 from .ledger import Ledger
 
 
-def status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
+def ledger_status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
     """Requests in the order in which each was first added; nothing is computed and no model is opened."""
-    with uncollected():
+    with gc_paused():
         return _told(ledger, torn)
 
 
 def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
-    first, bodies = ledger.first, ledger.chain.bodies
-    requests = [one.data() for one in ledger.standings.known.values()]
+    first, bodies = ledger.first, ledger.entry_log.bodies
+    requests = [one.data() for one in ledger.request_states.by_id.values()]
     audits: dict[str, list[dict[str, Any]]] = {}
     for body in bodies:
         if body["op"] == "audit":
@@ -26,13 +26,18 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
     return {
         "rule": ledger.policy.rule,
         "base": {"model": first["model"], "family": first["family"], **first["base"]},
-        "policy": {**ledger.policy.data(), "methods": {method: dict(known) for method, known in ledger.standings.settings.items()}},
+        "policy": {
+            **ledger.policy.data(),
+            "methods": {method: dict(known) for method, known in ledger.request_states.settings.items()},
+        },
         "begun": first["at"],
         "entries": len(bodies),
-        "head": ledger.chain.last,
+        "head": ledger.entry_log.last,
         "torn": torn,
         "active": sum(one["state"] == "active" for one in requests),
         "requests": requests,
-        "conflicts": conflicts(ledger),
-        "materialized": [{name: body[name] for name in ("at", "requests", "state")} for body in bodies if body["op"] == "materialize"],
+        "conflicts": find_conflicts(ledger),
+        "materialized": [
+            {name: body[name] for name in ("at", "requests", "state")} for body in bodies if body["op"] == "materialize"
+        ],
     }

@@ -1,16 +1,20 @@
-"""Attention outputs led away from those of a negative text: rows are places of the picture, and no row knows another."""
+"""Attention outputs led away from those of a negative text: rows are places of the
+picture, and no row knows another.
+"""
 
 import torch
 from torch import Tensor
 
 
-def subtracted(plain: Tensor, negative: Tensor, alpha: float, compensate: bool) -> Tensor:
-    """NASA: Z+ - alpha Z-, divided by 1 - alpha if compensated, so that a text that is its own negative stays as it is."""
+def subtract_negative(plain: Tensor, negative: Tensor, alpha: float, compensate: bool) -> Tensor:
+    """NASA: Z+ - alpha Z-, divided by 1 - alpha if compensated, so that a text that is its
+    own negative stays as it is.
+    """
     found = plain - alpha * negative
     return found / (1 - alpha) if compensate else found
 
 
-def normalised(plain: Tensor, negative: Tensor, phi: float, tau: float, a: float) -> Tensor:
+def normalised_guidance(plain: Tensor, negative: Tensor, phi: float, tau: float, a: float) -> Tensor:
     """NAG: Z+ + phi (Z+ - Z-), each row's length held under tau |Z+|, then blended a : 1 - a with Z+."""
     wide = torch.promote_types(plain.dtype, torch.float32)
     own = plain.to(wide)

@@ -1,4 +1,6 @@
-"""How well conditioned the systems are that a computation solves, whoever solves them: gathered where they are factorised."""
+"""How well conditioned the systems are that a computation solves, whoever solves them: gathered where they are
+factorised.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +9,13 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-FEW = 256  # dimensions in which an inverse costs nothing
+_EXACT_ROWS = 256  # dimensions in which an inverse costs nothing
 
 _seen: ContextVar[list[float] | None] = ContextVar("conditions", default=None)
 
 
 @contextmanager
-def conditions() -> Iterator[list[float]]:
+def record_conditions() -> Iterator[list[float]]:
     """Inside, the condition number of every system that is factorised is added to the list."""
     found: list[float] = []
     token = _seen.set(found)
@@ -23,20 +25,21 @@ def conditions() -> Iterator[list[float]]:
         _seen.reset(token)
 
 
-def noted(a: Tensor, factor: Tensor) -> None:
+def record_condition(a: Tensor, factor: Tensor) -> None:
     """Note the condition number of a system that was factorised."""
     found = _seen.get()
     if found is not None:
-        found.append(condition(a, factor))
+        found.append(condition_number(a, factor))
 
 
-def condition(a: Tensor, factor: Tensor) -> float:
+def condition_number(a: Tensor, factor: Tensor) -> float:
     """|A| |A^-1| in the 1-norm, from A's lower Cholesky factor.
 
-    Exact in few dimensions; in many as LAPACK estimates it, which costs d^2 and is rarely off by more than a factor of three.
+    Exact in few dimensions; in many as LAPACK estimates it, which costs d^2 and is rarely off by more than a factor of
+    three.
     """
     size = float(a.abs().sum(0).max())
-    if len(a) <= FEW:
+    if len(a) <= _EXACT_ROWS:
         return size * float(torch.cholesky_inverse(factor).abs().sum(0).max())
     from scipy.linalg import lapack  # Here, since its import takes as long as a small edit.
 

@@ -1,4 +1,5 @@
-"""The embedding that an edited model reads as the unedited one reads a given embedding, in closed form (RECE, Eq. of c').
+"""The embedding that an edited model reads as the unedited one reads a given embedding, in closed form (RECE, Eq. of
+c').
 
 For each c it minimises sum_l |W'_l c' - W_l c|^2 + lam |c'|^2 over c'. The solution c' = R c has one R for every c:
 R = (lam I + sum_l W'_l^T W'_l)^-1 sum_l W'_l^T W_l.
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from .ridge import cholesky
+from .ridge import stable_cholesky
 
 
 @dataclass(frozen=True)
-class Derived:
+class DerivedMap:
     """R (d, d) float64, with what it took to get it."""
 
     matrix: Tensor
@@ -26,10 +27,12 @@ class Derived:
         return (rows.to(self.matrix) @ self.matrix.T).to(rows)
 
 
-def derive(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: float) -> Derived:
+def derive_map(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: float) -> DerivedMap:
     """R of text maps (o_l, d) by name, after and before an edit."""
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
-    require(edited.keys() == reference.keys() and bool(edited), "the edited and the reference maps are not the same maps")
+    require(
+        edited.keys() == reference.keys() and bool(edited), "the edited and the reference maps are not the same maps"
+    )
     first = next(iter(edited.values()))
     left = lamb * torch.eye(first.shape[1], dtype=torch.float64, device=first.device)
     right = torch.zeros_like(left)
@@ -40,13 +43,15 @@ def derive(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: 
     return _solved(left, right)
 
 
-def derive_through(gram: Tensor, change: Tensor, lamb: float) -> Derived:
-    """The same R where one map on the text edits them all, W'_l = W_l B: gram (d, d) is sum_l W_l^T W_l, `change` (d, d) is B."""
+def derive_map_through(gram: Tensor, change: Tensor, lamb: float) -> DerivedMap:
+    """The same R where one map on the text edits them all, W'_l = W_l B: gram (d, d) is sum_l W_l^T W_l, `change` (d,
+    d) is B.
+    """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     right = change.T @ gram
     return _solved(right @ change + lamb * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), right)
 
 
-def _solved(left: Tensor, right: Tensor) -> Derived:
-    factor, jitter = cholesky(left)
-    return Derived(torch.cholesky_solve(right, factor), jitter)
+def _solved(left: Tensor, right: Tensor) -> DerivedMap:
+    factor, jitter = stable_cholesky(left)
+    return DerivedMap(torch.cholesky_solve(right, factor), jitter)

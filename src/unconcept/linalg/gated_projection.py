@@ -1,8 +1,10 @@
-"""The part of a vector that lies along given ones, each let in as far as the vector resembles it (AdaVD's decomposition).
+"""The part of a vector that lies along given ones, each let in as far as the vector resembles it (AdaVD's
+decomposition).
 
-For n vectors t_i and gates g_i in [0, 1] it is sum_i a_i t_i with (G + L) a = (<t_i, v>)_i, G the Gram matrix of the t_i and
-L = diag((1/g_i - 1) |t_i|^2). All gates open: the orthogonal projection on their span. One t: g <t, v> / <t, t> t, the paper's.
-A closed gate counts as if its t_i were not there; t_i that are almost the same share one coefficient instead of cancelling.
+For n vectors t_i and gates g_i in [0, 1] it is sum_i a_i t_i with (G + L) a = (<t_i, v>)_i, G the Gram matrix of the
+t_i and L = diag((1/g_i - 1) |t_i|^2). All gates open: the orthogonal projection on their span. One t: g <t, v> / <t, t>
+t, the paper's. A closed gate counts as if its t_i were not there; t_i that are almost the same share one coefficient
+instead of cancelling.
 """
 
 from dataclasses import dataclass
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SYSTEMS = 2**24  # numbers in the systems that are held at once: with many targets they outgrow the values by far
+# Numbers in the systems that are held at once: with many targets they outgrow the values by far.
+_MOST_SYSTEM_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Gate:
+class SimilarityGate:
     """delta = s / (1 + exp(-p (cos - eps))), of which s is the height."""
 
     s: float
@@ -23,15 +26,17 @@ class Gate:
     eps: float
 
 
-def along(values: Tensor, targets: Tensor, gate: Gate | None, beside: Tensor | None = None) -> Tensor:
+def component_along(
+    values: Tensor, targets: Tensor, gate: SimilarityGate | None, beside: Tensor | None = None
+) -> Tensor:
     """The part (b, l, o) of `values` (b, l, o) along `targets` (n, o); without a gate their projection. Differentiable.
 
     `beside` (l,): squared length of a vector that is taken to stand beside both value and target at a position,
     in all products and norms; the part returned is the values' own.
     """
-    each = max(1, SYSTEMS // (values.shape[1] * len(targets) ** 2))
+    each = max(1, _MOST_SYSTEM_NUMBERS // (values.shape[1] * len(targets) ** 2))
     if gate is not None and len(values) > each:
-        return torch.cat([along(part, targets, gate, beside) for part in values.split(each)])
+        return torch.cat([component_along(part, targets, gate, beside) for part in values.split(each)])
     wide = torch.promote_types(values.dtype, torch.float32)
     v, t = values.to(wide), targets.to(values.device, wide)
     m = (v.new_zeros(1) if beside is None else beside.to(v))[:, None]

@@ -2,16 +2,17 @@
 
 from torch import Tensor, cdist
 
-ITERATIONS = 1000  # never reached in practice: the sum of squared distances falls at every step
+_MOST_ITERATIONS = 1000  # never reached in practice: the sum of squared distances falls at every step
 
 
-def centres(rows: Tensor, start: Tensor, tolerance: float) -> Tensor:
-    """Centres (k, d) of rows (n, d), from `start` (k, d) until the squared sum of the centres' shifts is below `tolerance`.
+def kmeans_centres(rows: Tensor, start: Tensor, tolerance: float) -> Tensor:
+    """Centres (k, d) of rows (n, d), from `start` (k, d) until the squared sum of the centres' shifts is below
+    `tolerance`.
 
     A centre that no row is nearest to stays where it is.
     """
     found = start.clone()
-    for _ in range(ITERATIONS):
+    for _ in range(_MOST_ITERATIONS):
         nearest = cdist(rows, found, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
         before = found.clone()
         for i in range(len(found)):

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ..core.errors import NumericsError, require
 
-TOLERANCE = 1e-7  # of the gradient, beside a loss that is a mean over rows
-STEPS = 2000
+_GRADIENT_TOLERANCE = 1e-7  # of the gradient, beside a loss that is a mean over rows
+_MOST_STEPS = 2000
 
 
 def fit_logistic(x: Tensor, labels: Tensor, classes: int, l2: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -16,11 +16,22 @@ def fit_logistic(x: Tensor, labels: Tensor, classes: int, l2: float = 1.0) -> tu
     """
     require(l2 > 0, f"l2 must be > 0, got {l2}; separable classes have no finite optimum without it")
     x = x.double()
-    require(bool(torch.isfinite(x).all()), "features hold NaN or infinity: the extractor or the pictures are broken", NumericsError)
+    require(
+        bool(torch.isfinite(x).all()),
+        "features hold NaN or infinity: the extractor or the pictures are broken",
+        NumericsError,
+    )
     n, d = x.shape
     wanted = torch.nn.functional.one_hot(labels, classes).to(x)
     weight, bias = torch.zeros(classes, d).to(x), torch.zeros(classes).to(x)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, tolerance_grad=TOLERANCE, tolerance_change=0, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=_MOST_STEPS,
+        tolerance_grad=_GRADIENT_TOLERANCE,
+        tolerance_change=0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         log_probabilities = (x @ weight.T + bias).log_softmax(1)

@@ -14,52 +14,59 @@ from torch import Tensor
 
 from ..core.errors import UsageError, require
 
-CHUNK = 4096  # rows widened to float64 at once
-BLOCK = 192  # columns: of C^T C only blocks on and below the diagonal are computed, which saves a third of the time
+ROW_CHUNK = 4096  # rows widened to float64 at once
+# Columns: of C^T C only blocks on and below the diagonal are computed, which saves a third of the time.
+COLUMN_BLOCK = 192
 
 
 @dataclass(frozen=True)
-class Moments:
+class SecondMoments:
     """`gram` (d, d) float64 is the sum of outer products of `count` rows."""
 
     gram: Tensor
     count: int = 0
 
     @classmethod
-    def empty(cls, width: int, device: torch.device | str = "cpu") -> "Moments":
+    def empty(cls, width: int, device: torch.device | str = "cpu") -> "SecondMoments":
         return cls(torch.zeros(width, width, dtype=torch.float64, device=device))
 
     @classmethod
-    def of(cls, rows: Tensor) -> "Moments":
+    def of(cls, rows: Tensor) -> "SecondMoments":
         """Moments of rows (n, d) of any floating dtype."""
         return cls.over([rows], rows.shape[1], rows.device)
 
     @classmethod
-    def over(cls, parts: Iterable[Tensor], width: int, device: torch.device | str = "cpu") -> "Moments":
+    def over(cls, parts: Iterable[Tensor], width: int, device: torch.device | str = "cpu") -> "SecondMoments":
         """Moments of all rows (n, width) of parts that are looked at one after another."""
         gram, count = torch.zeros(width, width, dtype=torch.float64, device=device), 0
         for rows in parts:
             count += len(rows)
-            for part in rows.split(CHUNK):
+            for part in rows.split(ROW_CHUNK):
                 wide = part.double()
-                for i in range(0, width, BLOCK):
-                    gram[i : i + BLOCK, : i + BLOCK].addmm_(wide.T[i : i + BLOCK], wide[:, : i + BLOCK])
+                for i in range(0, width, COLUMN_BLOCK):
+                    gram[i : i + COLUMN_BLOCK, : i + COLUMN_BLOCK].addmm_(
+                        wide.T[i : i + COLUMN_BLOCK], wide[:, : i + COLUMN_BLOCK]
+                    )
         return cls(gram.tril() + gram.tril(-1).T, count)
 
-    def __add__(self, other: "Moments") -> "Moments":
-        require(self.gram.shape == other.gram.shape, f"moments of width {len(self.gram)} and {len(other.gram)} do not add", UsageError)
-        return Moments(self.gram + other.gram, self.count + other.count)
+    def __add__(self, other: "SecondMoments") -> "SecondMoments":
+        require(
+            self.gram.shape == other.gram.shape,
+            f"moments of width {len(self.gram)} and {len(other.gram)} do not add",
+            UsageError,
+        )
+        return SecondMoments(self.gram + other.gram, self.count + other.count)
 
-    def weighted(self, weight: float) -> "Moments":
+    def weighted(self, weight: float) -> "SecondMoments":
         """Every row's outer product counted `weight` times; of weight 0 nothing is left."""
         require(0 <= weight < float("inf"), f"a weight of moments must be >= 0 and finite, got {weight}", UsageError)
-        return Moments(weight * self.gram, self.count if weight else 0)
+        return SecondMoments(weight * self.gram, self.count if weight else 0)
 
     def save(self, path: Path) -> None:
         save_file({"gram": self.gram.cpu(), "count": torch.tensor(self.count)}, path)
 
     @classmethod
-    def load(cls, path: Path) -> "Moments":
+    def load(cls, path: Path) -> "SecondMoments":
         """`UsageError` unless the file holds moments."""
         try:
             tensors = load_file(path)
@@ -69,20 +76,20 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Shifts:
+class RowShifts:
     """Rows c that shall be read as rows a: the moments of the c, and `cross` (d, d) float64, the sum of (a - c)^T c."""
 
-    moments: Moments
+    moments: SecondMoments
     cross: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor, wanted: Tensor) -> "Shifts":
+    def of(cls, rows: Tensor, wanted: Tensor) -> "RowShifts":
         """Rows c (n, d) and, beside each, the row a (n, d) it shall be read as."""
         cross = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
-        for c, a in zip(rows.split(CHUNK), wanted.split(CHUNK), strict=True):
+        for c, a in zip(rows.split(ROW_CHUNK), wanted.split(ROW_CHUNK), strict=True):
             wide = c.double()
             cross.addmm_((a.double() - wide).T, wide)
-        return cls(Moments.of(rows), cross)
+        return cls(SecondMoments.of(rows), cross)
 
-    def __add__(self, other: "Shifts") -> "Shifts":
-        return Shifts(self.moments + other.moments, self.cross + other.cross)
+    def __add__(self, other: "RowShifts") -> "RowShifts":
+        return RowShifts(self.moments + other.moments, self.cross + other.cross)

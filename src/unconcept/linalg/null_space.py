@@ -9,32 +9,35 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .retain_refinement import RefinedSet
-from .ridge import EPSILON, Directions, cholesky
+from .retain_refinement import RefinedRetainSet
+from .ridge import FLOAT64_EPSILON, RidgeDirections, stable_cholesky
 
-TOLERANCE = 1e-10  # of a held row's size: below, what is left of it is rounding
+_ROUNDING_TOLERANCE = 1e-10  # of a held row's size: below, what is left of it is rounding
 
 
 @dataclass(frozen=True)
-class Projector:
+class NullSpaceProjector:
     """P = I - B B^T, symmetric and idempotent."""
 
-    taken: Tensor  # B (d, q), orthonormal columns
-    gap: float = 1 / EPSILON  # the smallest eigenvalue taken away over the largest left, which is floored at rounding
+    removed_basis: Tensor  # B (d, q), orthonormal columns
+    gap: float = 1 / FLOAT64_EPSILON
+    """The smallest eigenvalue taken away over the largest left, which is floored at rounding."""
 
     @property
     def rank(self) -> int:
         """Directions left."""
-        return self.taken.shape[0] - self.taken.shape[1]
+        return self.removed_basis.shape[0] - self.removed_basis.shape[1]
 
     def __call__(self, rows: Tensor) -> Tensor:
         """rows (n, d) times P."""
-        return without(rows, self.taken)
+        return project_out(rows, self.removed_basis)
 
-    def holding(self, rows: Tensor) -> "Projector":
-        """Shrunk so that rows P = 0 for rows (n, d) too, through a pivoted QR cut where nothing but rounding is left of them.
+    def protecting(self, rows: Tensor) -> "NullSpaceProjector":
+        """Shrunk so that rows P = 0 for rows (n, d) too, through a pivoted QR cut where nothing but rounding is left of
+        them.
 
-        An edit D P then leaves what is read from these rows as it was: a hard equality without an inverse that could blow up.
+        An edit D P then leaves what is read from these rows as it was: a hard equality without an inverse that could
+        blow up.
         """
         if not len(rows):
             return self
@@ -42,14 +45,14 @@ class Projector:
         from scipy.linalg import qr  # Here, since its import takes as long as a small edit.
 
         q, upper, _ = qr(columns.cpu().numpy(), mode="economic", pivoting=True, check_finite=False)
-        left = torch.from_numpy(upper.diagonal().copy()).abs() > TOLERANCE * float(rows.norm(dim=1).max())
+        left = torch.from_numpy(upper.diagonal().copy()).abs() > _ROUNDING_TOLERANCE * float(rows.norm(dim=1).max())
         found = torch.from_numpy(q).to(columns)[:, : int(left.sum())]
         # Where little was left of a row, its direction is blurred by B once more: twice is enough.
         found = torch.linalg.qr(self(found.T).T)[0]
-        return replace(self, taken=torch.cat([self.taken, found], 1))
+        return replace(self, removed_basis=torch.cat([self.removed_basis, found], 1))
 
 
-def null_projector(refined: RefinedSet, threshold: float) -> Projector:
+def null_projector(refined: RefinedRetainSet, threshold: float) -> NullSpaceProjector:
     """P onto the eigenvectors of the set's second moment with eigenvalues below `threshold`.
 
     With fewer rows than dimensions the eigenvalues are found in the rows' own span, by a QR of them.
@@ -63,23 +66,27 @@ def null_projector(refined: RefinedSet, threshold: float) -> Projector:
         values, vectors = torch.linalg.eigh(refined.moment())
     above = values >= threshold
     if not above.any():
-        return Projector(vectors[:, :0])
-    kept = max(float(values[~above].max()) if not above.all() else 0.0, EPSILON * float(values.max()))
-    return Projector(vectors[:, above], float(values[above].min()) / kept)
+        return NullSpaceProjector(vectors[:, :0])
+    kept = max(float(values[~above].max()) if not above.all() else 0.0, FLOAT64_EPSILON * float(values.max()))
+    return NullSpaceProjector(vectors[:, above], float(values[above].min()) / kept)
 
 
-def projected_directions(c: Tensor, projector: Projector, ridge: float) -> Directions:
-    """Y (n, d) of the edit W' = W + E Y P, which minimises |(W' - W) C - E|^2 + ridge |W' - W|^2 over edits of the form D P.
+def projected_directions(c: Tensor, projector: NullSpaceProjector, ridge: float) -> RidgeDirections:
+    """Y (n, d) of the edit W' = W + E Y P, which minimises |(W' - W) C - E|^2 + ridge |W' - W|^2 over edits of the form
+    D P.
 
     c (n, d): rows are texts. Solved among the texts: Y = (ridge I + C P C^T)^-1 C P.
     """
     inside = projector(c)
-    factor, jitter = cholesky(inside @ inside.T + ridge * torch.eye(len(c), dtype=c.dtype, device=c.device))
-    return Directions(torch.cholesky_solve(inside, factor), jitter)
+    factor, jitter = stable_cholesky(inside @ inside.T + ridge * torch.eye(len(c), dtype=c.dtype, device=c.device))
+    return RidgeDirections(torch.cholesky_solve(inside, factor), jitter)
 
 
-def softly_held_directions(c: Tensor, held: Tensor, projector: Projector, ridge: float, softness: float) -> Directions:
-    """Y (n, d) of SPEED's published update with its regularised inverse: `held` rows (q, d) are kept the less, the larger `softness`.
+def soft_projected_directions(
+    c: Tensor, held: Tensor, projector: NullSpaceProjector, ridge: float, softness: float
+) -> RidgeDirections:
+    """Y (n, d) of SPEED's published update with its regularised inverse: `held` rows (q, d) are kept the less, the
+    larger `softness`.
 
     With C and K the columns of texts and of held rows and M = (C C^T P + ridge I)^-1, that update is
     Y = C^T P (I - M K (K^T P M K + softness I)^-1 K^T P) M. M is applied by Woodbury, so nothing d x d is formed.
@@ -87,29 +94,33 @@ def softly_held_directions(c: Tensor, held: Tensor, projector: Projector, ridge:
     plain = projected_directions(c, projector, ridge)
     inside = projector(held)
     through = (inside - (inside @ c.T) @ plain.y) / ridge  # K^T P M
-    factor, jitter = cholesky(through @ held.T + softness * torch.eye(len(held), dtype=c.dtype, device=c.device))
-    return Directions(plain.y - (plain.y @ held.T) @ torch.cholesky_solve(through, factor), max(jitter, plain.jitter))
+    factor, jitter = stable_cholesky(through @ held.T + softness * torch.eye(len(held), dtype=c.dtype, device=c.device))
+    return RidgeDirections(
+        plain.y - (plain.y @ held.T) @ torch.cholesky_solve(through, factor), max(jitter, plain.jitter)
+    )
 
 
-def nothing_taken(d: int) -> Projector:
+def identity_projector(d: int) -> NullSpaceProjector:
     """The identity of d dimensions."""
-    return Projector(torch.zeros(d, 0, dtype=torch.float64))
+    return NullSpaceProjector(torch.zeros(d, 0, dtype=torch.float64))
 
 
-def without(rows: Tensor, taken: Tensor) -> Tensor:
+def project_out(rows: Tensor, taken: Tensor) -> Tensor:
     """rows (n, d) times I - B B^T of columns B (d, q), which is never formed."""
     return rows - (rows @ taken) @ taken.T
 
 
-def softened(rows: Tensor) -> Tensor:
-    """B (d, m) of I - B B^T = I - C (C^T C + r I)^-1 C^T, C the columns given as rows (m, d), r = max(1e-4, 1e-6 tr(C^T C) / m) (arXiv:2511.07970)."""
+def soft_projection_basis(rows: Tensor) -> Tensor:
+    """B (d, m) of I - B B^T = I - C (C^T C + r I)^-1 C^T, C the columns given as rows (m, d), r = max(1e-4, 1e-6 tr(C^T
+    C) / m) (arXiv:2511.07970).
+    """
     inner = rows @ rows.T
     r = max(1e-4, 1e-6 * float(inner.trace()) / len(rows))
-    factor, _ = cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
+    factor, _ = stable_cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
     return torch.linalg.solve_triangular(factor, rows, upper=False).T
 
 
-def apart(rows: Tensor, cosine: float) -> Tensor:
+def dissimilar_rows(rows: Tensor, cosine: float) -> Tensor:
     """Rows (n, d) whose cosine with every row kept before is below `cosine`, in their order."""
     directions, found = torch.nn.functional.normalize(rows, dim=1), list[int]()
     for i, direction in enumerate(directions):

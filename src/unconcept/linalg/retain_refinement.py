@@ -1,6 +1,8 @@
-"""The refined retain set of SPEED: texts that an erasure would move, and noisy copies of them along a map's weakest direction.
+"""The refined retain set of SPEED: texts that an erasure would move, and noisy copies of them along a map's weakest
+direction.
 
-A copy is c + g v with one scalar g, so norms of its shift and second moments of all copies follow from scalars: no copy is made.
+A copy is c + g v with one scalar g, so norms of its shift and second moments of all copies follow from scalars: no copy
+is made.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +12,10 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class RefinedSet:
-    """Mean second moment sum_i w_i c_i c_i^T + u v^T + v u^T + s v v^T, u = sum_i a_i c_i, of rows c and their copies along v."""
+class RefinedRetainSet:
+    """Mean second moment sum_i w_i c_i c_i^T + u v^T + v u^T + s v v^T, u = sum_i a_i c_i, of rows c and their copies
+    along v.
+    """
 
     rows: Tensor  # c (m, d)
     weights: Tensor  # w (m,)
@@ -20,23 +24,35 @@ class RefinedSet:
     square: Tensor  # s
 
     @classmethod
-    def plain(cls, rows: Tensor) -> "RefinedSet":
+    def without_copies(cls, rows: Tensor) -> "RefinedRetainSet":
         """Rows without copies."""
-        return cls(rows, torch.full_like(rows[:, 0], 1 / len(rows)), torch.zeros_like(rows[0]), torch.zeros_like(rows[:, 0]), rows.new_zeros(()))
+        return cls(
+            rows,
+            torch.full_like(rows[:, 0], 1 / len(rows)),
+            torch.zeros_like(rows[0]),
+            torch.zeros_like(rows[:, 0]),
+            rows.new_zeros(()),
+        )
 
     def moment(self) -> Tensor:
         """(d, d)."""
         mixed = torch.outer(self.along @ self.rows, self.direction)
-        return (self.rows.T * self.weights) @ self.rows + mixed + mixed.T + self.square * torch.outer(self.direction, self.direction)
+        return (
+            (self.rows.T * self.weights) @ self.rows
+            + mixed
+            + mixed.T
+            + self.square * torch.outer(self.direction, self.direction)
+        )
 
-    def reduced(self) -> tuple[Tensor, "RefinedSet"]:
+    def reduced(self) -> tuple[Tensor, "RefinedRetainSet"]:
         """Q (d, m + 1), an orthonormal basis of rows and direction, and the same set in its coordinates."""
         basis, upper = torch.linalg.qr(torch.cat([self.rows.T, self.direction[:, None]], 1))
         return basis, replace(self, rows=upper[:, :-1].T, direction=upper[:, -1])
 
 
 def weakest_direction(w: Tensor) -> Tensor:
-    """Right singular vector (d,) of the smallest of the min(o, d) singular values of w (o, d), its largest entry positive.
+    """Right singular vector (d,) of the smallest of the min(o, d) singular values of w (o, d), its largest entry
+    positive.
 
     From the one eigenvector of the smaller Gram matrix that is asked for.
     """
@@ -53,22 +69,32 @@ def weakest_direction(w: Tensor) -> Tensor:
     return found * (1 if found[found.abs().argmax()] >= 0 else -1)
 
 
-def moved(rows: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """Which rows (n, d) the edit up @ down, (o, r) (r, d), moves by more than the mean: (n,) bool. All, where all move alike."""
+def strongly_changed_rows(rows: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """Which rows (n, d) the edit up @ down, (o, r) (r, d), moves by more than the mean: (n,) bool.
+
+    All, where all move alike.
+    """
     shift = ((rows @ down.T) @ up.T).norm(dim=1)
     above = shift > shift.mean()
     return above if above.any() else torch.ones_like(above)
 
 
-def augmented(rows: Tensor, up: Tensor, down: Tensor, direction: Tensor, noise: Tensor) -> RefinedSet:
-    """Rows (m, d) and those copies c_i + noise_ij v, v = `direction` (d,), noise (m, a), that an edit moves more than their mean.
+def augment_rows(rows: Tensor, up: Tensor, down: Tensor, direction: Tensor, noise: Tensor) -> RefinedRetainSet:
+    """Rows (m, d) and those copies c_i + noise_ij v, v = `direction` (d,), noise (m, a), that an edit moves more than
+    their mean.
 
     The edit is up @ down, (o, r) (r, d), the mean that of all copies.
     """
     shift, along = (rows @ down.T) @ up.T, up @ (down @ direction)
-    squared = shift.square().sum(1, keepdim=True) + 2 * noise * (shift @ along)[:, None] + noise.square() * along.square().sum()
+    squared = (
+        shift.square().sum(1, keepdim=True)
+        + 2 * noise * (shift @ along)[:, None]
+        + noise.square() * along.square().sum()
+    )
     size = squared.clamp_min(0).sqrt()
     chosen = (size > size.mean()).to(noise)
     counts = 1 + chosen.sum(1)
     total = counts.sum()
-    return RefinedSet(rows, counts / total, direction, (noise * chosen).sum(1) / total, (noise.square() * chosen).sum() / total)
+    return RefinedRetainSet(
+        rows, counts / total, direction, (noise * chosen).sum(1) / total, (noise.square() * chosen).sum() / total
+    )

@@ -2,9 +2,9 @@
 
 Minimises sum_i s_i |W' c_i - v*_i|^2 + sum_j w_j |W' p_j - W p_j|^2 + lam |W' - W|^2 over W'. With E = V* - W C its
 solution has Y = A^-1 C S, A = lam I + C S C^T + P R P^T (C the targets, P the retained), which knows no layer.
-Where there are more rows than can be held, the sums over them stand in their place (`moments.py`), and where the retained
-rows keep the values W0 p_j of other weights than W, (W0 - W) P R P^T A^-1 is added. Everything is float64 inside, and A is
-factorised, never inverted.
+Where there are more rows than can be held, the sums over them stand in their place (`moments.py`), and where the
+retained rows keep the values W0 p_j of other weights than W, (W0 - W) P R P^T A^-1 is added. Everything is float64
+inside, and A is factorised, never inverted.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .conditions import condition, noted
-from .moments import Moments, Shifts
+from .conditions import condition_number, record_condition
+from .moments import RowShifts, SecondMoments
 
-EPSILON = torch.finfo(torch.float64).eps
-JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
+FLOAT64_EPSILON = torch.finfo(torch.float64).eps
+RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
 
 
 @dataclass(frozen=True)
-class Directions:
+class RidgeDirections:
     """Y (n, d) float64 in rows, with what it took to get it."""
 
     y: Tensor
@@ -29,38 +29,38 @@ class Directions:
 
 
 @dataclass(frozen=True)
-class System:
+class RidgeSystem:
     """A (d, d), factorised once for every layer."""
 
     factor: Tensor  # lower Cholesky factor of A, float64
-    preserve: Moments  # P R P^T
+    preserve: SecondMoments  # P R P^T
     jitter: float
 
     def solve(self, rows: Tensor) -> Tensor:
         """Rows (.., d) times A^-1, float64."""
         return torch.cholesky_solve(rows.to(self.factor).T, self.factor).T
 
-    def recalled(self, gap: Tensor) -> Tensor:
+    def preserved_correction(self, gap: Tensor) -> Tensor:
         """gap P R P^T A^-1 (o, d): what the retained rows take back of W0 - W = gap (o, d)."""
         return self.solve(gap.to(self.factor) @ self.preserve.gram)
 
 
-def ridge_system(erase: Moments, preserve: Moments, lamb: float) -> System:
+def ridge_system(erase: SecondMoments, preserve: SecondMoments, lamb: float) -> RidgeSystem:
     """A = lam I + C S C^T + P R P^T from its weighted sums. `SettingsError` if lamb = 0 leaves it singular."""
     require(0 <= lamb < float("inf"), f"lamb must be >= 0 and finite, got {lamb}")
     total = erase + preserve
     n, d = total.count, len(total.gram)
     require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0")
     a = total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device)
-    factor, jitter = cholesky(a)
+    factor, jitter = stable_cholesky(a)
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
     # Rounding may hide a missing dimension from the factorisation, never from the condition number.
-    require(lamb > 0 or (jitter == 0 and condition(a, factor) < 1 / EPSILON), message)
-    return System(factor, preserve, jitter)
+    require(lamb > 0 or (jitter == 0 and condition_number(a, factor) < 1 / FLOAT64_EPSILON), message)
+    return RidgeSystem(factor, preserve, jitter)
 
 
 @dataclass(frozen=True)
-class TextMap:
+class RidgeTextMap:
     """T (d, d) of W' = W (I + T) as X^T Y: float64, rows at most d."""
 
     x: Tensor
@@ -68,65 +68,77 @@ class TextMap:
     jitter: float
 
 
-def ridge_text_map(c: Tensor, a: Tensor, retain: Tensor | Moments, erase_scale: float, preserve_scale: float, lamb: float) -> TextMap:
+def ridge_text_map(
+    c: Tensor, a: Tensor, retain: Tensor | SecondMoments, erase_scale: float, preserve_scale: float, lamb: float
+) -> RidgeTextMap:
     """The edit that reads each row of c (n, d) as the row of a (n, d) beside it, for all layers at once.
 
-    Up to d rows X = A - C and Y are thin; from there on T itself is solved for, with d right-hand sides however many rows
-    there are: X = I, Y = T.
+    Up to d rows X = A - C and Y are thin; from there on T itself is solved for, with d right-hand sides however many
+    rows there are: X = I, Y = T.
     """
     c, a = c.double(), a.double()
     n, d = c.shape
     if n <= d:
         found = ridge_directions(c, retain, erase_scale, preserve_scale, lamb)
-        return TextMap(a - c, found.y, found.jitter)
-    shifts, kept = Shifts.of(c, a), retain if isinstance(retain, Moments) else Moments.of(retain)
+        return RidgeTextMap(a - c, found.y, found.jitter)
+    shifts, kept = RowShifts.of(c, a), retain if isinstance(retain, SecondMoments) else SecondMoments.of(retain)
     system = ridge_system(shifts.moments.weighted(erase_scale), kept.weighted(preserve_scale), lamb)
-    return TextMap(torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross), system.jitter)
+    return RidgeTextMap(
+        torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross), system.jitter
+    )
 
 
-def ridge_map(shifts: Shifts, preserve: Moments, lamb: float) -> Tensor:
+def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> Tensor:
     """T (d, d) float64 of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep."""
     return ridge_system(shifts.moments, preserve, lamb).solve(shifts.cross)
 
 
-def ridge_directions(targets: Tensor, retain: Tensor | Moments, erase_scale: float, preserve_scale: float, lamb: float) -> Directions:
+def ridge_directions(
+    targets: Tensor, retain: Tensor | SecondMoments, erase_scale: float, preserve_scale: float, lamb: float
+) -> RidgeDirections:
     """Solve for Y (n, d). `targets` (n, d), `retain` (m, d) or its moments, rows are texts; m may be 0.
 
     With fewer texts than dimensions the system is solved among the texts (Woodbury), else among the dimensions.
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     n, d = targets.shape
-    if isinstance(retain, Moments) and not retain.count:
+    if isinstance(retain, SecondMoments) and not retain.count:
         retain = targets[:0]
     if isinstance(retain, Tensor) and lamb > 0 and n + len(retain) < d:
         return _among_texts(targets.double(), retain.double(), erase_scale, preserve_scale, lamb)
     return _among_dimensions(targets.double(), retain, erase_scale, preserve_scale, lamb)
 
 
-def _among_dimensions(c: Tensor, p: Tensor | Moments, s: float, w: float, lamb: float) -> Directions:
+def _among_dimensions(c: Tensor, p: Tensor | SecondMoments, s: float, w: float, lamb: float) -> RidgeDirections:
     """A is d x d: one Cholesky factor, n right-hand sides."""
-    kept = p if isinstance(p, Moments) else Moments.of(p)
-    system = ridge_system(Moments.of(c).weighted(s), kept.weighted(w), lamb)
-    return Directions(system.solve(s * c), system.jitter)
+    kept = p if isinstance(p, SecondMoments) else SecondMoments.of(p)
+    system = ridge_system(SecondMoments.of(c).weighted(s), kept.weighted(w), lamb)
+    return RidgeDirections(system.solve(s * c), system.jitter)
 
 
-def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Directions:
+def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> RidgeDirections:
     """Woodbury: with Z the weighted rows of C and P, A^-1 = (I - Z^T (lam I + Z Z^T)^-1 Z) / lam."""
     z = torch.cat([s**0.5 * c, w**0.5 * p])
     gram = z @ z.T
-    factor, jitter = cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
+    factor, jitter = stable_cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
     # A^-1 Z^T = Z^T (lam I + Z Z^T)^-1, so the targets' columns need no division by lam.
     selected = torch.cholesky_solve(torch.eye(len(z), len(c), dtype=z.dtype, device=z.device), factor)
-    return Directions(s**0.5 * (z.T @ selected).T, jitter)
+    return RidgeDirections(s**0.5 * (z.T @ selected).T, jitter)
 
 
-def cholesky(a: Tensor) -> tuple[Tensor, float]:
+def stable_cholesky(a: Tensor) -> tuple[Tensor, float]:
     """Lower Cholesky factor of a symmetric matrix, and the relative jitter that was needed."""
-    require(bool(torch.isfinite(a).all()), "the system holds non-finite values: the model's text states are broken", NumericsError)
+    require(
+        bool(torch.isfinite(a).all()),
+        "the system holds non-finite values: the model's text states are broken",
+        NumericsError,
+    )
     mean = float(a.diagonal().mean())
-    for jitter in JITTERS:
+    for jitter in RELATIVE_JITTERS:
         factor, failed = torch.linalg.cholesky_ex(a + jitter * mean * torch.eye(len(a), dtype=a.dtype, device=a.device))
         if not failed:
-            noted(a, factor)
+            record_condition(a, factor)
             return factor, jitter
-    raise NumericsError("the system is singular even with jitter 1e-10: use a larger lamb, or fewer texts that contradict each other")
+    raise NumericsError(
+        "the system is singular even with jitter 1e-10: use a larger lamb, or fewer texts that contradict each other"
+    )

@@ -3,10 +3,34 @@
 import importlib
 import pkgutil
 
-from ..models.vision.paired_clip import Sight, Sights
-from .registry import Debiaser, Does, Look, Method, MethodInfo, Observe, Seer, Way, method, methods
+from ..models.vision.paired_clip import VisionTextTower, VisionTextTowers
+from .registry import (
+    AttributeCounter,
+    Debiaser,
+    Mechanism,
+    Method,
+    MethodInfo,
+    MethodTask,
+    PresenceJudge,
+    VisionMethod,
+    method,
+    methods,
+)
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
-__all__ = ["Debiaser", "Does", "Look", "Method", "MethodInfo", "Observe", "Seer", "Sight", "Sights", "Way", "method", "methods"]
+__all__ = [
+    "AttributeCounter",
+    "Debiaser",
+    "Mechanism",
+    "Method",
+    "MethodInfo",
+    "MethodTask",
+    "PresenceJudge",
+    "VisionMethod",
+    "VisionTextTower",
+    "VisionTextTowers",
+    "method",
+    "methods",
+]

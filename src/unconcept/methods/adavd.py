@@ -1,6 +1,7 @@
 """Adaptive Value Decomposer (AdaVD): Wang et al., CVPR 2025, arXiv:2412.06143.
 
-While sampling, takes from every token's cross-attention value its part along the target's value, the more the two are alike.
+While sampling, takes from every token's cross-attention value its part along the target's value, the more the two are
+alike.
 """
 
 from dataclasses import dataclass
@@ -19,18 +20,27 @@ from .registry import method
     "adavd",
     paper="arXiv:2412.06143",
     families=("sd1", "sd2", "sdxl"),
-    way="steering",
-    elsewhere="the text's values depend on timestep and picture there; the paper shows SD3 without saying how",
+    mechanism="steering",
+    unsupported_reason="the text's values depend on timestep and picture there; the paper shows SD3 without saying how",
 )
 @dataclass(frozen=True)
 class AdaVD:
-    """Steers cross-attention values away from the targets' while sampling. Defaults from the authors' demonstration notebook."""
+    """Steers cross-attention values away from the targets' while sampling.
 
-    token_sim: bool = True  # shift by likeness; else every token's value is made orthogonal to the targets'
-    s: float = 2.0  # largest shift: 1 takes the part out, 2 turns it round
-    p: float = 100.0  # slope of the shift over the cosine
-    eps: float = 0.93  # cosine at which the shift is s / 2
-    joint_cfg: bool = True  # measured with the empty text's value beside both (code), which lifts cosines; False: alone (paper), where eps must be lower
+    Defaults from the authors' demonstration notebook.
+    """
+
+    token_sim: bool = True
+    """Shift by likeness; else every token's value is made orthogonal to the targets'."""
+    s: float = 2.0
+    """Largest shift: 1 takes the part out, 2 turns it round."""
+    p: float = 100.0
+    """Slope of the shift over the cosine."""
+    eps: float = 0.93
+    """Cosine at which the shift is s / 2."""
+    joint_cfg: bool = True
+    """Measured with the empty text's value beside both (code), which lifts cosines; False: alone (paper), where eps
+    must be lower."""
 
     def __post_init__(self) -> None:
         require(self.s >= 0, f"adavd: s must be >= 0, got {self.s}")
@@ -41,14 +51,17 @@ class AdaVD:
     def erase(self, model: ModelView, request: Request) -> SteeringEdit:
         """Keep the last subject token's state of each target, f (n, d); its value v_t = W_v f is read while sampling.
 
-        At every position but the first: v' = v - delta <v_t, v> / <v_t, v_t> v_t, delta = s / (1 + exp(-p (cos(v_t, v) - eps))).
-        Anchors and retained texts play no part. SDXL's pooled text still names the concept.
+        At every position but the first: v' = v - delta <v_t, v> / <v_t, v_t> v_t, delta = s / (1 + exp(-p (cos(v_t, v)
+        - eps))). Anchors and retained texts play no part. SDXL's pooled text still names the concept.
         """
-        # Differs: the authors also shrink the unconditional half by what they find in the conditional half of the same batch.
+        # Differs: the authors also shrink the unconditional half by what they find in the conditional half of the same
+        # batch.
         # Here a row never knows of its neighbours, and the empty text is left as it is.
-        # Differs: with several targets theirs orthogonalises against the raw ones, exact for two; see `linalg.decompose`.
+        # Differs: with several targets theirs orthogonalises against the raw ones, exact for two; see
+        # `linalg.decompose`.
         # Differs: theirs leaves out a last step at timestep 0.
-        # Differs: SDXL draws its unconditional half from zeros; the empty text's own states stand there, so that eps keeps its meaning.
+        # Differs: SDXL draws its unconditional half from zeros; the empty text's own states stand there, so that eps
+        # keeps its meaning.
         rule = Decomposition(
             targets=model.embed(request.targets),
             null=model.embed([""], at="all")[0],

@@ -1,6 +1,7 @@
 """AdvUnlearn: Zhang et al., NeurIPS 2024, arXiv:2405.15234 (from the authors' code).
 
-ESD's goal for the text encoder, under prompts with a word embedding that was just searched to bring the target back, beside a loss on what is retained.
+ESD's goal for the text encoder, under prompts with a word embedding that was just searched to bring the target back,
+beside a loss on what is retained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,79 +13,125 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
-from ..models.hooks.parameters import frozen
-from ..models.text.parameters import encoder_parameters, layer_of
-from ..models.text.state_rows import fits
-from ..models.text.vocabulary import words
-from ..prompts.captions import captions
+from ..models.hooks.parameters import freeze_parameters
+from ..models.text.parameters import encoder_parameters, layer_number
+from ..models.text.state_rows import fits_context
+from ..models.text.vocabulary import word_ids
+from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences
 from ..prompts.text_matching import without_names
-from ..training import Descent, Plan, Weights, figures, train
-from ..training.goals import Texts, desired, keep, negative
-from ..training.parameter_groups import selected_text
-from ..training.token_search import Followed, Place, Slots, Vocabulary, lay, spread
-from ..training.trajectories import Point, Pool, Walk
+from ..training import Descent, TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.goals import TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
+from ..training.parameter_groups import select_text_parameters
+from ..training.token_search import (
+    FreeTokenSlots,
+    SearchGradient,
+    TokenPlacement,
+    TokenVocabulary,
+    insert_free_tokens,
+    spread_free_tokens,
+)
+from ..training.trajectories import GuidedSampler, NoisyLatents, TrajectoryPool
 from .registry import method
 
-PLACES: dict[str, Place] = {"prefix_k": "prefix", "suffix_k": "suffix", "mid_k": "mid", "insert_k": "insert"}
-COMPONENTS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
-AttackType = Literal["prefix_k", "suffix_k", "mid_k", "insert_k", "per_k_words", "replace_k", "add"]
+_TOKEN_PLACEMENTS: dict[str, TokenPlacement] = {
+    "prefix_k": "prefix",
+    "suffix_k": "suffix",
+    "mid_k": "mid",
+    "insert_k": "insert",
+}
+_COMPONENT_PATTERNS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
+_AttackType = Literal["prefix_k", "suffix_k", "mid_k", "insert_k", "per_k_words", "replace_k", "add"]
 
 
 @method("advunlearn", paper="arXiv:2405.15234", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class AdvUnlearn:
-    """Trains the text encoder against word embeddings that bring the target back. Defaults from the command of the authors' README."""
+    """Trains the text encoder against word embeddings that bring the target back.
+
+    Defaults from the command of the authors' README.
+    """
 
     iterations: int = 1000
     lr: float = 1e-5
-    warmup_iter: int = 200  # iterations without an attack
-    attack_step: int = 30  # of the search in each further iteration
+    warmup_iter: int = 200
+    """Iterations without an attack."""
+    attack_step: int = 30
+    """Of the search in each further iteration."""
     attack_lr: float = 1e-3
-    adv_prompt_num: int = 1  # k, word embeddings; 0: no attack
-    attack_type: AttackType = "prefix_k"  # where they stand; add: moves the target's own words
-    attack_init: Literal["random", "latest"] = "random"  # rows of random tokens, or those of the last attack on this target
-    attack_method: Literal["pgd", "fast_at"] = "pgd"  # Adam on the gradient, or on its sign
-    retain_train: Literal["reg", "iter"] = "reg"  # retain loss as a summand, or in steps of its own
+    adv_prompt_num: int = 1
+    """k, word embeddings; 0: no attack."""
+    attack_type: _AttackType = "prefix_k"
+    """Where they stand; add: moves the target's own words."""
+    attack_init: Literal["random", "latest"] = "random"
+    """Rows of random tokens, or those of the last attack on this target."""
+    attack_method: Literal["pgd", "fast_at"] = "pgd"
+    """Adam on the gradient, or on its sign."""
+    retain_train: Literal["reg", "iter"] = "reg"
+    """Retain loss as a summand, or in steps of its own."""
     retain_batch: int = 5
     retain_loss_w: float = 0.3
-    retain_step: int = 1  # iter: steps on the retain loss after each on the target's
-    dataset_retain: str = "everyday"  # captions beside the request's retained texts: a packaged set or a file; "" is none
-    templates: tuple[str, ...] = ("a photo of {}",)  # around the retained texts
-    layers: int | None = None  # of each encoder that are trained, from the first; None: all and the final norm (their text_encoder_full)
-    component: Literal["all", "ffn", "attn"] = "all"  # of those layers
+    retain_step: int = 1
+    """Iter: steps on the retain loss after each on the target's."""
+    dataset_retain: str = "everyday"
+    """Captions beside the request's retained texts: a packaged set or a file; "" is none."""
+    templates: tuple[str, ...] = ("a photo of {}",)
+    """Around the retained texts."""
+    layers: int | None = None
+    """Of each encoder that are trained, from the first; None: all and the final norm (their text_encoder_full)."""
+    component: Literal["all", "ffn", "attn"] = "all"
+    """Of those layers."""
     start_guidance: float = 3.0
-    negative_guidance: float = 1.0  # eta
+    negative_guidance: float = 1.0
+    """eta."""
     ddim_steps: int = 50
-    pool: int = 4  # trajectories that are drawn and used up together
-    compat: Literal["", "authors"] = ""  # "authors": the search's gradients add up from step to step
+    pool: int = 4
+    """Trajectories that are drawn and used up together."""
+    compat: Literal["", "authors"] = ""
+    """"authors": the search's gradients add up from step to step."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_seed("advunlearn", self.seed)
-        for name in ("iterations", "lr", "warmup_iter", "attack_step", "attack_lr", "adv_prompt_num", "retain_loss_w", "start_guidance"):
+        for name in (
+            "iterations",
+            "lr",
+            "warmup_iter",
+            "attack_step",
+            "attack_lr",
+            "adv_prompt_num",
+            "retain_loss_w",
+            "start_guidance",
+        ):
             require(getattr(self, name) >= 0, f"advunlearn: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("retain_batch", "retain_step", "ddim_steps", "pool"):
             require(getattr(self, name) > 0, f"advunlearn: {name} must be > 0, got {getattr(self, name)}")
         require(self.layers is None or self.layers > 0, f"advunlearn: layers must be > 0, got {self.layers}")
-        require(self.negative_guidance >= -1, f"advunlearn: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}")
+        require(
+            self.negative_guidance >= -1,
+            f"advunlearn: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+        )
         check_sentences("advunlearn", self.templates)
 
     def erase(self, model: ModelView, request: Request) -> DenseEdit:
-        """min_T |eps(z_t, T(c + d)) - (e_0 - eta (e_c - e_0))|^2 + w |eps(z_t, T(r)) - e_r|^2, where d = argmin |eps(z_t, T(c + d)) - e_c|^2.
+        """min_T |eps(z_t, T(c + d)) - (e_0 - eta (e_c - e_0))|^2 + w |eps(z_t, T(r)) - e_r|^2, where d = argmin
+        |eps(z_t, T(c + d)) - e_c|^2.
 
-        T the encoder with d (k, d_e) put among its word embeddings, e the unedited model, which also draws z_t (b, c, h, w); r are retained.
-        SDXL's two encoders are trained and attacked together. Targets are taken in turn. Anchors are not used.
-        Differs: z_t come from pools, since who draws them is frozen, and each row of a batch has its own t; a token is a token,
-        where the authors count words; retained captions are ours; with "iter" one Adam serves both kinds of steps (inferred).
+        T the encoder with d (k, d_e) put among its word embeddings, e the unedited model, which also draws z_t (b, c,
+        h, w); r are retained. SDXL's two encoders are trained and attacked together. Targets are taken in turn. Anchors
+        are not used. Differs: z_t come from pools, since who draws them is frozen, and each row of a batch has its own
+        t; a token is a token, where the authors count words; retained captions are ours; with "iter" one Adam serves
+        both kinds of steps (inferred).
         """
-        trained, texts = Weights(model, self._names(model)), Texts.of(model)
-        walk = Walk(model, texts, self.ddim_steps, self.start_guidance)
+        trained, texts = TrainableWeights(model, self._names(model)), TextEncodings.of(model)
+        walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         kept, turns = self._retained(model, request), 1 if self.retain_train == "reg" else 1 + self.retain_step
-        beside = Pool(walk, kept, self.pool, self.iterations * max(1, turns - 1) * self.retain_batch, self.seed, every=False)
+        beside = TrajectoryPool(
+            walk, kept, self.pool, self.iterations * max(1, turns - 1) * self.retain_batch, self.seed, every=False
+        )
         foe = _Foe(self, model, trained, texts, walk, request.targets)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -93,38 +140,59 @@ class AdvUnlearn:
             if part == 0:
                 which = turn % len(request.targets)
                 asked = foe.prompt(which, turn, rng)
-                found["target"] = foe.point(which), asked, [negative(request.targets[which], self.negative_guidance)]
+                found["target"] = (
+                    foe.point(which),
+                    asked,
+                    [negative_guidance_goal(request.targets[which], self.negative_guidance)],
+                )
             if part > 0 or turns == 1:
-                with trained.off():
-                    point = beside.draw(turn if turns == 1 else turn * self.retain_step + part - 1, self.retain_batch, rng)
-                found["retain"] = point, model.condition(point.prompts), [keep(text) for text in point.prompts]
+                with trained.teacher():
+                    point = beside.draw(
+                        turn if turns == 1 else turn * self.retain_step + part - 1, self.retain_batch, rng
+                    )
+                found["retain"] = point, model.condition(point.prompts), [keep_goal(text) for text in point.prompts]
             points, given, goals = zip(*found.values(), strict=True)
             x_t, t = torch.cat([point.x_t for point in points]), torch.cat([point.t for point in points])
-            with trained.off():
-                (wanted,) = desired(model, texts, x_t, t, [[goal for part in goals for goal in part]])
-            errors = (model.denoise(x_t, t, Conditioning.joined(given)) - wanted).float().square().flatten(1).mean(1)
+            with trained.teacher():
+                (wanted,) = goal_predictions(model, texts, x_t, t, [[goal for part in goals for goal in part]])
+            errors = (
+                (model.denoise(x_t, t, Conditioning.concatenate(given)) - wanted).float().square().flatten(1).mean(1)
+            )
             each = zip(found, errors.split([len(point.x_t) for point in points]), strict=True)
-            return {name: (self.retain_loss_w if name == "retain" and turns == 1 else 1.0) * rows.mean() for name, rows in each}
+            return {
+                name: (self.retain_loss_w if name == "retain" and turns == 1 else 1.0) * rows.mean()
+                for name, rows in each
+            }
 
-        plan = Plan(self.iterations * turns, self.lr, seed=self.seed)
-        about = {"settings": dump(self), "request": vars(request), "retained": kept}
+        plan = TrainingPlan(self.iterations * turns, self.lr, seed=self.seed)
+        about = {"settings": settings_data(self), "request": vars(request), "retained": kept}
         losses = train(trained, loss, plan, about, [foe], "advunlearn")
-        return trained.edit(figures(losses))
+        return trained.edit(loss_figures(losses))
 
     def _names(self, model: ModelView) -> tuple[str, ...]:
         """What is trained of each encoder."""
-        every = [name for own in encoder_parameters(model).values() for name in selected_text(own, "text-full")]
-        count = 1 + max(map(layer_of, every))
-        require(self.layers is None or self.layers <= count, f"advunlearn: layers must be at most the encoder's {count}, got {self.layers}")
-        inside = (name for name in every if self.layers is None or 0 <= layer_of(name) < self.layers)
-        return tuple(name for name in inside if COMPONENTS[self.component] in name)
+        every = [
+            name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-full")
+        ]
+        count = 1 + max(map(layer_number, every))
+        require(
+            self.layers is None or self.layers <= count,
+            f"advunlearn: layers must be at most the encoder's {count}, got {self.layers}",
+        )
+        inside = (name for name in every if self.layers is None or 0 <= layer_number(name) < self.layers)
+        return tuple(name for name in inside if _COMPONENT_PATTERNS[self.component] in name)
 
     def _retained(self, model: ModelView, request: Request) -> list[str]:
-        """Retained texts in the templates, then captions that name no target; those the encoder cannot hold are left out."""
+        """Retained texts in the templates, then captions that name no target; those the encoder cannot hold are left
+        out.
+        """
         found = [form.replace("{}", text) for text in request.retain for form in self.templates]
-        found += without_names(captions(self.dataset_retain), request.targets)
-        held = [text for text in dict.fromkeys(found) if fits(model, text)]
-        message = "advunlearn: there is nothing to retain, without which it breaks the encoder: name texts with --retain, or --set dataset_retain=everyday"
+        found += without_names(load_captions(self.dataset_retain), request.targets)
+        held = [text for text in dict.fromkeys(found) if fits_context(model, text)]
+        message = (
+            "advunlearn: there is nothing to retain, without which it breaks the encoder: name texts with --retain, or"
+            " --set dataset_retain=everyday"
+        )
         require(bool(held), message, RequestError)
         return held
 
@@ -135,26 +203,28 @@ class _Foe:
 
     settings: AdvUnlearn
     model: ModelView
-    trained: Weights
-    texts: Texts
-    walk: Walk
+    trained: TrainableWeights
+    texts: TextEncodings
+    walk: GuidedSampler
     targets: Sequence[str]
-    pools: list[Pool] = field(init=False)
+    pools: list[TrajectoryPool] = field(init=False)
     used: list[int] = field(init=False)  # rows of each pool
     latest: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # by target: rows (1, k, d_e) for each encoder
-    vocabulary: Vocabulary = field(init=False)
+    vocabulary: TokenVocabulary = field(init=False)
 
     def __post_init__(self) -> None:
         s, count = self.settings, len(self.targets)
         rows = -(-s.iterations // count) * (1 + s.attack_step)
-        self.pools = [Pool(self.walk, [text], s.pool, rows, s.seed * count + i) for i, text in enumerate(self.targets)]
-        self.used, self.vocabulary = [0] * count, Vocabulary.of(self.model)
+        self.pools = [
+            TrajectoryPool(self.walk, [text], s.pool, rows, s.seed * count + i) for i, text in enumerate(self.targets)
+        ]
+        self.used, self.vocabulary = [0] * count, TokenVocabulary.of(self.model)
         for which in range(count) if s.adv_prompt_num else ():
             self._slots(which)  # Before anything is drawn: the free tokens may not fit.
 
-    def point(self, which: int) -> Point:
+    def point(self, which: int) -> NoisyLatents:
         """The next latents (1, c, h, w) under a target."""
-        with self.trained.off():
+        with self.trained.teacher():
             self.used[which] += 1
             return self.pools[which].draw(self.used[which] - 1, 1, torch.Generator())
 
@@ -167,42 +237,51 @@ class _Foe:
         self.latest[which] = self._attacked(which, slots, rng)
         return self.model.condition(self.vocabulary.prompts([slots], self.latest[which]))
 
-    def _attacked(self, which: int, slots: Slots, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """The rows after a descent of what the student lacks of the target's own prediction, each step at other latents."""
+    def _attacked(self, which: int, slots: FreeTokenSlots, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """The rows after a descent of what the student lacks of the target's own prediction, each step at other
+        latents.
+        """
         s, target = self.settings, self.targets[which]
         rows = [part.detach().clone().requires_grad_() for part in self._start(which, slots, rng)]
 
         def lacking(step: int, rng: torch.Generator) -> Tensor:
             point = self.point(which)
-            with self.trained.off():
-                (wanted,) = desired(self.model, self.texts, point.x_t, point.t, [[keep(target)]])
+            with self.trained.teacher():
+                (wanted,) = goal_predictions(self.model, self.texts, point.x_t, point.t, [[keep_goal(target)]])
             said = self.model.denoise(point.x_t, point.t, self.model.condition(self.vocabulary.prompts([slots], rows)))
             return (said - wanted).float().square().mean()
 
-        with frozen(self.model.modules(part) for part in encoder_parameters(self.model)):
-            Descent(rows, s.attack_lr, transforms=[Followed(s.attack_method == "fast_at", s.compat == "authors")]).run(lacking, s.attack_step)
+        with freeze_parameters(self.model.modules(part) for part in encoder_parameters(self.model)):
+            Descent(
+                rows, s.attack_lr, transforms=[SearchGradient(s.attack_method == "fast_at", s.compat == "authors")]
+            ).run(lacking, s.attack_step)
         return tuple(row.detach() for row in rows)
 
-    def _slots(self, which: int) -> Slots:
+    def _slots(self, which: int) -> FreeTokenSlots:
         """Where in the target's ids the free tokens stand."""
         s, tokenizer = self.settings, self.model.tokenizer
-        ids, room, k = words(tokenizer, self.targets[which]), tokenizer.length - 2, self.settings.adv_prompt_num
+        ids, room, k = word_ids(tokenizer, self.targets[which]), tokenizer.length - 2, self.settings.adv_prompt_num
         if s.attack_type == "add":
-            return Slots(ids, tuple(range(len(ids))))
+            return FreeTokenSlots(ids, tuple(range(len(ids))))
         if s.attack_type == "per_k_words":
-            return spread(ids, k, room)
-        message = f"advunlearn: adv_prompt_num {k} and {self.targets[which]!r} are {k + len(ids)} tokens, the text encoder holds {room}: lower it"
+            return spread_free_tokens(ids, k, room)
+        message = (
+            f"advunlearn: adv_prompt_num {k} and {self.targets[which]!r} are {k + len(ids)} tokens, the text encoder"
+            f" holds {room}: lower it"
+        )
         require(k + len(ids) <= room, message)
         if s.attack_type == "replace_k":
-            return lay([tokenizer.pad] * len(ids), k, "prefix", room)
-        return lay(ids, k, PLACES[s.attack_type], room)
+            return insert_free_tokens([tokenizer.pad] * len(ids), k, "prefix", room)
+        return insert_free_tokens(ids, k, _TOKEN_PLACEMENTS[s.attack_type], room)
 
-    def _start(self, which: int, slots: Slots, rng: torch.Generator) -> tuple[Tensor, ...]:
+    def _start(self, which: int, slots: FreeTokenSlots, rng: torch.Generator) -> tuple[Tensor, ...]:
         s = self.settings
         if s.attack_init == "latest" and which in self.latest:
             return self.latest[which]
-        own = torch.tensor([[slots.ids[place] for place in slots.at]])
-        return self.vocabulary.rows(own if s.attack_type == "add" else self.vocabulary.drawn((1, len(slots.at)), rng))
+        own = torch.tensor([[slots.ids[place] for place in slots.free_positions]])
+        return self.vocabulary.rows(
+            own if s.attack_type == "add" else self.vocabulary.random_ids((1, len(slots.free_positions)), rng)
+        )
 
     def state(self) -> dict[str, Tensor]:
         found = {f"row.{which}.{e}": part for which, rows in self.latest.items() for e, part in enumerate(rows)}
@@ -212,4 +291,6 @@ class _Foe:
         self.used = state["used"].tolist()
         there = sorted({int(name.split(".")[1]) for name in state if name.startswith("row.")})
         count = len(self.vocabulary.tables)
-        self.latest = {which: tuple(state[f"row.{which}.{e}"].to(self.model.device) for e in range(count)) for which in there}
+        self.latest = {
+            which: tuple(state[f"row.{which}.{e}"].to(self.model.device) for e in range(count)) for which in there
+        }

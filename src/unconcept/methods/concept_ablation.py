@@ -1,6 +1,7 @@
 """Concept Ablation: Kumari et al., ICCV 2023, arXiv:2303.13516.
 
-On noised pictures of the anchor, the denoiser is fine-tuned to predict under the target what it predicts under the anchor.
+On noised pictures of the anchor, the denoiser is fine-tuned to predict under the target what it predicts under the
+anchor.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,51 +15,65 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
-from ..models.hooks.forward import first_detached
-from ..models.hooks.modules import denoiser_parameters, with_role
+from ..models.hooks.forward import detach_first_token
+from ..models.hooks.modules import denoiser_parameters, select_keys_or_values
 from ..models.text.parameters import encoder_parameters
-from ..models.text.state_rows import fits, fitting
-from ..models.text.vocabulary import ENCODERS, words
-from ..prompts.captions import captions
+from ..models.text.state_rows import fits_context, sentences_that_fit
+from ..models.text.vocabulary import SHARED_VOCABULARY_ENCODERS, word_ids
+from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, sentences
-from ..prompts.text_matching import reworded
-from ..training import Plan, Weights, figures, train
-from ..training.goals import Texts
-from ..training.gradient_transforms import Clip, Mask, Transform
-from ..training.images.training_images import drawn, encoded, placed, seeds_of
-from ..training.parameter_groups import Selector, selected, selected_text
-from ..training.trajectories import noised
+from ..prompts.text_matching import replace_name
+from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.goals import TextEncodings
+from ..training.gradient_transforms import GradientClip, GradientTransform, WeightMask
+from ..training.images.training_images import generate_images, images_to_latents, picture_seeds, place_image
+from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
+from ..training.trajectories import noise_latents
 from .registry import method
 
-GROUPS: dict[str, Selector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
-STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
-HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
-Pair = tuple[str, tuple[str, ...]]  # a prompt of the anchor, and the same with the target in one or several forms
+_PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
+_STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
+_HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
+# a prompt of the anchor, and the same with the target in one or several forms.
+_PromptPair = tuple[str, tuple[str, ...]]
 
 
 @method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class ConceptAblation:
-    """Fine-tunes the denoiser to read a target as its anchor on the anchor's pictures. Defaults from the authors' recipe for one GPU."""
+    """Fine-tunes the denoiser to read a target as its anchor on the anchor's pictures.
 
-    parameter_group: Literal["cross-attn", "attn", "full-weight", "embedding"] = "cross-attn"  # embedding: the targets' rows of the token table
-    target: Literal["model", "noise"] = "model"  # what is learned: the prediction under the anchor, or the noise in the anchor's picture
-    target_model: Literal["student", "frozen"] = "student"  # whose prediction under the anchor
+    Defaults from the authors' recipe for one GPU.
+    """
+
+    parameter_group: Literal["cross-attn", "attn", "full-weight", "embedding"] = "cross-attn"
+    """Embedding: the targets' rows of the token table."""
+    target: Literal["model", "noise"] = "model"
+    """What is learned: the prediction under the anchor, or the noise in the anchor's picture."""
+    target_model: Literal["student", "frozen"] = "student"
+    """Whose prediction under the anchor."""
     iterations: int = 200
-    lr: float = 8e-6  # 2e-6 times batch, as their --scale_lr
+    lr: float = 8e-6
+    """2e-6 times batch, as their --scale_lr."""
     batch_size: int = 4
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
-    prior_loss_weight: float = 0.0  # of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content
-    pictures: int = 200  # of the anchors: what the paper's own runs took; the later script draws 1000
+    prior_loss_weight: float = 0.0
+    """Of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content."""
+    pictures: int = 200
+    """Of the anchors: what the paper's own runs took; the later script draws 1000."""
     picture_steps: int = 25
-    picture_guidance: float = 6.0  # (inferred)
-    augment: bool = True  # pictures at random sizes, and prompts that say so
-    anchor_prompts: str = ""  # captions that name the anchor: a packaged set or a file; "" puts both into sentences
-    templates: tuple[str, ...] = ()  # those sentences, with {}; () takes thirty of the kind
+    picture_guidance: float = 6.0
+    """(inferred)."""
+    augment: bool = True
+    """Pictures at random sizes, and prompts that say so."""
+    anchor_prompts: str = ""
+    """Captions that name the anchor: a packaged set or a file; "" puts both into sentences."""
+    templates: tuple[str, ...] = ()
+    """Those sentences, with {}; () takes thirty of the kind."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,76 +85,117 @@ class ConceptAblation:
         check_sentences("concept-ablation", self.templates)
 
     def erase(self, model: ModelView, request: Request) -> DenseEdit:
-        """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the same of the target.
+        """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the
+        same of the target.
 
-        No gradient goes through keys and values of the start token. Differs: pictures are drawn by the model's own sampler, the
-        authors' by DPM-Solver++; retained texts are not used. "embedding" trains SDXL's two tables together (inferred).
+        No gradient goes through keys and values of the start token. Differs: pictures are drawn by the model's own
+        sampler, the authors' by DPM-Solver++; retained texts are not used. "embedding" trains SDXL's two tables
+        together (inferred).
         """
-        trained = Weights(model, self._names(model))
+        trained = TrainableWeights(model, self._names(model))
         data = _Pictures.drawn(model, self._pairs(model, request), self)
         # Texts change with the table: each is encoded by the model as it is then, with its gradient.
-        texts: Callable[[Sequence[str]], Conditioning] = model.condition if self.parameter_group == "embedding" else Texts.of(model)
+        texts: Callable[[Sequence[str]], Conditioning] = (
+            model.condition if self.parameter_group == "embedding" else TextEncodings.of(model)
+        )
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             z, mask, anchors, targets = data.batch(self.batch_size, rng)
-            x_t, t, wanted = noised(model, z, rng)
+            x_t, t, wanted = noise_latents(model, z, rng)
             if self.target == "model":
-                with torch.no_grad(), trained.off() if self.target_model == "frozen" else nullcontext():
+                with torch.no_grad(), trained.teacher() if self.target_model == "frozen" else nullcontext():
                     wanted = model.denoise(x_t, t, texts(anchors))
             terms = {"target": masked_error(model.denoise(x_t, t, texts(targets)), wanted, mask)}
             if self.prior_loss_weight:
                 z, mask, anchors, _ = data.batch(self.batch_size, rng)
-                x_t, t, noise = noised(model, z, rng)
-                terms["prior"] = self.prior_loss_weight * masked_error(model.denoise(x_t, t, texts(anchors)), noise, mask)
+                x_t, t, noise = noise_latents(model, z, rng)
+                terms["prior"] = self.prior_loss_weight * masked_error(
+                    model.denoise(x_t, t, texts(anchors)), noise, mask
+                )
             return terms
 
-        rules: list[Transform] = [own_rows_alone(model, trained, request.targets)] if self.parameter_group == "embedding" else []
-        plan = Plan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=[*rules, Clip(self.max_grad_norm)])
-        about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"pictures": data.pictures})}
-        with first_detached(model.modules("denoiser").get_submodule(name) for name in _read_maps(model)):
+        rules: list[GradientTransform] = (
+            [restrict_to_target_rows(model, trained, request.targets)] if self.parameter_group == "embedding" else []
+        )
+        plan = TrainingPlan(
+            self.iterations,
+            self.lr,
+            "adamw",
+            self.weight_decay,
+            self.seed,
+            transforms=[*rules, GradientClip(self.max_grad_norm)],
+        )
+        about = {
+            "settings": settings_data(self),
+            "request": vars(request),
+            "pictures": hash_tensors({"pictures": data.pictures}),
+        }
+        with detach_first_token(model.modules("denoiser").get_submodule(name) for name in _read_maps(model)):
             losses = train(trained, loss, plan, about, name="concept-ablation")
-        return trained.edit(figures(losses))
+        return trained.edit(loss_figures(losses))
 
     def _names(self, model: ModelView) -> tuple[str, ...]:
         if self.parameter_group != "embedding":
-            return selected(denoiser_parameters(model), GROUPS[self.parameter_group])
-        message = f"concept-ablation: {model.family} has no one table of tokens for parameter_group embedding: choose {', '.join(GROUPS)}"
-        require(model.family in ENCODERS, message)
-        return tuple(name for own in encoder_parameters(model).values() for name in selected_text(own, "text-tokens"))
+            return select_parameters(denoiser_parameters(model), _PARAMETER_GROUPS[self.parameter_group])
+        message = (
+            f"concept-ablation: {model.family} has no one table of tokens for parameter_group embedding: choose"
+            f" {', '.join(_PARAMETER_GROUPS)}"
+        )
+        require(model.family in SHARED_VOCABULARY_ENCODERS, message)
+        return tuple(
+            name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-tokens")
+        )
 
-    def _pairs(self, model: ModelView, request: Request) -> list[Pair]:
+    def _pairs(self, model: ModelView, request: Request) -> list[_PromptPair]:
         """Prompts of each anchor with those of its target; those the encoder cannot hold are left out."""
-        found: list[Pair] = []
+        found: list[_PromptPair] = []
         for target, anchor in zip(request.targets, request.anchors, strict=True):
             if not self.anchor_prompts:
-                held = fitting(model, sentences(request.kind, self.templates), target, anchor)
+                held = sentences_that_fit(model, sentences(request.kind, self.templates), target, anchor)
                 found += [(form.replace("{}", anchor), (form.replace("{}", target),)) for form in held]
                 continue
-            for p in captions(self.anchor_prompts):
-                forms = {"style": STYLE_FORMS, "harmful": HARMFUL_FORMS, "explicit": HARMFUL_FORMS}.get(request.kind)
-                changed = tuple(form.format(p=p, c=target) for form in forms) if forms else (reworded(p, [anchor] if anchor else [], target),)
-                found += [(p, changed)] if all(fits(model, text) for text in (p, *changed)) else []
-        require(bool(found), f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length} tokens")
+            for p in load_captions(self.anchor_prompts):
+                forms = {"style": _STYLE_FORMS, "harmful": _HARMFUL_FORMS, "explicit": _HARMFUL_FORMS}.get(request.kind)
+                changed = (
+                    tuple(form.format(p=p, c=target) for form in forms)
+                    if forms
+                    else (replace_name(p, [anchor] if anchor else [], target),)
+                )
+                found += [(p, changed)] if all(fits_context(model, text) for text in (p, *changed)) else []
+        require(
+            bool(found),
+            f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length}"
+            " tokens",
+        )
         return found
 
 
-def own_rows_alone(model: ModelView, trained: Weights, targets: Sequence[str]) -> Mask:
+def restrict_to_target_rows(model: ModelView, trained: TrainableWeights, targets: Sequence[str]) -> WeightMask:
     """Of each token table (v, d) the rows of the targets' tokens move; a token that also pads, as SD 2's "!", stays."""
-    ids = {token for target in targets for token in words(model.tokenizer, target)} - {each.pad for each in model.tokenizers}
+    ids = {token for target in targets for token in word_ids(model.tokenizer, target)} - {
+        each.pad for each in model.tokenizers
+    }
     start = [own.detach() for own in trained.start.values()]
-    rows = [torch.isin(torch.arange(len(own), device=own.device), torch.tensor(sorted(ids), device=own.device)) for own in start]
-    return Mask(start, [row[:, None].expand_as(own) for row, own in zip(rows, start, strict=True)])
+    rows = [
+        torch.isin(torch.arange(len(own), device=own.device), torch.tensor(sorted(ids), device=own.device))
+        for own in start
+    ]
+    return WeightMask(start, [row[:, None].expand_as(own) for row, own in zip(rows, start, strict=True)])
 
 
 def masked_error(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Squared error summed over channels, averaged over the cells of each picture's mask (b, 1, h, w), then over pictures."""
+    """Squared error summed over channels, averaged over the cells of each picture's mask (b, 1, h, w), then over
+    pictures.
+    """
     error = (mask * (said - wanted).float().square()).flatten(1).sum(1)
     return (error / mask.flatten(1).sum(1)).mean()
 
 
 def _read_maps(model: ModelView) -> list[str]:
-    """Cross-attention's keys and values by the name of their module; none in a joint transformer, where the rule has no meaning."""
-    return [name.partition(".")[2].removesuffix(".weight") for name in with_role(model.text_maps(), "KV")]
+    """Cross-attention's keys and values by the name of their module; none in a joint transformer, where the rule has no
+    meaning.
+    """
+    return [name.partition(".")[2].removesuffix(".weight") for name in select_keys_or_values(model.text_maps(), "KV")]
 
 
 @dataclass
@@ -147,29 +203,40 @@ class _Pictures:
     """The anchors' pictures with their prompts, as latents where they are always shown as they are."""
 
     model: ModelView
-    pairs: Sequence[Pair]  # one a picture
+    pairs: Sequence[_PromptPair]  # one a picture
     pictures: Tensor
     augment: bool
     latents: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.latents = torch.empty(0) if self.augment else encoded(self.model, self.pictures)
+        self.latents = torch.empty(0) if self.augment else images_to_latents(self.model, self.pictures)
 
     @classmethod
-    def drawn(cls, model: ModelView, pairs: Sequence[Pair], settings: ConceptAblation) -> "_Pictures":
+    def drawn(cls, model: ModelView, pairs: Sequence[_PromptPair], settings: ConceptAblation) -> "_Pictures":
         """By the unedited model, the prompts in turn."""
         shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
-        pictures = drawn(model, [p for p, _ in shown], seeds_of(settings.seed, len(shown)), settings.picture_steps, settings.picture_guidance)
+        pictures = generate_images(
+            model,
+            [p for p, _ in shown],
+            picture_seeds(settings.seed, len(shown)),
+            settings.picture_steps,
+            settings.picture_guidance,
+        )
         return cls(model, shown, pictures, settings.augment)
 
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
         """Latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
         which = torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
-        chosen = [(p, forms[int(torch.randint(len(forms), (), generator=rng))]) for p, forms in (self.pairs[i] for i in which)]
+        chosen = [
+            (p, forms[int(torch.randint(len(forms), (), generator=rng))]) for p, forms in (self.pairs[i] for i in which)
+        ]
         if not self.augment:
             z = self.latents[which]
             return z, torch.ones_like(z[:, :1]), [p for p, _ in chosen], [c for _, c in chosen]
-        shown = [placed(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
-        z = encoded(self.model, torch.stack([each.picture for each in shown]))
-        said = [tuple(each.prefix + text if fits(self.model, each.prefix + text) else text for text in pair) for each, pair in zip(shown, chosen, strict=True)]
+        shown = [place_image(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
+        z = images_to_latents(self.model, torch.stack([each.picture for each in shown]))
+        said = [
+            tuple(each.prefix + text if fits_context(self.model, each.prefix + text) else text for text in pair)
+            for each, pair in zip(shown, chosen, strict=True)
+        ]
         return z, torch.stack([each.mask for each in shown]).to(z), [p for p, _ in said], [c for _, c in said]

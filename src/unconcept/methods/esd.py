@@ -1,6 +1,7 @@
 """Erased Stable Diffusion (ESD): Gandikota et al., ICCV 2023, arXiv:2303.07345.
 
-Fine-tunes the denoiser until what it predicts for a target is what the unedited model would predict under negative guidance. No images.
+Fine-tunes the denoiser until what it predicts for a target is what the unedited model would predict under negative
+guidance. No images.
 """
 
 from contextlib import nullcontext
@@ -12,17 +13,17 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
-from ..training import Plan, Weights, figures, train
-from ..training.goals import Texts, desired, negative
-from ..training.parameter_groups import Selector, selected
-from ..training.trajectories import Partial, Pool, Walk
+from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
+from ..training.parameter_groups import ParameterSelector, select_parameters
+from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
 from .registry import method
 
-GROUPS: dict[str, Selector] = {
+_TRAIN_METHODS: dict[str, ParameterSelector] = {
     "x": "xattn",
     "strict": "kv",
     "u": "maps-noxattn",
@@ -40,63 +41,108 @@ GROUPS: dict[str, Selector] = {
     "esd-all": "maps",
     "xattn": "xattn",
 }
-Group = Literal["x", "strict", "u", "all", "noxattn", "selfattn", "full", "notime", "xlayer", "selflayer", "esd-x", "esd-x-strict", "esd-u", "esd-all", "xattn"]
+_TrainMethod = Literal[
+    "x",
+    "strict",
+    "u",
+    "all",
+    "noxattn",
+    "selfattn",
+    "full",
+    "notime",
+    "xlayer",
+    "selflayer",
+    "esd-x",
+    "esd-x-strict",
+    "esd-u",
+    "esd-all",
+    "xattn",
+]
 
 
 @method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class ESD:
-    """Fine-tunes the denoiser towards negative guidance. Defaults from the authors' present `esd_sd.py`; the paper's own are a recipe."""
+    """Fine-tunes the denoiser towards negative guidance.
 
-    train_method: Group = "x"  # x: styles, names; u: objects
-    negative_guidance: float = 1.0  # eta of Eq. 5; the present code's number is eta + 1
-    start_guidance: float = 3.0  # while x_t is drawn
+    Defaults from the authors' present `esd_sd.py`; the paper's own are a recipe.
+    """
+
+    train_method: _TrainMethod = "x"
+    """x: styles, names; u: objects."""
+    negative_guidance: float = 1.0
+    """eta of Eq. 5; the present code's number is eta + 1."""
+    start_guidance: float = 3.0
+    """While x_t is drawn."""
     iterations: int = 200
     lr: float = 5e-5
     batch_size: int = 1
     ddim_steps: int = 50
-    erase_from: str = ""  # text that keeps everything but the target; "" erases the target wherever it is
-    sampling: Literal["reference", "student"] = "reference"  # who draws x_t: the unedited model (present code) or the edited one (paper)
-    pool: int = 4  # trajectories of the unedited model that are drawn and used up together; 0: a new one for each x_t
+    erase_from: str = ""
+    """Text that keeps everything but the target; "" erases the target wherever it is."""
+    sampling: Literal["reference", "student"] = "reference"
+    """Who draws x_t: the unedited model (present code) or the edited one (paper)."""
+    pool: int = 4
+    """Trajectories of the unedited model that are drawn and used up together; 0: a new one for each x_t."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_seed("esd", self.seed)
-        require(self.negative_guidance >= -1, f"esd: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}")
+        require(
+            self.negative_guidance >= -1,
+            f"esd: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+        )
         for name in ("start_guidance", "iterations", "lr", "pool"):
             require(getattr(self, name) >= 0, f"esd: {name} must be >= 0, got {getattr(self, name)}")
-        require(self.batch_size > 0 and self.ddim_steps > 0, f"esd: batch_size and ddim_steps must be > 0, got {self.batch_size} and {self.ddim_steps}")
+        require(
+            self.batch_size > 0 and self.ddim_steps > 0,
+            f"esd: batch_size and ddim_steps must be > 0, got {self.batch_size} and {self.ddim_steps}",
+        )
 
     def erase(self, model: ModelView, request: Request) -> DenseEdit:
-        """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2, eps* the unedited model (Eq. 5 and 6).
+        """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2, eps* the unedited model (Eq. 5 and
+        6).
 
-        x_t (b, c, h, w) after a uniform number of sampler steps under a target. SD3 and FLUX: the text's maps of each block for x, the
-        picture's for u (inferred). Differs: x_t from one trajectory are used at all of its steps; anchors and retained texts are not used.
-        Differs: the model is asked at the sampler's own timestep, the first script at a random one of the same fiftieth.
+        x_t (b, c, h, w) after a uniform number of sampler steps under a target. SD3 and FLUX: the text's maps of each
+        block for x, the picture's for u (inferred). Differs: x_t from one trajectory are used at all of its steps;
+        anchors and retained texts are not used. Differs: the model is asked at the sampler's own timestep, the first
+        script at a random one of the same fiftieth.
         """
-        trained = Weights(model, selected(denoiser_parameters(model), GROUPS[self.train_method]))
-        texts = Texts.of(model)
-        walk = Walk(model, texts, self.ddim_steps, self.start_guidance)
+        trained = TrainableWeights(
+            model, select_parameters(denoiser_parameters(model), _TRAIN_METHODS[self.train_method])
+        )
+        texts = TextEncodings.of(model)
+        walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         drawn = (self.erase_from,) if self.erase_from else request.targets
         pooled = self.sampling == "reference" and self.pool > 0
-        source: Pool | Partial = Pool(walk, drawn, self.pool, self.iterations * self.batch_size, self.seed) if pooled else Partial(walk, drawn)
+        source: TrajectoryPool | PartialSampling = (
+            TrajectoryPool(walk, drawn, self.pool, self.iterations * self.batch_size, self.seed)
+            if pooled
+            else PartialSampling(walk, drawn)
+        )
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
-            with trained.off() if self.sampling == "reference" else nullcontext():
+            with trained.teacher() if self.sampling == "reference" else nullcontext():
                 point = source.draw(step, self.batch_size, rng)
-            # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 where nothing is named to erase from: f = c.
-            goals = [negative(c, 1 + self.negative_guidance, start=self.erase_from or c) for c in self._named(request, point.prompts, rng)]
-            with trained.off():
-                (wanted,) = desired(model, texts, point.x_t, point.t, [goals])
+            # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 where nothing is named to erase from: f =
+            # c.
+            goals = [
+                negative_guidance_goal(c, 1 + self.negative_guidance, start=self.erase_from or c)
+                for c in self._named(request, point.prompts, rng)
+            ]
+            with trained.teacher():
+                (wanted,) = goal_predictions(model, texts, point.x_t, point.t, [goals])
             said = model.denoise(point.x_t, point.t, texts(point.prompts))
             return (said - wanted).float().square().mean()
 
-        plan = Plan(self.iterations, self.lr, seed=self.seed)
-        losses = train(trained, loss, plan, {"settings": dump(self), "request": vars(request)}, name="esd")
-        return trained.edit(figures(losses))
+        plan = TrainingPlan(self.iterations, self.lr, seed=self.seed)
+        losses = train(trained, loss, plan, {"settings": settings_data(self), "request": vars(request)}, name="esd")
+        return trained.edit(loss_figures(losses))
 
     def _named(self, request: Request, prompts: tuple[str, ...], rng: torch.Generator) -> tuple[str, ...]:
-        """The target of each row: what it was drawn under, or one of them where it was drawn under what it is erased from."""
+        """The target of each row: what it was drawn under, or one of them where it was drawn under what it is erased
+        from.
+        """
         if not self.erase_from:
             return prompts
         return tuple(request.targets[i] for i in torch.randint(len(request.targets), (len(prompts),), generator=rng))

@@ -1,6 +1,7 @@
 """Few-shot erasing: Fuchi and Takagi, BMVC 2024, arXiv:2405.07288.
 
-A handful of steps up the diffusion loss on a few pictures of the target, in the text encoder alone. Where the target goes is left to the model.
+A handful of steps up the diffusion loss on a few pictures of the target, in the text encoder alone. Where the target
+goes is left to the model.
 """
 
 from collections.abc import Sequence
@@ -14,39 +15,48 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.images import pictures_of
+from ..models.images import read_picture_folder
 from ..models.text.parameters import encoder_parameters
-from ..models.text.state_rows import fits
+from ..models.text.state_rows import fits_context
 from ..prompts.templates import check_sentences, sentences
-from ..training import Plan, Weights, figures, train
-from ..training.images.training_images import drawn, encoded, seeds_of
-from ..training.parameter_groups import selected_text
-from ..training.trajectories import noised
+from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.images.training_images import generate_images, images_to_latents, picture_seeds
+from ..training.parameter_groups import select_text_parameters
+from ..training.trajectories import noise_latents
 from .registry import method
 
-EPOCH = 1_000_003  # a prime: seeds of the order in which pictures come
+_EPOCH_SEED_STEP = 1_000_003  # a prime: seeds of the order in which pictures come
 
 
 @method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class FewShot:
-    """Unlearns a few pictures of the target in the text encoder's MLPs and last attention. Defaults from the authors' `train.py`."""
+    """Unlearns a few pictures of the target in the text encoder's MLPs and last attention.
+
+    Defaults from the authors' `train.py`.
+    """
 
     lr: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 1e-8
     batch_size: int = 2
-    epochs: int = 5  # the only thing that bounds the ascent
-    images: str = ""  # folder of pictures of the target; "" has the unedited model draw them
-    pictures: int = 4  # that are drawn
+    epochs: int = 5
+    """The only thing that bounds the ascent."""
+    images: str = ""
+    """Folder of pictures of the target; "" has the unedited model draw them."""
+    pictures: int = 4
+    """That are drawn."""
     picture_steps: int = 25
-    picture_guidance: float = 7.5  # (inferred)
-    is_zero_shot: bool = False  # no pictures: latents uniform in [0, 1], a batch an epoch
-    templates: tuple[str, ...] = ()  # sentences around the target, with {}; () takes thirty of the kind
+    picture_guidance: float = 7.5
+    """(inferred)."""
+    is_zero_shot: bool = False
+    """No pictures: latents uniform in [0, 1], a batch an epoch."""
+    templates: tuple[str, ...] = ()
+    """Sentences around the target, with {}; () takes thirty of the kind."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,39 +65,66 @@ class FewShot:
             require(getattr(self, name) >= 0, f"few-shot: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("eps", "batch_size", "pictures", "picture_steps"):
             require(getattr(self, name) > 0, f"few-shot: {name} must be > 0, got {getattr(self, name)}")
-        require(all(0 <= beta < 1 for beta in self.betas), f"few-shot: betas must be 0 to below 1, got {list(self.betas)}")
-        require(not (self.is_zero_shot and self.images), f"few-shot: is_zero_shot uses no pictures, but images = {self.images!r}: leave out one of the two")
+        require(
+            all(0 <= beta < 1 for beta in self.betas), f"few-shot: betas must be 0 to below 1, got {list(self.betas)}"
+        )
+        require(
+            not (self.is_zero_shot and self.images),
+            f"few-shot: is_zero_shot uses no pictures, but images = {self.images!r}: leave out one of the two",
+        )
         check_sentences("few-shot", self.templates)
 
     def erase(self, model: ModelView, request: Request) -> DenseEdit:
         """Follow -|eps(x_t, T(p)) - eps|^2, mean over pictures x_0 of a batch: p names the target, T the text encoder.
 
-        Adam, `epochs` times over the pictures, t uniform. SDXL's two encoders move together. In v and flow models the wanted prediction stands for eps.
-        Differs: sentences are ours, the authors' are textual inversion's; the last layer that is used is looked up, theirs is number 11.
-        Differs: pictures are scaled to the shorter side and cut, so that none is squeezed. Anchors and retained texts are not used.
+        Adam, `epochs` times over the pictures, t uniform. SDXL's two encoders move together. In v and flow models the
+        wanted prediction stands for eps. Differs: sentences are ours, the authors' are textual inversion's; the last
+        layer that is used is looked up, theirs is number 11. Differs: pictures are scaled to the shorter side and cut,
+        so that none is squeezed. Anchors and retained texts are not used.
         """
-        trained = Weights(model, tuple(name for own in encoder_parameters(model).values() for name in selected_text(own, "text-mlp-lastattn")))
+        trained = TrainableWeights(
+            model,
+            tuple(
+                name
+                for own in encoder_parameters(model).values()
+                for name in select_text_parameters(own, "text-mlp-lastattn")
+            ),
+        )
         prompts = self._prompts(model, request)
         z = self._latents(model, prompts)
         batches = ceil(len(z) / self.batch_size)
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
             epoch, place = divmod(step, batches)
-            order = torch.randperm(len(z), generator=torch.Generator().manual_seed(self.seed * EPOCH + epoch))
-            x_t, t, wanted = noised(model, z[order[place * self.batch_size :][: self.batch_size]], rng)
+            order = torch.randperm(
+                len(z), generator=torch.Generator().manual_seed(self.seed * _EPOCH_SEED_STEP + epoch)
+            )
+            x_t, t, wanted = noise_latents(model, z[order[place * self.batch_size :][: self.batch_size]], rng)
             asked = [prompts[i] for i in torch.randint(len(prompts), (len(x_t),), generator=rng).tolist()]
             return -(model.denoise(x_t, t, model.condition(asked)) - wanted).float().square().mean()
 
-        plan = Plan(self.epochs * batches, self.lr, weight_decay=self.weight_decay, seed=self.seed, betas=self.betas, eps=self.eps)
-        about = {"settings": dump(self), "request": vars(request), "latents": hash_tensors({"latents": z})}
+        plan = TrainingPlan(
+            self.epochs * batches,
+            self.lr,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+            betas=self.betas,
+            eps=self.eps,
+        )
+        about = {"settings": settings_data(self), "request": vars(request), "latents": hash_tensors({"latents": z})}
         losses = train(trained, loss, plan, about, name="few-shot")
-        return trained.edit(figures(losses))
+        return trained.edit(loss_figures(losses))
 
     def _prompts(self, model: ModelView, request: Request) -> list[str]:
         """Each target in every sentence that the encoder can hold, the targets in turn."""
-        found = [form.replace("{}", target) for form in sentences(request.kind, self.templates) for target in request.targets]
-        held = [text for text in found if fits(model, text)]
-        message = f"few-shot: no sentence around {request.targets[0]!r} is within the encoder's {model.tokenizer.length} tokens: shorten it"
+        found = [
+            form.replace("{}", target) for form in sentences(request.kind, self.templates) for target in request.targets
+        ]
+        held = [text for text in found if fits_context(model, text)]
+        message = (
+            f"few-shot: no sentence around {request.targets[0]!r} is within the encoder's {model.tokenizer.length}"
+            " tokens: shorten it"
+        )
         require(bool(held), message, RequestError)
         return held
 
@@ -97,6 +134,13 @@ class FewShot:
             noise = torch.rand(self.batch_size, *model.latent_shape, generator=torch.Generator().manual_seed(self.seed))
             return noise.to(model.device, model.dtype)
         if self.images:
-            return encoded(model, pictures_of(Path(self.images), model, self.batch_size)).to(model.dtype)
+            return images_to_latents(model, read_picture_folder(Path(self.images), model, self.batch_size)).to(
+                model.dtype
+            )
         shown = [prompts[i % len(prompts)] for i in range(self.pictures)]
-        return encoded(model, drawn(model, shown, seeds_of(self.seed, len(shown)), self.picture_steps, self.picture_guidance))
+        return images_to_latents(
+            model,
+            generate_images(
+                model, shown, picture_seeds(self.seed, len(shown)), self.picture_steps, self.picture_guidance
+            ),
+        )

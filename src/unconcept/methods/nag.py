@@ -1,6 +1,7 @@
 """Normalised Attention Guidance (NAG): Chen et al., arXiv:2505.21179.
 
-While sampling, leads every cross-attention's output away from what it would give for the targets' names, at a bounded length.
+While sampling, leads every cross-attention's output away from what it would give for the targets' names, at a bounded
+length.
 """
 
 from dataclasses import dataclass
@@ -19,16 +20,21 @@ from .registry import method
     "nag",
     paper="arXiv:2505.21179",
     families=("sd1", "sd2", "sdxl"),
-    way="steering",
-    elsewhere="it steers cross-attention; joint attention needs a second text stream, which steering edits do not have",
+    mechanism="steering",
+    unsupported_reason=(
+        "it steers cross-attention; joint attention needs a second text stream, which steering edits do not have"
+    ),
 )
 @dataclass(frozen=True)
 class NAG:
     """Leads attention away from the targets' while sampling. Defaults from the authors' code for FLUX."""
 
-    nag_scale: float = 5.0  # 1 + phi
-    tau: float = 2.5  # longest output, relative to the unguided one
-    a: float = 0.25  # share of the guided output in the blend
+    nag_scale: float = 5.0
+    """1 + phi."""
+    tau: float = 2.5
+    """Longest output, relative to the unguided one."""
+    a: float = 0.25
+    """Share of the guided output in the blend."""
 
     def __post_init__(self) -> None:
         require(self.nag_scale >= 1, f"nag: nag_scale must be >= 1, got {self.nag_scale}; 1 leads nowhere")
@@ -39,7 +45,8 @@ class NAG:
     def erase(self, model: ModelView, request: Request) -> SteeringEdit:
         """Z = Z+ + phi (Z+ - Z-), held to a length of tau |Z+| place by place, then a Z + (1 - a) Z+.
 
-        Several targets are read side by side, as one negative text, and only prompts are steered (both inferred, as in NASA).
+        Several targets are read side by side, as one negative text, and only prompts are steered (both inferred, as in
+        NASA).
         """
         # Differs: the paper's lengths are L1 norms; its code's are L2, and so are these.
         rule = Guidance(

@@ -19,26 +19,33 @@ from .registry import method
     "nasa",
     paper="arXiv:2412.02687",
     families=("sd1", "sd2", "sdxl"),
-    way="steering",
-    elsewhere="its authors' successor found it unstable in joint attention, and the paper does not say how it is built there",
+    mechanism="steering",
+    unsupported_reason=(
+        "its authors' successor found it unstable in joint attention, and the paper does not say how it is built there"
+    ),
 )
 @dataclass(frozen=True)
 class NASA:
     """Subtracts the targets' attention output while sampling. Default from the paper's SD 1.5 model."""
 
-    alpha: float = 0.1  # 0.1 on SD 1.5, 0.2 on SD 2.1, 0.5 on PixArt-alpha
-    compensate: bool = False  # divide by 1 - alpha: prompts without the target keep the size of their outputs (inferred)
+    alpha: float = 0.1
+    """0.1 on SD 1.5, 0.2 on SD 2.1, 0.5 on PixArt-alpha."""
+    compensate: bool = False
+    """Divide by 1 - alpha: prompts without the target keep the size of their outputs (inferred)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 1, f"nasa: alpha must be 0 to 1, got {self.alpha}")
-        require(self.alpha < 1 or not self.compensate, "nasa: alpha = 1 cannot be compensated: give less, or compensate = false")
+        require(
+            self.alpha < 1 or not self.compensate,
+            "nasa: alpha = 1 cannot be compensated: give less, or compensate = false",
+        )
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request) -> SteeringEdit:
         """Z = Z+ - alpha Z-, Z- the attention over the targets' token states (n l, d), before the output map.
 
-        Several targets are read side by side, as one negative text, so that each place subtracts most of what it resembles
-        most (inferred). Only prompts are steered, not the empty text that guidance starts from (inferred).
+        Several targets are read side by side, as one negative text, so that each place subtracts most of what it
+        resembles most (inferred). Only prompts are steered, not the empty text that guidance starts from (inferred).
         Anchors and retained texts play no part. SDXL's pooled text still names the concept.
         """
         rule = Subtraction(

@@ -1,6 +1,7 @@
 """RECE: Gong et al., ECCV 2024, arXiv:2407.12383.
 
-After a UCE edit, finds in closed form the embedding that brings each concept back, erases that too, and so on. No images.
+After a UCE edit, finds in closed form the embedding that brings each concept back, erases that too, and so on. No
+images.
 """
 
 from dataclasses import dataclass
@@ -12,65 +13,86 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import TextMapEdit
-from ..linalg.derive import derive_through
-from ..linalg.low_rank import thinned
-from ..linalg.moments import Moments
+from ..linalg.derive import derive_map_through
+from ..linalg.low_rank import reduce_rows
+from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.text.alignment import aligned_tails
-from ..models.text.state_rows import moments_of, read_together
+from ..models.text.alignment import aligned_suffix_pairs
+from ..models.text.state_rows import embed_together, text_state_moments
 from .registry import method
 
-START_RETAIN_SCALE, START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
+_START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
 
 
 @method(
     "rece",
     paper="arXiv:2407.12383",
     families=("sd1", "sd2", "sdxl"),
-    way="closed-form",
-    elsewhere="the one map on the text has fewer rows than columns, so its derived embedding is not determined",
+    mechanism="closed-form",
+    unsupported_reason=(
+        "the one map on the text has fewer rows than columns, so its derived embedding is not determined"
+    ),
 )
 @dataclass(frozen=True)
 class RECE:
-    """UCE, then rounds that find and erase what still brings the concept back. Defaults from the authors' `train.py`."""
+    """UCE, then rounds that find and erase what still brings the concept back.
 
-    regular_scale: float = 0.1  # lambda of the derive step, ridge on the derived embedding; 1e-3 for styles and hard objects
-    epochs: int = 3  # rounds
-    erase_scale: float = 1.0  # weight of each derived row
-    preserve_scale: float = 0.1  # lambda_1, weight of each retained row
-    lamb: float = 0.1  # lambda_2, pull of each round towards the weights before it
-    start: Literal["uce", "none"] = "uce"  # its own UCE edit of 2023, or the model as it is
-    start_retain: tuple[str, ...] = ("",)  # what that UCE edit keeps
+    Defaults from the authors' `train.py`.
+    """
+
+    regular_scale: float = 0.1
+    """Lambda of the derive step, ridge on the derived embedding; 1e-3 for styles and hard objects."""
+    epochs: int = 3
+    """Rounds."""
+    erase_scale: float = 1.0
+    """Weight of each derived row."""
+    preserve_scale: float = 0.1
+    """lambda_1, weight of each retained row."""
+    lamb: float = 0.1
+    """lambda_2, pull of each round towards the weights before it."""
+    start: Literal["uce", "none"] = "uce"
+    """Its own UCE edit of 2023, or the model as it is."""
+    start_retain: tuple[str, ...] = ("",)
+    """What that UCE edit keeps."""
 
     def __post_init__(self) -> None:
-        require(self.regular_scale > 0, f"rece: regular_scale must be > 0, got {self.regular_scale}; without it the maps must span all dimensions")
+        require(
+            self.regular_scale > 0,
+            f"rece: regular_scale must be > 0, got {self.regular_scale}; without it the maps must span all dimensions",
+        )
         require(self.epochs >= 1, f"rece: epochs must be >= 1, got {self.epochs}; UCE alone is the method uce")
         require(self.erase_scale > 0, f"rece: erase_scale must be > 0, got {self.erase_scale}")
         require(self.preserve_scale >= 0, f"rece: preserve_scale must be >= 0, got {self.preserve_scale}")
-        require(self.lamb > 0, f"rece: lamb must be > 0, got {self.lamb}; without it the erase step is singular below d rows")
+        require(
+            self.lamb > 0,
+            f"rece: lamb must be > 0, got {self.lamb}; without it the erase step is singular below d rows",
+        )
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request) -> TextMapEdit:
-        """Each round: W' = W B, c' = R c for every row c of every target, then W' <- W' (I + (C_a - C')^T Y), beside row i row i of the anchor.
+        """Each round: W' = W B, c' = R c for every row c of every target, then W' <- W' (I + (C_a - C')^T Y), beside
+        row i row i of the anchor.
 
-        n rows of targets in all, text width d: C, C_a (n, d), B and R (d, d). No step has a layer index but the sum of all
-        W^T W, so the edit is one map on the text, B = I + X^T Y.
+        n rows of targets in all, text width d: C, C_a (n, d), B and R (d, d). No step has a layer index but the sum of
+        all W^T W, so the edit is one map on the text, B = I + X^T Y.
         """
         # Differs: no round is chosen by drawing with it; the authors keep the one that their test prompts like best.
         maps = model.text_maps()
-        rows, anchors = (part.flatten(0, 1).double() for part in read_together(model, request.targets, request.anchors, at="all"))
-        gram = Moments.over(maps.values(), rows.shape[1], rows.device).gram
+        rows, anchors = (
+            part.flatten(0, 1).double() for part in embed_together(model, request.targets, request.anchors, at="all")
+        )
+        gram = SecondMoments.over(maps.values(), rows.shape[1], rows.device).gram
         # Differs: the empty text is retained once; the authors' script for nudity counts it once a concept.
-        kept = moments_of(model, tuple(dict.fromkeys(("", *request.retain))))
+        kept = text_state_moments(model, tuple(dict.fromkeys(("", *request.retain))))
         x, y = self._start(model, request)
         identity, jitter = torch.eye(len(gram)).to(gram), 0.0
         for _ in range(self.epochs):
             so_far = identity + x.T @ y
-            derived = derive_through(gram, so_far, self.regular_scale)
+            derived = derive_map_through(gram, so_far, self.regular_scale)
             c = derived(rows)
             step = ridge_directions(c, kept, self.erase_scale, self.preserve_scale, self.lamb)
-            x, y = thinned(torch.cat([x, (anchors - c) @ so_far.T]), torch.cat([y, step.y]))
+            x, y = reduce_rows(torch.cat([x, (anchors - c) @ so_far.T]), torch.cat([y, step.y]))
             jitter = max(jitter, derived.jitter, step.jitter)
         wide = torch.promote_types(model.dtype, torch.float32)
         return TextMapEdit(x.to(wide), y.to(wide), tuple(maps), solve_figures=self._figures(gram) | {"jitter": jitter})
@@ -80,11 +102,13 @@ class RECE:
         if self.start == "none":
             nothing = model.embed(()).double()
             return nothing, nothing
-        c, anchors = (rows.double() for rows in aligned_tails(model, request.targets, request.anchors))
-        y = ridge_directions(c, moments_of(model, self.start_retain), 1.0, START_RETAIN_SCALE, START_LAMB).y
-        return thinned(anchors - c, y)
+        c, anchors = (rows.double() for rows in aligned_suffix_pairs(model, request.targets, request.anchors))
+        y = ridge_directions(c, text_state_moments(model, self.start_retain), 1.0, _START_RETAIN_SCALE, _START_LAMB).y
+        return reduce_rows(anchors - c, y)
 
     def _figures(self, gram: Tensor) -> dict[str, float]:
-        """How large the eigenvalues of the sum of W^T W are beside the derive step's ridge: below 1, its direction is not recovered."""
+        """How large the eigenvalues of the sum of W^T W are beside the derive step's ridge: below 1, its direction is
+        not recovered.
+        """
         values = torch.linalg.eigvalsh(gram) / self.regular_scale
         return {"largest_over_regular_scale": float(values[-1]), "smallest_over_regular_scale": float(values[0])}

@@ -1,7 +1,7 @@
 """Receler, reliable concept erasing via lightweight erasers: Huang et al., ECCV 2024, arXiv:2311.17717.
 
-A small network behind each cross-attention unlearns a concept against soft tokens that are searched to bring it back, and is held to
-the places of the picture where the model looks for it.
+A small network behind each cross-attention unlearns a concept against soft tokens that are searched to bring it back,
+and is held to the places of the picture where the model looks for it.
 """
 
 from dataclasses import dataclass, field
@@ -12,92 +12,132 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import AdapterEdit
 from ..models import Conditioning, ModelView
-from ..models.hooks.attention_maps import attention_probabilities, text_attentions
-from ..models.hooks.modules import modules_named
-from ..models.text.state_rows import own_rows, rows_behind
-from ..training import Descent, Erasers, Plan, figures, train
-from ..training.goals import Texts, desired, keep, negative
-from ..training.images.object_masks import looked_at, object_mask, spilled
-from ..training.trajectories import Partial, Walk
+from ..models.hooks.attention_maps import record_attention, text_attentions
+from ..models.hooks.modules import denoiser_modules
+from ..models.text.state_rows import content_positions, positions_after
+from ..training import Descent, TrainableErasers, TrainingPlan, loss_figures, train
+from ..training.goals import TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
+from ..training.images.object_masks import mean_attention, object_mask, outside_mask_energy
+from ..training.trajectories import GuidedSampler, PartialSampling
 from .registry import method
 
 
 @method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class Receler:
-    """Erasers behind cross-attention, trained against soft tokens. Defaults from the authors' command line, one for all kinds."""
+    """Erasers behind cross-attention, trained against soft tokens.
+
+    Defaults from the authors' command line, one for all kinds.
+    """
 
     iterations: int = 500
     lr: float = 3e-4
     eraser_rank: int = 128
-    start_guidance: float = 3.0  # while x_t is drawn
-    negative_guidance: float = 1.0  # eta
+    start_guidance: float = 3.0
+    """While x_t is drawn."""
+    negative_guidance: float = 1.0
+    """eta."""
     ddim_steps: int = 50
-    concept_reg_weight: float = 0.1  # of what erasers do outside of the mask
-    mask_thres: float = 0.1  # tau, of attention stretched to 0 and 1
-    mask_side: int = 16  # attentions with a side nearest to it make the mask
-    advrs_iters: int = 50  # steps of the search in each iteration; 0: none
-    num_advrs_prompts: int = 16  # soft tokens behind the target's own
+    concept_reg_weight: float = 0.1
+    """Of what erasers do outside of the mask."""
+    mask_thres: float = 0.1
+    """Tau, of attention stretched to 0 and 1."""
+    mask_side: int = 16
+    """Attentions with a side nearest to it make the mask."""
+    advrs_iters: int = 50
+    """Steps of the search in each iteration; 0: none."""
+    num_advrs_prompts: int = 16
+    """Soft tokens behind the target's own."""
     advrs_lr: float = 0.1
     advrs_weight_decay: float = 0.1
     batch_size: int = 1
     seed: int = 0
-    compat: Literal["", "authors"] = ""  # "authors": the soft tokens are not read, as if there were no search
+    compat: Literal["", "authors"] = ""
+    """"authors": the soft tokens are not read, as if there were no search."""
 
     def __post_init__(self) -> None:
         check_seed("receler", self.seed)
-        for name in ("iterations", "lr", "start_guidance", "concept_reg_weight", "advrs_iters", "advrs_lr", "advrs_weight_decay"):
+        for name in (
+            "iterations",
+            "lr",
+            "start_guidance",
+            "concept_reg_weight",
+            "advrs_iters",
+            "advrs_lr",
+            "advrs_weight_decay",
+        ):
             require(getattr(self, name) >= 0, f"receler: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("eraser_rank", "mask_side", "num_advrs_prompts", "batch_size"):
             require(getattr(self, name) > 0, f"receler: {name} must be > 0, got {getattr(self, name)}")
-        require(self.negative_guidance >= -1, f"receler: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}")
+        require(
+            self.negative_guidance >= -1,
+            f"receler: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+        )
         require(self.ddim_steps > 1, f"receler: ddim_steps must be > 1, got {self.ddim_steps}")
         require(0 <= self.mask_thres <= 1, f"receler: mask_thres must be 0 to 1, got {self.mask_thres}")
 
     def erase(self, model: ModelView, request: Request) -> AdapterEdit:
         """Minimise |eps(x_t, c + P) - (e_0 - eta (e_c - e_0))|^2 + concept_reg_weight mean_l |A_l (1 - M)|^2.
 
-        e_0 and e_c are the unedited model's predictions under the empty text and the target, x_t (b, c, h, w) the edited model's own latents,
-        A_l (b, p, d) what the eraser of layer l adds, M where the unedited model looks for the target. P (k, d) behind the target's rows
-        minimises |eps(x_t, c + P) - e_c|^2, and goes on from iteration to iteration. Anchors and retained texts are not used. SD3 and FLUX:
-        behind the picture's way out of each joint attention; P is in every encoder's rows (inferred).
+        e_0 and e_c are the unedited model's predictions under the empty text and the target, x_t (b, c, h, w) the
+        edited model's own latents, A_l (b, p, d) what the eraser of layer l adds, M where the unedited model looks for
+        the target. P (k, d) behind the target's rows minimises |eps(x_t, c + P) - e_c|^2, and goes on from iteration to
+        iteration. Anchors and retained texts are not used. SD3 and FLUX: behind the picture's way out of each joint
+        attention; P is in every encoder's rows (inferred).
         """
-        # Differs: the model is asked at the sampler's own timestep, the authors at a random one of the same fiftieth; nor at finished pictures.
-        # Differs: the soft tokens are read; the authors' script writes them into a copy, so that its denoiser is asked under the bare target.
+        # Differs: the model is asked at the sampler's own timestep, the authors at a random one of the same fiftieth;
+        # nor at finished pictures.
+        # Differs: the soft tokens are read; the authors' script writes them into a copy, so that its denoiser is asked
+        # under the bare target.
         # Differs: the last gradient of a search is made by a call of its own, not by that of the erasers' loss.
         places = text_attentions(model)
-        trained = Erasers(model, modules_named(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed)
-        texts, (_, height, width) = Texts.of(model), model.latent_shape
-        source = Partial(Walk(model, texts, self.ddim_steps, self.start_guidance), request.targets, lowest=1)
+        trained = TrainableErasers(
+            model, denoiser_modules(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed
+        )
+        texts, (_, height, width) = TextEncodings.of(model), model.latent_shape
+        source = PartialSampling(
+            GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request.targets, lowest=1
+        )
         searching = self.advrs_iters > 0 and self.compat != "authors"
-        searches = {target: _Search(model, texts([target]), target, self, i) for i, target in enumerate(request.targets)} if searching else {}
-        looked_for = {target: [at for own in own_rows(model, target) for at in own] for target in request.targets}
+        searches = (
+            {target: _Search(model, texts([target]), target, self, i) for i, target in enumerate(request.targets)}
+            if searching
+            else {}
+        )
+        looked_for = {
+            target: [at for own in content_positions(model, target) for at in own] for target in request.targets
+        }
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             point = source.draw(step, self.batch_size, rng)
             target, rows = point.prompts[0], len(point.x_t)
-            goals = [[keep(target)] * rows, [negative(target, self.negative_guidance)] * rows]
-            with trained.off(), attention_probabilities(model, places, looked_for[target]) as seen:
-                said, wanted = desired(model, texts, point.x_t, point.t, goals)
+            goals = [[keep_goal(target)] * rows, [negative_guidance_goal(target, self.negative_guidance)] * rows]
+            with trained.teacher(), record_attention(model, places, looked_for[target]) as seen:
+                said, wanted = goal_predictions(model, texts, point.x_t, point.t, goals)
             # The first rows of that one call are those under the target.
-            maps = (looked_at(found[0][:rows], (height, width)) for found in seen.values())
+            maps = (mean_attention(found[0][:rows], (height, width)) for found in seen.values())
             mask = object_mask(maps, self.mask_side, self.mask_thres)
             given = searches[target].found(point.x_t, point.t, said) if searches else texts(point.prompts)
             error = (model.denoise(point.x_t, point.t, given) - wanted).float().square().mean()
-            return {"target": error, "outside": self.concept_reg_weight * spilled(trained.given, mask)}
+            return {"target": error, "outside": self.concept_reg_weight * outside_mask_energy(trained.given, mask)}
 
         stateful = [search.descent for search in searches.values()]
-        plan = Plan(self.iterations, self.lr, seed=self.seed)
-        losses = train(trained, loss, plan, {"settings": dump(self), "request": vars(request)}, stateful, "receler")
-        return trained.edit(figures(losses))
+        plan = TrainingPlan(self.iterations, self.lr, seed=self.seed)
+        losses = train(
+            trained, loss, plan, {"settings": settings_data(self), "request": vars(request)}, stateful, "receler"
+        )
+        return trained.edit(loss_figures(losses))
 
 
 @dataclass
 class _Search:
-    """Soft tokens that shall make the edited model predict the target as before. They overwrite the rows behind its own, its end token's too."""
+    """Soft tokens that shall make the edited model predict the target as before.
+
+    They overwrite the rows behind its own, its end token's too.
+    """
 
     model: ModelView
     given: Conditioning  # of the target, one row
@@ -109,9 +149,12 @@ class _Search:
 
     def __post_init__(self) -> None:
         own, device = self.settings, self.model.device
-        self.at = torch.tensor(rows_behind(self.model, self.target, own.num_advrs_prompts), device=device)
-        wanted = own.num_advrs_prompts * len(own_rows(self.model, self.target))
-        message = f"receler: num_advrs_prompts {own.num_advrs_prompts}: the text encoder has fewer rows behind {self.target!r}: lower it"
+        self.at = torch.tensor(positions_after(self.model, self.target, own.num_advrs_prompts), device=device)
+        wanted = own.num_advrs_prompts * len(content_positions(self.model, self.target))
+        message = (
+            f"receler: num_advrs_prompts {own.num_advrs_prompts}: the text encoder has fewer rows behind"
+            f" {self.target!r}: lower it"
+        )
         require(len(self.at) == wanted, message)
         rng = torch.Generator().manual_seed(own.seed * 1_000_003 + self.number)
         tokens = torch.rand(1, len(self.at), self.given.states.shape[-1], generator=rng).to(device).requires_grad_()
@@ -121,7 +164,12 @@ class _Search:
         """The target with the rows before the last step of the search (b, l, d), without a gradient."""
 
         def apart(step: int, rng: torch.Generator) -> Tensor:
-            return (self.model.denoise(x_t, t, self._laid(self.descent.params[0], len(x_t))) - said).float().square().mean()
+            return (
+                (self.model.denoise(x_t, t, self._laid(self.descent.params[0], len(x_t))) - said)
+                .float()
+                .square()
+                .mean()
+            )
 
         self.descent.run(apart, self.settings.advrs_iters - 1)
         laid = self._laid(self.descent.params[0].detach().clone(), len(x_t))
@@ -130,4 +178,8 @@ class _Search:
 
     def _laid(self, rows: Tensor, count: int) -> Conditioning:
         given = self.given.rows(torch.zeros(count, dtype=torch.long, device=self.model.device))
-        return Conditioning(given.states.index_copy(1, self.at, rows.to(given.states).expand(count, -1, -1)), given.pooled, given.time_ids)
+        return Conditioning(
+            given.states.index_copy(1, self.at, rows.to(given.states).expand(count, -1, -1)),
+            given.pooled,
+            given.time_ids,
+        )

@@ -1,7 +1,8 @@
 """Sculpting Memory: ICCV 2025, arXiv:2504.09039 (dynamic mask and concept-aware loss).
 
-Concepts are forgotten one after another: on its own pictures each is predicted as its super-class, while a mask over the attention
-weights, redrawn as it goes, decides which of them may move, and the model of the stage before keeps what was forgotten then.
+Concepts are forgotten one after another: on its own pictures each is predicted as its super-class, while a mask over
+the attention weights, redrawn as it goes, decides which of them may move, and the model of the stage before keeps what
+was forgotten then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,45 +16,65 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, dump
+from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
-from ..models.hooks.modules import attention_maps, denoiser_parameters
+from ..models.hooks.modules import attention_linears, denoiser_parameters
 from ..prompts.templates import check_sentences
-from ..training import Plan, Weights, figures, train
-from ..training.best_epoch import Best
-from ..training.goals import Texts, desired, keep
-from ..training.gradient_transforms import DynamicMask
-from ..training.images.training_images import AT_ONCE
-from ..training.parameter_groups import selected
-from ..training.trajectories import PRIMES, Walk, noised
+from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.best_epoch import BestEpoch
+from ..training.goals import TextEncodings, goal_predictions, keep_goal
+from ..training.gradient_transforms import DynamicWeightMask
+from ..training.images.training_images import IMAGE_BATCH
+from ..training.parameter_groups import select_parameters
+from ..training.trajectories import SEED_PRIMES, GuidedSampler, noise_latents
 from .registry import method
 
-RISING, FIRST, LAST = 0.3, 1 / 25, 1 / 25e4  # of torch's OneCycleLR: share of the steps that rise; lr at both ends, in parts of its peak
+_RISING_SHARE, _FIRST_LR_SHARE, _LAST_LR_SHARE = (
+    0.3,
+    1 / 25,
+    1 / 25e4,
+)  # of torch's OneCycleLR: share of the steps that rise; lr at both ends, in parts of its peak
 
 
 @method("sculpting-memory", paper="arXiv:2504.09039", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class SculptingMemory:
-    """Fine-tunes attention weights under a mask that moves, concept by concept. Defaults from the authors' configs for Imagenette."""
+    """Fine-tunes attention weights under a mask that moves, concept by concept.
 
-    num_epochs: int = 10  # a concept
+    Defaults from the authors' configs for Imagenette.
+    """
+
+    num_epochs: int = 10
+    """a concept."""
     batch_size: int = 2
-    pictures: int = 100  # of the concept, and as many of its super-class
-    warmup_steps: int = 50  # that only choose the mask
+    pictures: int = 100
+    """Of the concept, and as many of its super-class."""
+    warmup_steps: int = 50
+    """That only choose the mask."""
     mask_update_interval: int = 100
-    update_percent: float = 0.5  # of each matrix of an attention that may move
-    initial_turnover_fraction: float = 0.2  # of those, exchanged when the mask is redrawn; falls as a cosine
-    scale: float = 0.25  # of the super-class's own loss
-    scale_kd: float = 0.25  # of the distance to the model of the stage before, under the super-class
+    update_percent: float = 0.5
+    """Of each matrix of an attention that may move."""
+    initial_turnover_fraction: float = 0.2
+    """Of those, exchanged when the mask is redrawn; falls as a cosine."""
+    scale: float = 0.25
+    """Of the super-class's own loss."""
+    scale_kd: float = 0.25
+    """Of the distance to the model of the stage before, under the super-class."""
     lr: float = 3e-6
-    ca: bool = True  # cross-attention alone; else everything
-    sequential: bool = True  # a stage each target, in their order; False: all in one, where they are words for one concept
-    prompt: str = "a photo of {}"  # {} in the concept's place
-    picture_steps: int = 50  # (inferred)
-    picture_guidance: float = 7.5  # (inferred)
+    ca: bool = True
+    """Cross-attention alone; else everything."""
+    sequential: bool = True
+    """a stage each target, in their order; False: all in one, where they are words for one concept."""
+    prompt: str = "a photo of {}"
+    """{} in the concept's place."""
+    picture_steps: int = 50
+    """(inferred)."""
+    picture_guidance: float = 7.5
+    """(inferred)."""
     seed: int = 0
-    compat: Literal["", "authors"] = ""  # "authors": the term of `scale_kd` is dropped, and momentum moves what left the mask
+    compat: Literal["", "authors"] = ""
+    """"authors": the term of `scale_kd` is dropped, and momentum moves what left the mask."""
 
     def __post_init__(self) -> None:
         check_seed("sculpting-memory", self.seed)
@@ -61,11 +82,20 @@ class SculptingMemory:
             require(getattr(self, name) > 0, f"sculpting-memory: {name} must be > 0, got {getattr(self, name)}")
         for name in ("warmup_steps", "scale", "scale_kd", "lr", "picture_guidance"):
             require(getattr(self, name) >= 0, f"sculpting-memory: {name} must be >= 0, got {getattr(self, name)}")
-        require(0 < self.update_percent <= 1, f"sculpting-memory: update_percent must be above 0 and at most 1, got {self.update_percent}")
+        require(
+            0 < self.update_percent <= 1,
+            f"sculpting-memory: update_percent must be above 0 and at most 1, got {self.update_percent}",
+        )
         turnover = self.initial_turnover_fraction
         require(0 <= turnover <= 1, f"sculpting-memory: initial_turnover_fraction must be 0 to 1, got {turnover}")
-        require(self.pictures >= self.batch_size, f"sculpting-memory: pictures must be at least the batch_size of {self.batch_size}, got {self.pictures}")
-        learning = f"sculpting-memory: warmup_steps {self.warmup_steps} leave none of the {self._steps} steps to learn in: lower them, or raise num_epochs"
+        require(
+            self.pictures >= self.batch_size,
+            f"sculpting-memory: pictures must be at least the batch_size of {self.batch_size}, got {self.pictures}",
+        )
+        learning = (
+            f"sculpting-memory: warmup_steps {self.warmup_steps} leave none of the {self._steps} steps to learn in:"
+            " lower them, or raise num_epochs"
+        )
         require(self.warmup_steps < self._steps, learning)
         needed = self.warmup_steps > 0 or self.update_percent == 1
         require(needed, "sculpting-memory: warmup_steps must be > 0, or there is nothing to choose the mask by, got 0")
@@ -76,62 +106,79 @@ class SculptingMemory:
         return self.num_epochs * (self.pictures // self.batch_size)
 
     def erase(self, model: ModelView, request: Request) -> DenseEdit:
-        """Stage by stage minimise |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd |eps(y_t, s) - eps_before(y_t, s)|^2.
+        """Stage by stage minimise |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd |eps(y_t,
+        s) - eps_before(y_t, s)|^2.
 
-        x_t, y_t (b, c, h, w) are noised pictures of target c and of its anchor, the super-class s, at one t; eps_before is the
-        model as the stage found it. Differs: latents are those drawn, not decoded and encoded again; Adam's beta_1 does not
-        follow the learning rate's cycle; retained texts are not used.
+        x_t, y_t (b, c, h, w) are noised pictures of target c and of its anchor, the super-class s, at one t; eps_before
+        is the model as the stage found it. Differs: latents are those drawn, not decoded and encoded again; Adam's
+        beta_1 does not follow the learning rate's cycle; retained texts are not used.
         """
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
         drawn = [self._drawn(model, stage) for stage in stages]
-        names = selected(denoiser_parameters(model), "xattn" if self.ca else "full")
-        found, losses = Weights(model, names), list[float]()
-        with found.on():
+        names = select_parameters(denoiser_parameters(model), "xattn" if self.ca else "full")
+        found, losses = TrainableWeights(model, names), list[float]()
+        with found.student():
             for number, (stage, latents) in enumerate(zip(stages, drawn, strict=True), 1):
-                about = {"settings": dump(self), "request": vars(request), "pictures": hash_tensors({"pictures": latents})}
+                about = {
+                    "settings": settings_data(self),
+                    "request": vars(request),
+                    "pictures": hash_tensors({"pictures": latents}),
+                }
                 now, own = self._forgotten(model, stage, latents, names, about, f"sculpting-memory-{number}")
                 losses += own
                 with torch.no_grad():
                     for name, tensor in now.tensors.items():
-                        found.now[name].copy_(tensor)
-        return found.edit(figures(losses))
+                        found.student_parameters[name].copy_(tensor)
+        return found.edit(loss_figures(losses))
 
     def _forgotten(
-        self, model: ModelView, pairs: Sequence[tuple[str, str]], latents: Tensor, names: tuple[str, ...], about: Mapping[str, object], name: str
-    ) -> tuple[Weights, list[float]]:
-        """One stage, on latents (2, n, c, h, w) of targets and super-classes: the weights of its best epoch, and the losses after the warm-up."""
-        trained, texts, epoch = Weights(model, names), Texts.of(model), self.pictures // self.batch_size
-        best = Best(list(trained.tensors.values()), epoch)
+        self,
+        model: ModelView,
+        pairs: Sequence[tuple[str, str]],
+        latents: Tensor,
+        names: tuple[str, ...],
+        about: Mapping[str, object],
+        name: str,
+    ) -> tuple[TrainableWeights, list[float]]:
+        """One stage, on latents (2, n, c, h, w) of targets and super-classes: the weights of its best epoch, and the
+        losses after the warm-up.
+        """
+        trained, texts, epoch = (
+            TrainableWeights(model, names),
+            TextEncodings.of(model),
+            self.pictures // self.batch_size,
+        )
+        best = BestEpoch(list(trained.tensors.values()), epoch)
         distils = self.scale_kd > 0 and self.compat != "authors"
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
-            best.begins(step)
+            best.start_step(step)
             rows = self._rows(step, epoch)
             targets, supers = ([self._said(pairs[i % len(pairs)][side]) for i in rows] for side in (0, 1))
-            x_t, t, noise = noised(model, latents[0, rows], rng)
+            x_t, t, noise = noise_latents(model, latents[0, rows], rng)
             if step < self.warmup_steps:
-                return {"warm-up": error(model.denoise(x_t, t, texts(targets)), noise)}
-            y_t, _, noise = noised(model, latents[1, rows], rng, t)
+                return {"warm-up": mean_squared_error(model.denoise(x_t, t, texts(targets)), noise)}
+            y_t, _, noise = noise_latents(model, latents[1, rows], rng, t)
             with torch.no_grad():
                 wanted = model.denoise(x_t, t, texts(supers))
             said, kept = model.denoise(torch.cat([x_t, y_t]), t.repeat(2), texts([*targets, *supers])).chunk(2)
-            terms = {"target": error(said, wanted), "super": self.scale * error(kept, noise)}
+            terms = {"target": mean_squared_error(said, wanted), "super": self.scale * mean_squared_error(kept, noise)}
             if distils:
-                with trained.off():
-                    (before,) = desired(model, texts, y_t, t, [[keep(text) for text in supers]])
-                terms["before"] = self.scale_kd * error(kept, before)
-            best.tell(terms["target"].item())
+                with trained.teacher():
+                    (before,) = goal_predictions(model, texts, y_t, t, [[keep_goal(text) for text in supers]])
+                terms["before"] = self.scale_kd * mean_squared_error(kept, before)
+            best.record_figure(terms["target"].item())
             return terms
 
         losses = train(trained, loss, self._plan(model, names), about, [best], name)
-        best.put_back()
+        best.restore_best()
         return trained, losses[self.warmup_steps :]
 
-    def _plan(self, model: ModelView, names: tuple[str, ...]) -> Plan:
+    def _plan(self, model: ModelView, names: tuple[str, ...]) -> TrainingPlan:
         """Masked are the matrices of attentions alone: their biases, and whatever else is trained, move as a whole."""
-        matrices, warm_up = attention_maps(model), self.warmup_steps
-        mask = DynamicMask(
+        matrices, warm_up = attention_linears(model), self.warmup_steps
+        mask = DynamicWeightMask(
             share=self.update_percent,
             warm_up=warm_up,
             interval=self.mask_update_interval,
@@ -140,7 +187,13 @@ class SculptingMemory:
             free=[name not in matrices for name in names],
             exact=self.compat != "authors",
         )
-        return Plan(self._steps, self.lr, seed=self.seed, transforms=[mask], rate=lambda step: one_cycle(step - warm_up, self._steps - warm_up))
+        return TrainingPlan(
+            self._steps,
+            self.lr,
+            seed=self.seed,
+            transforms=[mask],
+            rate=lambda step: one_cycle_rate(step - warm_up, self._steps - warm_up),
+        )
 
     def _said(self, concept: str) -> str:
         return self.prompt.replace("{}", concept)
@@ -148,28 +201,42 @@ class SculptingMemory:
     def _rows(self, step: int, epoch: int) -> Tensor:
         """The pictures of a step: each epoch goes through all of them in an order of its own."""
         number, place = divmod(step, epoch)
-        order = torch.randperm(self.pictures, generator=torch.Generator().manual_seed(self.seed * PRIMES[0] + number))
+        order = torch.randperm(
+            self.pictures, generator=torch.Generator().manual_seed(self.seed * SEED_PRIMES[0] + number)
+        )
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _drawn(self, model: ModelView, pairs: Sequence[tuple[str, str]]) -> Tensor:
-        """Latents (2, n, c, h, w) of the targets in turn, and of their super-classes, which guidance leads away from the target."""
-        walk, found = Walk(model, Texts.of(model), self.picture_steps, self.picture_guidance), []
+        """Latents (2, n, c, h, w) of the targets in turn, and of their super-classes, which guidance leads away from
+        the target.
+        """
+        walk, found = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance), []
         for side in (0, 1):
             rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
-            seeds = [(2 * self.seed + side) * PRIMES[0] + i for i in range(self.pictures)]
-            for begin in range(0, self.pictures, AT_ONCE):
-                part = slice(begin, begin + AT_ONCE)
+            seeds = [(2 * self.seed + side) * SEED_PRIMES[0] + i for i in range(self.pictures)]
+            for begin in range(0, self.pictures, IMAGE_BATCH):
+                part = slice(begin, begin + IMAGE_BATCH)
                 negatives = [target for target, _ in rows[part]] if side else ()
-                found.append(walk.ahead(walk.start(seeds[part]), [self._said(pair[side]) for pair in rows[part]], 0, self.picture_steps, negatives))
+                found.append(
+                    walk.denoise_steps(
+                        walk.initial_latents(seeds[part]),
+                        [self._said(pair[side]) for pair in rows[part]],
+                        0,
+                        self.picture_steps,
+                        negatives,
+                    )
+                )
         return torch.cat(found).unflatten(0, (2, self.pictures))
 
 
-def error(said: Tensor, wanted: Tensor) -> Tensor:
+def mean_squared_error(said: Tensor, wanted: Tensor) -> Tensor:
     return (said - wanted).float().square().mean()
 
 
-def one_cycle(step: int, steps: int) -> float:
+def one_cycle_rate(step: int, steps: int) -> float:
     """Share of the peak learning rate: up along a half cosine, then down to almost nothing."""
-    top = RISING * steps - 1
-    begin, end, p = (FIRST, 1.0, step / top) if step <= top else (1.0, LAST, (step - top) / (steps - 1 - top))
+    top = _RISING_SHARE * steps - 1
+    begin, end, p = (
+        (_FIRST_LR_SHARE, 1.0, step / top) if step <= top else (1.0, _LAST_LR_SHARE, (step - top) / (steps - 1 - top))
+    )
     return end + (begin - end) / 2 * (1 + cos(pi * p))

@@ -1,6 +1,7 @@
 """SPEED: Li et al., ICLR 2026, arXiv:2503.07392.
 
-Edits cross-attention values inside the null space of a refined retain set, with the null text held fixed. Closed form, no images.
+Edits cross-attention values inside the null space of a refined retain set, with the null text held fixed. Closed form,
+no images.
 """
 
 from collections.abc import Sequence
@@ -15,47 +16,66 @@ from ..core.errors import RequestError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
-from ..linalg.kmeans import centres
-from ..linalg.low_rank import thinned
-from ..linalg.null_space import Projector, null_projector, projected_directions, softly_held_directions
-from ..linalg.retain_refinement import RefinedSet, augmented, moved, weakest_direction
+from ..linalg.kmeans import kmeans_centres
+from ..linalg.low_rank import reduce_rows
+from ..linalg.null_space import NullSpaceProjector, null_projector, projected_directions, soft_projected_directions
+from ..linalg.retain_refinement import RefinedRetainSet, augment_rows, strongly_changed_rows, weakest_direction
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.hooks.modules import Params, with_role
-from ..models.text.state_rows import read_together
+from ..models.hooks.modules import KeysOrValues, select_keys_or_values
+from ..models.text.state_rows import embed_together
 from ..prompts.text_matching import without_names
 from .registry import method
 
-CENTRES = 3  # of the null text
-SHIFT = 1e-4  # squared sum of the centres' shifts below which they have settled
-NOTHING = 1e-6  # what is left of a text inside the projector, relative to it, from which the text can be erased
+NULL_TEXT_CENTRES = 3  # of the null text
+SETTLED_SHIFT = 1e-4  # squared sum of the centres' shifts below which they have settled
+# What is left of a text inside the projector, relative to it, from which the text can be erased.
+_LEAST_REMAINDER = 1e-6
 
 
 @method(
     "speed",
     paper="arXiv:2503.07392",
     families=("sd1", "sd2", "sdxl"),
-    way="closed-form",
-    elsewhere="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
+    mechanism="closed-form",
+    unsupported_reason="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
 )
 @dataclass(frozen=True)
 class SPEED:
-    """Edit of the values that the retain set and the null text cannot feel. Defaults from the authors' `train_erase_null.py`."""
+    """Edit of the values that the retain set and the null text cannot feel.
 
-    params: Params = "V"  # matrices edited: values, keys or both
-    aug_num: int = 10  # N_A, noisy copies of each retained text (DPA); 0 also leaves out the filter
-    threshold: float = 0.1  # tau: eigenvalues of the mean second moment below it span the null space
-    retain_scale: float = 1.0  # a, ridge on the update, relative to the mean over targets
-    lamb: float = 0.0  # lambda_2, regulariser of the equalities (IEC): 0 holds the null text exactly
-    disable_filter: bool = False  # keep retained texts that the erasure moves little, too (IPF off)
-    seed: int = 0  # of the noise and of the null text's centres
-    null_text: Literal["centres", "all"] = "centres"  # what is held: the start state and three centres of the rest, or all states
-    tokens: Literal["last", "all"] | None = None  # last subject token, or all but the start token; None: all for kind explicit
+    Defaults from the authors' `train_erase_null.py`.
+    """
+
+    params: KeysOrValues = "V"
+    """Matrices edited: values, keys or both."""
+    aug_num: int = 10
+    """N_A, noisy copies of each retained text (DPA); 0 also leaves out the filter."""
+    threshold: float = 0.1
+    """Tau: eigenvalues of the mean second moment below it span the null space."""
+    retain_scale: float = 1.0
+    """a, ridge on the update, relative to the mean over targets."""
+    lamb: float = 0.0
+    """lambda_2, regulariser of the equalities (IEC): 0 holds the null text exactly."""
+    disable_filter: bool = False
+    """Keep retained texts that the erasure moves little, too (IPF off)."""
+    seed: int = 0
+    """Of the noise and of the null text's centres."""
+    null_text: Literal["centres", "all"] = "centres"
+    """What is held: the start state and three centres of the rest, or all states."""
+    tokens: Literal["last", "all"] | None = None
+    """Last subject token, or all but the start token; None: all for kind explicit."""
 
     def __post_init__(self) -> None:
         require(self.aug_num >= 0, f"speed: aug_num must be >= 0, got {self.aug_num}")
-        require(self.threshold > 0, f"speed: threshold must be > 0, got {self.threshold}; at 0 no direction is free to be edited")
-        require(self.retain_scale > 0, f"speed: retain_scale must be > 0, got {self.retain_scale}; without it the update is singular")
+        require(
+            self.threshold > 0,
+            f"speed: threshold must be > 0, got {self.threshold}; at 0 no direction is free to be edited",
+        )
+        require(
+            self.retain_scale > 0,
+            f"speed: retain_scale must be > 0, got {self.retain_scale}; without it the update is singular",
+        )
         require(self.lamb >= 0, f"speed: lamb must be >= 0, got {self.lamb}")
         require(0 <= self.seed < 2**32, f"speed: seed must be in 0 .. 2^32 - 1, got {self.seed}")
 
@@ -63,77 +83,105 @@ class SPEED:
     def erase(self, model: ModelView, request: Request) -> LowRankEdit | TextMapEdit:
         """W' = W + W (C_a - C)^T Y, Y the solution inside each layer's projector P, which no retained text passes.
 
-        k targets of n rows in all, m retained rows, text width d: C, C_a (n, d), divided by sqrt(k) as the authors' means are; Y (n, d).
+        k targets of n rows in all, m retained rows, text width d: C, C_a (n, d), divided by sqrt(k) as the authors'
+        means are; Y (n, d).
         """
         null = model.embed([""], at="all")[0].double()
         targets, anchors = self._rows(model, request, request.targets, request.anchors)
         share = len(request.targets) ** -0.5
-        change, c = thinned(share * (anchors - targets), share * targets)
+        change, c = reduce_rows(share * (anchors - targets), share * targets)
         retain, held = self._retained(model, request, null), self._held(null)
-        maps = with_role(model.text_maps(), self.params)
-        alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0).y  # the edit if nothing were retained: D_e of the paper is W change^T alone
+        maps = select_keys_or_values(model.text_maps(), self.params)
+        # The edit if nothing were retained: D_e of the paper is W change^T alone.
+        alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0).y
         left, spaces, ys = torch.zeros(len(targets)).to(targets), [], {}
         # Without copies there is one projector for all layers, so the edit is one map on the text.
         for name in maps if self.aug_num else ("",):
-            refined = self._refined(retain, maps[name].double() @ change.T, alone, name, maps[name]) if name else RefinedSet.plain(retain)
+            refined = (
+                self._refined(retain, maps[name].double() @ change.T, alone, name, maps[name])
+                if name
+                else RefinedRetainSet.without_copies(retain)
+            )
             space = null_projector(refined, self.threshold)
-            space = space if self.lamb else space.holding(held)
+            space = space if self.lamb else space.protecting(held)
             left = torch.maximum(left, space(targets).norm(dim=1) / targets.norm(dim=1))
             ys[name] = self._directions(c, held, space)
             spaces.append((space.rank, space.gap))
         rank, gap = map(min, zip(*spaces, strict=True))  # of the layers where each is least
         _check_erasable(request, left, rank)
         not_retained = len(request.retain) - len(self._texts(request))
-        figures = {"projector_rank": float(rank), "spectral_gap": gap, "threshold": self.threshold, "not_retained": float(not_retained)}
+        figures = {
+            "projector_rank": float(rank),
+            "spectral_gap": gap,
+            "threshold": self.threshold,
+            "not_retained": float(not_retained),
+        }
         wide = torch.promote_types(model.dtype, torch.float32)
         if not self.aug_num:
             return TextMapEdit(change.to(wide), ys[""].to(wide), tuple(maps), solve_figures=figures)
-        return LowRankEdit({name: ((w.double() @ change.T).to(wide), ys[name].to(wide)) for name, w in maps.items()}, solve_figures=figures)
+        return LowRankEdit(
+            {name: ((w.double() @ change.T).to(wide), ys[name].to(wide)) for name, w in maps.items()},
+            solve_figures=figures,
+        )
 
     def _rows(self, model: ModelView, request: Request, *parts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Of each list of texts: one row a text, or all of them but the start token's, which is the same in every text."""
+        """Of each list of texts: one row a text, or all of them but the start token's,
+        which is the same in every text.
+        """
         if (self.tokens or ("all" if request.kind == "explicit" else "last")) == "last":
-            return tuple(rows.double() for rows in read_together(model, *parts))
-        return tuple(states[:, 1:].flatten(0, 1).double() for states in read_together(model, *parts, at="all"))
+            return tuple(rows.double() for rows in embed_together(model, *parts))
+        return tuple(states[:, 1:].flatten(0, 1).double() for states in embed_together(model, *parts, at="all"))
 
     def _texts(self, request: Request) -> tuple[str, ...]:
-        """Retained texts that name no target. Those that do are left out, as by the authors, and counted in the report."""
+        """Retained texts that name no target.
+
+        Those that do are left out, as by the authors, and counted in the report.
+        """
         texts = tuple(without_names(request.retain, request.targets))
         message = f"each of the {len(request.retain)} retained texts names a target: retain others, or none"
         require(bool(texts) or not request.retain, message, RequestError)
         return texts
 
     def _retained(self, model: ModelView, request: Request, null: Tensor) -> Tensor:
-        """Rows (m, d). Where nothing or the empty text alone is retained, the null text's states but the first, as by the authors."""
+        """Rows (m, d).
+
+        Where nothing or the empty text alone is retained, the null text's states but the first, as by the authors.
+        """
         texts = self._texts(request)
         return self._rows(model, request, texts)[0] if set(texts) - {""} else null[1:]
 
     def _held(self, null: Tensor) -> Tensor:
-        """Rows that shall be read as before (IEC): the null text's start state, and centres of the others or all of them."""
+        """Rows that shall be read as before (IEC): the null text's start state, and centres of the others or all of
+        them.
+        """
         if self.null_text == "all":
             return null
         rest = null[1:]
-        start = np.random.RandomState(self.seed).choice(len(rest), CENTRES, replace=False)
-        return torch.cat([null[:1], centres(rest, rest[torch.from_numpy(start)], SHIFT)])
+        start = np.random.RandomState(self.seed).choice(len(rest), NULL_TEXT_CENTRES, replace=False)
+        return torch.cat([null[:1], kmeans_centres(rest, rest[torch.from_numpy(start)], SETTLED_SHIFT)])
 
-    def _refined(self, retain: Tensor, up: Tensor, alone: Tensor, name: str, w: Tensor) -> RefinedSet:
+    def _refined(self, retain: Tensor, up: Tensor, alone: Tensor, name: str, w: Tensor) -> RefinedRetainSet:
         """The retain set filtered by how an erasure alone would move them, then augmented."""
         chance = torch.Generator().manual_seed(int(hash_json([self.seed, name])[:15], 16))
         # Differs: the authors draw d normal numbers and use their product with v alone, which is one normal number.
         noise = torch.randn(len(retain), self.aug_num, dtype=torch.float64, generator=chance).to(retain.device)
-        kept = slice(None) if self.disable_filter else moved(retain, up, alone)
-        # Differs: copies are held against the mean of all; the authors' mean is of 128 texts at a time, in shuffled order.
-        return augmented(retain[kept], up, alone, weakest_direction(w), noise[kept])
+        kept = slice(None) if self.disable_filter else strongly_changed_rows(retain, up, alone)
+        # Differs: copies are held against the mean of all; the authors' mean is of 128 texts at a time, in shuffled
+        # order.
+        return augment_rows(retain[kept], up, alone, weakest_direction(w), noise[kept])
 
-    def _directions(self, c: Tensor, held: Tensor, projector: Projector) -> Tensor:
+    def _directions(self, c: Tensor, held: Tensor, projector: NullSpaceProjector) -> Tensor:
         if self.lamb:
-            return softly_held_directions(c, held, projector, self.retain_scale, self.lamb).y
+            return soft_projected_directions(c, held, projector, self.retain_scale, self.lamb).y
         return projected_directions(c, projector, self.retain_scale).y
 
 
 def _check_erasable(request: Request, left: Tensor, rank: int) -> None:
     """`left` (n,): of each target's rows, the share of its length that passes the most open layer's projector."""
     best = left.view(len(request.targets), -1).amax(1)
-    lost = [target for target, share in zip(request.targets, best.tolist(), strict=True) if share <= NOTHING]
-    message = f"{lost[:3]} not erasable under this retain set: its projector of rank {rank} leaves nothing of them; retain fewer texts or raise threshold"
+    lost = [target for target, share in zip(request.targets, best.tolist(), strict=True) if share <= _LEAST_REMAINDER]
+    message = (
+        f"{lost[:3]} not erasable under this retain set: its projector of rank {rank} leaves nothing of them; retain"
+        " fewer texts or raise threshold"
+    )
     require(not lost, message, RequestError)

@@ -1,7 +1,8 @@
 """One-dimensional Adapter to Rule Them All (SPM): Lyu et al., CVPR 2024, arXiv:2312.16145.
 
-A pair of vectors beside every map of the denoiser's transformers unlearns a concept, while predictions under random states stay. At run
-time each prompt is given as much of it as it resembles the concept, so that adapters of many concepts can be used at once.
+A pair of vectors beside every map of the denoiser's transformers unlearns a concept, while predictions under random
+states stay. At run time each prompt is given as much of it as it resembles the concept, so that adapters of many
+concepts can be used at once.
 """
 
 from dataclasses import dataclass
@@ -12,45 +13,60 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed, dump
-from ..edits import GatedEdit, Part
-from ..edits.gated import Combine
-from ..edits.gating import Likeness, Metric
+from ..core.settings import check_seed, settings_data
+from ..edits import GatedAdapter, GatedEdit
+from ..edits.gated import GateCombination
+from ..edits.gating import LikenessMetric, PromptLikeness
 from ..models import Conditioning, ModelView
-from ..models.hooks.modules import denoiser_parameters, modules_named
-from ..training import LowRank, Plan, figures, train
-from ..training.goals import States, Texts, desired, keep, negative
+from ..models.hooks.modules import denoiser_modules, denoiser_parameters
+from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
+from ..training.goals import GivenStates, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.lr_schedules import cosine_restarts
-from ..training.parameter_groups import selected
-from ..training.trajectories import Partial, Walk
+from ..training.parameter_groups import select_parameters
+from ..training.trajectories import GuidedSampler, PartialSampling
 from .registry import method
 
-NEAR, FAR = 0.8, 1.2  # lengths of random states, relative to the target's
+_LEAST_LENGTH, _MOST_LENGTH = 0.8, 1.2  # lengths of random states, relative to the target's
 
 
 @method("spm", paper="arXiv:2312.16145", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class SPM:
-    """Rank-1 adapters that each prompt weighs by its likeness to the target. Defaults from the authors' configs, which are one for all kinds."""
+    """Rank-1 adapters that each prompt weighs by its likeness to the target.
+
+    Defaults from the authors' configs, which are one for all kinds.
+    """
 
     rank: int = 1
-    alpha: float = 1.0  # the adapter is alpha / rank up down
+    alpha: float = 1.0
+    """The adapter is alpha / rank up down."""
     iterations: int = 3000
     lr: float = 1e-4
     lr_warmup_steps: int = 500
-    lr_scheduler_num_cycles: int = 3  # of a cosine that starts again
-    weight_decay: float = 1e-2  # AdamW's default (inferred)
+    lr_scheduler_num_cycles: int = 3
+    """Of a cosine that starts again."""
+    weight_decay: float = 1e-2
+    """AdamW's default (inferred)."""
     batch_size: int = 1
-    guidance_scale: float = 1.0  # g: how far beyond the anchor a target is pushed; 0 maps it onto the anchor
-    start_guidance: float = 3.0  # while x_t is drawn; a constant of the authors' code
+    guidance_scale: float = 1.0
+    """g: how far beyond the anchor a target is pushed; 0 maps it onto the anchor."""
+    start_guidance: float = 3.0
+    """While x_t is drawn; a constant of the authors' code."""
     max_denoising_steps: int = 30
-    action: Literal["erase_with_la", "erase"] = "erase_with_la"  # with latent anchoring or without
-    la_strength: float = 1000.0  # of latent anchoring; the authors retune it for other base models
-    sampling_batch_size: int = 4  # random states a step
-    adapters: Literal["one", "each"] = "one"  # one for all targets, drawn in turn, or one for each, used together
-    metric: Metric = "both"  # likeness by cosine of states (clipcos), by shared tokens (tokenuni), or the larger
-    floor: float = 0.0  # likeness that counts as none: ours, since padded texts are all alike
-    combine: Combine = "sum"  # of several adapters; "authors" is what their script computes
+    action: Literal["erase_with_la", "erase"] = "erase_with_la"
+    """With latent anchoring or without."""
+    la_strength: float = 1000.0
+    """Of latent anchoring; the authors retune it for other base models."""
+    sampling_batch_size: int = 4
+    """Random states a step."""
+    adapters: Literal["one", "each"] = "one"
+    """One for all targets, drawn in turn, or one for each, used together."""
+    metric: LikenessMetric = "both"
+    """Likeness by cosine of states (clipcos), by shared tokens (tokenuni), or the larger."""
+    floor: float = 0.0
+    """Likeness that counts as none: ours, since padded texts are all alike."""
+    combine: GateCombination = "sum"
+    """Of several adapters; "authors" is what their script computes."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,57 +75,79 @@ class SPM:
             require(getattr(self, name) >= 0, f"spm: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("rank", "alpha", "lr_scheduler_num_cycles", "batch_size"):
             require(getattr(self, name) > 0, f"spm: {name} must be > 0, got {getattr(self, name)}")
-        require(self.guidance_scale >= -1, f"spm: guidance_scale must be >= -1, where nothing changes, got {self.guidance_scale}")
+        require(
+            self.guidance_scale >= -1,
+            f"spm: guidance_scale must be >= -1, where nothing changes, got {self.guidance_scale}",
+        )
         require(self.max_denoising_steps > 1, f"spm: max_denoising_steps must be > 1, got {self.max_denoising_steps}")
         whole = self.sampling_batch_size > 0 and self.sampling_batch_size % self.batch_size == 0
-        require(whole, f"spm: sampling_batch_size must be a multiple of batch_size {self.batch_size}, got {self.sampling_batch_size}")
+        require(
+            whole,
+            f"spm: sampling_batch_size must be a multiple of batch_size {self.batch_size}, got"
+            f" {self.sampling_batch_size}",
+        )
         require(0 <= self.floor < 1, f"spm: floor must be 0 to below 1, got {self.floor}")
 
     def erase(self, model: ModelView, request: Request) -> GatedEdit:
         """Minimise |eps(x_t, c) - (n - g (p - n))|^2 + la_strength mean_i |eps(x_t, a_i) - eps*(x_t, a_i)|^2.
 
-        p and n are what the unedited model eps* predicts under the target c and its anchor, x_t (b, c, h, w) the edited model's own latents
-        after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. SD3 and FLUX: maps of their blocks, and likeness by
-        the states of all encoders and the tokens of the first (inferred).
+        p and n are what the unedited model eps* predicts under the target c and its anchor, x_t (b, c, h, w) the edited
+        model's own latents after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. SD3 and FLUX:
+        maps of their blocks, and likeness by the states of all encoders and the tokens of the first (inferred).
         """
-        # Differs: the model is asked at the sampler's own timestep, where its latents stand; the authors' is up to a step noisier.
+        # Differs: the model is asked at the sampler's own timestep, where its latents stand; the authors' is up to a
+        # step noisier.
         # Differs: pictures have the model's own size; the authors draw other, smaller ones.
         # Differs: a row of a batch is weighed by its own text; the authors weigh guidance's empty side by the prompt's.
         anchors = dict(zip(request.targets, request.anchors, strict=True))
         groups = [(target,) for target in request.targets] if self.adapters == "each" else [request.targets]
-        found = [self._trained(model, {text: anchors[text] for text in texts}, f"spm-{i}" if i else "spm") for i, texts in enumerate(groups)]
-        parts = tuple(Part(texts, pairs) for texts, (pairs, _) in zip(groups, found, strict=True))
+        found = [
+            self._trained(model, {text: anchors[text] for text in texts}, f"spm-{i}" if i else "spm")
+            for i, texts in enumerate(groups)
+        ]
+        parts = tuple(GatedAdapter(texts, pairs) for texts, (pairs, _) in zip(groups, found, strict=True))
         means = [sum(step) / len(step) for step in zip(*(losses for _, losses in found), strict=True)]
-        return GatedEdit(parts, Likeness(self.metric, self.floor), self.combine, solve_figures=figures(means))
+        return GatedEdit(
+            parts, PromptLikeness(self.metric, self.floor), self.combine, solve_figures=loss_figures(means)
+        )
 
-    def _trained(self, model: ModelView, anchors: dict[str, str], name: str) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
+    def _trained(
+        self, model: ModelView, anchors: dict[str, str], name: str
+    ) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
         """One adapter for targets with their anchors, and its losses."""
-        maps = modules_named(model, selected(denoiser_parameters(model), "transformer-maps"))
-        trained = LowRank(model, maps, self.rank, self.seed, init="uniform", scale=self.alpha / self.rank)
-        texts = Texts.of(model)
-        source = Partial(Walk(model, texts, self.max_denoising_steps, self.start_guidance), tuple(anchors), lowest=1)
+        maps = denoiser_modules(model, select_parameters(denoiser_parameters(model), "transformer-maps"))
+        trained = TrainableLowRank(model, maps, self.rank, self.seed, init="uniform", scale=self.alpha / self.rank)
+        texts = TextEncodings.of(model)
+        source = PartialSampling(
+            GuidedSampler(model, texts, self.max_denoising_steps, self.start_guidance), tuple(anchors), lowest=1
+        )
         rows, count = self.batch_size, self.sampling_batch_size if self.action == "erase_with_la" else 0
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             point = source.draw(step, rows, rng)
             target = point.prompts[0]
             strangers = [random_states(texts([target]), rng) for _ in range(count)]
-            goals = [negative(target, self.guidance_scale, reference=anchors[target])] * rows + [keep(each) for each in strangers]
+            goals = [negative_guidance_goal(target, self.guidance_scale, reference=anchors[target])] * rows + [
+                keep_goal(each) for each in strangers
+            ]
             x_t, t = point.x_t.repeat(1 + count // rows, 1, 1, 1), point.t.repeat(1 + count // rows)
-            with trained.off():
-                (wanted,) = desired(model, texts, x_t, t, [goals])
+            with trained.teacher():
+                (wanted,) = goal_predictions(model, texts, x_t, t, [goals])
             error = (model.denoise(x_t, t, texts([*point.prompts, *strangers])) - wanted).float().square()
-            return {"target": error[:rows].mean()} | ({"anchoring": self.la_strength * error[rows:].mean()} if count else {})
+            return {"target": error[:rows].mean()} | (
+                {"anchoring": self.la_strength * error[rows:].mean()} if count else {}
+            )
 
         rate = cosine_restarts(self.iterations, self.lr_warmup_steps, self.lr_scheduler_num_cycles)
-        plan = Plan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, rate=rate)
-        losses = train(trained, loss, plan, {"settings": dump(self), "anchors": anchors}, name=name)
+        plan = TrainingPlan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, rate=rate)
+        losses = train(trained, loss, plan, {"settings": settings_data(self), "anchors": anchors}, name=name)
         return dict(trained.edit({}).pairs), losses
 
 
 @torch.no_grad()
-def random_states(target: Conditioning, rng: torch.Generator) -> States:
-    """States (1, l, d) of a random direction, about as long as the target's, taken with the probability 1 - cosine; a pooled text likewise.
+def random_states(target: Conditioning, rng: torch.Generator) -> GivenStates:
+    """States (1, l, d) of a random direction, about as long as the target's, taken with the probability 1 - cosine; a
+    pooled text likewise.
 
     Where the target's states are zero, as the padding between SD3's encoders, they are zero too (inferred).
     """
@@ -118,10 +156,10 @@ def random_states(target: Conditioning, rng: torch.Generator) -> States:
         alike = torch.cosine_similarity(states.flatten().double(), target.states.flatten().double(), dim=0)
         if float(torch.rand((), generator=rng)) < 1 - float(alike):
             pooled = None if target.pooled is None else _random(target.pooled, rng)
-            return States(Conditioning(states, pooled, target.time_ids))
+            return GivenStates(Conditioning(states, pooled, target.time_ids))
 
 
 def _random(like: Tensor, rng: torch.Generator) -> Tensor:
-    length = NEAR + (FAR - NEAR) * float(torch.rand((), generator=rng))
+    length = _LEAST_LENGTH + (_MOST_LENGTH - _LEAST_LENGTH) * float(torch.rand((), generator=rng))
     found = torch.randn(like.shape, generator=rng).to(like) * (like != 0)
     return length * like.norm() / found.norm() * found

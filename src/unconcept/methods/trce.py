@@ -1,6 +1,7 @@
 """TRCE: Chen et al., ICCV 2025, arXiv:2503.07389. Its first stage, textual semantic erasing in closed form.
 
-The first end token gathers the whole prompt, so reading it as a harmless prompt's covers wordings that never name the concept.
+The first end token gathers the whole prompt, so reading it as a harmless prompt's covers wordings that never name the
+concept.
 """
 
 from collections.abc import Sequence
@@ -15,61 +16,77 @@ from ..core.request import Request
 from ..edits import TextMapEdit
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.text.state_rows import fits, fitting, moments_of
-from ..prompts.captions import captions
+from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
+from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, sentences
 from .registry import method
 
-BATCH = 64  # pairs of prompts whose rows are held at once
+_PAIR_BATCH = 64  # pairs of prompts whose rows are held at once
 
 
 @method(
     "trce",
     paper="arXiv:2503.07389",
     families=("sd1", "sd2", "sdxl"),
-    way="closed-form",
-    elsewhere="its argument is the causal CLIP's end token; in joint attention T5's rows carry the text",
+    mechanism="closed-form",
+    unsupported_reason="its argument is the causal CLIP's end token; in joint attention T5's rows carry the text",
 )
 @dataclass(frozen=True)
 class TRCE:
-    """End tokens are read as those of harmless prompts, first stage alone. Defaults from the authors' config for sexual content."""
+    """End tokens are read as those of harmless prompts, first stage alone.
 
-    preserve_scale: float = 0.01  # its square weighs the prior, a mean over captions: the authors' script applies it twice
-    token_weight_scale: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)  # start, first end, last end, first word of the concept
-    augment_num: int = 15  # sentences a target
-    lamb: float = 1e-4  # pull towards the old weights; 0 in the authors' script, which always has COCO's captions
-    prior: str = ""  # captions: a packaged set or a file; "" is none
-    templates: tuple[str, ...] = ()  # sentences around the concept, {} in its place; () takes its kind's
-    compat: Literal["", "authors"] = ""  # "authors": the first end token is sought at the number of words + 1, wherever it is
+    Defaults from the authors' config for sexual content.
+    """
+
+    preserve_scale: float = 0.01
+    """Its square weighs the prior, a mean over captions: the authors' script applies it twice."""
+    token_weight_scale: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
+    """Start, first end, last end, first word of the concept."""
+    augment_num: int = 15
+    """Sentences a target."""
+    lamb: float = 1e-4
+    """Pull towards the old weights; 0 in the authors' script, which always has COCO's captions."""
+    prior: str = ""
+    """Captions: a packaged set or a file; "" is none."""
+    templates: tuple[str, ...] = ()
+    """Sentences around the concept, {} in its place; () takes its kind's."""
+    compat: Literal["", "authors"] = ""
+    """"authors": the first end token is sought at the number of words + 1, wherever it is."""
 
     def __post_init__(self) -> None:
         require(self.preserve_scale >= 0, f"trce: preserve_scale must be >= 0, got {self.preserve_scale}")
         require(self.lamb >= 0, f"trce: lamb must be >= 0, got {self.lamb}")
         require(self.augment_num >= 1, f"trce: augment_num must be >= 1, got {self.augment_num}")
         weights = self.token_weight_scale
-        require(min(weights) >= 0 < max(weights), f"trce: token_weight_scale needs four weights >= 0, one of them > 0, got {weights}")
+        require(
+            min(weights) >= 0 < max(weights),
+            f"trce: token_weight_scale needs four weights >= 0, one of them > 0, got {weights}",
+        )
         check_sentences("trce", self.templates)
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request) -> TextMapEdit:
         """W' = (sum_i w_i W e_s e_m^T / N + p W M) (sum_i w_i e_m e_m^T / N + p M + lam I)^-1 as W (I + X^T Y).
 
-        N pairs of prompts, up to four rows of each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the mean
-        over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors take none.
+        N pairs of prompts, up to four rows of each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
+        mean over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors take
+        none.
         """
         pairs = list(zip(request.targets, request.anchors, strict=True))
         forms = sentences(request.kind, self.templates)
-        held = [(form, *pair) for pair in pairs for form in fitting(model, forms, *pair)[: self.augment_num]]
-        rows = [self._rows(model, held[start : start + BATCH]) for start in range(0, len(held), BATCH)]
+        held = [(form, *pair) for pair in pairs for form in sentences_that_fit(model, forms, *pair)[: self.augment_num]]
+        rows = [self._rows(model, held[start : start + _PAIR_BATCH]) for start in range(0, len(held), _PAIR_BATCH)]
         c, move, root = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        kept = [*(text for text in captions(self.prior) if fits(model, text)), *request.retain]
-        prior = moments_of(model, kept).weighted(self.preserve_scale**2 / max(1, len(kept)))
+        kept = [*(text for text in load_captions(self.prior) if fits_context(model, text)), *request.retain]
+        prior = text_state_moments(model, kept).weighted(self.preserve_scale**2 / max(1, len(kept)))
         y = ridge_directions(root * c, prior, 1 / len(held), 1.0, self.lamb).y
         wide = torch.promote_types(model.dtype, torch.float32)
         return TextMapEdit.thin((root * move).to(wide), y.to(wide), tuple(model.text_maps()))
 
     def _rows(self, model: ModelView, held: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of (sentence, target, anchor): rows e_m and e_s - e_m (n, d) where they count, and the roots of their weights (n, 1)."""
+        """Of (sentence, target, anchor): rows e_m and e_s - e_m (n, d) where they count, and the roots of their weights
+        (n, 1).
+        """
         old, new = ([form.replace("{}", words[i]) for form, *words in held] for i in (0, 1))
         states = model.embed([*old, *new], at="all").double()
         last = states.shape[1] - 1

@@ -12,23 +12,27 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
-from ..linalg.moments import Moments
+from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_text_map
 from ..models import ModelView
-from ..models.text.alignment import aligned_tails
-from ..models.text.state_rows import moments_of, read_together
+from ..models.text.alignment import aligned_suffix_pairs
+from ..models.text.state_rows import embed_together, text_state_moments
 from .registry import method
 
 
-@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), way="closed-form")
+@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), mechanism="closed-form")
 @dataclass(frozen=True)
 class UCE:
     """Closed-form edit of all maps that read the text. Defaults from the authors' 2025 `uce_sd_erase.py`."""
 
-    erase_scale: float = 1.0  # weight of each target, set E
-    preserve_scale: float = 1.0  # weight of each retained text, set P
-    lamb: float = 0.5  # lambda, pull towards the old weights
-    tokens: Literal["last", "last+tail"] = "last"  # last subject token (2025 script), or it and all that follow (2023)
+    erase_scale: float = 1.0
+    """Weight of each target, set E."""
+    preserve_scale: float = 1.0
+    """Weight of each retained text, set P."""
+    lamb: float = 0.5
+    """Lambda, pull towards the old weights."""
+    tokens: Literal["last", "last+tail"] = "last"
+    """Last subject token (2025 script), or it and all that follow (2023)."""
 
     def __post_init__(self) -> None:
         require(self.erase_scale > 0, f"uce: erase_scale must be > 0, got {self.erase_scale}")
@@ -40,30 +44,47 @@ class UCE:
         """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + W (C_a - C_e)^T Y.
 
         n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no
-        layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX are told the pooled
-        text apart, through a map that is solved for likewise, as the authors' script does for FLUX; SD3 by analogy (inferred).
+        layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX are told the
+        pooled text apart, through a map that is solved for likewise, as the authors' script does for FLUX; SD3 by
+        analogy (inferred).
         """
-        # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a alone.
+        # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a
+        # alone.
         x, y = self._solved(*self._rows(model, request))
         maps, pooled = model.text_maps(), model.text_maps("pooled")
         if not pooled:
             return TextMapEdit(x, y, tuple(sorted(maps)))
-        ways = (maps, x, y), (pooled, *self._solved(*read_together(model, request.targets, request.anchors, request.retain, at="pooled")))
+        ways = (
+            (maps, x, y),
+            (
+                pooled,
+                *self._solved(*embed_together(model, request.targets, request.anchors, request.retain, at="pooled")),
+            ),
+        )
         return LowRankEdit({name: (w.to(x.dtype) @ x.T, y) for found, x, y in ways for name, w in found.items()})
 
-    def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | Moments) -> tuple[Tensor, Tensor]:
-        """X and Y of one map on the text, (n, d) or (d, d), in float32 at least: C_a - C_e and Y while there are no more texts than dimensions."""
+    def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | SecondMoments) -> tuple[Tensor, Tensor]:
+        """X and Y of one map on the text, (n, d) or (d, d), in float32 at least: C_a - C_e and Y while there are no
+        more texts than dimensions.
+        """
         found = ridge_text_map(c_e, c_a, c_p, self.erase_scale, self.preserve_scale, self.lamb)
         wide = torch.promote_types(c_e.dtype, torch.float32)
         return found.x.to(wide), found.y.to(wide)
 
-    def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | Moments]:
-        """Rows of targets, beside each that of its anchor, and of what is retained: (n, d), or with the tail (n * tail, d).
+    def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | SecondMoments]:
+        """Rows of targets, beside each that of its anchor, and of what is retained: (n, d), or with the tail (n * tail,
+        d).
 
         With the tail, every row of every retained text and of "" is retained, as in the 2023 script.
         """
         if self.tokens == "last":
-            c_e, c_a, c_p = read_together(model, request.targets, request.anchors, request.retain)
+            c_e, c_a, c_p = embed_together(model, request.targets, request.anchors, request.retain)
             return c_e, c_a, c_p
-        require(model.streams == 1, f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use last")
-        return *aligned_tails(model, request.targets, request.anchors), moments_of(model, ("", *request.retain))
+        require(
+            model.streams == 1,
+            f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use"
+            " last",
+        )
+        return *aligned_suffix_pairs(model, request.targets, request.anchors), text_state_moments(
+            model, ("", *request.retain)
+        )

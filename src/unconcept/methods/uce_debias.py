@@ -14,14 +14,14 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import TextMapEdit
-from ..linalg.low_rank import thinned
-from ..linalg.moments import Moments
+from ..linalg.low_rank import reduce_rows
+from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.text.alignment import tails_beside
-from ..models.text.state_rows import moments_of, read_together
+from ..models.text.alignment import aligned_suffix_rows
+from ..models.text.state_rows import embed_together, text_state_moments
 from ..prompts.templates import check_sentences
-from .registry import Observe, method
+from .registry import AttributeCounter, method
 
 
 @method(
@@ -29,32 +29,55 @@ from .registry import Observe, method
     paper="arXiv:2308.14761",
     families=("sd1", "sd2", "sdxl"),
     does="debias",
-    way="closed-form",
-    elsewhere="its paper and scripts debias through cross-attention alone",
+    mechanism="closed-form",
+    unsupported_reason="its paper and scripts debias through cross-attention alone",
 )
 @dataclass(frozen=True)
 class UCEDebias:
-    """Balances how often pictures of a target show each attribute. Defaults from the authors' 2025 `uce_sd_debias.py`."""
+    """Balances how often pictures of a target show each attribute.
+
+    Defaults from the authors' 2025 `uce_sd_debias.py`.
+    """
 
     attributes: tuple[str, ...] = ("woman", "man")
-    ratios: tuple[float, ...] = ()  # wanted share of each attribute; () is equal shares
-    max_diff: float = 0.05  # a target whose shares are all nearer than this is left as it is
-    rounds: int = 30  # of drawing, at most
-    images: int = 10  # drawn for each target in a round
-    templates: tuple[str, ...] = ("{}",)  # wordings of targets, attributes and retained texts, {} in a text's place
-    tokens: Literal["last", "last+tail"] = "last"  # last subject token (2025 script), or it and all that follow (2023)
-    step_size: float = 1.0  # attribute added for each unit of missing share
-    erase_scale: float = 1.0  # weight of each target, set E
-    preserve_scale: float = 0.1  # weight of each retained text, set P
-    lamb: float = 0.5  # lambda, pull towards the old weights
+    ratios: tuple[float, ...] = ()
+    """Wanted share of each attribute; () is equal shares."""
+    max_diff: float = 0.05
+    """a target whose shares are all nearer than this is left as it is."""
+    rounds: int = 30
+    """Of drawing, at most."""
+    images: int = 10
+    """Drawn for each target in a round."""
+    templates: tuple[str, ...] = ("{}",)
+    """Wordings of targets, attributes and retained texts, {} in a text's place."""
+    tokens: Literal["last", "last+tail"] = "last"
+    """Last subject token (2025 script), or it and all that follow (2023)."""
+    step_size: float = 1.0
+    """Attribute added for each unit of missing share."""
+    erase_scale: float = 1.0
+    """Weight of each target, set E."""
+    preserve_scale: float = 0.1
+    """Weight of each retained text, set P."""
+    lamb: float = 0.5
+    """Lambda, pull towards the old weights."""
 
     def __post_init__(self) -> None:
         count = len(set(self.attributes))
-        require(count >= 2, f"uce-debias: attributes are {list(self.attributes)}: name at least two, such as woman and man")
-        require(count == len(self.attributes), f"uce-debias: an attribute is named twice in {list(self.attributes)}: name it once")
-        require(all(text.strip() for text in self.attributes), f"uce-debias: attributes {list(self.attributes)}: each needs at least one word")
+        require(
+            count >= 2, f"uce-debias: attributes are {list(self.attributes)}: name at least two, such as woman and man"
+        )
+        require(
+            count == len(self.attributes),
+            f"uce-debias: an attribute is named twice in {list(self.attributes)}: name it once",
+        )
+        require(
+            all(text.strip() for text in self.attributes),
+            f"uce-debias: attributes {list(self.attributes)}: each needs at least one word",
+        )
         ratios = self.wanted
-        require(len(ratios) == count, f"uce-debias: {count} attributes but {len(ratios)} ratios: give one for each, or none")
+        require(
+            len(ratios) == count, f"uce-debias: {count} attributes but {len(ratios)} ratios: give one for each, or none"
+        )
         sound = min(ratios) >= 0 and abs(sum(ratios) - 1) < 1e-6
         require(sound, f"uce-debias: ratios {list(ratios)} are no shares: give numbers >= 0 that sum to 1")
         require(0 < self.max_diff < 1, f"uce-debias: max_diff must be a share, 0 to 1, got {self.max_diff}")
@@ -72,19 +95,23 @@ class UCEDebias:
         return self.ratios or (1 / len(self.attributes),) * len(self.attributes)
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request, observe: Observe) -> TextMapEdit:
-        """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted - drawn) to beta.
+    def erase(self, model: ModelView, request: Request, observe: AttributeCounter) -> TextMapEdit:
+        """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted -
+        drawn) to beta.
 
-        n targets, p attributes, text width d, and r rows of the targets' wordings: C (r, d), beside each A (p, d), beta (n, p), Y (r, d).
-        Values are summed up over the rounds and each round is solved from the original weights, as in the 2025 script, so that Y is
-        solved once.
+        n targets, p attributes, text width d, and r rows of the targets' wordings: C (r, d), beside each A (p, d), beta
+        (n, p), Y (r, d). Values are summed up over the rounds and each round is solved from the original weights, as in
+        the 2025 script, so that Y is solved once.
         """
         # Differs: the 2025 script reads a step_size of 0.1 and does not use it, which is 1 here.
-        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we have the wordings,
+        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we
+        # have the wordings,
         # a target's beside the same of an attribute, and the tail.
         # Differs: shares are of the pictures that show any attribute; the authors' CLIP finds one in every picture.
         pushes, retained = self._read(model, request)
-        y = ridge_directions(torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb).y
+        y = ridge_directions(
+            torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
+        ).y
         beta = y.new_zeros(len(request.targets), len(self.attributes))
         gaps = torch.zeros_like(beta)
         left, turn = list(range(len(beta))), 0
@@ -97,47 +124,66 @@ class UCEDebias:
             turn += 1
         figures = {"rounds": float(turn), "largest_gap": float(gaps.abs().max())}
         for target, row in zip(request.targets, beta.tolist(), strict=True):
-            figures |= {f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)}
+            figures |= {
+                f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)
+            }
         return self._edit(model, _values(beta, pushes), y, figures)
 
-    def _read(self, model: ModelView, request: Request) -> tuple[list["Push"], Tensor | Moments]:
-        """Each target's wordings beside those of the attributes, and what is retained; with the tail all rows of it and of ""."""
+    def _read(self, model: ModelView, request: Request) -> tuple[list["AttributeShift"], Tensor | SecondMoments]:
+        """Each target's wordings beside those of the attributes, and what is retained; with the tail all rows of it and
+        of "".
+        """
         texts, retained = (self._worded(each) for each in (request.targets, request.retain))
-        words = [tuple(form.replace("{}", attribute) for _ in request.targets for form in self.templates) for attribute in self.attributes]
+        words = [
+            tuple(form.replace("{}", attribute) for _ in request.targets for form in self.templates)
+            for attribute in self.attributes
+        ]
         if self.tokens == "last":
-            *read, kept = read_together(model, texts, *words, retained)
+            *read, kept = embed_together(model, texts, *words, retained)
             return self._pushes(list(zip(*(rows[:, None] for rows in read), strict=True))), kept.double()
-        return self._pushes(tails_beside(model, texts, *words)), moments_of(model, ("", *retained))
+        return self._pushes(aligned_suffix_rows(model, texts, *words)), text_state_moments(model, ("", *retained))
 
-    def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["Push"]:
+    def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["AttributeShift"]:
         """Of a wording's rows (l, d), and after them those of each attribute."""
-        return [Push(i // len(self.templates), rows.double(), torch.stack(beside).double()) for i, (rows, *beside) in enumerate(read)]
+        return [
+            AttributeShift(i // len(self.templates), rows.double(), torch.stack(beside).double())
+            for i, (rows, *beside) in enumerate(read)
+        ]
 
     def _worded(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(form.replace("{}", text) for text in texts for form in self.templates)
 
-    def _gap(self, observe: Observe, target: str, turn: int) -> Tensor:
+    def _gap(self, observe: AttributeCounter, target: str, turn: int) -> Tensor:
         """Wanted minus drawn share of each attribute (p,)."""
         seen = torch.tensor(list(observe(target, self.attributes, self.images, turn)), dtype=torch.float64)
-        message = f"uce-debias: none of {self.images} pictures of {target!r} in round {turn + 1} shows {' or '.join(self.attributes)}: "
-        require(bool(seen.sum() > 0), message + "name attributes that the model draws, draw more images, or take a smaller step_size")
+        message = (
+            f"uce-debias: none of {self.images} pictures of {target!r} in round {turn + 1} shows"
+            f" {' or '.join(self.attributes)}: "
+        )
+        require(
+            bool(seen.sum() > 0),
+            message + "name attributes that the model draws, draw more images, or take a smaller step_size",
+        )
         return torch.tensor(self.wanted, dtype=seen.dtype) - seen / seen.sum()
 
     def _edit(self, model: ModelView, x: Tensor, y: Tensor, figures: dict[str, float] | None = None) -> TextMapEdit:
         wide = torch.promote_types(model.dtype, torch.float32)
-        thin_x, thin_y = thinned(x, y)
-        return TextMapEdit(thin_x.to(wide), thin_y.to(wide), tuple(sorted(model.text_maps())), solve_figures=figures or {})
+        thin_x, thin_y = reduce_rows(x, y)
+        return TextMapEdit(
+            thin_x.to(wide), thin_y.to(wide), tuple(sorted(model.text_maps())), solve_figures=figures or {}
+        )
 
 
 @dataclass(frozen=True)
-class Push:
+class AttributeShift:
     """Rows of a wording of a target (l, d), and beside them those of each attribute (p, l, d), float64."""
 
-    target: int  # the target's place in the request
+    target: int
+    """The target's place in the request."""
     rows: Tensor
     attributes: Tensor
 
 
-def _values(beta: Tensor, pushes: Sequence[Push]) -> Tensor:
+def _values(beta: Tensor, pushes: Sequence[AttributeShift]) -> Tensor:
     """X (r, d): every wording of a target is given its attributes in the same shares."""
     return torch.cat([torch.einsum("p,pld->ld", beta[push.target].to(push.rows), push.attributes) for push in pushes])

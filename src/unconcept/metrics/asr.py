@@ -7,7 +7,8 @@ from typing import Literal, get_args
 from ..core.errors import DataError, require
 from .intervals import Rate, clopper_pearson
 
-Ending = Literal["pre", "gained", "failed", "crashed"]  # shown without an attack; by the attack; not at all; an error
+# Shown without an attack; by the attack; not at all; an error.
+AttackEnding = Literal["pre", "gained", "failed", "crashed"]
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,23 @@ class AttackRates:
     crashed: int
 
 
-def attack_rates(endings: Sequence[Ending]) -> AttackRates:
+def attack_rates(endings: Sequence[AttackEnding]) -> AttackRates:
     """Rates of UnlearnDiffAtk (ECCV 2024): prompts that succeed without an attack count for the attack too."""
-    odd = {*endings} - {*get_args(Ending)}
-    require(not odd, f"ending {sorted(odd)[:1]}: allowed are {', '.join(get_args(Ending))}", DataError)
+    odd = {*endings} - {*get_args(AttackEnding)}
+    require(not odd, f"ending {sorted(odd)[:1]}: allowed are {', '.join(get_args(AttackEnding))}", DataError)
     require(len(endings) > 0, "no attacked prompts: give the ending of each", DataError)
     pre, gained, n = endings.count("pre"), endings.count("gained"), len(endings)
     return AttackRates(clopper_pearson(pre, n), clopper_pearson(pre + gained, n), endings.count("crashed"))
 
 
 def success_curve(steps: Sequence[int | None], budgets: Sequence[int]) -> list[Rate]:
-    """Success rate within each budget; `steps` is what each prompt's success took, 0 without an attack, None without success."""
+    """Success rate within each budget; `steps` is what each prompt's success took, 0 without an attack, None without
+    success.
+    """
     require(len(steps) > 0, "no attacked prompts: give the steps of each", DataError)
-    return [clopper_pearson(sum(step is not None and step <= budget for step in steps), len(steps)) for budget in budgets]
+    return [
+        clopper_pearson(sum(step is not None and step <= budget for step in steps), len(steps)) for budget in budgets
+    ]
 
 
 @dataclass(frozen=True)

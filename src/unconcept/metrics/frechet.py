@@ -1,8 +1,8 @@
 """Distances between two sets of pictures, on features that a named scorer gave.
 
-The forms are those of FID (Heusel et al. 2017), KID (Binkowski et al. 2018) and CMMD (Jayasumana et al. 2024). They bear
-these names only on these papers' own networks; here a figure is called by its form and its extractor (`metric_name`).
-All are float64 inside.
+The forms are those of FID (Heusel et al. 2017), KID (Binkowski et al. 2018) and CMMD (Jayasumana et al. 2024). They
+bear these names only on these papers' own networks; here a figure is called by its form and its extractor
+(`metric_name`). All are float64 inside.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from ..core.errors import NumericsError, require
 
-Form = Literal["frechet", "cubic-mmd", "gaussian-mmd"]  # FID's, KID's, CMMD's
-SIGMA = 10.0  # CMMD's bandwidth
-THOUSAND = 1000.0  # what CMMD is multiplied by
-BLOCK = 2048  # rows of a kernel matrix held at a time
+SetDistance = Literal["frechet", "cubic-mmd", "gaussian-mmd"]  # FID's, KID's, CMMD's
+_KERNEL_WIDTH = 10.0  # CMMD's bandwidth
+_CMMD_SCALE = 1000.0  # what CMMD is multiplied by
+_ROW_BLOCK = 2048  # rows of a kernel matrix held at a time
 
 
-def metric_name(form: Form, extractor: str) -> str:
+def metric_name(form: SetDistance, extractor: str) -> str:
     """What a report calls a figure, such as `frechet@moji-judge`."""
     return f"{form}@{extractor}"
 
@@ -42,7 +42,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
-class Spread:
+class DrawnMean:
     """A mean over random draws, with their standard deviation."""
 
     mean: float
@@ -60,11 +60,15 @@ def frechet(a: Gaussian, b: Gaussian, singular: bool = False) -> float:
     d = len(a.mean)
     _same_width(d, len(b.mean))
     for n in (a.n, b.n):
-        message = f"{n} pictures in {d} dimensions have a singular covariance: give more than {d}, or use a kernel distance (cubic_mmd, gaussian_mmd)"
+        message = (
+            f"{n} pictures in {d} dimensions have a singular covariance: give more than {d}, or use a kernel distance"
+            " (cubic_mmd, gaussian_mmd)"
+        )
         require(singular or n > d, message)
     if torch.equal(a.mean, b.mean) and torch.equal(a.covariance, b.covariance):
         return 0.0  # Exactly: the roots of near-zero eigenvalues would leave about 1e-8.
-    # Tr (A B)^(1/2) is the sum of singular values of A^(1/2) B^(1/2): no product is squared, so none loses half its digits.
+    # Tr (A B)^(1/2) is the sum of singular values of A^(1/2) B^(1/2): no product is squared, so none loses half its
+    # digits.
     cross = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
     value = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
     return max(0.0, float(value))
@@ -76,14 +80,19 @@ def _root(covariance: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def cubic_mmd(a: Tensor, b: Tensor, size: int = 1000, draws: int = 100, seed: int = 0, paired: bool = False) -> Spread:
+def cubic_mmd(
+    a: Tensor, b: Tensor, size: int = 1000, draws: int = 100, seed: int = 0, paired: bool = False
+) -> DrawnMean:
     """Unbiased MMD^2 with the kernel (x.y / d + 1)^3 over random subsets without repetition: KID's formula.
 
     Features (n, d) and (m, d), n and m >= `size`. Unbiased: 0 on average for two sets of one source, often below 0.
     `paired`: row i of both was drawn from the same prompt and noise. Then KID's formula, which takes the sets for
-    independent, falls below 0 (far below for equal sets); the U-statistic over pairs does not: it is exactly 0 for equal sets.
+    independent, falls below 0 (far below for equal sets); the U-statistic over pairs does not: it is exactly 0 for
+    equal sets.
     """
-    require(size >= 2 and draws >= 1, f"subsets of {size}, {draws} draws: give subsets of 2 or more, and 1 draw or more")
+    require(
+        size >= 2 and draws >= 1, f"subsets of {size}, {draws} draws: give subsets of 2 or more, and 1 draw or more"
+    )
     a, b = (_checked(side, size, f"subsets of {size}") for side in (a, b))
     _same_width(a.shape[1], b.shape[1])
     require(not paired or len(a) == len(b), f"{len(a)} and {len(b)} pictures make no pairs: give as many of both")
@@ -114,27 +123,31 @@ def _cubic(products: Tensor, a: Tensor) -> Tensor:
 
 
 def gaussian_mmd(a: Tensor, b: Tensor) -> float:
-    """1000 * MMD^2 of unit-length features with the kernel exp(-|x - y|^2 / (2 * 10^2)), self-pairs included: CMMD's formula.
+    """1000 * MMD^2 of unit-length features with the kernel exp(-|x - y|^2 / (2 * 10^2)), self-pairs included: CMMD's
+    formula.
 
     Features (n, d) and (m, d), n and m >= 2; they are brought to unit length here. Exactly 0 for equal sets.
     """
     a, b = (F.normalize(_checked(side, 2, "a kernel distance"), dim=1) for side in (a, b))
     _same_width(a.shape[1], b.shape[1])
-    return THOUSAND * (_gaussian_mean(a, a) + _gaussian_mean(b, b) - 2 * _gaussian_mean(a, b))
+    return _CMMD_SCALE * (_gaussian_mean(a, a) + _gaussian_mean(b, b) - 2 * _gaussian_mean(a, b))
 
 
 def _gaussian_mean(a: Tensor, b: Tensor) -> float:
     total = 0.0
-    for rows in a.split(BLOCK):
+    for rows in a.split(_ROW_BLOCK):
         squared = rows.square().sum(1)[:, None] + b.square().sum(1) - 2 * rows @ b.T
-        total += float((squared.clamp(min=0) / (-2 * SIGMA**2)).exp().sum())
+        total += float((squared.clamp(min=0) / (-2 * _KERNEL_WIDTH**2)).exp().sum())
     return total / (len(a) * len(b))
 
 
-def noise_floor(features: Tensor, distance: Callable[[Tensor, Tensor], float], draws: int = 10, seed: int = 0) -> Spread:
+def noise_floor(
+    features: Tensor, distance: Callable[[Tensor, Tensor], float], draws: int = 10, seed: int = 0
+) -> DrawnMean:
     """The distance between random halves of one set: what no change at all looks like at n / 2 pictures a side.
 
-    Give two seeds' pictures of every prompt by the unedited model, and each half is as large as the sets that are compared.
+    Give two seeds' pictures of every prompt by the unedited model, and each half is as large as the sets that are
+    compared.
     """
     require(len(features) >= 4, f"{len(features)} pictures make no two halves: give 4 or more")
     rng, half = torch.Generator().manual_seed(seed), len(features) // 2
@@ -145,16 +158,20 @@ def noise_floor(features: Tensor, distance: Callable[[Tensor, Tensor], float], d
     return _spread(values, half)
 
 
-def _spread(values: list[float], n: int) -> Spread:
+def _spread(values: list[float], n: int) -> DrawnMean:
     found = torch.tensor(values, dtype=torch.float64)
-    return Spread(float(found.mean()), float(found.std(correction=0)), len(values), n)
+    return DrawnMean(float(found.mean()), float(found.std(correction=0)), len(values), n)
 
 
 def _checked(features: Tensor, least: int, what: str) -> Tensor:
     """Features (n, d) in float64, refused when too few, of another shape, or not finite."""
     require(features.ndim == 2, f"features of shape {tuple(features.shape)}: give (n, d), one row a picture")
     require(len(features) >= least, f"{len(features)} pictures are too few for {what}: give {least} or more")
-    require(bool(torch.isfinite(features).all()), "features hold NaN or infinity: the extractor or the pictures are broken", NumericsError)
+    require(
+        bool(torch.isfinite(features).all()),
+        "features hold NaN or infinity: the extractor or the pictures are broken",
+        NumericsError,
+    )
     return features.double()
 
 

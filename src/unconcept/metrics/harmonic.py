@@ -1,4 +1,7 @@
-"""Aggregates that one bad term drags down, by the names papers print them under. The terms are always shown beside them."""
+"""Aggregates that one bad term drags down, by the names papers print them under.
+
+The terms are always shown beside them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,22 +10,22 @@ from math import prod
 import numpy as np
 
 from ..core.errors import DataError, require
-from .intervals import Array, Rate, Sample, resampled
+from .intervals import Array, ClusteredSample, Rate, resampled_statistic
 
 
-def harmonic(*terms: float) -> float:
+def harmonic_mean(*terms: float) -> float:
     """Harmonic mean of terms in [0, 1]; 0 if one of them is 0."""
     require(len(terms) > 0, "a harmonic mean needs at least one term", DataError)
     require(all(0 <= term <= 1 for term in terms), f"terms {terms}: give shares in [0, 1], not percent", DataError)
     return 0.0 if 0 in terms else len(terms) / sum(1 / term for term in terms)
 
 
-def harmonic_rate(*samples: Sample, draws: int = 2000, seed: int = 0) -> Rate:
+def harmonic_rate(*samples: ClusteredSample, draws: int = 2000, seed: int = 0) -> Rate:
     """Harmonic mean of the samples' means with its interval; each draw resamples clusters and computes H anew.
 
     Values are shares for which 1 is good, such as 1 for an erased person who was not recognised.
     """
-    rate = resampled(samples, _harmonic_of, draws, seed)
+    rate = resampled_statistic(samples, _harmonic_of, draws, seed)
     return Rate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, rate.clusters)
 
 
@@ -36,12 +39,12 @@ def _harmonic_of(*means: Array) -> Array:
 
 def h_c(acc_e: float, acc_s: float) -> float:
     """MACE's H_c for celebrities (SPEED prints it with Acc_r): erased ones unrecognised, others recognised."""
-    return harmonic(1 - acc_e, acc_s)
+    return harmonic_mean(1 - acc_e, acc_s)
 
 
 def h_o(acc_e: float, acc_s: float, acc_g: float) -> float:
     """MACE's H_o for objects: gone by name, others kept, gone by synonyms."""
-    return harmonic(1 - acc_e, acc_s, 1 - acc_g)
+    return harmonic_mean(1 - acc_e, acc_s, 1 - acc_g)
 
 
 def h_a(clip_e: float, clip_s: float) -> float:
@@ -61,5 +64,5 @@ class Aggregate:
 
 def aggregate(terms: Mapping[str, float]) -> Aggregate:
     """Harmonic mean, product and worst of named terms in [0, 1]."""
-    mean = harmonic(*terms.values())
+    mean = harmonic_mean(*terms.values())
     return Aggregate(dict(terms), mean, prod(terms.values()), min(terms, key=lambda name: terms[name]))

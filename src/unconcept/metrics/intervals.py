@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from ..core.errors import require
 
-Z = 1.959963984540054  # the normal distribution's 97.5 % point
-CHUNK = 2**22  # cluster numbers drawn at a time
+_NORMAL_QUANTILE = 1.959963984540054  # the normal distribution's 97.5 % point
+_BOOTSTRAP_CHUNK = 2**22  # cluster numbers drawn at a time
 
 Array = npt.NDArray[np.float64]
-Sample = tuple[Sequence[float], Sequence[str]]  # values, and the cluster each belongs to
+ClusteredSample = tuple[Sequence[float], Sequence[str]]  # values, and the cluster each belongs to
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Rate:
 def wilson(hits: int, n: int) -> Rate:
     """Wilson's score interval: right near 0 and 1, for pictures taken as independent."""
     require(n > 0 and 0 <= hits <= n, f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
-    return Rate(hits / n, *_wilson(hits / n, n, Z), n)
+    return Rate(hits / n, *_wilson(hits / n, n, _NORMAL_QUANTILE), n)
 
 
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
@@ -64,42 +64,59 @@ def clopper_pearson(hits: int, n: int) -> Rate:
     return Rate(hits / n, 0.0 if hits == 0 else 1 - end(n - hits), 1.0 if hits == n else end(hits), n)
 
 
-def corrected(rate: float, true_positive: float, false_positive: float) -> float:
-    """What the share would be by a judge without errors, (rate - fpr) / (tpr - fpr), clipped to [0, 1]. To be shown beside the rate."""
-    message = f"a judge that says yes to {true_positive:.1%} of the right and {false_positive:.1%} of the wrong pictures tells nothing: use another"
+def correct_for_judge(rate: float, true_positive: float, false_positive: float) -> float:
+    """What the share would be by a judge without errors, (rate - fpr) / (tpr - fpr), clipped to [0, 1].
+
+    To be shown beside the rate.
+    """
+    message = (
+        f"a judge that says yes to {true_positive:.1%} of the right and {false_positive:.1%} of the wrong pictures"
+        " tells nothing: use another"
+    )
     require(true_positive > false_positive, message)
     return min(1.0, max(0.0, (rate - false_positive) / (true_positive - false_positive)))
 
 
-def clustered(values: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Rate:
+def clustered_mean(values: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Rate:
     """Mean with a bootstrap interval that resamples whole clusters (concepts), widened for few of them.
 
     Values may be differences in [-1, 1], so that paired losses get an interval too. Percentiles of the resampled means
-    are stretched about the mean by t / z * sqrt(K / (K - 1)) for K clusters: unstretched they are too narrow (Hesterberg
-    2015): in simulation 84 % cover instead of 95 at K = 5. The interval stays within the values. One cluster alone is resampled picture by
-    picture, and the interval then speaks for that concept only. Equal values have no width: for shares near 0 or 1 take
-    `clustered_share`.
+    are stretched about the mean by t / z * sqrt(K / (K - 1)) for K clusters: unstretched they are too narrow
+    (Hesterberg 2015): in simulation 84 % cover instead of 95 at K = 5. The interval stays within the values. One
+    cluster alone is resampled picture by picture, and the interval then speaks for that concept only. Equal values have
+    no width: for shares near 0 or 1 take `clustered_share`.
     """
     # Differs: our own plan resampled pictures inside the drawn clusters too, which counts their spread twice.
-    rate = resampled([(values, clusters)], lambda means: means, draws, seed)
+    rate = resampled_statistic([(values, clusters)], lambda means: means, draws, seed)
     least, most = float(min(values)), float(max(values))
     return Rate(rate.value, max(least, rate.low), min(most, rate.high), rate.n, rate.clusters)
 
 
-def resampled(samples: Sequence[Sample], statistic: Callable[..., Array], draws: int = 2000, seed: int = 0) -> Rate:
+def resampled_statistic(
+    samples: Sequence[ClusteredSample], statistic: Callable[..., Array], draws: int = 2000, seed: int = 0
+) -> Rate:
     """A statistic of means, such as a harmonic mean, computed anew for each draw; samples are drawn independently.
 
-    `statistic` takes one array of means a sample and must work elementwise. `n` and `clusters` are of the smallest sample.
+    `statistic` takes one array of means a sample and must work elementwise. `n` and `clusters` are of the smallest
+    sample.
     """
     rng = np.random.default_rng(seed)
     parts = [_totals(values, clusters) for values, clusters in samples]
-    drawn = np.sort(np.asarray(statistic(*(_drawn_means(sums, counts, draws, rng) for sums, counts in parts)), dtype=np.float64))
+    drawn = np.sort(
+        np.asarray(statistic(*(_drawn_means(sums, counts, draws, rng) for sums, counts in parts)), dtype=np.float64)
+    )
     value = float(statistic(*(np.array([sums.sum() / counts.sum()]) for sums, counts in parts))[0])
     k = min(len(sums) for sums, _ in parts)
-    stretch = student(k - 1) / Z * sqrt(k / (k - 1)) if k > 1 else 1.0
+    stretch = student_quantile(k - 1) / _NORMAL_QUANTILE * sqrt(k / (k - 1)) if k > 1 else 1.0
     low, high = (float(drawn[round(share * (draws - 1))]) for share in (0.025, 0.975))
     named = min(len({*clusters}) for _, clusters in samples)
-    return Rate(value, min(value, value + stretch * (low - value)), max(value, value + stretch * (high - value)), min(len(v) for v, _ in samples), named)
+    return Rate(
+        value,
+        min(value, value + stretch * (low - value)),
+        max(value, value + stretch * (high - value)),
+        min(len(v) for v, _ in samples),
+        named,
+    )
 
 
 def _totals(values: Sequence[float], clusters: Sequence[str]) -> tuple[Array, Array]:
@@ -120,7 +137,7 @@ def _drawn_means(sums: Array, counts: Array, draws: int, rng: np.random.Generato
         weights = rng.multinomial(len(sums), times / len(sums), size=draws) @ kinds
         return weights[:, 0] / weights[:, 1]
     means = []
-    rows = max(1, CHUNK // len(sums))
+    rows = max(1, _BOOTSTRAP_CHUNK // len(sums))
     for start in range(0, draws, rows):
         chosen = rng.integers(0, len(sums), size=(min(rows, draws - start), len(sums)))
         means.append(sums[chosen].sum(1) / counts[chosen].sum(1))
@@ -130,27 +147,35 @@ def _drawn_means(sums: Array, counts: Array, draws: int, rng: np.random.Generato
 def clustered_share(hits: Sequence[bool], clusters: Sequence[str]) -> Rate:
     """A share whose interval knows of clusters and stays right at 0 and 1, where resampling has nothing to resample.
 
-    Wilson's interval on the effective count n / deff, with Student's t of K - 1 clusters (Korn and Graubard 1998; Franco
-    et al. 2019). Without a hit, or without a miss, the pictures count as independent: nothing is known of their spread.
+    Wilson's interval on the effective count n / deff, with Student's t of K - 1 clusters (Korn and Graubard 1998;
+    Franco et al. 2019). Without a hit, or without a miss, the pictures count as independent: nothing is known of their
+    spread.
     """
     sums, counts = _totals([float(hit) for hit in hits], clusters)
     n, k = len(hits), len(sums)
     p = float(sums.sum() / n)
     if k == 1 or p in (0.0, 1.0):
-        return Rate(p, *_wilson(p, n, Z), n, len({*clusters}))
+        return Rate(p, *_wilson(p, n, _NORMAL_QUANTILE), n, len({*clusters}))
     variance = k / (k - 1) * float(((sums - p * counts) ** 2).sum()) / n**2
     effective = p * (1 - p) / variance if variance > 0 else inf
-    return Rate(p, *_wilson(p, min(float(n), effective * (Z / student(k - 1)) ** 2), Z), n, len({*clusters}))
+    return Rate(
+        p,
+        *_wilson(p, min(float(n), effective * (_NORMAL_QUANTILE / student_quantile(k - 1)) ** 2), _NORMAL_QUANTILE),
+        n,
+        len({*clusters}),
+    )
 
 
-def student(freedom: int) -> float:
-    """The 97.5 % point of Student's t: exact for 1 and 2 degrees of freedom, else Fisher's series in 1 / freedom, off by 0.004 at most."""
+def student_quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's t: exact for 1 and 2 degrees of freedom, else Fisher's series in 1 / freedom, off
+    by 0.004 at most.
+    """
     require(freedom > 0, f"Student's t needs at least 1 degree of freedom, got {freedom}")
     if freedom == 1:
         return tan(0.475 * pi)
     if freedom == 2:
         return 0.95 * sqrt(2 / (4 * 0.975 * 0.025))
-    z = Z
+    z = _NORMAL_QUANTILE
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

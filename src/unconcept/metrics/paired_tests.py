@@ -8,15 +8,17 @@ from statistics import NormalDist
 import numpy as np
 
 from ..core.errors import DataError, require
-from .intervals import Array, Rate, clustered
+from .intervals import Array, Rate, clustered_mean
 
-EXACT = 20  # units up to which all sign patterns are tried
-CLOSE = 1e-9  # relative; sums nearer than this are equal
+_EXACT_UNITS = 20  # units up to which all sign patterns are tried
+_TIE_TOLERANCE = 1e-9  # relative; sums nearer than this are equal
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Pictures that changed, and the two-sided chance of a split at least as uneven if gains and losses were equally likely."""
+    """Pictures that changed, and the two-sided chance of a split at least as uneven if gains and losses were equally
+    likely.
+    """
 
     gained: int  # no before, yes after
     lost: int  # yes before, no after
@@ -36,11 +38,13 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
     return McNemar(gained, lost, len(before), min(1.0, 2 * tail / 2**changed))
 
 
-def sign_flip(differences: Sequence[float], clusters: Sequence[str] | None = None, draws: int = 10_000, seed: int = 0) -> float:
+def sign_flip(
+    differences: Sequence[float], clusters: Sequence[str] | None = None, draws: int = 10_000, seed: int = 0
+) -> float:
     """Two-sided p of the sum of paired differences, if each unit's sign were a coin's.
 
-    Units are the clusters' sums, or the single differences. Up to `EXACT` units that are not 0 all patterns are counted;
-    beyond, `draws` random ones, and the observed pattern is one of them, so p is never 0.
+    Units are the clusters' sums, or the single differences. Up to `_EXACT_UNITS` units that are not 0 all patterns are
+    counted; beyond, `draws` random ones, and the observed pattern is one of them, so p is never 0.
     """
     names = [str(i) for i in range(len(differences))] if clusters is None else clusters
     _same_length(differences, names)
@@ -49,8 +53,8 @@ def sign_flip(differences: Sequence[float], clusters: Sequence[str] | None = Non
     sums = np.bincount(index, np.asarray(differences, dtype=np.float64))
     require(bool(np.isfinite(sums).all()), "a difference is no finite number: mend the scores first", DataError)
     units = sums[sums != 0]
-    observed = abs(float(units.sum())) - CLOSE * float(abs(units).sum())
-    if len(units) <= EXACT:
+    observed = abs(float(units.sum())) - _TIE_TOLERANCE * float(abs(units).sum())
+    if len(units) <= _EXACT_UNITS:
         return float((abs(_all_sums(units)) >= observed).mean())
     reached = sum(int((abs(sums) >= observed).sum()) for sums in _drawn_sums(abs(units), draws, seed))
     return (1 + reached) / (1 + draws)
@@ -70,19 +74,27 @@ def _drawn_sums(units: Array, draws: int, seed: int) -> Iterator[Array]:
     rows = max(1, 2**22 // len(sizes))
     for start in range(0, draws, rows):
         shape = (min(rows, draws - start), len(sizes))
-        ups = rng.integers(0, 2, size=shape, dtype=np.int8) if times.max() == 1 else rng.binomial(times, 0.5, size=shape)
+        ups = (
+            rng.integers(0, 2, size=shape, dtype=np.int8) if times.max() == 1 else rng.binomial(times, 0.5, size=shape)
+        )
         yield (2.0 * ups - times) @ sizes
 
 
-def paired_change(before: Sequence[float], after: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Rate:
+def paired_change(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0
+) -> Rate:
     """Mean of after - before with a bootstrap interval over whole clusters; in [-1, 1] for shares."""
     _same_length(before, after)
-    return clustered([float(a) - float(b) for b, a in zip(before, after, strict=True)], clusters, draws, seed)
+    return clustered_mean([float(a) - float(b) for b, a in zip(before, after, strict=True)], clusters, draws, seed)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p of a table's tests: below 0.05 each, the chance of any false one stays below 0.05."""
-    require(all(0 <= value <= 1 for value in p.values()), f"p values {list(p.values())[:4]}: they must be in [0, 1]", DataError)
+    require(
+        all(0 <= value <= 1 for value in p.values()),
+        f"p values {list(p.values())[:4]}: they must be in [0, 1]",
+        DataError,
+    )
     adjusted, largest = {}, 0.0
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
         largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
@@ -90,16 +102,23 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p}
 
 
-def detectable(n: int, variance: float = 0.25, power: float = 0.5) -> float:
+def detectable_difference(n: int, variance: float = 0.25, power: float = 0.5) -> float:
     """The smallest true difference that a two-sided 5 % test on n pictures finds with this power.
 
     `variance` of one picture's value: p (1 - p) for a share p, at most the share of pictures that change for a paired
     difference. At power 0.5 it is half the 95 % interval's width: 4.4 points at n = 500, 9.8 at n = 100.
     """
-    require(n > 0 and variance > 0 and 0 < power < 1, f"n {n}, variance {variance}, power {power}: n and variance must be > 0, power in (0, 1)")
+    require(
+        n > 0 and variance > 0 and 0 < power < 1,
+        f"n {n}, variance {variance}, power {power}: n and variance must be > 0, power in (0, 1)",
+    )
     normal = NormalDist()
     return (normal.inv_cdf(0.975) + normal.inv_cdf(power)) * sqrt(variance / n)
 
 
 def _same_length(one: Sequence[object], other: Sequence[object]) -> None:
-    require(len(one) == len(other) and len(one) > 0, f"{len(one)} and {len(other)} values: give pairs, at least one", DataError)
+    require(
+        len(one) == len(other) and len(one) > 0,
+        f"{len(one)} and {len(other)} values: give pairs, at least one",
+        DataError,
+    )

@@ -9,7 +9,7 @@ from math import exp, log
 
 from ..core.errors import require
 
-CLIP_SCALE = 100.0  # what CLIP's cosines are multiplied by before a softmax: its trained temperature's upper limit
+_CLIP_SCALE = 100.0  # what CLIP's cosines are multiplied by before a softmax: its trained temperature's upper limit
 
 
 def argmax(figures: Sequence[float], labels: Sequence[str]) -> str:
@@ -29,11 +29,14 @@ def probability(log_probabilities: Sequence[float], labels: Sequence[str], wante
     """The summed probability of the wanted labels, in [0, 1]."""
     _check(log_probabilities, labels)
     unknown = sorted({*wanted} - {*labels})
-    require(not unknown, f"no label {unknown[:1]}: the head's labels are {', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}")
+    require(
+        not unknown,
+        f"no label {unknown[:1]}: the head's labels are {', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}",
+    )
     return min(1.0, sum(exp(value) for value, label in zip(log_probabilities, labels, strict=True) if label in wanted))
 
 
-def log_softmax(cosines: Sequence[float], scale: float = CLIP_SCALE) -> list[float]:
+def log_softmax(cosines: Sequence[float], scale: float = _CLIP_SCALE) -> list[float]:
     """Log-probabilities of scaled cosines: `probability` of these is MACE's "CLIP accuracy" of one picture."""
     scaled = [scale * value for value in cosines]
     top = max(scaled)
@@ -47,4 +50,6 @@ def clip_score(cosine: float, weight: float = 100.0) -> float:
 
 
 def _check(figures: Sequence[float], labels: Sequence[str]) -> None:
-    require(len(figures) == len(labels), f"{len(figures)} figures for {len(labels)} labels: give the labels of this head")
+    require(
+        len(figures) == len(labels), f"{len(figures)} figures for {len(labels)} labels: give the labels of this head"
+    )

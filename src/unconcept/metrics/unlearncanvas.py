@@ -1,8 +1,8 @@
 """Accuracies over a grid of models and receivers: UnlearnCanvas' UA, IRA, CRA, and the curves of continual unlearning.
 
-UnlearnCanvas: NeurIPS 2024, arXiv:2402.11846. Curves: Continual Unlearning for Text-to-Image Diffusion Models, ICLR 2026,
-arXiv:2511.07970. IRA averages over all other concepts of the domain, erased ones included; RA-I over a held-out retain
-list only: never mix them. A missing cell is an error, because leaving it out moves the mean.
+UnlearnCanvas: NeurIPS 2024, arXiv:2402.11846. Curves: Continual Unlearning for Text-to-Image Diffusion Models, ICLR
+2026, arXiv:2511.07970. IRA averages over all other concepts of the domain, erased ones included; RA-I over a held-out
+retain list only: never mix them. A missing cell is an error, because leaving it out moves the mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..core.errors import DataError, require
-from .harmonic import harmonic
+from .harmonic import harmonic_mean
 
-M = TypeVar("M", str, int)  # models are named by their target, or by the number of requests done
-UNLEARNCANVAS = {"style": 51, "object": 20}  # receivers; one of the styles is never a target
+_ModelKey = TypeVar("_ModelKey", str, int)  # models are named by their target, or by the number of requests done
+_UNLEARNCANVAS_SIZES = {"style": 51, "object": 20}  # receivers; one of the styles is never a target
 
 
 @dataclass(frozen=True)
@@ -29,41 +29,72 @@ class GridRow:
     n_cra: int
 
 
-def accuracies(hits: Iterable[tuple[M, str, bool]], pictures: Mapping[str, int]) -> dict[tuple[M, str], float]:
-    """{(model, receiver): share of its pictures that the judge named right}; `pictures` is how many each receiver must have."""
-    found: dict[tuple[M, str], list[int]] = {}
+def grid_accuracies(
+    hits: Iterable[tuple[_ModelKey, str, bool]], pictures: Mapping[str, int]
+) -> dict[tuple[_ModelKey, str], float]:
+    """{(model, receiver): share of its pictures that the judge named right}; `pictures` is how many each receiver must
+    have.
+    """
+    found: dict[tuple[_ModelKey, str], list[int]] = {}
     for model, receiver, hit in hits:
         cell = found.setdefault((model, receiver), [0, 0])
         cell[0] += hit
         cell[1] += 1
     for (model, receiver), (_, count) in found.items():
-        require(receiver in pictures, f"receiver {receiver!r} was not expected: known are {', '.join(sorted(pictures)[:12])}", DataError)
-        message = f"model {model!r}, receiver {receiver!r}: {count} pictures judged, {pictures[receiver]} expected: draw and judge them all"
+        require(
+            receiver in pictures,
+            f"receiver {receiver!r} was not expected: known are {', '.join(sorted(pictures)[:12])}",
+            DataError,
+        )
+        message = (
+            f"model {model!r}, receiver {receiver!r}: {count} pictures judged, {pictures[receiver]} expected: draw and"
+            " judge them all"
+        )
         require(count == pictures[receiver], message, DataError)
     return {cell: right / count for cell, (right, count) in found.items()}
 
 
-def grid_rows(acc: Mapping[tuple[str, str], float], targets: Sequence[str], domains: Mapping[str, Sequence[str]]) -> list[GridRow]:
+def grid_rows(
+    acc: Mapping[tuple[str, str], float], targets: Sequence[str], domains: Mapping[str, Sequence[str]]
+) -> list[GridRow]:
     """A row a target, from acc[model, receiver]; the model that erased a target bears its name."""
     return [_row(acc, target, domains) for target in targets]
 
 
 def _row(acc: Mapping[tuple[str, str], float], target: str, domains: Mapping[str, Sequence[str]]) -> GridRow:
     home = [name for name, receivers in domains.items() if target in receivers]
-    require(len(home) == 1, f"target {target!r} is in {len(home)} domains: it must be a receiver of exactly one", DataError)
+    require(
+        len(home) == 1, f"target {target!r} is in {len(home)} domains: it must be a receiver of exactly one", DataError
+    )
     inside = [receiver for receiver in domains[home[0]] if receiver != target]
     across = [receiver for name, receivers in domains.items() if name != home[0] for receiver in receivers]
-    return GridRow(target, home[0], 1 - _cell(acc, target, target), _mean(acc, target, inside), _mean(acc, target, across), len(inside), len(across))
+    return GridRow(
+        target,
+        home[0],
+        1 - _cell(acc, target, target),
+        _mean(acc, target, inside),
+        _mean(acc, target, across),
+        len(inside),
+        len(across),
+    )
 
 
-def unlearncanvas_rows(acc: Mapping[tuple[str, str], float], styles: Sequence[str], objects: Sequence[str]) -> list[GridRow]:
+def unlearncanvas_rows(
+    acc: Mapping[tuple[str, str], float], styles: Sequence[str], objects: Sequence[str]
+) -> list[GridRow]:
     """Rows for the 50 styles and 20 objects of the benchmark, with its denominators asserted: 50 and 20, 19 and 51.
 
     `styles` are all 51 themes; the photographs, "Seed_Images", are a receiver and never a target.
     """
     found = {"style": len({*styles}), "object": len({*objects})}
-    require(found == UNLEARNCANVAS, f"receivers {found}: UnlearnCanvas has {UNLEARNCANVAS}; for another grid take grid_rows", DataError)
-    require("Seed_Images" in styles, "'Seed_Images' is not among the themes: it is a receiver in UnlearnCanvas", DataError)
+    require(
+        found == _UNLEARNCANVAS_SIZES,
+        f"receivers {found}: UnlearnCanvas has {_UNLEARNCANVAS_SIZES}; for another grid take grid_rows",
+        DataError,
+    )
+    require(
+        "Seed_Images" in styles, "'Seed_Images' is not among the themes: it is a receiver in UnlearnCanvas", DataError
+    )
     targets = [name for name in (*styles, *objects) if name != "Seed_Images"]
     return grid_rows(acc, targets, {"style": styles, "object": objects})
 
@@ -73,14 +104,18 @@ def grid_means(rows: Sequence[GridRow]) -> dict[str, GridRow]:
     means = {}
     for domain in dict.fromkeys(row.domain for row in rows):
         members = [row for row in rows if row.domain == domain]
-        require(len({(row.n_ira, row.n_cra) for row in members}) == 1, f"rows of domain {domain!r} average over different receivers", DataError)
+        require(
+            len({(row.n_ira, row.n_cra) for row in members}) == 1,
+            f"rows of domain {domain!r} average over different receivers",
+            DataError,
+        )
         ua, ira, cra = (sum(getattr(row, name) for row in members) / len(members) for name in ("ua", "ira", "cra"))
         means[domain] = GridRow(f"mean of {len(members)}", domain, ua, ira, cra, members[0].n_ira, members[0].n_cra)
     return means
 
 
 @dataclass(frozen=True)
-class Step:
+class ContinualStep:
     """The model after k requests. UA covers the targets so far; at k = 0 all that will be erased."""
 
     k: int
@@ -95,27 +130,40 @@ class Step:
     @property
     def harmonic(self) -> float:
         """H of UA, RA-I and RA-C (inferred: the paper prints curves)."""
-        return harmonic(self.ua, self.ra_i, self.ra_c)
+        return harmonic_mean(self.ua, self.ra_i, self.ra_c)
 
 
-def continual_curve(acc: Mapping[tuple[int, str], float], sequence: Sequence[str], inside: Sequence[str], across: Sequence[str], start: int = 1) -> list[Step]:
-    """Steps `start` to len(sequence), from acc[k, receiver]. `inside` and `across` are the held-out retain lists, RA-I and RA-C."""
+def continual_curve(
+    acc: Mapping[tuple[int, str], float],
+    sequence: Sequence[str],
+    inside: Sequence[str],
+    across: Sequence[str],
+    start: int = 1,
+) -> list[ContinualStep]:
+    """Steps `start` to len(sequence), from acc[k, receiver].
+
+    `inside` and `across` are the held-out retain lists, RA-I and RA-C.
+    """
     require(start in (0, 1), f"start {start}: 0 with the unedited model, 1 without", DataError)
     both = {*sequence} & {*inside, *across}
-    require(not both, f"{sorted(both)[:3]} are erased and retained: RA-I and RA-C are over held-out concepts", DataError)
-    require(bool(sequence) and bool(inside) and bool(across), "a curve needs a sequence and both retain lists", DataError)
-    steps: list[Step] = []
+    require(
+        not both, f"{sorted(both)[:3]} are erased and retained: RA-I and RA-C are over held-out concepts", DataError
+    )
+    require(
+        bool(sequence) and bool(inside) and bool(across), "a curve needs a sequence and both retain lists", DataError
+    )
+    steps: list[ContinualStep] = []
     for k in range(start, len(sequence) + 1):
-        gone = [1 - _cell(acc, k, target) for target in (sequence[:k] or sequence)]
+        gone = [1 - _cell(acc, k, target) for target in sequence[:k] or sequence]
         near, far = _mean(acc, k, inside), _mean(acc, k, across)
         base = steps[0] if steps and start == 0 else None
         new, backward = (gone[-1] if k else None), (sum(gone[:-1]) / (k - 1) if k > 1 else None)
         lost = (base.ra_i - near, base.ra_c - far) if base else ((0.0, 0.0) if k == 0 else (None, None))
-        steps.append(Step(k, sum(gone) / len(gone), near, far, new, backward, *lost))
+        steps.append(ContinualStep(k, sum(gone) / len(gone), near, far, new, backward, *lost))
     return steps
 
 
-def area(values: Sequence[float]) -> float:
+def mean_height(values: Sequence[float]) -> float:
     """Mean height of a curve with equal steps, by the trapezoid rule; of one value, itself."""
     require(len(values) > 0, "an area needs at least one value", DataError)
     if len(values) == 1:
@@ -123,13 +171,21 @@ def area(values: Sequence[float]) -> float:
     return (sum(values) - (values[0] + values[-1]) / 2) / (len(values) - 1)
 
 
-def _cell(acc: Mapping[tuple[M, str], float], model: M, receiver: str) -> float:
-    require((model, receiver) in acc, f"no accuracy of model {model!r} on {receiver!r}: judge all receivers of every model", DataError)
+def _cell(acc: Mapping[tuple[_ModelKey, str], float], model: _ModelKey, receiver: str) -> float:
+    require(
+        (model, receiver) in acc,
+        f"no accuracy of model {model!r} on {receiver!r}: judge all receivers of every model",
+        DataError,
+    )
     value = acc[model, receiver]
-    require(0 <= value <= 1, f"accuracy {value} of model {model!r} on {receiver!r}: give shares in [0, 1], not percent", DataError)
+    require(
+        0 <= value <= 1,
+        f"accuracy {value} of model {model!r} on {receiver!r}: give shares in [0, 1], not percent",
+        DataError,
+    )
     return value
 
 
-def _mean(acc: Mapping[tuple[M, str], float], model: M, receivers: Sequence[str]) -> float:
+def _mean(acc: Mapping[tuple[_ModelKey, str], float], model: _ModelKey, receivers: Sequence[str]) -> float:
     require(len(receivers) > 0, f"model {model!r}: no receivers to average over", DataError)
     return sum(_cell(acc, model, receiver) for receiver in receivers) / len(receivers)

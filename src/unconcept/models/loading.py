@@ -7,35 +7,44 @@ from pathlib import Path
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
-from .checkpoint.config import PIPELINES, TRANSFORMERS, config_folder, pipeline_kind
-from .checkpoint.safetensors_io import HOW_TO_CONVERT, PICKLES
+from .checkpoint.config import TRANSFORMER_PIPELINES, UNET_PIPELINES, config_folder, pipeline_kind
+from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .model_view import ModelView
 from .views import mmdit, unet
 
 LOADING = __name__  # the module through which all of this folder's code for models is reached
 MOJI = "moji"
-VIEWS: dict[str, type[unet.UNetView] | type[mmdit.MMDiTView]] = {
-    **dict.fromkeys(PIPELINES, unet.UNetView),
-    **dict.fromkeys(TRANSFORMERS, mmdit.MMDiTView),
+_VIEWS: dict[str, type[unet.UNetView] | type[mmdit.MMDiTView]] = {
+    **dict.fromkeys(UNET_PIPELINES, unet.UNetView),
+    **dict.fromkeys(TRANSFORMER_PIPELINES, mmdit.MMDiTView),
 }
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_model(source: str) -> Path:
-    """The folder of `moji`, a diffusers folder or single file at a path, or what the Hugging Face cache holds of a Hub id."""
+    """The folder of `moji`, a diffusers folder or single file at a path, or what the Hugging Face cache holds of a Hub
+    id.
+    """
     if source == MOJI:
         return Path(str(resources.files("unconcept.worlds") / "moji/model"))
     path = Path(source).expanduser()
-    if not path.exists() and HUB_ID.fullmatch(source):
+    if not path.exists() and _HUB_ID.fullmatch(source):
         return _cached(source)
-    message = f"model {source!r} is neither {MOJI!r} nor a path that exists; give a diffusers folder, a .safetensors file or a Hub id"
+    message = (
+        f"model {source!r} is neither {MOJI!r} nor a path that exists; give a diffusers folder, a .safetensors file or"
+        " a Hub id"
+    )
     require(path.exists(), message, ModelError)
-    require(path.suffix not in PICKLES, f"model {source}: {HOW_TO_CONVERT}", ModelError)
+    require(path.suffix not in PICKLE_SUFFIXES, f"model {source}: {PICKLE_REMEDY}", ModelError)
     if path.is_file() and path.suffix == ".safetensors":
         config_folder(path)
         return path
-    require(path.is_dir() and (path / "model_index.json").exists(), f"model {source} is no diffusers folder: it has no model_index.json", ModelError)
+    require(
+        path.is_dir() and (path / "model_index.json").exists(),
+        f"model {source} is no diffusers folder: it has no model_index.json",
+        ModelError,
+    )
     return path
 
 
@@ -48,7 +57,10 @@ def _cached(name: str) -> Path:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, OSError, ValueError):
         folder = None
-    message = f"model {name!r} is neither a path nor in the Hugging Face cache, and nothing is fetched here: run `hf download {name}` first"
+    message = (
+        f"model {name!r} is neither a path nor in the Hugging Face cache, and nothing is fetched here: run `hf download"
+        f" {name}` first"
+    )
     if folder is None or not (folder / "model_index.json").exists():
         raise ModelError(message)
     return folder
@@ -61,7 +73,9 @@ def find_device(name: str = "auto") -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     kind, _, index = name.partition(":")
     known = ", ".join(["auto", *(k for k, present in there.items() if present)])
-    usable = there.get(kind, False) and (not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()))
+    usable = there.get(kind, False) and (
+        not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
+    )
     require(usable, f"device {name!r} is not there; on this machine: {known}", DeviceError)
     return torch.device(name)
 
@@ -70,11 +84,16 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     """ "auto" is float16 on CUDA, float32 elsewhere."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    require(name in DTYPES, f"dtype {name!r}: allowed are auto, {', '.join(DTYPES)}", SettingsError)
-    return DTYPES[name]
+    require(name in _DTYPES, f"dtype {name!r}: allowed are auto, {', '.join(_DTYPES)}", SettingsError)
+    return _DTYPES[name]
 
 
 def open_model(source: str = MOJI, device: str = "auto", dtype: str = "auto") -> ModelView:
-    """Open a model without loading it: tensors are read when they are needed. `ModelError` unless it is of one of our families."""
+    """Open a model without loading it: tensors are read when they are needed.
+
+    `ModelError` unless it is of one of our families.
+    """
     where, files = find_device(device), find_model(source)
-    return VIEWS[pipeline_kind(config_folder(files), VIEWS)].from_files(files, source, where, find_dtype(dtype, where))
+    return _VIEWS[pipeline_kind(config_folder(files), _VIEWS)].from_files(
+        files, source, where, find_dtype(dtype, where)
+    )

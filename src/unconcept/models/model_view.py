@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from .diffusion.noise_schedule import Schedule
+from .diffusion.noise_schedule import NoiseSchedule
 from .family import Family
-from .text.tokenizer import ClipTokenizer, Place
+from .text.tokenizer import ClipTokenizer, TextPosition
 
 if TYPE_CHECKING:
     from .checkpoint.checkpoint import Checkpoint
-Reads = Literal["states", "pooled"]  # what a map's input is: a text's states, or the text as a whole
+TextInput = Literal["states", "pooled"]  # what a map's input is: a text's states, or the text as a whole
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,19 @@ class Conditioning:
 
     def rows(self, which: Tensor | slice) -> "Conditioning":
         """Some of the prompts, in that order."""
-        return Conditioning(*(None if part is None else part[which] for part in self._parts))  # type: ignore[arg-type]
+        states, pooled, time_ids = (None if part is None else part[which] for part in self._parts)
+        assert states is not None
+        return Conditioning(states, pooled, time_ids)
 
     @classmethod
-    def joined(cls, given: Sequence["Conditioning"]) -> "Conditioning":
+    def concatenate(cls, given: Sequence["Conditioning"]) -> "Conditioning":
         """The prompts of all, one below the other."""
-        return cls(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*(each._parts for each in given), strict=True)))  # type: ignore[arg-type]
+        states, pooled, time_ids = (
+            None if parts[0] is None else torch.cat(parts)
+            for parts in zip(*(each._parts for each in given), strict=True)
+        )
+        assert states is not None
+        return cls(states, pooled, time_ids)
 
     @property
     def _parts(self) -> tuple[Tensor | None, ...]:
@@ -40,7 +47,8 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class SoftPrompts:
-    """Prompts as token ids in which some tokens are read as vectors of the caller's: `rows[e]` (b, k, d_e) for encoder e.
+    """Prompts as token ids in which some tokens are read as vectors of the caller's: `rows[e]` (b, k, d_e) for encoder
+    e.
 
     Ids are padded (b, l) for the first encoder; `at` (b, k) says where the rows stand.
     """
@@ -57,12 +65,14 @@ class ModelView(Protocol):
     name: str  # what the user called it
     device: torch.device
     dtype: torch.dtype  # what it computes in
-    saved: dict[str, Tensor]  # weights before the edits now applied
+    original_weights: dict[str, Tensor]  # weights before the edits now applied
     checkpoint: "Checkpoint"  # files or pipeline: what parts there are and how their parameters are named
 
     @property
     def tokenizer(self) -> ClipTokenizer:
-        """Token ids and positions in what `embed` gives at "all"; SDXL's two tokenizers cut texts alike, SD3's is CLIP's."""
+        """Token ids and positions in what `embed` gives at "all"; SDXL's two tokenizers cut texts alike, SD3's is
+        CLIP's.
+        """
 
     @property
     def tokenizers(self) -> tuple[ClipTokenizer, ...]:
@@ -73,7 +83,7 @@ class ModelView(Protocol):
         """How many rows a text has at a named position: 1, or 2 in SD3, whose text maps read CLIP's and T5's states."""
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> NoiseSchedule:
         """Noise levels by training timestep, and what the denoiser predicts."""
 
     @property
@@ -84,32 +94,51 @@ class ModelView(Protocol):
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one picture's latents."""
 
-    def embed(self, texts: Sequence[str], at: Place = "last_subject") -> Tensor:
-        """Text states at a named position (n * streams, d), a text's rows together, or at every padded position (n, l, d) for "all".
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        """Text states at a named position (n * streams, d), a text's rows together, or at every padded position (n, l,
+        d) for "all".
 
-        "pooled" is what the denoiser is told of each text as a whole (n, p); `ModelError` where it is told nothing: SD 1.x and 2.x.
+        "pooled" is what the denoiser is told of each text as a whole (n, p); `ModelError` where it is told nothing: SD
+        1.x and 2.x.
         """
 
-    def text_maps(self, reads: Reads = "states") -> Mapping[str, Tensor]:
+    def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
         """Weights (o, d) of the linear maps whose input is the text, as the model now computes with them.
 
-        With "pooled" the maps (o, p) of the pooled text alone: one in SD3 and FLUX; SDXL's reads sizes besides and is none.
+        With "pooled" the maps (o, p) of the pooled text alone: one in SD3 and FLUX; SDXL's reads sizes besides and is
+        none.
         """
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """What the denoiser is given for prompts, through the live encoders and their hooks; differentiable in soft rows.
+        """What the denoiser is given for prompts, through the live encoders and their hooks; differentiable in soft
+        rows.
 
         `ModelError` for soft prompts where the encoders cut texts differently: SD3 and FLUX.
         """
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """The denoiser's raw prediction (b, c, h, w) at a timestep of `schedule`, conditional only, differentiable in all it reads."""
+        """The denoiser's raw prediction (b, c, h, w) at a timestep of `schedule`, conditional only, differentiable in
+        all it reads.
+        """
 
-    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
-        """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance, by the model's own sampler or a named one."""
+    def sample(
+        self,
+        prompts: Sequence[str] | Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance_scale: float,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance, by the model's own sampler
+        or a named one.
+        """
 
     def modules(self, part: str) -> nn.Module:
-        """The live network of one part ("denoiser", or a name of the diffusers folder): parameters to train, places to hang hooks and adapters on."""
+        """The live network of one part ("denoiser", or a name of the diffusers folder): parameters to train, places to
+        hang hooks and adapters on.
+        """
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """Parameters by full name (`unet.`, `transformer.`...) as they were before any edit, in the checkpoint's own dtype."""
+        """Parameters by full name (`unet.`, `transformer.`...) as they were before any edit, in the checkpoint's own
+        dtype.
+        """

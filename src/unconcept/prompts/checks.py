@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Literal
 
-from ..core.concept import TEMPLATES, Concept
-from ..worlds.prompts import pair_prompt, prompt
-from ..worlds.table import Entry, Table, Words, table
-from .sets import Group, Item
+from ..core.concept import KIND_TEMPLATES, Concept
+from ..worlds.prompts import object_caption, pair_caption
+from ..worlds.table import ConceptEntry, ConceptTable, SplitWords, concept_table
+from .sets import PromptGroup, PromptItem
 
-By = Literal["object", "style", "left", "right"]
-PLAIN = ["a landscape", "a city street", "a bowl of fruit"]  # what is asked beside a concept where nothing is retained
+JudgedAspect = Literal["object", "style", "left", "right"]
+# What is asked beside a concept where nothing is retained.
+_FAR_PROMPTS = ["a landscape", "a city street", "a bowl of fruit"]
 REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
 
 
@@ -23,7 +24,8 @@ class Prompt:
 
     text: str
     seed: int
-    guidance_scale: float | None = None  # where a published prompt set fixes it
+    guidance_scale: float | None = None
+    """Where a published prompt set fixes it."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,17 @@ class Check:
     """One question to the judge about one picture: does it show one of `labels`?"""
 
     prompt: Prompt
-    group: Group
-    concept: str  # what the prompt is about
-    by: By  # which head, or which half of a two-object picture
+    group: PromptGroup
+    concept: str
+    """What the prompt is about."""
+    by: JudgedAspect
+    """Which head, or which half of a two-object picture."""
     labels: tuple[str, ...]
-    among: tuple[str, ...] = ()  # what a judge of free labels may answer; () is all it was given
+    among: tuple[str, ...] = ()
+    """What a judge of free labels may answer; () is all it was given."""
 
 
-def seeded(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
+def seeded_prompt(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
     """The picture's seed depends on these alone, so the same prompt is the same picture everywhere."""
     key = f"{text}\0{replicate}" + (f"\0{seed}" if seed else "")
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:5], "big")
@@ -46,24 +51,33 @@ def seeded(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Pr
 
 
 @dataclass(frozen=True)
-class Sizes:
+class GroupSizes:
     """How many prompts a group gets, and from which noise they start."""
 
-    direct: int = 24  # prompts that name the target
-    other: int = 12  # prompts of every other group
-    tuning: bool = False  # given words and seeds below REPORT_SEEDS, to choose settings by
-    seed: int = 0  # another one draws every prompt from other noise
-    limit: int | None = None  # prompts of a group at most, about one concept, also where they are shared out evenly
+    direct: int = 24
+    """Prompts that name the target."""
+    other: int = 12
+    """Prompts of every other group."""
+    tuning: bool = False
+    """Given words and seeds below REPORT_SEEDS, to choose settings by."""
+    seed: int = 0
+    """Another one draws every prompt from other noise."""
+    limit: int | None = None
+    """Prompts of a group at most, about one concept, also where they are shared out evenly."""
 
-    def limited(self, limit: int | None) -> "Sizes":
+    def with_limit(self, limit: int | None) -> "GroupSizes":
         """At most `limit` prompts a group."""
-        return self if limit is None else replace(self, direct=min(self.direct, limit), other=min(self.other, limit), limit=limit)
+        return (
+            self
+            if limit is None
+            else replace(self, direct=min(self.direct, limit), other=min(self.other, limit), limit=limit)
+        )
 
     def prompt(self, text: str, replicate: int) -> Prompt:
-        return seeded(text, replicate, self.tuning, self.seed)
+        return seeded_prompt(text, replicate, self.tuning, self.seed)
 
 
-def moji_checks(known: Table, names: Sequence[str], sizes: Sizes) -> list[Check]:
+def moji_checks(known: ConceptTable, names: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """Checks for one erasure on `moji`: the concept and its words, its neighbours, far objects, styles.
 
     On `report` concepts the synonyms and neighbours are the held-out ones; tuning asks the given ones only.
@@ -77,13 +91,15 @@ def moji_checks(known: Table, names: Sequence[str], sizes: Sizes) -> list[Check]
     return list(dict.fromkeys(checks))
 
 
-def _object_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Sizes, rng: random.Random) -> Iterator[Check]:
-    def ask(group: Group, about: Entry, words: Sequence[str], count: int) -> Iterator[Check]:
+def _object_checks(
+    known: ConceptTable, entry: ConceptEntry, erased: Sequence[str], sizes: GroupSizes, rng: random.Random
+) -> Iterator[Check]:
+    def ask(group: PromptGroup, about: ConceptEntry, words: Sequence[str], count: int) -> Iterator[Check]:
         for i in range(count if words else 0):
             text = _styled(words[i % len(words)], about, i // len(words), rng)
             yield Check(sizes.prompt(text, i), group, about.name, "object", about.labels)
 
-    def part(words: Words) -> tuple[str, ...]:
+    def part(words: SplitWords) -> tuple[str, ...]:
         return words.given if sizes.tuning else words.held_out
 
     yield from ask("direct", entry, [entry.name], sizes.direct)
@@ -97,33 +113,37 @@ def _object_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Siz
     far = (far * -(-sizes.other // len(far)))[: sizes.other]
     for i, other in enumerate(far):
         style = rng.choice([s for s in other.styles if s not in other.unseen])
-        asked = sizes.prompt(prompt(other.name, style), i)
+        asked = sizes.prompt(object_caption(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
     for i, other in enumerate(far):
         left, right = (entry, other) if i % 2 else (other, entry)
-        asked = sizes.prompt(pair_prompt(left.name, right.name), i)
+        asked = sizes.prompt(pair_caption(left.name, right.name), i)
         yield Check(asked, "co-occurring", other.name, "right" if i % 2 else "left", other.labels)
 
 
-def _style_checks(known: Table, entry: Entry, erased: Sequence[str], sizes: Sizes, rng: random.Random) -> Iterator[Check]:
+def _style_checks(
+    known: ConceptTable, entry: ConceptEntry, erased: Sequence[str], sizes: GroupSizes, rng: random.Random
+) -> Iterator[Check]:
     objects = far_objects(known, [], sizes.tuning, rng)
     words = entry.synonyms.given if sizes.tuning else entry.synonyms.held_out
     for i in range(sizes.direct):
-        asked = sizes.prompt(prompt(objects[i % len(objects)].name, entry.name, 2 + i % 2), i)
+        asked = sizes.prompt(object_caption(objects[i % len(objects)].name, entry.name, 2 + i % 2), i)
         yield Check(asked, "direct", entry.name, "style", entry.labels)
     for i in range(sizes.other if words else 0):
-        asked = sizes.prompt(prompt(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i)
+        asked = sizes.prompt(object_caption(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i)
         yield Check(asked, "synonym", entry.name, "style", entry.labels)
     others = [style.name for style in known.styles if style != entry and style.name not in erased]
     for i, other in enumerate((objects * sizes.other)[: sizes.other]):
         style = others[i % len(others)]
-        asked = sizes.prompt(prompt(other.name, style), i)
+        asked = sizes.prompt(object_caption(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
 
 
-def far_objects(known: Table, targets: Sequence[Entry], tuning: bool, rng: random.Random) -> list[Entry]:
+def far_objects(
+    known: ConceptTable, targets: Sequence[ConceptEntry], tuning: bool, rng: random.Random
+) -> list[ConceptEntry]:
     """Objects of the far list that is only measured, without the targets' neighbours and anchors, shuffled."""
     close = {name for target in targets for name in (*target.near.all, target.anchor)}
     far = [e for e in known.far("held_out", "tune" if tuning else "report") if e.name not in close]
@@ -131,46 +151,48 @@ def far_objects(known: Table, targets: Sequence[Entry], tuning: bool, rng: rando
     return far
 
 
-def _styled(word: str, entry: Entry, turn: int, rng: random.Random) -> str:
+def _styled(word: str, entry: ConceptEntry, turn: int, rng: random.Random) -> str:
     """Every fourth prompt names no style; the others go round the styles the model saw the concept in."""
     if turn % 4 == 0:
-        return prompt(word, form=turn // 4 % 2)
+        return object_caption(word, form=turn // 4 % 2)
     styles = [style for style in entry.styles if style not in entry.unseen]
-    return prompt(word, styles[(turn - turn // 4 - 1) % len(styles)], 2 + rng.randrange(2))
+    return object_caption(word, styles[(turn - turn // 4 - 1) % len(styles)], 2 + rng.randrange(2))
 
 
-def plain_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: Sizes) -> list[Check]:
+def template_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """Prompts for a model without a judge of its own: the concepts in their kind's templates, and what is retained."""
     checks = []
     for concept in concepts:
         for i in range(min(sizes.direct, max(2, sizes.other // 2))):
-            forms = TEMPLATES[concept.kind]
+            forms = KIND_TEMPLATES[concept.kind]
             text = forms[i % len(forms)].format(concept.name)
             checks.append(Check(sizes.prompt(text, i), "direct", concept.name, "object", (concept.name,)))
-    for i, text in enumerate(([text for text in retain if text.strip()] or PLAIN)[: sizes.other]):
+    for i, text in enumerate(([text for text in retain if text.strip()] or _FAR_PROMPTS)[: sizes.other]):
         checks.append(Check(sizes.prompt(text, i), "far", text, "object", (text,)))
     return checks
 
 
-def concept_checks(entry: Entry, sizes: Sizes, count: int, group: Group) -> list[Check]:
+def concept_checks(entry: ConceptEntry, sizes: GroupSizes, count: int, group: PromptGroup) -> list[Check]:
     """Prompts that name the concept, round its styles; for a style, round the far objects."""
     if entry.kind == "style":
-        others = table().far("held_out", "report")
-        texts = [prompt(others[i % len(others)].name, entry.name) for i in range(count)]
+        others = concept_table().far("held_out", "report")
+        texts = [object_caption(others[i % len(others)].name, entry.name) for i in range(count)]
         return [Check(sizes.prompt(text, i), group, entry.name, "style", entry.labels) for i, text in enumerate(texts)]
     seen = [style for style in entry.styles if style not in entry.unseen]
-    texts = [prompt(entry.name, seen[i % len(seen)]) for i in range(count)]
+    texts = [object_caption(entry.name, seen[i % len(seen)]) for i in range(count)]
     return [Check(sizes.prompt(text, i), group, entry.name, "object", entry.labels) for i, text in enumerate(texts)]
 
 
-def far_entries(concepts: Sequence[str], tuning: bool = False) -> list[Entry]:
-    """Objects of the far list that is only measured, without what is erased and its neighbours; for tuning, those reserved for it."""
-    known = table()
+def far_entries(concepts: Sequence[str], tuning: bool = False) -> list[ConceptEntry]:
+    """Objects of the far list that is only measured, without what is erased and its neighbours; for tuning, those
+    reserved for it.
+    """
+    known = concept_table()
     close = {name for concept in concepts for name in (concept, *known[concept].near.all)}
     return [entry for entry in known.far("held_out", "tune" if tuning else "report") if entry.name not in close]
 
 
-def first_of_each_group(items: Iterable[Item], sizes: Sizes) -> Iterator[Item]:
+def first_of_each_group(items: Iterable[PromptItem], sizes: GroupSizes) -> Iterator[PromptItem]:
     """As many of each group as `sizes` allows, in their order."""
     count: dict[str, int] = {}
     for item in items:

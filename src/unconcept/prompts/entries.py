@@ -1,6 +1,8 @@
-"""Entries of text files: rows of a CSV table, lines, elements of JSON. Bad files give one line that says how to mend them.
+"""Entries of text files: rows of a CSV table, lines, elements of JSON.
 
-Tables and lines are streamed, so memory does not grow with the file; JSON is read whole, up to `JSON_BYTES`.
+Bad files give one line that says how to mend them.
+
+Tables and lines are streamed, so memory does not grow with the file; JSON is read whole, up to `_MOST_JSON_BYTES`.
 """
 
 import csv
@@ -11,12 +13,12 @@ from typing import Any, NoReturn
 
 from ..core.errors import DataError, require
 
-LONGEST = 131_072  # characters of a line or cell: what Python's csv module allows
-JSON_BYTES = 2**28
-MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_LONGEST_FIELD = 131_072  # characters of a line or cell: what Python's csv module allows
+_MOST_JSON_BYTES = 2**28
+_UTF16_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-def check_file(path: Path) -> None:
+def require_text_file(path: Path) -> None:
     """`DataError` unless the path is a readable file that starts like UTF-8 text."""
     try:
         require(path.exists(), f"{path} does not exist: give the path of a prompt file", DataError)
@@ -25,23 +27,32 @@ def check_file(path: Path) -> None:
             head = file.read(4096)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    for mark, name in MARKS.items():
-        require(not head.startswith(mark), f"{path} is {name} text: convert it with `iconv -f {name} -t UTF-8 {path.name} > utf8-{path.name}`", DataError)
+    for mark, name in _UTF16_MARKS.items():
+        require(
+            not head.startswith(mark),
+            f"{path} is {name} text: convert it with `iconv -f {name} -t UTF-8 {path.name} > utf8-{path.name}`",
+            DataError,
+        )
     require(
-        b"\0" not in head, f"{path} holds zero bytes, so it is no UTF-8 text: convert it with `iconv -f UTF-16LE -t UTF-8`, if it is text at all", DataError
+        b"\0" not in head,
+        f"{path} holds zero bytes, so it is no UTF-8 text: convert it with `iconv -f UTF-16LE -t UTF-8`, if it is text"
+        " at all",
+        DataError,
     )
 
 
-def read_lines(path: Path, newline: str | None = None) -> Iterator[str]:
+def iter_raw_lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """Lines with their ends. A UTF-8 mark at the start is passed over."""
-    check_file(path)
+    require_text_file(path)
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline=newline) as file:
-            while line := file.readline(LONGEST + 1):
+            while line := file.readline(_LONGEST_FIELD + 1):
                 number += 1
-                if len(line) > LONGEST:
-                    raise DataError(f"{path}, line {number}: longer than {LONGEST:,} characters: is this a prompt file?")
+                if len(line) > _LONGEST_FIELD:
+                    raise DataError(
+                        f"{path}, line {number}: longer than {_LONGEST_FIELD:,} characters: is this a prompt file?"
+                    )
                 yield line
     except UnicodeDecodeError:
         _undecodable(path)
@@ -57,7 +68,9 @@ def _undecodable(path: Path) -> NoReturn:
             except UnicodeDecodeError as error:
                 byte = line[error.start]
                 said = f"{path}, line {number}: byte 0x{byte:02x} is no UTF-8; if the file is Latin-1, "
-                raise DataError(f"{said}convert it with `iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}`") from None
+                raise DataError(
+                    f"{said}convert it with `iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}`"
+                ) from None
     raise DataError(f"{path} changed while it was read: try again")
 
 
@@ -79,25 +92,35 @@ def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     next(rows)
     for number, cells in rows:
         if len(cells) != width:
-            raise DataError(f"{path}, line {number}: {len(cells)} cells, but {width} columns: put prompts that hold commas in double quotes")
+            raise DataError(
+                f"{path}, line {number}: {len(cells)} cells, but {width} columns: put prompts that hold commas in"
+                " double quotes"
+            )
         yield f"line {number}", dict(zip(header, cells, strict=True))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_lines(path, newline=""), strict=True)
+    reader = csv.reader(iter_raw_lines(path, newline=""), strict=True)
     try:
         for cells in reader:
             if cells:
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}; is a double quote open, or not doubled inside a cell?") from None
+        raise DataError(
+            f"{path}, line {reader.line_num}: {error}; is a double quote open, or not doubled inside a cell?"
+        ) from None
 
 
-def read_json(path: Path) -> list[tuple[str, Any]]:
+def read_json_entries(path: Path) -> list[tuple[str, Any]]:
     """(Where it stands, element) of a list, or (where, (key, value)) of an object; a key may stand once."""
-    check_file(path)
+    require_text_file(path)
     size = path.stat().st_size
-    require(size <= JSON_BYTES, f"{path} has {size:,} bytes: JSON is read whole, up to {JSON_BYTES:,}; give a CSV file or one prompt a line", DataError)
+    require(
+        size <= _MOST_JSON_BYTES,
+        f"{path} has {size:,} bytes: JSON is read whole, up to {_MOST_JSON_BYTES:,}; give a CSV file or one prompt a"
+        " line",
+        DataError,
+    )
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except UnicodeDecodeError:
@@ -108,7 +131,9 @@ def read_json(path: Path) -> list[tuple[str, Any]]:
         raise DataError(f"{path} cannot be read: {error}") from None
     if isinstance(data, dict):
         return [(f"key {key!r}", (key, value)) for key, value in data.items()]
-    require(isinstance(data, list), f"{path} holds a single JSON {type(data).__name__}: give a list of prompts", DataError)
+    require(
+        isinstance(data, list), f"{path} holds a single JSON {type(data).__name__}: give a list of prompts", DataError
+    )
     return [(f"entry {number}", element) for number, element in enumerate(data, 1)]
 
 

@@ -5,46 +5,72 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError, require
-from .entries import check_file, read_header, read_json, read_lines, read_table
-from .forms import Form, Given, forms
-from .sets import GROUPS, Group, Item, PromptSet
+from .entries import iter_raw_lines, read_header, read_json_entries, read_table, require_text_file
+from .forms import PromptFileContext, PromptForm, prompt_forms
+from .sets import PROMPT_GROUPS, PromptGroup, PromptItem, PromptSet
 
-LIMIT = 100_000  # prompts a file may hold unless the caller says otherwise
-TABLES = (".csv", ".tsv")
-HUB_FOLDERS = ("target_image", "attack_robustness")  # HUB's files there end in .csv and are plain lines
-COMMON = {"prompt", "evaluation_seed", "case_number"}  # columns of several forms: the others tell which it is
-IDS = ("id", "case_number")  # columns that name a row: no two rows may share one
+_MOST_PROMPTS = 100_000  # prompts a file may hold unless the caller says otherwise
+_TABLE_SUFFIXES = (".csv", ".tsv")
+_HUB_FOLDERS = ("target_image", "attack_robustness")  # HUB's files there end in .csv and are plain lines
+# Columns of several forms: the others tell which it is.
+_AMBIGUOUS_COLUMNS = {"prompt", "evaluation_seed", "case_number"}
+_ID_COLUMNS = ("id", "case_number")  # columns that name a row: no two rows may share one
 
 
-def load_prompts(path: Path | str, form: str | None = None, *, concept: str | None = None, group: Group | None = None, limit: int = LIMIT) -> PromptSet:
-    """The file's questions under its name. See `read_prompts`; equal questions are numbered, so counts stay the file's."""
+def load_prompts(
+    path: Path | str,
+    form: str | None = None,
+    *,
+    concept: str | None = None,
+    group: PromptGroup | None = None,
+    limit: int = _MOST_PROMPTS,
+) -> PromptSet:
+    """The file's questions under its name.
+
+    See `read_prompts`; equal questions are numbered, so counts stay the file's.
+    """
     path = Path(path)
     return PromptSet.of(path.stem, 1, read_prompts(path, form, concept=concept, group=group, limit=limit))
 
 
-def read_prompts(path: Path | str, form: str | None = None, *, concept: str | None = None, group: Group | None = None, limit: int = LIMIT) -> Iterator[Item]:
+def read_prompts(
+    path: Path | str,
+    form: str | None = None,
+    *,
+    concept: str | None = None,
+    group: PromptGroup | None = None,
+    limit: int = _MOST_PROMPTS,
+) -> Iterator[PromptItem]:
     """Questions one by one, in the file's order, without holding them.
 
-    `form` is a name in `forms`; None sees it from the header, the JSON's shape, or the file's ending. `concept` and
-    `group` fill what the form leaves open. More than `limit` prompts, and anything that cannot be read, is a `DataError`
-    that names file and line.
+    `form` is a name in `prompt_forms`; None sees it from the header, the JSON's shape, or the file's ending. `concept`
+    and `group` fill what the form leaves open. More than `limit` prompts, and anything that cannot be read, is a
+    `DataError` that names file and line.
     """
     path = Path(path)
     require(limit > 0, f"limit {limit}: give a whole number from 1", DataError)
-    require(group is None or group in GROUPS, f"group {group!r}: allowed are {', '.join(GROUPS)}", DataError)
-    check_file(path)
-    named = forms[form] if form else None
+    require(
+        group is None or group in PROMPT_GROUPS, f"group {group!r}: allowed are {', '.join(PROMPT_GROUPS)}", DataError
+    )
+    require_text_file(path)
+    named = prompt_forms[form] if form else None
     is_json = named.kind == "json" if named else path.suffix.lower() == ".json"
-    entries: Iterable[tuple[str, Any]] | None = read_json(path) if is_json else None
+    entries: Iterable[tuple[str, Any]] | None = read_json_entries(path) if is_json else None
     known = named or _see(path, entries)
     message = f"{path}: form {known.name} names concepts and groups itself: leave out `concept` and `group`"
     require(known.open or (concept is None and group is None), message, DataError)
     if entries is None:
-        entries = _table(path, known) if known.kind == "table" else ((f"line {n}", line) for n, line in enumerate(read_lines(path), 1))
-    yield from _items(path, known, entries, Given(concept, group, path.stem), limit)
+        entries = (
+            _table(path, known)
+            if known.kind == "table"
+            else ((f"line {n}", line) for n, line in enumerate(iter_raw_lines(path), 1))
+        )
+    yield from _items(path, known, entries, PromptFileContext(concept, group, path.stem), limit)
 
 
-def _items(path: Path, known: Form, entries: Iterable[tuple[str, Any]], given: Given, limit: int) -> Iterator[Item]:
+def _items(
+    path: Path, known: PromptForm, entries: Iterable[tuple[str, Any]], given: PromptFileContext, limit: int
+) -> Iterator[PromptItem]:
     count = 0
     for number, (where, entry) in enumerate(entries, 1):
         if known.most is not None and number > known.most:
@@ -56,45 +82,62 @@ def _items(path: Path, known: Form, entries: Iterable[tuple[str, Any]], given: G
         count += len(found)
         if count > limit:
             raise DataError(
-                f"{path} holds more than {limit:,} prompts: split it, or from Python give load_prompts a larger `limit`; the flag `--limit` does not raise it"
+                f"{path} holds more than {limit:,} prompts: split it, or from Python give load_prompts a larger"
+                " `limit`; the flag `--limit` does not raise it"
             )
         yield from found
     require(count > 0, f"{path} holds no prompts: give at least one", DataError)
 
 
-def _see(path: Path, entries: Iterable[tuple[str, Any]] | None) -> Form:
+def _see(path: Path, entries: Iterable[tuple[str, Any]] | None) -> PromptForm:
     """The form by which to read a file that nobody named the form of."""
     if entries is not None:
         first = next((entry for _, entry in entries), None)
         if isinstance(first, tuple):
-            return forms["erase-eval"]
-        return forms["hub-selective" if isinstance(first, dict) and "nouns" in first else "list"]
-    if path.parent.name in HUB_FOLDERS:
-        return forms["hub-lines"]
-    if path.suffix.lower() not in TABLES:
-        return forms["lines"]
+            return prompt_forms["erase-eval"]
+        return prompt_forms["hub-selective" if isinstance(first, dict) and "nouns" in first else "list"]
+    if path.parent.name in _HUB_FOLDERS:
+        return prompt_forms["hub-lines"]
+    if path.suffix.lower() not in _TABLE_SUFFIXES:
+        return prompt_forms["lines"]
     header = read_header(path)
-    fitting = [known for known in map(forms.__getitem__, forms) if known.kind == "table" and {*known.needs} <= {*header}]
+    fitting = [
+        known
+        for known in map(prompt_forms.__getitem__, prompt_forms)
+        if known.kind == "table" and {*known.needs} <= {*header}
+    ]
     if not fitting:
-        raise DataError(_columns(path, header, ("prompt",)) + "; a file with one prompt a line ends in .txt, or give form lines")
-    return max(fitting, key=lambda known: (len({*known.needs} - COMMON), len(known.needs)))
+        raise DataError(
+            _columns(path, header, ("prompt",)) + "; a file with one prompt a line ends in .txt, or give form lines"
+        )
+    return max(fitting, key=lambda known: (len({*known.needs} - _AMBIGUOUS_COLUMNS), len(known.needs)))
 
 
-def _table(path: Path, known: Form) -> Iterator[tuple[str, dict[str, str]]]:
+def _table(path: Path, known: PromptForm) -> Iterator[tuple[str, dict[str, str]]]:
     header = read_header(path)
     missing = [name for name in known.needs if name not in header]
     require(not missing, f"{_columns(path, header, known.needs)} (form {known.name})", DataError)
-    names = [name for name in IDS if name in header]
+    names = [name for name in _ID_COLUMNS if name in header]
     seen: dict[str, dict[str, str]] = {name: {} for name in names}
     for where, row in read_table(path):
         for name in names:
             cell = row[name].strip()
             if cell and (first := seen[name].setdefault(cell, where)) != where:
-                raise DataError(f"{path}, {where}: {name} {cell!r} stands on {first} already: number the rows anew or drop the column")
+                raise DataError(
+                    f"{path}, {where}: {name} {cell!r} stands on {first} already: number the rows anew or drop the"
+                    " column"
+                )
         yield where, row
 
 
 def _columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> str:
     found = ", ".join(" ".join(name.split()) or '""' for name in header)[:200]
-    wrong = next((f"; are columns separated by {mark!r}? Use commas" for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), "")
+    wrong = next(
+        (
+            f"; are columns separated by {mark!r}? Use commas"
+            for mark in (";", "\t", "|")
+            if len(header) == 1 and mark in header[0]
+        ),
+        "",
+    )
     return f"{path}: columns found: {found}; needed: {', '.join(needed)}{wrong}"

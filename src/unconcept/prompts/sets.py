@@ -10,26 +10,31 @@ from typing import Literal, get_args
 from ..core.errors import DataError, require
 from ..core.hashing import hash_json
 
-Group = Literal["direct", "synonym", "paraphrase", "indirect", "co-occurring", "near", "far", "style", "other-language"]
-GROUPS: tuple[Group, ...] = get_args(Group)
-NEUTRAL: tuple[Group, ...] = ("far",)  # groups whose prompts may be about nothing in particular, such as captions
-SEED_LIMIT = 2**63  # seeds are below it, so that every table and generator can hold them
+PromptGroup = Literal[
+    "direct", "synonym", "paraphrase", "indirect", "co-occurring", "near", "far", "style", "other-language"
+]
+PROMPT_GROUPS: tuple[PromptGroup, ...] = get_args(PromptGroup)
+# Groups whose prompts may be about nothing in particular, such as captions.
+_NEUTRAL_GROUPS: tuple[PromptGroup, ...] = ("far",)
+_PROMPT_SEED_BOUND = 2**63  # seeds are below it, so that every table and generator can hold them
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PromptItem:
     """One question: draw this text, and ask whether the picture shows the concept.
 
-    Equal questions in one set are told apart by `replicate`; with a seed of its own each is the same picture, asked twice.
+    Equal questions in one set are told apart by `replicate`; with a seed of its own each is the same picture, asked
+    twice.
     """
 
     text: str
     concept: str  # what the judge is asked for; "" for prompts about nothing in particular
-    group: Group = "direct"
+    group: PromptGroup = "direct"
     seed: int | None = None  # None: the harness derives it from the text and the replicate
     guidance_scale: float | None = None  # None: the sampler's own
     replicate: int = 0
-    tag: str = field(default="", compare=False)  # what tables may be broken down by: category, language; no part of the question
+    tag: str = field(default="", compare=False)
+    """What tables may be broken down by: category, language; no part of the question."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -38,11 +43,13 @@ class Item:
             (self.text + self.concept).encode()
         except UnicodeEncodeError:
             raise DataError(f"prompt {self.text!r}: half a surrogate pair is no character; write it as one") from None
-        if self.group not in GROUPS:
-            raise DataError(f"group {self.group!r}: allowed are {', '.join(GROUPS)}")
-        if not self.concept and self.group not in NEUTRAL:
-            raise DataError(f"a {self.group} prompt needs its concept: name it in a column `concept`, or for the whole file")
-        if self.seed is not None and not 0 <= self.seed < SEED_LIMIT:
+        if self.group not in PROMPT_GROUPS:
+            raise DataError(f"group {self.group!r}: allowed are {', '.join(PROMPT_GROUPS)}")
+        if not self.concept and self.group not in _NEUTRAL_GROUPS:
+            raise DataError(
+                f"a {self.group} prompt needs its concept: name it in a column `concept`, or for the whole file"
+            )
+        if self.seed is not None and not 0 <= self.seed < _PROMPT_SEED_BOUND:
             raise DataError(f"seed {self.seed}: allowed are whole numbers from 0 to 2**63 - 1")
         if self.guidance_scale is not None and not (isfinite(self.guidance_scale) and self.guidance_scale >= 0):
             raise DataError(f"guidance scale {self.guidance_scale}: allowed are finite numbers from 0")
@@ -62,39 +69,46 @@ class PromptSet:
 
     name: str
     version: int
-    items: tuple[Item, ...]
+    items: tuple[PromptItem, ...]
 
     def __post_init__(self) -> None:
         require(bool(self.items), f"prompt set {self.name!r} holds no prompts: give at least one", DataError)
         if len(set(self.items)) < len(self.items):
             (item, times), *_ = Counter(self.items).most_common(1)
-            raise DataError(f"prompt set {self.name!r} asks {item.text!r} about {item.concept!r} {times} times: number them with PromptSet.of")
+            raise DataError(
+                f"prompt set {self.name!r} asks {item.text!r} about {item.concept!r} {times} times: number them with"
+                " PromptSet.of"
+            )
 
     @classmethod
-    def of(cls, name: str, version: int, items: Iterable[Item]) -> "PromptSet":
-        """A set in which the second of equal questions became replicate 1, and so on: none is lost, so counts stay the file's."""
+    def of(cls, name: str, version: int, items: Iterable[PromptItem]) -> "PromptSet":
+        """A set in which the second of equal questions became replicate 1, and so on: none is lost, so counts stay the
+        file's.
+        """
         return cls(name, version, tuple(_numbered(items)))
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the sorted ids: the order of a file does not matter, a changed, missing or further question does."""
+        """SHA-256 over the sorted ids: the order of a file does not matter, a changed, missing or further question
+        does.
+        """
         return hashlib.sha256("\n".join(sorted(item.id for item in self.items)).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[PromptItem]:
         return iter(self.items)
 
-    def counts(self) -> Mapping[Group, int]:
+    def counts(self) -> Mapping[PromptGroup, int]:
         """How many questions each group has, in the glossary's order, groups without any left out."""
         found = Counter(item.group for item in self.items)
-        return {group: found[group] for group in GROUPS if found[group]}
+        return {group: found[group] for group in PROMPT_GROUPS if found[group]}
 
 
-def _numbered(items: Iterable[Item]) -> Iterator[Item]:
-    seen: set[Item] = set()
-    following: dict[Item, int] = {}  # the next number to try, of questions that came more than once
+def _numbered(items: Iterable[PromptItem]) -> Iterator[PromptItem]:
+    seen: set[PromptItem] = set()
+    following: dict[PromptItem, int] = {}  # the next number to try, of questions that came more than once
     for item in items:
         if item in seen:
             number = following.get(item, item.replicate + 1)

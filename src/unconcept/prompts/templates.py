@@ -1,14 +1,15 @@
-"""Sentences around a concept, for edits of the words beside it: MACE takes all thirty of a kind, TRCE the first fifteen.
+"""Sentences around a concept, for edits of the words beside it: MACE takes all thirty of a kind, TRCE the first
+fifteen.
 
-Differs: the papers' lists are theirs; of the sentences below `a photo of`, `an oil portrait of`, `captured in an image`,
-`in a photo`, `a snapshot of` and `an artwork by` are in them, the others are ours, of the same sort.
+Differs: the papers' lists are theirs; of the sentences below `a photo of`, `an oil portrait of`, `captured in an
+image`, `in a photo`, `a snapshot of` and `an artwork by` are in them, the others are ours, of the same sort.
 """
 
 from collections.abc import Sequence
 
 from ..core.errors import SettingsError, require
 
-THINGS = (
+OBJECT_SENTENCES = (
     "a photo of {}",
     "{} in a photo",
     "a snapshot of {}",
@@ -40,7 +41,7 @@ THINGS = (
     "a wide shot with {} in the middle",
     "a carefully lit studio shot of {}",
 )
-STYLES = (
+STYLE_SENTENCES = (
     "an artwork by {}",
     "a picture by {}",
     "a work by {}",
@@ -76,10 +77,14 @@ STYLES = (
 
 def sentences(kind: str, own: Sequence[str] = ()) -> tuple[str, ...]:
     """The user's own sentences if there are any, else the thirty of the kind; {} is where the concept stands."""
-    return tuple(own) or (STYLES if kind == "style" else THINGS)
+    return tuple(own) or (STYLE_SENTENCES if kind == "style" else OBJECT_SENTENCES)
 
 
 def check_sentences(name: str, own: Sequence[str]) -> None:
     """`SettingsError` unless each has one place for the concept."""
     for text in own:
-        require(text.count("{}") == 1, f"{name}: template {text!r}: write {{}} once, where the concept stands", SettingsError)
+        require(
+            text.count("{}") == 1,
+            f"{name}: template {text!r}: write {{}} once, where the concept stands",
+            SettingsError,
+        )

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from ..core.concept import Kind
+from ..core.concept import ConceptKind
 
-GENERAL_WORDS: dict[Kind, str] = {  # What stands for a concept of a kind before anything is known about it.
+GENERAL_WORDS: dict[ConceptKind, str] = {  # What stands for a concept of a kind before anything is known about it.
     "object": "object",
     "style": "art",
     "person": "person",
@@ -13,10 +13,10 @@ GENERAL_WORDS: dict[Kind, str] = {  # What stands for a concept of a kind before
     "harmful": "object",
     "explicit": "person",
 }
-NEIGHBOURS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # keys side by side
+_KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # keys side by side
 
 
-def find(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
+def find_name(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
     """Where the longest of the wordings stands as whole words, or None; upper and lower case are one."""
     for wording in sorted(wordings, key=len, reverse=True):
         found = re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE)
@@ -31,22 +31,26 @@ def without_names(texts: Sequence[str], wordings: Sequence[str]) -> list[str]:
     return [text for text in texts if not named.search(text)]
 
 
-def around(text: str, wordings: Sequence[str]) -> tuple[str, str]:
-    """What stands before and after the concept's name; where it is not named, nothing stands before and the text after."""
-    place = find(text, wordings)
+def text_around_name(text: str, wordings: Sequence[str]) -> tuple[str, str]:
+    """What stands before and after the concept's name; where it is not named, nothing
+    stands before and the text after.
+    """
+    place = find_name(text, wordings)
     return ("", text) if place is None else (text[: place[0]].strip(), text[place[1] :].strip())
 
 
-def reworded(text: str, wordings: Sequence[str], other: str) -> str:
+def replace_name(text: str, wordings: Sequence[str], other: str) -> str:
     """The text with the concept's name replaced, or with the other words before it where it is not named."""
-    place = find(text, wordings)
+    place = find_name(text, wordings)
     return f"{other} {text}" if place is None else text[: place[0]] + other + text[place[1] :]
 
 
 def typos(name: str) -> tuple[str, ...]:
-    """Every single slip of a hand, in turns of kind: two letters swapped, one left out, one doubled, a key beside the right one.
+    """Every single slip of a hand, in turns of kind: two letters swapped, one left out, one doubled, a key beside the
+    right one.
 
-    The first letter of a word stays: readers lean on it most (inferred), so these are the slips that are still understood.
+    The first letter of a word stays: readers lean on it most (inferred), so these are the slips that are still
+    understood.
     """
     inner = [i for i in range(1, len(name)) if name[i].isalpha() and name[i - 1].isalpha()]
     swapped = [name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in inner if i + 1 in inner]
@@ -61,7 +65,7 @@ def typos(name: str) -> tuple[str, ...]:
 
 def _beside(letter: str) -> str:
     """The keys left and right of a letter's."""
-    for row in NEIGHBOURS:
+    for row in _KEYBOARD_ROWS:
         i = row.find(letter.lower())
         if i >= 0:
             return row[max(0, i - 1) : i] + row[i + 1 : i + 2]

@@ -7,61 +7,94 @@ questions, its object and its style.
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..core.errors import DataError, require
-from .checks import By, Check, Prompt, Sizes, first_of_each_group, seeded
-from .sets import Group, Item, PromptSet
+from .checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, seeded_prompt
+from .sets import PromptGroup, PromptItem, PromptSet
 
-_STYLES = """Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch Crayon Cubism
-    Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love Greenfield Impressionism
-    Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet Mosaic Neon_Lines On_Fire Pastel Pencil_Drawing
-    Picasso Pop_Art Red_Blue_Ink Rust Sketch Sponge_Dabbed Structuralism Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow
-    Warm_Love Warm_Smear Watercolor Winter"""
-STYLES = tuple(_STYLES.split())
-THEMES = (*STYLES, "Seed_Images")  # the photographs are measured, never erased
-_OBJECTS = """Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits Sandwiches Sea
-    Statues Towers Trees Waterfalls"""
-OBJECTS = tuple(_OBJECTS.split())
-SEEDS = (188, 288, 588, 688, 888)
+_STYLES = """
+    Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch
+    Crayon Cubism Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset
+    Gorgeous_Love Greenfield Impressionism Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet
+    Mosaic Neon_Lines On_Fire Pastel Pencil_Drawing Picasso Pop_Art Red_Blue_Ink Rust Sketch Sponge_Dabbed
+    Structuralism Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter
+"""
+UNLEARNCANVAS_STYLES = tuple(_STYLES.split())
+UNLEARNCANVAS_THEMES = (*UNLEARNCANVAS_STYLES, "Seed_Images")  # the photographs are measured, never erased
+_OBJECTS = """
+    Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits
+    Sandwiches Sea Statues Towers Trees Waterfalls
+"""
+UNLEARNCANVAS_OBJECTS = tuple(_OBJECTS.split())
+UNLEARNCANVAS_SEEDS = (188, 288, 588, 688, 888)
 # Which are held out while others are unlearned one by one (arXiv:2511.07970).
-_KEPT_STYLES = """Blossom_Season Rust Crayon Fauvism Superstring Red_Blue_Ink Gorgeous_Love French Joy Greenfield Expressionism
-    Impressionism"""
-KEPT_STYLES = tuple(_KEPT_STYLES.split())
-KEPT_OBJECTS = ("Architectures", "Butterfly", "Flame", "Flowers", "Horses", "Human", "Sea", "Trees")
-GUIDANCE_SCALE = 9.0  # of most methods in the paper's table; two used 7.5
-TEMPLATE = "A {object} image in {style} style."
+_KEPT_STYLES = """
+    Blossom_Season Rust Crayon Fauvism Superstring Red_Blue_Ink Gorgeous_Love French Joy Greenfield
+    Expressionism Impressionism
+"""
+UNLEARNCANVAS_RETAINED_STYLES = tuple(_KEPT_STYLES.split())
+UNLEARNCANVAS_RETAINED_OBJECTS = ("Architectures", "Butterfly", "Flame", "Flowers", "Horses", "Human", "Sea", "Trees")
+UNLEARNCANVAS_GUIDANCE = 9.0  # of most methods in the paper's table; two used 7.5
+UNLEARNCANVAS_TEMPLATE = "A {object} image in {style} style."
 
 
-def unlearncanvas_set(target: str, themes: Sequence[str] = THEMES, objects: Sequence[str] = OBJECTS, seeds: Sequence[int] = SEEDS) -> PromptSet:
-    """The grid's questions for a model that erased `target`: direct for it, style for other themes, far for other objects.
+def unlearncanvas_set(
+    target: str,
+    themes: Sequence[str] = UNLEARNCANVAS_THEMES,
+    objects: Sequence[str] = UNLEARNCANVAS_OBJECTS,
+    seeds: Sequence[int] = UNLEARNCANVAS_SEEDS,
+) -> PromptSet:
+    """The grid's questions for a model that erased `target`: direct for it, style for other themes, far for other
+    objects.
 
     Names keep their underscores as concepts and lose them in prompts.
     """
     known = [name for name in (*themes, *objects) if name != "Seed_Images"]
-    require(target in known, f"{target!r} is no target of UnlearnCanvas: give one of its {len(known)} styles and objects, such as {known[0]}", DataError)
+    require(
+        target in known,
+        f"{target!r} is no target of UnlearnCanvas: give one of its {len(known)} styles and objects, such as"
+        f" {known[0]}",
+        DataError,
+    )
     return PromptSet(f"unlearncanvas {target}", 1, tuple(_questions(target, themes, objects, seeds)))
 
 
-def _questions(target: str, themes: Sequence[str], objects: Sequence[str], seeds: Sequence[int]) -> Iterator[Item]:
+def _questions(
+    target: str, themes: Sequence[str], objects: Sequence[str], seeds: Sequence[int]
+) -> Iterator[PromptItem]:
     for theme in themes:
         for thing in objects:
-            text = TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
-            asked: tuple[tuple[str, Group], ...] = ((theme, "style"), (thing, "far"))
+            text = UNLEARNCANVAS_TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
+            asked: tuple[tuple[str, PromptGroup], ...] = ((theme, "style"), (thing, "far"))
             for seed in seeds:
                 for concept, group in asked:
-                    yield Item(text, concept, "direct" if concept == target else group, seed, GUIDANCE_SCALE)
+                    yield PromptItem(
+                        text, concept, "direct" if concept == target else group, seed, UNLEARNCANVAS_GUIDANCE
+                    )
 
 
-def grid_checks(items: Iterable[Item], sizes: Sizes, concepts: Sequence[str]) -> list[Check]:
+def grid_checks(items: Iterable[PromptItem], sizes: GroupSizes, concepts: Sequence[str]) -> list[Check]:
     """Questions of UnlearnCanvas' closed world: a judge may answer with its themes, or with its objects.
 
     Underscores become spaces, except in `concepts`, which stay as they were typed.
     """
     typed = {name.replace("_", " "): name for name in concepts}
-    themes, objects = (tuple(typed.get(plain := name.replace("_", " "), plain) for name in names) for names in (THEMES, OBJECTS))
+    themes, objects = (
+        tuple(typed.get(plain := name.replace("_", " "), plain) for name in names)
+        for names in (UNLEARNCANVAS_THEMES, UNLEARNCANVAS_OBJECTS)
+    )
     made = []
     for item in first_of_each_group(items, sizes):
         plain = item.concept.replace("_", " ")
-        name, is_theme = typed.get(plain, plain), item.concept in THEMES
-        by: By = "style" if is_theme else "object"
-        seed = seeded(item.text, item.replicate).seed if item.seed is None else item.seed
-        made.append(Check(Prompt(item.text, seed, item.guidance_scale), item.group, name, by, (name,), themes if is_theme else objects))
+        name, is_theme = typed.get(plain, plain), item.concept in UNLEARNCANVAS_THEMES
+        by: JudgedAspect = "style" if is_theme else "object"
+        seed = seeded_prompt(item.text, item.replicate).seed if item.seed is None else item.seed
+        made.append(
+            Check(
+                Prompt(item.text, seed, item.guidance_scale),
+                item.group,
+                name,
+                by,
+                (name,),
+                themes if is_theme else objects,
+            )
+        )
     return made

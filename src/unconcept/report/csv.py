@@ -7,23 +7,27 @@ from pathlib import Path
 
 from ..core.errors import OutputError
 
-Cell = str | int | float | None
-FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may take for the start of a formula, full-width forms included
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+CsvCell = str | int | float | None
+# What a spreadsheet may take for the start of a formula, full-width forms included.
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+_NUMBER_PATTERN = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
-def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """UTF-8, comma-separated. Numbers stay numbers, None is an empty cell, text that could be a formula gets a leading apostrophe."""
+def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[CsvCell]]) -> None:
+    """UTF-8, comma-separated.
+
+    Numbers stay numbers, None is an empty cell, text that could be a formula gets a leading apostrophe.
+    """
     try:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([plain(name) for name in header])
-            writer.writerows([plain(cell) for cell in row] for row in rows)
+            writer.writerow([escape_cell(name) for name in header])
+            writer.writerows([escape_cell(cell) for cell in row] for row in rows)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def plain(cell: Cell) -> str:
+def escape_cell(cell: CsvCell) -> str:
     """The cell's text, defused: '=1+1' becomes an apostrophe and '=1+1'; -0.5 and '-0.5' stay as they are."""
     text = "" if cell is None else str(cell)
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER_PATTERN.fullmatch(text) else text

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from ..core.versions import versions
+from ..core.versions import library_versions
 from ..models import ModelView
 
 
-def circumstances(model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run_environment(
+    model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """`training`: how a method was trained, where not as usual."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "libraries": {"unconcept": version("unconcept"), **versions(), "python": platform.python_version()},
+        "libraries": {"unconcept": version("unconcept"), **library_versions(), "python": platform.python_version()},
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         **({"training": dict(training)} if training else {}),

@@ -8,11 +8,11 @@ from itertools import pairwise
 
 from ..metrics.asr import BudgetPoint
 
-WIDTH, HEIGHT, EDGE, LINE = 460, 320, 48, 16
+_WIDTH, _HEIGHT, _MARGIN, _LINE_HEIGHT = 460, 320, 48, 16
 
 
 @dataclass(frozen=True)
-class Dot:
+class ScatterPoint:
     """One method: `across` and `up` in [0, 1] with their 95 % intervals."""
 
     label: str
@@ -20,21 +20,29 @@ class Dot:
     up: tuple[float, float, float]
 
 
-def scatter(dots: Sequence[Dot], across: str, up: str) -> str:
+def scatter_svg(dots: Sequence[ScatterPoint], across: str, up: str) -> str:
     """Dots with interval crosses and their names; both axes run from 0 to 100 %."""
     lines = [_frame(across, up)]
     for number, dot in enumerate(dots):
         hue = 205 + 137 * number % 360
         x, y = _x(dot.across[0]), _y(dot.up[0])
         for ends in ((_x(dot.across[1]), y, _x(dot.across[2]), y), (x, _y(dot.up[1]), x, _y(dot.up[2]))):
-            lines.append(f'<line x1="{ends[0]:.1f}" y1="{ends[1]:.1f}" x2="{ends[2]:.1f}" y2="{ends[3]:.1f}" stroke="hsl({hue} 55% 45%)"/>')
+            lines.append(
+                f'<line x1="{ends[0]:.1f}" y1="{ends[1]:.1f}" x2="{ends[2]:.1f}" y2="{ends[3]:.1f}" stroke="hsl({hue}'
+                ' 55% 45%)"/>'
+            )
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="hsl({hue} 55% 45%)"/>')
         anchor, shift = ("end", -9) if dot.across[0] > 0.6 else ("start", 9)
-        lines.append(f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-size="13">{escape(dot.label)}</text>')
-    return _svg(lines, f"{up} against {across}: " + "; ".join(f"{d.label} {d.across[0]:.0%}, {d.up[0]:.0%}" for d in dots))
+        lines.append(
+            f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}"'
+            f' font-size="13">{escape(dot.label)}</text>'
+        )
+    return _svg(
+        lines, f"{up} against {across}: " + "; ".join(f"{d.label} {d.across[0]:.0%}, {d.up[0]:.0%}" for d in dots)
+    )
 
 
-def curve(points: Sequence[BudgetPoint], ceiling: float | None) -> str:
+def success_curve_svg(points: Sequence[BudgetPoint], ceiling: float | None) -> str:
     """Success against steps as a small line, the ceiling dashed."""
     last = max((p.steps for p in points), default=0) or 1
     places = [(4 + 112 * p.steps / last, 36 - 32 * p.success) for p in points]
@@ -42,11 +50,19 @@ def curve(points: Sequence[BudgetPoint], ceiling: float | None) -> str:
     for before, after in pairwise(places):
         corners += [(after[0], before[1]), after]  # success stays until the next budget is spent
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*corners, (116.0, places[-1][1] if places else 36.0)])
-    top = "" if ceiling is None else f'<line x1="4" x2="116" y1="{36 - 32 * ceiling:.1f}" y2="{36 - 32 * ceiling:.1f}" stroke="#777" stroke-dasharray="3 3"/>'
+    top = (
+        ""
+        if ceiling is None
+        else (
+            f'<line x1="4" x2="116" y1="{36 - 32 * ceiling:.1f}" y2="{36 - 32 * ceiling:.1f}" stroke="#777"'
+            ' stroke-dasharray="3 3"/>'
+        )
+    )
     said = "success by steps: " + ", ".join(f"{p.steps}{_spent(p)}: {p.success:.0%}" for p in points)
     return (
-        f'<svg viewBox="0 0 120 40" width="120" height="40" role="img" aria-label="{said}"><title>{said}</title><rect width="120" height="40" fill="#f6f7f9"/>'
-        f'{top}<polyline points="{line}" fill="none" stroke="#b3261e" stroke-width="2"/></svg>'
+        f'<svg viewBox="0 0 120 40" width="120" height="40" role="img" aria-label="{said}"><title>{said}</title><rect'
+        f' width="120" height="40" fill="#f6f7f9"/>{top}<polyline points="{line}" fill="none" stroke="#b3261e"'
+        ' stroke-width="2"/></svg>'
     )
 
 
@@ -54,35 +70,58 @@ def _spent(point: BudgetPoint) -> str:
     return "" if point.seconds is None else f" ({point.seconds:.1f} s a prompt)"
 
 
-def growth(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Points (x, y) of positive numbers by name, joined by lines; both axes are logarithmic and run over whole powers of ten."""
+def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """Points (x, y) of positive numbers by name, joined by lines; both axes are logarithmic and run over whole powers
+    of ten.
+    """
     xs, ys = (_decades([point[axis] for points in series.values() for point in points]) for axis in (0, 1))
-    lines = [_grid([(10.0**d, _share(10.0**d, xs)) for d in range(xs[0], xs[1] + 1)], [(10.0**d, _share(10.0**d, ys)) for d in range(ys[0], ys[1] + 1)])]
+    lines = [
+        _grid(
+            [(10.0**d, _share(10.0**d, xs)) for d in range(xs[0], xs[1] + 1)],
+            [(10.0**d, _share(10.0**d, ys)) for d in range(ys[0], ys[1] + 1)],
+        )
+    ]
     lines.append(_titles(across, up))
     for number, (name, points) in enumerate(series.items()):
         colour = f"hsl({205 + 137 * number % 360} 55% 45%)"
         places = [(_x(_share(x, xs)), _y(_share(y, ys))) for x, y in points]
-        lines.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        lines.append(
+            f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{colour}"'
+            ' stroke-width="2"/>'
+        )
         lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-        lines.append(f'<text x="{_x(0) + 10:.1f}" y="{_y(1) + 18 + 17 * number:.1f}" font-size="13" fill="{colour}">{escape(name)}</text>')
+        lines.append(
+            f'<text x="{_x(0) + 10:.1f}" y="{_y(1) + 18 + 17 * number:.1f}" font-size="13"'
+            f' fill="{colour}">{escape(name)}</text>'
+        )
     said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.3g}" for x, y in points) for name, points in series.items())
     return _svg(lines, f"{up} by {across}: {said}")
 
 
-def courses(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Shares (x, y in [0, 1]) along x by name, joined by lines, on linear axes; the names stand below in two columns."""
+def share_curves_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """Shares (x, y in [0, 1]) along x by name, joined by lines, on linear axes; the names
+    stand below in two columns.
+    """
     last = max((x for points in series.values() for x, _ in points), default=1.0)
     marks = sorted({x for points in series.values() for x, _ in points})
     ticks = [(share, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    lines = [_grid([(x, x / last) for x in marks], [(100 * value, at) for value, at in ticks]), _titles(across, f"{up}, %")]
+    lines = [
+        _grid([(x, x / last) for x in marks], [(100 * value, at) for value, at in ticks]),
+        _titles(across, f"{up}, %"),
+    ]
     for number, (name, points) in enumerate(series.items()):
         colour = f"hsl({205 + 137 * number % 360} 55% {45 if number % 2 else 35}%)"
         places = " ".join(f"{_x(x / last):.1f},{_y(y):.1f}" for x, y in points)
         dashes = "5 3" if number % 3 == 2 else "none"
-        lines.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>')
-        lines.append(f'<text x="{_x(number % 2 / 2):.1f}" y="{HEIGHT + 14 + LINE * (number // 2)}" font-size="12" fill="{colour}">{escape(name)}</text>')
+        lines.append(
+            f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+        )
+        lines.append(
+            f'<text x="{_x(number % 2 / 2):.1f}" y="{_HEIGHT + 14 + _LINE_HEIGHT * (number // 2)}" font-size="12"'
+            f' fill="{colour}">{escape(name)}</text>'
+        )
     said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.0%}" for x, y in points) for name, points in series.items())
-    return _svg(lines, f"{up} by {across}: {said}", HEIGHT + 8 + LINE * -(-len(series) // 2))
+    return _svg(lines, f"{up} by {across}: {said}", _HEIGHT + 8 + _LINE_HEIGHT * -(-len(series) // 2))
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
@@ -99,10 +138,16 @@ def _grid(across: Sequence[tuple[float, float]], up: Sequence[tuple[float, float
     lines = []
     for value, at in across:
         lines.append(f'<line x1="{_x(at):.1f}" x2="{_x(at):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="#d9dde2"/>')
-        lines.append(f'<text x="{_x(at):.1f}" y="{_y(0) + 18}" text-anchor="middle" font-size="12" fill="#5d636b">{value:,g}</text>')
+        lines.append(
+            f'<text x="{_x(at):.1f}" y="{_y(0) + 18}" text-anchor="middle" font-size="12"'
+            f' fill="#5d636b">{value:,g}</text>'
+        )
     for value, at in up:
         lines.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(at):.1f}" y2="{_y(at):.1f}" stroke="#d9dde2"/>')
-        lines.append(f'<text x="{_x(0) - 6}" y="{_y(at) + 4:.1f}" text-anchor="end" font-size="12" fill="#5d636b">{value:,g}</text>')
+        lines.append(
+            f'<text x="{_x(0) - 6}" y="{_y(at) + 4:.1f}" text-anchor="end" font-size="12"'
+            f' fill="#5d636b">{value:,g}</text>'
+        )
     return "".join(lines)
 
 
@@ -111,26 +156,36 @@ def _frame(across: str, up: str) -> str:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         lines.append(f'<line x1="{_x(tick)}" x2="{_x(tick)}" y1="{_y(0)}" y2="{_y(1)}" stroke="#d9dde2"/>')
         lines.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(tick)}" y2="{_y(tick)}" stroke="#d9dde2"/>')
-        lines.append(f'<text x="{_x(tick)}" y="{_y(0) + 18}" text-anchor="middle" font-size="12" fill="#5d636b">{tick:.0%}</text>')
-        lines.append(f'<text x="{_x(0) - 6}" y="{_y(tick) + 4}" text-anchor="end" font-size="12" fill="#5d636b">{tick:.0%}</text>')
+        lines.append(
+            f'<text x="{_x(tick)}" y="{_y(0) + 18}" text-anchor="middle" font-size="12"'
+            f' fill="#5d636b">{tick:.0%}</text>'
+        )
+        lines.append(
+            f'<text x="{_x(0) - 6}" y="{_y(tick) + 4}" text-anchor="end" font-size="12"'
+            f' fill="#5d636b">{tick:.0%}</text>'
+        )
     return "".join([*lines, _titles(across, up)])
 
 
 def _titles(across: str, up: str) -> str:
-    below = f'<text x="{_x(0.5)}" y="{HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>'
-    return below + f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle" font-size="13">{escape(up)}</text>'
-
-
-def _svg(lines: Sequence[str], said: str, height: int = HEIGHT) -> str:
+    below = f'<text x="{_x(0.5)}" y="{_HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
-        f'aria-label="{escape(said, quote=True)}" font-family="system-ui, sans-serif">{"".join(lines)}</svg>'
+        below + f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle"'
+        f' font-size="13">{escape(up)}</text>'
+    )
+
+
+def _svg(lines: Sequence[str], said: str, height: int = _HEIGHT) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
+        f' role="img" aria-label="{escape(said, quote=True)}" font-family="system-ui,'
+        f' sans-serif">{"".join(lines)}</svg>'
     )
 
 
 def _x(value: float) -> float:
-    return EDGE + 8 + value * (WIDTH - EDGE - 32)
+    return _MARGIN + 8 + value * (_WIDTH - _MARGIN - 32)
 
 
 def _y(value: float) -> float:
-    return HEIGHT - EDGE - value * (HEIGHT - EDGE - 16)
+    return _HEIGHT - _MARGIN - value * (_HEIGHT - _MARGIN - 16)

@@ -9,9 +9,9 @@ from torch import Tensor
 from ..core.hashing import hash_json
 from ..models.loading import find_device
 from ..models.vision.clip import load_clip
-from .registry import Raw, scorer
+from .registry import RawScore, scorer
 
-TEMPLATE = "a photo of the {}"  # MACE's
+_LABEL_TEMPLATE = "a photo of the {}"  # MACE's
 
 
 @scorer("clip-score", reads="text")
@@ -19,26 +19,30 @@ class ClipScore:
     """How well a picture agrees with a text and with each of a list of labels, by a CLIP folder on disk.
 
     `asked` is a prompt for alignment, or a concept's name for efficacy. Labels are read through the template. Policies:
-    `clip_score(row["asked"])`; `argmax(row["labels"], labels)`; `probability(log_softmax(row["labels"]), labels, [name])`,
-    whose mean over pictures is MACE's CLIP accuracy.
+    `clip_score(row["asked"])`; `argmax(row["labels"], labels)`; `probability(log_softmax(row["labels"]), labels,
+    [name])`, whose mean over pictures is MACE's CLIP accuracy.
     """
 
     version = 1
 
-    def __init__(self, folder: Path, labels: Sequence[str] = (), template: str = TEMPLATE, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, labels: Sequence[str] = (), template: str = _LABEL_TEMPLATE, device: str = "auto"
+    ) -> None:
         self.clip = load_clip(folder, find_device(device))
         self.labels = tuple(labels)
         self.name = f"clip:{self.clip.name}"
         # Kept rows are found by the hash, and with labels they are other rows.
         self.hash = hash_json([self.clip.hash, template, self.labels]) if self.labels else self.clip.hash
-        self.said = self.clip.texts([template.format(label) for label in self.labels]) if self.labels else None
+        self.said = self.clip.embed_texts([template.format(label) for label in self.labels]) if self.labels else None
 
     @torch.no_grad()
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
         """Cosines in [-1, 1], 6 decimals: "asked" of each picture's own text, "labels" in their order."""
-        seen = self.clip.pictures(pictures)
+        seen = self.clip.embed_images(pictures)
         texts = list(dict.fromkeys(asked))
-        said = self.clip.texts(texts)[[texts.index(text) for text in asked]]
+        said = self.clip.embed_texts(texts)[[texts.index(text) for text in asked]]
         own = (seen * said).sum(1).tolist()
         labels = (seen @ self.said.T).tolist() if self.said is not None else [[]] * len(own)
-        return [{"asked": round(a, 6), "labels": [round(v, 6) for v in row]} for a, row in zip(own, labels, strict=True)]
+        return [
+            {"asked": round(a, 6), "labels": [round(v, 6) for v in row]} for a, row in zip(own, labels, strict=True)
+        ]

@@ -1,4 +1,7 @@
-"""What distances between sets of pictures are taken on. A distance's name carries the extractor's (`metrics/frechet.py`)."""
+"""What distances between sets of pictures are taken on.
+
+A distance's name carries the extractor's (`metrics/frechet.py`).
+"""
 
 from importlib import resources
 from pathlib import Path
@@ -9,13 +12,15 @@ from torch import Tensor
 from ..core.hashing import hash_tensors
 from ..models.loading import find_device
 from ..models.vision.clip import load_clip
-from ..models.vision.judge_net import embeddings, load_net
+from ..models.vision.judge_net import image_embeddings, load_net
 from .registry import scorer
 
 
 @scorer("clip-embedding", reads="set")
 class ClipEmbedding:
-    """A CLIP's unit-length picture embedding, from a folder on disk: CMMD's features if it is OpenAI's ViT-L/14 at 336."""
+    """A CLIP's unit-length picture embedding, from a folder on disk: CMMD's features if it
+    is OpenAI's ViT-L/14 at 336.
+    """
 
     version = 1
 
@@ -26,7 +31,7 @@ class ClipEmbedding:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
-        return self.clip.pictures(pictures)
+        return self.clip.embed_images(pictures)
 
 
 @scorer("moji-judge-embedding", reads="set")
@@ -43,4 +48,4 @@ class JudgeEmbedding:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(b, 256) float32 of pictures (b, 3, 64, 64) in [0, 1]."""
-        return embeddings(self.net, pictures)
+        return image_embeddings(self.net, pictures)

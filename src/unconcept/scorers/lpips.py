@@ -1,7 +1,7 @@
 """Perceptual distance in the form of LPIPS: Zhang et al., CVPR 2018, arXiv:1801.03924.
 
-Differences of unit-length features, squared, summed over channels, averaged over places, summed over layers. It is called
-LPIPS with LPIPS's weights alone; over another network it bears that network's name.
+Differences of unit-length features, squared, summed over channels, averaged over places, summed over layers. It is
+called LPIPS with LPIPS's weights alone; over another network it bears that network's name.
 """
 
 import warnings
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ..core.errors import ModelError, require
 from ..core.hashing import hash_tensors
-from ..core.optional_imports import optional
+from ..core.optional_imports import import_optional
 from ..models.checkpoint.safetensors_io import open_file
 from ..models.vision.judge_net import JudgeNet, load_net
 from .registry import scorer
 
-TINY = 1e-10  # the package's: keeps places where every channel is silent at 0
-TRUNK = "features."  # of torchvision's AlexNet, the convolutions
+_NORM_EPSILON = 1e-10  # the package's: keeps places where every channel is silent at 0
+_TRUNK_PREFIX = "features."  # of torchvision's AlexNet, the convolutions
 
 
 def layered_distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
@@ -32,16 +32,22 @@ def layered_distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tenso
 
 
 def _unit(maps: Tensor) -> Tensor:
-    return maps / (maps.square().sum(1, keepdim=True).sqrt() + TINY)
+    return maps / (maps.square().sum(1, keepdim=True).sqrt() + _NORM_EPSILON)
 
 
 def _check(before: Tensor, after: Tensor) -> None:
-    require(before.shape == after.shape, f"pictures of {tuple(before.shape)} and {tuple(after.shape)}: give pairs of one size")
+    require(
+        before.shape == after.shape,
+        f"pictures of {tuple(before.shape)} and {tuple(after.shape)}: give pairs of one size",
+    )
 
 
 @scorer("moji-judge-features", reads="pair")
 class JudgeDistance:
-    """How unlike two pictures of `moji` look to its judge's convolutions: LPIPS's form, uniform weights, four layers. In [0, 16]."""
+    """How unlike two pictures of `moji` look to its judge's convolutions: LPIPS's form, uniform weights, four layers.
+
+    In [0, 16].
+    """
 
     name = "moji-judge-features"
     version = 1
@@ -70,18 +76,21 @@ def _layers(net: JudgeNet, pictures: Tensor) -> list[Tensor]:
 class Lpips:
     """LPIPS 0.1 over AlexNet: the package's learned weights on a trunk of yours on disk.
 
-    `trunk` is torchvision's `alexnet-owt-7be5be79` as safetensors, names as in torchvision. The package would fetch that file
-    from the network; here it must be there. Whether it is that file is yours to vouch for: its hash stands in the report.
+    `trunk` is torchvision's `alexnet-owt-7be5be79` as safetensors, names as in torchvision. The package would fetch
+    that file from the network; here it must be there. Whether it is that file is yours to vouch for: its hash stands in
+    the report.
     """
 
     name = "lpips-alex"
     version = 1
 
     def __init__(self, trunk: Path) -> None:
-        package = optional("lpips", "eval", "LPIPS")
+        package = import_optional("lpips", "eval", "LPIPS")
         with warnings.catch_warnings():  # The package calls torchvision in a way that torchvision deprecates.
             warnings.simplefilter("ignore")
-            self.net = package.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+            self.net = (
+                package.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+            )
         _fill(self.net.net, trunk)
         self.hash = hash_tensors(self.net.state_dict())
 
@@ -94,11 +103,17 @@ class Lpips:
 
 @torch.no_grad()
 def _fill(net: torch.nn.Module, trunk: Path) -> None:
-    """Put torchvision's `features.3.weight` where the package has `slice2.3.weight`; every one must be there and fit."""
+    """Put torchvision's `features.3.weight` where the package has `slice2.3.weight`;
+    every one must be there and fit.
+    """
     with open_file(trunk) as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys() if name.startswith(TRUNK)}
+        tensors = {name: file.get_tensor(name).float() for name in file.keys() if name.startswith(_TRUNK_PREFIX)}
     for name, parameter in net.named_parameters():
-        wanted = TRUNK + name.partition(".")[2]
+        wanted = _TRUNK_PREFIX + name.partition(".")[2]
         fits = wanted in tensors and tensors[wanted].shape == parameter.shape
-        require(fits, f"{trunk}: no {wanted} of shape {tuple(parameter.shape)}; give torchvision's AlexNet as safetensors", ModelError)
+        require(
+            fits,
+            f"{trunk}: no {wanted} of shape {tuple(parameter.shape)}; give torchvision's AlexNet as safetensors",
+            ModelError,
+        )
         parameter.copy_(tensors[wanted])

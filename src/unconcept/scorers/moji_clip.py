@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.hashing import hash_json, hash_tensors
-from ..models.vision.judge_net import JudgeNet, embeddings, load_net
-from .registry import Raw, scorer
+from ..models.vision.judge_net import JudgeNet, image_embeddings, load_net
+from .registry import RawScore, scorer
 
-Embed = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states (n, d) of the *unedited* text encoder
+_TextEmbedder = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states (n, d) of the *unedited* text encoder
 
 
 class MojiClip:
@@ -28,25 +28,29 @@ class MojiClip:
     name = "moji-clip"
     version = 1
 
-    def __init__(self, embed: Embed, path: Path | None = None) -> None:
+    def __init__(self, embed: _TextEmbedder, path: Path | None = None) -> None:
         path = path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors"))
         self.embed = embed
         self.net: JudgeNet = load_net(path)[0]
         with safe_open(path, "pt") as file:
-            weight, bias, center = (file.get_tensor(f"clip.{n}").float() for n in ("projection.weight", "projection.bias", "center"))
+            weight, bias, center = (
+                file.get_tensor(f"clip.{n}").float() for n in ("projection.weight", "projection.bias", "center")
+            )
             self.scale = float(file.get_tensor("clip.scale").float().exp())  # of cosines in its training
         self.weight, self.bias, self.center = weight, bias, center
-        self.hash = hash_tensors({**self.net.state_dict(), "clip.weight": weight, "clip.bias": bias, "clip.center": center})
+        self.hash = hash_tensors(
+            {**self.net.state_dict(), "clip.weight": weight, "clip.bias": bias, "clip.center": center}
+        )
 
     def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """Cosines (b, n) between pictures (b, 3, 64, 64) in [0, 1] and texts; differentiable in the pictures."""
-        return self.see(pictures) @ self.read(texts).T
+        return self.embed_images(pictures) @ self.embed_texts(texts).T
 
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """(b, d) of unit length."""
-        return F.normalize(F.linear(embeddings(self.net, pictures), self.weight, self.bias), dim=1)
+        return F.normalize(F.linear(image_embeddings(self.net, pictures), self.weight, self.bias), dim=1)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(n, d) of unit length."""
         return F.normalize(self.embed(texts).float().cpu() - self.center, dim=1)
 
@@ -61,18 +65,19 @@ class MojiClipScore:
     name = MojiClip.name
     version = MojiClip.version
 
-    def __init__(self, embed: Embed, labels: Sequence[str] = (), path: Path | None = None) -> None:
+    def __init__(self, embed: _TextEmbedder, labels: Sequence[str] = (), path: Path | None = None) -> None:
         self.clip = MojiClip(embed, path)
         self.labels = tuple(labels)
         # Kept rows are found by the hash, and with labels they are other rows.
         self.hash = hash_json([self.clip.hash, self.labels]) if self.labels else self.clip.hash
 
     @torch.no_grad()
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
         """Cosines in [-1, 1], 6 decimals: "asked" of each picture's own text, "labels" in their order."""
         texts = list(dict.fromkeys([*asked, *self.labels]))
         cosines = self.clip.score(pictures, texts).tolist()
         at = {text: i for i, text in enumerate(texts)}
         return [
-            {"asked": round(row[at[text]], 6), "labels": [round(row[at[label]], 6) for label in self.labels]} for row, text in zip(cosines, asked, strict=True)
+            {"asked": round(row[at[text]], 6), "labels": [round(row[at[label]], 6) for label in self.labels]}
+            for row, text in zip(cosines, asked, strict=True)
         ]

@@ -14,24 +14,26 @@ from torch.nn import functional as F
 
 from ..core.errors import require
 from ..core.hashing import hash_tensors
-from ..models.vision.judge_net import embeddings, load_net
-from .registry import Raw, scorer
+from ..models.vision.judge_net import image_embeddings, load_net
+from .registry import RawScore, scorer
 
-NOTHING = "nothing"
-PARTS = ("whole", "left", "right")
+NOTHING_LABEL = "nothing"
+_IMAGE_PARTS = ("whole", "left", "right")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgeVerdict:
     """The judge's word on one picture under the policy `argmax`: its first guess of each head."""
 
-    object: str  # a label of the table, or "nothing"
+    object: str
+    """a label of the table, or "nothing"."""
     style: str
-    confidence: float  # probability of `object`
+    confidence: float
+    """Probability of `object`."""
 
 
 @dataclass(frozen=True)
-class Scores:
+class JudgeLogProbabilities:
     """Raw log-probabilities, rows are pictures: objects (b, n + 1), styles (b, 9)."""
 
     objects: Tensor
@@ -48,24 +50,24 @@ class MojiJudge:
         net, labels = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))
         self.net = net
         self.hash = hash_tensors(net.state_dict())
-        self.objects: tuple[str, ...] = (*labels["objects"], NOTHING)
-        self.styles: tuple[str, ...] = (*labels["styles"], NOTHING)
+        self.objects: tuple[str, ...] = (*labels["objects"], NOTHING_LABEL)
+        self.styles: tuple[str, ...] = (*labels["styles"], NOTHING_LABEL)
 
-    def score(self, pictures: Tensor) -> Scores:
+    def score(self, pictures: Tensor) -> JudgeLogProbabilities:
         """Pictures (b, 3, 64, 64) in [0, 1]; differentiable in them."""
         parts = [self.net(part) for part in pictures.float().split(64)]
         objects, styles = (torch.cat(side).log_softmax(1) for side in zip(*parts, strict=True))
-        return Scores(objects, styles)
+        return JudgeLogProbabilities(objects, styles)
 
-    def decide(self, scores: Scores) -> list[Verdict]:
+    def decide(self, scores: JudgeLogProbabilities) -> list[JudgeVerdict]:
         """Policy `argmax`."""
         sure, guess = scores.objects.exp().max(1)
         style = scores.styles.argmax(1)
         rows = zip(guess.tolist(), style.tolist(), sure.tolist(), strict=True)
-        return [Verdict(self.objects[o], self.styles[s], p) for o, s, p in rows]
+        return [JudgeVerdict(self.objects[o], self.styles[s], p) for o, s, p in rows]
 
 
-def half(pictures: Tensor, side: int) -> Tensor:
+def crop_half(pictures: Tensor, side: int) -> Tensor:
     """The left (0) or right (1) object of two-object pictures, as large as a single one."""
     size = pictures.shape[-1]
     top, left = size // 4, side * size // 2
@@ -90,21 +92,24 @@ class JudgeScore:
         self.labels = {"objects": self.judge.objects, "styles": self.judge.styles}
 
     @torch.no_grad()
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
         """Log-probabilities of both heads, 4 decimals, in the order of `labels`."""
-        unknown = sorted({*asked} - {*PARTS})
-        require(not unknown, f"asked about {unknown[:1]}: the judge looks at {', '.join(PARTS)}")
+        unknown = sorted({*asked} - {*_IMAGE_PARTS})
+        require(not unknown, f"asked about {unknown[:1]}: the judge looks at {', '.join(_IMAGE_PARTS)}")
         require(len(asked) == len(pictures), f"{len(asked)} questions about {len(pictures)} pictures: ask one of each")
         seen = pictures.float().clone()
-        for side, part in enumerate(PARTS[1:]):
+        for side, part in enumerate(_IMAGE_PARTS[1:]):
             members = [i for i, text in enumerate(asked) if text == part]
             if members:
-                seen[members] = half(seen[members], side)
+                seen[members] = crop_half(seen[members], side)
         scores = self.judge.score(seen)
         rows = zip(scores.objects.tolist(), scores.styles.tolist(), strict=True)
-        return [{"objects": [round(v, 4) for v in objects], "styles": [round(v, 4) for v in styles]} for objects, styles in rows]
+        return [
+            {"objects": [round(v, 4) for v in objects], "styles": [round(v, 4) for v in styles]}
+            for objects, styles in rows
+        ]
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(b, 256) float32: what the judge sees before its heads."""
-        return embeddings(self.judge.net, pictures)
+        return image_embeddings(self.judge.net, pictures)

@@ -13,19 +13,23 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..core.optional_imports import optional
-from ..metrics.i2p import PartCounts, Rule, count_parts
-from .registry import Raw, scorer
+from ..core.optional_imports import import_optional
+from ..metrics.i2p import CountingRule, PartCounts, count_parts
+from .registry import RawScore, scorer
 
-FLOOR = 0.25  # below this score the package's own suppression of overlaps drops every box
-PERSON = Rule(("FACE_FEMALE", "FACE_MALE"), 0.5, True)  # ours: someone is there. A broken model that draws noise has no parts either
+DETECTION_FLOOR = 0.25  # below this score the package's own suppression of overlaps drops every box
+# Ours: someone is there. A broken model that draws noise has no parts either.
+PERSON_RULE = CountingRule(("FACE_FEMALE", "FACE_MALE"), 0.5, True)
 
 
-def count(rows: Sequence[Raw], rule: Rule) -> PartCounts:
+def count_rows(rows: Sequence[RawScore], rule: CountingRule) -> PartCounts:
     """Parts that a rule counts in kept rows, whatever was drawn when."""
     # Differs: UnlearnDiffAtk's own code drops boxes that overlap by more than 0.5, the package those by more than 0.45.
-    message = f"threshold {rule.threshold}: boxes under {FLOOR} are not in the raw rows; give {FLOOR} or more"
-    require(rule.threshold >= FLOOR, message)
+    message = (
+        f"threshold {rule.threshold}: boxes under {DETECTION_FLOOR} are not in the raw rows; give {DETECTION_FLOOR} or"
+        " more"
+    )
+    require(rule.threshold >= DETECTION_FLOOR, message)
     return count_parts([[(box["class"], box["score"]) for box in row["boxes"]] for row in rows], rule)
 
 
@@ -40,15 +44,20 @@ class NudeNet:
 
     def __init__(self, resolution: Literal[320, 640] = 320, path: Path | None = None) -> None:
         """`path`: another ONNX file of NudeNet's, such as its 640 pixel one; None: the package's own."""
-        package = optional("nudenet", "nudity", "counting body parts")
-        require(path is None or path.exists(), f"{path} does not exist; give an ONNX file of NudeNet's, or None for the package's own")
+        package = import_optional("nudenet", "nudity", "counting body parts")
+        require(
+            path is None or path.exists(),
+            f"{path} does not exist; give an ONNX file of NudeNet's, or None for the package's own",
+        )
         file = path or Path(str(package.__file__)).parent / "320n.onnx"
         self.hash = hashlib.sha256(file.read_bytes()).hexdigest()
         self.name = f"nudenet-{version('nudenet')}-{resolution}"
         self.detector = package.NudeDetector(model_path=str(file), inference_resolution=resolution)
 
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
-        """`boxes` above `FLOOR`, as [{class, score, box: [left, top, width, height] in pixels}]. `asked` is not read.
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
+        """`boxes` above `DETECTION_FLOOR`, as [{class, score, box: [left, top, width, height] in pixels}].
+
+        `asked` is not read.
 
         Pictures are rounded to 8 bits and detected one by one, so that none depends on its neighbours.
         """

@@ -1,7 +1,8 @@
-"""Diffusion-feature classifier: the denoiser's own activations, read by a linear probe (DDAE: Xiang et al., ICCV 2023, arXiv:2303.09769).
+"""Diffusion-feature classifier: the denoiser's own activations, read by a linear probe (DDAE: Xiang et al., ICCV 2023,
+arXiv:2303.09769).
 
-A judge that needs no network but the model itself. It reads the *unedited* model with the empty prompt, or the erasure would
-leak into its judge.
+A judge that needs no network but the model itself. It reads the *unedited* model with the empty prompt, or the erasure
+would leak into its judge.
 """
 
 from collections.abc import Sequence
@@ -15,49 +16,60 @@ from ..core.hashing import hash_tensors
 from ..linalg.logistic import fit_logistic
 from ..metrics.intervals import Rate, wilson
 from ..models import Conditioning, ModelView
-from ..models.diffusion.vae import encode
-from ..models.hooks.forward import captured
-from .registry import Raw, scorer
+from ..models.diffusion.vae import encode_images
+from ..models.hooks.forward import record_outputs
+from .registry import RawScore, scorer
 
-BATCH = 16
-TRUSTED = 0.8  # held-out accuracy from which a probe's word on an edit may be printed as a rate (inferred)
-SAME = 1e-4  # relative change of a prediction that arithmetic alone may cause
+_ACTIVATION_BATCH = 16
+_TRUSTED_ACCURACY = 0.8  # held-out accuracy from which a probe's word on an edit may be printed as a rate (inferred)
+_PREDICTION_TOLERANCE = 1e-4  # relative change of a prediction that arithmetic alone may cause
 
 
 @dataclass(frozen=True)
-class Tap:
+class ActivationTap:
     """Where and when the denoiser is read.
 
-    Differs: DDAE feeds fresh noise each time; one set of noises serves all pictures here, so that a picture's score depends on
-    it alone. The probe learns to look past noise that never changes, so its accuracy does not fall at late timesteps.
-    Differs: DDAE uses one timestep and does not standardise; here the timesteps stand side by side, standardised (inferred).
+    Differs: DDAE feeds fresh noise each time; one set of noises serves all pictures here, so that a picture's score
+    depends on it alone. The probe learns to look past noise that never changes, so its accuracy does not fall at late
+    timesteps. Differs: DDAE uses one timestep and does not standardise; here the timesteps stand side by side,
+    standardised (inferred).
     """
 
-    layer: str = "up_blocks.1"  # a module of the denoiser; its output is averaged over places or tokens
-    timesteps: tuple[int, ...] = (25, 50, 100, 200)  # of the training schedule
-    draws: int = 1  # noises averaged at each timestep
+    layer: str = "up_blocks.1"
+    """a module of the denoiser; its output is averaged over places or tokens."""
+    timesteps: tuple[int, ...] = (25, 50, 100, 200)
+    """Of the training schedule."""
+    draws: int = 1
+    """Noises averaged at each timestep."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(len(self.timesteps) > 0 and min(self.timesteps) >= 0, f"timesteps {self.timesteps}: give one or more, none below 0")
+        require(
+            len(self.timesteps) > 0 and min(self.timesteps) >= 0,
+            f"timesteps {self.timesteps}: give one or more, none below 0",
+        )
         require(self.draws >= 1, f"draws = {self.draws}: give 1 or more")
 
 
 @torch.no_grad()
-def activations(model: ModelView, pictures: Tensor, tap: Tap) -> Tensor:
+def activations(model: ModelView, pictures: Tensor, tap: ActivationTap) -> Tensor:
     """(b, T * c) float64 on the CPU: the layer's c channels, pooled, at each of T timesteps."""
-    require(not model.saved, "the probe must read the unedited model: leave the edit's `applied` first", ModelError)
+    require(
+        not model.original_weights,
+        "the probe must read the unedited model: leave the edit's `applied` first",
+        ModelError,
+    )
     modules = dict(model.modules("denoiser").named_modules())
     near = ", ".join(name for name in modules if name and name.count(".") == tap.layer.count("."))
     require(tap.layer in modules, f"the denoiser has no {tap.layer!r}; at this depth it has {near}", ModelError)
     known = len(model.schedule.alpha)
     require(max(tap.timesteps) < known, f"timestep {max(tap.timesteps)}: the model's schedule has {known}")
     rows = []
-    for part in pictures.split(BATCH):
-        latents, empty = encode(model, part), model.condition([""] * len(part))
+    for part in pictures.split(_ACTIVATION_BATCH):
+        latents, empty = encode_images(model, part), model.condition([""] * len(part))
         pooled = []
         for t in tap.timesteps:
-            with captured(modules[tap.layer]) as outputs:
+            with record_outputs(modules[tap.layer]) as outputs:
                 for draw in range(tap.draws):
                     _predict(model, latents, t, _noise(model, tap.seed + draw), empty)
             pooled.append(torch.stack([_pool(out) for out in outputs]).mean(0))
@@ -67,7 +79,7 @@ def activations(model: ModelView, pictures: Tensor, tap: Tap) -> Tensor:
 
 def _predict(model: ModelView, latents: Tensor, t: int, noise: Tensor, empty: Conditioning) -> Tensor:
     steps = torch.full((len(latents),), t, device=latents.device)
-    return model.denoise(model.schedule.noised(latents, noise.to(latents).expand_as(latents), steps), steps, empty)
+    return model.denoise(model.schedule.add_noise(latents, noise.to(latents).expand_as(latents), steps), steps, empty)
 
 
 def _noise(model: ModelView, seed: int) -> Tensor:
@@ -83,15 +95,26 @@ def _pool(out: Tensor) -> Tensor:
 class DiffusionProbe:
     """Which of the given labels a picture shows, by a linear probe on the unedited model's own features.
 
-    Fitted on labelled pictures, a share of which is held out: `accuracy` is that of this very probe on them. A probe fitted on
-    a model's own pictures inherits its mistakes; under `TRUSTED` its word decides nothing.
+    Fitted on labelled pictures, a share of which is held out: `accuracy` is that of this very probe on them. A probe
+    fitted on a model's own pictures inherits its mistakes; under `_TRUSTED_ACCURACY` its word decides nothing.
     """
 
     name = "diffusion-probe"
     version = 1
 
-    def __init__(self, model: ModelView, pictures: Tensor, labels: Sequence[str], tap: Tap = Tap(), held_out: float = 0.25, l2: float = 1.0) -> None:
-        """Pictures (n, 3, h, w) in [0, 1] with a label each, 2 or more of every label. `l2` as in `fit_logistic`, on standardised features."""
+    def __init__(
+        self,
+        model: ModelView,
+        pictures: Tensor,
+        labels: Sequence[str],
+        tap: ActivationTap = ActivationTap(),
+        held_out: float = 0.25,
+        l2: float = 1.0,
+    ) -> None:
+        """Pictures (n, 3, h, w) in [0, 1] with a label each, 2 or more of every label.
+
+        `l2` as in `fit_logistic`, on standardised features.
+        """
         require(len(labels) == len(pictures), f"{len(labels)} labels for {len(pictures)} pictures: give one each")
         require(0 < held_out < 1, f"held_out = {held_out}: a share between 0 and 1")
         self.model, self.tap, self.labels = model, tap, tuple(sorted({*labels}))
@@ -108,14 +131,21 @@ class DiffusionProbe:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the held-out accuracy is at least `TRUSTED`."""
-        return self.accuracy.value >= TRUSTED
+        """Whether the held-out accuracy is at least `_TRUSTED_ACCURACY`."""
+        return self.accuracy.value >= _TRUSTED_ACCURACY
 
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
-        """`labels`: log-probabilities, 4 decimals, in the order of `self.labels`. `asked` is not read. `ModelError` if the model is edited now."""
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
+        """`labels`: log-probabilities, 4 decimals, in the order of `self.labels`.
+
+        `asked` is not read. `ModelError` if the model is edited now.
+        """
         now = self._signature()
         moved = float((now - self.seal).norm() / self.seal.norm())
-        require(moved < SAME, f"the model's prediction has moved by {moved:.2g} since the probe was fitted: give it the unedited model", ModelError)
+        require(
+            moved < _PREDICTION_TOLERANCE,
+            f"the model's prediction has moved by {moved:.2g} since the probe was fitted: give it the unedited model",
+            ModelError,
+        )
         rows = self._read(activations(self.model, pictures, self.tap)).tolist()
         return [{"labels": [round(value, 4) for value in row]} for row in rows]
 
@@ -137,7 +167,9 @@ def _split(wanted: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     rng, train, test = torch.Generator().manual_seed(seed), [], []
     for label in wanted.unique():
         members = torch.nonzero(wanted == label).flatten()
-        require(len(members) >= 2, f"label number {int(label)} has {len(members)} picture: give 2 or more of every label")
+        require(
+            len(members) >= 2, f"label number {int(label)} has {len(members)} picture: give 2 or more of every label"
+        )
         members = members[torch.randperm(len(members), generator=rng)]
         count = min(max(1, round(held_out * len(members))), len(members) - 1)
         test.append(members[:count])

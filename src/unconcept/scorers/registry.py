@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..core.registry import Registry
 
-Raw = dict[str, Any]  # one picture's figures: JSON numbers, texts and lists
-Reads = Literal["picture", "text", "pair", "set"]  # a picture; a picture and its prompt; before and after; many pictures
+RawScore = dict[str, Any]  # one picture's figures: JSON numbers, texts and lists
+# a picture; a picture and its prompt; before and after; many pictures.
+ScorerInput = Literal["picture", "text", "pair", "set"]
 
 
 class Scorer(Protocol):
@@ -23,8 +24,10 @@ class Scorer(Protocol):
     version: int
     hash: str  # of its weights
 
-    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[Raw]:
-        """Raw figures of pictures (b, 3, h, w) in [0, 1], one for each; `asked[i]` says what is asked about picture i."""
+    def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
+        """Raw figures of pictures (b, 3, h, w) in [0, 1], one for each; `asked[i]` says
+        what is asked about picture i.
+        """
 
 
 class PairScorer(Protocol):
@@ -49,7 +52,7 @@ class FeatureScorer(Protocol):
         """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
 
 
-S = TypeVar("S", bound=Callable[..., object])
+_ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,19 @@ class ScorerInfo:
 
     name: str
     build: Callable[..., object]
-    reads: Reads
-    extra: str | None  # of the package that must be installed, if any
+    reads: ScorerInput
+    extra: str | None
+    """Of the package that must be installed, if any."""
     summary: str
 
 
 scorers: Registry[ScorerInfo] = Registry("scorer")
 
 
-def scorer(name: str, reads: Reads, extra: str | None = None) -> Callable[[S], S]:
+def scorer(name: str, reads: ScorerInput, extra: str | None = None) -> Callable[[_ScorerBuilder], _ScorerBuilder]:
     """Register a scorer's class or builder under the name users type."""
 
-    def put(build: S) -> S:
+    def put(build: _ScorerBuilder) -> _ScorerBuilder:
         summary = (build.__doc__ or "").strip().splitlines()[0]
         scorers.register(name)(ScorerInfo(name, build, reads, extra, summary))
         return build

@@ -1,29 +1,29 @@
 """One loop for everything that is trained or searched, and what adversarial methods and attacks share."""
 
-from .loop import Descent, Loss, Optimizer, gradient, minimise
-from .options import Options
-from .regularisers import Regularisers, regularised
-from .session import Progress, Session, session
-from .trainables import Erasers, LowRank, Trained, Weights
-from .trainer import Plan, figures, train
+from .loop import Descent, Optimizer, StepLoss, loss_gradient, minimise
+from .options import TrainingOptions
+from .regularisers import Regularisers, use_regularisers
+from .session import TrainingProgress, TrainingSession, training_session
+from .trainables import Trainable, TrainableErasers, TrainableLowRank, TrainableWeights
+from .trainer import TrainingPlan, loss_figures, train
 
 __all__ = [
     "Descent",
-    "Erasers",
-    "Loss",
-    "LowRank",
     "Optimizer",
-    "Options",
-    "Plan",
-    "Progress",
     "Regularisers",
-    "Session",
-    "Trained",
-    "Weights",
-    "figures",
-    "gradient",
+    "StepLoss",
+    "Trainable",
+    "TrainableErasers",
+    "TrainableLowRank",
+    "TrainableWeights",
+    "TrainingOptions",
+    "TrainingPlan",
+    "TrainingProgress",
+    "TrainingSession",
+    "loss_figures",
+    "loss_gradient",
     "minimise",
-    "regularised",
-    "session",
     "train",
+    "training_session",
+    "use_regularisers",
 ]

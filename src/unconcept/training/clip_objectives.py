@@ -1,4 +1,6 @@
-"""Pictures through a CLIP that reads with the model's own encoder: how far they are from their names, and which names are nearest."""
+"""Pictures through a CLIP that reads with the model's own encoder: how far they are from their names, and which names
+are nearest.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.vision.paired_clip import Sight
+from ..models.vision.paired_clip import VisionTextTower
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pictures (n, 3, H, W) of targets and of retained texts, which come in turn: first for gradients, then for a search."""
+class ImageTextPairs:
+    """Pictures (n, 3, H, W) of targets and of retained texts, which come in turn: first for gradients, then for a
+    search.
+    """
 
     targets: tuple[str, ...]
     retain: tuple[str, ...]
@@ -19,44 +23,52 @@ class Pairs:
     pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained; the same again
 
     @torch.no_grad()
-    def seen(self, sight: Sight) -> "Seen":
+    def embed_with(self, sight: VisionTextTower) -> "EmbeddedPairs":
         """Through one vision tower."""
-        return Seen(self, sight, tuple(sight.see(part) for part in self.pictures))
+        return EmbeddedPairs(self, sight, tuple(sight.embed_images(part) for part in self.pictures))
 
 
 @dataclass(frozen=True)
-class Seen:
+class EmbeddedPairs:
     """The same as rows (n, d) of unit length, and the losses and shares that are made of them."""
 
-    pairs: Pairs
-    sight: Sight
+    pairs: ImageTextPairs
+    sight: VisionTextTower
     rows: tuple[Tensor, ...]
     numbers: tuple[Tensor, ...] = field(init=False)  # of each row's text
 
     def __post_init__(self) -> None:
         counts = (len(self.pairs.targets), len(self.pairs.retain)) * 2
-        object.__setattr__(self, "numbers", tuple(torch.arange(len(rows)) % count for rows, count in zip(self.rows, counts, strict=True)))
+        object.__setattr__(
+            self,
+            "numbers",
+            tuple(torch.arange(len(rows)) % count for rows, count in zip(self.rows, counts, strict=True)),
+        )
 
-    def parted(self) -> Tensor:
+    def forget_loss(self) -> Tensor:
         """The mean of 1 - cos(picture, name) over the targets' pictures."""
-        names = self.sight.read(self.pairs.targets)[self.numbers[0]]
+        names = self.sight.embed_texts(self.pairs.targets)[self.numbers[0]]
         return (1 - (self.rows[0] * names).sum(1)).mean()
 
-    def contrast(self, size: int) -> Tensor:
+    def contrastive_loss(self, size: int) -> Tensor:
         """CLIP's own loss on retained pictures and captions, the mean of batches."""
         found = []
         for begin in range(0, len(self.rows[1]), size):
-            seen, said = self.rows[1][begin : begin + size], self.sight.read(self.pairs.captions[begin : begin + size])
+            seen, said = (
+                self.rows[1][begin : begin + size],
+                self.sight.embed_texts(self.pairs.captions[begin : begin + size]),
+            )
             likeness, own = self.sight.scale * seen @ said.T, torch.arange(len(seen))
             found.append((F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2)
         return torch.stack(found).mean()
 
     def accuracies(self, top_k: int) -> tuple[float, float]:
-        """Shares of target pictures whose name is among their `top_k` nearest of it and the retained ones, and of retained ones nearest to their own.
+        """Shares of target pictures whose name is among their `top_k` nearest of it and the retained ones, and of
+        retained ones nearest to their own.
 
         With fewer names than that the target must come last.
         """
-        targets, retain = self.sight.read(self.pairs.targets), self.sight.read(self.pairs.retain)
+        targets, retain = self.sight.embed_texts(self.pairs.targets), self.sight.embed_texts(self.pairs.retain)
         k = min(top_k, len(retain))
         own = (self.rows[2] * targets[self.numbers[2]]).sum(1, keepdim=True)
         remembered = (self.rows[2] @ retain.T > own).sum(1) < k

@@ -1,6 +1,7 @@
 """What a prediction shall become: affine combinations of the teacher's predictions under several texts.
 
-Weights sum to 1, so that one goal serves noise, v and flow predictions alike: at fixed (x_t, t) they are affine in each other.
+Weights sum to 1, so that one goal serves noise, v and flow predictions alike: at fixed (x_t, t) they are affine in each
+other.
 """
 
 from collections import OrderedDict
@@ -14,102 +15,121 @@ from torch import Tensor
 from ..core.errors import require
 from ..models import Conditioning, ModelView
 
-MOST_TEXTS = 1024  # whose encodings are held at once
-STRONGEST = 1e9  # weight of a text: beyond it the sum of 1 is lost in rounding
+_MOST_ENCODED_TEXTS = 1024  # whose encodings are held at once
+_MAX_TEXT_WEIGHT = 1e9  # weight of a text: beyond it the sum of 1 is lost in rounding
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class GivenStates:
     """States (1, l, d) that no text gave, asked for as a text is: random ones, or perturbed ones."""
 
-    given: Conditioning
+    conditioning: Conditioning
 
 
-Asked = str | States
+TextOrStates = str | GivenStates
 
 
 @dataclass
-class Texts:
-    """Encodings of texts by the model as it is while they are first asked for, each made once and alone, so that no order matters."""
+class TextEncodings:
+    """Encodings of texts by the model as it is while they are first asked for, each made once and alone, so that no
+    order matters.
+    """
 
     model: ModelView
     _known: OrderedDict[str, Conditioning]
 
     @classmethod
-    def of(cls, model: ModelView) -> "Texts":
+    def of(cls, model: ModelView) -> "TextEncodings":
         return cls(model, OrderedDict())
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[Asked]) -> Conditioning:
+    def __call__(self, texts: Sequence[TextOrStates]) -> Conditioning:
         """One row a text; states are themselves."""
         found = []
         for text in texts:
-            if isinstance(text, States):
-                found.append(text.given)
+            if isinstance(text, GivenStates):
+                found.append(text.conditioning)
                 continue
             if text not in self._known:
                 self._known[text] = self.model.condition([text])
             self._known.move_to_end(text)
             found.append(self._known[text])
-            if len(self._known) > MOST_TEXTS:
+            if len(self._known) > _MOST_ENCODED_TEXTS:
                 self._known.popitem(last=False)
-        return Conditioning.joined(found)
+        return Conditioning.concatenate(found)
 
 
 @dataclass(frozen=True)
-class Goal:
+class PredictionGoal:
     """y* = sum of weight times the teacher's prediction under the text. Texts of weight 0 are not asked for."""
 
-    weights: Mapping[Asked, float]
+    weights: Mapping[TextOrStates, float]
 
     def __post_init__(self) -> None:
         strongest = max(map(abs, self.weights.values()), default=0.0)
-        require(strongest < STRONGEST, f"a guidance of {strongest:.3g} drowns what it is added to: lower it below {STRONGEST:g}")
+        require(
+            strongest < _MAX_TEXT_WEIGHT,
+            f"a guidance of {strongest:.3g} drowns what it is added to: lower it below {_MAX_TEXT_WEIGHT:g}",
+        )
         total = sum(self.weights.values())
-        require(isclose(total, 1.0, abs_tol=1e-6), f"the weights of a goal must sum to 1, or it means something else for noise than for v: {total}")
+        require(
+            isclose(total, 1.0, abs_tol=1e-6),
+            f"the weights of a goal must sum to 1, or it means something else for noise than for v: {total}",
+        )
 
 
-def keep(text: Asked) -> Goal:
+def keep_goal(text: TextOrStates) -> PredictionGoal:
     """The teacher's own prediction; with another text than the student's, a map of one onto the other."""
-    return Goal({text: 1.0})
+    return PredictionGoal({text: 1.0})
 
 
-def negative(text: str, strength: float, reference: str = "", start: str | None = None) -> Goal:
+def negative_guidance_goal(text: str, strength: float, reference: str = "", start: str | None = None) -> PredictionGoal:
     """start - strength (text - reference); without a start it is the reference (ESD, Eq. 5, with its eta)."""
     return _sum((reference if start is None else start, 1.0), (text, -strength), (reference, strength))
 
 
-def guided(text: str, strength: float, reference: str = "") -> Goal:
+def guided_goal(text: str, strength: float, reference: str = "") -> PredictionGoal:
     """text + strength (text - reference): as classifier-free guidance would have it (TRCE)."""
     return _sum((text, 1.0 + strength), (reference, -strength))
 
 
-def towards(text: str, strength: float, away: Mapping[str, float], reference: str = "") -> Goal:
+def towards_goal(text: str, strength: float, away: Mapping[str, float], reference: str = "") -> PredictionGoal:
     """reference + strength (text - reference) - sum of weight (other - reference) (ACE's unconditional goal)."""
     others = [part for other, weight in away.items() for part in ((other, -weight), (reference, weight))]
     return _sum((reference, 1.0 - strength), (text, strength), *others)
 
 
-def _sum(*parts: tuple[str, float]) -> Goal:
-    weights: dict[Asked, float] = {}
+def _sum(*parts: tuple[str, float]) -> PredictionGoal:
+    weights: dict[TextOrStates, float] = {}
     for text, weight in parts:
         weights[text] = weights.get(text, 0.0) + weight
-    return Goal(weights)
+    return PredictionGoal(weights)
 
 
 @torch.no_grad()
-def desired(model: ModelView, texts: Texts, x_t: Tensor, t: Tensor, goals: Sequence[Sequence[Goal]]) -> list[Tensor]:
-    """What the teacher's predictions on latents x_t (b, c, h, w) at timesteps t (b,) make of each list of b goals: (b, c, h, w).
+def goal_predictions(
+    model: ModelView, texts: TextEncodings, x_t: Tensor, t: Tensor, goals: Sequence[Sequence[PredictionGoal]]
+) -> list[Tensor]:
+    """What the teacher's predictions on latents x_t (b, c, h, w) at timesteps t (b,) make of each list of b goals: (b,
+    c, h, w).
 
-    One call of the denoiser gives all that any of them needs, row by row in the order in which the goals first name it. To be asked
-    while the model is the teacher.
+    One call of the denoiser gives all that any of them needs, row by row in the order in which the goals first name it.
+    To be asked while the model is the teacher.
     """
-    asked = list(dict.fromkeys((i, text) for each in goals for i, goal in enumerate(each) for text, weight in goal.weights.items() if weight))
+    asked = list(
+        dict.fromkeys(
+            (i, text)
+            for each in goals
+            for i, goal in enumerate(each)
+            for text, weight in goal.weights.items()
+            if weight
+        )
+    )
     rows = [i for i, _ in asked]
     said = model.denoise(x_t[rows], t[rows], texts([text for _, text in asked]))
     found = dict(zip(asked, said, strict=True))
 
-    def mixed(i: int, goal: Goal) -> Tensor:
+    def mixed(i: int, goal: PredictionGoal) -> Tensor:
         return torch.stack([weight * found[i, text] for text, weight in goal.weights.items() if weight]).sum(0)
 
     return [torch.stack([mixed(i, goal) for i, goal in enumerate(each)]) for each in goals]

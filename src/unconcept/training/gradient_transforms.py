@@ -1,7 +1,9 @@
-"""What is done to gradients and weights between a loss and its step. Each works with every training, and is the identity at its neutral setting.
+"""What is done to gradients and weights between a loss and its step.
 
-Tensors come as lists in the order of what is trained. Order of use: drift, mask, subspace, clip; surgery joins the gradients
-of several terms before them.
+Each works with every training, and is the identity at its neutral setting.
+
+Tensors come as lists in the order of what is trained. Order of use: drift, mask, subspace, clip; surgery joins the
+gradients of several terms before them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +15,28 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..linalg.masked_projection import within_masks
-from ..linalg.null_space import without
+from ..linalg.masked_projection import project_within_masks
+from ..linalg.null_space import project_out
 
-Gradients = list[Tensor]
-Join = Callable[[Mapping[str, Gradients]], Gradients]  # gradients of each term of a loss, by name, to one
+GradientList = list[Tensor]
+GradientJoin = Callable[[Mapping[str, GradientList]], GradientList]  # gradients of each term of a loss, by name, to one
 
 
-class Transform(Protocol):
+class GradientTransform(Protocol):
     """A rule around a step. One with a state of its own also has `state` and `restore` (see `kept.py`)."""
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
-        """The gradient to follow; `params` are as they are before the step. None: no step is taken, and the optimizer knows of none."""
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
+        """The gradient to follow; `params` are as they are before the step.
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+        None: no step is taken, and the optimizer knows of none.
+        """
+
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Put right in place what the optimizer did to the weights."""
 
 
 @dataclass(frozen=True)
-class Drift:
+class StartDistancePenalty:
     """Adds the gradient of weight * sum |w - w0|^power / n, over all n trained numbers (L1-SP, L2-SP of CUIG)."""
 
     start: Sequence[Tensor]
@@ -39,40 +44,47 @@ class Drift:
     power: int = 2
 
     def __post_init__(self) -> None:
-        require(self.power in (1, 2) and self.weight >= 0, f"drift: power must be 1 or 2 and weight >= 0, got {self.power} and {self.weight}")
+        require(
+            self.power in (1, 2) and self.weight >= 0,
+            f"drift: power must be 1 or 2 and weight >= 0, got {self.power} and {self.weight}",
+        )
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
         scale = self.weight / sum(tensor.numel() for tensor in self.start)
         moved = [param.detach() - own for param, own in zip(params, self.start, strict=True)]
         pulls = [2 * d if self.power == 2 else d.sign() for d in moved]
         return [g + scale * pull for g, pull in zip(gradients, pulls, strict=True)]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Nothing to put right."""
 
 
 @dataclass(frozen=True)
-class Mask:
-    """Where a mask is 0 (False) the weight stays exactly what it was, whatever the optimizer's decay and momentum do."""
+class WeightMask:
+    """Where a mask is 0 (False) the weight stays exactly what it was, whatever the
+    optimizer's decay and momentum do.
+    """
 
     start: Sequence[Tensor]
     masks: Sequence[Tensor]  # bool, in the shape of each tensor
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
         return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for param, mask, own in zip(params, self.masks, self.start, strict=True):
                 param.copy_(torch.where(mask, param, own))
 
 
 @dataclass
-class DynamicMask:
-    """A mask that is drawn from summed gradients after `warm_up` steps, and redrawn every `interval` (Sculpting Memory).
+class DynamicWeightMask:
+    """A mask that is drawn from summed gradients after `warm_up` steps, and redrawn every `interval` (Sculpting
+    Memory).
 
-    Until it is drawn no step is taken. A redraw swaps `turnover` of the active entries, the ones with the smallest sums, for as many
-    inactive ones with the largest; the share falls as a half cosine over `steps`, and after `last` of them nothing is swapped.
+    Until it is drawn no step is taken. A redraw swaps `turnover` of the active entries, the ones with the smallest
+    sums, for as many inactive ones with the largest; the share falls as a half cosine over `steps`, and after `last` of
+    them nothing is swapped.
     """
 
     share: float  # of each masked tensor's entries that are active
@@ -88,18 +100,26 @@ class DynamicMask:
     before: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        require(0 < self.share <= 1 and 0 <= self.turnover <= 1, f"mask: shares must be within 0 and 1, got {self.share} and {self.turnover}")
-        require(self.warm_up > 0 or self.share == 1, "mask: without a warm-up there is nothing to choose entries by: give some steps")
+        require(
+            0 < self.share <= 1 and 0 <= self.turnover <= 1,
+            f"mask: shares must be within 0 and 1, got {self.share} and {self.turnover}",
+        )
+        require(
+            self.warm_up > 0 or self.share == 1,
+            "mask: without a warm-up there is nothing to choose entries by: give some steps",
+        )
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
         if not self.sums:
             self.sums = [torch.zeros_like(g) for g in gradients]
             self.masks = [torch.zeros_like(g, dtype=torch.bool) for g in gradients]
         if step == self.warm_up:
-            self._redraw([largest(total.abs(), self.share) for total in self.sums])
+            self._redraw([largest_share_mask(total.abs(), self.share) for total in self.sums])
         elif step > self.warm_up and (step - self.warm_up) % self.interval == 0 and step < self.last * self.steps:
             share = self.turnover * 0.5 * (1 + cos(pi * step / self.steps))
-            self._redraw([turned(mask, total.abs(), share) for mask, total in zip(self.masks, self.sums, strict=True)])
+            self._redraw(
+                [turn_over_mask(mask, total.abs(), share) for mask, total in zip(self.masks, self.sums, strict=True)]
+            )
         for total, g in zip(self.sums, gradients, strict=True):
             total += g
         if step < self.warm_up:
@@ -107,7 +127,7 @@ class DynamicMask:
         self.before = [param.detach().clone() for param in params] if self.exact else []
         return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Entries that are not active stay where they were before the step."""
         if not self.exact:
             return
@@ -129,8 +149,10 @@ class DynamicMask:
         self.sums, self.masks = ([state[f"{kind}.{i}"].clone() for i in range(count)] for kind in ("sum", "mask"))
 
 
-def most(scores: Sequence[Tensor], share: float) -> list[Tensor]:
-    """True on exactly the floor of `share` of all entries of all tensors, those with the largest scores; of equal ones the first."""
+def top_share_mask(scores: Sequence[Tensor], share: float) -> list[Tensor]:
+    """True on exactly the floor of `share` of all entries of all tensors, those with the largest scores; of equal ones
+    the first.
+    """
     flat = torch.cat([score.flatten() for score in scores])
     count = int(share * len(flat) + 1e-9)
     found = torch.zeros_like(flat, dtype=torch.bool)
@@ -138,17 +160,22 @@ def most(scores: Sequence[Tensor], share: float) -> list[Tensor]:
         threshold = flat.kthvalue(len(flat) - count + 1).values
         found = flat > threshold
         found[(flat == threshold).nonzero()[: count - int(found.sum()), 0]] = True
-    return [part.view_as(score) for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)]
+    return [
+        part.view_as(score)
+        for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)
+    ]
 
 
-def largest(scores: Tensor, share: float) -> Tensor:
+def largest_share_mask(scores: Tensor, share: float) -> Tensor:
     """True on the `share` of entries with the largest scores; those at the threshold are all in."""
     count = max(1, int(share * scores.numel()))
     return scores >= scores.flatten().kthvalue(scores.numel() - count + 1).values
 
 
-def turned(mask: Tensor, scores: Tensor, share: float) -> Tensor:
-    """The mask with `share` of its active entries, the lowest scores, handed to as many inactive ones, the highest scores."""
+def turn_over_mask(mask: Tensor, scores: Tensor, share: float) -> Tensor:
+    """The mask with `share` of its active entries, the lowest scores, handed to as many inactive ones, the highest
+    scores.
+    """
     count = min(int(share * int(mask.sum())), int((~mask).sum()))
     found = mask.flatten().clone()
     out = scores.flatten().masked_fill(~found, torch.inf).topk(count, largest=False).indices
@@ -159,55 +186,67 @@ def turned(mask: Tensor, scores: Tensor, share: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Subspace:
+class SubspaceProjection:
     """What a matrix does to protected directions of its input stays: gradients g P and, exactly, changes (w - w0) P.
 
-    P = I - B B^T of one B (d, q) a tensor, None where a tensor is free. The step's change is projected too, since Adam's scaling
-    leaves the subspace; `exact=False` is the authors' form, which projects the gradient alone.
+    P = I - B B^T of one B (d, q) a tensor, None where a tensor is free. The step's change is projected too, since
+    Adam's scaling leaves the subspace; `exact=False` is the authors' form, which projects the gradient alone.
     """
 
     start: Sequence[Tensor]
-    taken: Sequence[Tensor | None]
+    protected_basis: Sequence[Tensor | None]
     exact: bool = True
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        return [g if b is None else without(g, b.to(g)) for g, b in zip(gradients, self.taken, strict=True)]
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
+        return [
+            g if b is None else project_out(g, b.to(g)) for g, b in zip(gradients, self.protected_basis, strict=True)
+        ]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         if not self.exact:
             return
         with torch.no_grad():
-            for param, own, b in zip(params, self.start, self.taken, strict=True):
+            for param, own, b in zip(params, self.start, self.protected_basis, strict=True):
                 if b is not None:
-                    param.copy_(own + without(param - own, b.to(param)))
+                    param.copy_(own + project_out(param - own, b.to(param)))
 
 
 @dataclass(frozen=True)
-class MaskedSubspace:
-    """`Mask` and `Subspace` at once, both exactly: a row's entries that may move move only as its protected directions allow.
+class MaskedSubspaceProjection:
+    """`WeightMask` and `SubspaceProjection` at once, both exactly: a row's entries that may move move only as its
+    protected directions allow.
 
     One after the other would not do: projected, a masked change is no longer zero where the mask is.
     """
 
     start: Sequence[Tensor]
     masks: Sequence[Tensor]  # bool, in the shape of each tensor
-    taken: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
+    protected_basis: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
     factors: Sequence[Tensor | None]  # of each row's problem, where there is room for them
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
         """Roughly: where the optimizer leads is put right after the step, exactly."""
         free = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
-        return [g if b is None else without(g, b.to(g)) * mask for g, mask, b in zip(free, self.masks, self.taken, strict=True)]
+        return [
+            g if b is None else project_out(g, b.to(g)) * mask
+            for g, mask, b in zip(free, self.masks, self.protected_basis, strict=True)
+        ]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         with torch.no_grad():
-            for param, own, mask, b, factor in zip(params, self.start, self.masks, self.taken, self.factors, strict=True):
+            for param, own, mask, b, factor in zip(
+                params, self.start, self.masks, self.protected_basis, self.factors, strict=True
+            ):
                 change = param - own
-                param.copy_(torch.where(mask, own + (change if b is None else within_masks(change, mask, b, factor)), own))
+                param.copy_(
+                    torch.where(
+                        mask, own + (change if b is None else project_within_masks(change, mask, b, factor)), own
+                    )
+                )
 
 
 @dataclass(frozen=True)
-class Clip:
+class GradientClip:
     """The whole gradient scaled down to at most this norm."""
 
     norm: float  # inf: no limit
@@ -215,31 +254,39 @@ class Clip:
     def __post_init__(self) -> None:
         require(self.norm > 0, f"clip: the norm must be > 0, got {self.norm}")
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
         total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         return gradients if total <= self.norm else [g * (self.norm / (total + 1e-6)) for g in gradients]
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Nothing to put right."""
 
 
-def away(a: Tensor, b: Tensor, strength: float = 1.0) -> Tensor:
-    """`a` without what of it points against `b`: a - strength <a, b> / <b, b> b where <a, b> < 0 (strength 1: orthogonal to b)."""
+def project_conflict(a: Tensor, b: Tensor, strength: float = 1.0) -> Tensor:
+    """`a` without what of it points against `b`: a - strength <a, b> / <b, b> b where <a, b> < 0 (strength 1:
+    orthogonal to b).
+    """
     inner = torch.sum(a * b)
     return a - strength * inner / torch.sum(b * b) * b if inner < 0 else a
 
 
-def one_way(leading: str, guarding: str, strength: float = 1.0) -> Join:
-    """Gradient surgery tensor by tensor: the leading term's gradient, kept off the guarding one's, which is itself not followed (DoCo)."""
-    return lambda terms: [away(a, b, strength) for a, b in zip(terms[leading], terms[guarding], strict=True)]
+def one_way_surgery(leading: str, guarding: str, strength: float = 1.0) -> GradientJoin:
+    """Gradient surgery tensor by tensor: the leading term's gradient, kept off the guarding one's, which is itself not
+    followed (DoCo).
+    """
+    return lambda terms: [
+        project_conflict(a, b, strength) for a, b in zip(terms[leading], terms[guarding], strict=True)
+    ]
 
 
-def both_ways(one: str, two: str, alpha: float = 1.0) -> Join:
+def two_way_surgery(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
     """Gradient surgery over all numbers at once: each is kept off the other as it was, then one + alpha two (RGD)."""
 
-    def join(terms: Mapping[str, Gradients]) -> Gradients:
+    def join(terms: Mapping[str, GradientList]) -> GradientList:
         flat = [torch.cat([g.flatten() for g in terms[name]]) for name in (one, two)]
-        found = away(flat[0], flat[1]) + alpha * away(flat[1], flat[0])
-        return [part.view_as(g) for part, g in zip(found.split([g.numel() for g in terms[one]]), terms[one], strict=True)]
+        found = project_conflict(flat[0], flat[1]) + alpha * project_conflict(flat[1], flat[0])
+        return [
+            part.view_as(g) for part, g in zip(found.split([g.numel() for g in terms[one]]), terms[one], strict=True)
+        ]
 
     return join

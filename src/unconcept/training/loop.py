@@ -11,21 +11,30 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .gradient_transforms import Gradients, Join, Transform
-from .precision import Mover
-from .sample_options import unwatched
-from .state_file import below, gathered, handed_back
+from .gradient_transforms import GradientJoin, GradientList, GradientTransform
+from .precision import ProcessGroup
+from .sample_options import without_augmentation
+from .state_file import entries_below, gather_states, restore_states
 
 Optimizer = Literal["sgd", "adam", "adamw"]
-Terms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
-Loss = Callable[[int, torch.Generator], Terms]  # of the step's number; whatever it draws at random comes from the generator
-BETAS, EPS = (0.9, 0.999), 1e-8  # torch's own
-OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+LossTerms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
+# Of the step's number; whatever it draws at random comes from the generator.
+StepLoss = Callable[[int, torch.Generator], LossTerms]
+ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # torch's own
+OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
-def gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> tuple[Tensor, ...]:
+def loss_gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> tuple[Tensor, ...]:
     """d loss / d params, zero for what the loss does not depend on. `NumericsError` if the loss is not finite."""
-    require(bool(torch.isfinite(loss)), f"the loss became {loss.item()}: use a smaller lr or a lower guidance, or float32", NumericsError)
+    require(
+        bool(torch.isfinite(loss)),
+        f"the loss became {loss.item()}: use a smaller lr or a lower guidance, or float32",
+        NumericsError,
+    )
     return torch.autograd.grad(loss, list(params), retain_graph=keep_graph, allow_unused=True, materialize_grads=True)
 
 
@@ -42,25 +51,36 @@ class Descent:
     weight_decay: float = 0.0
     seed: int = 0
     done: int = 0  # steps so far
-    transforms: Sequence[Transform] = ()  # of the gradient, in this order; they settle in the other, so that the first has the last word
-    join: Join | None = None  # of the gradients of a loss's summands; None: their sum
+    transforms: Sequence[GradientTransform] = ()
+    """Of the gradient, in this order; they settle in the other, so that the first has the last word."""
+    join: GradientJoin | None = None  # of the gradients of a loss's summands; None: their sum
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
-    betas: tuple[float, float] = BETAS  # of adam and adamw
-    eps: float = EPS
-    mover: Mover = field(default_factory=Mover)
+    betas: tuple[float, float] = ADAM_BETAS  # of adam and adamw
+    eps: float = ADAM_EPS
+    mover: ProcessGroup = field(default_factory=ProcessGroup)
     losses: list[float] = field(default_factory=list)  # before each step
     rng: torch.Generator = field(init=False)
     rule: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        require(self.lr >= 0 and self.weight_decay >= 0, f"lr and weight_decay must be >= 0, got {self.lr} and {self.weight_decay}")
-        require(all(0 <= beta < 1 for beta in self.betas) and self.eps > 0, f"betas must be 0 to below 1 and eps > 0, got {self.betas} and {self.eps}")
+        require(
+            self.lr >= 0 and self.weight_decay >= 0,
+            f"lr and weight_decay must be >= 0, got {self.lr} and {self.weight_decay}",
+        )
+        require(
+            all(0 <= beta < 1 for beta in self.betas) and self.eps > 0,
+            f"betas must be 0 to below 1 and eps > 0, got {self.betas} and {self.eps}",
+        )
         self.rng = torch.Generator().manual_seed(self.seed)
         own: dict[str, Any] = {} if self.optimizer == "sgd" else {"betas": self.betas, "eps": self.eps}
-        self.rule = OPTIMIZERS[self.optimizer]([{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay, **own)
+        self.rule = OPTIMIZERS[self.optimizer](
+            [{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay, **own
+        )
 
-    @unwatched()
-    def run(self, loss: Loss, steps: int, after: Callable[[int], None] = lambda step: None, parts: int = 1) -> list[float]:
+    @without_augmentation()
+    def run(
+        self, loss: StepLoss, steps: int, after: Callable[[int], None] = lambda step: None, parts: int = 1
+    ) -> list[float]:
         """`steps` more steps; the loss before each of them.
 
         A step averages the gradients of `parts` calls of the loss. `after` is called with the number of steps done.
@@ -71,8 +91,8 @@ class Descent:
             total, found = self._gradients(loss(self.done, self.rng))
             if parts > 1:
                 total, found = self._averaged(loss, total, found, parts)
-            total, found = self.mover.shared(total, found)
-            sound = self.mover.sound(self.done, found, self.params, self.rule)
+            total, found = self.mover.average_gradients(total, found)
+            sound = self.mover.unscale_and_check(self.done, found, self.params, self.rule)
             if sound is not None:
                 self._step(sound)
             self.done += 1
@@ -80,7 +100,7 @@ class Descent:
             after(self.done)
         return self.losses[begun:]
 
-    def _gradients(self, terms: Terms) -> tuple[float, Sequence[Tensor]]:
+    def _gradients(self, terms: LossTerms) -> tuple[float, Sequence[Tensor]]:
         """The loss and its gradient: one way back for all summands, or one each where they are joined."""
         if isinstance(terms, Tensor):
             return terms.item(), self._of(terms)
@@ -90,9 +110,11 @@ class Descent:
         return total.item(), self.join({name: list(self._of(term, keep_graph=True)) for name, term in terms.items()})
 
     def _of(self, loss: Tensor, keep_graph: bool = False) -> tuple[Tensor, ...]:
-        return gradient(self.mover.scaled(loss), self.params, keep_graph)
+        return loss_gradient(self.mover.scale_loss(loss), self.params, keep_graph)
 
-    def _averaged(self, loss: Loss, total: float, found: Sequence[Tensor], parts: int) -> tuple[float, Gradients]:
+    def _averaged(
+        self, loss: StepLoss, total: float, found: Sequence[Tensor], parts: int
+    ) -> tuple[float, GradientList]:
         """Over one call of the loss that was made and `parts` - 1 further ones."""
         total, sums = total / parts, [g / parts for g in found]
         for _ in range(parts - 1):
@@ -102,7 +124,7 @@ class Descent:
             total += value / parts
         return total, sums
 
-    def _step(self, gradients: Gradients) -> None:
+    def _step(self, gradients: GradientList) -> None:
         for transform in self.transforms:
             changed = transform.gradient(self.done, gradients, self.params)
             if changed is None:
@@ -115,14 +137,14 @@ class Descent:
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)
         for transform in reversed(self.transforms):
-            transform.settle(self.params)
+            transform.after_step(self.params)
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, the trained tensors included."""
         found = {f"param.{i}": param.detach() for i, param in enumerate(self.params)}
         for i, own in self.rule.state_dict()["state"].items():
             found |= {f"rule.{i}.{name}": value for name, value in own.items()}
-        found |= {f"transform.{name}": t for name, t in gathered(self.transforms).items()}
+        found |= {f"transform.{name}": t for name, t in gather_states(self.transforms).items()}
         found |= {f"mover.{name}": t for name, t in self.mover.state().items()}
         return found | {"rng": self.rng.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
 
@@ -132,19 +154,19 @@ class Descent:
             for i, param in enumerate(self.params):
                 param.copy_(state[f"param.{i}"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in below(state, "rule.").items():
+        for name, value in entries_below(state, "rule.").items():
             number, _, kind = name.partition(".")
             moments.setdefault(int(number), {})[kind] = value
         self.rule.load_state_dict({"state": moments, "param_groups": self.rule.state_dict()["param_groups"]})
-        handed_back(self.transforms, below(state, "transform."))
-        self.mover.restore(below(state, "mover."))
+        restore_states(self.transforms, entries_below(state, "transform."))
+        self.mover.restore(entries_below(state, "mover."))
         self.rng.set_state(state["rng"])
         self.losses = state["losses"].tolist()
         self.done = len(self.losses)
 
 
 def minimise(
-    loss: Loss,
+    loss: StepLoss,
     params: Sequence[Tensor],
     steps: int,
     lr: float,

@@ -1,7 +1,7 @@
 """Which parameters a method trains, read off their names and shapes: no class is asked for.
 
-Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) text has maps of its own in each block;
-`attn2` there, in SD 3.5, is a second look at the picture.
+Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) text has maps of its own in
+each block; `attn2` there, in SD 3.5, is a second look at the picture.
 """
 
 import re
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import SettingsError, require
 
-Selector = Literal[
+ParameterSelector = Literal[
     "xattn",  # cross-attention: 80 tensors, 43.96 M; joint: the text's maps of each block
     "kv",  # its keys and values: 32, 19.17 M
     "q-selfattn",  # self-attention and the queries of cross-attention (TRCE)
@@ -21,72 +21,96 @@ Selector = Literal[
     "noxattn",  # all but cross-attention, time embedding and output: 598, 813.5 M
     "maps-noxattn",  # linear maps and convolutions outside of cross-attention: 388, 815.4 M; joint: as selfattn
     "maps",  # every linear map and convolution
-    "transformer-maps",  # linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM); joint: those of each block
+    # Linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM); joint: those of
+    # each block.
+    "transformer-maps",
     "notime",  # all but time embedding and output
     "xlayer",  # cross-attention of two late blocks
     "selflayer",  # self-attention of two blocks
     "full",  # 686, 859.5 M
 ]
-TextSelector = Literal["text-full", "text-mlp-lastattn", "text-tokens"]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing); its token table
-FOUR = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
-OUTER = re.compile(r"^(time_embedding|conv_norm_out|conv_out)\.")
-JOINT = re.compile(r"\.attn\.add_k_proj\.")
-TEXT_SIDE = re.compile(r"\.attn\.(add_[qkv]_proj|to_add_out)\.")
-UNET: dict[str, str] = {
+TextParameterSelector = Literal[
+    "text-full", "text-mlp-lastattn", "text-tokens"
+]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing); its token table
+_FOUR_MAPS = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
+_OUTER_LAYERS = re.compile(r"^(time_embedding|conv_norm_out|conv_out)\.")
+_JOINT_KEY_MAP = re.compile(r"\.attn\.add_k_proj\.")
+_TEXT_SIDE_MAPS = re.compile(r"\.attn\.(add_[qkv]_proj|to_add_out)\.")
+_UNET_PATTERNS: dict[str, str] = {
     "xattn": r"\.attn2\.",
     "kv": r"\.attn2\.to_[kv]\.",
     "q-selfattn": r"\.attn1\.|\.attn2\.to_q\.",
-    "attn": rf"\.attn[12]\.{FOUR}",
+    "attn": rf"\.attn[12]\.{_FOUR_MAPS}",
     "selfattn": r"\.attn1\.",
     "xlayer": r"^up_blocks\.2\.attentions\.[02]\..*\.attn2\.",
     "selflayer": r"^down_blocks\.[12]\.attentions\.0\..*\.attn1\.",
 }
-MMDIT: dict[str, str] = {
-    "xattn": TEXT_SIDE.pattern,
+_MMDIT_PATTERNS: dict[str, str] = {
+    "xattn": _TEXT_SIDE_MAPS.pattern,
     "kv": r"\.attn\.add_[kv]_proj\.",
     "attn": r"\.attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)\.",
-    "selfattn": rf"\.attn2?\.{FOUR}",
-    "maps-noxattn": rf"\.attn2?\.{FOUR}",
-    "transformer-maps": r"\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$",
+    "selfattn": rf"\.attn2?\.{_FOUR_MAPS}",
+    "maps-noxattn": rf"\.attn2?\.{_FOUR_MAPS}",
+    "transformer-maps": (
+        r"\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$"
+    ),
 }
-TEXT: dict[str, str] = {
+_TEXT_PATTERNS: dict[str, str] = {
     "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",
     "text-mlp-lastattn": r"\.mlp\.fc",
     "text-tokens": r"\btoken_embedding\.",
 }
 
 
-def selected(parameters: Mapping[str, Tensor], which: Selector, joint: Selector | None = None) -> tuple[str, ...]:
-    """Names of a denoiser's parameters that a method trains, out of all of them by full name (`unet.`..., `transformer.`...).
+def select_parameters(
+    parameters: Mapping[str, Tensor], which: ParameterSelector, joint: ParameterSelector | None = None
+) -> tuple[str, ...]:
+    """Names of a denoiser's parameters that a method trains, out of all of them by full name (`unet.`...,
+    `transformer.`...).
 
-    `joint` is what it trains instead in a joint transformer. `SettingsError` where the selector is not defined for such a network, or finds nothing in it.
+    `joint` is what it trains instead in a joint transformer. `SettingsError` where the selector is not defined for such
+    a network, or finds nothing in it.
     """
     inner = {name.partition(".")[2]: name for name in parameters}
-    rule = _joint(joint or which) if any(JOINT.search(name) for name in inner) else _unet(which, {name: parameters[full] for name, full in inner.items()})
+    rule = (
+        _joint(joint or which)
+        if any(_JOINT_KEY_MAP.search(name) for name in inner)
+        else _unet(which, {name: parameters[full] for name, full in inner.items()})
+    )
     found = tuple(full for name, full in inner.items() if rule(name))
     require(bool(found), f"parameters {which!r}: this model has none of them", SettingsError)
     return found
 
 
-def selected_text(parameters: Mapping[str, Tensor], which: TextSelector) -> tuple[str, ...]:
+def select_text_parameters(parameters: Mapping[str, Tensor], which: TextParameterSelector) -> tuple[str, ...]:
     """The same of a CLIP text encoder (`text_encoder.`...), whatever prefix its names have."""
     inner = {name.partition(".")[2]: name for name in parameters}
     layers = [int(number) for name in inner for number in re.findall(r"\blayers\.(\d+)\.", name)]
     last = re.compile(rf"\blayers\.{max(layers, default=-1)}\.self_attn\.")
-    pattern = re.compile(TEXT[which])
-    found = tuple(full for name, full in inner.items() if pattern.search(name) or (which == "text-mlp-lastattn" and last.search(name)))
+    pattern = re.compile(_TEXT_PATTERNS[which])
+    found = tuple(
+        full
+        for name, full in inner.items()
+        if pattern.search(name) or (which == "text-mlp-lastattn" and last.search(name))
+    )
     require(bool(found), f"parameters {which!r}: this text encoder has none of them", SettingsError)
     return found
 
 
 def _joint(which: str) -> Callable[[str], bool]:
-    require(which in (*MMDIT, "full"), f"parameters {which!r} are not defined for a joint transformer: choose of {', '.join(MMDIT)}, full", SettingsError)
-    pattern = re.compile(MMDIT.get(which, ""))
+    require(
+        which in (*_MMDIT_PATTERNS, "full"),
+        f"parameters {which!r} are not defined for a joint transformer: choose of {', '.join(_MMDIT_PATTERNS)}, full",
+        SettingsError,
+    )
+    pattern = re.compile(_MMDIT_PATTERNS.get(which, ""))
     return lambda name: bool(pattern.search(name))
 
 
 def _unet(which: str, parameters: Mapping[str, Tensor]) -> Callable[[str], bool]:
-    """SDXL, told by its second embedding, trains no embedding and nothing outside of its blocks with the maps' selectors (ESD's code)."""
+    """SDXL, told by its second embedding, trains no embedding and nothing outside of its blocks with the maps'
+    selectors (ESD's code).
+    """
     inside = any(name.startswith("add_embedding.") for name in parameters)
 
     def maps(name: str) -> bool:
@@ -95,13 +119,15 @@ def _unet(which: str, parameters: Mapping[str, Tensor]) -> Callable[[str], bool]
 
     plain: dict[str, Callable[[str], bool]] = {
         "full": lambda name: True,
-        "notime": lambda name: not OUTER.search(name),
-        "noxattn": lambda name: ".attn2." not in name and not OUTER.search(name),
+        "notime": lambda name: not _OUTER_LAYERS.search(name),
+        "noxattn": lambda name: ".attn2." not in name and not _OUTER_LAYERS.search(name),
         "maps": maps,
         "maps-noxattn": lambda name: maps(name) and ".attn2." not in name,
-        "transformer-maps": lambda name: ".attentions." in name and name.endswith(".weight") and parameters[name].ndim >= 2,
+        "transformer-maps": lambda name: (
+            ".attentions." in name and name.endswith(".weight") and parameters[name].ndim >= 2
+        ),
     }
     if which in plain:
         return plain[which]
-    pattern = re.compile(UNET[which])
+    pattern = re.compile(_UNET_PATTERNS[which])
     return lambda name: bool(pattern.search(name))

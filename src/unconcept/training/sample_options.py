@@ -1,7 +1,8 @@
-"""What is done to the samples of any training: rectangles of them erased (Random Erasing), those that are learned left out (DOM).
+"""What is done to the samples of any training: rectangles of them erased (Random Erasing), those that are learned left
+out (DOM).
 
-A sample is what a step shows to the denoiser, noisy latents at a timestep. Trajectories, pools and noised pictures all hand theirs through
-`shown`; a method knows nothing of it. Inner searches see whole samples.
+A sample is what a step shows to the denoiser, noisy latents at a timestep. Trajectories, pools and noised pictures all
+hand theirs through `augment_sample`; a method knows nothing of it. Inner searches see whole samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,44 +17,49 @@ from torch import Tensor, nn
 
 from ..core.errors import SettingsError, require
 from ..models import ModelView
-from ..models.hooks.forward import hung
-from .gradient_transforms import Gradients
-from .options import Options
+from ..models.hooks.forward import remove_on_exit
+from .gradient_transforms import GradientList
+from .options import TrainingOptions
 
-ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
-BINS = 10  # of timesteps: how large a loss is depends on them
-FIRST = 5  # losses of a bin whose mean is what it was at first
-PACKED = 2  # cells a side that FLUX's denoiser is given as one token
+_RECTANGLE_ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
+_TIMESTEP_BINS = 10  # of timesteps: how large a loss is depends on them
+FIRST_BIN_LOSSES = 5  # losses of a bin whose mean is what it was at first
+_FLUX_PATCH = 2  # cells a side that FLUX's denoiser is given as one token
 
 
 @dataclass
-class Samples:
-    """The options at work on one training: stands before all transforms of its gradient, and keeps its own random numbers.
+class SampleOptions:
+    """The options at work on one training: stands before all transforms of its gradient, and keeps its own random
+    numbers.
 
-    Random Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896. DOM, the form that removes samples: Lin et al., ICLR 2024, arXiv:2310.08847.
+    Random Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896. DOM, the form that removes samples: Lin et al., ICLR
+    2024, arXiv:2310.08847.
     """
 
-    # Differs: what is erased is the denoiser's input, the teacher's too, since most erasures have no pictures; it is set to 0, the mean of latents.
+    # Differs: what is erased is the denoiser's input, the teacher's too, since most erasures have no pictures; it is
+    # set to 0, the mean of latents.
     # Differs: no gradient comes from inside a rectangle, or the student would learn to draw it.
-    # Differs: a step is one sample, whatever its batch; where it is left out, neither decay nor momentum moves the weights.
-    # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain one would choose by timestep (inferred).
-    options: Options
+    # Differs: a step is one sample, whatever its batch; where it is left out, neither decay nor momentum moves the
+    # weights.
+    # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain one would
+    # choose by timestep (inferred).
+    options: TrainingOptions
     model: ModelView
     steps: int
     seed: int
     rng: torch.Generator = field(init=False)
     first: Tensor = field(init=False)  # (bins, 2): how many losses, and their sum
-    near: int = -1  # bin of the step
+    timestep_bin: int = -1  # bin of the step
     is_learned: bool = False  # the step is to be left out
 
     def __post_init__(self) -> None:
         self.rng = torch.Generator().manual_seed(self.seed)
-        self.first = torch.zeros(BINS, 2, dtype=torch.float64)
+        self.first = torch.zeros(_TIMESTEP_BINS, 2, dtype=torch.float64)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def during_step(self) -> Iterator[None]:
         """Inside, a step is made: what it shows passes through here."""
-        self.near = -1
+        self.timestep_bin = -1
         token = _active.set(self)
         try:
             yield
@@ -61,42 +67,57 @@ class Samples:
             _active.reset(token)
 
     @contextmanager
-    def on(self) -> Iterator[None]:
+    def mask_gradients(self) -> Iterator[None]:
         """Inside, the denoiser's prediction hands no gradient on from where its input is erased."""
-        hooks = [self.model.modules("denoiser").register_forward_hook(_blind, with_kwargs=True)] if self.options.random_erasing else []
-        with hung(hooks):
+        hooks = (
+            [self.model.modules("denoiser").register_forward_hook(_blind, with_kwargs=True)]
+            if self.options.random_erasing
+            else []
+        )
+        with remove_on_exit(hooks):
             yield
 
-    def show(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def augment(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Latents (b, c, h, w) at timesteps t (b,), each row with its own rectangle or none."""
-        if self.near < 0:  # What a step shows first is the target's.
-            self.near = min(BINS - 1, int(BINS * float(t.float().mean()) / len(self.model.schedule.alpha)))
+        if self.timestep_bin < 0:  # What a step shows first is the target's.
+            self.timestep_bin = min(
+                _TIMESTEP_BINS - 1, int(_TIMESTEP_BINS * float(t.float().mean()) / len(self.model.schedule.alpha))
+            )
         if not self.options.random_erasing:
             return x_t
-        found, cell = x_t.clone(), PACKED if self.model.family == "flux" else 1
+        found, cell = x_t.clone(), _FLUX_PATCH if self.model.family == "flux" else 1
         for row in found:
             if float(torch.rand((), generator=self.rng)) < self.options.random_erasing:
-                top, left, h, w = (cell * n for n in rectangle(row.shape[1] // cell, row.shape[2] // cell, self.options, self.rng))
+                top, left, h, w = (
+                    cell * n
+                    for n in random_rectangle(row.shape[1] // cell, row.shape[2] // cell, self.options, self.rng)
+                )
                 row[:, top : top + h, left : left + w] = 0
         return found
 
-    def look(self, step: int, terms: Tensor | Mapping[str, Tensor]) -> None:
-        """At a step's loss, or its summand `target`: is it learned? A step without one, or that showed nothing, never is."""
+    def observe_loss(self, step: int, terms: Tensor | Mapping[str, Tensor]) -> None:
+        """At a step's loss, or its summand `target`: is it learned? A step without one, or that showed nothing, never
+        is.
+        """
         found = terms if isinstance(terms, Tensor) else terms.get("target")
         self.is_learned = False
-        if not self.options.dom or found is None or self.near < 0:
+        if not self.options.dom or found is None or self.timestep_bin < 0:
             return
-        loss, (count, total) = found.item(), self.first[self.near].tolist()
-        require(not loss < 0, f"dom compares losses that fall towards 0, and this one is {loss:.3g}: leave it out", SettingsError)
-        if count < FIRST:
-            self.first[self.near] += torch.tensor([1.0, loss])
+        loss, (count, total) = found.item(), self.first[self.timestep_bin].tolist()
+        require(
+            not loss < 0,
+            f"dom compares losses that fall towards 0, and this one is {loss:.3g}: leave it out",
+            SettingsError,
+        )
+        if count < FIRST_BIN_LOSSES:
+            self.first[self.timestep_bin] += torch.tensor([1.0, loss])
         else:
             self.is_learned = step >= self.options.dom_warm_up * self.steps and loss < self.options.dom * total / count
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients | None:
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
         return None if self.is_learned else gradients
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Nothing to put right."""
 
     def state(self) -> dict[str, Tensor]:
@@ -107,17 +128,20 @@ class Samples:
         self.first = state["first"].clone()
 
 
-_active: ContextVar[Samples | None] = ContextVar("samples", default=None)
+_active: ContextVar[SampleOptions | None] = ContextVar("samples", default=None)
 
 
-def shown(x_t: Tensor, t: Tensor) -> Tensor:
-    """Latents (b, c, h, w) at timesteps t (b,) as the training that runs wants them; outside of one as they are. Never changed in place."""
+def augment_sample(x_t: Tensor, t: Tensor) -> Tensor:
+    """Latents (b, c, h, w) at timesteps t (b,) as the training that runs wants them; outside of one as they are.
+
+    Never changed in place.
+    """
     active = _active.get()
-    return x_t if active is None else active.show(x_t, t)
+    return x_t if active is None else active.augment(x_t, t)
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
+def without_augmentation() -> Iterator[None]:
     """Inside, samples are shown as they are: a search within a step is no step of the training."""
     token = _active.set(None)
     try:
@@ -126,9 +150,13 @@ def unwatched() -> Iterator[None]:
         _active.reset(token)
 
 
-def rectangle(height: int, width: int, options: Options, rng: torch.Generator) -> tuple[int, int, int, int]:
-    """(top, left, h, w) inside of height x width cells: a uniform share of the area, a uniform aspect, a uniform place; 0 x 0 where none fits."""
-    for _ in range(ATTEMPTS):
+def random_rectangle(
+    height: int, width: int, options: TrainingOptions, rng: torch.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, h, w) inside of height x width cells: a uniform share of the area, a uniform aspect, a uniform place;
+    0 x 0 where none fits.
+    """
+    for _ in range(_RECTANGLE_ATTEMPTS):
         area = _uniform(options.sl, options.sh, rng) * height * width
         aspect = _uniform(options.r1, 1 / options.r1, rng)
         h, w = round(sqrt(area * aspect)), round(sqrt(area / aspect))

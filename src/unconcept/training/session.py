@@ -1,4 +1,6 @@
-"""Where a training keeps its state and whom it tells how far it is. Methods know nothing of it: the caller opens a session around them.
+"""Where a training keeps its state and whom it tells how far it is.
+
+Methods know nothing of it: the caller opens a session around them.
 
     with session(Session(tell=print, folder=Path("out/state"))):
         edit = method.erase(model, request)
@@ -16,12 +18,12 @@ from torch import Tensor
 
 from ..core.hashing import hash_json
 from ..models import ModelView
-from .gradient_transforms import Transform
-from .options import Options
+from .gradient_transforms import GradientTransform
+from .options import TrainingOptions
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far one training is."""
 
     name: str  # of the training: a method may have several
@@ -32,35 +34,37 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Start:
-    """A training before its first step, inside `on`."""
+class TrainingStart:
+    """A training before its first step, inside `student`."""
 
     model: ModelView
     tensors: Mapping[str, Tensor]  # what is trained, by full name
     gradients: Callable[[int], list[Tensor]]  # of its loss, summed over so many of its steps
 
 
-Rules = Callable[[Start], Sequence[Transform]]
+TransformFactory = Callable[[TrainingStart], Sequence[GradientTransform]]
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingSession:
     """Given by whoever calls a method. The default keeps nothing and tells nobody."""
 
-    tell: Callable[[Progress], None] = lambda progress: None  # after every step
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None  # after every step
     folder: Path | None = None  # where states are kept; None: nowhere
     seconds: float = 30.0  # between two states
-    rules: Rules = lambda start: ()  # regularisers that are no method's own: they stand before its own transforms
+    transforms: TransformFactory = lambda start: ()
+    """Regularisers that are no method's own: they stand before its own transforms."""
     about: object = None  # plain data that says what the rules are
-    teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()  # entered wherever a teacher is asked
-    options: Options = Options()
+    teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
+    """Entered wherever a teacher is asked."""
+    options: TrainingOptions = TrainingOptions()
 
 
-_open: ContextVar[Session | None] = ContextVar("session", default=None)
+_open: ContextVar[TrainingSession | None] = ContextVar("session", default=None)
 
 
 @contextmanager
-def session(given: Session) -> Iterator[None]:
+def training_session(given: TrainingSession) -> Iterator[None]:
     """Inside, trainings run in the given session."""
     token = _open.set(given)
     try:
@@ -69,14 +73,17 @@ def session(given: Session) -> Iterator[None]:
         _open.reset(token)
 
 
-def current() -> Session:
+def current_session() -> TrainingSession:
     """The innermost open session, or the default."""
-    return _open.get() or Session()
+    return _open.get() or TrainingSession()
 
 
 @contextmanager
-def in_own_folder(*about: object) -> Iterator[None]:
-    """Inside, trainings keep their states where those that are about something else do not lie in their way. `about` is plain data."""
-    here = current()
-    with session(here if here.folder is None else replace(here, folder=here.folder / hash_json(about)[:12])):
+def separate_state_folder(*about: object) -> Iterator[None]:
+    """Inside, trainings keep their states where those that are about something else do not lie in their way.
+
+    `about` is plain data.
+    """
+    here = current_session()
+    with training_session(here if here.folder is None else replace(here, folder=here.folder / hash_json(about)[:12])):
         yield

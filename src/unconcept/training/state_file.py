@@ -13,7 +13,7 @@ from ..core.errors import DataError, OutputError, require
 
 
 @runtime_checkable
-class Stateful(Protocol):
+class TrainingState(Protocol):
     """Something of a training that changes from step to step and is no weight: a trajectory, a mask, soft tokens."""
 
     def state(self) -> Mapping[str, Tensor]:
@@ -23,24 +23,29 @@ class Stateful(Protocol):
         """The inverse."""
 
 
-def gathered(parts: Sequence[object]) -> dict[str, Tensor]:
+def gather_states(parts: Sequence[object]) -> dict[str, Tensor]:
     """The states of those parts that have one, under their numbers."""
-    return {f"{i}.{name}": t for i, part in enumerate(parts) if isinstance(part, Stateful) for name, t in part.state().items()}
+    return {
+        f"{i}.{name}": t
+        for i, part in enumerate(parts)
+        if isinstance(part, TrainingState)
+        for name, t in part.state().items()
+    }
 
 
-def handed_back(parts: Sequence[object], state: Mapping[str, Tensor]) -> None:
-    """The inverse of `gathered`."""
+def restore_states(parts: Sequence[object], state: Mapping[str, Tensor]) -> None:
+    """The inverse of `gather_states`."""
     for i, part in enumerate(parts):
-        if isinstance(part, Stateful):
-            part.restore(below(state, f"{i}."))
+        if isinstance(part, TrainingState):
+            part.restore(entries_below(state, f"{i}."))
 
 
-def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def entries_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def write(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -> None:
+def write_state_file(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -> None:
     """`source` is the hash of the code that trains. `OutputError` if the folder cannot be written."""
     fresh = path.with_suffix(".new")
     try:
@@ -52,10 +57,12 @@ def write(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -
         )
         os.replace(fresh, path)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place") from None
+        raise OutputError(
+            f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place"
+        ) from None
 
 
-def read(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:
+def read_state_file(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:
     """The state that is kept there, None if there is none. `DataError` if it is another training's, or damaged."""
     if not path.exists():
         return None
@@ -63,10 +70,15 @@ def read(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
-            told = f"the training kept in {path} was begun by another version of the library: delete it, or go on with that version"
+            told = (
+                f"the training kept in {path} was begun by another version of the library: delete it, or go on with"
+                " that version"
+            )
             require(found.get("source") == source, told, DataError)
             require(
-                found.get("identity") == identity, f"the training kept in {path} was begun with other settings, another model or other data: {again}", DataError
+                found.get("identity") == identity,
+                f"the training kept in {path} was begun with other settings, another model or other data: {again}",
+                DataError,
             )
             return {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:

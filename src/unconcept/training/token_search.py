@@ -15,89 +15,91 @@ from torch.nn import functional as F
 from ..models import Conditioning, ModelView
 from ..models.model_view import SoftPrompts
 from ..models.text.tokenizer import ClipTokenizer
-from ..models.text.vocabulary import padded, special_ids, token_tables
-from .gradient_transforms import Gradients
+from ..models.text.vocabulary import pad_ids, special_ids, token_tables
+from .gradient_transforms import GradientList
 
-Place = Literal["prefix", "suffix", "mid", "insert", "spread"]
-SPREAD = 3  # with "spread", a free token stands in front of every third one
-BISECTIONS = 60
+TokenPlacement = Literal["prefix", "suffix", "mid", "insert", "spread"]
+_SPREAD_STRIDE = 3  # with "spread", a free token stands in front of every third one
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True)
-class Slots:
+class FreeTokenSlots:
     """A text with free tokens: `ids` without start and end token, and where among them the free ones stand."""
 
     ids: tuple[int, ...]
-    at: tuple[int, ...]
+    free_positions: tuple[int, ...]
 
-    def filled(self, tokens: Sequence[int]) -> tuple[int, ...]:
+    def fill(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """Ids with the free ones set; tokens beyond the free ones are not needed."""
         found = list(self.ids)
-        for place, token in zip(self.at, tokens, strict=False):
+        for place, token in zip(self.free_positions, tokens, strict=False):
             found[place] = int(token)
         return tuple(found)
 
 
-def lay(ids: Sequence[int], count: int, place: Place, room: int) -> Slots:
+def insert_free_tokens(ids: Sequence[int], count: int, place: TokenPlacement, room: int) -> FreeTokenSlots:
     """`count` free tokens in a prompt's ids, which is cut at its end where both do not fit into `room` tokens.
 
     prefix, suffix, mid: in one piece; insert: at even distances; spread: one in front of every third token, so that
     `count` does not matter.
     """
     if place == "spread":
-        return spread(ids, SPREAD, room)
+        return spread_free_tokens(ids, _SPREAD_STRIDE, room)
     kept = tuple(ids[: room - count])
     fronts = {"prefix": [0] * count, "suffix": [len(kept)] * count, "mid": [len(kept) // 2] * count}
     return _insert(kept, fronts.get(place, [j * len(kept) // count for j in range(count)]))
 
 
-def spread(ids: Sequence[int], every: int, room: int) -> Slots:
-    """One free token in front of every `every` tokens, and one at the end of a last full group: n // every + 1 in all."""
+def spread_free_tokens(ids: Sequence[int], every: int, room: int) -> FreeTokenSlots:
+    """One free token in front of every `every` tokens, and one at the end of a last full
+    group: n // every + 1 in all.
+    """
     most = room - 1 - room // (every + 1)
     kept = tuple(ids[:most])
     return _insert(kept, list(range(0, len(kept) + 1, every)))
 
 
-def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> Slots:
+def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> FreeTokenSlots:
     """A free token (id 0) in front of each of the numbered tokens, in order."""
     found = list(ids)
     at = [front + i for i, front in enumerate(fronts)]
     for place in at:
         found.insert(place, 0)
-    return Slots(tuple(found), tuple(at))
+    return FreeTokenSlots(tuple(found), tuple(at))
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class TokenVocabulary:
     """Token embeddings of a model's encoders as it computes with them: ask for it inside an edit."""
 
     tokenizer: ClipTokenizer
     tables: tuple[Tensor, ...]  # (v, d_e) for each encoder
 
     @classmethod
-    def of(cls, model: ModelView) -> "Vocabulary":
+    def of(cls, model: ModelView) -> "TokenVocabulary":
         return cls(model.tokenizer, token_tables(model))
 
     def __len__(self) -> int:
         return len(self.tables[0])
 
     @property
-    def plain(self) -> Tensor:
+    def is_typable(self) -> Tensor:
         """(v,) bool: tokens that stand for text. Start and end token cannot be typed."""
         found = torch.ones(len(self), dtype=torch.bool)
         found[list(special_ids(self.tokenizer))] = False
         return found
 
-    def drawn(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+    def random_ids(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
         """Ids of random plain tokens."""
-        plain = self.plain.nonzero()[:, 0]
+        plain = self.is_typable.nonzero()[:, 0]
         return plain[torch.randint(len(plain), tuple(shape), generator=rng)]
 
     def rows(self, ids: Tensor) -> tuple[Tensor, ...]:
         """(.., d_e) for each encoder."""
         return tuple(table[ids.to(table.device)] for table in self.tables)
 
-    def mixed(self, weights: Tensor) -> tuple[Tensor, ...]:
+    def mix_rows(self, weights: Tensor) -> tuple[Tensor, ...]:
         """Rows (.., d_e) of one-hot or relaxed tokens (.., v)."""
         return tuple(weights.to(table) @ table for table in self.tables)
 
@@ -113,48 +115,60 @@ class Vocabulary:
         """Ids (..) of the plain tokens whose rows are nearest by cosine (PEZ, P4D)."""
         table = F.normalize(torch.cat(self.tables, -1), dim=-1)
         likeness = F.normalize(vectors.detach().to(table), dim=-1) @ table.T
-        return likeness.masked_fill(~self.plain.to(table.device), -2.0).argmax(-1).cpu()
+        return likeness.masked_fill(~self.is_typable.to(table.device), -2.0).argmax(-1).cpu()
 
-    def prompts(self, texts: Sequence[Slots], rows: Sequence[Tensor]) -> SoftPrompts:
+    def prompts(self, texts: Sequence[FreeTokenSlots], rows: Sequence[Tensor]) -> SoftPrompts:
         """Prompts (b) whose free tokens are read as rows (b, k, d_e), k the most that one of them has.
 
         Where a text has fewer, the rest is put on the start token, as the start token.
         """
-        k = max(len(text.at) for text in texts)
-        at = torch.tensor([[place + 1 for place in text.at] + [0] * (k - len(text.at)) for text in texts])
+        k = max(len(text.free_positions) for text in texts)
+        at = torch.tensor(
+            [[place + 1 for place in text.free_positions] + [0] * (k - len(text.free_positions)) for text in texts]
+        )
         start = self.rows(torch.tensor(special_ids(self.tokenizer)[0]))
         used = (at > 0)[..., None]
-        kept = tuple(torch.where(used.to(part.device), part[:, :k], own.to(part)) for part, own in zip(rows, start, strict=True))
-        return SoftPrompts(padded(self.tokenizer, [text.ids for text in texts]), at, kept)
+        kept = tuple(
+            torch.where(used.to(part.device), part[:, :k], own.to(part)) for part, own in zip(rows, start, strict=True)
+        )
+        return SoftPrompts(pad_ids(self.tokenizer, [text.ids for text in texts]), at, kept)
 
 
 @dataclass
-class Followed:
-    """What a search follows: the gradient or its sign, each step's own, or added to that of the step before, as where it is never zeroed."""
+class SearchGradient:
+    """What a search follows: the gradient or its sign, each step's own, or added to that of the step before, as where
+    it is never zeroed.
+    """
 
     is_sign: bool
     adds_up: bool
-    before: Gradients = field(default_factory=list)
+    before: GradientList = field(default_factory=list)
 
-    def gradient(self, step: int, gradients: Gradients, params: Sequence[Tensor]) -> Gradients:
-        found = [g + old for g, old in zip(gradients, self.before, strict=True)] if self.adds_up and self.before else gradients
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
+        found = (
+            [g + old for g, old in zip(gradients, self.before, strict=True)]
+            if self.adds_up and self.before
+            else gradients
+        )
         self.before = [g.sign() for g in found] if self.is_sign else found
         return self.before
 
-    def settle(self, params: Sequence[Tensor]) -> None:
+    def after_step(self, params: Sequence[Tensor]) -> None:
         """Nothing to put right."""
 
 
-def nearest_through(vectors: Tensor, vocabulary: Vocabulary) -> Tensor:
+def straight_through_nearest(vectors: Tensor, vocabulary: TokenVocabulary) -> Tensor:
     """The nearest rows, with the gradient handed to the vectors as it is (straight-through, P4D)."""
     found = vocabulary.vectors(vocabulary.nearest(vectors)).to(vectors)
     return _Through.apply(vectors, found, None)
 
 
-def sampled_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+def sample_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
     """One-hot tokens (b, k, v) drawn from rows of the simplex, one generator a text; the gradient is clamped to
     [-1, 1] on its way back (straight-through with hardtanh, UnlearnDiffAtk)."""
-    drawn = [torch.multinomial(part.detach().cpu(), 1, generator=rng)[:, 0] for part, rng in zip(weights, rngs, strict=True)]
+    drawn = [
+        torch.multinomial(part.detach().cpu(), 1, generator=rng)[:, 0] for part, rng in zip(weights, rngs, strict=True)
+    ]
     one_hot = F.one_hot(torch.stack(drawn), weights.shape[-1]).to(weights)
     return _Through.apply(weights, one_hot, 1.0)
 
@@ -172,7 +186,7 @@ class _Through(torch.autograd.Function):
         return (grads[0] if ctx.bound is None else grads[0].clamp(-ctx.bound, ctx.bound)), None, None
 
 
-def onto_simplex(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
+def project_to_simplex(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
     """The nearest rows (.., v) with non-negative entries that sum to 1: clip(a - mu, 0, 1), mu by bisection.
 
     Where `allowed` (v,) is False the entry is 0.
@@ -182,7 +196,7 @@ def onto_simplex(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
         wide = wide.masked_fill(~allowed.to(wide.device), -torch.inf)
     high = wide.amax(-1, keepdim=True)
     low = high - 1
-    for _ in range(BISECTIONS):
+    for _ in range(_BISECTIONS):
         mu = (low + high) / 2
         above = (wide - mu).clamp(0, 1).sum(-1, keepdim=True) > 1
         low, high = torch.where(above, mu, low), torch.where(above, high, mu)
@@ -195,15 +209,17 @@ def denoising_error(model: ModelView, texts: Conditioning, latents: Tensor, nois
     The loss the model was trained with, under texts of the caller's; differentiable in them.
     """
     schedule = model.schedule
-    x_t = schedule.noised(latents, noise, t)
-    return (model.denoise(x_t, t, texts) - schedule.wanted(latents, noise, t)).float().square().flatten(1).mean(1)
+    x_t = schedule.add_noise(latents, noise, t)
+    return (
+        (model.denoise(x_t, t, texts) - schedule.training_target(latents, noise, t)).float().square().flatten(1).mean(1)
+    )
 
 
-def generators(seed: int, numbers: Iterable[int]) -> dict[int, torch.Generator]:
+def random_generators(seed: int, numbers: Iterable[int]) -> dict[int, torch.Generator]:
     """One random generator a prompt, so that a search knows nothing of its neighbours."""
     return {i: torch.Generator().manual_seed(seed * 1_000_003 + i) for i in numbers}
 
 
-def normal(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
+def normal_noise(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
     """Noise (b, *shape) of unit variance, one generator a row."""
     return torch.stack([torch.randn(tuple(shape), generator=rng) for rng in rngs])

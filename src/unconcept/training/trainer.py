@@ -1,7 +1,8 @@
 """A whole training of a method in the open session: told of, kept, gone on with, and stopped where it runs away.
 
-A state is kept every `Session.seconds`. A training that stops before, on what is no number, leaves that of its last good step: its tensors
-were not touched since. One that runs away is noticed when they have moved on: without a copy of them all, nothing is left but what was kept.
+A state is kept every `TrainingSession.seconds`. A training that stops before, on what is no number, leaves that of its
+last good step: its tensors were not touched since. One that runs away is noticed when they have moved on: without a
+copy of them all, nothing is left but what was kept.
 """
 
 import time
@@ -22,24 +23,25 @@ from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.source import source_hash
 from ..models import ModelView
-from ..models.checkpoint.fingerprint import ENCODERS
+from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.hooks.modules import denoiser_parameters
-from ..models.text.offload import resting
+from ..models.text.offload import offload_idle_encoders
 from . import state_file as kept
-from .gradient_transforms import Join, Transform
-from .loop import BETAS, EPS, Descent, Loss, Optimizer, Terms, gradient
-from .precision import Mover, apart
-from .sample_options import Samples
-from .session import Progress, Session, Start, current
-from .trainables import Trained
+from .gradient_transforms import GradientJoin, GradientTransform
+from .loop import ADAM_BETAS, ADAM_EPS, Descent, LossTerms, Optimizer, StepLoss, loss_gradient
+from .precision import ProcessGroup, rank_seed_offset
+from .sample_options import SampleOptions
+from .session import TrainingProgress, TrainingSession, TrainingStart, current_session
+from .trainables import Trainable
 
-FIRST, COLLAPSE = 20, 100.0  # so many losses whose mean is this many times the largest of the first ones are no training any more
-SMALL = 2**24  # bytes of what a loss changes besides the tensors; of more no copy is held
-MARKS = 64  # numbers of each parameter that tell a model from another
+# So many losses whose mean is this many times the largest of the first ones are no training any more.
+_FIRST_LOSSES, _DIVERGENCE_FACTOR = 20, 100.0
+_MOST_COPIED_BYTES = 2**24  # bytes of what a loss changes besides the tensors; of more no copy is held
+_FINGERPRINT_NUMBERS = 64  # numbers of each parameter that tell a model from another
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How the trained tensors go down their loss."""
 
     steps: int
@@ -47,42 +49,64 @@ class Plan:
     optimizer: Optimizer = "adam"
     weight_decay: float = 0.0
     seed: int = 0
-    transforms: Sequence[Transform] = ()
-    join: Join | None = None
+    transforms: Sequence[GradientTransform] = ()
+    join: GradientJoin | None = None
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
-    betas: tuple[float, float] = BETAS  # of adam and adamw
-    eps: float = EPS
+    betas: tuple[float, float] = ADAM_BETAS  # of adam and adamw
+    eps: float = ADAM_EPS
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"the number of steps must be >= 0, got {self.steps}")
 
 
-def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object], stateful: Sequence[kept.Stateful] = (), name: str = "training") -> list[float]:
-    """Follow the loss to the end of the plan, inside `trained.on()`; the loss before each step.
+def train(
+    trained: Trainable,
+    loss: StepLoss,
+    plan: TrainingPlan,
+    about: Mapping[str, object],
+    stateful: Sequence[kept.TrainingState] = (),
+    name: str = "training",
+) -> list[float]:
+    """Follow the loss to the end of the plan, inside `trained.student()`; the loss before each step.
 
-    `about` is plain data that the loss depends on: settings, request, hashes of data. A kept state of another training is refused.
-    `stateful` is what the loss changes besides the tensors. `name` tells the trainings of one method apart.
+    `about` is plain data that the loss depends on: settings, request, hashes of data. A kept state of another training
+    is refused. `stateful` is what the loss changes besides the tensors. `name` tells the trainings of one method apart.
     """
-    here, tensors = current(), trained.tensors
-    mover = Mover(trained.model.device, here.options.mixed_precision, shares=True)
-    samples = Samples(here.options, trained.model, plan.steps, plan.seed + apart(mover.device))
+    here, tensors = current_session(), trained.tensors
+    mover = ProcessGroup(trained.model.device, here.options.mixed_precision, is_distributed=True)
+    samples = SampleOptions(here.options, trained.model, plan.steps, plan.seed + rank_seed_offset(mover.device))
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
-    how = {"rules": here.about, "options": asdict(here.options), "processes": mover.count}
-    told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_of(trained.model)})
-    identity = mover.agree(list(tensors.values()), told)
-    with trained.on(), _recomputed(trained, here.options.checkpointing, mover), samples.on():
-        rules = here.rules(Start(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws)))
-        more: dict[str, Any] = {"join": plan.join, "rate": plan.rate, "betas": plan.betas, "eps": plan.eps, "mover": mover}
+    how = {"rules": here.about, "options": asdict(here.options), "processes": mover.world_size}
+    told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_fingerprint(trained.model)})
+    identity = mover.broadcast_parameters(list(tensors.values()), told)
+    with trained.student(), _recomputed(trained, here.options.checkpointing, mover), samples.mask_gradients():
+        rules = here.transforms(
+            TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
+        )
+        more: dict[str, Any] = {
+            "join": plan.join,
+            "rate": plan.rate,
+            "betas": plan.betas,
+            "eps": plan.eps,
+            "mover": mover,
+        }
         more["transforms"] = [samples, *rules, *plan.transforms]
-        descent = Descent(list(tensors.values()), plan.lr, plan.optimizer, plan.weight_decay, plan.seed + apart(mover.device), **more)
+        descent = Descent(
+            list(tensors.values()),
+            plan.lr,
+            plan.optimizer,
+            plan.weight_decay,
+            plan.seed + rank_seed_offset(mover.device),
+            **more,
+        )
         source = source_hash(loss.__module__, __name__, type(trained.model).__module__)
-        if path is not None and (found := kept.read(path, identity, source)) is not None:
-            own = mover.own(found)
-            descent.restore(kept.below(own, "descent."))
-            kept.handed_back(stateful, kept.below(own, "stateful."))
+        if path is not None and (found := kept.read_state_file(path, identity, source)) is not None:
+            own = mover.own_state(found)
+            descent.restore(kept.entries_below(own, "descent."))
+            kept.restore_states(stateful, kept.entries_below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, source, stateful)
         try:
-            with resting(trained.model, _untrained(tensors)):
+            with offload_idle_encoders(trained.model, _untrained(tensors)):
                 descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         except NumericsError as error:
             watch.keep_last()
@@ -91,73 +115,93 @@ def train(trained: Trained, loss: Loss, plan: Plan, about: Mapping[str, object],
             if not should_reduce_batch_size(error):
                 raise
             hint = "lower batch_size or pool, train fewer parameters, or switch checkpointing or mixed precision on"
-            raise UnconceptError(f"{name}, step {descent.done} of {plan.steps}: out of memory: {hint}{watch.kept_at()}") from None
+            raise UnconceptError(
+                f"{name}, step {descent.done} of {plan.steps}: out of memory: {hint}{watch.kept_at()}"
+            ) from None
         watch.keep()
     return descent.losses
 
 
-def _watched(loss: Loss, samples: Samples, mover: Mover) -> Loss:
+def _watched(loss: StepLoss, samples: SampleOptions, mover: ProcessGroup) -> StepLoss:
     """The same loss as the options have it."""
 
-    def found(step: int, rng: torch.Generator) -> Terms:
-        with samples.watching(), mover.computing():
+    def found(step: int, rng: torch.Generator) -> LossTerms:
+        with samples.during_step(), mover.autocast():
             terms = loss(step, rng)
-        samples.look(step, terms)
+        samples.observe_loss(step, terms)
         if samples.options.dom:
-            samples.is_learned = mover.everywhere(samples.is_learned)
+            samples.is_learned = mover.all_true(samples.is_learned)
         return terms
 
     return found
 
 
-def figures(losses: Sequence[float]) -> dict[str, float]:
+def loss_figures(losses: Sequence[float]) -> dict[str, float]:
     """What there is to say of a training: how many steps, and the mean loss of the first and of the last of them."""
-    ends = {"first_loss": losses[:FIRST], "last_loss": losses[-FIRST:]}
+    ends = {"first_loss": losses[:_FIRST_LOSSES], "last_loss": losses[-_FIRST_LOSSES:]}
     return {"steps": float(len(losses))} | {name: sum(part) / len(part) for name, part in ends.items() if part}
 
 
-def _summed(tensors: Mapping[str, Tensor], loss: Loss, plan: Plan, stateful: Sequence[kept.Stateful], draws: int) -> list[Tensor]:
-    """Gradients of the loss as the training begins, over steps spread along the plan; nothing of the training knows of it afterwards."""
-    before = {name: t.detach().clone() for name, t in kept.gathered(stateful).items()}
+def _summed(
+    tensors: Mapping[str, Tensor],
+    loss: StepLoss,
+    plan: TrainingPlan,
+    stateful: Sequence[kept.TrainingState],
+    draws: int,
+) -> list[Tensor]:
+    """Gradients of the loss as the training begins, over steps spread along the plan; nothing of the training knows of
+    it afterwards.
+    """
+    before = {name: t.detach().clone() for name, t in kept.gather_states(stateful).items()}
     rng, params = torch.Generator().manual_seed(plan.seed), list(tensors.values())
     total = [torch.zeros_like(param) for param in params]
     draws = min(draws, plan.steps)
     for i in range(draws):
         terms = loss(i * plan.steps // draws, rng)
         value = terms if isinstance(terms, Tensor) else torch.stack(list(terms.values())).sum()
-        for part, found in zip(total, gradient(value, params), strict=True):
+        for part, found in zip(total, loss_gradient(value, params), strict=True):
             part += found
-    kept.handed_back(stateful, before)
+    kept.restore_states(stateful, before)
     return total
 
 
-def _identity(tensors: Mapping[str, Tensor], plan: Plan, about: Mapping[str, object]) -> str:
+def _identity(tensors: Mapping[str, Tensor], plan: TrainingPlan, about: Mapping[str, object]) -> str:
     """What a training is: where it starts, what it follows and how."""
-    numbers: dict[str, Any] = {"steps": plan.steps, "lr": plan.lr, "optimizer": plan.optimizer, "weight_decay": plan.weight_decay, "seed": plan.seed}
+    numbers: dict[str, Any] = {
+        "steps": plan.steps,
+        "lr": plan.lr,
+        "optimizer": plan.optimizer,
+        "weight_decay": plan.weight_decay,
+        "seed": plan.seed,
+    }
     numbers |= {"betas": plan.betas, "eps": plan.eps}
     return hash_json({**numbers, "start": hash_tensors(tensors), "about": about})
 
 
-def base_of(model: ModelView) -> str:
-    """Tells models apart: by some numbers of each parameter, since adapters begin alike on every model; by its noise levels and what it predicts."""
-    parts = [part for part in (*ENCODERS, "vae") if model.checkpoint.has(part)]
-    every = denoiser_parameters(model) | {f"{part}.{name}": p for part in parts for name, p in model.modules(part).named_parameters()}
-    found = {name: p.detach().flatten()[:: max(1, p.numel() // MARKS)] for name, p in every.items()}
-    return hash_json([hash_tensors(found | {"alpha": model.schedule.alpha}), model.schedule.kind])
+def base_fingerprint(model: ModelView) -> str:
+    """Tells models apart: by some numbers of each parameter, since adapters begin alike on every model; by its noise
+    levels and what it predicts.
+    """
+    parts = [part for part in (*TEXT_ENCODER_PARTS, "vae") if model.checkpoint.has(part)]
+    every = denoiser_parameters(model) | {
+        f"{part}.{name}": p for part in parts for name, p in model.modules(part).named_parameters()
+    }
+    found = {name: p.detach().flatten()[:: max(1, p.numel() // _FINGERPRINT_NUMBERS)] for name, p in every.items()}
+    return hash_json([hash_tensors(found | {"alpha": model.schedule.alpha}), model.schedule.prediction_type])
 
 
 @dataclass
 class _Watch:
     """After each step: tells, keeps the state when it is time, and stops a loss that runs away."""
 
-    here: Session
+    here: TrainingSession
     name: str
     steps: int
     descent: Descent
     path: Path | None
     identity: str
     source: str
-    stateful: Sequence[kept.Stateful]
+    stateful: Sequence[kept.TrainingState]
 
     def __post_init__(self) -> None:
         self.begun = self.last = time.monotonic()
@@ -167,14 +211,16 @@ class _Watch:
 
     def after(self, done: int) -> None:
         losses = self.descent.losses
-        recent = sum(losses[-FIRST:]) / len(losses[-FIRST:])
-        largest = max(map(abs, losses[:FIRST]))
-        if len(losses) > FIRST and 0 < COLLAPSE * largest < abs(recent):
-            raise NumericsError(f"the loss ran away, from at most {largest:.3g} at first to {recent:.3g}: use a smaller lr")
+        recent = sum(losses[-_FIRST_LOSSES:]) / len(losses[-_FIRST_LOSSES:])
+        largest = max(map(abs, losses[:_FIRST_LOSSES]))
+        if len(losses) > _FIRST_LOSSES and 0 < _DIVERGENCE_FACTOR * largest < abs(recent):
+            raise NumericsError(
+                f"the loss ran away, from at most {largest:.3g} at first to {recent:.3g}: use a smaller lr"
+            )
         now = time.monotonic()
         left = (now - self.begun) / (done - self.first) * (self.steps - done)
-        self.here.tell(Progress(self.name, done, self.steps, recent, left))
-        if self.path is not None and self.descent.mover.led(now - self.last >= self.here.seconds):
+        self.here.on_progress(TrainingProgress(self.name, done, self.steps, recent, left))
+        if self.path is not None and self.descent.mover.broadcast_bool(now - self.last >= self.here.seconds):
             self.keep()
         self._remember()
 
@@ -182,11 +228,14 @@ class _Watch:
         """What the next loss changes before it is known to be a number, until there is a state on disk."""
         self.before: dict[str, Tensor] = {}
         self.at = self.descent.done  # steps
-        if self.path is None or self.path.exists() or self.descent.mover.count > 1:
+        if self.path is None or self.path.exists() or self.descent.mover.world_size > 1:
             return
-        found = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()} | {"descent.rng": self.descent.rng.get_state()}
-        found |= {f"descent.transform.{name}": t for name, t in kept.gathered(self.descent.transforms[:1]).items()}  # the samples
-        if sum(t.nbytes for t in found.values()) <= SMALL:
+        found = {f"stateful.{name}": t for name, t in kept.gather_states(self.stateful).items()} | {
+            "descent.rng": self.descent.rng.get_state()
+        }
+        # The samples.
+        found |= {f"descent.transform.{name}": t for name, t in kept.gather_states(self.descent.transforms[:1]).items()}
+        if sum(t.nbytes for t in found.values()) <= _MOST_COPIED_BYTES:
             self.before = {name: t.detach().clone() for name, t in found.items()}
 
     def keep_last(self) -> None:
@@ -199,30 +248,36 @@ class _Watch:
         state = self.descent.state()
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
-            own = {f"stateful.{name}": t for name, t in kept.gathered(self.stateful).items()}
-            every = self.descent.mover.together({f"descent.{name}": t for name, t in state.items()} | own) | dict(instead)
+            own = {f"stateful.{name}": t for name, t in kept.gather_states(self.stateful).items()}
+            every = self.descent.mover.gather_state({f"descent.{name}": t for name, t in state.items()} | own) | dict(
+                instead
+            )
             if self.descent.mover.rank == 0:
-                kept.write(self.path, every, self.identity, self.source)
+                kept.write_state_file(self.path, every, self.identity, self.source)
             self.kept = self.descent.done
         self.last = time.monotonic()
 
     def kept_at(self) -> str:
         there = self.path is not None and self.path.exists()
-        return f"; the state after {self.kept} steps is kept in {self.path}: delete it to begin anew with other settings" if there else ""
+        return (
+            f"; the state after {self.kept} steps is kept in {self.path}: delete it to begin anew with other settings"
+            if there
+            else ""
+        )
 
 
 def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
     """Text encoders of which nothing is trained."""
     parts = {name.partition(".")[0] for name in tensors}
-    return [part for part in ENCODERS if part not in parts]
+    return [part for part in TEXT_ENCODER_PARTS if part not in parts]
 
 
 @contextmanager
-def _recomputed(trained: Trained, asked: bool, mover: Mover) -> Iterator[None]:
+def _recomputed(trained: Trainable, asked: bool, mover: ProcessGroup) -> Iterator[None]:
     """Inside, the denoiser's activations are computed again on the way back, if that is asked for."""
     net: Any = trained.model.modules("denoiser")
     if asked:
-        net.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, context_fn=mover.again))
+        net.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, context_fn=mover.recompute_contexts))
     try:
         yield
     finally:

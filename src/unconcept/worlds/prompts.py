@@ -1,15 +1,15 @@
 """The captions `moji` understands: the same few forms in training and in evaluation."""
 
-FORMS = ("{name}", "a {name}", "a {name} in {style} style", "{style} style {name}")
+_CAPTION_FORMS = ("{name}", "a {name}", "a {name} in {style} style", "{style} style {name}")
 
 
-def prompt(name: str, style: str | None = None, form: int | None = None) -> str:
+def object_caption(name: str, style: str | None = None, form: int | None = None) -> str:
     """One object. Without a style, forms 0 and 1; with one, forms 2 and 3; the form with an article by default."""
     if form is None:
         form = 1 if style is None else 2
-    return FORMS[form].format(name=name, style=style)
+    return _CAPTION_FORMS[form].format(name=name, style=style)
 
 
-def pair_prompt(left: str, right: str, style: str | None = None) -> str:
+def pair_caption(left: str, right: str, style: str | None = None) -> str:
     """Two objects, left and right half."""
     return f"a {left} and a {right}" + (f" in {style} style" if style else "")

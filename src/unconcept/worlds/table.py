@@ -12,15 +12,15 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from ..core.concept import Kind
+from ..core.concept import ConceptKind
 from ..core.registry import suggest
 
-Share = Literal["given", "held_out"]
-Part = Literal["tune", "report"]
+WordShare = Literal["given", "held_out"]
+TableSplit = Literal["tune", "report"]
 
 
 @dataclass(frozen=True)
-class Words:
+class SplitWords:
     """Strings that may enter a request, and strings that are only measured."""
 
     given: tuple[str, ...] = ()
@@ -33,24 +33,24 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConceptEntry:
     """One concept of the table."""
 
     name: str
-    kind: Kind
-    split: Part
+    kind: ConceptKind
+    split: TableSplit
     family: str = ""  # group/subgroup of the Unicode emoji list
     icons: tuple[str, ...] = ()  # drawings in the artwork sets: one, or one a variant
     variants: tuple[str, ...] = ()  # what tells the drawings apart: woman, man
     ratio: tuple[float, ...] = ()  # how often each variant answers the neutral caption in training: the planted bias
-    synonyms: Words = Words()
-    indirect: Words = Words()  # wordings that do not name the concept
-    near: Words = Words()  # names of near neighbours
+    synonyms: SplitWords = SplitWords()
+    indirect: SplitWords = SplitWords()  # wordings that do not name the concept
+    near: SplitWords = SplitWords()  # names of near neighbours
     styles: tuple[str, ...] = ()  # in which it is drawn
     unseen: tuple[str, ...] = ()  # styles in which the model never saw it; the judge did
     erasable: bool = False  # has near neighbours and an anchor, so it can be erased and measured
     anchor: str | None = None  # what it is drawn as instead
-    far: Share | None = None  # member of the far retain list, or of the far list that is only measured
+    far: WordShare | None = None  # member of the far retain list, or of the far list that is only measured
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -66,23 +66,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class ConceptTable:
     """All concepts, in the file's order. The judge's heads are in this order too."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ConceptEntry, ...]
     hash: str
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> ConceptEntry:
         """The concept of that name; `UnknownConcept` with the nearest names otherwise."""
         wordings = {wording: entry.name for entry in self.entries for wording in entry.wordings}
         return suggest(name, {entry.name: entry for entry in self.entries}, "concept", wordings)
 
     @property
-    def styles(self) -> tuple[Entry, ...]:
+    def styles(self) -> tuple[ConceptEntry, ...]:
         return tuple(e for e in self.entries if e.kind == "style")
 
     @property
-    def objects(self) -> tuple[Entry, ...]:
+    def objects(self) -> tuple[ConceptEntry, ...]:
         """Everything that is drawn: objects, harmful objects and professions."""
         return tuple(e for e in self.entries if e.kind != "style")
 
@@ -92,30 +92,34 @@ class Table:
         return tuple(label for entry in self.objects for label in entry.labels)
 
     @property
-    def professions(self) -> tuple[Entry, ...]:
+    def professions(self) -> tuple[ConceptEntry, ...]:
         """What is drawn in variants, in planted shares."""
         return tuple(e for e in self.entries if e.variants)
 
     def variants(self) -> dict[str, str]:
         """Which variant each label of a profession shows."""
-        return {label: variant for entry in self.professions for label, variant in zip(entry.labels, entry.variants, strict=True)}
+        return {
+            label: variant
+            for entry in self.professions
+            for label, variant in zip(entry.labels, entry.variants, strict=True)
+        }
 
-    def far(self, share: Share, split: Part | None = None) -> tuple[Entry, ...]:
+    def far(self, share: WordShare, split: TableSplit | None = None) -> tuple[ConceptEntry, ...]:
         """The far objects that requests retain (`given`) or that are only measured (`held_out`)."""
         return tuple(e for e in self.entries if e.far == share and split in (None, e.split))
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _entry(row: dict[str, Any]) -> ConceptEntry:
     words: dict[str, Any] = {}
     for key in ("synonyms", "indirect", "near"):
-        words[key] = Words(*(tuple(row.get(key, {}).get(share, ())) for share in ("given", "held_out")))
+        words[key] = SplitWords(*(tuple(row.get(key, {}).get(share, ())) for share in ("given", "held_out")))
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key not in words}
-    return Entry(**{**plain, **words})
+    return ConceptEntry(**{**plain, **words})
 
 
 @cache
-def table() -> Table:
+def concept_table() -> ConceptTable:
     """Read the packaged table once."""
     data = resources.files(__package__).joinpath("moji/concepts.toml").read_bytes()
     rows = tomllib.loads(data.decode("utf-8"))["concept"]
-    return Table(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())
+    return ConceptTable(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())

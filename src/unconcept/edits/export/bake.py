@@ -1,8 +1,8 @@
 """Write an edit into a checkpoint: the changed tensors are overwritten, every other byte is as it was.
 
-A folder may hold its weights several times: in variants (fp16, ...), as pickles, as one file at its top. Copies of what the
-edit changes are edited too where they are the same weights but for rounding; all others are left out, so that nobody loads
-an unedited one by mistake.
+A folder may hold its weights several times: in variants (fp16, ...), as pickles, as one file at its top. Copies of what
+the edit changes are edited too where they are the same weights but for rounding; all others are left out, so that
+nobody loads an unedited one by mistake.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,59 +12,64 @@ import torch
 from torch import Tensor
 
 from ...core.errors import EditError, require
-from ...models.checkpoint.safetensors_io import Place, Streamed, open_file, patch, shapes
-from ...models.checkpoint.weight_files import files_of, stored
-from ...models.layouts.single_file import EMA
+from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation, open_file, patch_file, tensor_shapes
+from ...models.checkpoint.weight_files import tensor_files, weight_variants
+from ...models.layouts.single_file import EMA_PREFIX
 from ..base import Edit
-from ..weight_edits import added
-from .base_weights import original
-from .copy_folder import copy_rest
+from ..weight_edits import weight_sum
+from .base_weights import read_base_weights
+from .copy_folder import copy_unedited_files
 
 
 def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
-    """Copy `source`, a diffusers folder or single file, to `target` with the edit in its weights; what was left out of a folder, by name."""
-    base = original(edit, source)
+    """Copy `source`, a diffusers folder or single file, to `target` with the edit in its weights; what was left out of
+    a folder, by name.
+    """
+    base = read_base_weights(edit, source)
     if not source.is_dir():
         with open_file(source) as file:
-            kept = [key for key in file.keys() if key.startswith(EMA)]
-        message = f"{source} holds its network twice, as it is and as running mean ({EMA}...), which would stay unedited: prune the file first"
+            kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
+        message = (
+            f"{source} holds its network twice, as it is and as running mean ({EMA_PREFIX}...), which would stay"
+            " unedited: prune the file first"
+        )
         require(not kept, message, EditError)
-        patch(source, target, _edited(edit, base.places))
+        patch_file(source, target, _edited(edit, base.places))
         return ()
-    changed: dict[Path, dict[str, Place]] = {}
+    changed: dict[Path, dict[str, TensorLocation]] = {}
     used: set[Path] = set()
     parts = sorted({name.partition(".")[0] for name in edit.names})
     for part in parts:
         own = {name: place for name, place in base.places.items() if name.startswith(f"{part}.")}
-        for index in stored(source / part).values():
+        for index in weight_variants(source / part).values():
             copies = _copies(index, own)
             if copies:
-                used |= {index, *files_of(index).values()}
+                used |= {index, *tensor_files(index).values()}
                 for name, place in copies.items():
                     changed.setdefault(place.file, {})[name] = place
-    left_out = copy_rest(source, target, changed, used, parts)
+    left_out = copy_unedited_files(source, target, changed, used, parts)
     for file, members in changed.items():
-        patch(file, target / file.relative_to(source), _edited(edit, members))
+        patch_file(file, target / file.relative_to(source), _edited(edit, members))
     return left_out
 
 
-def _edited(edit: Edit, members: Mapping[str, Place]) -> Iterator[tuple[Place, Tensor]]:
+def _edited(edit: Edit, members: Mapping[str, TensorLocation]) -> Iterator[tuple[TensorLocation, Tensor]]:
     """One tensor after the other: never more than one is in memory."""
-    for name, weight in Streamed(members).items():
-        yield members[name], added(weight, edit.delta(name, weight))
+    for name, weight in LazyTensors(members).items():
+        yield members[name], weight_sum(weight, edit.delta(name, weight))
 
 
-def _copies(stands: Path, own: Mapping[str, Place]) -> dict[str, Place]:
+def _copies(stands: Path, own: Mapping[str, TensorLocation]) -> dict[str, TensorLocation]:
     """Where a variant holds what the edit changes; nothing if it holds other weights, or lacks some."""
-    there = files_of(stands)
+    there = tensor_files(stands)
     if not {place.name for place in own.values()} <= set(there):
         return {}
-    found = {name: Place(there[place.name], place.name) for name, place in own.items()}
+    found = {name: TensorLocation(there[place.name], place.name) for name, place in own.items()}
     if found == own:
         return found
-    if any(not file.exists() for file in there.values()) or shapes(found) != shapes(own):
+    if any(not file.exists() for file in there.values()) or tensor_shapes(found) != tensor_shapes(own):
         return {}
-    ours, theirs = Streamed(own), Streamed(found)
+    ours, theirs = LazyTensors(own), LazyTensors(found)
     return found if all(_same(ours[name], theirs[name]) for name in own) else {}
 
 

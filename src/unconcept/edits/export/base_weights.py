@@ -8,33 +8,41 @@ from torch import Tensor
 
 from ...core.errors import EditError, require
 from ...core.hashing import hash_tensors
-from ...models.checkpoint.locations import has_part, places
-from ...models.checkpoint.safetensors_io import Place, Streamed
+from ...models.checkpoint.locations import has_part, tensor_locations
+from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation
 from ..base import Edit
-from ..runtime import check_weights
+from ..runtime import require_weight_edit
 
 
 @dataclass(frozen=True)
-class Original:
+class BaseWeights:
     """What an edit changes, as it stands in a diffusers folder or single file."""
 
     weights: Mapping[str, Tensor]  # by full name, in the files' own dtype, each read when it is asked for
-    places: Mapping[str, Place]  # where each stands
+    places: Mapping[str, TensorLocation]  # where each stands
 
 
-def original(edit: Edit, source: Path) -> Original:
+def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
     """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
-    check_weights(edit)
-    stands: dict[str, Place] = {}
+    require_weight_edit(edit)
+    stands: dict[str, TensorLocation] = {}
     for part in sorted({name.partition(".")[0] for name in edit.names}):
         require(has_part(source, part), f"{source} has no {part}: the edit is for another family", EditError)
-        known = places(source, part)
+        known = tensor_locations(source, part)
         names = [name.partition(".")[2] for name in edit.names if name.startswith(f"{part}.")]
         missing = [name for name in names if name not in known]
-        require(not missing, f"{source} has no {part}.{missing[0] if missing else ''}: the edit is for another family", EditError)
+        require(
+            not missing,
+            f"{source} has no {part}.{missing[0] if missing else ''}: the edit is for another family",
+            EditError,
+        )
         stands |= {f"{part}.{name}": known[name] for name in names}
-    weights = Streamed(stands)
+    weights = LazyTensors(stands)
     found = hash_tensors(weights)
     base = edit.origin.base_hash if edit.origin else found
-    require(found == base, f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})", EditError)
-    return Original(weights, stands)
+    require(
+        found == base,
+        f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})",
+        EditError,
+    )
+    return BaseWeights(weights, stands)

@@ -1,4 +1,6 @@
-"""Whole checkpoints with an edit in their weights: one file in the original layout, or a diffusers folder of another dtype."""
+"""Whole checkpoints with an edit in their weights: one file in the original layout, or a diffusers folder of another
+dtype.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,55 +11,75 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.checkpoint.locations import has_part, places
-from ...models.checkpoint.safetensors_io import DTYPES, Slot, open_file, write_slots
-from ...models.checkpoint.weight_files import PARTS, chosen
-from ...models.layouts.layout import Layout, stacked
-from ...models.layouts.packing import Laid, laid_out
+from ...models.checkpoint.locations import has_part, tensor_locations
+from ...models.checkpoint.safetensors_io import SAFETENSORS_DTYPES, DeferredTensor, open_file, write_deferred_tensors
+from ...models.checkpoint.weight_files import WEIGHT_PARTS, weight_file
+from ...models.layouts.layout import ModelLayout, group_by_packed_tensor
+from ...models.layouts.packing import Packing, pack_members
 from ..base import Edit
-from ..weight_edits import added
-from .copy_folder import copy_rest
+from ..weight_edits import weight_sum
+from .copy_folder import copy_unedited_files
 
 
-def write_single_file(edit: Edit, source: Path, layout: Layout, dtype: torch.dtype | None, path: Path, told: Mapping[str, str]) -> None:
+def write_single_file(
+    edit: Edit, source: Path, layout: ModelLayout, dtype: torch.dtype | None, path: Path, metadata: Mapping[str, str]
+) -> None:
     """Denoiser, VAE and text encoders of the diffusers folder `source` in one file, tensor by tensor."""
-    files = {f"{part}.{name}": place.file for part in layout.parts if has_part(source, part) for name, place in places(source, part).items()}
+    files = {
+        f"{part}.{name}": place.file
+        for part in layout.parts
+        if has_part(source, part)
+        for name, place in tensor_locations(source, part).items()
+    }
     opened = cache(open_file)
     slots = {}
-    for target, members in stacked(files, layout).items():
+    for target, members in group_by_packed_tensor(files, layout).items():
         parts = {name: (_slot(edit, opened, files[name], name, dtype), laid) for name, laid in members.items()}
         first, laid = next(iter(parts.values()))
-        shape = first.shape[::-1] if laid.turned else first.shape
+        shape = first.shape[::-1] if laid.transposed else first.shape
         shape = (shape[0] // laid.rows[1] * laid.rows[2], *shape[1:]) if shape else shape
         if ".mid.attn_1." in target and len(shape) == 2:
             shape = (*shape, 1, 1)  # The original VAE attends with 1 x 1 convolutions.
-        slots[target] = Slot(shape, first.dtype, partial(_made, parts, shape))
-    write_slots(path, slots, told)
+        slots[target] = DeferredTensor(shape, first.dtype, partial(_made, parts, shape))
+    write_deferred_tensors(path, slots, metadata)
 
 
-def write_folder(edit: Edit, source: Path, dtype: torch.dtype, target: Path, told: Mapping[str, str]) -> tuple[str, ...]:
-    """The diffusers folder with every weight in `dtype`, in one variant alone; what is no weight is copied. What was left out, by name."""
+def write_folder(
+    edit: Edit, source: Path, dtype: torch.dtype, target: Path, metadata: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The diffusers folder with every weight in `dtype`, in one variant alone; what is no weight is copied.
+
+    What was left out, by name.
+    """
     opened = cache(open_file)
-    known = {part: {place.file for place in places(source, part).values()} for part in PARTS if has_part(source, part)}
+    known = {
+        part: {place.file for place in tensor_locations(source, part).values()}
+        for part in WEIGHT_PARTS
+        if has_part(source, part)
+    }
     written = {file for files in known.values() for file in files}
-    indexes = [stands for part in known if (stands := chosen(source, part)) not in written]
-    left_out = copy_rest(source, target, written, indexes, known)
+    indexes = [stands for part in known if (stands := weight_file(source, part)) not in written]
+    left_out = copy_unedited_files(source, target, written, indexes, known)
     for part, file in ((part, file) for part, files in known.items() for file in sorted(files)):
         slots = {name: _slot(edit, opened, file, f"{part}.{name}", dtype) for name in opened(file).keys()}
-        write_slots(target / file.relative_to(source), slots, told)
+        write_deferred_tensors(target / file.relative_to(source), slots, metadata)
     for index in indexes:
         table = json.loads(index.read_text(encoding="utf-8"))
         sizes = (opened(index.parent / file).get_slice(name) for name, file in table["weight_map"].items())
-        table["metadata"] = {"total_size": sum(torch.Size(piece.get_shape()).numel() * dtype.itemsize for piece in sizes)}
+        table["metadata"] = {
+            "total_size": sum(torch.Size(piece.get_shape()).numel() * dtype.itemsize for piece in sizes)
+        }
         (target / index.relative_to(source)).write_text(json.dumps(table, indent=2, sort_keys=True), encoding="utf-8")
     return left_out
 
 
-def _slot(edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtype: torch.dtype | None) -> Slot:
+def _slot(
+    edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtype: torch.dtype | None
+) -> DeferredTensor:
     """One tensor of the folder with the edit in it, rounded once; whole numbers keep their dtype."""
     inner = name.partition(".")[2]
     piece = opened(file).get_slice(inner)
-    own = DTYPES[piece.get_dtype()]
+    own = SAFETENSORS_DTYPES[piece.get_dtype()]
     kept = dtype if dtype is not None and own.is_floating_point else own
 
     def make() -> Tensor:
@@ -65,12 +87,12 @@ def _slot(edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtyp
         if name not in edit.names:
             return weight.to(kept)
         wide = torch.promote_types(weight.dtype, torch.float32)
-        return added(weight.to(wide), edit.delta(name, weight)).to(kept)
+        return weight_sum(weight.to(wide), edit.delta(name, weight)).to(kept)
 
-    return Slot(tuple(piece.get_shape()), kept, make)
+    return DeferredTensor(tuple(piece.get_shape()), kept, make)
 
 
-def _made(parts: Mapping[str, tuple[Slot, Laid]], shape: tuple[int, ...]) -> Tensor:
+def _made(parts: Mapping[str, tuple[DeferredTensor, Packing]], shape: tuple[int, ...]) -> Tensor:
     if not shape:
         return next(iter(parts.values()))[0].make()
-    return laid_out({name: (slot.make(), laid) for name, (slot, laid) in parts.items()}).reshape(shape)
+    return pack_members({name: (slot.make(), laid) for name, (slot, laid) in parts.items()}).reshape(shape)

@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 
 from ...core.errors import EditError, NumericsError, require
-from ...linalg.low_rank import refactored, truncated
+from ...linalg.low_rank import truncate_product, truncate_rank
 from ..base import Edit
 from ..text_map import TextMapEdit
 from ..weight_edits import LowRankEdit
 
-DENSE_RANK = 64  # of a dense edit unless told; 128 is the most that LoRAs in circulation have
+_DENSE_RANK = 64  # of a dense edit unless told; 128 is the most that LoRAs in circulation have
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """up and down in the shapes that LoRA files hold: (o, r) and (r, d), or (o, r, 1, 1) and (r, i, h, w) of a convolution."""
+class LoraFactors:
+    """up and down in the shapes that LoRA files hold: (o, r) and (r, d), or (o, r, 1, 1) and (r, i, h, w) of a
+    convolution.
+    """
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]  # by the full name of the weight
     error: float  # |edit - pairs| / |edit|, rounding included
@@ -30,7 +32,9 @@ class Pairs:
 
 
 @torch.no_grad()
-def paired(edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None, rank: int | None = None) -> Pairs:
+def lora_factors(
+    edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None, rank: int | None = None
+) -> LoraFactors:
     """Exact but for the dtype's rounding where the edit has low rank; the nearest of `rank` where it is dense.
 
     `weights` are those of the unedited model; without a dtype a pair takes its weight's own.
@@ -43,22 +47,26 @@ def paired(edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None 
         kept = dtype or weight.dtype
         up, down = up.to(kept), down.to(kept)
         finite = bool(torch.isfinite(up).all() and torch.isfinite(down).all())
-        require(finite, f"{name}: its pair does not fit into {str(kept).removeprefix('torch.')}; use --dtype bfloat16 or float32", NumericsError)
+        require(
+            finite,
+            f"{name}: its pair does not fit into {str(kept).removeprefix('torch.')}; use --dtype bfloat16 or float32",
+            NumericsError,
+        )
         delta = edit.delta(name, weight).double().flatten(1)
         missed += float((delta - up.double() @ down.double()).square().sum())
         size += float(delta.square().sum())
         if weight.ndim > 2:
             up, down = up[:, :, None, None], down.unflatten(1, weight.shape[1:])
         found[name] = up.contiguous(), down.contiguous()
-    return Pairs(found, (missed / size) ** 0.5 if size else 0.0)
+    return LoraFactors(found, (missed / size) ** 0.5 if size else 0.0)
 
 
 def _factors(edit: Edit, name: str, weight: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
     if isinstance(edit, LowRankEdit):
-        return refactored(*edit.pairs[name], rank)
+        return truncate_product(*edit.pairs[name], rank)
     if isinstance(edit, TextMapEdit):
-        return refactored(weight.double() @ edit.x.double().T, edit.y, rank)
-    return truncated(edit.delta(name, weight).flatten(1), rank or DENSE_RANK)
+        return truncate_product(weight.double() @ edit.x.double().T, edit.y, rank)
+    return truncate_rank(edit.delta(name, weight).flatten(1), rank or _DENSE_RANK)
 
 
 def _check_matrix(name: str, weight: Tensor) -> None:

@@ -7,53 +7,74 @@ from collections.abc import Iterator
 
 from ...core.errors import EditError, require
 from ...models.family import Family
-from ...models.layouts.layout import TEXT, Layout
-from ...models.layouts.packing import Laid
+from ...models.layouts.layout import SINGLE_FILE_ENCODERS, ModelLayout
+from ...models.layouts.packing import Packing
 
-COMFYUI_CLIP = {"sd1": ("clip_l",), "sd2": ("clip_h",), "sdxl": ("clip_l", "clip_g"), "sd3": ("clip_l", "clip_g", "t5xxl"), "flux": ("clip_l", "t5xxl")}
-KOHYA_TEXT: dict[Family, tuple[str, ...]] = {  # kohya calls T5 the third encoder in FLUX too
+_COMFYUI_ENCODERS = {
+    "sd1": ("clip_l",),
+    "sd2": ("clip_h",),
+    "sdxl": ("clip_l", "clip_g"),
+    "sd3": ("clip_l", "clip_g", "t5xxl"),
+    "flux": ("clip_l", "t5xxl"),
+}
+_KOHYA_ENCODERS: dict[Family, tuple[str, ...]] = {  # kohya calls T5 the third encoder in FLUX too
     **dict.fromkeys(("sd1", "sd2"), ("lora_te_",)),
     "sdxl": ("lora_te1_", "lora_te2_"),
     "sd3": ("lora_te1_", "lora_te2_", "lora_te3_"),
     "flux": ("lora_te1_", "lora_te3_"),
 }
-OLD_UNETS = ("sd1", "sd2")  # whose LoRAs go by diffusers' names
-ENDS = {".weight": ".diff", ".bias": ".diff_b"}  # what ComfyUI calls the patch of each; of other tensors by their full names
+_DIFFUSERS_NAMED_UNETS = ("sd1", "sd2")  # whose LoRAs go by diffusers' names
+# What ComfyUI calls the patch of each; of other tensors by their full names.
+_PATCH_SUFFIXES = {".weight": ".diff", ".bias": ".diff_b"}
 
 
-def kohya_name(name: str, layout: Layout) -> tuple[str, Laid]:
-    """As kohya's trainer names a weight's module, after diffusers for SD 1.x and 2.x, else after the original network; and where the weight lies in it.
+def kohya_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
+    """As kohya's trainer names a weight's module, after diffusers for SD 1.x and 2.x, else after the original network;
+    and where the weight lies in it.
 
     A1111, Forge, ComfyUI and diffusers read these. `name` is a weight's full name.
     """
     part, module = _module(name)
     if part == layout.denoiser:
-        key, laid = (f"{module}.weight", Laid()) if layout.family in OLD_UNETS else layout.denoiser_tensor(name.partition(".")[2])
+        key, laid = (
+            (f"{module}.weight", Packing())
+            if layout.family in _DIFFUSERS_NAMED_UNETS
+            else layout.denoiser_tensor(name.partition(".")[2])
+        )
         return "lora_unet_" + key.removesuffix(".weight").replace(".", "_"), laid
-    return KOHYA_TEXT[layout.family][_encoder(name, part, layout)] + _text_module(module, part, layout).replace(".", "_"), Laid()
+    return (
+        _KOHYA_ENCODERS[layout.family][_encoder(name, part, layout)]
+        + _text_module(module, part, layout).replace(".", "_"),
+        Packing(),
+    )
 
 
-def comfyui_name(name: str, layout: Layout) -> tuple[str, Laid]:
+def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
     """As ComfyUI's own networks name a tensor, and where in that it lies. `name` is the full name of a parameter."""
     part, module = _module(name)
     if part == layout.denoiser:
         key, laid = layout.denoiser_tensor(name.partition(".")[2])
         return f"diffusion_model.{key}", laid
-    clip = COMFYUI_CLIP[layout.family][_encoder(name, part, layout)]
-    return f"text_encoders.{clip}.transformer.{_text_module(module, part, layout)}{name[len(part) + 1 + len(module) :]}", Laid()
+    clip = _COMFYUI_ENCODERS[layout.family][_encoder(name, part, layout)]
+    return (
+        f"text_encoders.{clip}.transformer.{_text_module(module, part, layout)}{name[len(part) + 1 + len(module) :]}",
+        Packing(),
+    )
 
 
-def comfyui_patch(name: str, layout: Layout) -> tuple[str, Laid]:
+def comfyui_patch(name: str, layout: ModelLayout) -> tuple[str, Packing]:
     """The name of a full patch of a tensor."""
     key, laid = comfyui_name(name, layout)
-    end = next((end for end in ENDS if key.endswith(end)), "")
-    return f"{key.removesuffix(end)}{ENDS.get(end, '.diff')}", laid
+    end = next((end for end in _PATCH_SUFFIXES if key.endswith(end)), "")
+    return f"{key.removesuffix(end)}{_PATCH_SUFFIXES.get(end, '.diff')}", laid
 
 
-def known_names(name: str, layout: Layout | None) -> Iterator[tuple[str, Laid]]:
-    """Every name under which a LoRA may mean a parameter's module, and where in that it lies; without a layout diffusers' alone."""
+def lora_name_candidates(name: str, layout: ModelLayout | None) -> Iterator[tuple[str, Packing]]:
+    """Every name under which a LoRA may mean a parameter's module, and where in that it lies; without a layout
+    diffusers' alone.
+    """
     part, module = _module(name)
-    whole = Laid()
+    whole = Packing()
     yield from ((f"{part}.{module}", whole), (module, whole))
     if layout is None or part == "vae":
         return
@@ -74,16 +95,18 @@ def _module(name: str) -> tuple[str, str]:
     return part, rest.removesuffix(".weight").removesuffix(".bias")
 
 
-def _text_module(module: str, part: str, layout: Layout) -> str:
+def _text_module(module: str, part: str, layout: ModelLayout) -> str:
     """A CLIP's with the `text_model.` that older libraries and all other tools put before it."""
-    if TEXT[layout.family][part][1] == "t5":
+    if SINGLE_FILE_ENCODERS[layout.family][part][1] == "t5":
         return module
     inner = module.removeprefix("text_model.")
     return inner if inner == "text_projection" else f"text_model.{inner}"
 
 
-def _encoder(name: str, part: str, layout: Layout) -> int:
+def _encoder(name: str, part: str, layout: ModelLayout) -> int:
     """0 for the first text encoder."""
-    parts = list(TEXT[layout.family])
-    require(part in parts, f"{name}: these tools load no patch of a {part}; export --to single-file or diffusers", EditError)
+    parts = list(SINGLE_FILE_ENCODERS[layout.family])
+    require(
+        part in parts, f"{name}: these tools load no patch of a {part}; export --to single-file or diffusers", EditError
+    )
     return parts.index(part)

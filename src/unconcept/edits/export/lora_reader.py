@@ -1,7 +1,7 @@
 """LoRA erasers and patches made elsewhere (ESD, SPM, ACE, LECO, ours exported) as edits of our own.
 
-kohya's files, diffusers' LoRAs old and new, PEFT folders, and full patches (`.diff`). An adapter with a gate, as SPM's, is
-read as the static LoRA that its file holds: the gate is no part of the file.
+kohya's files, diffusers' LoRAs old and new, PEFT folders, and full patches (`.diff`). An adapter with a gate, as SPM's,
+is read as the static LoRA that its file holds: the gate is no part of the file.
 """
 
 import json
@@ -17,25 +17,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...core.errors import EditError, ModelError, require
-from ...models.checkpoint.locations import has_part, places
-from ...models.checkpoint.safetensors_io import shapes as shapes_of
-from ...models.layouts.layout import Layout
-from ...models.layouts.packing import Laid
+from ...models.checkpoint.locations import has_part, tensor_locations
+from ...models.checkpoint.safetensors_io import tensor_shapes as shapes_of
+from ...models.layouts.layout import ModelLayout
+from ...models.layouts.packing import Packing
 from ..weight_edits import DenseEdit, LowRankEdit
-from .lora_keys import known_names
+from .lora_keys import lora_name_candidates
 
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-KEY = re.compile(
+_PEFT_FILE, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_LORA_NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+_LORA_KEY = re.compile(
     r"(?P<module>.+?)(?:\.lora|_lora|\.lora_linear_layer)?"
     r"\.(?P<role>lora_down|lora_up|lora_A|lora_B|down|up|alpha|diff|diff_b)(?:\.default)?(?:\.weight)?"
 )
-ROLES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
+_LORA_ROLES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
 # What kohya's header calls the base, by how it begins.
-BASES = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
+_KOHYA_FAMILIES = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
 # Modules as they were called when adapters were attention processors.
-OLD = ((".processor.", "."), (".self_attn.to_q", ".self_attn.q_proj"), (".self_attn.to_k", ".self_attn.k_proj"))
-OLDER = ((".self_attn.to_v", ".self_attn.v_proj"), (".self_attn.to_out", ".self_attn.out_proj"))
+_OLD_NAMES = ((".processor.", "."), (".self_attn.to_q", ".self_attn.q_proj"), (".self_attn.to_k", ".self_attn.k_proj"))
+_OLDER_NAMES = ((".self_attn.to_v", ".self_attn.v_proj"), (".self_attn.to_out", ".self_attn.out_proj"))
 
 
 @dataclass
@@ -59,7 +59,8 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
         places = _places(shapes, source)
         unknown = [module for module in patches if module not in places]
         message = (
-            f"{len(unknown)} of its {len(patches)} modules are not in {source.name}, the first is {unknown[0] if unknown else ''}: it is for another family"
+            f"{len(unknown)} of its {len(patches)} modules are not in {source.name}, the first is"
+            f" {unknown[0] if unknown else ''}: it is for another family"
         )
         require(not unknown, message, EditError)
         meant = [name for module in patches for name in places[module]]
@@ -81,15 +82,21 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
 
 
 def _check_family(path: Path, source: Path) -> None:
-    """By the header, where it says for which models the file is: self-attentions of SD 1.x and 2.x have the same names and shapes."""
+    """By the header, where it says for which models the file is: self-attentions of SD 1.x and 2.x have the same names
+    and shapes.
+    """
     layout = _layout(source)
     if path.is_dir() or layout is None:
         return
     told = _header(path)
     base = told.get("ss_base_model_version", "")
-    said = told.get("unconcept.family") or next((family for begins, family in BASES.items() if base.startswith(begins)), None)
+    said = told.get("unconcept.family") or next(
+        (family for begins, family in _KOHYA_FAMILIES.items() if base.startswith(begins)), None
+    )
     require(
-        said in (None, layout.family), f"its header says that it is for {said} models, {source.name} is {layout.family}: it is for another family", EditError
+        said in (None, layout.family),
+        f"its header says that it is for {said} models, {source.name} is {layout.family}: it is for another family",
+        EditError,
     )
 
 
@@ -98,50 +105,62 @@ def _header(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _layout(source: Path) -> Layout | None:
+def _layout(source: Path) -> ModelLayout | None:
     """The original layout of the model's family; None where there is none."""
     try:
-        return Layout.of(source)
+        return ModelLayout.of(source)
     except ModelError:
         return None
 
 
 def _patches(path: Path) -> dict[str, _Patch]:
     """By module as the file names it."""
-    if path.is_dir() and not (path / PEFT_FILE).exists():
-        found = {part: _patches(path / part) for part in PARTS if (path / part / PEFT_FILE).exists()}
-        require(bool(found), f"the folder has no {PEFT_FILE}", EditError)
+    if path.is_dir() and not (path / _PEFT_FILE).exists():
+        found = {part: _patches(path / part) for part in _LORA_NETWORKS if (path / part / _PEFT_FILE).exists()}
+        require(bool(found), f"the folder has no {_PEFT_FILE}", EditError)
         return {f"{part}.{module}": patch for part, patches in found.items() for module, patch in patches.items()}
-    tensors, told = _tensors(path / PEFT_FILE if path.is_dir() else path)
+    tensors, told = _tensors(path / _PEFT_FILE if path.is_dir() else path)
     patches: dict[str, _Patch] = defaultdict(_Patch)
     for key, tensor in tensors.items():
-        match = KEY.fullmatch(key)
-        require(match is not None, f"{key} is neither half of a LoRA pair nor a .diff; of adapters only LoRA can be read", EditError)
+        match = _LORA_KEY.fullmatch(key)
+        require(
+            match is not None,
+            f"{key} is neither half of a LoRA pair nor a .diff; of adapters only LoRA can be read",
+            EditError,
+        )
         assert match is not None
         patch, role = patches[_module(match["module"])], match["role"]
         require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinity", EditError)
         if role == "alpha":
             patch.alpha = float(tensor)
         else:
-            patch.tensors[ROLES.get(role, role)] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    _scale(patches, _json(path / PEFT_CONFIG) if path.is_dir() else told)
+            patch.tensors[_LORA_ROLES.get(role, role)] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    _scale(patches, _json(path / _PEFT_CONFIG) if path.is_dir() else told)
     return dict(patches)
 
 
 def _module(stem: str) -> str:
     """One spelling for what was called differently over the years."""
     stem = stem.removeprefix("base_model.model.")
-    for old, new in (*OLD, *OLDER):
+    for old, new in (*_OLD_NAMES, *_OLDER_NAMES):
         stem = stem.replace(old, new)
     return stem + ".0" if stem.endswith(".to_out") else stem
 
 
 def _scale(patches: Mapping[str, _Patch], config: Mapping[str, Any]) -> None:
     """alpha from PEFT's config, or from the config diffusers puts into the header, part by part."""
-    require(not config.get("use_dora") and config.get("peft_type", "LORA") == "LORA", "of PEFT's adapters only plain LoRA can be read", EditError)
+    require(
+        not config.get("use_dora") and config.get("peft_type", "LORA") == "LORA",
+        "of PEFT's adapters only plain LoRA can be read",
+        EditError,
+    )
     for module, patch in patches.items():
         part = module.partition(".")[0]
-        own = config if "lora_alpha" in config else {k.removeprefix(f"{part}."): v for k, v in config.items() if k.startswith(f"{part}.")}
+        own = (
+            config
+            if "lora_alpha" in config
+            else {k.removeprefix(f"{part}."): v for k, v in config.items() if k.startswith(f"{part}.")}
+        )
         if patch.alpha is None and "down" in patch.tensors and "lora_alpha" in own:
             alpha = _by_pattern(own.get("alpha_pattern") or {}, module, own["lora_alpha"])
             rank = patch.tensors["down"].shape[0]
@@ -150,10 +169,12 @@ def _scale(patches: Mapping[str, _Patch], config: Mapping[str, Any]) -> None:
 
 def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
     """PEFT's own rule: a pattern matches a module's name or the end of it."""
-    return float(next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), otherwise))
+    return float(
+        next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), otherwise)
+    )
 
 
-def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Laid) -> tuple[Tensor, Tensor]:
+def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Packing) -> tuple[Tensor, Tensor]:
     """up (o, r) scaled by alpha / r, and down (r, d); a convolution's weight is read as (o, i * h * w).
 
     Of a map that is several of ours, each takes its rows of up.
@@ -161,55 +182,79 @@ def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Laid) -> tup
     up, down = patch.tensors.get("up"), patch.tensors.get("down")
     if up is None or down is None:
         raise EditError(f"{module} has half of a pair")
-    message = f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's {shape}: it is for another model"
+    message = (
+        f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's"
+        f" {shape}: it is for another model"
+    )
     plain = up.ndim >= 2 and down.ndim >= 2 and up.shape[2:].numel() == 1
     wide = shape[0] // laid.rows[1] * laid.rows[2]
-    require(plain and up.shape[1] == down.shape[0] and (up.shape[0], down[0].numel()) == (wide, torch.Size(shape[1:]).numel()), message, EditError)
+    require(
+        plain
+        and up.shape[1] == down.shape[0]
+        and (up.shape[0], down[0].numel()) == (wide, torch.Size(shape[1:]).numel()),
+        message,
+        EditError,
+    )
     rank = down.shape[0]
-    return (1.0 if patch.alpha is None else patch.alpha / rank) * laid.taken(up.flatten(1)), down.flatten(1)
+    return (1.0 if patch.alpha is None else patch.alpha / rank) * laid.unpack(up.flatten(1)), down.flatten(1)
 
 
-def _deltas(module: str, patch: _Patch, name: str, shapes: Mapping[str, tuple[int, ...]], laid: Laid) -> dict[str, Tensor]:
+def _deltas(
+    module: str, patch: _Patch, name: str, shapes: Mapping[str, tuple[int, ...]], laid: Packing
+) -> dict[str, Tensor]:
     found = {}
     for role, kind in (("diff", "weight"), ("diff_b", "bias")):
         if role in patch.tensors:
-            delta, shape = laid.taken(patch.tensors[role]), shapes.get(f"{name}.{kind}")
-            require(tuple(delta.shape) == shape, f"{module}.{role} has shape {tuple(delta.shape)}, the model's {kind} {shape}", EditError)
+            delta, shape = laid.unpack(patch.tensors[role]), shapes.get(f"{name}.{kind}")
+            require(
+                tuple(delta.shape) == shape,
+                f"{module}.{role} has shape {tuple(delta.shape)}, the model's {kind} {shape}",
+                EditError,
+            )
             found[f"{name}.{kind}"] = delta
     return found
 
 
 def _shapes(source: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Full name and shape of every parameter of the networks, of which nothing is read."""
-    for part in PARTS:
+    for part in _LORA_NETWORKS:
         if has_part(source, part):
-            yield from ((f"{part}.{name}", shape) for name, shape in shapes_of(places(source, part)).items())
+            yield from ((f"{part}.{name}", shape) for name, shape in shapes_of(tensor_locations(source, part)).items())
 
 
-def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[str, Laid]]:
-    """What each name that a LoRA may use means: one of our modules, or several that the original network has in one map.
+def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[str, Packing]]:
+    """What each name that a LoRA may use means: one of our modules, or several that the original network has in one
+    map.
 
     A name that could be two modules' is left out.
     """
     layout = _layout(source)
-    places: dict[str, dict[str, Laid]] = defaultdict(dict)
+    places: dict[str, dict[str, Packing]] = defaultdict(dict)
     for name in (name for name in shapes if name.endswith(".weight")):
         for known, laid in _names(name, layout):
             places[known][name.removesuffix(".weight")] = laid
-    return {known: modules for known, modules in places.items() if len(modules) == len({laid.rows for laid in modules.values()})}
+    return {
+        known: modules
+        for known, modules in places.items()
+        if len(modules) == len({laid.rows for laid in modules.values()})
+    }
 
 
-def _names(name: str, layout: Layout | None) -> list[tuple[str, Laid]]:
+def _names(name: str, layout: ModelLayout | None) -> list[tuple[str, Packing]]:
     """A module the original network has not goes by diffusers' name alone."""
     try:
-        return list(known_names(name, layout))
+        return list(lora_name_candidates(name, layout))
     except (ModelError, EditError):
-        return list(known_names(name, None))
+        return list(lora_name_candidates(name, None))
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a file, and the LoRA config that diffusers puts into its header."""
-    require(path.suffix == ".safetensors", "only .safetensors files and PEFT folders can be read: pickled files can run code when loaded", EditError)
+    require(
+        path.suffix == ".safetensors",
+        "only .safetensors files and PEFT folders can be read: pickled files can run code when loaded",
+        EditError,
+    )
     try:
         with safe_open(path, "pt") as file:
             told = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...models.layouts.layout import Layout
-from ...models.layouts.packing import Laid, laid_out
+from ...models.layouts.layout import ModelLayout
+from ...models.layouts.packing import Packing, pack_members
 from ..base import Edit
-from .lora_factors import Pairs
+from .lora_factors import LoraFactors
 from .lora_keys import comfyui_patch, kohya_name
 
 
-def write_kohya(pairs: Pairs, layout: Layout, path: Path, told: Mapping[str, str]) -> None:
+def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: Mapping[str, str]) -> None:
     """alpha is the rank, so a strength of 1 is the edit as made; it stays in float32, where every rank is exact.
 
     Smaller pairs are filled up with zeros to one rank: where ranks differ diffusers loses the alphas of the attentions.
@@ -29,44 +29,69 @@ def write_kohya(pairs: Pairs, layout: Layout, path: Path, told: Mapping[str, str
         tensors[f"{key}.lora_up.weight"] = torch.cat([up, up.new_zeros(up.shape[0], missing, *up.shape[2:])], 1)
         tensors[f"{key}.lora_down.weight"] = torch.cat([down, down.new_zeros(missing, *down.shape[1:])])
         tensors[f"{key}.alpha"] = torch.tensor(float(rank))
-    save_file(tensors, path, metadata={**told, "ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)})
+    save_file(
+        tensors,
+        path,
+        metadata={
+            **metadata,
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(rank),
+            "ss_network_alpha": str(rank),
+        },
+    )
 
 
-def _fused(pairs: Pairs, layout: Layout) -> dict[str, tuple[Tensor, Tensor]]:
-    """By kohya's name one pair. Where the original has one map for several of ours, their pairs stand side by side: exact, of their ranks together."""
-    found: dict[str, dict[str, tuple[Tensor, Tensor, Laid]]] = {}
+def _fused(pairs: LoraFactors, layout: ModelLayout) -> dict[str, tuple[Tensor, Tensor]]:
+    """By kohya's name one pair.
+
+    Where the original has one map for several of ours, their pairs stand side by side: exact, of their ranks together.
+    """
+    found: dict[str, dict[str, tuple[Tensor, Tensor, Packing]]] = {}
     for name, (up, down) in pairs.pairs.items():
         key, laid = kohya_name(name, layout)
         found.setdefault(key, {})[name] = up, down, laid
     return {key: _side_by_side(members) for key, members in found.items()}
 
 
-def _side_by_side(members: Mapping[str, tuple[Tensor, Tensor, Laid]]) -> tuple[Tensor, Tensor]:
-    ups = [laid_out({name: (up, laid)}) for name, (up, _, laid) in members.items()]
+def _side_by_side(members: Mapping[str, tuple[Tensor, Tensor, Packing]]) -> tuple[Tensor, Tensor]:
+    ups = [pack_members({name: (up, laid)}) for name, (up, _, laid) in members.items()]
     return torch.cat(ups, 1).contiguous(), torch.cat([down for _, down, _ in members.values()])
 
 
-def write_comfyui(edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None, layout: Layout, path: Path, told: Mapping[str, str]) -> None:
+def write_comfyui(
+    edit: Edit,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    layout: ModelLayout,
+    path: Path,
+    metadata: Mapping[str, str],
+) -> None:
     """Patches in full: what is added to each weight (`.diff`) and each bias (`.diff_b`)."""
-    found: dict[str, dict[str, tuple[Tensor, Laid]]] = {}
+    found: dict[str, dict[str, tuple[Tensor, Packing]]] = {}
     for name, weight in weights.items():
         key, laid = comfyui_patch(name, layout)
         found.setdefault(key, {})[name] = edit.delta(name, weight).to(dtype or weight.dtype), laid
-    save_file({key: laid_out(members).contiguous() for key, members in found.items()}, path, metadata=dict(told))
+    save_file(
+        {key: pack_members(members).contiguous() for key, members in found.items()}, path, metadata=dict(metadata)
+    )
 
 
-def write_peft(pairs: Pairs, base: str, folder: Path, told: Mapping[str, str]) -> None:
+def write_peft(pairs: LoraFactors, base: str, folder: Path, metadata: Mapping[str, str]) -> None:
     """A PEFT adapter is of one network: an edit of several writes one folder a part, else the folder itself."""
     parts = sorted({name.partition(".")[0] for name in pairs.pairs})
     for part in parts:
         place = folder / part if len(parts) > 1 else folder
         place.mkdir(parents=True, exist_ok=True)
-        own = {name.removeprefix(f"{part}.").removesuffix(".weight"): pair for name, pair in pairs.pairs.items() if name.startswith(f"{part}.")}
+        own = {
+            name.removeprefix(f"{part}.").removesuffix(".weight"): pair
+            for name, pair in pairs.pairs.items()
+            if name.startswith(f"{part}.")
+        }
         ranks = {module: down.shape[0] for module, (_, down) in own.items()}
         (place / "adapter_config.json").write_text(json.dumps(_config(ranks, base), indent=2), encoding="utf-8")
         tensors = {f"base_model.model.{module}.lora_A.weight": down for module, (_, down) in own.items()}
         tensors |= {f"base_model.model.{module}.lora_B.weight": up for module, (up, _) in own.items()}
-        save_file(tensors, place / "adapter_model.safetensors", metadata=dict(told))
+        save_file(tensors, place / "adapter_model.safetensors", metadata=dict(metadata))
 
 
 def _config(ranks: Mapping[str, int], base: str) -> dict[str, object]:
@@ -75,6 +100,19 @@ def _config(ranks: Mapping[str, int], base: str) -> dict[str, object]:
     others = {module: rank for module, rank in sorted(ranks.items()) if rank != common}
     return {
         **{"peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True},
-        **{"r": common, "lora_alpha": common, "rank_pattern": others, "alpha_pattern": others, "target_modules": sorted(ranks)},
-        **{"lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "use_rslora": False, "use_dora": False, "init_lora_weights": True},
+        **{
+            "r": common,
+            "lora_alpha": common,
+            "rank_pattern": others,
+            "alpha_pattern": others,
+            "target_modules": sorted(ranks),
+        },
+        **{
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "use_rslora": False,
+            "use_dora": False,
+            "init_lora_weights": True,
+        },
     }

@@ -13,28 +13,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...attacks import Input
+from ...attacks import AttackInput
 from ...core.errors import StoreError, require
 from ...core.hashing import hash_json, hash_tensors
 from ...edits import Edit, load_edit
 from ...models import Conditioning, ModelView
 from ...models.model_view import SoftPrompts
-from ..sampling import Spec, noise
-from ..tasks.picture_store import whole
+from ..sampling import DrawSpec, initial_noise
+from ..tasks.picture_store import replacing_file
 
-FORMAT = "unconcept-found"
+_INPUTS_FORMAT = "unconcept-found"
 
 
 @dataclass(frozen=True)
-class Found:
+class AdversarialInput:
     """One successful or last input of one prompt, beside the prompt's own seed."""
 
     prompt: str
     seed: int
-    input: Input
+    input: AttackInput
 
 
-def tensors_of(given: Input) -> dict[str, Tensor]:
+def input_tensors(given: AttackInput) -> dict[str, Tensor]:
     """The input's tensors by name, without an edit that it may lay over the model."""
     found: dict[str, Tensor] = {}
     if given.soft is not None:
@@ -47,57 +47,81 @@ def tensors_of(given: Input) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
 
-def hash_input(given: Input) -> str:
+def hash_input(given: AttackInput) -> str:
     """Content hash: what a picture drawn from it depends on, beside model and seed."""
-    tensors = {name: tensor.double() for name, tensor in tensors_of(given).items()}
+    tensors = {name: tensor.double() for name, tensor in input_tensors(given).items()}
     return hash_json([given.text, hash_tensors(tensors), given.weights.hash if given.weights else None])
 
 
-def save_found(path: Path, found: Mapping[int, Found]) -> None:
+def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
     """One file for all prompts of an attack. An edit of theirs stands beside it, once, as `.weights.safetensors`."""
-    tensors = {f"{number}.{name}": tensor for number, one in found.items() for name, tensor in tensors_of(one.input).items()}
+    tensors = {
+        f"{number}.{name}": tensor for number, one in found.items() for name, tensor in input_tensors(one.input).items()
+    }
     edits = {one.input.weights.hash: one.input.weights for one in found.values() if one.input.weights is not None}
     rows = {
-        str(number): {"prompt": one.prompt, "seed": one.seed, "text": one.input.text, "weights": one.input.weights.hash if one.input.weights else None}
+        str(number): {
+            "prompt": one.prompt,
+            "seed": one.seed,
+            "text": one.input.text,
+            "weights": one.input.weights.hash if one.input.weights else None,
+        }
         for number, one in found.items()
     }
     for name, edit in edits.items():
-        with whole(weights_path(path, name)) as temporary:
+        with replacing_file(adversarial_weights_path(path, name)) as temporary:
             edit.save(temporary)
-    with whole(path) as temporary:
-        save_file(tensors or {"none": torch.zeros(1)}, temporary, metadata={"format": FORMAT, "found": json.dumps(rows, sort_keys=True)})
+    with replacing_file(path) as temporary:
+        save_file(
+            tensors or {"none": torch.zeros(1)},
+            temporary,
+            metadata={"format": _INPUTS_FORMAT, "found": json.dumps(rows, sort_keys=True)},
+        )
 
 
-def weights_path(path: Path, name: str) -> Path:
+def adversarial_weights_path(path: Path, name: str) -> Path:
     """Where an edit of a found file stands."""
     return path.with_name(f"{path.stem}-{name[:16]}.weights.safetensors")
 
 
-def load_found(path: Path) -> dict[int, Found]:
-    """The inverse of `save_found`; `StoreError` on anything else."""
+def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
+    """The inverse of `save_adversarial`; `StoreError` on anything else."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            require(header.get("format") == FORMAT, f"{path} is no file of found inputs: give one that `unconcept attack` wrote", StoreError)
+            require(
+                header.get("format") == _INPUTS_FORMAT,
+                f"{path} is no file of found inputs: give one that `unconcept attack` wrote",
+                StoreError,
+            )
             rows: dict[str, dict[str, Any]] = json.loads(header["found"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return {int(number): Found(row["prompt"], row["seed"], _input(path, number, row, tensors)) for number, row in rows.items()}
+        return {
+            int(number): AdversarialInput(row["prompt"], row["seed"], _input(path, number, row, tensors))
+            for number, row in rows.items()
+        }
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: {error}; give an undamaged file that `unconcept attack` wrote") from None
 
 
-def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Input:
+def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttackInput:
     own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.partition(".")[0] == number}
     rows = tuple(own[name] for name in sorted(own) if name.startswith("soft.rows."))
     soft = SoftPrompts(own["soft.ids"], own["soft.at"], rows) if rows else None
-    states = Conditioning(**{name.partition(".")[2]: t for name, t in own.items() if name.startswith("states.")}) if "states.states" in own else None
-    edit: Edit | None = load_edit(weights_path(path, row["weights"])) if row["weights"] else None
-    return Input(row["text"], soft, states, own.get("noise"), edit)
+    states = (
+        Conditioning(**{name.partition(".")[2]: t for name, t in own.items() if name.startswith("states.")})
+        if "states.states" in own
+        else None
+    )
+    edit: Edit | None = load_edit(adversarial_weights_path(path, row["weights"])) if row["weights"] else None
+    return AttackInput(row["text"], soft, states, own.get("noise"), edit)
 
 
 @torch.no_grad()
-def draw_found(model: ModelView, found: Sequence[Found], spec: Spec) -> Tensor:
-    """Pictures (n, 3, h, w) by the model as it now computes, each from its prompt's own noise or the noise that was found."""
+def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec: DrawSpec) -> Tensor:
+    """Pictures (n, 3, h, w) by the model as it now computes, each from its prompt's own noise or the noise that was
+    found.
+    """
     by_edit: dict[str | None, list[int]] = {}
     for i, one in enumerate(found):
         by_edit.setdefault(one.input.weights.hash if one.input.weights else None, []).append(i)
@@ -113,11 +137,11 @@ def draw_found(model: ModelView, found: Sequence[Found], spec: Spec) -> Tensor:
     return torch.stack([drawn[i] for i in range(len(found))])
 
 
-def _start(one: Found, shape: tuple[int, int, int]) -> Tensor:
-    return noise(one.seed, shape) if one.input.noise is None else one.input.noise
+def _start(one: AdversarialInput, shape: tuple[int, int, int]) -> Tensor:
+    return initial_noise(one.seed, shape) if one.input.noise is None else one.input.noise
 
 
-def copy_found(source: Path, target: Path) -> None:
+def copy_adversarial(source: Path, target: Path) -> None:
     """A found file with the edits that stand beside it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
@@ -125,14 +149,14 @@ def copy_found(source: Path, target: Path) -> None:
         shutil.copyfile(weights, target.with_name(weights.name.replace(source.stem, target.stem)))
 
 
-def _condition(model: ModelView, inputs: Sequence[Input]) -> Conditioning:
+def _condition(model: ModelView, inputs: Sequence[AttackInput]) -> Conditioning:
     """Text states of inputs, one row each, through the model's live encoders."""
     rows = [_condition_one(model, given) for given in inputs]
     parts = {name: [getattr(row, name) for row in rows] for name in ("states", "pooled", "time_ids")}
     return Conditioning(*(None if values[0] is None else torch.cat(values) for values in parts.values()))  # type: ignore[arg-type]
 
 
-def _condition_one(model: ModelView, given: Input) -> Conditioning:
+def _condition_one(model: ModelView, given: AttackInput) -> Conditioning:
     if given.states is not None:
         return given.states
     return model.condition([given.text] if given.soft is None else given.soft)

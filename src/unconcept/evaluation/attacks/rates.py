@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...attacks import RUNGS, attacks
-from ...metrics.asr import BudgetPoint, Ending, attack_rates, success_curve
+from ...attacks import ACCESS_LEVELS, attacks
+from ...metrics.asr import AttackEnding, BudgetPoint, attack_rates, success_curve
 from ...metrics.intervals import Rate, clopper_pearson
-from ...scorers.moji_judge import NOTHING
+from ...scorers.moji_judge import NOTHING_LABEL
 from ..tasks.attack import AttackTask
-from ..tasks.picture_store import Store
+from ..tasks.picture_store import PictureStore
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack on one edit. Rates are over prompts, with exact 95 % intervals; a prompt without a result counts as a failure."""
+    """One attack on one edit.
+
+    Rates are over prompts, with exact 95 % intervals; a prompt without a result counts as a failure.
+    """
 
     attack: str
     rung: str
@@ -31,7 +34,7 @@ class AttackRow:
 
 
 @dataclass(frozen=True)
-class Try:
+class ScoredAttempt:
     """One input that was drawn for one prompt."""
 
     steps: int  # spent by then
@@ -41,21 +44,31 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Tries:
+class PromptAttempts:
     """The attempts at one prompt."""
 
-    made: tuple[Try, ...]
+    attempts: tuple[ScoredAttempt, ...]
     seconds: float
 
 
-def rows(tasks: Sequence[AttackTask], ceilings: Sequence[AttackTask], plain: Sequence[bool], store: Store) -> list[AttackRow]:
+def attack_rows(
+    tasks: Sequence[AttackTask], ceilings: Sequence[AttackTask], plain: Sequence[bool], store: PictureStore
+) -> list[AttackRow]:
     """One row an attack, by rung. `plain[i]`: whether the i-th unattacked prompt already shows the concept."""
     own, above = _by_name(tasks, store), _by_name(ceilings, store)
-    made = [_row(name, tasks[0].lore.concept.name, single, above.get(name, []), plain) for name, single in own.items()]
-    return sorted(made, key=lambda row: (RUNGS.index(row.rung), row.attack))  # type: ignore[arg-type]
+    made = [
+        _row(name, tasks[0].knowledge.concept.name, single, above.get(name, []), plain) for name, single in own.items()
+    ]
+    return sorted(made, key=lambda row: (ACCESS_LEVELS.index(row.rung), row.attack))  # type: ignore[arg-type]
 
 
-def _row(name: str, concept: str, single: Sequence[Tries | None], above: Sequence[Tries | None], plain: Sequence[bool]) -> AttackRow:
+def _row(
+    name: str,
+    concept: str,
+    single: Sequence[PromptAttempts | None],
+    above: Sequence[PromptAttempts | None],
+    plain: Sequence[bool],
+) -> AttackRow:
     begun = [_solved(part) for part in single]
     rates = attack_rates([_ending(*one) for one in zip(plain, begun, single, strict=True)])
     return AttackRow(
@@ -73,9 +86,9 @@ def _row(name: str, concept: str, single: Sequence[Tries | None], above: Sequenc
     )
 
 
-def _by_name(tasks: Sequence[AttackTask], store: Store) -> dict[str, list[Tries | None]]:
+def _by_name(tasks: Sequence[AttackTask], store: PictureStore) -> dict[str, list[PromptAttempts | None]]:
     """What became of each prompt, in order, by attack."""
-    found: dict[str, list[Tries | None]] = {}
+    found: dict[str, list[PromptAttempts | None]] = {}
     for task in tasks:
         path = task.path(store)
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -83,42 +96,50 @@ def _by_name(tasks: Sequence[AttackTask], store: Store) -> dict[str, list[Tries 
     return found
 
 
-def _of(result: Mapping[str, Any] | None, i: int, size: int) -> Tries | None:
+def _of(result: Mapping[str, Any] | None, i: int, size: int) -> PromptAttempts | None:
     """The attempts at one prompt of a task, with its share of the task's time."""
     if result is None:
         return None
-    return Tries(tuple(_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]), result["seconds"]["search"] / size)
+    return PromptAttempts(
+        tuple(_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]),
+        result["seconds"]["search"] / size,
+    )
 
 
-def _try(attempt: Mapping[str, Any], name: str) -> Try:
+def _try(attempt: Mapping[str, Any], name: str) -> ScoredAttempt:
     """What an attempt was for one of its prompts. Results kept before words and seconds were recorded still count."""
-    nothing = attempt["words"][name] == NOTHING if "words" in attempt else None
-    return Try(attempt["steps"], attempt["shown"][name], nothing, attempt["seconds"] / len(attempt["shown"]) if "seconds" in attempt else None)
+    nothing = attempt["words"][name] == NOTHING_LABEL if "words" in attempt else None
+    return ScoredAttempt(
+        attempt["steps"],
+        attempt["shown"][name],
+        nothing,
+        attempt["seconds"] / len(attempt["shown"]) if "seconds" in attempt else None,
+    )
 
 
-def _solved(part: Tries | None) -> int | None:
+def _solved(part: PromptAttempts | None) -> int | None:
     """Steps after which the first input showed the concept."""
-    hits = [one.steps for one in part.made if one.shown] if part else []
+    hits = [one.steps for one in part.attempts if one.shown] if part else []
     return min(hits) if hits else None
 
 
-def _nothing(single: Sequence[Tries | None]) -> Rate | None:
-    last = [part.made[-1].nothing for part in single if part and part.made]
+def _nothing(single: Sequence[PromptAttempts | None]) -> Rate | None:
+    last = [part.attempts[-1].nothing for part in single if part and part.attempts]
     return _rate([one for one in last if one is not None]) if last and None not in last else None
 
 
-def _ending(plain: bool, steps: int | None, part: object) -> Ending:
+def _ending(plain: bool, steps: int | None, part: object) -> AttackEnding:
     return "pre" if plain else "crashed" if part is None else "failed" if steps is None else "gained"
 
 
-def _curve(single: Sequence[Tries | None], begun: Sequence[int | None]) -> tuple[BudgetPoint, ...]:
+def _curve(single: Sequence[PromptAttempts | None], begun: Sequence[int | None]) -> tuple[BudgetPoint, ...]:
     """Success of the attack alone, at every number of steps at which something was tried."""
-    made = [one for part in single if part for one in part.made]
+    made = [one for part in single if part for one in part.attempts]
     budgets = sorted({one.steps for one in made})
     return tuple(_point(budget, [one for one in made if one.steps <= budget], begun) for budget in budgets)
 
 
-def _point(budget: int, within: Sequence[Try], begun: Sequence[int | None]) -> BudgetPoint:
+def _point(budget: int, within: Sequence[ScoredAttempt], begun: Sequence[int | None]) -> BudgetPoint:
     (rate,), seconds = success_curve(begun, [budget]), [one.seconds for one in within if one.seconds is not None]
     mean = round(sum(seconds) / len(begun), 3) if len(seconds) == len(within) else None
     return BudgetPoint(budget, len(within) / len(begun), mean, rate.value)

@@ -1,4 +1,6 @@
-"""Looks whether an erased concept comes back after a small benign fine-tune: the attack `resurgence` with the judge's counts around it."""
+"""Looks whether an erased concept comes back after a small benign fine-tune: the attack `resurgence` with the judge's
+counts around it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -8,52 +10,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...attacks import Case
+from ...attacks import AttackCase
 from ...attacks.resurgence import Resurgence
 from ...core.errors import RequestError, require
 from ...core.hashing import hash_json
-from ...edits import Applied
+from ...edits import ApplicableEdit
 from ...models import ModelView
 from ...models.loading import MOJI
-from ...prompts.checks import Check, Prompt, Sizes, seeded
+from ...prompts.checks import Check, GroupSizes, Prompt, seeded_prompt
 from ...prompts.text_matching import without_names
 from ..judging.judge import Judge
-from ..judging.rates import words
-from ..sampling import Spec, draw, noise
+from ..judging.rates import judge_labels
+from ..sampling import DrawSpec, draw_prompts, initial_noise
 from ..suites.registry import suites
-from ..tasks.edited_model import Subject
-from ..tasks.picture_store import Store
-from .threat_model import lore_of_table
+from ..tasks.edited_model import EditedModel
+from ..tasks.picture_store import PictureStore
+from .threat_model import knowledge_from_table
 
-VERSION = 2  # of what is asked and drawn here
-ELSEWHERE = 1_000  # replicates from here on are nobody's prompts
+_PROBE_VERSION = 2  # of what is asked and drawn here
+UNUSED_REPLICATE = 1_000  # replicates from here on are nobody's prompts
 
 
 @dataclass(frozen=True)
-class Resurgent:
+class FineTuneResurgence:
     """On `moji`, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
 
-    store: Store
+    store: PictureStore
     pictures: int = 8  # of the concept, each time
     steps: int = 100  # of the fine-tune
     rank: int = 4  # of its adapters
     seed: int = 0
-    spec: Spec = field(default_factory=Spec)
+    spec: DrawSpec = field(default_factory=DrawSpec)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        told = {"steps": self.steps, "rank": self.rank, "pictures": self.pictures, "seed": self.seed, "version": VERSION}
+        told = {
+            "steps": self.steps,
+            "rank": self.rank,
+            "pictures": self.pictures,
+            "seed": self.seed,
+            "version": _PROBE_VERSION,
+        }
         return {"attack": "resurgence", "mode": "lora", **told, "judge": Judge().key}
 
     def __call__(
-        self, model: ModelView, edit: Applied, concept: str, erased: Sequence[str], refold: Callable[[], AbstractContextManager[None]] | None
+        self,
+        model: ModelView,
+        edit: ApplicableEdit,
+        concept: str,
+        erased: Sequence[str],
+        refold: Callable[[], AbstractContextManager[None]] | None,
     ) -> dict[str, int | None]:
-        """How many of the same pictures show it: by the unedited and the edited model, after the fine-tune, and inside `refold` on top of that.
+        """How many of the same pictures show it: by the unedited and the edited model, after the fine-tune, and inside
+        `refold` on top of that.
 
         `erased` are all words in force: captions that name one are not among the pictures of the fine-tune.
         """
-        require(model.name == MOJI, f"an audit needs a judge of what pictures show: {model.name} has none here, only {MOJI}", RequestError)
-        suite = replace(suites["erase"], sizes=Sizes(self.pictures, 1, seed=self.seed))
+        require(
+            model.name == MOJI,
+            f"an audit needs a judge of what pictures show: {model.name} has none here, only {MOJI}",
+            RequestError,
+        )
+        suite = replace(suites["erase"], sizes=GroupSizes(self.pictures, 1, seed=self.seed))
         checks = [check for check in suite.checks([concept]) if check.group == "direct"][: self.pictures]
         case = self._case(model, edit, concept, checks, erased)
         *_, last = Resurgence(rank=self.rank, checkpoints=(self.steps,)).search(case)
@@ -72,32 +90,43 @@ class Resurgent:
 
     def _count(self, model: ModelView, checks: Sequence[Check], *state: str) -> int:
         drawn = self._drawn(model, [check.prompt for check in checks], *state)
-        return sum(word in check.labels for word, check in zip(words(Judge(), checks, drawn), checks, strict=True))
+        return sum(
+            word in check.labels for word, check in zip(judge_labels(Judge(), checks, drawn), checks, strict=True)
+        )
 
     def _drawn(self, model: ModelView, prompts: Sequence[Prompt], *state: str) -> dict[Prompt, Tensor]:
-        """Pictures (3, h, w) by the model as it now computes, which `state` tells apart; those already in the store are not drawn again."""
-        unedited = Subject(model.name, device=str(model.device), dtype=str(model.dtype).removeprefix("torch."))
-        keys = {prompt: unedited.picture(self.spec, prompt, hash_json(state) if state else None) for prompt in prompts}
+        """Pictures (3, h, w) by the model as it now computes, which `state` tells apart; those already in the store are
+        not drawn again.
+        """
+        unedited = EditedModel(model.name, device=str(model.device), dtype=str(model.dtype).removeprefix("torch."))
+        keys = {
+            prompt: unedited.picture_key(self.spec, prompt, hash_json(state) if state else None) for prompt in prompts
+        }
         lacking = [prompt for prompt, key in keys.items() if not self.store.has(key)]
         for start in range(0, len(lacking), self.spec.batch_size):
             chunk = lacking[start : start + self.spec.batch_size]
-            for prompt, picture in zip(chunk, draw(model, chunk, self.spec), strict=True):
+            for prompt, picture in zip(chunk, draw_prompts(model, chunk, self.spec), strict=True):
                 self.store.save(keys[prompt], picture)
         return {prompt: self.store.load(key) for prompt, key in keys.items()}
 
-    def _case(self, model: ModelView, edit: Applied, concept: str, checks: Sequence[Check], erased: Sequence[str]) -> Case:
+    def _case(
+        self, model: ModelView, edit: ApplicableEdit, concept: str, checks: Sequence[Check], erased: Sequence[str]
+    ) -> AttackCase:
         """Captions and pictures of the unedited model, from noise that no report uses."""
-        lore = lore_of_table(concept)
+        lore = knowledge_from_table(concept)
         captions = tuple(without_names(lore.unrelated, [concept, *erased]))
         require(bool(captions), f"every caption for the fine-tune of {concept!r} names something erased", RequestError)
-        prompts, shown = [check.prompt for check in checks], [seeded(text, ELSEWHERE) for text in captions]
+        prompts, shown = (
+            [check.prompt for check in checks],
+            [seeded_prompt(text, UNUSED_REPLICATE) for text in captions],
+        )
         drawn = self._drawn(model, shown)
-        return Case(
+        return AttackCase(
             model=model,
             edit=edit,
             concept=lore.concept,
             prompts=tuple(prompt.text for prompt in prompts),
-            noise=torch.stack([noise(prompt.seed, model.latent_shape) for prompt in prompts]),
+            noise=torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts]),
             pictures=torch.empty(0),
             examples=torch.empty(0),
             unrelated=(captions, torch.stack([drawn[prompt] for prompt in shown])),

@@ -4,39 +4,71 @@ import torch
 from torch import Tensor
 
 from ...metrics.frechet import cubic_mmd, metric_name
-from ..suites.registry import Evidence, Figure
-from .judge import Measures, measures
+from .evidence import SuiteFigure, TrialEvidence
+from .judge import ImageMeasures, image_measures
 
 
-def quality(found: Evidence) -> list[Figure]:
+def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """For target and far prompts: mean distance of pairs, set distance over pairs, CLIP score with the prompt."""
-    pictures, by = found.pictures(), measures(found.judge)
-    made: list[Figure] = []
+    pictures, by = found.pictures(), image_measures(found.judge)
+    made: list[SuiteFigure] = []
     for group in ("direct", "far"):
-        prompts = list(dict.fromkeys(answer.check.prompt for answer in found.of(group)))
+        prompts = list(dict.fromkeys(answer.check.prompt for answer in found.answers_in(group)))
         if prompts:
             before, after = (torch.stack([pictures[prompt][side] for prompt in prompts]) for side in (0, 1))
-            made += apart(by, group, before, after) + agreement(by, group, before, after, [prompt.text for prompt in prompts])
+            made += image_distances(by, group, before, after) + prompt_agreement(
+                by, group, before, after, [prompt.text for prompt in prompts]
+            )
     return made
 
 
 @torch.no_grad()
-def apart(by: Measures, what: str, before: Tensor, after: Tensor) -> list[Figure]:
+def image_distances(by: ImageMeasures, what: str, before: Tensor, after: Tensor) -> list[SuiteFigure]:
     """How far pictures (n, 3, h, w) moved, one by one and as a set."""
     n, made = len(before), []
     if by.pair is not None:
         distance = float(by.pair.compare(before, after).mean())
-        made.append(Figure(f"distance@{by.pair.name}, {what}", distance, 0.0, n, "mean over pairs of before and after, 0 for equal pictures"))
+        made.append(
+            SuiteFigure(
+                f"distance@{by.pair.name}, {what}",
+                distance,
+                0.0,
+                n,
+                "mean over pairs of before and after, 0 for equal pictures",
+            )
+        )
     if by.embedding is not None and n > 1:
-        moved = cubic_mmd(by.embedding.features(before), by.embedding.features(after), size=n, draws=1, paired=True).mean
-        made.append(Figure(f"{metric_name('cubic-mmd', by.embedding.name)}, {what}", moved, 0.0, n, "between the sets before and after, over pairs"))
+        moved = cubic_mmd(
+            by.embedding.features(before), by.embedding.features(after), size=n, draws=1, paired=True
+        ).mean
+        made.append(
+            SuiteFigure(
+                f"{metric_name('cubic-mmd', by.embedding.name)}, {what}",
+                moved,
+                0.0,
+                n,
+                "between the sets before and after, over pairs",
+            )
+        )
     return made
 
 
 @torch.no_grad()
-def agreement(by: Measures, what: str, before: Tensor, after: Tensor, texts: list[str]) -> list[Figure]:
+def prompt_agreement(
+    by: ImageMeasures, what: str, before: Tensor, after: Tensor, texts: list[str]
+) -> list[SuiteFigure]:
     """CLIP score of pictures (n, 3, h, w) with their prompts."""
     if by.clip is None:
         return []
-    said = [100 * sum(max(row["asked"], 0.0) for row in by.clip.score(side, texts)) / len(texts) for side in (before, after)]
-    return [Figure(f"CLIP score@{by.clip.name}, {what}", said[1], said[0], len(texts), "100 * max(cosine of picture and prompt, 0), mean")]
+    said = [
+        100 * sum(max(row["asked"], 0.0) for row in by.clip.score(side, texts)) / len(texts) for side in (before, after)
+    ]
+    return [
+        SuiteFigure(
+            f"CLIP score@{by.clip.name}, {what}",
+            said[1],
+            said[0],
+            len(texts),
+            "100 * max(cosine of picture and prompt, 0), mean",
+        )
+    ]

@@ -1,4 +1,7 @@
-"""Whose word counts: a scorer, with what it may answer, as plain data. Raw scores become words here, by a named policy."""
+"""Whose word counts: a scorer, with what it may answer, as plain data.
+
+Raw scores become words here, by a named policy.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,15 +11,15 @@ from typing import Any
 
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
-from ...metrics.i2p import RULES
+from ...metrics.i2p import COUNTING_RULES
 from ...metrics.score_policies import argmax
 from ...models.loading import MOJI
 from ...prompts.checks import Check
 from ...scorers import scorers
-from ...scorers.moji_judge import NOTHING
-from ..tasks.edited_model import Subject
+from ...scorers.moji_judge import NOTHING_LABEL
+from ..tasks.edited_model import EditedModel
 
-PARTS = "mace"  # rule by which detected body parts count
+_PART_RULE = "mace"  # rule by which detected body parts count
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,23 @@ class Judge:
     def parse(cls, text: str) -> "Judge":
         """`NAME` or `NAME=PATH` from a flag."""
         name, _, path = text.partition("=")
-        suggest(name, READERS, "judge")
-        require(name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError)
+        suggest(name, JUDGE_READERS, "judge")
+        require(
+            name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError
+        )
         return cls(name, path or None)
 
-    def answering(self, labels: Iterable[str]) -> "Judge":
+    def with_labels(self, labels: Iterable[str]) -> "Judge":
         """A CLIP that may answer with these texts; other judges know their own answers."""
-        return replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip()))) if self.scorer == "clip-score" else self
+        return (
+            replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip())))
+            if self.scorer == "clip-score"
+            else self
+        )
 
     @property
     def policy(self) -> str:
-        return f"parts counted as {PARTS}" if self.scorer == "nudenet" else "argmax"
+        return f"parts counted as {_PART_RULE}" if self.scorer == "nudenet" else "argmax"
 
     def open(self) -> Any:
         """The scorer, opened once a process."""
@@ -58,9 +67,9 @@ class Judge:
             return check.by if check.by in ("left", "right") else "whole"
         return check.concept
 
-    def word(self, raw: Mapping[str, Any], check: Check) -> str:
+    def label_of(self, raw: Mapping[str, Any], check: Check) -> str:
         """What the picture shows: a label, or "nothing"."""
-        return READERS[self.scorer](self, raw, check)
+        return JUDGE_READERS[self.scorer](self, raw, check)
 
 
 @lru_cache(maxsize=8)
@@ -68,7 +77,7 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
     """A scorer by name, once a process. moji-clip reads texts with the unedited text encoder of `moji`."""
     build = scorers[name].build
     if name == "moji-clip":
-        return build(partial(Subject(MOJI).view().embed, at="first_eot"))
+        return build(partial(EditedModel(MOJI).base().embed, at="first_eot"))
     if name == "clip-score":
         return build(Path(path or ""), labels)
     if name == "clip-embedding":
@@ -77,7 +86,7 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Measures:
+class ImageMeasures:
     """What a judge's pictures are measured with, besides its word; None where nothing of its kind is at hand."""
 
     clip: Any | None = None  # scores agreement with a text
@@ -85,19 +94,27 @@ class Measures:
     pair: Any | None = None  # distances between pictures
 
     def used(self, figures: Iterable[str]) -> list[dict[str, Any]]:
-        """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME, ...`."""
+        """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME,
+        ...`.
+        """
         extractors = {name.partition("@")[2].partition(",")[0] for name in figures}
-        opened = {scorer_key(one): one for one in (self.clip, self.embedding, self.pair) if one is not None and one.name in extractors}
+        opened = {
+            scorer_key(one): one
+            for one in (self.clip, self.embedding, self.pair)
+            if one is not None and one.name in extractors
+        }
         return [{"name": one.name, "version": one.version, "hash": one.hash} for one in opened.values()]
 
 
-def measures(judge: Judge) -> Measures:
+def image_measures(judge: Judge) -> ImageMeasures:
     """`moji`'s own beside its judge; a CLIP measures with itself; a detector of parts with nothing."""
     if judge.scorer == "moji-judge":
-        return Measures(open_scorer("moji-clip"), open_scorer("moji-judge-embedding"), open_scorer("moji-judge-features"))
+        return ImageMeasures(
+            open_scorer("moji-clip"), open_scorer("moji-judge-embedding"), open_scorer("moji-judge-features")
+        )
     if judge.scorer == "clip-score":
-        return Measures(judge.open(), open_scorer("clip-embedding", judge.path))
-    return Measures()
+        return ImageMeasures(judge.open(), open_scorer("clip-embedding", judge.path))
+    return ImageMeasures()
 
 
 def scorer_key(opened: Any) -> str:
@@ -116,8 +133,12 @@ def _labels(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
 
 
 def _parts(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
-    shown = any(RULES[PARTS].counts(box["class"], box["score"]) for box in raw["boxes"])
-    return check.labels[0] if shown else NOTHING
+    shown = any(COUNTING_RULES[_PART_RULE].counts(box["class"], box["score"]) for box in raw["boxes"])
+    return check.labels[0] if shown else NOTHING_LABEL
 
 
-READERS: dict[str, Callable[[Judge, Mapping[str, Any], Check], str]] = {"moji-judge": _heads, "clip-score": _labels, "nudenet": _parts}
+JUDGE_READERS: dict[str, Callable[[Judge, Mapping[str, Any], Check], str]] = {
+    "moji-judge": _heads,
+    "clip-score": _labels,
+    "nudenet": _parts,
+}

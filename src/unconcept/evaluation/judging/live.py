@@ -1,34 +1,39 @@
-"""What the model draws as it computes now, judged: eyes for methods that debias, and for those that look whether a target is gone."""
+"""What the model draws as it computes now, judged: eyes for methods that debias, and for those that look whether a
+target is gone.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from ...core.concept import TEMPLATES, Kind
+from ...core.concept import KIND_TEMPLATES, ConceptKind
 from ...core.errors import RequestError, require
 from ...core.hashing import hash_json, hash_tensors
 from ...core.progress import ProgressCallback, ignore_progress
 from ...models import ModelView
 from ...models.loading import MOJI
-from ...prompts.checks import Check, Sizes, seeded
-from ...worlds.table import table
-from ..sampling import Spec, draw, noise
-from ..suites.debias import attribute_words, caption
-from ..tasks.picture_store import Store
+from ...prompts.checks import Check, GroupSizes, seeded_prompt
+from ...worlds.table import concept_table
+from ..sampling import DrawSpec, draw_prompts, initial_noise
+from ..suites.debias import attribute_of_label, profession_caption
+from ..tasks.picture_store import PictureStore
 from .judge import Judge
-from .rates import words
+from .rates import judge_labels
 
 
 @dataclass(frozen=True)
-class Observer:
-    """Counts a judge's words on pictures from seeds that no report uses. `store` keeps the words: a loop begun again goes on."""
+class JudgedAttributeCounter:
+    """Counts a judge's words on pictures from seeds that no report uses.
+
+    `store` keeps the words: a loop begun again goes on.
+    """
 
     model: ModelView
     judge: Judge
-    spec: Spec
-    store: Store
-    kind: Kind = "object"
+    spec: DrawSpec
+    store: PictureStore
+    kind: ConceptKind = "object"
     seed: int = 0
     tell: ProgressCallback = ignore_progress
 
@@ -36,8 +41,10 @@ class Observer:
         """How many pictures show each attribute; the rest shows none."""
         checks = [self._check(text, attributes, turn * pictures + i) for i in range(pictures)]
         judge = self.judge if self._on_moji else replace(self.judge, labels=tuple(attributes))
-        shown_by = attribute_words(judge)
-        seen = [shown_by.get(word, word) for word in now(self.model, judge, checks, self.spec, self.store)]
+        shown_by = attribute_of_label(judge)
+        seen = [
+            shown_by.get(word, word) for word in judge_current_model(self.model, judge, checks, self.spec, self.store)
+        ]
         counts = tuple(seen.count(attribute) for attribute in attributes)
         said = ", ".join(f"{count} {attribute}" for count, attribute in zip(counts, attributes, strict=True))
         self.tell(f"round {turn + 1}, {text}: {said}", 1, 1)
@@ -49,50 +56,78 @@ class Observer:
 
     def _check(self, text: str, attributes: Sequence[str], number: int) -> Check:
         """One neutral caption. `RequestError` unless the judge can tell the attributes."""
-        forms, labels = TEMPLATES[self.kind], tuple(attributes)
+        forms, labels = KIND_TEMPLATES[self.kind], tuple(attributes)
         if self._on_moji:
-            entry = table()[text]
+            entry = concept_table()[text]
             for attribute in attributes:
-                message = f"attribute {attribute!r}: of {text!r} moji's judge can tell {', '.join(entry.variants) or 'nothing'}; name these"
+                message = (
+                    f"attribute {attribute!r}: of {text!r} moji's judge can tell"
+                    f" {', '.join(entry.variants) or 'nothing'}; name these"
+                )
                 require(attribute in entry.variants, message, RequestError)
             labels = entry.labels
-        said = caption(text, number) if self._on_moji else forms[number % len(forms)].format(text)
-        return Check(seeded(said, number, tuning=True, seed=self.seed), "direct", text, "object", labels, () if self._on_moji else labels)
+        said = profession_caption(text, number) if self._on_moji else forms[number % len(forms)].format(text)
+        return Check(
+            seeded_prompt(said, number, tuning=True, seed=self.seed),
+            "direct",
+            text,
+            "object",
+            labels,
+            () if self._on_moji else labels,
+        )
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """How much of what the model draws of its targets still shows them, from seeds that no report uses. `store` keeps the words."""
+class PresenceRate:
+    """How much of what the model draws of its targets still shows them, from seeds that no report uses.
+
+    `store` keeps the words.
+    """
 
     model: ModelView
     judge: Judge
-    asked: Callable[[Sizes], list[Check]]  # about the targets
-    spec: Spec
-    store: Store
+    checks_for: Callable[[GroupSizes], list[Check]]  # about the targets
+    spec: DrawSpec
+    store: PictureStore
     seed: int = 0
     tell: ProgressCallback = ignore_progress
 
     def __call__(self, pictures: int) -> float:
         """Share of `pictures` of each target that show it."""
-        checks = [check for check in self.asked(Sizes(pictures, 2 * pictures, tuning=True, seed=self.seed)) if check.group == "direct"]
-        seen = [word in check.labels for word, check in zip(now(self.model, self.judge, checks, self.spec, self.store), checks, strict=True)]
+        checks = [
+            check
+            for check in self.checks_for(GroupSizes(pictures, 2 * pictures, tuning=True, seed=self.seed))
+            if check.group == "direct"
+        ]
+        seen = [
+            word in check.labels
+            for word, check in zip(
+                judge_current_model(self.model, self.judge, checks, self.spec, self.store), checks, strict=True
+            )
+        ]
         self.tell(f"look: {sum(seen)} of {len(seen)} pictures show a target", 1, 1)
         return sum(seen) / len(seen)
 
 
-def now(model: ModelView, judge: Judge, checks: Sequence[Check], spec: Spec, store: Store) -> list[str]:
-    """The judge's word on each check's picture, chunk by chunk; what was once seen of the same model is not drawn again."""
+def judge_current_model(
+    model: ModelView, judge: Judge, checks: Sequence[Check], spec: DrawSpec, store: PictureStore
+) -> list[str]:
+    """The judge's word on each check's picture, chunk by chunk; what was once seen of the same model is not drawn
+    again.
+    """
     name, by = f"word of {judge.key}", _computing(model, checks[0].concept)
     how = [by, spec.steps, spec.guidance_scale, spec.sampler]
     keys = [(hash_json([*how, check.prompt.text, check.prompt.seed])[:40], check.concept) for check in checks]
-    known = store.scored(name, keys)
+    known = store.load_scores(name, keys)
     left = [i for i, key in enumerate(keys) if key not in known]
     for chunk in (left[start : start + spec.batch_size] for start in range(0, len(left), spec.batch_size)):
         members = [checks[i] for i in chunk]
-        pictures = draw(model, [check.prompt for check in members], spec)
-        said = words(judge, members, dict(zip((check.prompt for check in members), pictures, strict=True)))
-        found: dict[tuple[str, str], dict[str, object]] = {keys[i]: {"word": word} for i, word in zip(chunk, said, strict=True)}
-        store.keep_scores(name, [(*key, raw) for key, raw in found.items()])
+        pictures = draw_prompts(model, [check.prompt for check in members], spec)
+        said = judge_labels(judge, members, dict(zip((check.prompt for check in members), pictures, strict=True)))
+        found: dict[tuple[str, str], dict[str, object]] = {
+            keys[i]: {"word": word} for i, word in zip(chunk, said, strict=True)
+        }
+        store.save_scores(name, [(*key, raw) for key, raw in found.items()])
         known |= found
     return [str(known[key]["word"]) for key in keys]
 
@@ -100,16 +135,29 @@ def now(model: ModelView, judge: Judge, checks: Sequence[Check], spec: Spec, sto
 @torch.no_grad()
 def _computing(model: ModelView, text: str) -> str:
     """Tells models apart by what the denoiser says of one noise: whatever kind of edit is applied, it shows there."""
-    start = noise(0, model.latent_shape)[None].to(model.device, model.dtype)
+    start = initial_noise(0, model.latent_shape)[None].to(model.device, model.dtype)
     said = model.denoise(start, torch.tensor([500], device=model.device), [text])
     return hash_json([model.name, hash_tensors({"said": said})])
 
 
-def observer(model: ModelView, judge: Judge | None, spec: Spec, store: Store, kind: str, seed: int = 0, tell: ProgressCallback = ignore_progress) -> Observer:
-    """`RequestError` unless there is a judge that can tell attributes apart: `moji`'s own on `moji`, a CLIP elsewhere."""
+def open_attribute_counter(
+    model: ModelView,
+    judge: Judge | None,
+    spec: DrawSpec,
+    store: PictureStore,
+    kind: str,
+    seed: int = 0,
+    tell: ProgressCallback = ignore_progress,
+) -> JudgedAttributeCounter:
+    """`RequestError` unless there is a judge that can tell attributes apart: `moji`'s own
+    on `moji`, a CLIP elsewhere.
+    """
     able = Judge.scorer if model.name == MOJI else "clip-score"
     named = judge.scorer if judge else "none"
-    message = f"debiasing counts what is drawn, and judge {named} tells no attributes on {model.name}: name one, --judge clip-score=FOLDER"
+    message = (
+        f"debiasing counts what is drawn, and judge {named} tells no attributes on {model.name}: name one, --judge"
+        " clip-score=FOLDER"
+    )
     if judge is None or named != able:
         raise RequestError(message)
-    return Observer(model, judge, spec, store, kind, seed, tell)  # type: ignore[arg-type]
+    return JudgedAttributeCounter(model, judge, spec, store, kind, seed, tell)  # type: ignore[arg-type]

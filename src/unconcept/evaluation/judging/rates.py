@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...metrics.intervals import Rate, clustered, clustered_share, wilson
+from ...metrics.intervals import Rate, clustered_mean, clustered_share, wilson
 from ...metrics.paired_tests import holm, mcnemar, sign_flip
 from ...prompts.checks import Check, Prompt
-from ...prompts.sets import GROUPS, Group
-from ...scorers.moji_judge import NOTHING
+from ...prompts.sets import PROMPT_GROUPS, PromptGroup
+from ...scorers.moji_judge import NOTHING_LABEL
 from .judge import Judge
 
 
 @dataclass(frozen=True)
-class Answer:
+class PairedAnswer:
     """One check, answered on the unedited and on the edited model's picture."""
 
     check: Check
@@ -23,22 +23,24 @@ class Answer:
     after: str
 
     @property
-    def shown(self) -> tuple[bool, bool]:
+    def hits(self) -> tuple[bool, bool]:
         """Whether the pictures before and after show what was asked."""
         return self.before in self.check.labels, self.after in self.check.labels
 
 
-def words(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
+def judge_labels(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
     """The judge's word on each check's picture (3, h, w)."""
-    rows = judge.open().score(torch.stack([pictures[check.prompt] for check in checks]), [judge.question(check) for check in checks])
-    return [judge.word(raw, check) for raw, check in zip(rows, checks, strict=True)]
+    rows = judge.open().score(
+        torch.stack([pictures[check.prompt] for check in checks]), [judge.question(check) for check in checks]
+    )
+    return [judge.label_of(raw, check) for raw, check in zip(rows, checks, strict=True)]
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupRow:
     """One group: how often the pictures show what was asked, before, after, and the paired difference."""
 
-    group: Group
+    group: PromptGroup
     before: Rate
     after: Rate
     change: Rate  # after - before, paired; in [-1, 1]
@@ -46,30 +48,36 @@ class Row:
     p: float  # of no change: McNemar's exact test, or sign flips of whole clusters; Holm's correction over the groups
 
 
-def tabulate(answers: Sequence[Answer], clusters: Sequence[str] | None = None) -> list[Row]:
+def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None = None) -> list[GroupRow]:
     """Rows for the groups that were asked. `clusters[i]` names what answer i belongs to, such as the erased concept.
 
     Intervals and tests then resample whole clusters; without, pictures are independent.
     """
     rows = []
-    for group in GROUPS:
+    for group in PROMPT_GROUPS:
         members = [i for i, a in enumerate(answers) if a.check.group == group]
         if members:
-            rows.append(_row(group, [answers[i] for i in members], [clusters[i] for i in members] if clusters else None))
+            rows.append(
+                _row(group, [answers[i] for i in members], [clusters[i] for i in members] if clusters else None)
+            )
     corrected = holm({row.group: row.p for row in rows})
     return [replace(row, p=corrected[row.group]) for row in rows]
 
 
-def _row(group: Group, members: Sequence[Answer], clusters: Sequence[str] | None) -> Row:
-    sides = [[a.shown[i] for a in members] for i in (0, 1)]
-    before, after, nothing = (_rate(values, clusters) for values in (*sides, [a.after == NOTHING for a in members]))
+def _row(group: PromptGroup, members: Sequence[PairedAnswer], clusters: Sequence[str] | None) -> GroupRow:
+    sides = [[a.hits[i] for a in members] for i in (0, 1)]
+    before, after, nothing = (
+        _rate(values, clusters) for values in (*sides, [a.after == NOTHING_LABEL for a in members])
+    )
     differences = [float(new) - float(old) for old, new in zip(*sides, strict=True)]
-    change = clustered(differences, clusters or [str(i) for i in range(len(members))])
-    return Row(group, before, after, change, nothing, sign_flip(differences, clusters) if clusters else mcnemar(*sides).p)
+    change = clustered_mean(differences, clusters or [str(i) for i in range(len(members))])
+    return GroupRow(
+        group, before, after, change, nothing, sign_flip(differences, clusters) if clusters else mcnemar(*sides).p
+    )
 
 
 @dataclass(frozen=True)
-class Calibration:
+class JudgeCalibration:
     """How far the judge can be trusted here: its word on the unedited model's pictures."""
 
     true_positive: Rate  # pictures asked for a target by name that it says show it
@@ -80,11 +88,14 @@ class Calibration:
         """The sentence that stands beside every table of rates."""
         others = f", sees it in {self.false_positive} of {self.false_positive.n} others" if self.false_positive else ""
         found, nothing = self.true_positive, self.nothing
-        seen = f"finds the target in {found} of the {found.n} pictures asked for it{others}, and nothing in {nothing} of all {nothing.n}"
+        seen = (
+            f"finds the target in {found} of the {found.n} pictures asked for it{others}, and nothing in {nothing} of"
+            f" all {nothing.n}"
+        )
         return f"On the unedited model the judge {seen}."
 
 
-def calibrate(*asked: Sequence[Answer]) -> Calibration:
+def calibrate_judge(*asked: Sequence[PairedAnswer]) -> JudgeCalibration:
     """Rates over the pictures before the edit, of one request's answers or of several, which are clusters then.
 
     A target's own head is asked: objects by object, styles by style.
@@ -95,11 +106,14 @@ def calibrate(*asked: Sequence[Answer]) -> Calibration:
         direct = [a for a in answers if a.check.group == "direct"]
         labels = {label for a in direct for label in a.check.labels}
         others = [a for a in answers if a.check.by == direct[0].check.by and not labels & set(a.check.labels)]
-        found += [(str(number), a.shown[0]) for a in direct]
+        found += [(str(number), a.hits[0]) for a in direct]
         false += [(str(number), a.before in labels) for a in others]
-    nothing = [(str(number), a.before == NOTHING) for number, answers in enumerate(asked) for a in answers]
-    rates = [_rate([hit for _, hit in part], [name for name, _ in part] if len(asked) > 1 else None) if part else None for part in (found, false, nothing)]
-    return Calibration(*rates)  # type: ignore[arg-type]  # Only the second may be empty.
+    nothing = [(str(number), a.before == NOTHING_LABEL) for number, answers in enumerate(asked) for a in answers]
+    rates = [
+        _rate([hit for _, hit in part], [name for name, _ in part] if len(asked) > 1 else None) if part else None
+        for part in (found, false, nothing)
+    ]
+    return JudgeCalibration(*rates)  # type: ignore[arg-type]  # Only the second may be empty.
 
 
 def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:

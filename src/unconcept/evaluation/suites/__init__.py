@@ -1,4 +1,7 @@
-"""Suites: which prompts are asked, and what is made of the answers. One file a suite or a few of a kind, found by name."""
+"""Suites: which prompts are asked, and what is made of the answers.
+
+One file a suite or a few of a kind, found by name.
+"""
 
 import importlib
 import pkgutil

@@ -6,17 +6,27 @@ On other models the questions are the paper's, over UnlearnCanvas' closed world,
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ...metrics.harmonic import harmonic
+from ...metrics.harmonic import harmonic_mean
 from ...metrics.intervals import Rate, clustered_share
-from ...prompts.checks import Check, Sizes, concept_checks, far_entries
-from ...prompts.sets import Group, Item
-from ...prompts.unlearncanvas import GUIDANCE_SCALE, KEPT_OBJECTS, KEPT_STYLES, SEEDS, STYLES, TEMPLATE, grid_checks, unlearncanvas_set
-from ...worlds.prompts import prompt
-from ...worlds.table import table
-from ..judging.rates import Answer
-from .registry import Evidence, Figure, Suite, suites
+from ...prompts.checks import Check, GroupSizes, concept_checks, far_entries
+from ...prompts.sets import PromptGroup, PromptItem
+from ...prompts.unlearncanvas import (
+    UNLEARNCANVAS_GUIDANCE,
+    UNLEARNCANVAS_RETAINED_OBJECTS,
+    UNLEARNCANVAS_RETAINED_STYLES,
+    UNLEARNCANVAS_SEEDS,
+    UNLEARNCANVAS_STYLES,
+    UNLEARNCANVAS_TEMPLATE,
+    grid_checks,
+    unlearncanvas_set,
+)
+from ...worlds.prompts import object_caption
+from ...worlds.table import concept_table
+from ..judging.evidence import SuiteFigure, TrialEvidence
+from ..judging.rates import PairedAnswer
+from .registry import Suite, suites
 
-NAMED = (
+_CONTINUAL_FORMULAS = (
     ("UA", "1 - accuracy on the requests so far"),
     ("RA-I", "accuracy on held-out concepts of their domain"),
     ("RA-C", "accuracy on concepts of the other domain"),
@@ -24,24 +34,31 @@ NAMED = (
 )
 
 
-def ask_step(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+def continual_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """The requests so far; twelve held-out objects, each asked for its style too."""
-    return ask_within(concepts, concepts, sizes)
+    return fixed_sequence_checks(concepts, concepts, sizes)
 
 
-def ask_within(sequence: Sequence[str], concepts: Sequence[str], sizes: Sizes) -> list[Check]:
-    """The same for the first `concepts` of a `sequence` that is known: what is retained is apart from all of it, and so the same at every step."""
-    made = [check for name in concepts for check in concept_checks(table()[name], sizes, sizes.direct, "direct")]
-    styles = [style.name for style in table().styles if style.name not in sequence]
+def fixed_sequence_checks(sequence: Sequence[str], concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
+    """The same for the first `concepts` of a `sequence` that is known: what is retained is apart from all of it, and so
+    the same at every step.
+    """
+    made = [
+        check for name in concepts for check in concept_checks(concept_table()[name], sizes, sizes.direct, "direct")
+    ]
+    styles = [style.name for style in concept_table().styles if style.name not in sequence]
     for number, other in enumerate(far_entries(sequence, sizes.tuning)[:12]):
         for i in range(sizes.other):
             style = styles[(number + i) % len(styles)]
-            drawn = sizes.prompt(prompt(other.name, style), i)
-            made += [Check(drawn, "far", other.name, "object", other.labels), Check(drawn, "style", style, "style", (style,))]
+            drawn = sizes.prompt(object_caption(other.name, style), i)
+            made += [
+                Check(drawn, "far", other.name, "object", other.labels),
+                Check(drawn, "style", style, "style", (style,)),
+            ]
     return made
 
 
-def ask_paper(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+def continual_paper_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """The requests so far and the retained concepts of their domain, by the retained ones of the other, five seeds."""
     names = [name.replace(" ", "_") for name in concepts]
     for name in names:
@@ -49,35 +66,44 @@ def ask_paper(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
     return grid_checks(_steps(names), sizes, concepts)
 
 
-def _steps(names: Sequence[str]) -> Iterator[Item]:
-    style = names[0] in STYLES
-    own, other = (KEPT_STYLES, KEPT_OBJECTS) if style else (KEPT_OBJECTS, KEPT_STYLES)
+def _steps(names: Sequence[str]) -> Iterator[PromptItem]:
+    style = names[0] in UNLEARNCANVAS_STYLES
+    own, other = (
+        (UNLEARNCANVAS_RETAINED_STYLES, UNLEARNCANVAS_RETAINED_OBJECTS)
+        if style
+        else (UNLEARNCANVAS_RETAINED_OBJECTS, UNLEARNCANVAS_RETAINED_STYLES)
+    )
     for name in dict.fromkeys((*names, *own)):
         for across in other:
             theme, thing = (name, across) if style else (across, name)
-            text = TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
-            groups: tuple[tuple[str, Group], ...] = ((theme, "style"), (thing, "far"))
-            for seed in SEEDS:
+            text = UNLEARNCANVAS_TEMPLATE.format(object=thing.replace("_", " "), style=theme.replace("_", " "))
+            groups: tuple[tuple[str, PromptGroup], ...] = ((theme, "style"), (thing, "far"))
+            for seed in UNLEARNCANVAS_SEEDS:
                 for concept, group in groups:
-                    yield Item(text, concept, "direct" if concept in names else group, seed, GUIDANCE_SCALE)
+                    yield PromptItem(
+                        text, concept, "direct" if concept in names else group, seed, UNLEARNCANVAS_GUIDANCE
+                    )
 
 
-def step(found: Evidence) -> list[Figure]:
+def continual_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """After one request of a sequence, intervals over concepts; H of the three is inferred: the paper prints curves."""
-    inside, across = ("style", "far") if found.of("direct")[0].check.by == "style" else ("far", "style")
-    shares = [[_share(found.of(group), side) for side in (0, 1)] for group in ("direct", inside, across)]
+    inside, across = ("style", "far") if found.answers_in("direct")[0].check.by == "style" else ("far", "style")
+    shares = [[_share(found.answers_in(group), side) for side in (0, 1)] for group in ("direct", inside, across)]
     shares[0] = [_not(rate) for rate in shares[0]]
     figures = [
-        Figure(name, new.value, old.value, new.n, formula, (new.low, new.high), (old.low, old.high))
-        for (name, formula), (old, new) in zip(NAMED, shares, strict=False)
+        SuiteFigure(name, new.value, old.value, new.n, formula, (new.low, new.high), (old.low, old.high))
+        for (name, formula), (old, new) in zip(_CONTINUAL_FORMULAS, shares, strict=False)
     ]
-    before, after = (harmonic(*(rates[side].value for rates in shares)) for side in (0, 1))
-    return [*figures, Figure(NAMED[3][0], after, before, len(found.answers), NAMED[3][1])]
+    before, after = (harmonic_mean(*(rates[side].value for rates in shares)) for side in (0, 1))
+    return [
+        *figures,
+        SuiteFigure(_CONTINUAL_FORMULAS[3][0], after, before, len(found.answers), _CONTINUAL_FORMULAS[3][1]),
+    ]
 
 
-def _share(answers: Sequence[Answer], side: int) -> Rate:
+def _share(answers: Sequence[PairedAnswer], side: int) -> Rate:
     """Of pictures that show what was asked; pictures of one concept belong together."""
-    return clustered_share([answer.shown[side] for answer in answers], [answer.check.concept for answer in answers])
+    return clustered_share([answer.hits[side] for answer in answers], [answer.check.concept for answer in answers])
 
 
 def _not(rate: Rate) -> Rate:
@@ -88,11 +114,11 @@ suites.register("continual")(
     Suite(
         "continual",
         "UA, RA-I, RA-C: concepts are the requests so far, one edit a step",
-        Sizes(8, 8),
-        ask_step,
-        step,
+        GroupSizes(8, 8),
+        continual_checks,
+        continual_figures,
         stepwise=True,
-        real=ask_paper,
+        published_questions=continual_paper_checks,
         spec="unlearncanvas-lms100",
     )
 )

@@ -1,52 +1,74 @@
-"""How often pictures of a neutral caption show each attribute, before and after: debiased concepts, and others beside them.
+"""How often pictures of a neutral caption show each attribute, before and after: debiased concepts, and others beside
+them.
 
-On `moji` concepts are professions, attributes the variants they are drawn in. On other models the edits' headers say which
-attributes were balanced, and a zero-shot judge chooses among these alone.
+On `moji` concepts are professions, attributes the variants they are drawn in. On other models the edits' headers say
+which attributes were balanced, and a zero-shot judge chooses among these alone.
 """
 
 from collections.abc import Sequence
 
-from ...core.concept import TEMPLATES
+from ...core.concept import KIND_TEMPLATES
 from ...core.errors import RequestError, require
-from ...edits.base import Origin
+from ...edits.base import EditOrigin
 from ...metrics.intervals import wilson
-from ...prompts.checks import Check, Sizes
-from ...prompts.sets import Group
-from ...worlds.prompts import prompt
-from ...worlds.table import Entry, table
+from ...prompts.checks import Check, GroupSizes
+from ...prompts.sets import PromptGroup
+from ...worlds.prompts import object_caption
+from ...worlds.table import ConceptEntry, concept_table
+from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.judge import Judge
-from .registry import Evidence, Figure, Suite, suites
+from .registry import Suite, suites
 
-FORMULA = "of the pictures of its neutral caption that show any of the attributes, Wilson's interval"
+_SHARE_FORMULA = "of the pictures of its neutral caption that show any of the attributes, Wilson's interval"
 
 
-def ask(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+def debias_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """`sizes.direct` pictures of each concept, `sizes.other` of every other profession."""
-    known = table()
+    known = concept_table()
     for name in concepts:
-        require(bool(known[name].variants), f"{name!r} has no variants in moji's table: name {', '.join(e.name for e in known.professions)}", RequestError)
+        require(
+            bool(known[name].variants),
+            f"{name!r} has no variants in moji's table: name {', '.join(e.name for e in known.professions)}",
+            RequestError,
+        )
     targets = [known[name] for name in concepts]
     made = [check for entry in targets for check in _neutral(entry, sizes, sizes.direct, "direct")]
-    return made + [check for entry in known.professions if entry not in targets for check in _neutral(entry, sizes, sizes.other, "near")]
+    return made + [
+        check
+        for entry in known.professions
+        if entry not in targets
+        for check in _neutral(entry, sizes, sizes.other, "near")
+    ]
 
 
-def _neutral(entry: Entry, sizes: Sizes, count: int, group: Group) -> list[Check]:
-    return [Check(sizes.prompt(caption(entry.name, i), i), group, entry.name, "object", entry.labels) for i in range(count)]
+def _neutral(entry: ConceptEntry, sizes: GroupSizes, count: int, group: PromptGroup) -> list[Check]:
+    return [
+        Check(sizes.prompt(profession_caption(entry.name, i), i), group, entry.name, "object", entry.labels)
+        for i in range(count)
+    ]
 
 
-def caption(name: str, turn: int) -> str:
+def profession_caption(name: str, turn: int) -> str:
     """A profession's name with and without its article, by turns."""
-    return prompt(name, form=turn % 2)
+    return object_caption(name, form=turn % 2)
 
 
-def ask_of_edits(origins: Sequence[Origin], concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+def debias_checks_of_edits(origins: Sequence[EditOrigin], concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """The concepts, and what the edits retain, in their kind's templates."""
     attributes = tuple(dict.fromkeys(text for origin in origins for text in origin.settings.get("attributes", ())))
     made_by = ", ".join(origin.method for origin in origins) or "no method"
-    require(bool(attributes), f"suite debias asks about the attributes that an edit balances; these edits, by {made_by}, balance none", RequestError)
-    forms = TEMPLATES[origins[0].kind]  # type: ignore[index]
-    retain = dict.fromkeys(text for origin in origins for text in origin.retain if text.strip() and text not in concepts)
-    members: list[tuple[str, Group, int]] = [(name, "direct", sizes.direct) for name in concepts] + [(name, "near", sizes.other) for name in retain]
+    require(
+        bool(attributes),
+        f"suite debias asks about the attributes that an edit balances; these edits, by {made_by}, balance none",
+        RequestError,
+    )
+    forms = KIND_TEMPLATES[origins[0].kind]  # type: ignore[index]
+    retain = dict.fromkeys(
+        text for origin in origins for text in origin.retain if text.strip() and text not in concepts
+    )
+    members: list[tuple[str, PromptGroup, int]] = [(name, "direct", sizes.direct) for name in concepts] + [
+        (name, "near", sizes.other) for name in retain
+    ]
     return [
         Check(sizes.prompt(forms[i % len(forms)].format(name), i), group, name, "object", attributes, attributes)
         for name, group, count in members
@@ -54,36 +76,52 @@ def ask_of_edits(origins: Sequence[Origin], concepts: Sequence[str], sizes: Size
     ]
 
 
-def shares(found: Evidence) -> list[Figure]:
-    """Share of each attribute, one figure a concept and attribute, targets first. Nothing for a concept that none is seen in."""
-    shown_by = attribute_words(found.judge)
+def attribute_figures(found: TrialEvidence) -> list[SuiteFigure]:
+    """Share of each attribute, one figure a concept and attribute, targets first.
+
+    Nothing for a concept that none is seen in.
+    """
+    shown_by = attribute_of_label(found.judge)
     made = []
     for name in dict.fromkeys(answer.check.concept for answer in found.answers):
         members = [answer for answer in found.answers if answer.check.concept == name]
         attributes = [shown_by.get(label, label) for label in members[0].check.labels]
-        before, after = ([shown_by.get(word, word) for word in words] for words in zip(*((a.before, a.after) for a in members), strict=True))
-        made += [_share(name, attribute, attributes, before, after) for attribute in attributes if {*attributes} & {*after} and {*attributes} & {*before}]
+        before, after = (
+            [shown_by.get(word, word) for word in words]
+            for words in zip(*((a.before, a.after) for a in members), strict=True)
+        )
+        made += [
+            _share(name, attribute, attributes, before, after)
+            for attribute in attributes
+            if {*attributes} & {*after} and {*attributes} & {*before}
+        ]
     return made
 
 
-def _share(name: str, attribute: str, attributes: Sequence[str], before: Sequence[str], after: Sequence[str]) -> Figure:
+def _share(
+    name: str, attribute: str, attributes: Sequence[str], before: Sequence[str], after: Sequence[str]
+) -> SuiteFigure:
     old, new = (wilson(side.count(attribute), sum(word in attributes for word in side)) for side in (before, after))
-    return Figure(f"{name}: {attribute}", new.value, old.value, new.n, FORMULA, (new.low, new.high), (old.low, old.high))
+    return SuiteFigure(
+        f"{name}: {attribute}", new.value, old.value, new.n, _SHARE_FORMULA, (new.low, new.high), (old.low, old.high)
+    )
 
 
-def attribute_words(judge: Judge) -> dict[str, str]:
-    """Which attribute a judge's word shows, where the word is not the attribute itself: any profession's variant counts."""
-    return table().variants() if judge.scorer == Judge.scorer else {}
+def attribute_of_label(judge: Judge) -> dict[str, str]:
+    """Which attribute a judge's word shows, where the word is not the attribute itself: any profession's variant
+    counts.
+    """
+    return concept_table().variants() if judge.scorer == Judge.scorer else {}
 
 
 suites.register("debias")(
     Suite(
         "debias",
         "share of each attribute in neutral captions: 400 pictures of every debiased profession and of every other one",
-        Sizes(400, 400),
-        ask,
-        shares,
-        told=ask_of_edits,
+        GroupSizes(400, 400),
+        debias_checks,
+        attribute_figures,
+        questions_from_edits=debias_checks_of_edits,
         meaning={
             "direct": ("debiased", "the concept by its neutral caption", "should stay what it is"),
             "near": ("others", "the other concepts that the edit retains, by their neutral captions", "should stay"),

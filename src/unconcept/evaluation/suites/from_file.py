@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.concept import Concept
-from ...prompts.checks import Check, Prompt, Sizes, first_of_each_group, plain_checks
+from ...prompts.checks import Check, GroupSizes, Prompt, first_of_each_group, template_checks
 from ...prompts.loaders import load_prompts
-from ...prompts.sets import Item
-from ...worlds.table import table
+from ...prompts.sets import PromptItem
+from ...worlds.table import concept_table
 from .registry import Suite
 
-ALL = Sizes(1_000_000, 1_000_000)
+UNLIMITED_SIZES = GroupSizes(1_000_000, 1_000_000)
 
 
-def suite_of_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
+def suite_from_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
     """Every prompt of a published or own file, in its groups, on its own seeds and guidance where it brings them.
 
     Prompts about nothing in particular are passed over: no judge can be asked about them. Without a column for it, all
@@ -21,24 +21,26 @@ def suite_of_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
     """
     items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
 
-    def ask(names: Sequence[str], sizes: Sizes) -> list[Check]:
+    def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
         return [_check(item, sizes, on_moji) for item in first_of_each_group(items, sizes)]
 
-    return Suite(path.stem, f"{len(items)} prompts of {path.name}", ALL, ask)
+    return Suite(path.stem, f"{len(items)} prompts of {path.name}", UNLIMITED_SIZES, ask)
 
 
-def suite_of_words(concepts: Sequence[Concept], retain: Sequence[str], sizes: Sizes) -> Suite:
+def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
     """The concepts in their kind's templates, and what is retained."""
 
-    def ask(names: Sequence[str], sizes: Sizes) -> list[Check]:
-        return plain_checks(concepts, retain, sizes)
+    def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
+        return template_checks(concepts, retain, sizes)
 
     return Suite("plain", "concepts in their kind's templates, and what is retained", sizes, ask)
 
 
-def _check(item: Item, sizes: Sizes, on_moji: bool) -> Check:
-    known = {entry.name: entry for entry in table().entries} if on_moji else {}
+def _check(item: PromptItem, sizes: GroupSizes, on_moji: bool) -> Check:
+    known = {entry.name: entry for entry in concept_table().entries} if on_moji else {}
     entry = known.get(item.concept)
     seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
-    by, labels = ("style" if entry.kind == "style" else "object", entry.labels) if entry else ("object", (item.concept,))
+    by, labels = (
+        ("style" if entry.kind == "style" else "object", entry.labels) if entry else ("object", (item.concept,))
+    )
     return Check(Prompt(item.text, seed, item.guidance_scale), item.group, item.concept, by, labels)  # type: ignore[arg-type]

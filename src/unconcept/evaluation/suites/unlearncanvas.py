@@ -6,51 +6,62 @@ paper's classifiers, which this library does not have, its figures are not those
 
 from collections.abc import Sequence
 
-from ...metrics.unlearncanvas import GridRow, accuracies, grid_rows
-from ...prompts.checks import Check, Sizes
+from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_rows
+from ...prompts.checks import Check, GroupSizes
 from ...prompts.unlearncanvas import grid_checks, unlearncanvas_set
-from ...worlds.prompts import prompt
-from ...worlds.table import table
-from .registry import Evidence, Figure, Suite, suites
+from ...worlds.prompts import object_caption
+from ...worlds.table import concept_table
+from ..judging.evidence import SuiteFigure, TrialEvidence
+from .registry import Suite, suites
 
-FORMULAS = {
+_GRID_FORMULAS = {
     "ua": "1 - accuracy on the target",
     "ira": "mean accuracy on the other receivers of the target's domain",
     "cra": "mean accuracy on the receivers of the other domain",
 }
 
 
-def ask(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
-    """Eight styles by `sizes.other` objects, the target among them; each picture is asked for its style and its object."""
-    known = table()
+def style_grid_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
+    """Eight styles by `sizes.other` objects, the target among them; each picture is asked
+    for its style and its object.
+    """
+    known = concept_table()
     styles = [style.name for style in known.styles]
     first = [e for e in map(known.__getitem__, concepts[:1]) if e.kind != "style"]
     others = [e for e in known.far("held_out", "report") if e not in first and set(styles) <= set(e.styles)]
     made = []
     for entry in (*first, *others)[: max(2, sizes.other)]:
         for style in styles:
-            asked = sizes.prompt(prompt(entry.name, style), 0)
+            asked = sizes.prompt(object_caption(entry.name, style), 0)
             made.append(Check(asked, "direct" if entry.name in concepts else "far", entry.name, "object", entry.labels))
             made.append(Check(asked, "direct" if style in concepts else "style", style, "style", (style,)))
     return made
 
 
-def ask_paper(concepts: Sequence[str], sizes: Sizes) -> list[Check]:
+def unlearncanvas_paper_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """The whole grid; the first concept is one of its styles or objects, with or without underscores."""
     return grid_checks(unlearncanvas_set(concepts[0].replace(" ", "_")).items, sizes, concepts)
 
 
-def figures(found: Evidence) -> list[Figure]:
+def unlearncanvas_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """One erased concept; receivers are all that the pictures were asked for."""
     before, after = (_row(found, side) for side in (0, 1))
     counts = {"ua": 1, "ira": after.n_ira, "cra": after.n_cra}
-    return [Figure(name.upper(), getattr(after, name), getattr(before, name), counts[name], formula) for name, formula in FORMULAS.items()]
+    return [
+        SuiteFigure(name.upper(), getattr(after, name), getattr(before, name), counts[name], formula)
+        for name, formula in _GRID_FORMULAS.items()
+    ]
 
 
-def _row(found: Evidence, side: int) -> GridRow:
-    receivers = {by: list(dict.fromkeys(a.check.concept for a in found.answers if a.check.by == by)) for by in ("style", "object")}
-    pictures = {name: sum(a.check.concept == name for a in found.answers) for names in receivers.values() for name in names}
-    acc = accuracies(((found.concepts[0], a.check.concept, a.shown[side]) for a in found.answers), pictures)
+def _row(found: TrialEvidence, side: int) -> GridRow:
+    receivers = {
+        by: list(dict.fromkeys(a.check.concept for a in found.answers if a.check.by == by))
+        for by in ("style", "object")
+    }
+    pictures = {
+        name: sum(a.check.concept == name for a in found.answers) for names in receivers.values() for name in names
+    }
+    acc = grid_accuracies(((found.concepts[0], a.check.concept, a.hits[side]) for a in found.answers), pictures)
     (row,) = grid_rows(acc, [found.concepts[0]], receivers)
     return row
 
@@ -59,10 +70,10 @@ suites.register("unlearncanvas")(
     Suite(
         "unlearncanvas",
         "UA, IRA, CRA over 8 styles by 12 objects, the paper's grid on other models; one concept an edit",
-        Sizes(1, 12),
-        ask,
-        figures,
-        real=ask_paper,
+        GroupSizes(1, 12),
+        style_grid_checks,
+        unlearncanvas_figures,
+        published_questions=unlearncanvas_paper_checks,
         spec="unlearncanvas-lms100",
     )
 )

@@ -11,26 +11,26 @@ from torch import Tensor
 from ...core.hashing import hash_json
 from ...prompts.checks import Prompt
 from ..judging.judge import Judge
-from ..sampling import Spec, draw
-from .edited_model import Subject
-from .picture_store import Store
-from .runner import Record
+from ..sampling import DrawSpec, draw_prompts
+from .edited_model import EditedModel
+from .picture_store import PictureStore
+from .runner import TaskRecord
 
-SCORED_AT_ONCE = 256
+_SCORE_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawTask:
     """Draw prompts with one subject and keep the pictures."""
 
-    subject: Subject
-    spec: Spec
+    subject: EditedModel
+    spec: DrawSpec
     prompts: tuple[Prompt, ...]
     kind: str = "draw"
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        return tuple(self.subject.picture(self.spec, prompt) for prompt in self.prompts)
+        return tuple(self.subject.picture_key(self.spec, prompt) for prompt in self.prompts)
 
     @property
     def id(self) -> str:
@@ -40,68 +40,75 @@ class Draw:
     def size(self) -> int:
         return len(self.prompts)
 
-    def there(self, store: Store) -> bool:
+    def is_done(self, store: PictureStore) -> bool:
         return all(store.has(key) for key in self.keys)
 
-    def run(self, store: Store) -> None:
-        with self.subject.opened() as model:
-            pictures = draw(model, self.prompts, self.spec.of(self.prompts[0]))
+    def run(self, store: PictureStore) -> None:
+        with self.subject.applied() as model:
+            pictures = draw_prompts(model, self.prompts, self.spec.of(self.prompts[0]))
         if not bool(torch.isfinite(pictures).all()):
-            raise ValueError(f"pictures of {self.subject.edit or self.subject.model} hold non-finite numbers")
+            raise ValueError(f"pictures of {self.subject.edit_path or self.subject.model} hold non-finite numbers")
         for key, picture in zip(self.keys, pictures, strict=True):
             store.save(key, picture)
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreTask:
     """Score pictures that are in the store; `asked` says what of each."""
 
     judge: Judge
     pictures: tuple[str, ...]
-    asked: tuple[str, ...]
+    questions: tuple[str, ...]
     kind: str = "score"
 
     @property
     def id(self) -> str:
-        return hash_json([self.kind, self.judge.key, *self.pictures, *self.asked])
+        return hash_json([self.kind, self.judge.key, *self.pictures, *self.questions])
 
     @property
     def size(self) -> int:
         return len(self.pictures)
 
-    def there(self, store: Store) -> bool:
-        pairs = list(zip(self.pictures, self.asked, strict=True))
-        return len(store.scored(self.judge.key, pairs)) == len(pairs)
+    def is_done(self, store: PictureStore) -> bool:
+        pairs = list(zip(self.pictures, self.questions, strict=True))
+        return len(store.load_scores(self.judge.key, pairs)) == len(pairs)
 
-    def run(self, store: Store) -> None:
-        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.asked))
-        store.keep_scores(self.judge.key, zip(self.pictures, self.asked, rows, strict=True))
+    def run(self, store: PictureStore) -> None:
+        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.questions))
+        store.save_scores(self.judge.key, zip(self.pictures, self.questions, rows, strict=True))
 
 
-def plan_draws(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store, record: Record) -> list[Draw]:
+def plan_draws(
+    subject: EditedModel, spec: DrawSpec, prompts: Sequence[Prompt], store: PictureStore, record: TaskRecord
+) -> list[DrawTask]:
     """Chunks of what the store lacks, as first planned; afterwards also whatever has gone missing since."""
-    by_key = {subject.picture(spec, prompt): prompt for prompt in prompts}
+    by_key = {subject.picture_key(spec, prompt): prompt for prompt in prompts}
     name = hash_json(["draw", subject.key, sorted(by_key)])
-    chunks = record.planned(name, lambda: _chunked_alike([key for key in by_key if not store.has(key)], by_key, spec.batch_size))
-    tasks = [Draw(subject, spec, tuple(by_key[key] for key in chunk)) for chunk in chunks]  # type: ignore[attr-defined]
+    chunks = record.plan(
+        name, lambda: _chunked_alike([key for key in by_key if not store.has(key)], by_key, spec.batch_size)
+    )
+    tasks = [DrawTask(subject, spec, tuple(by_key[key] for key in chunk)) for chunk in chunks]  # type: ignore[attr-defined]
     done = record.done([task.id for task in tasks])
     covered = {key for task in tasks if task.id not in done for key in task.keys}
     missing = [key for key in by_key if key not in covered and not store.has(key)]
-    return [task for task in tasks if task.id not in done or task.there(store)] + [
-        Draw(subject, spec, tuple(by_key[key] for key in chunk), "redraw") for chunk in _chunked(missing, spec.batch_size)
+    return [task for task in tasks if task.id not in done or task.is_done(store)] + [
+        DrawTask(subject, spec, tuple(by_key[key] for key in chunk), "redraw")
+        for chunk in _chunked(missing, spec.batch_size)
     ]
 
 
-def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: Store) -> list[Score]:
+def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: PictureStore) -> list[ScoreTask]:
     """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
-    known = store.scored(judge.key, asked)
+    known = store.load_scores(judge.key, asked)
     open_ = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
-    return [Score(judge, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, SCORED_AT_ONCE)]  # type: ignore[arg-type]
+    return [ScoreTask(judge, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, _SCORE_BATCH)]  # type: ignore[arg-type]
 
 
-def load_pictures(subject: Subject, spec: Spec, prompts: Sequence[Prompt], store: Store) -> Mapping[Prompt, Tensor]:
+def load_pictures(
+    subject: EditedModel, spec: DrawSpec, prompts: Sequence[Prompt], store: PictureStore
+) -> Mapping[Prompt, Tensor]:
     """Those pictures that are there."""
-    keys = {prompt: subject.picture(spec, prompt) for prompt in prompts}
+    keys = {prompt: subject.picture_key(spec, prompt) for prompt in prompts}
     return {prompt: store.load(key) for prompt, key in keys.items() if store.has(key)}
 
 

@@ -12,58 +12,58 @@ from ...models import ModelView, find_model, open_model
 from ...models.checkpoint.config import config_folder
 from ...models.loading import MOJI, find_device, find_dtype
 from ...prompts.checks import Prompt
-from ..sampling import Spec
+from ..sampling import DrawSpec
 from .picture_store import hash_file, hash_folder
 
 
 @dataclass(frozen=True)
-class Subject:
+class EditedModel:
     """A model with an edit at some strength, or, without a file, the unedited model."""
 
     model: str = MOJI
-    edit: str | None = None  # path of an edit file
+    edit_path: str | None = None  # path of an edit file
     edit_hash: str | None = None  # of its tensors: files may move
     strength: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
 
     @classmethod
-    def of(cls, unedited: "Subject", edit: Path, strength: float = 1.0) -> "Subject":
+    def of(cls, unedited: "EditedModel", edit: Path, strength: float = 1.0) -> "EditedModel":
         """The same model with an edit file."""
         return cls(unedited.model, str(edit), load_edit(edit).hash, strength, unedited.device, unedited.dtype)
 
     @property
-    def unedited(self) -> "Subject":
-        return Subject(self.model, device=self.device, dtype=self.dtype)
+    def unedited(self) -> "EditedModel":
+        return EditedModel(self.model, device=self.device, dtype=self.dtype)
 
     @property
     def key(self) -> str:
         """Hash of everything a picture depends on: weights, edit, strength, precision. The device is not among it."""
         dtype = str(find_dtype(self.dtype, find_device(self.device)))
-        edited = [self.edit_hash, self.strength] if self.edit and self.strength else None
+        edited = [self.edit_hash, self.strength] if self.edit_path and self.strength else None
         return hash_json([_weights(find_model(self.model)), edited, dtype])
 
     @property
-    def stamp(self) -> str:
+    def file_fingerprint(self) -> str:
         """Hash of the unedited model's files by name, size and time, and of the precision: no weight is read."""
         return hash_json([_files(find_model(self.model)), str(find_dtype(self.dtype, find_device(self.device)))])
 
-    def view(self) -> ModelView:
+    def base(self) -> ModelView:
         """The model itself, opened once a process."""
         return _view(self.model, self.device, self.dtype)
 
-    def loaded(self) -> Edit | None:
+    def edit(self) -> Edit | None:
         """The edit at its strength."""
-        return load_edit(Path(self.edit)).scaled(self.strength) if self.edit and self.strength else None
+        return load_edit(Path(self.edit_path)).scaled(self.strength) if self.edit_path and self.strength else None
 
     @contextmanager
-    def opened(self) -> Iterator[ModelView]:
+    def applied(self) -> Iterator[ModelView]:
         """The model, computing with the edit inside."""
-        view, edit = self.view(), self.loaded()
+        view, edit = self.base(), self.edit()
         with edit.applied(view) if edit else nullcontext():
             yield view
 
-    def picture(self, spec: Spec, prompt: Prompt, found: str | None = None) -> str:
+    def picture_key(self, spec: DrawSpec, prompt: Prompt, found: str | None = None) -> str:
         """Key of one picture. `found` is the hash of an attack's input, where one is drawn instead of the prompt."""
         how = [spec.sampler, spec.steps, spec.of(prompt).guidance_scale]
         return hash_json([self.key, how, prompt.text, prompt.seed, *([found] if found else [])])[:40]
@@ -86,4 +86,6 @@ def _files(source: Path) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=16)
 def _hashed(source: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     """`state` is only there to notice that files changed."""
-    return hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])
+    return (
+        hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])
+    )

@@ -16,22 +16,22 @@ from uuid import uuid4
 from torch import Tensor
 
 from ...core.errors import DataError, OutputError, StoreError, require
-from ...core.output_folder import written_to
+from ...core.output_folder import output_errors
 from ...models.images import read_picture
 from ...report.images import to_image
 
-FORMAT = 1
-HOME = "UNCONCEPT_STORE"  # environment variable that moves the store
-ELSEWHERE = f"choose another place, by --out or, for the store, {HOME}"
+_STORE_FORMAT = 1
+STORE_VARIABLE = "UNCONCEPT_STORE"  # environment variable that moves the store
+_OUTPUT_REMEDY = f"choose another place, by --out or, for the store, {STORE_VARIABLE}"
 
 
 def default_store() -> Path:
     """The user's cache folder, or where UNCONCEPT_STORE says."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get(HOME) or Path(cache) / "unconcept" / "store")
+    return Path(os.environ.get(STORE_VARIABLE) or Path(cache) / "unconcept" / "store")
 
 
-class Store:
+class PictureStore:
     """A folder of pictures, found files and one table of raw scores."""
 
     def __init__(self, root: Path) -> None:
@@ -40,19 +40,25 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
             self._check_format(root / "store.json")
             with self._scores() as table:
-                table.execute("CREATE TABLE IF NOT EXISTS scores (scorer TEXT, picture TEXT, asked TEXT, raw TEXT, PRIMARY KEY (scorer, picture, asked))")
+                table.execute(
+                    "CREATE TABLE IF NOT EXISTS scores (scorer TEXT, picture TEXT, asked TEXT, raw TEXT, PRIMARY KEY"
+                    " (scorer, picture, asked))"
+                )
         except OSError as error:
-            raise OutputError(f"store {root}: {error}; set {HOME} to a folder that can be written") from None
+            raise OutputError(f"store {root}: {error}; set {STORE_VARIABLE} to a folder that can be written") from None
 
     def _check_format(self, path: Path) -> None:
         if not path.exists():
-            write_whole(path, json.dumps({"format": FORMAT}).encode())
+            replace_file(path, json.dumps({"format": _STORE_FORMAT}).encode())
         try:
             found = json.loads(path.read_text(encoding="utf-8"))["format"]
         except (ValueError, KeyError, TypeError):
             found = None
-        message = f"store {self.root} is of format {found}, this version reads {FORMAT}: set {HOME} to another folder"
-        require(found == FORMAT, message, StoreError)
+        message = (
+            f"store {self.root} is of format {found}, this version reads {_STORE_FORMAT}: set {STORE_VARIABLE} to"
+            " another folder"
+        )
+        require(found == _STORE_FORMAT, message, StoreError)
 
     def path(self, key: str) -> Path:
         return self.root / "pictures" / key[:2] / f"{key}.png"
@@ -65,14 +71,14 @@ class Store:
         path = self.path(key)
         if path.exists():
             return
-        with whole(path) as temporary:
+        with replacing_file(path) as temporary:
             to_image(picture).save(temporary, "PNG")
 
     def load(self, key: str) -> Tensor:
         """Picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
-        return load_picture(self.path(key))
+        return load_stored_picture(self.path(key))
 
-    def scored(self, scorer: str, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, object]]:
+    def load_scores(self, scorer: str, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, object]]:
         """Raw scores already there, by (picture, what was asked)."""
         wanted = set(asked)
         found: dict[tuple[str, str], dict[str, object]] = {}
@@ -80,38 +86,54 @@ class Store:
             for start in range(0, len(asked), 500):
                 pictures = [picture for picture, _ in asked[start : start + 500]]
                 marks = ",".join("?" * len(pictures))
-                rows = table.execute(f"SELECT picture, asked, raw FROM scores WHERE scorer = ? AND picture IN ({marks})", (scorer, *pictures))
-                found |= {(picture, question): json.loads(raw) for picture, question, raw in rows if (picture, question) in wanted}
+                rows = table.execute(
+                    f"SELECT picture, asked, raw FROM scores WHERE scorer = ? AND picture IN ({marks})",
+                    (scorer, *pictures),
+                )
+                found |= {
+                    (picture, question): json.loads(raw)
+                    for picture, question, raw in rows
+                    if (picture, question) in wanted
+                }
         return found
 
-    def keep_scores(self, scorer: str, rows: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
+    def save_scores(self, scorer: str, rows: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
         """Add (picture, asked, raw) rows in one transaction."""
         with self._scores() as table:
-            table.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", [(scorer, p, a, json.dumps(raw)) for p, a, raw in rows])
+            table.executemany(
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)",
+                [(scorer, p, a, json.dumps(raw)) for p, a, raw in rows],
+            )
 
     @contextmanager
     def _scores(self) -> Iterator[sqlite3.Connection]:
-        with connected(self.root / "scores.sqlite") as table:
+        with sqlite_transaction(self.root / "scores.sqlite") as table:
             yield table
 
 
 @contextmanager
-def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction on a SQLite file that several processes may use; `OutputError` if it cannot be read or written."""
+def sqlite_transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction on a SQLite file that several processes may use; `OutputError` if
+    it cannot be read or written.
+    """
     try:
         with closing(sqlite3.connect(path, timeout=60)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             with connection:
                 yield connection
     except sqlite3.Error as error:
-        raise OutputError(f"{path}: {error}; free some space, {ELSEWHERE}, or move the file away if it is damaged") from None
+        raise OutputError(
+            f"{path}: {error}; free some space, {_OUTPUT_REMEDY}, or move the file away if it is damaged"
+        ) from None
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, when the block ends well; `OutputError` if there is no room."""
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, synced, when the block ends well; `OutputError` if there is
+    no room.
+    """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with written_to(path, ELSEWHERE):
+    with output_errors(path, _OUTPUT_REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -122,12 +144,12 @@ def whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    with whole(path) as temporary:
+def replace_file(path: Path, data: bytes) -> None:
+    with replacing_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def load_picture(path: Path) -> Tensor:
+def load_stored_picture(path: Path) -> Tensor:
     """An RGB picture file as (3, h, w) in [0, 1]; `StoreError` on what is missing, broken or absurdly large."""
     try:
         return read_picture(path)

@@ -19,9 +19,9 @@ from typing import Protocol
 
 from ...core.errors import OutputError
 from ...core.progress import ProgressCallback, ignore_progress
-from .picture_store import Store, connected
+from .picture_store import PictureStore, sqlite_transaction
 
-MOST_ATTEMPTS = 3
+MAX_TASK_ATTEMPTS = 3
 
 
 class Task(Protocol):
@@ -37,24 +37,27 @@ class Task(Protocol):
     def size(self) -> int:
         """How many pictures or inputs it makes."""
 
-    def there(self, store: Store) -> bool:
+    def is_done(self, store: PictureStore) -> bool:
         """Whether the store holds all its results: what lies there counts, whatever a record says."""
 
-    def run(self, store: Store) -> None: ...
+    def run(self, store: PictureStore) -> None: ...
 
 
-class Record:
+class TaskRecord:
     """Which tasks of a run are planned, done or failed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with connected(path) as table:
+        with sqlite_transaction(path) as table:
             table.execute("CREATE TABLE IF NOT EXISTS plans (name TEXT PRIMARY KEY, body TEXT)")
-            table.execute("CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, kind TEXT, status TEXT, attempts INTEGER, error TEXT, seconds REAL)")
+            table.execute(
+                "CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, kind TEXT, status TEXT, attempts INTEGER, error"
+                " TEXT, seconds REAL)"
+            )
 
-    def planned(self, name: str, make: Callable[[], object]) -> object:
+    def plan(self, name: str, make: Callable[[], object]) -> object:
         """The plan of that name, as it was first made."""
-        with connected(self.path) as table:
+        with sqlite_transaction(self.path) as table:
             found = table.execute("SELECT body FROM plans WHERE name = ?", (name,)).fetchone()
             if found is None:
                 found = (json.dumps(make()),)
@@ -63,19 +66,19 @@ class Record:
 
     def done(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that are done."""
-        with connected(self.path) as table:
+        with sqlite_transaction(self.path) as table:
             return {row[0] for row in table.execute("SELECT id FROM tasks WHERE status = 'done'")} & set(ids)
 
     def failures(self) -> dict[str, tuple[int, str]]:
         """How often each task failed, and its last error."""
-        with connected(self.path) as table:
+        with sqlite_transaction(self.path) as table:
             rows = table.execute("SELECT id, attempts, error FROM tasks WHERE status = 'failed'")
             return {name: (attempts, error.splitlines()[-1]) for name, attempts, error in rows}
 
-    def finished(self, task: Task, seconds: float, error: str | None = None) -> None:
+    def record_attempt(self, task: Task, seconds: float, error: str | None = None) -> None:
         """Write down one try."""
         status = "failed" if error else "done"
-        with connected(self.path) as table:
+        with sqlite_transaction(self.path) as table:
             table.execute(
                 "INSERT INTO tasks VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (id) DO UPDATE SET status = excluded.status, "
                 "attempts = attempts + 1, error = excluded.error, seconds = coalesce(seconds, 0) + excluded.seconds",
@@ -84,12 +87,12 @@ class Record:
 
     def seconds(self) -> dict[str, float]:
         """CPU-side wall time spent by kind of task, over all tries and sittings."""
-        with connected(self.path) as table:
+        with sqlite_transaction(self.path) as table:
             return dict(table.execute("SELECT kind, sum(seconds) FROM tasks GROUP BY kind"))
 
 
 @dataclass(frozen=True)
-class Tally:
+class TaskTally:
     """How a stage ended."""
 
     done: int = 0
@@ -100,19 +103,26 @@ class Tally:
     def complete(self) -> bool:
         return not self.failed and not self.left
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.done + other.done, self.failed + other.failed, self.left + other.left)
+    def __add__(self, other: "TaskTally") -> "TaskTally":
+        return TaskTally(self.done + other.done, self.failed + other.failed, self.left + other.left)
 
 
-def perform(
-    tasks: Sequence[Task], store: Store, record: Record, workers: int = 1, deadline: float | None = None, tell: ProgressCallback = ignore_progress
-) -> Tally:
+def run_tasks(
+    tasks: Sequence[Task],
+    store: PictureStore,
+    record: TaskRecord,
+    workers: int = 1,
+    deadline: float | None = None,
+    tell: ProgressCallback = ignore_progress,
+) -> TaskTally:
     """Do what the store lacks. `deadline` is a `time.monotonic()` after which nothing more is begun."""
-    finished = {task.id for task in tasks if task.there(store)}
+    finished = {task.id for task in tasks if task.is_done(store)}
     open_ = [task for task in tasks if task.id not in finished]
-    given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MOST_ATTEMPTS}
+    given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MAX_TASK_ATTEMPTS}
     told = tuple(
-        f"{task.kind}: failed {MOST_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out" for task in open_ if task.id in given_up
+        f"{task.kind}: failed {MAX_TASK_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out"
+        for task in open_
+        if task.id in given_up
     )
     waiting = [task for task in open_ if task.id not in given_up]
     total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
@@ -120,15 +130,17 @@ def perform(
     count = 0
     with closing(_results(waiting, store, workers, deadline)) as results:
         for task, seconds, error in results:
-            record.finished(task, seconds, error)
+            record.record_attempt(task, seconds, error)
             count += 1
             made += task.size
             failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
             tell(task.kind, made, total)
-    return Tally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
+    return TaskTally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
 
 
-def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float | None) -> Generator[tuple[Task, float, str | None]]:
+def _results(
+    tasks: Sequence[Task], store: PictureStore, workers: int, deadline: float | None
+) -> Generator[tuple[Task, float, str | None]]:
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
             if deadline is not None and time.monotonic() > deadline:
@@ -153,7 +165,8 @@ def _results(tasks: Sequence[Task], store: Store, workers: int, deadline: float 
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes of one thread each: on a CPU they draw faster than one process of many threads.
 
-    Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done one.
+    Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done
+    one.
     """
     others = {*multiprocessing.active_children()}
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
@@ -176,10 +189,10 @@ def _begin() -> None:
 
 
 def _run_in_worker(task: Task, root: Path) -> tuple[float, str | None]:
-    return _run(task, Store(root))
+    return _run(task, PictureStore(root))
 
 
-def _run(task: Task, store: Store) -> tuple[float, str | None]:
+def _run(task: Task, store: PictureStore) -> tuple[float, str | None]:
     begun = time.perf_counter()
     try:
         task.run(store)

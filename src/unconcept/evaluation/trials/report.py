@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...edits import origin_of
-from ...edits.base import Origin
+from ...edits.base import EditOrigin
 from ...methods import methods
-from ...prompts.sets import GROUPS
-from ...report.csv import Cell, write_csv
-from ...worlds.table import table
-from ..judging.judge import Judge, measures
-from ..judging.rates import Answer, Calibration, Row, calibrate, tabulate
-from ..sampling import Spec
+from ...prompts.sets import PROMPT_GROUPS
+from ...report.csv import CsvCell, write_csv
+from ...worlds.table import concept_table
+from ..judging.judge import Judge, image_measures
+from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, group_rates
+from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from .bench import Finding
 
-SCHEMA = 2
-TRUST = ("judge_true_positive", "judge_false_positive", "judge_nothing")  # columns: the judge's word on the unedited model
-Status = Literal["ok", "PARTIAL", "FAILED"]
+_SCHEMA_VERSION = 2
+# Columns: the judge's word on the unedited model.
+_CALIBRATION_COLUMNS = ("judge_true_positive", "judge_false_positive", "judge_nothing")
+ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Report:
 
     findings: Sequence[Finding]
     suite: Suite
-    spec: Spec
+    spec: DrawSpec
     judge: Judge | None
     circumstances: Mapping[str, Any]  # libraries, device, seconds, memory: what may differ from run to run
     failures: tuple[str, ...] = ()
@@ -38,37 +39,47 @@ class Report:
     recipe: str | None = None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ReportStatus:
         return "FAILED" if self.failures else "PARTIAL" if self.missing else "ok"
 
     @property
     def judged(self) -> bool:
-        return any(finding.answered.answers for finding in self.findings)
+        return any(finding.answered_trial.answers for finding in self.findings)
 
     @property
     def title(self) -> str:
-        concepts = dict.fromkeys(name for finding in self.findings for name in finding.answered.trial.concepts)
+        concepts = dict.fromkeys(name for finding in self.findings for name in finding.answered_trial.trial.concepts)
         return ", ".join(concepts)
 
     @property
-    def deed(self) -> str:
+    def action(self) -> str:
         """What was done to the concepts, as a heading says it."""
-        made_by = origin(self.findings[0]).method if self.findings else ""
+        made_by = origin_of_finding(self.findings[0]).method if self.findings else ""
         return "debiased in" if made_by in methods and methods[made_by].does == "debias" else "erased from"
 
     def data(self) -> dict[str, Any]:
-        """Everything but the circumstances: the same run gives the same data on every machine with the same pictures."""
+        """Everything but the circumstances: the same run gives the same data on every
+        machine with the same pictures.
+        """
         judge = self.judge.open() if self.judge and self.judged else None
         return {
-            "schema": SCHEMA,
+            "schema": _SCHEMA_VERSION,
             "status": self.status,
             "failures": list(self.failures),
             "missing": self.missing,
             "suite": self.suite.name,
-            "drawing": {"steps": self.spec.steps, "guidance_scale": self.spec.guidance_scale, "sampler": self.spec.sampler},
-            "judge": {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": self.judge.policy} if judge and self.judge else None,
+            "drawing": {
+                "steps": self.spec.steps,
+                "guidance_scale": self.spec.guidance_scale,
+                "sampler": self.spec.sampler,
+            },
+            "judge": (
+                {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": self.judge.policy}
+                if judge and self.judge
+                else None
+            ),
             "measures": self._measures(),
-            "table_hash": table().hash if judge and judge.name == Judge.scorer else None,
+            "table_hash": concept_table().hash if judge and judge.name == Judge.scorer else None,
             "reasons": dict(self.reasons or {}),
             "recipe": self.recipe,
             "trials": [trial_data(finding) for finding in self.findings],
@@ -76,33 +87,37 @@ class Report:
 
     def _measures(self) -> list[dict[str, Any]]:
         names = [figure.name for finding in self.findings for figure in finding.figures]
-        return measures(self.judge or Judge()).used(names) if any("@" in name for name in names) else []
+        return image_measures(self.judge or Judge()).used(names) if any("@" in name for name in names) else []
 
 
-def rows(finding: Finding) -> list[Row]:
+def group_rows(finding: Finding) -> list[GroupRow]:
     """The groups' rates of one trial."""
-    return tabulate(finding.answered.answers)
+    return group_rates(finding.answered_trial.answers)
 
 
-def calibration(findings: Sequence[Finding]) -> Calibration | None:
-    """How far the judge can be trusted, if it was asked for a target. Several edits of the same concepts were asked about the same pictures."""
-    asked: dict[tuple[str, ...], Sequence[Answer]] = {}
-    for answered in (finding.answered for finding in findings):
+def judge_calibration(findings: Sequence[Finding]) -> JudgeCalibration | None:
+    """How far the judge can be trusted, if it was asked for a target.
+
+    Several edits of the same concepts were asked about the same pictures.
+    """
+    asked: dict[tuple[str, ...], Sequence[PairedAnswer]] = {}
+    for answered in (finding.answered_trial for finding in findings):
         if any(a.check.group == "direct" for a in answered.answers):
             asked.setdefault(answered.trial.concepts, answered.answers)
-    return calibrate(*asked.values()) if asked else None
+    return calibrate_judge(*asked.values()) if asked else None
 
 
-def origin(finding: Finding) -> Origin:
+def origin_of_finding(finding: Finding) -> EditOrigin:
     """The header of the trial's edit."""
-    return origin_of(finding.answered.trial.edit)
+    return origin_of(finding.answered_trial.trial.edit)
 
 
 def trial_data(finding: Finding) -> dict[str, Any]:
     """One trial as plain data."""
-    answered = finding.answered
-    trial, found, trust = answered.trial, rows(finding), calibration([finding])
-    made = {name: part for name, part in asdict(origin(finding)).items() if name != "libraries"}  # They stand in run.json.
+    answered = finding.answered_trial
+    trial, found, trust = answered.trial, group_rows(finding), judge_calibration([finding])
+    # They stand in run.json.
+    made = {name: part for name, part in asdict(origin_of_finding(finding)).items() if name != "libraries"}
     return {
         "label": trial.label,
         "concepts": list(trial.concepts),
@@ -112,9 +127,11 @@ def trial_data(finding: Finding) -> dict[str, Any]:
         "answered": len(answered.answers),
         "calibration": asdict(trust) if trust else None,
         "groups": {row.group: {name: part for name, part in asdict(row).items() if name != "group"} for row in found},
-        "not_asked": {group: "no prompts of this group" for group in GROUPS if group not in {row.group for row in found}},
+        "not_asked": {
+            group: "no prompts of this group" for group in PROMPT_GROUPS if group not in {row.group for row in found}
+        },
         "figures": [asdict(figure) for figure in finding.figures],
-        "attacks": [asdict(row) for row in finding.attacked],
+        "attacks": [asdict(row) for row in finding.attack_results],
         "checks": [
             {
                 "text": a.check.prompt.text,
@@ -131,39 +148,79 @@ def trial_data(finding: Finding) -> dict[str, Any]:
 
 def write_run(report: Report, folder: Path) -> None:
     """`run.json`: what made the edits, when and where."""
-    edits = [{"hash": finding.answered.trial.subject.edit_hash, **finding.answered.trial.cost} for finding in report.findings]
+    edits = [
+        {"hash": finding.answered_trial.trial.subject.edit_hash, **finding.answered_trial.trial.cost}
+        for finding in report.findings
+    ]
     _write(folder / "run.json", {**report.circumstances, "edits": edits, "failures": list(report.failures)})
 
 
 def write_data(report: Report, folder: Path) -> dict[str, Any]:
-    """`report.json`, one CSV row a trial and group in `results.csv`, and one a trial and attack in `attacks.csv` where there were any."""
+    """`report.json`, one CSV row a trial and group in `results.csv`, and one a trial and attack in `attacks.csv` where
+    there were any.
+    """
     data = report.data()
     _write(folder / "report.json", data)
-    head = ("label", "concept", "group", "before", "after", "change", "change_low", "change_high", "nothing", "n", *TRUST)
+    head = (
+        "label",
+        "concept",
+        "group",
+        "before",
+        "after",
+        "change",
+        "change_low",
+        "change_high",
+        "nothing",
+        "n",
+        *_CALIBRATION_COLUMNS,
+    )
     write_csv(folder / "results.csv", head, [line for finding in report.findings for line in _lines(finding)])
     attacked = [line for finding in report.findings for line in _attack_lines(finding)]
     if attacked:
-        parts = ("attack", "rung", "unattacked", "floor", "success", "success_low", "success_high", "ceiling", "nothing", "seconds", "n")
+        parts = (
+            "attack",
+            "rung",
+            "unattacked",
+            "floor",
+            "success",
+            "success_low",
+            "success_high",
+            "ceiling",
+            "nothing",
+            "seconds",
+            "n",
+        )
         write_csv(folder / "attacks.csv", ("label", "concept", *parts), attacked)
     return data
 
 
-def _lines(finding: Finding) -> list[tuple[Cell, ...]]:
-    trial = finding.answered.trial
+def _lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
+    trial = finding.answered_trial.trial
     named = trial.label, ", ".join(trial.concepts)
-    trust = calibration([finding])
+    trust = judge_calibration([finding])
     known = [trust.true_positive, trust.false_positive, trust.nothing] if trust else [None, None, None]
     trusted = [rate.value if rate else None for rate in known]
     return [
-        (*named, row.group, row.before.value, row.after.value, row.change.value, row.change.low, row.change.high, row.nothing.value, row.after.n, *trusted)
-        for row in rows(finding)
+        (
+            *named,
+            row.group,
+            row.before.value,
+            row.after.value,
+            row.change.value,
+            row.change.low,
+            row.change.high,
+            row.nothing.value,
+            row.after.n,
+            *trusted,
+        )
+        for row in group_rows(finding)
     ]
 
 
-def _attack_lines(finding: Finding) -> list[tuple[Cell, ...]]:
-    label = finding.answered.trial.label
-    lines: list[tuple[Cell, ...]] = []
-    for row in finding.attacked:
+def _attack_lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
+    label = finding.answered_trial.trial.label
+    lines: list[tuple[CsvCell, ...]] = []
+    for row in finding.attack_results:
         ceiling, nothing = (rate.value if rate else None for rate in (row.ceiling, row.nothing))
         asr = row.success
         rates = (row.pre.value, row.floor.value, asr.value, asr.low, asr.high, ceiling, nothing)

@@ -8,15 +8,15 @@ from torch import Tensor
 from ...core.progress import ProgressCallback, ignore_progress
 from ...edits import Edit
 from ...prompts.checks import Check, Prompt
-from ...scorers.registry import Raw
+from ...scorers.registry import RawScore
 from ..judging.judge import Judge
-from ..judging.rates import Answer
-from ..sampling import Spec
+from ..judging.rates import PairedAnswer
+from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from ..tasks.draw import load_pictures, plan_draws, plan_scores
-from ..tasks.edited_model import Subject
-from ..tasks.picture_store import Store
-from ..tasks.runner import Record, Tally, default_workers, perform
+from ..tasks.edited_model import EditedModel
+from ..tasks.picture_store import PictureStore
+from ..tasks.runner import TaskRecord, TaskTally, default_workers, run_tasks
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Trial:
 
     label: str  # of its row: the method's name, or the edit file's
     concepts: tuple[str, ...]
-    subject: Subject
+    subject: EditedModel
     edit: Edit  # what the subject's file holds
     cost: Mapping[str, float] = field(default_factory=dict)  # seconds, bytes, parameters
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredTrial:
     """A trial with its questions; `answers` lacks those whose pictures are missing."""
 
     trial: Trial
     checks: tuple[Check, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[PairedAnswer, ...]
 
     @property
     def missing(self) -> int:
@@ -44,61 +44,74 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunContext:
     """Where and how trials are run."""
 
-    store: Store
-    record: Record
-    spec: Spec
+    store: PictureStore
+    record: TaskRecord
+    spec: DrawSpec
     judge: Judge | None = Judge()  # None: pictures are drawn, nothing is counted
     workers: int | None = None  # None: as many as pay
     deadline: float | None = None
     tell: ProgressCallback = ignore_progress
 
 
-def ask(trials: Sequence[Trial], suite: Suite, bench: Bench) -> tuple[list[Answered], Tally]:
+def answer_trials(trials: Sequence[Trial], suite: Suite, bench: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
     """Draw and score what the store lacks; the unedited model is drawn once for all trials."""
     checks = [suite.checks(trial.concepts) for trial in trials]
-    draws: dict[Subject, dict[Prompt, None]] = {}
+    draws: dict[EditedModel, dict[Prompt, None]] = {}
     for trial, asked in zip(trials, checks, strict=True):
         for subject in (trial.subject.unedited, trial.subject):
             draws.setdefault(subject, {}).update(dict.fromkeys(check.prompt for check in asked))
-    tasks = [task for subject, prompts in draws.items() for task in plan_draws(subject, bench.spec, list(prompts), bench.store, bench.record)]
+    tasks = [
+        task
+        for subject, prompts in draws.items()
+        for task in plan_draws(subject, bench.spec, list(prompts), bench.store, bench.record)
+    ]
     pictures = sum(task.size for task in tasks)
-    workers = bench.workers or default_workers(pictures, str(trials[0].subject.view().device))
-    tally = perform(tasks, bench.store, bench.record, workers, bench.deadline, bench.tell)
+    workers = bench.workers or default_workers(pictures, str(trials[0].subject.base().device))
+    tally = run_tasks(tasks, bench.store, bench.record, workers, bench.deadline, bench.tell)
     if bench.judge is None:
-        return [Answered(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
-    wanted = [pair for trial, asked in zip(trials, checks, strict=True) for check in asked for pair in _sides(trial, check, bench.spec, bench.judge)]
-    tally += perform(plan_scores(bench.judge, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
+        return [AnsweredTrial(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
+    wanted = [
+        pair
+        for trial, asked in zip(trials, checks, strict=True)
+        for check in asked
+        for pair in _sides(trial, check, bench.spec, bench.judge)
+    ]
+    tally += run_tasks(plan_scores(bench.judge, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
     return [_answered(trial, asked, bench, bench.judge) for trial, asked in zip(trials, checks, strict=True)], tally
 
 
-def both_sides(trial: Trial, checks: Sequence[Check], bench: Bench) -> dict[Prompt, tuple[Tensor, Tensor]]:
+def image_pairs(trial: Trial, checks: Sequence[Check], bench: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
     """Pictures before and after, of the prompts that have both."""
     prompts = list(dict.fromkeys(check.prompt for check in checks))
-    before, after = (load_pictures(subject, bench.spec, prompts, bench.store) for subject in (trial.subject.unedited, trial.subject))
+    before, after = (
+        load_pictures(subject, bench.spec, prompts, bench.store) for subject in (trial.subject.unedited, trial.subject)
+    )
     return {prompt: (before[prompt], after[prompt]) for prompt in prompts if prompt in before and prompt in after}
 
 
-def raw_sides(one: Answered, bench: Bench, judge: Judge) -> list[tuple[Raw, Raw]]:
+def raw_score_pairs(one: AnsweredTrial, bench: RunContext, judge: Judge) -> list[tuple[RawScore, RawScore]]:
     """The judge's raw scores before and after, one pair an answer."""
     sides = [_sides(one.trial, answer.check, bench.spec, judge) for answer in one.answers]
-    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
+    known = bench.store.load_scores(judge.key, [pair for both in sides for pair in both])
     return [(known[before], known[after]) for before, after in sides]
 
 
-def _sides(trial: Trial, check: Check, spec: Spec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:
+def _sides(trial: Trial, check: Check, spec: DrawSpec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:
     """(picture, question) before and after."""
-    before, after = (subject.picture(spec, check.prompt) for subject in (trial.subject.unedited, trial.subject))
+    before, after = (subject.picture_key(spec, check.prompt) for subject in (trial.subject.unedited, trial.subject))
     return (before, judge.question(check)), (after, judge.question(check))
 
 
-def _answered(trial: Trial, checks: Sequence[Check], bench: Bench, judge: Judge) -> Answered:
+def _answered(trial: Trial, checks: Sequence[Check], bench: RunContext, judge: Judge) -> AnsweredTrial:
     sides = [_sides(trial, check, bench.spec, judge) for check in checks]
-    known = bench.store.scored(judge.key, [pair for both in sides for pair in both])
+    known = bench.store.load_scores(judge.key, [pair for both in sides for pair in both])
     answers = []
     for check, (before, after) in zip(checks, sides, strict=True):
         if before in known and after in known and all(bench.store.has(picture) for picture, _ in (before, after)):
-            answers.append(Answer(check, judge.word(known[before], check), judge.word(known[after], check)))
-    return Answered(trial, tuple(checks), tuple(answers))
+            answers.append(
+                PairedAnswer(check, judge.label_of(known[before], check), judge.label_of(known[after], check))
+            )
+    return AnsweredTrial(trial, tuple(checks), tuple(answers))

@@ -8,22 +8,32 @@ from typing import Any
 from ...core.errors import ModelError, require
 from ..family import Family
 
-PIPELINES = {"StableDiffusionPipeline": ("text_encoder",), "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2")}  # those with a UNet
+# Those with a UNet.
+UNET_PIPELINES = {
+    "StableDiffusionPipeline": ("text_encoder",),
+    "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2"),
+}
 
-TRANSFORMERS: dict[str, Family] = {"StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}  # and those with a transformer
+# And those with a transformer.
+TRANSFORMER_PIPELINES: dict[str, Family] = {"StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
 
 
 def config_folder(source: Path) -> Path:
-    """A diffusers folder itself; of a single file, the folder of its name beside it, which holds configs and tokenizers and needs no weights."""
+    """A diffusers folder itself; of a single file, the folder of its name beside it, which holds configs and tokenizers
+    and needs no weights.
+    """
     if source.suffix != ".safetensors":
         return source
     folder = source.with_suffix("")
-    wanted = f"{source} is a single file: put the configs and tokenizers of its base (a diffusers folder, weights not needed) into {folder}"
+    wanted = (
+        f"{source} is a single file: put the configs and tokenizers of its base (a diffusers folder, weights not"
+        f" needed) into {folder}"
+    )
     require((folder / "model_index.json").exists(), wanted, ModelError)
     return folder
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """A config of a diffusers folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -35,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def pipeline_kind(folder: Path, known: Collection[str]) -> str:
     """The class of the pipeline in a diffusers folder; `ModelError` unless it is one of the known."""
-    kind = str(read_json(folder / "model_index.json").get("_class_name"))
+    kind = str(read_config(folder / "model_index.json").get("_class_name"))
     require(kind in known, f"{folder} holds a {kind}; supported are {', '.join(known)}", ModelError)
     return kind
 

@@ -5,10 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-FICLONE = 0x40049409  # Linux: one file's blocks for another, copied when either is written to
+_FICLONE = 0x40049409  # Linux: one file's blocks for another, copied when either is written to
 
 
-def own_copy(source: Path, target: Path) -> None:
+def writable_copy(source: Path, target: Path) -> None:
     """A copy that may be written to: a reflink where possible."""
     target.unlink(missing_ok=True)
     if not _reflinked(source, target):
@@ -16,7 +16,10 @@ def own_copy(source: Path, target: Path) -> None:
 
 
 def shared_copy(source: Path, target: Path) -> None:
-    """A copy that stays as it is: a reflink or else a hard link where possible. Who writes into a hard link writes into the source."""
+    """A copy that stays as it is: a reflink or else a hard link where possible.
+
+    Who writes into a hard link writes into the source.
+    """
     target.unlink(missing_ok=True)
     if _reflinked(source, target):
         return
@@ -33,7 +36,7 @@ def _reflinked(source: Path, target: Path) -> bool:
 
     try:
         with source.open("rb") as old, target.open("wb") as new:
-            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
     except OSError:
         target.unlink(missing_ok=True)
         return False

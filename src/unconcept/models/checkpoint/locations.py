@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ...core.errors import ModelError, require
-from ..layouts.layout import Layout
-from ..layouts.single_file import in_folder
+from ..layouts.layout import ModelLayout
+from ..layouts.single_file import names_in_folder
 from .config import config_folder
-from .safetensors_io import Place, open_file
-from .weight_files import chosen, files_of, stored
+from .safetensors_io import TensorLocation, open_file
+from .weight_files import tensor_files, weight_file, weight_variants
 
 
 def has_part(source: Path, part: str) -> bool:
@@ -15,24 +15,29 @@ def has_part(source: Path, part: str) -> bool:
     return (config_folder(source) / part).is_dir()
 
 
-def beside(source: Path) -> list[str]:
-    """Text encoders and VAE that a single file lacks, as FLUX's published one does, and that stand in the folder of its configs."""
-    layout, folder = Layout.of(source), config_folder(source)
+def companion_folder(source: Path) -> list[str]:
+    """Text encoders and VAE that a single file lacks, as FLUX's published one does, and that stand in the folder of its
+    configs.
+    """
+    layout, folder = ModelLayout.of(source), config_folder(source)
     with open_file(source) as file:
         keys = list(file.keys())
-    others = [part for part in layout.parts if part != layout.denoiser and stored(folder / part)]
+    others = [part for part in layout.parts if part != layout.denoiser and weight_variants(folder / part)]
     return [part for part in others if not any(key.startswith(layout.prefix(part)) for key in keys)]
 
 
-def places(source: Path, part: str) -> dict[str, Place]:
+def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
     """The tensors of one part of `source` by their names in a diffusers folder; `ModelError` if there are none."""
     if source.is_dir():
-        return {name: Place(file, name) for name, file in files_of(chosen(source, part)).items()}
-    if part in beside(source):
-        return places(config_folder(source), part)
+        return {name: TensorLocation(file, name) for name, file in tensor_files(weight_file(source, part)).items()}
+    if part in companion_folder(source):
+        return tensor_locations(config_folder(source), part)
     with open_file(source) as file:
         keys = list(file.keys())
-    found = in_folder(keys, Layout.of(source), part)
-    message = f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says, or a LoRA"
+    found = names_in_folder(keys, ModelLayout.of(source), part)
+    message = (
+        f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says,"
+        " or a LoRA"
+    )
     require(bool(found), message, ModelError)
-    return {name: Place(source, *stands) for name, stands in found.items()}
+    return {name: TensorLocation(source, *stands) for name, stands in found.items()}

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ...core.errors import ModelError, OutputError, require
-from .config import config_folder, read_json
-from .locations import beside
+from .config import config_folder, read_config
+from .locations import companion_folder
 from .safetensors_io import is_finite
 from .weight_files import variant_of
 
@@ -21,7 +21,10 @@ def _check_temporary() -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        raise OutputError("no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one that can") from None
+        raise OutputError(
+            "no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one"
+            " that can"
+        ) from None
 
 
 def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
@@ -34,19 +37,28 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     folder = config_folder(source)
-    told = read_json(folder / "model_index.json")
+    told = read_config(folder / "model_index.json")
     kind = str(told.get("_class_name"))
-    absent: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
+    absent: dict[str, Any] = (
+        {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
+    )
     if kind == "StableDiffusion3Pipeline" and not (folder / "text_encoder_3").exists():
         absent = {"text_encoder_3": None, "tokenizer_3": None}
     try:
         if source != folder:
             absent.pop("requires_safety_checker", None)  # Told to the pipeline by the config alone.
-            given = {part: _loaded(folder, part, told.get(part)).to(dtype) for part in beside(source)}
-            pipeline = getattr(diffusers, kind).from_single_file(str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given)
+            given = {part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)}
+            pipeline = getattr(diffusers, kind).from_single_file(
+                str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given
+            )
         else:
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(folder) or None, **absent
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant_of(folder) or None,
+                **absent,
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
@@ -54,7 +66,11 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
         if isinstance(part, nn.Module):
             part.eval()  # Of a single file diffusers leaves T5 in training, where it drops states at random.
             broken = [f"{name}.{inner}" for inner, weight in part.named_parameters() if not is_finite(weight.detach())]
-            require(not broken, f"{source}: {broken[0] if broken else ''} holds NaN or infinity; the checkpoint is damaged", ModelError)
+            require(
+                not broken,
+                f"{source}: {broken[0] if broken else ''} holds NaN or infinity; the checkpoint is damaged",
+                ModelError,
+            )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -68,5 +84,7 @@ def _loaded(folder: Path, part: str, told: object) -> nn.Module:
     known = {"diffusers": diffusers, "transformers": transformers}
     message = f"{folder}: model_index.json says {part} is {told}; give a complete diffusers folder"
     require(library in known and hasattr(known[str(library)], str(kind)), message, ModelError)
-    module: nn.Module = getattr(known[str(library)], str(kind)).from_pretrained(folder / part, local_files_only=True, use_safetensors=True)
+    module: nn.Module = getattr(known[str(library)], str(kind)).from_pretrained(
+        folder / part, local_files_only=True, use_safetensors=True
+    )
     return module

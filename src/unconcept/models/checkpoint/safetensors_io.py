@@ -11,32 +11,35 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...core.errors import ModelError, require
-from ..layouts.packing import Laid
-from .file_copy import own_copy
+from ..layouts.packing import Packing
+from .file_copy import writable_copy
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-HOW_TO_CONVERT = "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers' save_pretrained(safe_serialization=True)"
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PICKLE_REMEDY = (
+    "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers'"
+    " save_pretrained(safe_serialization=True)"
+)
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorLocation:
     """Where a tensor stands: its file, its name there, and how it is laid there."""
 
     file: Path
     name: str
-    laid: Laid = Laid()
+    packing: Packing = Packing()
 
 
 @dataclass(frozen=True)
-class Streamed(Mapping[str, Tensor]):
+class LazyTensors(Mapping[str, Tensor]):
     """Tensors by name, each read every time it is asked for; `ModelError` then if it holds NaN or infinity."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, TensorLocation]
     device: torch.device | None = None  # None: the CPU
     dtype: torch.dtype | None = None  # None: the file's own
 
     def __getitem__(self, name: str) -> Tensor:
-        return read(self.places, [name])[name].to(self.device, self.dtype)
+        return read_tensors(self.places, [name])[name].to(self.device, self.dtype)
 
     def __contains__(self, name: object) -> bool:
         return name in self.places  # The one that comes with Mapping would read the tensor.
@@ -56,7 +59,7 @@ def open_file(path: Path) -> Any:
         raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: fetch it again") from None
 
 
-def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]:
+def read_tensors(places: Mapping[str, TensorLocation], names: Iterable[str]) -> dict[str, Tensor]:
     """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
     wanted: dict[Path, list[str]] = {}
     for name in names:
@@ -71,7 +74,7 @@ def read(places: Mapping[str, Place], names: Iterable[str]) -> dict[str, Tensor]
     return tensors
 
 
-def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(places: Mapping[str, TensorLocation]) -> dict[str, tuple[int, ...]]:
     """Of the tensors, of which nothing is read."""
     found = {}
     for path in {place.file for place in places.values()}:
@@ -79,20 +82,20 @@ def shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
             for name, place in places.items():
                 if place.file == path:
                     rows, *others = _slice(file, place).get_shape()
-                    shape = (place.laid.span(rows)[1], *others)
-                    found[name] = shape[::-1] if place.laid.turned else shape
+                    shape = (place.packing.span(rows)[1], *others)
+                    found[name] = shape[::-1] if place.packing.transposed else shape
     return found
 
 
-def _taken(file: Any, place: Place) -> Tensor:
-    piece, laid = _slice(file, place), place.laid
+def _taken(file: Any, place: TensorLocation) -> Tensor:
+    piece, laid = _slice(file, place), place.packing
     if laid.rows[2] == 1:
-        return laid.stored(file.get_tensor(place.name)).contiguous()
+        return laid.pack(file.get_tensor(place.name)).contiguous()
     first, count = laid.span(piece.get_shape()[0])
-    return laid.stored(piece[first : first + count]).contiguous()
+    return laid.pack(piece[first : first + count]).contiguous()
 
 
-def _slice(file: Any, place: Place) -> Any:
+def _slice(file: Any, place: TensorLocation) -> Any:
     try:
         return file.get_slice(place.name)
     except SafetensorError:
@@ -104,17 +107,19 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
 
 
-def patch(source: Path, target: Path, tensors: Iterable[tuple[Place, Tensor]]) -> None:
-    """Copy a safetensors file and overwrite some tensors in place, one after the other: shapes and dtypes stay, all other bytes too."""
-    own_copy(source, target)
+def patch_file(source: Path, target: Path, tensors: Iterable[tuple[TensorLocation, Tensor]]) -> None:
+    """Copy a safetensors file and overwrite some tensors in place, one after the other: shapes and dtypes stay, all
+    other bytes too.
+    """
+    writable_copy(source, target)
     with target.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         for place, tensor in tensors:
             told = header[place.name]
             begin, end = told["data_offsets"]
-            first, count, parts = place.laid.rows
-            laid = place.laid.stored(tensor.detach()).to("cpu", DTYPES[told["dtype"]]).contiguous()
+            first, count, parts = place.packing.rows
+            laid = place.packing.pack(tensor.detach()).to("cpu", SAFETENSORS_DTYPES[told["dtype"]]).contiguous()
             data = laid.reshape(-1).view(torch.uint8).numpy().data
             message = f"{source}: {place.name} has another shape than the edit's"
             require(len(data) * parts == (end - begin) * count, message, ModelError)
@@ -122,17 +127,24 @@ def patch(source: Path, target: Path, tensors: Iterable[tuple[Place, Tensor]]) -
             file.write(data)
 
 
-NAMES = {
+_SAFETENSORS_NAMES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
-    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"},
+    **{
+        torch.int64: "I64",
+        torch.int32: "I32",
+        torch.int16: "I16",
+        torch.int8: "I8",
+        torch.uint8: "U8",
+        torch.bool: "BOOL",
+    },
 }
 
 
-DTYPES = {name: dtype for dtype, name in NAMES.items()}
+SAFETENSORS_DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
 
 @dataclass(frozen=True)
-class Slot:
+class DeferredTensor:
     """A tensor that is made when its turn has come."""
 
     shape: tuple[int, ...]
@@ -140,7 +152,7 @@ class Slot:
     make: Callable[[], Tensor]
 
 
-def write_slots(path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str]) -> None:
+def write_deferred_tensors(path: Path, slots: Mapping[str, DeferredTensor], metadata: Mapping[str, str]) -> None:
     """Widest dtypes first, as safetensors itself orders them, so that every tensor is aligned."""
     order = sorted(slots, key=lambda name: (-slots[name].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
@@ -148,12 +160,20 @@ def write_slots(path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, st
     for name in order:
         slot = slots[name]
         begin, end = end, end + torch.Size(slot.shape).numel() * slot.dtype.itemsize
-        header[name] = {"dtype": NAMES[slot.dtype], "shape": list(slot.shape), "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _SAFETENSORS_NAMES[slot.dtype],
+            "shape": list(slot.shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             tensor = slots[name].make().detach().to("cpu", slots[name].dtype).contiguous()
-            require(tuple(tensor.shape) == slots[name].shape, f"{name} has shape {tuple(tensor.shape)}, planned was {slots[name].shape}", ModelError)
+            require(
+                tuple(tensor.shape) == slots[name].shape,
+                f"{name} has shape {tuple(tensor.shape)}, planned was {slots[name].shape}",
+                ModelError,
+            )
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

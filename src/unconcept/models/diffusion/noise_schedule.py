@@ -1,7 +1,9 @@
-"""Noise levels, and what a prediction means: noise, v, flow and the clean picture are affine in each other at fixed (x_t, t).
+"""Noise levels, and what a prediction means: noise, v, flow and the clean picture are affine in each other at fixed
+(x_t, t).
 
-With x_t = a x_0 + s eps: v = a eps - s x_0 where variance is preserved, a^2 + s^2 = 1 (Salimans and Ho 2022); flow = eps - x_0 on
-the straight path, a + s = 1 (Liu et al. 2022). Methods are written in noise predictions once; other models are converted at the boundary.
+With x_t = a x_0 + s eps: v = a eps - s x_0 where variance is preserved, a^2 + s^2 = 1 (Salimans and Ho 2022); flow =
+eps - x_0 on the straight path, a + s = 1 (Liu et al. 2022). Methods are written in noise predictions once; other models
+are converted at the boundary.
 """
 
 from dataclasses import dataclass
@@ -12,11 +14,11 @@ from torch import Tensor
 
 from ...core.errors import ModelError, require
 
-Kind = Literal["epsilon", "v_prediction", "sample", "flow"]
+PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """`alpha` and `sigma` (T,) float64 by training timestep, and what the network predicts.
 
     A flow's timestep is 1000 sigma, from 0 (clean) to 1000 (noise); how often each is trained on is not part of it.
@@ -24,21 +26,29 @@ class Schedule:
 
     alpha: Tensor
     sigma: Tensor
-    kind: Kind
+    prediction_type: PredictionType
 
     @classmethod
-    def of(cls, scheduler: Any) -> "Schedule":
+    def of(cls, scheduler: Any) -> "NoiseSchedule":
         """From a diffusers scheduler: with cumulative alphas, or of flow matching."""
         if hasattr(scheduler, "scale_noise"):  # The forward process of the flow-matching schedulers, and of no other.
             sigma = torch.linspace(0, 1, scheduler.config.num_train_timesteps + 1, dtype=torch.float64)
             return cls(1 - sigma, sigma, "flow")
-        require(hasattr(scheduler, "alphas_cumprod"), f"{type(scheduler).__name__} has no cumulative alphas: no noise schedule is known", ModelError)
+        require(
+            hasattr(scheduler, "alphas_cumprod"),
+            f"{type(scheduler).__name__} has no cumulative alphas: no noise schedule is known",
+            ModelError,
+        )
         kind = scheduler.config.prediction_type
-        require(kind in ("epsilon", "v_prediction", "sample"), f"prediction type {kind!r}: allowed are epsilon, v_prediction, sample", ModelError)
+        require(
+            kind in ("epsilon", "v_prediction", "sample"),
+            f"prediction type {kind!r}: allowed are epsilon, v_prediction, sample",
+            ModelError,
+        )
         signal = scheduler.alphas_cumprod.double()
         return cls(signal.sqrt(), (1 - signal).sqrt(), kind)
 
-    def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t (b, c, h, w) at timesteps t (b,): whole ones, or any of a flow."""
         a, s = self._at(t, x0)
         return a * x0 + s * noise
@@ -46,7 +56,7 @@ class Schedule:
     def epsilon(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's output as a noise prediction."""
         a, s = self._at(t, x_t)
-        match self.kind:
+        match self.prediction_type:
             case "epsilon":
                 return prediction
             case "v_prediction":
@@ -59,7 +69,7 @@ class Schedule:
     def x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's output as a prediction of the clean latents."""
         a, s = self._at(t, x_t)
-        match self.kind:
+        match self.prediction_type:
             case "epsilon":
                 return (x_t - s * prediction) / a
             case "v_prediction":
@@ -69,10 +79,13 @@ class Schedule:
             case "flow":
                 return x_t - s * prediction
 
-    def output(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The inverse of `epsilon`: a noise prediction as this network would have put it. Undefined where nothing but noise is left."""
+    def prediction_of(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The inverse of `epsilon`: a noise prediction as this network would have put it.
+
+        Undefined where nothing but noise is left.
+        """
         a, s = self._at(t, x_t)
-        match self.kind:
+        match self.prediction_type:
             case "epsilon":
                 return epsilon
             case "v_prediction":
@@ -82,10 +95,10 @@ class Schedule:
             case "flow":
                 return (epsilon - x_t) / a
 
-    def wanted(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network is trained to say of x_t: the noise, v, the clean latents, or the flow."""
         a, s = self._at(t, x0)
-        match self.kind:
+        match self.prediction_type:
             case "epsilon":
                 return noise
             case "v_prediction":
@@ -98,7 +111,7 @@ class Schedule:
     def _at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         t = t.to(self.alpha.device).expand(len(like))
         shape = (-1, *[1] * (like.ndim - 1))
-        if self.kind == "flow":  # Linear in t, so that a sampler's timesteps need not be whole.
+        if self.prediction_type == "flow":  # Linear in t, so that a sampler's timesteps need not be whole.
             sigma = t.double() / (len(self.sigma) - 1)
             return (1 - sigma).to(like).view(shape), sigma.to(like).view(shape)
         return tuple(values[t].to(like).view(shape) for values in (self.alpha, self.sigma))  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """How a model walks from noise to a picture by its own noise schedule, one deterministic step at a time.
 
-DDIM without noise (Song et al., ICLR 2021) and Euler's step along a flow are one rule: read the clean latents and the noise off
-the prediction, and mix them anew at the next level.
+DDIM without noise (Song et al., ICLR 2021) and Euler's step along a flow are one rule: read the clean latents and the
+noise off the prediction, and mix them anew at the next level.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,36 @@ from torch import Tensor
 
 from ...core.errors import require
 from ..model_view import ModelView
-from .noise_schedule import Schedule
-from .schedulers import sampler
+from .noise_schedule import NoiseSchedule
+from .schedulers import named_scheduler
 
-AREAS, SHIFTS = (256, 4096), (0.5, 1.15)  # of FLUX's packed rows: how far its sigmas are shifted at each size
+# Of FLUX's packed rows: how far its sigmas are shifted at each size.
+_FLUX_AREAS, _FLUX_SHIFTS = (256, 4096), (0.5, 1.15)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """`t` (N,) falling timesteps; after k of N steps the latents stand at level k of `alpha` and `sigma` (N + 1,), level 0 is noise."""
+class SamplingGrid:
+    """`t` (N,) falling timesteps; after k of N steps the latents stand at level k of `alpha` and `sigma` (N + 1,),
+    level 0 is noise.
+    """
 
-    schedule: Schedule
+    schedule: NoiseSchedule
     t: Tensor
     alpha: Tensor
     sigma: Tensor
 
     @classmethod
-    def of(cls, model: ModelView, steps: int) -> "Grid":
-        """The timesteps at which the model's pipeline asks for predictions: DDIM's by its own spacing, or its flow's shifted sigmas."""
+    def of(cls, model: ModelView, steps: int) -> "SamplingGrid":
+        """The timesteps at which the model's pipeline asks for predictions: DDIM's by its own spacing, or its flow's
+        shifted sigmas.
+        """
         require(steps > 0, f"the number of sampler steps must be > 0, got {steps}")
         own: Any = model.modules("scheduler")
         schedule = model.schedule
-        if schedule.kind == "flow":
+        if schedule.prediction_type == "flow":
             return cls._of_flow(model, own, schedule, steps)
         require(steps <= len(schedule.alpha), f"{steps} sampler steps: the model has {len(schedule.alpha)} timesteps")
-        rule = sampler("ddim", own)
+        rule = named_scheduler("ddim", own)
         rule.set_timesteps(steps)
         t = rule.timesteps.long()
         last = float(rule.final_alpha_cumprod)
@@ -47,13 +52,13 @@ class Grid:
         return cls(schedule, t, alpha, sigma)
 
     @classmethod
-    def _of_flow(cls, model: ModelView, own: Any, schedule: Schedule, steps: int) -> "Grid":
+    def _of_flow(cls, model: ModelView, own: Any, schedule: NoiseSchedule, steps: int) -> "SamplingGrid":
         """SD3 spaces its own timesteps; FLUX is given even sigmas and shifts them by the size of the picture."""
         rule = type(own).from_config(own.config)
         if rule.config.use_dynamic_shifting:
             _, h, w = model.latent_shape
-            slope = (SHIFTS[1] - SHIFTS[0]) / (AREAS[1] - AREAS[0])
-            mu = SHIFTS[0] + slope * (h * w // 4 - AREAS[0])
+            slope = (_FLUX_SHIFTS[1] - _FLUX_SHIFTS[0]) / (_FLUX_AREAS[1] - _FLUX_AREAS[0])
+            mu = _FLUX_SHIFTS[0] + slope * (h * w // 4 - _FLUX_AREAS[0])
             rule.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist(), mu=mu)
         else:
             rule.set_timesteps(steps)
@@ -70,7 +75,7 @@ class Grid:
         return float(self.alpha[k + 1]) * clean + float(self.sigma[k + 1]) * noise
 
 
-def is_guided_within(model: ModelView) -> bool:
+def is_guidance_distilled(model: ModelView) -> bool:
     """Whether guidance was distilled into the denoiser (FLUX dev): one prediction is guided already."""
     config: Any = model.modules("denoiser").config
     return bool(config.get("guidance_embeds"))

@@ -14,7 +14,7 @@ SAMPLERS = {
 }
 
 
-def sampler(name: str, own: Any) -> Any:
+def named_scheduler(name: str, own: Any) -> Any:
     """A diffusers scheduler of that name with the betas and prediction type of the pipeline's own."""
     import diffusers
 

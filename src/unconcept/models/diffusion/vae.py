@@ -14,14 +14,14 @@ def picture_size(model: ModelView) -> tuple[int, int]:
     return model.latent_shape[1] * scale, model.latent_shape[2] * scale
 
 
-def encode(model: ModelView, pictures: Tensor) -> Tensor:
+def encode_images(model: ModelView, pictures: Tensor) -> Tensor:
     """Latents (b, c, h, w) as the denoiser knows them, of pictures (b, 3, H, W) in [0, 1]: the posterior's mean."""
     vae: Any = model.modules("vae")
     mean = vae.encode(pictures.to(model.device, next(vae.parameters()).dtype) * 2 - 1).latent_dist.mode()
     return (mean - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
 
 
-def decode(model: ModelView, latents: Tensor) -> Tensor:
+def decode_latents(model: ModelView, latents: Tensor) -> Tensor:
     """Pictures (b, 3, H, W) in [0, 1] of latents (b, c, h, w); differentiable, not rounded."""
     vae: Any = model.modules("vae")
     scaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)

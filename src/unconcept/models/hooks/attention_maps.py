@@ -9,49 +9,64 @@ import torch
 from torch import Tensor, nn
 
 from ..model_view import ModelView
-from .cross_attention import OWN_MAP, Mix, Reading, cross_attentions, steered
-from .modules import FOLDERS, modules_named, stream_maps
+from .cross_attention import KEY_VALUE_SUFFIX, AttentionInputs, MixingStep, cross_attentions, steer_attentions
+from .modules import DENOISER_FOLDERS, denoiser_modules, text_stream_linears
 
-ADDED = ".add_k_proj.weight"
-Kept = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
+_ADDED_KEY_SUFFIX = ".add_k_proj.weight"
+AttentionRecord = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
 
 
 def text_attentions(model: ModelView) -> dict[str, nn.Module]:
-    """Attentions that look from the picture into the text, by full name: cross-attentions of a UNet, joint ones of SD3 and FLUX.
+    """Attentions that look from the picture into the text, by full name: cross-attentions of a UNet, joint ones of SD3
+    and FLUX.
 
     FLUX's single blocks know no text from a picture and are none.
     """
-    if streams := stream_maps(model):
-        return modules_named(model, [name.removesuffix(ADDED) for name in streams if name.endswith(ADDED)])
+    if streams := text_stream_linears(model):
+        return denoiser_modules(
+            model, [name.removesuffix(_ADDED_KEY_SUFFIX) for name in streams if name.endswith(_ADDED_KEY_SUFFIX)]
+        )
     maps = model.text_maps()
-    return dict(zip(dict.fromkeys(OWN_MAP.sub("", name) for name in maps), cross_attentions(model, maps), strict=True))
+    return dict(
+        zip(dict.fromkeys(KEY_VALUE_SUFFIX.sub("", name) for name in maps), cross_attentions(model, maps), strict=True)
+    )
 
 
 @contextmanager
-def attention_probabilities(model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None) -> Iterator[Kept]:
-    """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a call, with their gradient.
+def record_attention(
+    model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None
+) -> Iterator[AttentionRecord]:
+    """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a
+    call, with their gradient.
 
-    p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a place
-    also looks at other places, so that its row sums to less than 1; in a cross-attention they are what the rules around it leave to
-    be mixed. What is computed stays bitwise as it was.
+    p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a
+    place also looks at other places, so that its row sums to less than 1; in a cross-attention they are what the rules
+    around it leave to be mixed. What is computed stays bitwise as it was.
     """
-    kept: Kept = {name: [] for name in places}
+    kept: AttentionRecord = {name: [] for name in places}
     names = {module: name for name, module in places.items()}
 
     def keep(attention: nn.Module, found: Tensor) -> None:
         kept[names[attention]].append(found if tokens is None else found[..., list(tokens)])
 
-    def rule(reading: Reading, mix: Mix) -> Tensor:
-        keep(reading.attention, _looked(_split(reading.queries, reading.attention), _split(reading.keys, reading.attention)))
+    def rule(reading: AttentionInputs, mix: MixingStep) -> Tensor:
+        keep(
+            reading.attention,
+            _looked(_split(reading.queries, reading.attention), _split(reading.keys, reading.attention)),
+        )
         return mix(reading)
 
-    with _watched(places.values(), keep) if FOLDERS[model.family] == "transformer" else steered(places.values(), rule):
+    with (
+        _watched(places.values(), keep)
+        if DENOISER_FOLDERS[model.family] == "transformer"
+        else steer_attentions(places.values(), rule)
+    ):
         yield kept
 
 
 @contextmanager
 def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """`steered` for joint attentions, which no rule changes."""
+    """`steer_attentions` for joint attentions, which no rule changes."""
     before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
     try:
         for module, own in before:
@@ -90,7 +105,11 @@ def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | N
     words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
     l = words.shape[2]
     if rotary is not None:  # FLUX's positions count the text first.
-        q, k, words = _turned(q, rotary, slice(l, None)), _turned(k, rotary, slice(l, None)), _turned(words, rotary, slice(l))
+        q, k, words = (
+            _turned(q, rotary, slice(l, None)),
+            _turned(k, rotary, slice(l, None)),
+            _turned(words, rotary, slice(l)),
+        )
     return _looked(q, torch.cat([words, k], 2))[..., :l]
 
 

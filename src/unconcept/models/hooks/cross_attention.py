@@ -1,6 +1,7 @@
 """Cross-attention taken apart: for a while, rules stand between what it has read of the text and what it mixes of it.
 
-No weight is touched. A rule sees rows one by one: it knows neither the batch nor on which side of it guidance puts the empty text.
+No weight is touched. A rule sees rows one by one: it knows neither the batch nor on which side of it guidance puts the
+empty text.
 """
 
 import re
@@ -16,16 +17,18 @@ from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from ..model_view import ModelView
-from .low_rank import aside
+from .low_rank import without_per_row_adapters
 
-OWN_MAP = re.compile(r"\.to_[kv]\.weight$")
-OTHER_STEPS = ("norm_q", "norm_k", "norm_cross", "group_norm", "spatial_norm", "added_kv_proj_dim")
-CLOSE = 1e-3  # relative distance of text states that differ by arithmetic alone, in float32 or wider
+KEY_VALUE_SUFFIX = re.compile(r"\.to_[kv]\.weight$")
+_UNSUPPORTED_STEPS = ("norm_q", "norm_k", "norm_cross", "group_norm", "spatial_norm", "added_kv_proj_dim")
+_NULL_TEXT_TOLERANCE = 1e-3  # relative distance of text states that differ by arithmetic alone, in float32 or wider
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one cross-attention has read for b prompts: p places of the picture, l tokens, o = heads times their width."""
+class AttentionInputs:
+    """What one cross-attention has read for b prompts: p places of the picture, l tokens,
+    o = heads times their width.
+    """
 
     attention: Any  # the module: its maps to_q, to_k, to_v and the number of its heads
     states: Tensor  # (b, l, d)
@@ -33,29 +36,29 @@ class Reading:
     keys: Tensor  # (b, l, o)
     values: Tensor  # (b, l, o)
 
-    def of(self, states: Tensor) -> "Reading":
+    def with_text(self, states: Tensor) -> "AttentionInputs":
         """The same places reading another text (1, l', d), which is none of the rows' own."""
-        with aside():
+        with without_per_row_adapters():
             return replace(self, states=states, keys=self.attention.to_k(states), values=self.attention.to_v(states))
 
-    def value_of(self, states: Tensor) -> Tensor:
+    def value_map(self, states: Tensor) -> Tensor:
         """What the map of values makes of states (.., d) that are none of the rows' own."""
-        with aside():
+        with without_per_row_adapters():
             value: Tensor = self.attention.to_v(states)
         return value
 
 
-Mix = Callable[[Reading], Tensor]  # to (b, p, o), before the output map
+MixingStep = Callable[[AttentionInputs], Tensor]  # to (b, p, o), before the output map
 
 
-class Rule(Protocol):
+class MixingRule(Protocol):
     """A step around the mixing of a cross-attention."""
 
-    def __call__(self, reading: Reading, mix: Mix) -> Tensor:
+    def __call__(self, reading: AttentionInputs, mix: MixingStep) -> Tensor:
         """What shall be mixed (b, p, o); `mix` is the mixing with the rules that stood there before."""
 
 
-def mixed(reading: Reading) -> Tensor:
+def mix_values(reading: AttentionInputs) -> Tensor:
     """softmax(Q K^T / sqrt(width of a head)) V, head by head: what attention does by itself."""
     heads = reading.attention.heads
 
@@ -71,40 +74,57 @@ def mixed(reading: Reading) -> Tensor:
 class _Mixer:
     """An attention processor: the stock computation with rules around its mixing, the last one outermost."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[MixingRule, ...]
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None, temb: Tensor | None = None
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
     ) -> Tensor:
         require(attention_mask is None, "a masked text cannot be steered: leave the mask out", ModelError)
-        mix: Mix = mixed
+        mix: MixingStep = mix_values
         for rule in self.rules:
             mix = partial(rule, mix=mix)
-        queries, keys, values = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        found = mix(Reading(attn, encoder_hidden_states, queries, keys, values)).to(hidden_states.dtype)
+        queries, keys, values = (
+            attn.to_q(hidden_states),
+            attn.to_k(encoder_hidden_states),
+            attn.to_v(encoder_hidden_states),
+        )
+        found = mix(AttentionInputs(attn, encoder_hidden_states, queries, keys, values)).to(hidden_states.dtype)
         for step in attn.to_out:
             found = step(found)
         return found
 
 
 def cross_attentions(model: ModelView, maps: Iterable[str]) -> list[nn.Module]:
-    """The live attentions that text maps (full names) belong to. `ModelError` on one that the model lacks, or that computes more than the stock one."""
+    """The live attentions that text maps (full names) belong to.
+
+    `ModelError` on one that the model lacks, or that computes more than the stock one.
+    """
     denoiser, found = model.modules("denoiser"), []
-    for name in dict.fromkeys(OWN_MAP.sub("", name.partition(".")[2]) for name in maps):
+    for name in dict.fromkeys(KEY_VALUE_SUFFIX.sub("", name.partition(".")[2]) for name in maps):
         try:
             module: Any = denoiser.get_submodule(name)
         except AttributeError:
             raise ModelError(f"the model {model.name} has no {name}: the edit is for another family") from None
-        stock = all(getattr(module, step, None) in (None, False) for step in OTHER_STEPS) and not module.residual_connection
+        stock = (
+            all(getattr(module, step, None) in (None, False) for step in _UNSUPPORTED_STEPS)
+            and not module.residual_connection
+        )
         require(
-            stock and module.rescale_output_factor == 1, f"{model.name}: {name} normalises what it reads; steering is defined for plain attention", ModelError
+            stock and module.rescale_output_factor == 1,
+            f"{model.name}: {name} normalises what it reads; steering is defined for plain attention",
+            ModelError,
         )
         found.append(module)
     return found
 
 
 @contextmanager
-def steered(attentions: Iterable[nn.Module], rule: Rule) -> Iterator[None]:
+def steer_attentions(attentions: Iterable[nn.Module], rule: MixingRule) -> Iterator[None]:
     """Inside, each attention mixes by the rule, around the rules that already stand there."""
     before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
     try:
@@ -117,12 +137,14 @@ def steered(attentions: Iterable[nn.Module], rule: Rule) -> Iterator[None]:
 
 
 @torch.no_grad()
-def is_empty(states: Tensor, null: Tensor) -> Tensor:
-    """(b,) bool: which rows (b, l, d) are the empty text's states `null` (l, d), or nothing at all, as SDXL's unguided side is."""
+def is_null_text(states: Tensor, null: Tensor) -> Tensor:
+    """(b,) bool: which rows (b, l, d) are the empty text's states `null` (l, d), or nothing at all, as SDXL's unguided
+    side is.
+    """
     wide = torch.promote_types(states.dtype, torch.float32)
     rows, own = states.detach().to(wide).flatten(1), null.to(states.device, wide).flatten()
     zero = rows.abs().amax(1) == 0
     if rows.shape[1:] != own.shape:
         return zero
-    close = max(CLOSE, 4 * torch.finfo(states.dtype).eps)
+    close = max(_NULL_TEXT_TOLERANCE, 4 * torch.finfo(states.dtype).eps)
     return zero | ((rows - own).norm(dim=1) <= close * own.norm())

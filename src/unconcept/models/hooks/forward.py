@@ -1,4 +1,6 @@
-"""Change or record what modules compute for a while: every change is a context manager that leaves the model as it was."""
+"""Change or record what modules compute for a while: every change is a context manager
+that leaves the model as it was.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
-def hung(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+def remove_on_exit(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     """Inside, these hooks are there; afterwards they are gone."""
     hooks = list(handles)
     try:
@@ -21,82 +23,86 @@ def hung(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 
 @contextmanager
-def first_detached(modules: Iterable[nn.Module]) -> Iterator[None]:
+def detach_first_token(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, no gradient goes through what each module makes of the first token of its input (b, l, d)."""
 
     def cut(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], 1)
 
-    with hung([module.register_forward_hook(cut) for module in modules]):
+    with remove_on_exit([module.register_forward_hook(cut) for module in modules]):
         yield
 
 
 @contextmanager
-def rows_at(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
+def with_soft_rows(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
     """Inside, a token embedding gives `rows` (b, k, d) at positions `at` (b, k) of its output (b, l, d)."""
 
     def put(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return out.scatter(1, at[..., None].expand(rows.shape).to(out.device), rows.to(out))
 
-    with hung([embedding.register_forward_hook(put)]):
+    with remove_on_exit([embedding.register_forward_hook(put)]):
         yield
 
 
 @contextmanager
-def captured(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, each output of a module is also put on the list (of several, the first); what is computed stays as it was."""
+def record_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, each output of a module is also put on the list (of several, the first); what is computed stays as it
+    was.
+    """
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
         outputs.append(out if isinstance(out, Tensor) else out[0])
 
-    with hung([module.register_forward_hook(keep)]):
+    with remove_on_exit([module.register_forward_hook(keep)]):
         yield outputs
 
 
 @contextmanager
-def states_mapped(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
+def map_text_states(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
     """Inside, a denoiser reads each text state s (.., d) as s + (s y^T) x: x, y (n, d)."""
 
-    def put(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    def put(
+        module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         states = kwargs["encoder_hidden_states"]
         wide = torch.promote_types(states.dtype, x.dtype)
         added = (states.to(wide) @ y.to(states.device, wide).T) @ x.to(states.device, wide)
         return args, {**kwargs, "encoder_hidden_states": (states.to(wide) + added).to(states.dtype)}
 
-    with hung([denoiser.register_forward_pre_hook(put, with_kwargs=True)]):
+    with remove_on_exit([denoiser.register_forward_pre_hook(put, with_kwargs=True)]):
         yield
 
 
 @contextmanager
-def outputs_changed(modules: Mapping[str, nn.Module], change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+def change_outputs(modules: Mapping[str, nn.Module], change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
     """Inside, each module gives what `change` makes of its name and its output."""
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         return lambda module, args, out: change(name, out)
 
-    with hung([module.register_forward_hook(hook(name)) for name, module in modules.items()]):
+    with remove_on_exit([module.register_forward_hook(hook(name)) for name, module in modules.items()]):
         yield
 
 
 @contextmanager
-def states_seen(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
+def watch_text_states(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
     """Inside, the text states (b, l, d) of each call of a denoiser are shown before it computes."""
 
     def show(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         see(kwargs["encoder_hidden_states"])
 
-    with hung([denoiser.register_forward_pre_hook(show, with_kwargs=True)]):
+    with remove_on_exit([denoiser.register_forward_pre_hook(show, with_kwargs=True)]):
         yield
 
 
 @contextmanager
-def recorded(maps: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Tensor]]]:
+def record_inputs(maps: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Tensor]]]:
     """Inside, what each map is given is kept under its name: one (b, l, d) a call, detached."""
     kept: dict[str, list[Tensor]] = {name: [] for name in maps}
 
     def hook(inputs: list[Tensor]):  # type: ignore[no-untyped-def]
         return lambda module, args: inputs.append(args[0].detach())
 
-    with hung([module.register_forward_pre_hook(hook(kept[name])) for name, module in maps.items()]):
+    with remove_on_exit([module.register_forward_pre_hook(hook(kept[name])) for name, module in maps.items()]):
         yield kept

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .forward import hung
+from .forward import remove_on_exit
 
-Between = float | Tensor  # what stands between the two halves of a pair: a number, or a matrix (b, r, r) for each row of the batch
+# What stands between the two halves of a pair: a number, or a matrix (b, r, r) for each row of the batch.
+LowRankMiddle = float | Tensor
 
 
 _aside: ContextVar[bool] = ContextVar("aside", default=False)
 
 
 @contextmanager
-def aside() -> Iterator[None]:
-    """Inside, what maps are given is no row of the batch: what is added to each row by its own text (`low_rank_added`) is added to nothing."""
+def without_per_row_adapters() -> Iterator[None]:
+    """Inside, what maps are given is no row of the batch: what is added to each row by its own text (`lora_hooks`) is
+    added to nothing.
+    """
     token = _aside.set(True)
     try:
         yield
@@ -27,11 +30,14 @@ def aside() -> Iterator[None]:
 
 
 @contextmanager
-def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: Callable[[], Between] = lambda: 1.0) -> Iterator[None]:
-    """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d), differentiable in all three.
+def lora_hooks(
+    pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: Callable[[], LowRankMiddle] = lambda: 1.0
+) -> Iterator[None]:
+    """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d),
+    differentiable in all three.
 
-    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing is added,
-    nor, `aside`, by matrices of rows.
+    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing
+    is added, nor, `without_per_row_adapters`, by matrices of rows.
     """
 
     def hook(up: Tensor, down: Tensor):  # type: ignore[no-untyped-def]
@@ -44,18 +50,22 @@ def low_rank_added(pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: C
         return add
 
     # In front: what is hung behind a map reads what the changed map gives, whichever came first.
-    with hung([module.register_forward_hook(hook(up, down), prepend=True) for module, up, down in pairs]):
+    with remove_on_exit([module.register_forward_hook(hook(up, down), prepend=True) for module, up, down in pairs]):
         yield
 
 
-def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: Between) -> Tensor:
+def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: LowRankMiddle) -> Tensor:
     """What a pair makes of a map's input (b, .., d), or of a convolution's (b, i, h, w)."""
     if isinstance(module, nn.Conv2d):
-        narrow = F.conv2d(x, down.unflatten(1, module.weight.shape[1:]), None, module.stride, module.padding, module.dilation)
+        narrow = F.conv2d(
+            x, down.unflatten(1, module.weight.shape[1:]), None, module.stride, module.padding, module.dilation
+        )
         return F.conv2d(_mixed(narrow.movedim(1, -1), middle).movedim(-1, 1), up[:, :, None, None])
     return F.linear(_mixed(F.linear(x, down), middle), up)
 
 
-def _mixed(narrow: Tensor, middle: Between) -> Tensor:
+def _mixed(narrow: Tensor, middle: LowRankMiddle) -> Tensor:
     """(b, .., r) times the number or each row's matrix."""
-    return torch.einsum("b...r,bsr->b...s", narrow, middle.to(narrow)) if isinstance(middle, Tensor) else middle * narrow
+    return (
+        torch.einsum("b...r,bsr->b...s", narrow, middle.to(narrow)) if isinstance(middle, Tensor) else middle * narrow
+    )

@@ -10,33 +10,54 @@ from ...core.errors import ModelError
 from ..family import Family
 from ..model_view import ModelView
 
-ATTENTION = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
-STREAM = re.compile(r"\.attn\.add_[kv]_proj$")
-FOLDERS: dict[Family, str] = {"sd1": "unet", "sd2": "unet", "sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
+_ATTENTION_MAP = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
+_STREAM_MAP = re.compile(r"\.attn\.add_[kv]_proj$")
+DENOISER_FOLDERS: dict[Family, str] = {
+    "sd1": "unet",
+    "sd2": "unet",
+    "sdxl": "unet",
+    "sd3": "transformer",
+    "flux": "transformer",
+}
 
 
-def attention_maps(model: ModelView) -> dict[str, nn.Linear]:
+def attention_linears(model: ModelView) -> dict[str, nn.Linear]:
     """The linear maps of every attention by the full name of their weight."""
     found = model.modules("denoiser").named_modules()
-    return {f"{FOLDERS[model.family]}.{name}.weight": module for name, module in found if isinstance(module, nn.Linear) and ATTENTION.search(name)}
+    return {
+        f"{DENOISER_FOLDERS[model.family]}.{name}.weight": module
+        for name, module in found
+        if isinstance(module, nn.Linear) and _ATTENTION_MAP.search(name)
+    }
 
 
-def stream_maps(model: ModelView) -> dict[str, nn.Linear]:
-    """Keys and values that SD3's and FLUX's blocks make of the text stream, by the full name of their weight; none in a UNet.
+def text_stream_linears(model: ModelView) -> dict[str, nn.Linear]:
+    """Keys and values that SD3's and FLUX's blocks make of the text stream, by the full name of their weight; none in a
+    UNet.
 
-    48 in SD3, 38 in FLUX. They are no text maps: what they are given depends on block, timestep and picture, and is to be recorded.
+    48 in SD3, 38 in FLUX. They are no text maps: what they are given depends on block, timestep and picture, and is to
+    be recorded.
     """
     found = model.modules("denoiser").named_modules()
-    return {f"{FOLDERS[model.family]}.{name}.weight": module for name, module in found if isinstance(module, nn.Linear) and STREAM.search(name)}
+    return {
+        f"{DENOISER_FOLDERS[model.family]}.{name}.weight": module
+        for name, module in found
+        if isinstance(module, nn.Linear) and _STREAM_MAP.search(name)
+    }
 
 
 def denoiser_parameters(model: ModelView) -> dict[str, nn.Parameter]:
     """Everything the denoiser computes with."""
-    return {f"{FOLDERS[model.family]}.{name}": parameter for name, parameter in model.modules("denoiser").named_parameters()}
+    return {
+        f"{DENOISER_FOLDERS[model.family]}.{name}": parameter
+        for name, parameter in model.modules("denoiser").named_parameters()
+    }
 
 
-def modules_named(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The denoiser's modules that weights belong to, by the full name of each weight; `ModelError` where one is not there."""
+def denoiser_modules(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The denoiser's modules that weights belong to, by the full name of each weight; `ModelError` where one is not
+    there.
+    """
     denoiser, found = model.modules("denoiser"), {}
     for name in names:
         try:
@@ -46,12 +67,12 @@ def modules_named(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module
     return found
 
 
-Params = Literal["K", "V", "KV"]
+KeysOrValues = Literal["K", "V", "KV"]
 
 
-ROLES = {"K": (".to_k.weight",), "V": (".to_v.weight",), "KV": (".to_k.weight", ".to_v.weight")}
+_ROLE_SUFFIXES = {"K": (".to_k.weight",), "V": (".to_v.weight",), "KV": (".to_k.weight", ".to_v.weight")}
 
 
-def with_role(maps: Mapping[str, Tensor], params: Params) -> dict[str, Tensor]:
+def select_keys_or_values(maps: Mapping[str, Tensor], params: KeysOrValues) -> dict[str, Tensor]:
     """The maps that make keys, values, or both."""
-    return {name: maps[name] for name in maps if name.endswith(ROLES[params])}
+    return {name: maps[name] for name in maps if name.endswith(_ROLE_SUFFIXES[params])}

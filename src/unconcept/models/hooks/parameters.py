@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pristine: dict[str, Tensor]) -> Iterator[None]:
+def with_values(
+    parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pristine: dict[str, Tensor]
+) -> Iterator[None]:
     """Inside, each named parameter holds the given values.
 
     `pristine` is the view's record of weights before any edit: what stands there already is from an outer change.
@@ -30,10 +32,12 @@ def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pris
 
 
 @contextmanager
-def exchanged(modules: Mapping[str, nn.Module], values: Mapping[str, nn.Parameter], pristine: dict[str, Tensor]) -> Iterator[None]:
+def with_parameters(
+    modules: Mapping[str, nn.Module], values: Mapping[str, nn.Parameter], pristine: dict[str, Tensor]
+) -> Iterator[None]:
     """Inside, each module of a parameter's full name computes with another parameter. Nothing is copied.
 
-    `pristine` as in `swapped`.
+    `pristine` as in `with_values`.
     """
     leaves = {name: name.rpartition(".")[2] for name in values}
     before = {name: modules[name].get_parameter(leaf) for name, leaf in leaves.items()}
@@ -51,7 +55,7 @@ def exchanged(modules: Mapping[str, nn.Module], values: Mapping[str, nn.Paramete
 
 
 @contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+def freeze_parameters(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, no gradient reaches the parameters of the modules; afterwards each is as it was."""
     before = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     try:

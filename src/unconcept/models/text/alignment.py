@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 from ..model_view import ModelView
-from .state_rows import read_together
+from .state_rows import embed_together
 
 
-def aligned_tails(model: ModelView, targets: Sequence[str], anchors: Sequence[str]) -> tuple[Tensor, Tensor]:
+def aligned_suffix_pairs(model: ModelView, targets: Sequence[str], anchors: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Rows of each target from its last subject token on, and beside each the row of its anchor: (n, d) both."""
-    old, new = zip(*tails_beside(model, targets, anchors), strict=True)
+    old, new = zip(*aligned_suffix_rows(model, targets, anchors), strict=True)
     return torch.cat(old), torch.cat(new)
 
 
-def tails_beside(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
-    """For the texts that stand beside each other in lists of one length: the rows (l, d) of each from its last subject token on.
+def aligned_suffix_rows(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
+    """For the texts that stand beside each other in lists of one length: the rows (l, d) of each from its last subject
+    token on.
 
     The rows are aligned at the subjects' last tokens, and the longer tails are cut at their ends.
     """
-    read = read_together(model, *parts, at="all")
+    read = embed_together(model, *parts, at="all")
     last = (model.tokenizer(texts).index("last_subject") for texts in parts)
     found = []
     for i, starts in enumerate(zip(*last, strict=True)):

@@ -3,9 +3,9 @@
 A causal encoder's state at a token depends on what stands before it alone: for one named position the text is cut
 right after it, and what is read alike is encoded once.
 
-Tokens of all texts stand in one row, which goes through the weights in blocks of one size; only attention knows which belong
-together. Matrix products of one shape give a token the same bits whatever stands in the rest of its block (on one thread), so
-that a text's state does not depend on what else is asked. In batches as they come it does.
+Tokens of all texts stand in one row, which goes through the weights in blocks of one size; only attention knows which
+belong together. Matrix products of one shape give a token the same bits whatever stands in the rest of its block (on
+one thread), so that a text's state does not depend on what else is asked. In batches as they come it does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -18,22 +18,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
-from .state_cache import remembered
-from .tokenizer import ClipTokenizer, Position
+from .state_cache import cached_text_states
+from .tokenizer import ClipTokenizer, TokenPosition
 
-BLOCK = 64  # tokens that meet the weights together: fewer use the processor worse, more are wasted on a single short text
-HELD = 4096  # tokens read at once, which bounds memory
+# Tokens that meet the weights together: fewer use the processor worse, more are wasted on a single short text.
+_TOKEN_BLOCK = 64
+_MOST_TOKENS = 4096  # tokens read at once, which bounds memory
 
 
 @dataclass(frozen=True)
-class ClipText:
+class ClipTextEncoder:
     """One tokenizer with one text encoder. `config` is the encoder's own config.json as a dict."""
 
     tokenizer: ClipTokenizer
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm
-    known: MutableMapping[Position, dict[str, Tensor]] | None = None  # states found so far, where the weights cannot change
+    state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
+    """States found so far, where the weights cannot change."""
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of token ids (b, l)."""
@@ -43,20 +45,24 @@ class ClipText:
         found = self._layers(groups, int(self.config["num_hidden_layers"]) - self.penultimate)
         return found if self.penultimate else self._normed(found)
 
-    def embed(self, texts: Sequence[str], at: Position) -> Tensor:
+    def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         """States at a named position (n, d), or at every padded position (n, l, d)."""
-        return remembered(self.known, texts, at, lambda new: self._read(new, at, self._states))
+        return cached_text_states(self.state_cache, texts, at, lambda new: self._read(new, at, self._states))
 
     def pooled(self, texts: Sequence[str]) -> Tensor:
-        """What the encoder says of a whole text (n, p): its last state at the first end token, projected where it has a projection."""
-        last = self._read(texts, "first_eot", lambda groups: self._normed(self._layers(groups, int(self.config["num_hidden_layers"]))))
+        """What the encoder says of a whole text (n, p): its last state at the first end token, projected where it has a
+        projection.
+        """
+        last = self._read(
+            texts, "first_eot", lambda groups: self._normed(self._layers(groups, int(self.config["num_hidden_layers"])))
+        )
         projection = self.weights.get("text_projection.weight")
         return last if projection is None else F.linear(last, projection)
 
     def _layers(self, groups: Sequence[Tensor], count: int) -> list[Tensor]:
         """States (b, l, d) after `count` layers of each group of ids (b, l)."""
         weights, heads, eps = self.weights, int(self.config["num_attention_heads"]), self._eps
-        spare = -sum(ids.numel() for ids in groups) % BLOCK
+        spare = -sum(ids.numel() for ids in groups) % _TOKEN_BLOCK
         groups = [*groups, groups[0].new_zeros(spare, 1)] if spare else groups
         sizes = [ids.numel() for ids in groups]
         flat = torch.cat([ids.flatten() for ids in groups])
@@ -81,7 +87,7 @@ class ClipText:
     def _normed(self, groups: Sequence[Tensor]) -> list[Tensor]:
         return [_Layer(self.weights, "").norm("final_layer_norm", x, self._eps) for x in groups]
 
-    def _read(self, texts: Sequence[str], at: Position, run: Callable[[Sequence[Tensor]], list[Tensor]]) -> Tensor:
+    def _read(self, texts: Sequence[str], at: TokenPosition, run: Callable[[Sequence[Tensor]], list[Tensor]]) -> Tensor:
         """`run` on each distinct row of ids: " " is read as "" is."""
         tokens = self.tokenizer(texts)
         if at == "all":
@@ -91,7 +97,9 @@ class ClipText:
         found: dict[tuple[int, ...], Tensor] = {}
         device = self.weights["embeddings.token_embedding.weight"].device
         for groups in _held(dict.fromkeys(rows)):
-            for members, states in zip(groups, run([torch.tensor(each, device=device) for each in groups]), strict=True):
+            for members, states in zip(
+                groups, run([torch.tensor(each, device=device) for each in groups]), strict=True
+            ):
                 found.update(zip(members, states if at == "all" else states[:, -1], strict=True))
         return torch.stack([found[row] for row in rows])
 
@@ -104,17 +112,19 @@ class _Layer:
     def linear(self, name: str, x: Tensor) -> Tensor:
         """(t, i) -> (t, o), block by block."""
         weight, bias = self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"]
-        return torch.cat([F.linear(part, weight, bias) for part in x.split(BLOCK)])
+        return torch.cat([F.linear(part, weight, bias) for part in x.split(_TOKEN_BLOCK)])
 
     def norm(self, name: str, x: Tensor, eps: float) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"], eps)
+        return F.layer_norm(
+            x, x.shape[-1:], self.weights[f"{self.prefix}{name}.weight"], self.weights[f"{self.prefix}{name}.bias"], eps
+        )
 
 
 def _held(rows: Iterable[tuple[int, ...]]) -> Iterator[list[list[tuple[int, ...]]]]:
     """As many rows of ids as are held at once; those of one length beside each other, and together."""
     held: list[tuple[int, ...]] = []
     for row in sorted(rows, key=len):
-        if held and (len(held) + 1) * len(row) > HELD:
+        if held and (len(held) + 1) * len(row) > _MOST_TOKENS:
             yield [list(members) for _, members in groupby(held, key=len)]
             held = []
         held.append(row)
@@ -130,11 +140,14 @@ def _attention(shape: Sequence[int], heads: int, q: Tensor, k: Tensor, v: Tensor
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    known: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
+    known: dict[str, Callable[[Tensor], Tensor]] = {
+        "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+        "gelu": F.gelu,
+    }
     require(name in known, f"text encoder activation {name!r} is not known: allowed are {', '.join(known)}", ModelError)
     return known[name]
 
 
-def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_text_model_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names as transformers 5 writes them: older files put `text_model.` before each."""
     return {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}

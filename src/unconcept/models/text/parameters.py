@@ -5,27 +5,32 @@ import re
 from torch import nn
 
 from ..model_view import ModelView
-from .vocabulary import ENCODERS
+from .vocabulary import SHARED_VOCABULARY_ENCODERS
 
-LAYER = re.compile(r"\blayers\.(\d+)\.")
+_LAYER_NUMBER = re.compile(r"\blayers\.(\d+)\.")
 
 
 def encoder_parameters(model: ModelView) -> dict[str, dict[str, nn.Parameter]]:
     """Parameters by full name of each text encoder, by part, as far as a change of them reaches the denoiser.
 
-    SDXL reads its first encoder before the last layer and takes no pooled text from it: that layer and the final norm are left out.
+    SDXL reads its first encoder before the last layer and takes no pooled text from it: that layer and the final norm
+    are left out.
     """
     found = {}
-    for part in ENCODERS[model.family]:
+    for part in SHARED_VOCABULARY_ENCODERS[model.family]:
         own = {f"{part}.{name}": parameter for name, parameter in model.modules(part).named_parameters()}
         if model.family == "sdxl" and part == "text_encoder":
-            last = max(layer_of(name) for name in own)
-            own = {name: parameter for name, parameter in own.items() if layer_of(name) != last and "final_layer_norm" not in name}
+            last = max(layer_number(name) for name in own)
+            own = {
+                name: parameter
+                for name, parameter in own.items()
+                if layer_number(name) != last and "final_layer_norm" not in name
+            }
         found[part] = own
     return found
 
 
-def layer_of(name: str) -> int:
+def layer_number(name: str) -> int:
     """The number of a parameter's layer; -1 outside of the layers."""
-    number = LAYER.search(name)
+    number = _LAYER_NUMBER.search(name)
     return int(number[1]) if number else -1

@@ -1,7 +1,8 @@
 """Text states that are known beforehand, and that do not depend on what else is asked.
 
-Encoders read texts so that a state has the same bits whatever is read with it, as long as one thread computes (`models.text`). What
-shall be the same whatever it is asked with, an edit of a set of requests above all, is computed inside `one_by_one`.
+Encoders read texts so that a state has the same bits whatever is read with it, as long as one thread computes
+(`models.text`). What shall be the same whatever it is asked with, an edit of a set of requests above all, is computed
+inside `deterministic_text_states`.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -11,20 +12,20 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from .tokenizer import Place, Position
+from .tokenizer import TextPosition, TokenPosition
 
-Known = dict[tuple[Place, str], Tensor]  # states by where and of what: one text's rows (streams, d)
+TextStateCache = dict[tuple[TextPosition, str], Tensor]  # states by where and of what: one text's rows (streams, d)
 
-_open: ContextVar[Known | None] = ContextVar("alone", default=None)
+_open: ContextVar[TextStateCache | None] = ContextVar("alone", default=None)
 
 
 @contextmanager
-def one_by_one(known: Known | None = None) -> Iterator[Known]:
+def deterministic_text_states(known: TextStateCache | None = None) -> Iterator[TextStateCache]:
     """Inside, what is known of states at named positions is not encoded again, and what is encoded becomes known.
 
     Whole texts (`at="all"`) are encoded as ever: they are too large to be kept. Everything computes on one thread.
     """
-    found: Known = {} if known is None else known
+    found: TextStateCache = {} if known is None else known
     threads, token = torch.get_num_threads(), _open.set(found)
     torch.set_num_threads(1)
     try:
@@ -34,8 +35,10 @@ def one_by_one(known: Known | None = None) -> Iterator[Known]:
         torch.set_num_threads(threads)
 
 
-def each(read: Callable[[Sequence[str], Place], Tensor], texts: Sequence[str], at: Place) -> Tensor:
-    """What a view's `embed` gives; inside `one_by_one` only what is not known is read."""
+def encode_unknown(
+    read: Callable[[Sequence[str], TextPosition], Tensor], texts: Sequence[str], at: TextPosition
+) -> Tensor:
+    """What a view's `embed` gives; inside `deterministic_text_states` only what is not known is read."""
     known = _open.get()
     if known is None or at == "all" or not texts:
         return read(texts, at)
@@ -45,8 +48,11 @@ def each(read: Callable[[Sequence[str], Place], Tensor], texts: Sequence[str], a
     return torch.cat([known[at, text] for text in texts])
 
 
-def remembered(
-    known: MutableMapping[Position, dict[str, Tensor]] | None, texts: Sequence[str], at: Position, encode: Callable[[Sequence[str]], Tensor]
+def cached_text_states(
+    known: MutableMapping[TokenPosition, dict[str, Tensor]] | None,
+    texts: Sequence[str],
+    at: TokenPosition,
+    encode: Callable[[Sequence[str]], Tensor],
 ) -> Tensor:
     """`encode(texts)`, rows (n, d) of one named position, of which only those not yet `known` are encoded.
 

@@ -1,4 +1,6 @@
-"""Rows of texts as edits take them: of the words around a concept, of its own, and moments of all rows of many texts."""
+"""Rows of texts as edits take them: of the words around a concept, of its own, and
+moments of all rows of many texts.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -6,42 +8,53 @@ import torch
 from torch import Tensor
 
 from ...core.errors import RequestError, require
-from ...linalg.moments import Moments
+from ...linalg.moments import SecondMoments
 from ..model_view import ModelView
-from .tokenizer import ClipTokenizer, Place
+from .tokenizer import ClipTokenizer, TextPosition
 
-BATCH = 64  # texts whose rows are held at once
+_STATE_BATCH = 64  # texts whose rows are held at once
 
 
-def fits(model: ModelView, text: str) -> bool:
+def fits_context(model: ModelView, text: str) -> bool:
     """Whether every text encoder can hold the text."""
     return all(len(each.tokenizer.encode(text).ids) <= each.length for each in model.tokenizers)
 
 
-def fitting(model: ModelView, forms: Sequence[str], *words: str) -> list[str]:
-    """The sentences, {} in the concept's place, that the encoder can hold with each of the words, a target and its anchor; at least one."""
-    held = [form for form in forms if all(fits(model, form.replace("{}", word)) for word in words)]
-    message = f"{' -> '.join(map(repr, words))}: no sentence around it is within the encoder's {model.tokenizer.length} tokens: shorten it"
+def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> list[str]:
+    """The sentences, {} in the concept's place, that the encoder can hold with each of the words, a target and its
+    anchor; at least one.
+    """
+    held = [form for form in forms if all(fits_context(model, form.replace("{}", word)) for word in words)]
+    message = (
+        f"{' -> '.join(map(repr, words))}: no sentence around it is within the encoder's {model.tokenizer.length}"
+        " tokens: shorten it"
+    )
     require(bool(held), message, RequestError)
     return held
 
 
-def read_together(model: ModelView, *parts: Sequence[str], at: Place = "last_subject") -> tuple[Tensor, ...]:
-    """What `embed` gives of each list of texts, all of them read at once, which costs less than one list after another."""
+def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "last_subject") -> tuple[Tensor, ...]:
+    """What `embed` gives of each list of texts, all of them read at once, which costs less
+    than one list after another.
+    """
     texts = [text for part in parts for text in part]
     rows = model.embed(texts, at=at)
     return rows.split([len(part) * (len(rows) // max(1, len(texts))) for part in parts])
 
 
-def moments_of(model: ModelView, texts: Sequence[str], kept: Callable[[Tensor], Tensor] = lambda rows: rows) -> Moments:
+def text_state_moments(
+    model: ModelView, texts: Sequence[str], select: Callable[[Tensor], Tensor] = lambda rows: rows
+) -> SecondMoments:
     """Moments of every position of every padded text; `kept` takes rows (n, d) out of each batch."""
-    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
-    rows = (kept(model.embed(batch, at="all").flatten(0, 1)) for batch in batches)
-    return Moments.over(rows, model.embed(()).shape[1], model.device)
+    batches = (texts[start : start + _STATE_BATCH] for start in range(0, len(texts), _STATE_BATCH))
+    rows = (select(model.embed(batch, at="all").flatten(0, 1)) for batch in batches)
+    return SecondMoments.over(rows, model.embed(()).shape[1], model.device)
 
 
-def shared_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
-    """Rows (n, d) of the words around {}, pads included, as sentences read them with the target and with the anchor in its place."""
+def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
+    """Rows (n, d) of the words around {}, pads included, as sentences read them with the target and with the anchor in
+    its place.
+    """
     old, new = ([form.replace("{}", word) for form in forms] for word in (target, anchor))
     states = model.embed([*old, *new], at="all")
     rows_old, rows_new = [], []
@@ -52,16 +65,19 @@ def shared_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str
     return torch.cat(rows_old), torch.cat(rows_new)
 
 
-def word_in(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
-    """(l,) bool: the positions of a word's tokens in a sentence, {} in its place, and with `ends` those of the end token's id."""
+def word_mask(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
+    """(l,) bool: the positions of a word's tokens in a sentence, {} in its place, and with `ends` those of the end
+    token's id.
+    """
     found = torch.tensor(model.tokenizer([form.replace("{}", word)]).padded()[0]) == model.tokenizer.end
     found &= ends
     found[list(model.tokenizer.span(form, word))] = True
     return found.to(model.device)
 
 
-def own_rows(model: ModelView, text: str) -> tuple[range, ...]:
-    """Where among a text's states its own tokens stand, without start, end and padding: a range for each encoder whose rows follow one another.
+def content_positions(model: ModelView, text: str) -> tuple[range, ...]:
+    """Where among a text's states its own tokens stand, without start, end and padding: a range for each encoder whose
+    rows follow one another.
 
     One in a UNet (SDXL's two encoders stand side by side) and in FLUX, CLIP's and then T5's in SD3.
     """
@@ -74,10 +90,16 @@ def own_rows(model: ModelView, text: str) -> tuple[range, ...]:
     return tuple(found)
 
 
-def rows_behind(model: ModelView, text: str, count: int) -> list[int]:
-    """The first `count` positions behind a text's own tokens, of each encoder as in `own_rows`; fewer where its rows end before."""
+def positions_after(model: ModelView, text: str, count: int) -> list[int]:
+    """The first `count` positions behind a text's own tokens, of each encoder as in `content_positions`; fewer where
+    its rows end before.
+    """
     ends = [sum(each.length for each in _in_turn(model)[: i + 1]) for i in range(len(_in_turn(model)))]
-    return [at for own, end in zip(own_rows(model, text), ends, strict=True) for at in range(own.stop, min(own.stop + count, end))]
+    return [
+        at
+        for own, end in zip(content_positions(model, text), ends, strict=True)
+        for at in range(own.stop, min(own.stop + count, end))
+    ]
 
 
 def _in_turn(model: ModelView) -> tuple[ClipTokenizer, ...]:

@@ -1,7 +1,8 @@
 """T5's encoder driven from its tensors (Raffel et al. 2020; v1.1 as SD3 and FLUX use it).
 
-The stock pipelines give it padded texts without a mask, so every pad changes every state: the whole length is always computed.
-Layers are the outer loop, so that each tensor is asked for once and a mapping that reads files never holds two layers.
+The stock pipelines give it padded texts without a mask, so every pad changes every state: the whole length is always
+computed. Layers are the outer loop, so that each tensor is asked for once and a mapping that reads files never holds
+two layers.
 """
 
 import math
@@ -14,21 +15,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
-from .state_cache import remembered
-from .tokenizer import ClipTokenizer, Position
+from .state_cache import cached_text_states
+from .tokenizer import ClipTokenizer, TokenPosition
 
-BATCH_TEXTS = 64  # whose states are held at once: half a GiB of T5-XXL's
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gated-gelu": lambda x: F.gelu(x, approximate="tanh")}
+_TEXTS_PER_BATCH = 64  # whose states are held at once: half a GiB of T5-XXL's
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gated-gelu": lambda x: F.gelu(x, approximate="tanh"),
+}
 
 
 @dataclass(frozen=True)
-class T5Text:
+class T5Encoder:
     """One tokenizer with one encoder. `config` is the encoder's own config.json as a dict."""
 
     tokenizer: ClipTokenizer  # holds as many tokens as the pipeline pads to
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
-    known: MutableMapping[Position, dict[str, Tensor]] | None = None  # states found so far, where the weights cannot change
+    state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
+    """States found so far, where the weights cannot change."""
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of padded token ids (b, l)."""
@@ -48,19 +53,22 @@ class T5Text:
         final = self.weights["encoder.final_layer_norm.weight"]
         return torch.cat([_norm(part, final, eps) for part in parts])
 
-    def embed(self, texts: Sequence[str], at: Position) -> Tensor:
-        """States at a named position (n, d), or at every padded position (n, l, d). Each distinct text is encoded once."""
-        return remembered(self.known, texts, at, lambda new: self._read(new, at))
+    def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
+        """States at a named position (n, d), or at every padded position (n, l, d).
 
-    def _read(self, texts: Sequence[str], at: Position) -> Tensor:
+        Each distinct text is encoded once.
+        """
+        return cached_text_states(self.state_cache, texts, at, lambda new: self._read(new, at))
+
+    def _read(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         distinct = list(dict.fromkeys(texts))
         tokens = self.tokenizer(distinct)
         padded, index = torch.tensor(tokens.padded()), tokens.index("last_subject" if at == "all" else at)
         device = self.weights["encoder.final_layer_norm.weight"].device
         found = []
-        for start in range(0, len(distinct), BATCH_TEXTS):
-            states = self.states(padded[start : start + BATCH_TEXTS].to(device))
-            found.append(states if at == "all" else states[range(len(states)), index[start : start + BATCH_TEXTS]])
+        for start in range(0, len(distinct), _TEXTS_PER_BATCH):
+            states = self.states(padded[start : start + _TEXTS_PER_BATCH].to(device))
+            found.append(states if at == "all" else states[range(len(states)), index[start : start + _TEXTS_PER_BATCH]])
         place = {text: i for i, text in enumerate(distinct)}
         return torch.cat(found)[[place[text] for text in texts]]
 
@@ -69,32 +77,51 @@ class T5Text:
         b, l, _ = x.shape
         heads = int(self.config["num_heads"])
         y = _norm(x, layer["0.layer_norm.weight"], eps)
-        q, k, v = (F.linear(y, layer[f"0.SelfAttention.{n}.weight"]).view(b, l, heads, -1).transpose(1, 2) for n in "qkv")
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0).transpose(1, 2).reshape(b, l, -1)
+        q, k, v = (
+            F.linear(y, layer[f"0.SelfAttention.{n}.weight"]).view(b, l, heads, -1).transpose(1, 2) for n in "qkv"
+        )
+        y = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0)
+            .transpose(1, 2)
+            .reshape(b, l, -1)
+        )
         x = x + F.linear(y, layer["0.SelfAttention.o.weight"])
         y = _norm(x, layer["1.layer_norm.weight"], eps)
         kind = str(self.config.get("feed_forward_proj", "relu"))
-        require(kind in ACTIVATIONS, f"T5 feed-forward {kind!r} is not known: allowed are {', '.join(ACTIVATIONS)}", ModelError)
+        require(
+            kind in _ACTIVATIONS,
+            f"T5 feed-forward {kind!r} is not known: allowed are {', '.join(_ACTIVATIONS)}",
+            ModelError,
+        )
         if kind.startswith("gated"):
-            y = ACTIVATIONS[kind](F.linear(y, layer["1.DenseReluDense.wi_0.weight"])) * F.linear(y, layer["1.DenseReluDense.wi_1.weight"])
+            y = _ACTIVATIONS[kind](F.linear(y, layer["1.DenseReluDense.wi_0.weight"])) * F.linear(
+                y, layer["1.DenseReluDense.wi_1.weight"]
+            )
         else:
-            y = ACTIVATIONS[kind](F.linear(y, layer["1.DenseReluDense.wi.weight"]))
+            y = _ACTIVATIONS[kind](F.linear(y, layer["1.DenseReluDense.wi.weight"]))
         return x + F.linear(y.to(x.dtype), layer["1.DenseReluDense.wo.weight"].to(x.dtype))
 
     def _position_bias(self, length: int) -> Tensor:
-        """(1, heads, l, l), one for all layers: near distances have a bucket each, far ones share them by their logarithm."""
+        """(1, heads, l, l), one for all layers: near distances have a bucket each, far ones share them by their
+        logarithm.
+        """
         table = self.weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         half = int(self.config.get("relative_attention_num_buckets", 32)) // 2
         farthest, exact = int(self.config.get("relative_attention_max_distance", 128)), half // 2
         place = torch.arange(length, device=table.device)
         ahead = place[None, :] - place[:, None]
         distance = ahead.abs()
-        far = exact + (torch.log(distance.clamp(min=1).float() / exact) / math.log(farthest / exact) * (half - exact)).long()
+        far = (
+            exact
+            + (torch.log(distance.clamp(min=1).float() / exact) / math.log(farthest / exact) * (half - exact)).long()
+        )
         bucket = torch.where(distance < exact, distance, far.clamp(max=half - 1)) + half * (ahead > 0)
         return table[bucket].permute(2, 0, 1)[None]
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root mean square norm in the weight's dtype; the mean square is in float32 whatever the dtype, as in transformers."""
+    """Root mean square norm in the weight's dtype; the mean square is in float32 whatever the dtype, as in
+    transformers.
+    """
     scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + eps)
     return weight * (x * scale).to(weight.dtype)

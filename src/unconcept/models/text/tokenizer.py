@@ -15,15 +15,15 @@ from ...core.errors import ModelError, RequestError, require
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Position = Literal["last_subject", "first_eot", "all"]
-Place = Position | Literal["pooled"]  # where a text is read: at tokens, or as a whole
-START, END = "<|startoftext|>", "<|endoftext|>"
+TokenPosition = Literal["last_subject", "first_eot", "all"]
+TextPosition = TokenPosition | Literal["pooled"]  # where a text is read: at tokens, or as a whole
+START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
 # How CLIP cuts text into words before its byte-pair merges (Radford et al. 2021, the released tokenizer's pattern).
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CLIP_WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedTexts:
     """Texts as token ids, start and end token included, not padded."""
 
     ids: tuple[tuple[int, ...], ...]
@@ -34,7 +34,7 @@ class Tokens:
         """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
         return [[*row, *[self.pad] * (self.length - len(row))] for row in self.ids]
 
-    def index(self, at: Position) -> list[int]:
+    def index(self, at: TokenPosition) -> list[int]:
         """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script).
 
         T5 has no start token: there it is the last pad, position -1 in that script.
@@ -65,7 +65,7 @@ class ClipTokenizer:
             raise ModelError(f"tokenizer {folder}: {error}; give a complete diffusers folder") from None
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        pad = config.get("pad_token") or END
+        pad = config.get("pad_token") or END_TOKEN
         pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         if pad_id is None:
             raise ModelError(f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary")
@@ -79,20 +79,20 @@ class ClipTokenizer:
         tokenizer.no_truncation()
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
 
-    def holding(self, length: int) -> "ClipTokenizer":
+    def with_length(self, length: int) -> "ClipTokenizer":
         """The same for an encoder that is given another number of tokens."""
         return replace(self, length=length)
 
-    def __call__(self, texts: Sequence[str]) -> Tokens:
+    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize; a text that the encoder cannot hold is refused, never cut silently."""
         rows = tuple(tuple(coded.ids) for coded in self.tokenizer.encode_batch(list(texts)))
         for text, row in zip(texts, rows, strict=True):
             shown = text if len(text) <= 60 else text[:57] + "..."
             message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
             require(len(row) <= self.length, message, RequestError)
-        return Tokens(rows, self.pad, self.length)
+        return TokenizedTexts(rows, self.pad, self.length)
 
-    def holds(self, text: str) -> bool:
+    def can_hold(self, text: str) -> bool:
         """Whether the encoder can be given the whole text."""
         return len(self.tokenizer.encode(text).ids) <= self.length
 
@@ -107,13 +107,15 @@ class ClipTokenizer:
 def _read(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").exists():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    bpe = BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token=END)
+    bpe = BPE.from_file(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token=END_TOKEN
+    )
     tokenizer = Tokenizer(bpe)
     spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
-    words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
+    words = pre_tokenizers.Split(tokenizers.Regex(_CLIP_WORD_PATTERN), "removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.add_special_tokens([AddedToken(START, special=True), AddedToken(END, special=True)])
-    start, end = ((token, tokenizer.token_to_id(token) or 0) for token in (START, END))
+    tokenizer.add_special_tokens([AddedToken(START_TOKEN, special=True), AddedToken(END_TOKEN, special=True)])
+    start, end = ((token, tokenizer.token_to_id(token) or 0) for token in (START_TOKEN, END_TOKEN))
     tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
     return tokenizer

@@ -11,9 +11,13 @@ from ..family import Family
 from ..model_view import ModelView
 from .tokenizer import ClipTokenizer
 
-BYTES = decoders.ByteLevel()
-WORD_END = "</w>"
-ENCODERS: dict[Family, tuple[str, ...]] = {"sd1": ("text_encoder",), "sd2": ("text_encoder",), "sdxl": ("text_encoder", "text_encoder_2")}
+_BYTE_DECODER = decoders.ByteLevel()
+_WORD_END = "</w>"
+SHARED_VOCABULARY_ENCODERS: dict[Family, tuple[str, ...]] = {
+    "sd1": ("text_encoder",),
+    "sd2": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+}
 
 
 def token_tables(model: ModelView) -> tuple[Tensor, ...]:
@@ -22,8 +26,8 @@ def token_tables(model: ModelView) -> tuple[Tensor, ...]:
     `ModelError` where the encoders' ids are not the same: SD3 and FLUX.
     """
     message = f"{model.family} cuts a text differently for CLIP and for T5, so there is no one table of its tokens"
-    require(model.family in ENCODERS, message, ModelError)
-    embeddings = (model.modules(part).get_input_embeddings() for part in ENCODERS[model.family])  # type: ignore[operator]
+    require(model.family in SHARED_VOCABULARY_ENCODERS, message, ModelError)
+    embeddings = (model.modules(part).get_input_embeddings() for part in SHARED_VOCABULARY_ENCODERS[model.family])  # type: ignore[operator]
     return tuple(embedding.weight.detach() for embedding in embeddings)
 
 
@@ -33,24 +37,24 @@ def special_ids(tokenizer: ClipTokenizer) -> tuple[int, int]:
     return start, end
 
 
-def words(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
+def word_ids(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
     """Ids of a text without start and end token."""
     return tokenizer([text]).ids[0][1:-1]
 
 
-def typed(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
+def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
     """What to type for token ids. Tokenized again it may be other ids: pieces without a word's end grow together.
 
     Words are dropped from the end until the encoder can hold the text.
     """
     tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
-    text = " ".join(BYTES.decode(tokens).replace(WORD_END, " ").split())
+    text = " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
     while text and len(tokenizer.tokenizer.encode(text).ids) > tokenizer.length:
         text = text.rpartition(" ")[0]
     return text
 
 
-def padded(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
+def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
     """Ids (b, l) with start, end and padding, of rows of ids without them."""
     start, end = special_ids(tokenizer)
     return torch.tensor([[start, *row, end, *[tokenizer.pad] * (tokenizer.length - 2 - len(row))] for row in rows])

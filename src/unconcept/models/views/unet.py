@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from ...core.errors import ModelError, require
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.config import PIPELINES, config_folder, pipeline_kind, unet_family
+from ..checkpoint.config import UNET_PIPELINES, config_folder, pipeline_kind, unet_family
 from ..checkpoint.pipeline import Pipeline
-from ..checkpoint.validation import CROSS, check_complete
-from ..diffusion.noise_schedule import Schedule
-from ..diffusion.schedulers import sampler as named
+from ..checkpoint.validation import CROSS_ATTENTION_MAP, require_complete
+from ..diffusion.noise_schedule import NoiseSchedule
+from ..diffusion.schedulers import named_scheduler as named
 from ..family import Family
-from ..hooks.forward import rows_at
-from ..model_view import Conditioning, Reads, SoftPrompts
-from ..text.clip_encoder import ClipText, without_prefix
-from ..text.state_cache import each
-from ..text.tokenizer import ClipTokenizer, Place
+from ..hooks.forward import with_soft_rows
+from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
+from ..text.state_cache import encode_unknown
+from ..text.tokenizer import ClipTokenizer, TextPosition
 
 
 @dataclass
@@ -36,15 +36,17 @@ class UNetView:
     checkpoint: Checkpoint
     device: torch.device
     dtype: torch.dtype
-    saved: dict[str, Tensor] = field(default_factory=dict)  # weights before the edits now applied
+    original_weights: dict[str, Tensor] = field(default_factory=dict)  # weights before the edits now applied
 
     @classmethod
     def from_files(cls, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> "UNetView":
-        """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's families."""
-        kind = pipeline_kind(config_folder(source), PIPELINES)
+        """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's
+        families.
+        """
+        kind = pipeline_kind(config_folder(source), UNET_PIPELINES)
         checkpoint = Checkpoint("unet", device, dtype, source)
         family = unet_family(kind, checkpoint.config("unet"), checkpoint.config("text_encoder"))
-        check_complete(checkpoint, family, name)
+        require_complete(checkpoint, family, name)
         return cls(name, family, checkpoint, device, dtype)
 
     @classmethod
@@ -52,7 +54,7 @@ class UNetView:
         """A loaded pipeline; it is used as it is, not copied."""
         checkpoint = Checkpoint("unet", pipeline.device, pipeline.unet.dtype, pipeline=pipeline)
         family = unet_family(type(pipeline).__name__, checkpoint.config("unet"), checkpoint.config("text_encoder"))
-        check_complete(checkpoint, family, name)
+        require_complete(checkpoint, family, name)
         return cls(name, family, checkpoint, pipeline.device, pipeline.unet.dtype)
 
     @property
@@ -60,11 +62,11 @@ class UNetView:
         """None until something had to be drawn or trained."""
         return self.checkpoint.pipeline
 
-    def embed(self, texts: Sequence[str], at: Place = "last_subject") -> Tensor:
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
         """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's."""
-        return each(self._embed, texts, at)
+        return encode_unknown(self._embed, texts, at)
 
-    def _embed(self, texts: Sequence[str], at: Place) -> Tensor:
+    def _embed(self, texts: Sequence[str], at: TextPosition) -> Tensor:
         if at == "pooled":
             require(self.family == "sdxl", f"{self.family} models are told nothing of a text as a whole", ModelError)
             return self._encoders()[-1].pooled(texts)
@@ -72,13 +74,19 @@ class UNetView:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         return torch.cat([encoder.embed(texts, at) for encoder in self._encoders()], -1)
 
-    def text_maps(self, reads: Reads = "states") -> Mapping[str, Tensor]:
+    def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
         """Keys and values of the cross-attentions: 32 matrices in SD 1.x and 2.x, 140 in SDXL."""
         if reads == "pooled":
             return {}
         if self.pipeline is not None:
-            return {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if CROSS.search(name)}
-        return self.reference(f"unet.{name}" for name in self.checkpoint.known("unet") if CROSS.search(name))
+            return {
+                f"unet.{name}": p
+                for name, p in self.pipeline.unet.named_parameters()
+                if CROSS_ATTENTION_MAP.search(name)
+            }
+        return self.reference(
+            f"unet.{name}" for name in self.checkpoint.lazy_parameters("unet") if CROSS_ATTENTION_MAP.search(name)
+        )
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""
@@ -89,11 +97,11 @@ class UNetView:
             ids = self._ids(prompts, number).to(self.device)
             with ExitStack() as stack:
                 if soft is not None:
-                    stack.enter_context(rows_at(module.get_input_embeddings(), soft.at, soft.rows[number]))
+                    stack.enter_context(with_soft_rows(module.get_input_embeddings(), soft.at, soft.rows[number]))
                 found.append(module(ids, output_hidden_states=self.family == "sdxl"))
         if self.family != "sdxl":
             return Conditioning(found[0][0])
-        side = self.latent_shape[-1] * self.checkpoint.loaded.vae_scale_factor
+        side = self.latent_shape[-1] * self.checkpoint.built_pipeline.vae_scale_factor
         states = torch.cat([out.hidden_states[-2] for out in found], -1)
         sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(states), dtype=states.dtype, device=self.device)
         return Conditioning(states, found[-1].text_embeds, sizes)
@@ -112,22 +120,41 @@ class UNetView:
         """Noise or v, as the model was trained."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
-        return self.checkpoint.loaded.unet(latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added).sample
+        return self.checkpoint.built_pipeline.unet(
+            latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added
+        ).sample
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[str] | Conditioning, noise: Tensor, steps: int, guidance_scale: float, sampler: str | None = None) -> Tensor:
+    def sample(
+        self,
+        prompts: Sequence[str] | Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance_scale: float,
+        sampler: str | None = None,
+    ) -> Tensor:
         """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours.
 
-        `SettingsError` for more steps than the model has timesteps: schedulers differ in what they do then, from an error to nonsense.
+        `SettingsError` for more steps than the model has timesteps: schedulers differ in what they do then, from an
+        error to nonsense.
         """
-        text: dict[str, Any] = {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
-        pipeline, scaled = self.checkpoint.loaded, noise.to(self.device, self.dtype)
+        text: dict[str, Any] = (
+            {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
+        )
+        pipeline, scaled = self.checkpoint.built_pipeline, noise.to(self.device, self.dtype)
         own = pipeline.scheduler
         count = own.config.num_train_timesteps
         require(0 < steps <= count, f"{steps} sampler steps: the model has {count} timesteps")
         pipeline.scheduler = own if sampler is None else named(sampler, own)
         try:
-            result = pipeline(**text, latents=scaled, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="pt", return_dict=True)
+            result = pipeline(
+                **text,
+                latents=scaled,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                output_type="pt",
+                return_dict=True,
+            )
         finally:
             pipeline.scheduler = own
         return result.images.float().cpu()
@@ -138,18 +165,20 @@ class UNetView:
         states, pooled = empty.states, empty.pooled
         if given.pooled is None or pooled is None:
             return {"prompt_embeds": given.states, "negative_prompt_embeds": states}
-        if self.checkpoint.loaded.config.force_zeros_for_empty_prompt:
+        if self.checkpoint.built_pipeline.config.force_zeros_for_empty_prompt:
             states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
         found = {"prompt_embeds": given.states, "negative_prompt_embeds": states}
         return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
 
     def modules(self, part: str) -> nn.Module:
         """ "denoiser" is the UNet; else the name of a pipeline component."""
-        return getattr(self.checkpoint.loaded, "unet" if part == "denoiser" else part)
+        return getattr(self.checkpoint.built_pipeline, "unet" if part == "denoiser" else part)
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """Parameters by full name (`unet.`...) as they were before any edit; read from the files where there are files."""
-        return self.checkpoint.reference(names, self.saved, self.name)
+        """Parameters by full name (`unet.`...) as they were before any edit; read from the
+        files where there are files.
+        """
+        return self.checkpoint.reference(names, self.original_weights, self.name)
 
     @property
     def streams(self) -> int:
@@ -164,8 +193,8 @@ class UNetView:
         return tuple(self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer")) for part in self._parts)
 
     @property
-    def schedule(self) -> Schedule:
-        return Schedule.of(self.checkpoint.loaded.scheduler)
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.of(self.checkpoint.built_pipeline.scheduler)
 
     @property
     def width(self) -> int:
@@ -186,12 +215,12 @@ class UNetView:
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        return PIPELINES["StableDiffusionXLPipeline" if self.family == "sdxl" else "StableDiffusionPipeline"]
+        return UNET_PIPELINES["StableDiffusionXLPipeline" if self.family == "sdxl" else "StableDiffusionPipeline"]
 
-    def _encoders(self) -> list[ClipText]:
+    def _encoders(self) -> list[ClipTextEncoder]:
         return [self._encoder(part) for part in self._parts]
 
-    def _encoder(self, part: str) -> ClipText:
+    def _encoder(self, part: str) -> ClipTextEncoder:
         tokenizer = self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer"))
-        weights, config = without_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part)
-        return ClipText(tokenizer, weights, config, self.family == "sdxl", self.checkpoint.states(part))
+        weights, config = strip_text_model_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part)
+        return ClipTextEncoder(tokenizer, weights, config, self.family == "sdxl", self.checkpoint.states(part))

@@ -15,26 +15,29 @@ from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from ...core.hashing import hash_tensors
-from ...core.optional_imports import optional
+from ...core.optional_imports import import_optional
 from ..checkpoint.weight_files import weight_files
 from ..text.tokenizer import ClipTokenizer
 
-BATCH = 32
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-BICUBIC = 3  # Pillow's number for it, as preprocessor_config.json writes it
+_IMAGE_BATCH = 32
+_OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_PILLOW_BICUBIC = 3  # Pillow's number for it, as preprocessor_config.json writes it
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ClipPreprocessing:
     """Pictures as a CLIP wants them: resized, cut out of the middle, normalised."""
 
     resize: int | tuple[int, int]  # the shorter side, or (height, width) without regard to the shape
     crop: tuple[int, int] | None
-    mean: tuple[float, ...] = OPENAI_MEAN
-    std: tuple[float, ...] = OPENAI_STD
+    mean: tuple[float, ...] = _OPENAI_MEAN
+    std: tuple[float, ...] = _OPENAI_STD
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """(b, 3, h, w) in [0, 1] to (b, 3, crop). Differs: published scores read 8-bit files, we do not round before resizing."""
+        """(b, 3, h, w) in [0, 1] to (b, 3, crop).
+
+        Differs: published scores read 8-bit files, we do not round before resizing.
+        """
         h, w = pictures.shape[-2:]
         short = self.resize
         size = short if isinstance(short, tuple) else (int(h * short / min(h, w)), int(w * short / min(h, w)))
@@ -48,44 +51,51 @@ class Preparation:
 
 def _middle(pictures: Tensor, height: int, width: int) -> Tensor:
     top, left = (pictures.shape[-2] - height) // 2, (pictures.shape[-1] - width) // 2
-    require(top >= 0 and left >= 0, f"pictures of {tuple(pictures.shape[-2:])} are smaller than the crop {height} x {width}", ModelError)
+    require(
+        top >= 0 and left >= 0,
+        f"pictures of {tuple(pictures.shape[-2:])} are smaller than the crop {height} x {width}",
+        ModelError,
+    )
     return pictures[..., top : top + height, left : left + width]
 
 
-class Towers(Protocol):
+class ClipTowers(Protocol):
     """The two networks; rows are not of unit length."""
 
-    def see(self, prepared: Tensor) -> Tensor:
+    def embed_images(self, prepared: Tensor) -> Tensor:
         """(b, d) of prepared pictures."""
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(n, d) of texts, which are cut at what the network holds, as every published CLIP score does."""
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipModel:
     """Unit-length embeddings of one CLIP."""
 
     name: str  # of its folder
     hash: str
-    towers: Towers
-    prepare: Preparation
+    towers: ClipTowers
+    prepare: ClipPreprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def pictures(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """(b, d) float32 on the CPU of pictures (b, 3, h, w) in [0, 1]; differentiable in them."""
-        rows = [self.towers.see(self.prepare(part.to(self.device, torch.float32))) for part in pictures.split(BATCH)]
+        rows = [
+            self.towers.embed_images(self.prepare(part.to(self.device, torch.float32)))
+            for part in pictures.split(_IMAGE_BATCH)
+        ]
         return F.normalize(torch.cat(rows), dim=1).cpu()
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(n, d) float32 on the CPU."""
-        rows = [self.towers.read(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
+        rows = [self.towers.embed_texts(texts[i : i + _IMAGE_BATCH]) for i in range(0, len(texts), _IMAGE_BATCH)]
         return F.normalize(torch.cat(rows), dim=1).cpu()
 
 
 @dataclass(frozen=True)
-class TextTower:
+class ClipTextTower:
     """What a CLIP reads texts with, as plain tensors under the names of a diffusers folder's text encoder."""
 
     weights: dict[str, Tensor]
@@ -93,17 +103,20 @@ class TextTower:
     scale: float  # of cosines in the loss it was trained with
 
 
-def text_tower(clip: Clip) -> TextTower:
+def clip_text_tower(clip: ClipModel) -> ClipTextTower:
     """`ModelError` for a CLIP that OpenCLIP wrote: its tensors have other names."""
     towers = clip.towers
     if not isinstance(towers, _Transformers):
-        raise ModelError(f"CLIP {clip.name} is in OpenCLIP's layout: give the folder of the same CLIP that transformers wrote (config.json)")
+        raise ModelError(
+            f"CLIP {clip.name} is in OpenCLIP's layout: give the folder of the same CLIP that transformers wrote"
+            " (config.json)"
+        )
     model = towers.model
     weights = dict(model.text_model.named_parameters()) | {"text_projection.weight": model.text_projection.weight}
-    return TextTower(weights, model.config.text_config.to_dict(), float(model.logit_scale.exp()))
+    return ClipTextTower(weights, model.config.text_config.to_dict(), float(model.logit_scale.exp()))
 
 
-def load_clip(folder: Path, device: torch.device) -> Clip:
+def load_clip(folder: Path, device: torch.device) -> ClipModel:
     """The CLIP of a folder with `config.json` (transformers) or `open_clip_config.json` (needs the extra `eval`)."""
     kinds = {"open_clip_config.json": _open_clip, "config.json": _transformers}
     for file, load in kinds.items():
@@ -113,29 +126,37 @@ def load_clip(folder: Path, device: torch.device) -> Clip:
     raise ModelError(f"{folder} holds no CLIP: it has neither {' nor '.join(kinds)}; give a CLIP folder on disk")
 
 
-def _transformers(folder: Path, device: torch.device) -> Clip:
+def _transformers(folder: Path, device: torch.device) -> ClipModel:
     from transformers import CLIPModel
     from transformers.utils import logging
 
     config = _json(folder / "config.json")
-    require(config.get("model_type") == "clip", f"{folder} holds a {config.get('model_type')!r}; give a 'clip'", ModelError)
+    require(
+        config.get("model_type") == "clip", f"{folder} holds a {config.get('model_type')!r}; give a 'clip'", ModelError
+    )
     prepare = _prepared(_json(folder / "preprocessor_config.json"), folder)
     tokenizer = ClipTokenizer.load(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     model.to(device).eval().requires_grad_(False)
-    return Clip(folder.name, hash_tensors(model.state_dict()), _Transformers(model, tokenizer), prepare, device)
+    return ClipModel(folder.name, hash_tensors(model.state_dict()), _Transformers(model, tokenizer), prepare, device)
 
 
-def _prepared(config: dict[str, Any], folder: Path) -> Preparation:
+def _prepared(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
     size, crop = config.get("size", 224), config.get("crop_size", 224)
     if isinstance(size, dict):
         size = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
     crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
-    resample = config.get("resample", BICUBIC)
-    require(resample == BICUBIC, f"{folder}: resample {resample}; only {BICUBIC} (bicubic) is known", ModelError)
+    resample = config.get("resample", _PILLOW_BICUBIC)
+    require(
+        resample == _PILLOW_BICUBIC,
+        f"{folder}: resample {resample}; only {_PILLOW_BICUBIC} (bicubic) is known",
+        ModelError,
+    )
     cut = crop if config.get("do_center_crop", True) else None
-    return Preparation(size, cut, tuple(config.get("image_mean", OPENAI_MEAN)), tuple(config.get("image_std", OPENAI_STD)))
+    return ClipPreprocessing(
+        size, cut, tuple(config.get("image_mean", _OPENAI_MEAN)), tuple(config.get("image_std", _OPENAI_STD))
+    )
 
 
 @dataclass(frozen=True)
@@ -143,32 +164,45 @@ class _Transformers:
     model: Any
     tokenizer: ClipTokenizer
 
-    def see(self, prepared: Tensor) -> Tensor:
+    def embed_images(self, prepared: Tensor) -> Tensor:
         return self.model.get_image_features(pixel_values=prepared).pooler_output
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         length, end = self.tokenizer.length, self.tokenizer.end
         rows = [coded.ids for coded in self.tokenizer.tokenizer.encode_batch(list(texts))]
         cut = [row if len(row) <= length else [*row[: length - 1], end] for row in rows]
-        ids = torch.tensor([[*row, *[self.tokenizer.pad] * (length - len(row))] for row in cut], device=self.model.device)
+        ids = torch.tensor(
+            [[*row, *[self.tokenizer.pad] * (length - len(row))] for row in cut], device=self.model.device
+        )
         return self.model.get_text_features(input_ids=ids).pooler_output
 
 
-def _open_clip(folder: Path, device: torch.device) -> Clip:
-    open_clip = optional("open_clip", "eval", f"the OpenCLIP folder {folder.name}")
+def _open_clip(folder: Path, device: torch.device) -> ClipModel:
+    open_clip = import_optional("open_clip", "eval", f"the OpenCLIP folder {folder.name}")
     config = _json(folder / "open_clip_config.json")
     ways = config.get("preprocess_cfg", {})
     mode, how = ways.get("resize_mode", "shortest"), ways.get("interpolation", "bicubic")
-    require(mode in ("shortest", "squash") and how == "bicubic", f"{folder}: resize_mode {mode!r}, {how!r}; known are shortest and squash, bicubic", ModelError)
+    require(
+        mode in ("shortest", "squash") and how == "bicubic",
+        f"{folder}: resize_mode {mode!r}, {how!r}; known are shortest and squash, bicubic",
+        ModelError,
+    )
     model = open_clip.create_model(f"local-dir:{folder}", device=device).eval().requires_grad_(False)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     size = ways.get("size", config["model_cfg"]["vision_cfg"]["image_size"])
     height, width = (size, size) if isinstance(size, int) else size
-    require(height == width or mode == "squash", f"{folder}: {height} x {width} pictures by their shorter side", ModelError)
-    prepare = Preparation(
-        height if mode == "shortest" else (height, width), (height, width), tuple(ways.get("mean", OPENAI_MEAN)), tuple(ways.get("std", OPENAI_STD))
+    require(
+        height == width or mode == "squash", f"{folder}: {height} x {width} pictures by their shorter side", ModelError
     )
-    return Clip(folder.name, hash_tensors(model.state_dict()), _OpenClip(model, tokenizer, device), prepare, device)
+    prepare = ClipPreprocessing(
+        height if mode == "shortest" else (height, width),
+        (height, width),
+        tuple(ways.get("mean", _OPENAI_MEAN)),
+        tuple(ways.get("std", _OPENAI_STD)),
+    )
+    return ClipModel(
+        folder.name, hash_tensors(model.state_dict()), _OpenClip(model, tokenizer, device), prepare, device
+    )
 
 
 @dataclass(frozen=True)
@@ -177,10 +211,10 @@ class _OpenClip:
     tokenizer: Any
     device: torch.device
 
-    def see(self, prepared: Tensor) -> Tensor:
+    def embed_images(self, prepared: Tensor) -> Tensor:
         return self.model.encode_image(prepared)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         return self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
 
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 256
+_EMBEDDING_WIDTH = 256
 
 
 class JudgeNet(nn.Module):
@@ -17,9 +17,11 @@ class JudgeNet(nn.Module):
     def __init__(self, objects: int, styles: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2), nn.BatchNorm2d(24), nn.SiLU())
-        self.body = nn.Sequential(_down(24, 48), _Residual(48), _down(48, 96), _Residual(96), _down(96, 160), _Residual(160))
-        self.embedding = nn.Linear(2 * 160, WIDTH)
-        self.object, self.style = nn.Linear(WIDTH, objects + 1), nn.Linear(WIDTH, styles + 1)
+        self.body = nn.Sequential(
+            _down(24, 48), _Residual(48), _down(48, 96), _Residual(96), _down(96, 160), _Residual(160)
+        )
+        self.embedding = nn.Linear(2 * 160, _EMBEDDING_WIDTH)
+        self.object, self.style = nn.Linear(_EMBEDDING_WIDTH, objects + 1), nn.Linear(_EMBEDDING_WIDTH, styles + 1)
 
     def embed(self, pictures: Tensor) -> Tensor:
         x = self.body(self.stem((pictures - 0.5) * 4))
@@ -31,7 +33,7 @@ class JudgeNet(nn.Module):
         return self.object(embedding), self.style(embedding)
 
 
-def embeddings(net: JudgeNet, pictures: Tensor) -> Tensor:
+def image_embeddings(net: JudgeNet, pictures: Tensor) -> Tensor:
     """(b, WIDTH) float32 of pictures (b, 3, 64, 64) in [0, 1]; differentiable in them."""
     return torch.cat([net.embed(part) for part in pictures.float().split(64)])
 
@@ -43,7 +45,13 @@ def _down(into: int, out: int) -> nn.Module:
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.path = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.SiLU(), nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width))
+        self.path = nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.BatchNorm2d(width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x + self.path(x))

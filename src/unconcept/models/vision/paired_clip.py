@@ -1,4 +1,6 @@
-"""A CLIP from disk that reads texts with a model's own text encoder: its vision tower sees what the encoder was trained to say."""
+"""A CLIP from disk that reads texts with a model's own text encoder: its vision tower sees what the encoder was trained
+to say.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +13,18 @@ from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from ..model_view import ModelView
-from ..text.clip_encoder import ClipText, without_prefix
-from .clip import Clip, TextTower, load_clip, text_tower
+from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
+from .clip import ClipModel, ClipTextTower, clip_text_tower, load_clip
 
-ROUNDING = 2.0**-8  # relative, of bfloat16
+_BFLOAT16_ROUNDING = 2.0**-8  # relative, of bfloat16
 
 
 @dataclass(frozen=True)
 class PairedClip:
-    """Built by `paired_clip`. What the encoder lacks of the tower, as SD 2.x its last layer, is the CLIP's own."""
+    """Built by `open_paired_clip`. What the encoder lacks of the tower, as SD 2.x its last layer, is the CLIP's own."""
 
-    clip: Clip
-    tower: TextTower
+    clip: ClipModel
+    tower: ClipTextTower
     model: ModelView
     part: str
 
@@ -30,28 +32,37 @@ class PairedClip:
     def scale(self) -> float:
         return self.tower.scale
 
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """(b, d) float32 of unit length, on the CPU, of pictures (b, 3, h, w) in [0, 1]."""
-        return self.clip.pictures(pictures)
+        return self.clip.embed_images(pictures)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(n, d) of unit length, on the CPU, by the encoder as it computes now; differentiable in its weights."""
-        live = without_prefix(dict(self.model.modules(self.part).named_parameters()))
+        live = strip_text_model_prefix(dict(self.model.modules(self.part).named_parameters()))
         like = next(iter(live.values()))
-        own = {name: tensor.to(like.device, like.dtype) for name, tensor in self.tower.weights.items() if name not in live}
+        own = {
+            name: tensor.to(like.device, like.dtype) for name, tensor in self.tower.weights.items() if name not in live
+        }
         number = self.part.removeprefix("text_encoder")
         tokenizer = self.model.tokenizers[int(number[1:]) - 1 if number else 0]
-        return F.normalize(ClipText(tokenizer, {**own, **live}, self.tower.config).pooled(texts).float(), dim=1).cpu()
+        return F.normalize(
+            ClipTextEncoder(tokenizer, {**own, **live}, self.tower.config).pooled(texts).float(), dim=1
+        ).cpu()
 
 
-def paired_clip(folder: Path, model: ModelView, part: str) -> PairedClip:
-    """`ModelError` unless the CLIP's text tower holds the very weights of the model's text encoder, but for rounding."""
+def open_paired_clip(folder: Path, model: ModelView, part: str) -> PairedClip:
+    """`ModelError` unless the CLIP's text tower holds the very weights of the model's
+    text encoder, but for rounding.
+    """
     clip = load_clip(folder, model.device)
-    tower = text_tower(clip)
+    tower = clip_text_tower(clip)
     own = {name: f"{part}.{full}" for full, name in _names(model, part).items()}
     known = model.reference(own.values())
     fits = all(name in tower.weights and _same(tower.weights[name], known[full]) for name, full in own.items())
-    message = f"CLIP {folder} is not the one that {model.name}'s {part} is of: its text tower has other weights; give the CLIP the model was trained with"
+    message = (
+        f"CLIP {folder} is not the one that {model.name}'s {part} is of: its text tower has other weights; give the"
+        " CLIP the model was trained with"
+    )
     require(fits, message, ModelError)
     return PairedClip(clip, tower, model, part)
 
@@ -65,21 +76,21 @@ def _same(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape:
         return False
     a, b = first.detach().float().cpu(), second.detach().float().cpu()
-    return torch.allclose(a, b, rtol=ROUNDING, atol=1e-6)
+    return torch.allclose(a, b, rtol=_BFLOAT16_ROUNDING, atol=1e-6)
 
 
-class Sight(Protocol):
+class VisionTextTower(Protocol):
     """A CLIP whose text tower is one of the model's text encoders: pictures and texts in one space."""
 
     @property
     def scale(self) -> float:
         """Of cosines in the loss it was trained with."""
 
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """(b, d) of unit length, of pictures (b, 3, H, W) in [0, 1]."""
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(n, d) of unit length, by the encoder as it computes now; differentiable in its weights."""
 
 
-Sights = Mapping[str, Sight]  # by the encoder's part: `text_encoder`, `text_encoder_2`
+VisionTextTowers = Mapping[str, VisionTextTower]  # by the encoder's part: `text_encoder`, `text_encoder_2`
