@@ -77,10 +77,11 @@ def trained(folder: Path, method: str, policy: LedgerPolicy, *closed: Request) -
 
 
 def text_encoder(folder: Path) -> Ledger:
-    """A closed form on top of a trained text encoder, whose states are read anew."""
+    """A closed form on top of a trained text encoder, whose states are read anew, written out."""
     book = ledger(folder / "ledger", "few-shot", LedgerPolicy(), QUICK["few-shot"])
     ask(book, DOG, "few-shot")
     ask(book, SUN, "uce")
+    materialize_ledger(book, model(), folder / "out", False, False, NOTE)
     return book
 
 

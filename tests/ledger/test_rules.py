@@ -16,10 +16,10 @@ from unconcept.edits.merge import MergeSettings, merge_edits, stack_edits, ties_
 from unconcept.ledger.drift import measure_drift
 from unconcept.ledger.drift_history import drift_history, retain_costs
 from unconcept.ledger.fold import fold_requests, merged_request
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy
+from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, request_set_hash
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
-from unconcept.ledger.verify import verify_ledger
+from unconcept.ledger.verify import numeric_environment, verify_ledger
 from unconcept.methods import methods
 from unconcept.models import open_model
 from unconcept.training.session import current_session, training_session
@@ -70,6 +70,41 @@ def test_recompute_trains_on_the_sorted_set_once(tmp_path) -> None:
     assert verify_ledger(book.folder, model()).faults == ()
     (kept,) = book.entry_log.bodies[-1]["trained"].values()
     assert book.artifacts.get_edit(kept["edit"]).hash == card["edit"]["hash"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("esd", {**QUICK["esd"], "train_method": "noxattn"}), ("few-shot", QUICK["few-shot"])]
+)
+def test_a_closed_form_on_other_weights_than_the_trained_ones_folds_after_it_was_written(
+    method, settings, tmp_path
+) -> None:
+    """What was trained is kept with the origin of its own requests, not of the whole state."""
+    book = ledger(tmp_path / "l", method, None, settings)
+    own = ask(book, DOG, method).id
+    ask(book, CAR, "uce")
+    card = materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())
+    (kept,) = book.entry_log.bodies[-1]["trained"].values()
+    edit = book.artifacts.get_edit(kept["edit"])
+    assert edit.origin.settings["requests"] == [own]
+    assert edit.origin.targets == ("dog",)
+    with edit.applied(model()):
+        pass
+    assert fold_requests(Ledger.open(book.folder), model()).edit.hash == card["edit"]["hash"]
+    assert verify_ledger(book.folder, model()).faults == ()
+
+
+def test_a_trained_edit_that_was_kept_with_the_origin_of_the_whole_state_is_read_on(tmp_path) -> None:
+    """As version 0.1 kept it."""
+    book = ledger(tmp_path / "l", "esd", None, {**QUICK["esd"], "train_method": "noxattn"})
+    ids = [ask(book, DOG, "esd").id, ask(book, CAR, "uce").id]
+    state = fold_requests(book, model())
+    old = book.artifacts.put_edit(state.trained_edits["esd"].stamped(state.edit.origin))
+    with book.write_lock():
+        trained = {"esd": {"requests": request_set_hash(ids[:1]), "edit": old}}
+        about = {"requests": request_set_hash(ids), "state": state.hash, "libraries": numeric_environment()}
+        book.append("materialize", EntryNote(), **about, trained=trained)
+    assert fold_requests(Ledger.open(book.folder), model()).hash == state.hash
+    assert verify_ledger(book.folder, model()).faults == ()
 
 
 @pytest.mark.parametrize("teacher", ["previous", "pretrained"])

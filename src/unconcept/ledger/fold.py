@@ -41,7 +41,7 @@ class LedgerState:
     runtime_edits: dict[str, RuntimeEdit] = field(default_factory=dict)
     """What runs beside the model as `edit` leaves it, by the names of their files."""
     trained_edits: dict[str, Edit] = field(default_factory=dict)
-    """What was trained for this state, by method: worth keeping."""
+    """What was trained for this state, by method, each with the origin of its own requests: worth keeping."""
 
     @property
     def hash(self) -> str:
@@ -80,7 +80,7 @@ def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestStat
     for method in sorted(groups):
         for name, (edit, own) in _parts(ledger, model, method, groups[method]).items():
             if method_mechanism(method) == "trained" and ledger.policy.rule == "recompute":
-                kept[method] = edit
+                edit = kept[method] = _with_own_origin(ledger, model, edit, own)
             if isinstance(edit, RuntimeEdit):
                 beside[name] = edit.stamped(state_origin(ledger, model, edit, own))
             else:
@@ -194,6 +194,17 @@ def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[R
         if kept and kept["requests"] == key:
             return ledger.artifacts.get_edit(kept["edit"])
     return train_request(ledger, model, requests[0].content, merged_request(requests))
+
+
+def _with_own_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> Edit:
+    """The edit with an origin of its requests and the tensors that it changes itself.
+
+    Version 0.1 kept a trained edit with the origin of the whole state, whose tensors may be others.
+    """
+    ids = [one.id for one in requests]
+    if edit.origin is not None and edit.origin.settings.get("requests") == ids:
+        return edit
+    return edit.stamped(state_origin(ledger, model, edit, requests))
 
 
 def train_request(

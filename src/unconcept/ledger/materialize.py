@@ -1,7 +1,6 @@
 """Write the state out: an edit file that says of which requests it is, a card, and on demand a whole checkpoint."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,15 @@ def materialize_ledger(
 
 def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note: EntryNote) -> str:
     """Write down which bytes this set came to, and keep what was trained for it; the hash of the last entry."""
-    ways = {one.id: one.content.method for one in ledger.request_states.active}
-    trained: Mapping[str, Any] = {}
-    if state.trained_edits:
-        trained = {
-            method: {
-                "requests": request_set_hash([id_ for id_ in ids if ways[id_] == method]),
-                "edit": ledger.artifacts.put_edit(_with_origin(edit, state)),
-            }
-            for method, edit in state.trained_edits.items()
+    trained = {
+        method: {
+            "requests": request_set_hash(
+                [one.id for one in ledger.request_states.active if one.content.method == method]
+            ),
+            "edit": ledger.artifacts.put_edit(edit),
         }
+        for method, edit in state.trained_edits.items()
+    }
     with ledger.write_lock():
         same = [one.id for one in ledger.request_states.active] == ids
         require(same, f"ledger {ledger.folder} was changed while its state was built: do it again", LedgerError)
@@ -62,10 +60,6 @@ def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note
             "materialize", note, requests=key, state=state.hash, libraries=numeric_environment(), trained=trained
         )
     return ledger.entry_log.last
-
-
-def _with_origin(edit: Any, state: LedgerState) -> Any:
-    return edit if edit.origin is not None else edit.stamped(state.edit.origin)
 
 
 def _card(ledger: Ledger, model: ModelView, state: LedgerState, ids: list[str], head: str) -> dict[str, Any]:
