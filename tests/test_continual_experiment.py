@@ -143,7 +143,9 @@ def desk(monkeypatch, tmp_path):
         sequences, "BASE", EditedModel(str(tiny.folder("sd1", tmp_path / "base")), device="cpu", dtype="float32")
     )
     monkeypatch.setattr(
-        sequences, "resolve_request", lambda ask, model: ResolvedRequest(Request(ask.targets, ("cat",), ("sea", "moon")), (), {})
+        sequences,
+        "resolve_request",
+        lambda ask, model: ResolvedRequest(Request(ask.targets, ("cat",), ("sea", "moon")), (), {}),
     )
     monkeypatch.setattr(Course, "settings", property(lambda self: CA if self.arm.method == "concept-ablation" else {}))
     return tmp_path / "out"

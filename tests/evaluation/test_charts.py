@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unconcept.report.svg import growth_svg, share_curves_svg, success_curve_svg
 from unconcept.metrics.asr import BudgetPoint
+from unconcept.report.svg import growth_svg, share_curves_svg, success_curve_svg
 
 
 def test_a_power_law_is_a_straight_line() -> None:

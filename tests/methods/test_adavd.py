@@ -105,7 +105,8 @@ def test_values_orthogonal_to_the_target_stay(family) -> None:
     for before, _, own in values(view, edit):
         v_t = own.to_v(view.embed(ONE.targets))[0]
         v = before - (before @ v_t)[..., None] * v_t / (v_t @ v_t)
-        assert torch.allclose(edit.rule.retained_values(v, torch.ones(len(v), 1, 1, dtype=v.dtype), own.to_v), v, atol=1e-12)
+        ones = torch.ones(len(v), 1, 1, dtype=v.dtype)
+        assert torch.allclose(edit.rule.retained_values(v, ones, own.to_v), v, atol=1e-12)
 
 
 def test_one_target_without_shift_is_a_weight_edit_at_every_token_but_the_first() -> None:

@@ -265,7 +265,8 @@ def test_settings_out_of_range(setting, value) -> None:
 def test_what_the_encoder_does_not_hold_is_refused_before_anything_is_drawn(settings, monkeypatch) -> None:
     """It has two layers, and room for 22 tokens, of which the target takes three."""
     monkeypatch.setattr(
-        "unconcept.training.trajectories.GuidedSampler.initial_latents", lambda *given: pytest.fail("something was drawn")
+        "unconcept.training.trajectories.GuidedSampler.initial_latents",
+        lambda *given: pytest.fail("something was drawn"),
     )
     with pytest.raises(SettingsError, match=rf"{next(iter(settings))}.*(2, got 3|holds 22: lower it)"):
         erased(tiny.view("sd1"), **settings)

@@ -37,7 +37,9 @@ QUICK = {
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with training_session(TrainingSession(lambda progress: losses.append((progress.loss * progress.done, progress.done)))):
+    with training_session(
+        TrainingSession(lambda progress: losses.append((progress.loss * progress.done, progress.done)))
+    ):
         edit = MACE(**{**QUICK, **settings}).erase(view, request)
     return edit, [total - (losses[i - 1][0] if done > 1 else 0.0) for i, (total, done) in enumerate(losses)]
 

@@ -22,7 +22,9 @@ QUICK = {"num_epochs": 2, "pictures": 4, "warmup_steps": 1, "mask_update_interva
 
 def erased(view, request=REQUEST, **settings):
     losses = []
-    with training_session(TrainingSession(lambda progress: losses.append((progress.loss * progress.done, progress.done)))):
+    with training_session(
+        TrainingSession(lambda progress: losses.append((progress.loss * progress.done, progress.done)))
+    ):
         edit = SculptingMemory(**{**QUICK, **settings}).erase(view, request)
     return edit, [total - (losses[i - 1][0] if done > 1 else 0.0) for i, (total, done) in enumerate(losses)]
 
@@ -122,7 +124,10 @@ def test_killed_within_the_second_stage_and_gone_on_is_the_same_edit(tmp_path) -
     method = SculptingMemory(**QUICK)
     whole = method.erase(view, request)
 
-    with pytest.raises(Killed), training_session(TrainingSession(dying(3, "sculpting-memory-2"), tmp_path, seconds=0.0)):
+    with (
+        pytest.raises(Killed),
+        training_session(TrainingSession(dying(3, "sculpting-memory-2"), tmp_path, seconds=0.0)),
+    ):
         method.erase(view, request)
     assert view.original_weights == {}
     with training_session(TrainingSession(lambda progress: seen.append((progress.name, progress.done)), tmp_path)):

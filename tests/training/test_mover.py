@@ -42,7 +42,9 @@ def test_attention_stays_in_float32_on_a_cpu(checkpointing, monkeypatch) -> None
     """Within autocast the stock function would be given bfloat16; recomputed activations come to the same."""
     view, seen = tiny.view("sd1", torch.float32), []
     own = F.scaled_dot_product_attention
-    with training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))):
+    with training_session(
+        TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))
+    ):
         plain = QUICK["esd"].erase(view, REQUEST)
 
     class Seen(torch.overrides.TorchFunctionMode):
@@ -51,7 +53,10 @@ def test_attention_stays_in_float32_on_a_cpu(checkpointing, monkeypatch) -> None
                 seen.append(args[0].dtype)
             return func(*args, **(kwargs or {}))
 
-    with Seen(), training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))):
+    with (
+        Seen(),
+        training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16", checkpointing=checkpointing))),
+    ):
         assert QUICK["esd"].erase(view, REQUEST).hash == plain.hash
     assert set(seen) == {torch.float32}
 
@@ -137,7 +142,8 @@ view = tiny.view("sd1", torch.float32)
 for name in ("esd", "esd, student", "kscu", "receler", "spm"):
     method = {**QUICK, **BESIDE}[name]
     losses = []
-    with training_session(TrainingSession(lambda progress: losses.append(progress.loss), folder / f"{name}-whole", 0.0)):
+    whole_session = TrainingSession(lambda progress: losses.append(progress.loss), folder / f"{name}-whole", 0.0)
+    with training_session(whole_session):
         whole = method.erase(view, REQUEST)
     try:
         with training_session(TrainingSession(dying(3), folder / f"{name}-cut", 0.0)):

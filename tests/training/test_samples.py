@@ -15,7 +15,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.methods.esd import ESD
 from unconcept.methods.few_shot import FewShot
 from unconcept.models.hooks.modules import denoiser_parameters
-from unconcept.training import TrainableWeights, TrainingOptions, TrainingPlan, TrainingSession, training_session, train
+from unconcept.training import TrainableWeights, TrainingOptions, TrainingPlan, TrainingSession, train, training_session
 from unconcept.training.parameter_groups import select_parameters
 from unconcept.training.sample_options import FIRST_BIN_LOSSES, SampleOptions, augment_sample, random_rectangle
 
@@ -155,7 +155,10 @@ def test_dom_compares_near_the_same_timestep() -> None:
 
 
 def test_dom_needs_a_loss_that_falls() -> None:
-    with pytest.raises(SettingsError, match="leave it out"), training_session(TrainingSession(options=TrainingOptions(dom=0.1))):
+    with (
+        pytest.raises(SettingsError, match="leave it out"),
+        training_session(TrainingSession(options=TrainingOptions(dom=0.1))),
+    ):
         FewShot(pictures=2, picture_steps=2, epochs=1).erase(tiny.view("sd1", torch.float32), REQUEST)
 
 

@@ -23,7 +23,7 @@ class Commands(TyperGroup):
         """As typer's own, which would print the usage over several lines."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
-        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, wherever typer keeps it.
+        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, where typer has it.
             message = error.format_message()
             if len(message.splitlines()) > 1:  # No command at all: the message is the help.
                 error.show()
