@@ -134,4 +134,5 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_json(data: Any) -> None:
+    """Print data as indented JSON."""
     print(json.dumps(data, indent=2, ensure_ascii=False))

@@ -31,12 +31,14 @@ RecipeFlag = Annotated[str | None, typer.Option(help="Recipe by name, or a .toml
 
 
 def open_ledger(folder: Path) -> "Ledger":
+    """Open the ledger in a folder."""
     from ..ledger.ledger import Ledger
 
     return Ledger.open(folder)
 
 
 def entry_note(by: str, because: str) -> "EntryNote":
+    """Who asks and why, as an entry records it."""
     from ..ledger.ledger import EntryNote
 
     return EntryNote(by, because)
@@ -56,6 +58,7 @@ def open_base_model(model: str, device: str) -> "ModelView":
 
 
 def open_ledger_model(ledger: "Ledger", model: str | None, device: str) -> "ModelView":
+    """Open the model that is named, or else the one that the ledger names."""
     return open_base_model(absolute_source(model or ledger.first["model"]), device)
 
 

@@ -76,7 +76,7 @@ def read_edit_file(path: Path) -> StoredEdit:
 
 def _details(text: str) -> dict[str, Any]:
     try:
-        details = json.loads(text)
+        details: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise EditError(f"its details cannot be read: {error}") from None
     require(isinstance(details, dict), "its details are no table", EditError)

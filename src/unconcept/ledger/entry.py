@@ -152,4 +152,5 @@ def parse_decimal(value: Any) -> Any:
 
 
 def utc_timestamp() -> str:
+    """The time of an entry, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -245,4 +245,5 @@ def request_set_hash(ids: list[str]) -> str:
 
 
 def method_mechanism(method: str) -> Mechanism:
+    """How a method changes a model, from its registry entry."""
     return methods[method].mechanism

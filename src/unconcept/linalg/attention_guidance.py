@@ -22,4 +22,5 @@ def normalised_guidance(plain: Tensor, negative: Tensor, phi: float, tau: float,
     tiny = torch.finfo(wide).tiny ** 0.5
     ratio = led.norm(dim=-1, keepdim=True).clamp_min(tiny) / own.norm(dim=-1, keepdim=True).clamp_min(tiny)
     led = led * (ratio.clamp_max(tau) / ratio)
-    return (a * led + (1 - a) * own).to(plain.dtype)
+    blended: Tensor = (a * led + (1 - a) * own).to(plain.dtype)
+    return blended

@@ -49,11 +49,13 @@ def component_along(
     ridge = 4 * len(t) * torch.finfo(wide).eps * eye
     if gate is None:
         share = torch.linalg.solve(gram + ridge, length[..., None])[..., 0]
-        return ((share / size) @ t).to(values.dtype)
+        projected: Tensor = ((share / size) @ t).to(values.dtype)
+        return projected
     norm = (v.square().sum(2, keepdim=True) + m).clamp_min(tiny).sqrt()
     opening = gate.p * (length / norm - gate.eps)
     # Through the logarithm: the root of a gate that is closed to the last bit has no gradient.
     root = (F.logsigmoid(opening) / 2).exp()
     system = root[..., None] * gram * root[..., None, :] + eye * torch.sigmoid(-opening)[..., None] + ridge
     share = root * torch.linalg.solve(system, (root * length)[..., None])[..., 0]
-    return (gate.s * (share / size) @ t).to(values.dtype)
+    scaled: Tensor = (gate.s * (share / size) @ t).to(values.dtype)
+    return scaled

@@ -40,5 +40,5 @@ def fit_logistic(x: Tensor, labels: Tensor, classes: int, l2: float = 1.0) -> tu
         return (l2 / 2 * weight.square().sum() - (wanted * log_probabilities).sum()) / n
 
     with torch.no_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)
     return weight, bias

@@ -49,7 +49,8 @@ def _factor(mask: Tensor, basis: Tensor) -> Tensor:
     pairs = (basis[:, :, None] * basis[:, None, :]).view(d, q * q)
     one = torch.eye(q).to(basis)
     lower = torch.linalg.cholesky((mask.to(basis) @ pairs).view(-1, q, q) + _FACTOR_JITTER * one)
-    return torch.linalg.solve_triangular(lower, one.expand_as(lower), upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(lower, one.expand_as(lower), upper=False)
+    return inverse
 
 
 def _descended(left: Tensor, wide: Tensor, mask: Tensor, basis: Tensor, rounding: float) -> Tensor:

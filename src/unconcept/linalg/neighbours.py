@@ -59,7 +59,8 @@ def in_neighbourhood(rows: Tensor, centres: Tensor, least_cosine: float, distanc
     rows, centres = rows.double(), centres.double()
     lengths = centres.norm(dim=1)
     cosine = (rows @ centres.T) / (rows.norm(dim=1)[:, None] * lengths).clamp_min(1e-300)
-    return ((cosine >= least_cosine) & (torch.cdist(rows, centres) <= distance * lengths)).any(1)
+    near: Tensor = ((cosine >= least_cosine) & (torch.cdist(rows, centres) <= distance * lengths)).any(1)
+    return near
 
 
 def _directions(

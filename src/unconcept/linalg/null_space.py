@@ -117,7 +117,8 @@ def soft_projection_basis(rows: Tensor) -> Tensor:
     inner = rows @ rows.T
     r = max(1e-4, 1e-6 * float(inner.trace()) / len(rows))
     factor, _ = stable_cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
-    return torch.linalg.solve_triangular(factor, rows, upper=False).T
+    solution: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False).T
+    return solution
 
 
 def dissimilar_rows(rows: Tensor, cosine: float) -> Tensor:

@@ -226,10 +226,12 @@ class SculptingMemory:
                         negatives,
                     )
                 )
-        return torch.cat(found).unflatten(0, (2, self.pictures))
+        teacher_latents: Tensor = torch.cat(found).unflatten(0, (2, self.pictures))
+        return teacher_latents
 
 
 def mean_squared_error(said: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over all elements, computed in float32."""
     return (said - wanted).float().square().mean()
 
 

@@ -162,4 +162,5 @@ def random_states(target: Conditioning, rng: torch.Generator) -> GivenStates:
 def _random(like: Tensor, rng: torch.Generator) -> Tensor:
     length = _LEAST_LENGTH + (_MOST_LENGTH - _LEAST_LENGTH) * float(torch.rand((), generator=rng))
     found = torch.randn(like.shape, generator=rng).to(like) * (like != 0)
-    return length * like.norm() / found.norm() * found
+    scaled: Tensor = length * like.norm() / found.norm() * found
+    return scaled

@@ -77,7 +77,8 @@ def frechet(a: Gaussian, b: Gaussian, singular: bool = False) -> float:
 def _root(covariance: Tensor) -> Tensor:
     """The symmetric square root; eigenvalues that rounding made negative count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
 
 
 def cubic_mmd(

@@ -67,7 +67,7 @@ def _cached(name: str) -> Path:
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """ "auto" is CUDA, then MPS, then the CPU. `DeviceError` if a named one is not there."""
+    """Find a device by name; "auto" is CUDA, then MPS, then the CPU. `DeviceError` if a named one is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
@@ -81,7 +81,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is float16 on CUDA, float32 elsewhere."""
+    """Find a dtype by name; "auto" is float16 on CUDA, float32 elsewhere."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     require(name in _DTYPES, f"dtype {name!r}: allowed are auto, {', '.join(_DTYPES)}", SettingsError)

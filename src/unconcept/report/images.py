@@ -14,6 +14,7 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def data_uri(picture: Tensor) -> str:
+    """A picture (3, h, w) as a PNG inside a `data:` address."""
     buffer = BytesIO()
     to_image(picture).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

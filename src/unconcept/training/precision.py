@@ -36,7 +36,8 @@ def process_state(device: torch.device) -> PartialState:
 
 def rank_seed_offset(device: torch.device) -> int:
     """What this process adds to a seed, so that no two draw the same; 0 in the first."""
-    return process_state(device).process_index * _RANK_SEED_STEP
+    offset: int = process_state(device).process_index * _RANK_SEED_STEP
+    return offset
 
 
 @dataclass

@@ -109,7 +109,8 @@ class TokenVocabulary:
 
     def split(self, vectors: Tensor) -> tuple[Tensor, ...]:
         """The inverse of standing side by side."""
-        return vectors.split([table.shape[1] for table in self.tables], -1)
+        parts: tuple[Tensor, ...] = vectors.split([table.shape[1] for table in self.tables], -1)
+        return parts
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Ids (..) of the plain tokens whose rows are nearest by cosine (PEZ, P4D)."""
@@ -160,17 +161,20 @@ class SearchGradient:
 def straight_through_nearest(vectors: Tensor, vocabulary: TokenVocabulary) -> Tensor:
     """The nearest rows, with the gradient handed to the vectors as it is (straight-through, P4D)."""
     found = vocabulary.vectors(vocabulary.nearest(vectors)).to(vectors)
-    return _Through.apply(vectors, found, None)
+    rows: Tensor = _Through.apply(vectors, found, None)
+    return rows
 
 
 def sample_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
     """One-hot tokens (b, k, v) drawn from rows of the simplex, one generator a text; the gradient is clamped to
-    [-1, 1] on its way back (straight-through with hardtanh, UnlearnDiffAtk)."""
+    [-1, 1] on its way back (straight-through with hardtanh, UnlearnDiffAtk).
+    """
     drawn = [
         torch.multinomial(part.detach().cpu(), 1, generator=rng)[:, 0] for part, rng in zip(weights, rngs, strict=True)
     ]
     one_hot = F.one_hot(torch.stack(drawn), weights.shape[-1]).to(weights)
-    return _Through.apply(weights, one_hot, 1.0)
+    tokens: Tensor = _Through.apply(weights, one_hot, 1.0)
+    return tokens
 
 
 class _Through(torch.autograd.Function):

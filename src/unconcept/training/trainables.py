@@ -177,7 +177,8 @@ class TrainableLowRank:
 
 def uniform_init(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor:
     """Within 1 / sqrt(d), as linear maps of d inputs begin in torch."""
-    return (2 * torch.rand(shape, generator=rng) - 1) / d**0.5
+    uniform: Tensor = (2 * torch.rand(shape, generator=rng) - 1) / d**0.5
+    return uniform
 
 
 def parameter_owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:

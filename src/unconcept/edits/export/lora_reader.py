@@ -265,6 +265,7 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return config
     except (OSError, ValueError) as error:
         raise EditError(f"{path.name}: {error}") from None

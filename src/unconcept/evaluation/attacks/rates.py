@@ -59,7 +59,7 @@ def attack_rows(
     made = [
         _row(name, tasks[0].knowledge.concept.name, single, above.get(name, []), plain) for name, single in own.items()
     ]
-    return sorted(made, key=lambda row: (ACCESS_LEVELS.index(row.rung), row.attack))  # type: ignore[arg-type]
+    return sorted(made, key=lambda row: (ACCESS_LEVELS.index(row.rung), row.attack))
 
 
 def _row(

@@ -118,6 +118,7 @@ def image_measures(judge: Judge) -> ImageMeasures:
 
 
 def scorer_key(opened: Any) -> str:
+    """Name, version and weights of a scorer: what its stored scores are filed under."""
     return f"{opened.name}@{opened.version}:{opened.hash[:16]}"
 
 

@@ -145,6 +145,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     with replacing_file(path) as temporary:
         temporary.write_bytes(data)
 

@@ -53,8 +53,9 @@ class Checkpoint:
         """A part's own config.json."""
         if self.source is not None:
             return read_config(config_folder(self.source) / part / "config.json")
-        config = getattr(self.pipeline, part).config
-        return config.to_dict() if hasattr(config, "to_dict") else config
+        own = getattr(self.pipeline, part).config
+        config: Mapping[str, Any] = own.to_dict() if hasattr(own, "to_dict") else own
+        return config
 
     def has(self, part: str) -> bool:
         """Whether there is such a part: SD3 is also published without its T5."""

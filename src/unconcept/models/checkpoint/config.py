@@ -36,7 +36,7 @@ def config_folder(source: Path) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """A config of a diffusers folder."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {error}; give a complete diffusers folder") from None
     require(isinstance(found, dict), f"{path} holds no table of settings; give a complete diffusers folder", ModelError)

@@ -18,11 +18,13 @@ def encode_images(model: ModelView, pictures: Tensor) -> Tensor:
     """Latents (b, c, h, w) as the denoiser knows them, of pictures (b, 3, H, W) in [0, 1]: the posterior's mean."""
     vae: Any = model.modules("vae")
     mean = vae.encode(pictures.to(model.device, next(vae.parameters()).dtype) * 2 - 1).latent_dist.mode()
-    return (mean - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+    latents: Tensor = (mean - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+    return latents
 
 
 def decode_latents(model: ModelView, latents: Tensor) -> Tensor:
     """Pictures (b, 3, H, W) in [0, 1] of latents (b, c, h, w); differentiable, not rounded."""
     vae: Any = model.modules("vae")
     scaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    return (vae.decode(scaled.to(next(vae.parameters()).dtype)).sample / 2 + 0.5).clamp(0, 1)
+    pixels: Tensor = (vae.decode(scaled.to(next(vae.parameters()).dtype)).sample / 2 + 0.5).clamp(0, 1)
+    return pixels

@@ -119,7 +119,8 @@ def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
 
     own: Any = tuple(part[at] for part in rotary)
     found: Any = apply_rotary_emb(rows, own)
-    return found
+    rotated: Tensor = found
+    return rotated
 
 
 def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
@@ -129,7 +130,8 @@ def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
 
 
 def _split(rows: Tensor, attn: Any) -> Tensor:
-    return rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    by_head: Tensor = rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    return by_head
 
 
 def _looked(q: Tensor, k: Tensor) -> Tensor:

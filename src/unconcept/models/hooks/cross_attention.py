@@ -64,7 +64,8 @@ def mix_values(reading: AttentionInputs) -> Tensor:
 
     def split(part: Tensor) -> Tensor:
         part = part.expand(len(reading.queries), -1, -1)
-        return part.unflatten(-1, (heads, -1)).transpose(1, 2)
+        by_head: Tensor = part.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return by_head
 
     found = F.scaled_dot_product_attention(split(reading.queries), split(reading.keys), split(reading.values))
     return found.transpose(1, 2).flatten(2)
@@ -147,4 +148,5 @@ def is_null_text(states: Tensor, null: Tensor) -> Tensor:
     if rows.shape[1:] != own.shape:
         return zero
     close = max(_NULL_TEXT_TOLERANCE, 4 * torch.finfo(states.dtype).eps)
-    return zero | ((rows - own).norm(dim=1) <= close * own.norm())
+    close_rows: Tensor = zero | ((rows - own).norm(dim=1) <= close * own.norm())
+    return close_rows

@@ -39,7 +39,8 @@ def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "
     """
     texts = [text for part in parts for text in part]
     rows = model.embed(texts, at=at)
-    return rows.split([len(part) * (len(rows) // max(1, len(texts))) for part in parts])
+    split: tuple[Tensor, ...] = rows.split([len(part) * (len(rows) // max(1, len(texts))) for part in parts])
+    return split
 
 
 def text_state_moments(

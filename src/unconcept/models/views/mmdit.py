@@ -131,7 +131,8 @@ class MMDiTView:
         net, t = self.checkpoint.built_pipeline.transformer, timestep.to(latents.device).expand(len(latents))
         text = {"encoder_hidden_states": given.states, "pooled_projections": given.pooled}
         if self.family == "sd3":
-            return net(hidden_states=latents, timestep=t, **text).sample
+            prediction: Tensor = net(hidden_states=latents, timestep=t, **text).sample
+            return prediction
         h, w = (side // 2 for side in latents.shape[-2:])
         at = torch.cartesian_prod(*(torch.arange(n, dtype=latents.dtype, device=latents.device) for n in (1, h, w)))
         guidance = (
@@ -188,7 +189,8 @@ class MMDiTView:
             max_sequence_length=length,
             output_type="pt",
         )
-        return result.images.float().cpu()
+        images: Tensor = result.images.float().cpu()
+        return images
 
     def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
         """A text as the pipeline's arguments: finished, so that a prompt too long is refused and not cut."""
@@ -196,8 +198,9 @@ class MMDiTView:
         return {f"{side}prompt_embeds": given.states, f"{side}pooled_prompt_embeds": given.pooled}
 
     def modules(self, part: str) -> nn.Module:
-        """ "denoiser" is the transformer; else the name of a pipeline component."""
-        return getattr(self.checkpoint.built_pipeline, "transformer" if part == "denoiser" else part)
+        """A component of the pipeline by name; "denoiser" is the transformer."""
+        module: nn.Module = getattr(self.checkpoint.built_pipeline, "transformer" if part == "denoiser" else part)
+        return module
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
         """Parameters by full name (`transformer.`...) as they were before any edit; read from the files where there are

@@ -120,9 +120,10 @@ class UNetView:
         """Noise or v, as the model was trained."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
-        return self.checkpoint.built_pipeline.unet(
+        prediction: Tensor = self.checkpoint.built_pipeline.unet(
             latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added
         ).sample
+        return prediction
 
     @torch.no_grad()
     def sample(
@@ -157,7 +158,8 @@ class UNetView:
             )
         finally:
             pipeline.scheduler = own
-        return result.images.float().cpu()
+        images: Tensor = result.images.float().cpu()
+        return images
 
     def _embeds(self, given: Conditioning) -> dict[str, Tensor]:
         """The pipeline's arguments for finished text states, guided away from the empty text as it does by itself."""
@@ -171,8 +173,9 @@ class UNetView:
         return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
 
     def modules(self, part: str) -> nn.Module:
-        """ "denoiser" is the UNet; else the name of a pipeline component."""
-        return getattr(self.checkpoint.built_pipeline, "unet" if part == "denoiser" else part)
+        """A component of the pipeline by name; "denoiser" is the UNet."""
+        module: nn.Module = getattr(self.checkpoint.built_pipeline, "unet" if part == "denoiser" else part)
+        return module
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
         """Parameters by full name (`unet.`...) as they were before any edit; read from the

@@ -136,7 +136,7 @@ def _transformers(folder: Path, device: torch.device) -> ClipModel:
     )
     prepare = _prepared(_json(folder / "preprocessor_config.json"), folder)
     tokenizer = ClipTokenizer.load(folder)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     model.to(device).eval().requires_grad_(False)
     return ClipModel(folder.name, hash_tensors(model.state_dict()), _Transformers(model, tokenizer), prepare, device)
@@ -165,7 +165,8 @@ class _Transformers:
     tokenizer: ClipTokenizer
 
     def embed_images(self, prepared: Tensor) -> Tensor:
-        return self.model.get_image_features(pixel_values=prepared).pooler_output
+        features: Tensor = self.model.get_image_features(pixel_values=prepared).pooler_output
+        return features
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         length, end = self.tokenizer.length, self.tokenizer.end
@@ -174,7 +175,8 @@ class _Transformers:
         ids = torch.tensor(
             [[*row, *[self.tokenizer.pad] * (length - len(row))] for row in cut], device=self.model.device
         )
-        return self.model.get_text_features(input_ids=ids).pooler_output
+        features: Tensor = self.model.get_text_features(input_ids=ids).pooler_output
+        return features
 
 
 def _open_clip(folder: Path, device: torch.device) -> ClipModel:
@@ -212,14 +214,17 @@ class _OpenClip:
     device: torch.device
 
     def embed_images(self, prepared: Tensor) -> Tensor:
-        return self.model.encode_image(prepared)
+        features: Tensor = self.model.encode_image(prepared)
+        return features
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        return self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
+        features: Tensor = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
+        return features
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return config
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: {error}; give a complete CLIP folder") from None

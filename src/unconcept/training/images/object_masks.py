@@ -55,7 +55,8 @@ def mean_attention(probabilities: Tensor, sides: tuple[int, int]) -> Tensor:
     proportion of the latents' `sides`.
     """
     found = probabilities.mean((1, 3))
-    return found.unflatten(1, (1, *grid_sides(sides, found.shape[1])))
+    mask: Tensor = found.unflatten(1, (1, *grid_sides(sides, found.shape[1])))
+    return mask
 
 
 def grid_sides(sides: tuple[int, int], places: int) -> tuple[int, int]:
@@ -87,7 +88,8 @@ def resize_mask_to_grid(mask: Tensor, places: int) -> Tensor:
 def resize_mask_to_latents(mask: Tensor, latents: Tensor) -> Tensor:
     """A mask (b, 1, H, W) of pixels at the nearest cells of latents (b, c, h, w)."""
     h, w = latents.shape[-2:]
-    return resize_mask_to_grid(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
+    on_grid: Tensor = resize_mask_to_grid(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
+    return on_grid
 
 
 def outside_mask_energy(outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
