@@ -13,7 +13,7 @@ from benchmarks.golden_ledger import edit_hashes, ledgers
 from tests import tiny
 from tests.attacks.cases import QUICK as QUICK_ATTACKS
 from tests.attacks.cases import case, input_hash
-from tests.methods.planted import Planted, sights
+from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK
 from unconcept.attacks import attacks
 from unconcept.core import Request
@@ -22,9 +22,9 @@ from unconcept.core.recipe import load_recipe
 from unconcept.core.request import RequestSpec
 from unconcept.core.settings import build_settings
 from unconcept.edits import Edit
-from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
-from unconcept.methods import methods
+from unconcept.methods import MethodServices, methods
 from unconcept.models import ModelView, open_model
 from unconcept.training.session import TrainingProgress, TrainingSession, training_session
 
@@ -44,9 +44,7 @@ def erase(name: str, model: ModelView, more: dict[str, object]) -> Edit:
     """The method's edit under its quick settings; what it must see is planted."""
     torch.manual_seed(0)
     method, info = methods[name].settings(**QUICK.get(name, {}) | more), methods[name]
-    if info.needs_vision:
-        return method.erase(model, ERASE, sights(model))
-    return method.erase(model, ERASE) if info.does == "erase" else method.erase(model, DEBIAS, Planted(model))
+    return method.erase(model, ERASE if info.does == "erase" else DEBIAS, planted_services(model))
 
 
 def edits_on_tiny() -> dict[str, str]:

@@ -13,7 +13,7 @@ from tests import tiny
 from tests.attacks.cases import QUICK, case
 from tests.attacks.test_contract import state
 from tests.edits.test_export import base, networks, parameters, picture, stock  # noqa: F401
-from tests.methods.planted import sights
+from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK as SHORT
 from unconcept.attacks import attacks
 from unconcept.core.errors import EditError
@@ -22,7 +22,7 @@ from unconcept.core.settings import build_settings
 from unconcept.edits import load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import export_edit
-from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
 
@@ -101,7 +101,7 @@ def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noq
         resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny"),
         "slug",
         SHORT["slug"],
-        MethodServices(vision_towers=sights(view)),
+        planted_services(view),
     )
     done = export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
     assert done.error is not None

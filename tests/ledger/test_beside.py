@@ -115,7 +115,7 @@ def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [name for name in methods if methods[name].does == "erase" and not methods[name].needs_vision]
+    "method", [name for name in methods if methods[name].does == "erase" and not methods[name].uses]
 )
 def test_what_runs_beside_is_refused_by_a_sequence_before_it_is_trained(method, tmp_path) -> None:
     beside = method in ADAPTERS or methods[method].mechanism == "steering"

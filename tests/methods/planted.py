@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from unconcept.methods import MethodServices
+
 
 @dataclass
 class Planted:
@@ -61,3 +63,8 @@ def sights(view) -> dict[str, PlantedSight]:
     """One a text encoder."""
     parts = ("text_encoder", "text_encoder_2")[: len(view.widths)]
     return {part: PlantedSight(view, i) for i, part in enumerate(parts)}
+
+
+def planted_services(view, judge=None) -> MethodServices:
+    """All services but, unless one is given, the judge of what is drawn."""
+    return MethodServices(Planted(view), judge, lambda model, clips: sights(view))

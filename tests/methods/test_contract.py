@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods.planted import Planted, sights
+from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK
 from unconcept.core import Request
-from unconcept.core.errors import SettingsError
+from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import RequestSpec
 from unconcept.core.settings import SEED_BOUND, build_settings, settings_data, to_toml
 from unconcept.edits import load_edit
-from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
 
@@ -39,15 +39,8 @@ def chosen(name):
 
 
 def erased(name, view):
-    """The edit under the method's defaults, trained for a moment; one that debiases or sees is given planted eyes."""
-    method = methods[name].settings(**QUICK.get(name, {}))
-    if methods[name].needs_vision:
-        return method.erase(view, REQUEST, sights(view))
-    return (
-        method.erase(view, REQUEST)
-        if methods[name].does == "erase"
-        else method.erase(view, chosen(name).request, Planted(view))
-    )
+    """The edit under the method's defaults, trained for a moment; what it must see is planted."""
+    return methods[name].settings(**QUICK.get(name, {})).erase(view, chosen(name).request, planted_services(view))
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -74,13 +67,7 @@ def test_applied_then_left_is_bitwise_the_same(name, family) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_save_and_load_is_the_same_edit(name, family, tmp_path) -> None:
     view = tiny.view(family, torch.float32)
-    edit = make_edit(
-        view,
-        chosen(name),
-        name,
-        QUICK.get(name, {}),
-        MethodServices(Planted(view), sights(view) if methods[name].needs_vision else None),
-    )
+    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), planted_services(view))
     edit.save(tmp_path / "edit.safetensors")
     loaded = load_edit(tmp_path / "edit.safetensors")
     assert loaded.hash == edit.hash
@@ -117,7 +104,18 @@ def test_a_seed_that_no_generator_holds_is_refused(name) -> None:
         with pytest.raises(SettingsError, match=f"{name}: seed must be .*got {seed}"):
             build_settings(methods[name].settings, {"seed": seed})
     view, method = tiny.view("sd1", torch.float32), methods[name].settings(**QUICK.get(name, {}) | {"seed": largest})
-    assert method.erase(view, REQUEST, *([sights(view)] if methods[name].needs_vision else []))
+    assert method.erase(view, REQUEST, planted_services(view))
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_without_services_it_erases_or_names_the_one_it_needs(name) -> None:
+    method, view, needed = methods[name].settings(**QUICK.get(name, {})), tiny.view("sd1", torch.float32), None
+    try:
+        method.erase(view, chosen(name).request)
+    except RequestError as error:
+        needed = str(error)
+    assert (needed is None) == (not methods[name].uses)
+    assert needed is None or (needed.startswith(name) and "\n" not in needed)
 
 
 @pytest.mark.parametrize("name", list(methods))
@@ -125,7 +123,7 @@ def test_other_families_are_refused_by_name(name) -> None:
     view = tiny.view("sd1", torch.float32)
     view.family = "other"
     with pytest.raises(SettingsError, match="not defined for other"):
-        make_edit(view, chosen(name), name, {}, MethodServices(Planted(view)))
+        make_edit(view, chosen(name), name, {}, planted_services(view))
 
 
 @pytest.mark.parametrize("name", list(methods))

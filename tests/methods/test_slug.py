@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from tests.edits.test_edits import ORIGIN
-from tests.methods.planted import sights
+from tests.methods.planted import planted_services, sights
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
@@ -27,7 +27,7 @@ QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
 
 
 def erased(view, request=REQUEST, look=None, **settings):
-    return SLUG(**{**QUICK, **settings}).erase(view, request, sights(view), look)
+    return SLUG(**{**QUICK, **settings}).erase(view, request, planted_services(view, look))
 
 
 def seen_of(view, part: str):

@@ -10,9 +10,9 @@ from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.request import RequestSpec
 from unconcept.core.settings import build_settings
 from unconcept.edits import DenseEdit, load_edit
-from unconcept.erasing.make_edit import MethodServices, make_edit
+from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
-from unconcept.methods import methods
+from unconcept.methods import MethodServices, methods
 from unconcept.methods.uce_debias import UCEDebias
 
 TARGETS, RETAIN, ATTRIBUTES = ("judge", "pilot"), ("cook", "old man"), ("woman", "man")
@@ -68,7 +68,10 @@ def literal(view, see, method: UCEDebias) -> dict[str, torch.Tensor]:
 def test_is_the_scripts_loop(family) -> None:
     view, method = tiny.view(family), UCEDebias(images=1000, erase_scale=1.5, preserve_scale=0.3, step_size=0.7)
     bias = (1.2, 0.0)
-    wanted, edit = literal(view, Planted(view, bias), method), method.erase(view, REQUEST, Planted(view, bias))
+    wanted, edit = (
+        literal(view, Planted(view, bias), method),
+        method.erase(view, REQUEST, MethodServices(Planted(view, bias))),
+    )
     assert edit.solve_figures["rounds"] > 2
     for name, w in view.text_maps().items():
         assert torch.allclose(w.detach() + edit.delta(name, w), wanted[name], atol=1e-10, rtol=0)
@@ -78,9 +81,11 @@ def test_is_the_scripts_loop(family) -> None:
 def test_shares_come_out_as_wanted(bias) -> None:
     """A step of the wrong sign drives them to 0 or 1 instead."""
     view = tiny.view("sd1")
-    before = shares(view, UCEDebias(images=1000, max_diff=0.99).erase(view, REQUEST, Planted(view, bias)), bias=bias)
+    before = shares(
+        view, UCEDebias(images=1000, max_diff=0.99).erase(view, REQUEST, MethodServices(Planted(view, bias))), bias=bias
+    )
     assert all(abs(share - 0.5) > 0.3 for share in before)
-    edit = EXACT.erase(view, REQUEST, Planted(view, bias))
+    edit = EXACT.erase(view, REQUEST, MethodServices(Planted(view, bias)))
     assert shares(view, edit, bias=bias) == pytest.approx([0.5, 0.5], abs=0.02)
     assert edit.solve_figures["rounds"] < 30
     assert edit.solve_figures["largest_gap"] < 0.01
@@ -90,7 +95,7 @@ def test_shares_come_out_as_wanted(bias) -> None:
 def test_other_ratios_and_more_attributes() -> None:
     view, bias = tiny.view("sd1"), (1.0, 0.0, -0.5)
     method = UCEDebias(("red", "green", "blue"), (0.2, 0.5, 0.3), images=10_000, max_diff=0.01)
-    edit = method.erase(view, REQUEST, Planted(view, bias))
+    edit = method.erase(view, REQUEST, MethodServices(Planted(view, bias)))
     with edit.applied(view):
         seen = Planted(view, bias)("judge", method.attributes, 100_000, 0)
     assert [count / 100_000 for count in seen] == pytest.approx(method.ratios, abs=0.02)
@@ -105,10 +110,10 @@ def test_what_is_balanced_is_left_alone() -> None:
             return super().logits(text, attributes) * (text == "judge")
 
     see = Both(view)
-    edit = EXACT.erase(view, REQUEST, see)
+    edit = EXACT.erase(view, REQUEST, MethodServices(see))
     assert [turn for text, turn in see.asked if text == "pilot"] == [0]
     assert (edit.solve_figures["woman in pilot"], edit.solve_figures["man in pilot"]) == (0.0, 0.0)
-    nothing = EXACT.erase(view, REQUEST, Planted(view, (0.0, 0.0)))
+    nothing = EXACT.erase(view, REQUEST, MethodServices(Planted(view, (0.0, 0.0))))
     assert nothing.solve_figures["rounds"] == 1
     assert all(not nothing.delta(name, w).any() for name, w in view.text_maps().items())
 
@@ -119,7 +124,7 @@ def test_every_wording_moves_alike_and_none_moves_another() -> None:
     """
     view = tiny.view("sd1")
     method = UCEDebias(images=1000, lamb=1e-9, preserve_scale=1.0, templates=("{}", "a {}"))
-    edit = method.erase(view, REQUEST, Planted(view, (1.5, 0.0)))
+    edit = method.erase(view, REQUEST, MethodServices(Planted(view, (1.5, 0.0))))
     (w,) = [w for name, w in view.text_maps().items() if name == edit.names[0]]
     delta = edit.delta(edit.names[0], w)
     for target in TARGETS:
@@ -146,7 +151,7 @@ def test_with_the_tail_every_row_behind_a_target_is_pushed(family) -> None:
     method = UCEDebias(
         images=1000, rounds=1, erase_scale=1.5, preserve_scale=0.3, templates=("{}", "a {}"), tokens="last+tail"
     )
-    edit = method.erase(view, REQUEST, Planted(view, (1.2, 0.0)))
+    edit = method.erase(view, REQUEST, MethodServices(Planted(view, (1.2, 0.0))))
 
     def tail(text: str) -> torch.Tensor:
         (last,) = view.tokenizer([text]).index("last_subject")
@@ -173,7 +178,7 @@ def test_with_the_tail_every_row_behind_a_target_is_pushed(family) -> None:
 def test_retained_texts_move_less_than_targets() -> None:
     view = tiny.view("sd1")
     method = UCEDebias(images=1000, preserve_scale=100.0)
-    edit = method.erase(view, REQUEST, Planted(view))
+    edit = method.erase(view, REQUEST, MethodServices(Planted(view)))
     c, p = view.embed(TARGETS), view.embed(RETAIN)
     for name, w in view.text_maps().items():
         delta = edit.delta(name, w)
@@ -183,13 +188,13 @@ def test_retained_texts_move_less_than_targets() -> None:
 def test_two_attributes_move_along_one_direction() -> None:
     """Woman minus man, whatever the number of targets."""
     view = tiny.view("sd1")
-    edit = EXACT.erase(view, Request(("judge", "pilot", "cook"), ()), Planted(view))
+    edit = EXACT.erase(view, Request(("judge", "pilot", "cook"), ()), MethodServices(Planted(view)))
     assert all(torch.linalg.matrix_rank(edit.delta(name, w), rtol=1e-9) == 1 for name, w in view.text_maps().items())
 
 
 def test_pictures_that_show_no_attribute() -> None:
     with pytest.raises(SettingsError, match=r"none of 10 pictures of 'judge' in round 1 shows woman or man: "):
-        UCEDebias().erase(tiny.view("sd1"), REQUEST, lambda *asked: (0, 0))
+        UCEDebias().erase(tiny.view("sd1"), REQUEST, MethodServices(lambda *asked: (0, 0)))
 
 
 def test_needs_eyes_and_no_anchors() -> None:
@@ -198,6 +203,8 @@ def test_needs_eyes_and_no_anchors() -> None:
     assert chosen.request == Request(("judge",), (), ("cook",), "person")
     with pytest.raises(RequestError, match="name a judge, --judge clip-score=FOLDER"):
         make_edit(view, chosen, "uce-debias", {})
+    with pytest.raises(RequestError, match="uce-debias counts what it draws"):
+        UCEDebias().erase(view, chosen.request)
     with pytest.raises(RequestError, match="leave anchors out"):
         resolve_request(asked(("person",)), "tiny", "debias")
     with pytest.raises(RequestError, match="uce reads targets as anchors"):
@@ -254,7 +261,7 @@ def test_is_known_as_what_it_does() -> None:
 def test_golden_norm() -> None:
     """A change of this number is a change of behaviour."""
     view = tiny.view("sd1")
-    edit = UCEDebias().erase(view, REQUEST, Planted(view))
+    edit = UCEDebias().erase(view, REQUEST, MethodServices(Planted(view)))
     norm = sum(float(edit.delta(name, w).square().sum()) for name, w in view.text_maps().items()) ** 0.5
     assert norm == pytest.approx(GOLDEN, rel=1e-4)
 

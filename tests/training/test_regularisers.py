@@ -10,7 +10,7 @@ import torch
 from tests import tiny
 from tests.killed import Killed, dying
 from tests.ledger.desk import ask, ledger, model
-from tests.methods.planted import sights
+from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
@@ -206,7 +206,7 @@ def test_an_erasing_without_steps_is_refused() -> None:
         pytest.raises(SettingsError, match="none that goes step by step"),
         use_regularisers(Regularisers(l2sp=1.0), REQUEST),
     ):
-        methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, sights(view))
+        methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, planted_services(view))
 
 
 def test_the_header_says_how_it_was_regularised() -> None:

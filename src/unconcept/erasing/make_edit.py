@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..core.versions import library_versions
 from ..edits import Edit, EditOrigin, LowRankEdit, RuntimeEdit, TextMapEdit, bound_parameters
 from ..linalg.conditions import record_conditions
 from ..linalg.low_rank import numerical_rank
-from ..methods import AttributeCounter, Debiaser, Method, PresenceJudge, VisionMethod, VisionTextTowers, methods
+from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..models import ModelView
 from ..models.checkpoint.fingerprint import base_id, read_licence
 from ..models.model_view import TextInput
@@ -33,23 +33,12 @@ from .request_defaults import ResolvedRequest
 from .vision_towers import open_vision_towers
 
 
-@dataclass(frozen=True)
-class MethodServices:
-    """What methods are lent that must see: those that debias count by `observe`, others read `sights`, and `look` at
-    what is still drawn.
-    """
-
-    attribute_counter: AttributeCounter | None = None
-    vision_towers: VisionTextTowers | None = None  # None: `moji`'s own, or those of the CLIPs that the settings name
-    presence_judge: PresenceJudge | None = None
-
-
 def make_edit(
     model: ModelView,
     chosen: ResolvedRequest,
     method: str,
     settings: Mapping[str, Any],
-    eyes: MethodServices = MethodServices(),
+    services: MethodServices = NO_SERVICES,
     regularisers: Regularisers = NO_REGULARISERS,
 ) -> Edit:
     """Run a method and stamp the edit with where it comes from.
@@ -66,9 +55,12 @@ def make_edit(
         SettingsError,
     )
     require_stepwise_training(regularisers, info.mechanism, method)
+    if services.vision_towers is None:
+        services = replace(services, vision_towers=open_vision_towers)
     figures: dict[str, float] = {}
+    solver: Method = hyperparameters
     if info.does == "debias":
-        edit = _debiased(hyperparameters, model, chosen.request, method, eyes.attribute_counter)
+        edit = solver.erase(model, chosen.request, services)
     else:
         require(
             bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError
@@ -76,11 +68,7 @@ def make_edit(
         request = merge_requests([chosen.request])
         alone = deterministic_text_states() if info.mechanism == "closed-form" else nullcontext()
         with record_conditions() as found, alone, use_regularisers(regularisers, request):
-            edit = (
-                _seen(hyperparameters, model, request, eyes)
-                if info.needs_vision
-                else _plainly(hyperparameters, model, request)
-            )
+            edit = solver.erase(model, request, services)
         figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     used = settings_data(hyperparameters) | (
@@ -113,27 +101,6 @@ def train_in_folder(
         " leave it out"
     )
     require(told or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)
-
-
-def _debiased(
-    debiaser: Debiaser, model: ModelView, request: Request, method: str, observe: AttributeCounter | None
-) -> Edit:
-    if observe is None:
-        raise RequestError(f"{method} counts what it draws: name a judge, --judge clip-score=FOLDER")
-    return debiaser.erase(model, request, observe)
-
-
-def _plainly(eraser: Method, model: ModelView, request: Request) -> Edit:
-    return eraser.erase(model, request)
-
-
-def _seen(seer: VisionMethod, model: ModelView, request: Request, eyes: MethodServices) -> Edit:
-    return seer.erase(
-        model,
-        request,
-        open_vision_towers(model, seer.clips) if eyes.vision_towers is None else eyes.vision_towers,
-        eyes.presence_judge,
-    )
 
 
 def origin_for(

@@ -15,7 +15,7 @@ from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures, weight_failures
-from ..erasing.make_edit import MethodServices, edit_effect, make_edit, train_in_folder
+from ..erasing.make_edit import edit_effect, make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest, resolve_request
 from ..evaluation.judging.evidence import SuiteFigure
 from ..evaluation.judging.judge import Judge
@@ -30,7 +30,7 @@ from ..evaluation.trials.bench import Finding, suite_figures
 from ..evaluation.trials.html import write_card, write_report_page, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
-from ..methods import AttributeCounter, PresenceJudge, methods
+from ..methods import AttributeCounter, MethodServices, PresenceJudge, methods
 from ..models import ModelView
 from ..models.loading import MOJI
 from ..prompts.checks import Check, GroupSizes
@@ -101,12 +101,10 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     leads = process_state(model.device).is_main_process
     progress = progress if leads else ignore_progress
     progress("edit", 0, 1)
-    observe = _observe(job, model, chosen, progress) if info.does == "debias" else None
-    look = _look(job, model, chosen, progress) if info.needs_vision else None
+    observe = _observe(job, model, chosen, progress) if "attribute_counter" in info.uses else None
+    look = _look(job, model, chosen, progress) if "presence_judge" in info.uses else None
     with train_in_folder(_training(job), progress, job.options):
-        edit = make_edit(
-            model, chosen, job.method, settings, MethodServices(observe, presence_judge=look), regularisers
-        )
+        edit = make_edit(model, chosen, job.method, settings, MethodServices(observe, look), regularisers)
     if not leads:
         return None
     if job.strength != 1.0:

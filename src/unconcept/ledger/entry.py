@@ -93,7 +93,7 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
     info = methods[name]
     require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
     require(
-        not info.needs_vision,
+        not info.uses,
         f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone",
         SettingsError,
     )

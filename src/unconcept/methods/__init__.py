@@ -5,14 +5,16 @@ import pkgutil
 
 from ..models.vision.paired_clip import VisionTextTower, VisionTextTowers
 from .registry import (
+    NO_SERVICES,
     AttributeCounter,
-    Debiaser,
     Mechanism,
     Method,
     MethodInfo,
+    MethodServices,
     MethodTask,
     PresenceJudge,
-    VisionMethod,
+    ServiceName,
+    VisionTowerLoader,
     method,
     methods,
 )
@@ -21,16 +23,18 @@ for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
+    "NO_SERVICES",
     "AttributeCounter",
-    "Debiaser",
     "Mechanism",
     "Method",
     "MethodInfo",
+    "MethodServices",
     "MethodTask",
     "PresenceJudge",
-    "VisionMethod",
+    "ServiceName",
     "VisionTextTower",
     "VisionTextTowers",
+    "VisionTowerLoader",
     "method",
     "methods",
 ]

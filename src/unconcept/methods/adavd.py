@@ -13,7 +13,7 @@ from ..core.request import Request
 from ..edits import SteeringEdit
 from ..edits.steering_rules import Decomposition
 from ..models import ModelView
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method(
@@ -48,7 +48,7 @@ class AdaVD:
         require(-1 <= self.eps <= 1, f"adavd: eps must be a cosine, -1 to 1, got {self.eps}")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> SteeringEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
         """Keep the last subject token's state of each target, f (n, d); its value v_t = W_v f is read while sampling.
 
         At every position but the first: v' = v - delta <v_t, v> / <v_t, v_t> v_t, delta = s / (1 + exp(-p (cos(v_t, v)

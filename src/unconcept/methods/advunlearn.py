@@ -35,7 +35,7 @@ from ..training.token_search import (
     spread_free_tokens,
 )
 from ..training.trajectories import GuidedSampler, NoisyLatents, TrajectoryPool
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _TOKEN_PLACEMENTS: dict[str, TokenPlacement] = {
     "prefix_k": "prefix",
@@ -116,7 +116,7 @@ class AdvUnlearn:
         )
         check_sentences("advunlearn", self.templates)
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """min_T |eps(z_t, T(c + d)) - (e_0 - eta (e_c - e_0))|^2 + w |eps(z_t, T(r)) - e_r|^2, where d = argmin
         |eps(z_t, T(c + d)) - e_c|^2.
 

@@ -32,7 +32,7 @@ from ..training.gradient_transforms import GradientClip, GradientTransform, Weig
 from ..training.images.training_images import generate_images, images_to_latents, picture_seeds, place_image
 from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
 from ..training.trajectories import noise_latents
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
 _STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
@@ -84,7 +84,7 @@ class ConceptAblation:
             require(getattr(self, name) > 0, f"concept-ablation: {name} must be > 0, got {getattr(self, name)}")
         check_sentences("concept-ablation", self.templates)
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the
         same of the target.
 

@@ -21,7 +21,7 @@ from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _TRAIN_METHODS: dict[str, ParameterSelector] = {
     "x": "xattn",
@@ -99,7 +99,7 @@ class ESD:
             f"esd: batch_size and ddim_steps must be > 0, got {self.batch_size} and {self.ddim_steps}",
         )
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2, eps* the unedited model (Eq. 5 and
         6).
 

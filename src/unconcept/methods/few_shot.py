@@ -26,7 +26,7 @@ from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.images.training_images import generate_images, images_to_latents, picture_seeds
 from ..training.parameter_groups import select_text_parameters
 from ..training.trajectories import noise_latents
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _EPOCH_SEED_STEP = 1_000_003  # a prime: seeds of the order in which pictures come
 
@@ -74,7 +74,7 @@ class FewShot:
         )
         check_sentences("few-shot", self.templates)
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Follow -|eps(x_t, T(p)) - eps|^2, mean over pictures x_0 of a batch: p names the target, T the text encoder.
 
         Adam, `epochs` times over the pictures, t uniform. SDXL's two encoders move together. In v and flow models the

@@ -25,7 +25,7 @@ from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, ResumableTrajectory
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _LATEST_START = 0.9  # of all steps: a window never begins later
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -101,7 +101,7 @@ class KSCU:
             require(getattr(self, name) > 0, f"kscu: {name} must be > 0, got {getattr(self, name)}")
         require(0 <= self.reworded_share <= 1, f"kscu: reworded_share must be 0 to 1, got {self.reworded_share}")
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Minimise |eps(x_j, c~) - (n - g (p - n))|^2 + lambda2 |eps(x_j, "") - (n - lambda1(t) (p - n))|^2.
 
         p and n are what the unedited model predicts under the target and the empty text, x_j (1, c, h, w) the edited

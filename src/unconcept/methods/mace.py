@@ -40,7 +40,7 @@ from ..training.images.object_masks import attention_mask, foreground_mask, resi
 from ..training.images.training_images import generate_images, images_to_latents
 from ..training.images.user_images import load_user_images
 from ..training.trajectories import SEED_PRIMES, focused_timesteps, noise_latents
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _GRADIENT_NORM, _WEIGHT_DECAY = 1.0, 1e-2
 _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of its colours
@@ -119,7 +119,9 @@ class MACE:
         )
         check_sentences("mace", (*self.templates, *([self.picture_prompt] if self.picture_prompt else [])))
 
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit | LowRankEdit | DenseEdit:
+    def erase(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> TextMapEdit | LowRankEdit | DenseEdit:
         """Refine, train an adapter for each target on top, fuse.
 
         Differs: retained texts are the domain prior; masks come from the model's own attention, or from the picture's

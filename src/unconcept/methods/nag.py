@@ -13,7 +13,7 @@ from ..core.request import Request
 from ..edits import SteeringEdit
 from ..edits.steering_rules import Guidance
 from ..models import ModelView
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method(
@@ -42,7 +42,7 @@ class NAG:
         require(0 <= self.a <= 1, f"nag: a must be 0 to 1, got {self.a}")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> SteeringEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
         """Z = Z+ + phi (Z+ - Z-), held to a length of tau |Z+| place by place, then a Z + (1 - a) Z+.
 
         Several targets are read side by side, as one negative text, and only prompts are steered (both inferred, as in

@@ -12,7 +12,7 @@ from ..core.request import Request
 from ..edits import SteeringEdit
 from ..edits.steering_rules import Subtraction
 from ..models import ModelView
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method(
@@ -41,7 +41,7 @@ class NASA:
         )
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> SteeringEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
         """Z = Z+ - alpha Z-, Z- the attention over the targets' token states (n l, d), before the output map.
 
         Several targets are read side by side, as one negative text, so that each place subtracts most of what it

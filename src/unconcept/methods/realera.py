@@ -22,7 +22,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.state_rows import embed_together, fits_context, text_state_moments
 from ..prompts.captions import load_captions
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method(
@@ -72,7 +72,7 @@ class RealEra:
         require(0 < self.b1 <= self.b2 < self.s1, f"realera: 0 < b1 <= b2 < s1, got {self.b1} and {self.b2}")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
         """Minimise mean |W'(e + eta) - W m|^2 + l1 mean |W'p - W p|^2 + l2 mean |W'b - W b|^2 + l3' |W' - W|^2.
 
         e, m (n, d) are last subject tokens of targets and anchors, eta = 0 among the draws, p every row of the

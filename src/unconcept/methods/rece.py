@@ -20,7 +20,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import embed_together, text_state_moments
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
 
@@ -70,7 +70,7 @@ class RECE:
         )
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
         """Each round: W' = W B, c' = R c for every row c of every target, then W' <- W' (I + (C_a - C')^T Y), beside
         row i row i of the anchor.
 

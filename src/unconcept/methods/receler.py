@@ -22,7 +22,7 @@ from ..training import Descent, TrainableErasers, TrainingPlan, loss_figures, tr
 from ..training.goals import TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.images.object_masks import mean_attention, object_mask, outside_mask_energy
 from ..training.trajectories import GuidedSampler, PartialSampling
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
@@ -79,7 +79,7 @@ class Receler:
         require(self.ddim_steps > 1, f"receler: ddim_steps must be > 1, got {self.ddim_steps}")
         require(0 <= self.mask_thres <= 1, f"receler: mask_thres must be 0 to 1, got {self.mask_thres}")
 
-    def erase(self, model: ModelView, request: Request) -> AdapterEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> AdapterEdit:
         """Minimise |eps(x_t, c + P) - (e_0 - eta (e_c - e_0))|^2 + concept_reg_weight mean_l |A_l (1 - M)|^2.
 
         e_0 and e_c are the unedited model's predictions under the empty text and the target, x_t (b, c, h, w) the

@@ -18,13 +18,6 @@ Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
 _UNDEFINED_REASON = "its paper does not define it there"
 
 
-class Method(Protocol):
-    """A frozen dataclass of hyperparameters with one verb."""
-
-    def erase(self, model: ModelView, request: Request) -> Edit:
-        """Find the edit. The model is bitwise unchanged afterwards."""
-
-
 class AttributeCounter(Protocol):
     """Draws and judges for a method, which can do neither."""
 
@@ -37,13 +30,6 @@ class AttributeCounter(Protocol):
         """
 
 
-class Debiaser(Protocol):
-    """A method that makes targets show attributes in wanted shares. Its request has no anchors."""
-
-    def erase(self, model: ModelView, request: Request, observe: AttributeCounter) -> Edit:
-        """Find the edit, looking at what the model draws on the way. The model is bitwise unchanged afterwards."""
-
-
 class PresenceJudge(Protocol):
     """Draws and judges what is to be erased, for a method that can do neither."""
 
@@ -51,17 +37,39 @@ class PresenceJudge(Protocol):
         """Share of `pictures` of each target, drawn by the model as it computes now, that show it."""
 
 
-class VisionMethod(Protocol):
-    """A method that needs the vision towers beside the model's text encoders."""
+class VisionTowerLoader(Protocol):
+    """Opens the vision towers beside a model's text encoders."""
 
-    @property
-    def clips(self) -> Mapping[str, str]:
-        """Folders of the CLIPs that were named, by part; "" where none was."""
+    def __call__(self, model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
+        """Towers by encoder. `clips` holds the folders of whole CLIPs, by encoder; "" where the user named none."""
 
-    def erase(
-        self, model: ModelView, request: Request, sights: VisionTextTowers, look: PresenceJudge | None = None
-    ) -> Edit:
-        """Find the edit; `look` where there is a judge. The model is bitwise unchanged afterwards."""
+
+ServiceName = Literal["attribute_counter", "presence_judge", "vision_towers"]
+
+
+@dataclass(frozen=True)
+class MethodServices:
+    """What a caller lends a method, which neither draws nor judges by itself. The default offers nothing."""
+
+    attribute_counter: AttributeCounter | None = None
+    """Counts the attributes that drawn pictures show."""
+    presence_judge: PresenceJudge | None = None
+    """Says how often drawn pictures show the targets."""
+    vision_towers: VisionTowerLoader | None = None
+    """Opens the vision towers of the model's text encoders."""
+
+
+NO_SERVICES = MethodServices()
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyperparameters with one verb."""
+
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
+        """Find the edit. The model is bitwise unchanged afterwards.
+
+        `RequestError` if the method needs a service that `services` does not offer.
+        """
 
 
 _MethodClass = TypeVar("_MethodClass", bound=type)
@@ -78,14 +86,14 @@ class MethodInfo:
     families: tuple[Family, ...]
     summary: str
     does: MethodTask = "erase"
-    """"debias": the class is a `Debiaser`, else a `Method`."""
+    """"debias": it makes targets show attributes in wanted shares, and its request has no anchors."""
     mechanism: Mechanism = "trained"
     version: int = 1
     """Raised when the same settings would give another edit."""
     unsupported_reason: str = _UNDEFINED_REASON
     """Why it refuses the other families."""
-    needs_vision: bool = False
-    """The class is a `VisionMethod`."""
+    uses: tuple[ServiceName, ...] = ()
+    """Services that it asks for; callers build no others."""
 
     def refusal(self, family: str) -> str | None:
         """The reason, or None for a family that it is defined and tested for."""
@@ -103,14 +111,14 @@ def method(
     mechanism: Mechanism = "trained",
     version: int = 1,
     unsupported_reason: str = _UNDEFINED_REASON,
-    needs_vision: bool = False,
+    uses: tuple[ServiceName, ...] = (),
 ) -> Callable[[_MethodClass], _MethodClass]:
-    """Register a method under the name users type; `elsewhere` is why it refuses the families that are not listed."""
+    """Register a method under the name users type. `unsupported_reason` says why it refuses other families."""
 
     def put(kind: _MethodClass) -> _MethodClass:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         methods.register(name)(
-            MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, needs_vision)
+            MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses)
         )
         return kind
 

@@ -28,7 +28,7 @@ from ..training.gradient_transforms import DynamicWeightMask
 from ..training.images.training_images import IMAGE_BATCH
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import SEED_PRIMES, GuidedSampler, noise_latents
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _RISING_SHARE, _FIRST_LR_SHARE, _LAST_LR_SHARE = (
     0.3,
@@ -105,7 +105,7 @@ class SculptingMemory:
     def _steps(self) -> int:
         return self.num_epochs * (self.pictures // self.batch_size)
 
-    def erase(self, model: ModelView, request: Request) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Stage by stage minimise |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd |eps(y_t,
         s) - eps_before(y_t, s)|^2.
 

@@ -27,13 +27,19 @@ from ..prompts.templates import check_sentences, sentences
 from ..training import TrainableWeights, loss_gradient
 from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
 from ..training.images.training_images import generate_images, picture_seeds
-from .registry import PresenceJudge, method
+from .registry import NO_SERVICES, MethodServices, PresenceJudge, method
 
 _FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one
 _NamedTensors = dict[str, Tensor]
 
 
-@method("slug", paper="arXiv:2407.11867", families=("sd1", "sd2", "sdxl"), mechanism="one-step", needs_vision=True)
+@method(
+    "slug",
+    paper="arXiv:2407.11867",
+    families=("sd1", "sd2", "sdxl"),
+    mechanism="one-step",
+    uses=("vision_towers", "presence_judge"),
+)
 @dataclass(frozen=True)
 class SLUG:
     """Moves one layer of the text encoder along one gradient.
@@ -84,13 +90,7 @@ class SLUG:
         require(self.picture_guidance >= 0, f"slug: picture_guidance must be >= 0, got {self.picture_guidance}")
         check_sentences("slug", self.templates)
 
-    @property
-    def clips(self) -> Mapping[str, str]:
-        return {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
-
-    def erase(
-        self, model: ModelView, request: Request, sights: VisionTextTowers, look: PresenceJudge | None = None
-    ) -> DenseEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """W + r G of one layer, G the gradient of L_f = mean (1 - cos(picture, name)), r the least at which no picture
         is nearest its name.
 
@@ -106,13 +106,15 @@ class SLUG:
             "slug: nothing to tell the target from: name other concepts with --retain",
             RequestError,
         )
+        judge = services.presence_judge
         require(
-            not self.look_pictures or look is not None,
+            not self.look_pictures or judge is not None,
             "slug: look_pictures need a judge: name one with --judge, or set them to 0",
             RequestError,
         )
+        towers = self._open_towers(model, services)
         pairs, deltas, figures = self._pairs(model, request), _NamedTensors(), dict[str, float]()
-        seen = {part: pairs.embed_with(sights[part]) for part in encoder_parameters(model)}
+        seen = {part: pairs.embed_with(towers[part]) for part in encoder_parameters(model)}
         for part, own in encoder_parameters(model).items():
             found, ratios = self._moved(
                 model,
@@ -122,8 +124,8 @@ class SLUG:
             )
             deltas |= found
             figures |= _of(part, ratios)
-        if look is not None and self.look_pictures:
-            further = self._further(model, deltas, look)
+        if judge is not None and self.look_pictures:
+            further = self._further(model, deltas, judge)
             deltas, figures["further"] = {name: further * delta for name, delta in deltas.items()}, further
         with torch.no_grad(), DenseEdit(deltas).applied(model):
             for part, own_seen in seen.items():
@@ -132,6 +134,11 @@ class SLUG:
                     dict(zip(("forget_accuracy", "retain_accuracy"), own_seen.accuracies(self.top_k), strict=True)),
                 )
         return DenseEdit(deltas, solve_figures=figures)
+
+    def _open_towers(self, model: ModelView, services: MethodServices) -> VisionTextTowers:
+        if services.vision_towers is None:
+            raise RequestError("slug needs the vision towers of the text encoders: offer MethodServices.vision_towers")
+        return services.vision_towers(model, {"text_encoder": self.clip, "text_encoder_2": self.clip_2})
 
     def _moved(
         self, model: ModelView, maps: Mapping[str, Tensor], seen: EmbeddedPairs, request: Request
@@ -164,13 +171,13 @@ class SLUG:
             "relative_ratio": r * sizes[1] / sizes[0],
         }
 
-    def _further(self, model: ModelView, deltas: _NamedTensors, look: PresenceJudge) -> float:
+    def _further(self, model: ModelView, deltas: _NamedTensors, judge: PresenceJudge) -> float:
         """The least multiple of the changes, from 1 on, under which no drawn picture shows the target."""
         shares: dict[float, float] = {}
 
         def is_gone(times: float) -> bool:
             with DenseEdit({name: times * delta for name, delta in deltas.items()}).applied(model):
-                shares[times] = look(self.look_pictures)
+                shares[times] = judge(self.look_pictures)
             return shares[times] == 0
 
         if is_gone(1.0):

@@ -25,7 +25,7 @@ from ..models import ModelView
 from ..models.hooks.modules import KeysOrValues, select_keys_or_values
 from ..models.text.state_rows import embed_together
 from ..prompts.text_matching import without_names
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 NULL_TEXT_CENTRES = 3  # of the null text
 SETTLED_SHIFT = 1e-4  # squared sum of the centres' shifts below which they have settled
@@ -80,7 +80,9 @@ class SPEED:
         require(0 <= self.seed < 2**32, f"speed: seed must be in 0 .. 2^32 - 1, got {self.seed}")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> LowRankEdit | TextMapEdit:
+    def erase(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> LowRankEdit | TextMapEdit:
         """W' = W + W (C_a - C)^T Y, Y the solution inside each layer's projector P, which no retained text passes.
 
         k targets of n rows in all, m retained rows, text width d: C, C_a (n, d), divided by sqrt(k) as the authors'

@@ -24,7 +24,7 @@ from ..training.goals import GivenStates, TextEncodings, goal_predictions, keep_
 from ..training.lr_schedules import cosine_restarts
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _LEAST_LENGTH, _MOST_LENGTH = 0.8, 1.2  # lengths of random states, relative to the target's
 
@@ -88,7 +88,7 @@ class SPM:
         )
         require(0 <= self.floor < 1, f"spm: floor must be 0 to below 1, got {self.floor}")
 
-    def erase(self, model: ModelView, request: Request) -> GatedEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> GatedEdit:
         """Minimise |eps(x_t, c) - (n - g (p - n))|^2 + la_strength mean_i |eps(x_t, a_i) - eps*(x_t, a_i)|^2.
 
         p and n are what the unedited model eps* predicts under the target c and its anchor, x_t (b, c, h, w) the edited

@@ -19,7 +19,7 @@ from ..models import ModelView
 from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
 from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, sentences
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 _PAIR_BATCH = 64  # pairs of prompts whose rows are held at once
 
@@ -65,7 +65,7 @@ class TRCE:
         check_sentences("trce", self.templates)
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
         """W' = (sum_i w_i W e_s e_m^T / N + p W M) (sum_i w_i e_m e_m^T / N + p M + lam I)^-1 as W (I + X^T Y).
 
         N pairs of prompts, up to four rows of each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the

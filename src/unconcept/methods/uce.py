@@ -17,7 +17,7 @@ from ..linalg.ridge import ridge_text_map
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import embed_together, text_state_moments
-from .registry import method
+from .registry import NO_SERVICES, MethodServices, method
 
 
 @method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), mechanism="closed-form")
@@ -40,7 +40,9 @@ class UCE:
         require(self.lamb > 0, f"uce: lamb must be > 0, got {self.lamb}; without it Eq. 7 is singular below d texts")
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request) -> TextMapEdit | LowRankEdit:
+    def erase(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> TextMapEdit | LowRankEdit:
         """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + W (C_a - C_e)^T Y.
 
         n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core.errors import require
+from ..core.errors import RequestError, require
 from ..core.request import Request
 from ..edits import TextMapEdit
 from ..linalg.low_rank import reduce_rows
@@ -21,7 +21,7 @@ from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
 from ..prompts.templates import check_sentences
-from .registry import AttributeCounter, method
+from .registry import NO_SERVICES, AttributeCounter, MethodServices, method
 
 
 @method(
@@ -30,6 +30,7 @@ from .registry import AttributeCounter, method
     families=("sd1", "sd2", "sdxl"),
     does="debias",
     mechanism="closed-form",
+    uses=("attribute_counter",),
     unsupported_reason="its paper and scripts debias through cross-attention alone",
 )
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class UCEDebias:
         return self.ratios or (1 / len(self.attributes),) * len(self.attributes)
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request, observe: AttributeCounter) -> TextMapEdit:
+    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
         """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted -
         drawn) to beta.
 
@@ -108,6 +109,9 @@ class UCEDebias:
         # have the wordings,
         # a target's beside the same of an attribute, and the tail.
         # Differs: shares are of the pictures that show any attribute; the authors' CLIP finds one in every picture.
+        count = services.attribute_counter
+        if count is None:
+            raise RequestError("uce-debias counts what it draws: name a judge, --judge clip-score=FOLDER")
         pushes, retained = self._read(model, request)
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
@@ -118,7 +122,7 @@ class UCEDebias:
         while left and turn < self.rounds:
             with self._edit(model, _values(beta, pushes), y).applied(model):
                 for i in left:
-                    gaps[i] = self._gap(observe, request.targets[i], turn).to(gaps)
+                    gaps[i] = self._gap(count, request.targets[i], turn).to(gaps)
             left = [i for i in left if float(gaps[i].abs().max()) >= self.max_diff]
             beta[left] += self.step_size * gaps[left]
             turn += 1
@@ -153,9 +157,9 @@ class UCEDebias:
     def _worded(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(form.replace("{}", text) for text in texts for form in self.templates)
 
-    def _gap(self, observe: AttributeCounter, target: str, turn: int) -> Tensor:
+    def _gap(self, count: AttributeCounter, target: str, turn: int) -> Tensor:
         """Wanted minus drawn share of each attribute (p,)."""
-        seen = torch.tensor(list(observe(target, self.attributes, self.images, turn)), dtype=torch.float64)
+        seen = torch.tensor(list(count(target, self.attributes, self.images, turn)), dtype=torch.float64)
         message = (
             f"uce-debias: none of {self.images} pictures of {target!r} in round {turn + 1} shows"
             f" {' or '.join(self.attributes)}: "

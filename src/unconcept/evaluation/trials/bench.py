@@ -17,9 +17,9 @@ from ...core.request import RequestSpec
 from ...core.source import source_hash
 from ...edits import load_edit, origin_of
 from ...edits.base import EditOrigin
-from ...erasing.make_edit import MethodServices, make_edit, train_in_folder
+from ...erasing.make_edit import make_edit, train_in_folder
 from ...erasing.request_defaults import ResolvedRequest, request_from_words, resolve_request
-from ...methods import methods
+from ...methods import MethodServices, methods
 from ...models.loading import LOADING, MOJI
 from ...prompts.checks import Check, moji_checks
 from ...worlds.table import concept_table
@@ -111,19 +111,21 @@ class EditTask:
     def _make(self, path: Path, store: PictureStore) -> None:
         begun = time.perf_counter()
         model, chosen = self.subject.base(), self.chosen
-        judge, debiases = Judge() if self.subject.model == MOJI else None, methods[self.variant.method].does == "debias"
+        judge, uses = Judge() if self.subject.model == MOJI else None, methods[self.variant.method].uses
         spec = spec_for(self.subject.model)
-        observe = open_attribute_counter(model, judge, spec, store, chosen.request.kind) if debiases else None
+        observe = (
+            open_attribute_counter(model, judge, spec, store, chosen.request.kind)
+            if "attribute_counter" in uses
+            else None
+        )
         look = (
             PresenceRate(model, judge, lambda sizes: moji_checks(concept_table(), self.concepts, sizes), spec, store)
-            if judge
+            if judge and "presence_judge" in uses
             else None
         )
         training = self.path.with_suffix(".training")
         with train_in_folder(training, ignore_progress):
-            edit = make_edit(
-                model, chosen, self.variant.method, self.variant.settings, MethodServices(observe, presence_judge=look)
-            )
+            edit = make_edit(model, chosen, self.variant.method, self.variant.settings, MethodServices(observe, look))
         seconds = time.perf_counter() - begun
         with replacing_file(path) as temporary:
             edit.save(temporary)
