@@ -8,7 +8,6 @@ The UNet has the 32 text maps of SD 1.4 in name and width d = 768; no closed for
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledg
 from unconcept.ledger.operations import add_request
 from unconcept.models import find_model
 from unconcept.models.views.unet import UNetView
+from unconcept.report.environment import peak_memory_bytes
 
 WIDTH = 768
 ROUNDS = 3
@@ -92,9 +92,7 @@ def main() -> None:
         )
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "ledger.json").write_text(json.dumps(rows, indent=2))
-    print(
-        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB -> {args.out / 'ledger.json'}"
-    )
+    print(f"peak memory {peak_memory_bytes() / 2**20:.0f} MiB -> {args.out / 'ledger.json'}")
 
 
 def one(ledger: Ledger, view: UNetView, number: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unconcept.core.hashing import hash_json
+from unconcept.core.output_folder import atomic_file, write_atomically
 from unconcept.core.request import Request, RequestSpec
 from unconcept.core.settings import build_settings
 from unconcept.edits import Edit
@@ -20,7 +21,7 @@ from unconcept.edits.merge import MergeSettings, merge_edits
 from unconcept.erasing.make_edit import train_in_folder
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.tasks.edited_model import EditedModel
-from unconcept.evaluation.tasks.picture_store import PictureStore, replace_file, replacing_file
+from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.trials import bench
 from unconcept.ledger.entry_log import ENTRIES_FILE
 from unconcept.ledger.fold import fold_requests, state_origin
@@ -98,8 +99,8 @@ class Course:
         edit = self._edit(book, first)
         folding = time.perf_counter() - begun
         if not path.exists():
-            with replacing_file(path) as temporary:
-                edit.stamped(state_origin(book, view, edit, first)).save(temporary)
+            with atomic_file(path) as part:
+                edit.stamped(state_origin(book, view, edit, first)).save(part)
         return path, sum(_seconds(self.folder, i) for i in range(k)) + (folding if self.arm.rule == "ledger" else 0.0)
 
     def _edit(self, book: Ledger, first: Sequence[RequestState]) -> Edit:
@@ -135,7 +136,7 @@ class Course:
                 lambda what, done, of, name=name: tell(f"{self.arm.label}, {name}: {what}", done, of),
             ):
                 add_request(book, view, (name,), self._request(name), info.name, None, EntryNote())
-            replace_file(
+            write_atomically(
                 self.folder / f"{number}.json",
                 json.dumps({"concept": name, "seconds": time.perf_counter() - begun}).encode(),
             )

@@ -12,6 +12,7 @@ from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import where as where
 from unconcept.attacks import AttackInput
 from unconcept.core.errors import StoreError
+from unconcept.core.output_folder import write_atomically
 from unconcept.edits import load_edit
 from unconcept.evaluation.attacks.inputs import (
     AdversarialInput,
@@ -27,7 +28,6 @@ from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks.attack import AttackTask, plan_attacks
 from unconcept.evaluation.tasks.edited_model import EditedModel
-from unconcept.evaluation.tasks.picture_store import replace_file
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.models import Conditioning
 from unconcept.models.model_view import SoftPrompts
@@ -71,7 +71,7 @@ def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -
         for steps, hits in shown
     ]
     task.path(store).parent.mkdir(parents=True, exist_ok=True)
-    replace_file(
+    write_atomically(
         task.path(store), json.dumps({"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}).encode()
     )
 
@@ -124,13 +124,13 @@ def test_seconds_and_nothing_are_of_prompts(pizza, where) -> None:
     ]
     kept = {"attempts": attempts, "seconds": {"search": 8.5, "drawing": 1.0}}
     task.path(where.store).parent.mkdir(parents=True)
-    replace_file(task.path(where.store), json.dumps(kept).encode())
+    write_atomically(task.path(where.store), json.dumps(kept).encode())
     (row,) = attack_rows([task], [], [False] * 2, where.store)
     assert [(point.steps, point.seconds) for point in row.curve] == [(0, 0.5), (10, 2.5), (20, 4.0)]
     assert (row.nothing.value, row.nothing.n) == (0.5, 2)
     for attempt in attempts:
         del attempt["words"], attempt["seconds"]
-    replace_file(task.path(where.store), json.dumps(kept).encode())
+    write_atomically(task.path(where.store), json.dumps(kept).encode())
     (row,) = attack_rows([task], [], [False] * 2, where.store)
     assert ([point.seconds for point in row.curve], row.nothing) == ([None] * 3, None)
 

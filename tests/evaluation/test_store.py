@@ -68,7 +68,7 @@ def test_a_full_disk_is_named_and_leaves_no_piece(tmp_path, monkeypatch) -> None
     def full(*given) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unconcept.evaluation.tasks.picture_store.os.fsync", full)
+    monkeypatch.setattr("unconcept.core.output_folder.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device; free some space"):
         store.save("ab12", PICTURE)
     assert not [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]

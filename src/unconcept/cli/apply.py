@@ -20,7 +20,7 @@ def apply(
     """Write a checkpoint with the edit in its weights: what loads the model loads it."""
     with exit_codes():
         from ..core.errors import OutputError, require
-        from ..core.output_folder import atomic_file, atomic_folder
+        from ..core.output_folder import atomic_folder, output_file
         from ..edits import load_edit
         from ..edits import static_edit as at_full_weight
         from ..edits.export.bake import bake
@@ -35,7 +35,7 @@ def apply(
             OutputError,
         )
         identity = {"edit": loaded.hash, "model": model, "strength": strength}
-        with atomic_file(out, overwrite) if is_file else atomic_folder(out, identity, overwrite) as place:
+        with output_file(out, overwrite) if is_file else atomic_folder(out, identity, overwrite) as place:
             left_out = bake(loaded.scaled(strength), source, place)
         for name in left_out:
             print(f"left out, it holds the unedited model: {name}")

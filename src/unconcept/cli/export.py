@@ -30,7 +30,7 @@ def export(
     """Write an edit for diffusers, A1111, Forge, ComfyUI or PEFT."""
     with exit_codes():
         quiet_libraries()
-        from ..core.output_folder import atomic_file, atomic_folder
+        from ..core.output_folder import atomic_folder, output_file
         from ..core.registry import suggest
         from ..edits import load_edit
         from ..edits import static_edit as at_full_weight
@@ -46,7 +46,7 @@ def export(
         loaded = at_full_weight(loaded) if static else loaded
         identity = {"edit": loaded.hash, "model": model, "to": to, "dtype": dtype, "rank": rank}
         with (
-            atomic_folder(out, identity, overwrite) if target in FOLDER_TARGETS else atomic_file(out, overwrite)
+            atomic_folder(out, identity, overwrite) if target in FOLDER_TARGETS else output_file(out, overwrite)
         ) as place:
             written = write(loaded, source, target, place, kept, rank)
         print(f"{written} -> {out}")

@@ -29,14 +29,14 @@ def import_(
     """Make a LoRA eraser an edit, to be drawn with, evaluated, attacked and exported like any other."""
     with exit_codes():
         quiet_libraries()
-        from ..core.output_folder import atomic_file
+        from ..core.output_folder import output_file
         from ..core.request import RequestSpec
         from ..core.settings import build_settings
         from ..jobs.import_edit import import_edit
 
         asked = {"targets": tuple(concepts), "anchors": anchor, "retain": retain, "kind": kind}
         ask = build_settings(RequestSpec, {name: value for name, value in asked.items() if value is not None}, "option")
-        with atomic_file(out, overwrite) as place:
+        with output_file(out, overwrite) as place:
             edit = import_edit(lora, model, ask, method)
             edit.save(place)
         print(f"{len(edit.names)} weights -> {out}")

@@ -1,4 +1,4 @@
-"""An output folder that is whole or not there: built under a hidden name beside its place, renamed when complete."""
+"""Files and folders that are whole or not there: written under a hidden name, renamed when complete."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError
 
@@ -15,6 +16,7 @@ _STATE_FILE = "state.json"
 PARTIAL_FILE = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
 _RUN_FILE = "run.json"  # what made a run's folder
 _OWNERSHIP_FILE = ".unconcept"  # stands in every other folder that was made here
+_REMEDY = "free some space or choose another place for --out"
 
 
 def require_free_output(out: Path, overwrite: bool) -> None:
@@ -44,14 +46,64 @@ def require_free_output(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def output_errors(place: Path, instead: str = "choose another place for --out") -> Iterator[None]:
+def output_errors(place: Path, remedy: str = _REMEDY) -> Iterator[None]:
     """`OutputError` on a full disk and the like."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
-        raise OutputError(
-            f"{place}: {getattr(error, 'strerror', None) or error}; free some space or {instead}"
-        ) from None
+        raise OutputError(f"{place}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
+
+
+def fsync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folder.
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def rename_durably(part: Path, path: Path) -> None:
+    """Put a written file in the place of another and force both to the disk: after a power cut one of them is whole."""
+    fsync(part)
+    part.replace(path)
+    fsync(path.parent)
+
+
+@contextmanager
+def atomic_file(path: Path, remedy: str = _REMEDY, durable: bool = False) -> Iterator[Path]:
+    """Yield a hidden path beside `path` that takes its place when the block ends well; any error leaves what was there.
+
+    `durable`: when this returns, a power cut cannot undo it. `OutputError` on a full disk and the like.
+    """
+    part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
+    with output_errors(path, remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            if durable:
+                rename_durably(part, path)
+            else:
+                fsync(part)
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes, remedy: str = _REMEDY, durable: bool = False) -> None:
+    """`atomic_file` of bytes."""
+    with atomic_file(path, remedy, durable) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def output_file(out: Path, overwrite: bool) -> Iterator[Path]:
+    """`atomic_file` at a place that the user chose: `OutputError` if it exists, unless it may be replaced."""
+    require_free_output(out, overwrite)
+    with atomic_file(out) as part:
+        yield part
 
 
 @contextmanager
@@ -88,22 +140,6 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
     except BaseException:
         _drop(part, fresh)
         raise
-
-
-@contextmanager
-def atomic_file(out: Path, overwrite: bool) -> Iterator[Path]:
-    """As `atomic_folder`, for one file: yield a hidden path beside `out` and rename it at the end; any error leaves
-    nothing.
-    """
-    require_free_output(out, overwrite)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with output_errors(out):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _drop(part: Path, fresh: bool) -> None:

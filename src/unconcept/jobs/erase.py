@@ -25,7 +25,7 @@ from ..evaluation.suites.from_file import suite_from_concepts
 from ..evaluation.suites.registry import Suite, suite_for_edits, suites
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
-from ..evaluation.tasks.runner import TaskRecord
+from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import Finding, suite_figures
 from ..evaluation.trials.html import write_card, write_report_page, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
@@ -38,8 +38,6 @@ from ..report.environment import run_environment
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.precision import process_state
 from ..training.regularisers import build_regularisers
-
-RECORD_FILE = "record.sqlite"
 
 
 @dataclass(frozen=True)

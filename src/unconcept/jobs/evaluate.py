@@ -21,7 +21,7 @@ from ..evaluation.suites.groups import group_checks, shared_group_checks
 from ..evaluation.suites.registry import Suite, suite_for_edits, suites
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
-from ..evaluation.tasks.runner import TaskRecord
+from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import Finding, Variant, examine_trials, run_bench, trial_of_edit
 from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
@@ -31,8 +31,6 @@ from ..models.checkpoint.config import TRANSFORMER_PIPELINES
 from ..models.loading import MOJI
 from ..report.environment import run_environment
 from ..worlds.table import concept_table
-
-RECORD_FILE = "record.sqlite"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from ..core.errors import LedgerError, OutputError, require
+from ..core.errors import LedgerError, require
+from ..core.output_folder import output_errors, rename_durably
 from ..edits import Edit, load_edit
 from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from ..models.text.state_cache import TextStateCache
 from ..models.text.tokenizer import TextPosition
-from .entry_log import fsync, ledger_read_errors
+from .entry_log import WRITE_REMEDY, ledger_read_errors
 
 ARTIFACTS_FOLDER = "artifacts"
 
@@ -107,18 +108,14 @@ class Artifacts:
 
     def _put(self, write: Callable[[Path], None]) -> str:
         part = self.folder / f".{os.getpid()}.part"
-        try:
-            self.folder.mkdir(exist_ok=True)
-            write(part)
-            name = sha256(part.read_bytes()).hexdigest()
-            fsync(part)
-            os.replace(part, self.folder / f"{name}.safetensors")
-            fsync(self.folder)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"{self.folder}: {getattr(error, 'strerror', None) or error}; nothing was changed: free some space"
-            ) from None
+        with output_errors(self.folder, WRITE_REMEDY):
+            try:
+                self.folder.mkdir(exist_ok=True)
+                write(part)
+                name = sha256(part.read_bytes()).hexdigest()
+                rename_durably(part, self.folder / f"{name}.safetensors")
+            finally:
+                part.unlink(missing_ok=True)
         return name
 
 

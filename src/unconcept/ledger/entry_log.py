@@ -9,15 +9,17 @@ written by a process that died before it could say so: a whole one counts, a tor
 import gc
 import json
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import LedgerError, OutputError, require
+from filelock import FileLock, Timeout
+
+from ..core.errors import LedgerError, require
+from ..core.output_folder import output_errors, write_atomically
 from .entry_schema import schema_error
 
 _LEDGER_FORMAT = 1
@@ -26,6 +28,7 @@ FIRST_PARENT_HASH = "0" * 64  # parent of the first entry
 LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX = b'{"body":', b',"hash":"', b'"}'
 _LINE_TAIL_LENGTH = len(LINE_SEPARATOR) + 64 + len(LINE_SUFFIX)
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
+WRITE_REMEDY = "nothing was changed: free some space, or make the folder writable"
 
 EntryBody = dict[str, Any]
 
@@ -193,10 +196,8 @@ class EntryLog:
 
     def acknowledge(self) -> None:
         """Say that all that was read is there to stay."""
-        replace_file(
-            self.folder / HEAD_FILE,
-            canonical_json({"format": _LEDGER_FORMAT, "seq": len(self.bodies) - 1, "hash": self.last}) + b"\n",
-        )
+        head = canonical_json({"format": _LEDGER_FORMAT, "seq": len(self.bodies) - 1, "hash": self.last}) + b"\n"
+        write_atomically(self.folder / HEAD_FILE, head, WRITE_REMEDY, durable=True)
 
 
 @contextmanager
@@ -215,31 +216,22 @@ def gc_paused() -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Inside, no other process holds the folder's lock; the kernel lets go of it when a process dies."""
-    import fcntl  # POSIX alone.
-
-    with _saying(folder):
-        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    """Inside, no other process holds the folder's lock; the kernel releases it when a process dies."""
+    lock = FileLock(folder / _LOCK_FILE, timeout=_LOCK_TIMEOUT)
+    with output_errors(folder, WRITE_REMEDY):
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout:
+            raise LedgerError(f"ledger {folder}: another process is writing; wait for it and try again") from None
     try:
-        patience = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            require(
-                time.monotonic() < patience,
-                f"ledger {folder}: another process is writing; wait for it and try again",
-                LedgerError,
-            )
-            time.sleep(0.01)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def append_durably(path: Path, data: bytes, length: int) -> None:
     """Append after the first `length` bytes, and be sure that it is on the disk; an error leaves the file as it was."""
-    with _saying(path):
+    with output_errors(path, WRITE_REMEDY):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.lseek(handle, length, os.SEEK_SET)
@@ -255,29 +247,6 @@ def append_durably(path: Path, data: bytes, length: int) -> None:
             os.close(handle)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file by another, on the disk: a reader sees the one or the other."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _saying(path):
-        try:
-            part.write_bytes(data)
-            fsync(part)
-            os.replace(part, path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        fsync(path.parent)
-
-
-def fsync(path: Path) -> None:
-    """Be sure that a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def ledger_read_errors(path: Path) -> Iterator[None]:
     """`LedgerError` on a file that is there and cannot be read."""
@@ -287,14 +256,3 @@ def ledger_read_errors(path: Path) -> Iterator[None]:
         raise LedgerError(
             f"{path} cannot be read: {error.strerror or error}; make it readable, or take a copy of the ledger"
         ) from None
-
-
-@contextmanager
-def _saying(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = (
-            f"{path}: {error.strerror or error}; nothing was changed: free some space, or make the folder writable"
-        )
-        raise OutputError(message) from None

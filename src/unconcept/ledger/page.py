@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..core.errors import LedgerError
-from ..core.output_folder import atomic_file
+from ..core.output_folder import output_file
 from ..models import ModelView
 from .drift_history import HistoryStep, drift_history, retain_costs, state_source
 from .entry_log import EntryBody
@@ -49,7 +49,7 @@ def write_ledger_page(
         loader=PackageLoader("unconcept.ledger"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
     )
     text = pages.get_template("ledger.html").render(ledger_data=ledger_data, entries=entries, **about)
-    with atomic_file(out, overwrite) as part:
+    with output_file(out, overwrite) as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..core.errors import LedgerError, SettingsError, UnconceptError, require
+from ..core.output_folder import fsync
 from ..models import ModelView
 from .artifacts import ARTIFACTS_FOLDER, Artifacts
 from .entry import RequestContent
@@ -19,7 +20,6 @@ from .entry_log import (
     EntryLog,
     append_durably,
     folder_lock,
-    fsync,
     ledger_read_errors,
     scan_entries,
 )

@@ -15,6 +15,7 @@ from .sets import PromptGroup, PromptItem
 JudgedAspect = Literal["object", "style", "left", "right"]
 # What is asked beside a concept where nothing is retained.
 _FAR_PROMPTS = ["a landscape", "a city street", "a bowl of fruit"]
+UNUSED_REPLICATE = 1_000  # replicates from here on are nobody's prompts
 REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
 
 

@@ -1,7 +1,6 @@
 """What may differ from run to run: library versions, device, timings, memory."""
 
 import platform
-import resource
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,12 +14,22 @@ def run_environment(
     model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """`training`: how a method was trained, where not as usual."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "libraries": {"unconcept": version("unconcept"), **library_versions(), "python": platform.python_version()},
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         **({"training": dict(training)} if training else {}),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process ever held. psutil knows it on Windows alone, `resource` everywhere else."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,6 +1,5 @@
 """States of trainings on disk: one safetensors file each, replaced whole, so that a kill leaves the former one."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core.errors import DataError, OutputError, require
+from ..core.errors import DataError, require
+from ..core.output_folder import atomic_file
 
 
 @runtime_checkable
@@ -47,19 +47,13 @@ def entries_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 def write_state_file(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -> None:
     """`source` is the hash of the code that trains. `OutputError` if the folder cannot be written."""
-    fresh = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    remedy = "the state of the training cannot be kept: free some space or choose another place"
+    with atomic_file(path, remedy) as part:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-            fresh,
+            part,
             metadata={"source": source, "identity": identity},
         )
-        os.replace(fresh, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"{path.parent}: the state of the training cannot be kept: {error}; free some space or choose another place"
-        ) from None
 
 
 def read_state_file(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:

@@ -16,11 +16,12 @@ from torch import Tensor
 from ...attacks import AttackInput
 from ...core.errors import StoreError, require
 from ...core.hashing import hash_json, hash_tensors
+from ...core.output_folder import atomic_file
 from ...edits import Edit, load_edit
 from ...models import Conditioning, ModelView
 from ...models.model_view import SoftPrompts
 from ..sampling import DrawSpec, initial_noise
-from ..tasks.picture_store import replacing_file
+from ..tasks.picture_store import STORE_REMEDY
 
 _INPUTS_FORMAT = "unconcept-found"
 
@@ -69,12 +70,12 @@ def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
         for number, one in found.items()
     }
     for name, edit in edits.items():
-        with replacing_file(adversarial_weights_path(path, name)) as temporary:
-            edit.save(temporary)
-    with replacing_file(path) as temporary:
+        with atomic_file(adversarial_weights_path(path, name), STORE_REMEDY) as part:
+            edit.save(part)
+    with atomic_file(path, STORE_REMEDY) as part:
         save_file(
             tensors or {"none": torch.zeros(1)},
-            temporary,
+            part,
             metadata={"format": _INPUTS_FORMAT, "found": json.dumps(rows, sort_keys=True)},
         )
 

@@ -17,7 +17,7 @@ from ...core.hashing import hash_json
 from ...edits import ApplicableEdit
 from ...models import ModelView
 from ...models.loading import MOJI
-from ...prompts.checks import Check, GroupSizes, Prompt, seeded_prompt
+from ...prompts.checks import UNUSED_REPLICATE, Check, GroupSizes, Prompt, seeded_prompt
 from ...prompts.text_matching import without_names
 from ..judging.judge import Judge
 from ..judging.rates import judge_labels
@@ -28,7 +28,6 @@ from ..tasks.picture_store import PictureStore
 from .threat_model import knowledge_from_table
 
 _PROBE_VERSION = 2  # of what is asked and drawn here
-UNUSED_REPLICATE = 1_000  # replicates from here on are nobody's prompts
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,24 @@ from torch import Tensor
 from ...attacks import Attack, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
+from ...core.output_folder import write_atomically
 from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
 from ...erasing.make_edit import origin_for
 from ...models.loading import LOADING
-from ...prompts.checks import Check, Prompt, seeded_prompt
+from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
 from ..attacks.threat_model import AttackerKnowledge
 from ..judging.judge import Judge
 from ..sampling import DrawSpec, initial_noise
 from .draw import DrawTask
 from .edited_model import EditedModel
-from .picture_store import PictureStore, replace_file
+from .picture_store import STORE_REMEDY, PictureStore
 
 _EXAMPLE_IMAGES = 12  # pictures of the concept that an attacker is given
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
 ATTACK_TASK_COST = 100  # pictures whose drawing takes about as long as one task
-UNUSED_REPLICATE = 1_000  # replicates from here on are nobody's prompts
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class AttackTask:
             "prompts": [asdict(c.prompt) for c in self.checks],
         }
         result |= {"attempts": steps, "seconds": {"search": round(searched, 3), "drawing": round(drawing, 3)}}
-        replace_file(path, json.dumps(result, indent=1).encode())
+        write_atomically(path, json.dumps(result, indent=1).encode(), STORE_REMEDY)
 
     def _stamped(self, found: Mapping[int, AdversarialInput]) -> dict[int, AdversarialInput]:
         """Edits that were found say where they come from, so that they can be kept."""

@@ -11,18 +11,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 from torch import Tensor
 
 from ...core.errors import DataError, OutputError, StoreError, require
-from ...core.output_folder import output_errors
+from ...core.output_folder import atomic_file, write_atomically
 from ...models.images import read_picture
 from ...report.images import to_image
 
 _STORE_FORMAT = 1
 STORE_VARIABLE = "UNCONCEPT_STORE"  # environment variable that moves the store
-_OUTPUT_REMEDY = f"choose another place, by --out or, for the store, {STORE_VARIABLE}"
+STORE_REMEDY = f"free some space or choose another place, by --out or, for the store, {STORE_VARIABLE}"
 
 
 def default_store() -> Path:
@@ -49,7 +48,7 @@ class PictureStore:
 
     def _check_format(self, path: Path) -> None:
         if not path.exists():
-            replace_file(path, json.dumps({"format": _STORE_FORMAT}).encode())
+            write_atomically(path, json.dumps({"format": _STORE_FORMAT}).encode(), STORE_REMEDY)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))["format"]
         except (ValueError, KeyError, TypeError):
@@ -71,8 +70,8 @@ class PictureStore:
         path = self.path(key)
         if path.exists():
             return
-        with replacing_file(path) as temporary:
-            to_image(picture).save(temporary, "PNG")
+        with atomic_file(path, STORE_REMEDY) as part:
+            to_image(picture).save(part, "PNG")
 
     def load(self, key: str) -> Tensor:
         """Picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
@@ -122,32 +121,7 @@ def sqlite_transaction(path: Path) -> Iterator[sqlite3.Connection]:
             with connection:
                 yield connection
     except sqlite3.Error as error:
-        raise OutputError(
-            f"{path}: {error}; free some space, {_OUTPUT_REMEDY}, or move the file away if it is damaged"
-        ) from None
-
-
-@contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, when the block ends well; `OutputError` if there is
-    no room.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with output_errors(path, _OUTPUT_REMEDY):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing_file(path) as temporary:
-        temporary.write_bytes(data)
+        raise OutputError(f"{path}: {error}; {STORE_REMEDY}, or move the file away if it is damaged") from None
 
 
 def load_stored_picture(path: Path) -> Tensor:

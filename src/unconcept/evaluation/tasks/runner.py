@@ -22,6 +22,7 @@ from ...core.progress import ProgressCallback, ignore_progress
 from .picture_store import PictureStore, sqlite_transaction
 
 MAX_TASK_ATTEMPTS = 3
+RECORD_FILE = "record.sqlite"  # of a `TaskRecord`, in the folder of a run
 
 
 class Task(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 from ...attacks import attacks
 from ...core.concept import Concept
 from ...core.hashing import hash_json
+from ...core.output_folder import atomic_file, write_atomically
 from ...core.progress import ignore_progress
 from ...core.recipe import load_recipe, recipes
 from ...core.request import RequestSpec
@@ -32,7 +33,7 @@ from ..sampling import spec_for
 from ..suites.registry import Suite
 from ..tasks.attack import ATTACK_TASK_COST, AttackTask, plan_attacks
 from ..tasks.edited_model import EditedModel
-from ..tasks.picture_store import PictureStore, replace_file, replacing_file
+from ..tasks.picture_store import STORE_REMEDY, PictureStore
 from ..tasks.runner import TaskTally, default_workers, run_tasks
 from .trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs, raw_score_pairs
 
@@ -105,8 +106,8 @@ class EditTask:
         if not kept.with_suffix(".json").exists():
             self._make(kept, store)
         for suffix in (".safetensors", ".json"):
-            with replacing_file(self.path.with_suffix(suffix)) as temporary:
-                shutil.copyfile(kept.with_suffix(suffix), temporary)
+            with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
+                shutil.copyfile(kept.with_suffix(suffix), part)
 
     def _make(self, path: Path, store: PictureStore) -> None:
         begun = time.perf_counter()
@@ -127,10 +128,10 @@ class EditTask:
         with train_in_folder(training, ignore_progress):
             edit = make_edit(model, chosen, self.variant.method, self.variant.settings, MethodServices(observe, look))
         seconds = time.perf_counter() - begun
-        with replacing_file(path) as temporary:
-            edit.save(temporary)
+        with atomic_file(path, STORE_REMEDY) as part:
+            edit.save(part)
         cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
-        replace_file(path.with_suffix(".json"), json.dumps(cost).encode())
+        write_atomically(path.with_suffix(".json"), json.dumps(cost).encode(), STORE_REMEDY)
         shutil.rmtree(training, ignore_errors=True)
 
     def trial(self) -> Trial:
