@@ -129,7 +129,7 @@ def test_without_its_own_parts_it_is_esd(family, monkeypatch) -> None:
     begun = GuidedSampler.initial_latents
     monkeypatch.setattr(
         GuidedSampler,
-        "start",
+        "initial_latents",
         lambda self, seeds: begun(self, [drawn(seed)[each - 42 * 1_000_003][1] for each in seeds]),
     )
     edit, own = erased(view, scope="xattn", start=0.0, null_weight=0.0, negative_guidance=1.5)
