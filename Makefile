@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
+FRESH := out/fresh
 # Glibc gives memory back to the system too eagerly for tensors; keeping it saves about a fifth of the time.
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all check golden results attacks crowd debias continual bench clean
+.PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures golden results attacks crowd debias continual bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 demo: $(READY)
@@ -24,11 +30,32 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 -m 'not gpu'
 
-check: $(READY)
-	$(BIN)/ruff format --check src tests world benchmarks
-	$(BIN)/ruff check src tests world benchmarks
+slow: $(READY)
+	$(BIN)/python -m pytest -n 2 -m 'slow and not gpu' --durations=15
+
+check: format lint types
+	$(BIN)/python -m pytest -n 2 --durations=15
+	$(MAKE) wheel
+
+format: $(READY)
+	$(BIN)/ruff format --check src tests world benchmarks docs
+
+lint: $(READY)
+	$(BIN)/ruff check src tests world benchmarks docs
+
+types: $(READY)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+
+# Builds source and wheel, installs the wheel into an environment that has never seen this folder, and runs it there.
+wheel: $(READY)
+	rm -rf dist $(FRESH)
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m venv $(FRESH)/env
+	$(FRESH)/env/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd $(FRESH) && env/bin/unconcept erase "dog face" --limit 2 --out dog
+
+docs: $(DOCS_READY)
+	$(BIN)/mkdocs build --strict
 
 golden: $(READY)
 	$(BIN)/python -m benchmarks.golden
@@ -53,4 +80,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
 
 clean:
-	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf out dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
