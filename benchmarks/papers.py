@@ -1,4 +1,4 @@
-"""UCE, SPEED and RECE as their papers' scripts compute them, written from the method cards: loops over concepts and
+"""UCE, SPEED and RECE as their papers' scripts compute them, written from their equations: loops over concepts and
 layers in float32.
 
 They are what our solvers are measured against: every text is encoded padded and alone, every layer's matrix is built

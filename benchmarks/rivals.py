@@ -1,5 +1,5 @@
-"""Plain transcriptions of method cards, for `benchmarks/training.py`: what a rival does in vain is taken away cause by
-cause.
+"""Published trainings transcribed plainly, for `benchmarks/training.py`: what a rival does in vain is taken away cause
+by cause.
 
 A second model for the teacher, every prompt encoded anew in each step, a call of a network for each prompt, a gradient
 for every weight, and for ESD a trajectory of its own for each x_t.
@@ -133,7 +133,7 @@ class Rival:
 
 
 def esd(model: ModelView, method: ESD, how: Plain) -> tuple[Taken, DenseEdit]:
-    """The card's loop."""
+    """The paper's loop."""
     begun, rng, spent = time.process_time(), torch.Generator().manual_seed(0), []
     (target,) = REQUEST.targets
     with gauged(model, method.iterations) as gauge:
@@ -155,7 +155,7 @@ def esd(model: ModelView, method: ESD, how: Plain) -> tuple[Taken, DenseEdit]:
 
 
 def ablation(model: ModelView, method: ConceptAblation, how: Plain) -> Taken:
-    """The card's loop on noised latents of no picture: the frozen model's prediction under
+    """The paper's loop on noised latents of no picture: the frozen model's prediction under
     the anchor is the target's.
     """
     begun, rng, spent = time.process_time(), torch.Generator().manual_seed(0), []
@@ -178,7 +178,7 @@ def ablation(model: ModelView, method: ConceptAblation, how: Plain) -> Taken:
 
 
 def spm(model: ModelView, method: SPM, how: Plain) -> Taken:
-    """The card's loop on noise in place of x_t."""
+    """The paper's loop on noise in place of x_t."""
     begun, rng, spent = time.process_time(), torch.Generator().manual_seed(0), []
     (target,), (anchor,), count = REQUEST.targets, REQUEST.anchors, method.sampling_batch_size
     with gauged(model, method.iterations) as gauge:

@@ -1,4 +1,4 @@
-"""Trainings against plain transcriptions of their method cards, in one run and on one thread: `python -m
+"""Trainings against plain transcriptions of the published loops, in one run and on one thread: `python -m
 benchmarks.training`.
 
 The rivals stand in `benchmarks/rivals.py`; what makes the difference is taken away cause by cause. Seconds are CPU

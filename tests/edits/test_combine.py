@@ -1,4 +1,4 @@
-"""Fusion against its equation written out, and the exact properties of MACE's card."""
+"""Fusion against its equation written out, and the exact properties in MACE's paper."""
 
 import pytest
 import torch

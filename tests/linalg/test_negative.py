@@ -1,4 +1,4 @@
-"""Outputs led away from a negative text's: the identities of NASA's and NAG's cards."""
+"""Outputs led away from a negative text's: the identities in the papers of NASA and NAG."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""AdaVD against its equations written out, and the exact properties of its card."""
+"""AdaVD against its equations written out, and the exact properties of its paper."""
 
 import pytest
 import torch

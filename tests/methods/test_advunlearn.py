@@ -1,4 +1,4 @@
-"""AdvUnlearn against a plain trainer written out, its attack step by step, and the properties of its card."""
+"""AdvUnlearn against a plain trainer written out, its attack step by step, and the properties of its paper."""
 
 import random
 

@@ -1,5 +1,5 @@
 """ESD against its equation and a plain trainer written out, on noise, v and flow predictions, and the properties of its
-card.
+paper.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""MACE's refinement against its equation written out, and the exact properties of its card."""
+"""MACE's refinement against its equation written out, and the exact properties of its paper."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def context(view, target, anchor, form):
 
 
 def literal(view, w, method: MACE, request: Request, texts=()):
-    """The card's equation: sums of outer products over every template, one inverse for each layer."""
+    """The paper's equation: sums of outer products over every template, one inverse for each layer."""
     d = w.shape[1]
     left, right = method.lamb * w, method.lamb * torch.eye(d, dtype=w.dtype)
     for target, anchor in zip(request.targets, request.anchors, strict=True):

@@ -1,4 +1,4 @@
-"""NASA against its equation written out, and the exact properties of its card."""
+"""NASA against its equation written out, and the exact properties of its paper."""
 
 import pytest
 import torch

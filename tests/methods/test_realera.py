@@ -1,4 +1,4 @@
-"""RealEra's first stage against its problem written out, and the exact properties of its card."""
+"""RealEra's first stage against its problem written out, and the exact properties of its paper."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
 """RECE against its loop written out with edited weights and one inverse a step, and the
-exact properties of its card.
+exact properties of its paper.
 """
 
 import pytest

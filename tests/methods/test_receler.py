@@ -1,4 +1,4 @@
-"""Receler against a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
+"""Receler against a plain trainer written out, on noise, v and flow predictions, and the properties of its paper."""
 
 import pytest
 import torch

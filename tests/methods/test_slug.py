@@ -1,4 +1,4 @@
-"""SLUG: its gradient, front and search written out, and the properties of its card."""
+"""SLUG: its gradient, front and search written out, and the properties of its paper."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,4 +1,4 @@
-"""SPEED against its algorithm written out with the copies made one by one, and the exact properties of its card."""
+"""SPEED against its algorithm written out with the copies made one by one, and the exact properties of its paper."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""SPM against a plain trainer written out, on noise, v and flow predictions, and the properties of its card."""
+"""SPM against a plain trainer written out, on noise, v and flow predictions, and the properties of its paper."""
 
 import copy
 from types import SimpleNamespace

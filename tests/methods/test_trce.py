@@ -1,4 +1,4 @@
-"""TRCE's first stage against its equation written out, and the exact properties of its card."""
+"""TRCE's first stage against its equation written out, and the exact properties of its paper."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ ALL = (0.3, 1.0, 0.2, 0.5)
 
 
 def literal(view, w, method: TRCE, request: Request, texts):
-    """The card's equation, a pair of prompts at a time: four positions, their base
+    """The paper's equation, a pair of prompts at a time: four positions, their base
     weights, one inverse for each layer.
     """
     d, l = w.shape[1], tiny.LENGTH

@@ -1,4 +1,4 @@
-"""UCE against its equation written out, and the exact properties of its card."""
+"""UCE against its equation written out, and the exact properties of its paper."""
 
 import pytest
 import torch

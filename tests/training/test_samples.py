@@ -1,4 +1,4 @@
-"""Random Erasing and DOM as options of any training: the properties of their cards, and nothing at their neutral
+"""Random Erasing and DOM as options of any training: the properties in their papers, and nothing at their neutral
 settings.
 """
 

@@ -1,4 +1,4 @@
-"""Tokens, rows and layouts: the checks of the cards of UnlearnDiffAtk and P4D, and the denoising loss written out."""
+"""Tokens, rows and layouts: the checks of UnlearnDiffAtk and P4D, and the denoising loss written out."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The counts of the cards, on the real configs of SD 1.4, SDXL and FLUX with no numbers in them."""
+"""The counts of the papers, on the real configs of SD 1.4, SDXL and FLUX with no numbers in them."""
 
 from functools import cache
 

@@ -38,7 +38,7 @@ class DrawSpec:
 
 
 DRAW_SPECS = {  # How papers draw, by the name of the protocol.
-    "esd100": DrawSpec(100, 7.5, sampler="lms"),  # the sampler is inferred; the card gives the steps
+    "esd100": DrawSpec(100, 7.5, sampler="lms"),  # (inferred): the paper gives the steps alone
     "mace-ddim50": DrawSpec(50, 7.5, sampler="ddim"),
     "speed-dpm20": DrawSpec(20, 7.5, sampler="dpm"),
     "unlearncanvas-lms100": DrawSpec(100, 9.0, sampler="lms"),

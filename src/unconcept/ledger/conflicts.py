@@ -18,7 +18,7 @@ _FILLER_WORDS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Grouping:
-    """Which requests are made as one (`core.request.united`), and what becomes of those that are not."""
+    """Which requests are made as one (`core.request.merge_requests`), and what becomes of those that are not."""
 
     rule: FoldRule
     merge: str  # how

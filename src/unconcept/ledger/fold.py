@@ -1,7 +1,7 @@
 """The state of a ledger: what its requests in force are together, as edits of the base. A function of their set.
 
-Folded in the order of `_continual-core`: edits of text encoders, then trained ones, then closed forms on top of the
-weights these leave, then what runs beside the model. Within one method all requests are one, `core.request.united`.
+Folded in this order: edits of text encoders, then trained ones, then closed forms on top of the weights these leave,
+then what runs beside the model. Within one method all requests are one (`core.request.merge_requests`).
 """
 
 from collections import defaultdict
