@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from unconcept.core import pinned_threads
 from unconcept.core.errors import RequestError
 from unconcept.models import open_model
 from unconcept.models.text.state_cache import deterministic_text_states
@@ -17,9 +18,10 @@ TEXTS = ("dog face", "red car", "cat", "dog face", "")
 def test_states_are_those_of_each_text_alone(family) -> None:
     view = tiny.shared(family)
     alone = torch.cat([view.embed([text]) for text in TEXTS])
-    with deterministic_text_states() as known:
-        found = view.embed(TEXTS)
-        again = view.embed(TEXTS[::-1])
+    known = {}
+    with deterministic_text_states(view, known) as fixed:
+        found = fixed.embed(TEXTS)
+        again = fixed.embed(TEXTS[::-1])
     assert torch.equal(found, alone)
     assert torch.equal(again, torch.cat([view.embed([text]) for text in TEXTS[::-1]]))
     assert set(known) == {("last_subject", text) for text in TEXTS}
@@ -55,27 +57,27 @@ def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None
 def test_what_is_known_is_not_read_again() -> None:
     view = tiny.shared("sd1")
     planted = torch.ones(1, 32, dtype=torch.float64)
-    with deterministic_text_states({("last_subject", "cat"): planted}):
-        assert torch.equal(view.embed(["cat"]), planted)
-        assert not torch.equal(view.embed(["cat"], at="first_eot"), planted)
+    with deterministic_text_states(view, {("last_subject", "cat"): planted}) as fixed:
+        assert torch.equal(fixed.embed(["cat"]), planted)
+        assert not torch.equal(fixed.embed(["cat"], at="first_eot"), planted)
     assert not torch.equal(view.embed(["cat"]), planted)
 
 
 def test_whole_and_no_texts_are_read_as_ever() -> None:
     view = tiny.shared("sd1")
-    with deterministic_text_states() as known:
-        assert torch.equal(view.embed(TEXTS, at="all"), view.embed(TEXTS, at="all"))
-        assert view.embed(()).shape == (0, 32)
+    known = {}
+    with deterministic_text_states(view, known) as fixed:
+        assert torch.equal(fixed.embed(TEXTS, at="all"), fixed.embed(TEXTS, at="all"))
+        assert fixed.embed(()).shape == (0, 32)
     assert not known
 
 
 def test_threads_are_as_before_even_after_an_error() -> None:
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(RequestError), deterministic_text_states():
-            tiny.shared("sd1").embed(["a" * 99])
-        with deterministic_text_states():
+    before = torch.get_num_threads()
+    with pinned_threads(2):
+        with pytest.raises(RequestError), deterministic_text_states(tiny.shared("sd1")) as fixed:
+            fixed.embed(["a" * 99])
+        with deterministic_text_states(tiny.shared("sd1")):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
+    assert torch.get_num_threads() == before

@@ -3,5 +3,6 @@
 from .concept import Concept, ConceptKind
 from .errors import UnconceptError
 from .request import Request
+from .threads import pinned_threads
 
-__all__ = ["Concept", "ConceptKind", "Request", "UnconceptError"]
+__all__ = ["Concept", "ConceptKind", "Request", "UnconceptError", "pinned_threads"]

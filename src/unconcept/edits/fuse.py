@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..core.errors import EditError, RequestError, require
+from ..linalg.conditions import condition_figure
 from ..linalg.low_rank import changes_on_rows, fuse_pairs, sum_pairs, without_preserved
 from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_system
@@ -42,16 +43,17 @@ def fuse_edits(
         total += found
         wanted.append(changes_on_rows(edit.pairs, found))
     system = ridge_system(total, preserve or SecondMoments.empty(len(total.gram), model.device), lamb)
-    wide = torch.promote_types(model.dtype, torch.float32)
+    wide, figures = torch.promote_types(model.dtype, torch.float32), condition_figure(system.condition)
     pairs = fuse_pairs(wanted, system)
     if under is None or isinstance(under, LowRankEdit):
         pairs = sum_pairs([without_preserved(under.pairs, system) if under else {}, pairs])
-        return LowRankEdit({name: (up.to(wide), down.to(wide)) for name, (up, down) in pairs.items()})
+        narrow = {name: (up.to(wide), down.to(wide)) for name, (up, down) in pairs.items()}
+        return LowRankEdit(narrow, solve_figures=figures)
     deltas = {name: up @ down for name, (up, down) in pairs.items()}
     for name, weight in model.reference(under.names).items():
         delta = under.delta(name, weight.to(system.factor))
         deltas[name] = delta + system.preserved_correction(-delta) + deltas.get(name, torch.zeros_like(delta))
-    return DenseEdit({name: delta.to(wide) for name, delta in deltas.items()})
+    return DenseEdit({name: delta.to(wide) for name, delta in deltas.items()}, solve_figures=figures)
 
 
 def _check(model: ModelView, parts: Sequence[_FusionPart], under: Edit | None) -> None:

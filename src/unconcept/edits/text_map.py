@@ -39,9 +39,11 @@ class TextMapEdit:
         require(bool(self.maps), "it changes nothing", EditError)
 
     @classmethod
-    def thin(cls, x: Tensor, y: Tensor, maps: tuple[str, ...]) -> "TextMapEdit":
+    def thin(
+        cls, x: Tensor, y: Tensor, maps: tuple[str, ...], solve_figures: Mapping[str, float] | None = None
+    ) -> "TextMapEdit":
         """With more rows than dimensions, the same T in d rows."""
-        return cls(*reduce_rows(x, y), tuple(sorted(maps)))
+        return cls(*reduce_rows(x, y), tuple(sorted(maps)), solve_figures=solve_figures or {})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from ..core.request import Request, merge_requests
 from ..core.settings import build_settings, settings_data
 from ..core.versions import library_versions
 from ..edits import Edit, EditOrigin, LowRankEdit, RuntimeEdit, TextMapEdit, bound_parameters
-from ..linalg.conditions import record_conditions
 from ..linalg.low_rank import numerical_rank
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..models import ModelView
@@ -57,7 +56,6 @@ def make_edit(
     require_stepwise_training(regularisers, info.mechanism, method)
     if services.vision_towers is None:
         services = replace(services, vision_towers=open_vision_towers)
-    figures: dict[str, float] = {}
     solver: Method = hyperparameters
     if info.does == "debias":
         edit = solver.erase(model, chosen.request, services)
@@ -66,17 +64,15 @@ def make_edit(
             bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError
         )
         request = merge_requests([chosen.request])
-        alone = deterministic_text_states() if info.mechanism == "closed-form" else nullcontext()
-        with record_conditions() as found, alone, use_regularisers(regularisers, request):
-            edit = solver.erase(model, request, services)
-        figures = {"condition": max(found)} if found and max(found) < float("inf") else {}
+        alone = deterministic_text_states(model) if info.mechanism == "closed-form" else nullcontext(model)
+        with alone as fixed, use_regularisers(regularisers, request):
+            edit = solver.erase(fixed, request, services)
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
     used = settings_data(hyperparameters) | (
         {} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()}
     )
-    return edit.stamped(
-        origin_for(edit, model, chosen.request, method, used, figures | {"parameters": float(edit.parameters)})
-    )
+    figures = {"parameters": float(edit.parameters)}
+    return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures))
 
 
 @contextmanager

@@ -98,8 +98,8 @@ def _readings(
     maps = dict(model.reference([name for name in model.text_maps() if name in set(edit.names)]).items())
     if not maps or not targets:
         return None, (), {}
-    with deterministic_text_states(stored_text_states(ledger, model, ledger.request_states.active)):
-        e, c, a = (rows.float() for rows in embed_together(model, kept, targets, anchors))
+    with deterministic_text_states(model, stored_text_states(ledger, model, ledger.request_states.active)) as fixed:
+        e, c, a = (rows.float() for rows in embed_together(fixed, kept, targets, anchors))
     gone, size = squared_reading_changes(model, e, edit)
     left, gap = torch.zeros(len(c)), torch.zeros(len(c))
     for name, w in maps.items():

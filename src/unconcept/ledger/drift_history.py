@@ -167,8 +167,8 @@ def _probes(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) 
         {text for one in requests for text in one.content.retain}
         - {text for one in requests for text in one.content.targets}
     )
-    with deterministic_text_states(stored_text_states(ledger, model, requests)):
-        return probes, model.embed(probes).float()
+    with deterministic_text_states(model, stored_text_states(ledger, model, requests)) as fixed:
+        return probes, fixed.embed(probes).float()
 
 
 def _shares(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) -> Tensor | None:

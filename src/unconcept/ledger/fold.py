@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import torch
 
+from ..core import pinned_threads
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request, merge_requests
@@ -140,10 +141,10 @@ def _closed(
     # States that were kept are those of the unedited encoder: under an edited one they are read anew.
     known = {} if under is not None and edits_text_encoder(under) else stored_text_states(ledger, model, requests)
     solver = method_from_settings(methods[method], requests[0].content.settings)
-    with deterministic_text_states(known):
+    with deterministic_text_states(model, known) as fixed:
         with under.applied(model) if under else nullcontext():
-            edit = solver.erase(model, merged_request(requests))
-        return stack_edits(model, under, edit)
+            edit = solver.erase(fixed, merged_request(requests))
+        return stack_edits(fixed, under, edit)
 
 
 # Edits with the requests that they are of, by the names of files to stand in beside the weights.
@@ -212,8 +213,10 @@ def train_request(
 ) -> Edit:
     """What a trained method makes of a request, under the ledger's regularisers; `earlier` are targets of the model as
     it now is.
+
+    On one thread, so that it is the same bits on any number of cores.
     """
-    with use_regularisers(ledger.policy.regularisers, request, earlier):
+    with pinned_threads(1), use_regularisers(ledger.policy.regularisers, request, earlier):
         edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(model, request)
     return edit
 

@@ -118,8 +118,9 @@ def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[Tex
     """
     way = method_mechanism(wanted.method)
     if way == "closed-form":
-        with deterministic_text_states() as states:
-            method_from_settings(methods[wanted.method], wanted.settings).erase(model, merge_requests([wanted.request]))
+        states: TextStateCache = {}
+        with deterministic_text_states(model, states) as fixed:
+            method_from_settings(methods[wanted.method], wanted.settings).erase(fixed, merge_requests([wanted.request]))
         return states, None
     if way == "trained" and ledger.policy.rule == "merge":
         edit = train_request(ledger, model, wanted, merge_requests([wanted.request]))

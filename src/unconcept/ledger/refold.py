@@ -62,8 +62,8 @@ def _made(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], ea
         if ledger.policy.rule == "merge":
             return merge_edits(model, [_trained(ledger, model, [one]) for one in requests], ledger.policy.merge)
         return _trained(ledger, model, requests, earlier)
-    with deterministic_text_states():
-        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(model, merged_request(requests))
+    with deterministic_text_states(model) as fixed:
+        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(fixed, merged_request(requests))
     return edit
 
 

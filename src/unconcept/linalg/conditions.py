@@ -1,39 +1,19 @@
-"""How well conditioned the systems are that a computation solves, whoever solves them: gathered where they are
-factorised.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+"""How well conditioned the systems are that a solver factorises."""
 
 import torch
 from torch import Tensor
 
 _EXACT_ROWS = 256  # dimensions in which an inverse costs nothing
 
-_seen: ContextVar[list[float] | None] = ContextVar("conditions", default=None)
 
-
-@contextmanager
-def record_conditions() -> Iterator[list[float]]:
-    """Inside, the condition number of every system that is factorised is added to the list."""
-    found: list[float] = []
-    token = _seen.set(found)
-    try:
-        yield found
-    finally:
-        _seen.reset(token)
-
-
-def record_condition(a: Tensor, factor: Tensor) -> None:
-    """Note the condition number of a system that was factorised."""
-    found = _seen.get()
-    if found is not None:
-        found.append(condition_number(a, factor))
+def condition_figure(*conditions: float) -> dict[str, float]:
+    """The worst of several systems for a report, which holds finite numbers alone."""
+    worst = max(conditions)
+    return {"condition": worst} if worst < float("inf") else {}
 
 
 def condition_number(a: Tensor, factor: Tensor) -> float:
-    """|A| |A^-1| in the 1-norm, from A's lower Cholesky factor.
+    """|A| |A^-1| in the 1-norm, from the lower Cholesky factor of A.
 
     Exact in few dimensions; in many as LAPACK estimates it, which costs d^2 and is rarely off by more than a factor of
     three.

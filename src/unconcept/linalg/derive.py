@@ -21,6 +21,7 @@ class DerivedMap:
 
     matrix: Tensor
     jitter: float  # added to the diagonal, relative to its mean; 0 unless the Cholesky factorisation failed
+    condition: float  # of the system that was solved
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Derived embeddings of rows (.., d), in their dtype."""
@@ -53,5 +54,5 @@ def derive_map_through(gram: Tensor, change: Tensor, lamb: float) -> DerivedMap:
 
 
 def _solved(left: Tensor, right: Tensor) -> DerivedMap:
-    factor, jitter = stable_cholesky(left)
-    return DerivedMap(torch.cholesky_solve(right, factor), jitter)
+    found = stable_cholesky(left)
+    return DerivedMap(torch.cholesky_solve(right, found.lower), found.jitter, found.condition)

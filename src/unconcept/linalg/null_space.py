@@ -78,8 +78,8 @@ def projected_directions(c: Tensor, projector: NullSpaceProjector, ridge: float)
     c (n, d): rows are texts. Solved among the texts: Y = (ridge I + C P C^T)^-1 C P.
     """
     inside = projector(c)
-    factor, jitter = stable_cholesky(inside @ inside.T + ridge * torch.eye(len(c), dtype=c.dtype, device=c.device))
-    return RidgeDirections(torch.cholesky_solve(inside, factor), jitter)
+    found = stable_cholesky(inside @ inside.T + ridge * torch.eye(len(c), dtype=c.dtype, device=c.device))
+    return RidgeDirections(torch.cholesky_solve(inside, found.lower), found.jitter, found.condition)
 
 
 def soft_projected_directions(
@@ -94,9 +94,11 @@ def soft_projected_directions(
     plain = projected_directions(c, projector, ridge)
     inside = projector(held)
     through = (inside - (inside @ c.T) @ plain.y) / ridge  # K^T P M
-    factor, jitter = stable_cholesky(through @ held.T + softness * torch.eye(len(held), dtype=c.dtype, device=c.device))
+    found = stable_cholesky(through @ held.T + softness * torch.eye(len(held), dtype=c.dtype, device=c.device))
     return RidgeDirections(
-        plain.y - (plain.y @ held.T) @ torch.cholesky_solve(through, factor), max(jitter, plain.jitter)
+        plain.y - (plain.y @ held.T) @ torch.cholesky_solve(through, found.lower),
+        max(found.jitter, plain.jitter),
+        max(found.condition, plain.condition),
     )
 
 
@@ -116,8 +118,8 @@ def soft_projection_basis(rows: Tensor) -> Tensor:
     """
     inner = rows @ rows.T
     r = max(1e-4, 1e-6 * float(inner.trace()) / len(rows))
-    factor, _ = stable_cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
-    solution: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False).T
+    found = stable_cholesky(inner + r * torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
+    solution: Tensor = torch.linalg.solve_triangular(found.lower, rows, upper=False).T
     return solution
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
-from .conditions import condition_number, record_condition
+from .conditions import condition_number
 from .moments import RowShifts, SecondMoments
 
 FLOAT64_EPSILON = torch.finfo(torch.float64).eps
@@ -21,11 +21,24 @@ RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal:
 
 
 @dataclass(frozen=True)
+class CholeskyFactor:
+    """L of a symmetric matrix A + jitter * mean(diagonal) * I = L L^T, with what it took to get it."""
+
+    lower: Tensor
+    jitter: float
+    """Added to the diagonal, relative to its mean; 0 unless the plain factorisation failed."""
+    condition: float
+    """Condition number of A."""
+
+
+@dataclass(frozen=True)
 class RidgeDirections:
     """Y (n, d) float64 in rows, with what it took to get it."""
 
     y: Tensor
-    jitter: float  # added to the diagonal, relative to its mean; 0 unless the Cholesky factorisation failed
+    jitter: float
+    condition: float
+    """Of the system that was solved, the worst where there were several."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class RidgeSystem:
     factor: Tensor  # lower Cholesky factor of A, float64
     preserve: SecondMoments  # P R P^T
     jitter: float
+    condition: float  # of A
 
     def solve(self, rows: Tensor) -> Tensor:
         """Rows (.., d) times A^-1, float64."""
@@ -52,11 +66,11 @@ def ridge_system(erase: SecondMoments, preserve: SecondMoments, lamb: float) -> 
     n, d = total.count, len(total.gram)
     require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0")
     a = total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device)
-    factor, jitter = stable_cholesky(a)
+    found = stable_cholesky(a)
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
     # Rounding may hide a missing dimension from the factorisation, never from the condition number.
-    require(lamb > 0 or (jitter == 0 and condition_number(a, factor) < 1 / FLOAT64_EPSILON), message)
-    return RidgeSystem(factor, preserve, jitter)
+    require(lamb > 0 or (found.jitter == 0 and found.condition < 1 / FLOAT64_EPSILON), message)
+    return RidgeSystem(found.lower, preserve, found.jitter, found.condition)
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class RidgeTextMap:
     x: Tensor
     y: Tensor
     jitter: float
+    condition: float
 
 
 def ridge_text_map(
@@ -80,17 +95,19 @@ def ridge_text_map(
     n, d = c.shape
     if n <= d:
         found = ridge_directions(c, retain, erase_scale, preserve_scale, lamb)
-        return RidgeTextMap(a - c, found.y, found.jitter)
+        return RidgeTextMap(a - c, found.y, found.jitter, found.condition)
     shifts, kept = RowShifts.of(c, a), retain if isinstance(retain, SecondMoments) else SecondMoments.of(retain)
     system = ridge_system(shifts.moments.weighted(erase_scale), kept.weighted(preserve_scale), lamb)
-    return RidgeTextMap(
-        torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross), system.jitter
-    )
+    identity, y = torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross)
+    return RidgeTextMap(identity, y, system.jitter, system.condition)
 
 
-def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> Tensor:
-    """T (d, d) float64 of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep."""
-    return ridge_system(shifts.moments, preserve, lamb).solve(shifts.cross)
+def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> RidgeTextMap:
+    """T (d, d) of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep: X = I, Y = T."""
+    system = ridge_system(shifts.moments, preserve, lamb)
+    y = system.solve(shifts.cross)
+    identity = torch.eye(len(y), dtype=y.dtype, device=y.device)
+    return RidgeTextMap(identity, y, system.jitter, system.condition)
 
 
 def ridge_directions(
@@ -113,21 +130,21 @@ def _among_dimensions(c: Tensor, p: Tensor | SecondMoments, s: float, w: float, 
     """A is d x d: one Cholesky factor, n right-hand sides."""
     kept = p if isinstance(p, SecondMoments) else SecondMoments.of(p)
     system = ridge_system(SecondMoments.of(c).weighted(s), kept.weighted(w), lamb)
-    return RidgeDirections(system.solve(s * c), system.jitter)
+    return RidgeDirections(system.solve(s * c), system.jitter, system.condition)
 
 
 def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> RidgeDirections:
     """Woodbury: with Z the weighted rows of C and P, A^-1 = (I - Z^T (lam I + Z Z^T)^-1 Z) / lam."""
     z = torch.cat([s**0.5 * c, w**0.5 * p])
     gram = z @ z.T
-    factor, jitter = stable_cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
+    found = stable_cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
     # A^-1 Z^T = Z^T (lam I + Z Z^T)^-1, so the targets' columns need no division by lam.
-    selected = torch.cholesky_solve(torch.eye(len(z), len(c), dtype=z.dtype, device=z.device), factor)
-    return RidgeDirections(s**0.5 * (z.T @ selected).T, jitter)
+    selected = torch.cholesky_solve(torch.eye(len(z), len(c), dtype=z.dtype, device=z.device), found.lower)
+    return RidgeDirections(s**0.5 * (z.T @ selected).T, found.jitter, found.condition)
 
 
-def stable_cholesky(a: Tensor) -> tuple[Tensor, float]:
-    """Lower Cholesky factor of a symmetric matrix, and the relative jitter that was needed."""
+def stable_cholesky(a: Tensor) -> CholeskyFactor:
+    """The factor of a symmetric matrix, with as little jitter as needed."""
     require(
         bool(torch.isfinite(a).all()),
         "the system holds non-finite values: the model's text states are broken",
@@ -137,8 +154,7 @@ def stable_cholesky(a: Tensor) -> tuple[Tensor, float]:
     for jitter in RELATIVE_JITTERS:
         factor, failed = torch.linalg.cholesky_ex(a + jitter * mean * torch.eye(len(a), dtype=a.dtype, device=a.device))
         if not failed:
-            record_condition(a, factor)
-            return factor, jitter
+            return CholeskyFactor(factor, jitter, condition_number(a, factor))
     raise NumericsError(
         "the system is singular even with jitter 1e-10: use a larger lamb, or fewer texts that contradict each other"
     )

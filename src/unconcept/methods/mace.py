@@ -7,6 +7,7 @@ become one edit, in closed form.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from ..core.request import Request
 from ..core.settings import check_seed, settings_data
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
 from ..edits.fuse import fuse_edits
+from ..linalg.conditions import condition_figure
 from ..linalg.moments import RowShifts, SecondMoments
 from ..linalg.ridge import ridge_map
 from ..models import ModelView
@@ -149,7 +151,9 @@ class MACE:
                 parts.append((adapter, [target.said(form) for form in target.forms]))
                 losses += own
         preserve = self.preserved(model, request.retain, self.fuse_preserve_scale)
-        return replace(fuse_edits(model, parts, self.lamb, preserve, refined), solve_figures=loss_figures(losses))
+        fused = fuse_edits(model, parts, self.lamb, preserve, refined)
+        conditions = [each.solve_figures.get("condition", inf) for each in (refined, fused)]
+        return replace(fused, solve_figures=loss_figures(losses) | condition_figure(*conditions))
 
     @torch.no_grad()
     def refined(self, model: ModelView, request: Request) -> TextMapEdit:
@@ -165,9 +169,9 @@ class MACE:
             RowShifts.of(*shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair)) for pair in pairs
         )
         found = sum(others, first)
-        t = ridge_map(found, self.preserved(model, request.retain, beta), self.lamb)
-        wide = torch.promote_types(model.dtype, torch.float32)
-        return TextMapEdit(torch.eye(len(t), dtype=wide, device=t.device), t.to(wide), tuple(model.text_maps()))
+        solved = ridge_map(found, self.preserved(model, request.retain, beta), self.lamb)
+        wide, figures = torch.promote_types(model.dtype, torch.float32), condition_figure(solved.condition)
+        return TextMapEdit(solved.x.to(wide), solved.y.to(wide), tuple(model.text_maps()), solve_figures=figures)
 
     def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> SecondMoments:
         """beta M (d, d): the captions' moments at the size they stand for, and the retained texts' moments."""

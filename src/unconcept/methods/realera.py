@@ -16,6 +16,7 @@ from ..core.errors import require
 from ..core.request import Request
 from ..core.settings import check_seed
 from ..edits import TextMapEdit
+from ..linalg.conditions import condition_figure
 from ..linalg.moments import SecondMoments
 from ..linalg.neighbours import in_neighbourhood, sample_beyond, sample_neighbours
 from ..linalg.ridge import ridge_directions
@@ -86,9 +87,10 @@ class RealEra:
         wanted = m.double().repeat_interleave(self.neighbours + 1, 0)
         kept = self._beyond(model, request, e).weighted(self.l2) + self._captions(model, e).weighted(self.l1)
         diagonal = c.square().sum() / len(c) + kept.gram.trace()
-        y = ridge_directions(c, kept, 1 / len(c), 1.0, self.l3 * float(diagonal) / c.shape[1]).y
+        found = ridge_directions(c, kept, 1 / len(c), 1.0, self.l3 * float(diagonal) / c.shape[1])
         wide = torch.promote_types(model.dtype, torch.float32)
-        return TextMapEdit.thin((wanted - c).to(wide), y.to(wide), tuple(model.text_maps()))
+        figures = condition_figure(found.condition)
+        return TextMapEdit.thin((wanted - c).to(wide), found.y.to(wide), tuple(model.text_maps()), figures)
 
     def _near(self, model: ModelView, row: Tensor, text: str) -> Tensor:
         """The target's row and its neighbours (1 + neighbours, d) float64; SDXL's two encoders are constrained each for

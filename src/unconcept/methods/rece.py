@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import TextMapEdit
+from ..linalg.conditions import condition_figure
 from ..linalg.derive import derive_map_through
 from ..linalg.low_rank import reduce_rows
 from ..linalg.moments import SecondMoments
@@ -85,7 +86,7 @@ class RECE:
         gram = SecondMoments.over(maps.values(), rows.shape[1], rows.device).gram
         # Differs: the empty text is retained once; the authors' script for nudity counts it once a concept.
         kept = text_state_moments(model, tuple(dict.fromkeys(("", *request.retain))))
-        x, y = self._start(model, request)
+        x, y, condition = self._start(model, request)
         identity, jitter = torch.eye(len(gram)).to(gram), 0.0
         for _ in range(self.epochs):
             so_far = identity + x.T @ y
@@ -94,17 +95,22 @@ class RECE:
             step = ridge_directions(c, kept, self.erase_scale, self.preserve_scale, self.lamb)
             x, y = reduce_rows(torch.cat([x, (anchors - c) @ so_far.T]), torch.cat([y, step.y]))
             jitter = max(jitter, derived.jitter, step.jitter)
+            condition = max(condition, derived.condition, step.condition)
         wide = torch.promote_types(model.dtype, torch.float32)
-        return TextMapEdit(x.to(wide), y.to(wide), tuple(maps), solve_figures=self._figures(gram) | {"jitter": jitter})
+        figures = self._figures(gram) | {"jitter": jitter} | condition_figure(condition)
+        return TextMapEdit(x.to(wide), y.to(wide), tuple(maps), solve_figures=figures)
 
-    def _start(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor]:
-        """X, Y (n, d) of the authors' UCE edit with the request's targets and anchors, or of none."""
+    def _start(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, float]:
+        """X, Y (n, d) of the authors' UCE edit with the request's targets and anchors, or of none, and the condition
+        number of its system.
+        """
         if self.start == "none":
             nothing = model.embed(()).double()
-            return nothing, nothing
+            return nothing, nothing, 1.0
         c, anchors = (rows.double() for rows in aligned_suffix_pairs(model, request.targets, request.anchors))
-        y = ridge_directions(c, text_state_moments(model, self.start_retain), 1.0, _START_RETAIN_SCALE, _START_LAMB).y
-        return reduce_rows(anchors - c, y)
+        kept = text_state_moments(model, self.start_retain)
+        found = ridge_directions(c, kept, 1.0, _START_RETAIN_SCALE, _START_LAMB)
+        return *reduce_rows(anchors - c, found.y), found.condition
 
     def _figures(self, gram: Tensor) -> dict[str, float]:
         """How large the eigenvalues of the sum of W^T W are beside the derive step's ridge: below 1, its direction is

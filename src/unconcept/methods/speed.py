@@ -16,11 +16,12 @@ from ..core.errors import RequestError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
+from ..linalg.conditions import condition_figure
 from ..linalg.kmeans import kmeans_centres
 from ..linalg.low_rank import reduce_rows
 from ..linalg.null_space import NullSpaceProjector, null_projector, projected_directions, soft_projected_directions
 from ..linalg.retain_refinement import RefinedRetainSet, augment_rows, strongly_changed_rows, weakest_direction
-from ..linalg.ridge import ridge_directions
+from ..linalg.ridge import RidgeDirections, ridge_directions
 from ..models import ModelView
 from ..models.hooks.modules import KeysOrValues, select_keys_or_values
 from ..models.text.state_rows import embed_together
@@ -95,12 +96,12 @@ class SPEED:
         retain, held = self._retained(model, request, null), self._held(null)
         maps = select_keys_or_values(model.text_maps(), self.params)
         # The edit if nothing were retained: D_e of the paper is W change^T alone.
-        alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0).y
+        alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0)
         left, spaces, ys = torch.zeros(len(targets)).to(targets), [], {}
         # Without copies there is one projector for all layers, so the edit is one map on the text.
         for name in maps if self.aug_num else ("",):
             refined = (
-                self._refined(retain, maps[name].double() @ change.T, alone, name, maps[name])
+                self._refined(retain, maps[name].double() @ change.T, alone.y, name, maps[name])
                 if name
                 else RefinedRetainSet.without_copies(retain)
             )
@@ -111,18 +112,18 @@ class SPEED:
             spaces.append((space.rank, space.gap))
         rank, gap = map(min, zip(*spaces, strict=True))  # of the layers where each is least
         _check_erasable(request, left, rank)
-        not_retained = len(request.retain) - len(self._texts(request))
         figures = {
             "projector_rank": float(rank),
             "spectral_gap": gap,
             "threshold": self.threshold,
-            "not_retained": float(not_retained),
+            "not_retained": float(len(request.retain) - len(self._texts(request))),
+            **condition_figure(alone.condition, *(found.condition for found in ys.values())),
         }
         wide = torch.promote_types(model.dtype, torch.float32)
         if not self.aug_num:
-            return TextMapEdit(change.to(wide), ys[""].to(wide), tuple(maps), solve_figures=figures)
+            return TextMapEdit(change.to(wide), ys[""].y.to(wide), tuple(maps), solve_figures=figures)
         return LowRankEdit(
-            {name: ((w.double() @ change.T).to(wide), ys[name].to(wide)) for name, w in maps.items()},
+            {name: ((w.double() @ change.T).to(wide), ys[name].y.to(wide)) for name, w in maps.items()},
             solve_figures=figures,
         )
 
@@ -172,10 +173,10 @@ class SPEED:
         # order.
         return augment_rows(retain[kept], up, alone, weakest_direction(w), noise[kept])
 
-    def _directions(self, c: Tensor, held: Tensor, projector: NullSpaceProjector) -> Tensor:
+    def _directions(self, c: Tensor, held: Tensor, projector: NullSpaceProjector) -> RidgeDirections:
         if self.lamb:
-            return soft_projected_directions(c, held, projector, self.retain_scale, self.lamb).y
-        return projected_directions(c, projector, self.retain_scale).y
+            return soft_projected_directions(c, held, projector, self.retain_scale, self.lamb)
+        return projected_directions(c, projector, self.retain_scale)
 
 
 def _check_erasable(request: Request, left: Tensor, rank: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import TextMapEdit
+from ..linalg.conditions import condition_figure
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
@@ -79,9 +80,10 @@ class TRCE:
         c, move, root = (torch.cat(parts) for parts in zip(*rows, strict=True))
         kept = [*(text for text in load_captions(self.prior) if fits_context(model, text)), *request.retain]
         prior = text_state_moments(model, kept).weighted(self.preserve_scale**2 / max(1, len(kept)))
-        y = ridge_directions(root * c, prior, 1 / len(held), 1.0, self.lamb).y
+        found = ridge_directions(root * c, prior, 1 / len(held), 1.0, self.lamb)
         wide = torch.promote_types(model.dtype, torch.float32)
-        return TextMapEdit.thin((root * move).to(wide), y.to(wide), tuple(model.text_maps()))
+        figures = condition_figure(found.condition)
+        return TextMapEdit.thin((root * move).to(wide), found.y.to(wide), tuple(model.text_maps()), figures)
 
     def _rows(self, model: ModelView, held: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
         """Of (sentence, target, anchor): rows e_m and e_s - e_m (n, d) where they count, and the roots of their weights

@@ -3,7 +3,7 @@
 Makes the maps that read the text read each target concept as its anchor. Closed form, no images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
+from ..linalg.conditions import condition_figure
 from ..linalg.moments import SecondMoments
-from ..linalg.ridge import ridge_text_map
+from ..linalg.ridge import RidgeTextMap, ridge_text_map
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import embed_together, text_state_moments
@@ -52,26 +53,24 @@ class UCE:
         """
         # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a
         # alone.
-        x, y = self._solved(*self._rows(model, request))
-        maps, pooled = model.text_maps(), model.text_maps("pooled")
-        if not pooled:
-            return TextMapEdit(x, y, tuple(sorted(maps)))
-        ways = (
-            (maps, x, y),
-            (
-                pooled,
-                *self._solved(*embed_together(model, request.targets, request.anchors, request.retain, at="pooled")),
-            ),
-        )
-        return LowRankEdit({name: (w.to(x.dtype) @ x.T, y) for found, x, y in ways for name, w in found.items()})
+        states = self._solved(*self._rows(model, request))
+        maps, pooled_maps = model.text_maps(), model.text_maps("pooled")
+        if not pooled_maps:
+            figures = condition_figure(states.condition)
+            return TextMapEdit(states.x, states.y, tuple(sorted(maps)), solve_figures=figures)
+        pooled = self._solved(*embed_together(model, request.targets, request.anchors, request.retain, at="pooled"))
+        pairs: dict[str, tuple[Tensor, Tensor]] = {}
+        for weights, found in ((maps, states), (pooled_maps, pooled)):
+            pairs |= {name: (w.to(found.x.dtype) @ found.x.T, found.y) for name, w in weights.items()}
+        return LowRankEdit(pairs, solve_figures=condition_figure(states.condition, pooled.condition))
 
-    def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | SecondMoments) -> tuple[Tensor, Tensor]:
+    def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | SecondMoments) -> RidgeTextMap:
         """X and Y of one map on the text, (n, d) or (d, d), in float32 at least: C_a - C_e and Y while there are no
         more texts than dimensions.
         """
         found = ridge_text_map(c_e, c_a, c_p, self.erase_scale, self.preserve_scale, self.lamb)
         wide = torch.promote_types(c_e.dtype, torch.float32)
-        return found.x.to(wide), found.y.to(wide)
+        return replace(found, x=found.x.to(wide), y=found.y.to(wide))
 
     def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | SecondMoments]:
         """Rows of targets, beside each that of its anchor, and of what is retained: (n, d), or with the tail (n * tail,

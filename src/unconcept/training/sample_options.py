@@ -7,8 +7,7 @@ hand theirs through `augment_sample`; a method knows nothing of it. Inner search
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..models import ModelView
 from ..models.hooks.forward import remove_on_exit
 from .gradient_transforms import GradientList
 from .options import TrainingOptions
+from .session import current_session, training_session
 
 _RECTANGLE_ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
 _TIMESTEP_BINS = 10  # of timesteps: how large a loss is depends on them
@@ -60,11 +60,8 @@ class SampleOptions:
     def during_step(self) -> Iterator[None]:
         """Inside, a step is made: what it shows passes through here."""
         self.timestep_bin = -1
-        token = _active.set(self)
-        try:
+        with training_session(replace(current_session(), augment=self.augment)):
             yield
-        finally:
-            _active.reset(token)
 
     @contextmanager
     def mask_gradients(self) -> Iterator[None]:
@@ -128,26 +125,20 @@ class SampleOptions:
         self.first = state["first"].clone()
 
 
-_active: ContextVar[SampleOptions | None] = ContextVar("samples", default=None)
-
-
 def augment_sample(x_t: Tensor, t: Tensor) -> Tensor:
     """Latents (b, c, h, w) at timesteps t (b,) as the training that runs wants them; outside of one as they are.
 
     Never changed in place.
     """
-    active = _active.get()
-    return x_t if active is None else active.augment(x_t, t)
+    augment = current_session().augment
+    return x_t if augment is None else augment(x_t, t)
 
 
 @contextmanager
 def without_augmentation() -> Iterator[None]:
     """Inside, samples are shown as they are: a search within a step is no step of the training."""
-    token = _active.set(None)
-    try:
+    with training_session(replace(current_session(), augment=None)):
         yield
-    finally:
-        _active.reset(token)
 
 
 def random_rectangle(

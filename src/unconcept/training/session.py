@@ -58,6 +58,9 @@ class TrainingSession:
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
     """Entered wherever a teacher is asked."""
     options: TrainingOptions = TrainingOptions()
+    augment: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What latents (b, c, h, w) at timesteps (b,) become before a step shows them to the denoiser; set by the training
+    that runs."""
 
 
 _open: ContextVar[TrainingSession | None] = ContextVar("session", default=None)

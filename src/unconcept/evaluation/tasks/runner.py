@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ...core import pinned_threads
 from ...core.errors import OutputError
 from ...core.progress import ProgressCallback, ignore_progress
 from .picture_store import PictureStore, sqlite_transaction
@@ -184,13 +185,11 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _begin() -> None:
     """A terminal sends Ctrl-C to every process: it is the parent that ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _run_in_worker(task: Task, root: Path) -> tuple[float, str | None]:
-    return _run(task, PictureStore(root))
+    with pinned_threads(1):
+        return _run(task, PictureStore(root))
 
 
 def _run(task: Task, store: PictureStore) -> tuple[float, str | None]:

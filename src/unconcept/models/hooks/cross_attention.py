@@ -38,12 +38,12 @@ class AttentionInputs:
 
     def with_text(self, states: Tensor) -> "AttentionInputs":
         """The same places reading another text (1, l', d), which is none of the rows' own."""
-        with without_per_row_adapters():
+        with without_per_row_adapters(self.attention.to_k), without_per_row_adapters(self.attention.to_v):
             return replace(self, states=states, keys=self.attention.to_k(states), values=self.attention.to_v(states))
 
     def value_map(self, states: Tensor) -> Tensor:
         """What the map of values makes of states (.., d) that are none of the rows' own."""
-        with without_per_row_adapters():
+        with without_per_row_adapters(self.attention.to_v):
             value: Tensor = self.attention.to_v(states)
         return value
 

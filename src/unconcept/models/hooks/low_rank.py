@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +13,33 @@ from .forward import remove_on_exit
 LowRankMiddle = float | Tensor
 
 
-_aside: ContextVar[bool] = ContextVar("aside", default=False)
+class _LowRankHook:
+    """Adds a pair's product to what a module gives."""
+
+    is_per_row_off = False
+
+    def __init__(self, up: Tensor, down: Tensor, between: Callable[[], LowRankMiddle]) -> None:
+        self.up, self.down, self.between = up, down, between
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        middle = self.between()
+        if self.is_per_row_off if isinstance(middle, Tensor) else middle == 0:
+            return out
+        return out + _through(module, args[0].to(self.down), self.up, self.down, middle).to(out)
 
 
 @contextmanager
-def without_per_row_adapters() -> Iterator[None]:
-    """Inside, what maps are given is no row of the batch: what is added to each row by its own text (`lora_hooks`) is
-    added to nothing.
-    """
-    token = _aside.set(True)
+def without_per_row_adapters(module: nn.Module) -> Iterator[None]:
+    """Inside, what the module is given is no row of the batch: `lora_hooks` add nothing that belongs to single rows."""
+    hooks = [hook for hook in module._forward_hooks.values() if isinstance(hook, _LowRankHook)]
+    before = [hook.is_per_row_off for hook in hooks]
+    for hook in hooks:
+        hook.is_per_row_off = True
     try:
         yield
     finally:
-        _aside.reset(token)
+        for hook, was_off in zip(hooks, before, strict=True):
+            hook.is_per_row_off = was_off
 
 
 @contextmanager
@@ -36,21 +49,12 @@ def lora_hooks(
     """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d),
     differentiable in all three.
 
-    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call; at the number 0 nothing
-    is added, nor, `without_per_row_adapters`, by matrices of rows.
+    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call. At the number 0 nothing
+    is added; `without_per_row_adapters` leaves out matrices of rows.
     """
-
-    def hook(up: Tensor, down: Tensor):  # type: ignore[no-untyped-def]
-        def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            middle = between()
-            if _aside.get() if isinstance(middle, Tensor) else middle == 0:
-                return out
-            return out + _through(module, args[0].to(down), up, down, middle).to(out)
-
-        return add
-
-    # In front: what is hung behind a map reads what the changed map gives, whichever came first.
-    with remove_on_exit([module.register_forward_hook(hook(up, down), prepend=True) for module, up, down in pairs]):
+    # In front: a hook behind a map reads what the changed map gives, whichever came first.
+    hooks = [module.register_forward_hook(_LowRankHook(up, down, between), prepend=True) for module, up, down in pairs]
+    with remove_on_exit(hooks):
         yield
 
 

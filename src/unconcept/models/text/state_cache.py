@@ -1,51 +1,52 @@
 """Text states that are known beforehand, and that do not depend on what else is asked.
 
 Encoders read texts so that a state has the same bits whatever is read with it, as long as one thread computes
-(`models.text`). What shall be the same whatever it is asked with, an edit of a set of requests above all, is computed
-inside `deterministic_text_states`.
+(`models.text`). What must be the same whatever it is asked with, an edit of a set of requests above all, is computed
+with the model that `deterministic_text_states` yields.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ...core.threads import pinned_threads
+from ..model_view import ModelView
 from .tokenizer import TextPosition, TokenPosition
 
 TextStateCache = dict[tuple[TextPosition, str], Tensor]  # states by where and of what: one text's rows (streams, d)
 
-_open: ContextVar[TextStateCache | None] = ContextVar("alone", default=None)
+
+class _TextStatesView:
+    """A model that encodes no text twice. All but `embed` is the model's own."""
+
+    def __init__(self, model: ModelView, known: TextStateCache) -> None:
+        self._model, self._known = model, known
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        """As the model's; only what is not known is encoded. Whole texts always are: they are too large to keep."""
+        if at == "all" or not texts:
+            return self._model.embed(texts, at)
+        new = [text for text in dict.fromkeys(texts) if (at, text) not in self._known]
+        if new:
+            keys = [(at, text) for text in new]
+            self._known.update(zip(keys, self._model.embed(new, at).chunk(len(new)), strict=True))
+        return torch.cat([self._known[at, text] for text in texts])
 
 
 @contextmanager
-def deterministic_text_states(known: TextStateCache | None = None) -> Iterator[TextStateCache]:
-    """Inside, what is known of states at named positions is not encoded again, and what is encoded becomes known.
+def deterministic_text_states(model: ModelView, known: TextStateCache | None = None) -> Iterator[ModelView]:
+    """Yields the model with text states of which the `known` are not encoded again; what is encoded becomes known.
 
-    Whole texts (`at="all"`) are encoded as ever: they are too large to be kept. Everything computes on one thread.
+    Inside, everything computes on one thread.
     """
-    found: TextStateCache = {} if known is None else known
-    threads, token = torch.get_num_threads(), _open.set(found)
-    torch.set_num_threads(1)
-    try:
-        yield found
-    finally:
-        _open.reset(token)
-        torch.set_num_threads(threads)
-
-
-def encode_unknown(
-    read: Callable[[Sequence[str], TextPosition], Tensor], texts: Sequence[str], at: TextPosition
-) -> Tensor:
-    """What a view's `embed` gives; inside `deterministic_text_states` only what is not known is read."""
-    known = _open.get()
-    if known is None or at == "all" or not texts:
-        return read(texts, at)
-    new = [text for text in dict.fromkeys(texts) if (at, text) not in known]
-    if new:
-        known.update(zip([(at, text) for text in new], read(new, at).chunk(len(new)), strict=True))
-    return torch.cat([known[at, text] for text in texts])
+    with pinned_threads(1):
+        yield cast(ModelView, _TextStatesView(model, {} if known is None else known))
 
 
 def cached_text_states(

@@ -22,7 +22,6 @@ from ..diffusion.noise_schedule import NoiseSchedule
 from ..family import Family
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
-from ..text.state_cache import encode_unknown
 from ..text.t5_encoder import T5Encoder
 from ..text.tokenizer import ClipTokenizer, TextPosition, TokenPosition
 
@@ -80,9 +79,6 @@ class MMDiTView:
 
         SD3's pooled text is that of both its CLIPs (n, 2048) = 768 | 1280, FLUX's that of its one (n, 768).
         """
-        return encode_unknown(self._embed, texts, at)
-
-    def _embed(self, texts: Sequence[str], at: TextPosition) -> Tensor:
         if not texts:
             width = self.checkpoint.config("transformer")["pooled_projection_dim"] if at == "pooled" else self.width
             return torch.empty(0, width, dtype=self.dtype, device=self.device)

@@ -23,7 +23,6 @@ from ..family import Family
 from ..hooks.forward import with_soft_rows
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
-from ..text.state_cache import encode_unknown
 from ..text.tokenizer import ClipTokenizer, TextPosition
 
 
@@ -64,9 +63,6 @@ class UNetView:
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
         """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's."""
-        return encode_unknown(self._embed, texts, at)
-
-    def _embed(self, texts: Sequence[str], at: TextPosition) -> Tensor:
         if at == "pooled":
             require(self.family == "sdxl", f"{self.family} models are told nothing of a text as a whole", ModelError)
             return self._encoders()[-1].pooled(texts)
