@@ -174,8 +174,8 @@ def test_mangled_files_raise_our_errors_or_are_read(data, edit_bytes, tmp_path_f
         ({"format": "other"}, "no unconcept-edit file"),
         ({"format_version": "9"}, "format version 9, this library reads 1"),
         ({"kind": "loud"}, "no edit kind 'loud'"),
-        ({"origin": "[]"}, "origin is no table"),
-        ({"origin": "{}"}, "origin has the fields"),
+        ({"origin": "[]"}, "its origin cannot be read: input should be an object"),
+        ({"origin": "{}"}, "its origin cannot be read: method: field required"),
         ({"origin": "{"}, "cannot be read"),
     ],
 )

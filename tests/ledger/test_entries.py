@@ -7,6 +7,8 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.settings import build_settings
 from unconcept.ledger.entry import canonical_settings, method_from_settings
+from unconcept.ledger.entry_log import ENTRIES_FILE
+from unconcept.ledger.ledger import EntryNote
 from unconcept.methods import methods
 
 RECIPES = {name: load_recipe(name) for name in recipes()}
@@ -29,3 +31,10 @@ def test_settings_come_back_as_they_were(name) -> None:
 def test_what_is_no_number_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="setting lamb = 'much': input should be a valid number"):
         method_from_settings(methods["uce"], {"lamb": "much"})
+
+
+def test_nothing_is_written_that_could_not_be_read(book) -> None:
+    before = (book.folder / ENTRIES_FILE).read_bytes()
+    with book.write_lock(), pytest.raises(AssertionError, match=r"\(revoke\) is of a form .* see its id"):
+        book.append("revoke", EntryNote())
+    assert (book.folder / ENTRIES_FILE).read_bytes() == before

@@ -60,7 +60,7 @@ WRONG = {
     ),
     "no request": (lambda b: b[1].pop("asked"), "see its asked"),
     "targets that are numbers": (lambda b: b[1]["asked"].update(targets=[1]), "see its asked"),
-    "more in a request": (lambda b: b[1]["asked"].update(more=1), "entry 1 is of a form"),
+    "more in a request": (lambda b: b[1]["asked"].update(more=1), "see its asked"),
     "no policy": (lambda b: b[0].pop("policy"), "see its policy"),
     "what was trained is a text": (lambda b: b[4].update(trained="x"), "see its trained"),
     "revoked what was never added": (

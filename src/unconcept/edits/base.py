@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from ..core.errors import EditError, SettingsError, require
@@ -31,6 +32,8 @@ def validate_strength(strength: float) -> float:
 class EditOrigin:
     """The header of an edit file."""
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
     method: str
     settings: Mapping[str, Any]
     targets: tuple[str, ...]
@@ -41,7 +44,7 @@ class EditOrigin:
     base: str  # what the model was called
     base_hash: str  # of the tensors the edit changes, as they were
     version: str  # of this library
-    report: Mapping[str, float] = field(default_factory=dict)  # exact figures of the solve: rank, residual, jitter
+    report: Mapping[str, int | float] = field(default_factory=dict)  # exact figures of the solve: rank, residual
     licence: str = ""  # of the base, as its model card names it; "" where it names none
     libraries: Mapping[str, str] = field(default_factory=dict)  # versions of others' libraries it was made with
 
@@ -55,31 +58,14 @@ class EditOrigin:
         Those with a default may be missing, as in older files.
         """
         try:
-            data = json.loads(text)
-            require(isinstance(data, dict), "its origin is no table", EditError)
-            names = {f.name for f in fields(cls)}
-            needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-            require(needed <= set(data) <= names, f"its origin has the fields {sorted(data)}", EditError)
-            lists, tables = {"targets", "anchors", "retain"}, {"settings", "report", "libraries"}
-            for name in lists:
-                require(
-                    isinstance(data[name], list) and all(isinstance(x, str) for x in data[name]),
-                    f"its {name} are no list of texts",
-                    EditError,
-                )
-            for name in set(data) - lists - tables:
-                require(isinstance(data[name], str), f"its {name} is no text", EditError)
-            for name in set(data) & tables:
-                require(isinstance(data[name], dict), f"its {name} is no table", EditError)
-            require(
-                all(isinstance(x, str) for x in data.get("libraries", {}).values()),
-                "its libraries are no table of texts",
-                EditError,
-            )
-        except (ValueError, RecursionError) as error:
-            raise EditError(f"its origin cannot be read: {error}") from None
-        values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in data.items()}
-        return cls(**values)
+            return _ORIGIN.validate_json(text)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise EditError(f"its origin cannot be read: {f'{place}: ' * bool(place)}{fault['msg'].lower()}") from None
+
+
+_ORIGIN = TypeAdapter(EditOrigin)
 
 
 class ApplicableEdit(Protocol):

@@ -192,7 +192,9 @@ def _without(active: Sequence[RequestState], one: RequestState) -> list[RequestS
     held, alike = merged_request(same), method_mechanism(one.content.method) == "closed-form"
 
     def holding(other: RequestState) -> RequestState:
-        return replace(other, content=replace(other.content, retain=held.retain, withheld=held.withheld))
+        return replace(
+            other, content=other.content.model_copy(update={"retain": held.retain, "withheld": held.withheld})
+        )
 
     return [holding(other) if alike and other in same else other for other in active if other.id != one.id]
 

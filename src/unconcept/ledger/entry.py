@@ -4,57 +4,19 @@ A request's id is the hash of what it asks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args, get_type_hints
 
-from ..core.errors import LedgerError, SettingsError, require
+from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..core.settings import accepts_value, build_settings, settings_data
 from ..edits import RuntimeEdit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
-from .entry_log import EntryBody
+from .entry_schema import RequestContent
 
 FoldRule = Literal["recompute", "merge", "sequential"]
-
-
-@dataclass(frozen=True)
-class RequestContent:
-    """One request. Who asks the same has the same id."""
-
-    method: str
-    version: int  # of the method
-    settings: Mapping[str, Any]  # plain: numbers with a fraction are decimal texts
-    concepts: tuple[str, ...]  # as typed; their wordings are the targets
-    targets: tuple[str, ...]
-    anchors: tuple[str, ...]
-    retain: tuple[str, ...]
-    withheld: tuple[str, ...] | None
-    kind: str
-    tokens: str  # which tokens of a text the method reads, where that is a setting
-    token_ids: str  # hash of the ids of all texts
-    encoders: str  # hash of the text encoders
-
-    @property
-    def id(self) -> str:
-        return hash_json(asdict(self))
-
-    @property
-    def request(self) -> Request:
-        return Request(self.targets, self.anchors, self.retain, self.kind, self.withheld)
-
-    @classmethod
-    def of(cls, body: EntryBody) -> "RequestContent":
-        """What an entry asks; `LedgerError` if it is not of this form."""
-        known = body.get("asked")
-        if not isinstance(known, dict) or set(known) != set(cls.__dataclass_fields__):
-            raise LedgerError(f"entry {body['seq']} is of a form that this library does not know: update unconcept")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
-        }
-        return cls(**values)
 
 
 def request_content(

@@ -186,6 +186,8 @@ class EntryLog:
         """Write one entry to the disk, whole or not at all. Only inside `writing`."""
         whole = {**body, "seq": len(self.bodies), "parent": self.last}
         text = canonical_json(whole)
+        fault = schema_error(json.loads(text))
+        assert fault is None, fault
         said = sha256(text).hexdigest()
         line = LINE_PREFIX + text + LINE_SEPARATOR + said.encode() + LINE_SUFFIX + b"\n"
         append_durably(self.file, line, self.length)

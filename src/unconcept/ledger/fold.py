@@ -24,8 +24,9 @@ from ..models import ModelView
 from ..models.checkpoint.fingerprint import base_id, read_licence
 from ..models.text.state_cache import TextStateCache, deterministic_text_states
 from ..training.regularisers import use_regularisers
-from .entry import RequestContent, method_from_settings
+from .entry import method_from_settings
 from .entry_log import EntryBody
+from .entry_schema import RequestContent
 from .ledger import Ledger, method_mechanism, request_set_hash
 from .request_state import RequestState
 

@@ -16,7 +16,8 @@ from ..models import ModelView
 from ..models.text.state_cache import TextStateCache, deterministic_text_states
 from ..training.session import current_session, training_session
 from ..training.trainables import with_pristine_weights
-from .entry import RequestContent, method_from_settings, request_content
+from .entry import method_from_settings, request_content
+from .entry_schema import RequestContent
 from .fold import empty_edit, state_origin, train_request
 from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism
 from .request_state import ID_DIGITS, RequestState
@@ -107,7 +108,7 @@ def _append(
     edit: str | None,
     near: Sequence[Mapping[str, Any]],
 ) -> None:
-    about = {"asked": vars(wanted), "base": base, "artifacts": list(artifacts), "edit": edit, "near": list(near)}
+    about = {"asked": wanted.model_dump(), "base": base, "artifacts": list(artifacts), "edit": edit, "near": list(near)}
     ledger.append("add", note, id=wanted.id, **about)
 
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json
-from .entry import RequestContent
 from .entry_log import EntryBody
+from .entry_schema import RequestContent
 
 ID_DIGITS = 8  # digits of an id in messages
 
