@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.test_cli import run
 from unconcept.attacks import attacks
-from unconcept.core.field_docs import field_descriptions
+from unconcept.core.docstrings import field_descriptions
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.methods import methods
 from unconcept.methods.uce import UCE

@@ -22,8 +22,8 @@ from unconcept.training import (
     TrainingOptions,
     TrainingPlan,
     TrainingSession,
-    session,
     train,
+    training_session,
 )
 from unconcept.training.gradient_transforms import StartDistancePenalty, WeightMask
 from unconcept.training.parameter_groups import select_parameters
@@ -56,19 +56,19 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     `tests/methods/test_killed.py` kills every method twenty times.
     """
     view, method = tiny.view("sd1", torch.float32), {**QUICK, **BESIDE}[name]
-    with session(TrainingSession(seconds=0.0, folder=tmp_path / "whole")):
+    with training_session(TrainingSession(seconds=0.0, folder=tmp_path / "whole")):
         whole = method.erase(view, REQUEST)
     before = weights(view)
     for turn, kill in enumerate(random.Random(name).choices(range(1, 7), k=2)):
         folder = tmp_path / str(turn)
-        with pytest.raises(Killed), session(TrainingSession(dying(kill), folder, seconds=0.0)):
+        with pytest.raises(Killed), training_session(TrainingSession(dying(kill), folder, seconds=0.0)):
             method.erase(view, REQUEST)
         assert weights(view) == before
         seen = []
-        with session(TrainingSession(lambda progress, seen=seen: seen.append(progress.done), folder)):
+        with training_session(TrainingSession(lambda progress, seen=seen: seen.append(progress.done), folder)):
             assert method.erase(view, REQUEST).hash == whole.hash
         assert seen == list(range(kill, 7))
-    with session(
+    with training_session(
         TrainingSession(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")
     ):
         assert method.erase(view, REQUEST).hash == whole.hash
@@ -77,11 +77,11 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
 def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
     plain, told = method.erase(view, REQUEST), []
-    with session(TrainingSession(told.append, tmp_path, 0.0)):
+    with training_session(TrainingSession(told.append, tmp_path, 0.0)):
         assert method.erase(view, REQUEST).hash == plain.hash
     assert [progress.done for progress in told] == list(range(1, 7))
     assert all(progress.of == 6 and progress.seconds_left >= 0 and progress.name == "esd" for progress in told)
-    with session(TrainingSession(options=TrainingOptions(checkpointing=True))):
+    with training_session(TrainingSession(options=TrainingOptions(checkpointing=True))):
         close = method.erase(view, REQUEST)
     assert all(torch.allclose(close.deltas[name], delta, atol=1e-5) for name, delta in plain.deltas.items())
 
@@ -89,7 +89,7 @@ def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
 @pytest.mark.parametrize("changed", ["settings", "request", "base", "text_encoder", "vae", "schedule", "rules"])
 def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
-    with session(TrainingSession(folder=tmp_path)):
+    with training_session(TrainingSession(folder=tmp_path)):
         method.erase(view, REQUEST)
     other = ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3, start_guidance=2.0) if changed == "settings" else method
     asked = Request(("dog",), ("cat",)) if changed == "request" else REQUEST
@@ -101,26 +101,26 @@ def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
         where.modules("scheduler").register_to_config(prediction_type="v_prediction")
     with (
         pytest.raises(DataError, match="other settings, another model or other data"),
-        session(TrainingSession(folder=tmp_path, about=changed == "rules" or None)),
+        training_session(TrainingSession(folder=tmp_path, about=changed == "rules" or None)),
     ):
         other.erase(where, asked)
 
 
 def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
     view = tiny.view("sd1", torch.float32)
-    with session(TrainingSession(folder=tmp_path)):
+    with training_session(TrainingSession(folder=tmp_path)):
         QUICK["esd"].erase(view, REQUEST)
     monkeypatch.setattr("unconcept.training.trainer.source_hash", lambda *modules: "of other code")
     with (
         pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"),
-        session(TrainingSession(folder=tmp_path)),
+        training_session(TrainingSession(folder=tmp_path)),
     ):
         QUICK["esd"].erase(view, REQUEST)
 
 
 def test_a_damaged_state_is_refused(tmp_path) -> None:
     (tmp_path / "esd.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="cannot be read"), session(TrainingSession(folder=tmp_path)):
+    with pytest.raises(DataError, match="cannot be read"), training_session(TrainingSession(folder=tmp_path)):
         QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_number_stops_and_the_last_good_state_stays(tmp_path) -> None
     trained, before = plain(view), weights(view)
     with (
         pytest.raises(NumericsError, match=r"step 4 of 9.*nan.*after 4 steps is kept in"),
-        session(TrainingSession(folder=tmp_path, seconds=0.0)),
+        training_session(TrainingSession(folder=tmp_path, seconds=0.0)),
     ):
         train(trained, broken(trained, 4, float("nan")), TrainingPlan(9, 1e-3), {}, name="lost")
     assert weights(view) == before
@@ -186,7 +186,7 @@ def test_what_is_no_number_before_a_state_was_due_leaves_one(tmp_path) -> None:
     found = []
     for value, folder in ((1.0, "whole"), (float("nan"), "lost"), (1.0, "lost")):
         trained, counted = plain(view), Counted()
-        with session(TrainingSession(folder=tmp_path / folder)):
+        with training_session(TrainingSession(folder=tmp_path / folder)):
             if value == value:
                 found.append(
                     (
@@ -207,7 +207,7 @@ def test_of_the_start_no_state_is_left(tmp_path) -> None:
     trained = plain(tiny.view("sd1", torch.float32))
     with (
         pytest.raises(NumericsError, match=r"nan: use a smaller lr or a lower guidance, or float32$"),
-        session(TrainingSession(folder=tmp_path)),
+        training_session(TrainingSession(folder=tmp_path)),
     ):
         train(trained, broken(trained, 0, float("nan")), TrainingPlan(9, 1e-3), {}, name="lost")
     assert not list(tmp_path.iterdir())
@@ -216,7 +216,10 @@ def test_of_the_start_no_state_is_left(tmp_path) -> None:
 def test_a_loss_that_runs_away_stops(tmp_path) -> None:
     """What is left then is what was kept before: the tensors have moved on."""
     trained = plain(tiny.view("sd1", torch.float32))
-    with pytest.raises(NumericsError, match=r"ran away.*smaller lr$"), session(TrainingSession(folder=tmp_path)):
+    with (
+        pytest.raises(NumericsError, match=r"ran away.*smaller lr$"),
+        training_session(TrainingSession(folder=tmp_path)),
+    ):
         train(trained, broken(trained, 25, 1e6), TrainingPlan(60, 1e-3), {})
 
 
@@ -242,7 +245,7 @@ def test_a_sessions_rules_serve_every_method() -> None:
 
     for method in QUICK.values():
         free = method.erase(view, REQUEST)
-        with session(
+        with training_session(
             TrainingSession(
                 transforms=lambda start: [
                     StartDistancePenalty([t.detach().clone() for t in start.tensors.values()], 1e9)
@@ -250,7 +253,7 @@ def test_a_sessions_rules_serve_every_method() -> None:
             )
         ):
             assert size(method.erase(view, REQUEST)) < 0.5 * size(free)
-        with session(TrainingSession(transforms=one_entry)):
+        with training_session(TrainingSession(transforms=one_entry)):
             assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())
 
 

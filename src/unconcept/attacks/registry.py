@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar
 from torch import Tensor
 
 from ..core.concept import Concept
+from ..core.docstrings import summary_of
 from ..core.errors import require
 from ..core.registry import Registry
 from ..edits import ApplicableEdit, Edit
@@ -127,7 +128,7 @@ def attack(
     """Register an attack under the name users type."""
 
     def put(kind: _AttackClass) -> _AttackClass:
-        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        summary = summary_of(kind)
         attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary))
         return kind
 

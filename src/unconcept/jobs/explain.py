@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import attacks
+from ..core.docstrings import field_descriptions
 from ..core.errors import RecipeError, require
-from ..core.field_docs import field_descriptions
 from ..core.recipe import Recipe, load_recipe
 from ..core.setting_layers import LayeredValue, SettingLayer, layered_values, merge_layers
 from ..core.settings import build_settings

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from ..core.docstrings import summary_of
 from ..core.registry import Registry
 from ..core.request import Request
 from ..edits import Edit
@@ -116,7 +117,7 @@ def method(
     """Register a method under the name users type. `unsupported_reason` says why it refuses other families."""
 
     def put(kind: _MethodClass) -> _MethodClass:
-        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        summary = summary_of(kind)
         methods.register(name)(
             MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses)
         )

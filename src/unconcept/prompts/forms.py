@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
+from ..core.docstrings import summary_of
 from ..core.errors import DataError, require
 from ..core.registry import Registry
 from .sets import PROMPT_GROUPS, PromptGroup, PromptItem
@@ -66,7 +67,7 @@ def prompt_form(
     """Register a reader under the name users type."""
 
     def put(read: _EntryReader) -> _EntryReader:
-        summary = (read.__doc__ or "").strip().splitlines()[0]
+        summary = summary_of(read)
         prompt_forms.register(name)(PromptForm(name, kind, needs, open, most, read, summary))
         return read
 

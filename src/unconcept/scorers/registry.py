@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
+from ..core.docstrings import summary_of
 from ..core.registry import Registry
 
 RawScore = dict[str, Any]  # one picture's figures: JSON numbers, texts and lists
@@ -74,7 +75,7 @@ def scorer(name: str, reads: ScorerInput, extra: str | None = None) -> Callable[
     """Register a scorer's class or builder under the name users type."""
 
     def put(build: _ScorerBuilder) -> _ScorerBuilder:
-        summary = (build.__doc__ or "").strip().splitlines()[0]
+        summary = summary_of(build)
         scorers.register(name)(ScorerInfo(name, build, reads, extra, summary))
         return build
 

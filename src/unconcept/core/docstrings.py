@@ -1,4 +1,4 @@
-"""What the fields of a dataclass mean: the string that stands under each, read from its source."""
+"""What docstrings say, for tables, `explain` and help texts: of a thing as a whole, and of each field of a dataclass."""
 
 import ast
 import inspect
@@ -20,3 +20,8 @@ def field_descriptions(kind: type) -> dict[str, str]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, str):
             found[node.target.id] = inspect.cleandoc(text).replace("\n", " ")
     return found
+
+
+def summary_of(thing: object) -> str:
+    """The first paragraph of its docstring, as one line; "" without one."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
