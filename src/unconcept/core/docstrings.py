@@ -1,4 +1,4 @@
-"""What docstrings say, for tables, `explain` and help texts: of a thing as a whole, and of each field of a dataclass."""
+"""What docstrings say, for tables, `explain` and help texts: of a thing as a whole, of each field of a dataclass."""
 
 import ast
 import inspect
