@@ -113,7 +113,7 @@ class AttackInfo:
     summary: str
 
 
-attacks: Registry[AttackInfo] = Registry("attack")
+attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")
 
 
 def require_positive_settings(owner: str, **counts: int) -> None:

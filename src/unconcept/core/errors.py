@@ -13,6 +13,7 @@ UnconceptError
 │   ├── LedgerError       a ledger that is damaged, of another base or version, or cannot do what it is asked
 │   ├── DeviceError       a device that is not there
 │   ├── MissingExtra      an optional package that is not installed or cannot be loaded
+│   ├── PluginError       an installed package whose entry points cannot be loaded
 │   └── UnknownName       not in a registry or table; carries the nearest names
 └── NumericsError         non-finite weights, a singular system
 """
@@ -68,6 +69,10 @@ class DeviceError(UsageError):
 
 class MissingExtra(UsageError):
     """An optional package that is not installed or cannot be loaded."""
+
+
+class PluginError(UsageError):
+    """An installed package whose entry points cannot be loaded."""
 
 
 class UnknownName(UsageError):

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Generic, TypeVar
 
-from .errors import UnknownName
+from .errors import PluginError, UnknownName
+from .plugins import import_plugins
 
 _T = TypeVar("_T")
 _MOST_LISTED_NAMES = 12  # names listed in an error when nothing is close
@@ -43,11 +44,15 @@ def _likeness(typed: str, known: str) -> float:
 
 
 class Registry(Generic[_T]):
-    """A table of named things, filled by decorators, read in sorted order."""
+    """A table of named things, filled by decorators, read in sorted order.
 
-    def __init__(self, noun: str) -> None:
+    With a group of entry points, installed packages add to it when it is read for the first time.
+    """
+
+    def __init__(self, noun: str, plugin_group: str | None = None) -> None:
         self.noun = noun
         self._known: dict[str, _T] = {}
+        self._awaited_group = plugin_group
 
     def register(self, name: str) -> Callable[[_T], _T]:
         """Decorator that puts a thing under `name`; a name is taken once."""
@@ -60,10 +65,25 @@ class Registry(Generic[_T]):
         return put
 
     def __getitem__(self, name: str) -> _T:
-        return suggest(name, self._known, self.noun)
+        return suggest(name, self._complete(), self.noun)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._complete()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._known))
+        return iter(sorted(self._complete()))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._complete())
+
+    def _complete(self) -> dict[str, _T]:
+        """All entries. A plug-in that reads the table while it is imported gets what is there by then."""
+        group, self._awaited_group = self._awaited_group, None
+        if group is not None:
+            before = dict(self._known)
+            try:
+                import_plugins(group)
+            except PluginError:
+                self._known, self._awaited_group = before, group  # the next reader gets the same error
+                raise
+        return self._known

@@ -101,7 +101,7 @@ class MethodInfo:
         return None if family in self.families else self.unsupported_reason
 
 
-methods: Registry[MethodInfo] = Registry("method")
+methods: Registry[MethodInfo] = Registry("method", plugin_group="unconcept.methods")
 
 
 def method(

@@ -58,7 +58,7 @@ class PromptForm:
     summary: str
 
 
-prompt_forms: Registry[PromptForm] = Registry("prompt form")
+prompt_forms: Registry[PromptForm] = Registry("prompt form", plugin_group="unconcept.prompt_forms")
 
 
 def prompt_form(

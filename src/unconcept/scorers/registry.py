@@ -68,7 +68,7 @@ class ScorerInfo:
     summary: str
 
 
-scorers: Registry[ScorerInfo] = Registry("scorer")
+scorers: Registry[ScorerInfo] = Registry("scorer", plugin_group="unconcept.scorers")
 
 
 def scorer(name: str, reads: ScorerInput, extra: str | None = None) -> Callable[[_ScorerBuilder], _ScorerBuilder]:

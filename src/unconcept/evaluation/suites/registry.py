@@ -63,4 +63,4 @@ def suite_for_edits(suite: Suite, origins: Sequence[EditOrigin]) -> Suite:
     return replace(suite, ask=partial(suite.questions_from_edits, origins))
 
 
-suites: Registry[Suite] = Registry("suite")
+suites: Registry[Suite] = Registry("suite", plugin_group="unconcept.suites")

@@ -1,0 +1,1 @@
+"""What another package brings to the library: one entry of each kind. The tests install it into a folder."""
