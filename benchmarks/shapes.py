@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
-from unconcept.models.checkpoint.validation import CROSS_ATTENTION_MAP
+from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP
 from unconcept.models.text.tokenizer import END_TOKEN, START_TOKEN, ClipTokenizer
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"

@@ -29,7 +29,13 @@ LEVELS = {
     "jobs": 8,
     "cli": 9,
 }
-ENTRIES = ("methods", "attacks", "scorers", "evaluation/suites")  # folders in which a file is one entry
+ENTRIES = (
+    "methods",
+    "attacks",
+    "scorers",
+    "evaluation/suites",
+    "models/families",
+)  # folders in which a file is one entry
 SHARED = {"__init__", "registry"}  # what entries of one folder may share
 WIDEST = 20  # modules of a folder whose files are not entries
 DATA = ("recipes",)

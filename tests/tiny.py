@@ -1,7 +1,8 @@
 """Every family from its real classes at toy size, built in a blink with no download."""
 
 import json
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -32,11 +33,10 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from unconcept.models.views.mmdit import MMDiTView
-from unconcept.models.views.unet import UNetView
+from unconcept.models.views import PipelineView, view_of_pipeline
 
-FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet: every method and attack so far
-MMDITS = ("sd3", "flux")
+FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet
+MMDITS = ("sd3", "flux")  # with a joint transformer
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 24
@@ -104,34 +104,28 @@ def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
     return T5EncoderModel(T5Config(**shape, feed_forward_proj="gated-gelu")), tokens
 
 
-def mmdit(family: str, distilled: bool) -> DiffusionPipeline:
-    """SD3 with a block of 3.5's kind, or FLUX."""
+def flux(distilled: bool = True) -> DiffusionPipeline:
+    """`distilled` is FLUX dev's kind of guidance."""
+    tokens, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
+    encoder, (encoder_2, tokens_2) = CLIPTextModel(text_config(tokens, 32, "quick_gelu")), t5(48)
+    net = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=distilled,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return FluxPipeline(scheduler, autoencoder, encoder, tokens, encoder_2, tokens_2, net)
+
+
+def stable_diffusion_3() -> DiffusionPipeline:
+    """With a block of 3.5's kind."""
     first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
-    if family == "flux":
-        encoder, (encoder_2, second) = CLIPTextModel(text_config(first, 32, "quick_gelu")), t5(48)
-        shape = {
-            "in_channels": 16,
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-        }
-        net = FluxTransformer2DModel(
-            **shape,
-            joint_attention_dim=48,
-            pooled_projection_dim=32,
-            axes_dims_rope=(4, 4, 8),
-            guidance_embeds=distilled,
-        )
-        return FluxPipeline(
-            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            autoencoder,
-            encoder,
-            first,
-            encoder_2,
-            second,
-            net,
-        )
     second, (encoder_3, third) = tokenizer(pad="!</w>"), t5(80)
     encoders = [
         CLIPTextModelWithProjection(text_config(tokens, 32, act))
@@ -164,38 +158,44 @@ def mmdit(family: str, distilled: bool) -> DiffusionPipeline:
     )
 
 
-def pipeline(family: str, seed: int = 0, distilled: bool = True) -> DiffusionPipeline:
-    """A fresh random pipeline in float32; `distilled` is FLUX dev's kind of guidance."""
-    torch.manual_seed(seed)
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-        prediction_type="v_prediction" if family == "sd2" else "epsilon",
+def ddim(prediction: str = "epsilon") -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction)
+
+
+def stable_diffusion(act: str = "quick_gelu", pad: str = END, prediction: str = "epsilon") -> DiffusionPipeline:
+    """SD 1.x, or 2.x by its activation, padding and prediction."""
+    scheduler, tokens = ddim(prediction), tokenizer(pad=pad)
+    encoder = CLIPTextModel(text_config(tokens, 32, act))
+    return StableDiffusionPipeline(
+        vae(), encoder, tokens, unet(32), scheduler, None, None, requires_safety_checker=False
     )
-    if family in MMDITS:
-        pipe = mmdit(family, distilled)
-    elif family == "sdxl":
-        first, second = tokenizer(), tokenizer(pad="!</w>")
-        net = unet(
-            64,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=32 + 48,
-        )
-        encoders = (
-            CLIPTextModel(text_config(first, 32, "quick_gelu")),
-            CLIPTextModelWithProjection(text_config(second, 32, "gelu")),
-        )
-        pipe = StableDiffusionXLPipeline(
-            vae(), encoders[0], encoders[1], first, second, net, scheduler, add_watermarker=False
-        )
-    else:
-        tokens = tokenizer(pad="!</w>" if family == "sd2" else END)
-        encoder = CLIPTextModel(text_config(tokens, 32, "gelu" if family == "sd2" else "quick_gelu"))
-        pipe = StableDiffusionPipeline(
-            vae(), encoder, tokens, unet(32), scheduler, None, None, requires_safety_checker=False
-        )
+
+
+def stable_diffusion_xl() -> DiffusionPipeline:
+    first, second = tokenizer(), tokenizer(pad="!</w>")
+    net = unet(
+        64, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 48
+    )
+    encoders = (
+        CLIPTextModel(text_config(first, 32, "quick_gelu")),
+        CLIPTextModelWithProjection(text_config(second, 32, "gelu")),
+    )
+    return StableDiffusionXLPipeline(vae(), encoders[0], encoders[1], first, second, net, ddim(), add_watermarker=False)
+
+
+PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
+    "sd1": stable_diffusion,
+    "sd2": partial(stable_diffusion, "gelu", "!</w>", "v_prediction"),
+    "sdxl": stable_diffusion_xl,
+    "sd3": stable_diffusion_3,
+    "flux": flux,
+}
+
+
+def pipeline(family: str, seed: int = 0, **more: bool) -> DiffusionPipeline:
+    """A fresh random pipeline in float32."""
+    torch.manual_seed(seed)
+    pipe = PIPELINES[family](**more)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -203,10 +203,9 @@ def pipeline(family: str, seed: int = 0, distilled: bool = True) -> DiffusionPip
     return pipe
 
 
-def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> UNetView | MMDiTView:
+def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> PipelineView:
     """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
-    kind = MMDiTView if family in MMDITS else UNetView
-    return kind.from_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
+    return view_of_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
 
 
 def folder(family: str, path: Path, old: bool = False) -> Path:
@@ -256,6 +255,6 @@ def clip_folder(path: Path, side: int = 48) -> Path:
 
 
 @cache
-def shared(family: str) -> UNetView | MMDiTView:
+def shared(family: str) -> PipelineView:
     """One view for tests that leave it as it was."""
     return view(family)

@@ -5,13 +5,13 @@ import tomllib
 import pytest
 import torch
 
-from tests import tiny
 from tests.attacks.cases import QUICK, case, input_hash
 from unconcept.attacks import ACCESS_LEVELS, attacks
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.settings import build_settings, settings_data, to_toml
 from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
+from unconcept.models.families import FAMILIES
 
 CASES = [(name, family) for name in attacks for family in attacks[name].families]
 
@@ -91,7 +91,7 @@ def test_row_of_the_table(name) -> None:
     info = attacks[name]
     assert info.rung in ACCESS_LEVELS
     assert info.summary.endswith(".")
-    assert set(info.families) <= {*tiny.FAMILIES, *tiny.MMDITS}
+    assert set(info.families) <= set(FAMILIES)
 
 
 @pytest.mark.parametrize(

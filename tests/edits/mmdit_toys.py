@@ -25,7 +25,7 @@ from unconcept.edits.export.export import export_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
-from unconcept.models.views.mmdit import MMDiTView
+from unconcept.models.views import view_of_pipeline
 
 WIDTHS = {3072: 32, 12288: 128}  # FLUX's and the toy's
 A_MATRIX = (
@@ -161,7 +161,7 @@ def picture(pipe: DiffusionPipeline) -> torch.Tensor:
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()  # diffusers leaves T5 in training
-    view = MMDiTView.from_pipeline(pipe.to(dtype=torch.float32))
+    view = view_of_pipeline(pipe.to(dtype=torch.float32))
     return view.sample(
         ["a dog"], torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)), 2, 3.0
     )

@@ -1,5 +1,7 @@
 """What every registered method must do, whatever it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
+from unconcept.models.families import FAMILIES
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -121,7 +124,7 @@ def test_without_services_it_erases_or_names_the_one_it_needs(name) -> None:
 @pytest.mark.parametrize("name", list(methods))
 def test_other_families_are_refused_by_name(name) -> None:
     view = tiny.view("sd1", torch.float32)
-    view.family = "other"
+    view.spec = replace(view.spec, name="other")
     with pytest.raises(SettingsError, match="not defined for other"):
         make_edit(view, chosen(name), name, {}, planted_services(view))
 
@@ -130,6 +133,6 @@ def test_other_families_are_refused_by_name(name) -> None:
 def test_a_family_is_supported_or_refused_with_the_reason(name) -> None:
     """What is supported is what the tests above run over."""
     info = methods[name]
-    refused = {family: info.refusal(family) for family in (*tiny.FAMILIES, *tiny.MMDITS)}
+    refused = {family: info.refusal(family) for family in FAMILIES}
     assert {family for family, reason in refused.items() if reason is None} == set(info.families)
     assert all(reason is None or reason.strip() for reason in refused.values())

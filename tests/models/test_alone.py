@@ -31,7 +31,7 @@ def test_states_are_those_of_each_text_alone(family) -> None:
 @pytest.mark.parametrize("count", [2, 7, 40])
 def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
     """Bit for bit, in `moji`'s own encoder, at every place of a block and beside any others."""
-    text = replace(open_model("moji")._encoder("text_encoder"), state_cache=None)
+    text = replace(open_model("moji")._encoders()[0], state_cache=None)
     words = [
         f"{one} {two}"
         for one in ("red", "blue", "old", "small", "wild")
@@ -46,7 +46,7 @@ def test_a_state_does_not_depend_on_its_neighbours(count) -> None:
 
 def test_more_texts_than_are_held_at_once_are_read_in_turns(monkeypatch) -> None:
     """Of several lengths, in the order they were asked for."""
-    text = replace(open_model("moji")._encoder("text_encoder"), state_cache=None)
+    text = replace(open_model("moji")._encoders()[0], state_cache=None)
     words = ["cat", "a cat on a table", "dog face", "a dog", "rose", "two red hats", "cat"]
     whole = text.embed(words, "last_subject"), text.embed(words, "all")
     monkeypatch.setattr("unconcept.models.text.clip_encoder._MOST_TOKENS", 8)

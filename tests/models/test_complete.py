@@ -20,15 +20,10 @@ from tests.edits.test_export_names import UNETS, parts
 from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.models import open_model
-from unconcept.models.checkpoint.validation import (
-    CROSS_ATTENTION_MAP,
-    JOINT_ATTENTION_MAP,
-    encoder_tensors,
-    transformer_maps,
-    unet_maps,
-)
-from unconcept.models.views.mmdit import MMDiTView
-from unconcept.models.views.unet import UNetView
+from unconcept.models.checkpoint.validation import encoder_tensors
+from unconcept.models.layouts.mmdit import JOINT_ATTENTION_MAP, joint_maps
+from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP, unet_maps
+from unconcept.models.views import view_of_pipeline
 
 ALL = (*tiny.FAMILIES, *tiny.MMDITS)
 A_MAP = dict.fromkeys(tiny.FAMILIES, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
@@ -85,7 +80,7 @@ def test_unets_of_every_shape(given) -> None:
 def test_published_transformers(kind, given, count) -> None:
     with init_empty_weights():
         net = kind(**given)
-    wanted = dict(transformer_maps(dict(net.config)))
+    wanted = dict(joint_maps(dict(net.config)))
     assert len(wanted) == count
     assert wanted == shapes(net, JOINT_ATTENTION_MAP)
 
@@ -154,13 +149,13 @@ def test_a_folder_with_a_layer_of_another_shape(family, cut, tmp_path) -> None:
 
 @pytest.mark.parametrize("family", ALL)
 def test_a_pipeline_in_memory(family) -> None:
-    pipe, kind = tiny.pipeline(family), UNetView if family in tiny.FAMILIES else MMDiTView
+    pipe = tiny.pipeline(family)
     net = getattr(pipe, denoiser(family))
     module, _, _ = A_MAP[family].rpartition(".")
     parent, _, own = module.rpartition(".")
     delattr(net.get_submodule(parent), own)
     with pytest.raises(ModelError, match=f"missing is {A_MAP[family]}"):
-        kind.from_pipeline(pipe)
+        view_of_pipeline(pipe)
 
 
 @pytest.mark.parametrize("family", ["sd1", "flux"])

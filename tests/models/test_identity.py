@@ -4,7 +4,7 @@ import pytest
 
 from tests import tiny
 from unconcept.models import find_model
-from unconcept.models.checkpoint.fingerprint import base_id, read_licence
+from unconcept.models.checkpoint.model_card import base_id, read_licence
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from unconcept.models.hooks.forward import record_inputs
 from unconcept.models.hooks.modules import attention_linears, denoiser_parameters, text_stream_linears
 from unconcept.models.model_view import SoftPrompts
 from unconcept.models.text.vocabulary import token_tables
-from unconcept.models.views.mmdit import T5_LENGTH, MMDiTView
+from unconcept.models.views import view_of_pipeline
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
 families = pytest.mark.parametrize("family", tiny.MMDITS)
@@ -73,7 +73,7 @@ def test_named_positions_are_rows_of_the_whole(family, at) -> None:
     assert view.streams == len(starts)
     for stream, (start, index) in enumerate(starts):
         assert torch.allclose(rows[:, stream], whole[range(len(TEXTS)), [start + i for i in index]], atol=1e-12)
-    assert t5[1] == (T5_LENGTH[family] - 1 if at == "last_subject" else 0)
+    assert t5[1] == (view.spec.encoders[-1].length - 1 if at == "last_subject" else 0)
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def test_unets_have_no_maps_of_pooled_texts_and_sdxl_has_pooled_texts(family) ->
 @torch.no_grad()
 def test_folder_and_pipeline_agree_and_nothing_is_built(family, tmp_path) -> None:
     folder = tiny.folder(family, tmp_path / "m")
-    view, live = open_model(str(folder), "cpu", "float32"), MMDiTView.from_pipeline(tiny.pipeline(family))
+    view, live = open_model(str(folder), "cpu", "float32"), view_of_pipeline(tiny.pipeline(family))
     assert view.family == family
     for at in ("all", "last_subject", "pooled"):
         assert torch.allclose(view.embed(TEXTS, at=at), live.embed(TEXTS, at=at), atol=1e-5)
@@ -157,7 +157,7 @@ def test_sd3_without_t5_reads_zeros(tmp_path) -> None:
     pipe = tiny.pipeline("sd3")
     pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
     pipe.save_pretrained(tmp_path / "m")
-    live, view = MMDiTView.from_pipeline(pipe), open_model(str(tmp_path / "m"), "cpu", "float32")
+    live, view = view_of_pipeline(pipe), open_model(str(tmp_path / "m"), "cpu", "float32")
     states, pooled = stock(pipe, TEXTS)
     for one in (live, view):
         assert torch.allclose(one.embed(TEXTS, at="all"), states, atol=1e-5)
@@ -249,7 +249,7 @@ def test_a_folder_of_another_pipeline_is_refused(family, tmp_path) -> None:
     path = tiny.folder(family, tmp_path / "m") / "model_index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "FluxControlPipeline"}))
     with pytest.raises(
-        ModelError, match=r"holds a FluxControlPipeline; supported are .*StableDiffusion3Pipeline, FluxPipeline"
+        ModelError, match=r"holds a FluxControlPipeline; supported are FluxPipeline, .*StableDiffusion3Pipeline"
     ):
         open_model(str(tmp_path / "m"), "cpu")
 

@@ -6,7 +6,7 @@ from diffusers import FluxPipeline
 
 from tests import tiny
 from unconcept.models.diffusion.vae import decode_latents, encode_images
-from unconcept.models.views.mmdit import MMDiTView, pack_latents, unpack_latents
+from unconcept.models.views.flux import FluxView, pack_latents, unpack_latents
 
 families = pytest.mark.parametrize("family", tiny.MMDITS)
 
@@ -89,7 +89,7 @@ def test_sample_is_the_pipeline_with_its_own_guidance(family) -> None:
 
 def test_an_undistilled_flux_is_guided_by_the_empty_text() -> None:
     pipe = tiny.pipeline("flux", distilled=False)
-    view, noise = MMDiTView.from_pipeline(pipe), random(1, 4, 8, 8, dtype=torch.float32)
+    view, noise = FluxView.from_pipeline(pipe), random(1, 4, 8, 8, dtype=torch.float32)
     shape = {"latents": pack_latents(noise), "height": 16, "width": 16, "num_inference_steps": 3, "output_type": "pt"}
     plain = pipe("a dog", **shape).images
     guided = pipe("a dog", negative_prompt="", true_cfg_scale=4.0, **shape).images

@@ -13,9 +13,9 @@ from unconcept.core.errors import ModelError
 from unconcept.edits import DenseEdit
 from unconcept.edits.export.export import export_edit
 from unconcept.models import open_model
-from unconcept.models.checkpoint.config import UNET_PIPELINES
 from unconcept.models.checkpoint.locations import tensor_locations
 from unconcept.models.checkpoint.safetensors_io import read_tensors, tensor_shapes
+from unconcept.models.families import families
 
 TEXTS = ["dog face", "", "a moon"]
 
@@ -40,7 +40,7 @@ def test_every_tensor_of_the_networks_is_found(family, base, tmp_path) -> None: 
     """
     folder = base(family)
     file = single(folder, tmp_path)
-    parts = UNET_PIPELINES["StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"]
+    parts = [encoder.part for encoder in families[family].encoders]
     for part in ("unet", *parts):
         known, wanted = tensor_locations(file, part), tensor_locations(folder, part)
         names = [name for name in wanted if not name.endswith("position_ids")]

@@ -13,6 +13,7 @@ from ..core.errors import require
 from ..core.registry import Registry
 from ..edits import ApplicableEdit, Edit
 from ..models import Conditioning, Family, ModelView
+from ..models.families import require_families
 from ..models.model_view import SoftPrompts
 
 AccessLevel = Literal["text", "embedding", "latent", "weights"]  # how deep an attacker must reach, from the outside in
@@ -126,6 +127,7 @@ def attack(
     name: str, paper: str, rung: AccessLevel, scope: SearchScope, families: tuple[Family, ...]
 ) -> Callable[[_AttackClass], _AttackClass]:
     """Register an attack under the name users type."""
+    require_families(families, f"attack {name}")
 
     def put(kind: _AttackClass) -> _AttackClass:
         summary = summary_of(kind)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.errors import require
-from ..models.family import FAMILIES
+from ..models.families import FAMILIES
 from ..prompts.text_matching import replace_name, typos
 from .registry import AttackAttempt, AttackCase, AttackInput, attack
 

@@ -12,7 +12,7 @@ def methods(as_json: options.JsonFlag = False) -> None:
         quiet_libraries()
         from ..core.settings import default_settings
         from ..methods import methods as known
-        from ..models.family import FAMILIES
+        from ..models.families import FAMILIES
 
         infos = [known[name] for name in known]
         support = [{family: info.refusal(family) for family in FAMILIES} for info in infos]

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARY = __name__.split(".")[0]
+_FOUND_BY_NAME = b'import_module(f"{__name__}.'  # in an `__init__` that imports the files beside it by name
 DATA = (".toml", ".txt")  # read by a module that asks `importlib.resources` for what lies beside it
 
 
@@ -67,12 +68,19 @@ def _tree(module: str) -> ast.Module:
 
 
 def _imports(module: str, packages: set[str]) -> Iterator[str]:
-    """Modules of these packages that a module imports."""
+    """Modules of these packages that a module imports, by name those beside an `__init__` that finds them."""
+    yield from _found_by_name(module)
     for node in _executed(_tree(module)):
         base = _absolute(module, node) if isinstance(node, ast.ImportFrom) else None
         for alias in node.names:
             if (base or alias.name).split(".")[0] in packages:
                 yield from _home(base, alias.name) if base else _home(alias.name, None)
+
+
+def _found_by_name(module: str) -> Iterator[str]:
+    file = _file(module)
+    if file is not None and file.name == "__init__.py" and _FOUND_BY_NAME in file.read_bytes():
+        yield from (f"{module}.{path.stem}" for path in sorted(file.parent.glob("*.py")) if path != file)
 
 
 def _home(base: str, name: str | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ..edits import Edit, EditOrigin, LowRankEdit, RuntimeEdit, TextMapEdit, bou
 from ..linalg.low_rank import numerical_rank
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..models import ModelView
-from ..models.checkpoint.fingerprint import base_id, read_licence
+from ..models.checkpoint.model_card import base_id, read_licence
 from ..models.model_view import TextInput
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.state_rows import embed_together

@@ -10,7 +10,6 @@ from ..core.errors import SettingsError, require
 from ..methods import VisionTextTower, VisionTextTowers
 from ..models import ModelView
 from ..models.loading import MOJI
-from ..models.text.vocabulary import SHARED_VOCABULARY_ENCODERS
 from ..models.vision.paired_clip import open_paired_clip
 from ..scorers.moji_clip import MojiClip
 
@@ -24,7 +23,7 @@ def open_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionText
         )
         return {"text_encoder": MojiClip(partial(model.embed, at="first_eot"))}
     found: dict[str, VisionTextTower] = {}
-    for part in SHARED_VOCABULARY_ENCODERS[model.family]:
+    for part in model.spec.clip_encoders:
         setting = part.replace("text_encoder", "clip")
         folder = clips.get(part, "")
         message = (

@@ -27,7 +27,6 @@ from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..models import Family, ModelView, find_model
-from ..models.checkpoint.config import TRANSFORMER_PIPELINES
 from ..models.loading import MOJI
 from ..report.environment import run_environment
 from ..worlds.table import concept_table
@@ -210,7 +209,7 @@ def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: Mode
     given finished states: `RequestError` before anything is drawn.
     """
     texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
-    if model.family in TRANSFORMER_PIPELINES.values():
+    if not model.spec.cuts_prompts:
         require_text_length(model, texts)
     count = count_too_long(model, texts)
     held = min(tokenizer.length for tokenizer in model.tokenizers)

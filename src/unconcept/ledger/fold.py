@@ -21,7 +21,7 @@ from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, RuntimeEdit, TextMap
 from ..edits.merge import merge_edits, stack_edits
 from ..methods import methods
 from ..models import ModelView
-from ..models.checkpoint.fingerprint import base_id, read_licence
+from ..models.checkpoint.model_card import base_id, read_licence
 from ..models.text.state_cache import TextStateCache, deterministic_text_states
 from ..training.regularisers import use_regularisers
 from .entry import method_from_settings

@@ -10,7 +10,7 @@ from ..core.errors import LedgerError, require
 from ..core.output_folder import atomic_folder
 from ..edits.export.bake import bake
 from ..models import ModelView, find_model
-from ..models.checkpoint.fingerprint import read_licence
+from ..models.checkpoint.model_card import read_licence
 from .conflicts import find_conflicts
 from .fold import LedgerState, fold_requests
 from .ledger import EntryNote, Ledger, request_set_hash

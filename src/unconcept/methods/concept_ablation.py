@@ -22,7 +22,7 @@ from ..models.hooks.forward import detach_first_token
 from ..models.hooks.modules import denoiser_parameters, select_keys_or_values
 from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import fits_context, sentences_that_fit
-from ..models.text.vocabulary import SHARED_VOCABULARY_ENCODERS, word_ids
+from ..models.text.vocabulary import word_ids
 from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, sentences
 from ..prompts.text_matching import replace_name
@@ -141,7 +141,7 @@ class ConceptAblation:
             f"concept-ablation: {model.family} has no one table of tokens for parameter_group embedding: choose"
             f" {', '.join(_PARAMETER_GROUPS)}"
         )
-        require(model.family in SHARED_VOCABULARY_ENCODERS, message)
+        require(bool(model.spec.clip_encoders), message)
         return tuple(
             name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-tokens")
         )

@@ -11,6 +11,8 @@ from ..core.registry import Registry
 from ..core.request import Request
 from ..edits import Edit
 from ..models import Family, ModelView
+from ..models.families import families as known_families
+from ..models.families import require_families
 from ..models.vision.paired_clip import VisionTextTowers
 
 MethodTask = Literal["erase", "debias"]
@@ -92,13 +94,17 @@ class MethodInfo:
     version: int = 1
     """Raised when the same settings would give another edit."""
     unsupported_reason: str = _UNDEFINED_REASON
-    """Why it refuses the other families."""
+    """Why it refuses families whose attention reads the text otherwise than that of all it is defined for."""
     uses: tuple[ServiceName, ...] = ()
     """Services that it asks for; callers build no others."""
 
     def refusal(self, family: str) -> str | None:
         """The reason, or None for a family that it is defined and tested for."""
-        return None if family in self.families else self.unsupported_reason
+        if family in self.families:
+            return None
+        known = {known_families[name].attention for name in self.families}
+        is_alike = family in known_families and known_families[family].attention in known
+        return _UNDEFINED_REASON if is_alike else self.unsupported_reason
 
 
 methods: Registry[MethodInfo] = Registry("method", plugin_group="unconcept.methods")
@@ -115,6 +121,8 @@ def method(
     uses: tuple[ServiceName, ...] = (),
 ) -> Callable[[_MethodClass], _MethodClass]:
     """Register a method under the name users type. `unsupported_reason` says why it refuses other families."""
+
+    require_families(families, f"method {name}")
 
     def put(kind: _MethodClass) -> _MethodClass:
         summary = summary_of(kind)

@@ -7,17 +7,13 @@ from pathlib import Path
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
-from .checkpoint.config import TRANSFORMER_PIPELINES, UNET_PIPELINES, config_folder, pipeline_kind
+from .checkpoint.config import config_folder, family_of_folder
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .model_view import ModelView
-from .views import mmdit, unet
+from .views import view_class
 
 LOADING = __name__  # the module through which all of this folder's code for models is reached
 MOJI = "moji"
-_VIEWS: dict[str, type[unet.UNetView] | type[mmdit.MMDiTView]] = {
-    **dict.fromkeys(UNET_PIPELINES, unet.UNetView),
-    **dict.fromkeys(TRANSFORMER_PIPELINES, mmdit.MMDiTView),
-}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -94,6 +90,5 @@ def open_model(source: str = MOJI, device: str = "auto", dtype: str = "auto") ->
     `ModelError` unless it is of one of our families.
     """
     where, files = find_device(device), find_model(source)
-    return _VIEWS[pipeline_kind(config_folder(files), _VIEWS)].from_files(
-        files, source, where, find_dtype(dtype, where)
-    )
+    spec = family_of_folder(files)
+    return view_class(spec).from_files(spec, files, source, where, find_dtype(dtype, where))

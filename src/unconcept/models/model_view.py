@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .diffusion.noise_schedule import NoiseSchedule
-from .family import Family
+from .family import Family, FamilySpec
 from .text.tokenizer import ClipTokenizer, TextPosition
 
 if TYPE_CHECKING:
@@ -61,12 +61,16 @@ class SoftPrompts:
 class ModelView(Protocol):
     """Seven verbs. A closed-form method uses the first two, which read files and build no network."""
 
-    family: Family
     name: str  # what the user called it
+    spec: FamilySpec
     device: torch.device
     dtype: torch.dtype  # what it computes in
     original_weights: dict[str, Tensor]  # weights before the edits now applied
     checkpoint: "Checkpoint"  # files or pipeline: what parts there are and how their parameters are named
+
+    @property
+    def family(self) -> Family:
+        """The name of its family."""
 
     @property
     def tokenizer(self) -> ClipTokenizer:

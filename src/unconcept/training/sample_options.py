@@ -24,7 +24,6 @@ from .session import current_session, training_session
 _RECTANGLE_ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
 _TIMESTEP_BINS = 10  # of timesteps: how large a loss is depends on them
 FIRST_BIN_LOSSES = 5  # losses of a bin whose mean is what it was at first
-_FLUX_PATCH = 2  # cells a side that FLUX's denoiser is given as one token
 
 
 @dataclass
@@ -82,7 +81,7 @@ class SampleOptions:
             )
         if not self.options.random_erasing:
             return x_t
-        found, cell = x_t.clone(), _FLUX_PATCH if self.model.family == "flux" else 1
+        found, cell = x_t.clone(), self.model.spec.latent_patch
         for row in found:
             if float(torch.rand((), generator=self.rng)) < self.options.random_erasing:
                 top, left, h, w = (

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...core.errors import EditError, require
 from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation, open_file, patch_file, tensor_shapes
 from ...models.checkpoint.weight_files import tensor_files, weight_variants
-from ...models.layouts.single_file import EMA_PREFIX
+from ...models.layouts.layout import EMA_PREFIX
 from ..base import Edit
 from ..weight_edits import weight_sum
 from .base_weights import read_base_weights

@@ -5,25 +5,12 @@ Exports write by these names, and an import looks them up the other way round.
 
 from collections.abc import Iterator
 
-from ...core.errors import EditError, require
-from ...models.family import Family
-from ...models.layouts.layout import SINGLE_FILE_ENCODERS, ModelLayout
+from ...core.errors import EditError
+from ...models.family import TextEncoderSpec
+from ...models.layouts.clip import with_text_model
+from ...models.layouts.layout import ModelLayout
 from ...models.layouts.packing import Packing
 
-_COMFYUI_ENCODERS = {
-    "sd1": ("clip_l",),
-    "sd2": ("clip_h",),
-    "sdxl": ("clip_l", "clip_g"),
-    "sd3": ("clip_l", "clip_g", "t5xxl"),
-    "flux": ("clip_l", "t5xxl"),
-}
-_KOHYA_ENCODERS: dict[Family, tuple[str, ...]] = {  # kohya calls T5 the third encoder in FLUX too
-    **dict.fromkeys(("sd1", "sd2"), ("lora_te_",)),
-    "sdxl": ("lora_te1_", "lora_te2_"),
-    "sd3": ("lora_te1_", "lora_te2_", "lora_te3_"),
-    "flux": ("lora_te1_", "lora_te3_"),
-}
-_DIFFUSERS_NAMED_UNETS = ("sd1", "sd2")  # whose LoRAs go by diffusers' names
 # What ComfyUI calls the patch of each; of other tensors by their full names.
 _PATCH_SUFFIXES = {".weight": ".diff", ".bias": ".diff_b"}
 
@@ -38,15 +25,12 @@ def kohya_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
     if part == layout.denoiser:
         key, laid = (
             (f"{module}.weight", Packing())
-            if layout.family in _DIFFUSERS_NAMED_UNETS
+            if layout.spec.has_diffusers_loras
             else layout.denoiser_tensor(name.partition(".")[2])
         )
         return "lora_unet_" + key.removesuffix(".weight").replace(".", "_"), laid
-    return (
-        _KOHYA_ENCODERS[layout.family][_encoder(name, part, layout)]
-        + _text_module(module, part, layout).replace(".", "_"),
-        Packing(),
-    )
+    encoder = _encoder(name, layout)
+    return encoder.kohya + _text_module(module, encoder).replace(".", "_"), Packing()
 
 
 def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
@@ -55,11 +39,8 @@ def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
     if part == layout.denoiser:
         key, laid = layout.denoiser_tensor(name.partition(".")[2])
         return f"diffusion_model.{key}", laid
-    clip = _COMFYUI_ENCODERS[layout.family][_encoder(name, part, layout)]
-    return (
-        f"text_encoders.{clip}.transformer.{_text_module(module, part, layout)}{name[len(part) + 1 + len(module) :]}",
-        Packing(),
-    )
+    encoder, kind = _encoder(name, layout), name[len(part) + 1 + len(module) :]
+    return f"text_encoders.{encoder.comfyui}.transformer.{_text_module(module, encoder)}{kind}", Packing()
 
 
 def comfyui_patch(name: str, layout: ModelLayout) -> tuple[str, Packing]:
@@ -86,8 +67,9 @@ def lora_name_candidates(name: str, layout: ModelLayout | None) -> Iterator[tupl
         yield from ((f"{start}_{flat}", whole) for start in ("lora_unet", "lycoris", "lora_transformer"))
         yield f"lora_unet_{native.removeprefix('diffusion_model.').replace('.', '_')}", laid
         return
-    text, number = _text_module(module, part, layout), _encoder(name, part, layout)
-    yield from ((f"{part}.{text}", whole), (f"lora_te{number + 1}_{text.replace('.', '_')}", whole))
+    encoder = _encoder(name, layout)
+    text, number = _text_module(module, encoder), layout.spec.encoders.index(encoder) + 1
+    yield from ((f"{part}.{text}", whole), (f"lora_te{number}_{text.replace('.', '_')}", whole))
 
 
 def _module(name: str) -> tuple[str, str]:
@@ -95,18 +77,14 @@ def _module(name: str) -> tuple[str, str]:
     return part, rest.removesuffix(".weight").removesuffix(".bias")
 
 
-def _text_module(module: str, part: str, layout: ModelLayout) -> str:
+def _text_module(module: str, encoder: TextEncoderSpec) -> str:
     """A CLIP's with the `text_model.` that older libraries and all other tools put before it."""
-    if SINGLE_FILE_ENCODERS[layout.family][part][1] == "t5":
-        return module
-    inner = module.removeprefix("text_model.")
-    return inner if inner == "text_projection" else f"text_model.{inner}"
+    return module if encoder.kind == "t5" else with_text_model(module)
 
 
-def _encoder(name: str, part: str, layout: ModelLayout) -> int:
-    """0 for the first text encoder."""
-    parts = list(SINGLE_FILE_ENCODERS[layout.family])
-    require(
-        part in parts, f"{name}: these tools load no patch of a {part}; export --to single-file or diffusers", EditError
-    )
-    return parts.index(part)
+def _encoder(name: str, layout: ModelLayout) -> TextEncoderSpec:
+    part = name.partition(".")[0]
+    encoder = layout.spec.encoder(part)
+    if encoder is None:
+        raise EditError(f"{name}: these tools load no patch of a {part}; export --to single-file or diffusers")
+    return encoder

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...core.errors import EditError, ModelError, require
 from ...models.checkpoint.locations import has_part, tensor_locations
 from ...models.checkpoint.safetensors_io import tensor_shapes as shapes_of
+from ...models.families import FAMILIES, families
 from ...models.layouts.layout import ModelLayout
 from ...models.layouts.packing import Packing
 from ..weight_edits import DenseEdit, LowRankEdit
@@ -31,8 +32,6 @@ _LORA_KEY = re.compile(
     r"\.(?P<role>lora_down|lora_up|lora_A|lora_B|down|up|alpha|diff|diff_b)(?:\.default)?(?:\.weight)?"
 )
 _LORA_ROLES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
-# What kohya's header calls the base, by how it begins.
-_KOHYA_FAMILIES = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
 # Modules as they were called when adapters were attention processors.
 _OLD_NAMES = ((".processor.", "."), (".self_attn.to_q", ".self_attn.q_proj"), (".self_attn.to_k", ".self_attn.k_proj"))
 _OLDER_NAMES = ((".self_attn.to_v", ".self_attn.v_proj"), (".self_attn.to_out", ".self_attn.out_proj"))
@@ -90,12 +89,12 @@ def _check_family(path: Path, source: Path) -> None:
         return
     told = _header(path)
     base = told.get("ss_base_model_version", "")
-    said = told.get("unconcept.family") or next(
-        (family for begins, family in _KOHYA_FAMILIES.items() if base.startswith(begins)), None
-    )
+    known = (families[name] for name in FAMILIES if families[name].kohya_base)
+    said = told.get("unconcept.family") or next((s.name for s in known if base.startswith(s.kohya_base)), None)
+    own = layout.spec.name
     require(
-        said in (None, layout.family),
-        f"its header says that it is for {said} models, {source.name} is {layout.family}: it is for another family",
+        said in (None, own),
+        f"its header says that it is for {said} models, {source.name} is {own}: it is for another family",
         EditError,
     )
 

@@ -1,21 +1,16 @@
 """What stands in the header of every exported file: where the edit came from and how it was written."""
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from ...core.versions import library_versions
-from ...models.checkpoint.fingerprint import read_licence
+from ...models.checkpoint.model_card import read_licence
+from ...models.families import FAMILIES, families
 from ..base import Edit, origin_of
-
-# By these A1111 and Forge tell for which models they offer a LoRA; a header without them is taken for SD 1.x.
-_KOHYA_METADATA = {
-    "sd1": {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
-    "sd2": {"ss_base_model_version": "sd_v2", "ss_v2": "True"},
-    "sdxl": {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"},
-}
 
 
 def export_metadata(edit: Edit, source: Path, to: str, dtype: torch.dtype | None, error: float = 0.0) -> dict[str, str]:
@@ -46,4 +41,9 @@ def export_metadata(edit: Edit, source: Path, to: str, dtype: torch.dtype | None
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         for name, value in known.items()
     }
-    return {"format": "pt", **texts, **(_KOHYA_METADATA.get(origin.family, {}) if to == "kohya" else {})}
+    return {"format": "pt", **texts, **(_kohya_metadata(origin.family) if to == "kohya" else {})}
+
+
+def _kohya_metadata(family: str) -> Mapping[str, str]:
+    """A header without it is taken for SD 1.x."""
+    return families[family].kohya_metadata if family in FAMILIES else {}

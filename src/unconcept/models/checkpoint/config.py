@@ -1,21 +1,12 @@
 """What the configs of a diffusers folder say of a model: the class of its pipeline, and its family."""
 
 import json
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import ModelError, require
-from ..family import Family
-
-# Those with a UNet.
-UNET_PIPELINES = {
-    "StableDiffusionPipeline": ("text_encoder",),
-    "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2"),
-}
-
-# And those with a transformer.
-TRANSFORMER_PIPELINES: dict[str, Family] = {"StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
+from ..families import PIPELINES, family_of_pipeline
+from ..family import FamilySpec
 
 
 def config_folder(source: Path) -> Path:
@@ -43,15 +34,14 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
-def pipeline_kind(folder: Path, known: Collection[str]) -> str:
-    """The class of the pipeline in a diffusers folder; `ModelError` unless it is one of the known."""
+def pipeline_kind(folder: Path) -> str:
+    """The class of the pipeline in a diffusers folder; `ModelError` unless it is one of ours."""
     kind = str(read_config(folder / "model_index.json").get("_class_name"))
-    require(kind in known, f"{folder} holds a {kind}; supported are {', '.join(known)}", ModelError)
+    require(kind in PIPELINES, f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
     return kind
 
 
-def unet_family(kind: str, unet: Mapping[str, Any], text: Mapping[str, Any]) -> Family:
-    """Of a pipeline with a UNet: OpenCLIP's text tower, with its plain GELU, tells 2.x from 1.x."""
-    if kind == "StableDiffusionXLPipeline":
-        return "sdxl"
-    return "sd2" if text.get("hidden_act") == "gelu" or unet["cross_attention_dim"] == 1024 else "sd1"
+def family_of_folder(source: Path) -> FamilySpec:
+    """The family of a diffusers folder, or of a single file's configs; `ModelError` unless it is one of ours."""
+    folder = config_folder(source)
+    return family_of_pipeline(pipeline_kind(folder), lambda part: read_config(folder / part / "config.json"))

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ...core.errors import ModelError, require
 from ..layouts.layout import ModelLayout
-from ..layouts.single_file import names_in_folder
 from .config import config_folder
 from .safetensors_io import TensorLocation, open_file
 from .weight_files import tensor_files, weight_file, weight_variants
@@ -34,7 +33,7 @@ def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
         return tensor_locations(config_folder(source), part)
     with open_file(source) as file:
         keys = list(file.keys())
-    found = names_in_folder(keys, ModelLayout.of(source), part)
+    found = ModelLayout.of(source).in_folder(keys, part)
     message = (
         f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says,"
         " or a LoRA"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...core.errors import ModelError, OutputError, require
-from .config import config_folder, read_config
+from .config import config_folder, family_of_folder, read_config
 from .locations import companion_folder
 from .safetensors_io import is_finite
 from .weight_files import variant_of
@@ -42,8 +42,9 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     absent: dict[str, Any] = (
         {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
     )
-    if kind == "StableDiffusion3Pipeline" and not (folder / "text_encoder_3").exists():
-        absent = {"text_encoder_3": None, "tokenizer_3": None}
+    for encoder in family_of_folder(folder).encoders:
+        if encoder.is_optional and not (folder / encoder.part).exists():
+            absent |= {encoder.part: None, encoder.tokenizer: None}
     try:
         if source != folder:
             absent.pop("requires_safety_checker", None)  # Told to the pipeline by the config alone.

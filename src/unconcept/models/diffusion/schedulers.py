@@ -1,7 +1,10 @@
 """Samplers by the names papers use, in place of a pipeline's own, on its own noise schedule."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ...core.errors import require
 from ...core.registry import suggest
 
 # All are deterministic once the initial noise is given.
@@ -21,3 +24,19 @@ def named_scheduler(name: str, own: Any) -> Any:
     kind = getattr(diffusers, suggest(name, SAMPLERS, "sampler"))
     # DDIM clips to [-1, 1] unless told: right for pixels, wrong for latents, and a config of another kind does not say.
     return kind.from_config(own.config, **({"clip_sample": False} if name == "ddim" else {}))
+
+
+@contextmanager
+def sampled_by(pipeline: Any, sampler: str | None, steps: int) -> Iterator[None]:
+    """Inside, a pipeline draws with a named sampler, or its own.
+
+    `SettingsError` for more steps than the model has timesteps.
+    """
+    own = pipeline.scheduler
+    count = own.config.num_train_timesteps
+    require(0 < steps <= count, f"{steps} sampler steps: the model has {count} timesteps")
+    pipeline.scheduler = own if sampler is None else named_scheduler(sampler, own)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..model_view import ModelView
 from .cross_attention import KEY_VALUE_SUFFIX, AttentionInputs, MixingStep, cross_attentions, steer_attentions
-from .modules import DENOISER_FOLDERS, denoiser_modules, text_stream_linears
+from .modules import denoiser_modules, text_stream_linears
 
 _ADDED_KEY_SUFFIX = ".add_k_proj.weight"
 AttentionRecord = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
@@ -57,9 +57,7 @@ def record_attention(
         return mix(reading)
 
     with (
-        _watched(places.values(), keep)
-        if DENOISER_FOLDERS[model.family] == "transformer"
-        else steer_attentions(places.values(), rule)
+        _watched(places.values(), keep) if model.spec.attention == "joint" else steer_attentions(places.values(), rule)
     ):
         yield kept
 

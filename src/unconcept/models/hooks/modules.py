@@ -7,25 +7,17 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ...core.errors import ModelError
-from ..family import Family
 from ..model_view import ModelView
 
 _ATTENTION_MAP = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
 _STREAM_MAP = re.compile(r"\.attn\.add_[kv]_proj$")
-DENOISER_FOLDERS: dict[Family, str] = {
-    "sd1": "unet",
-    "sd2": "unet",
-    "sdxl": "unet",
-    "sd3": "transformer",
-    "flux": "transformer",
-}
 
 
 def attention_linears(model: ModelView) -> dict[str, nn.Linear]:
     """The linear maps of every attention by the full name of their weight."""
     found = model.modules("denoiser").named_modules()
     return {
-        f"{DENOISER_FOLDERS[model.family]}.{name}.weight": module
+        f"{model.spec.denoiser}.{name}.weight": module
         for name, module in found
         if isinstance(module, nn.Linear) and _ATTENTION_MAP.search(name)
     }
@@ -40,7 +32,7 @@ def text_stream_linears(model: ModelView) -> dict[str, nn.Linear]:
     """
     found = model.modules("denoiser").named_modules()
     return {
-        f"{DENOISER_FOLDERS[model.family]}.{name}.weight": module
+        f"{model.spec.denoiser}.{name}.weight": module
         for name, module in found
         if isinstance(module, nn.Linear) and _STREAM_MAP.search(name)
     }
@@ -49,8 +41,7 @@ def text_stream_linears(model: ModelView) -> dict[str, nn.Linear]:
 def denoiser_parameters(model: ModelView) -> dict[str, nn.Parameter]:
     """Everything the denoiser computes with."""
     return {
-        f"{DENOISER_FOLDERS[model.family]}.{name}": parameter
-        for name, parameter in model.modules("denoiser").named_parameters()
+        f"{model.spec.denoiser}.{name}": parameter for name, parameter in model.modules("denoiser").named_parameters()
     }
 
 

@@ -1,4 +1,5 @@
-"""What the tensors of SD3's and FLUX's transformers are called in the original layout, and how they lie there.
+"""SD3's and FLUX's transformers: what their tensors are called in the original layout, and which maps the text goes
+through.
 
 Queries, keys and values are one tensor there, in FLUX's single blocks with the first map of the feed-forward net. Where
 diffusers' last norms have scale before shift, the original has shift before scale.
@@ -6,9 +7,14 @@ diffusers' last norms have scale before shift, the original has shift before sca
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from ..family import Family
+from ..family import Config, NamedShapes
 from .packing import Packing
+
+JOINT_ATTENTION_MAP = re.compile(
+    r"^(context_embedder|time_text_embed\.text_embedder\.linear_1)\.weight$|\.attn\.(add_[kv]_proj|to_[kv])\.weight$"
+)
 
 _NameTable = Mapping[str, tuple[str, Packing]]  # module in the folder to module in the original, and where in it
 
@@ -104,57 +110,84 @@ _FLUX_SINGLE_BLOCK: _NameTable = {
         }
     ),
 }
-_OUTER_MODULES: dict[Family, _NameTable] = {"sd3": _SD3_OUTER_MODULES, "flux": _FLUX_OUTER_MODULES}
-_MMDIT_BLOCKS: dict[Family, dict[str, tuple[str, _NameTable]]] = {
-    "sd3": {"transformer_blocks": ("joint_blocks", _SD3_BLOCK)},
-    "flux": {
-        "transformer_blocks": ("double_blocks", _FLUX_DOUBLE_BLOCK),
-        "single_transformer_blocks": ("single_blocks", _FLUX_SINGLE_BLOCK),
-    },
+_SD3_BLOCKS = {"transformer_blocks": ("joint_blocks", _SD3_BLOCK)}
+_FLUX_BLOCKS = {
+    "transformer_blocks": ("double_blocks", _FLUX_DOUBLE_BLOCK),
+    "single_transformer_blocks": ("single_blocks", _FLUX_SINGLE_BLOCK),
 }
-_MMDIT_BLOCK = re.compile(r"(\w+)\.(\d+)\.(.+)")
-_POSITION_TABLES = "pos_embed.pos_embed", "pos_embed"  # SD3's table of positions, which is no module's weight
+_BLOCK_NAME = re.compile(r"(\w+)\.(\d+)\.(.+)")
 _FLUX_SCALED_NORM = re.compile(r"\.(query|key)_norm$")  # FLUX's norms, whose weight is called scale
-_SD3_CONTEXT_NORM = "norm1_context.linear"  # in SD3's last block it is a last norm
 
 
-def original_tensor(name: str, family: Family, blocks: int) -> tuple[str, Packing] | None:
-    """The original's tensor that holds a tensor of the transformer; None if it has no place there.
+@dataclass(frozen=True)
+class TransformerNames:
+    """Names of a transformer's tensors in the original layout, both ways."""
 
-    `blocks` is how many SD3 has.
-    """
-    if family == "sd3" and name == _POSITION_TABLES[0]:
-        return _POSITION_TABLES[1], Packing()
-    module, _, kind = name.rpartition(".")
-    found = _MMDIT_BLOCK.fullmatch(module)
-    if module in _OUTER_MODULES[family]:
-        start, (original, laid) = "", _OUTER_MODULES[family][module]
-    elif found and found[1] in _MMDIT_BLOCKS[family] and found[3] in _MMDIT_BLOCKS[family][found[1]][1]:
-        own, table = _MMDIT_BLOCKS[family][found[1]]
-        start, (original, laid) = f"{own}.{found[2]}.", table[found[3]]
-        if family == "sd3" and found[3] == _SD3_CONTEXT_NORM and int(found[2]) == blocks - 1:
-            laid = Packing(halves_swapped=True)
-    else:
-        return None
-    return f"{start}{original}.{'scale' if _FLUX_SCALED_NORM.search(original) else kind}", laid
+    outer: _NameTable
+    """Modules outside of the blocks."""
+    blocks: Mapping[str, tuple[str, _NameTable]]
+    """Lists of blocks in the folder, each with its name in the original and the modules of a block."""
+    tensors: Mapping[str, str]
+    """Tensors that are no module's weight or bias."""
+    swapped: tuple[str, ...] = ()
+    """Modules whose halves are swapped there, unlike those of the same name in other blocks."""
+
+    def original(self, name: str) -> tuple[str, Packing] | None:
+        if name in self.tensors:
+            return self.tensors[name], Packing()
+        module, _, kind = name.rpartition(".")
+        found = _BLOCK_NAME.fullmatch(module)
+        if module in self.outer:
+            start, (original, packing) = "", self.outer[module]
+        elif found and found[1] in self.blocks and found[3] in self.blocks[found[1]][1]:
+            own, table = self.blocks[found[1]]
+            start, (original, packing) = f"{own}.{found[2]}.", table[found[3]]
+            if module in self.swapped:
+                packing = Packing(halves_swapped=True)
+        else:
+            return None
+        return f"{start}{original}.{'scale' if _FLUX_SCALED_NORM.search(original) else kind}", packing
+
+    def in_folder(self, key: str) -> Iterator[tuple[str, Packing]]:
+        own_tensor = next((own for own, original in self.tensors.items() if original == key), None)
+        if own_tensor is not None:
+            yield own_tensor, Packing()
+            return
+        module, _, kind = key.rpartition(".")
+        found, tables = _BLOCK_NAME.fullmatch(module), [("", self.outer)]
+        for own, (original, table) in self.blocks.items():
+            if found and found[1] == original:
+                tables, module = [(f"{own}.{found[2]}.", table)], found[3]
+        for start, table in tables:
+            for own, (original, _) in table.items():
+                if original == module:
+                    name = f"{start}{own}.{'weight' if kind == 'scale' else kind}"
+                    there = self.original(name)
+                    if there is not None and there[0] == key:
+                        yield name, there[1]
 
 
-def folder_tensors(key: str, family: Family, blocks: int) -> Iterator[tuple[str, Packing]]:
-    """The inverse: the transformer's tensors that a tensor of the original holds; none for what `original_tensor` never
-    gives.
-    """
-    if family == "sd3" and key == _POSITION_TABLES[1]:
-        yield _POSITION_TABLES[0], Packing()
-        return
-    module, _, kind = key.rpartition(".")
-    found, tables = _MMDIT_BLOCK.fullmatch(module), [("", _OUTER_MODULES[family])]
-    for own, (original, table) in _MMDIT_BLOCKS[family].items():
-        if found and found[1] == original:
-            tables, module = [(f"{own}.{found[2]}.", table)], found[3]
-    for start, table in tables:
-        for own, (original, _) in table.items():
-            if original == module:
-                name = f"{start}{own}.{'weight' if kind == 'scale' else kind}"
-                there = original_tensor(name, family, blocks)
-                if there is not None and there[0] == key:
-                    yield name, there[1]
+def sd3_names(config: Config) -> TransformerNames:
+    """In SD3's last block the text's first norm is a last norm."""
+    swapped = (f"transformer_blocks.{config['num_layers'] - 1}.norm1_context.linear",)
+    return TransformerNames(_SD3_OUTER_MODULES, _SD3_BLOCKS, {"pos_embed.pos_embed": "pos_embed"}, swapped)
+
+
+def flux_names(config: Config) -> TransformerNames:
+    """The same whatever the config says."""
+    return TransformerNames(_FLUX_OUTER_MODULES, _FLUX_BLOCKS, {})
+
+
+def joint_maps(config: Config) -> NamedShapes:
+    """The ways of the text into the transformer, and the keys and values of every block that it goes through."""
+    inner = config["num_attention_heads"] * config["attention_head_dim"]
+    yield "context_embedder.weight", (inner, config["joint_attention_dim"])
+    yield "time_text_embed.text_embedder.linear_1.weight", (inner, config["pooled_projection_dim"])
+    maps = ("add_k_proj", "add_v_proj", "to_k", "to_v")
+    for blocks, count, names in (
+        ("transformer_blocks", config["num_layers"], maps),
+        ("single_transformer_blocks", config.get("num_single_layers", 0), maps[2:]),
+    ):
+        for i in range(count):
+            for name in names:
+                yield f"{blocks}.{i}.attn.{name}.weight", (inner, inner)

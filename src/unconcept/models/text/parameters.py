@@ -5,7 +5,6 @@ import re
 from torch import nn
 
 from ..model_view import ModelView
-from .vocabulary import SHARED_VOCABULARY_ENCODERS
 
 _LAYER_NUMBER = re.compile(r"\blayers\.(\d+)\.")
 
@@ -17,9 +16,10 @@ def encoder_parameters(model: ModelView) -> dict[str, dict[str, nn.Parameter]]:
     are left out.
     """
     found = {}
-    for part in SHARED_VOCABULARY_ENCODERS[model.family]:
+    for part in model.spec.clip_encoders:
+        encoder = model.spec.encoder(part)
         own = {f"{part}.{name}": parameter for name, parameter in model.modules(part).named_parameters()}
-        if model.family == "sdxl" and part == "text_encoder":
+        if encoder and encoder.is_penultimate and not encoder.gives_pooled:
             last = max(layer_number(name) for name in own)
             own = {
                 name: parameter

@@ -8,19 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..family import Family
 from ..hooks.forward import remove_on_exit
 from ..model_view import ModelView
 
-# The encoder whose states stand first among those the denoiser is given: `model.tokenizer` is its own.
-_FIRST_ENCODERS: dict[Family, str] = {
-    "sd1": "text_encoder",
-    "sd2": "text_encoder",
-    "sdxl": "text_encoder",
-    "sd3": "text_encoder",
-    "flux": "text_encoder_2",
-}
-_PENULTIMATE_FAMILIES = ("sdxl", "sd3")  # read before the encoder's last layer
 MOST_TRACKED_TEXTS = 4096
 
 TokenIds = tuple[int, ...]
@@ -34,11 +24,11 @@ def track_prompts(model: ModelView) -> Iterator[Callable[[Tensor], list[TokenIds
     A row is known by its last token's state, which in every encoder has seen the whole text.
     """
     known: OrderedDict[bytes, TokenIds] = OrderedDict()
-    last, width = -1, 0
+    last, width, first = -1, 0, model.spec.first_encoder
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         nonlocal last, width
-        states = out.hidden_states[-2] if model.family in _PENULTIMATE_FAMILIES else out.last_hidden_state
+        states = out.hidden_states[-2] if first.is_penultimate else out.last_hidden_state
         last, width = states.shape[1] - 1, states.shape[2]
         ids = args[0] if args else kwargs["input_ids"]
         for row, read in zip(_prints(states[:, last]), ids.tolist(), strict=True):
@@ -52,7 +42,7 @@ def track_prompts(model: ModelView) -> Iterator[Callable[[Tensor], list[TokenIds
             return [None] * len(states)
         return [known.get(row) for row in _prints(states[:, last, :width])]
 
-    with remove_on_exit([model.modules(_FIRST_ENCODERS[model.family]).register_forward_hook(keep, with_kwargs=True)]):
+    with remove_on_exit([model.modules(first.part).register_forward_hook(keep, with_kwargs=True)]):
         yield ids_of
 
 

@@ -7,17 +7,11 @@ from tokenizers import decoders
 from torch import Tensor
 
 from ...core.errors import ModelError, require
-from ..family import Family
 from ..model_view import ModelView
 from .tokenizer import ClipTokenizer
 
 _BYTE_DECODER = decoders.ByteLevel()
 _WORD_END = "</w>"
-SHARED_VOCABULARY_ENCODERS: dict[Family, tuple[str, ...]] = {
-    "sd1": ("text_encoder",),
-    "sd2": ("text_encoder",),
-    "sdxl": ("text_encoder", "text_encoder_2"),
-}
 
 
 def token_tables(model: ModelView) -> tuple[Tensor, ...]:
@@ -26,8 +20,8 @@ def token_tables(model: ModelView) -> tuple[Tensor, ...]:
     `ModelError` where the encoders' ids are not the same: SD3 and FLUX.
     """
     message = f"{model.family} cuts a text differently for CLIP and for T5, so there is no one table of its tokens"
-    require(model.family in SHARED_VOCABULARY_ENCODERS, message, ModelError)
-    embeddings = (model.modules(part).get_input_embeddings() for part in SHARED_VOCABULARY_ENCODERS[model.family])  # type: ignore[operator]
+    require(bool(model.spec.clip_encoders), message, ModelError)
+    embeddings = (model.modules(part).get_input_embeddings() for part in model.spec.clip_encoders)  # type: ignore[operator]
     return tuple(embedding.weight.detach() for embedding in embeddings)
 
 

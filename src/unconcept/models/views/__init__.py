@@ -1,1 +1,19 @@
-"""Views of a pipeline or of checkpoint files, one a layout of networks."""
+"""Views of a pipeline or of checkpoint files, one a layout of networks. A family says which is its own."""
+
+import importlib
+
+from ..checkpoint.pipeline import Pipeline
+from ..family import FamilySpec
+from .pipeline_view import PipelineView, pipeline_family
+
+
+def view_class(spec: FamilySpec) -> type[PipelineView]:
+    """The view of a family."""
+    module, _, name = spec.view.partition(":")
+    kind: type[PipelineView] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return kind
+
+
+def view_of_pipeline(pipeline: Pipeline, name: str = "pipeline") -> PipelineView:
+    """A loaded pipeline; it is used as it is, not copied."""
+    return view_class(pipeline_family(pipeline)).from_pipeline(pipeline, name)

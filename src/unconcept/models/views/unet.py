@@ -3,68 +3,34 @@
 A view of files reads single tensors until something must be drawn or trained; only then is the pipeline built.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.errors import ModelError, require
-from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.config import UNET_PIPELINES, config_folder, pipeline_kind, unet_family
-from ..checkpoint.pipeline import Pipeline
-from ..checkpoint.validation import CROSS_ATTENTION_MAP, require_complete
-from ..diffusion.noise_schedule import NoiseSchedule
-from ..diffusion.schedulers import named_scheduler as named
-from ..family import Family
+from ..diffusion.schedulers import sampled_by
 from ..hooks.forward import with_soft_rows
 from ..model_view import Conditioning, SoftPrompts, TextInput
-from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
-from ..text.tokenizer import ClipTokenizer, TextPosition
+from ..text.clip_encoder import ClipTextEncoder
+from ..text.tokenizer import TextPosition
+from .pipeline_view import PipelineView
 
 
 @dataclass
-class UNetView:
-    """Built by `from_files` or `from_pipeline`. Text maps are the keys and values of every cross-attention."""
+class UNetView(PipelineView):
+    """Text maps are the keys and values of every cross-attention.
 
-    name: str
-    family: Family
-    checkpoint: Checkpoint
-    device: torch.device
-    dtype: torch.dtype
-    original_weights: dict[str, Tensor] = field(default_factory=dict)  # weights before the edits now applied
-
-    @classmethod
-    def from_files(cls, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> "UNetView":
-        """A diffusers folder, or a single file in the original layout; `ModelError` unless it holds one of this view's
-        families.
-        """
-        kind = pipeline_kind(config_folder(source), UNET_PIPELINES)
-        checkpoint = Checkpoint("unet", device, dtype, source)
-        family = unet_family(kind, checkpoint.config("unet"), checkpoint.config("text_encoder"))
-        require_complete(checkpoint, family, name)
-        return cls(name, family, checkpoint, device, dtype)
-
-    @classmethod
-    def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> "UNetView":
-        """A loaded pipeline; it is used as it is, not copied."""
-        checkpoint = Checkpoint("unet", pipeline.device, pipeline.unet.dtype, pipeline=pipeline)
-        family = unet_family(type(pipeline).__name__, checkpoint.config("unet"), checkpoint.config("text_encoder"))
-        require_complete(checkpoint, family, name)
-        return cls(name, family, checkpoint, pipeline.device, pipeline.unet.dtype)
-
-    @property
-    def pipeline(self) -> Pipeline | None:
-        """None until something had to be drawn or trained."""
-        return self.checkpoint.pipeline
+    SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's.
+    """
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
-        """SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's."""
         if at == "pooled":
-            require(self.family == "sdxl", f"{self.family} models are told nothing of a text as a whole", ModelError)
+            has_pooled = self.spec.encoders[-1].gives_pooled
+            require(has_pooled, f"{self.family} models are told nothing of a text as a whole", ModelError)
             return self._encoders()[-1].pooled(texts)
         if not texts:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
@@ -72,30 +38,20 @@ class UNetView:
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
         """Keys and values of the cross-attentions: 32 matrices in SD 1.x and 2.x, 140 in SDXL."""
-        if reads == "pooled":
-            return {}
-        if self.pipeline is not None:
-            return {
-                f"unet.{name}": p
-                for name, p in self.pipeline.unet.named_parameters()
-                if CROSS_ATTENTION_MAP.search(name)
-            }
-        return self.reference(
-            f"unet.{name}" for name in self.checkpoint.lazy_parameters("unet") if CROSS_ATTENTION_MAP.search(name)
-        )
+        return {} if reads == "pooled" else self._cross_attention_maps()
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""
         soft = prompts if isinstance(prompts, SoftPrompts) else None
         found = []
-        for number, part in enumerate(self._parts):
-            module: Any = self.modules(part)
+        for number, encoder in enumerate(self.spec.encoders):
+            module: Any = self.modules(encoder.part)
             ids = self._ids(prompts, number).to(self.device)
             with ExitStack() as stack:
                 if soft is not None:
                     stack.enter_context(with_soft_rows(module.get_input_embeddings(), soft.at, soft.rows[number]))
-                found.append(module(ids, output_hidden_states=self.family == "sdxl"))
-        if self.family != "sdxl":
+                found.append(module(ids, output_hidden_states=encoder.is_penultimate))
+        if not self.spec.encoders[-1].gives_pooled:
             return Conditioning(found[0][0])
         side = self.latent_shape[-1] * self.checkpoint.built_pipeline.vae_scale_factor
         states = torch.cat([out.hidden_states[-2] for out in found], -1)
@@ -139,11 +95,7 @@ class UNetView:
             {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
         )
         pipeline, scaled = self.checkpoint.built_pipeline, noise.to(self.device, self.dtype)
-        own = pipeline.scheduler
-        count = own.config.num_train_timesteps
-        require(0 < steps <= count, f"{steps} sampler steps: the model has {count} timesteps")
-        pipeline.scheduler = own if sampler is None else named(sampler, own)
-        try:
+        with sampled_by(pipeline, sampler, steps):
             result = pipeline(
                 **text,
                 latents=scaled,
@@ -152,8 +104,6 @@ class UNetView:
                 output_type="pt",
                 return_dict=True,
             )
-        finally:
-            pipeline.scheduler = own
         images: Tensor = result.images.float().cpu()
         return images
 
@@ -168,36 +118,8 @@ class UNetView:
         found = {"prompt_embeds": given.states, "negative_prompt_embeds": states}
         return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
 
-    def modules(self, part: str) -> nn.Module:
-        """A component of the pipeline by name; "denoiser" is the UNet."""
-        module: nn.Module = getattr(self.checkpoint.built_pipeline, "unet" if part == "denoiser" else part)
-        return module
-
-    def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """Parameters by full name (`unet.`...) as they were before any edit; read from the
-        files where there are files.
-        """
-        return self.checkpoint.reference(names, self.original_weights, self.name)
-
-    @property
-    def streams(self) -> int:
-        return 1
-
-    @property
-    def tokenizer(self) -> ClipTokenizer:
-        return self._encoders()[0].tokenizer
-
-    @property
-    def tokenizers(self) -> tuple[ClipTokenizer, ...]:
-        return tuple(self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer")) for part in self._parts)
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        return NoiseSchedule.of(self.checkpoint.built_pipeline.scheduler)
-
     @property
     def width(self) -> int:
-        """d, the width of a text state."""
         return int(self.checkpoint.config("unet")["cross_attention_dim"])
 
     @property
@@ -207,19 +129,9 @@ class UNetView:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of one picture's latents at the model's own size."""
         config = self.checkpoint.config("unet")
         size = config["sample_size"]
         return config["in_channels"], size, size
 
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        return UNET_PIPELINES["StableDiffusionXLPipeline" if self.family == "sdxl" else "StableDiffusionPipeline"]
-
     def _encoders(self) -> list[ClipTextEncoder]:
-        return [self._encoder(part) for part in self._parts]
-
-    def _encoder(self, part: str) -> ClipTextEncoder:
-        tokenizer = self.checkpoint.tokenizer(part.replace("text_encoder", "tokenizer"))
-        weights, config = strip_text_model_prefix(self.checkpoint.weights(part)), self.checkpoint.config(part)
-        return ClipTextEncoder(tokenizer, weights, config, self.family == "sdxl", self.checkpoint.states(part))
+        return [self._clip(encoder) for encoder in self.spec.encoders]

@@ -1,0 +1,32 @@
+"""One file a family, each with one `FamilySpec`. Files are found by name, so adding a family edits no list."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+
+from ...core.errors import SettingsError, require
+from ...core.registry import Registry
+from ..family import Config, Family, FamilySpec
+
+families: Registry[FamilySpec] = Registry("family")
+for _file in pkgutil.iter_modules(__path__):
+    for _value in vars(importlib.import_module(f"{__name__}.{_file.name}")).values():
+        if isinstance(_value, FamilySpec):
+            families.register(_value.name)(_value)
+
+FAMILIES: tuple[Family, ...] = tuple(families)
+PIPELINES: tuple[str, ...] = tuple(dict.fromkeys(families[name].pipeline for name in families))  # of diffusers
+
+
+def family_of_pipeline(pipeline: str, config: Callable[[str], Config]) -> FamilySpec:
+    """The family of a pipeline class that is one of ours; `config` gives a part's."""
+    known = [families[name] for name in families if families[name].pipeline == pipeline]
+    if len(known) == 1:
+        return known[0]
+    return next(spec for spec in known if spec.is_member(config(spec.denoiser), config(spec.encoders[0].part)))
+
+
+def require_families(names: Sequence[Family], of: str) -> None:
+    """`SettingsError` on a name that is no family's."""
+    unknown = [name for name in names if name not in FAMILIES]
+    require(not unknown, f"{of}: no family {unknown[:1]}; known are {', '.join(FAMILIES)}", SettingsError)

@@ -1,0 +1,39 @@
+"""FLUX.1: a joint transformer that reads T5, and CLIP's pooled text."""
+
+from ..family import FamilySpec, TextEncoderSpec
+from ..layouts.mmdit import JOINT_ATTENTION_MAP, flux_names, joint_maps
+
+FLUX = FamilySpec(
+    name="flux",
+    title="FLUX.1",
+    pipeline="FluxPipeline",
+    denoiser="transformer",
+    view="flux:FluxView",
+    encoders=(
+        TextEncoderSpec(
+            "text_encoder",
+            kind="clip",
+            single_file="text_encoders.clip_l.transformer.",
+            kohya="lora_te1_",
+            comfyui="clip_l",
+            gives_states=False,
+            gives_pooled=True,
+        ),
+        TextEncoderSpec(
+            "text_encoder_2",
+            kind="t5",
+            single_file="text_encoders.t5xxl.transformer.",
+            naming="t5",
+            kohya="lora_te3_",  # kohya calls T5 the third encoder here too
+            comfyui="t5xxl",
+            length=512,
+        ),
+    ),
+    required_maps=joint_maps,
+    map_pattern=JOINT_ATTENTION_MAP,
+    attention="joint",
+    latent_patch=2,
+    denoiser_names=flux_names,
+    vae_prefix="vae.",
+    kohya_base="flux",
+)

@@ -1,0 +1,77 @@
+"""FLUX.1: a text is T5's rows, and CLIP's pooled text beside the timestep. Latents are packed two by two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..model_view import Conditioning
+from ..text.tokenizer import TokenPosition
+from .mmdit import MMDiTView
+
+_DISTILLED_GUIDANCE = 3.5  # FluxPipeline's default: at which a guidance-distilled FLUX is asked for one prediction
+
+
+@dataclass
+class FluxView(MMDiTView):
+    """`embed` gives T5's rows (n, d); the pooled text is CLIP's (n, 768)."""
+
+    def _embed_states(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
+        return self._t5(self.spec.first_encoder).embed(texts, at)
+
+    def _condition(self, prompts: Sequence[str]) -> Conditioning:
+        clip, t5 = self.spec.encoders
+        pooled = self._read(prompts, clip).pooler_output
+        return Conditioning(self._read(prompts, t5)[0], pooled)
+
+    def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
+        """The flow noise - x0. A guidance-distilled FLUX is asked at its usual guidance."""
+        given = texts if isinstance(texts, Conditioning) else self.condition(texts)
+        net, t = self.checkpoint.built_pipeline.transformer, timestep.to(latents.device).expand(len(latents))
+        h, w = (side // 2 for side in latents.shape[-2:])
+        at = torch.cartesian_prod(*(torch.arange(n, dtype=latents.dtype, device=latents.device) for n in (1, h, w)))
+        guidance = torch.full((len(latents),), _DISTILLED_GUIDANCE, device=latents.device)
+        packed = net(
+            hidden_states=pack_latents(latents),
+            timestep=t.to(latents.dtype) / 1000,
+            guidance=guidance if net.config.guidance_embeds else None,
+            encoder_hidden_states=given.states,
+            pooled_projections=given.pooled,
+            img_ids=at,
+            txt_ids=at.new_zeros(given.states.shape[1], 3),
+        ).sample
+        return unpack_latents(packed, h, w)
+
+    @property
+    def _is_distilled(self) -> bool:
+        return bool(self.checkpoint.built_pipeline.transformer.config.guidance_embeds)
+
+    @property
+    def _guidance_argument(self) -> str:
+        return "guidance_scale" if self._is_distilled else "true_cfg_scale"
+
+    def _packed(self, latents: Tensor) -> Tensor:
+        return pack_latents(latents)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Before packing.
+
+        The transformer has no size of its own; its autoencoder's is 1024 pixels in the published models, as the
+        pipeline's default.
+        """
+        config, vae = self.checkpoint.config("transformer"), self.checkpoint.config("vae")
+        side = vae["sample_size"] // 2 ** (len(vae["block_out_channels"]) - 1)
+        return config["in_channels"] // 4, side, side
+
+
+def pack_latents(latents: Tensor) -> Tensor:
+    """(b, c, h, w) to FLUX's rows (b, h/2 * w/2, 4c), one a square of four."""
+    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def unpack_latents(rows: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `pack_latents`, for `height` x `width` squares."""
+    return F.pixel_shuffle(rows.transpose(1, 2).unflatten(2, (height, width)), 2)

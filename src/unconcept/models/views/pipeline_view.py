@@ -1,0 +1,174 @@
+"""What the views of all families share: a model's name, its files or pipeline, and their text encoders."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import ModelError, require
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.pipeline import Pipeline
+from ..checkpoint.validation import require_complete
+from ..diffusion.noise_schedule import NoiseSchedule
+from ..families import PIPELINES, family_of_pipeline
+from ..family import Config, FamilySpec, TextEncoderSpec
+from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
+from ..text.t5_encoder import T5Encoder
+from ..text.tokenizer import ClipTokenizer, TextPosition
+
+
+@dataclass
+class PipelineView(ABC):
+    """Built by `from_files` or `from_pipeline`."""
+
+    name: str
+    spec: FamilySpec
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    original_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Weights before the edits now applied."""
+
+    @classmethod
+    def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+        """A diffusers folder, or a single file in the original layout; `ModelError` where layers are missing."""
+        checkpoint = Checkpoint(spec.denoiser, device, dtype, source)
+        require_complete(checkpoint, spec, name)
+        return cls(name, spec, checkpoint, device, dtype)
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
+        """A loaded pipeline of one of this view's families; it is used as it is, not copied."""
+        spec = pipeline_family(pipeline)
+        device, dtype = pipeline.device, getattr(pipeline, spec.denoiser).dtype
+        checkpoint = Checkpoint(spec.denoiser, device, dtype, pipeline=pipeline)
+        require_complete(checkpoint, spec, name)
+        return cls(name, spec, checkpoint, device, dtype)
+
+    @property
+    def family(self) -> str:
+        """The name of its family."""
+        return self.spec.name
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """None until something had to be drawn or trained."""
+        return self.checkpoint.pipeline
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        """Text states at a named position (n * streams, d), or at "all" (n, l, d); "pooled" is each text as a whole."""
+
+    @abstractmethod
+    def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
+        """Weights (o, d) of the linear maps whose input is the text."""
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
+        """What the denoiser is given for prompts."""
+
+    @abstractmethod
+    def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
+        """The denoiser's raw prediction."""
+
+    @abstractmethod
+    def sample(
+        self,
+        prompts: Sequence[str] | Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance_scale: float,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Pictures in [0, 1] by the stock pipeline."""
+
+    def modules(self, part: str) -> nn.Module:
+        """A component of the pipeline by name; "denoiser" is the network that is edited."""
+        name = self.spec.denoiser if part == "denoiser" else part
+        module: nn.Module = getattr(self.checkpoint.built_pipeline, name)
+        return module
+
+    def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
+        """Parameters by full name (`unet.`...) as they were before any edit; read from the files where there are
+        files.
+        """
+        return self.checkpoint.reference(names, self.original_weights, self.name)
+
+    @property
+    def streams(self) -> int:
+        return 1
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """Of the first of the rows that `embed` gives at "all"."""
+        return self._tokenizer(self.spec.first_encoder)
+
+    @property
+    def tokenizers(self) -> tuple[ClipTokenizer, ...]:
+        return tuple(self._tokenizer(encoder) for encoder in self.spec.encoders if self._has(encoder))
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.of(self.checkpoint.built_pipeline.scheduler)
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """d, the width of a text state."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """One where rows of different encoders stand one below the other, in one space."""
+        return (self.width,)
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one picture's latents at the model's own size."""
+
+    def _live_maps(self, names: Iterable[str]) -> Mapping[str, Tensor]:
+        """Weights of the denoiser, by full name, as the model now computes with them."""
+        if self.pipeline is None:
+            return self.reference(f"{self.spec.denoiser}.{name}" for name in names)
+        net = self.modules("denoiser")
+        return {f"{self.spec.denoiser}.{name}": net.get_parameter(name) for name in names}
+
+    def _cross_attention_maps(self) -> Mapping[str, Tensor]:
+        """Keys and values of every cross-attention."""
+        names = self.checkpoint.lazy_parameters(self.spec.denoiser)
+        if self.pipeline is not None:
+            names = dict(self.modules("denoiser").named_parameters())
+        return self._live_maps(name for name in names if self.spec.map_pattern.search(name))
+
+    def _has(self, encoder: TextEncoderSpec) -> bool:
+        return not encoder.is_optional or self.checkpoint.has(encoder.part)
+
+    def _tokenizer(self, encoder: TextEncoderSpec) -> ClipTokenizer:
+        return self.checkpoint.tokenizer(encoder.tokenizer, encoder.length)
+
+    def _clip(self, encoder: TextEncoderSpec) -> ClipTextEncoder:
+        weights = strip_text_model_prefix(self.checkpoint.weights(encoder.part))
+        config, states = self.checkpoint.config(encoder.part), self.checkpoint.states(encoder.part)
+        return ClipTextEncoder(self._tokenizer(encoder), weights, config, encoder.is_penultimate, states)
+
+    def _t5(self, encoder: TextEncoderSpec) -> T5Encoder:
+        weights, config = self.checkpoint.lazy_tensors(encoder.part), self.checkpoint.config(encoder.part)
+        return T5Encoder(self._tokenizer(encoder), weights, config, self.checkpoint.states(encoder.part))
+
+
+def pipeline_family(pipeline: Pipeline) -> FamilySpec:
+    """The family of a pipeline in memory; `ModelError` unless it is one of ours."""
+    kind = type(pipeline).__name__
+    require(kind in PIPELINES, f"the pipeline is a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
+
+    def config(part: str) -> Config:
+        own = getattr(pipeline, part).config
+        found: Config = own.to_dict() if hasattr(own, "to_dict") else own
+        return found
+
+    return family_of_pipeline(kind, config)
