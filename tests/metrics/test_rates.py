@@ -98,7 +98,7 @@ def test_correction_undoes_a_judges_errors(truth, tpr, fpr) -> None:
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452), (1000, 1.9623)],
 )
 def test_students_t_against_tables(freedom, point) -> None:
-    assert student_quantile(freedom) == pytest.approx(point, abs=4e-3)
+    assert student_quantile(freedom) == pytest.approx(point, abs=5e-5)
 
 
 def planted(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, log, pi, sqrt, tan
+from math import inf, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -45,23 +45,11 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
 def clopper_pearson(hits: int, n: int) -> Rate:
     """The exact binomial interval: covers at least 95 % for every share; for attack success rates."""
     require(n > 0 and 0 <= hits <= n, f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
-    steps = np.log(np.arange(1, n + 1))
-    factorials = np.concatenate([[0.0], np.cumsum(steps)])
-    chosen = factorials[n] - factorials - factorials[::-1]  # log of n over k
+    from scipy.special import betaincinv  # Here, since its import takes as long as a small edit.
 
-    def below(k: int, p: float) -> float:
-        """P(X <= k), summed on its own side, so that small tails keep their digits."""
-        ks = np.arange(k + 1)
-        return float(np.exp(chosen[: k + 1] + ks * log(p) + (n - ks) * log(1 - p)).sum())
-
-    def end(k: int) -> float:
-        """The share at which P(X <= k) is 2.5 %."""
-        low, high = 0.0, 1.0
-        while (middle := (low + high) / 2) not in (low, high):
-            low, high = (middle, high) if below(k, middle) > 0.025 else (low, middle)
-        return middle
-
-    return Rate(hits / n, 0.0 if hits == 0 else 1 - end(n - hits), 1.0 if hits == n else end(hits), n)
+    low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 0.025))
+    high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, 0.975))
+    return Rate(hits / n, low, high, n)
 
 
 def correct_for_judge(rate: float, true_positive: float, false_positive: float) -> float:
@@ -167,20 +155,8 @@ def clustered_share(hits: Sequence[bool], clusters: Sequence[str]) -> Rate:
 
 
 def student_quantile(freedom: int) -> float:
-    """The 97.5 % point of Student's t: exact for 1 and 2 degrees of freedom, else Fisher's series in 1 / freedom, off
-    by 0.004 at most.
-    """
+    """The 97.5 % point of Student's t."""
     require(freedom > 0, f"Student's t needs at least 1 degree of freedom, got {freedom}")
-    if freedom == 1:
-        return tan(0.475 * pi)
-    if freedom == 2:
-        return 0.95 * sqrt(2 / (4 * 0.975 * 0.025))
-    z = _NORMAL_QUANTILE
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    quantile: float = z + sum(term / freedom**power for power, term in enumerate(terms, 1))
-    return quantile
+    from scipy.special import stdtrit  # Here, since its import takes as long as a small edit.
+
+    return float(stdtrit(freedom, 0.975))
