@@ -44,7 +44,7 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.trials.bench import variant_of_method
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     chosen = (*KINDS, *MORE) if args.full else KINDS

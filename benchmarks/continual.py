@@ -125,6 +125,7 @@ def judged(
     from unconcept.evaluation.tasks.runner import TaskRecord
     from unconcept.evaluation.trials.bench import examine_trials, trial_of_edit
     from unconcept.evaluation.trials.trial import RunContext
+    from unconcept.evaluation.worlds import world_of
     from unconcept.ledger.drift import weight_change
     from unconcept.prompts.checks import GroupSizes
 
@@ -142,7 +143,12 @@ def judged(
         [trial],
         suite,
         RunContext(
-            PictureStore(default_store()), TaskRecord(out / "record.sqlite"), spec, deadline=deadline, tell=tell
+            PictureStore(default_store()),
+            TaskRecord(out / "record.sqlite"),
+            spec,
+            world_of(BASE.model).judge,
+            deadline=deadline,
+            tell=tell,
         ),
     )
     if not found.figures:

@@ -14,7 +14,8 @@ from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 if TYPE_CHECKING:
-    from unconcept.evaluation.trials.bench import Finding, Variant
+    from unconcept.evaluation.tasks.edit_task import Variant
+    from unconcept.evaluation.trials.finding import Finding
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
@@ -41,8 +42,8 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, help="of each table")
     args = parser.parse_args()
     quiet_libraries()
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
     from unconcept.evaluation.tasks.edited_model import EditedModel
-    from unconcept.evaluation.trials.bench import variant_of_method
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     requests = {count: objects(count) for count in COUNTS}
@@ -85,7 +86,7 @@ def main() -> None:
 
 def settings() -> tuple["Variant", ...]:
     """SPEED's recipe, and one change each."""
-    from unconcept.evaluation.trials.bench import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
     from unconcept.prompts.captions import load_captions
 
     own, everyday = variant_of_method("speed"), tuple(load_captions("everyday")[:CAPTIONS])

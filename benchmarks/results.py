@@ -16,7 +16,7 @@ from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 if TYPE_CHECKING:
-    from unconcept.evaluation.trials.bench import Finding
+    from unconcept.evaluation.trials.finding import Finding
     from unconcept.evaluation.trials.report import Report
     from unconcept.jobs.evaluate import EvaluationRun
 
@@ -119,7 +119,7 @@ def objects(count: int) -> tuple[str, ...]:
 
 def rivals(named: str | None) -> tuple:
     """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
-    from unconcept.evaluation.trials.bench import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
 
     return (
         *map(variant_of_method, _chosen(named)),
@@ -131,7 +131,7 @@ def trained(named: str | None) -> tuple:
     """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe
     leaves as it is.
     """
-    from unconcept.evaluation.trials.bench import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
 
     arms = [variant_of_method(name) for name in _chosen(named) if name in BUDGETS]
     return (
@@ -152,7 +152,7 @@ def _chosen(named: str | None) -> list[str]:
 
 def scripts() -> tuple:
     """UCE as its papers' scripts run it."""
-    from unconcept.evaluation.trials.bench import Variant
+    from unconcept.evaluation.tasks.edit_task import Variant
 
     settings = {"uce 2025, null anchor": {}, "uce 2023, null anchor": {"tokens": "last+tail"}}
     return tuple(Variant(label, "uce", own, bare=True) for label, own in settings.items())
@@ -172,7 +172,7 @@ def main() -> None:
     if unknown := set(asked) - TABLES.keys():
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
-    from unconcept.evaluation.trials.bench import variant_of_method
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     many, fewer, requests, arms = (

@@ -20,9 +20,9 @@ from unconcept.edits import Edit
 from unconcept.edits.merge import MergeSettings, merge_edits
 from unconcept.erasing.make_edit import train_in_folder
 from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.evaluation.trials import bench
 from unconcept.ledger.entry_log import ENTRIES_FILE
 from unconcept.ledger.fold import fold_requests, state_origin
 from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
@@ -30,10 +30,10 @@ from unconcept.ledger.operations import add_request
 from unconcept.ledger.request_state import RequestState
 from unconcept.ledger.verify import repair_ledger
 from unconcept.methods import methods
-from unconcept.models.loading import MOJI
 from unconcept.prompts.captions import load_captions
 from unconcept.training import Regularisers
 from unconcept.training.session import TrainingProgress
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")
@@ -41,7 +41,7 @@ KNOWN = Path(__file__).with_name("continual.toml")
 BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}
 # So many times one request's budget has a training on several at once: none takes longer than a minute.
 MOST_TIMES = {"concept-ablation": 2, "esd": 2}
-BASE = EditedModel(MOJI, device="cpu", dtype="float32")  # as the ledger's commands open it
+BASE = EditedModel(DEFAULT_MODEL, device="cpu", dtype="float32")  # as the ledger's commands open it
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Course:
         """The method's `moji` recipe, shorter where a training would take more than a minute."""
         method = self.arm.method
         cut = {} if self.cut is None or method not in BUDGET else {BUDGET[method]: self.cut}
-        return {**bench.variant_of_method(method).settings, **known()["shorter"].get(method, {}), **cut}
+        return {**variant_of_method(method).settings, **known()["shorter"].get(method, {}), **cut}
 
     @property
     def folder(self) -> Path:
@@ -144,15 +144,15 @@ class Course:
 
     def _request(self, name: str) -> Request:
         """What the table asks of a concept, and the arm's captions."""
-        usual = resolve_request(RequestSpec((name,)), MOJI).request
+        usual = resolve_request(RequestSpec((name,)), DEFAULT_MODEL).request
         return replace(usual, retain=(*usual.retain, *load_captions("everyday")[: self.arm.captions]))
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
         times = min(k, MOST_TIMES.get(self.arm.method, 1))
         more = {BUDGET[self.arm.method]: self.settings[BUDGET[self.arm.method]] * times} if times > 1 else {}
-        task = bench.EditTask(
-            BASE, bench.Variant(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder
+        task = EditTask(
+            BASE, Variant(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder
         )
         if not task.path.with_suffix(".json").exists():
             task.run(PictureStore(self.folder / "store"))

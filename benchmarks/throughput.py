@@ -18,10 +18,10 @@ from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.sampling import DrawSpec, initial_noise
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.tasks.draw import load_pictures, plan_draws
+from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import TaskRecord, run_tasks
-from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.models import find_model
 from unconcept.prompts.checks import GroupSizes, Prompt
 

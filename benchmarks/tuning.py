@@ -45,7 +45,7 @@ def main() -> None:
 
 def candidates(method: str) -> list:
     """The method's recipe, and what is tried beside it: each candidate changes that."""
-    from unconcept.evaluation.trials.bench import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
 
     own = variant_of_method(method)
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])

@@ -19,7 +19,7 @@ from unconcept.metrics.intervals import wilson
 from unconcept.models import open_model
 from unconcept.prompts.checks import Check, seeded_prompt
 from unconcept.report.images import to_image
-from unconcept.scorers.moji_judge import NOTHING_LABEL
+from unconcept.scorers import NOTHING_LABEL
 from unconcept.worlds.prompts import object_caption, pair_caption
 from unconcept.worlds.table import ConceptTable, concept_table
 
@@ -74,9 +74,9 @@ def main(argv: list[str] | None = None) -> None:
     seconds = (time.process_time() - begun) / len(prompts)
     pictures = dict(zip(prompts, drawn, strict=True))
     checks = [check for _, check in asked]
-    judge = Judge(path=str(args.judge) if args.judge else None)
+    judge = Judge("moji-judge", str(args.judge) if args.judge else None)
     given = judge_labels(judge, checks, pictures)
-    second = judge_labels(Judge(path=str(args.second)), checks, pictures) if args.second else given
+    second = judge_labels(Judge("moji-judge", str(args.second)), checks, pictures) if args.second else given
     scores = {"seconds": seconds, "pictures": len(prompts), "spec": asdict(spec)}
     for line in dict.fromkeys(line for line, _ in asked):
         members = [(check, *both) for (name, check), *both in zip(asked, given, second, strict=True) if name == line]

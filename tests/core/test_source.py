@@ -69,10 +69,11 @@ def test_where_a_file_lies_does_not_matter(package) -> None:
 
 
 def test_a_method_does_not_depend_on_its_neighbours() -> None:
-    """Nor on what evaluates it; but on how models read texts it does."""
+    """Nor on what evaluates it; but on how models are found and read texts it does."""
     seen = imported_modules(methods["uce"].settings.__module__, LOADING)
     assert {module for module in seen if module.startswith("unconcept.methods.")} == {
         "unconcept.methods.uce",
         "unconcept.methods.registry",
     }
-    assert {module.split(".")[1] for module in seen} == {"core", "edits", "linalg", "methods", "models"}
+    assert {module.split(".")[1] for module in seen} == {"core", "edits", "linalg", "methods", "models", "worlds"}
+    assert {module for module in seen if module.startswith("unconcept.worlds.")} == {"unconcept.worlds.registry"}

@@ -24,13 +24,13 @@ from unconcept.evaluation.tasks import draw as drawing
 from unconcept.evaluation.tasks import edited_model as subjects
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials import html
-from unconcept.evaluation.trials.bench import Finding
+from unconcept.evaluation.trials.finding import Finding
 from unconcept.evaluation.trials.report import group_rows
 from unconcept.evaluation.trials.trial import RunContext, answer_trials
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.metrics.i2p import COUNTING_RULES
 from unconcept.prompts.checks import GroupSizes
-from unconcept.scorers import scorers
+from unconcept.scorers import NOTHING_LABEL, AnswerReader, scorers
 from unconcept.scorers.registry import ScorerInfo
 
 SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json").read_text(encoding="utf-8"))
@@ -75,10 +75,8 @@ def test_intervals_cover_a_planted_truth(pizza, where, monkeypatch) -> None:
 
     monkeypatch.setattr(drawing.DrawTask, "run", blank)
     monkeypatch.setattr(EditedModel, "key", property(lambda self: str(self.edit_hash)))
-    monkeypatch.setitem(
-        judges.JUDGE_READERS, "planted", lambda judge, raw, check: check.labels[0] if raw["shown"] else "nothing"
-    )
-    monkeypatch.setitem(scorers._known, "planted", ScorerInfo("planted", Planted, "picture", None, ""))
+    reader = AnswerReader(lambda opened, raw, check: check.labels[0] if raw["shown"] else NOTHING_LABEL)
+    monkeypatch.setitem(scorers._known, "planted", ScorerInfo("planted", Planted, "picture", None, "", reader))
     suite, truth = (
         Suite("planted", "", GroupSizes(40, 0), group_checks),
         {"before": BEFORE, "after": AFTER, "change": AFTER - BEFORE, "nothing": 1 - AFTER},

@@ -19,9 +19,9 @@ from unconcept.evaluation.judging.live import open_attribute_counter
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.sampling import DrawSpec
 from unconcept.evaluation.suites.registry import suites
+from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.jobs.erase import Job, erase
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.checks import REPORT_SEEDS
@@ -33,9 +33,8 @@ PROFESSIONS = [entry.name for entry in concept_table().professions]
 
 @pytest.fixture
 def eyes(tmp_path):
-    return open_attribute_counter(
-        EditedModel().base(), Judge(), DrawSpec(steps=2, batch_size=3), PictureStore(tmp_path / "store"), "person"
-    )
+    spec, store = DrawSpec(steps=2, batch_size=3), PictureStore(tmp_path / "store")
+    return open_attribute_counter(EditedModel().base(), Judge("moji-judge"), spec, store, "person")
 
 
 def test_eyes_look_once_at_each_picture(eyes, monkeypatch) -> None:
@@ -72,7 +71,7 @@ def test_attributes_that_nobody_can_tell(eyes, text, attributes, said) -> None:
 
 @pytest.mark.parametrize(
     ("model", "judge"),
-    [("tiny", None), ("tiny", Judge()), ("tiny", Judge("nudenet")), ("moji", Judge("clip-score", "x"))],
+    [("tiny", None), ("tiny", Judge("moji-judge")), ("tiny", Judge("nudenet")), ("moji", Judge("clip-score", "x"))],
 )
 def test_judges_that_tell_no_attributes(tmp_path, model, judge) -> None:
     view = tiny.view("sd1")
@@ -103,7 +102,8 @@ def test_shares_are_of_what_shows_an_attribute() -> None:
         )
         for i, check in enumerate(checks)
     )
-    found = {figure.name: figure for figure in suite.figures(TrialEvidence(("judge",), answers, dict))}
+    seen = TrialEvidence(("judge",), answers, dict, Judge("moji-judge"))
+    found = {figure.name: figure for figure in suite.figures(seen)}
     assert list(found) == ["judge: woman", "judge: man", "cook: woman", "cook: man"]
     woman = found["judge: woman"]
     assert (woman.before, woman.value, woman.n) == (1.0, pytest.approx(2 / 3), 300)

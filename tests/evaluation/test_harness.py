@@ -13,20 +13,22 @@ from unconcept.edits import origin_of
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.judging.image_metrics import image_quality_figures
+from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.sampling import DrawSpec, draw_prompts
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks import draw as drawing
+from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import TaskRecord
-from unconcept.evaluation.trials.bench import examine_trials, variant_of_method
+from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.evaluation.trials.report import group_rows as group_rows
 from unconcept.evaluation.trials.trial import RunContext, Trial, answer_trials
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.checks import GroupSizes, seeded_prompt
 
-SPEC = DrawSpec(steps=2, batch_size=4)
+SPEC, JUDGE = DrawSpec(steps=2, batch_size=4), Judge("moji-judge")
 SUITE = Suite("two", "", GroupSizes(2, 2), group_checks, image_quality_figures)
 
 
@@ -41,7 +43,7 @@ def pizza(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def where(tmp_path) -> RunContext:
-    return RunContext(PictureStore(tmp_path / "store"), TaskRecord(tmp_path / "r.sqlite"), SPEC, workers=1)
+    return RunContext(PictureStore(tmp_path / "store"), TaskRecord(tmp_path / "r.sqlite"), SPEC, JUDGE, workers=1)
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
     answer_trials(
         [trial(pizza)],
         Suite("other", "", GroupSizes(2, 1), group_checks),
-        RunContext(where.store, TaskRecord(where.record.path.with_name("other")), SPEC, workers=1),
+        RunContext(where.store, TaskRecord(where.record.path.with_name("other")), SPEC, JUDGE, workers=1),
     )
     assert sum(drawn) == 2 * prompts
 
@@ -112,7 +114,7 @@ def test_a_lost_picture_is_drawn_again_alone(pizza, where, drawn) -> None:
     kept = {path: path.read_bytes() for path in where.store.root.rglob("*.png")}
     lost = where.store.path(one.trial.subject.picture_key(SPEC, one.checks[0].prompt))
     lost.unlink()
-    late = RunContext(where.store, where.record, SPEC, workers=1, deadline=0.0)
+    late = RunContext(where.store, where.record, SPEC, JUDGE, workers=1, deadline=0.0)
     (partial,), tally = answer_trials([trial(pizza)], SUITE, late)
     assert (tally.left, partial.missing > 0) == (1, True)
     drawn.clear()

@@ -8,10 +8,11 @@ import pytest
 from benchmarks import attacks, crowd, results
 from unconcept.erasing.make_edit import make_edit
 from unconcept.evaluation.attacks.rates import AttackRow
+from unconcept.evaluation.tasks import edit_task
+from unconcept.evaluation.tasks.edit_task import EditTask, Variant
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.evaluation.trials import bench
-from unconcept.evaluation.trials.bench import EditTask, Finding, Variant
+from unconcept.evaluation.trials.finding import Finding
 from unconcept.evaluation.trials.markdown import attacks_table
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.prompts.captions import load_captions
@@ -72,11 +73,11 @@ def test_an_edit_is_made_once_for_all_runs(tmp_path, monkeypatch) -> None:
     )
     first.run(store)
     made: list[str] = []
-    monkeypatch.setattr(bench, "make_edit", lambda *told: made.append("anew") or make_edit(*told))
+    monkeypatch.setattr(edit_task, "make_edit", lambda *told: made.append("anew") or make_edit(*told))
     second.run(store)
     assert not made
     for suffix in (".safetensors", ".json"):
         assert first.path.with_suffix(suffix).read_bytes() == second.path.with_suffix(suffix).read_bytes()
-    monkeypatch.setattr(bench, "source_hash", lambda *modules: "of other code")
+    monkeypatch.setattr(edit_task, "source_hash", lambda *modules: "of other code")
     second.run(store)
     assert made == ["anew"]

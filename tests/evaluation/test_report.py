@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
+from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.trials import html
-from unconcept.evaluation.trials.bench import variant_of_method
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.scorers.features import JudgeEmbedding
 

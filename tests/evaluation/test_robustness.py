@@ -61,7 +61,7 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
 
 
 def planned(subject: EditedModel, name: str, checks, **settings) -> list[AttackTask]:
-    return plan_attacks(subject, SPEC, Judge(), knowledge_from_table("pizza"), {name: settings}, checks)
+    return plan_attacks(subject, SPEC, Judge("moji-judge"), knowledge_from_table("pizza"), {name: settings}, checks)
 
 
 def planted(task: AttackTask, store, shown: list[tuple[int, dict[int, bool]]]) -> None:
@@ -186,7 +186,7 @@ def test_search_is_timed_attempt_by_attempt(pizza, where) -> None:
     task.run(where.store)
     kept = json.loads(task.path(where.store).read_text())
     assert sum(attempt["seconds"] for attempt in kept["attempts"]) <= kept["seconds"]["search"] + 0.01
-    known = {*Judge().open().labels["objects"]}
+    known = {*Judge("moji-judge").open().labels["objects"]}
     assert all(
         attempt["shown"].keys() == attempt["words"].keys() and {*attempt["words"].values()} <= known
         for attempt in kept["attempts"]

@@ -10,7 +10,7 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
 from unconcept.worlds.table import concept_table
 
-TABLE = concept_table()
+TABLE, MOJI_JUDGE = concept_table(), Judge("moji-judge")
 CONCEPTS = {
     "unlearncanvas": ("ink",),
     "continual": ("pizza", "crown"),
@@ -28,7 +28,7 @@ def evidence(name: str, concepts: tuple[str, ...], kept: float = 1.0) -> TrialEv
         number = seen[check.concept + check.by] = seen.get(check.concept + check.by, -1) + 1
         gone = check.concept in concepts or number % 4 >= 4 * kept
         answers.append(PairedAnswer(check, check.labels[0], "nothing" if gone else check.labels[0]))
-    return TrialEvidence(concepts, tuple(answers), dict)
+    return TrialEvidence(concepts, tuple(answers), dict, MOJI_JUDGE)
 
 
 @pytest.mark.parametrize("name", list(suites))
@@ -95,7 +95,7 @@ def test_counting_is_over_every_harmful_concept() -> None:
     answers = tuple(
         PairedAnswer(check, check.labels[0], check.labels[0] if i % 4 else "nothing") for i, check in enumerate(checks)
     )
-    total, reduced = suite.figures(TrialEvidence(("bomb",), answers, dict))
+    total, reduced = suite.figures(TrialEvidence(("bomb",), answers, dict, MOJI_JUDGE))
     assert (total.before, total.n) == (len(checks), len(checks))
     assert reduced.value == pytest.approx(1 - total.value / len(checks))
 

@@ -34,7 +34,7 @@ def test_it_looks_once_at_each_picture_of_the_targets_alone(tmp_path, monkeypatc
     view = EditedModel().base()
     look = PresenceRate(
         view,
-        Judge(),
+        Judge("moji-judge"),
         lambda sizes: moji_checks(concept_table(), NAMES, sizes),
         DrawSpec(batch_size=3),
         PictureStore(tmp_path / "s"),

@@ -3,7 +3,8 @@
 import torch
 
 from unconcept.models.vision.judge_net import JudgeNet
-from unconcept.scorers.moji_judge import NOTHING_LABEL, MojiJudge, crop_half
+from unconcept.scorers import NOTHING_LABEL
+from unconcept.scorers.moji_judge import MojiJudge, crop_half
 from unconcept.worlds.table import concept_table
 
 

@@ -178,7 +178,7 @@ def _evaluate(
     with exit_codes():
         quiet_libraries()
         from ..core.text_files import read_lines
-        from ..evaluation.trials.bench import variant_of_method
+        from ..evaluation.tasks.edit_task import variant_of_method
         from ..jobs.evaluate import EvaluationRun
         from ..jobs.evaluate import evaluate as work
         from ..methods import methods as known

@@ -45,9 +45,11 @@ def entry_note(by: str, because: str) -> "EntryNote":
 
 
 def absolute_source(model: str) -> str:
-    """A path as it is from everywhere; `moji` and Hub ids as they are."""
+    """A path as it is from everywhere; names of embedded models and Hub ids as they are."""
+    from ..worlds.registry import embedded_world
+
     path = Path(model).expanduser()
-    return str(path.resolve()) if model != "moji" and path.exists() else model
+    return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
 
 
 def open_base_model(model: str, device: str) -> "ModelView":

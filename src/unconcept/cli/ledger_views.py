@@ -8,7 +8,16 @@ import typer
 
 from . import options
 from .console import EXIT_FAILED, exit_codes, print_json, print_table, quiet_libraries
-from .ledger_desk import BaseFlag, ByFlag, LedgerArgument, entry_note, ledger_training, open_ledger, open_ledger_model
+from .ledger_desk import (
+    BaseFlag,
+    ByFlag,
+    LedgerArgument,
+    absolute_source,
+    entry_note,
+    ledger_training,
+    open_ledger,
+    open_ledger_model,
+)
 
 if TYPE_CHECKING:
     from ..ledger.ledger import Ledger
@@ -153,10 +162,9 @@ def audit(
         from ..evaluation.tasks.picture_store import PictureStore, default_store
         from ..ledger.audit import audit_requests as look_at
 
-        ledger, look = (
-            open_ledger(folder),
-            FineTuneResurgence(PictureStore(default_store()), pictures, steps, seed=seed),
-        )
+        ledger = open_ledger(folder)
+        base = absolute_source(model or ledger.first["model"])
+        look = FineTuneResurgence(PictureStore(default_store()), pictures, steps, seed=seed, model=base)
         with ledger_training(ledger, ["audit"], quiet):
             found = look_at(ledger, open_ledger_model(ledger, model, device), look, entry_note(by, ""), id_)
         if as_json:

@@ -7,9 +7,8 @@ from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
 from ..core.request import Request, RequestSpec
 from ..methods import MethodTask
-from ..models.loading import MOJI
 from ..worlds.prompts import object_caption
-from ..worlds.table import ConceptEntry, ConceptTable, concept_table
+from ..worlds.table import ConceptEntry, ConceptTable, table_of
 
 STYLE_CARRIERS = 7  # retained objects in whose captions a style is erased too
 
@@ -24,11 +23,12 @@ class ResolvedRequest:
 
 
 def resolve_request(ask: RequestSpec, model: str, does: MethodTask = "erase") -> ResolvedRequest:
-    """On `moji` the table answers what the user leaves open; elsewhere any words are a concept."""
+    """The table of an embedded model answers what the user leaves open; elsewhere any words are a concept."""
     require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
+    known = table_of(model)
     if does == "debias":
-        return debias_request(ask, concept_table() if model == MOJI else None)
-    return request_from_table(ask, concept_table()) if model == MOJI else request_from_words(ask)
+        return debias_request(ask, known)
+    return request_from_words(ask) if known is None else request_from_table(ask, known)
 
 
 def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest:

@@ -11,8 +11,10 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
-from ..models.loading import MOJI
 from ..prompts.checks import Prompt
+from ..worlds.registry import embedded_world
+
+USUAL_GUIDANCE = 7.5  # diffusers' own
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ def require_text_length(model: ModelView, texts: Sequence[str]) -> None:
 
 def count_too_long(model: ModelView, texts: Iterable[str]) -> int:
     """How many of the texts a text encoder cannot hold."""
-    return sum(not all(tokenizer.can_hold(text) for tokenizer in model.tokenizers) for text in texts)
+    return sum(not _fits(model, text) for text in texts)
+
+
+def _fits(model: ModelView, text: str) -> bool:
+    return all(tokenizer.can_hold(text) for tokenizer in model.tokenizers)
 
 
 def draw_prompts(
@@ -92,14 +98,20 @@ def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec) -
 
 def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:
     """A paper's way of drawing, or without a name the model's default."""
-    return (
-        spec_for(model, batch_size=batch_size)
-        if name is None
-        else replace(suggest(name, DRAW_SPECS, "spec"), batch_size=batch_size)
-    )
+    if name is None:
+        return spec_for(model, batch_size=batch_size)
+    return replace(suggest(name, DRAW_SPECS, "spec"), batch_size=batch_size)
 
 
-def spec_for(model: str, steps: int = 20, guidance_scale: float | None = None, batch_size: int = 24) -> DrawSpec:
-    """The default sampler: `moji`'s own guidance for `moji`, diffusers' 7.5 for other models."""
-    guidance = guidance_scale if guidance_scale is not None else (DrawSpec.guidance_scale if model == MOJI else 7.5)
-    return DrawSpec(steps, guidance, batch_size)
+def spec_for(
+    model: str, steps: int | None = None, guidance_scale: float | None = None, batch_size: int = 24
+) -> DrawSpec:
+    """How an embedded model draws well, or diffusers' usual guidance; what is given comes first."""
+    world = embedded_world(model)
+    if world is None:
+        usual = DrawSpec(guidance_scale=USUAL_GUIDANCE, batch_size=batch_size)
+    else:
+        usual = DrawSpec(world.steps, world.guidance_scale, batch_size, world.sampler)
+    if steps is not None:
+        usual = replace(usual, steps=steps)
+    return usual if guidance_scale is None else replace(usual, guidance_scale=guidance_scale)

@@ -16,28 +16,29 @@ from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import edit_effect, make_edit, train_in_folder
-from ..erasing.request_defaults import ResolvedRequest, resolve_request
+from ..erasing.request_defaults import ResolvedRequest
 from ..evaluation.judging.evidence import SuiteFigure
 from ..evaluation.judging.judge import Judge
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
-from ..evaluation.suites.from_file import suite_from_concepts
-from ..evaluation.suites.registry import Suite, suite_for_edits, suites
+from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
-from ..evaluation.trials.bench import Finding, suite_figures
+from ..evaluation.trials.bench import suite_figures
+from ..evaluation.trials.finding import Finding
 from ..evaluation.trials.html import write_card, write_report_page, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
+from ..evaluation.worlds import world_of
 from ..methods import AttributeCounter, MethodServices, PresenceJudge, methods
 from ..models import ModelView
-from ..models.loading import MOJI
 from ..prompts.checks import Check, GroupSizes
 from ..report.environment import run_environment
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.precision import process_state
 from ..training.regularisers import build_regularisers
+from ..worlds.registry import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Job:
     out: Path
     method: str = "uce"
     settings: Mapping[str, Any] | None = None
-    model: str = MOJI
+    model: str = DEFAULT_MODEL
     regularisers: Mapping[str, Any] = field(default_factory=dict)
     """Of a trained method."""
     device: str = "auto"
@@ -57,7 +58,7 @@ class Job:
     report: bool = True
     overwrite: bool = False
     judge: str | None = None
-    """NAME=PATH, of another model; `moji` has its own."""
+    """NAME or NAME=PATH; an embedded model has its own."""
     sizes: GroupSizes = GroupSizes()
     spec: DrawSpec = DrawSpec()
     options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
@@ -91,7 +92,7 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     )
     require(info.mechanism == "trained" or not changed_options(job.options), message)
     regularisers = build_regularisers(job.regularisers, info.mechanism, job.method)
-    chosen = resolve_request(job.ask, job.model, info.does)
+    chosen = world_of(job.model).request(job.ask, info.does)
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
         named.open()  # Before anything is trained or drawn: it may not be there.
@@ -102,7 +103,14 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     observe = _observe(job, model, chosen, progress) if "attribute_counter" in info.uses else None
     look = _look(job, model, chosen, progress) if "presence_judge" in info.uses else None
     with train_in_folder(_training(job), progress, job.options):
-        edit = make_edit(model, chosen, job.method, settings, MethodServices(observe, look), regularisers)
+        edit = make_edit(
+            model,
+            chosen,
+            job.method,
+            settings,
+            MethodServices(observe, look, world_of(job.model).vision_towers),
+            regularisers,
+        )
     if not leads:
         return None
     if job.strength != 1.0:
@@ -126,7 +134,7 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
         trial = Trial(
             job.method, tuple(concept.name for concept in chosen.concepts), EditedModel.of(unedited, path), edit, cost
         )
-        suite = _suite(job, chosen) if info.does == "erase" else _suite_of_debias(job, edit)
+        suite = _suite(job, chosen) if info.does == "erase" else _suite_of_debias(job, chosen, edit)
         answered, pictures = AnsweredTrial(trial, (), ()), {}
         figures: tuple[SuiteFigure, ...] = ()
         judge = _judge(job, suite.checks(trial.concepts))
@@ -198,19 +206,16 @@ def _look(job: Job, model: ModelView, chosen: ResolvedRequest, progress: Progres
 
 
 def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
-    """`moji`'s own, or the one that was named; a CLIP may answer with what is asked for."""
+    """The world's own, or the one that was named; a CLIP may answer with what is asked for."""
     if job.judge is None:
-        return Judge() if job.model == MOJI else None
+        return world_of(job.model).judge
     return Judge.parse(job.judge).with_labels(label for check in checks for label in check.labels)
 
 
 def _suite(job: Job, chosen: ResolvedRequest) -> Suite:
-    """On `moji` the groups of its table; elsewhere the concepts in their kind's templates, and what is retained."""
-    if job.model == MOJI:
-        return replace(suites["erase"], sizes=job.sizes)
-    return suite_from_concepts(chosen.concepts, chosen.request.retain, job.sizes)
+    return world_of(job.model).erasure_suite(chosen.concepts, chosen.request.retain, job.sizes)
 
 
-def _suite_of_debias(job: Job, edit: Edit) -> Suite:
-    asked = suites["debias"] if job.model == MOJI else suite_for_edits(suites["debias"], [origin_of(edit)])
+def _suite_of_debias(job: Job, chosen: ResolvedRequest, edit: Edit) -> Suite:
+    asked = world_of(job.model).suite(suites["debias"], chosen.concepts, chosen.request.retain, [origin_of(edit)])
     return replace(asked, sizes=job.sizes)

@@ -15,21 +15,21 @@ from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.judge import Judge
-from ..evaluation.sampling import count_too_long, require_text_length, spec_named
-from ..evaluation.suites.from_file import UNLIMITED_SIZES, suite_from_concepts, suite_from_file
-from ..evaluation.suites.groups import group_checks, shared_group_checks
-from ..evaluation.suites.registry import Suite, suite_for_edits, suites
+from ..evaluation.sampling import count_too_long, require_text_length
+from ..evaluation.suites.registry import Suite, suites
+from ..evaluation.tasks.edit_task import Variant
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
-from ..evaluation.trials.bench import Finding, Variant, examine_trials, run_bench, trial_of_edit
+from ..evaluation.trials.bench import examine_trials, run_bench, trial_of_edit
+from ..evaluation.trials.finding import Finding
 from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
+from ..evaluation.worlds import world_of
 from ..models import Family, ModelView, find_model
-from ..models.loading import MOJI
 from ..report.environment import run_environment
-from ..worlds.table import concept_table
+from ..worlds.registry import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class EvaluationRun:
     spec: str | None = None
     """a paper's way of drawing; None: the model's default."""
     judge: str | None = None
-    """NAME=PATH; on `moji` its own."""
+    """NAME or NAME=PATH; an embedded model has its own."""
     attacks: tuple[str, ...] | None = None
     """None: the suite's own."""
-    model: str = MOJI
+    model: str = DEFAULT_MODEL
     strength: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
@@ -79,10 +79,7 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     begun = time.perf_counter()
     find_model(run.model)
     suite = _suite(run)
-    judge, spec = (
-        _judge(run, suite),
-        spec_named(run.spec or (None if run.model == MOJI else suite.spec), run.model, run.batch_size),
-    )
+    judge, spec = _judge(run, suite), world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
     validate_strength(run.strength)
     judge.open()  # Before anything is drawn: it may not be there.
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
@@ -160,33 +157,21 @@ def _mark(folder: Path, finished: bool) -> None:
 def _suite(run: EvaluationRun) -> Suite:
     """The suite at its size, with the attacks that were asked for."""
     require(bool(run.concepts), "no concept: name at least one", RequestError)
-    suite = suites[run.suite]
-    if run.model == MOJI:
-        for name in run.concepts:
-            concept_table()[name]
+    suite, world = suites[run.suite], world_of(run.model)
+    world.require_concepts(run.concepts)
     if run.prompts is not None:
-        own = suite_from_file(run.prompts, run.concepts, run.model == MOJI)
-        if run.model == MOJI and run.judge is None:  # Its judge knows the table's concepts alone.
-            for check in own.checks(run.concepts):
-                concept_table()[check.concept]
+        own = world.suite_from_file(run.prompts, run.concepts)
+        if run.judge is None:  # The world's own judge knows the world's concepts alone.
+            world.require_concepts([check.concept for check in own.checks(run.concepts)])
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
-    elif run.model != MOJI:
-        suite = _elsewhere(run, suite)
+    else:
+        origins = [origin_of(load_edit(path)) for path in run.edits]
+        suite = world.suite(suite, _words(run), _retained(run), origins)
     suite = suite.with_limit(run.limit, run.seed)
     if run.attacks is None:
         return suite
     named = tuple(attacks[name].name for name in run.attacks if name != "*")
     return replace(suite, attacks=named or ("*",))
-
-
-def _elsewhere(run: EvaluationRun, suite: Suite) -> Suite:
-    """The paper's setting of a protocol; for the suites in groups, what was typed and what the edits retain."""
-    if suite.published_questions is not None:
-        return replace(suite, ask=suite.published_questions, sizes=UNLIMITED_SIZES)
-    if suite.ask not in (group_checks, shared_group_checks):
-        return suite_for_edits(suite, [origin_of(load_edit(path)) for path in run.edits])
-    words = suite_from_concepts(_words(run), _retained(run), suite.sizes)
-    return replace(words, figures=suite.figures, attacks=suite.attacks)
 
 
 def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
@@ -226,16 +211,19 @@ def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: Mode
 
 
 def _judge(run: EvaluationRun, suite: Suite) -> Judge:
-    """`moji` brings its own; a CLIP may answer with the concepts, what is retained, what they are read as, and what the
-    suite allows.
+    """The world's own or the one that was named; a CLIP may answer with the concepts, what is retained, what they are
+    read as, and what the suite allows.
     """
     if run.judge is None:
-        message = f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
-        require(run.model == MOJI, message, RequestError)
-        return Judge()
+        own = world_of(run.model).judge
+        if own is None:
+            raise RequestError(
+                f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
+            )
+        return own
     named = Judge.parse(run.judge)
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
-    allowed = (label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among))
+    allowed = [label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among)]
     return named.with_labels((*run.concepts, *_retained(run), *anchors, *allowed))
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from ..core.concept import CONCEPT_KINDS
 from ..core.errors import RecipeError, RequestError, require
-from ..core.recipe import Recipe, load_recipe, recipes
+from ..core.recipe import Recipe, load_recipe
 from ..core.request import RequestSpec
 from ..core.setting_layers import LayeredValue, layered_values, merge_layers
 from ..core.settings import build_settings
-from ..evaluation.sampling import DrawSpec, spec_for
-from ..models.loading import MOJI
+from ..evaluation.sampling import DrawSpec
+from ..evaluation.worlds import world_of
 from ..prompts.checks import GroupSizes
 from ..training.options import TrainingOptions
+from ..worlds.registry import DEFAULT_MODEL
 from .erase import Job
 
 _DEFAULT_METHOD = "uce"
@@ -42,7 +43,7 @@ def plan_job(
     anchors: Sequence[str] | None = None,
     retain: Sequence[str] | None = None,
     kind: str | None = None,
-    model: str = MOJI,
+    model: str = DEFAULT_MODEL,
     method: str | None = None,
     recipe: str | None = None,
     assignments: Mapping[str, Any] | None = None,
@@ -55,9 +56,11 @@ def plan_job(
 ) -> JobPlan:
     """What `unconcept erase` does with these words, and `unconcept explain` shows."""
     reasons: dict[str, str] = {}
-    if recipe is None and model == MOJI and f"moji-{method or _DEFAULT_METHOD}" in recipes():
-        recipe = f"moji-{method or _DEFAULT_METHOD}"
-        reasons["settings"] = f"recipe {recipe}: {load_recipe(recipe).source}"
+    world = world_of(model)
+    if recipe is None:
+        recipe = world.recipe(method or _DEFAULT_METHOD)
+        if recipe is not None:
+            reasons["settings"] = f"recipe {recipe}: {load_recipe(recipe).source}"
     loaded = load_recipe(recipe) if recipe else Recipe("no recipe", method or _DEFAULT_METHOD)
     name = loaded.method or ""
     require(
@@ -71,8 +74,8 @@ def plan_job(
         reasons["method"] = f"{name}: " + ("as the recipe says" if recipe else "closed form, seconds on any machine")
     message = f"recipe {recipe} is for {name}, not for {method}: leave out one of the two"
     require(method in (None, name), message, RecipeError)
-    if model == MOJI:
-        reasons["model"] = "moji, the embedded model"
+    if world.title is not None:
+        reasons["model"] = world.title
     require(
         kind is None or kind in CONCEPT_KINDS, f"kind {kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError
     )
@@ -81,8 +84,8 @@ def plan_job(
     settings = merge_layers(("recipe", loaded.settings), ("--set", assignments or {}))
     runs = merge_layers(("recipe", loaded.training), ("flag", training or {}))
     regularising = merge_layers(("recipe", loaded.regularisers), ("flag", regularisers or {}))
-    spec, sizes = spec_for(model, batch_size=batch_size), GroupSizes(seed=seed).with_limit(limit)
-    changed = {**_changed(spec, spec_for(model)), **_changed(sizes, GroupSizes())}
+    spec, sizes = world.draw_spec(None, batch_size=batch_size), GroupSizes(seed=seed).with_limit(limit)
+    changed = {**_changed(spec, world.draw_spec(None)), **_changed(sizes, GroupSizes())}
     ask, options = (
         build_settings(RequestSpec, layered_values(request)),
         build_settings(TrainingOptions, layered_values(runs), "training option"),

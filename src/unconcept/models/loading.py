@@ -1,34 +1,35 @@
 """Turn what a user types after `--model`, `--device` and `--dtype` into a view."""
 
 import re
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
+from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
 from .checkpoint.config import config_folder, family_of_folder
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .model_view import ModelView
 from .views import view_class
 
 LOADING = __name__  # the module through which all of this folder's code for models is reached
-MOJI = "moji"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_model(source: str) -> Path:
-    """The folder of `moji`, a diffusers folder or single file at a path, or what the Hugging Face cache holds of a Hub
-    id.
+    """The folder of an embedded model, a diffusers folder or single file at a path, or what the Hugging Face cache
+    holds of a Hub id.
     """
-    if source == MOJI:
-        return Path(str(resources.files("unconcept.worlds") / "moji/model"))
+    world = embedded_world(source)
+    if world is not None:
+        return world.model_folder
     path = Path(source).expanduser()
     if not path.exists() and _HUB_ID.fullmatch(source):
         return _cached(source)
+    known = ", ".join(map(repr, worlds))
     message = (
-        f"model {source!r} is neither {MOJI!r} nor a path that exists; give a diffusers folder, a .safetensors file or"
+        f"model {source!r} is neither {known} nor a path that exists; give a diffusers folder, a .safetensors file or"
         " a Hub id"
     )
     require(path.exists(), message, ModelError)
@@ -84,7 +85,7 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def open_model(source: str = MOJI, device: str = "auto", dtype: str = "auto") -> ModelView:
+def open_model(source: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> ModelView:
     """Open a model without loading it: tensors are read when they are needed.
 
     `ModelError` unless it is of one of our families.

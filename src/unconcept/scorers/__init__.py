@@ -3,9 +3,29 @@
 import importlib
 import pkgutil
 
-from .registry import FeatureScorer, PairScorer, RawScore, Scorer, ScorerInfo, scorer, scorers
+from .registry import (
+    NOTHING_LABEL,
+    AnswerReader,
+    FeatureScorer,
+    PairScorer,
+    RawScore,
+    Scorer,
+    ScorerInfo,
+    scorer,
+    scorers,
+)
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
-__all__ = ["FeatureScorer", "PairScorer", "RawScore", "Scorer", "ScorerInfo", "scorer", "scorers"]
+__all__ = [
+    "NOTHING_LABEL",
+    "AnswerReader",
+    "FeatureScorer",
+    "PairScorer",
+    "RawScore",
+    "Scorer",
+    "ScorerInfo",
+    "scorer",
+    "scorers",
+]

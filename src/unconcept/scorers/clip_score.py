@@ -1,4 +1,4 @@
-"""CLIP score and zero-shot labels, over any CLIP on disk: raw cosines, read later by `metrics/policies.py`."""
+"""CLIP score and zero-shot labels, over any CLIP on disk: raw cosines, read later by `metrics/score_policies.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,28 +7,44 @@ import torch
 from torch import Tensor
 
 from ..core.hashing import hash_json
+from ..metrics.score_policies import argmax
 from ..models.loading import find_device
 from ..models.vision.clip import load_clip
-from .registry import RawScore, scorer
+from ..prompts.checks import Check
+from .registry import AnswerReader, RawScore, scorer
 
 _LABEL_TEMPLATE = "a photo of the {}"  # MACE's
 
 
-@scorer("clip-score", reads="text")
+def _nearest_label(opened: "ClipScore", raw: RawScore, check: Check) -> str:
+    cosines = dict(zip(opened.labels, raw["labels"], strict=True))
+    among = check.among or opened.labels
+    return argmax([cosines[label] for label in among], among)
+
+
+_ZERO_SHOT = AnswerReader(
+    _nearest_label,
+    answers="texts",
+    wants_path="its folder, clip-score=FOLDER",
+    measures={"clip": "clip-score", "embedding": "clip-embedding"},
+)
+
+
+@scorer("clip-score", reads="text", reader=_ZERO_SHOT)
 class ClipScore:
     """How well a picture agrees with a text and with each of a list of labels, by a CLIP folder on disk.
 
-    `asked` is a prompt for alignment, or a concept's name for efficacy. Labels are read through the template. Policies:
-    `clip_score(row["asked"])`; `argmax(row["labels"], labels)`; `probability(log_softmax(row["labels"]), labels,
-    [name])`, whose mean over pictures is MACE's CLIP accuracy.
+    `path` is the CLIP's folder. `asked` is a prompt for alignment, or a concept's name for efficacy. Labels are read
+    through the template. Policies: `clip_score(row["asked"])`; `argmax(row["labels"], labels)`;
+    `probability(log_softmax(row["labels"]), labels, [name])`, whose mean over pictures is MACE's CLIP accuracy.
     """
 
     version = 1
 
     def __init__(
-        self, folder: Path, labels: Sequence[str] = (), template: str = _LABEL_TEMPLATE, device: str = "auto"
+        self, path: Path, labels: Sequence[str] = (), template: str = _LABEL_TEMPLATE, device: str = "auto"
     ) -> None:
-        self.clip = load_clip(folder, find_device(device))
+        self.clip = load_clip(path, find_device(device))
         self.labels = tuple(labels)
         self.name = f"clip:{self.clip.name}"
         # Kept rows are found by the hash, and with labels they are other rows.
@@ -43,6 +59,8 @@ class ClipScore:
         said = self.clip.embed_texts(texts)[[texts.index(text) for text in asked]]
         own = (seen * said).sum(1).tolist()
         labels = (seen @ self.said.T).tolist() if self.said is not None else [[]] * len(own)
-        return [
-            {"asked": round(a, 6), "labels": [round(v, 6) for v in row]} for a, row in zip(own, labels, strict=True)
-        ]
+        return [_row(*cosines) for cosines in zip(own, labels, strict=True)]
+
+
+def _row(asked: float, labels: Sequence[float]) -> RawScore:
+    return {"asked": round(asked, 6), "labels": [round(value, 6) for value in labels]}

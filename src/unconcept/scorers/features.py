@@ -3,7 +3,6 @@
 A distance's name carries the extractor's (`metrics/frechet.py`).
 """
 
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -13,19 +12,18 @@ from ..core.hashing import hash_tensors
 from ..models.loading import find_device
 from ..models.vision.clip import load_clip
 from ..models.vision.judge_net import image_embeddings, load_net
+from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import scorer
 
 
 @scorer("clip-embedding", reads="set")
 class ClipEmbedding:
-    """A CLIP's unit-length picture embedding, from a folder on disk: CMMD's features if it
-    is OpenAI's ViT-L/14 at 336.
-    """
+    """A CLIP's unit-length picture embedding, from a folder on disk; OpenAI's ViT-L/14 at 336 gives CMMD's features."""
 
     version = 1
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
-        self.clip = load_clip(folder, find_device(device))
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self.clip = load_clip(path, find_device(device))
         self.name, self.hash = f"clip:{self.clip.name}", self.clip.hash
 
     @torch.no_grad()
@@ -42,7 +40,7 @@ class JudgeEmbedding:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))[0]
+        self.net = load_net(path or JUDGE_WEIGHTS)[0]
         self.hash = hash_tensors(self.net.state_dict())
 
     @torch.no_grad()

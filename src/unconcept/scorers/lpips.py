@@ -6,7 +6,6 @@ called LPIPS with LPIPS's weights alone; over another network it bears that netw
 
 import warnings
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from ..core.hashing import hash_tensors
 from ..core.optional_imports import import_optional
 from ..models.checkpoint.safetensors_io import open_file
 from ..models.vision.judge_net import JudgeNet, load_net
+from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import scorer
 
 _NORM_EPSILON = 1e-10  # the package's: keeps places where every channel is silent at 0
@@ -53,7 +53,7 @@ class JudgeDistance:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))[0]
+        self.net = load_net(path or JUDGE_WEIGHTS)[0]
         trunk = {n: t for n, t in self.net.state_dict().items() if n.startswith(("stem", "body"))}
         self.hash = hash_tensors(trunk)
 

@@ -4,7 +4,6 @@ The projection was trained contrastively against a frozen copy of `moji`'s own t
 """
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from ..core.hashing import hash_json, hash_tensors
 from ..models.vision.judge_net import JudgeNet, image_embeddings, load_net
+from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import RawScore, scorer
 
 _TextEmbedder = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states (n, d) of the *unedited* text encoder
@@ -29,7 +29,7 @@ class MojiClip:
     version = 1
 
     def __init__(self, embed: _TextEmbedder, path: Path | None = None) -> None:
-        path = path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors"))
+        path = path or JUDGE_WEIGHTS
         self.embed = embed
         self.net: JudgeNet = load_net(path)[0]
         with safe_open(path, "pt") as file:
@@ -55,7 +55,7 @@ class MojiClip:
         return F.normalize(self.embed(texts).float().cpu() - self.center, dim=1)
 
 
-@scorer("moji-clip", reads="text")
+@scorer("moji-clip", reads="text", text_encoder_of="moji")
 class MojiClipScore:
     """How well a picture of `moji` agrees with a text and with each of a list of labels.
 
@@ -76,8 +76,9 @@ class MojiClipScore:
         """Cosines in [-1, 1], 6 decimals: "asked" of each picture's own text, "labels" in their order."""
         texts = list(dict.fromkeys([*asked, *self.labels]))
         cosines = self.clip.score(pictures, texts).tolist()
-        at = {text: i for i, text in enumerate(texts)}
-        return [
-            {"asked": round(row[at[text]], 6), "labels": [round(row[at[label]], 6) for label in self.labels]}
-            for row, text in zip(cosines, asked, strict=True)
-        ]
+        column = {text: i for i, text in enumerate(texts)}
+        rows = []
+        for row, text in zip(cosines, asked, strict=True):
+            labels = [round(row[column[label]], 6) for label in self.labels]
+            rows.append({"asked": round(row[column[text]], 6), "labels": labels})
+        return rows

@@ -5,7 +5,6 @@ Scores are raw log-probabilities; whether a picture "shows" something is decided
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -14,10 +13,12 @@ from torch.nn import functional as F
 
 from ..core.errors import require
 from ..core.hashing import hash_tensors
+from ..metrics.score_policies import argmax
 from ..models.vision.judge_net import image_embeddings, load_net
-from .registry import RawScore, scorer
+from ..prompts.checks import Check
+from ..worlds.registry import JUDGE_WEIGHTS
+from .registry import NOTHING_LABEL, AnswerReader, RawScore, scorer
 
-NOTHING_LABEL = "nothing"
 _IMAGE_PARTS = ("whole", "left", "right")
 
 
@@ -47,7 +48,7 @@ class MojiJudge:
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
-        net, labels = load_net(path or Path(str(resources.files("unconcept.worlds") / "moji/judge.safetensors")))
+        net, labels = load_net(path or JUDGE_WEIGHTS)
         self.net = net
         self.hash = hash_tensors(net.state_dict())
         self.objects: tuple[str, ...] = (*labels["objects"], NOTHING_LABEL)
@@ -75,12 +76,29 @@ def crop_half(pictures: Tensor, side: int) -> Tensor:
     return F.interpolate(part, scale_factor=2, mode="bilinear")
 
 
-@scorer("moji-judge", reads="picture")
+def _image_part(check: Check) -> str:
+    return check.by if check.by in ("left", "right") else "whole"
+
+
+def _first_guess(opened: "JudgeScore", raw: RawScore, check: Check) -> str:
+    head = "styles" if check.by == "style" else "objects"
+    return argmax(raw[head], opened.labels[head])
+
+
+_READER = AnswerReader(
+    _first_guess,
+    _image_part,
+    answers="table",
+    measures={"clip": "moji-clip", "embedding": "moji-judge-embedding", "pair": "moji-judge-features"},
+)
+
+
+@scorer("moji-judge", reads="picture", reader=_READER)
 class JudgeScore:
     """Every label's log-probability for a picture of `moji`, or for one of its two objects.
 
     `asked` is "whole", "left" or "right". `labels` names the figures of each head: `argmax(row["objects"],
-    labels["objects"])`, and so on through `metrics/policies.py`.
+    labels["objects"])`, and so on through `metrics/score_policies.py`.
     """
 
     name = MojiJudge.name
@@ -103,13 +121,13 @@ class JudgeScore:
             if members:
                 seen[members] = crop_half(seen[members], side)
         scores = self.judge.score(seen)
-        rows = zip(scores.objects.tolist(), scores.styles.tolist(), strict=True)
-        return [
-            {"objects": [round(v, 4) for v in objects], "styles": [round(v, 4) for v in styles]}
-            for objects, styles in rows
-        ]
+        return [_row(*heads) for heads in zip(scores.objects.tolist(), scores.styles.tolist(), strict=True)]
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(b, 256) float32: what the judge sees before its heads."""
         return image_embeddings(self.judge.net, pictures)
+
+
+def _row(objects: Sequence[float], styles: Sequence[float]) -> RawScore:
+    return {"objects": [round(value, 4) for value in objects], "styles": [round(value, 4) for value in styles]}

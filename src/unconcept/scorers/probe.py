@@ -147,7 +147,7 @@ class DiffusionProbe:
             ModelError,
         )
         rows = self._read(activations(self.model, pictures, self.tap)).tolist()
-        return [{"labels": [round(value, 4) for value in row]} for row in rows]
+        return [{"labels": _rounded(row)} for row in rows]
 
     def _standard(self, found: Tensor) -> Tensor:
         return (found - self.mean) / self.scale
@@ -160,6 +160,10 @@ class DiffusionProbe:
         """The model's prediction for noise alone: it tells weights, adapters and steering of an edit that is on."""
         noise = _noise(self.model, self.tap.seed).to(self.model.device, self.model.dtype)
         return _predict(self.model, noise, self.tap.timesteps[-1], noise, self.model.condition([""])).double().cpu()
+
+
+def _rounded(row: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in row]
 
 
 def _split(wanted: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:

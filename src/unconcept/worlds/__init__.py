@@ -1,1 +1,1 @@
-"""`moji`, the embedded model: its table of concepts, its captions, its weights and its judge."""
+"""The embedded models: one table of concepts, one form of captions and one judge for all, a folder for each."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..core.concept import ConceptKind
 from ..core.registry import suggest
+from .registry import embedded_world
 
 WordShare = Literal["given", "held_out"]
 TableSplit = Literal["tune", "report"]
@@ -123,3 +124,8 @@ def concept_table() -> ConceptTable:
     data = resources.files(__package__).joinpath("moji/concepts.toml").read_bytes()
     rows = tomllib.loads(data.decode("utf-8"))["concept"]
     return ConceptTable(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())
+
+
+def table_of(model: str) -> ConceptTable | None:
+    """The concepts that an embedded model draws; None for a model of the user's."""
+    return None if embedded_world(model) is None else concept_table()

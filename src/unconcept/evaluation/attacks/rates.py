@@ -8,7 +8,7 @@ from typing import Any
 from ...attacks import ACCESS_LEVELS, attacks
 from ...metrics.asr import AttackEnding, BudgetPoint, attack_rates, success_curve
 from ...metrics.intervals import Rate, clopper_pearson
-from ...scorers.moji_judge import NOTHING_LABEL
+from ...scorers import NOTHING_LABEL
 from ..tasks.attack import AttackTask
 from ..tasks.picture_store import PictureStore
 

@@ -4,7 +4,8 @@ counts around it.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,27 +13,27 @@ from torch import Tensor
 
 from ...attacks import AttackCase
 from ...attacks.resurgence import Resurgence
+from ...core.concept import Concept
 from ...core.errors import RequestError, require
 from ...core.hashing import hash_json
 from ...edits import ApplicableEdit
 from ...models import ModelView
-from ...models.loading import MOJI
 from ...prompts.checks import UNUSED_REPLICATE, Check, GroupSizes, Prompt, seeded_prompt
 from ...prompts.text_matching import without_names
+from ...worlds.registry import DEFAULT_MODEL, worlds
 from ..judging.judge import Judge
 from ..judging.rates import judge_labels
 from ..sampling import DrawSpec, draw_prompts, initial_noise
-from ..suites.registry import suites
 from ..tasks.edited_model import EditedModel
 from ..tasks.picture_store import PictureStore
-from .threat_model import knowledge_from_table
+from ..worlds import world_of
 
 _PROBE_VERSION = 2  # of what is asked and drawn here
 
 
 @dataclass(frozen=True)
 class FineTuneResurgence:
-    """On `moji`, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
+    """For embedded models, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
 
     store: PictureStore
     pictures: int = 8  # of the concept, each time
@@ -40,6 +41,8 @@ class FineTuneResurgence:
     rank: int = 4  # of its adapters
     seed: int = 0
     spec: DrawSpec = field(default_factory=DrawSpec)
+    model: str = DEFAULT_MODEL
+    """The model whose judge looks."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -50,7 +53,8 @@ class FineTuneResurgence:
             "seed": self.seed,
             "version": _PROBE_VERSION,
         }
-        return {"attack": "resurgence", "mode": "lora", **told, "judge": Judge().key}
+        judge = world_of(self.model).judge
+        return {"attack": "resurgence", "mode": "lora", **told, "judge": judge.key if judge else None}
 
     def __call__(
         self,
@@ -65,33 +69,43 @@ class FineTuneResurgence:
 
         `erased` are all words in force: captions that name one are not among the pictures of the fine-tune.
         """
-        require(
-            model.name == MOJI,
-            f"an audit needs a judge of what pictures show: {model.name} has none here, only {MOJI}",
-            RequestError,
-        )
-        suite = replace(suites["erase"], sizes=GroupSizes(self.pictures, 1, seed=self.seed))
-        checks = [check for check in suite.checks([concept]) if check.group == "direct"][: self.pictures]
+        judge = self._judge(model)
+        checks = self._checks(model, concept)
         case = self._case(model, edit, concept, checks, erased)
+        count = partial(self._count, model, judge, checks)
         *_, last = Resurgence(rank=self.rank, checkpoints=(self.steps,)).search(case)
         tuned = last.inputs[0].weights
         assert tuned is not None
-        found: dict[str, int | None] = {"pictures": len(checks), "unedited": self._count(model, checks)}
+        found: dict[str, int | None] = {"pictures": len(checks), "unedited": count()}
         with edit.applied(model):
-            found["edited"] = self._count(model, checks, edit.hash)
+            found["edited"] = count(edit.hash)
             with tuned.applied(model):
-                found["tuned"] = self._count(model, checks, edit.hash, tuned.hash)
+                found["tuned"] = count(edit.hash, tuned.hash)
                 found["refolded"] = None
                 if refold is not None:
                     with refold():
-                        found["refolded"] = self._count(model, checks, edit.hash, tuned.hash, "refolded")
+                        found["refolded"] = count(edit.hash, tuned.hash, "refolded")
         return found
 
-    def _count(self, model: ModelView, checks: Sequence[Check], *state: str) -> int:
+    def _judge(self, model: ModelView) -> Judge:
+        judge = world_of(model.name).judge
+        if judge is None:
+            known = ", ".join(worlds)
+            raise RequestError(
+                f"an audit needs a judge of what pictures show: {model.name} has none here, only {known}"
+            )
+        return judge
+
+    def _checks(self, model: ModelView, concept: str) -> list[Check]:
+        """The direct questions after an erasure of the concept."""
+        sizes = GroupSizes(self.pictures, 1, seed=self.seed)
+        suite = world_of(model.name).erasure_suite([Concept(concept, "object")], (), sizes)
+        return [check for check in suite.checks([concept]) if check.group == "direct"][: self.pictures]
+
+    def _count(self, model: ModelView, judge: Judge, checks: Sequence[Check], *state: str) -> int:
         drawn = self._drawn(model, [check.prompt for check in checks], *state)
-        return sum(
-            word in check.labels for word, check in zip(judge_labels(Judge(), checks, drawn), checks, strict=True)
-        )
+        words = judge_labels(judge, checks, drawn)
+        return sum(word in check.labels for word, check in zip(words, checks, strict=True))
 
     def _drawn(self, model: ModelView, prompts: Sequence[Prompt], *state: str) -> dict[Prompt, Tensor]:
         """Pictures (3, h, w) by the model as it now computes, which `state` tells apart; those already in the store are
@@ -112,8 +126,8 @@ class FineTuneResurgence:
         self, model: ModelView, edit: ApplicableEdit, concept: str, checks: Sequence[Check], erased: Sequence[str]
     ) -> AttackCase:
         """Captions and pictures of the unedited model, from noise that no report uses."""
-        lore = knowledge_from_table(concept)
-        captions = tuple(without_names(lore.unrelated, [concept, *erased]))
+        known = world_of(model.name).attacker_knowledge(Concept(concept, "object"), erased)
+        captions = tuple(without_names(known.unrelated, [concept, *erased]))
         require(bool(captions), f"every caption for the fine-tune of {concept!r} names something erased", RequestError)
         prompts, shown = (
             [check.prompt for check in checks],
@@ -123,7 +137,7 @@ class FineTuneResurgence:
         return AttackCase(
             model=model,
             edit=edit,
-            concept=lore.concept,
+            concept=known.concept,
             prompts=tuple(prompt.text for prompt in prompts),
             noise=torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts]),
             pictures=torch.empty(0),

@@ -31,7 +31,7 @@ class TrialEvidence:
     concepts: tuple[str, ...]
     answers: tuple[PairedAnswer, ...]
     pictures: Callable[[], Mapping[Prompt, tuple[Tensor, Tensor]]]
-    judge: Judge = Judge()
+    judge: Judge
     raw: Callable[[], Sequence[tuple[RawScore, RawScore]]] = list
     """The judge's raw scores before and after, one an answer."""
 

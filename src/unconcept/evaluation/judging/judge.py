@@ -1,9 +1,9 @@
 """Whose word counts: a scorer, with what it may answer, as plain data.
 
-Raw scores become words here, by a named policy.
+Any scorer that is registered with an `AnswerReader` is a judge; the reader makes words of its raw scores.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,46 +11,50 @@ from typing import Any
 
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
-from ...metrics.i2p import COUNTING_RULES
-from ...metrics.score_policies import argmax
-from ...models.loading import MOJI
 from ...prompts.checks import Check
-from ...scorers import scorers
-from ...scorers.moji_judge import NOTHING_LABEL
+from ...scorers import AnswerReader, RawScore, scorers
 from ..tasks.edited_model import EditedModel
-
-_PART_RULE = "mace"  # rule by which detected body parts count
 
 
 @dataclass(frozen=True)
 class Judge:
-    """`moji-judge` for `moji`; `clip-score` over a folder, or `nudenet`, for other models."""
+    """A scorer whose word counts."""
 
-    scorer: str = "moji-judge"
-    path: str | None = None  # folder or file of weights that are not shipped
-    labels: tuple[str, ...] = ()  # what a CLIP may answer
+    scorer: str
+    """Its name in the table of scorers."""
+    path: str | None = None
+    """Folder or file of weights that are not shipped."""
+    labels: tuple[str, ...] = ()
+    """What a judge that answers with texts may answer."""
 
     @classmethod
     def parse(cls, text: str) -> "Judge":
         """`NAME` or `NAME=PATH` from a flag."""
         name, _, path = text.partition("=")
-        suggest(name, JUDGE_READERS, "judge")
-        require(
-            name != "clip-score" or bool(path), "judge clip-score: give its folder, clip-score=FOLDER", SettingsError
-        )
-        return cls(name, path or None)
+        judge = cls(name, path or None)
+        wanted = judge.reader.wants_path
+        require(wanted is None or bool(path), f"judge {name}: give {wanted}", SettingsError)
+        return judge
 
     def with_labels(self, labels: Iterable[str]) -> "Judge":
-        """A CLIP that may answer with these texts; other judges know their own answers."""
-        return (
-            replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip())))
-            if self.scorer == "clip-score"
-            else self
-        )
+        """The same judge with these texts to answer with; judges with labels of their own stay as they are."""
+        if self.reader.answers != "texts":
+            return self
+        return replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip())))
+
+    @property
+    def reader(self) -> AnswerReader:
+        """How raw scores become words; `UnknownName` where the scorer is no judge."""
+        return suggest(self.scorer, answer_readers(), "judge")
 
     @property
     def policy(self) -> str:
-        return f"parts counted as {_PART_RULE}" if self.scorer == "nudenet" else "argmax"
+        return self.reader.policy
+
+    @property
+    def knows_table(self) -> bool:
+        """Whether its labels are those of the table of concepts."""
+        return self.reader.answers == "table"
 
     def open(self) -> Any:
         """The scorer, opened once a process."""
@@ -63,26 +67,34 @@ class Judge:
 
     def question(self, check: Check) -> str:
         """What the scorer is asked about the check's picture."""
-        if self.scorer == "moji-judge":
-            return check.by if check.by in ("left", "right") else "whole"
-        return check.concept
+        return self.reader.question(check)
 
-    def label_of(self, raw: Mapping[str, Any], check: Check) -> str:
+    def label_of(self, raw: RawScore, check: Check) -> str:
         """What the picture shows: a label, or "nothing"."""
-        return JUDGE_READERS[self.scorer](self, raw, check)
+        return self.reader.read(self.open(), raw, check)
+
+
+def answer_readers() -> dict[str, AnswerReader]:
+    """Of every scorer that can be a judge, by its name."""
+    found = {}
+    for name in scorers:
+        reader = scorers[name].reader
+        if reader is not None:
+            found[name] = reader
+    return found
 
 
 @lru_cache(maxsize=8)
 def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
-    """A scorer by name, once a process. moji-clip reads texts with the unedited text encoder of `moji`."""
-    build = scorers[name].build
-    if name == "moji-clip":
-        return build(partial(EditedModel(MOJI).base().embed, at="first_eot"))
-    if name == "clip-score":
-        return build(Path(path or ""), labels)
-    if name == "clip-embedding":
-        return build(Path(path or ""))
-    return build(path=Path(path)) if path else build()
+    """A scorer by name, once a process, built with what it takes: `path`, `labels`, a text encoder as `embed`."""
+    info, given = scorers[name], dict[str, Any]()
+    if path:
+        given["path"] = Path(path)
+    if labels:
+        given["labels"] = labels
+    if info.text_encoder_of is not None:
+        given["embed"] = partial(EditedModel(info.text_encoder_of).base().embed, at="first_eot")
+    return info.build(**given)
 
 
 @dataclass(frozen=True)
@@ -107,39 +119,13 @@ class ImageMeasures:
 
 
 def image_measures(judge: Judge) -> ImageMeasures:
-    """`moji`'s own beside its judge; a CLIP measures with itself; a detector of parts with nothing."""
-    if judge.scorer == "moji-judge":
-        return ImageMeasures(
-            open_scorer("moji-clip"), open_scorer("moji-judge-embedding"), open_scorer("moji-judge-features")
-        )
-    if judge.scorer == "clip-score":
-        return ImageMeasures(judge.open(), open_scorer("clip-embedding", judge.path))
-    return ImageMeasures()
+    """The scorers that the judge's reader names, opened; over the same weights where the judge has a path."""
+    opened = {}
+    for role, name in judge.reader.measures.items():
+        opened[role] = judge.open() if name == judge.scorer else open_scorer(name, judge.path)
+    return ImageMeasures(**opened)
 
 
 def scorer_key(opened: Any) -> str:
     """Name, version and weights of a scorer: what its stored scores are filed under."""
     return f"{opened.name}@{opened.version}:{opened.hash[:16]}"
-
-
-def _heads(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
-    head = "styles" if check.by == "style" else "objects"
-    return argmax(raw[head], judge.open().labels[head])
-
-
-def _labels(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
-    figures = dict(zip(judge.labels, raw["labels"], strict=True))
-    among = check.among or judge.labels
-    return argmax([figures[label] for label in among], among)
-
-
-def _parts(judge: Judge, raw: Mapping[str, Any], check: Check) -> str:
-    shown = any(COUNTING_RULES[_PART_RULE].counts(box["class"], box["score"]) for box in raw["boxes"])
-    return check.labels[0] if shown else NOTHING_LABEL
-
-
-JUDGE_READERS: dict[str, Callable[[Judge, Mapping[str, Any], Check], str]] = {
-    "moji-judge": _heads,
-    "clip-score": _labels,
-    "nudenet": _parts,
-}

@@ -1,9 +1,9 @@
-"""What the model draws as it computes now, judged: eyes for methods that debias, and for those that look whether a
-target is gone.
+"""Judges what the model draws as it computes now: for methods that debias, and for those that stop when a target is
+gone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -12,9 +12,9 @@ from ...core.errors import RequestError, require
 from ...core.hashing import hash_json, hash_tensors
 from ...core.progress import ProgressCallback, ignore_progress
 from ...models import ModelView
-from ...models.loading import MOJI
-from ...prompts.checks import Check, GroupSizes, seeded_prompt
-from ...worlds.table import concept_table
+from ...prompts.checks import Check, GroupSizes, Prompt, seeded_prompt
+from ...scorers.registry import AnswerSource
+from ...worlds.table import concept_table, table_of
 from ..sampling import DrawSpec, draw_prompts, initial_noise
 from ..suites.debias import attribute_of_label, profession_caption
 from ..tasks.picture_store import PictureStore
@@ -40,41 +40,33 @@ class JudgedAttributeCounter:
     def __call__(self, text: str, attributes: Sequence[str], pictures: int, turn: int) -> tuple[int, ...]:
         """How many pictures show each attribute; the rest shows none."""
         checks = [self._check(text, attributes, turn * pictures + i) for i in range(pictures)]
-        judge = self.judge if self._on_moji else replace(self.judge, labels=tuple(attributes))
+        judge = self.judge.with_labels(attributes)
         shown_by = attribute_of_label(judge)
-        seen = [
-            shown_by.get(word, word) for word in judge_current_model(self.model, judge, checks, self.spec, self.store)
-        ]
+        words = judge_current_model(self.model, judge, checks, self.spec, self.store)
+        seen = [shown_by.get(word, word) for word in words]
         counts = tuple(seen.count(attribute) for attribute in attributes)
         said = ", ".join(f"{count} {attribute}" for count, attribute in zip(counts, attributes, strict=True))
         self.tell(f"round {turn + 1}, {text}: {said}", 1, 1)
         return counts
 
-    @property
-    def _on_moji(self) -> bool:
-        return self.judge.scorer == Judge.scorer
-
     def _check(self, text: str, attributes: Sequence[str], number: int) -> Check:
         """One neutral caption. `RequestError` unless the judge can tell the attributes."""
+        if self.judge.knows_table:
+            return self._profession_check(text, attributes, number)
         forms, labels = KIND_TEMPLATES[self.kind], tuple(attributes)
-        if self._on_moji:
-            entry = concept_table()[text]
-            for attribute in attributes:
-                message = (
-                    f"attribute {attribute!r}: of {text!r} moji's judge can tell"
-                    f" {', '.join(entry.variants) or 'nothing'}; name these"
-                )
-                require(attribute in entry.variants, message, RequestError)
-            labels = entry.labels
-        said = profession_caption(text, number) if self._on_moji else forms[number % len(forms)].format(text)
-        return Check(
-            seeded_prompt(said, number, tuning=True, seed=self.seed),
-            "direct",
-            text,
-            "object",
-            labels,
-            () if self._on_moji else labels,
-        )
+        prompt = self._prompt(forms[number % len(forms)].format(text), number)
+        return Check(prompt, "direct", text, "object", labels, labels)
+
+    def _profession_check(self, text: str, attributes: Sequence[str], number: int) -> Check:
+        entry = concept_table()[text]
+        known = ", ".join(entry.variants) or "nothing"
+        for attribute in attributes:
+            message = f"attribute {attribute!r}: of {text!r} moji's judge can tell {known}; name these"
+            require(attribute in entry.variants, message, RequestError)
+        return Check(self._prompt(profession_caption(text, number), number), "direct", text, "object", entry.labels)
+
+    def _prompt(self, text: str, number: int) -> Prompt:
+        return seeded_prompt(text, number, tuning=True, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -94,17 +86,10 @@ class PresenceRate:
 
     def __call__(self, pictures: int) -> float:
         """Share of `pictures` of each target that show it."""
-        checks = [
-            check
-            for check in self.checks_for(GroupSizes(pictures, 2 * pictures, tuning=True, seed=self.seed))
-            if check.group == "direct"
-        ]
-        seen = [
-            word in check.labels
-            for word, check in zip(
-                judge_current_model(self.model, self.judge, checks, self.spec, self.store), checks, strict=True
-            )
-        ]
+        sizes = GroupSizes(pictures, 2 * pictures, tuning=True, seed=self.seed)
+        checks = [check for check in self.checks_for(sizes) if check.group == "direct"]
+        words = judge_current_model(self.model, self.judge, checks, self.spec, self.store)
+        seen = [word in check.labels for word, check in zip(words, checks, strict=True)]
         self.tell(f"look: {sum(seen)} of {len(seen)} pictures show a target", 1, 1)
         return sum(seen) / len(seen)
 
@@ -149,15 +134,15 @@ def open_attribute_counter(
     seed: int = 0,
     tell: ProgressCallback = ignore_progress,
 ) -> JudgedAttributeCounter:
-    """`RequestError` unless there is a judge that can tell attributes apart: `moji`'s own
-    on `moji`, a CLIP elsewhere.
+    """`RequestError` unless there is a judge that can tell attributes apart: an embedded model's own there, one that
+    answers with texts elsewhere.
     """
-    able = Judge.scorer if model.name == MOJI else "clip-score"
+    able: AnswerSource = "texts" if table_of(model.name) is None else "table"
     named = judge.scorer if judge else "none"
     message = (
         f"debiasing counts what is drawn, and judge {named} tells no attributes on {model.name}: name one, --judge"
         " clip-score=FOLDER"
     )
-    if judge is None or named != able:
+    if judge is None or judge.reader.answers != able:
         raise RequestError(message)
     return JudgedAttributeCounter(model, judge, spec, store, kind, seed, tell)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from ...metrics.intervals import Rate, clustered_mean, clustered_share, wilson
 from ...metrics.paired_tests import holm, mcnemar, sign_flip
 from ...prompts.checks import Check, Prompt
 from ...prompts.sets import PROMPT_GROUPS, PromptGroup
-from ...scorers.moji_judge import NOTHING_LABEL
+from ...scorers import NOTHING_LABEL
 from .judge import Judge
 
 

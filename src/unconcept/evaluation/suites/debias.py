@@ -111,7 +111,7 @@ def attribute_of_label(judge: Judge) -> dict[str, str]:
     """Which attribute a judge's word shows, where the word is not the attribute itself: any profession's variant
     counts.
     """
-    return concept_table().variants() if judge.scorer == Judge.scorer else {}
+    return concept_table().variants() if judge.knows_table else {}
 
 
 suites.register("debias")(

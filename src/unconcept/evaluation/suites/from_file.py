@@ -7,13 +7,13 @@ from ...core.concept import Concept
 from ...prompts.checks import Check, GroupSizes, Prompt, first_of_each_group, template_checks
 from ...prompts.loaders import load_prompts
 from ...prompts.sets import PromptItem
-from ...worlds.table import concept_table
+from ...worlds.table import ConceptTable
 from .registry import Suite
 
 UNLIMITED_SIZES = GroupSizes(1_000_000, 1_000_000)
 
 
-def suite_from_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite:
+def suite_from_file(path: Path, concepts: Sequence[str], table: ConceptTable | None) -> Suite:
     """Every prompt of a published or own file, in its groups, on its own seeds and guidance where it brings them.
 
     Prompts about nothing in particular are passed over: no judge can be asked about them. Without a column for it, all
@@ -22,7 +22,7 @@ def suite_from_file(path: Path, concepts: Sequence[str], on_moji: bool) -> Suite
     items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
 
     def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
-        return [_check(item, sizes, on_moji) for item in first_of_each_group(items, sizes)]
+        return [_check(item, sizes, table) for item in first_of_each_group(items, sizes)]
 
     return Suite(path.stem, f"{len(items)} prompts of {path.name}", UNLIMITED_SIZES, ask)
 
@@ -36,8 +36,8 @@ def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], size
     return Suite("plain", "concepts in their kind's templates, and what is retained", sizes, ask)
 
 
-def _check(item: PromptItem, sizes: GroupSizes, on_moji: bool) -> Check:
-    known = {entry.name: entry for entry in concept_table().entries} if on_moji else {}
+def _check(item: PromptItem, sizes: GroupSizes, table: ConceptTable | None) -> Check:
+    known = {entry.name: entry for entry in table.entries} if table else {}
     entry = known.get(item.concept)
     seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
     by, labels = (

@@ -22,7 +22,12 @@ def shared_group_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Chec
 
 for _suite in (
     Suite(
-        "smoke", "under a minute: 4 prompts a group, no attack", GroupSizes(4, 4), group_checks, image_quality_figures
+        "smoke",
+        "under a minute: 4 prompts a group, no attack",
+        GroupSizes(4, 4),
+        group_checks,
+        image_quality_figures,
+        in_groups=True,
     ),
     Suite(
         "erase",
@@ -30,6 +35,7 @@ for _suite in (
         GroupSizes(24, 12),
         group_checks,
         image_quality_figures,
+        in_groups=True,
     ),
     Suite(
         "quick",
@@ -37,6 +43,7 @@ for _suite in (
         GroupSizes(48, 48),
         group_checks,
         image_quality_figures,
+        in_groups=True,
         attacks=("wordings", "derived-embedding"),
     ),
     Suite(
@@ -45,6 +52,7 @@ for _suite in (
         GroupSizes(28, 28),
         group_checks,
         image_quality_figures,
+        in_groups=True,
     ),
     Suite(
         "together",
@@ -52,6 +60,7 @@ for _suite in (
         GroupSizes(48, 48),
         shared_group_checks,
         image_quality_figures,
+        in_groups=True,
     ),
     Suite(
         "tuning",
@@ -59,6 +68,7 @@ for _suite in (
         GroupSizes(12, 8, tuning=True),
         group_checks,
         image_quality_figures,
+        in_groups=True,
     ),
     Suite(
         "attack",
@@ -66,6 +76,7 @@ for _suite in (
         GroupSizes(8, 0),
         group_checks,
         image_quality_figures,
+        in_groups=True,
         attacks=("*",),
     ),
     Suite(
@@ -74,6 +85,7 @@ for _suite in (
         GroupSizes(200, 200),
         group_checks,
         image_quality_figures,
+        in_groups=True,
         attacks=("*",),
         prompts_per_attack=16,
     ),

@@ -1,6 +1,6 @@
 """Suites: which prompts are asked, how many, what is made of the answers, which attacks are run. One registry.
 
-A protocol of its own lives in a file `suite_*.py`, found by its name.
+A protocol of its own lives in a file beside this one, found by its name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ def no_figures(found: TrialEvidence) -> list[SuiteFigure]:
 class Suite:
     """What a protocol asks about an edit that erased some concepts, and what it makes of the answers.
 
-    `ask` is its setting for `moji`. On other models it is the paper's own, `real`, or what the edits were made with,
-    `told`, or the paper's prompt file.
+    `ask` is its setting for the embedded models. Another model is asked the paper's `published_questions`, or
+    `questions_from_edits`, or, by a suite in groups, about the concepts in their kind's templates.
     """
 
     name: str
@@ -34,6 +34,8 @@ class Suite:
     figures: Callable[[TrialEvidence], list[SuiteFigure]] = no_figures
     attacks: tuple[str, ...] = ()  # names; "*" is all
     prompts_per_attack: int = 8  # prompts each attack is given
+    in_groups: bool = False
+    """It asks in the glossary's groups, about each concept and what is near and far."""
     stepwise: bool = False  # edit number k is asked about the first k concepts
     published_questions: Callable[[Sequence[str], GroupSizes], list[Check]] | None = None
     """The paper's questions to any model."""
@@ -55,7 +57,7 @@ class Suite:
 
 
 def suite_for_edits(suite: Suite, origins: Sequence[EditOrigin]) -> Suite:
-    """A suite that can be `told` what edits were made with, for a model without a table."""
+    """A suite that asks about what edits were made with, for a model without a table."""
     if suite.questions_from_edits is None:
         raise RequestError(
             f"suite {suite.name} asks other models its published prompts: give their file with --prompts"

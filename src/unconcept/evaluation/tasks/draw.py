@@ -1,22 +1,18 @@
-"""The two everyday tasks: draw a chunk of prompts, score a chunk of pictures. And how they are planned."""
+"""The everyday task: draw a chunk of prompts. And how it is planned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.hashing import hash_json
 from ...prompts.checks import Prompt
-from ..judging.judge import Judge
 from ..sampling import DrawSpec, draw_prompts
 from .edited_model import EditedModel
 from .picture_store import PictureStore
 from .runner import TaskRecord
-
-_SCORE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -52,56 +48,25 @@ class DrawTask:
             store.save(key, picture)
 
 
-@dataclass(frozen=True)
-class ScoreTask:
-    """Score pictures that are in the store; `asked` says what of each."""
-
-    judge: Judge
-    pictures: tuple[str, ...]
-    questions: tuple[str, ...]
-    kind: str = "score"
-
-    @property
-    def id(self) -> str:
-        return hash_json([self.kind, self.judge.key, *self.pictures, *self.questions])
-
-    @property
-    def size(self) -> int:
-        return len(self.pictures)
-
-    def is_done(self, store: PictureStore) -> bool:
-        pairs = list(zip(self.pictures, self.questions, strict=True))
-        return len(store.load_scores(self.judge.key, pairs)) == len(pairs)
-
-    def run(self, store: PictureStore) -> None:
-        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.questions))
-        store.save_scores(self.judge.key, zip(self.pictures, self.questions, rows, strict=True))
-
-
 def plan_draws(
     subject: EditedModel, spec: DrawSpec, prompts: Sequence[Prompt], store: PictureStore, record: TaskRecord
 ) -> list[DrawTask]:
     """Chunks of what the store lacks, as first planned; afterwards also whatever has gone missing since."""
     by_key = {subject.picture_key(spec, prompt): prompt for prompt in prompts}
+
+    def task(chunk: Sequence[str], kind: str = "draw") -> DrawTask:
+        return DrawTask(subject, spec, tuple(by_key[key] for key in chunk), kind)
+
     name = hash_json(["draw", subject.key, sorted(by_key)])
     chunks = record.plan(
         name, lambda: _chunked_alike([key for key in by_key if not store.has(key)], by_key, spec.batch_size)
     )
-    tasks = [DrawTask(subject, spec, tuple(by_key[key] for key in chunk)) for chunk in chunks]  # type: ignore[attr-defined]
+    tasks = [task(chunk) for chunk in chunks]  # type: ignore[attr-defined]
     done = record.done([task.id for task in tasks])
     covered = {key for task in tasks if task.id not in done for key in task.keys}
     missing = [key for key in by_key if key not in covered and not store.has(key)]
-    return [task for task in tasks if task.id not in done or task.is_done(store)] + [
-        DrawTask(subject, spec, tuple(by_key[key] for key in chunk), "redraw")
-        for chunk in _chunked(missing, spec.batch_size)
-    ]
-
-
-def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: PictureStore) -> list[ScoreTask]:
-    """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
-    known = store.load_scores(judge.key, asked)
-    open_ = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
-    return [ScoreTask(judge, *map(tuple, zip(*chunk, strict=True))) for chunk in _chunked(open_, _SCORE_BATCH)]  # type: ignore[arg-type]
+    open_tasks = [task for task in tasks if task.id not in done or task.is_done(store)]
+    return open_tasks + [task(chunk, "redraw") for chunk in _chunked(missing, spec.batch_size)]
 
 
 def load_pictures(
@@ -120,5 +85,5 @@ def _chunked_alike(keys: Sequence[str], by_key: Mapping[str, Prompt], size: int)
     return [chunk for members in alike.values() for chunk in _chunked(members, size)]
 
 
-def _chunked(items: Sequence[Any], size: int) -> list[list[Any]]:
+def _chunked(items: Sequence[str], size: int) -> list[list[str]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]

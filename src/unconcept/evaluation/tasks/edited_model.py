@@ -10,8 +10,9 @@ from ...core.hashing import hash_json
 from ...edits import Edit, load_edit
 from ...models import ModelView, find_model, open_model
 from ...models.checkpoint.config import config_folder
-from ...models.loading import MOJI, find_device, find_dtype
+from ...models.loading import find_device, find_dtype
 from ...prompts.checks import Prompt
+from ...worlds.registry import DEFAULT_MODEL
 from ..sampling import DrawSpec
 from .picture_store import hash_file, hash_folder
 
@@ -20,7 +21,7 @@ from .picture_store import hash_file, hash_folder
 class EditedModel:
     """A model with an edit at some strength, or, without a file, the unedited model."""
 
-    model: str = MOJI
+    model: str = DEFAULT_MODEL
     edit_path: str | None = None  # path of an edit file
     edit_hash: str | None = None  # of its tensors: files may move
     strength: float = 1.0

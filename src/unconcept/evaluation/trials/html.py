@@ -7,13 +7,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from torch import Tensor
 
-from ...models.loading import MOJI
 from ...prompts.checks import Prompt
 from ...prompts.sets import PROMPT_GROUPS
 from ...report.images import data_uri, to_image
 from ...report.svg import ScatterPoint, scatter_svg, success_curve_svg
+from ...worlds.registry import embedded_world
 from ..judging.rates import GroupRow
-from .bench import Finding
+from .finding import Finding
 from .markdown import attacks_table, change_table, group_by_label, pooled_group_rates, results_table
 from .report import Report, group_rows, judge_calibration, origin_of_finding, trial_data
 
@@ -121,7 +121,7 @@ def write_card(report: Report, folder: Path) -> None:
         "meaning": {**_GROUP_MEANINGS, **report.suite.meaning},
         "figures": [figure for figure in finding.figures if figure.interval],
         "limits": limit_notes([finding], {**_GROUP_MEANINGS, **report.suite.meaning}),
-        "moji": finding.answered_trial.trial.subject.model == MOJI,
+        "embedded": embedded_world(finding.answered_trial.trial.subject.model) is not None,
     }
     (folder / "README.md").write_text(_environment().get_template("card.md").render(context), encoding="utf-8")
 

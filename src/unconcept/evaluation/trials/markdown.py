@@ -7,7 +7,7 @@ from ...metrics.intervals import Rate, clopper_pearson
 from ...prompts.sets import PROMPT_GROUPS, PromptGroup
 from ..attacks.rates import AttackRow
 from ..judging.rates import GroupRow, group_rates
-from .bench import Finding
+from .finding import Finding
 
 _FALLING_GROUPS = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups that erasing shall lower
 _GROUP_TITLES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "other styles"}

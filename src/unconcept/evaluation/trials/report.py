@@ -16,7 +16,7 @@ from ..judging.judge import Judge, image_measures
 from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, group_rates
 from ..sampling import DrawSpec
 from ..suites.registry import Suite
-from .bench import Finding
+from .finding import Finding
 
 _SCHEMA_VERSION = 2
 # Columns: the judge's word on the unedited model.
@@ -79,7 +79,7 @@ class Report:
                 else None
             ),
             "measures": self._measures(),
-            "table_hash": concept_table().hash if judge and judge.name == Judge.scorer else None,
+            "table_hash": concept_table().hash if judge and self.judge and self.judge.knows_table else None,
             "reasons": dict(self.reasons or {}),
             "recipe": self.recipe,
             "trials": [trial_data(finding) for finding in self.findings],
@@ -87,7 +87,8 @@ class Report:
 
     def _measures(self) -> list[dict[str, Any]]:
         names = [figure.name for finding in self.findings for figure in finding.figures]
-        return image_measures(self.judge or Judge()).used(names) if any("@" in name for name in names) else []
+        measured = self.judge is not None and any("@" in name for name in names)
+        return image_measures(self.judge).used(names) if self.judge and measured else []
 
 
 def group_rows(finding: Finding) -> list[GroupRow]:

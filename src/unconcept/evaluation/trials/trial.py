@@ -13,10 +13,11 @@ from ..judging.judge import Judge
 from ..judging.rates import PairedAnswer
 from ..sampling import DrawSpec
 from ..suites.registry import Suite
-from ..tasks.draw import load_pictures, plan_draws, plan_scores
+from ..tasks.draw import load_pictures, plan_draws
 from ..tasks.edited_model import EditedModel
 from ..tasks.picture_store import PictureStore
 from ..tasks.runner import TaskRecord, TaskTally, default_workers, run_tasks
+from ..tasks.score import plan_scores
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunContext:
     store: PictureStore
     record: TaskRecord
     spec: DrawSpec
-    judge: Judge | None = Judge()  # None: pictures are drawn, nothing is counted
+    judge: Judge | None  # None: pictures are drawn, nothing is counted
     workers: int | None = None  # None: as many as pay
     deadline: float | None = None
     tell: ProgressCallback = ignore_progress

@@ -1,0 +1,138 @@
+"""The task that makes an edit: erase concepts by a method under some settings, once for all runs."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...core.hashing import hash_json
+from ...core.output_folder import atomic_file, write_atomically
+from ...core.progress import ignore_progress
+from ...core.request import RequestSpec
+from ...core.source import source_hash
+from ...erasing.make_edit import make_edit, train_in_folder
+from ...erasing.request_defaults import ResolvedRequest
+from ...methods import MethodServices, methods
+from ...models.loading import LOADING
+from ...prompts.checks import Check, GroupSizes
+from ...worlds.registry import DEFAULT_MODEL
+from ..judging.live import PresenceRate, open_attribute_counter
+from ..worlds import World, recipe_settings, world_of
+from .edited_model import EditedModel
+from .picture_store import STORE_REMEDY, PictureStore
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to erase: a method under some settings, with the world's request or the names alone."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bare: bool = False
+    """The names alone, null anchors, nothing retained, as in the papers' scripts."""
+    retain: tuple[str, ...] = ()
+    """Texts retained beside those of the request."""
+
+
+def variant_of_method(method: str, model: str = DEFAULT_MODEL) -> Variant:
+    """A method under the recipe that the model's world has for it; without one, under its own defaults."""
+    return Variant(method, method, recipe_settings(world_of(model), method))
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """Erase concepts together from the unedited model: edit and cost in the run's folder, and in the store for other
+    runs.
+    """
+
+    subject: EditedModel
+    variant: Variant
+    concepts: tuple[str, ...]
+    folder: Path
+    kind: str = "edit"
+
+    @property
+    def world(self) -> World:
+        return world_of(self.subject.model)
+
+    @property
+    def chosen(self) -> ResolvedRequest:
+        """The request, and why it is as it is."""
+        ask = RequestSpec(self.concepts)
+        if self.variant.bare:
+            return self.world.bare_request(ask)
+        chosen = self.world.request(ask, methods[self.variant.method].does)
+        return replace(chosen, request=replace(chosen.request, retain=(*chosen.request.retain, *self.variant.retain)))
+
+    @property
+    def id(self) -> str:
+        return hash_json(
+            [self.kind, self.subject.key, asdict(self.variant), self.concepts, asdict(self.chosen.request)]
+        )[:40]
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.id}.safetensors"
+
+    def stored_path(self, store: PictureStore) -> Path:
+        """Where the store has it, whatever the variant is called."""
+        asked = [
+            self.subject.key,
+            self.variant.method,
+            dict(self.variant.settings),
+            asdict(self.chosen.request),
+            self.concepts,
+        ]
+        source, judge = source_hash(methods[self.variant.method].settings.__module__, LOADING), self.world.judge
+        key = hash_json([source, judge.key if judge else None, asked])[:40]
+        return store.root / "edits" / key[:2] / f"{key}.safetensors"
+
+    def is_done(self, store: PictureStore) -> bool:
+        return self.path.with_suffix(".json").exists()
+
+    def run(self, store: PictureStore) -> None:
+        """The file of the cost appears last, so that an edit beside one is whole."""
+        kept = self.stored_path(store)
+        if not kept.with_suffix(".json").exists():
+            self._make(kept, store)
+        for suffix in (".safetensors", ".json"):
+            with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
+                shutil.copyfile(kept.with_suffix(suffix), part)
+
+    def _make(self, path: Path, store: PictureStore) -> None:
+        begun = time.perf_counter()
+        training = self.path.with_suffix(".training")
+        with train_in_folder(training, ignore_progress):
+            edit = make_edit(
+                self.subject.base(), self.chosen, self.variant.method, self.variant.settings, self._services(store)
+            )
+        seconds = time.perf_counter() - begun
+        with atomic_file(path, STORE_REMEDY) as part:
+            edit.save(part)
+        cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
+        write_atomically(path.with_suffix(".json"), json.dumps(cost).encode(), STORE_REMEDY)
+        shutil.rmtree(training, ignore_errors=True)
+
+    def _services(self, store: PictureStore) -> MethodServices:
+        """What the method may ask of the world's judge while it works."""
+        model, chosen, world = self.subject.base(), self.chosen, self.world
+        spec, judge, uses = world.draw_spec(None), world.judge, methods[self.variant.method].uses
+        observe = look = None
+        if "attribute_counter" in uses:
+            observe = open_attribute_counter(model, judge, spec, store, chosen.request.kind)
+        if judge is not None and "presence_judge" in uses:
+            suite = world.erasure_suite(chosen.concepts, chosen.request.retain, GroupSizes())
+
+            def checks(sizes: GroupSizes) -> list[Check]:
+                return replace(suite, sizes=sizes).checks(self.concepts)
+
+            look = PresenceRate(model, judge, checks, spec, store)
+        return MethodServices(observe, look, world.vision_towers)

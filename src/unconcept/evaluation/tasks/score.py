@@ -1,0 +1,49 @@
+"""The task of a judge: score a chunk of pictures that are in the store. And how it is planned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...core.hashing import hash_json
+from ..judging.judge import Judge
+from .picture_store import PictureStore
+
+_SCORE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score pictures that are in the store; `asked` says what of each."""
+
+    judge: Judge
+    pictures: tuple[str, ...]
+    questions: tuple[str, ...]
+    kind: str = "score"
+
+    @property
+    def id(self) -> str:
+        return hash_json([self.kind, self.judge.key, *self.pictures, *self.questions])
+
+    @property
+    def size(self) -> int:
+        return len(self.pictures)
+
+    def is_done(self, store: PictureStore) -> bool:
+        pairs = list(zip(self.pictures, self.questions, strict=True))
+        return len(store.load_scores(self.judge.key, pairs)) == len(pairs)
+
+    def run(self, store: PictureStore) -> None:
+        rows = self.judge.open().score(torch.stack([store.load(key) for key in self.pictures]), list(self.questions))
+        store.save_scores(self.judge.key, zip(self.pictures, self.questions, rows, strict=True))
+
+
+def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: PictureStore) -> list[ScoreTask]:
+    """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
+    known = store.load_scores(judge.key, asked)
+    wanted = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
+    tasks = []
+    for start in range(0, len(wanted), _SCORE_BATCH):
+        pictures, questions = zip(*wanted[start : start + _SCORE_BATCH], strict=True)
+        tasks.append(ScoreTask(judge, pictures, questions))
+    return tasks
