@@ -118,6 +118,7 @@ def judged(
     """One point of a curve, kept as a line once it is whole; None if time ran out before."""
     from benchmarks.sequences import BASE
     from unconcept.core.hashing import hash_json
+    from unconcept.evaluation.judging.judge import Judge
     from unconcept.evaluation.sampling import spec_for
     from unconcept.evaluation.suites.continual import fixed_sequence_checks
     from unconcept.evaluation.suites.registry import suites
@@ -125,7 +126,6 @@ def judged(
     from unconcept.evaluation.tasks.runner import TaskRecord
     from unconcept.evaluation.trials.bench import examine_trials, trial_of_edit
     from unconcept.evaluation.trials.trial import RunContext
-    from unconcept.evaluation.worlds import world_of
     from unconcept.ledger.drift import weight_change
     from unconcept.prompts.checks import GroupSizes
 
@@ -146,7 +146,7 @@ def judged(
             PictureStore(default_store()),
             TaskRecord(out / "record.sqlite"),
             spec,
-            world_of(BASE.model).judge,
+            Judge("moji-judge"),
             deadline=deadline,
             tell=tell,
         ),
