@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests.attacks.cases import QUICK, case, input_hash
+from tests.toml_text import toml_text
 from unconcept.attacks import ACCESS_LEVELS, attacks
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
-from unconcept.core.settings import build_settings, settings_data, to_toml
+from unconcept.core.settings import build_settings, settings_data
 from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from unconcept.models.families import FAMILIES
 
@@ -83,7 +84,7 @@ def test_works_on_the_unedited_model(name) -> None:
 @pytest.mark.parametrize("name", list(attacks))
 def test_settings_survive_toml(name) -> None:
     for settings in (attacks[name].settings(), quick(name)):
-        assert build_settings(attacks[name].settings, tomllib.loads(to_toml(settings_data(settings)))) == settings
+        assert build_settings(attacks[name].settings, tomllib.loads(toml_text(settings_data(settings)))) == settings
 
 
 @pytest.mark.parametrize("name", list(attacks))

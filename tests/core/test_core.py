@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.toml_text import toml_text
 from unconcept.core import Concept, Request, UnconceptError
 from unconcept.core.errors import RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.hashing import hash_tensors
@@ -149,11 +150,9 @@ def test_mangled_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
 def test_odd_recipes_raise_our_errors_only(tmp_path_factory, data) -> None:
     import contextlib
 
-    import tomli_w
-
     path = tmp_path_factory.mktemp("r") / "r.toml"
     try:
-        path.write_text(tomli_w.dumps(data), encoding="utf-8")
+        path.write_text(toml_text(data), encoding="utf-8")
     except (TypeError, UnicodeEncodeError):
         return
     with contextlib.suppress(UnconceptError):

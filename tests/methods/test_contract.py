@@ -8,11 +8,12 @@ import torch
 from tests import tiny
 from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK
+from tests.toml_text import toml_text
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import RequestSpec
-from unconcept.core.settings import SEED_BOUND, build_settings, settings_data, to_toml
+from unconcept.core.settings import SEED_BOUND, build_settings, settings_data
 from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
@@ -96,7 +97,7 @@ def test_settings_survive_toml(name) -> None:
     import tomllib
 
     settings = methods[name].settings()
-    assert build_settings(methods[name].settings, tomllib.loads(to_toml(settings_data(settings)))) == settings
+    assert build_settings(methods[name].settings, tomllib.loads(toml_text(settings_data(settings)))) == settings
 
 
 @pytest.mark.parametrize("name", [name for name in methods if "seed" in settings_data(methods[name].settings())])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unconcept.core.errors import NumericsError, SettingsError
-from unconcept.metrics.frechet import Gaussian, cubic_mmd, frechet, gaussian_mmd, metric_name, noise_floor
+from unconcept.metrics.frechet import Gaussian, cubic_mmd, frechet, gaussian_mmd, metric_name
 
 
 def rows(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -151,16 +151,6 @@ def test_gaussian_mmd_against_a_double_loop() -> None:
     assert gaussian_mmd(a, b) == pytest.approx(gaussian_mmd(b, a), rel=1e-9)
 
 
-def test_noise_floor_is_what_no_change_looks_like() -> None:
-    both = rows(400, 8, 0)
-    floor = noise_floor(both, fid, draws=8)
-    assert floor.n == 200
-    assert floor.draws == 8
-    assert floor.mean == pytest.approx(fid(rows(200, 8, 5), rows(200, 8, 6)), rel=0.5)
-    assert floor == noise_floor(both, fid, draws=8)
-    assert fid(both[:200], both[200:] + 1) > floor.mean + 3 * floor.sd
-
-
 def test_float32_features_are_widened() -> None:
     a, b = rows(60, 8, 0) + 1000, rows(60, 8, 1) + 1000
     assert fid(a.float(), b.float()) == pytest.approx(fid(a, b), rel=1e-3)
@@ -173,7 +163,6 @@ def test_float32_features_are_widened() -> None:
         (lambda: cubic_mmd(torch.ones(9, 3), torch.ones(20, 3), 10), "9 pictures are too few for subsets of 10"),
         (lambda: gaussian_mmd(torch.ones(1, 3), torch.ones(5, 3)), "1 pictures are too few"),
         (lambda: cubic_mmd(torch.ones(5, 3), torch.ones(6, 3), 5, paired=True), "make no pairs"),
-        (lambda: noise_floor(torch.ones(3, 3), gaussian_mmd), "no two halves"),
         (lambda: gaussian_mmd(torch.ones(4, 3), torch.ones(4, 5)), "one extractor"),
         (lambda: gaussian_mmd(torch.ones(4, 3, 2), torch.ones(4, 3, 2)), "give \\(n, d\\)"),
         (lambda: frechet(Gaussian.of(rows(9, 3, 0)), Gaussian.of(rows(9, 4, 0))), "one extractor"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError
-from unconcept.metrics.harmonic import aggregate, h_a, h_c, h_o, harmonic_mean, harmonic_rate
+from unconcept.metrics.harmonic import h_a, h_c, h_o, harmonic_mean, harmonic_rate
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,6 @@ def test_harmonic_lies_between_the_worst_and_the_mean(terms) -> None:
 def test_terms_that_are_no_shares(terms) -> None:
     with pytest.raises(DataError):
         harmonic_mean(*terms)
-
-
-def test_aggregate_names_the_worst_term() -> None:
-    found = aggregate({"efficacy": 0.9, "specificity": 0.5, "generality": 0.8})
-    assert (found.smallest, found.product) == ("specificity", pytest.approx(0.36))
-    assert found.harmonic == pytest.approx(3 / (1 / 0.9 + 1 / 0.5 + 1 / 0.8))
 
 
 def test_interval_of_h_covers_the_truth() -> None:

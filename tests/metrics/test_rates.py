@@ -14,7 +14,6 @@ from unconcept.metrics.intervals import (
     clopper_pearson,
     clustered_mean,
     clustered_share,
-    correct_for_judge,
     resampled_statistic,
     student_quantile,
     wilson,
@@ -78,19 +77,6 @@ def test_exact_interval_ends_where_tails_are_a_fortieth(pair) -> None:
 def test_rates_without_a_count(interval, hits, n) -> None:
     with pytest.raises(SettingsError, match="hits"):
         interval(hits, n)
-
-
-def test_correction_of_a_judge() -> None:
-    assert correct_for_judge(0.5, 0.9, 0.1) == pytest.approx(0.5)
-    assert correct_for_judge(0.1, 0.9, 0.1) == 0 == correct_for_judge(0.05, 0.9, 0.1)
-    assert correct_for_judge(0.95, 0.9, 0.1) == 1
-    with pytest.raises(SettingsError, match="tells nothing"):
-        correct_for_judge(0.5, 0.3, 0.3)
-
-
-@given(st.floats(0, 1), st.floats(0.6, 1), st.floats(0, 0.4))
-def test_correction_undoes_a_judges_errors(truth, tpr, fpr) -> None:
-    assert correct_for_judge(truth * tpr + (1 - truth) * fpr, tpr, fpr) == pytest.approx(truth, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomli_w
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import RecipeError, SettingsError, require
@@ -80,11 +79,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 def settings_data(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain data: strings, numbers, lists. None is left out, as TOML has none."""
     return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(settings).items() if v is not None}
-
-
-def to_toml(data: Mapping[str, Any]) -> str:
-    """Plain data as TOML text."""
-    return tomli_w.dumps(data)
 
 
 def default_settings(kind: type) -> dict[str, Any]:

@@ -5,7 +5,6 @@ bear these names only on these papers' own networks; here a figure is called by 
 (`metric_name`). All are float64 inside.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,23 +139,6 @@ def _gaussian_mean(a: Tensor, b: Tensor) -> float:
         squared = rows.square().sum(1)[:, None] + b.square().sum(1) - 2 * rows @ b.T
         total += float((squared.clamp(min=0) / (-2 * _KERNEL_WIDTH**2)).exp().sum())
     return total / (len(a) * len(b))
-
-
-def noise_floor(
-    features: Tensor, distance: Callable[[Tensor, Tensor], float], draws: int = 10, seed: int = 0
-) -> DrawnMean:
-    """The distance between random halves of one set: what no change at all looks like at n / 2 pictures a side.
-
-    Give two seeds' pictures of every prompt by the unedited model, and each half is as large as the sets that are
-    compared.
-    """
-    require(len(features) >= 4, f"{len(features)} pictures make no two halves: give 4 or more")
-    rng, half = torch.Generator().manual_seed(seed), len(features) // 2
-    values = []
-    for _ in range(draws):
-        order = torch.randperm(len(features), generator=rng).to(features.device)
-        values.append(distance(features[order[:half]], features[order[half : 2 * half]]))
-    return _spread(values, half)
 
 
 def _spread(values: list[float], n: int) -> DrawnMean:

@@ -3,10 +3,6 @@
 The terms are always shown beside them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
-
 import numpy as np
 
 from ..core.errors import DataError, require
@@ -50,19 +46,3 @@ def h_o(acc_e: float, acc_s: float, acc_g: float) -> float:
 def h_a(clip_e: float, clip_s: float) -> float:
     """MACE's H_a for artists: CLIP score of the others minus that of the erased. A difference, not a mean."""
     return clip_s - clip_e
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """Named terms with what is made of them."""
-
-    terms: Mapping[str, float]
-    harmonic: float
-    product: float
-    smallest: str  # name of the worst term
-
-
-def aggregate(terms: Mapping[str, float]) -> Aggregate:
-    """Harmonic mean, product and worst of named terms in [0, 1]."""
-    mean = harmonic_mean(*terms.values())
-    return Aggregate(dict(terms), mean, prod(terms.values()), min(terms, key=lambda name: terms[name]))

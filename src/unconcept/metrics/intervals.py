@@ -52,19 +52,6 @@ def clopper_pearson(hits: int, n: int) -> Rate:
     return Rate(hits / n, low, high, n)
 
 
-def correct_for_judge(rate: float, true_positive: float, false_positive: float) -> float:
-    """What the share would be by a judge without errors, (rate - fpr) / (tpr - fpr), clipped to [0, 1].
-
-    To be shown beside the rate.
-    """
-    message = (
-        f"a judge that says yes to {true_positive:.1%} of the right and {false_positive:.1%} of the wrong pictures"
-        " tells nothing: use another"
-    )
-    require(true_positive > false_positive, message)
-    return min(1.0, max(0.0, (rate - false_positive) / (true_positive - false_positive)))
-
-
 def clustered_mean(values: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Rate:
     """Mean with a bootstrap interval that resamples whole clusters (concepts), widened for few of them.
 

@@ -44,11 +44,6 @@ class EditedModel:
         edited = [self.edit_hash, self.strength] if self.edit_path and self.strength else None
         return hash_json([_weights(find_model(self.model)), edited, dtype])
 
-    @property
-    def file_fingerprint(self) -> str:
-        """Hash of the unedited model's files by name, size and time, and of the precision: no weight is read."""
-        return hash_json([_files(find_model(self.model)), str(find_dtype(self.dtype, find_device(self.device)))])
-
     def base(self) -> ModelView:
         """The model itself, opened once a process."""
         return _view(self.model, self.device, self.dtype)
