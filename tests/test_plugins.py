@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent / "plugin_package/toy_plugin"
 ENTRY_POINTS = {
     "unconcept.methods": "toy_plugin.methods",
     "unconcept.attacks": "toy_plugin.attacks",
+    "unconcept.scorers": "toy_plugin.scorers",
     "unconcept.suites": "toy_plugin.suites",
     "unconcept.prompt_forms": "toy_plugin.forms",
 }
@@ -60,25 +61,15 @@ def installed(tmp_path_factory) -> Path:
 def test_a_bench_takes_all_from_outside(installed, tmp_path) -> None:
     """Method, suite with its attack, judge and prompt form, in two worker processes."""
     model = tiny.folder("sd1", tmp_path / "model")
-    clip = tiny.clip_folder(tmp_path / "clip")
     prompts = tmp_path / "own.csv"
     prompts.write_text("toy_text,toy_concept\na dog in a hat,dog\n", encoding="utf-8")
-    chosen = (
-        "--methods",
-        "toy-turn",
-        "--suite",
-        "toy-names",
-        "--prompts",
-        str(prompts),
-        "--judge",
-        f"clip-score={clip}",
-    )
+    chosen = ("--methods", "toy-turn", "--suite", "toy-names", "--prompts", str(prompts), "--judge", "toy-spread")
     place = ("--model", str(model), "--out", str(tmp_path / "o"))
     done = run(installed, "bench", "dog", *chosen, *place, "--workers", "2", "--limit", "1", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     (trial,) = report["trials"]
-    assert (trial["edit"]["method"], report["judge"]["name"]) == ("toy-turn", "clip:clip")
+    assert (trial["edit"]["method"], report["judge"]["name"]) == ("toy-turn", "toy-spread")
     assert [check["text"] for check in trial["checks"]] == ["a dog in a hat"]
     assert {row["attack"]: row["success"]["n"] for row in trial["attacks"]} == {"toy-shout": 1}
 
