@@ -31,6 +31,7 @@ class ConceptInversion:
     """
 
     steps: int = 5000
+    """Of the search."""
     every: int = 500
     """Steps between attempts (inferred)."""
     lr: float = 0.08
@@ -38,6 +39,7 @@ class ConceptInversion:
     weight_decay: float = 1e-2
     """Of AdamW, on the new rows alone."""
     batch_size: int = 4
+    """Pictures a batch."""
     accumulate: int = 4
     """Batches a step."""
     vectors: int = 1

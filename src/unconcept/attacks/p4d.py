@@ -38,10 +38,13 @@ class P4D:
     k: int = 3
     """Variant k: one free token in front of every k tokens."""
     steps: int = 3000
+    """Of the search."""
     every: int = 50
     """Steps between attempts."""
     lr: float = 0.1
+    """Learning rate."""
     weight_decay: float = 0.1
+    """Of AdamW."""
     batch_size: int = 8
     """Prompts searched at once; no effect on what is found."""
 

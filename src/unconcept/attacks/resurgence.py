@@ -31,7 +31,9 @@ class Resurgence:
     lr: float | None = None
     """None: 1e-4 for lora, 1e-5 in full."""
     weight_decay: float = 1e-2
+    """Of AdamW."""
     batch_size: int = 4
+    """Pictures a step."""
     rank: int = 4
     """Of the adapters."""
     checkpoints: tuple[int, ...] = (50, 100, 250, 500, 1000)

@@ -42,7 +42,9 @@ class RingABell:
     length: int = 16
     """K, free tokens."""
     population: int = 200
+    """Texts of a generation."""
     generations: int = 3000
+    """Of the search, at most."""
     every: int = 100
     """Generations between attempts (inferred)."""
     mutation: float = 0.25

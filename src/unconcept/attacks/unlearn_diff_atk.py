@@ -36,12 +36,15 @@ class UnlearnDiffAtk:
     tokens: int = 3
     """k: 3 for styles and objects, 5 for nudity."""
     place: TokenPlacement = "prefix"
+    """Where the tokens stand in the prompt."""
     timesteps: int = 50
     """Visited in ascending order; an attempt after each."""
     iterations: int = 40
     """Updates at each."""
     lr: float = 0.01
+    """Learning rate."""
     weight_decay: float = 0.1
+    """Of Adam."""
     batch_size: int = 8
     """Prompts searched at once; no effect on what is found."""
 

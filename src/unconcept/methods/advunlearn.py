@@ -56,12 +56,15 @@ class AdvUnlearn:
     """
 
     iterations: int = 1000
+    """Steps on the target."""
     lr: float = 1e-5
+    """Learning rate of the text encoder."""
     warmup_iter: int = 200
     """Iterations without an attack."""
     attack_step: int = 30
     """Of the search in each further iteration."""
     attack_lr: float = 1e-3
+    """Step size of the attack's search."""
     adv_prompt_num: int = 1
     """k, word embeddings; 0: no attack."""
     attack_type: _AttackType = "prefix_k"
@@ -73,7 +76,9 @@ class AdvUnlearn:
     retain_train: Literal["reg", "iter"] = "reg"
     """Retain loss as a summand, or in steps of its own."""
     retain_batch: int = 5
+    """Retained texts a step."""
     retain_loss_w: float = 0.3
+    """Weight of the retain loss."""
     retain_step: int = 1
     """Iter: steps on the retain loss after each on the target's."""
     dataset_retain: str = "everyday"
@@ -85,14 +90,17 @@ class AdvUnlearn:
     component: Literal["all", "ffn", "attn"] = "all"
     """Of those layers."""
     start_guidance: float = 3.0
+    """Guidance scale while x_t is drawn."""
     negative_guidance: float = 1.0
     """eta."""
     ddim_steps: int = 50
+    """Sampling steps of a trajectory."""
     pool: int = 4
     """Trajectories that are drawn and used up together."""
     compat: Literal["", "authors"] = ""
     """"authors": the search's gradients add up from step to step."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("advunlearn", self.seed)

@@ -56,16 +56,21 @@ class ConceptAblation:
     target_model: Literal["student", "frozen"] = "student"
     """Whose prediction under the anchor."""
     iterations: int = 200
+    """Training steps."""
     lr: float = 8e-6
     """2e-6 times batch, as their --scale_lr."""
     batch_size: int = 4
+    """Pictures a step."""
     weight_decay: float = 1e-2
+    """Of AdamW."""
     max_grad_norm: float = 1.0
+    """Longer gradients are scaled down to this norm."""
     prior_loss_weight: float = 0.0
     """Of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content."""
     pictures: int = 200
     """Of the anchors: what the paper's own runs took; the later script draws 1000."""
     picture_steps: int = 25
+    """Sampling steps of the pictures that are drawn for training."""
     picture_guidance: float = 6.0
     """(inferred)."""
     augment: bool = True
@@ -75,6 +80,7 @@ class ConceptAblation:
     templates: tuple[str, ...] = ()
     """Those sentences, with {}; () takes thirty of the kind."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("concept-ablation", self.seed)

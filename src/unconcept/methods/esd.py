@@ -75,9 +75,13 @@ class ESD:
     start_guidance: float = 3.0
     """While x_t is drawn."""
     iterations: int = 200
+    """Training steps."""
     lr: float = 5e-5
+    """Learning rate."""
     batch_size: int = 1
+    """Latents a step."""
     ddim_steps: int = 50
+    """Sampling steps of a trajectory."""
     erase_from: str = ""
     """Text that keeps everything but the target; "" erases the target wherever it is."""
     sampling: Literal["reference", "student"] = "reference"
@@ -85,6 +89,7 @@ class ESD:
     pool: int = 4
     """Trajectories of the unedited model that are drawn and used up together; 0: a new one for each x_t."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("esd", self.seed)

@@ -40,10 +40,15 @@ class FewShot:
     """
 
     lr: float = 1e-5
+    """Learning rate."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Of Adam."""
     eps: float = 1e-6
+    """Of Adam."""
     weight_decay: float = 1e-8
+    """Of Adam."""
     batch_size: int = 2
+    """Pictures a step."""
     epochs: int = 5
     """The only thing that bounds the ascent."""
     images: str = ""
@@ -51,6 +56,7 @@ class FewShot:
     pictures: int = 4
     """That are drawn."""
     picture_steps: int = 25
+    """Sampling steps of the pictures that are drawn."""
     picture_guidance: float = 7.5
     """(inferred)."""
     is_zero_shot: bool = False
@@ -58,6 +64,7 @@ class FewShot:
     templates: tuple[str, ...] = ()
     """Sentences around the target, with {}; () takes thirty of the kind."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("few-shot", self.seed)

@@ -74,6 +74,7 @@ class KSCU:
     loops: int = 8
     """Over a window before it begins a step later."""
     lr: float = 1e-5
+    """Learning rate."""
     reworded_share: float = 0.05
     """Of all iterations, the last, under reworded prompts."""
     variants: int = 10
@@ -81,6 +82,7 @@ class KSCU:
     jitter: float = 1e-5
     """Noise on their encodings."""
     seed: int = 42
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("kscu", self.seed)

@@ -81,7 +81,9 @@ class MACE:
     max_train_steps: int = 50
     """Of each concept's adapter; 0: the refinement alone."""
     learning_rate: float = 1e-4
+    """Of the adapters."""
     rank: int = 1
+    """Of each concept's adapter."""
     importance_sampling: bool = True
     """Timesteps mostly within 200 to 400; else any."""
     use_pooler: bool = True
@@ -93,10 +95,13 @@ class MACE:
     picture_prompt: str = ""
     """{} in the concept's place; "" is the authors' for its kind."""
     picture_steps: int = 30
+    """Sampling steps of the pictures that are drawn for training."""
     picture_guidance: float = 7.5
+    """Guidance scale of those pictures."""
     pictures_file: str = ""
     """CSV: target, picture, mask; in place of drawn ones."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
     compat: Literal["", "authors"] = ""
     """"authors": beta counts twice in the refinement, and pictures are shifted as ImageNet's."""
 

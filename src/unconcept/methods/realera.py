@@ -63,6 +63,7 @@ class RealEra:
     prior: str = ""
     """Captions: a packaged set or a file; "" is none."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("realera", self.seed)

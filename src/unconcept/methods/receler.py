@@ -34,13 +34,17 @@ class Receler:
     """
 
     iterations: int = 500
+    """Training steps."""
     lr: float = 3e-4
+    """Learning rate of the erasers."""
     eraser_rank: int = 128
+    """Width of each eraser's bottleneck."""
     start_guidance: float = 3.0
     """While x_t is drawn."""
     negative_guidance: float = 1.0
     """eta."""
     ddim_steps: int = 50
+    """Sampling steps of a trajectory."""
     concept_reg_weight: float = 0.1
     """Of what erasers do outside of the mask."""
     mask_thres: float = 0.1
@@ -52,9 +56,13 @@ class Receler:
     num_advrs_prompts: int = 16
     """Soft tokens behind the target's own."""
     advrs_lr: float = 0.1
+    """Learning rate of the search for soft tokens."""
     advrs_weight_decay: float = 0.1
+    """Weight decay of that search."""
     batch_size: int = 1
+    """Latents a step."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
     compat: Literal["", "authors"] = ""
     """"authors": the soft tokens are not read, as if there were no search."""
 

@@ -48,11 +48,13 @@ class SculptingMemory:
     num_epochs: int = 10
     """a concept."""
     batch_size: int = 2
+    """Pictures a step."""
     pictures: int = 100
     """Of the concept, and as many of its super-class."""
     warmup_steps: int = 50
     """That only choose the mask."""
     mask_update_interval: int = 100
+    """Steps until the mask is redrawn."""
     update_percent: float = 0.5
     """Of each matrix of an attention that may move."""
     initial_turnover_fraction: float = 0.2
@@ -62,6 +64,7 @@ class SculptingMemory:
     scale_kd: float = 0.25
     """Of the distance to the model of the stage before, under the super-class."""
     lr: float = 3e-6
+    """Learning rate."""
     ca: bool = True
     """Cross-attention alone; else everything."""
     sequential: bool = True
@@ -73,6 +76,7 @@ class SculptingMemory:
     picture_guidance: float = 7.5
     """(inferred)."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
     compat: Literal["", "authors"] = ""
     """"authors": the term of `scale_kd` is dropped, and momentum moves what left the mask."""
 

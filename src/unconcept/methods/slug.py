@@ -58,6 +58,7 @@ class SLUG:
     initial_ratio_divisor: float = 10.0
     """The first step is |W| / |G| / this."""
     max_search_iterations: int = 10
+    """Steps of the search for the length of the move."""
     top_k: int = 5
     """The target is gone when its name is not among so many of its pictures' nearest names."""
     look_pictures: int = 0
@@ -67,11 +68,13 @@ class SLUG:
     pictures: int = 16
     """That are drawn of the targets, of the retained texts, and again of both for the search (inferred)."""
     picture_steps: int = 25
+    """Sampling steps of the pictures that are drawn."""
     picture_guidance: float = 7.5
     """(inferred)."""
     templates: tuple[str, ...] = ()
     """Sentences to draw, with {}; () takes thirty of the kind."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
     compat: Literal["", "authors"] = ""
     """"authors": retained pictures are captioned with the target's name, as in their notebook."""
 

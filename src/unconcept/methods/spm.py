@@ -38,21 +38,27 @@ class SPM:
     """
 
     rank: int = 1
+    """Of each adapter."""
     alpha: float = 1.0
     """The adapter is alpha / rank up down."""
     iterations: int = 3000
+    """Training steps."""
     lr: float = 1e-4
+    """Learning rate."""
     lr_warmup_steps: int = 500
+    """Steps until the learning rate is reached."""
     lr_scheduler_num_cycles: int = 3
     """Of a cosine that starts again."""
     weight_decay: float = 1e-2
     """AdamW's default (inferred)."""
     batch_size: int = 1
+    """Latents a step."""
     guidance_scale: float = 1.0
     """g: how far beyond the anchor a target is pushed; 0 maps it onto the anchor."""
     start_guidance: float = 3.0
     """While x_t is drawn; a constant of the authors' code."""
     max_denoising_steps: int = 30
+    """Sampling steps of a trajectory."""
     action: Literal["erase_with_la", "erase"] = "erase_with_la"
     """With latent anchoring or without."""
     la_strength: float = 1000.0
@@ -68,6 +74,7 @@ class SPM:
     combine: GateCombination = "sum"
     """Of several adapters; "authors" is what their script computes."""
     seed: int = 0
+    """Seed of all that is drawn at random."""
 
     def __post_init__(self) -> None:
         check_seed("spm", self.seed)

@@ -41,6 +41,7 @@ class UCEDebias:
     """
 
     attributes: tuple[str, ...] = ("woman", "man")
+    """What pictures of a target are to show in wanted shares."""
     ratios: tuple[float, ...] = ()
     """Wanted share of each attribute; () is equal shares."""
     max_diff: float = 0.05
