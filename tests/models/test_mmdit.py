@@ -68,7 +68,7 @@ def test_named_positions_are_rows_of_the_whole(family, at) -> None:
     """A text's rows stand together: in SD3 CLIP's, then T5's."""
     view = tiny.shared(family)
     rows, whole = view.embed(TEXTS, at=at).view(len(TEXTS), view.streams, -1), view.embed(TEXTS, at="all")
-    t5 = view.checkpoint.tokenizer({"sd3": "tokenizer_3", "flux": "tokenizer_2"}[family])(TEXTS).index(at)
+    t5 = view.tokenizers[-1](TEXTS).index(at)
     starts = [(0, view.tokenizer(TEXTS).index(at))] + ([(tiny.LENGTH, t5)] if family == "sd3" else [])
     assert view.streams == len(starts)
     for stream, (start, index) in enumerate(starts):

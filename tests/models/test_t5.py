@@ -1,6 +1,7 @@
 """T5 driven from its tensors is transformers' own, unmasked padding included."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def built(kind: str = "gated-gelu", length: int = 40, dtype: torch.dtype = torch
     }
     module = T5EncoderModel(T5Config(**shape, **more)).to(dtype).eval()
     return module, T5Encoder(
-        ClipTokenizer.of(tokens).with_length(length), dict(module.named_parameters()), module.config.to_dict()
+        replace(ClipTokenizer.of(tokens), length=length), dict(module.named_parameters()), module.config.to_dict()
     )
 
 
@@ -131,3 +132,17 @@ def test_what_it_cannot_do_is_said() -> None:
         text.embed(["a" * 50], "all")
     with pytest.raises(ModelError, match="'gated-silu' is not known"):
         T5Encoder(text.tokenizer, text.weights, {**text.config, "feed_forward_proj": "gated-silu"}).embed(["a"], "all")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at", ["all", "last_subject", "first_eot"])
+def test_masked_padding_is_not_attended_to(at) -> None:
+    """A named position is read of the text's own tokens, and is a row of the whole all the same."""
+    module, ours = built()
+    masked = replace(ours, tokenizer=replace(ours.tokenizer, reads_padding=False))
+    tokens = masked.tokenizer(TEXTS)
+    theirs = module(torch.tensor(tokens.padded()), attention_mask=torch.tensor(tokens.mask()))[0]
+    wanted = theirs if at == "all" else theirs[range(len(TEXTS)), tokens.index(at)]
+    assert torch.allclose(masked.embed(TEXTS, at), wanted, atol=1e-12)
+    assert not torch.allclose(ours.embed(TEXTS[:1], at), wanted[:1], atol=1e-3)
+    assert tokens.index("last_subject")[1] == 0, "the end token of an empty text, where nothing else is read"

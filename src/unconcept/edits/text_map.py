@@ -101,7 +101,7 @@ class TextMapEdit:
         require_same_base(self.origin, model, self.names)
         message = f"{model.name} has text maps that the edit leaves alone: apply it to the weights instead"
         require(set(self.names) == set(model.text_maps()), message, EditError)
-        with map_text_states(model.modules("denoiser"), self.x, self.y):
+        with map_text_states(model.modules("denoiser"), model.spec.text_projection, self.x, self.y):
             yield
 
     def save(self, path: Path) -> None:

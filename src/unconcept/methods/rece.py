@@ -20,7 +20,7 @@ from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
-from ..models.text.state_rows import embed_together, text_state_moments
+from ..models.text.state_rows import attended_rows, embed_together, text_state_moments
 from .registry import NO_SERVICES, MethodServices, method
 
 _START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
@@ -80,9 +80,8 @@ class RECE:
         """
         # Differs: no round is chosen by drawing with it; the authors keep the one that their test prompts like best.
         maps = model.text_maps()
-        rows, anchors = (
-            part.flatten(0, 1).double() for part in embed_together(model, request.targets, request.anchors, at="all")
-        )
+        states = embed_together(model, request.targets, request.anchors, at="all")
+        rows, anchors = (part.double() for part in attended_rows(model, request.targets, *states))
         gram = SecondMoments.over(maps.values(), rows.shape[1], rows.device).gram
         # Differs: the empty text is retained once; the authors' script for nudity counts it once a concept.
         kept = text_state_moments(model, tuple(dict.fromkeys(("", *request.retain))))

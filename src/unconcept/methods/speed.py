@@ -24,7 +24,7 @@ from ..linalg.retain_refinement import RefinedRetainSet, augment_rows, strongly_
 from ..linalg.ridge import RidgeDirections, ridge_directions
 from ..models import ModelView
 from ..models.hooks.modules import KeysOrValues, select_keys_or_values
-from ..models.text.state_rows import embed_together
+from ..models.text.state_rows import content_positions, embed_together
 from ..prompts.text_matching import without_names
 from .registry import NO_SERVICES, MethodServices, method
 
@@ -133,7 +133,8 @@ class SPEED:
         """
         if (self.tokens or ("all" if request.kind == "explicit" else "last")) == "last":
             return tuple(rows.double() for rows in embed_together(model, *parts))
-        return tuple(states[:, 1:].flatten(0, 1).double() for states in embed_together(model, *parts, at="all"))
+        first = content_positions(model, "")[0].start  # T5 has no start token.
+        return tuple(states[:, first:].flatten(0, 1).double() for states in embed_together(model, *parts, at="all"))
 
     def _texts(self, request: Request) -> tuple[str, ...]:
         """Retained texts that name no target.

@@ -21,7 +21,9 @@ from ..models.text.state_rows import embed_together, text_state_moments
 from .registry import NO_SERVICES, MethodServices, method
 
 
-@method("uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), mechanism="closed-form")
+@method(
+    "uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), mechanism="closed-form"
+)
 @dataclass(frozen=True)
 class UCE:
     """Closed-form edit of all maps that read the text. Defaults from the authors' 2025 `uce_sd_erase.py`."""

@@ -23,26 +23,27 @@ class Conditioning:
     states: Tensor  # (b, l, d): what cross-attention reads
     pooled: Tensor | None = None  # (b, p): SDXL, SD3, FLUX
     time_ids: Tensor | None = None  # (b, 6): SDXL's sizes and crop
+    mask: Tensor | None = None  # (b, l): 1 where a state is attended to, 0 at padding; None: all are
 
     def rows(self, which: Tensor | slice) -> "Conditioning":
         """Some of the prompts, in that order."""
-        states, pooled, time_ids = (None if part is None else part[which] for part in self._parts)
+        states, *others = (None if part is None else part[which] for part in self._parts)
         assert states is not None
-        return Conditioning(states, pooled, time_ids)
+        return Conditioning(states, *others)
 
     @classmethod
     def concatenate(cls, given: Sequence["Conditioning"]) -> "Conditioning":
         """The prompts of all, one below the other."""
-        states, pooled, time_ids = (
+        states, *others = (
             None if parts[0] is None else torch.cat(parts)
             for parts in zip(*(each._parts for each in given), strict=True)
         )
         assert states is not None
-        return cls(states, pooled, time_ids)
+        return cls(states, *others)
 
     @property
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.states, self.pooled, self.time_ids
+        return self.states, self.pooled, self.time_ids, self.mask
 
 
 @dataclass(frozen=True)

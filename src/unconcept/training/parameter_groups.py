@@ -33,7 +33,7 @@ TextParameterSelector = Literal[
     "text-full", "text-mlp-lastattn", "text-tokens"
 ]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing); its token table
 _FOUR_MAPS = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
-_OUTER_LAYERS = re.compile(r"^(time_embedding|conv_norm_out|conv_out)\.")
+_OUTER_LAYERS = re.compile(r"^(time_embedding|conv_norm_out|conv_out|adaln_single|proj_out)\.|^scale_shift_table$")
 _JOINT_KEY_MAP = re.compile(r"\.attn\.add_k_proj\.")
 _TEXT_SIDE_MAPS = re.compile(r"\.attn\.(add_[qkv]_proj|to_add_out)\.")
 _UNET_PATTERNS: dict[str, str] = {

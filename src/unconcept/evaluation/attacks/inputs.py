@@ -152,9 +152,7 @@ def copy_adversarial(source: Path, target: Path) -> None:
 
 def _condition(model: ModelView, inputs: Sequence[AttackInput]) -> Conditioning:
     """Text states of inputs, one row each, through the model's live encoders."""
-    rows = [_condition_one(model, given) for given in inputs]
-    parts = {name: [getattr(row, name) for row in rows] for name in ("states", "pooled", "time_ids")}
-    return Conditioning(*(None if values[0] is None else torch.cat(values) for values in parts.values()))  # type: ignore[arg-type]
+    return Conditioning.concatenate([_condition_one(model, given) for given in inputs])
 
 
 def _condition_one(model: ModelView, given: AttackInput) -> Conditioning:

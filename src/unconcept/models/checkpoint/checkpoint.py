@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import ModelError, require
+from ..family import TextEncoderSpec
 from ..text.tokenizer import ClipTokenizer, TokenPosition
 from .config import config_folder, read_config
 from .locations import has_part, tensor_locations
@@ -95,15 +96,16 @@ class Checkpoint:
         """
         return None if self.pipeline is not None else self._states.setdefault(part, {})
 
-    def tokenizer(self, part: str, length: int | None = None) -> ClipTokenizer:
-        """The tokenizer of a folder (`tokenizer_2`, ...); `length` where the encoder does not say what it is given."""
+    def tokenizer(self, encoder: TextEncoderSpec) -> ClipTokenizer:
+        """The tokenizer of a text encoder."""
+        part = encoder.tokenizer
         if part not in self._tokenizers:
             own = (
                 ClipTokenizer.load(config_folder(self.source) / part)
                 if self.source
                 else ClipTokenizer.of(getattr(self.pipeline, part))
             )
-            self._tokenizers[part] = own if length is None else own.with_length(length)
+            self._tokenizers[part] = own.given_to(encoder)
         return self._tokenizers[part]
 
     def reference(self, names: Iterable[str], saved: Mapping[str, Tensor], model: str) -> Mapping[str, Tensor]:

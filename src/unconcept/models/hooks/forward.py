@@ -59,18 +59,27 @@ def record_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def map_text_states(denoiser: nn.Module, x: Tensor, y: Tensor) -> Iterator[None]:
-    """Inside, a denoiser reads each text state s (.., d) as s + (s y^T) x: x, y (n, d)."""
+def map_text_states(denoiser: nn.Module, projection: str, x: Tensor, y: Tensor) -> Iterator[None]:
+    """Inside, a denoiser reads each text state s (.., d) as s + (s y^T) x: x, y (n, d).
+
+    `projection` names its module that states go through first; "" where there is none.
+    """
+
+    def mapped(states: Tensor) -> Tensor:
+        wide = torch.promote_types(states.dtype, x.dtype)
+        added = (states.to(wide) @ y.to(states.device, wide).T) @ x.to(states.device, wide)
+        return (states.to(wide) + added).to(states.dtype)
 
     def put(
         module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        states = kwargs["encoder_hidden_states"]
-        wide = torch.promote_types(states.dtype, x.dtype)
-        added = (states.to(wide) @ y.to(states.device, wide).T) @ x.to(states.device, wide)
-        return args, {**kwargs, "encoder_hidden_states": (states.to(wide) + added).to(states.dtype)}
+        return args, {**kwargs, "encoder_hidden_states": mapped(kwargs["encoder_hidden_states"])}
 
-    with remove_on_exit([denoiser.register_forward_pre_hook(put, with_kwargs=True)]):
+    if projection:
+        handle = denoiser.get_submodule(projection).register_forward_hook(lambda module, args, out: mapped(out))
+    else:
+        handle = denoiser.register_forward_pre_hook(put, with_kwargs=True)
+    with remove_on_exit([handle]):
         yield
 
 

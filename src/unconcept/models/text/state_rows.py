@@ -43,12 +43,27 @@ def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "
     return split
 
 
+def attended_rows(model: ModelView, texts: Sequence[str], *states: Tensor) -> tuple[Tensor, ...]:
+    """Of states (n, l, d) at every padded position, the rows (m, d) at which attentions read the texts.
+
+    All of them, but for families that mask padding. The same rows are taken of each.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer.reads_padding:
+        return tuple(part.flatten(0, 1) for part in states)
+    mask = torch.tensor(tokenizer(texts).mask(), device=model.device).bool()
+    return tuple(part[mask] for part in states)
+
+
 def text_state_moments(
     model: ModelView, texts: Sequence[str], select: Callable[[Tensor], Tensor] = lambda rows: rows
 ) -> SecondMoments:
-    """Moments of every position of every padded text; `kept` takes rows (n, d) out of each batch."""
+    """Moments of every position of every padded text, or of its own tokens where no attention reads padding.
+
+    `select` takes rows (n, d) out of each batch.
+    """
     batches = (texts[start : start + _STATE_BATCH] for start in range(0, len(texts), _STATE_BATCH))
-    rows = (select(model.embed(batch, at="all").flatten(0, 1)) for batch in batches)
+    rows = (select(attended_rows(model, batch, model.embed(batch, at="all"))[0]) for batch in batches)
     return SecondMoments.over(rows, model.embed(()).shape[1], model.device)
 
 

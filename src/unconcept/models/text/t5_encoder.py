@@ -1,8 +1,8 @@
-"""T5's encoder driven from its tensors (Raffel et al. 2020; v1.1 as SD3 and FLUX use it).
+"""T5's encoder driven from its tensors (Raffel et al. 2020; v1.1).
 
-The stock pipelines give it padded texts without a mask, so every pad changes every state: the whole length is always
-computed. Layers are the outer loop, so that each tensor is asked for once and a mapping that reads files never holds
-two layers.
+The stock pipelines of SD3 and FLUX give it padded texts without a mask, so every pad changes every state: the whole
+length is always computed. With a mask a text's own tokens suffice. Layers are the outer loop, so that each tensor is
+asked for once and a mapping that reads files never holds two layers.
 """
 
 import math
@@ -35,23 +35,31 @@ class T5Encoder:
     state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
     """States found so far, where the weights cannot change."""
 
-    def states(self, ids: Tensor) -> Tensor:
-        """Hidden states (b, l, d) of padded token ids (b, l)."""
+    def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Hidden states (b, l, d) of padded token ids (b, l); `mask` (b, l) is 0 at what no token attends to."""
+        bias = self._position_bias(ids.shape[1])
+        if mask is None:
+            return torch.cat(self._layers(ids.split(1), [bias] * len(ids)))
+        hidden = (mask[:, None, None] == 0).split(1)
+        return torch.cat(self._layers(ids.split(1), [bias.masked_fill(row, -torch.inf) for row in hidden]))
+
+    def _layers(self, texts: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
+        """States (1, l, d) of each text's ids (1, l).
+
+        One by one, so that a text's state does not depend on what else is asked: each is work enough.
+        """
         eps = float(self.config.get("layer_norm_epsilon", 1e-6))
         table = self.weights["shared.weight" if "shared.weight" in self.weights else "encoder.embed_tokens.weight"]
-        dtype = table.dtype
         # The sum over layers outgrows float16 in T5-XXL, so it is kept in float32 at least.
-        rows = table[ids].to(torch.promote_types(dtype, torch.float32))
-        bias = self._position_bias(ids.shape[1])
-        # One by one, so that a text's state does not depend on what else is asked: padded, each is work enough.
-        parts = list(rows.split(1))
+        wide = torch.promote_types(table.dtype, torch.float32)
+        parts = [table[ids].to(wide) for ids in texts]
         for number in range(int(self.config["num_layers"])):
             prefix = f"encoder.block.{number}.layer."
             layer = {name.removeprefix(prefix): self.weights[name] for name in self.weights if name.startswith(prefix)}
-            for i, part in enumerate(parts):
-                parts[i] = self._layer(part, layer, bias, eps)
+            for i, bias in enumerate(biases):
+                parts[i] = self._layer(parts[i], layer, bias, eps)
         final = self.weights["encoder.final_layer_norm.weight"]
-        return torch.cat([_norm(part, final, eps) for part in parts])
+        return [_norm(part, final, eps) for part in parts]
 
     def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         """States at a named position (n, d), or at every padded position (n, l, d).
@@ -62,15 +70,22 @@ class T5Encoder:
 
     def _read(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         distinct = list(dict.fromkeys(texts))
-        tokens = self.tokenizer(distinct)
-        padded, index = torch.tensor(tokens.padded()), tokens.index("last_subject" if at == "all" else at)
-        device = self.weights["encoder.final_layer_norm.weight"].device
         found = []
         for start in range(0, len(distinct), _TEXTS_PER_BATCH):
-            states = self.states(padded[start : start + _TEXTS_PER_BATCH].to(device))
-            found.append(states if at == "all" else states[range(len(states)), index[start : start + _TEXTS_PER_BATCH]])
+            found.append(self._read_batch(distinct[start : start + _TEXTS_PER_BATCH], at))
         place = {text: i for i, text in enumerate(distinct)}
         return torch.cat(found)[[place[text] for text in texts]]
+
+    def _read_batch(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
+        """Where padding is not attended to, a named position is read of the text's own tokens alone."""
+        tokens, device = self.tokenizer(texts), self.weights["encoder.final_layer_norm.weight"].device
+        if at != "all" and not tokens.reads_padding:
+            own = [torch.tensor([row], device=device) for row in tokens.ids]
+            states = self._layers(own, [self._position_bias(ids.shape[1]) for ids in own])
+            return torch.stack([rows[0, i] for rows, i in zip(states, tokens.index(at), strict=True)])
+        mask = None if tokens.reads_padding else torch.tensor(tokens.mask(), device=device)
+        whole = self.states(torch.tensor(tokens.padded(), device=device), mask)
+        return whole if at == "all" else whole[range(len(whole)), tokens.index(at)]
 
     def _layer(self, x: Tensor, layer: Mapping[str, Tensor], bias: Tensor, eps: float) -> Tensor:
         """One block: attention without a scale, then the feed-forward net; no bias anywhere but the positions'."""

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, proce
 from tokenizers.models import BPE
 
 from ...core.errors import ModelError, RequestError, require
+from ..family import TextEncoderSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,17 +30,24 @@ class TokenizedTexts:
     ids: tuple[tuple[int, ...], ...]
     pad: int
     length: int  # what the encoder holds
+    reads_padding: bool = True
 
     def padded(self) -> list[list[int]]:
         """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
         return [[*row, *[self.pad] * (self.length - len(row))] for row in self.ids]
 
+    def mask(self) -> list[list[int]]:
+        """1 at a text's own tokens, 0 at padding."""
+        return [[*[1] * len(row), *[0] * (self.length - len(row))] for row in self.ids]
+
     def index(self, at: TokenPosition) -> list[int]:
         """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script).
 
-        T5 has no start token: there it is the last pad, position -1 in that script.
+        T5 has no start token: there it is the last pad, position -1 in that script; the end token where nobody reads
+        padding.
         """
-        return [(len(row) - (2 if at == "last_subject" else 1)) % self.length for row in self.ids]
+        back = 2 if at == "last_subject" else 1
+        return [(len(row) - back) % self.length if self.reads_padding else max(0, len(row) - back) for row in self.ids]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class ClipTokenizer:
     tokenizer: Tokenizer
     pad: int
     length: int
+    reads_padding: bool = True
+    """The encoder, and what reads its states, attend to padding."""
 
     @property
     def end(self) -> int:
@@ -79,9 +89,15 @@ class ClipTokenizer:
         tokenizer.no_truncation()
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
 
-    def with_length(self, length: int) -> "ClipTokenizer":
-        """The same for an encoder that is given another number of tokens."""
-        return replace(self, length=length)
+    def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
+        """The same as the stock pipeline uses it for an encoder of a family."""
+        found = replace(self, length=encoder.length or self.length, reads_padding=not encoder.is_masked)
+        if not encoder.is_lowercased:
+            return found
+        lower = Tokenizer.from_str(self.tokenizer.to_str())
+        own = [] if lower.normalizer is None else [lower.normalizer]
+        lower.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip(), *own])
+        return replace(found, tokenizer=lower)
 
     def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize; a text that the encoder cannot hold is refused, never cut silently."""
@@ -90,7 +106,7 @@ class ClipTokenizer:
             shown = text if len(text) <= 60 else text[:57] + "..."
             message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
             require(len(row) <= self.length, message, RequestError)
-        return TokenizedTexts(rows, self.pad, self.length)
+        return TokenizedTexts(rows, self.pad, self.length, self.reads_padding)
 
     def can_hold(self, text: str) -> bool:
         """Whether the encoder can be given the whole text."""

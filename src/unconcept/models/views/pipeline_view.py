@@ -16,6 +16,7 @@ from ..checkpoint.validation import require_complete
 from ..diffusion.noise_schedule import NoiseSchedule
 from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
+from ..layouts.unet import CROSS_ATTENTION_MAP
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.t5_encoder import T5Encoder
@@ -139,17 +140,17 @@ class PipelineView(ABC):
         return {f"{self.spec.denoiser}.{name}": net.get_parameter(name) for name in names}
 
     def _cross_attention_maps(self) -> Mapping[str, Tensor]:
-        """Keys and values of every cross-attention."""
+        """Keys and values of every cross-attention; a map's bias is not part of it."""
         names = self.checkpoint.lazy_parameters(self.spec.denoiser)
         if self.pipeline is not None:
             names = dict(self.modules("denoiser").named_parameters())
-        return self._live_maps(name for name in names if self.spec.map_pattern.search(name))
+        return self._live_maps(name for name in names if CROSS_ATTENTION_MAP.search(name))
 
     def _has(self, encoder: TextEncoderSpec) -> bool:
         return not encoder.is_optional or self.checkpoint.has(encoder.part)
 
     def _tokenizer(self, encoder: TextEncoderSpec) -> ClipTokenizer:
-        return self.checkpoint.tokenizer(encoder.tokenizer, encoder.length)
+        return self.checkpoint.tokenizer(encoder)
 
     def _clip(self, encoder: TextEncoderSpec) -> ClipTextEncoder:
         weights = strip_text_model_prefix(self.checkpoint.weights(encoder.part))
