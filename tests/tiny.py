@@ -10,9 +10,12 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -183,12 +186,28 @@ def stable_diffusion_xl() -> DiffusionPipeline:
     return StableDiffusionXLPipeline(vae(), encoders[0], encoders[1], first, second, net, ddim(), add_watermarker=False)
 
 
+def pixart() -> DiffusionPipeline:
+    """With the variance that it predicts beside the noise."""
+    autoencoder, (encoder, tokens) = vae(), t5(48)
+    net = PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=48,
+        norm_num_groups=4,
+    )
+    return PixArtSigmaPipeline(tokens, encoder, autoencoder, net, DPMSolverMultistepScheduler(beta_end=0.02))
+
+
 PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd1": stable_diffusion,
     "sd2": partial(stable_diffusion, "gelu", "!</w>", "v_prediction"),
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,
     "flux": flux,
+    "pixart": pixart,
 }
 
 

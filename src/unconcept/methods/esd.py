@@ -60,7 +60,7 @@ _TrainMethod = Literal[
 ]
 
 
-@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"))
 @dataclass(frozen=True)
 class ESD:
     """Fine-tunes the denoiser towards negative guidance.

@@ -37,7 +37,7 @@ _LEAST_REMAINDER = 1e-6
 @method(
     "speed",
     paper="arXiv:2503.07392",
-    families=("sd1", "sd2", "sdxl"),
+    families=("sd1", "sd2", "sdxl", "pixart"),
     mechanism="closed-form",
     unsupported_reason="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
 )

@@ -22,7 +22,7 @@ from .registry import NO_SERVICES, MethodServices, method
 
 
 @method(
-    "uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux"), mechanism="closed-form"
+    "uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"), mechanism="closed-form"
 )
 @dataclass(frozen=True)
 class UCE:

@@ -1,0 +1,120 @@
+"""PixArt-Sigma: a text is T5's states of its own tokens, projected once; every block's cross-attention reads them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...core.errors import ModelError, require
+from ..diffusion.schedulers import sampled_by
+from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..text.tokenizer import TextPosition
+from .pipeline_view import PipelineView
+
+_PROJECTED_ROWS = 64  # that meet the weights together; always as many, so that a row's bits do not depend on others
+
+
+@dataclass
+class PixArtView(PipelineView):
+    """`embed` gives T5's states behind the caption projection, which `condition` leaves to the denoiser.
+
+    At "all" rows of padding are what the network makes of them; its mask keeps every attention from reading them.
+    """
+
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        """(n, d) at a named position, (n, l, d) at "all"; the last subject token of "" is its end token."""
+        if at == "pooled":
+            raise ModelError(f"{self.family} models are told nothing of a text as a whole")
+        if not texts:
+            return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
+        states = self._t5(self.spec.first_encoder).embed(texts, at)
+        return self._projected(states.flatten(0, -2)).view(*states.shape[:-1], -1)
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        """Rows (n, d) as the live projection gives them."""
+        weights, start = self.checkpoint.lazy_tensors(self.spec.denoiser), f"{self.spec.text_projection}."
+        (w_1, b_1), (w_2, b_2) = (
+            (weights[f"{start}{layer}.weight"].detach(), weights[f"{start}{layer}.bias"].detach())
+            for layer in ("linear_1", "linear_2")
+        )
+        padded = F.pad(rows, (0, 0, 0, -len(rows) % _PROJECTED_ROWS))
+        blocks = [
+            F.linear(F.gelu(F.linear(part, w_1, b_1), approximate="tanh"), w_2, b_2)
+            for part in padded.split(_PROJECTED_ROWS)
+        ]
+        return torch.cat(blocks)[: len(rows)]
+
+    def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
+        """Keys and values of the cross-attentions: 56 matrices in the published model."""
+        return {} if reads == "pooled" else self._cross_attention_maps()
+
+    def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
+        """Through the live encoder, with the mask that it and the denoiser are given."""
+        if isinstance(prompts, SoftPrompts):
+            raise ModelError(f"prompts of given token ids are not defined for {self.family}")
+        tokens = self.tokenizer(prompts)
+        ids, mask = (torch.tensor(rows, device=self.device) for rows in (tokens.padded(), tokens.mask()))
+        states = self.modules(self.spec.first_encoder.part)(ids, attention_mask=mask)[0]
+        return Conditioning(states, mask=mask)
+
+    def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
+        """The noise. The network also predicts its variance, which the pipeline drops, and so do we."""
+        given = texts if isinstance(texts, Conditioning) else self.condition(texts)
+        said: Tensor = self.checkpoint.built_pipeline.transformer(
+            latents,
+            encoder_hidden_states=given.states,
+            encoder_attention_mask=given.mask,
+            timestep=timestep.to(latents.device).expand(len(latents)),
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        return said[:, : latents.shape[1]]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str] | Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance_scale: float,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Guided away from the empty text when the scale is above 1. Pictures have the noise's size, not that of a bin.
+
+        `SettingsError` for more steps than the model has timesteps.
+        """
+        pipeline = self.checkpoint.built_pipeline
+        text = self._given(prompts, "")
+        if guidance_scale > 1:
+            text |= self._given([""] * len(noise), "negative_")
+        height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
+        with sampled_by(pipeline, sampler, steps):
+            result = pipeline(
+                **text,
+                negative_prompt=None,
+                height=height,
+                width=width,
+                latents=noise.to(self.device, self.dtype),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                use_resolution_binning=False,
+                output_type="pt",
+            )
+        images: Tensor = result.images.float().cpu()
+        return images
+
+    def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
+        """A text as the pipeline's arguments: finished, so that a prompt too long is refused and not cut."""
+        given = prompts if isinstance(prompts, Conditioning) else self.condition(prompts)
+        require(given.mask is not None, f"text states for {self.family} need their mask", ModelError)
+        return {f"{side}prompt_embeds": given.states, f"{side}prompt_attention_mask": given.mask}
+
+    @property
+    def width(self) -> int:
+        return int(self.checkpoint.config("transformer")["cross_attention_dim"])
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        config = self.checkpoint.config("transformer")
+        return config["in_channels"], config["sample_size"], config["sample_size"]
