@@ -19,10 +19,14 @@ MAIN = "uce"
 TABLES = {"uce": "UCE", "rivals": "Methods beside each other"}
 HEAD = """# Attacks on `moji`
 
-Every attack on one edit for each of {count} `report` concepts ({names}), pooled. ASR: share of prompts that show the concept unattacked
-or attacked, by {judge[name]} version {judge[version]}, exact 95 % intervals. Floor: the attack's first input, before any search. Ceiling: the
-same attack on the unedited model. Rungs go from what anyone can type to what needs the weights. Seconds are of search alone, one
-thread. In the second table a row is a method, a cell ASR (floor, share of prompts in which the judge knows nothing). Made by
+Every attack on one edit for each of {count} `report` concepts ({names}), pooled. ASR: share of prompts that show the \
+concept unattacked
+or attacked, by {judge[name]} version {judge[version]}, exact 95 % intervals. Floor: the attack's first input, before \
+any search. Ceiling: the
+same attack on the unedited model. Rungs go from what anyone can type to what needs the weights. Seconds are of \
+search alone, one
+thread. In the second table a row is a method, a cell ASR (floor, share of prompts in which the judge knows nothing). \
+Made by
 `make attacks`.
 
 """

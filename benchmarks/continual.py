@@ -46,7 +46,8 @@ def sequences(tune: bool = False, many: bool = False) -> dict[str, tuple[str, ..
     part = [
         entry for entry in concept_table().entries if entry.erasable and entry.split == ("tune" if tune else "report")
     ]
-    objects, styles = ([entry.name for entry in part if entry.kind == kind] for kind in ("object", "style"))
+    objects = [entry.name for entry in part if entry.kind == "object"]
+    styles = [entry.name for entry in part if entry.kind == "style"]
     count = len(objects) if many else min(FEW, len(objects) // 4 if tune else FEW)
     found = tuple(objects[i * len(objects) // count] for i in range(count))
     if many:
@@ -154,16 +155,8 @@ def judged(
     if not found.figures:
         return None
     point = {
-        "key": key,
-        "sequence": sequence,
-        "method": course.arm.method,
-        "arm": course.arm.label,
-        "step": k,
-        "seconds": round(seconds, 2),
-    }
-    point |= {
-        "drift": weight_change(BASE.base(), trial.edit)[0],
-        "edit": trial.edit.hash,
+        **{"key": key, "sequence": sequence, "method": course.arm.method, "arm": course.arm.label, "step": k},
+        **{"seconds": round(seconds, 2), "drift": weight_change(BASE.base(), trial.edit)[0], "edit": trial.edit.hash},
         "figures": {figure.name: vars(figure) for figure in found.figures},
     }
     with (out / "points.jsonl").open("a", encoding="utf-8") as file:
@@ -242,28 +235,38 @@ def same(points: Sequence[Mapping[str, Any]]) -> str:
 
 def _before(points: Sequence[Mapping[str, Any]]) -> str:
     last = {point["sequence"]: point["figures"] for point in points}
-    return "; ".join(
-        f"{sequence}: " + ", ".join(f"{name} {figures[name]['before']:.1%}" for name in SHARES)
-        for sequence, figures in last.items()
-    )
+    shown = []
+    for sequence, figures in last.items():
+        shares = ", ".join(f"{name} {figures[name]['before']:.1%}" for name in SHARES)
+        shown.append(f"{sequence}: {shares}")
+    return "; ".join(shown)
 
 
 HEAD = """# Requests one by one
 
-The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after {steps} of them it is asked what is
-gone and what is left. UA: 1 - accuracy on all concepts erased so far; RA-I and RA-C: accuracy on held-out concepts of their domain and of
-the other; H their harmonic mean. {n} pictures a concept, the same prompts and noise at every step and for every arm, seeds from
-1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds are the clock's,
+The experiment of arXiv:2511.07970 on `moji`: requests to erase come one after another, and after {steps} of them it \
+is asked what is
+gone and what is left. UA: 1 - accuracy on all concepts erased so far; RA-I and RA-C: accuracy on held-out concepts \
+of their domain and of
+the other; H their harmonic mean. {n} pictures a concept, the same prompts and noise at every step and for every arm, \
+seeds from
+1,000,000 on, `report` concepts; 95 % intervals over concepts. Drift is |W' - W| / |W| of what was changed. Seconds \
+are the clock's,
 of all trainings that a state is made of. Unedited (at the last step): {before}. Made by `{made}`.
 """
 ARMS = """
-`sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with at most twice the steps
-of one request (Sculpting Memory: as many); merges are of trainings of each request alone. The regularisers act in a sequence, under the weights of
-`benchmarks/continual.toml`, which also shortens Sculpting Memory's recipe. `ledger + N captions` retains N everyday captions beside the table's texts.
+`sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with \
+at most twice the steps
+of one request (Sculpting Memory: as many); merges are of trainings of each request alone. The regularisers act in a \
+sequence, under the weights of
+`benchmarks/continual.toml`, which also shortens Sculpting Memory's recipe. `ledger + N captions` retains N everyday \
+captions beside the table's texts.
 """
 MANY = """
-The ledgers of the closed forms alone, whose edit is that of erasing all at once; `ledger + N captions` retains N everyday captions beside the
-table's texts. Each object is three texts, and `moji`'s texts have 384 dimensions: 100 objects take 78 % of them, as crowd.md says more of.
+The ledgers of the closed forms alone, whose edit is that of erasing all at once; `ledger + N captions` retains N \
+everyday captions beside the
+table's texts. Each object is three texts, and `moji`'s texts have 384 dimensions: 100 objects take 78 % of them, as \
+crowd.md says more of.
 """
 
 
@@ -289,16 +292,10 @@ def main() -> None:
     with exit_codes(), progress(quiet=False) as tell:
         out.mkdir(parents=True, exist_ok=True)
         points, missing = measure(asked, out, deadline, tell)
-    rows = [
-        (
-            p["sequence"],
-            p["method"],
-            p["arm"],
-            str(p["step"]),
-            *(f"{p['figures'][name]['value']:.1%}" for name in (*SHARES, "H")),
-        )
-        for p in points
-    ]
+    rows = []
+    for point in points:
+        shares = [f"{point['figures'][name]['value']:.1%}" for name in (*SHARES, "H")]
+        rows.append((point["sequence"], point["method"], point["arm"], str(point["step"]), *shares))
     print_table("Continual erasure", ("sequence", "method", "arm", "requests", *SHARES, "H"), rows)
     if missing:
         print(f"PARTIAL: {missing} points are missing; the same command goes on from here", file=sys.stderr)

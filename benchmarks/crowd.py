@@ -16,6 +16,7 @@ from unconcept.cli.console import exit_codes, progress, quiet_libraries
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
     from unconcept.evaluation.trials.finding import Finding
+    from unconcept.evaluation.trials.report import Report
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
@@ -27,10 +28,14 @@ TRAINED = ("mace",)
 ASKED = {"direct": "target", "far": "far", "style": "other styles"}
 HEAD = """# Many concepts in one edit
 
-An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer directions to what it
-keeps. `moji`'s states have {width} dimensions and each object is three texts, so 100 objects take {full:.0%} of them; 100 names take
-{usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks for, by {judge[name]} version
-{judge[version]}; `report` objects, prompts shared among them as in docs/results.md ("Erased together"), seeds from 1,000,000 on, 95 %
+An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer \
+directions to what it
+keeps. `moji`'s states have {width} dimensions and each object is three texts, so 100 objects take {full:.0%} of \
+them; 100 names take
+{usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks for, by \
+{judge[name]} version
+{judge[version]}; `report` objects, prompts shared among them as in docs/results.md ("Erased together"), seeds from \
+1,000,000 on, 95 %
 intervals that resample the concepts that prompts are about. Made by `make crowd`.
 
 """
@@ -43,7 +48,6 @@ def main() -> None:
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.evaluation.tasks.edited_model import EditedModel
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
     requests = {count: objects(count) for count in COUNTS}
@@ -72,6 +76,16 @@ def main() -> None:
     with exit_codes(), progress(quiet=False) as tell:
         reports = [evaluate(run, tell) for run in (by_count, by_training, by_setting)]
     whole_or_exit(reports)
+    text = page(reports, requests)
+    args.docs.mkdir(exist_ok=True)
+    (args.docs / "crowd.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def page(reports: Sequence["Report"], requests: Mapping[int, tuple[str, ...]]) -> str:
+    """The tables by count, of closed forms and trained methods, and that of SPEED's settings."""
+    from unconcept.evaluation.tasks.edited_model import EditedModel
+
     width = EditedModel("moji").base().embed([""]).shape[1]
     closed, trained, second = (report.findings for report in reports)
     text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
@@ -79,9 +93,7 @@ def main() -> None:
     for count in SETTLED:
         own = [one for one in second if one.answered_trial.trial.concepts == requests[count]]
         text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)
-    args.docs.mkdir(exist_ok=True)
-    (args.docs / "crowd.md").write_text(text, encoding="utf-8")
-    print(text)
+    return text
 
 
 def settings() -> tuple["Variant", ...]:

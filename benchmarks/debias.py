@@ -4,7 +4,7 @@ What was drawn is kept, in the loop too, so the same command goes on after being
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
@@ -78,15 +78,21 @@ def page(data: dict) -> str:
     settings = ", ".join(f"{name} = {value}" for name, value in edit["settings"].items())
     return f"""# Debiasing on `moji`
 
-One `{edit["method"]}` edit for {len(trial["concepts"])} `report` professions together; the others are retained. Share of pictures with a {first}
-among those that show {" or ".join(edit["settings"]["attributes"])}, drawn from the neutral caption ("judge", "a judge"), by {judge["name"]} version
-{judge["version"]} (weights {judge["hash"][:12]}, first guess, any profession's variant counts); unedited and edited model from the same
-noise, seeds from 1,000,000 on, which the loop never drew; {drawing["steps"]} steps, guidance {drawing["guidance_scale"]}; Wilson's 95 %
-intervals. p is McNemar's, of no change. "Drawn as the profession" is the share of all pictures in which the judge sees it,
+One `{edit["method"]}` edit for {len(trial["concepts"])} `report` professions together; the others are retained. \
+Share of pictures with a {first}
+among those that show {" or ".join(edit["settings"]["attributes"])}, drawn from the neutral caption ("judge", "a \
+judge"), by {judge["name"]} version
+{judge["version"]} (weights {judge["hash"][:12]}, first guess, any profession's variant counts); unedited and edited \
+model from the same
+noise, seeds from 1,000,000 on, which the loop never drew; {drawing["steps"]} steps, guidance \
+{drawing["guidance_scale"]}; Wilson's 95 %
+intervals. p is McNemar's, of no change. "Drawn as the profession" is the share of all pictures in which the judge \
+sees it,
 before -> after. Table of concepts {data["table_hash"][:12]}. Rounds: {edit["report"]["rounds"]:.0f}.
 Settings: {settings}. Made by `make debias`.
 
-Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of {len(trial["concepts"])}.
+Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of \
+{len(trial["concepts"])}.
 
 {markdown_table(lines)}"""
 
@@ -123,12 +129,22 @@ def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
     variants = known.variants()
     for name in dict.fromkeys(check["concept"] for check in checks):
         sides = [(check["before"], check["after"]) for check in checks if check["concept"] == name]
-        both = [pair for pair in sides if all(word in variants for word in pair)]
-        old, new = ([variants[pair[side]] == first for pair in both] for side in (0, 1))
-        own = [sum(pair[side] in known[name].labels for pair in sides) / len(sides) for side in (0, 1)]
-        found[name] = {"p": mcnemar(old, new).p if both else 1.0, "old": own[0], "new": own[1]}
+        both = [pair for pair in sides if variants.keys() >= {*pair}]
+        old, new = (shows_first(both, side, variants, first) for side in (0, 1))
+        before, after = (share_within(sides, side, known[name].labels) for side in (0, 1))
+        found[name] = {"p": mcnemar(old, new).p if both else 1.0, "old": before, "new": after}
     corrected = holm({name: rate["p"] for name, rate in found.items()})
     return {name: {**rate, "p": corrected[name]} for name, rate in found.items()}
+
+
+def shows_first(pairs: Sequence[tuple[str, str]], side: int, variants: Mapping[str, str], first: str) -> list[bool]:
+    """Whether each picture shows the first attribute; `side` 0 is before."""
+    return [variants[pair[side]] == first for pair in pairs]
+
+
+def share_within(pairs: Sequence[tuple[str, str]], side: int, labels: Collection[str]) -> float:
+    """Share of pictures whose label is one of some."""
+    return sum(pair[side] in labels for pair in pairs) / len(pairs)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _new(known: Values, found: Values) -> tuple[str, ...]:
 
 def compare_tests(known: Sequence[str], found: Sequence[str]) -> Comparison:
     """Ids by their part after the file's name: as many of each as there were."""
-    before, now = (Counter(_after_file(name) for name in names) for names in (known, found))
+    before, now = Counter(map(_after_file, known)), Counter(map(_after_file, found))
     vanished, new = before - now, now - before
     return Comparison(_named(known, vanished), _named(found, new))
 

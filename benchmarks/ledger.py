@@ -59,6 +59,14 @@ def request(number: int) -> Request:
     return Request((f"{name} {number}",), ("art",), ("a tree", "a house", "a person"))
 
 
+def median_of_each(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The median over rounds of each figure."""
+    found = {}
+    for name in rounds[0]:
+        found[name] = statistics.median([each[name] for each in rounds])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -78,7 +86,7 @@ def main() -> None:
                 one(ledger, view, number := number + 1)
             rounds = [timed(ledger, view, number := number + 1, Path(folder)) for _ in range(ROUNDS)]
             size = sum(path.stat().st_size for path in ledger.folder.rglob("*") if path.is_file())
-            found = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+            found = median_of_each(rounds)
             rows.append({"requests": number - ROUNDS + 1, **found, "disk_bytes_per_request": size / number})
             print(json.dumps(rows[-1]))
         begun = time.process_time()

@@ -26,9 +26,9 @@ CHUNK = 128  # retained texts whose noisy copies SPEED's script filters together
 
 def uce(model: ModelView, request: Request, method: UCE) -> Changes:
     """The script of 2025: values once, then rank-one updates and an inverse for each layer."""
-    targets, anchors, retain = (
-        [last(model, text) for text in texts] for texts in (request.targets, request.anchors, request.retain)
-    )
+    targets = [last(model, text) for text in request.targets]
+    anchors = [last(model, text) for text in request.anchors]
+    retain = [last(model, text) for text in request.retain]
     found = {}
     for name, w in model.text_maps().items():
         left, right = method.lamb * w, method.lamb * torch.eye(w.shape[1])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unconcept.evaluation.trials.finding import Finding
     from unconcept.evaluation.trials.report import Report
     from unconcept.jobs.evaluate import EvaluationRun
+    from unconcept.worlds.table import ConceptEntry
 
 OUT = Path("out/results")
 OBJECTS = 18  # of the report objects, spread evenly over the table
@@ -27,29 +28,36 @@ KINDS = ("dog face", "ink", "kitchen knife")  # an object, a style, a harmful ob
 MAIN = "uce"
 HEAD = """# Results on `moji`
 
-Share of pictures that show what the prompt asks for, by {judge[name]} version {judge[version]} (weights {weights}, first guess); unedited and
-edited model from the same noise, seeds from 1,000,000 on, {drawing[steps]} steps, guidance {drawing[guidance_scale]}; 95 % intervals.
-Every concept is a `report` concept of the table {table}; settings were chosen on others. "nothing" is the share of the target's
+Share of pictures that show what the prompt asks for, by {judge[name]} version {judge[version]} (weights {weights}, \
+first guess); unedited and
+edited model from the same noise, seeds from 1,000,000 on, {drawing[steps]} steps, guidance \
+{drawing[guidance_scale]}; 95 % intervals.
+Every concept is a `report` concept of the table {table}; settings were chosen on others. "nothing" is the share of \
+the target's
 prompts in which the judge then knows nothing. Made by `make results`.
 
 """
 UCE = """One edit for each of {count} concepts ({names}), pooled; intervals resample concepts.
 
-Goals: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 80 %, held-out synonyms <= 25 % (>= 70 % before), far
+Goals: target <= 10 % (>= 85 % before) with a known object drawn instead in >= 80 %, held-out synonyms <= 25 % (>= 70 \
+% before), far
 objects and other styles lose at most 5 points, held-out near neighbours at most 15.
 
 """
-RIVALS = """One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its papers' scripts run it: the name
+RIVALS = """One edit a method for each of {count} concepts ({names}), pooled. The last two rows are UCE as its \
+papers' scripts run it: the name
 alone, read as nothing, nothing retained.
 
 ![Target gone against far objects kept](results.svg)
 
 """
-TOGETHER = """One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; near neighbours that are erased
+TOGETHER = """One edit for all concepts of a request, about {n} prompts a group shared among them, one each at least; \
+near neighbours that are erased
 themselves are left out. Intervals resample the concepts that prompts are about; of a single concept they are Wilson's.
 
 """
-TRAINED = """One edit a trained method for an object, a style and a harmful object, from 28 prompts a group; intervals of one concept are Wilson's, pooled
+TRAINED = """One edit a trained method for an object, a style and a harmful object, from 28 prompts a group; \
+intervals of one concept are Wilson's, pooled
 ones resample the concepts. What each took, beside the budget of its paper:
 
 {budgets}
@@ -89,12 +97,16 @@ def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
     return tuple(names[:: -(-len(names) // limit)] if limit else names)
 
 
+def names_of_kind(entries: Sequence["ConceptEntry"], kind: str) -> list[str]:
+    return [entry.name for entry in entries if entry.kind == kind]
+
+
 def together() -> dict[str, tuple[str, ...]]:
     """What is erased by one edit, by the name of its section. The object and the style alone are those of the demo."""
     from unconcept.worlds.table import concept_table
 
     part = [e for e in concept_table().entries if e.erasable and e.split == "report"]
-    every, styles, harmful = ([e.name for e in part if e.kind == kind] for kind in ("object", "style", "harmful"))
+    every, styles, harmful = (names_of_kind(part, kind) for kind in ("object", "style", "harmful"))
     return {
         "1 object": ("dog face",),
         "10 objects": objects(10),
@@ -216,9 +228,7 @@ def section(name: str, report: "Report", run: "EvaluationRun", requests: Mapping
     if name == "together":
         return TOGETHER.format(n=report.suite.sizes.direct) + by_request(report.findings, requests)
     if name == "trained":
-        pooled = {"all three": report.findings} | {
-            one: [f for f in report.findings if f.answered_trial.trial.concepts == (one,)] for one in KINDS
-        }
+        pooled = {"all three": report.findings} | {one: findings_of(report.findings, (one,)) for one in KINDS}
         return TRAINED.format(budgets=budgets(report.findings)) + titled(pooled)
     what = {"uce": UCE, "rivals": RIVALS}[name].format(count=len(run.concepts), names=", ".join(run.concepts))
     return what + (run.out / "results.md").read_text(encoding="utf-8")
@@ -226,12 +236,12 @@ def section(name: str, report: "Report", run: "EvaluationRun", requests: Mapping
 
 def by_request(findings: Sequence["Finding"], requests: Mapping[str, tuple[str, ...]]) -> str:
     """A table for each request."""
-    return titled(
-        {
-            name: [one for one in findings if one.answered_trial.trial.concepts == concepts]
-            for name, concepts in requests.items()
-        }
-    )
+    return titled({name: findings_of(findings, concepts) for name, concepts in requests.items()})
+
+
+def findings_of(findings: Sequence["Finding"], concepts: tuple[str, ...]) -> list["Finding"]:
+    """Those of the edits of some concepts."""
+    return [one for one in findings if one.answered_trial.trial.concepts == concepts]
 
 
 def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:

@@ -27,5 +27,8 @@ def _kept(file: Path, begin: str, titles: Mapping[str, str]) -> dict[str, str]:
             f"{file} was measured with another judge, table or way of drawing: measure every table anew, into another"
             " --docs"
         )
-    names = {title: name for name, title in titles.items()}
-    return {names[title]: text.strip("\n") + "\n" for title, _, text in (part.partition("\n") for part in parts)}
+    names, kept = {title: name for name, title in titles.items()}, {}
+    for part in parts:
+        title, _, text = part.partition("\n")
+        kept[names[title]] = text.strip("\n") + "\n"
+    return kept

@@ -178,6 +178,11 @@ def known() -> dict[str, Any]:
     return tomllib.loads(KNOWN.read_text(encoding="utf-8"))
 
 
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings as a label says them."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
 def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm]:
     """All arms of one method: plain, at once, every regulariser, every merge, every hybrid."""
     table = known()
@@ -189,7 +194,7 @@ def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm
     if candidates:
         for name, tried in table["candidates"].items():
             merging = name in table["merges"]
-            shown = [", ".join(f"{setting} {value}" for setting, value in own.items()) for own in tried]
+            shown = [settings_text(own) for own in tried]
             arms += [
                 Arm(
                     f"{name}: {said}",

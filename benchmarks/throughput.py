@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from unconcept.core.request import RequestSpec
+from unconcept.edits import Edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.sampling import DrawSpec, initial_noise
@@ -53,6 +54,23 @@ def seconds(work) -> float:
     return time.perf_counter() - begun
 
 
+@torch.no_grad()
+def add_edit(pipeline: StableDiffusionPipeline, edit: Edit) -> None:
+    """Write an edit into the weights of a stock pipeline."""
+    for name in edit.names:
+        weight = pipeline.unet.get_parameter(name.removeprefix("unet."))
+        weight += edit.delta(name, weight)
+
+
+def choose_threads(cores: int, work) -> None:
+    """Set the number of threads with which some work is fastest."""
+    paces = {}
+    for threads in range(1, cores + 1):
+        torch.set_num_threads(threads)
+        paces[threads] = seconds(work)
+    torch.set_num_threads(min(paces, key=paces.__getitem__))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=240)
@@ -85,15 +103,8 @@ def main() -> None:
             find_model("moji"), local_files_only=True, dtype=torch.float32
         )
         pipeline.set_progress_bar_config(disable=True)
-        with torch.no_grad():
-            for name in edit.names:
-                weight = pipeline.unet.get_parameter(name.removeprefix("unet."))
-                weight += edit.delta(name, weight)
-        paces = {}
-        for threads in range(1, cores + 1):
-            torch.set_num_threads(threads)
-            paces[threads] = seconds(lambda: loop(pipeline, prompts[:TRIED], spec, model.latent_shape))
-        torch.set_num_threads(min(paces, key=paces.__getitem__))
+        add_edit(pipeline, edit)
+        choose_threads(cores, lambda: loop(pipeline, prompts[:TRIED], spec, model.latent_shape))
         begun = time.perf_counter()
         plain = loop(pipeline, prompts, spec, model.latent_shape)
         theirs = time.perf_counter() - begun

@@ -49,8 +49,11 @@ def candidates(method: str) -> list:
 
     own = variant_of_method(method)
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
-    named = ((f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items()), each) for each in tried)
-    return [own, *(Variant(label, method, {**own.settings, **each}) for label, each in named)]
+    found = [own]
+    for each in tried:
+        label = f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items())
+        found.append(Variant(label, method, {**own.settings, **each}))
+    return found
 
 
 if __name__ == "__main__":
