@@ -9,6 +9,11 @@ import hypothesis
 import pytest
 import torch
 
+# Transformer families: a training step on them costs several times one on a UNet, and the engine is the same. Each
+# keeps one trained method among the fast tests; the others run with the slow ones.
+FAST_TRAININGS = {("esd", "flux"), ("spm", "sd3")}
+TRANSFORMERS = {"flux", "sd3"}
+
 # Speed is not what these tests are about: other processes share the machine.
 hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("plain")
@@ -24,3 +29,28 @@ def one_thread() -> None:
 def own_store(tmp_path_factory):
     """Pictures of tests go to a store of their own."""
     os.environ["UNCONCEPT_STORE"] = str(tmp_path_factory.mktemp("store"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains a method on a transformer family as slow, whichever test does it."""
+    for item in items:
+        method, family = training_of(item)
+        if family in TRANSFORMERS and (method, family) not in FAST_TRAININGS and is_trained(method):
+            item.add_marker("slow")
+
+
+def training_of(item: pytest.Item) -> tuple[str, str]:
+    """The method and the family that a test of `tests/methods` is about; "" where it is about none."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.path.parent.name != "methods":
+        return "", ""
+    own = item.path.stem.removeprefix("test_").replace("_", "-")
+    return callspec.params.get("name", own), callspec.params.get("family", "")
+
+
+def is_trained(method: str) -> bool:
+    """Whether its edits come out of a training."""
+    from unconcept.methods import methods
+
+    return method in set(methods) and methods[method].mechanism == "trained"
