@@ -9,7 +9,7 @@ _SMALLEST = 1e-6  # a score of 0 or below counts as this in the aggregate
 
 
 def survival_score(cosines: Sequence[Sequence[float]], survived: Sequence[bool]) -> float:
-    """M1 and M2: mean over pairs of (1 - survived[j]) * cosines[i][j].
+    """M1 and M2: mean over pairs of `(1 - survived[j]) * cosines[i][j]`.
 
     i counts pictures of the unedited model, j of the edited one; survived[j] says that picture j still shows the
     concept. For M1 cosines are of the captions' embeddings on prompts that name the concept, for M2 of the pictures' on

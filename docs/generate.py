@@ -1,0 +1,277 @@
+"""Pages that are made and not written: one for each entry of a registry, the API's, and those that stand elsewhere.
+
+A hook of mkdocs: `on_config` adds them to the navigation, `on_files` writes them. None of them is a file here.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from unconcept.core.field_docs import field_descriptions
+
+import unconcept
+from unconcept.attacks import attacks
+from unconcept.core.recipe import load_recipe, recipes
+from unconcept.evaluation.suites.registry import suites
+from unconcept.methods import methods
+from unconcept.models.families import families
+from unconcept.scorers import scorers
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src/unconcept"
+Rows = Iterator[tuple[object, ...]]
+Pages = dict[str, str]
+# Pages that stand outside of this folder, by the page that they become.
+ELSEWHERE = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "moji.md": "world/README.md",
+}
+WRITTEN: list[tuple[str, list[str]]] = [
+    ("Guide", ["tutorial.md", "ledger.md", "extending.md", "contributing.md", "changelog.md"]),
+    ("Design", ["architecture.md", "design.md", "moji.md"]),
+    (
+        "Measured",
+        [
+            "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md", "continual-many.md", "debias.md",
+            "speed.md",
+        ],
+    ),
+]  # fmt: skip
+
+
+def table(columns: tuple[str, ...], rows: Rows) -> str:
+    """A Markdown table."""
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "\n".join(map(_line, lines)) + "\n"
+
+
+def _line(cells: tuple[object, ...]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def code(value: object) -> str:
+    """A value as TOML or Python would be typed."""
+    return f"`{value!r}`" if value is not None else "left open"
+
+
+def setting_rows(kind: type) -> Rows:
+    """Name, default and meaning of every setting."""
+    meanings = field_descriptions(kind)
+    for field in fields(kind):
+        if field.init:
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            shown = "none: it must be given" if default is MISSING else code(default)
+            yield f"`{field.name}`", shown, meanings.get(field.name, "")
+
+
+def settings_section(kind: type) -> str:
+    """Every setting with its default and its meaning."""
+    return "## Settings\n\n" + table(("setting", "default", "meaning"), setting_rows(kind))
+
+
+def links(folder: str, names: list[str]) -> str:
+    """Links from a page one folder down to the pages of some entries."""
+    return ", ".join(f"[{name}](../{folder}/{name}.md)" for name in names) or "none"
+
+
+def recipes_of(key: str, name: str) -> list[str]:
+    """Packaged recipes for a method, an attack or a family."""
+    return [recipe for recipe in recipes() if getattr(load_recipe(recipe), key) == name]
+
+
+def body(kind: type) -> str:
+    """The docstring of a settings class, and that of the module in which it stands."""
+    module = __import__(kind.__module__, fromlist=["_"])
+    return "\n\n".join(text.strip() for text in (module.__doc__, kind.__doc__) if text)
+
+
+def family_rows(info: Any) -> Rows:
+    """Whether a method or an attack is defined for each family, and why not."""
+    for family in families:
+        if family in info.families:
+            yield f"[{family}](../families/{family}.md)", "supported"
+        else:
+            reason = info.refusal(family) if hasattr(info, "refusal") else "it is not defined there"
+            yield f"[{family}](../families/{family}.md)", f"refused: {reason}"
+
+
+def method_page(name: str) -> str:
+    """What a method is, its settings, families and recipes."""
+    info = methods[name]
+    return "\n\n".join(
+        (
+            f"# {name}",
+            f"{body(info.settings)}",
+            f"Paper: {info.paper}. Kind: {info.mechanism}. Task: {info.does}. Version {info.version}.",
+            f"```\nunconcept erase CONCEPT --method {name} --out DIR\n```",
+            settings_section(info.settings),
+            "## Families\n\n" + table(("family", "support"), family_rows(info)),
+            "## Recipes\n\n" + links("recipes", recipes_of("method", name)),
+        )
+    )
+
+
+def attack_page(name: str) -> str:
+    """What an attack is, how deep it reaches, its settings, families and recipes."""
+    info = attacks[name]
+    return "\n\n".join(
+        (
+            f"# {name}",
+            body(info.settings),
+            f"Source: {info.paper}. Access: {info.rung}. One search for each {info.scope}.",
+            f"```\nunconcept attack {name} CONCEPT --edit EDIT --out DIR\n```",
+            settings_section(info.settings),
+            "## Families\n\n" + table(("family", "support"), family_rows(info)),
+            "## Recipes\n\n" + links("recipes", recipes_of("attack", name)),
+        )
+    )
+
+
+def suite_page(name: str) -> str:
+    """What a suite asks, how much, and which attacks it runs."""
+    suite = suites[name]
+    names = list(attacks) if "*" in suite.attacks else list(suite.attacks)
+    sizes = ((f"`{field.name}`", code(getattr(suite.sizes, field.name))) for field in fields(suite.sizes))
+    return "\n\n".join(
+        (
+            f"# {name}",
+            suite.summary[:1].upper() + suite.summary[1:] + ".",
+            f"```\nunconcept evaluate CONCEPT --edit EDIT --suite {name} --out DIR\n```",
+            "## Sizes\n\n" + table(("size", "value"), sizes),
+            f"Drawn with the spec `{suite.spec}`." if suite.spec else "Drawn as the model is by default.",
+            "## Attacks\n\n" + links("attacks", names),
+        )
+    )
+
+
+def scorer_page(name: str) -> str:
+    """What a scorer reads and needs."""
+    info = scorers[name]
+    extra = f"Needs the extra `{info.extra}`." if info.extra else "Needs no extra."
+    return "\n\n".join((f"# {name}", f"{info.summary}", f"Reads: {info.reads}. {extra}"))
+
+
+def recipe_page(name: str) -> str:
+    """Where a recipe is from, and the file."""
+    recipe = load_recipe(name)
+    kind, owner = ("methods", recipe.method) if recipe.method else ("attacks", recipe.attack)
+    text = recipes()[name].read_text(encoding="utf-8").strip()
+    family = f" Family: [{recipe.family}](../families/{recipe.family}.md)." if recipe.family in families else ""
+    return "\n\n".join(
+        (
+            f"# {name}",
+            f"For [{owner}](../{kind}/{owner}.md).{family} Source: {recipe.source}",
+            f"`unconcept explain {name}` prints every effective setting, who gave it and what it means.",
+            f"```toml\n{text}\n```",
+        )
+    )
+
+
+def family_page(name: str) -> str:
+    """Which methods and attacks are defined for a family, and its recipes."""
+    refused = ((f"[{m}](../methods/{m}.md)", methods[m].refusal(name)) for m in methods if methods[m].refusal(name))
+    return "\n\n".join(
+        (
+            f"# {name}",
+            "## Methods\n\n" + links("methods", [m for m in methods if name in methods[m].families]),
+            "### Refused\n\n" + table(("method", "because"), refused),
+            "## Attacks\n\n" + links("attacks", [a for a in attacks if name in attacks[a].families]),
+            "## Recipes\n\n" + links("recipes", recipes_of("family", name)),
+        )
+    )
+
+
+ENTRIES: Mapping[str, tuple[Callable[[], list[str]], Callable[[str], str], Callable[[str], str]]] = {
+    "methods": (lambda: list(methods), method_page, lambda name: methods[name].summary),
+    "attacks": (lambda: list(attacks), attack_page, lambda name: attacks[name].summary),
+    "suites": (lambda: list(suites), suite_page, lambda name: suites[name].summary),
+    "scorers": (lambda: list(scorers), scorer_page, lambda name: scorers[name].summary),
+    "families": (lambda: list(families), family_page, lambda name: ""),
+    "recipes": (lambda: list(recipes()), recipe_page, lambda name: load_recipe(name).source),
+}
+
+
+def entry_pages() -> Pages:
+    """A page for each entry of each registry, and one that lists them."""
+    pages = {}
+    for folder, (names, page, summary) in ENTRIES.items():
+        rows = ((f"[{name}]({name}.md)", summary(name)) for name in names())
+        pages[f"{folder}/index.md"] = f"# {folder.capitalize()}\n\n" + table(("name", "what it is"), rows)
+        pages |= {f"{folder}/{name}.md": page(name) + "\n" for name in names()}
+    return pages
+
+
+def api_pages() -> Pages:
+    """What `import unconcept` offers, and a page for each folder of the package."""
+    own = "\n\n".join(f"::: unconcept.{name}" for name in unconcept.__all__)
+    pages = {"api/index.md": f"# unconcept\n\n{unconcept.__doc__}\n\n{own}\n"}
+    for folder in sorted(path.parent for path in SOURCE.glob("*/__init__.py")):
+        modules = []
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+            if path.name != "__init__.py" and not path.name.startswith("_"):
+                modules.append(f"::: {'.'.join(parts)}\n    options:\n      heading_level: 2\n")
+        pages[f"api/{folder.name}.md"] = f"# unconcept.{folder.name}\n\n" + "\n\n".join(modules)
+    return pages
+
+
+def pages_elsewhere() -> Pages:
+    """README and its like, with their links as they are from this folder."""
+    homes = {source: page for page, source in ELSEWHERE.items()} | {"LICENSE": "", "NOTICE": ""}
+    pages = {}
+    for page, source in ELSEWHERE.items():
+        here, text = Path(source).parent, (ROOT / source).read_text(encoding="utf-8")
+
+        def moved(found: re.Match[str], here: Path = here) -> str:
+            words, target = found.groups()
+            if target.startswith(("http", "#")):
+                return found[0]
+            place = (ROOT / here / target).resolve().relative_to(ROOT).as_posix()
+            place = homes.get(place, place.removeprefix("docs/"))
+            return f"[{words}]({place})" if place else words
+
+        pages[page] = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", moved, text)
+    return pages
+
+
+def decisions() -> list[str]:
+    """The decision records, in their order."""
+    return [f"adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("0*.md"))]
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put every page into the navigation."""
+    written = [{title: pages} for title, pages in WRITTEN]
+    reference = []
+    for folder, (names, _, _) in ENTRIES.items():
+        pages = [{name: f"{folder}/{name}.md"} for name in names()]
+        reference.append({folder.capitalize(): [f"{folder}/index.md", *pages]})
+    api = [page for page in api_pages() if page != "api/index.md"]
+    config.nav = [
+        {"Home": "index.md"},
+        *written,
+        {"Decisions": ["adr/index.md", *decisions()]},
+        {"Reference": reference},
+        {"API": ["api/index.md", *api]},
+    ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Write the pages."""
+    for uri, text in (entry_pages() | api_pages() | pages_elsewhere()).items():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
+    """Links from the written pages to files outside of this folder lead to the pages that these become."""
+    for target, source in ELSEWHERE.items():
+        markdown = markdown.replace(f"](../{source})", f"]({target})")
+    return markdown
