@@ -1,26 +1,19 @@
-"""A small case for every family, and settings under which an attack takes a moment."""
+"""A small case for every family, and settings under which an attack takes a moment, from the attacks' test files."""
 
 from functools import cache
+from pathlib import Path
 
 import torch
 
 from tests import tiny
+from tests.contract_settings import contract_settings
 from unconcept.attacks import AttackAttempt, AttackCase
 from unconcept.core import Concept, Request
 from unconcept.core.hashing import hash_tensors
 from unconcept.methods.uce import UCE
 from unconcept.models import Conditioning
 
-QUICK = {
-    "concept-inversion": {"steps": 4, "every": 2, "batch_size": 2, "accumulate": 2},
-    "derived-embedding": {},
-    "latent-inversion": {"steps": 3, "batch_size": 2},
-    "p4d": {"n": 3, "steps": 4, "every": 2, "batch_size": 2},
-    "resurgence": {"checkpoints": [1, 3], "batch_size": 2, "rank": 2},
-    "ring-a-bell": {"length": 4, "population": 6, "generations": 4, "every": 2},
-    "unlearn-diff-atk": {"tokens": 2, "timesteps": 2, "iterations": 2, "batch_size": 2},
-    "wordings": {"misspellings": 2},
-}
+QUICK = contract_settings(Path(__file__).parent)
 
 
 @cache

@@ -1,5 +1,7 @@
 """Protocols: what they ask, and that their figures are the papers' formulas."""
 
+from pathlib import Path
+
 import pytest
 
 from unconcept.evaluation.judging.evidence import TrialEvidence
@@ -7,6 +9,7 @@ from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.suites.continual import fixed_sequence_checks
 from unconcept.evaluation.suites.registry import suites
+from unconcept.jobs.evaluate import EvaluationRun, _suite
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
 from unconcept.worlds.table import concept_table
 
@@ -137,3 +140,9 @@ def test_erased_together_they_share_the_prompts(count) -> None:
     assert not {check.concept for check in checks if check.group == "near"} & set(objects)
     styles = tuple(entry.name for entry in TABLE.styles)[:4]
     assert not {check.concept for check in suites["together"].checks(styles) if check.group == "style"} & set(styles)
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [(None, ("*",)), ((), ()), (("p4d",), ("p4d",)), (("*",), ("*",))])
+def test_no_attack_is_none_and_not_every_one(asked, wanted) -> None:
+    run = EvaluationRun(("guitar",), Path("out"), suite="attack", attacks=asked)
+    assert _suite(run).attacks == wanted

@@ -20,6 +20,18 @@ from unconcept.training.parameter_groups import select_text_parameters
 from unconcept.training.token_search import FreeTokenSlots, SearchGradient, TokenVocabulary
 from unconcept.training.trajectories import GuidedSampler, TrajectoryPool
 
+CONTRACT_SETTINGS = {
+    "iterations": 3,
+    "warmup_iter": 1,
+    "attack_step": 2,
+    "retain_batch": 2,
+    "ddim_steps": 2,
+    "pool": 1,
+    "dataset_retain": "",
+    "templates": ["{}"],
+    "lr": 0.001,
+}
+
 REQUEST = Request(("dog", "red fox"), ("", ""), ("cat", "car", "hat"))
 QUICK = {
     "iterations": 4,

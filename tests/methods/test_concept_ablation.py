@@ -16,6 +16,8 @@ from unconcept.training import TrainableWeights, TrainingSession, loss_gradient,
 from unconcept.training.images.training_images import place_image
 from unconcept.training.token_search import denoising_error, normal_noise
 
+CONTRACT_SETTINGS = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 0.001}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("cat",))
 QUICK = {

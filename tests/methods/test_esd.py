@@ -23,6 +23,8 @@ from unconcept.training.goals import TextEncodings
 from unconcept.training.parameter_groups import select_parameters
 from unconcept.training.trajectories import GuidedSampler, TrajectoryPool
 
+CONTRACT_SETTINGS = {"iterations": 3, "ddim_steps": 2, "pool": 1, "lr": 0.001}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "red fox"), ("", ""))
 QUICK = {"iterations": 4, "ddim_steps": 3, "pool": 2, "lr": 1e-3}

@@ -19,6 +19,8 @@ from unconcept.training.images.training_images import generate_images, picture_s
 from unconcept.training.parameter_groups import select_text_parameters
 from unconcept.training.token_search import denoising_error
 
+CONTRACT_SETTINGS = {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 0.001}
+
 REQUEST = Request(("dog",), ("",))
 QUICK = {"epochs": 2, "pictures": 3, "picture_steps": 2, "lr": 1e-3, "templates": ("a {}",)}
 

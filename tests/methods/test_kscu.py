@@ -12,6 +12,8 @@ from unconcept.methods.kscu import KSCU, key_steps, prompt_variants
 from unconcept.training import TrainingSession, training_session
 from unconcept.training.trajectories import GuidedSampler
 
+CONTRACT_SETTINGS = {"iterations": 3, "steps": 3, "variants": 2, "lr": 0.001}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("",))
 QUICK = {"iterations": 4, "steps": 4, "start": 0.25, "lr": 1e-3, "reworded_share": 0.0}

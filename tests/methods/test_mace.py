@@ -12,6 +12,8 @@ from unconcept.core.settings import build_settings
 from unconcept.methods.mace import MACE
 from unconcept.prompts.templates import OBJECT_SENTENCES, STYLE_SENTENCES
 
+CONTRACT_SETTINGS = {"max_train_steps": 2, "pictures": 2, "picture_steps": 2, "learning_rate": 0.01}
+
 REFINEMENT = MACE(max_train_steps=0)
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
 FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")

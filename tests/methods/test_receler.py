@@ -18,6 +18,15 @@ from unconcept.training import TrainableErasers, TrainingSession, training_sessi
 from unconcept.training.goals import TextEncodings
 from unconcept.training.trajectories import GuidedSampler, PartialSampling
 
+CONTRACT_SETTINGS = {
+    "iterations": 2,
+    "ddim_steps": 2,
+    "advrs_iters": 2,
+    "eraser_rank": 4,
+    "num_advrs_prompts": 2,
+    "lr": 0.01,
+}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "fox"), ("", ""))
 QUICK = {"iterations": 3, "ddim_steps": 3, "advrs_iters": 3, "eraser_rank": 4, "num_advrs_prompts": 2, "lr": 1e-2}

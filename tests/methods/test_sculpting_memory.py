@@ -15,6 +15,15 @@ from unconcept.training import TrainingSession, training_session
 from unconcept.training.goals import TextEncodings
 from unconcept.training.trajectories import SEED_PRIMES, GuidedSampler
 
+CONTRACT_SETTINGS = {
+    "num_epochs": 2,
+    "pictures": 4,
+    "warmup_steps": 1,
+    "mask_update_interval": 1,
+    "picture_steps": 2,
+    "lr": 0.01,
+}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog",), ("cat",))
 QUICK = {"num_epochs": 2, "pictures": 4, "warmup_steps": 1, "mask_update_interval": 1, "picture_steps": 2, "lr": 1e-2}

@@ -22,6 +22,8 @@ from unconcept.models.text.parameters import encoder_parameters, layer_number
 from unconcept.training import loss_gradient
 from unconcept.training.images.training_images import generate_images, picture_seeds
 
+CONTRACT_SETTINGS = {"pictures": 2, "picture_steps": 2, "templates": ["a {}"]}
+
 REQUEST = Request(("dog", "hound"), ("", ""), ("cat", "car", "sun"))
 QUICK = {"pictures": 6, "picture_steps": 2, "templates": ("a {}", "{}")}
 

@@ -22,6 +22,8 @@ from unconcept.training.goals import TextEncodings
 from unconcept.training.parameter_groups import select_parameters
 from unconcept.training.trajectories import GuidedSampler, PartialSampling
 
+CONTRACT_SETTINGS = {"iterations": 3, "max_denoising_steps": 2, "lr_warmup_steps": 0, "lr": 0.01}
+
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "red fox"), ("", "cat"))
 QUICK = {"iterations": 4, "max_denoising_steps": 3, "lr_warmup_steps": 0, "lr": 1e-2}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -29,8 +30,6 @@ from unconcept.training.session import current_session
 
 REQUEST = Request(("dog",), ("goat",), ("cat", "sea horse"))
 TRAINED = [name for name in methods if methods[name].mechanism == "trained"]
-# Those that train what reads the text's states.
-READ = {"concept-ablation", "esd", "kscu", "mace", "sculpting-memory", "spm"}
 TOPK = 0.3
 EXACT = {
     "selft": Regularisers(selft_topk=TOPK, selft_draws=2),
@@ -72,6 +71,16 @@ def trainings_of(name, chosen, view=None):
     return found
 
 
+@cache
+def trains_text_readers(name) -> bool:
+    """Whether it trains a map that reads the text's states, or an adapter beside one."""
+    view, found = view_of(), []
+    with recorded(found):
+        erased(name, view)
+    trained = {full.removesuffix(".down") for names, _, _ in found for full in names}
+    return bool(trained & {*view.text_maps()})
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> None:
     view, looked = view_of(), []
@@ -103,7 +112,7 @@ def test_a_penalty_holds_back(name, chosen) -> None:
 def test_exact_properties(name, how) -> None:
     """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
     view, chosen = view_of(), EXACT[how]
-    if chosen.projection != "none" and name not in READ:
+    if chosen.projection != "none" and not trains_text_readers(name):
         with pytest.raises(SettingsError, match="nothing that is trained reads the text's states"):
             trainings_of(name, chosen, view)
         return

@@ -170,8 +170,7 @@ def _suite(run: EvaluationRun) -> Suite:
     suite = suite.with_limit(run.limit, run.seed)
     if run.attacks is None:
         return suite
-    named = tuple(attacks[name].name for name in run.attacks if name != "*")
-    return replace(suite, attacks=named or ("*",))
+    return replace(suite, attacks=tuple(name if name == "*" else attacks[name].name for name in run.attacks))
 
 
 def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
