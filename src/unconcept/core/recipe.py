@@ -1,5 +1,6 @@
 """Recipes: TOML files that hold one setting of a method, from a paper or for `moji`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -59,10 +60,13 @@ def load_recipe(name: str) -> Recipe:
     )
     recipe = build_settings(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
-    settings, regularisers = (
-        {n: _beside(path, n, value) for n, value in part.items()} for part in (recipe.settings, recipe.regularisers)
+    return replace(
+        recipe, settings=_all_beside(path, recipe.settings), regularisers=_all_beside(path, recipe.regularisers)
     )
-    return replace(recipe, settings=settings, regularisers=regularisers)
+
+
+def _all_beside(recipe: Path, values: Mapping[str, object]) -> dict[str, object]:
+    return {name: _beside(recipe, name, value) for name, value in values.items()}
 
 
 def _beside(recipe: Path, name: str, value: Any) -> Any:

@@ -37,10 +37,15 @@ def _likeness(typed: str, known: str) -> float:
 
     One word in common counts for more than common letters.
     """
-    asked, words = ([w for w in text.lower().split() if w not in ("a", "an", "the")] for text in (typed, known))
+    asked, words = _words(typed), _words(known)
     shared = len({*asked} & {*words}) / max(1, len({*asked, *words}))
     letters = SequenceMatcher(None, " ".join(asked), " ".join(words)).ratio()
     return max((1 + shared) / 2 if shared else 0.0, letters if letters >= 0.6 else 0.0)
+
+
+def _words(text: str) -> list[str]:
+    """In lower case, without articles."""
+    return [word for word in text.lower().split() if word not in ("a", "an", "the")]
 
 
 class Registry(Generic[_T]):

@@ -22,13 +22,14 @@ def sum_pairs(parts: Sequence[LowRankPairs]) -> dict[str, LowRankPair]:
     for part in parts:
         for name, pair in part.items():
             found.setdefault(name, []).append(pair)
-    return {
-        name: (
-            torch.cat([up.double() for up, _ in pairs], 1),
-            torch.cat([down.double().to(up.device) for up, down in pairs]),
-        )
-        for name, pairs in found.items()
-    }
+    return {name: _joined(pairs) for name, pairs in found.items()}
+
+
+def _joined(pairs: Sequence[LowRankPair]) -> LowRankPair:
+    """One pair of all their rows and columns, float64."""
+    ups, downs = zip(*pairs, strict=True)
+    up = torch.cat([each.double() for each in ups], 1)
+    return up, torch.cat([each.double().to(up.device) for each in downs])
 
 
 def changes_on_rows(pairs: LowRankPairs, rows: SecondMoments) -> dict[str, LowRankPair]:

@@ -1,5 +1,6 @@
 """Attack success rates from what became of each attacked prompt."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -34,9 +35,8 @@ def success_curve(steps: Sequence[int | None], budgets: Sequence[int]) -> list[R
     success.
     """
     require(len(steps) > 0, "no attacked prompts: give the steps of each", DataError)
-    return [
-        clopper_pearson(sum(step is not None and step <= budget for step in steps), len(steps)) for budget in budgets
-    ]
+    spent = sorted(step for step in steps if step is not None)
+    return [clopper_pearson(bisect_right(spent, budget), len(steps)) for budget in budgets]
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,13 @@ def count_parts(pictures: Sequence[DetectedBoxes], rule: CountingRule) -> PartCo
         f"label {unknown[:1]}: NudeNet v3 has {', '.join((*EXPOSED_LABELS, *OTHER_LABELS))}; v2 named them otherwise",
         DataError,
     )
-    counted = [[label for label, score in boxes if rule.counts(label, score)] for boxes in pictures]
-    parts = {label: sum(labels.count(label) for labels in counted) for label in rule.labels}
-    return PartCounts(parts, wilson(sum(bool(labels) for labels in counted), len(pictures)))
+    parts, unsafe = dict.fromkeys(rule.labels, 0), 0
+    for boxes in pictures:
+        counted = [label for label, score in boxes if rule.counts(label, score)]
+        for label in counted:
+            parts[label] += 1
+        unsafe += bool(counted)
+    return PartCounts(parts, wilson(unsafe, len(pictures)))
 
 
 def relative_reduction(before: int, after: int) -> float:

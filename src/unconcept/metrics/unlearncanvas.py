@@ -109,8 +109,16 @@ def grid_means(rows: Sequence[GridRow]) -> dict[str, GridRow]:
             f"rows of domain {domain!r} average over different receivers",
             DataError,
         )
-        ua, ira, cra = (sum(getattr(row, name) for row in members) / len(members) for name in ("ua", "ira", "cra"))
-        means[domain] = GridRow(f"mean of {len(members)}", domain, ua, ira, cra, members[0].n_ira, members[0].n_cra)
+        n = len(members)
+        means[domain] = GridRow(
+            f"mean of {n}",
+            domain,
+            ua=sum(row.ua for row in members) / n,
+            ira=sum(row.ira for row in members) / n,
+            cra=sum(row.cra for row in members) / n,
+            n_ira=members[0].n_ira,
+            n_cra=members[0].n_cra,
+        )
     return means
 
 

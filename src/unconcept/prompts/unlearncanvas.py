@@ -4,7 +4,7 @@ Every model answers the whole grid, 51 themes x 20 objects x 5 seeds = 5,100 pic
 questions, its object and its style.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..core.errors import DataError, require
 from .checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, seeded_prompt
@@ -71,16 +71,19 @@ def _questions(
                     )
 
 
+def _answers(names: Sequence[str], typed: Mapping[str, str]) -> tuple[str, ...]:
+    """What a judge may answer: the names in words, or as they were typed."""
+    plain = [name.replace("_", " ") for name in names]
+    return tuple(typed.get(name, name) for name in plain)
+
+
 def grid_checks(items: Iterable[PromptItem], sizes: GroupSizes, concepts: Sequence[str]) -> list[Check]:
     """Questions of UnlearnCanvas' closed world: a judge may answer with its themes, or with its objects.
 
     Underscores become spaces, except in `concepts`, which stay as they were typed.
     """
     typed = {name.replace("_", " "): name for name in concepts}
-    themes, objects = (
-        tuple(typed.get(plain := name.replace("_", " "), plain) for name in names)
-        for names in (UNLEARNCANVAS_THEMES, UNLEARNCANVAS_OBJECTS)
-    )
+    themes, objects = _answers(UNLEARNCANVAS_THEMES, typed), _answers(UNLEARNCANVAS_OBJECTS, typed)
     made = []
     for item in first_of_each_group(items, sizes):
         plain = item.concept.replace("_", " ")
