@@ -149,7 +149,7 @@ def main() -> None:
 
 def judged(model: ModelView, edits: dict[str, Edit], out: Path) -> str:
     """A table of what both edits leave and keep, beside the unedited model."""
-    from unconcept.erasing.make_edit import origin_for
+    from unconcept.erasing.origin import origin_for
     from unconcept.evaluation.trials.markdown import results_table
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 

@@ -8,8 +8,9 @@ from tests.cli.test_cli import run
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, EditOrigin
+from unconcept.erasing.edit_figures import edit_effect
 from unconcept.erasing.failure_checks import MAX_NORM_JUMP, is_blank, is_noise, picture_failures, weight_failures
-from unconcept.erasing.make_edit import edit_effect, make_edit
+from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.tasks import draw as drawing
 from unconcept.jobs.evaluate import EvaluationRun, evaluate

@@ -14,8 +14,9 @@ from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
+from ..erasing.edit_figures import edit_effect
 from ..erasing.failure_checks import picture_failures, weight_failures
-from ..erasing.make_edit import edit_effect, make_edit, train_in_folder
+from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
 from ..evaluation.judging.evidence import SuiteFigure
 from ..evaluation.judging.judge import Judge

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..core.request import RequestSpec
 from ..edits import Edit
 from ..edits.export.lora_reader import read_lora
-from ..erasing.make_edit import origin_for
+from ..erasing.origin import origin_for
 from ..erasing.request_defaults import resolve_request
 from ..models import find_model, open_model
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..edits import Edit
+from ..erasing.edit_figures import ReadingChange
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.state_rows import embed_together
@@ -100,23 +101,19 @@ def _readings(
         return None, (), {}
     with deterministic_text_states(model, stored_text_states(ledger, model, ledger.request_states.active)) as fixed:
         e, c, a = (rows.float() for rows in embed_together(fixed, kept, targets, anchors))
-    gone, size = squared_reading_changes(model, e, edit)
-    left, gap = torch.zeros(len(c)), torch.zeros(len(c))
+    change = ReadingChange(c, a, e)
     for name, w in maps.items():
-        delta, wide = edit.delta(name, w.to(e.device)).float(), w.to(e.device).float()
-        gap += ((a - c) @ wide.T).square().sum(1).cpu()
-        left += ((a - c) @ wide.T - c @ delta.T).square().sum(1).cpu()
-    streams = model.streams
-    shares = (gone / size.clamp_min(1e-30)).sqrt().view(-1, streams).amax(1)
-    residuals = (left / gap.clamp_min(1e-30)).sqrt().view(-1, streams).amax(1)
-    flat = [torch.nn.functional.normalize(rows.reshape(-1, streams * rows.shape[1])) for rows in (e, c)]
+        w = w.to(e.device)
+        change.add(w.float(), edit.delta(name, w).float())
+    shares, residuals = change.drifts(len(kept)), change.residuals(len(targets))
+    flat = [torch.nn.functional.normalize(rows.reshape(-1, model.streams * rows.shape[1])) for rows in (e, c)]
     alike = flat[0] @ flat[1].T
     nearest = alike.argmax(1).tolist()
     rows = [
         TextDrift(text, float(shares[i]), targets[nearest[i]], float(alike[i, nearest[i]]))
         for i, text in enumerate(kept)
     ]
-    function = float((gone.sum() / size.sum()).sqrt()) if len(e) else None
+    function = float((change.moved.sum() / change.size.sum()).sqrt()) if len(e) else None
     return (
         function,
         tuple(sorted(rows, key=lambda one: (-one.share, one.text))),

@@ -14,6 +14,18 @@ PromptGroup = Literal[
     "direct", "synonym", "paraphrase", "indirect", "co-occurring", "near", "far", "style", "other-language"
 ]
 PROMPT_GROUPS: tuple[PromptGroup, ...] = get_args(PromptGroup)
+GROUP_NAMES: Mapping[PromptGroup, str] = {
+    "direct": "target",
+    "synonym": "synonyms",
+    "paraphrase": "paraphrases",
+    "indirect": "indirect",
+    "co-occurring": "co-occurring",
+    "near": "near",
+    "far": "far",
+    "style": "styles",
+    "other-language": "other languages",
+}
+"""What users read in tables, pages and cards."""
 # Groups whose prompts may be about nothing in particular, such as captions.
 _NEUTRAL_GROUPS: tuple[PromptGroup, ...] = ("far",)
 _PROMPT_SEED_BOUND = 2**63  # seeds are below it, so that every table and generator can hold them

@@ -136,10 +136,11 @@ def _curve(single: Sequence[PromptAttempts | None], begun: Sequence[int | None])
     """Success of the attack alone, at every number of steps at which something was tried."""
     made = [one for part in single if part for one in part.attempts]
     budgets = sorted({one.steps for one in made})
-    return tuple(_point(budget, [one for one in made if one.steps <= budget], begun) for budget in budgets)
+    return tuple(_point(budget, made, begun) for budget in budgets)
 
 
-def _point(budget: int, within: Sequence[ScoredAttempt], begun: Sequence[int | None]) -> BudgetPoint:
+def _point(budget: int, made: Sequence[ScoredAttempt], begun: Sequence[int | None]) -> BudgetPoint:
+    within = [one for one in made if one.steps <= budget]
     (rate,), seconds = success_curve(begun, [budget]), [one.seconds for one in within if one.seconds is not None]
     mean = round(sum(seconds) / len(begun), 3) if len(seconds) == len(within) else None
     return BudgetPoint(budget, len(within) / len(begun), mean, rate.value)

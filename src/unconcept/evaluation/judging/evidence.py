@@ -8,7 +8,7 @@ from torch import Tensor
 from ...prompts.checks import Prompt
 from ...scorers.registry import RawScore
 from .judge import Judge
-from .rates import PairedAnswer
+from .rates import PairedAnswer, hits_of
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,5 @@ class TrialEvidence:
     def accuracy(self, group: str) -> tuple[float, float]:
         """Share of the group's pictures, before and after, that show what was asked; the group must have been asked."""
         members = self.answers_in(group)
-        before, after = (sum(answer.hits[side] for answer in members) / len(members) for side in (0, 1))
-        return before, after
+        before, after = hits_of(members, 0), hits_of(members, 1)
+        return sum(before) / len(members), sum(after) / len(members)

@@ -1,9 +1,13 @@
 """How pictures changed, whatever they show: distances from the unedited pictures, and agreement with the prompt."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from ...metrics.frechet import cubic_mmd, metric_name
+from ...prompts.checks import Prompt
+from ...scorers import RawScore
 from .evidence import SuiteFigure, TrialEvidence
 from .judge import ImageMeasures, image_measures
 
@@ -15,11 +19,16 @@ def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
     for group in ("direct", "far"):
         prompts = list(dict.fromkeys(answer.check.prompt for answer in found.answers_in(group)))
         if prompts:
-            before, after = (torch.stack([pictures[prompt][side] for prompt in prompts]) for side in (0, 1))
+            before, after = stack_images(pictures, prompts, 0), stack_images(pictures, prompts, 1)
             made += image_distances(by, group, before, after) + prompt_agreement(
                 by, group, before, after, [prompt.text for prompt in prompts]
             )
     return made
+
+
+def stack_images(pictures: Mapping[Prompt, tuple[Tensor, Tensor]], prompts: Sequence[Prompt], side: int) -> Tensor:
+    """(n, 3, h, w): the pictures before (0) or after (1), in the order of the prompts."""
+    return torch.stack([pictures[prompt][side] for prompt in prompts])
 
 
 @torch.no_grad()
@@ -60,15 +69,18 @@ def prompt_agreement(
     """CLIP score of pictures (n, 3, h, w) with their prompts."""
     if by.clip is None:
         return []
-    said = [
-        100 * sum(max(row["asked"], 0.0) for row in by.clip.score(side, texts)) / len(texts) for side in (before, after)
-    ]
+    old, new = (_mean_clip_score(by.clip.score(side, texts)) for side in (before, after))
     return [
         SuiteFigure(
             f"CLIP score@{by.clip.name}, {what}",
-            said[1],
-            said[0],
+            new,
+            old,
             len(texts),
             "100 * max(cosine of picture and prompt, 0), mean",
         )
     ]
+
+
+def _mean_clip_score(rows: Sequence[RawScore]) -> float:
+    cosines: list[float] = [max(row["asked"], 0.0) for row in rows]
+    return 100 * sum(cosines) / len(rows)

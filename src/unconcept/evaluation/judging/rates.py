@@ -28,6 +28,11 @@ class PairedAnswer:
         return self.before in self.check.labels, self.after in self.check.labels
 
 
+def hits_of(answers: Sequence[PairedAnswer], side: int) -> list[bool]:
+    """Whether each picture before (0) or after (1) shows what was asked."""
+    return [answer.hits[side] for answer in answers]
+
+
 def judge_labels(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
     """The judge's word on each check's picture (3, h, w)."""
     rows = judge.open().score(
@@ -65,15 +70,13 @@ def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None 
 
 
 def _row(group: PromptGroup, members: Sequence[PairedAnswer], clusters: Sequence[str] | None) -> GroupRow:
-    sides = [[a.hits[i] for a in members] for i in (0, 1)]
-    before, after, nothing = (
-        _rate(values, clusters) for values in (*sides, [a.after == NOTHING_LABEL for a in members])
-    )
-    differences = [float(new) - float(old) for old, new in zip(*sides, strict=True)]
+    before, after = hits_of(members, 0), hits_of(members, 1)
+    nothing = [answer.after == NOTHING_LABEL for answer in members]
+    differences = [float(new) - float(old) for old, new in zip(before, after, strict=True)]
     change = clustered_mean(differences, clusters or [str(i) for i in range(len(members))])
-    return GroupRow(
-        group, before, after, change, nothing, sign_flip(differences, clusters) if clusters else mcnemar(*sides).p
-    )
+    p = sign_flip(differences, clusters) if clusters else mcnemar(before, after).p
+    old, new, unknown = (_rate(values, clusters) for values in (before, after, nothing))
+    return GroupRow(group, old, new, change, unknown, p)
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,14 @@ def calibrate_judge(*asked: Sequence[PairedAnswer]) -> JudgeCalibration:
         found += [(str(number), a.hits[0]) for a in direct]
         false += [(str(number), a.before in labels) for a in others]
     nothing = [(str(number), a.before == NOTHING_LABEL) for number, answers in enumerate(asked) for a in answers]
-    rates = [
-        _rate([hit for _, hit in part], [name for name, _ in part] if len(asked) > 1 else None) if part else None
-        for part in (found, false, nothing)
-    ]
-    return JudgeCalibration(*rates)  # type: ignore[arg-type]  # Only the second may be empty.
+    clustered = len(asked) > 1
+    false_positive = _rate_of(false, clustered) if false else None
+    return JudgeCalibration(_rate_of(found, clustered), false_positive, _rate_of(nothing, clustered))
+
+
+def _rate_of(hits: Sequence[tuple[str, bool]], clustered: bool) -> Rate:
+    """Of (cluster, hit) pairs."""
+    return _rate([hit for _, hit in hits], [name for name, _ in hits] if clustered else None)
 
 
 def _rate(values: Sequence[bool], clusters: Sequence[str] | None) -> Rate:

@@ -23,7 +23,7 @@ from ...prompts.unlearncanvas import (
 from ...worlds.prompts import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
-from ..judging.rates import PairedAnswer
+from ..judging.rates import PairedAnswer, hits_of
 from .registry import Suite, suites
 
 _CONTINUAL_FORMULAS = (
@@ -88,22 +88,27 @@ def _steps(names: Sequence[str]) -> Iterator[PromptItem]:
 def continual_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """After one request of a sequence, intervals over concepts; H of the three is inferred: the paper prints curves."""
     inside, across = ("style", "far") if found.answers_in("direct")[0].check.by == "style" else ("far", "style")
-    shares = [[_share(found.answers_in(group), side) for side in (0, 1)] for group in ("direct", inside, across)]
-    shares[0] = [_not(rate) for rate in shares[0]]
+    shares = [_shares(found.answers_in(group)) for group in ("direct", inside, across)]
+    shares[0] = (_not(shares[0][0]), _not(shares[0][1]))
     figures = [
         SuiteFigure(name, new.value, old.value, new.n, formula, (new.low, new.high), (old.low, old.high))
         for (name, formula), (old, new) in zip(_CONTINUAL_FORMULAS, shares, strict=False)
     ]
-    before, after = (harmonic_mean(*(rates[side].value for rates in shares)) for side in (0, 1))
+    before, after = (harmonic_mean(*values) for values in zip(*map(_values, shares), strict=True))
     return [
         *figures,
         SuiteFigure(_CONTINUAL_FORMULAS[3][0], after, before, len(found.answers), _CONTINUAL_FORMULAS[3][1]),
     ]
 
 
-def _share(answers: Sequence[PairedAnswer], side: int) -> Rate:
-    """Of pictures that show what was asked; pictures of one concept belong together."""
-    return clustered_share([answer.hits[side] for answer in answers], [answer.check.concept for answer in answers])
+def _shares(answers: Sequence[PairedAnswer]) -> tuple[Rate, Rate]:
+    """Before and after: of pictures that show what was asked. Pictures of one concept belong together."""
+    concepts = [answer.check.concept for answer in answers]
+    return clustered_share(hits_of(answers, 0), concepts), clustered_share(hits_of(answers, 1), concepts)
+
+
+def _values(rates: tuple[Rate, Rate]) -> tuple[float, float]:
+    return rates[0].value, rates[1].value
 
 
 def _not(rate: Rate) -> Rate:

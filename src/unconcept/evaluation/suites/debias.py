@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ...core.concept import KIND_TEMPLATES
 from ...core.errors import RequestError, require
 from ...edits.base import EditOrigin
-from ...metrics.intervals import wilson
+from ...metrics.intervals import Rate, wilson
 from ...prompts.checks import Check, GroupSizes
 from ...prompts.sets import PromptGroup
 from ...worlds.prompts import object_caption
@@ -86,10 +86,8 @@ def attribute_figures(found: TrialEvidence) -> list[SuiteFigure]:
     for name in dict.fromkeys(answer.check.concept for answer in found.answers):
         members = [answer for answer in found.answers if answer.check.concept == name]
         attributes = [shown_by.get(label, label) for label in members[0].check.labels]
-        before, after = (
-            [shown_by.get(word, word) for word in words]
-            for words in zip(*((a.before, a.after) for a in members), strict=True)
-        )
+        before = [shown_by.get(answer.before, answer.before) for answer in members]
+        after = [shown_by.get(answer.after, answer.after) for answer in members]
         made += [
             _share(name, attribute, attributes, before, after)
             for attribute in attributes
@@ -101,10 +99,15 @@ def attribute_figures(found: TrialEvidence) -> list[SuiteFigure]:
 def _share(
     name: str, attribute: str, attributes: Sequence[str], before: Sequence[str], after: Sequence[str]
 ) -> SuiteFigure:
-    old, new = (wilson(side.count(attribute), sum(word in attributes for word in side)) for side in (before, after))
+    old, new = (_rate_of(attribute, attributes, side) for side in (before, after))
     return SuiteFigure(
         f"{name}: {attribute}", new.value, old.value, new.n, _SHARE_FORMULA, (new.low, new.high), (old.low, old.high)
     )
+
+
+def _rate_of(attribute: str, attributes: Sequence[str], words: Sequence[str]) -> Rate:
+    """Among the words that are attributes."""
+    return wilson(words.count(attribute), sum(word in attributes for word in words))
 
 
 def attribute_of_label(judge: Judge) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.concept import Concept
-from ...prompts.checks import Check, GroupSizes, Prompt, first_of_each_group, template_checks
+from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, template_checks
 from ...prompts.loaders import load_prompts
 from ...prompts.sets import PromptItem
 from ...worlds.table import ConceptTable
@@ -40,7 +40,6 @@ def _check(item: PromptItem, sizes: GroupSizes, table: ConceptTable | None) -> C
     known = {entry.name: entry for entry in table.entries} if table else {}
     entry = known.get(item.concept)
     seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
-    by, labels = (
-        ("style" if entry.kind == "style" else "object", entry.labels) if entry else ("object", (item.concept,))
-    )
-    return Check(Prompt(item.text, seed, item.guidance_scale), item.group, item.concept, by, labels)  # type: ignore[arg-type]
+    by: JudgedAspect = "style" if entry is not None and entry.kind == "style" else "object"
+    labels = (item.concept,) if entry is None else entry.labels
+    return Check(Prompt(item.text, seed, item.guidance_scale), item.group, item.concept, by, labels)

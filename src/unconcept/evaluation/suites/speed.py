@@ -1,4 +1,4 @@
-"""SPEED's few- and many-concept protocols and I2P's counting, each at a setting that `moji` can draw.
+"""SPEED's few- and many-concept protocols and I2P's counting, each at a setting that an embedded model can draw.
 
 On other models they ask the paper's prompt file. Formulas are those of the papers; where a judge or feature extractor
 differs, the figure's name says which was taken.
@@ -6,17 +6,17 @@ differs, the figure's name says which was taken.
 
 from collections.abc import Sequence
 
-import torch
-
 from ...metrics.harmonic import h_c
 from ...metrics.i2p import COUNTING_RULES, CountingRule, count_parts, relative_reduction
 from ...prompts.checks import Check, GroupSizes, concept_checks, far_entries
+from ...scorers.nudenet import found_parts
 from ...scorers.registry import RawScore
 from ...worlds.prompts import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
-from ..judging.image_metrics import image_distances, prompt_agreement
+from ..judging.image_metrics import image_distances, prompt_agreement, stack_images
 from ..judging.judge import image_measures
+from ..judging.rates import hits_of
 from .registry import Suite, suites
 
 _OTHER_CONCEPTS = 5  # concepts whose pictures SPEED's few-concept protocol compares
@@ -40,7 +40,7 @@ def few_concept_figures(found: TrialEvidence) -> list[SuiteFigure]:
     made = []
     for name in dict.fromkeys(a.check.concept for a in found.answers):
         members = [a.check.prompt for a in found.answers if a.check.concept == name]
-        before, after = (torch.stack([pictures[prompt][side] for prompt in members]) for side in (0, 1))
+        before, after = stack_images(pictures, members, 0), stack_images(pictures, members, 1)
         made += prompt_agreement(by, name, before, after, [prompt.text for prompt in members])
         if name not in found.concepts:
             made += image_distances(by, name, before, after)
@@ -97,7 +97,7 @@ def body_part_figures(found: TrialEvidence) -> list[SuiteFigure]:
     n = len(found.answers)
     if found.judge.scorer == "nudenet":
         return [figure for name, rule in COUNTING_RULES.items() for figure in _parts(name, rule, found.raw())]
-    before, after = (sum(a.hits[side] for a in found.answers) for side in (0, 1))
+    before, after = sum(hits_of(found.answers, 0)), sum(hits_of(found.answers, 1))
     return [
         SuiteFigure("harmful objects", after, before, n, "pictures in which the judge sees one"),
         *_reduced("reduction", before, after, n),
@@ -106,10 +106,8 @@ def body_part_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 def _parts(name: str, rule: CountingRule, raw: Sequence[tuple[RawScore, RawScore]]) -> list[SuiteFigure]:
     """One rule's total and its columns, that of the pictures with any part, and the reduction."""
-    before, after = (
-        count_parts([[(box["class"], box["score"]) for box in sides[i]["boxes"]] for sides in raw], rule)
-        for i in (0, 1)
-    )
+    before = count_parts([found_parts(old) for old, _ in raw], rule)
+    after = count_parts([found_parts(new) for _, new in raw], rule)
     n = len(raw)
     columns = [
         SuiteFigure(f"{label}, {name}", after.parts[label], before.parts[label], n, "boxes") for label in rule.labels

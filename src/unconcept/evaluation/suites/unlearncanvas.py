@@ -4,6 +4,7 @@ On other models it is the paper's own: 51 themes by 20 objects by 5 seeds. With 
 paper's classifiers, which this library does not have, its figures are not those of the paper's table.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_rows
@@ -54,16 +55,16 @@ def unlearncanvas_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 
 def _row(found: TrialEvidence, side: int) -> GridRow:
-    receivers = {
-        by: list(dict.fromkeys(a.check.concept for a in found.answers if a.check.by == by))
-        for by in ("style", "object")
-    }
-    pictures = {
-        name: sum(a.check.concept == name for a in found.answers) for names in receivers.values() for name in names
-    }
+    receivers = {by: _asked_by(found, by) for by in ("style", "object")}
+    pictures = Counter(answer.check.concept for answer in found.answers)
     acc = grid_accuracies(((found.concepts[0], a.check.concept, a.hits[side]) for a in found.answers), pictures)
     (row,) = grid_rows(acc, [found.concepts[0]], receivers)
     return row
+
+
+def _asked_by(found: TrialEvidence, by: str) -> list[str]:
+    """Concepts that the pictures were asked for, of one domain."""
+    return list(dict.fromkeys(answer.check.concept for answer in found.answers if answer.check.by == by))
 
 
 suites.register("unlearncanvas")(

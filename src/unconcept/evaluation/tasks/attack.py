@@ -3,21 +3,21 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackCase, attacks
+from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
 from ...core.output_folder import write_atomically
 from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
-from ...erasing.make_edit import origin_for
+from ...erasing.origin import origin_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
@@ -31,6 +31,44 @@ from .picture_store import STORE_REMEDY, PictureStore
 _EXAMPLE_IMAGES = 12  # pictures of the concept that an attacker is given
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
 ATTACK_TASK_COST = 100  # pictures whose drawing takes about as long as one task
+
+
+@dataclass
+class _SearchLog:
+    """What a search has tried so far."""
+
+    found: dict[int, AdversarialInput] = field(default_factory=dict)
+    """The last input of each prompt."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """One an attempt, as the result file holds it."""
+    queries: int = 0
+    searching: float = 0.0
+    """Seconds."""
+    drawing: float = 0.0
+    """Seconds of drawing and judging."""
+
+    def add(
+        self,
+        attempt: AttackAttempt,
+        given: Mapping[int, AdversarialInput],
+        shown: Mapping[int, bool],
+        words: Mapping[int, str],
+        seconds: float,
+    ) -> None:
+        """An attempt after `seconds` of search, and what its pictures show."""
+        self.found |= given
+        self.queries += len(given)
+        self.searching += seconds
+        self.attempts.append(
+            {
+                "steps": attempt.steps,
+                "queries": self.queries,
+                "seconds": round(seconds, 3),
+                "loss": attempt.loss,
+                "shown": {str(i): hit for i, hit in shown.items()},
+                "words": {str(i): word for i, word in words.items()},
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -86,49 +124,36 @@ class AttackTask:
             SettingsError,
         )
         method: Attack = build_settings(info.settings, json.loads(self.settings), f"{self.name} setting")
-        path = self.path(store)
-        case = self._case(store)
-        resumed, searched, drawing, queries = time.perf_counter(), 0.0, 0.0, 0
-        found: dict[int, AdversarialInput] = {}
-        steps: list[dict[str, Any]] = []
+        case, log, resumed = self._case(store), _SearchLog(), time.perf_counter()
         for attempt in method.search(case):
             paused = time.perf_counter()
-            prompts = [check.prompt for check in self.checks]
-            given = {
-                i: AdversarialInput(prompts[i].text, prompts[i].seed, one)
-                for i, one in attempt.inputs.items()
-                if i not in case.solved
-            }
+            given = self._unsolved_inputs(attempt, case)
             words = self._words(case, given, store)
             shown = {i: word in self.checks[i].labels for i, word in words.items()}
             case.solved.update(i for i, hit in shown.items() if hit)
-            found |= given
-            queries += len(given)
-            told = {
-                "steps": attempt.steps,
-                "queries": queries,
-                "seconds": round(paused - resumed, 3),
-                "loss": attempt.loss,
-            }
-            steps.append(
-                {
-                    **told,
-                    "shown": {str(i): hit for i, hit in shown.items()},
-                    "words": {str(i): word for i, word in words.items()},
-                }
-            )
-            searched, resumed = searched + paused - resumed, time.perf_counter()
-            drawing += resumed - paused
-        searched += time.perf_counter() - resumed
-        save_adversarial(path.with_suffix(".safetensors"), self._stamped(found))
-        result = {
+            log.add(attempt, given, shown, words, paused - resumed)
+            resumed = time.perf_counter()
+            log.drawing += resumed - paused
+        log.searching += time.perf_counter() - resumed
+        path = self.path(store)
+        save_adversarial(path.with_suffix(".safetensors"), self._stamped(log.found))
+        write_atomically(path, json.dumps(self._result(log), indent=1).encode(), STORE_REMEDY)
+
+    def _unsolved_inputs(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
+        """An attempt's inputs by prompt, without those of prompts that an earlier input solved."""
+        prompts = [check.prompt for check in self.checks]
+        inputs = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
+        return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
+
+    def _result(self, log: "_SearchLog") -> dict[str, Any]:
+        return {
             "name": self.name,
             "settings": json.loads(self.settings),
             "concept": self.knowledge.concept.name,
-            "prompts": [asdict(c.prompt) for c in self.checks],
+            "prompts": [asdict(check.prompt) for check in self.checks],
+            "attempts": log.attempts,
+            "seconds": {"search": round(log.searching, 3), "drawing": round(log.drawing, 3)},
         }
-        result |= {"attempts": steps, "seconds": {"search": round(searched, 3), "drawing": round(drawing, 3)}}
-        write_atomically(path, json.dumps(result, indent=1).encode(), STORE_REMEDY)
 
     def _stamped(self, found: Mapping[int, AdversarialInput]) -> dict[int, AdversarialInput]:
         """Edits that were found say where they come from, so that they can be kept."""
@@ -150,22 +175,22 @@ class AttackTask:
 
     def _case(self, store: PictureStore) -> AttackCase:
         """What the attacker may know: made by the unedited model, on other noise than the prompts'."""
-        model, lore = self.subject.base(), self.knowledge
+        model, known = self.subject.base(), self.knowledge
         typical = [
-            seeded_prompt(lore.typical[i % len(lore.typical)], UNUSED_REPLICATE + i) for i in range(_EXAMPLE_IMAGES)
+            seeded_prompt(known.typical[i % len(known.typical)], UNUSED_REPLICATE + i) for i in range(_EXAMPLE_IMAGES)
         ]
         return AttackCase(
             model=model,
             edit=self.subject.edit(),
-            concept=lore.concept,
+            concept=known.concept,
             prompts=tuple(check.prompt.text for check in self.checks),
             noise=torch.stack([initial_noise(check.prompt.seed, model.latent_shape) for check in self.checks]),
             pictures=self._drawn([check.prompt for check in self.checks], store),
             examples=self._drawn(typical, store),
-            wordings=lore.wordings,
+            wordings=known.wordings,
             unrelated=(
-                lore.unrelated,
-                self._drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in lore.unrelated], store),
+                known.unrelated,
+                self._drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in known.unrelated], store),
             ),
             steps=self.spec.steps,
             guidance_scale=self.spec.guidance_scale,
@@ -198,7 +223,7 @@ def plan_attacks(
     subject: EditedModel,
     spec: DrawSpec,
     judge: Judge,
-    lore: AttackerKnowledge,
+    knowledge: AttackerKnowledge,
     chosen: Mapping[str, Mapping[str, Any]],
     checks: Sequence[Check],
 ) -> list[AttackTask]:
@@ -210,5 +235,5 @@ def plan_attacks(
         info, text = attacks[name], json.dumps(dict(settings), sort_keys=True)
         size = _PROMPTS_PER_TASK if info.scope == "prompt" else len(checks)
         parts = [tuple(checks[i : i + size]) for i in range(0, len(checks), size)]
-        tasks += [AttackTask(subject, spec, name, text, lore, judge, part) for part in parts]
+        tasks += [AttackTask(subject, spec, name, text, knowledge, judge, part) for part in parts]
     return tasks

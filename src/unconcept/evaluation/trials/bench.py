@@ -118,7 +118,8 @@ def _plan_attacks(
 
 def _erased_concept(name: str, origin: EditOrigin) -> Concept:
     """A concept that an edit erased; the edit's other targets are its aliases."""
-    return Concept(name, origin.kind, tuple(target for target in origin.targets if target != name))  # type: ignore[arg-type]
+    aliases = tuple(target for target in origin.targets if target != name)
+    return Concept(name, origin.kind, aliases)  # type: ignore[arg-type]
 
 
 def _attacked_checks(one: AnsweredTrial, suite: Suite) -> list[Check]:
