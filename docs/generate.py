@@ -11,7 +11,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from unconcept.core.field_docs import field_descriptions
+from unconcept.core.docstrings import field_descriptions
 
 import unconcept
 from unconcept.attacks import attacks
