@@ -58,7 +58,7 @@ class AdaVD:
         # batch.
         # Here a row never knows of its neighbours, and the empty text is left as it is.
         # Differs: with several targets theirs orthogonalises against the raw ones, exact for two; see
-        # `linalg.decompose`.
+        # `linalg.gated_projection`.
         # Differs: theirs leaves out a last step at timestep 0.
         # Differs: SDXL draws its unconditional half from zeros; the empty text's own states stand there, so that eps
         # keeps its meaning.

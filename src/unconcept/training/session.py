@@ -2,7 +2,7 @@
 
 Methods know nothing of it: the caller opens a session around them.
 
-    with session(Session(tell=print, folder=Path("out/state"))):
+    with training_session(TrainingSession(tell=print, folder=Path("out/state"))):
         edit = method.erase(model, request)
 
 The same lines again after a kill go on where the last kept state was, and end in the same edit bit for bit (on a CPU).

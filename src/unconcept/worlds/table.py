@@ -74,7 +74,7 @@ class ConceptTable:
     hash: str
 
     def __getitem__(self, name: str) -> ConceptEntry:
-        """The concept of that name; `UnknownConcept` with the nearest names otherwise."""
+        """The concept of that name; `UnknownName` with the nearest names otherwise."""
         wordings = {wording: entry.name for entry in self.entries for wording in entry.wordings}
         return suggest(name, {entry.name: entry for entry in self.entries}, "concept", wordings)
 
