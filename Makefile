@@ -25,16 +25,16 @@ demo: $(READY)
 	$(BIN)/python -m benchmarks.demo --out out/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 -m 'not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m 'not gpu'
 
 slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m 'slow and not gpu' --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m 'slow and not gpu' --durations=15
 
 check: format lint types
-	$(BIN)/python -m pytest -n 2 --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15
 	$(MAKE) wheel
 
 format: $(READY)
