@@ -18,10 +18,13 @@ FILES = {
     "deep/typed.py": "T = int\n",
     "data/words.py": "from importlib import resources\nwords = resources.files(__package__)\n",
     "data/words.txt": "one",
+    "found/__init__.py": 'import importlib\nall_of_them = [importlib.import_module(f"{__name__}.one")]\n',
+    "found/one.py": "x = 1\n",
     "entries/method.py": (
         """from typing import TYPE_CHECKING
 from ..deep import handed_on
 from ..data.words import words
+from ..found import all_of_them
 if TYPE_CHECKING:
     from ..deep.typed import T
 def erase():
@@ -33,6 +36,7 @@ def erase():
     "entries/__init__.py": "from . import method, neighbour\n",
 }
 COUNTED = {"deep/shared.py", "deep/within.py", "data/words.py", "data/words.txt", "entries/method.py"}
+COUNTED |= {"found/__init__.py", "found/one.py"}  # an `__init__` that imports what lies beside it by name
 
 
 @pytest.fixture

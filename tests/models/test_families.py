@@ -9,7 +9,9 @@ import pytest
 import unconcept
 from tests import tiny
 from unconcept.core.errors import SettingsError
+from unconcept.core.source import imported_modules
 from unconcept.models.families import FAMILIES, families, require_families
+from unconcept.models.loading import LOADING
 from unconcept.models.views import view_class
 
 ROOT = Path(unconcept.__file__).parent
@@ -59,6 +61,13 @@ def test_names_in_other_tools_are_there_where_the_original_layout_is_known(famil
     for encoder in spec.encoders:
         told += [encoder.single_file, encoder.kohya, encoder.comfyui]
     assert all(bool(name) == bool(spec.denoiser_names) for name in told)
+
+
+def test_content_keys_follow_every_family_and_its_view() -> None:
+    """They are imported by name."""
+    seen = imported_modules(LOADING)
+    views = {f"unconcept.models.views.{families[family].view.partition(':')[0]}" for family in FAMILIES}
+    assert {f"unconcept.models.families.{family}" for family in FAMILIES} | views <= seen
 
 
 def test_no_header_is_of_two_families() -> None:

@@ -34,10 +34,8 @@ class Conditioning:
     @classmethod
     def concatenate(cls, given: Sequence["Conditioning"]) -> "Conditioning":
         """The prompts of all, one below the other."""
-        states, *others = (
-            None if parts[0] is None else torch.cat(parts)
-            for parts in zip(*(each._parts for each in given), strict=True)
-        )
+        columns = zip(*[each._parts for each in given], strict=True)
+        states, *others = (None if parts[0] is None else torch.cat(parts) for parts in columns)
         assert states is not None
         return cls(states, *others)
 

@@ -21,8 +21,12 @@ def companion_folder(source: Path) -> list[str]:
     layout, folder = ModelLayout.of(source), config_folder(source)
     with open_file(source) as file:
         keys = list(file.keys())
+
+    def is_lacking(part: str) -> bool:
+        return not any(key.startswith(layout.prefix(part)) for key in keys)
+
     others = [part for part in layout.parts if part != layout.denoiser and weight_variants(folder / part)]
-    return [part for part in others if not any(key.startswith(layout.prefix(part)) for key in keys)]
+    return [part for part in others if is_lacking(part)]
 
 
 def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:

@@ -63,6 +63,13 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
+    _check_components(pipeline, source)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _check_components(pipeline: Pipeline, source: Path) -> None:
+    """Puts each network into evaluation; `ModelError` where a weight is no number."""
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             part.eval()  # Of a single file diffusers leaves T5 in training, where it drops states at random.
@@ -72,8 +79,6 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
                 f"{source}: {broken[0] if broken else ''} holds NaN or infinity; the checkpoint is damaged",
                 ModelError,
             )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _loaded(folder: Path, part: str, told: object) -> nn.Module:

@@ -3,6 +3,7 @@ moments of all rows of many texts.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -24,7 +25,11 @@ def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> l
     """The sentences, {} in the concept's place, that the encoder can hold with each of the words, a target and its
     anchor; at least one.
     """
-    held = [form for form in forms if all(fits_context(model, form.replace("{}", word)) for word in words)]
+
+    def fits(form: str) -> bool:
+        return all(fits_context(model, form.replace("{}", word)) for word in words)
+
+    held = [form for form in forms if fits(form)]
     message = (
         f"{' -> '.join(map(repr, words))}: no sentence around it is within the encoder's {model.tokenizer.length}"
         " tokens: shorten it"
@@ -71,7 +76,8 @@ def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anc
     """Rows (n, d) of the words around {}, pads included, as sentences read them with the target and with the anchor in
     its place.
     """
-    old, new = ([form.replace("{}", word) for form in forms] for word in (target, anchor))
+    old = [form.replace("{}", target) for form in forms]
+    new = [form.replace("{}", anchor) for form in forms]
     states = model.embed([*old, *new], at="all")
     rows_old, rows_new = [], []
     for i, (one, two) in enumerate(zip(model.tokenizer(old).ids, model.tokenizer(new).ids, strict=True)):
@@ -110,7 +116,7 @@ def positions_after(model: ModelView, text: str, count: int) -> list[int]:
     """The first `count` positions behind a text's own tokens, of each encoder as in `content_positions`; fewer where
     its rows end before.
     """
-    ends = [sum(each.length for each in _in_turn(model)[: i + 1]) for i in range(len(_in_turn(model)))]
+    ends = accumulate(tokenizer.length for tokenizer in _in_turn(model))
     return [
         at
         for own, end in zip(content_positions(model, text), ends, strict=True)
