@@ -28,7 +28,6 @@ OPEN_LINES = {
     "src/unconcept/training/parameter_groups.py",
 }
 OPEN_COMPREHENSIONS = {
-    "attacks/p4d.py",
     "cli/evaluate.py",
     "cli/explain.py",
     "cli/ledger_views.py",
@@ -49,24 +48,11 @@ OPEN_COMPREHENSIONS = {
     "ledger/operations.py",
     "ledger/refold.py",
     "ledger/status.py",
-    "methods/advunlearn.py",
-    "methods/concept_ablation.py",
-    "methods/kscu.py",
-    "methods/receler.py",
-    "methods/sculpting_memory.py",
-    "methods/slug.py",
-    "methods/spm.py",
-    "methods/trce.py",
-    "methods/uce_debias.py",
     "models/checkpoint/locations.py",
     "models/model_view.py",
     "models/text/state_rows.py",
     "report/csv.py",
     "report/svg.py",
-    "training/goals.py",
-    "training/gradient_transforms.py",
-    "training/token_search.py",
-    "training/trainables.py",
 }
 OPEN_FUNCTIONS = {
     "cli/erase.py:erase",

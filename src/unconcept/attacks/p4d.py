@@ -82,7 +82,8 @@ class P4D:
             if not left:
                 return
             rows, count = [i - members.start for i in left], min(self.every, self.steps - descent.done)
-            lessons = [_lesson(case, left, latents[rows], [rngs[i] for i in left]) for _ in range(count)]
+            own_rngs = [rngs[i] for i in left]
+            lessons = [_lesson(case, left, latents[rows], own_rngs) for _ in range(count)]
             with case.edit_applied():
                 losses = descent.run(_loss(case, [texts[i] for i in left], vectors, rows, iter(lessons)), count)
                 best = TokenVocabulary.of(model).nearest(vectors)

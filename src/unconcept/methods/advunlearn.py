@@ -298,7 +298,7 @@ class _Foe:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.used = state["used"].tolist()
         there = sorted({int(name.split(".")[1]) for name in state if name.startswith("row.")})
-        count = len(self.vocabulary.tables)
-        self.latest = {
-            which: tuple(state[f"row.{which}.{e}"].to(self.model.device) for e in range(count)) for which in there
-        }
+        encoders = range(len(self.vocabulary.tables))
+        self.latest.clear()
+        for which in there:
+            self.latest[which] = tuple(state[f"row.{which}.{e}"].to(self.model.device) for e in encoders)

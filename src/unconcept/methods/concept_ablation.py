@@ -233,16 +233,19 @@ class _Pictures:
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
         """Latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
         which = torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
-        chosen = [
-            (p, forms[int(torch.randint(len(forms), (), generator=rng))]) for p, forms in (self.pairs[i] for i in which)
-        ]
+        chosen = []
+        for prompt, forms in [self.pairs[i] for i in which]:
+            chosen.append((prompt, forms[int(torch.randint(len(forms), (), generator=rng))]))
         if not self.augment:
             z = self.latents[which]
             return z, torch.ones_like(z[:, :1]), [p for p, _ in chosen], [c for _, c in chosen]
         shown = [place_image(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
         z = images_to_latents(self.model, torch.stack([each.picture for each in shown]))
-        said = [
-            tuple(each.prefix + text if fits_context(self.model, each.prefix + text) else text for text in pair)
-            for each, pair in zip(shown, chosen, strict=True)
-        ]
-        return z, torch.stack([each.mask for each in shown]).to(z), [p for p, _ in said], [c for _, c in said]
+        masks = torch.stack([each.mask for each in shown]).to(z)
+        anchor_prompts = [self._prefixed(each.prefix, p) for each, (p, _) in zip(shown, chosen, strict=True)]
+        target_prompts = [self._prefixed(each.prefix, c) for each, (_, c) in zip(shown, chosen, strict=True)]
+        return z, masks, anchor_prompts, target_prompts
+
+    def _prefixed(self, prefix: str, text: str) -> str:
+        """The prompt with what is said of the picture's size, where the encoder holds both."""
+        return prefix + text if fits_context(self.model, prefix + text) else text

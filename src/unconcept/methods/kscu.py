@@ -126,13 +126,10 @@ class KSCU:
             iterations,
             self.loops,
         )
-        wordings = [
-            prompt_variants(target, sentences(request.kind), self.variants, self.seed) for target in request.targets
-        ]
-        fitting = [
-            [text for text in each if fits_context(model, text)] or [target]
-            for each, target in zip(wordings, request.targets, strict=True)
-        ]
+        fitting = []
+        for target in request.targets:
+            wordings = prompt_variants(target, sentences(request.kind), self.variants, self.seed)
+            fitting.append([text for text in wordings if fits_context(model, text)] or [target])
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             which, j = plan[step]

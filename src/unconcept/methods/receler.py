@@ -5,6 +5,7 @@ and is held to the places of the picture where the model looks for it.
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -115,9 +116,7 @@ class Receler:
             if searching
             else {}
         )
-        looked_for = {
-            target: [at for own in content_positions(model, target) for at in own] for target in request.targets
-        }
+        looked_for = {target: list(chain(*content_positions(model, target))) for target in request.targets}
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             point = source.draw(step, self.batch_size, rng)

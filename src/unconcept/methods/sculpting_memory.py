@@ -159,7 +159,8 @@ class SculptingMemory:
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             best.start_step(step)
             rows = self._rows(step, epoch)
-            targets, supers = ([self._said(pairs[i % len(pairs)][side]) for i in rows] for side in (0, 1))
+            targets = [self._said(pairs[i % len(pairs)][0]) for i in rows]
+            supers = [self._said(pairs[i % len(pairs)][1]) for i in rows]
             x_t, t, noise = noise_latents(model, latents[0, rows], rng)
             if step < self.warmup_steps:
                 return {"warm-up": mean_squared_error(model.denoise(x_t, t, texts(targets)), noise)}

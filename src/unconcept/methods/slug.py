@@ -155,7 +155,7 @@ class SLUG:
         start = {name: trained.start[name].detach() for name in maps}
         group = self._group(start, forget, retain)
         g = {name: forget[name] for name in group}
-        sizes = [float(sum(each[name].double().square().sum() for name in group)) ** 0.5 for each in (start, g)]
+        sizes = _norm(start, group), _norm(g, group)
         message = (
             f"slug: the gradient of {group[0]} is 0: its pictures and the name of {request.targets[0]!r} have nothing"
             " to do with it; choose another layer"
@@ -266,9 +266,18 @@ def _kind(name: str) -> str:
     return next((pattern for pattern in _FUSED_MATRICES if re.search(pattern, name)), name)
 
 
+def _norm(tensors: _NamedTensors, group: Sequence[str]) -> float:
+    """Of all their numbers together."""
+    return float(float(sum(tensors[name].double().square().sum() for name in group)) ** 0.5)
+
+
 def pareto_front(matters: Mapping[str, float], disturbs: Mapping[str, float]) -> list[str]:
     """Those for which no other both matters more and disturbs less."""
-    return [n for n in matters if not any(matters[m] > matters[n] and disturbs[m] < disturbs[n] for m in matters)]
+
+    def is_beaten(name: str) -> bool:
+        return any(matters[n] > matters[name] and disturbs[n] < disturbs[name] for n in matters)
+
+    return [name for name in matters if not is_beaten(name)]
 
 
 def bisect_ratio(

@@ -108,14 +108,15 @@ class SPM:
         # Differs: a row of a batch is weighed by its own text; the authors weigh guidance's empty side by the prompt's.
         anchors = dict(zip(request.targets, request.anchors, strict=True))
         groups = [(target,) for target in request.targets] if self.adapters == "each" else [request.targets]
-        found = [
-            self._trained(model, {text: anchors[text] for text in texts}, f"spm-{i}" if i else "spm")
-            for i, texts in enumerate(groups)
-        ]
-        parts = tuple(GatedAdapter(texts, pairs) for texts, (pairs, _) in zip(groups, found, strict=True))
-        means = [sum(step) / len(step) for step in zip(*(losses for _, losses in found), strict=True)]
+        parts, losses = [], []
+        for i, texts in enumerate(groups):
+            own_anchors = {text: anchors[text] for text in texts}
+            pairs, own_losses = self._trained(model, own_anchors, f"spm-{i}" if i else "spm")
+            parts.append(GatedAdapter(texts, pairs))
+            losses.append(own_losses)
+        means = [sum(step) / len(step) for step in zip(*losses, strict=True)]
         return GatedEdit(
-            parts, PromptLikeness(self.metric, self.floor), self.combine, solve_figures=loss_figures(means)
+            tuple(parts), PromptLikeness(self.metric, self.floor), self.combine, solve_figures=loss_figures(means)
         )
 
     def _trained(

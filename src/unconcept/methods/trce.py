@@ -89,7 +89,8 @@ class TRCE:
         """Of (sentence, target, anchor): rows e_m and e_s - e_m (n, d) where they count, and the roots of their weights
         (n, 1).
         """
-        old, new = ([form.replace("{}", words[i]) for form, *words in held] for i in (0, 1))
+        old = [form.replace("{}", target) for form, target, _ in held]
+        new = [form.replace("{}", anchor) for form, _, anchor in held]
         states = model.embed([*old, *new], at="all").double()
         last = states.shape[1] - 1
         ends_old, ends_new = self._ends(model, old), self._ends(model, new)

@@ -138,14 +138,12 @@ class UCEDebias:
         """Each target's wordings beside those of the attributes, and what is retained; with the tail all rows of it and
         of "".
         """
-        texts, retained = (self._worded(each) for each in (request.targets, request.retain))
-        words = [
-            tuple(form.replace("{}", attribute) for _ in request.targets for form in self.templates)
-            for attribute in self.attributes
-        ]
+        texts, retained = self._worded(request.targets), self._worded(request.retain)
+        words = [self._worded((attribute,)) * len(request.targets) for attribute in self.attributes]
         if self.tokens == "last":
             *read, kept = embed_together(model, texts, *words, retained)
-            return self._pushes(list(zip(*(rows[:, None] for rows in read), strict=True))), kept.double()
+            by_wording = list(zip(*(rows[:, None] for rows in read), strict=True))
+            return self._pushes(by_wording), kept.double()
         return self._pushes(aligned_suffix_rows(model, texts, *words)), text_state_moments(model, ("", *retained))
 
     def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["AttributeShift"]:

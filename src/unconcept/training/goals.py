@@ -7,6 +7,7 @@ other.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from math import isclose
 
 import torch
@@ -132,4 +133,4 @@ def goal_predictions(
     def mixed(i: int, goal: PredictionGoal) -> Tensor:
         return torch.stack([weight * found[i, text] for text, weight in goal.weights.items() if weight]).sum(0)
 
-    return [torch.stack([mixed(i, goal) for i, goal in enumerate(each)]) for each in goals]
+    return [torch.stack(list(starmap(mixed, enumerate(each)))) for each in goals]

@@ -145,8 +145,9 @@ class DynamicWeightMask:
         return {f"sum.{i}": t for i, t in enumerate(self.sums)} | {f"mask.{i}": t for i, t in enumerate(self.masks)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        count = len(state) // 2
-        self.sums, self.masks = ([state[f"{kind}.{i}"].clone() for i in range(count)] for kind in ("sum", "mask"))
+        numbers = range(len(state) // 2)
+        self.sums = [state[f"sum.{i}"].clone() for i in numbers]
+        self.masks = [state[f"mask.{i}"].clone() for i in numbers]
 
 
 def top_share_mask(scores: Sequence[Tensor], share: float) -> list[Tensor]:
@@ -160,10 +161,13 @@ def top_share_mask(scores: Sequence[Tensor], share: float) -> list[Tensor]:
         threshold = flat.kthvalue(len(flat) - count + 1).values
         found = flat > threshold
         found[(flat == threshold).nonzero()[: count - int(found.sum()), 0]] = True
-    return [
-        part.view_as(score)
-        for part, score in zip(found.split([score.numel() for score in scores]), scores, strict=True)
-    ]
+    return _split_like(found, scores)
+
+
+def _split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A flat tensor in the shapes of these."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def largest_share_mask(scores: Tensor, share: float) -> Tensor:
@@ -283,10 +287,8 @@ def two_way_surgery(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
     """Gradient surgery over all numbers at once: each is kept off the other as it was, then one + alpha two (RGD)."""
 
     def join(terms: Mapping[str, GradientList]) -> GradientList:
-        flat = [torch.cat([g.flatten() for g in terms[name]]) for name in (one, two)]
-        found = project_conflict(flat[0], flat[1]) + alpha * project_conflict(flat[1], flat[0])
-        return [
-            part.view_as(g) for part, g in zip(found.split([g.numel() for g in terms[one]]), terms[one], strict=True)
-        ]
+        a = torch.cat([g.flatten() for g in terms[one]])
+        b = torch.cat([g.flatten() for g in terms[two]])
+        return _split_like(project_conflict(a, b) + alpha * project_conflict(b, a), terms[one])
 
     return join

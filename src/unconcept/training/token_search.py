@@ -124,9 +124,9 @@ class TokenVocabulary:
         Where a text has fewer, the rest is put on the start token, as the start token.
         """
         k = max(len(text.free_positions) for text in texts)
-        at = torch.tensor(
-            [[place + 1 for place in text.free_positions] + [0] * (k - len(text.free_positions)) for text in texts]
-        )
+        at = torch.zeros(len(texts), k, dtype=torch.long)
+        for row, text in zip(at, texts, strict=True):
+            row[: len(text.free_positions)] = torch.tensor(text.free_positions) + 1
         start = self.rows(torch.tensor(special_ids(self.tokenizer)[0]))
         used = (at > 0)[..., None]
         kept = tuple(

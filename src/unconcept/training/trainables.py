@@ -251,8 +251,7 @@ class TrainableErasers:
         return self._switch.teacher(self.model)
 
     def edit(self, figures: Mapping[str, float]) -> AdapterEdit:
-        erasers = {
-            name: BottleneckAdapter(*(part.detach().clone() for part in vars(eraser).values()))
-            for name, eraser in self.erasers.items()
-        }
+        erasers = {}
+        for name, eraser in self.erasers.items():
+            erasers[name] = BottleneckAdapter(*(part.detach().clone() for part in vars(eraser).values()))
         return AdapterEdit(erasers, solve_figures=figures)
