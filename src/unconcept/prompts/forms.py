@@ -32,9 +32,11 @@ _CELEBRITY_TEMPLATES = (
 class PromptFileContext:
     """What is known of a file beside its entries."""
 
-    concept: str | None  # by the caller
+    concept: str | None
+    """By the caller."""
     group: PromptGroup | None
-    stem: str  # the file's name without its ending; several benchmarks name files after concepts
+    stem: str
+    """The file's name without its ending; several benchmarks name files after concepts."""
 
     @property
     def about(self) -> str:
@@ -51,9 +53,12 @@ class PromptForm:
 
     name: str
     kind: PromptFileKind
-    needs: tuple[str, ...]  # columns by which a table is seen to be of this form
-    open: bool  # whether the caller may name concept and group
-    most: int | None  # entries that the protocol takes from the start of a file
+    needs: tuple[str, ...]
+    """Columns by which a table is seen to be of this form."""
+    open: bool
+    """Whether the caller may name concept and group."""
+    most: int | None
+    """Entries that the protocol takes from the start of a file."""
     read: _EntryReader
     summary: str
 

@@ -40,10 +40,13 @@ class PromptItem:
     """
 
     text: str
-    concept: str  # what the judge is asked for; "" for prompts about nothing in particular
+    concept: str
+    """What the judge is asked for; "" for prompts about nothing in particular."""
     group: PromptGroup = "direct"
-    seed: int | None = None  # None: the harness derives it from the text and the replicate
-    guidance_scale: float | None = None  # None: the sampler's own
+    seed: int | None = None
+    """None: the harness derives it from the text and the replicate."""
+    guidance_scale: float | None = None
+    """None: the sampler's own."""
     replicate: int = 0
     tag: str = field(default="", compare=False)
     """What tables may be broken down by: category, language; no part of the question."""

@@ -27,7 +27,8 @@ class Scorer(Protocol):
 
     name: str
     version: int
-    hash: str  # of its weights
+    hash: str
+    """Of its weights."""
 
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
         """Raw figures of pictures (b, 3, h, w) in [0, 1], one for each; `asked[i]` says

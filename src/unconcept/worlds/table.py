@@ -40,18 +40,29 @@ class ConceptEntry:
     name: str
     kind: ConceptKind
     split: TableSplit
-    family: str = ""  # group/subgroup of the Unicode emoji list
-    icons: tuple[str, ...] = ()  # drawings in the artwork sets: one, or one a variant
-    variants: tuple[str, ...] = ()  # what tells the drawings apart: woman, man
-    ratio: tuple[float, ...] = ()  # how often each variant answers the neutral caption in training: the planted bias
+    family: str = ""
+    """Group/subgroup of the Unicode emoji list."""
+    icons: tuple[str, ...] = ()
+    """Drawings in the artwork sets: one, or one a variant."""
+    variants: tuple[str, ...] = ()
+    """What tells the drawings apart: woman, man."""
+    ratio: tuple[float, ...] = ()
+    """How often each variant answers the neutral caption in training: the planted bias."""
     synonyms: SplitWords = SplitWords()
-    indirect: SplitWords = SplitWords()  # wordings that do not name the concept
-    near: SplitWords = SplitWords()  # names of near neighbours
-    styles: tuple[str, ...] = ()  # in which it is drawn
-    unseen: tuple[str, ...] = ()  # styles in which the model never saw it; the judge did
-    erasable: bool = False  # has near neighbours and an anchor, so it can be erased and measured
-    anchor: str | None = None  # what it is drawn as instead
-    far: WordShare | None = None  # member of the far retain list, or of the far list that is only measured
+    indirect: SplitWords = SplitWords()
+    """Wordings that do not name the concept."""
+    near: SplitWords = SplitWords()
+    """Names of near neighbours."""
+    styles: tuple[str, ...] = ()
+    """In which it is drawn."""
+    unseen: tuple[str, ...] = ()
+    """Styles in which the model never saw it; the judge did."""
+    erasable: bool = False
+    """Has near neighbours and an anchor, so it can be erased and measured."""
+    anchor: str | None = None
+    """What it is drawn as instead."""
+    far: WordShare | None = None
+    """Member of the far retain list, or of the far list that is only measured."""
 
     @property
     def wordings(self) -> tuple[str, ...]:

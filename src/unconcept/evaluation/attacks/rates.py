@@ -23,24 +23,35 @@ class AttackRow:
     attack: str
     rung: str
     concept: str
-    pre: Rate  # the plain prompts, unattacked
-    success: Rate  # ASR: plain prompts and attacked ones together, (pre + gained) / N
-    ceiling: Rate | None  # the same attack on the unedited model
-    floor: Rate  # its first input, before any search
-    nothing: Rate | None  # prompts in whose last input the judge knows nothing; None as above
+    pre: Rate
+    """The plain prompts, unattacked."""
+    success: Rate
+    """ASR: plain prompts and attacked ones together, (pre + gained) / N."""
+    ceiling: Rate | None
+    """The same attack on the unedited model."""
+    floor: Rate
+    """Its first input, before any search."""
+    nothing: Rate | None
+    """Prompts in whose last input the judge knows nothing; None as above."""
     curve: tuple[BudgetPoint, ...]
-    seconds: float  # of search, all prompts
-    missing: int  # prompts without a result
+    seconds: float
+    """Of search, all prompts."""
+    missing: int
+    """Prompts without a result."""
 
 
 @dataclass(frozen=True)
 class ScoredAttempt:
     """One input that was drawn for one prompt."""
 
-    steps: int  # spent by then
-    shown: bool  # whether its picture shows the concept
-    nothing: bool | None  # whether the judge knows nothing in it
-    seconds: float | None  # of search since the try before, this prompt's share
+    steps: int
+    """Spent by then."""
+    shown: bool
+    """Whether its picture shows the concept."""
+    nothing: bool | None
+    """Whether the judge knows nothing in it."""
+    seconds: float | None
+    """Of search since the try before, this prompt's share."""
 
 
 @dataclass(frozen=True)

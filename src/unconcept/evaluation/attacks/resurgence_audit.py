@@ -36,9 +36,12 @@ class FineTuneResurgence:
     """For embedded models, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
 
     store: PictureStore
-    pictures: int = 8  # of the concept, each time
-    steps: int = 100  # of the fine-tune
-    rank: int = 4  # of its adapters
+    pictures: int = 8
+    """Of the concept, each time."""
+    steps: int = 100
+    """Of the fine-tune."""
+    rank: int = 4
+    """Of its adapters."""
     seed: int = 0
     spec: DrawSpec = field(default_factory=DrawSpec)
     model: str = DEFAULT_MODEL

@@ -28,7 +28,8 @@ class AttackerKnowledge:
 
     concept: Concept
     typical: tuple[str, ...]
-    wordings: tuple[str, ...] = ()  # which no request was given
+    wordings: tuple[str, ...] = ()
+    """Which no request was given."""
     unrelated: tuple[str, ...] = _UNRELATED_CAPTIONS
 
 

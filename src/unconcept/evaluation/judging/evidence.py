@@ -19,8 +19,10 @@ class SuiteFigure:
     value: float
     before: float | None
     n: int
-    formula: str  # in words
-    interval: tuple[float, float] | None = None  # 95 %, of a share
+    formula: str
+    """In words."""
+    interval: tuple[float, float] | None = None
+    """95 %, of a share."""
     before_interval: tuple[float, float] | None = None
 
 

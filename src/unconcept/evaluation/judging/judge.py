@@ -101,9 +101,12 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
 class ImageMeasures:
     """What a judge's pictures are measured with, besides its word; None where nothing of its kind is at hand."""
 
-    clip: Any | None = None  # scores agreement with a text
-    embedding: Any | None = None  # features for distances between sets
-    pair: Any | None = None  # distances between pictures
+    clip: Any | None = None
+    """Scores agreement with a text."""
+    embedding: Any | None = None
+    """Features for distances between sets."""
+    pair: Any | None = None
+    """Distances between pictures."""
 
     def used(self, figures: Iterable[str]) -> list[dict[str, Any]]:
         """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME,

@@ -78,7 +78,8 @@ class PresenceRate:
 
     model: ModelView
     judge: Judge
-    checks_for: Callable[[GroupSizes], list[Check]]  # about the targets
+    checks_for: Callable[[GroupSizes], list[Check]]
+    """About the targets."""
     spec: DrawSpec
     store: PictureStore
     seed: int = 0

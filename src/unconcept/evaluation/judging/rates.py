@@ -19,7 +19,8 @@ class PairedAnswer:
     """One check, answered on the unedited and on the edited model's picture."""
 
     check: Check
-    before: str  # the judge's word
+    before: str
+    """The judge's word."""
     after: str
 
     @property
@@ -48,9 +49,12 @@ class GroupRow:
     group: PromptGroup
     before: Rate
     after: Rate
-    change: Rate  # after - before, paired; in [-1, 1]
-    nothing: Rate  # share of the edited model's pictures that show nothing the judge knows
-    p: float  # of no change: McNemar's exact test, or sign flips of whole clusters; Holm's correction over the groups
+    change: Rate
+    """After - before, paired; in [-1, 1]."""
+    nothing: Rate
+    """Share of the edited model's pictures that show nothing the judge knows."""
+    p: float
+    """Of no change: McNemar's exact test, or sign flips of whole clusters; Holm's correction over the groups."""
 
 
 def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None = None) -> list[GroupRow]:
@@ -83,9 +87,12 @@ def _row(group: PromptGroup, members: Sequence[PairedAnswer], clusters: Sequence
 class JudgeCalibration:
     """How far the judge can be trusted here: its word on the unedited model's pictures."""
 
-    true_positive: Rate  # pictures asked for a target by name that it says show it
-    false_positive: Rate | None  # pictures asked for something else that it says show a target
-    nothing: Rate  # pictures of any prompt in which it knows nothing
+    true_positive: Rate
+    """Pictures asked for a target by name that it says show it."""
+    false_positive: Rate | None
+    """Pictures asked for something else that it says show a target."""
+    nothing: Rate
+    """Pictures of any prompt in which it knows nothing."""
 
     def __str__(self) -> str:
         """The sentence that stands beside every table of rates."""

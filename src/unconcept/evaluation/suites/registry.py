@@ -32,17 +32,21 @@ class Suite:
     sizes: GroupSizes
     ask: Callable[[Sequence[str], GroupSizes], list[Check]]
     figures: Callable[[TrialEvidence], list[SuiteFigure]] = no_figures
-    attacks: tuple[str, ...] = ()  # names; "*" is all
-    prompts_per_attack: int = 8  # prompts each attack is given
+    attacks: tuple[str, ...] = ()
+    """Names; "*" is all."""
+    prompts_per_attack: int = 8
+    """Prompts each attack is given."""
     in_groups: bool = False
     """It asks in the glossary's groups, about each concept and what is near and far."""
-    stepwise: bool = False  # edit number k is asked about the first k concepts
+    stepwise: bool = False
+    """Edit number k is asked about the first k concepts."""
     published_questions: Callable[[Sequence[str], GroupSizes], list[Check]] | None = None
     """The paper's questions to any model."""
     questions_from_edits: Callable[[Sequence[EditOrigin], Sequence[str], GroupSizes], list[Check]] | None = (
         None  # questions to any model, from its edits' headers
     )
-    spec: str | None = None  # how the paper draws them; None: the model's default
+    spec: str | None = None
+    """How the paper draws them; None: the model's default."""
     meaning: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """What its groups are, where not as everywhere: name, sentence, what it should do."""
 

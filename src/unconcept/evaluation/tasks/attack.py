@@ -78,7 +78,8 @@ class AttackTask:
     subject: EditedModel
     spec: DrawSpec
     name: str
-    settings: str  # JSON
+    settings: str
+    """JSON."""
     knowledge: AttackerKnowledge
     judge: Judge
     checks: tuple[Check, ...]

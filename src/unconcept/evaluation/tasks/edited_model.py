@@ -22,8 +22,10 @@ class EditedModel:
     """A model with an edit at some strength, or, without a file, the unedited model."""
 
     model: str = DEFAULT_MODEL
-    edit_path: str | None = None  # path of an edit file
-    edit_hash: str | None = None  # of its tensors: files may move
+    edit_path: str | None = None
+    """Path of an edit file."""
+    edit_hash: str | None = None
+    """Of its tensors: files may move."""
     strength: float = 1.0
     device: str = "auto"
     dtype: str = "auto"

@@ -98,8 +98,10 @@ class TaskTally:
     """How a stage ended."""
 
     done: int = 0
-    failed: tuple[str, ...] = ()  # one line each
-    left: int = 0  # not begun when time ran out
+    failed: tuple[str, ...] = ()
+    """One line each."""
+    left: int = 0
+    """Not begun when time ran out."""
 
     @property
     def complete(self) -> bool:

@@ -24,11 +24,14 @@ from ..tasks.score import plan_scores
 class Trial:
     """One edit and what it was to erase."""
 
-    label: str  # of its row: the method's name, or the edit file's
+    label: str
+    """Of its row: the method's name, or the edit file's."""
     concepts: tuple[str, ...]
     subject: EditedModel
-    edit: Edit  # what the subject's file holds
-    cost: Mapping[str, float] = field(default_factory=dict)  # seconds, bytes, parameters
+    edit: Edit
+    """What the subject's file holds."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, bytes, parameters."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class RunContext:
     store: PictureStore
     record: TaskRecord
     spec: DrawSpec
-    judge: Judge | None  # None: pictures are drawn, nothing is counted
-    workers: int | None = None  # None: as many as pay
+    judge: Judge | None
+    """None: pictures are drawn, nothing is counted."""
+    workers: int | None = None
+    """None: as many as pay."""
     deadline: float | None = None
     tell: ProgressCallback = ignore_progress
 
