@@ -11,14 +11,15 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from unconcept.core.docstrings import field_descriptions
 
 import unconcept
 from unconcept.attacks import attacks
+from unconcept.core.docstrings import field_descriptions
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.evaluation.suites.registry import suites
 from unconcept.methods import methods
 from unconcept.models.families import families
+from unconcept.models.family import FamilySpec
 from unconcept.scorers import scorers
 
 ROOT = Path(__file__).parent.parent
@@ -173,12 +174,24 @@ def recipe_page(name: str) -> str:
     )
 
 
+def encoder_rows(spec: FamilySpec) -> Rows:
+    """Text encoders in the order in which the denoiser reads them."""
+    for encoder in spec.encoders:
+        given = [
+            what for what, is_given in (("states", encoder.gives_states), ("pooled", encoder.gives_pooled)) if is_given
+        ]
+        yield f"`{encoder.part}`", encoder.kind, ", ".join(given)
+
+
 def family_page(name: str) -> str:
     """Which methods and attacks are defined for a family, and its recipes."""
+    spec = families[name]
     refused = ((f"[{m}](../methods/{m}.md)", methods[m].refusal(name)) for m in methods if methods[m].refusal(name))
     return "\n\n".join(
         (
             f"# {name}",
+            f"{spec.title}: `{spec.pipeline}`, a {spec.denoiser} with {spec.attention} attention.",
+            "## Text encoders\n\n" + table(("part", "kind", "gives"), encoder_rows(spec)),
             "## Methods\n\n" + links("methods", [m for m in methods if name in methods[m].families]),
             "### Refused\n\n" + table(("method", "because"), refused),
             "## Attacks\n\n" + links("attacks", [a for a in attacks if name in attacks[a].families]),
@@ -192,7 +205,7 @@ ENTRIES: Mapping[str, tuple[Callable[[], list[str]], Callable[[str], str], Calla
     "attacks": (lambda: list(attacks), attack_page, lambda name: attacks[name].summary),
     "suites": (lambda: list(suites), suite_page, lambda name: suites[name].summary),
     "scorers": (lambda: list(scorers), scorer_page, lambda name: scorers[name].summary),
-    "families": (lambda: list(families), family_page, lambda name: ""),
+    "families": (lambda: list(families), family_page, lambda name: families[name].title),
     "recipes": (lambda: list(recipes()), recipe_page, lambda name: load_recipe(name).source),
 }
 
