@@ -18,6 +18,7 @@ def main() -> None:
     quiet_libraries()
     from unconcept.evaluation.trials.report import group_rows as group_rows
     from unconcept.evaluation.trials.report import judge_calibration
+    from unconcept.jobs.command_options import EraseOptions
     from unconcept.jobs.erase import erase
     from unconcept.jobs.resolve import plan_job
 
@@ -26,7 +27,8 @@ def main() -> None:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
         with exit_codes(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
-            outcome = erase(plan_job(concepts=[concept], out=folder, overwrite=True, store=Path(store)).job, tell)
+            options = EraseOptions(concepts=concept, out=folder, overwrite=True, store=Path(store))
+            outcome = erase(plan_job(options).job, tell)
         found += outcome.report.findings
         groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
         cells = [_cell(groups.get(group)) for group in ("direct", "synonym", "near", "far", "style")]

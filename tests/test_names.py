@@ -28,10 +28,6 @@ OPEN_LINES = {
     "src/unconcept/training/parameter_groups.py",
 }
 OPEN_COMPREHENSIONS = {
-    "cli/evaluate.py",
-    "cli/explain.py",
-    "cli/ledger_views.py",
-    "cli/tables.py",
     "edits/adapter.py",
     "edits/export/checkpoint.py",
     "edits/export/lora_reader.py",
@@ -55,15 +51,6 @@ OPEN_COMPREHENSIONS = {
     "report/svg.py",
 }
 OPEN_FUNCTIONS = {
-    "cli/erase.py:erase",
-    "cli/explain.py:explain",
-    "cli/ledger.py:add",
-    "cli/ledger.py:init",
-    "cli/ledger_views.py:audit",
-    "cli/sample.py:sample",
-    "jobs/erase.py:erase",
-    "jobs/evaluate.py:evaluate",
-    "jobs/resolve.py:plan_job",
     "methods/advunlearn.py:erase",
     "methods/concept_ablation.py:erase",
     "methods/kscu.py:erase",
@@ -71,21 +58,7 @@ OPEN_FUNCTIONS = {
     "models/checkpoint/pipeline.py:build_pipeline",
     "training/trainer.py:train",
 }
-OPEN_SIGNATURES = {
-    "cli/erase.py:erase",
-    "cli/evaluate.py:attack",
-    "cli/evaluate.py:bench",
-    "cli/evaluate.py:evaluate",
-    "cli/explain.py:explain",
-    "cli/export.py:export",
-    "cli/imported.py:import_",
-    "cli/ledger.py:add",
-    "cli/ledger.py:init",
-    "cli/ledger.py:materialize",
-    "cli/ledger_views.py:audit",
-    "cli/sample.py:sample",
-    "jobs/resolve.py:plan_job",
-}
+OPEN_SIGNATURES: set[str] = set()
 
 
 @cache

@@ -13,6 +13,7 @@ from unconcept.core.text_files import read_lines
 from unconcept.erasing.request_defaults import STYLE_CARRIERS, resolve_request
 from unconcept.evaluation.judging.rates import PairedAnswer, calibrate_judge, group_rates
 from unconcept.evaluation.sampling import DrawSpec, initial_noise
+from unconcept.jobs.command_options import EraseOptions
 from unconcept.jobs.resolve import plan_job
 from unconcept.prompts.checks import Check, GroupSizes, moji_checks, seeded_prompt, template_checks
 from unconcept.worlds.table import concept_table
@@ -184,7 +185,7 @@ def test_table_defaults() -> None:
 )
 def test_plans_that_make_no_sense(tmp_path, given, error, said) -> None:
     with pytest.raises(error, match=said):
-        resolve_request(plan_job(out=tmp_path / "o", **given).job.ask, "moji")
+        resolve_request(plan_job(EraseOptions(out=tmp_path / "o", **given)).job.ask, "moji")
 
 
 def test_flags_win_over_recipe_over_default(tmp_path) -> None:
@@ -192,12 +193,11 @@ def test_flags_win_over_recipe_over_default(tmp_path) -> None:
     path.write_text(
         'method = "uce"\nsource = "test"\n[request]\ntargets = ["pizza"]\nretain = ["sky"]\n[settings]\nlamb = 0.3\n'
     )
-    planned = plan_job(concepts=[], out=tmp_path / "o", recipe=str(path), assignments={"lamb": 0.7})
+    planned = plan_job(EraseOptions(out=tmp_path / "o", recipe=str(path), settings={"lamb": 0.7}))
     job = planned.job
     assert (job.ask.targets, job.ask.retain, job.settings["lamb"]) == (("pizza",), ("sky",), 0.7)
-    assert plan_job(concepts=["crown"], out=tmp_path / "o", recipe=str(path), retain=[]).job.ask == RequestSpec(
-        ("crown",), None, ()
-    )
+    other = EraseOptions(concepts="crown", out=tmp_path / "o", recipe=str(path), retain=[])
+    assert plan_job(other).job.ask == RequestSpec(("crown",), None, ())
     assert "recipe" in planned.reasons["method"]
 
 

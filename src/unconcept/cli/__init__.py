@@ -1,8 +1,11 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
 
+from collections.abc import Callable
+
 import typer
 
 from . import apply, erase, evaluate, explain, export, imported, ledger, sample, tables
+from .commands import command
 from .console import Commands
 
 app = typer.Typer(
@@ -13,17 +16,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Take concepts out of text-to-image models, and prove that they are gone.",
 )
-app.command("erase")(erase.erase)
-app.command("apply")(apply.apply)
-app.command("export")(export.export)
-app.command("import")(imported.import_)
-app.command("sample")(sample.sample)
-app.command("evaluate")(evaluate.evaluate)
-app.command("attack")(evaluate.attack)
-app.command("bench")(evaluate.bench)
-app.command("explain")(explain.explain)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "erase": erase.erase,
+    "apply": apply.apply,
+    "export": export.export,
+    "import": imported.import_,
+    "sample": sample.sample,
+    "evaluate": evaluate.evaluate,
+    "attack": evaluate.attack,
+    "bench": evaluate.bench,
+    "explain": explain.explain,
+}
+for _name, _function in _COMMANDS.items():
+    app.command(_name)(command(_function))
 app.add_typer(ledger.app, name="ledger")
 for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs):
-    app.command(_table.__name__)(_table)
+    app.command(_table.__name__)(command(_table))
 
 __all__ = ["app"]

@@ -1,13 +1,13 @@
 """`unconcept evaluate`, `attack` and `bench`: ask edits the questions of a suite, attack them, report."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import options
-from .console import EXIT_FAILED, exit_codes, print_json, print_table, progress, quiet_libraries
+from ..jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
+from .console import EXIT_FAILED, print_json, print_table, progress
+from .options import PrintOptions
 
 if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
@@ -15,192 +15,39 @@ if TYPE_CHECKING:
     from ..jobs.evaluate import EvaluationRun
 
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
-ConceptsArgument = Annotated[
-    list[str] | None, typer.Argument(help="What the edits were to erase; one or several.", show_default=False)
-]
-ConceptsFile = Annotated[Path | None, typer.Option("--concepts", help="File with one more concept a line.")]
-EditsFlag = Annotated[list[Path], typer.Option("--edit", help="Edit file to examine; repeatable.")]
-SuiteFlag = Annotated[str, typer.Option(help="Suite; see `unconcept suites`.")]
-PromptsFlag = Annotated[
-    Path | None, typer.Option(help="Prompt file (CSV, JSON or one a line) in the suite's place.", show_default=False)
-]
-JudgeFlag = Annotated[
-    str | None, typer.Option("--judge", help="clip-score=FOLDER or nudenet; moji has its own.", show_default=False)
-]
-SpecFlag = Annotated[
-    str | None,
-    typer.Option("--spec", help="A paper's steps, guidance and sampler; see `unconcept specs`.", show_default=False),
-]
-MaxMinutes = Annotated[
-    float | None, typer.Option(min=0, help="Begin nothing more after this; the same command goes on.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes that draw; as many as pay by default.", show_default=False)
-]
+_ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
 
 
-def evaluate(
-    edit: EditsFlag,
-    out: options.OutFlag,
-    concepts: ConceptsArgument = None,
-    concepts_file: ConceptsFile = None,
-    model: options.ModelFlag = "moji",
-    suite: SuiteFlag = "quick",
-    prompts: PromptsFlag = None,
-    judge: JudgeFlag = None,
-    spec: SpecFlag = None,
-    strength: options.StrengthFlag = 1.0,
-    limit: options.LimitFlag = None,
-    max_minutes: MaxMinutes = None,
-    workers: Workers = None,
-    batch_size: options.BatchSizeFlag = 24,
-    seed: options.SeedFlag = 0,
-    device: options.DeviceFlag = "auto",
-    dtype: options.DtypeFlag = "auto",
-    overwrite: options.OverwriteFlag = False,
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
+def evaluate(options: EvaluateOptions, shown: PrintOptions) -> None:
     """Ask edits and the unedited model the questions of a suite, on the same noise."""
-    asked = {
-        "suite": suite,
-        "prompts": prompts,
-        "judge": judge,
-        "edits": tuple(edit),
-        "workers": workers,
-        "max_minutes": max_minutes,
-    }
-    drawn = {
-        "model": model,
-        "spec": spec,
-        "strength": strength,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "limit": limit,
-    }
-    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
+    from ..jobs.evaluate import plan_evaluation
+
+    _run(plan_evaluation(options), shown)
 
 
-def attack(
-    name: Annotated[str, typer.Argument(help="Attack; see `unconcept attacks`. all is every one.")],
-    edit: EditsFlag,
-    out: options.OutFlag,
-    concepts: ConceptsArgument = None,
-    concepts_file: ConceptsFile = None,
-    model: options.ModelFlag = "moji",
-    prompts: PromptsFlag = None,
-    judge: JudgeFlag = None,
-    spec: SpecFlag = None,
-    strength: options.StrengthFlag = 1.0,
-    limit: options.LimitFlag = None,
-    max_minutes: MaxMinutes = None,
-    workers: Workers = None,
-    batch_size: options.BatchSizeFlag = 24,
-    seed: options.SeedFlag = 0,
-    device: options.DeviceFlag = "auto",
-    dtype: options.DtypeFlag = "auto",
-    overwrite: options.OverwriteFlag = False,
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
+def attack(options: AttackOptions, shown: PrintOptions) -> None:
     """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
-    names = ("*",) if name == "all" else (name,)
-    asked = {
-        "suite": "attack",
-        "attacks": names,
-        "prompts": prompts,
-        "judge": judge,
-        "edits": tuple(edit),
-        "workers": workers,
-        "max_minutes": max_minutes,
-    }
-    drawn = {
-        "model": model,
-        "spec": spec,
-        "strength": strength,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "limit": limit,
-    }
-    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
+    from ..jobs.evaluate import plan_attack
+
+    _run(plan_attack(options), shown)
 
 
-def bench(
-    out: options.OutFlag,
-    concepts: ConceptsArgument = None,
-    concepts_file: ConceptsFile = None,
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas; all is every one.")] = "all",
-    model: options.ModelFlag = "moji",
-    suite: SuiteFlag = "quick",
-    prompts: PromptsFlag = None,
-    judge: JudgeFlag = None,
-    spec: SpecFlag = None,
-    limit: options.LimitFlag = None,
-    max_minutes: MaxMinutes = None,
-    workers: Workers = None,
-    batch_size: options.BatchSizeFlag = 24,
-    seed: options.SeedFlag = 0,
-    device: options.DeviceFlag = "auto",
-    dtype: options.DtypeFlag = "auto",
-    overwrite: options.OverwriteFlag = False,
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
+def bench(options: BenchOptions, shown: PrintOptions) -> None:
     """Erase every concept with every method, one edit each, and compare them in one table."""
-    asked = {
-        "suite": suite,
-        "prompts": prompts,
-        "judge": judge,
-        "methods": methods,
-        "workers": workers,
-        "max_minutes": max_minutes,
-    }
-    drawn = {
-        "model": model,
-        "spec": spec,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "limit": limit,
-    }
-    _evaluate(concepts, concepts_file, as_json, quiet, {**asked, **drawn, "out": out, "overwrite": overwrite})
+    from ..jobs.evaluate import plan_bench
+
+    _run(plan_bench(options), shown)
 
 
-def _evaluate(
-    concepts: Sequence[str] | None, concepts_file: Path | None, as_json: bool, quiet: bool, told: dict[str, Any]
-) -> None:
+def _run(run: "EvaluationRun", shown: PrintOptions) -> None:
     """Do it, print it, and exit with 1 if anything failed or is missing."""
-    with exit_codes():
-        quiet_libraries()
-        from ..core.text_files import read_lines
-        from ..evaluation.tasks.edit_task import variant_of_method
-        from ..jobs.evaluate import EvaluationRun
-        from ..jobs.evaluate import evaluate as work
-        from ..methods import methods as known
+    from ..jobs.evaluate import evaluate as job
 
-        chosen = told.pop("methods", None)
-        if chosen is not None:
-            names = (
-                [name for name in known if known[name].does == "erase"]
-                if chosen == "all"
-                else [known[name.strip()].name for name in chosen.split(",")]
-            )
-            told["variants"] = tuple(variant_of_method(name, told["model"]) for name in names)
-        run = EvaluationRun(concepts=(*(concepts or []), *read_lines(concepts_file)), **told)
-        with progress(quiet) as tell:
-            report = work(run, tell)
-        _tell(run, report, as_json, quiet)
-
-
-def _tell(run: "EvaluationRun", report: "Report", as_json: bool, quiet: bool) -> None:
-    if as_json:
+    with progress(shown.quiet) as tell:
+        report = job(run, tell)
+    if shown.as_json:
         print_json(report.data())
-    elif not quiet:
+    elif not shown.quiet:
         _print(report)
         print(f"-> {run.out / 'report.html'}")
     for failure in report.failures:
@@ -218,11 +65,13 @@ def _print(report: "Report") -> None:
     from ..evaluation.trials.report import judge_calibration
 
     trials = report.data()["trials"]
-    groups = list(dict.fromkeys(group for trial in trials for group in trial["groups"]))
-    rows = [
-        (trial["label"], ", ".join(trial["concepts"]), *(_cell(trial["groups"].get(group)) for group in groups))
-        for trial in trials
-    ]
+    groups: dict[str, None] = {}
+    for trial in trials:
+        groups |= dict.fromkeys(trial["groups"])
+    rows = []
+    for trial in trials:
+        cells = [_cell(trial["groups"].get(group)) for group in groups]
+        rows.append((trial["label"], ", ".join(trial["concepts"]), *cells))
     print_table(
         "share of pictures that show what the prompt asks, before -> after (pictures; nothing known after)",
         ("edit", "concept", *groups),
@@ -232,24 +81,14 @@ def _print(report: "Report") -> None:
     print_shares(trials)
     for reason in (report.reasons or {}).values():
         print(reason)
-    attacked = [(trial["label"], row) for trial in trials for row in trial["attacks"]]
+    attacked = [_attack_row(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
-        cells = [
-            (
-                label,
-                row["attack"],
-                row["rung"],
-                *map(_share(row), _RATE_COLUMNS),
-                f"{row['seconds']:.0f}",
-                str(row["success"]["n"]),
-            )
-            for label, row in attacked
-        ]
-        print_table(
-            "attacks",
-            ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n"),
-            cells,
-        )
+        print_table("attacks", _ATTACK_COLUMNS, attacked)
+
+
+def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:
+    shares = map(_share(row), _RATE_COLUMNS)
+    return (label, row["attack"], row["rung"], *shares, f"{row['seconds']:.0f}", str(row["success"]["n"]))
 
 
 def print_trust(found: "JudgeCalibration | None") -> None:

@@ -1,226 +1,136 @@
 """`unconcept ledger status`, `drift`, `verify`, `audit`, `diff`: what a ledger says of itself."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import options
-from .console import EXIT_FAILED, exit_codes, print_json, print_table, quiet_libraries
-from .ledger_desk import (
-    BaseFlag,
-    ByFlag,
-    LedgerArgument,
-    absolute_source,
-    entry_note,
-    ledger_training,
-    open_ledger,
-    open_ledger_model,
-)
+from ..jobs.ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
+from .console import EXIT_FAILED, print_json, print_table, progress
+from .options import JsonOptions, PrintOptions
 
 if TYPE_CHECKING:
-    from ..ledger.ledger import Ledger
+    from ..ledger.drift import StateDrift
+    from ..ledger.drift_history import HistoryStep
+
+_HISTORY_COLUMNS = ("when", "what", "concepts", "in force", "|T|", "weights", "retained, mean", "retained, worst")
+_AUDIT_COLUMNS = ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back")
+_AUDIT_COUNTS = ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")
 
 
-def status(
-    folder: LedgerArgument,
-    as_json: options.JsonFlag = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
-    overwrite: options.OverwriteFlag = False,
-    model: BaseFlag = None,
-) -> None:
+def status(options: StatusOptions, shown: JsonOptions) -> None:
     """Say what is in force, since when, and where requests contradict one another. No model is opened."""
-    with exit_codes():
-        from ..ledger.ledger import Ledger
-        from ..ledger.status import ledger_status as told_of
+    from ..jobs.ledger_views import status as job
 
-        ledger = Ledger.open(folder, torn=True)
-        told = told_of(ledger, ledger.refresh(torn=True))
-        if html is not None:
-            _page(ledger, told, html, overwrite, model)
-        elif as_json:
-            print_json(told)
-        else:
-            _print_status(told)
-        if told["torn"]:
-            typer.echo(
-                "unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair"
-                f" {folder}`",
-                err=True,
-            )
-
-
-def drift(
-    folder: LedgerArgument,
-    history: Annotated[
-        bool, typer.Option("--history", help="After every entry: of closed forms, merges and sequences.")
-    ] = False,
-    model: BaseFlag = None,
-    device: options.DeviceFlag = "auto",
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
-    """Say how far the state is from the base."""
-    with exit_codes():
-        quiet_libraries()
-        from ..ledger.drift import measure_drift as now
-        from ..ledger.drift_history import drift_history as before
-
-        ledger = open_ledger(folder)
-        view = open_ledger_model(ledger, model, device)
-        if history:
-            steps = before(ledger, view)
-            shares = [(_share(s.weights), _share(s.mean_drift), _share(s.worst_drift)) for s in steps]
-            norms = ["n/a" if s.norm is None else f"{s.norm:.4f}" for s in steps]
-            cells = [
-                (s.at[:19], s.op, ", ".join(s.concepts), str(s.in_force), norm, *own)
-                for s, norm, own in zip(steps, norms, shares, strict=True)
-            ]
-            titles = ("when", "what", "concepts", "in force", "|T|", "weights", "retained, mean", "retained, worst")
-            (
-                print_json([vars(step) for step in steps])
-                if as_json
-                else print_table("drift after every entry", titles, cells)
-            )
-            return
-        with ledger_training(ledger, ["drift"], quiet):
-            found = now(ledger, view)
-        if as_json:
-            print_json(found.data())
-            return
-        changed = f"{found.total:.4%} of their norm over {len(found.layers)} tensors"
-        print(f"weights: {changed if found.layers else 'none is changed, what is in force runs beside the model'}")
-        worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
-        if worst:
-            print(f"retained texts: {_share(found.function)} of their readings' norm")
-            print_table("retained texts that moved most", ("text", "moved", "nearest target", "cosine"), worst)
-
-
-def verify(
-    folder: LedgerArgument,
-    bytes_only: Annotated[
-        bool, typer.Option("--bytes-only", help="Do not open the model and build the state.")
-    ] = False,
-    model: BaseFlag = None,
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
-    """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
-    with exit_codes():
-        quiet_libraries()
-        from ..ledger.verify import verify_ledger as check
-
-        found = check(folder)
-        if not (bytes_only or found.faults or found.torn):
-            ledger = open_ledger(folder)
-            with ledger_training(ledger, ["verify"], quiet):
-                found = check(folder, open_ledger_model(ledger, model, "auto"))
-        if as_json:
-            print_json(vars(found))
-        elif not (found.faults or found.torn):
-            print(
-                f"sound: {found.entries} entries, {found.artifacts} artifacts"
-                + (f", state {found.state}" if found.state else "")
-            )
-        for line in found.notes:
-            typer.echo(f"note: {line}", err=True)
-        torn = (
-            [f"the last line was never finished; no entry is lost: `unconcept ledger repair {folder}`"]
-            if found.torn
-            else []
+    told = job(options)
+    if options.html is not None:
+        print(f"-> {options.html}")
+    elif shown.as_json:
+        print_json(told)
+    else:
+        _print_status(told)
+    if told["torn"]:
+        typer.echo(
+            "unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair"
+            f" {options.folder}`",
+            err=True,
         )
-        for fault in [*found.faults, *torn]:
-            typer.echo(f"unconcept: FAILED: {fault}", err=True)
-        if found.faults or torn:
-            raise typer.Exit(EXIT_FAILED)
 
 
-def audit(
-    folder: LedgerArgument,
-    id_: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[ID]", help="The beginning of one request's id.  [default: all in force]", show_default=False
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of the fine-tune.")] = 100,
-    pictures: Annotated[int, typer.Option(min=1, max=1000, help="Of each concept, each time.")] = 8,
-    seed: options.SeedFlag = 0,
-    by: ByFlag = "",
-    model: BaseFlag = None,
-    device: options.DeviceFlag = "auto",
-    as_json: options.JsonFlag = False,
-    quiet: options.QuietFlag = False,
-) -> None:
+def drift(options: DriftOptions, shown: PrintOptions) -> None:
+    """Say how far the state is from the base."""
+    from ..jobs.ledger_views import drift as job
+
+    with progress(shown.quiet) as tell:
+        found = job(options, tell)
+    if isinstance(found, list):
+        _print_history(found, shown.as_json)
+    elif shown.as_json:
+        print_json(found.data())
+    else:
+        _print_drift(found)
+
+
+def verify(options: VerifyOptions, shown: PrintOptions) -> None:
+    """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
+    from ..jobs.ledger_views import verify as job
+
+    with progress(shown.quiet) as tell:
+        found = job(options, tell)
+    faults = [*found.faults]
+    if found.torn:
+        repair = f"unconcept ledger repair {options.folder}"
+        faults.append(f"the last line was never finished; no entry is lost: `{repair}`")
+    if shown.as_json:
+        print_json(vars(found))
+    elif not faults:
+        state = f", state {found.state}" if found.state else ""
+        print(f"sound: {found.entries} entries, {found.artifacts} artifacts{state}")
+    for line in found.notes:
+        typer.echo(f"note: {line}", err=True)
+    for fault in faults:
+        typer.echo(f"unconcept: FAILED: {fault}", err=True)
+    if faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def audit(options: AuditOptions, shown: PrintOptions) -> None:
     """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the
     ledger on it anew.
     """
-    with exit_codes():
-        quiet_libraries()
-        from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
-        from ..evaluation.tasks.picture_store import PictureStore, default_store
-        from ..ledger.audit import audit_requests as look_at
+    from ..jobs.ledger_views import audit as job
 
-        ledger = open_ledger(folder)
-        base = absolute_source(model or ledger.first["model"])
-        look = FineTuneResurgence(PictureStore(default_store()), pictures, steps, seed=seed, model=base)
-        with ledger_training(ledger, ["audit"], quiet):
-            found = look_at(ledger, open_ledger_model(ledger, model, device), look, entry_note(by, ""), id_)
-        if as_json:
-            print_json(found)
-            return
-        rows = [
-            (
-                key[:8],
-                concept,
-                *(str(seen[name]) for name in ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")),
-            )
-            for key, one in found.items()
-            for concept, seen in one["concepts"].items()
-        ]
-        print_table(
-            "pictures that show the concept",
-            ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back"),
-            rows,
-        )
+    with progress(shown.quiet) as tell:
+        found = job(options, tell)
+    if shown.as_json:
+        print_json(found)
+        return
+    rows = []
+    for key, one in found.items():
+        for concept, seen in one["concepts"].items():
+            rows.append((key[:8], concept, *(str(seen[name]) for name in _AUDIT_COUNTS)))
+    print_table("pictures that show the concept", _AUDIT_COLUMNS, rows)
 
 
-def diff(
-    folder: LedgerArgument,
-    other: Annotated[Path, typer.Argument(metavar="DIR2", help="The other ledger.")],
-    as_json: options.JsonFlag = False,
-) -> None:
+def diff(options: DiffOptions, shown: JsonOptions) -> None:
     """Say what is in force in one ledger and not in the other."""
-    with exit_codes():
-        from ..ledger.diff import compare_ledgers
+    from ..jobs.ledger_views import diff as job
 
-        found = compare_ledgers(open_ledger(folder), open_ledger(other))
-        if as_json:
-            print_json(found)
-            return
-        print("the same state" if found["same"] else f"{found['both']} requests in both")
-        for sign, side in (("-", "only_first"), ("+", "only_second")):
-            for one in found[side]:
-                print(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
-        for name, (mine, theirs) in found["apart"].items():
-            print(f"{name}: {mine} | {theirs}")
+    found = job(options)
+    if shown.as_json:
+        print_json(found)
+        return
+    print("the same state" if found["same"] else f"{found['both']} requests in both")
+    for sign, side in (("-", "only_first"), ("+", "only_second")):
+        for one in found[side]:
+            print(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
+    for name, (mine, theirs) in found["apart"].items():
+        print(f"{name}: {mine} | {theirs}")
+
+
+def _print_history(steps: "Sequence[HistoryStep]", as_json: bool) -> None:
+    if as_json:
+        print_json([vars(step) for step in steps])
+        return
+    rows = []
+    for step in steps:
+        norm = "n/a" if step.norm is None else f"{step.norm:.4f}"
+        shares = map(_share, (step.weights, step.mean_drift, step.worst_drift))
+        rows.append((step.at[:19], step.op, ", ".join(step.concepts), str(step.in_force), norm, *shares))
+    print_table("drift after every entry", _HISTORY_COLUMNS, rows)
+
+
+def _print_drift(found: "StateDrift") -> None:
+    changed = f"{found.total:.4%} of their norm over {len(found.layers)} tensors"
+    print(f"weights: {changed if found.layers else 'none is changed, what is in force runs beside the model'}")
+    worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
+    if worst:
+        print(f"retained texts: {_share(found.function)} of their readings' norm")
+        print_table("retained texts that moved most", ("text", "moved", "nearest target", "cosine"), worst)
 
 
 def _print_status(told: Mapping[str, Any]) -> None:
-    rows = [
-        (
-            r["id"][:8],
-            r["state"],
-            ", ".join(r["concepts"]),
-            ", ".join(map(repr, r["anchor"])),
-            r["method"],
-            r["added"][:19],
-            (r["revoked"] or "")[:19],
-            r["by"],
-        )
-        for r in told["requests"]
-    ]
+    rows = [_status_row(request) for request in told["requests"]]
     base = told["base"]
     print_table(
         f"{told['active']} of {len(rows)} requests in force; rule {told['rule']}; base {base['model']}"
@@ -232,11 +142,17 @@ def _print_status(told: Mapping[str, Any]) -> None:
         print(f"{one['conflict']}: {one['text']}: {one['policy']} ({', '.join(id_[:8] for id_ in one['requests'])})")
 
 
-def _page(ledger: "Ledger", told: dict[str, Any], out: Path, overwrite: bool, model: str | None) -> None:
-    from ..ledger.page import write_ledger_page
-
-    write_ledger_page(ledger, told, open_ledger_model(ledger, model, "auto"), out, overwrite)
-    print(f"-> {out}")
+def _status_row(request: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        request["id"][:8],
+        request["state"],
+        ", ".join(request["concepts"]),
+        ", ".join(map(repr, request["anchor"])),
+        request["method"],
+        request["added"][:19],
+        (request["revoked"] or "")[:19],
+        request["by"],
+    )
 
 
 def _share(value: float | None) -> str:

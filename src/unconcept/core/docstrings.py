@@ -2,20 +2,47 @@
 
 import ast
 import inspect
-import textwrap
+import sys
+from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 
 
 def field_descriptions(kind: type) -> dict[str, str]:
-    """By field; one without a string is left out, and all are where Python keeps no source."""
+    """By field, those of its bases among them; one without a string is left out, and all are where Python keeps no
+    source.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        module = sys.modules.get(base.__module__)
+        if module is not None and base is not object:
+            found |= _described(_classes(module).get(base.__qualname__))
+    return found
+
+
+@lru_cache
+def _classes(module: ModuleType) -> dict[str, ast.ClassDef]:
+    """The classes of a module by qualified name, those inside functions too."""
     try:
-        source = textwrap.dedent(inspect.getsource(kind))
+        tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError):
         return {}
-    (described,) = ast.parse(source).body
-    assert isinstance(described, ast.ClassDef)
+    found: dict[str, ast.ClassDef] = {}
+    pending: list[tuple[str, ast.AST]] = [("", tree)]
+    while pending:
+        prefix, node = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                found[prefix + child.name] = child
+                pending.append((f"{prefix}{child.name}.", child))
+            elif isinstance(child, ast.FunctionDef):
+                pending.append((f"{prefix}{child.name}.<locals>.", child))
+    return found
+
+
+def _described(definition: ast.ClassDef | None) -> dict[str, str]:
     found = {}
-    for node, below in pairwise(described.body):
+    for node, below in pairwise(definition.body if definition else []):
         text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, str):
             found[node.target.id] = inspect.cleandoc(text).replace("\n", " ")

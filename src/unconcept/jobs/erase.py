@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +28,35 @@ from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import suite_figures
 from ..evaluation.trials.finding import Finding
-from ..evaluation.trials.html import write_card, write_report_page, write_samples
+from ..evaluation.trials.html import ImagePairs, write_card, write_report_page, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
 from ..evaluation.worlds import world_of
 from ..methods import AttributeCounter, MethodServices, PresenceJudge, methods
+from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..prompts.checks import Check, GroupSizes
 from ..report.environment import run_environment
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.precision import process_state
-from ..training.regularisers import build_regularisers
-from ..worlds.registry import DEFAULT_MODEL
+from ..training.regularisers import Regularisers, build_regularisers
+from .options import ModelOptions, OverwriteOptions, StrengthOptions
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything `unconcept erase` may be told; None means the default."""
+class Job(ModelOptions, StrengthOptions, OverwriteOptions):
+    """An erasure with nothing left open: what `plan_job` makes of options, recipe and defaults."""
 
     ask: RequestSpec
     out: Path
     method: str = "uce"
     settings: Mapping[str, Any] | None = None
-    model: str = DEFAULT_MODEL
+    """Of the method; None is its defaults."""
+    _: KW_ONLY
     regularisers: Mapping[str, Any] = field(default_factory=dict)
     """Of a trained method."""
-    device: str = "auto"
-    dtype: str = "auto"
-    strength: float = 1.0
     report: bool = True
-    overwrite: bool = False
+    """Whether pictures are drawn and judged."""
     judge: str | None = None
     """NAME or NAME=PATH; an embedded model has its own."""
     sizes: GroupSizes = GroupSizes()
@@ -83,16 +82,7 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     Of several processes that train together the first draws, judges and writes; None in the others.
     """
     started = time.perf_counter()
-    require_free_output(job.out, job.overwrite)
-    validate_strength(job.strength)
-    info, settings = methods[job.method], dict(job.settings or {})
-    build_settings(info.settings, settings, f"{job.method} setting")
-    message = (
-        f"{', '.join(changed_options(job.options))}: only trained methods take it, and {job.method} is"
-        f" {info.mechanism}: leave it out"
-    )
-    require(info.mechanism == "trained" or not changed_options(job.options), message)
-    regularisers = build_regularisers(job.regularisers, info.mechanism, job.method)
+    info, regularisers = _check(job)
     chosen = world_of(job.model).request(job.ask, info.does)
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
@@ -103,77 +93,131 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     progress("edit", 0, 1)
     observe = _observe(job, model, chosen, progress) if "attribute_counter" in info.uses else None
     look = _look(job, model, chosen, progress) if "presence_judge" in info.uses else None
+    settings = dict(job.settings or {})
+    services = MethodServices(observe, look, world_of(job.model).vision_towers)
     with train_in_folder(_training(job), progress, job.options):
-        edit = make_edit(
-            model,
-            chosen,
-            job.method,
-            settings,
-            MethodServices(observe, look, world_of(job.model).vision_towers),
-            regularisers,
-        )
+        edit = make_edit(model, chosen, job.method, settings, services, regularisers)
     if not leads:
         return None
-    if job.strength != 1.0:
-        edit = edit.scaled(job.strength)
-        made = origin_of(edit)
-        edit = edit.stamped(replace(made, report={**made.report, **edit_effect(edit, model, chosen.request)}))
+    edit = _at_strength(edit, model, chosen, job.strength)
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
-    failures = weight_failures(edit, job.strength)
-    identity = {
+    with atomic_folder(job.out, _identity(job, edit), job.overwrite) as folder:
+        trial = _save_edit(job, chosen, unedited, edit, seconds["edit"], folder)
+        answered = _answer(job, chosen, trial, folder, progress)
+        seconds |= {**answered.seconds, "total": time.perf_counter() - started}
+        report = _report(job, chosen, model, answered, seconds)
+        _write(job, report, answered.pictures, folder)
+    shutil.rmtree(_training(job), ignore_errors=True)
+    return EraseOutcome(report, chosen, report.failures)
+
+
+def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
+    """The method and the regularisers of its training; `UsageError` on what does not go together."""
+    require_free_output(job.out, job.overwrite)
+    validate_strength(job.strength)
+    info = methods[job.method]
+    build_settings(info.settings, job.settings or {}, f"{job.method} setting")
+    message = (
+        f"{', '.join(changed_options(job.options))}: only trained methods take it, and {job.method} is"
+        f" {info.mechanism}: leave it out"
+    )
+    require(info.mechanism == "trained" or not changed_options(job.options), message)
+    return info, build_regularisers(job.regularisers, info.mechanism, job.method)
+
+
+def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength: float) -> Edit:
+    """The edit at its strength, with the figures of what it then does."""
+    if strength == 1.0:
+        return edit
+    scaled = edit.scaled(strength)
+    made = origin_of(scaled)
+    return scaled.stamped(replace(made, report={**made.report, **edit_effect(scaled, model, chosen.request)}))
+
+
+def _identity(job: Job, edit: Edit) -> dict[str, object]:
+    """What makes two runs the same: an interrupted one goes on from its state."""
+    return {
         "edit": edit.hash,
         "sizes": str(job.sizes),
         "spec": str(job.spec),
         "report": job.report,
         "model": job.model,
     }
-    with atomic_folder(job.out, identity, job.overwrite) as folder:
-        path = folder / "edit.safetensors"
-        edit.save(path)
-        cost = {"seconds": round(seconds["edit"], 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
-        trial = Trial(
-            job.method, tuple(concept.name for concept in chosen.concepts), EditedModel.of(unedited, path), edit, cost
-        )
-        suite = _suite(job, chosen) if info.does == "erase" else _suite_of_debias(job, chosen, edit)
-        answered, pictures = AnsweredTrial(trial, (), ()), {}
-        figures: tuple[SuiteFigure, ...] = ()
-        judge = _judge(job, suite.checks(trial.concepts))
-        if job.report:
-            bench = RunContext(
-                PictureStore(job.store or default_store()),
-                TaskRecord(folder / RECORD_FILE),
-                job.spec,
-                judge,
-                tell=progress,
-            )
-            (answered,), tally = answer_trials([trial], suite, bench)
-            seconds |= bench.record.seconds()
-            pictures = image_pairs(trial, answered.checks, bench)
-            figures = suite_figures(answered, suite, bench)
-            failures += [*tally.failed, *picture_failures(pictures)]
-        seconds["total"] = time.perf_counter() - started
-        told = run_environment(model, seconds, changed_options(job.options))
-        report = Report(
-            [Finding(answered, (), figures)],
-            suite,
-            job.spec,
-            judge,
-            told,
-            tuple(failures),
-            0,
-            chosen.reasons,
-            job.recipe,
-        )
-        write_run(report, folder)
-        if job.report:
-            write_data(report, folder)
-            write_report_page(report, [pictures], folder)
-            write_card(report, folder)
-            write_samples(report.findings[0], pictures, folder)
-        (folder / RECORD_FILE).unlink(missing_ok=True)
-    shutil.rmtree(_training(job), ignore_errors=True)
-    return EraseOutcome(report, chosen, tuple(failures))
+
+
+def _save_edit(
+    job: Job, chosen: ResolvedRequest, unedited: EditedModel, edit: Edit, seconds: float, folder: Path
+) -> Trial:
+    """Write the edit, and say what it cost."""
+    path = folder / "edit.safetensors"
+    edit.save(path)
+    cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
+    names = tuple(concept.name for concept in chosen.concepts)
+    return Trial(job.method, names, EditedModel.of(unedited, path), edit, cost)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What pictures told of an edit; without a report there are none."""
+
+    suite: Suite
+    judge: Judge | None
+    answered: AnsweredTrial
+    pictures: ImagePairs = field(default_factory=dict)
+    figures: tuple[SuiteFigure, ...] = ()
+    failed: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progress: ProgressCallback) -> _Answers:
+    """Draw before and after from the same noise, and judge."""
+    edit = trial.edit
+    suite = _suite(job, chosen) if methods[job.method].does == "erase" else _suite_of_debias(job, chosen, edit)
+    judge = _judge(job, suite.checks(trial.concepts))
+    if not job.report:
+        return _Answers(suite, judge, AnsweredTrial(trial, (), ()))
+    store = PictureStore(job.store or default_store())
+    context = RunContext(store, TaskRecord(folder / RECORD_FILE), job.spec, judge, tell=progress)
+    (answered,), tally = answer_trials([trial], suite, context)
+    pictures = image_pairs(trial, answered.checks, context)
+    return _Answers(
+        suite,
+        judge,
+        answered,
+        pictures,
+        suite_figures(answered, suite, context),
+        (*tally.failed, *picture_failures(pictures)),
+        context.record.seconds(),
+    )
+
+
+def _report(
+    job: Job, chosen: ResolvedRequest, model: ModelView, found: _Answers, seconds: Mapping[str, float]
+) -> Report:
+    trial = found.answered.trial
+    return Report(
+        [Finding(found.answered, (), found.figures)],
+        found.suite,
+        job.spec,
+        found.judge,
+        run_environment(model, seconds, changed_options(job.options)),
+        (*weight_failures(trial.edit, job.strength), *found.failed),
+        0,
+        chosen.reasons,
+        job.recipe,
+    )
+
+
+def _write(job: Job, report: Report, pictures: ImagePairs, folder: Path) -> None:
+    """Fill the folder."""
+    write_run(report, folder)
+    if job.report:
+        write_data(report, folder)
+        write_report_page(report, [pictures], folder)
+        write_card(report, folder)
+        write_samples(report.findings[0], pictures, folder)
+    (folder / RECORD_FILE).unlink(missing_ok=True)
 
 
 def _training(job: Job) -> Path:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
@@ -15,9 +16,9 @@ from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.judge import Judge
-from ..evaluation.sampling import count_too_long, require_text_length
+from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
-from ..evaluation.tasks.edit_task import Variant
+from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
@@ -27,99 +28,116 @@ from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..evaluation.worlds import world_of
+from ..methods import methods
 from ..models import Family, ModelView, find_model
 from ..report.environment import run_environment
-from ..worlds.registry import DEFAULT_MODEL
+from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
+from .options import DrawOptions, JudgeOptions, ModelOptions, OverwriteOptions, RunOptions, StrengthOptions, paths
 
 
 @dataclass(frozen=True)
-class EvaluationRun:
-    """What an evaluation may be told; None means the default.
-
-    With `edits` they are examined, with `variants` edits are made.
-    """
+class EvaluationRun(RunOptions, DrawOptions, JudgeOptions, StrengthOptions, ModelOptions, OverwriteOptions):
+    """An evaluation with nothing left open. With `edits` they are examined, with `variants` edits are made."""
 
     concepts: tuple[str, ...]
     out: Path
     edits: tuple[Path, ...] = ()
     variants: tuple[Variant, ...] = ()
     joint_requests: tuple[tuple[str, ...], ...] = ()
-    """What each arm's edits erase: with () one concept each."""
+    """What each variant's edits erase: with () one concept each."""
+    _: KW_ONLY
     suite: str = "quick"
     prompts: Path | None = None
-    """a prompt file in the suite's place."""
+    """A prompt file in the suite's place."""
     spec: str | None = None
-    """a paper's way of drawing; None: the model's default."""
-    judge: str | None = None
-    """NAME or NAME=PATH; an embedded model has its own."""
+    """A paper's way of drawing; None: the model's default."""
     attacks: tuple[str, ...] | None = None
     """None: the suite's own."""
-    model: str = DEFAULT_MODEL
-    strength: float = 1.0
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 24
-    limit: int | None = None
-    max_minutes: float | None = None
-    workers: int | None = None
-    seed: int = 0
-    overwrite: bool = False
-    store: Path | None = None
 
     @property
     def requests(self) -> tuple[tuple[str, ...], ...]:
-        """Concepts that each arm erases by one edit."""
+        """Concepts that each variant erases by one edit."""
         return self.joint_requests or tuple((name,) for name in self.concepts)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What makes two runs the same, but for the edits: an interrupted one goes on from its state."""
+        elsewhere = ("out", "overwrite", "max_minutes", "workers", "store", "edits")
+        return {name: str(value) for name, value in vars(self).items() if name not in elsewhere}
+
+
+def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
+    """What `unconcept evaluate` does with these options."""
+    return _planned(options, edits=paths(options.edits), suite=options.suite, strength=options.strength)
+
+
+def plan_attack(options: AttackOptions) -> EvaluationRun:
+    """What `unconcept attack` does with these options: the attack runs on the unedited model and with no budget too."""
+    names = ("*",) if options.name == "all" else (options.name,)
+    return _planned(options, edits=paths(options.edits), suite="attack", attacks=names, strength=options.strength)
+
+
+def plan_bench(options: BenchOptions) -> EvaluationRun:
+    """What `unconcept bench` does with these options."""
+    if options.methods == "all":
+        names = [name for name in methods if methods[name].does == "erase"]
+    else:
+        names = [methods[name.strip()].name for name in options.methods.split(",")]
+    variants = tuple(variant_of_method(name, options.model) for name in names)
+    return _planned(options, variants=variants, suite=options.suite)
+
+
+def _planned(options: SuiteOptions, **more: Any) -> EvaluationRun:
+    """A run with the options that all three commands share."""
+    shared = {field.name: getattr(options, field.name) for field in fields(SuiteOptions)}
+    del shared["concepts_file"]
+    return EvaluationRun(**{**shared, "concepts": options.names, **more})
 
 
 def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
-    """Do it all, or go on with it; what is missing makes the report PARTIAL, and the same
-    command goes on from there.
+    """Do it all, or go on with it.
+
+    What is missing makes the report PARTIAL, and the same command goes on from there.
     """
     begun = time.perf_counter()
-    find_model(run.model)
-    suite = _suite(run)
-    judge, spec = _judge(run, suite), world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
-    validate_strength(run.strength)
-    judge.open()  # Before anything is drawn: it may not be there.
-    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
-    suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
+    unedited, suite, judge, spec, left_out = _opened(run)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
     reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
-    identity = {
-        k: str(v) for k, v in vars(run).items() if k not in ("out", "overwrite", "max_minutes", "workers", "store")
-    }
-    identity["edits"] = str([trial.subject.key for trial in trials])
+    identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
     with atomic_folder(run.out, identity, run.overwrite) as folder:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
-        record = TaskRecord(folder / RECORD_FILE)
-        where = RunContext(
-            PictureStore(run.store or default_store()), record, spec, judge, run.workers, deadline, progress
-        )
-        found, tally = (
-            run_bench(run.variants, run.requests, suite, unedited, folder, where)
-            if run.variants
-            else examine_trials(trials, suite, where)
-        )
-        seconds = {**where.record.seconds(), "total": time.perf_counter() - begun}
-        pictures = [
-            image_pairs(finding.answered_trial.trial, finding.answered_trial.checks, where) for finding in found
-        ]
-        failures = [*tally.failed, *_collapsed(found, pictures)]
-        report = Report(
-            found,
-            suite,
-            spec,
-            judge,
-            run_environment(unedited.base(), seconds),
-            tuple(failures),
-            _missing(run, found),
-            reasons,
-        )
+        store, record = PictureStore(run.store or default_store()), TaskRecord(folder / RECORD_FILE)
+        context = RunContext(store, record, spec, judge, run.workers, deadline, progress)
+        if run.variants:
+            found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
+        else:
+            found, tally = examine_trials(trials, suite, context)
+        seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
+        answered = [finding.answered_trial for finding in found]
+        pictures = [image_pairs(one.trial, one.checks, context) for one in answered]
+        failures = (*tally.failed, *_collapsed(found, pictures))
+        conditions = run_environment(unedited.base(), seconds)
+        report = Report(found, suite, spec, judge, conditions, failures, _missing(run, found), reasons)
         _write(run, report, pictures, folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
+
+
+def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
+    """The unedited model, what it is asked, who judges, how it draws, and the reasons for attacks that are left out.
+
+    `UsageError` before anything is drawn.
+    """
+    find_model(run.model)
+    suite = _suite(run)
+    judge = _judge(run, suite)
+    spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
+    validate_strength(run.strength)
+    judge.open()  # It may not be there.
+    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
+    suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
+    return unedited, suite, judge, spec, left_out
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[ImagePairs]) -> list[str]:

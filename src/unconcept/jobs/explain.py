@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from ..attacks import attacks
@@ -13,6 +12,7 @@ from ..core.setting_layers import LayeredValue, SettingLayer, layered_values, me
 from ..core.settings import build_settings
 from ..methods import methods
 from ..training.regularisers import build_regularisers
+from .command_options import EraseOptions, ExplainOptions
 from .resolve import plan_job
 
 
@@ -41,11 +41,11 @@ class RecipeExplanation:
     rows: tuple[EffectiveSetting, ...]
 
 
-def explain(recipe: str, given: Mapping[str, Any]) -> RecipeExplanation:
-    """`given` is what was typed besides, as `plan_job` takes it. Bad input raises what `erase` would raise for it."""
-    loaded = load_recipe(recipe)
+def explain(options: ExplainOptions) -> RecipeExplanation:
+    """Every effective setting of a recipe. Bad input raises what `erase` would raise for it."""
+    recipe, loaded = options.recipe, load_recipe(options.recipe)
+    typed = {name: value for name, value in vars(options).items() if name != "recipe" and value not in (None, ())}
     if loaded.attack is not None:
-        typed = [name for name, value in given.items() if value]
         message = (
             f"recipe {recipe} is for the attack {loaded.attack}, which takes its settings as they are: leave out"
             f" {', '.join(typed)}"
@@ -54,7 +54,7 @@ def explain(recipe: str, given: Mapping[str, Any]) -> RecipeExplanation:
         return RecipeExplanation(
             recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded))
         )
-    planned = plan_job(recipe=recipe, out=Path(recipe), **given)
+    planned = plan_job(EraseOptions(recipe=recipe, **typed))
     job, info = planned.job, methods[planned.job.method]
     settings: object = build_settings(info.settings, job.settings or {}, f"{job.method} setting")
     regularisers = build_regularisers(job.regularisers, info.mechanism, info.name)

@@ -3,12 +3,32 @@
 import hashlib
 from pathlib import Path
 
+from ..core.output_folder import output_file
 from ..core.request import RequestSpec
+from ..core.settings import build_settings
 from ..edits import Edit
 from ..edits.export.lora_reader import read_lora
 from ..erasing.origin import origin_for
 from ..erasing.request_defaults import resolve_request
 from ..models import find_model, open_model
+from .command_options import ImportOptions
+from .options import texts
+
+
+def import_to_file(options: ImportOptions) -> Edit:
+    """Make a LoRA eraser an edit file, to be drawn with, evaluated, attacked and exported like any other."""
+    typed = {
+        "targets": texts(options.concepts),
+        "anchors": None if options.anchors is None else texts(options.anchors),
+        "retain": None if options.retain is None else texts(options.retain),
+        "kind": options.kind,
+    }
+    given = {name: value for name, value in typed.items() if value is not None}
+    request = build_settings(RequestSpec, given, "option")
+    with output_file(options.out, options.overwrite) as place:
+        edit = import_edit(options.lora, options.model, request, options.method)
+        edit.save(place)
+    return edit
 
 
 def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> Edit:

@@ -1,7 +1,8 @@
 """Join what was typed with the recipe and the defaults: default < recipe < --set < flag."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ..evaluation.sampling import DrawSpec
 from ..evaluation.worlds import world_of
 from ..prompts.checks import GroupSizes
 from ..training.options import TrainingOptions
-from ..worlds.registry import DEFAULT_MODEL
+from .command_options import EraseOptions
 from .erase import Job
+from .options import TrainingChoices, texts
 
 _DEFAULT_METHOD = "uce"
 
@@ -36,27 +38,44 @@ class JobPlan:
     drawing: Mapping[str, LayeredValue]
 
 
-def plan_job(
-    *,
-    concepts: Sequence[str],
-    out: Path,
-    anchors: Sequence[str] | None = None,
-    retain: Sequence[str] | None = None,
-    kind: str | None = None,
-    model: str = DEFAULT_MODEL,
-    method: str | None = None,
-    recipe: str | None = None,
-    assignments: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    regularisers: Mapping[str, Any] | None = None,
-    batch_size: int = DrawSpec.batch_size,
-    limit: int | None = None,
-    seed: int = GroupSizes.seed,
-    **rest: Any,
-) -> JobPlan:
-    """What `unconcept erase` does with these words, and `unconcept explain` shows."""
-    reasons: dict[str, str] = {}
-    world = world_of(model)
+def plan_job(options: EraseOptions) -> JobPlan:
+    """What `unconcept erase` does with these options, and `unconcept explain` shows."""
+    loaded, recipe, reasons = _method_of(options)
+    request = merge_layers(("recipe", loaded.request), ("flag", _request_of(options)))
+    settings = merge_layers(("recipe", loaded.settings), ("--set", options.settings or {}))
+    trainings = merge_layers(("recipe", loaded.training), ("flag", _training_of(options)))
+    regularisers = merge_layers(("recipe", loaded.regularisers), ("flag", options.regularisers or {}))
+    world = world_of(options.model)
+    spec = world.draw_spec(None, batch_size=options.batch_size)
+    sizes = GroupSizes(seed=options.seed).with_limit(options.limit)
+    changed = {**_changed(spec, world.draw_spec(None)), **_changed(sizes, GroupSizes())}
+    ask = build_settings(RequestSpec, layered_values(request))
+    job = Job(
+        ask,
+        options.out or _default_folder(options.names),
+        loaded.method or "",
+        layered_values(settings),
+        model=options.model,
+        regularisers=layered_values(regularisers),
+        device=options.device,
+        dtype=options.dtype,
+        strength=options.strength,
+        report=options.report,
+        overwrite=options.overwrite,
+        judge=options.judge,
+        sizes=sizes,
+        spec=spec,
+        options=build_settings(TrainingOptions, layered_values(trainings), "training option"),
+        recipe=recipe,
+        store=options.store,
+    )
+    return JobPlan(job, reasons, request, settings, trainings, regularisers, merge_layers(("flag", changed)))
+
+
+def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str]]:
+    """The recipe, or a method's own defaults as one; the recipe's name; and why they were taken."""
+    method, recipe, reasons = options.method, options.recipe, dict[str, str]()
+    world = world_of(options.model)
     if recipe is None:
         recipe = world.recipe(method or _DEFAULT_METHOD)
         if recipe is not None:
@@ -76,35 +95,29 @@ def plan_job(
     require(method in (None, name), message, RecipeError)
     if world.title is not None:
         reasons["model"] = world.title
+    return loaded, recipe, reasons
+
+
+def _request_of(options: EraseOptions) -> dict[str, Any]:
+    """What was typed of the request, None where nothing was."""
+    kind, anchors = options.kind, options.anchors
     require(
         kind is None or kind in CONCEPT_KINDS, f"kind {kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError
     )
-    typed = {"targets": concepts or None, "anchors": anchors, "retain": retain, "kind": kind}
-    request = merge_layers(("recipe", loaded.request), ("flag", typed))
-    settings = merge_layers(("recipe", loaded.settings), ("--set", assignments or {}))
-    runs = merge_layers(("recipe", loaded.training), ("flag", training or {}))
-    regularising = merge_layers(("recipe", loaded.regularisers), ("flag", regularisers or {}))
-    spec, sizes = world.draw_spec(None, batch_size=batch_size), GroupSizes(seed=seed).with_limit(limit)
-    changed = {**_changed(spec, world.draw_spec(None)), **_changed(sizes, GroupSizes())}
-    ask, options = (
-        build_settings(RequestSpec, layered_values(request)),
-        build_settings(TrainingOptions, layered_values(runs), "training option"),
-    )
-    held = layered_values(regularising)
-    job = Job(
-        ask,
-        out,
-        name,
-        layered_values(settings),
-        model,
-        held,
-        recipe=recipe,
-        spec=spec,
-        sizes=sizes,
-        options=options,
-        **rest,
-    )
-    return JobPlan(job, reasons, request, settings, runs, regularising, merge_layers(("flag", changed)))
+    return {
+        "targets": options.names or None,
+        "anchors": None if anchors is None else texts(anchors),
+        "retain": options.retained,
+        "kind": kind,
+    }
+
+
+def _training_of(options: TrainingChoices) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in fields(TrainingChoices)}
+
+
+def _default_folder(names: tuple[str, ...]) -> Path:
+    return Path("out") / (re.sub(r"\W+", "-", "-".join(names)).strip("-") or "recipe")
 
 
 def _changed(one: DrawSpec | GroupSizes, default: DrawSpec | GroupSizes) -> dict[str, Any]:

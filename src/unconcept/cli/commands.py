@@ -1,0 +1,124 @@
+"""Builds commands from option dataclasses: one flag a field, its help the string under the field."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from functools import wraps
+from types import GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from ..core.docstrings import field_descriptions
+from ..jobs.options import Flag, PythonOnly
+from .console import exit_codes, quiet_libraries
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A function of option dataclasses as a command that typer can read.
+
+    Inside, errors become one line and an exit code.
+    """
+    groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
+    options = [option for kind in groups.values() for option in _options(kind)]
+
+    @wraps(function)
+    def run(**values: Any) -> None:
+        with exit_codes():
+            quiet_libraries()
+            function(**{name: _build(kind, values) for name, kind in groups.items()})
+
+    parameters = [option.parameter() for option in sorted(options, key=lambda option: option.order)]
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+class _Option:
+    """One field of an option dataclass as an argument or flag of a command."""
+
+    def __init__(self, field: Field[Any], hint: Any, help_text: str) -> None:
+        self.field = field
+        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        self.flag = next((mark for mark in marks if isinstance(mark, Flag)), Flag())
+        self.hidden = any(isinstance(mark, PythonOnly) for mark in marks)
+        self.help = self.flag.help or help_text
+        self.hint = get_args(hint)[0] if marks else hint
+
+    @property
+    def required(self) -> bool:
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+    @property
+    def negated(self) -> bool:
+        """Whether its switch turns the field off."""
+        return (self.flag.name or "").startswith("--no-")
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Arguments in the order of their positions, then flags, those that must be given first."""
+        return (self.flag.position is None, -int(self.required) if self.flag.position is None else self.flag.position)
+
+    @property
+    def annotation(self) -> Any:
+        """What typer reads a word as."""
+        kind = self.flag.kind or next((part for part in _parts(self.hint) if part is not NoneType), self.hint)
+        kind = GenericAlias(list, (kind,)) if self.flag.repeats else kind
+        return kind if self.required or self.default is not None else kind | None
+
+    @property
+    def default(self) -> Any:
+        if self.negated:
+            return False
+        return None if self.flag.repeats else self.field.default
+
+    def parameter(self) -> inspect.Parameter:
+        """The parameter from which typer makes the argument or flag."""
+        flag, required = self.flag, self.required
+        shown: dict[str, Any] = {"metavar": flag.metavar, "show_default": flag.show_default}
+        limits: dict[str, Any] = {"min": flag.least, "max": flag.most}
+        info: Any = None
+        if flag.position is not None:
+            info = typer.Argument(help=self.help, **shown, **limits)
+        elif flag.name is not None:
+            info = typer.Option(flag.name, help=self.help, **shown, **limits)
+        else:
+            info = typer.Option(help=self.help, **shown, **limits)
+        return inspect.Parameter(
+            self.field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else self.default,
+            annotation=Annotated[self.annotation, info],
+        )
+
+    def value(self, given: Any) -> Any:
+        """What the field is given for what was typed."""
+        if self.negated:
+            return not given
+        if self.flag.assigns:
+            return _assignments(given or [], self.flag.name or "") or None
+        if self.flag.repeats:
+            return tuple(given) if given else self.field.default
+        return given
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _assignments(words: list[str], flag: str) -> Mapping[str, Any]:
+    from ..core.settings import parse_assignment
+
+    return dict(parse_assignment(word, flag) for word in words)
+
+
+def _options(kind: type) -> list[_Option]:
+    """Of a dataclass, those that a flag sets."""
+    hints, described = get_type_hints(kind, include_extras=True), field_descriptions(kind)
+    found = [_Option(field, hints[field.name], described.get(field.name, "")) for field in fields(kind)]
+    return [option for option in found if not option.hidden]
+
+
+def _build(kind: type, values: Mapping[str, Any]) -> Any:
+    """An option dataclass from what typer gives its fields."""
+    return kind(**{option.field.name: option.value(values[option.field.name]) for option in _options(kind)})

@@ -1,0 +1,39 @@
+"""Bake an edit into a diffusers folder or a single file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import OutputError, require
+from ..core.output_folder import atomic_folder, output_file
+from ..edits import load_edit, static_edit
+from ..edits.export.bake import bake
+from ..models import find_model
+from .command_options import ApplyOptions
+
+
+@dataclass(frozen=True)
+class ApplyOutcome:
+    """What was written."""
+
+    out: Path
+    weights: int
+    """How many were changed."""
+    left_out: tuple[str, ...]
+    """Files that hold the unedited model, and were not copied."""
+
+
+def apply(options: ApplyOptions) -> ApplyOutcome:
+    """Write a checkpoint with the edit in its weights: what loads the model loads it."""
+    edit, source = load_edit(options.edit), find_model(options.model)
+    edit = static_edit(edit) if options.static else edit
+    out, is_file = options.out, source.is_file()
+    require(
+        not is_file or out.suffix == ".safetensors",
+        f"{options.model} is one file: --out {out} must end in .safetensors",
+        OutputError,
+    )
+    identity = {"edit": edit.hash, "model": options.model, "strength": options.strength}
+    place = output_file(out, options.overwrite) if is_file else atomic_folder(out, identity, options.overwrite)
+    with place as target:
+        left_out = bake(edit.scaled(options.strength), source, target)
+    return ApplyOutcome(out, len(edit.names), left_out)

@@ -1,0 +1,138 @@
+"""The commands of `unconcept ledger` that write: requests one by one, some taken back, one edit of those in force."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import require
+from ..core.hashing import hash_json
+from ..core.progress import ProgressCallback, ignore_progress
+from ..erasing.make_edit import train_in_folder
+from ..erasing.request_defaults import resolve_request
+from ..ledger.ledger import EntryNote, Ledger, create_ledger, resolve_policy
+from ..ledger.materialize import materialize_ledger
+from ..ledger.operations import AddOutcome, add_request, revoke_request
+from ..ledger.request_state import RequestState
+from ..ledger.verify import repair_ledger
+from ..methods import methods
+from ..models import ModelView, open_model
+from ..training.options import changed_options
+from ..training.regularisers import build_regularisers
+from ..worlds.registry import embedded_world
+from .command_options import EraseOptions
+from .erase import Job
+from .ledger_options import AddOptions, InitOptions, LedgerOptions, MaterializeOptions, NoteOptions, RevokeOptions
+from .resolve import plan_job
+
+
+def init(options: InitOptions) -> Ledger:
+    """Begin an empty ledger."""
+    source = absolute_source(options.model)
+    job = _plan(
+        EraseOptions(
+            model=source,
+            method=options.method,
+            recipe=options.recipe,
+            settings=options.settings,
+            regularisers=options.regularisers,
+        )
+    )
+    regularisers = build_regularisers(job.regularisers, methods[job.method].mechanism, job.method)
+    merge = {"how": options.merge, "scale": options.merge_scale, "topk": options.merge_topk}
+    policy = replace(resolve_policy(options.rule, merge, options.teacher), regularisers=regularisers)
+    base = _open_base(source, "cpu")
+    return create_ledger(options.folder, base, job.method, job.settings or {}, policy, entry_note(options))
+
+
+def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> AddOutcome:
+    """Put a request in force. What it says is on the disk when this returns."""
+    ledger = Ledger.open(options.folder)
+    method = options.method or ledger.first["method"]
+    model = open_ledger_model(ledger, options.model, options.device)
+    asks_anew = options.recipe or options.settings or method not in ledger.request_states.settings
+    job = _plan(
+        EraseOptions(
+            concepts=options.names,
+            anchors=options.anchors,
+            retain=options.retained,
+            kind=options.kind,
+            model=model.name,
+            method=method,
+            recipe=options.recipe,
+            settings=options.settings,
+        )
+    )
+    ledger.require_regularisers(job.regularisers)
+    request, settings = resolve_request(job.ask, model.name).request, job.settings if asks_anew else None
+    with ledger_training(ledger, [job.method, str(job.settings), str(request)], progress):
+        return add_request(ledger, model, options.names, request, job.method, settings, entry_note(options))
+
+
+def revoke(options: RevokeOptions) -> RequestState:
+    """Take a request back: the state is then as if it had never been asked."""
+    return revoke_request(Ledger.open(options.folder), options.id, entry_note(options))
+
+
+def repair(options: LedgerOptions) -> list[str]:
+    """Mend what a process that died left behind; what was mended, a line each."""
+    return repair_ledger(options.folder)
+
+
+def materialize(options: MaterializeOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
+    """Write the edit of what is in force; its card."""
+    ledger = Ledger.open(options.folder)
+    with ledger_training(ledger, [one.id for one in ledger.request_states.active], progress):
+        model = open_ledger_model(ledger, options.model, options.device)
+        return materialize_ledger(
+            ledger, model, options.out, options.checkpoint, options.overwrite, entry_note(options)
+        )
+
+
+def entry_note(options: NoteOptions) -> EntryNote:
+    """Who asks, and why."""
+    return EntryNote(options.by, options.because)
+
+
+def open_ledger_model(ledger: Ledger, model: str | None, device: str) -> ModelView:
+    """The base of a ledger, where it is now."""
+    return _open_base(absolute_source(model or ledger.first["model"]), device)
+
+
+@contextmanager
+def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback) -> Iterator[None]:
+    """Inside, trainings tell how far they are, and go on where a former sitting of the same was stopped."""
+    folder = ledger.folder / "training" / hash_json(about)[:12]
+    with train_in_folder(folder, progress):
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # Not empty: another training was stopped.
+        folder.parent.rmdir()
+
+
+def absolute_source(model: str) -> str:
+    """A path as it is from everywhere; names of embedded models and Hub ids as they are."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
+
+
+def _open_base(model: str, device: str) -> ModelView:
+    """In float32 always: text states shall not depend on what a command was told."""
+    return open_model(model, device, "float32")
+
+
+def _plan(options: EraseOptions) -> Job:
+    """Method, settings and what is asked, as `unconcept erase` would take them.
+
+    `SettingsError` for a recipe that trains in another way than usual.
+    """
+    job = plan_job(options).job
+    other = ", ".join(changed_options(job.options))
+    require(
+        not other,
+        f"recipe {options.recipe}: {other}: trainings of a ledger run as usual, so that their bytes can be made again;"
+        " take it out of [training]",
+    )
+    return job

@@ -1,0 +1,65 @@
+"""The commands of `unconcept ledger` that say something of it: status, drift, verify, audit, diff."""
+
+from typing import Any
+
+from ..core.progress import ProgressCallback, ignore_progress
+from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
+from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..ledger.audit import audit_requests
+from ..ledger.diff import compare_ledgers
+from ..ledger.drift import StateDrift, measure_drift
+from ..ledger.drift_history import HistoryStep, drift_history
+from ..ledger.ledger import EntryNote, Ledger
+from ..ledger.page import write_ledger_page
+from ..ledger.status import ledger_status
+from ..ledger.verify import VerificationResult, verify_ledger
+from .ledger import absolute_source, ledger_training, open_ledger_model
+from .ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
+
+
+def status(options: StatusOptions) -> dict[str, Any]:
+    """What is in force, since when, and where requests contradict one another; with `html`, as a page too."""
+    ledger = Ledger.open(options.folder, torn=True)
+    found = ledger_status(ledger, ledger.refresh(torn=True))
+    if options.html is not None:
+        model = open_ledger_model(ledger, options.model, "auto")
+        write_ledger_page(ledger, found, model, options.html, options.overwrite)
+    return found
+
+
+def drift(options: DriftOptions, progress: ProgressCallback = ignore_progress) -> StateDrift | list[HistoryStep]:
+    """How far the state is from the base; with `history`, after every entry."""
+    ledger = Ledger.open(options.folder)
+    model = open_ledger_model(ledger, options.model, options.device)
+    if options.history:
+        return drift_history(ledger, model)
+    with ledger_training(ledger, ["drift"], progress):
+        return measure_drift(ledger, model)
+
+
+def verify(options: VerifyOptions, progress: ProgressCallback = ignore_progress) -> VerificationResult:
+    """Hash everything again and build the state again; every fault by name."""
+    found = verify_ledger(options.folder)
+    if options.bytes_only or found.faults or found.torn:
+        return found
+    ledger = Ledger.open(options.folder)
+    with ledger_training(ledger, ["verify"], progress):
+        return verify_ledger(options.folder, open_ledger_model(ledger, options.model, "auto"))
+
+
+def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
+    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the
+    ledger on it anew.
+    """
+    ledger = Ledger.open(options.folder)
+    base = absolute_source(options.model or ledger.first["model"])
+    store = PictureStore(default_store())
+    probe = FineTuneResurgence(store, options.pictures, options.steps, seed=options.seed, model=base)
+    with ledger_training(ledger, ["audit"], progress):
+        model = open_ledger_model(ledger, options.model, options.device)
+        return audit_requests(ledger, model, probe, EntryNote(options.by, ""), options.id)
+
+
+def diff(options: DiffOptions) -> dict[str, Any]:
+    """What is in force in one ledger and not in the other."""
+    return compare_ledgers(Ledger.open(options.folder), Ledger.open(options.other))

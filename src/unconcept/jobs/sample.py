@@ -1,0 +1,68 @@
+"""Draw prompts, or what an attack found, with edits or without."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import RequestError, require
+from ..core.output_folder import atomic_folder
+from ..core.progress import ProgressCallback, ignore_progress
+from ..edits import load_edit
+from ..evaluation.attacks.inputs import hash_input, load_adversarial, sample_adversarial
+from ..evaluation.sampling import draw_prompts, require_text_length, spec_for
+from ..models import open_model
+from ..prompts.checks import Prompt
+from ..report.images import to_image
+from .command_options import SamplingOptions
+from .options import paths, texts
+
+
+@dataclass(frozen=True)
+class SampleOutcome:
+    """What was drawn."""
+
+    out: Path
+    count: int
+
+
+def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progress) -> SampleOutcome:
+    """Write one PNG a prompt; the same seed gives the same noise with and without an edit."""
+    prompts, found = texts(options.prompts), options.found
+    require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
+    edits = [load_edit(path).scaled(options.strength) for path in paths(options.edits)]
+    model = open_model(options.model, options.device, options.dtype)
+    require_text_length(model, prompts)
+    spec = spec_for(options.model, options.steps, options.guidance_scale, options.batch_size)
+    inputs = list(load_adversarial(found).values()) if found else []
+    identity = {
+        "prompts": list(prompts) or None,
+        "found": [hash_input(one.input) for one in inputs],
+        "edit": [edit.hash for edit in edits],
+        "spec": str(spec),
+        "seed": options.seed,
+        "model": options.model,
+    }
+    asked = [Prompt(text, options.seed + i) for i, text in enumerate(prompts)]
+    with atomic_folder(options.out, identity, options.overwrite) as folder, ExitStack() as applied:
+        for edit in edits:
+            applied.enter_context(edit.applied(model))
+        if inputs:
+            pictures = sample_adversarial(model, inputs, spec)
+        else:
+            pictures = draw_prompts(model, asked, spec, _counting(progress, len(asked)))
+        for i, picture in enumerate(pictures):
+            to_image(picture).save(folder / f"{i:03d}.png")
+    return SampleOutcome(options.out, len(pictures))
+
+
+def _counting(progress: ProgressCallback, total: int) -> Callable[[int], None]:
+    """Reports how many pictures are drawn, from how many were just finished."""
+    drawn = 0
+
+    def tick(count: int) -> None:
+        nonlocal drawn
+        drawn += count
+        progress("draw", drawn, total)
+
+    return tick
