@@ -16,6 +16,7 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build_settings
 from unconcept.methods.esd import ESD
 from unconcept.models.diffusion.noise_schedule import NoiseSchedule
+from unconcept.models.families import families
 from unconcept.models.hooks.modules import denoiser_parameters
 from unconcept.models.model_view import Conditioning
 from unconcept.training import TrainingSession, training_session
@@ -176,7 +177,7 @@ class Toy:
     """A model whose denoiser says x + B c: what ESD makes of B can be written down."""
 
     name, family, latent_shape, device, dtype = "toy", "sd1", (4, 2, 2), torch.device("cpu"), torch.float64
-    texts = ("", "dog", "cat")
+    texts, spec = ("", "dog", "cat"), families["sd1"]
 
     def __init__(self) -> None:
         self.original_weights, self.checkpoint, self.scheduler = (
