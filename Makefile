@@ -9,7 +9,8 @@ FRESH := out/fresh
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures golden results attacks crowd debias continual bench clean
+.PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
+.PHONY: golden results attacks crowd debias continual bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -56,6 +57,9 @@ wheel: $(READY)
 
 docs: $(DOCS_READY)
 	$(BIN)/mkdocs build --strict
+
+docs-pictures: $(READY)
+	$(BIN)/python docs/pictures.py
 
 golden: $(READY)
 	$(BIN)/python -m benchmarks.golden

@@ -1,0 +1,32 @@
+"""What documents point to is there: links between them, and the files of this repository that they name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "world/README.md")
+)
+MADE = ("methods/", "attacks/", "suites/", "scorers/", "families/", "recipes/", "api/")  # pages of `docs/generate.py`
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED = re.compile(r"`((?:src|tests|docs|benchmarks|world)/[\w./-]+\.\w+)`")
+EXAMPLE = re.compile(r"/(?:test_)?x\.\w+$|/x-\*|/NAME/")  # `methods/x.py`, which a reader is about to write
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in LINK.findall(text):
+        place = target.partition("#")[0]
+        if place and not target.startswith(("http", "mailto:")) and not place.startswith(MADE):
+            assert (ROOT / document).parent.joinpath(place).exists(), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_files_are_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name in NAMED.findall(text):
+        assert EXAMPLE.search(name) or (ROOT / name).exists(), f"{document} names {name}"
