@@ -6,6 +6,7 @@ beside a loss on what is retained.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences
 from ..prompts.text_matching import without_names
 from ..training import Descent, TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.goals import TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
+from ..training.goals import PredictionGoal, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.parameter_groups import select_text_parameters
 from ..training.token_search import (
     FreeTokenSlots,
@@ -44,6 +45,8 @@ _TOKEN_PLACEMENTS: dict[str, TokenPlacement] = {
     "insert_k": "insert",
 }
 _COMPONENT_PATTERNS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
+# Latents, what the student is asked there, and what each row's prediction shall be.
+_LossPart = tuple[NoisyLatents, Conditioning, list[PredictionGoal]]
 _AttackType = Literal["prefix_k", "suffix_k", "mid_k", "insert_k", "per_k_words", "replace_k", "add"]
 
 
@@ -144,33 +147,21 @@ class AdvUnlearn:
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             turn, part = divmod(step, turns)
-            found = {}
+            found: dict[str, _LossPart] = {}
             if part == 0:
                 which = turn % len(request.targets)
                 asked = foe.prompt(which, turn, rng)
-                found["target"] = (
-                    foe.point(which),
-                    asked,
-                    [negative_guidance_goal(request.targets[which], self.negative_guidance)],
-                )
+                goal = negative_guidance_goal(request.targets[which], self.negative_guidance)
+                found["target"] = foe.point(which), asked, [goal]
             if part > 0 or turns == 1:
                 with trained.teacher():
                     point = beside.draw(
                         turn if turns == 1 else turn * self.retain_step + part - 1, self.retain_batch, rng
                     )
                 found["retain"] = point, model.condition(point.prompts), [keep_goal(text) for text in point.prompts]
-            points, given, goals = zip(*found.values(), strict=True)
-            x_t, t = torch.cat([point.x_t for point in points]), torch.cat([point.t for point in points])
-            with trained.teacher():
-                (wanted,) = goal_predictions(model, texts, x_t, t, [[goal for part in goals for goal in part]])
-            errors = (
-                (model.denoise(x_t, t, Conditioning.concatenate(given)) - wanted).float().square().flatten(1).mean(1)
-            )
-            each = zip(found, errors.split([len(point.x_t) for point in points]), strict=True)
-            return {
-                name: (self.retain_loss_w if name == "retain" and turns == 1 else 1.0) * rows.mean()
-                for name, rows in each
-            }
+            weights = {"target": 1.0, "retain": self.retain_loss_w if turns == 1 else 1.0}
+            errors = _row_errors(model, trained, texts, list(found.values()))
+            return {name: weights[name] * rows.mean() for name, rows in zip(found, errors, strict=True)}
 
         plan = TrainingPlan(self.iterations * turns, self.lr, seed=self.seed)
         about = {"settings": settings_data(self), "request": vars(request), "retained": kept}
@@ -203,6 +194,19 @@ class AdvUnlearn:
         )
         require(bool(held), message, RequestError)
         return held
+
+
+def _row_errors(
+    model: ModelView, trained: TrainableWeights, texts: TextEncodings, parts: Sequence[_LossPart]
+) -> tuple[Tensor, ...]:
+    """Mean squared error of each row, part by part, by one call of the student and one of the teacher."""
+    points, given, goals = zip(*parts, strict=True)
+    x_t, t = torch.cat([point.x_t for point in points]), torch.cat([point.t for point in points])
+    with trained.teacher():
+        (wanted,) = goal_predictions(model, texts, x_t, t, [list(chain(*goals))])
+    said = model.denoise(x_t, t, Conditioning.concatenate(given))
+    errors = (said - wanted).float().square().flatten(1).mean(1)
+    return tuple(errors.split([len(point.x_t) for point in points]))
 
 
 @dataclass

@@ -120,17 +120,10 @@ class ConceptAblation:
                 )
             return terms
 
-        rules: list[GradientTransform] = (
-            [restrict_to_target_rows(model, trained, request.targets)] if self.parameter_group == "embedding" else []
-        )
-        plan = TrainingPlan(
-            self.iterations,
-            self.lr,
-            "adamw",
-            self.weight_decay,
-            self.seed,
-            transforms=[*rules, GradientClip(self.max_grad_norm)],
-        )
+        rules: list[GradientTransform] = [GradientClip(self.max_grad_norm)]
+        if self.parameter_group == "embedding":
+            rules.insert(0, restrict_to_target_rows(model, trained, request.targets))
+        plan = TrainingPlan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=rules)
         about = {
             "settings": settings_data(self),
             "request": vars(request),

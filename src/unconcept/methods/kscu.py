@@ -119,31 +119,18 @@ class KSCU:
         )
         texts = TextEncodings.of(model)
         kept = ResumableTrajectory(GuidedSampler(model, texts, self.steps, self.guidance_scale), self.seed)
-        plan = key_steps(
-            len(request.targets),
-            round((own.start if self.start is None else self.start) * self.steps),
-            self.steps,
-            iterations,
-            self.loops,
-        )
-        fitting = []
-        for target in request.targets:
-            wordings = prompt_variants(target, sentences(request.kind), self.variants, self.seed)
-            fitting.append([text for text in wordings if fits_context(model, text)] or [target])
+        first = round((own.start if self.start is None else self.start) * self.steps)
+        plan = key_steps(len(request.targets), first, self.steps, iterations, self.loops)
+        fitting = self._fitting_wordings(model, request)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             which, j = plan[step]
             target = request.targets[which]
             x, t = kept.advance_to(request.targets, which, j, step), kept.sampler.timestep(j)
             leak = self.leak * (1 - float(t[0]) / 1000)
+            goals = [[negative_guidance_goal(target, strength)] for strength in (self.negative_guidance, leak)]
             with trained.teacher():
-                wanted = goal_predictions(
-                    model,
-                    texts,
-                    x,
-                    t,
-                    [[negative_guidance_goal(target, self.negative_guidance)], [negative_guidance_goal(target, leak)]],
-                )
+                wanted = goal_predictions(model, texts, x, t, goals)
             late = step >= int((1 - self.reworded_share) * iterations)
             asked = self._jittered(texts(_one_of(fitting[which], rng)), rng) if late else texts([target])
             said, empty = model.denoise(
@@ -157,6 +144,14 @@ class KSCU:
         about = {"settings": settings_data(self), "request": vars(request)}
         losses = train(trained, loss, TrainingPlan(iterations, self.lr, seed=self.seed), about, [kept], "kscu")
         return trained.edit(loss_figures(losses))
+
+    def _fitting_wordings(self, model: ModelView, request: Request) -> list[list[str]]:
+        """Reworded prompts of each target that the encoder can hold, or its bare name."""
+        fitting = []
+        for target in request.targets:
+            wordings = prompt_variants(target, sentences(request.kind), self.variants, self.seed)
+            fitting.append([text for text in wordings if fits_context(model, text)] or [target])
+        return fitting
 
     def _jittered(self, given: Conditioning, rng: torch.Generator) -> Conditioning:
         """Noise on the states; a pooled text is left alone."""

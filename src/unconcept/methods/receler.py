@@ -107,15 +107,12 @@ class Receler:
             model, denoiser_modules(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed
         )
         texts, (_, height, width) = TextEncodings.of(model), model.latent_shape
-        source = PartialSampling(
-            GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request.targets, lowest=1
-        )
-        searching = self.advrs_iters > 0 and self.compat != "authors"
-        searches = (
-            {target: _Search(model, texts([target]), target, self, i) for i, target in enumerate(request.targets)}
-            if searching
-            else {}
-        )
+        walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
+        source = PartialSampling(walk, request.targets, lowest=1)
+        searches = {}
+        if self.advrs_iters > 0 and self.compat != "authors":
+            for i, target in enumerate(request.targets):
+                searches[target] = _Search(model, texts([target]), target, self, i)
         looked_for = {target: list(chain(*content_positions(model, target))) for target in request.targets}
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -133,9 +130,8 @@ class Receler:
 
         stateful = [search.descent for search in searches.values()]
         plan = TrainingPlan(self.iterations, self.lr, seed=self.seed)
-        losses = train(
-            trained, loss, plan, {"settings": settings_data(self), "request": vars(request)}, stateful, "receler"
-        )
+        about = {"settings": settings_data(self), "request": vars(request)}
+        losses = train(trained, loss, plan, about, stateful, "receler")
         return trained.edit(loss_figures(losses))
 
 

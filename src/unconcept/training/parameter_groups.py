@@ -52,7 +52,8 @@ _MMDIT_PATTERNS: dict[str, str] = {
     "selfattn": rf"\.attn2?\.{_FOUR_MAPS}",
     "maps-noxattn": rf"\.attn2?\.{_FOUR_MAPS}",
     "transformer-maps": (
-        r"\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$"
+        r"\.(attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+        r"|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$"
     ),
 }
 _TEXT_PATTERNS: dict[str, str] = {

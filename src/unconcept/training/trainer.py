@@ -80,46 +80,37 @@ def train(
     told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_fingerprint(trained.model)})
     identity = mover.broadcast_parameters(list(tensors.values()), told)
     with trained.student(), _recomputed(trained, here.options.checkpointing, mover), samples.mask_gradients():
-        rules = here.transforms(
-            TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
-        )
-        more: dict[str, Any] = {
-            "join": plan.join,
-            "rate": plan.rate,
-            "betas": plan.betas,
-            "eps": plan.eps,
-            "mover": mover,
-        }
-        more["transforms"] = [samples, *rules, *plan.transforms]
-        descent = Descent(
-            list(tensors.values()),
-            plan.lr,
-            plan.optimizer,
-            plan.weight_decay,
-            plan.seed + rank_seed_offset(mover.device),
-            **more,
-        )
+        start = TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
+        descent = _descent(tensors, plan, [samples, *here.transforms(start), *plan.transforms], mover)
         source = source_hash(loss.__module__, __name__, type(trained.model).__module__)
         if path is not None and (found := kept.read_state_file(path, identity, source)) is not None:
             own = mover.own_state(found)
             descent.restore(kept.entries_below(own, "descent."))
             kept.restore_states(stateful, kept.entries_below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, source, stateful)
-        try:
-            with offload_idle_encoders(trained.model, _untrained(tensors)):
-                descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
-        except NumericsError as error:
-            watch.keep_last()
-            raise NumericsError(f"{name}, step {descent.done} of {plan.steps}: {error}{watch.kept_at()}") from None
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-            hint = "lower batch_size or pool, train fewer parameters, or switch checkpointing or mixed precision on"
-            raise UnconceptError(
-                f"{name}, step {descent.done} of {plan.steps}: out of memory: {hint}{watch.kept_at()}"
-            ) from None
+        with watch.failures_named(), offload_idle_encoders(trained.model, _untrained(tensors)):
+            descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
         watch.keep()
     return descent.losses
+
+
+def _descent(
+    tensors: Mapping[str, Tensor], plan: TrainingPlan, transforms: Sequence[GradientTransform], mover: ProcessGroup
+) -> Descent:
+    """As the plan has it, before the first step."""
+    return Descent(
+        list(tensors.values()),
+        plan.lr,
+        plan.optimizer,
+        plan.weight_decay,
+        plan.seed + rank_seed_offset(mover.device),
+        transforms=transforms,
+        join=plan.join,
+        rate=plan.rate,
+        betas=plan.betas,
+        eps=plan.eps,
+        mover=mover,
+    )
 
 
 def _watched(loss: StepLoss, samples: SampleOptions, mover: ProcessGroup) -> StepLoss:
@@ -208,6 +199,23 @@ class _Watch:
         self.first = self.descent.done
         self.kept = self.descent.done  # steps of the state on disk
         self._remember()
+
+    @contextmanager
+    def failures_named(self) -> Iterator[None]:
+        """Says which training failed, at which step, and where its state is kept."""
+        try:
+            yield
+        except NumericsError as error:
+            self.keep_last()
+            raise NumericsError(f"{self._step()}: {error}{self.kept_at()}") from None
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            hint = "lower batch_size or pool, train fewer parameters, or switch checkpointing or mixed precision on"
+            raise UnconceptError(f"{self._step()}: out of memory: {hint}{self.kept_at()}") from None
+
+    def _step(self) -> str:
+        return f"{self.name}, step {self.descent.done} of {self.steps}"
 
     def after(self, done: int) -> None:
         losses = self.descent.losses

@@ -114,4 +114,4 @@ class NoiseSchedule:
         if self.prediction_type == "flow":  # Linear in t, so that a sampler's timesteps need not be whole.
             sigma = t.double() / (len(self.sigma) - 1)
             return (1 - sigma).to(like).view(shape), sigma.to(like).view(shape)
-        return tuple(values[t].to(like).view(shape) for values in (self.alpha, self.sigma))  # type: ignore[return-value]
+        return self.alpha[t].to(like).view(shape), self.sigma[t].to(like).view(shape)

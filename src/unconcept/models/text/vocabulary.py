@@ -21,8 +21,11 @@ def token_tables(model: ModelView) -> tuple[Tensor, ...]:
     """
     message = f"{model.family} cuts a text differently for CLIP and for T5, so there is no one table of its tokens"
     require(bool(model.spec.clip_encoders), message, ModelError)
-    embeddings = (model.modules(part).get_input_embeddings() for part in model.spec.clip_encoders)  # type: ignore[operator]
-    return tuple(embedding.weight.detach() for embedding in embeddings)
+    tables = []
+    for part in model.spec.clip_encoders:
+        embedding = model.modules(part).get_input_embeddings()  # type: ignore[operator]
+        tables.append(embedding.weight.detach())
+    return tuple(tables)
 
 
 def special_ids(tokenizer: ClipTokenizer) -> tuple[int, int]:
