@@ -24,10 +24,7 @@ OPEN_LINES: set[str] = {
 }
 OPEN_COMPREHENSIONS: set[str] = {
     "edits/adapter.py",
-    "edits/export/checkpoint.py",
-    "edits/export/lora_reader.py",
     "edits/gated.py",
-    "edits/gating.py",
     "evaluation/trials/html.py",
     "evaluation/trials/markdown.py",
     "evaluation/trials/report.py",

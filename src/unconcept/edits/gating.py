@@ -4,6 +4,7 @@ likeness to what was erased.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
@@ -46,7 +47,8 @@ class PromptLikeness:
         Differentiable in the states.
         """
         found = state_cosines(states, own)
-        shared = torch.tensor([[token_overlap(text, concept) for concept in own_tokens] for text in tokens]).to(found)
+        overlaps = [token_overlap(text, concept) for text, concept in product(tokens, own_tokens)]
+        shared = torch.tensor(overlaps).view(len(tokens), len(own_tokens)).to(found)
         if self.metric != "clipcos":
             worded = torch.tensor([text is not None for text in tokens], device=found.device)[:, None]
             found = torch.where(worded, shared if self.metric == "tokenuni" else torch.maximum(found, shared), found)

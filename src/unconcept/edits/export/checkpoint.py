@@ -52,11 +52,10 @@ def write_folder(
     What was left out, by name.
     """
     opened = cache(open_file)
-    known = {
-        part: {place.file for place in tensor_locations(source, part).values()}
-        for part in WEIGHT_PARTS
-        if has_part(source, part)
-    }
+    known = {}
+    for part in WEIGHT_PARTS:
+        if has_part(source, part):
+            known[part] = {place.file for place in tensor_locations(source, part).values()}
     written = {file for files in known.values() for file in files}
     indexes = [stands for part in known if (stands := weight_file(source, part)) not in written]
     left_out = copy_unedited_files(source, target, written, indexes, known)

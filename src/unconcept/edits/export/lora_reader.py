@@ -232,11 +232,12 @@ def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[
     for name in (name for name in shapes if name.endswith(".weight")):
         for known, laid in _names(name, layout):
             places[known][name.removesuffix(".weight")] = laid
-    return {
-        known: modules
-        for known, modules in places.items()
-        if len(modules) == len({laid.rows for laid in modules.values()})
-    }
+    return {known: modules for known, modules in places.items() if _have_rows_of_their_own(modules)}
+
+
+def _have_rows_of_their_own(modules: Mapping[str, Packing]) -> bool:
+    """Whether no two modules are told to take the same rows of one map."""
+    return len(modules) == len({laid.rows for laid in modules.values()})
 
 
 def _names(name: str, layout: ModelLayout | None) -> list[tuple[str, Packing]]:
