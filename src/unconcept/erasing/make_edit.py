@@ -70,21 +70,21 @@ def make_edit(
 def train_in_folder(
     folder: Path, progress: ProgressCallback, options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
 ) -> Iterator[None]:
-    """Inside, trained methods keep their state in the folder, go on from what lies there, and tell how far they are.
+    """Inside, trained methods keep their state in the folder, resume from what is there, and report their progress.
 
     `SettingsError` afterwards if options were given and nothing was trained step by step.
     """
-    told = False
+    trained = False
 
-    def tell(done: Step) -> None:
-        nonlocal told
-        told = True
+    def report_step(done: Step) -> None:
+        nonlocal trained
+        trained = True
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
-    with training_session(TrainingSession(tell, folder, options=options)):
+    with training_session(TrainingSession(report_step, folder, options=options)):
         yield
     message = (
         f"{', '.join(changed_options(options))}: only methods that train step by step take it, and this one does not:"
         " leave it out"
     )
-    require(told or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)
+    require(trained or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)

@@ -49,15 +49,17 @@ class FineTuneResurgence:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        told = {
+        judge = world_of(self.model).judge
+        return {
+            "attack": "resurgence",
+            "mode": "lora",
             "steps": self.steps,
             "rank": self.rank,
             "pictures": self.pictures,
             "seed": self.seed,
             "version": _PROBE_VERSION,
+            "judge": judge.key if judge else None,
         }
-        judge = world_of(self.model).judge
-        return {"attack": "resurgence", "mode": "lora", **told, "judge": judge.key if judge else None}
 
     def __call__(
         self,

@@ -125,14 +125,14 @@ class EditTask:
         """What the method may ask of the world's judge while it works."""
         model, chosen, world = self.subject.base(), self.chosen, self.world
         spec, judge, uses = world.draw_spec(None), world.judge, methods[self.variant.method].uses
-        observe = look = None
+        counter = presence = None
         if "attribute_counter" in uses:
-            observe = open_attribute_counter(model, judge, spec, store, chosen.request.kind)
+            counter = open_attribute_counter(model, judge, spec, store, chosen.request.kind)
         if judge is not None and "presence_judge" in uses:
             suite = world.erasure_suite(chosen.concepts, chosen.request.retain, GroupSizes())
 
             def checks(sizes: GroupSizes) -> list[Check]:
                 return replace(suite, sizes=sizes).checks(self.concepts)
 
-            look = PresenceRate(model, judge, checks, spec, store)
-        return MethodServices(observe, look, world.vision_towers)
+            presence = PresenceRate(model, judge, checks, spec, store)
+        return MethodServices(counter, presence, world.vision_towers)

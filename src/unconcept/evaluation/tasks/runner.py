@@ -123,7 +123,7 @@ def run_tasks(
     finished = {task.id for task in tasks if task.is_done(store)}
     open_ = [task for task in tasks if task.id not in finished]
     given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MAX_TASK_ATTEMPTS}
-    told = tuple(
+    refused = tuple(
         f"{task.kind}: failed {MAX_TASK_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out"
         for task in open_
         if task.id in given_up
@@ -139,7 +139,7 @@ def run_tasks(
             made += task.size
             failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
             tell(task.kind, made, total)
-    return TaskTally(len(finished) + count - len(failed), told + tuple(failed), len(waiting) - count)
+    return TaskTally(len(finished) + count - len(failed), refused + tuple(failed), len(waiting) - count)
 
 
 def _results(

@@ -27,15 +27,15 @@ def run_bench(
     suite: Suite,
     unedited: EditedModel,
     folder: Path,
-    where: RunContext,
+    context: RunContext,
 ) -> tuple[list[Finding], TaskTally]:
     """Every variant on every request: concepts that one edit erases together.
 
     What is missing when time runs out is counted, never guessed.
     """
     tasks = [EditTask(unedited, one, concepts, folder / "edits") for concepts in requests for one in variants]
-    tally = run_tasks(tasks, where.store, where.record, 1, where.deadline, where.tell)
-    found, more = examine_trials([trial_of_task(task) for task in tasks if task.is_done(where.store)], suite, where)
+    tally = run_tasks(tasks, context.store, context.record, 1, context.deadline, context.tell)
+    found, more = examine_trials([trial_of_task(task) for task in tasks if task.is_done(context.store)], suite, context)
     return found, tally + more
 
 
@@ -55,62 +55,62 @@ def trial_of_edit(path: Path, unedited: EditedModel, concepts: Sequence[str], st
     return Trial(label, tuple(concepts), EditedModel.of(unedited, path, strength), edit, cost)
 
 
-def examine_trials(trials: Sequence[Trial], suite: Suite, where: RunContext) -> tuple[list[Finding], TaskTally]:
+def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[Finding], TaskTally]:
     """Ask the suite's questions, then run its attacks."""
     if not trials:
         return [], TaskTally()
-    answered, tally = answer_trials(trials, suite, where)
+    answered, tally = answer_trials(trials, suite, context)
     names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
     if not names:
-        return [Finding(one, (), suite_figures(one, suite, where)) for one in answered], tally
-    planned = [_plan_attacks(one, suite, names, where) for one in answered]
+        return [Finding(one, (), suite_figures(one, suite, context)) for one in answered], tally
+    planned = [_plan_attacks(one, suite, names, context) for one in answered]
     tasks: dict[str, AttackTask] = {}
     for own, ceilings in planned:
         tasks |= {task.id: task for task in (*own, *ceilings)}
-    workers = where.workers or default_workers(ATTACK_TASK_COST * len(tasks), str(trials[0].subject.base().device))
-    tally += run_tasks(list(tasks.values()), where.store, where.record, workers, where.deadline, where.tell)
-    found = [_finding(one, *pair, suite, where) for one, pair in zip(answered, planned, strict=True)]
+    workers = context.workers or default_workers(ATTACK_TASK_COST * len(tasks), str(trials[0].subject.base().device))
+    tally += run_tasks(list(tasks.values()), context.store, context.record, workers, context.deadline, context.tell)
+    found = [_finding(one, *pair, suite, context) for one, pair in zip(answered, planned, strict=True)]
     return found, tally
 
 
 def _finding(
-    one: AnsweredTrial, own: Sequence[AttackTask], ceilings: Sequence[AttackTask], suite: Suite, where: RunContext
+    one: AnsweredTrial, own: Sequence[AttackTask], ceilings: Sequence[AttackTask], suite: Suite, context: RunContext
 ) -> Finding:
     plain = {answer.check.prompt: answer.hits[1] for answer in one.answers}
     shown = [plain.get(check.prompt, False) for check in _attacked_checks(one, suite)]
-    rows = attack_rows(own, ceilings, shown, where.store) if own else []
-    done = [task for task in own if task.is_done(where.store)]
-    files = tuple((task.name, task.path(where.store).with_suffix(".safetensors")) for task in done)
-    return Finding(one, tuple(rows), suite_figures(one, suite, where), files)
+    rows = attack_rows(own, ceilings, shown, context.store) if own else []
+    done = [task for task in own if task.is_done(context.store)]
+    files = tuple((task.name, task.path(context.store).with_suffix(".safetensors")) for task in done)
+    return Finding(one, tuple(rows), suite_figures(one, suite, context), files)
 
 
-def suite_figures(one: AnsweredTrial, suite: Suite, where: RunContext) -> tuple[SuiteFigure, ...]:
+def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tuple[SuiteFigure, ...]:
     """The suite's own numbers, once every question is answered."""
-    judge = where.judge
+    judge = context.judge
     if judge is None or one.missing:
         return ()
     found = TrialEvidence(
         one.trial.concepts,
         one.answers,
-        lambda: image_pairs(one.trial, one.checks, where),
+        lambda: image_pairs(one.trial, one.checks, context),
         judge,
-        lambda: raw_score_pairs(one, where, judge),
+        lambda: raw_score_pairs(one, context, judge),
     )
     return tuple(suite.figures(found))
 
 
 def _plan_attacks(
-    one: AnsweredTrial, suite: Suite, names: Sequence[str], where: RunContext
+    one: AnsweredTrial, suite: Suite, names: Sequence[str], context: RunContext
 ) -> tuple[list[AttackTask], list[AttackTask]]:
     """Tasks on the edit, and the same on the unedited model."""
     checks = _attacked_checks(one, suite)
-    if not checks or where.judge is None:
+    if not checks or context.judge is None:
         return [], []
     world, origin = world_of(one.trial.subject.model), origin_of(one.trial.edit)
     known = world.attacker_knowledge(_erased_concept(checks[0].concept, origin), origin.retain)
     chosen = {name: recipe_settings(world, name) for name in names}
     own, ceilings = (
-        plan_attacks(subject, where.spec, where.judge, known, chosen, checks)
+        plan_attacks(subject, context.spec, context.judge, known, chosen, checks)
         for subject in (one.trial.subject, one.trial.subject.unedited)
     )
     return own, ceilings

@@ -62,7 +62,7 @@ class RunContext:
     tell: ProgressCallback = ignore_progress
 
 
-def answer_trials(trials: Sequence[Trial], suite: Suite, bench: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
+def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
     """Draw and score what the store lacks; the unedited model is drawn once for all trials."""
     checks = [suite.checks(trial.concepts) for trial in trials]
     draws: dict[EditedModel, dict[Prompt, None]] = {}
@@ -72,36 +72,39 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, bench: RunContext) -> t
     tasks = [
         task
         for subject, prompts in draws.items()
-        for task in plan_draws(subject, bench.spec, list(prompts), bench.store, bench.record)
+        for task in plan_draws(subject, context.spec, list(prompts), context.store, context.record)
     ]
     pictures = sum(task.size for task in tasks)
-    workers = bench.workers or default_workers(pictures, str(trials[0].subject.base().device))
-    tally = run_tasks(tasks, bench.store, bench.record, workers, bench.deadline, bench.tell)
-    if bench.judge is None:
+    workers = context.workers or default_workers(pictures, str(trials[0].subject.base().device))
+    tally = run_tasks(tasks, context.store, context.record, workers, context.deadline, context.tell)
+    if context.judge is None:
         return [AnsweredTrial(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
     wanted = [
         pair
         for trial, asked in zip(trials, checks, strict=True)
         for check in asked
-        for pair in _sides(trial, check, bench.spec, bench.judge)
+        for pair in _sides(trial, check, context.spec, context.judge)
     ]
-    tally += run_tasks(plan_scores(bench.judge, wanted, bench.store), bench.store, bench.record, 1, None, bench.tell)
-    return [_answered(trial, asked, bench, bench.judge) for trial, asked in zip(trials, checks, strict=True)], tally
+    tally += run_tasks(
+        plan_scores(context.judge, wanted, context.store), context.store, context.record, 1, None, context.tell
+    )
+    return [_answered(trial, asked, context, context.judge) for trial, asked in zip(trials, checks, strict=True)], tally
 
 
-def image_pairs(trial: Trial, checks: Sequence[Check], bench: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
+def image_pairs(trial: Trial, checks: Sequence[Check], context: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
     """Pictures before and after, of the prompts that have both."""
     prompts = list(dict.fromkeys(check.prompt for check in checks))
     before, after = (
-        load_pictures(subject, bench.spec, prompts, bench.store) for subject in (trial.subject.unedited, trial.subject)
+        load_pictures(subject, context.spec, prompts, context.store)
+        for subject in (trial.subject.unedited, trial.subject)
     )
     return {prompt: (before[prompt], after[prompt]) for prompt in prompts if prompt in before and prompt in after}
 
 
-def raw_score_pairs(one: AnsweredTrial, bench: RunContext, judge: Judge) -> list[tuple[RawScore, RawScore]]:
+def raw_score_pairs(one: AnsweredTrial, context: RunContext, judge: Judge) -> list[tuple[RawScore, RawScore]]:
     """The judge's raw scores before and after, one pair an answer."""
-    sides = [_sides(one.trial, answer.check, bench.spec, judge) for answer in one.answers]
-    known = bench.store.load_scores(judge.key, [pair for both in sides for pair in both])
+    sides = [_sides(one.trial, answer.check, context.spec, judge) for answer in one.answers]
+    known = context.store.load_scores(judge.key, [pair for both in sides for pair in both])
     return [(known[before], known[after]) for before, after in sides]
 
 
@@ -111,12 +114,12 @@ def _sides(trial: Trial, check: Check, spec: DrawSpec, judge: Judge) -> tuple[tu
     return (before, judge.question(check)), (after, judge.question(check))
 
 
-def _answered(trial: Trial, checks: Sequence[Check], bench: RunContext, judge: Judge) -> AnsweredTrial:
-    sides = [_sides(trial, check, bench.spec, judge) for check in checks]
-    known = bench.store.load_scores(judge.key, [pair for both in sides for pair in both])
+def _answered(trial: Trial, checks: Sequence[Check], context: RunContext, judge: Judge) -> AnsweredTrial:
+    sides = [_sides(trial, check, context.spec, judge) for check in checks]
+    known = context.store.load_scores(judge.key, [pair for both in sides for pair in both])
     answers = []
     for check, (before, after) in zip(checks, sides, strict=True):
-        if before in known and after in known and all(bench.store.has(picture) for picture, _ in (before, after)):
+        if before in known and after in known and all(context.store.has(picture) for picture, _ in (before, after)):
             answers.append(
                 PairedAnswer(check, judge.label_of(known[before], check), judge.label_of(known[after], check))
             )
