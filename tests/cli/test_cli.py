@@ -119,6 +119,8 @@ def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
     words = ("dog face", "--edit", edit, "--limit", 1, "--quiet", "--out")
     told = run("evaluate", *(word for word in words if word != "--quiet"), tmp_path / "e", "--suite", "smoke")
     assert (told.exit_code, "On the unedited model the judge finds the target in" in told.stdout) == (0, True)
+    assert {"target", "synonyms", "styles"} <= {*told.stdout.split()} >= {"co-occurring"}
+    assert "direct" not in told.stdout
     assert "(1; 0%)" in told.stdout, "beside each rate its count, and the share of nothing"
     result = run("attack", "derived-embedding", *words, tmp_path / "a", "--json")
     assert result.exit_code == 0, result.stderr

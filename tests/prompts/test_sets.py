@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError
-from unconcept.prompts.sets import PROMPT_GROUPS, PromptItem, PromptSet
+from unconcept.prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptItem, PromptSet
 from unconcept.prompts.unlearncanvas import (
     UNLEARNCANVAS_OBJECTS,
     UNLEARNCANVAS_STYLES,
@@ -108,6 +108,11 @@ def test_counts_by_group() -> None:
     made = PromptSet.of("x", 1, [PromptItem("a", "dog", group) for group in ("far", "direct", "far")])
     assert list(made.counts().items()) == [("direct", 1), ("far", 2)]
     assert {*made.counts()} <= {*PROMPT_GROUPS}
+
+
+def test_every_group_has_one_word_for_users() -> None:
+    assert tuple(GROUP_NAMES) == PROMPT_GROUPS
+    assert len({*GROUP_NAMES.values()}) == len(PROMPT_GROUPS)
 
 
 def test_needs_no_torch() -> None:

@@ -46,13 +46,15 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
     """Why each part of the request is as it is, then the rates, and what the edit does to the weights."""
     from ..evaluation.trials.report import group_rows as group_rows
     from ..evaluation.trials.report import judge_calibration, origin_of_finding
+    from ..prompts.sets import GROUP_NAMES
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
     for name, reason in {**reasons, **outcome.chosen.reasons}.items():
         print(f"{name}: {reason}")
     if rows:
         cells = [
-            (row.group, str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n)) for row in rows
+            (GROUP_NAMES[row.group], str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n))
+            for row in rows
         ]
         print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
         print_trust(judge_calibration(report.findings))

@@ -63,18 +63,18 @@ def _run(run: "EvaluationRun", shown: PrintOptions) -> None:
 
 def _print(report: "Report") -> None:
     from ..evaluation.trials.report import judge_calibration
+    from ..prompts.sets import GROUP_NAMES
 
     trials = report.data()["trials"]
-    groups: dict[str, None] = {}
-    for trial in trials:
-        groups |= dict.fromkeys(trial["groups"])
+    asked: set[str] = set().union(*(trial["groups"] for trial in trials))
+    groups = [group for group in GROUP_NAMES if group in asked]
     rows = []
     for trial in trials:
         cells = [_cell(trial["groups"].get(group)) for group in groups]
         rows.append((trial["label"], ", ".join(trial["concepts"]), *cells))
     print_table(
         "share of pictures that show what the prompt asks, before -> after (pictures; nothing known after)",
-        ("edit", "concept", *groups),
+        ("edit", "concept", *(GROUP_NAMES[group] for group in groups)),
         rows,
     )
     print_trust(judge_calibration(report.findings))
