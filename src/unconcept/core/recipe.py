@@ -69,7 +69,7 @@ def _all_beside(recipe: Path, values: Mapping[str, object]) -> dict[str, object]
     return {name: _beside(recipe, name, value) for name, value in values.items()}
 
 
-def _beside(recipe: Path, name: str, value: Any) -> Any:
+def _beside(recipe: Path, name: str, value: object) -> object:
     """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
     if not (isinstance(value, str) and value and (name in _FOLDER_SETTINGS or value.lower().endswith(FILE_SUFFIXES))):
         return value

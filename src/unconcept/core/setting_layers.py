@@ -15,7 +15,7 @@ class LayeredValue:
     layer: SettingLayer
 
 
-def merge_layers(*layers: tuple[SettingLayer, Mapping[str, Any]]) -> dict[str, LayeredValue]:
+def merge_layers(*layers: tuple[SettingLayer, Mapping[str, object]]) -> dict[str, LayeredValue]:
     """By name the value of the last layer that has it; None is no value."""
     return {
         name: LayeredValue(value, layer)

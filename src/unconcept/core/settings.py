@@ -16,7 +16,7 @@ _STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 SEED_BOUND = 2**31  # methods multiply theirs by primes and counts, and a generator holds 64 bits
 
 
-def build_settings(kind: type[_T], values: Mapping[str, Any], noun: str = "setting") -> _T:
+def build_settings(kind: type[_T], values: Mapping[str, object], noun: str = "setting") -> _T:
     """`kind(**values)` with every name and type checked; an unknown name says which was probably meant."""
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
@@ -28,7 +28,7 @@ def build_settings(kind: type[_T], values: Mapping[str, Any], noun: str = "setti
     return kind(**checked)
 
 
-def accepts_value(kind: type, name: str, value: Any) -> bool:
+def accepts_value(kind: type, name: str, value: object) -> bool:
     """Whether a setting of this name could have the value by its type; whether it goes with the others is not asked."""
     field = next((field for field in fields(kind) if field.name == name), None)
     if field is None:
@@ -40,7 +40,7 @@ def accepts_value(kind: type, name: str, value: Any) -> bool:
     return True
 
 
-def _checked(noun: str, field: Field[Any], value: Any) -> Any:
+def _checked(noun: str, field: Field[Any], value: object) -> Any:
     """`value` as the annotation wants it; whole numbers pass as floats, lists as tuples, nothing else is converted."""
     try:
         annotation: Any = field.type

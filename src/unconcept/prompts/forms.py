@@ -146,7 +146,7 @@ def read_hub_pinpoint(row: _CsvRow, given: PromptFileContext) -> Iterable[Prompt
 
 
 @prompt_form("hub-selective", "json", ("prompt", "nouns"))
-def read_hub_selective(entry: Any, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_hub_selective(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
     """HUB's selective_alignment: target prompts and the other things in them, asked for one by one."""
     fields = _object(entry)
     nouns = fields.get("nouns")
@@ -157,11 +157,12 @@ def read_hub_selective(entry: Any, given: PromptFileContext) -> Iterable[PromptI
 
 
 @prompt_form("erase-eval", "json")
-def read_erase_eval(entry: Any, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_erase_eval(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
     """EraseEval's cache, {concept: prompt}: protocol1.json is direct, protocol2.json indirect, or {concept: {explicit,
     implicit}}.
     """
-    require(isinstance(entry, tuple), "EraseEval's cache is an object {concept: prompt}, not a list", DataError)
+    if not isinstance(entry, tuple):
+        raise DataError("EraseEval's cache is an object {concept: prompt}, not a list")
     concept, value = entry
     if isinstance(value, dict):
         sides: tuple[tuple[str, PromptGroup], ...] = (("explicit", "direct"), ("implicit", "indirect"))
@@ -189,7 +190,7 @@ def read_own_table(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptIte
 
 
 @prompt_form("list", "json")
-def read_own_list(entry: Any, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_own_list(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
     """A JSON list of your own: texts, or objects with the columns of a table as keys."""
     if isinstance(entry, str):
         yield PromptItem(entry.strip(), given.concept or "", given.group or "direct")
@@ -277,13 +278,13 @@ def _celebrity(prompt: str) -> str:
     raise DataError(f"no name in {prompt!r}: MACE's templates are {'; '.join(_CELEBRITY_TEMPLATES)}")
 
 
-def _object(entry: Any) -> dict[str, Any]:
-    require(isinstance(entry, dict), f"{str(entry)[:40]!r} is no object with a key `prompt`", DataError)
-    fields: dict[str, Any] = entry
-    return fields
+def _object(entry: object) -> dict[str, object]:
+    if not isinstance(entry, dict):
+        raise DataError(f"{str(entry)[:40]!r} is no object with a key `prompt`")
+    return entry
 
 
-def _text(fields: dict[str, Any], key: str) -> str:
+def _text(fields: dict[str, object], key: str) -> str:
     value = fields.get(key)
     if not isinstance(value, str):
         raise DataError(f"{key} {str(value)[:40]!r}: give a text; keys found: {', '.join(fields)}")
