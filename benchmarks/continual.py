@@ -193,7 +193,7 @@ def curves(points: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def table_of(points: Sequence[Mapping[str, Any]]) -> str:
     """A line a point; 95 % intervals over concepts."""
-    from unconcept.evaluation.trials.markdown import markdown_table
+    from unconcept.report.markdown import markdown_table
 
     head = ("arm", "requests", *SHARES, "H", "n", "drift", "s")
     lines = [head, ("---",) * len(head)]

@@ -121,7 +121,7 @@ def settings() -> tuple["Variant", ...]:
 
 def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...]]) -> str:
     """A table for each method."""
-    from unconcept.evaluation.trials.markdown import group_by_label
+    from unconcept.evaluation.trials.variants import group_by_label
 
     sizes = {concepts: str(count) for count, concepts in requests.items()}
     tables = {
@@ -133,7 +133,8 @@ def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...
 
 def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
     """A row a finding: its names, then the rate of each group."""
-    from unconcept.evaluation.trials.markdown import format_rate, markdown_table, pooled_group_rates
+    from unconcept.evaluation.trials.variants import pooled_group_rates
+    from unconcept.report.markdown import format_rate, markdown_table
 
     lines = [[*head, *ASKED.values(), "drift", "projector's rank"]]
     lines.append(["---"] * len(lines[0]))

@@ -58,7 +58,7 @@ def main() -> None:
 
 def page(data: dict) -> str:
     """Head, goals and table of a report on one edit."""
-    from unconcept.evaluation.trials.markdown import markdown_table
+    from unconcept.report.markdown import markdown_table
     from unconcept.worlds.table import concept_table
 
     (trial,) = data["trials"]

@@ -245,15 +245,16 @@ def findings_of(findings: Sequence["Finding"], concepts: tuple[str, ...]) -> lis
 
 
 def titled(findings: Mapping[str, Sequence["Finding"]]) -> str:
-    from unconcept.evaluation.trials.markdown import results_table
+    from unconcept.evaluation.trials.variants import variant_rows
+    from unconcept.report.markdown import results_table
 
-    return "\n".join(f"### {name}\n\n{results_table(own)}" for name, own in findings.items() if own)
+    return "\n".join(f"### {name}\n\n{results_table(variant_rows(own))}" for name, own in findings.items() if own)
 
 
 def budgets(findings: Sequence["Finding"]) -> str:
     """A row a method: what bounds its training here and in its paper, and the seconds of each training."""
     from unconcept.core.recipe import load_recipe
-    from unconcept.evaluation.trials.markdown import group_by_label
+    from unconcept.evaluation.trials.variants import group_by_label
     from unconcept.methods import methods
 
     lines = ["| | bounded by | here | its paper | seconds, here |", "| --- | --- | --- | --- | --- |"]

@@ -150,18 +150,16 @@ def main() -> None:
 def judged(model: ModelView, edits: dict[str, Edit], out: Path) -> str:
     """A table of what both edits leave and keep, beside the unedited model."""
     from unconcept.erasing.origin import origin_for
-    from unconcept.evaluation.trials.markdown import results_table
+    from unconcept.evaluation.trials.variants import variant_rows
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.report.markdown import results_table
 
     files = tuple(out / f"{name}.safetensors" for name in edits)
     out.mkdir(parents=True, exist_ok=True)
     for file, edit in zip(files, edits.values(), strict=True):
         edit.stamped(origin_for(edit, model, REQUEST, "esd", {})).save(file)
-    return results_table(
-        evaluate(
-            EvaluationRun(REQUEST.targets, out / "judged", edits=files, suite="results", device="cpu", overwrite=True)
-        ).findings
-    )
+    run = EvaluationRun(REQUEST.targets, out / "judged", edits=files, suite="results", device="cpu", overwrite=True)
+    return results_table(variant_rows(evaluate(run).findings))
 
 
 if __name__ == "__main__":

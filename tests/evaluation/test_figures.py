@@ -1,7 +1,6 @@
 """Figures that every closed-form edit carries, against their definitions."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -11,13 +10,13 @@ from tests import tiny
 from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
-from unconcept.evaluation.trials import html
 from unconcept.linalg.conditions import condition_figure
 from unconcept.linalg.low_rank import numerical_rank
 from unconcept.linalg.ridge import stable_cholesky
 from unconcept.methods import methods
+from unconcept.report.data import ReportData
 
-SCHEMA = Path(html.__file__).parent / "templates/report.schema.json"
+SCHEMA = ReportData.model_json_schema()
 CLOSED_PART = {"mace": {"max_train_steps": 0}}  # of a method that also trains
 CLOSED = ("uce", "speed", "rece", "mace", "trce", "realera")
 ASK = RequestSpec(("dog face", "car"), ("goat", "sky"), ("cat", "moon"))
@@ -60,11 +59,10 @@ def test_every_closed_form_edit_says_what_it_does(name, tmp_path) -> None:
     size = int.from_bytes((tmp_path / "e.safetensors").read_bytes()[:8], "little")
     header = json.loads(json.loads((tmp_path / "e.safetensors").read_bytes()[8 : 8 + size])["__metadata__"]["origin"])
     assert header["report"] == report
-    schema = json.loads(SCHEMA.read_text())
     jsonschema.validate(
         report,
         next(
-            part["properties"]["report"] for part in schema["$defs"].values() if "report" in part.get("properties", {})
+            part["properties"]["report"] for part in SCHEMA["$defs"].values() if "report" in part.get("properties", {})
         ),
     )
 

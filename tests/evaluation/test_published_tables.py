@@ -1,21 +1,19 @@
 """The commands that publish tables: cut short they say so, and publish nothing. And the tables."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import attacks, crowd, results
 from unconcept.erasing.make_edit import make_edit
-from unconcept.evaluation.attacks.rates import AttackRow
 from unconcept.evaluation.tasks import edit_task
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.evaluation.trials.finding import Finding
-from unconcept.evaluation.trials.markdown import attacks_table
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.prompts.captions import load_captions
+from unconcept.report.data import AttackData, RateData
+from unconcept.report.markdown import VariantRows, attacks_table
 
 
 @pytest.mark.parametrize(
@@ -31,27 +29,29 @@ def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch,
     assert not (tmp_path / "docs").exists()
 
 
-def attacked(label: str, name: str, hits: int) -> Finding:
+def attacked(name: str, hits: int) -> AttackData:
     """One attack on one edit, with four prompts in two seconds."""
     rates = {
-        part: clopper_pearson(count, 4)
+        part: RateData.model_validate(clopper_pearson(count, 4))
         for part, count in {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}.items()
     }
-    row = AttackRow(name, "text", "cat", **rates, curve=(), seconds=2.0, missing=0)
-    return Finding(SimpleNamespace(trial=SimpleNamespace(label=label)), (row,))  # type: ignore[arg-type]
+    return AttackData(attack=name, rung="text", concept="cat", **rates, curve=(), seconds=2.0, missing=0)
 
 
 def test_attacks_are_pooled_over_concepts() -> None:
-    head, _, *rows = attacks_table([attacked("uce", "p4d", 2), attacked("uce", "p4d", 3)]).splitlines()
+    head, _, *rows = attacks_table(
+        [VariantRows("uce", {}, {}, {}, [attacked("p4d", hits) for hits in (2, 3)])]
+    ).splitlines()
     assert head == "| attack | rung | ceiling | unattacked | floor | ASR | nothing | seconds a prompt | n |"
     assert rows == ["| p4d | text | 100.0% [63.1%, 100.0%] | 0% | 25% | 62.5% [24.5%, 91.5%] | 50% | 0.5 | 8 |"]
 
 
 def test_of_several_methods_each_has_a_row() -> None:
-    findings = [
-        attacked(label, name, hits) for label, hits in {"uce": 2, "esd": 3}.items() for name in ("wordings", "p4d")
+    variants = [
+        VariantRows(label, {}, {}, {}, [attacked("wordings", hits), attacked("p4d", hits)])
+        for label, hits in {"uce": 2, "esd": 3}.items()
     ]
-    head, _, ceiling, *rows = attacks_table(findings).splitlines()
+    head, _, ceiling, *rows = attacks_table(variants).splitlines()
     assert head == "|  | unattacked | p4d (text) | wordings (text) | seconds a prompt, in all | n |"
     assert ceiling == "| ceiling, unedited |  | 100.0% [39.8%, 100.0%] | 100.0% [39.8%, 100.0%] |  |  |"
     assert rows[1] == "| esd | 0% | 75.0% [19.4%, 99.4%] (25%, 50%) | 75.0% [19.4%, 99.4%] (25%, 50%) | 1 | 4 |"

@@ -12,11 +12,11 @@ from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.evaluation.tasks.edit_task import variant_of_method
-from unconcept.evaluation.trials import html
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.report.data import ReportData
 from unconcept.scorers.features import JudgeEmbedding
 
-SCHEMA = json.loads((Path(html.__file__).parent / "templates/report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = ReportData.model_json_schema()
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +163,9 @@ def test_a_browser_shows_the_page(which, request, browser, tmp_path) -> None:
     page.emulate_media(media="print")
     assert page.pdf()[:4] == b"%PDF"
     assert problems == []
+
+
+def test_a_report_is_read_back_by_its_own_model(finished, compared) -> None:
+    for folder in (finished, compared):
+        text = (folder / "report.json").read_text(encoding="utf-8")
+        assert json.dumps(ReportData.model_validate_json(text).plain(), indent=2, ensure_ascii=False) + "\n" == text

@@ -28,7 +28,7 @@ from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import suite_figures
 from ..evaluation.trials.finding import Finding
-from ..evaluation.trials.html import ImagePairs, write_card, write_report_page, write_samples
+from ..evaluation.trials.pages import PicturePairs, write_edit_card, write_pages, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
 from ..evaluation.worlds import world_of
@@ -164,7 +164,7 @@ class _Answers:
     suite: Suite
     judge: Judge | None
     answered: AnsweredTrial
-    pictures: ImagePairs = field(default_factory=dict)
+    pictures: PicturePairs = field(default_factory=dict)
     figures: tuple[SuiteFigure, ...] = ()
     failed: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -209,13 +209,13 @@ def _report(
     )
 
 
-def _write(job: Job, report: Report, pictures: ImagePairs, folder: Path) -> None:
+def _write(job: Job, report: Report, pictures: PicturePairs, folder: Path) -> None:
     """Fill the folder."""
     write_run(report, folder)
     if job.report:
         write_data(report, folder)
-        write_report_page(report, [pictures], folder)
-        write_card(report, folder)
+        write_pages(report, [pictures], folder)
+        write_edit_card(report, folder)
         write_samples(report.findings[0], pictures, folder)
     (folder / RECORD_FILE).unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import examine_trials, run_bench, trial_of_edit
 from ..evaluation.trials.finding import Finding
-from ..evaluation.trials.html import ImagePairs, write_report_page, write_tables
+from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..evaluation.worlds import world_of
@@ -140,7 +140,7 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
     return unedited, suite, judge, spec, left_out
 
 
-def _collapsed(found: Sequence[Finding], pictures: Sequence[ImagePairs]) -> list[str]:
+def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:
     """Edits whose pictures are degenerate: what was asked for is answered all the same."""
     return [
         f"{finding.answered_trial.trial.label}: {line}"
@@ -149,13 +149,13 @@ def _collapsed(found: Sequence[Finding], pictures: Sequence[ImagePairs]) -> list
     ]
 
 
-def _write(run: EvaluationRun, report: Report, pictures: Sequence[ImagePairs], folder: Path) -> None:
+def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs], folder: Path) -> None:
     """Fill the folder."""
     write_run(report, folder)
     write_data(report, folder)
     if run.variants and report.findings:
         write_tables(report.findings, folder)
-    write_report_page(report, pictures, folder)
+    write_pages(report, pictures, folder)
     for number, finding in enumerate(report.findings):
         for i, (name, file) in enumerate(finding.adversarial_files):
             copy_adversarial(

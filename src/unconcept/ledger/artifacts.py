@@ -47,15 +47,14 @@ class Artifacts:
 
     def put_states(self, known: TextStateCache) -> str:
         """Keep states (texts of each place in order) as one file."""
-        places: dict[str, list[str]] = {}
+        places: dict[TextPosition, list[str]] = {}
         for at, text in sorted(known):
             places.setdefault(at, []).append(text)
-        rows = {at: torch.stack([known[at, text] for text in texts]) for at, texts in places.items()}  # type: ignore[index]
-        name = self._put(
-            lambda path: write_deferred_tensors(
-                path, {at: _slot(tensor) for at, tensor in rows.items()}, {"texts": json.dumps(places, sort_keys=True)}
-            )
-        )
+        slots: dict[str, DeferredTensor] = {}
+        for at, texts in places.items():
+            slots[at] = _slot(torch.stack([known[at, text] for text in texts]))
+        texts_json = json.dumps(places, sort_keys=True)
+        name = self._put(lambda path: write_deferred_tensors(path, slots, {"texts": texts_json}))
         self.states[name] = known
         return name
 

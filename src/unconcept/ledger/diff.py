@@ -10,17 +10,15 @@ def compare_ledgers(first: Ledger, second: Ledger) -> dict[str, Any]:
 
     Ledgers with the same requests and policy have the same state.
     """
-    active = [{one.id: one.data() for one in each.request_states.active} for each in (first, second)]
+    active = [_active_data(first), _active_data(second)]
     apart = {}
     for name in ("base", "family", "policy"):
         if first.first[name] != second.first[name]:
             apart[name] = [first.first[name], second.first[name]]
-    settings = [
-        {method: dict(known) for method, known in each.request_states.settings.items()} for each in (first, second)
-    ]
-    for method in sorted({*settings[0]} & {*settings[1]}):
-        if settings[0][method] != settings[1][method]:
-            apart[f"settings of {method}"] = [settings[0][method], settings[1][method]]
+    ours, theirs = first.request_states.settings, second.request_states.settings
+    for method in sorted(ours.keys() & theirs.keys()):
+        if dict(ours[method]) != dict(theirs[method]):
+            apart[f"settings of {method}"] = [dict(ours[method]), dict(theirs[method])]
     return {
         "same": not apart and active[0].keys() == active[1].keys(),
         "only_first": [active[0][id_] for id_ in sorted(active[0].keys() - active[1].keys())],
@@ -28,3 +26,7 @@ def compare_ledgers(first: Ledger, second: Ledger) -> dict[str, Any]:
         "both": len(active[0].keys() & active[1].keys()),
         "apart": apart,
     }
+
+
+def _active_data(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    return {one.id: one.data() for one in ledger.request_states.active}

@@ -79,9 +79,8 @@ def squared_reading_changes(
     """
     gone, size = torch.zeros(len(e)), torch.zeros(len(e))
     both = [edit] if other is None else [edit, other]
-    for name, w in model.reference(
-        [name for name in model.text_maps() if any(name in one.names for one in both)]
-    ).items():
+    changed = {name for one in both for name in one.names}
+    for name, w in model.reference([name for name in model.text_maps() if name in changed]).items():
         own = w.to(e.device)
         deltas = [
             one.delta(name, own).float() if name in one.names else torch.zeros_like(own, dtype=torch.float32)

@@ -44,15 +44,10 @@ def materialize_ledger(
 
 def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note: EntryNote) -> str:
     """Write down which bytes this set came to, and keep what was trained for it; the hash of the last entry."""
-    trained = {
-        method: {
-            "requests": request_set_hash(
-                [one.id for one in ledger.request_states.active if one.content.method == method]
-            ),
-            "edit": ledger.artifacts.put_edit(edit),
-        }
-        for method, edit in state.trained_edits.items()
-    }
+    trained = {}
+    for method, edit in state.trained_edits.items():
+        own = [one.id for one in ledger.request_states.active if one.content.method == method]
+        trained[method] = {"requests": request_set_hash(own), "edit": ledger.artifacts.put_edit(edit)}
     with ledger.write_lock():
         same = [one.id for one in ledger.request_states.active] == ids
         require(same, f"ledger {ledger.folder} was changed while its state was built: do it again", LedgerError)

@@ -171,8 +171,9 @@ def _alone(wanted: RequestContent) -> RequestState:
 def _kept(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> tuple[str, ...]:
     """Retained texts apart: requests that retain the same share the file."""
     own = {*wanted.targets, *wanted.anchors}
-    parts = [{key: rows for key, rows in states.items() if (key[1] in own) == mine} for mine in (True, False)]
-    return tuple(ledger.artifacts.put_states(part) for part in parts if part)
+    mine = {key: rows for key, rows in states.items() if key[1] in own}
+    others = {key: rows for key, rows in states.items() if key[1] not in own}
+    return tuple(ledger.artifacts.put_states(part) for part in (mine, others) if part)
 
 
 def _near(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> list[dict[str, Any]]:

@@ -41,10 +41,9 @@ def refold_on_current_weights(ledger: Ledger, model: ModelView) -> Iterator[None
             for one in ledger.request_states.active:
                 if not changes_no_weight(one.content.method):
                     groups[one.content.method].append(one)
-            ways = {
-                way: [groups[method] for method in sorted(groups) if method_mechanism(method) == way]
-                for way in ("trained", "closed-form")
-            }
+            ways: dict[str, list[list[RequestState]]] = defaultdict(list)
+            for method in sorted(groups):
+                ways[method_mechanism(method)].append(groups[method])
             for edit in sorted(
                 [_made(ledger, model, group) for group in ways["trained"]],
                 key=lambda edit: not edits_text_encoder(edit),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .conflicts import find_conflicts
-from .entry_log import gc_paused
+from .entry_log import EntryBody, gc_paused
 from .ledger import Ledger
 
 
@@ -37,7 +37,9 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
         "active": sum(one["state"] == "active" for one in requests),
         "requests": requests,
         "conflicts": find_conflicts(ledger),
-        "materialized": [
-            {name: body[name] for name in ("at", "requests", "state")} for body in bodies if body["op"] == "materialize"
-        ],
+        "materialized": [_materialized(body) for body in bodies if body["op"] == "materialize"],
     }
+
+
+def _materialized(body: EntryBody) -> dict[str, Any]:
+    return {name: body[name] for name in ("at", "requests", "state")}

@@ -21,8 +21,8 @@ def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[C
     try:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([escape_cell(name) for name in header])
-            writer.writerows([escape_cell(cell) for cell in row] for row in rows)
+            for row in (header, *rows):
+                writer.writerow([escape_cell(cell) for cell in row])
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 

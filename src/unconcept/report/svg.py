@@ -4,11 +4,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
-
-from ..metrics.asr import BudgetPoint
+from itertools import chain, pairwise
+from typing import Protocol
 
 _WIDTH, _HEIGHT, _MARGIN, _LINE_HEIGHT = 460, 320, 48, 16
+
+
+class CurvePoint(Protocol):
+    """Success of an attack within a budget."""
+
+    @property
+    def steps(self) -> int:
+        """Spent by then."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of search, a prompt; None where nobody recorded them."""
+
+    @property
+    def success(self) -> float:
+        """Share in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ def scatter_svg(dots: Sequence[ScatterPoint], across: str, up: str) -> str:
     )
 
 
-def success_curve_svg(points: Sequence[BudgetPoint], ceiling: float | None) -> str:
+def success_curve_svg(points: Sequence[CurvePoint], ceiling: float | None) -> str:
     """Success against steps as a small line, the ceiling dashed."""
     last = max((p.steps for p in points), default=0) or 1
     places = [(4 + 112 * p.steps / last, 36 - 32 * p.success) for p in points]
@@ -66,7 +81,7 @@ def success_curve_svg(points: Sequence[BudgetPoint], ceiling: float | None) -> s
     )
 
 
-def _spent(point: BudgetPoint) -> str:
+def _spent(point: CurvePoint) -> str:
     return "" if point.seconds is None else f" ({point.seconds:.1f} s a prompt)"
 
 
@@ -74,7 +89,8 @@ def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str,
     """Points (x, y) of positive numbers by name, joined by lines; both axes are logarithmic and run over whole powers
     of ten.
     """
-    xs, ys = (_decades([point[axis] for points in series.values() for point in points]) for axis in (0, 1))
+    every = list(chain.from_iterable(series.values()))
+    xs, ys = _decades([x for x, _ in every]), _decades([y for _, y in every])
     lines = [
         _grid(
             [(10.0**d, _share(10.0**d, xs)) for d in range(xs[0], xs[1] + 1)],
@@ -94,7 +110,7 @@ def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str,
             f'<text x="{_x(0) + 10:.1f}" y="{_y(1) + 18 + 17 * number:.1f}" font-size="13"'
             f' fill="{colour}">{escape(name)}</text>'
         )
-    said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.3g}" for x, y in points) for name, points in series.items())
+    said = "; ".join(_describe_series(name, points, ".3g") for name, points in series.items())
     return _svg(lines, f"{up} by {across}: {said}")
 
 
@@ -120,8 +136,12 @@ def share_curves_svg(series: Mapping[str, Sequence[tuple[float, float]]], across
             f'<text x="{_x(number % 2 / 2):.1f}" y="{_HEIGHT + 14 + _LINE_HEIGHT * (number // 2)}" font-size="12"'
             f' fill="{colour}">{escape(name)}</text>'
         )
-    said = "; ".join(f"{name} " + ", ".join(f"{x:g}: {y:.0%}" for x, y in points) for name, points in series.items())
+    said = "; ".join(_describe_series(name, points, ".0%") for name, points in series.items())
     return _svg(lines, f"{up} by {across}: {said}", _HEIGHT + 8 + _LINE_HEIGHT * -(-len(series) // 2))
+
+
+def _describe_series(name: str, points: Sequence[tuple[float, float]], form: str) -> str:
+    return f"{name} " + ", ".join(f"{x:g}: {y:{form}}" for x, y in points)
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:

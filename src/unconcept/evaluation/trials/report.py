@@ -1,16 +1,33 @@
 """What a run found out, as plain data: counts, intervals, seeds, hashes; and as CSV and JSON files."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...edits import origin_of
 from ...edits.base import EditOrigin
 from ...methods import methods
 from ...prompts.sets import PROMPT_GROUPS
 from ...report.csv import CsvCell, write_csv
+from ...report.data import (
+    AnswerData,
+    AttackData,
+    CalibrationData,
+    CostData,
+    DrawingData,
+    EditData,
+    FigureData,
+    GroupData,
+    JudgeData,
+    MeasureData,
+    ReportData,
+    ReportStatus,
+    RunData,
+    RunEditData,
+    TrialData,
+    write_json,
+)
 from ...worlds.table import concept_table
 from ..judging.judge import Judge, image_measures
 from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, group_rates
@@ -18,10 +35,8 @@ from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from .finding import Finding
 
-_SCHEMA_VERSION = 2
 # Columns: the judge's word on the unedited model.
 _CALIBRATION_COLUMNS = ("judge_true_positive", "judge_false_positive", "judge_nothing")
-ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
 
 
 @dataclass(frozen=True)
@@ -57,38 +72,35 @@ class Report:
         made_by = origin_of_finding(self.findings[0]).method if self.findings else ""
         return "debiased in" if made_by in methods and methods[made_by].does == "debias" else "erased from"
 
-    def data(self) -> dict[str, Any]:
+    def record(self) -> ReportData:
         """Everything but the circumstances: the same run gives the same data on every
         machine with the same pictures.
         """
         judge = self.judge.open() if self.judge and self.judged else None
-        return {
-            "schema": _SCHEMA_VERSION,
-            "status": self.status,
-            "failures": list(self.failures),
-            "missing": self.missing,
-            "suite": self.suite.name,
-            "drawing": {
-                "steps": self.spec.steps,
-                "guidance_scale": self.spec.guidance_scale,
-                "sampler": self.spec.sampler,
-            },
-            "judge": (
-                {"name": judge.name, "version": judge.version, "hash": judge.hash, "policy": self.judge.policy}
-                if judge and self.judge
-                else None
-            ),
-            "measures": self._measures(),
-            "table_hash": concept_table().hash if judge and self.judge and self.judge.knows_table else None,
-            "reasons": dict(self.reasons or {}),
-            "recipe": self.recipe,
-            "trials": [trial_data(finding) for finding in self.findings],
-        }
+        about = {"policy": self.judge.policy} if self.judge else {}
+        return ReportData(
+            status=self.status,
+            failures=self.failures,
+            missing=self.missing,
+            suite=self.suite.name,
+            drawing=DrawingData.model_validate(self.spec),
+            judge=JudgeData(name=judge.name, version=judge.version, hash=judge.hash, **about) if judge else None,
+            measures=self._measures(),
+            table_hash=concept_table().hash if judge and self.judge and self.judge.knows_table else None,
+            reasons=dict(self.reasons or {}),
+            recipe=self.recipe,
+            trials=tuple(trial_data(finding) for finding in self.findings),
+        )
 
-    def _measures(self) -> list[dict[str, Any]]:
+    def data(self) -> dict[str, Any]:
+        """`record` as plain data."""
+        return self.record().plain()
+
+    def _measures(self) -> tuple[MeasureData, ...]:
         names = [figure.name for finding in self.findings for figure in finding.figures]
-        measured = self.judge is not None and any("@" in name for name in names)
-        return image_measures(self.judge).used(names) if self.judge and measured else []
+        if self.judge is None or not any("@" in name for name in names):
+            return ()
+        return tuple(MeasureData(**one) for one in image_measures(self.judge).used(names))
 
 
 def group_rows(finding: Finding) -> list[GroupRow]:
@@ -113,55 +125,59 @@ def origin_of_finding(finding: Finding) -> EditOrigin:
     return origin_of(finding.answered_trial.trial.edit)
 
 
-def trial_data(finding: Finding) -> dict[str, Any]:
-    """One trial as plain data."""
+def trial_data(finding: Finding) -> TrialData:
+    """One trial as a model."""
     answered = finding.answered_trial
     trial, found, trust = answered.trial, group_rows(finding), judge_calibration([finding])
-    # They stand in run.json.
-    made = {name: part for name, part in asdict(origin_of_finding(finding)).items() if name != "libraries"}
-    return {
-        "label": trial.label,
-        "concepts": list(trial.concepts),
-        "edit": {**made, "hash": trial.subject.edit_hash, "strength": trial.subject.strength},
-        "cost": dict(trial.cost),
-        "asked": len(answered.checks),
-        "answered": len(answered.answers),
-        "calibration": asdict(trust) if trust else None,
-        "groups": {row.group: {name: part for name, part in asdict(row).items() if name != "group"} for row in found},
-        "not_asked": {
-            group: "no prompts of this group" for group in PROMPT_GROUPS if group not in {row.group for row in found}
-        },
-        "figures": [asdict(figure) for figure in finding.figures],
-        "attacks": [asdict(row) for row in finding.attack_results],
-        "checks": [
-            {
-                "text": a.check.prompt.text,
-                "seed": a.check.prompt.seed,
-                "group": a.check.group,
-                "concept": a.check.concept,
-                "before": a.before,
-                "after": a.after,
-            }
-            for a in answered.answers
-        ],
-    }
+    asked = {row.group for row in found}
+    return TrialData(
+        label=trial.label,
+        concepts=trial.concepts,
+        edit=_edit_data(finding),
+        cost=CostData.model_validate(trial.cost),
+        asked=len(answered.checks),
+        answered=len(answered.answers),
+        calibration=CalibrationData.model_validate(trust) if trust else None,
+        groups={row.group: GroupData.model_validate(row) for row in found},
+        not_asked={group: "no prompts of this group" for group in PROMPT_GROUPS if group not in asked},
+        figures=tuple(FigureData.model_validate(figure) for figure in finding.figures),
+        attacks=tuple(AttackData.model_validate(row) for row in finding.attack_results),
+        checks=tuple(_answer_data(answer) for answer in answered.answers),
+    )
+
+
+def _edit_data(finding: Finding) -> EditData:
+    subject = finding.answered_trial.trial.subject
+    # Versions of libraries stand in run.json.
+    made = {name: part for name, part in vars(origin_of_finding(finding)).items() if name != "libraries"}
+    return EditData(**made, hash=subject.edit_hash or "", strength=subject.strength)
+
+
+def _answer_data(answer: PairedAnswer) -> AnswerData:
+    check = answer.check
+    return AnswerData(
+        text=check.prompt.text,
+        seed=check.prompt.seed,
+        group=check.group,
+        concept=check.concept,
+        before=answer.before,
+        after=answer.after,
+    )
 
 
 def write_run(report: Report, folder: Path) -> None:
     """`run.json`: what made the edits, when and where."""
-    edits = [
-        {"hash": finding.answered_trial.trial.subject.edit_hash, **finding.answered_trial.trial.cost}
-        for finding in report.findings
-    ]
-    _write(folder / "run.json", {**report.circumstances, "edits": edits, "failures": list(report.failures)})
+    trials = [finding.answered_trial.trial for finding in report.findings]
+    edits = [RunEditData.model_validate({"hash": trial.subject.edit_hash, **trial.cost}) for trial in trials]
+    run = RunData(**report.circumstances, edits=tuple(edits), failures=report.failures)
+    write_json(folder / "run.json", run.model_dump(mode="json"))
 
 
-def write_data(report: Report, folder: Path) -> dict[str, Any]:
+def write_data(report: Report, folder: Path) -> None:
     """`report.json`, one CSV row a trial and group in `results.csv`, and one a trial and attack in `attacks.csv` where
     there were any.
     """
-    data = report.data()
-    _write(folder / "report.json", data)
+    write_json(folder / "report.json", report.data())
     head = (
         "label",
         "concept",
@@ -192,7 +208,6 @@ def write_data(report: Report, folder: Path) -> dict[str, Any]:
             "n",
         )
         write_csv(folder / "attacks.csv", ("label", "concept", *parts), attacked)
-    return data
 
 
 def _lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
@@ -227,7 +242,3 @@ def _attack_lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
         rates = (row.pre.value, row.floor.value, asr.value, asr.low, asr.high, ceiling, nothing)
         lines.append((label, row.concept, row.attack, row.rung, *rates, row.seconds, asr.n))
     return lines
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,107 @@
+"""A run's findings as the plain data that pages, cards and tables are made of, and the files written."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ...prompts.checks import Check, Prompt
+from ...prompts.sets import PROMPT_GROUPS, PromptGroup
+from ...report.html import (
+    GROUP_MEANINGS,
+    ImagePair,
+    ReportPage,
+    ReportSection,
+    limit_notes,
+    trade_off_svg,
+    write_card,
+    write_report_page,
+)
+from ...report.images import to_image
+from ...report.markdown import attacks_table, change_table, results_table
+from ...worlds.registry import embedded_world
+from ..judging.rates import PairedAnswer
+from .finding import Finding
+from .report import Report, judge_calibration, trial_data
+from .variants import variant_rows
+
+PicturePairs = Mapping[Prompt, tuple[Tensor, Tensor]]
+_IMAGES_PER_GROUP, _IMAGES_PER_TRIAL = 12, 4  # pictures of a group on the page, of one trial and of each of several
+
+
+def report_page(report: Report, pictures: Sequence[PicturePairs] = ()) -> ReportPage:
+    """`pictures[i]` are those of the i-th trial, before and after by prompt; without, the page shows none."""
+    meaning = {**GROUP_MEANINGS, **report.suite.meaning}
+    checks = [check for finding in report.findings for check in finding.answered_trial.checks]
+    count = _IMAGES_PER_GROUP if len(report.findings) == 1 else _IMAGES_PER_TRIAL
+    return ReportPage(
+        title=report.title,
+        action=report.action,
+        report=report.record(),
+        run=report.circumstances,
+        sections=[
+            _section(finding, sides, count)
+            for finding, sides in zip(report.findings, pictures or [{}] * len(report.findings), strict=True)
+        ],
+        pooled={one.label: one.groups for one in variant_rows(report.findings)},
+        meaning=meaning,
+        limits=limit_notes({check.group for check in checks}, meaning),
+    )
+
+
+def write_pages(report: Report, pictures: Sequence[PicturePairs], folder: Path) -> None:
+    """`report.html`."""
+    write_report_page(report_page(report, pictures), folder / "report.html")
+
+
+def write_edit_card(report: Report, folder: Path) -> None:
+    """`README.md`: the model card of a single edit."""
+    trial = report.findings[0].answered_trial.trial
+    write_card(
+        report_page(report),
+        len(trial.edit.names),
+        embedded_world(trial.subject.model) is not None,
+        folder / "README.md",
+    )
+
+
+def write_tables(findings: Sequence[Finding], folder: Path) -> None:
+    """`results.md` and, beside it, efficacy against specificity as `results.svg`; `attacks.md` where there were
+    attacks.
+    """
+    calibration, variants = judge_calibration(findings), variant_rows(findings)
+    trust = f"\n{calibration}\n" if calibration else ""
+    tables = f"{results_table(variants)}\n{change_table(variants)}{trust}"
+    (folder / "results.md").write_text(tables, encoding="utf-8")
+    (folder / "results.svg").write_text(trade_off_svg({one.label: one.groups for one in variants}), encoding="utf-8")
+    if any(finding.attack_results for finding in findings):
+        (folder / "attacks.md").write_text(f"{attacks_table(variants)}{trust}", encoding="utf-8")
+
+
+def write_samples(finding: Finding, pictures: PicturePairs, folder: Path) -> None:
+    """Every picture, before and after, as PNG in `samples/`."""
+    samples = folder / "samples"
+    samples.mkdir(parents=True, exist_ok=True)
+    groups = {check.prompt: check.group for check in reversed(finding.answered_trial.checks)}
+    for number, (prompt, sides) in enumerate(pictures.items()):
+        for name, picture in zip(("before", "after"), sides, strict=True):
+            to_image(picture).save(samples / f"{number:03d}-{groups[prompt]}-{name}.png")
+
+
+def _section(finding: Finding, pictures: PicturePairs, count: int) -> ReportSection:
+    answered = finding.answered_trial
+    answers = {answer.check: answer for answer in answered.answers}
+    images: dict[PromptGroup, list[ImagePair]] = {}
+    for group in PROMPT_GROUPS:
+        # Styles are drawn on the far objects' pictures.
+        if group != "style" or all(check.group != "far" for check in answered.checks):
+            members = [check for check in answered.checks if check.group == group and check.prompt in pictures]
+            images[group] = [_pair(check, pictures, answers.get(check)) for check in members[:count]]
+    return ReportSection(trial_data(finding), images, str(judge_calibration([finding]) or ""))
+
+
+def _pair(check: Check, pictures: PicturePairs, answer: PairedAnswer | None) -> ImagePair:
+    before, after = pictures[check.prompt]
+    if answer is None:
+        return ImagePair(check.prompt.text, before, after)
+    return ImagePair(check.prompt.text, before, after, (answer.before, answer.after), answer.hits)

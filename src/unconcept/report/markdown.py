@@ -1,0 +1,141 @@
+"""Tables for documents: variants by groups, and attacks by variants, with intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..attacks import ACCESS_LEVELS
+from ..metrics.intervals import Rate, clopper_pearson
+from ..prompts.sets import PROMPT_GROUPS, PromptGroup
+from .data import AttackData, GroupData, RateData
+
+_GROUP_TITLES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "styles"}
+
+
+@dataclass(frozen=True)
+class VariantRows:
+    """What one variant came to, over all of its edits."""
+
+    label: str
+    groups: Mapping[PromptGroup, GroupData]
+    """Rates, pooled over the edits."""
+    worst: Mapping[PromptGroup, str]
+    """The edit that does worst in each group, and by how much."""
+    cost: Mapping[str, float | None]
+    """Mean seconds and bytes of an edit."""
+    attacks: Sequence[AttackData] = ()
+
+
+def results_table(variants: Sequence[VariantRows]) -> str:
+    """One row a variant, first the unedited model: share of pictures that show what their prompt asks."""
+    asked = {group for one in variants for group in one.groups}
+    groups = [group for group in PROMPT_GROUPS if group in asked]
+    first = variants[0].groups
+    head = ["", *(_GROUP_TITLES.get(group, group) for group in groups), "nothing", "seconds", "bytes"]
+    before = [format_rate(first[group].before) if group in first else "n/a" for group in groups]
+    lines = [head, ["---"] * len(head), ["unedited", *before, "", "", ""]]
+    for one in variants:
+        after = [format_rate(one.groups[group].after) if group in one.groups else "n/a" for group in groups]
+        nothing = f"{one.groups['direct'].nothing.value:.1%}" if "direct" in one.groups else ""
+        lines.append([one.label, *after, nothing, *(_amount(one.cost.get(name)) for name in ("seconds", "bytes"))])
+    counts = [
+        f"{first[group].after.n} ({first[group].after.clusters or 1})" if group in first else "" for group in groups
+    ]
+    lines.append(["n (concepts)", *counts, "", "", ""])
+    return markdown_table(lines)
+
+
+def change_table(variants: Sequence[VariantRows]) -> str:
+    """Paired change of each group, in points, with the worst concept and the share of the edited model's pictures that
+    show nothing known.
+    """
+    lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "nothing", "n"], ["---"] * 7]
+    for one in variants:
+        for group, row in one.groups.items():
+            change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
+            share = f"{row.nothing.value:.1%}"
+            lines.append([one.label, group, change, f"{row.p:.2g}", one.worst[group], share, str(row.after.n)])
+    return markdown_table(lines)
+
+
+def attacks_table(variants: Sequence[VariantRows]) -> str:
+    """Attacks by rung, pooled over concepts: of one variant a row an attack; of several a row a variant, where a cell
+    is ASR (floor, nothing known).
+    """
+    rungs = {row.attack: row.rung for one in variants for row in one.attacks}
+    names = sorted(rungs, key=lambda name: (ACCESS_LEVELS.index(rungs[name]), name))
+    by_attack = {one.label: _by_attack(one.attacks, names) for one in variants}
+    first = by_attack[variants[0].label]
+    ceilings = {name: format_rate(_ceiling(first[name])) for name in names}
+    if len(variants) == 1:
+        lines = [["attack", "rung", "ceiling", "unattacked", "floor", "ASR", "nothing", "seconds a prompt", "n"]]
+        for name in names:
+            lines.append([name, rungs[name], ceilings[name], *_attacked(first[name]), str(_count(first[name]))])
+    else:
+        titles = [f"{name} ({rungs[name]})" for name in names]
+        lines = [["", "unattacked", *titles, "seconds a prompt, in all", "n"]]
+        lines.append(["ceiling, unedited", "", *ceilings.values(), "", ""])
+        for label, every in by_attack.items():
+            lines.append([label, *_resisted(every), str(max(map(_count, every.values())))])
+    return markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
+
+
+def format_rate(rate: Rate | RateData | None) -> str:
+    """A share with its interval."""
+    return "n/a" if rate is None else str(rate)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells in Markdown; the second line is the rule under the head."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _by_attack(rows: Sequence[AttackData], names: Sequence[str]) -> dict[str, list[AttackData]]:
+    found: dict[str, list[AttackData]] = {name: [] for name in names}
+    for row in rows:
+        found[row.attack].append(row)
+    return found
+
+
+def _attacked(rows: Sequence[AttackData]) -> list[str]:
+    """One attack on one variant."""
+    success = format_rate(_pool([row.success for row in rows]))
+    return [_share(rows, "pre"), _share(rows, "floor"), success, _share(rows, "nothing"), f"{_seconds(rows):.1f}"]
+
+
+def _resisted(every: Mapping[str, Sequence[AttackData]]) -> list[str]:
+    """One variant under every attack."""
+    cells = []
+    for rows in every.values():
+        success = format_rate(_pool([row.success for row in rows]))
+        cells.append(f"{success} ({_share(rows, 'floor')}, {_share(rows, 'nothing')})")
+    return [_share(next(iter(every.values())), "pre"), *cells, f"{sum(map(_seconds, every.values())):.0f}"]
+
+
+def _ceiling(rows: Sequence[AttackData]) -> Rate | None:
+    return _pool([row.ceiling for row in rows if row.ceiling])
+
+
+def _count(rows: Sequence[AttackData]) -> int:
+    return sum(row.success.n for row in rows)
+
+
+def _seconds(rows: Sequence[AttackData]) -> float:
+    """Of search, a prompt."""
+    return sum(row.seconds for row in rows) / max(1, _count(rows))
+
+
+def _pool(rates: Sequence[RateData]) -> Rate | None:
+    hits, n = sum(round(rate.value * rate.n) for rate in rates), sum(rate.n for rate in rates)
+    return clopper_pearson(hits, n) if n else None
+
+
+def _share(rows: Sequence[AttackData], name: str) -> str:
+    rates = [getattr(row, name) for row in rows]
+    rate = None if None in rates else _pool(rates)
+    return f"{rate.value:.0%}" if rate else "n/a"
+
+
+def _amount(mean: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:,.0f}" if mean >= 100 else f"{mean:.2f}"
