@@ -14,7 +14,7 @@ from tests import tiny
 from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.training import Descent, TrainingOptions, TrainingSession, training_session
-from unconcept.training.precision import ProcessGroup
+from unconcept.training.precision import Precision
 
 EVERY = {**QUICK, **BESIDE}
 CPU = torch.device("cpu")
@@ -80,11 +80,11 @@ def test_fp16_needs_a_gpu() -> None:
         QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
-def scaling(scale: float) -> ProcessGroup:
+def scaling(scale: float) -> Precision:
     """As on a GPU; torch's scaler works on a CPU too."""
-    mover = ProcessGroup(CPU)
-    mover.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    return mover
+    precision = Precision(CPU)
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return precision
 
 
 def half(x: torch.Tensor):
@@ -98,24 +98,24 @@ def half(x: torch.Tensor):
 
 def test_an_overflow_leaves_out_steps_and_halves_the_scale() -> None:
     x = torch.zeros(2, requires_grad=True)
-    descent = Descent([x], 0.1, "sgd", mover=scaling(2.0**17))
+    descent = Descent([x], 0.1, "sgd", precision=scaling(2.0**17))
     descent.run(half(x), 1)
     assert torch.equal(x, torch.zeros(2))  # The scale alone is beyond float16.
     descent.run(half(x), 40)
     assert torch.allclose(x, torch.full((2,), 3.0), atol=1e-2)
-    assert descent.mover.scaler.get_scale() < 2.0**17
+    assert descent.precision.scaler.get_scale() < 2.0**17
 
 
 def test_scaled_steps_are_those_of_float32_and_go_on_after_a_stop() -> None:
     x, y = (torch.zeros(2, requires_grad=True) for _ in range(2))
-    one, two = Descent([x], 0.1, "adam", mover=scaling(1024.0)), Descent([y], 0.1, "adam")
+    one, two = Descent([x], 0.1, "adam", precision=scaling(1024.0)), Descent([y], 0.1, "adam")
     one.run(half(x), 5)
     two.run(lambda step, rng: (y - 3).square().sum(), 5)
     assert torch.allclose(x, y, atol=1e-4)
     z = torch.zeros(2, requires_grad=True)
-    three = Descent([z], 0.1, "adam", mover=scaling(8.0))
+    three = Descent([z], 0.1, "adam", precision=scaling(8.0))
     three.restore({name: t.clone() for name, t in one.state().items()})
-    assert three.mover.scaler.state_dict() == one.mover.scaler.state_dict()
+    assert three.precision.scaler.state_dict() == one.precision.scaler.state_dict()
     one.run(half(x), 3)
     three.run(half(z), 3)
     assert torch.equal(x, z)
@@ -123,7 +123,7 @@ def test_scaled_steps_are_those_of_float32_and_go_on_after_a_stop() -> None:
 
 def test_what_stays_no_number_stops() -> None:
     x = torch.zeros(2, requires_grad=True)
-    descent = Descent([x], 0.1, "sgd", mover=scaling(4.0))
+    descent = Descent([x], 0.1, "sgd", precision=scaling(4.0))
     with pytest.raises(NumericsError, match="no number"):
         descent.run(lambda step, rng: (x * 0).sqrt().sum(), 9)
 

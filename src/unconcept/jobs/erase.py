@@ -37,8 +37,8 @@ from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..prompts.checks import Check, GroupSizes
 from ..report.environment import run_environment
+from ..training.distributed import process_state
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
-from ..training.precision import process_state
 from ..training.regularisers import Regularisers, build_regularisers
 from .options import ModelOptions, OverwriteOptions, StrengthOptions
 

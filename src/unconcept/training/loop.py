@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError, require
+from .distributed import ProcessGroup
 from .gradient_transforms import GradientJoin, GradientList, GradientTransform
-from .precision import ProcessGroup
+from .precision import Precision
 from .sample_options import without_augmentation
 from .state_file import entries_below, gather_states, restore_states
 
@@ -57,7 +58,8 @@ class Descent:
     rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
     betas: tuple[float, float] = ADAM_BETAS  # of adam and adamw
     eps: float = ADAM_EPS
-    mover: ProcessGroup = field(default_factory=ProcessGroup)
+    precision: Precision = field(default_factory=Precision)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     losses: list[float] = field(default_factory=list)  # before each step
     rng: torch.Generator = field(init=False)
     rule: torch.optim.Optimizer = field(init=False)
@@ -91,8 +93,8 @@ class Descent:
             total, found = self._gradients(loss(self.done, self.rng))
             if parts > 1:
                 total, found = self._averaged(loss, total, found, parts)
-            total, found = self.mover.average_gradients(total, found)
-            sound = self.mover.unscale_and_check(self.done, found, self.params, self.rule)
+            total, found = self.processes.average_gradients(total, found)
+            sound = self.precision.unscale_and_check(self.done, found, self.params, self.rule)
             if sound is not None:
                 self._step(sound)
             self.done += 1
@@ -110,7 +112,7 @@ class Descent:
         return total.item(), self.join({name: list(self._of(term, keep_graph=True)) for name, term in terms.items()})
 
     def _of(self, loss: Tensor, keep_graph: bool = False) -> tuple[Tensor, ...]:
-        return loss_gradient(self.mover.scale_loss(loss), self.params, keep_graph)
+        return loss_gradient(self.precision.scale_loss(loss), self.params, keep_graph)
 
     def _averaged(
         self, loss: StepLoss, total: float, found: Sequence[Tensor], parts: int
@@ -145,7 +147,7 @@ class Descent:
         for i, own in self.rule.state_dict()["state"].items():
             found |= {f"rule.{i}.{name}": value for name, value in own.items()}
         found |= {f"transform.{name}": t for name, t in gather_states(self.transforms).items()}
-        found |= {f"mover.{name}": t for name, t in self.mover.state().items()}
+        found |= {f"precision.{name}": t for name, t in self.precision.state().items()}
         return found | {"rng": self.rng.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -159,7 +161,7 @@ class Descent:
             moments.setdefault(int(number), {})[kind] = value
         self.rule.load_state_dict({"state": moments, "param_groups": self.rule.state_dict()["param_groups"]})
         restore_states(self.transforms, entries_below(state, "transform."))
-        self.mover.restore(entries_below(state, "mover."))
+        self.precision.restore(entries_below(state, "precision."))
         self.rng.set_state(state["rng"])
         self.losses = state["losses"].tolist()
         self.done = len(self.losses)

@@ -27,9 +27,10 @@ from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.hooks.modules import denoiser_parameters
 from ..models.text.offload import offload_idle_encoders
 from . import state_file as kept
+from .distributed import ProcessGroup, rank_seed_offset
 from .gradient_transforms import GradientJoin, GradientTransform
 from .loop import ADAM_BETAS, ADAM_EPS, Descent, LossTerms, Optimizer, StepLoss, loss_gradient
-from .precision import ProcessGroup, rank_seed_offset
+from .precision import Precision
 from .sample_options import SampleOptions
 from .session import TrainingProgress, TrainingSession, TrainingStart, current_session
 from .trainables import Trainable
@@ -73,29 +74,36 @@ def train(
     is refused. `stateful` is what the loss changes besides the tensors. `name` tells the trainings of one method apart.
     """
     here, tensors = current_session(), trained.tensors
-    mover = ProcessGroup(trained.model.device, here.options.mixed_precision, is_distributed=True)
-    samples = SampleOptions(here.options, trained.model, plan.steps, plan.seed + rank_seed_offset(mover.device))
+    processes = ProcessGroup(trained.model.device, is_distributed=True)
+    precision = Precision(processes.device, here.options.mixed_precision)
+    seed = plan.seed + rank_seed_offset(processes.device)
+    samples = SampleOptions(here.options, trained.model, plan.steps, seed)
     path = None if here.folder is None else here.folder / f"{name}.safetensors"
-    how = {"rules": here.about, "options": asdict(here.options), "processes": mover.world_size}
+    how = {"rules": here.about, "options": asdict(here.options), "processes": processes.world_size}
     told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_fingerprint(trained.model)})
-    identity = mover.broadcast_parameters(list(tensors.values()), told)
-    with trained.student(), _recomputed(trained, here.options.checkpointing, mover), samples.mask_gradients():
+    identity = processes.broadcast_parameters(list(tensors.values()), told)
+    with trained.student(), _recomputed(trained, here.options.checkpointing, precision), samples.mask_gradients():
         start = TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
-        descent = _descent(tensors, plan, [samples, *here.transforms(start), *plan.transforms], mover)
+        transforms = [samples, *here.transforms(start), *plan.transforms]
+        descent = _descent(tensors, plan, transforms, precision, processes)
         source = source_hash(loss.__module__, __name__, type(trained.model).__module__)
         if path is not None and (found := kept.read_state_file(path, identity, source)) is not None:
-            own = mover.own_state(found)
+            own = processes.own_state(found)
             descent.restore(kept.entries_below(own, "descent."))
             kept.restore_states(stateful, kept.entries_below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, source, stateful)
         with watch.failures_named(), offload_idle_encoders(trained.model, _untrained(tensors)):
-            descent.run(_watched(loss, samples, mover), plan.steps - descent.done, watch.after)
+            descent.run(_watched(loss, samples, precision, processes), plan.steps - descent.done, watch.after)
         watch.keep()
     return descent.losses
 
 
 def _descent(
-    tensors: Mapping[str, Tensor], plan: TrainingPlan, transforms: Sequence[GradientTransform], mover: ProcessGroup
+    tensors: Mapping[str, Tensor],
+    plan: TrainingPlan,
+    transforms: Sequence[GradientTransform],
+    precision: Precision,
+    processes: ProcessGroup,
 ) -> Descent:
     """As the plan has it, before the first step."""
     return Descent(
@@ -103,25 +111,26 @@ def _descent(
         plan.lr,
         plan.optimizer,
         plan.weight_decay,
-        plan.seed + rank_seed_offset(mover.device),
+        plan.seed + rank_seed_offset(processes.device),
         transforms=transforms,
         join=plan.join,
         rate=plan.rate,
         betas=plan.betas,
         eps=plan.eps,
-        mover=mover,
+        precision=precision,
+        processes=processes,
     )
 
 
-def _watched(loss: StepLoss, samples: SampleOptions, mover: ProcessGroup) -> StepLoss:
+def _watched(loss: StepLoss, samples: SampleOptions, precision: Precision, processes: ProcessGroup) -> StepLoss:
     """The same loss as the options have it."""
 
     def found(step: int, rng: torch.Generator) -> LossTerms:
-        with samples.during_step(), mover.autocast():
+        with samples.during_step(), precision.autocast():
             terms = loss(step, rng)
         samples.observe_loss(step, terms)
         if samples.options.dom:
-            samples.is_learned = mover.all_true(samples.is_learned)
+            samples.is_learned = processes.all_true(samples.is_learned)
         return terms
 
     return found
@@ -228,7 +237,7 @@ class _Watch:
         now = time.monotonic()
         left = (now - self.begun) / (done - self.first) * (self.steps - done)
         self.here.on_progress(TrainingProgress(self.name, done, self.steps, recent, left))
-        if self.path is not None and self.descent.mover.broadcast_bool(now - self.last >= self.here.seconds):
+        if self.path is not None and self.descent.processes.broadcast_bool(now - self.last >= self.here.seconds):
             self.keep()
         self._remember()
 
@@ -236,7 +245,7 @@ class _Watch:
         """What the next loss changes before it is known to be a number, until there is a state on disk."""
         self.before: dict[str, Tensor] = {}
         self.at = self.descent.done  # steps
-        if self.path is None or self.path.exists() or self.descent.mover.world_size > 1:
+        if self.path is None or self.path.exists() or self.descent.processes.world_size > 1:
             return
         found = {f"stateful.{name}": t for name, t in kept.gather_states(self.stateful).items()} | {
             "descent.rng": self.descent.rng.get_state()
@@ -257,10 +266,10 @@ class _Watch:
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
             own = {f"stateful.{name}": t for name, t in kept.gather_states(self.stateful).items()}
-            every = self.descent.mover.gather_state({f"descent.{name}": t for name, t in state.items()} | own) | dict(
-                instead
-            )
-            if self.descent.mover.rank == 0:
+            every = self.descent.processes.gather_state(
+                {f"descent.{name}": t for name, t in state.items()} | own
+            ) | dict(instead)
+            if self.descent.processes.rank == 0:
                 kept.write_state_file(self.path, every, self.identity, self.source)
             self.kept = self.descent.done
         self.last = time.monotonic()
@@ -281,11 +290,13 @@ def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 @contextmanager
-def _recomputed(trained: Trainable, asked: bool, mover: ProcessGroup) -> Iterator[None]:
+def _recomputed(trained: Trainable, asked: bool, precision: Precision) -> Iterator[None]:
     """Inside, the denoiser's activations are computed again on the way back, if that is asked for."""
     net: Any = trained.model.modules("denoiser")
     if asked:
-        net.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, context_fn=mover.recompute_contexts))
+        net.enable_gradient_checkpointing(
+            partial(checkpoint, use_reentrant=False, context_fn=precision.recompute_contexts)
+        )
     try:
         yield
     finally:

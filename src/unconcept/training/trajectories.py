@@ -13,8 +13,8 @@ from torch import Tensor
 from ..core.errors import require
 from ..models import ModelView
 from ..models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
+from .distributed import rank_seed_offset
 from .goals import TextEncodings
-from .precision import rank_seed_offset
 from .sample_options import augment_sample
 from .token_search import normal_noise
 
