@@ -69,9 +69,7 @@ def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestStat
     `LedgerError` if base or text encoder are not the ledger's.
     """
     requests = sorted(ledger.request_states.active if active is None else active, key=lambda one: one.id)
-    groups: dict[str, list[RequestState]] = defaultdict(list)
-    for one in requests:
-        groups[one.content.method].append(one)
+    groups = _by_method(requests)
     for method in groups or [ledger.first["method"]]:
         ledger.require_base(model, method_mechanism(method))
         _check_version(method, groups.get(method, ()))
@@ -87,10 +85,7 @@ def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestStat
                 beside[name] = edit.stamped(state_origin(ledger, model, edit, own))
             else:
                 layers.append(edit)
-    under: Edit | None = None
-    with torch.no_grad():
-        for edit in sorted(layers, key=lambda edit: not edits_text_encoder(edit)):
-            under = stack_edits(model, under, edit)
+    under = _stacked(model, layers)
     for method in sorted(groups):
         if method_mechanism(method) == "closed-form":
             under = _closed(ledger, model, method, groups[method], under)
@@ -98,6 +93,22 @@ def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestStat
         (alone,) = beside.values()
         return LedgerState(alone, {}, kept)
     return LedgerState(_stamped(ledger, model, under or empty_edit(model), requests), beside, kept)
+
+
+def _by_method(requests: Sequence[RequestState]) -> dict[str, list[RequestState]]:
+    groups: dict[str, list[RequestState]] = defaultdict(list)
+    for one in requests:
+        groups[one.content.method].append(one)
+    return groups
+
+
+@torch.no_grad()
+def _stacked(model: ModelView, layers: Sequence[Edit]) -> Edit | None:
+    """All of them in one edit, those of text encoders first; None of none."""
+    under: Edit | None = None
+    for edit in sorted(layers, key=lambda edit: not edits_text_encoder(edit)):
+        under = stack_edits(model, under, edit)
+    return under
 
 
 def _check_version(method: str, requests: Sequence[RequestState]) -> None:
