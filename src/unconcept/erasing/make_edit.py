@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import RequestError, SettingsError, require
 from ..core.progress import ProgressCallback
@@ -27,7 +26,7 @@ def make_edit(
     model: ModelView,
     chosen: ResolvedRequest,
     method: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     services: MethodServices = NO_SERVICES,
     regularisers: Regularisers = NO_REGULARISERS,
 ) -> Edit:
@@ -37,7 +36,7 @@ def make_edit(
     set of concepts gives the same edit, however they were typed.
     """
     info = methods[method]
-    hyperparameters: Any = build_settings(info.settings, settings, f"{method} setting")
+    solver: Method = build_settings(info.settings, settings, f"{method} setting")
     reason = info.refusal(model.family)
     require(
         reason is None,
@@ -47,7 +46,6 @@ def make_edit(
     require_stepwise_training(regularisers, info.mechanism, method)
     if services.vision_towers is None:
         services = replace(services, vision_towers=open_vision_towers)
-    solver: Method = hyperparameters
     if info.does == "debias":
         edit = solver.erase(model, chosen.request, services)
     else:
@@ -59,9 +57,7 @@ def make_edit(
         with alone as fixed, use_regularisers(regularisers, request):
             edit = solver.erase(fixed, request, services)
     # No seconds: the same request makes the same file. They stand in the report and in run.json.
-    used = settings_data(hyperparameters) | (
-        {} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()}
-    )
+    used = settings_data(solver) | ({} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()})
     figures = {"parameters": float(edit.parameters)}
     return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
 
 from ..core.hashing import hash_tensors
 from ..core.request import Request
@@ -18,7 +17,7 @@ def origin_for(
     model: ModelView,
     request: Request,
     method: str,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     figures: Mapping[str, float] | None = None,
 ) -> EditOrigin:
     """The header of an edit; `figures` are those of its making."""

@@ -5,7 +5,7 @@ its user types. Whoever runs anything on a model asks its world, and tests for n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..core.concept import Concept
 from ..core.recipe import load_recipe, recipes
@@ -175,7 +175,7 @@ def world_of(model: str) -> World:
     return UserWorld(model) if data is None else MojiWorld(data)
 
 
-def recipe_settings(world: World, name: str) -> Mapping[str, Any]:
+def recipe_settings(world: World, name: str) -> Mapping[str, object]:
     """A method's or an attack's settings by the world's recipe; none where it has no recipe."""
     recipe = world.recipe(name)
     return {} if recipe is None else load_recipe(recipe).settings

@@ -72,7 +72,7 @@ MeasureRole = Literal["clip", "embedding", "pair"]
 class AnswerReader:
     """How a scorer's raw figures become a word. With one a scorer can be named by `--judge`."""
 
-    read: Callable[[Any, RawScore, Check], str]
+    read: Callable[..., str]
     """Of the opened scorer, a picture's raw figures and the check: a label, or `NOTHING_LABEL`."""
     question: Callable[[Check], str] = concept_of
     """What the scorer is asked about a check's picture."""

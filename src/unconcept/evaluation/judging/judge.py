@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
 from ...prompts.checks import Check
-from ...scorers import AnswerReader, RawScore, scorers
+from ...scorers import AnswerReader, FeatureScorer, PairScorer, RawScore, Scorer, scorers
 from ..tasks.edited_model import EditedModel
 
 
@@ -87,7 +87,7 @@ def answer_readers() -> dict[str, AnswerReader]:
 @lru_cache(maxsize=8)
 def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
     """A scorer by name, once a process, built with what it takes: `path`, `labels`, a text encoder as `embed`."""
-    info, given = scorers[name], dict[str, Any]()
+    info, given = scorers[name], dict[str, object]()
     if path:
         given["path"] = Path(path)
     if labels:
@@ -101,14 +101,14 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
 class ImageMeasures:
     """What a judge's pictures are measured with, besides its word; None where nothing of its kind is at hand."""
 
-    clip: Any | None = None
+    clip: Scorer | None = None
     """Scores agreement with a text."""
-    embedding: Any | None = None
+    embedding: FeatureScorer | None = None
     """Features for distances between sets."""
-    pair: Any | None = None
+    pair: PairScorer | None = None
     """Distances between pictures."""
 
-    def used(self, figures: Iterable[str]) -> list[dict[str, Any]]:
+    def used(self, figures: Iterable[str]) -> list[dict[str, object]]:
         """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME,
         ...`.
         """
@@ -129,6 +129,6 @@ def image_measures(judge: Judge) -> ImageMeasures:
     return ImageMeasures(**opened)
 
 
-def scorer_key(opened: Any) -> str:
+def scorer_key(opened: Scorer | FeatureScorer | PairScorer) -> str:
     """Name, version and weights of a scorer: what its stored scores are filed under."""
     return f"{opened.name}@{opened.version}:{opened.hash[:16]}"

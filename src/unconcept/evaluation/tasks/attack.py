@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +38,7 @@ class _SearchLog:
 
     found: dict[int, AdversarialInput] = field(default_factory=dict)
     """The last input of each prompt."""
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, object]] = field(default_factory=list)
     """One an attempt, as the result file holds it."""
     queries: int = 0
     searching: float = 0.0
@@ -146,7 +145,7 @@ class AttackTask:
         inputs = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
         return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
 
-    def _result(self, log: "_SearchLog") -> dict[str, Any]:
+    def _result(self, log: "_SearchLog") -> dict[str, object]:
         return {
             "name": self.name,
             "settings": json.loads(self.settings),
@@ -225,7 +224,7 @@ def plan_attacks(
     spec: DrawSpec,
     judge: Judge,
     knowledge: AttackerKnowledge,
-    chosen: Mapping[str, Mapping[str, Any]],
+    chosen: Mapping[str, Mapping[str, object]],
     checks: Sequence[Check],
 ) -> list[AttackTask]:
     """Tasks for direct checks of one concept: one an attack, or one a few prompts where the attack searches prompt by

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ...core.hashing import hash_json
 from ...core.output_folder import atomic_file, write_atomically
@@ -31,7 +30,7 @@ class Variant:
 
     label: str
     method: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     bare: bool = False
     """The names alone, null anchors, nothing retained, as in the papers' scripts."""
     retain: tuple[str, ...] = ()
