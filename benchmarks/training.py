@@ -149,7 +149,7 @@ def main() -> None:
 
 def judged(model: ModelView, edits: dict[str, Edit], out: Path) -> str:
     """A table of what both edits leave and keep, beside the unedited model."""
-    from unconcept.erasing.origin import origin_for
+    from unconcept.edits.origin import origin_for
     from unconcept.evaluation.trials.variants import variant_rows
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
     from unconcept.report.markdown import results_table

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
-from unconcept.core.request import RequestSpec
-from unconcept.edits import AdapterEdit, BottleneckAdapter, bound_parameters, load_edit, static_edit
+from unconcept.core.request import Request, RequestSpec
+from unconcept.edits import AdapterEdit, BottleneckAdapter, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import EXPORT_TARGETS, export_edit
 from unconcept.erasing.make_edit import make_edit
@@ -69,12 +69,12 @@ def test_saved_scaled_and_left(family, tmp_path) -> None:
     with edit.scaled(0.0).applied(view):
         assert torch.allclose(said(view), plain, atol=1e-12)
     assert torch.allclose(said(view), plain, atol=1e-12)
-    assert bound_parameters(edit) == edit.maps
+    assert edit.bound_names == edit.maps
     assert all(
         name.endswith("attn2.to_out.0.weight" if family in tiny.FAMILIES else ".attn.to_out.0.weight")
         for name in edit.maps
     )
-    assert static_edit(edit) is edit
+    assert edit.static() is edit
 
 
 def test_a_half_model_computes_in_half() -> None:
@@ -142,9 +142,10 @@ def test_figures_without_a_picture() -> None:
     view = tiny.view("sd1")
     assert make_edit(view, CHOSEN, "receler", QUICK).origin.report["relative_norm"] == 0
     edit = made(view)
-    figures = edit.effect(view, ("dog",), ())
+    figures = edit.effect(view, Request(("dog",), (), ()))
     assert figures["relative_norm"] > 0
-    assert edit.scaled(0.5).effect(view, ("dog",), ())["relative_norm"] == pytest.approx(figures["relative_norm"] / 2)
+    halved = edit.scaled(0.5).effect(view, Request(("dog",), (), ()))
+    assert halved["relative_norm"] == pytest.approx(figures["relative_norm"] / 2)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
-from unconcept.core.request import RequestSpec
-from unconcept.edits import GatedAdapter, GatedEdit, LowRankEdit, bound_parameters, load_edit, static_edit
+from unconcept.core.request import Request, RequestSpec
+from unconcept.edits import GatedAdapter, GatedEdit, LowRankEdit, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import EXPORT_TARGETS, export_edit
 from unconcept.edits.gating import PromptLikeness
@@ -193,13 +193,13 @@ def test_save_and_load(family, tmp_path) -> None:
         )
         == 4
     )
-    assert bound_parameters(edit) == edit.maps
+    assert edit.bound_names == edit.maps
 
 
 def test_the_static_form_is_the_edit_at_full_weight(tmp_path) -> None:
     view, base = tiny.view("sd1", torch.float32), tiny.folder("sd1", tmp_path / "base")
     edit = made(view)
-    flat = static_edit(edit)
+    flat = edit.static()
     assert isinstance(flat, LowRankEdit)
     full = weighed(edit, (1.0, 1.0))
     own = view.reference(flat.names)
@@ -235,7 +235,7 @@ def test_another_base_is_refused() -> None:
 def test_figures_without_a_picture() -> None:
     view = tiny.view("sd1")
     assert make_edit(view, CHOSEN, "spm", {"iterations": 0}).origin.report["relative_norm"] == 0
-    figures = made(view).effect(view, ("dog face", "sun"), ("cat",))
+    figures = made(view).effect(view, Request(("dog face", "sun"), (), ("cat",)))
     assert figures["least_gate"] == pytest.approx(1)
     assert 0 < figures["gate_of_retained"] < 1
     assert figures["relative_norm"] > 0

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from unconcept.core.errors import EditError, UnconceptError
 from unconcept.core.request import RequestSpec
-from unconcept.edits import SteeringEdit, bound_parameters, load_edit
+from unconcept.edits import SteeringEdit, load_edit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.steering_rules import Decomposition
 from unconcept.erasing.make_edit import make_edit
@@ -192,7 +192,7 @@ def test_another_base_is_refused_with_both_hashes() -> None:
         pass
     with pytest.raises(UnconceptError), edit.applied(tiny.shared("sdxl")):
         pass
-    assert bound_parameters(edit) == tuple(sorted(tiny.shared("sd1").text_maps()))
+    assert edit.bound_names == tuple(sorted(tiny.shared("sd1").text_maps()))
 
 
 def test_there_is_nothing_to_bake(tmp_path) -> None:

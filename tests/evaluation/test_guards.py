@@ -8,7 +8,6 @@ from tests.cli.test_cli import run
 from tests.evaluation.test_harness import pizza as pizza
 from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, EditOrigin
-from unconcept.erasing.edit_figures import edit_effect
 from unconcept.erasing.failure_checks import MAX_NORM_JUMP, is_blank, is_noise, picture_failures, weight_failures
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
@@ -30,7 +29,7 @@ def test_norm_jump_is_of_the_matrix_that_changes_most(family) -> None:
     edit = make_edit(view, CHOSEN, "uce", {}).scaled(3.0)
     ratios = [float((w + edit.delta(name, w)).norm() / w.norm()) for name, w in view.reference(edit.names).items()]
     wanted = max(ratios, key=lambda ratio: max(ratio, 1 / ratio))
-    assert edit_effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(wanted, rel=1e-5)
+    assert edit.effect(view, CHOSEN.request)["norm_jump"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_norm_jump_sees_what_vanishes_and_passes_over_biases() -> None:
@@ -39,7 +38,7 @@ def test_norm_jump_sees_what_vanishes_and_passes_over_biases() -> None:
     edit = DenseEdit(
         {"unet.conv_in.weight": -0.99 * own["unet.conv_in.weight"], "unet.conv_in.bias": 100 * own["unet.conv_in.bias"]}
     )
-    assert edit_effect(edit, view, CHOSEN.request)["norm_jump"] == pytest.approx(0.01, rel=1e-4)
+    assert edit.effect(view, CHOSEN.request)["norm_jump"] == pytest.approx(0.01, rel=1e-4)
 
 
 @pytest.mark.parametrize(

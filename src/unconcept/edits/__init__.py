@@ -3,34 +3,22 @@
 from pathlib import Path
 
 from ..core.errors import EditError
-from ..core.registry import suggest
 from . import edit_file as files
 from .adapter import AdapterEdit, BottleneckAdapter
+from .applied import EditHandle
 from .base import ApplicableEdit, Edit, EditOrigin, origin_of
 from .gated import GatedAdapter, GatedEdit
-from .runtime import RuntimeEdit, bound_parameters, static_edit
+from .registry import edit_kind, edit_kinds
 from .steering import SteeringEdit
 from .text_map import TextMapEdit
 from .weight_edits import DenseEdit, LowRankEdit
 
-_EDIT_KINDS: dict[
-    str,
-    type[LowRankEdit] | type[DenseEdit] | type[TextMapEdit] | type[SteeringEdit] | type[AdapterEdit] | type[GatedEdit],
-] = {
-    "low_rank": LowRankEdit,
-    "dense": DenseEdit,
-    "text_map": TextMapEdit,
-    "steering": SteeringEdit,
-    "adapter": AdapterEdit,
-    "gated": GatedEdit,
-}
 
-
-def load_edit(path: Path) -> Edit:
+def load_edit(path: str | Path) -> Edit:
     """Read an edit file; `EditError` says what is wrong with it."""
-    stored = files.read_edit_file(path)
+    stored = files.read_edit_file(Path(path))
     try:
-        return suggest(stored.kind, _EDIT_KINDS, "edit kind").from_stored(stored)
+        return edit_kinds[stored.kind].from_stored(stored)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
 
@@ -41,15 +29,15 @@ __all__ = [
     "BottleneckAdapter",
     "DenseEdit",
     "Edit",
+    "EditHandle",
     "EditOrigin",
     "GatedAdapter",
     "GatedEdit",
     "LowRankEdit",
-    "RuntimeEdit",
     "SteeringEdit",
     "TextMapEdit",
-    "bound_parameters",
+    "edit_kind",
+    "edit_kinds",
     "load_edit",
     "origin_of",
-    "static_edit",
 ]

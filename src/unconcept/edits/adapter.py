@@ -1,6 +1,6 @@
 """Edits that hang small networks on modules of the denoiser: no weight changes, and no weight could do the same."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,11 +11,15 @@ from torch.nn import functional as F
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..core.request import Request
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import change_outputs
 from ..models.hooks.modules import denoiser_modules
-from .base import EditOrigin, origin_of, validate_strength
+from .applied import EditHandle
+from .base import Edit, EditOrigin, origin_of, validate_strength
 from .edit_file import StoredEdit, write_edit_file
+from .registry import edit_kind
 from .weight_edits import require_same_base
 
 
@@ -42,6 +46,7 @@ class BottleneckAdapter:
         return F.linear(F.gelu(F.linear(h.to(wide), down, down_bias)), up, up_bias)
 
 
+@edit_kind("adapter")
 @dataclass(frozen=True)
 class AdapterEdit:
     """An eraser behind each of the linear maps `maps`: what they give, h, is read as h + strength A(h)."""
@@ -50,6 +55,7 @@ class AdapterEdit:
     strength: float = 1.0
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.erasers), "it hangs nothing anywhere", EditError)
@@ -63,6 +69,10 @@ class AdapterEdit:
     def names(self) -> tuple[str, ...]:
         """None: no weight is changed."""
         return ()
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.maps
 
     @property
     def parameters(self) -> int:
@@ -81,7 +91,7 @@ class AdapterEdit:
         raise EditError(f"an eraser is no change of a weight: nothing is added to {name}")
 
     def stamped(self, origin: EditOrigin) -> "AdapterEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "AdapterEdit":
         return replace(self, strength=validate_strength(strength) * self.strength)
@@ -102,7 +112,24 @@ class AdapterEdit:
         ):
             yield
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return False
+
+    def static(self) -> "AdapterEdit":
+        return self
+
+    def thin_factors(self, name: str, weight: Tensor) -> None:
+        return None
+
+    def describe(self) -> str:
+        return "changes no weight, its erasers are networks of their own"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(
             path,
             StoredEdit("adapter", self.tensors(), origin_of(self), {"eraser": "bottleneck", "strength": self.strength}),
@@ -128,7 +155,7 @@ class AdapterEdit:
         return cls(erasers, float(strength or 0), stored.origin)
 
     @torch.no_grad()
-    def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
         """`relative_norm`: of the erasers' way out, beside that of the maps they hang on; 0 where they do nothing."""
         own = model.reference(self.maps)
         found = sum(

@@ -1,7 +1,7 @@
 """What every edit can do, and where it came from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from ..core.errors import EditError, SettingsError, require
+from ..core.request import Request
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 
 EDIT_FORMAT = "unconcept-edit"
 EDIT_FORMAT_VERSION = "1"
@@ -79,12 +81,23 @@ class ApplicableEdit(Protocol):
         """As an edit's."""
 
 
+class AppliedEdit(Protocol):
+    """An edit that is on a model."""
+
+    def remove(self) -> None:
+        """Take it off: with the last edit of a model, every weight is bitwise what it was."""
+
+
 class Edit(Protocol):
     """The difference to a model, as data."""
 
     @property
     def origin(self) -> EditOrigin | None:
         """Where it came from; None until it is stamped."""
+
+    @property
+    def maker(self) -> "Callable[[Edit], EditOrigin] | None":
+        """What makes its origin where it has none; None where nobody knows."""
 
     @property
     def solve_figures(self) -> Mapping[str, float]:
@@ -96,6 +109,10 @@ class Edit(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Full names of the parameters it changes, sorted."""
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        """Full names of the parameters it is bound to: those it changes, or those beside which it runs."""
 
     @property
     def parameters(self) -> int:
@@ -117,12 +134,33 @@ class Edit(Protocol):
     def applied(self, model: ModelView) -> AbstractContextManager[None]:
         """Inside, the model computes with the edit; afterwards its weights are bitwise what they were."""
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> AppliedEdit:
+        """Apply it to a view, or to a diffusers pipeline in memory, until the handle's `remove` is called."""
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        """Whether it is a change of weights, which a checkpoint or a LoRA can hold."""
+
+    def static(self) -> "Edit":
+        """What of it weights can hold, for every prompt alike; itself where there is no more or no less."""
+
+    def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Exact factors up (o, r) and down (r, d) of what is added to one parameter; None where there are none."""
+
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
+        """Exact figures of what it does to the texts of a request, without a picture."""
+
+    def describe(self) -> str:
+        """What it is, in a few words that follow "the edit"."""
+
+    def save(self, path: str | Path) -> None:
         """Write one safetensors file with the origin in its header."""
 
 
 def origin_of(edit: Edit) -> EditOrigin:
-    """The origin of a stamped edit."""
-    if edit.origin is None:
+    """The origin of an edit, made now if it came straight from a method."""
+    if edit.origin is not None:
+        return edit.origin
+    if edit.maker is None:
         raise EditError("the edit has no origin: stamp it first")
-    return edit.origin
+    return edit.maker(edit)

@@ -25,7 +25,7 @@ class StoredEdit:
     details: Mapping[str, Any] = field(default_factory=dict)  # what a kind needs to know besides its tensors, as JSON
 
 
-def write_edit_file(path: Path, stored: StoredEdit) -> None:
+def write_edit_file(path: str | Path, stored: StoredEdit) -> None:
     """Tensors in float32 or wider, the rest in the header.
 
     The same edit is the same bytes: safetensors' own writer shuffles its header.
@@ -38,7 +38,7 @@ def write_edit_file(path: Path, stored: StoredEdit) -> None:
     }
     if stored.details:
         metadata["details"] = json.dumps(stored.details, sort_keys=True)
-    write_deferred_tensors(path, {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
+    write_deferred_tensors(Path(path), {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
 
 
 def _slot(tensor: Tensor) -> DeferredTensor:

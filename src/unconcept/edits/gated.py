@@ -13,15 +13,19 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..core.request import Request
 from ..linalg.low_rank import sum_pairs
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import watch_text_states
 from ..models.hooks.low_rank import LowRankMiddle, lora_hooks
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.prompt_tracking import TokenIds, track_prompts
-from .base import EditOrigin, origin_of, validate_strength
+from .applied import EditHandle
+from .base import Edit, EditOrigin, origin_of, validate_strength
 from .edit_file import StoredEdit, write_edit_file
 from .gating import PromptLikeness, content_token_ids
+from .registry import edit_kind
 from .weight_edits import LowRankEdit, low_rank_pairs, require_same_base
 
 GateCombination = Literal["sum", "authors"]
@@ -39,6 +43,7 @@ class GatedAdapter:
         return len(next(iter(self.pairs.values()))[1])
 
 
+@edit_kind("gated")
 @dataclass(frozen=True)
 class GatedEdit:
     """W x + sum_i gamma_i up_i down_i x, gamma_i (b,) each row's likeness to the concepts of part i.
@@ -52,6 +57,7 @@ class GatedEdit:
     """"authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares a lone gamma."""
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(
@@ -86,6 +92,10 @@ class GatedEdit:
         return ()
 
     @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.maps
+
+    @property
     def parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.tensors().values())
 
@@ -114,10 +124,10 @@ class GatedEdit:
         """
         pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
-        return LowRankEdit(wide, self.origin, self.solve_figures)
+        return LowRankEdit(wide, self.origin, self.solve_figures, self.maker)
 
     def stamped(self, origin: EditOrigin) -> "GatedEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "GatedEdit":
         strength = validate_strength(strength)
@@ -178,7 +188,21 @@ class GatedEdit:
         both = gammas[:, :, None] * gammas[:, None, :]
         return torch.kron(both, torch.eye(ranks[0], dtype=both.dtype, device=both.device)[None])
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return False
+
+    def thin_factors(self, name: str, weight: Tensor) -> None:
+        return None
+
+    def describe(self) -> str:
+        return "weighs itself by the prompt"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("gated", self.tensors(), origin_of(self), self._details()))
 
     def _details(self) -> dict[str, Any]:
@@ -209,7 +233,7 @@ class GatedEdit:
         return cls(parts, PromptLikeness(metric, floor), combine, stored.origin)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
         """`relative_norm` at gamma 1.
 
         `least_gate`: the largest gamma of the target given least; `gate_of_retained`: of the retained text given most.
@@ -219,6 +243,8 @@ class GatedEdit:
         size = sum(float(w.float().square().sum()) for w in own.values())
         found = {
             "relative_norm": (change / size) ** 0.5,
-            "least_gate": float(self.gammas(model, targets).amax(1).min()),
+            "least_gate": float(self.gammas(model, request.targets).amax(1).min()),
         }
-        return found | ({"gate_of_retained": float(self.gammas(model, retain).amax(1).max())} if retain else {})
+        if request.retain:
+            found["gate_of_retained"] = float(self.gammas(model, request.retain).amax(1).max())
+        return found

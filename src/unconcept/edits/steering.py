@@ -1,7 +1,7 @@
 """Edits that act while sampling and change no weight."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -14,15 +14,20 @@ from torch import Tensor
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.registry import suggest
+from ..core.request import Request
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
 from ..models.hooks.modules import select_keys_or_values
-from .base import EditOrigin, origin_of, validate_strength
+from .applied import EditHandle
+from .base import Edit, EditOrigin, origin_of, validate_strength
 from .edit_file import StoredEdit, write_edit_file
+from .registry import edit_kind
 from .steering_rules import STEERING_RULES, Decomposition, SteeringCache, SteeringRule
 from .weight_edits import require_same_base
 
 
+@edit_kind("steering")
 @dataclass(frozen=True)
 class SteeringEdit:
     """A rule inside the cross-attentions that the text maps `maps` belong to.
@@ -38,6 +43,7 @@ class SteeringEdit:
     strength: float = 1.0
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.maps), "it steers nothing", EditError)
@@ -46,6 +52,10 @@ class SteeringEdit:
     def names(self) -> tuple[str, ...]:
         """None: no weight is changed."""
         return ()
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.maps
 
     @property
     def parameters(self) -> int:
@@ -62,7 +72,7 @@ class SteeringEdit:
         raise EditError(f"a steering edit changes no weight: nothing is added to {name}")
 
     def stamped(self, origin: EditOrigin) -> "SteeringEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "SteeringEdit":
         return replace(self, strength=validate_strength(strength) * self.strength)
@@ -79,7 +89,24 @@ class SteeringEdit:
         weight = self.strength * (~is_null_text(reading.states, self.rule.null)).to(wide)
         return self.rule.steer(reading, weight[:, None, None], mix, known)
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return False
+
+    def static(self) -> "SteeringEdit":
+        return self
+
+    def thin_factors(self, name: str, weight: Tensor) -> None:
+        return None
+
+    def describe(self) -> str:
+        return "changes no weight, it steers while sampling"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("steering", self.tensors(), origin_of(self), self._details()))
 
     def _details(self) -> dict[str, Any]:
@@ -114,7 +141,7 @@ class SteeringEdit:
         return cls(kind(**given), tuple(maps or ()), float(strength or 0), stored.origin)
 
     @torch.no_grad()
-    def effect(self, model: ModelView, targets: tuple[str, ...], retain: tuple[str, ...]) -> dict[str, float]:
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
         """Exact figures without a picture, where the rule has some that know no picture: changes of the values of last
         subject tokens.
 
@@ -123,8 +150,8 @@ class SteeringEdit:
         """
         if not isinstance(self.rule, Decomposition):
             return {}
-        found = {"moved": min(self._moved(self.rule, model, targets))}
-        return found | ({"drift": max(self._moved(self.rule, model, retain))} if retain else {})
+        found = {"moved": min(self._moved(self.rule, model, request.targets))}
+        return found | ({"drift": max(self._moved(self.rule, model, request.retain))} if request.retain else {})
 
     def _moved(self, rule: Decomposition, model: ModelView, texts: tuple[str, ...]) -> list[float]:
         states, at = model.embed(texts, at="all"), torch.tensor(model.tokenizer(texts).index("last_subject"))

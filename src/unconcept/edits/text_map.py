@@ -2,7 +2,7 @@
 matrices whatever the model's depth.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,16 +13,22 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
-from ..linalg.low_rank import reduce_rows
+from ..core.request import Request
+from ..linalg.low_rank import numerical_rank, reduce_rows
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import map_text_states
-from .base import EditOrigin, origin_of, validate_strength
+from .applied import EditHandle
+from .base import Edit, EditOrigin, origin_of, validate_strength
+from .edit_figures import weight_effect
 from .edit_file import StoredEdit, write_edit_file
+from .registry import edit_kind
 from .weight_edits import add_to_weights, require_same_base
 
 _ALIGNMENT_BYTES = 64  # bytes, as torch allocates
 
 
+@edit_kind("text_map")
 @dataclass(frozen=True)
 class TextMapEdit:
     """x, y (n, d), float32 or wider: a text state s is read as s + (s Y^T) X by every map named in `maps`."""
@@ -32,6 +38,7 @@ class TextMapEdit:
     maps: tuple[str, ...]  # full names of the weights (o, d) that read through it
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fits = self.x.ndim == 2 and self.x.shape == self.y.shape
@@ -48,6 +55,10 @@ class TextMapEdit:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.maps))
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.names
 
     @property
     def parameters(self) -> int:
@@ -81,7 +92,7 @@ class TextMapEdit:
         return self.x.double().T @ self.y.double()
 
     def stamped(self, origin: EditOrigin) -> "TextMapEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "TextMapEdit":
         return replace(self, x=validate_strength(strength) * self.x)
@@ -104,7 +115,28 @@ class TextMapEdit:
         with map_text_states(model.modules("denoiser"), model.spec.text_projection, self.x, self.y):
             yield
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return True
+
+    def static(self) -> "TextMapEdit":
+        return self
+
+    def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return weight.double() @ self.x.double().T, self.y
+
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
+        """As `weight_effect` says; `rank` is that of T."""
+        return weight_effect(self, model, request, {"rank": float(numerical_rank(self.x.T, self.y))})
+
+    def describe(self) -> str:
+        return f"maps the text that {len(self.maps)} weights read"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
 
     @classmethod

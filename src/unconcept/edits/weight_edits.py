@@ -1,6 +1,6 @@
 """Edits that add something to weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,14 +10,21 @@ from torch import Tensor
 
 from ..core.errors import EditError, require
 from ..core.hashing import hash_tensors
+from ..core.request import Request
+from ..linalg.low_rank import numerical_rank
 from ..models import ModelView
+from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.parameters import with_values
+from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .edit_figures import weight_effect
 from .edit_file import StoredEdit, write_edit_file
+from .registry import edit_kind
 
 _SHARED_FACTOR = "down"
 
 
+@edit_kind("low_rank")
 @dataclass(frozen=True)
 class LowRankEdit:
     """W' = W + up @ down for each named parameter: up (o, r), down (r, d), float32 or wider."""
@@ -25,10 +32,15 @@ class LowRankEdit:
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.pairs))
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.names
 
     @property
     def parameters(self) -> int:
@@ -50,7 +62,7 @@ class LowRankEdit:
         )
 
     def stamped(self, origin: EditOrigin) -> "LowRankEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "LowRankEdit":
         strength = validate_strength(strength)
@@ -62,7 +74,29 @@ class LowRankEdit:
         with add_to_weights(self, model):
             yield
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return True
+
+    def static(self) -> "LowRankEdit":
+        return self
+
+    def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pairs[name]
+
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
+        """As `weight_effect` says; `rank` is the largest of all changes."""
+        rank = max(numerical_rank(*pair) for pair in self.pairs.values())
+        return weight_effect(self, model, request, {"rank": float(rank)})
+
+    def describe(self) -> str:
+        return f"adds low-rank products to {len(self.names)} weights"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("low_rank", self.tensors(), origin_of(self)))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -96,6 +130,7 @@ def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Ten
     return pairs
 
 
+@edit_kind("dense")
 @dataclass(frozen=True)
 class DenseEdit:
     """W' = W + delta for each named parameter of any shape, float32 or wider."""
@@ -103,10 +138,15 @@ class DenseEdit:
     deltas: Mapping[str, Tensor]
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.deltas))
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.names
 
     @property
     def parameters(self) -> int:
@@ -123,7 +163,7 @@ class DenseEdit:
         return self.deltas[name]
 
     def stamped(self, origin: EditOrigin) -> "DenseEdit":
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "DenseEdit":
         strength = validate_strength(strength)
@@ -135,7 +175,28 @@ class DenseEdit:
         with add_to_weights(self, model):
             yield
 
-    def save(self, path: Path) -> None:
+    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
+        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        return EditHandle(self, target)
+
+    @classmethod
+    def can_bake(cls) -> bool:
+        return True
+
+    def static(self) -> "DenseEdit":
+        return self
+
+    def thin_factors(self, name: str, weight: Tensor) -> None:
+        return None
+
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
+        """As `weight_effect` says. The rank would cost an SVD of every matrix: it is not among them."""
+        return weight_effect(self, model, request, {})
+
+    def describe(self) -> str:
+        return f"changes {len(self.names)} weights"
+
+    def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("dense", self.deltas, origin_of(self)))
 
     @classmethod

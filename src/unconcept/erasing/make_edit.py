@@ -10,6 +10,7 @@ from ..core.progress import ProgressCallback
 from ..core.request import merge_requests
 from ..core.settings import build_settings, settings_data
 from ..edits import Edit
+from ..edits.origin import origin_for
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
@@ -17,7 +18,6 @@ from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, change
 from ..training.regularisers import NO_REGULARISERS, Regularisers, require_stepwise_training, use_regularisers
 from ..training.session import TrainingProgress as Step
 from ..training.session import TrainingSession, training_session
-from .origin import origin_for
 from .request_defaults import ResolvedRequest
 from .vision_towers import open_vision_towers
 

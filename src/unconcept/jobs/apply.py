@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..core.errors import OutputError, require
 from ..core.output_folder import atomic_folder, output_file
-from ..edits import load_edit, static_edit
+from ..edits import load_edit
 from ..edits.export.bake import bake
 from ..models import find_model
 from .command_options import ApplyOptions
@@ -25,7 +25,7 @@ class ApplyOutcome:
 def apply(options: ApplyOptions) -> ApplyOutcome:
     """Write a checkpoint with the edit in its weights: what loads the model loads it."""
     edit, source = load_edit(options.edit), find_model(options.model)
-    edit = static_edit(edit) if options.static else edit
+    edit = edit.static() if options.static else edit
     out, is_file = options.out, source.is_file()
     require(
         not is_file or out.suffix == ".safetensors",

@@ -14,7 +14,6 @@ from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
-from ..erasing.edit_figures import edit_effect
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
@@ -74,6 +73,9 @@ class EraseOutcome:
     report: Report
     chosen: ResolvedRequest
     failures: tuple[str, ...]
+    edit: Edit
+    out: Path
+    """The folder that was written."""
 
 
 def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcome | None:
@@ -109,7 +111,7 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
         report = _report(job, chosen, model, answered, seconds)
         _write(job, report, answered.pictures, folder)
     shutil.rmtree(_training(job), ignore_errors=True)
-    return EraseOutcome(report, chosen, report.failures)
+    return EraseOutcome(report, chosen, report.failures, edit, job.out)
 
 
 def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
@@ -132,7 +134,7 @@ def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength
         return edit
     scaled = edit.scaled(strength)
     made = origin_of(scaled)
-    return scaled.stamped(replace(made, report={**made.report, **edit_effect(scaled, model, chosen.request)}))
+    return scaled.stamped(replace(made, report={**made.report, **scaled.effect(model, chosen.request)}))
 
 
 def _identity(job: Job, edit: Edit) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from ..core.output_folder import atomic_folder, output_file
 from ..core.registry import suggest
-from ..edits import load_edit, static_edit
+from ..edits import load_edit
 from ..edits.export.export import EXPORT_TARGETS, FOLDER_TARGETS, ExportOutcome, export_edit, require_export_path
 from ..models import find_model
 from ..models.loading import find_device, find_dtype
@@ -15,7 +15,7 @@ def export(options: ExportOptions) -> ExportOutcome:
     require_export_path(target, options.out)
     dtype = None if options.dtype == "auto" else find_dtype(options.dtype, find_device("cpu"))
     edit, source = load_edit(options.edit).scaled(options.strength), find_model(options.model)
-    edit = static_edit(edit) if options.static else edit
+    edit = edit.static() if options.static else edit
     told = {"model": options.model, "to": options.to, "dtype": options.dtype, "rank": options.rank}
     if target in FOLDER_TARGETS:
         place = atomic_folder(options.out, {"edit": edit.hash, **told}, options.overwrite)

@@ -8,7 +8,7 @@ from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit
 from ..edits.export.lora_reader import read_lora
-from ..erasing.origin import origin_for
+from ..edits.origin import origin_for
 from ..erasing.request_defaults import resolve_request
 from ..models import find_model, open_model
 from .command_options import ImportOptions

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..edits import Edit
-from ..erasing.edit_figures import ReadingChange
+from ..edits.edit_figures import ReadingChange
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.state_rows import embed_together

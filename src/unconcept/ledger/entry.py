@@ -5,13 +5,13 @@ A request's id is the hash of what it asks.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..core.settings import accepts_value, build_settings, settings_data
-from ..edits import RuntimeEdit
+from ..edits import Edit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
 from .entry_schema import RequestContent
@@ -47,7 +47,13 @@ def request_content(
 
 def changes_no_weight(name: str) -> bool:
     """Whether a method's edits change no weight."""
-    return get_type_hints(vars(methods[name].settings)["erase"])["return"] in get_args(RuntimeEdit)
+    kind: Any = get_type_hints(vars(methods[name].settings)["erase"])["return"]
+    return isinstance(kind, type) and kind is not Edit and not _can_bake(kind)
+
+
+def _can_bake(kind: Any) -> bool:
+    found: bool = kind.can_bake()
+    return found
 
 
 def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:

@@ -17,7 +17,7 @@ from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request, merge_requests
 from ..core.versions import library_versions
-from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, RuntimeEdit, TextMapEdit, bound_parameters
+from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, TextMapEdit
 from ..edits.merge import merge_edits, stack_edits
 from ..methods import methods
 from ..models import ModelView
@@ -40,7 +40,7 @@ class LedgerState:
 
     edit: Edit
     """Of weights, or all there is where one edit runs beside the model; one that changes nothing where none does."""
-    runtime_edits: dict[str, RuntimeEdit] = field(default_factory=dict)
+    runtime_edits: dict[str, Edit] = field(default_factory=dict)
     """What runs beside the model as `edit` leaves it, by the names of their files."""
     trained_edits: dict[str, Edit] = field(default_factory=dict)
     """What was trained for this state, by method, each with the origin of its own requests: worth keeping."""
@@ -76,12 +76,12 @@ def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestStat
     if ledger.policy.rule == "sequential":
         return LedgerState(_stamped(ledger, model, _last(ledger, requests) or empty_edit(model), requests))
     layers: list[Edit] = []
-    beside, kept = dict[str, RuntimeEdit](), dict[str, Edit]()
+    beside, kept = dict[str, Edit](), dict[str, Edit]()
     for method in sorted(groups):
         for name, (edit, own) in _parts(ledger, model, method, groups[method]).items():
             if method_mechanism(method) == "trained" and ledger.policy.rule == "recompute":
                 edit = kept[method] = _with_own_origin(ledger, model, edit, own)
-            if isinstance(edit, RuntimeEdit):
+            if not edit.can_bake():
                 beside[name] = edit.stamped(state_origin(ledger, model, edit, own))
             else:
                 layers.append(edit)
@@ -191,7 +191,7 @@ def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Re
                 requests,
             )
         }
-    if any(isinstance(edit, RuntimeEdit) for edit in edits):
+    if any(not edit.can_bake() for edit in edits):
         return {
             f"adapter-{method}-{one.id[:_ID_DIGITS_IN_NAMES]}": (edit, [one])
             for one, edit in zip(requests, edits, strict=True)
@@ -266,7 +266,7 @@ def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequenc
         kind=joined.kind if joined else "object",
         family=model.family,
         base=base_id(model.name),
-        base_hash=_base_hash(ledger, model, bound_parameters(edit)),
+        base_hash=_base_hash(ledger, model, edit.bound_names),
         version=version("unconcept"),
         licence=read_licence(model.checkpoint.source),
         libraries=library_versions(),

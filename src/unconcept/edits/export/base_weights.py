@@ -11,7 +11,6 @@ from ...core.hashing import hash_tensors
 from ...models.checkpoint.locations import has_part, tensor_locations
 from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation
 from ..base import Edit
-from ..runtime import require_weight_edit
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class BaseWeights:
 
 def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
     """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
-    require_weight_edit(edit)
+    require_bakeable(edit)
     stands: dict[str, TensorLocation] = {}
     for part in sorted({name.partition(".")[0] for name in edit.names}):
         require(has_part(source, part), f"{source} has no {part}: the edit is for another family", EditError)
@@ -46,3 +45,16 @@ def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
         EditError,
     )
     return BaseWeights(weights, stands)
+
+
+def require_bakeable(edit: Edit) -> None:
+    """`EditError` unless the edit is a change of weights."""
+    if edit.can_bake():
+        return
+    told, remedy = f"the edit {edit.describe()}", "draw with `sample --edit`"
+    if not edit.static().can_bake():
+        raise EditError(f"{told}: there is nothing to bake or export; {remedy}")
+    raise EditError(
+        f"{told}, and in a weight or a LoRA that gating is lost: {remedy}, or write it at full weight for every prompt"
+        " with --static"
+    )

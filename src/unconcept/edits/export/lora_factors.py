@@ -9,8 +9,6 @@ from torch import Tensor
 from ...core.errors import EditError, NumericsError, require
 from ...linalg.low_rank import truncate_product, truncate_rank
 from ..base import Edit
-from ..text_map import TextMapEdit
-from ..weight_edits import LowRankEdit
 
 _DENSE_RANK = 64  # of a dense edit unless told; 128 is the most that LoRAs in circulation have
 
@@ -62,10 +60,9 @@ def lora_factors(
 
 
 def _factors(edit: Edit, name: str, weight: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
-    if isinstance(edit, LowRankEdit):
-        return truncate_product(*edit.pairs[name], rank)
-    if isinstance(edit, TextMapEdit):
-        return truncate_product(weight.double() @ edit.x.double().T, edit.y, rank)
+    factors = edit.thin_factors(name, weight)
+    if factors is not None:
+        return truncate_product(*factors, rank)
     return truncate_rank(edit.delta(name, weight).flatten(1), rank or _DENSE_RANK)
 
 

@@ -16,7 +16,7 @@ from ...core.output_folder import write_atomically
 from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
-from ...erasing.origin import origin_for
+from ...edits.origin import origin_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial

@@ -1,15 +1,29 @@
-"""Where an edit comes from: model, request, method, settings, library versions, and exact figures of what it does."""
+"""Where an edit comes from, as its file says."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.versions import library_versions
-from ..edits import Edit, EditOrigin, bound_parameters
 from ..models import ModelView
 from ..models.checkpoint.model_card import base_id, read_licence
-from .edit_figures import edit_effect
+from .base import Edit, EditOrigin
+
+
+@dataclass(frozen=True)
+class OriginMaker:
+    """What a method was asked: of this the origin of its edit is made when the edit is saved and has none."""
+
+    method: str
+    settings: Mapping[str, object]
+    model: ModelView
+    request: Request
+
+    def __call__(self, edit: Edit) -> EditOrigin:
+        """The origin of the edit, or of what became of it."""
+        return origin_for(edit, self.model, self.request, self.method, dict(self.settings))
 
 
 def origin_for(
@@ -20,7 +34,7 @@ def origin_for(
     settings: dict[str, object],
     figures: Mapping[str, float] | None = None,
 ) -> EditOrigin:
-    """The header of an edit; `figures` are those of its making."""
+    """Where an edit comes from, with exact figures of what it does, and those of its making."""
     return EditOrigin(
         method=method,
         settings=settings,
@@ -30,9 +44,9 @@ def origin_for(
         kind=request.kind,
         family=model.family,
         base=base_id(model.name),
-        base_hash=hash_tensors(model.reference(bound_parameters(edit))),
+        base_hash=hash_tensors(model.reference(edit.bound_names)),
         version=version("unconcept"),
-        report={**edit_effect(edit, model, request), **(figures or {}), **edit.solve_figures},
+        report={**edit.effect(model, request), **(figures or {}), **edit.solve_figures},
         licence=read_licence(model.checkpoint.source),
         libraries=library_versions(),
     )

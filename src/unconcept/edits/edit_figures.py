@@ -3,18 +3,18 @@
 The same formulas make the figures in an edit's header and those of a ledger's state.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..core.request import Request
-from ..edits import Edit, LowRankEdit, RuntimeEdit, TextMapEdit
-from ..linalg.low_rank import numerical_rank
 from ..models import ModelView
 from ..models.model_view import TextInput
 from ..models.text.state_rows import embed_together
 from ..models.text.tokenizer import TextPosition
+from .base import Edit
 
 
 class ReadingChange:
@@ -60,17 +60,14 @@ _TEXT_INPUT_POSITIONS: tuple[tuple[TextInput, TextPosition], ...] = (
 
 
 @torch.no_grad()
-def edit_effect(edit: Edit, model: ModelView, request: Request) -> dict[str, float]:
+def weight_effect(edit: Edit, model: ModelView, request: Request, rank: Mapping[str, float]) -> dict[str, float]:
     """Exact figures without a picture, over the text maps the edit changes; the norm is over all it changes.
 
     `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of
     NAME`: each target. `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`:
     of the weights' change. `norm_jump`: of the matrix whose norm changes most, the norm after over the norm before.
-    `numerical_rank`: of the change, the largest of all layers. Without anchors there is no residual. An edit that runs
-    beside the model has its own figures.
+    `rank`: of the change, the largest of all layers, where its kind knows it. Without anchors there is no residual.
     """
-    if isinstance(edit, RuntimeEdit):
-        return edit.effect(model, request.targets, request.retain)
     norms, kept = _Norms(), set(edit.names)
     residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))
     read: set[str] = set()
@@ -83,7 +80,7 @@ def edit_effect(edit: Edit, model: ModelView, request: Request) -> dict[str, flo
             read |= maps
     for name, w in model.reference(name for name in edit.names if name not in read).items():
         norms.add(w.float(), edit.delta(name, w).float())
-    figures = norms.figures() | _rank(edit)
+    figures = {**norms.figures(), **rank}
     # A trained edit promises nothing of single maps.
     if read and request.anchors and "last_loss" not in edit.solve_figures:
         each = zip(request.targets, residuals.tolist(), strict=True)
@@ -127,12 +124,3 @@ class _Norms:
 
     def figures(self) -> dict[str, float]:
         return {"relative_norm": (self.change / self.weight) ** 0.5 if self.weight else 0.0, "norm_jump": self.jump}
-
-
-def _rank(edit: Edit) -> dict[str, float]:
-    """A dense edit's would cost an SVD of every matrix, so it is left out."""
-    if isinstance(edit, TextMapEdit):
-        return {"rank": float(numerical_rank(edit.x.T, edit.y))}
-    if isinstance(edit, LowRankEdit):
-        return {"rank": float(max(numerical_rank(*pair) for pair in edit.pairs.values()))}
-    return {}

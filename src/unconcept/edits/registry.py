@@ -1,0 +1,29 @@
+"""Kinds of edits, by the name that stands in their files. A new kind registers itself, and nothing else changes."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from ..core.registry import Registry
+from .base import Edit
+from .edit_file import StoredEdit
+
+
+class StoredKind(Protocol):
+    """A class of edits that can be read from a file."""
+
+    def from_stored(self, stored: StoredEdit) -> Edit:
+        """The inverse of `save`; `EditError` on what does not fit."""
+
+
+edit_kinds: Registry[StoredKind] = Registry("edit kind")
+_EditClass = TypeVar("_EditClass", bound=StoredKind)
+
+
+def edit_kind(name: str) -> Callable[[_EditClass], _EditClass]:
+    """Register a class of edits under the kind that its files name."""
+
+    def put(kind: _EditClass) -> _EditClass:
+        edit_kinds.register(name)(kind)
+        return kind
+
+    return put
