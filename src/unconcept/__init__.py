@@ -1,6 +1,7 @@
 """Take concepts out of text-to-image diffusion models, prove that they are gone, and keep the proof.
 
-Everything named here is imported when it is first used, so `import unconcept` is instant.
+Everything named here is imported when it is first used, so `import unconcept` is instant. Methods are here by the names
+of their classes: `from unconcept import UCE`.
 """
 
 import importlib
@@ -10,14 +11,19 @@ if TYPE_CHECKING:
     from .core import Concept, Request, UnconceptError
     from .core.request import RequestSpec
     from .core.request import RequestSpec as Ask
-    from .edits import Edit, LowRankEdit, TextMapEdit, load_edit
-    from .jobs.erase import Job, erase
+    from .edits import Edit, EditHandle, LowRankEdit, TextMapEdit, load_edit
+    from .jobs.erase import Job
+    from .jobs.keywords import attack_edits as attack
+    from .jobs.keywords import bench_methods as bench
+    from .jobs.keywords import erase_concepts as erase
+    from .jobs.keywords import evaluate_edits as evaluate
     from .models import ModelView, open_model
 
 _HOMES = {
     "Ask": (".core.request", "RequestSpec"),  # its name in 0.1
     "Concept": (".core", "Concept"),
     "Edit": (".edits", "Edit"),
+    "EditHandle": (".edits", "EditHandle"),
     "Job": (".jobs.erase", "Job"),
     "LowRankEdit": (".edits", "LowRankEdit"),
     "ModelView": (".models", "ModelView"),
@@ -25,7 +31,10 @@ _HOMES = {
     "RequestSpec": (".core.request", "RequestSpec"),
     "TextMapEdit": (".edits", "TextMapEdit"),
     "UnconceptError": (".core", "UnconceptError"),
-    "erase": (".jobs.erase", "erase"),
+    "attack": (".jobs.keywords", "attack_edits"),
+    "bench": (".jobs.keywords", "bench_methods"),
+    "erase": (".jobs.keywords", "erase_concepts"),
+    "evaluate": (".jobs.keywords", "evaluate_edits"),
     "load_edit": (".edits", "load_edit"),
     "open_model": (".models", "open_model"),
 }
@@ -34,6 +43,7 @@ __all__ = [
     "Ask",
     "Concept",
     "Edit",
+    "EditHandle",
     "Job",
     "LowRankEdit",
     "ModelView",
@@ -41,7 +51,10 @@ __all__ = [
     "RequestSpec",
     "TextMapEdit",
     "UnconceptError",
+    "attack",
+    "bench",
     "erase",
+    "evaluate",
     "load_edit",
     "open_model",
 ]
@@ -51,6 +64,10 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         module, own_name = _HOMES[name]
         return getattr(importlib.import_module(module, __name__), own_name)
+    if name[:1].isupper():
+        kind = getattr(importlib.import_module(".methods", __name__), name, None)
+        if isinstance(kind, type) and hasattr(kind, "erase"):
+            return kind
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

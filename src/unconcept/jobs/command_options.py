@@ -1,11 +1,12 @@
 """What each command may be told: one dataclass a command, made of the groups that commands share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from .options import (
+    CONCEPTS_ARGUMENT,
     REGULARISERS_FLAG,
     SETTINGS_FLAG,
     AnchorOptions,
@@ -57,7 +58,7 @@ class ExplainOptions(AnchorOptions):
 
     recipe: Annotated[str, Flag(position=0)]
     """Recipe by name, or a .toml file."""
-    concepts: Annotated[Texts, Flag(kind=str, repeats=True, position=1, show_default=False)] = ()
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = ()
     """What would be erased, in place of the recipe's targets."""
     model: Annotated[str | None, Flag(show_default=False)] = None
     """As for `erase`.  [default: moji]"""
@@ -77,7 +78,7 @@ class ExplainOptions(AnchorOptions):
 class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, ModelOptions, ConceptOptions):
     """What every evaluation may be told."""
 
-    concepts: Annotated[Texts, Flag(kind=str, repeats=True, position=1, show_default=False)] = ()
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """What the edits were to erase; one or several."""
     prompts: Annotated[Path | None, Flag(show_default=False)] = None
     """Prompt file (CSV, JSON or one a line) in the suite's place."""
@@ -169,7 +170,7 @@ class ImportOptions(OverwriteOptions, AnchorOptions, SourceOptions):
 
     lora: Annotated[Path, Flag(position=0, metavar="FILE")]
     """LoRA of kohya's or diffusers' form, .diff patch, or PEFT folder."""
-    concepts: Annotated[Texts, Flag(kind=str, repeats=True, position=1, show_default=False)]
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT]
     """What it was made to erase; one or several."""
     out: Path
     """Edit file to write; it must not exist."""

@@ -1,10 +1,20 @@
 """What each command of `unconcept ledger` may be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from .options import Flag, MethodOptions, OutputOptions, OverwriteOptions, RequestOptions, SettingOptions, SourceOptions
+from .options import (
+    CONCEPTS_ARGUMENT,
+    Flag,
+    MethodOptions,
+    OutputOptions,
+    OverwriteOptions,
+    RequestOptions,
+    SettingOptions,
+    SourceOptions,
+    Texts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,7 @@ class InitOptions(NoteOptions, MethodOptions, SourceOptions, LedgerOptions):
 class AddOptions(NoteOptions, BaseDeviceOptions, SettingOptions, RequestOptions, LedgerOptions):
     """Everything that `ledger add` may be told."""
 
-    concepts: Annotated[str | tuple[str, ...], Flag(kind=str, repeats=True, position=1, show_default=False)] = ()
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """What to erase; several are one request."""
     method: Annotated[str | None, Flag(show_default=False)] = None
     """Method.  [default: the one that the ledger was begun with]"""

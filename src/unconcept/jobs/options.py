@@ -4,15 +4,16 @@ Each field is documented by the string under it, which is also the help of its f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..core.text_files import read_lines
 from ..worlds.registry import DEFAULT_MODEL
 
 Texts = str | Sequence[str]
 Paths = str | Path | Sequence[str | Path]
+ModelSource = Any  # a name, a path, or in the Python API a diffusers pipeline in memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PythonOnly:
     """Marks a field that no flag sets."""
 
 
+CONCEPTS_ARGUMENT = Flag(kind=str, repeats=True, position=1, show_default=False)
 SETTINGS_FLAG = Flag("--set", str, repeats=True, assigns=True, metavar="NAME=VALUE")
 REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metavar="NAME=VALUE")
 
@@ -50,7 +52,7 @@ REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metav
 class SourceOptions:
     """Which model."""
 
-    model: str = DEFAULT_MODEL
+    model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
     """moji, a diffusers folder, a .safetensors file or a cached Hub id."""
 
 
@@ -124,7 +126,7 @@ class StrengthOptions:
 class ConceptOptions:
     """Which concepts, typed or one a line of a file."""
 
-    concepts: Annotated[Texts, Flag(kind=str, repeats=True, position=1, show_default=False)] = ()
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """What to erase; one or several."""
     concepts_file: Annotated[Path | None, Flag("--concepts")] = None
     """File with one more concept a line."""

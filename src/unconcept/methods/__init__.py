@@ -38,3 +38,11 @@ __all__ = [
     "method",
     "methods",
 ]
+
+
+def __getattr__(name: str) -> type:
+    """The class of a method by its name, so that `from unconcept.methods import UCE` needs no list."""
+    for known in map(methods.__getitem__, methods):
+        if known.settings.__name__ == name:
+            return known.settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

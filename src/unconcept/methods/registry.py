@@ -3,13 +3,16 @@ the families it is defined for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
+from typing import Any, Literal, Protocol, TypeVar
 
 from ..core.docstrings import summary_of
 from ..core.registry import Registry
 from ..core.request import Request
+from ..core.settings import settings_data
 from ..edits import Edit
+from ..edits.origin import OriginMaker
 from ..models import Family, ModelView
 from ..models.families import families as known_families
 from ..models.families import require_families
@@ -75,6 +78,7 @@ class Method(Protocol):
         """
 
 
+_Erase = Callable[[Any, ModelView, Request, MethodServices], Edit]
 _MethodClass = TypeVar("_MethodClass", bound=type)
 
 
@@ -129,6 +133,21 @@ def method(
         methods.register(name)(
             MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses)
         )
+        solver: Any = kind
+        solver.erase = _with_maker(name, solver.erase)
         return kind
 
     return put
+
+
+def _with_maker(name: str, erase: _Erase) -> _Erase:
+    """A method's `erase` whose edit knows what it was asked, so that it can be saved as it is."""
+
+    @wraps(erase)
+    def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
+        edit = erase(self, model, request, services)
+        if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
+            return edit
+        return replace(edit, maker=OriginMaker(name, settings_data(self), model, request))
+
+    return call

@@ -2,17 +2,23 @@
 
 import re
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
 from .checkpoint.config import config_folder, family_of_folder
+from .checkpoint.pipeline import Pipeline
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
+from .families import PIPELINES
 from .model_view import ModelView
-from .views import view_class
+from .pipeline_checks import require_known_class, require_plain
+from .views import view_class, view_of_pipeline
+from .views.pipeline_view import PipelineView
 
 LOADING = __name__  # the module through which all of this folder's code for models is reached
+_open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary()  # by the pipeline's id
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -85,11 +91,27 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def open_model(source: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> ModelView:
-    """Open a model without loading it: tensors are read when they are needed.
+def open_model(source: str | Path | Pipeline = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> ModelView:
+    """Open an embedded model, a diffusers folder, a .safetensors file, a Hub id, or a diffusers pipeline in memory.
 
-    `ModelError` unless it is of one of our families.
+    Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, where it is and in its own
+    dtype. `ModelError` unless it is of one of our families.
     """
-    where, files = find_device(device), find_model(source)
+    if not isinstance(source, str | Path):
+        return _open_pipeline(source)
+    name = str(source)
+    where, files = find_device(device), find_model(name)
     spec = family_of_folder(files)
-    return view_class(spec).from_files(spec, files, source, where, find_dtype(dtype, where))
+    return view_class(spec).from_files(spec, files, name, where, find_dtype(dtype, where))
+
+
+def _open_pipeline(pipeline: Pipeline) -> ModelView:
+    """The view of a pipeline: the same one as long as it is in use, since it knows which edits are on."""
+    known = _open_pipelines.get(id(pipeline))
+    if known is not None and known.device == pipeline.device:
+        return known
+    require_known_class(pipeline, PIPELINES)
+    require_plain(pipeline)
+    name = str(getattr(pipeline.config, "_name_or_path", None) or "pipeline")
+    view = _open_pipelines[id(pipeline)] = view_of_pipeline(pipeline, name)
+    return view

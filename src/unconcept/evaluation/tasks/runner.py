@@ -4,10 +4,12 @@ A task is a pure function of plain data that leaves its results in the store. Th
 killed run go on, with the same chunks, so that it ends in the same report.
 """
 
+import ast
 import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...core import pinned_threads
-from ...core.errors import OutputError
+from ...core.errors import OutputError, RequestError, require
 from ...core.progress import ProgressCallback, ignore_progress
 from .picture_store import PictureStore, sqlite_transaction
 
@@ -172,6 +174,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done
     one.
     """
+    require_main_guard()
     others = {*multiprocessing.active_children()}
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:
@@ -182,6 +185,21 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def require_main_guard() -> None:
+    """`RequestError` in a script without a `__main__` guard: each worker would import it, and run it again."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None or not str(script).endswith(".py") or not Path(script).is_file():
+        return
+    tests = [node.test for node in ast.parse(Path(script).read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
+    names = {child.id for test in tests for child in ast.walk(test) if isinstance(child, ast.Name)}
+    require(
+        "__name__" in names,
+        f'{script} draws in worker processes, which import it: put what it runs under `if __name__ == "__main__":`, or'
+        " pass workers=1",
+        RequestError,
+    )
 
 
 def _begin() -> None:

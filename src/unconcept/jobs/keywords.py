@@ -1,0 +1,104 @@
+"""Jobs as functions of keywords, which take what is in memory too: the Python API.
+
+Jobs run in worker processes and keep what they draw by content, so a pipeline or an edit in memory is written to a
+temporary folder first.
+"""
+
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from ..edits import Edit, origin_of
+from ..evaluation.trials.report import Report
+from ..models import open_model
+from .command_options import AttackOptions, BenchOptions, EraseOptions, EvaluateOptions
+from .erase import EraseOutcome, erase
+from .evaluate import evaluate, plan_attack, plan_bench, plan_evaluation
+from .resolve import plan_job
+
+_PATH_NAMES = {"out", "store", "concepts_file", "retain_file", "prompts"}
+_P = ParamSpec("_P")
+_Options = TypeVar("_Options")
+_Outcome = TypeVar("_Outcome")
+
+
+def _keyword_function(
+    name: str, options: Callable[_P, _Options], job: Callable[[_Options], _Outcome]
+) -> Callable[_P, _Outcome]:
+    """A job of an options dataclass as a function of the dataclass's own parameters."""
+
+    def call(*args: _P.args, **given: _P.kwargs) -> _Outcome:
+        with _on_disk(dict(given)) as stored:
+            return job(options(*args, **stored))
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = job.__doc__
+    vars(call)["__signature__"] = inspect.signature(options).replace(return_annotation=Any)
+    return call
+
+
+@contextmanager
+def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
+    """The keywords, with paths where a pipeline or edits in memory were given."""
+    with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
+        for name in _PATH_NAMES & given.keys():
+            given[name] = None if given[name] is None else Path(given[name])
+        if "model" in given:
+            given["model"] = _stored_model(given["model"], Path(place))
+        if "edits" in given:
+            given["edits"] = _stored_edits(given["edits"], Path(place))
+        yield given
+
+
+def _stored_model(model: Any, place: Path) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    name = Path(open_model(model).name).name  # Whatever cannot be edited is refused here.
+    model.save_pretrained(place / name)
+    return str(place / name)
+
+
+def _stored_edits(edits: Any, place: Path) -> list[Path]:
+    found = []
+    for number, edit in enumerate(edits if isinstance(edits, Sequence) and not isinstance(edits, str) else [edits]):
+        if isinstance(edit, str | Path):
+            found.append(Path(edit))
+        else:
+            found.append(_stored_edit(edit, place / str(number)))
+    return found
+
+
+def _stored_edit(edit: Edit, folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / f"{origin_of(edit).method}.safetensors"
+    edit.save(path)
+    return path
+
+
+def _erase(options: EraseOptions) -> EraseOutcome | None:
+    """Erase concepts: edit, check, draw before and after, judge, report."""
+    return erase(plan_job(options).job)
+
+
+def _evaluate(options: EvaluateOptions) -> Report:
+    """Ask edits and the unedited model the questions of a suite, on the same noise."""
+    return evaluate(plan_evaluation(options))
+
+
+def _attack(options: AttackOptions) -> Report:
+    """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
+    return evaluate(plan_attack(options))
+
+
+def _bench(options: BenchOptions) -> Report:
+    """Erase every concept with every method, one edit each, and compare them."""
+    return evaluate(plan_bench(options))
+
+
+erase_concepts = _keyword_function("erase", EraseOptions, _erase)
+evaluate_edits = _keyword_function("evaluate", EvaluateOptions, _evaluate)
+attack_edits = _keyword_function("attack", AttackOptions, _attack)
+bench_methods = _keyword_function("bench", BenchOptions, _bench)
