@@ -20,6 +20,7 @@ ENTRY_POINTS = {
     "unconcept.scorers": "toy_plugin.scorers",
     "unconcept.suites": "toy_plugin.suites",
     "unconcept.prompt_forms": "toy_plugin.forms",
+    "unconcept.edits": "toy_plugin.edits",
 }
 
 
@@ -47,9 +48,13 @@ def install(folder: Path, name: str, entry_points: Mapping[str, str], files: Map
 
 def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line where the package is installed."""
+    return python(installed, "-m", "unconcept", *words)
+
+
+def python(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "unconcept", *words]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,11 @@ def test_a_bench_takes_all_from_outside(installed, tmp_path) -> None:
     assert (trial["edit"]["method"], report["judge"]["name"]) == ("toy-turn", "toy-spread")
     assert [check["text"] for check in trial["checks"]] == ["a dog in a hat"]
     assert {row["attack"]: row["success"]["n"] for row in trial["attacks"]} == {"toy-shout": 1}
+
+
+def test_a_kind_of_edits_from_outside_is_known_where_a_file_names_it(installed) -> None:
+    done = python(installed, "-c", "from unconcept.edits import edit_kinds; print(edit_kinds['toy-map'].__name__)")
+    assert done.stdout.strip() == "ToyMapEdit", done.stderr
 
 
 def test_keys_of_a_method_from_outside_cover_its_own_package(installed, monkeypatch) -> None:

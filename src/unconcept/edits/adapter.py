@@ -45,6 +45,10 @@ class BottleneckAdapter:
         down, down_bias, up, up_bias = (t.to(wide) for t in (self.down, self.down_bias, self.up, self.up_bias))
         return F.linear(F.gelu(F.linear(h.to(wide), down, down_bias)), up, up_bias)
 
+    def to(self, device: torch.device) -> "BottleneckAdapter":
+        """The same eraser on another device."""
+        return BottleneckAdapter(*(part.to(device) for part in vars(self).values()))
+
 
 @edit_kind("adapter")
 @dataclass(frozen=True)
@@ -102,10 +106,7 @@ class AdapterEdit:
         own = require_same_base(self.origin, model, self.maps)
         wrong = next((name for name, w in own.items() if w.shape[0] != self.erasers[name].up.shape[0]), None)
         require(wrong is None, f"the eraser behind {wrong} has another width than the model's map", EditError)
-        erasers = {
-            name: BottleneckAdapter(*(t.to(model.device) for t in vars(eraser).values()))
-            for name, eraser in self.erasers.items()
-        }
+        erasers = {name: eraser.to(model.device) for name, eraser in self.erasers.items()}
         with change_outputs(
             denoiser_modules(model, self.maps) if self.strength else {},
             lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype),
@@ -149,9 +150,9 @@ class AdapterEdit:
         names = {name.rpartition(".")[0] for name in stored.tensors}
         wanted = {f"{name}.{part}" for name in names for part in parts}
         require(wanted == stored.tensors.keys(), "an eraser of it has not all its parts, or others besides", EditError)
-        erasers = {
-            name: BottleneckAdapter(*(stored.tensors[f"{name}.{part}"] for part in parts)) for name in sorted(names)
-        }
+        erasers = {}
+        for name in sorted(names):
+            erasers[name] = BottleneckAdapter(*(stored.tensors[f"{name}.{part}"] for part in parts))
         return cls(erasers, float(strength or 0), stored.origin)
 
     @torch.no_grad()

@@ -42,6 +42,16 @@ class GatedAdapter:
     def rank(self) -> int:
         return len(next(iter(self.pairs.values()))[1])
 
+    @property
+    def has_one_rank(self) -> bool:
+        """Whether all its pairs are of one rank."""
+        return all(len(down) == self.rank for _, down in self.pairs.values())
+
+    def scaled(self, strength: float) -> "GatedAdapter":
+        """The same adapter, so many times as strong."""
+        pairs = {name: (strength * up, down) for name, (up, down) in self.pairs.items()}
+        return replace(self, pairs=pairs)
+
 
 @edit_kind("gated")
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class GatedEdit:
             EditError,
         )
         require(
-            all(len({len(down) for _, down in part.pairs.values()}) == 1 for part in self.parts),
+            all(part.has_one_rank for part in self.parts),
             "a part of it has pairs of different ranks",
             EditError,
         )
@@ -130,12 +140,8 @@ class GatedEdit:
         return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "GatedEdit":
-        strength = validate_strength(strength)
-        parts = (
-            replace(part, pairs={name: (strength * up, down) for name, (up, down) in part.pairs.items()})
-            for part in self.parts
-        )
-        return replace(self, parts=tuple(parts))
+        validate_strength(strength)
+        return replace(self, parts=tuple(part.scaled(strength) for part in self.parts))
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
@@ -165,7 +171,9 @@ class GatedEdit:
     def _weigher(self, model: ModelView) -> Callable[[Tensor, list[TokenIds | None]], Tensor]:
         """Of states (b, l, d) and their ids to gammas (b, parts); the concepts are encoded once."""
         own = [model.condition(part.texts).states for part in self.parts]
-        tokens = [[content_token_ids(model, ids) for ids in model.tokenizer(part.texts).ids] for part in self.parts]
+        tokens = []
+        for part in self.parts:
+            tokens.append([content_token_ids(model, ids) for ids in model.tokenizer(part.texts).ids])
 
         def weigh(states: Tensor, ids: list[TokenIds | None]) -> Tensor:
             read = [None if each is None else content_token_ids(model, each) for each in ids]
@@ -212,20 +220,16 @@ class GatedEdit:
     def from_stored(cls, stored: StoredEdit) -> "GatedEdit":
         """The inverse of `save`; `EditError` on what is missing or does not fit."""
         texts, combine, metric, floor = (stored.details.get(key) for key in ("texts", "combine", "metric", "floor"))
-        lists = isinstance(texts, list) and all(
-            isinstance(own, list) and own and all(isinstance(text, str) for text in own) for own in texts
+        require(
+            isinstance(texts, list) and all(map(_is_list_of_texts, texts)), "its texts are no lists of texts", EditError
         )
-        require(lists, "its texts are no lists of texts", EditError)
         require(combine in ("sum", "authors"), f"its combine is {combine!r}", EditError)
         require(
             isinstance(floor, float) and isinstance(metric, str),
             f"its metric and floor are {metric!r} and {floor!r}",
             EditError,
         )
-        found = [
-            {name.partition(".")[2]: t for name, t in stored.tensors.items() if name.partition(".")[0] == str(i)}
-            for i in range(len(texts or ()))
-        ]
+        found = [_below(stored.tensors, str(i)) for i in range(len(texts or ()))]
         require(sum(map(len, found)) == len(stored.tensors), "it holds other parts than it names", EditError)
         parts = tuple(
             GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
@@ -248,3 +252,12 @@ class GatedEdit:
         if request.retain:
             found["gate_of_retained"] = float(self.gammas(model, request.retain).amax(1).max())
         return found
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _below(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """Those whose names begin with this word, without it."""
+    return {name.partition(".")[2]: t for name, t in tensors.items() if name.partition(".")[0] == first}

@@ -15,7 +15,7 @@ class StoredKind(Protocol):
         """The inverse of `save`; `EditError` on what does not fit."""
 
 
-edit_kinds: Registry[StoredKind] = Registry("edit kind")
+edit_kinds: Registry[StoredKind] = Registry("edit kind", plugin_group="unconcept.edits")
 _EditClass = TypeVar("_EditClass", bound=StoredKind)
 
 
