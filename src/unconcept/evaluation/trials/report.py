@@ -100,7 +100,7 @@ class Report:
         names = [figure.name for finding in self.findings for figure in finding.figures]
         if self.judge is None or not any("@" in name for name in names):
             return ()
-        return tuple(MeasureData(**one) for one in image_measures(self.judge).used(names))
+        return tuple(MeasureData.model_validate(one) for one in image_measures(self.judge).used(names))
 
 
 def group_rows(finding: Finding) -> list[GroupRow]:
