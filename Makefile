@@ -39,10 +39,10 @@ check: format lint types
 	$(MAKE) wheel
 
 format: $(READY)
-	$(BIN)/ruff format --check src tests world benchmarks docs
+	$(BIN)/ruff format --check src tests world benchmarks docs examples
 
 lint: $(READY)
-	$(BIN)/ruff check src tests world benchmarks docs
+	$(BIN)/ruff check src tests world benchmarks docs examples
 
 types: $(READY)
 	$(BIN)/mypy

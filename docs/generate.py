@@ -34,7 +34,7 @@ ELSEWHERE = {
     "moji.md": "world/README.md",
 }
 WRITTEN: list[tuple[str, list[str]]] = [
-    ("Guide", ["tutorial.md", "ledger.md", "extending.md", "contributing.md", "changelog.md"]),
+    ("Guide", ["tutorial.md", "examples.md", "ledger.md", "extending.md", "contributing.md", "changelog.md"]),
     ("Design", ["architecture.md", "design.md", "moji.md"]),
     (
         "Measured",
@@ -234,9 +234,21 @@ def api_pages() -> Pages:
     return pages
 
 
+def examples_page() -> Pages:
+    """The scripts of `examples/`, as they are."""
+    text = "# Examples\n\nEach runs as it stands; the tests run them.\n"
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        text += f"\n## {path.stem}\n\n```python\n{path.read_text(encoding='utf-8').strip()}\n```\n"
+    return {"examples.md": text}
+
+
 def pages_elsewhere() -> Pages:
     """README and its like, with their links as they are from this folder."""
-    homes = {source: page for page, source in ELSEWHERE.items()} | {"LICENSE": "", "NOTICE": ""}
+    homes = {source: page for page, source in ELSEWHERE.items()} | {
+        "LICENSE": "",
+        "NOTICE": "",
+        "examples": "examples.md",
+    }
     pages = {}
     for page, source in ELSEWHERE.items():
         here, text = Path(source).parent, (ROOT / source).read_text(encoding="utf-8")
@@ -278,7 +290,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Write the pages."""
-    for uri, text in (entry_pages() | api_pages() | pages_elsewhere()).items():
+    for uri, text in (entry_pages() | api_pages() | examples_page() | pages_elsewhere()).items():
         files.append(File.generated(config, uri, content=text))
     return files
 
