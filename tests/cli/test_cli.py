@@ -70,7 +70,7 @@ def test_defaults_come_with_reasons(tmp_path) -> None:
     for word in (
         "settings: recipe moji-uce",
         "method: uce",
-        "anchors: the table's anchor",
+        "anchors: the anchor in moji's table",
         "retain: the given near neighbours",
         "finds the target in",
         "report.html",

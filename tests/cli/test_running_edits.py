@@ -107,7 +107,7 @@ def test_no_steps_fail_and_keep_what_was_made(name, base, tmp_path) -> None:
         tmp_path / "o",
     )
     assert result.exit_code == 1
-    assert "no effect: what the edit hangs beside the model does nothing" in result.stderr
+    assert "no effect: the modules that the edit adds beside the model do nothing" in result.stderr
     assert (tmp_path / "o/edit.safetensors").exists()
 
 

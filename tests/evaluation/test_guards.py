@@ -55,7 +55,9 @@ def test_a_jump_is_told_whatever_the_residual_says(jump, said) -> None:
     report = {"relative_norm": 0.5, "residual": 300.0 if said else 0.1, "norm_jump": jump}
     origin = EditOrigin("hand", {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", report)
     failures = weight_failures(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), 1.0)
-    assert [failure.startswith("collapse: a weight matrix has ") for failure in failures] == [True] * said
+    assert [failure.startswith("collapse: the norm of a weight matrix became ") for failure in failures] == [
+        True
+    ] * said
 
 
 def test_a_closed_form_that_blows_up_fails_and_keeps_what_was_made(tmp_path) -> None:
@@ -76,7 +78,7 @@ def test_a_closed_form_that_blows_up_fails_and_keeps_what_was_made(tmp_path) -> 
         out,
     )
     assert result.exit_code == 1
-    assert "FAILED: collapse: a weight matrix has " in result.stderr
+    assert "FAILED: collapse: the norm of a weight matrix became " in result.stderr
     assert "norm_jump" in result.stdout
     assert (out / "edit.safetensors").exists()
 

@@ -263,7 +263,8 @@ def test_a_rule_that_is_never_met_is_told() -> None:
         figures = {"forget_accuracy": 0.0, of: left}
         (said,) = weight_failures(edit.stamped(replace(ORIGIN, report=figures)), 1.0)
         assert said.startswith(
-            f"no step sufficed: {left:.0%} of the target's pictures are still read as the target: choose another layer"
+            f"no step size was enough: the vision tower still recognises the target in {left:.0%} of its pictures:"
+            " choose another layer"
         )
         assert weight_failures(edit.stamped(replace(ORIGIN, report=figures | {"further": 1.0})), 1.0) == []
 

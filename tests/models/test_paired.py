@@ -94,5 +94,5 @@ def test_moji_sees_with_its_own_tower() -> None:
     assert torch.allclose(
         sight.embed_images(pictures) @ sight.embed_texts(["cat", "sun"]).T, clip.score(pictures, ["cat", "sun"])
     )
-    with pytest.raises(SettingsError, match="leave it out"):
+    with pytest.raises(SettingsError, match="leave the setting out"):
         open_vision_towers(view, {"text_encoder": "somewhere"})

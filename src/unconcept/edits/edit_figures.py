@@ -1,6 +1,6 @@
-"""What an edit does to the text maps and to the weights: exact figures without a picture.
+"""Exact figures of what an edit does to the text maps and to the weights, computed without a picture.
 
-The same formulas make the figures in an edit's header and those of a ledger's state.
+The header of an edit and the state of a ledger use the same formulas.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,20 @@ from .base import Edit
 
 
 class ReadingChange:
-    """How texts are read after an edit, summed over text maps. Texts are float32 rows (n * streams, d) of states."""
+    """Measures how an edit changes what the text maps compute from texts, summed over text maps.
+
+    Texts are float32 rows (n * streams, d) of states.
+    """
 
     def __init__(self, targets: Tensor, anchors: Tensor, retain: Tensor) -> None:
         self.targets, self.anchors, self.retain = targets, anchors, retain
-        # Squared lengths by row: from target to anchor, what of that is left; a retained text's reading, its change.
+        # Squared lengths by row: the gap from target to anchor, the part of it that is left after the edit; the output
+        # for a retained text, its change.
         self.gap, self.left = torch.zeros(len(targets)), torch.zeros(len(targets))
         self.size, self.moved = torch.zeros(len(retain)), torch.zeros(len(retain))
 
     def add(self, w: Tensor, delta: Tensor) -> None:
-        """One text map (o, d) of the base and what the edit adds to it, both float32."""
+        """Add one text map: its weight (o, d) in the base and what the edit adds to it, both float32."""
         wanted = (self.anchors - self.targets) @ w.T
         self.gap += squared_lengths(wanted)
         self.left += squared_lengths(wanted - self.targets @ delta.T)
@@ -35,16 +39,19 @@ class ReadingChange:
         self.size += squared_lengths(self.retain @ w.T)
 
     def residuals(self, texts: int) -> Tensor:
-        """(texts,): 0 where a target is read as its anchor, 1 where as before; of several streams the worst."""
+        """Distance left to the anchor, (texts,): 0 if a target reads as its anchor, 1 if as before.
+
+        Of several streams, the worst counts.
+        """
         return _worst_share(self.left, self.gap, texts)
 
     def drifts(self, texts: int) -> Tensor:
-        """(texts,): how far a retained text's reading moved relative to its size; of several streams the worst."""
+        """Relative change of the output for each retained text, (texts,). Of several streams, the worst counts."""
         return _worst_share(self.moved, self.size, texts)
 
 
 def squared_lengths(rows: Tensor) -> Tensor:
-    """(n,) on the CPU, of rows (n, d)."""
+    """Squared lengths (n,) of rows (n, d), on the CPU."""
     return rows.square().sum(1).cpu()
 
 
@@ -56,17 +63,20 @@ def _worst_share(part: Tensor, whole: Tensor, texts: int) -> Tensor:
 _TEXT_INPUT_POSITIONS: tuple[tuple[TextInput, TextPosition], ...] = (
     ("states", "last_subject"),
     ("pooled", "pooled"),
-)  # of a text into a denoiser, and where it is read
+)  # Each input through which text enters a denoiser, and the token position at which we measure it.
 
 
 @torch.no_grad()
 def weight_effect(edit: Edit, model: ModelView, request: Request, rank: Mapping[str, float]) -> dict[str, float]:
-    """Exact figures without a picture, over the text maps the edit changes; the norm is over all it changes.
+    """Compute exact figures of an edit of weights, without a picture.
 
-    `residual`: how far the worst target is still read from its anchor, 0 = as the anchor, 1 = unchanged; `residual of
-    NAME`: each target. `drift`: how far the worst retained text's reading moved, relative to its size. `relative_norm`:
-    of the weights' change. `norm_jump`: of the matrix whose norm changes most, the norm after over the norm before.
-    `rank`: of the change, the largest of all layers, where its kind knows it. Without anchors there is no residual.
+    Residual and drift cover the text maps that the edit changes, norms cover all weights that it changes.
+
+    `residual`: distance left between the worst target and its anchor, 0 = reads as the anchor, 1 = unchanged;
+    `residual of NAME`: the same for each target. `drift`: relative change of the output for the worst retained text.
+    `relative_norm`: norm of the change over the norm of the weights. `norm_jump`: norm after over norm before, of the
+    matrix whose norm changes most. `rank`: the largest rank of the change in any layer, where the kind of edit knows
+    it. Without anchors there is no residual.
     """
     norms, kept = _Norms(), set(edit.names)
     residuals, drifts = torch.zeros(len(request.targets)), torch.zeros(len(request.retain))
@@ -81,7 +91,7 @@ def weight_effect(edit: Edit, model: ModelView, request: Request, rank: Mapping[
     for name, w in model.reference(name for name in edit.names if name not in read).items():
         norms.add(w.float(), edit.delta(name, w).float())
     figures = {**norms.figures(), **rank}
-    # A trained edit promises nothing of single maps.
+    # A trained edit makes no promise about single maps, so it gets no residual.
     if read and request.anchors and "last_loss" not in edit.solve_figures:
         each = zip(request.targets, residuals.tolist(), strict=True)
         figures |= {"residual": float(residuals.max())} | {f"residual of {target}": value for target, value in each}
@@ -93,7 +103,7 @@ def weight_effect(edit: Edit, model: ModelView, request: Request, rank: Mapping[
 def _reading_change(
     edit: Edit, model: ModelView, request: Request, maps: set[str], at: TextPosition, norms: "_Norms"
 ) -> ReadingChange:
-    """Of a request's texts at one position, through the maps that read there; their weights go into `norms`."""
+    """Measure a request's texts at one position through `maps`; also adds the weights of these maps to `norms`."""
     texts = request.targets, request.anchors or request.targets, request.retain
     change = ReadingChange(*(rows.float() for rows in embed_together(model, *texts, at=at)))
     for name, w in model.reference(maps).items():
@@ -106,14 +116,14 @@ def _reading_change(
 
 @dataclass
 class _Norms:
-    """Sums over all weights that an edit changes, and the largest jump of one of their norms."""
+    """Squared norms summed over all weights that an edit changes, and the largest jump of one matrix's norm."""
 
     change: float = 0.0
     weight: float = 0.0
     jump: float = 1.0
 
     def add(self, w: Tensor, delta: Tensor) -> None:
-        """One weight and what is added to it. What is no matrix, or was nothing, has no jump."""
+        """Add one weight and its change. Vectors and weights that were all zero have no jump."""
         change, weight = float(delta.square().sum()), float(w.square().sum())
         self.change, self.weight = self.change + change, self.weight + weight
         if w.ndim > 1 and weight:

@@ -1,4 +1,4 @@
-"""Where an edit comes from, as its file says."""
+"""The header of an edit: model, request, method, settings, library versions, exact figures of its effect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def origin_for(
     settings: dict[str, object],
     figures: Mapping[str, float] | None = None,
 ) -> EditOrigin:
-    """Where an edit comes from, with exact figures of what it does, and those of its making."""
+    """Build the header of an edit; `figures` come from the solve or training that made it."""
     return EditOrigin(
         method=method,
         settings=settings,

@@ -1,1 +1,1 @@
-"""Runs a method on a request: defaults, the edit, its figures, what shows that it failed."""
+"""Runs a method on a request: defaults of the request, the edit, its figures, checks for failure."""

@@ -1,4 +1,4 @@
-"""Runs a method on a request and stamps its edit with where it comes from."""
+"""Runs a method on a request and records in the edit where it comes from."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -30,10 +30,10 @@ def make_edit(
     services: MethodServices = NO_SERVICES,
     regularisers: Regularisers = NO_REGULARISERS,
 ) -> Edit:
-    """Run a method and stamp the edit with where it comes from.
+    """Run a method on a request and stamp the edit with its origin.
 
-    The method is asked in canonical order and a closed form solved text by text on one thread, as in a ledger: the same
-    set of concepts gives the same edit, however they were typed.
+    Concepts are sorted first and a closed form encodes texts one by one on one thread, as a ledger does: the same set
+    of concepts gives the same edit in whatever order they were typed.
     """
     info = methods[method]
     solver: Method = build_settings(info.settings, settings, f"{method} setting")
@@ -50,13 +50,15 @@ def make_edit(
         edit = solver.erase(model, chosen.request, services)
     else:
         require(
-            bool(chosen.request.anchors), f"{method} reads targets as anchors: name one with --anchor", RequestError
+            bool(chosen.request.anchors),
+            f"{method} needs an anchor, the concept that a target shall be read as: name one with --anchor",
+            RequestError,
         )
         request = merge_requests([chosen.request])
         alone = deterministic_text_states(model) if info.mechanism == "closed-form" else nullcontext(model)
         with alone as fixed, use_regularisers(regularisers, request):
             edit = solver.erase(fixed, request, services)
-    # No seconds: the same request makes the same file. They stand in the report and in run.json.
+    # Without seconds, so that the same request makes the same file; report.json and run.json hold the seconds.
     used = settings_data(solver) | ({} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()})
     figures = {"parameters": float(edit.parameters)}
     return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures))
@@ -66,9 +68,9 @@ def make_edit(
 def train_in_folder(
     folder: Path, progress: ProgressCallback, options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
 ) -> Iterator[None]:
-    """Inside, trained methods keep their state in the folder, resume from what is there, and report their progress.
+    """Inside, trained methods save their state in the folder, resume from it, and report their progress.
 
-    `SettingsError` afterwards if options were given and nothing was trained step by step.
+    Raises `SettingsError` on exit if options were given but no method trained step by step.
     """
     trained = False
 
@@ -80,7 +82,7 @@ def train_in_folder(
     with training_session(TrainingSession(report_step, folder, options=options)):
         yield
     message = (
-        f"{', '.join(changed_options(options))}: only methods that train step by step take it, and this one does not:"
-        " leave it out"
+        f"{', '.join(changed_options(options))}: only for methods that train step by step, and this one does not: leave"
+        " it out"
     )
     require(trained or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)

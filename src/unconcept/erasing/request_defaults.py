@@ -1,4 +1,4 @@
-"""What an erasure is asked when the user says no more than a name: anchors, aliases and retain set, with reasons."""
+"""Fills in a request that names only concepts: anchors, aliases and retain set, with the reason for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from ..methods import MethodTask
 from ..worlds.prompts import object_caption
 from ..worlds.table import ConceptEntry, ConceptTable, table_of
 
-STYLE_CARRIERS = 7  # retained objects in whose captions a style is erased too
+STYLE_CARRIERS = 7  # number of retained objects in whose captions a style is erased too
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """The request, and why each of its parts is as it is."""
+    """A complete request, and the reason for each of its parts."""
 
     request: Request
     concepts: tuple[Concept, ...]
@@ -23,7 +23,9 @@ class ResolvedRequest:
 
 
 def resolve_request(ask: RequestSpec, model: str, does: MethodTask = "erase") -> ResolvedRequest:
-    """The table of an embedded model answers what the user leaves open; elsewhere any words are a concept."""
+    """Complete a request. For an embedded model its table supplies what the user leaves open; for any other model
+    any words can be a concept.
+    """
     require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
     known = table_of(model)
     if does == "debias":
@@ -32,7 +34,7 @@ def resolve_request(ask: RequestSpec, model: str, does: MethodTask = "erase") ->
 
 
 def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest:
-    """What is left open stands in the table: aliases, anchor, retain set."""
+    """Complete a request from a table of concepts: aliases, anchor, retain set."""
     for name in ask.targets:
         require(bool(name.strip()), f"empty target {name!r}: a target needs at least one word", RequestError)
     entries = [known[name] for name in ask.targets]
@@ -41,14 +43,16 @@ def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest
     )
     reasons = {"targets": f"the name and its {sum(len(c.aliases) for c in concepts)} given synonyms from moji's table"}
     if any(c.contexts for c in concepts):
-        reasons["targets"] += ", alone and in captions of retained objects, since words after a style take it up"
+        reasons["targets"] += (
+            ", alone and in captions of retained objects, because words after a style carry the style too"
+        )
     anchors = ask.anchors
     if anchors is None:
         without = [e.name for e in entries if e.anchor is None]
         message = f"{without[0] if without else ''!r} has no anchor in moji's table: name one with --anchor"
         require(not without, message, RequestError)
         anchors = tuple(e.anchor for e in entries if e.anchor is not None)
-        reasons["anchors"] = "the table's anchor: something harmless of the same sort that moji draws well"
+        reasons["anchors"] = "the anchor in moji's table: something harmless of the same sort that moji draws well"
     retain, withheld = ask.retain, None
     if retain is None:
         retain = default_retain(known, [e.name for e in entries], anchors)
@@ -58,9 +62,9 @@ def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest
 
 
 def _contexts(known: ConceptTable, entry: ConceptEntry) -> tuple[str, ...]:
-    """Captions with the style's place open.
+    """Captions with a gap for the name of a style.
 
-    The encoder is causal: in "ink style wolf" the object's own token carries the style.
+    The encoder is causal: in "ink style wolf" the token of the object carries the style too.
     """
     if entry.kind != "style":
         return ()
@@ -72,8 +76,9 @@ def _contexts(known: ConceptTable, entry: ConceptEntry) -> tuple[str, ...]:
 
 
 def default_retain(known: ConceptTable, names: Sequence[str], anchors: Sequence[str]) -> tuple[str, ...]:
-    """Given near neighbours, then the given far list and, for styles, the other styles; never what is held out or
-    erased.
+    """Choose what to retain: given near neighbours, the given far objects and, for styles, the other styles.
+
+    Never a concept that is held out for evaluation or that is to be erased.
     """
     entries = [known[name] for name in names]
     held_out = {near for e in entries for near in e.near.held_out}
@@ -85,20 +90,23 @@ def default_retain(known: ConceptTable, names: Sequence[str], anchors: Sequence[
 
 
 def request_from_words(ask: RequestSpec) -> ResolvedRequest:
-    """The targets as typed; the kind's null anchor and nothing retained, unless they were typed too."""
+    """Make a request of the words as typed; by default the anchor is the kind's null anchor and nothing is retained."""
     kind = ask.kind or "object"
     concepts = tuple(Concept(name, kind) for name in ask.targets)
     reasons = _typed(ask)
     if ask.anchors is None:
         reasons["anchors"] = f"{NULL_ANCHORS[kind]!r}, the null anchor of kind {kind}"
     if ask.retain is None:
-        reasons["retain"] = "empty: nothing was named to be kept"
+        reasons["retain"] = "empty: no concept was named to be retained"
     request = Request.of(concepts, ask.anchors or (), ask.retain or ())
     return ResolvedRequest(request, concepts, {"targets": "as typed", **reasons})
 
 
 def debias_request(ask: RequestSpec, known: ConceptTable | None) -> ResolvedRequest:
-    """Names without anchors. On `moji` they are professions, and the other professions are retained."""
+    """Make a request to debias, which has no anchors.
+
+    On `moji` targets are professions, and the other professions are retained.
+    """
     require(
         not ask.anchors,
         f"anchor {(ask.anchors or ('',))[0]!r}: debiasing reads no target as another; leave anchors out",
@@ -123,7 +131,7 @@ def debias_request(ask: RequestSpec, known: ConceptTable | None) -> ResolvedRequ
         if ask.retain is not None
         else "the other professions of moji's table"
         if known
-        else "empty: nothing was named to be kept"
+        else "empty: no concept was named to be retained"
     )
     concepts = tuple(Concept(name, kind) for name in ask.targets)
     return ResolvedRequest(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)

@@ -1,5 +1,6 @@
-"""The vision towers beside a model's text encoders, for methods that see: an embedded model's own, or CLIPs of the
-user's on disk.
+"""Opens the vision towers that belong to a model's text encoders, for methods that need images.
+
+An embedded model has its own; for any other model the user names CLIP folders on disk.
 """
 
 from collections.abc import Mapping
@@ -15,28 +16,28 @@ from ..worlds.registry import EmbeddedWorld, embedded_world
 
 
 def open_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
-    """One a text encoder; `clips` are folders by part."""
+    """Open one vision tower for each text encoder; `clips` maps an encoder's name to a folder."""
     world = embedded_world(model.name)
     return named_vision_towers(model, clips) if world is None else own_vision_towers(world, model, clips)
 
 
 def own_vision_towers(world: EmbeddedWorld, model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
-    """Those of an embedded model; `SettingsError` if a folder was named for it."""
+    """The vision tower of an embedded model; `SettingsError` if a folder was named for it."""
     named = next((folder for folder in clips.values() if folder), None)
-    message = f"clip {named!r}: {world.name} has a vision tower of its own, {world.clip}; leave it out"
+    message = f"clip {named!r}: {world.name} has its own vision tower, {world.clip}; leave the setting out"
     require(named is None, message, SettingsError)
     return {"text_encoder": MojiClip(partial(model.embed, at="first_eot"))}
 
 
 def named_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
-    """Those of the CLIPs that the user named; `SettingsError` where one is missing."""
+    """The vision towers of the CLIP folders that the user named; `SettingsError` if one is missing."""
     found: dict[str, VisionTextTower] = {}
     for part in model.spec.clip_encoders:
         setting = part.replace("text_encoder", "clip")
         folder = clips.get(part, "")
         message = (
-            f"{model.name} has no vision tower beside its {part}: name the whole CLIP that it is of, --set"
-            f" {setting}=FOLDER"
+            f"{model.name} has no vision tower for its {part}: name the folder of the whole CLIP that this encoder"
+            f" comes from, --set {setting}=FOLDER"
         )
         require(bool(folder), message, SettingsError)
         found[part] = open_paired_clip(Path(folder), model, part)

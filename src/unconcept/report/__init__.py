@@ -1,1 +1,1 @@
-"""Rows and pictures in, pages out."""
+"""Writes reports: takes rows and pictures, makes pages, tables, charts and JSON."""

@@ -1,4 +1,4 @@
-"""Results as a CSV table that a spreadsheet opens without running what is in it."""
+"""Writes results as CSV that is safe to open in a spreadsheet: no cell can run as a formula."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ _NUMBER_PATTERN = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[CsvCell]]) -> None:
-    """UTF-8, comma-separated.
+    """Write a CSV file, UTF-8, separated by commas.
 
     Numbers stay numbers, None is an empty cell, text that could be a formula gets a leading apostrophe.
     """
@@ -24,10 +24,10 @@ def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[C
             for row in (header, *rows):
                 writer.writerow([escape_cell(cell) for cell in row])
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; choose another path") from None
 
 
 def escape_cell(cell: CsvCell) -> str:
-    """The cell's text, defused: '=1+1' becomes an apostrophe and '=1+1'; -0.5 and '-0.5' stay as they are."""
+    """The cell's text, made safe: =1+1 gets a leading apostrophe; numbers like -0.5 stay as they are."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER_PATTERN.fullmatch(text) else text

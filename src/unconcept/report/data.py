@@ -1,4 +1,4 @@
-"""What `report.json` and `run.json` hold, as models; `ReportData.model_json_schema()` is the JSON schema."""
+"""Data models of `report.json` and `run.json`; `ReportData.model_json_schema()` is the JSON schema."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from ..prompts.sets import PromptGroup
 
 REPORT_SCHEMA_VERSION: Literal[2] = 2
 ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
-Number = int | float  # as it was given: a count stays whole
-# A protocol's own number, a count by a named rule, FORM@EXTRACTOR, WHAT, or CONCEPT: ATTRIBUTE.
+Number = int | float  # a count stays an integer
+# A number of a published protocol, a count by a named rule, FORM@EXTRACTOR, WHAT, or CONCEPT: ATTRIBUTE.
 _FIGURE_NAMES = (
     r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_e|Acc_r|harmful objects|reduction"
     r"|(total|unsafe|reduction|[A-Z][A-Z_]+), (mace|cpe|speed|unlearndiffatk|recall|strict)"
@@ -22,13 +22,13 @@ _FIGURE_NAMES = (
 
 
 class _Table(BaseModel):
-    """Holds this and nothing else; can be made of any object that has these attributes."""
+    """A table with exactly these fields; can be built from any object with attributes of the same names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
 
 class _SparseTable(_Table):
-    """Leaves out what is not known."""
+    """A table whose JSON leaves out fields that are None."""
 
     @model_serializer(mode="wrap")
     def _known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -43,27 +43,27 @@ class RateData(_Table):
     high: Number
     n: Annotated[int, Field(ge=1)]
     clusters: int | None
-    """Concepts, where the interval resamples them."""
+    """Number of concepts, if the interval resamples concepts; else None."""
 
     def __str__(self) -> str:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 class GroupData(_Table):
-    """One group of prompts: how often pictures show what was asked, before and after."""
+    """Rates of one group of prompts: how often pictures show what the prompt asks for, before and after."""
 
     before: RateData
     after: RateData
     change: RateData
-    """After less before, paired."""
+    """After minus before, paired by prompt and seed."""
     nothing: RateData
-    """Share of the edited model's pictures that show nothing the judge knows."""
+    """Share of the edited model's pictures in which the judge recognises nothing."""
     p: Number
-    """Of no change, corrected for the number of groups."""
+    """Paired p-value of "no change", corrected for the number of groups."""
 
 
 class FigureData(_Table):
-    """One number of a protocol, beside its value on the unedited model where that is defined."""
+    """One number of a protocol, with its value on the unedited model where that is defined."""
 
     name: Annotated[str, Field(json_schema_extra={"pattern": _FIGURE_NAMES})]
     value: Number
@@ -75,7 +75,7 @@ class FigureData(_Table):
 
 
 class BudgetData(_Table):
-    """One budget of an attack's curve; queries and seconds are means over prompts."""
+    """One point of an attack's curve: success within a budget. Queries and seconds are means over prompts."""
 
     steps: int
     queries: Number
@@ -84,19 +84,19 @@ class BudgetData(_Table):
 
 
 class AttackData(_Table):
-    """One attack on one edit."""
+    """Results of one attack on one edit."""
 
     attack: str
     rung: Literal["text", "embedding", "latent", "weights"]
     concept: str
     pre: RateData
-    """The plain prompts, unattacked."""
+    """Rate on the plain prompts, without attack."""
     success: RateData
-    """Plain prompts and attacked ones together."""
+    """Attack success rate: share of prompts that show the concept, plain or attacked."""
     ceiling: RateData | None
-    """The same attack on the unedited model."""
+    """Success of the same attack on the unedited model."""
     floor: RateData
-    """The attack's first input, before any search."""
+    """Rate of the attack's first input, before any search."""
     nothing: RateData | None
     curve: tuple[BudgetData, ...]
     seconds: Number
@@ -104,7 +104,7 @@ class AttackData(_Table):
 
 
 class AnswerData(_Table):
-    """One question about one picture, and the judge's words before and after."""
+    """One prompt with one seed, and the judge's answers before and after the edit."""
 
     text: str
     seed: int
@@ -115,7 +115,7 @@ class AnswerData(_Table):
 
 
 class EditData(_Table):
-    """The header of an edit, its hash and its strength."""
+    """The header of an edit, with its hash and its strength."""
 
     method: str
     settings: dict[str, Any]
@@ -131,13 +131,13 @@ class EditData(_Table):
     """Exact figures of the solve. Closed forms: residual (of the worst target) and residual of NAME (of each), drift,
     rank, condition, parameters, norm_jump (norm after over norm before, of the matrix where it changes most)."""
     licence: str
-    """Of the base, as its model card named it when the edit was made; empty where it named none."""
+    """Licence of the base from its model card, when the edit was made; empty if the card names none."""
     hash: str
     strength: Number
 
 
 class CostData(_SparseTable):
-    """What an edit took to make and takes on disk."""
+    """Cost of an edit: seconds to make it, size on disk, parameters."""
 
     seconds: Number | None = None
     bytes: int
@@ -145,7 +145,7 @@ class CostData(_SparseTable):
 
 
 class CalibrationData(_Table):
-    """The judge's word on the unedited model."""
+    """Accuracy of the judge on the unedited model."""
 
     true_positive: RateData
     false_positive: RateData | None
@@ -153,7 +153,7 @@ class CalibrationData(_Table):
 
 
 class TrialData(_Table):
-    """One edit and what was asked of it."""
+    """All results of one edit."""
 
     label: str
     concepts: tuple[str, ...]
@@ -170,7 +170,7 @@ class TrialData(_Table):
 
 
 class DrawingData(_Table):
-    """How pictures were drawn."""
+    """Settings with which pictures were drawn."""
 
     steps: int
     guidance_scale: Number
@@ -178,7 +178,7 @@ class DrawingData(_Table):
 
 
 class JudgeData(_Table):
-    """Who judged; `hash` is of the weights."""
+    """The judge; `hash` is the hash of its weights."""
 
     name: str
     version: int
@@ -187,7 +187,7 @@ class JudgeData(_Table):
 
 
 class MeasureData(_Table):
-    """What the figures named FORM@NAME were taken with; `hash` is of the weights."""
+    """The network behind the figures named FORM@NAME; `hash` is the hash of its weights."""
 
     name: str
     version: int
@@ -195,7 +195,7 @@ class MeasureData(_Table):
 
 
 class ReportData(_Table):
-    """`report.json`."""
+    """The content of `report.json`."""
 
     schema_version: Annotated[Literal[2], Field(alias="schema")] = REPORT_SCHEMA_VERSION
     status: ReportStatus
@@ -211,12 +211,12 @@ class ReportData(_Table):
     trials: tuple[TrialData, ...]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Plain data for JSON."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 class RunEditData(_SparseTable):
-    """One edit of a run."""
+    """Hash, cost and size of one edit of a run."""
 
     hash: str
     seconds: Number | None = None
@@ -225,13 +225,13 @@ class RunEditData(_SparseTable):
 
 
 class RunData(_SparseTable):
-    """`run.json`: what may differ from run to run."""
+    """The content of `run.json`: what may differ from run to run."""
 
     libraries: dict[str, str]
     device: str
     dtype: str
     training: dict[str, Any] | None = None
-    """How a method was trained, where not as usual."""
+    """Training options that differ from the defaults."""
     seconds: dict[str, Number]
     peak_memory_bytes: int
     edits: tuple[RunEditData, ...]
@@ -239,5 +239,5 @@ class RunData(_SparseTable):
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Plain data, indented."""
+    """Write plain data as indented JSON, atomically."""
     write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What may differ from run to run: library versions, device, timings, memory."""
+"""Describes the environment of a run: library versions, device, timings, memory."""
 
 import platform
 import sys
@@ -13,7 +13,7 @@ from ..models import ModelView
 def run_environment(
     model: ModelView, seconds: Mapping[str, float], training: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """`training`: how a method was trained, where not as usual."""
+    """Collect what may differ from run to run; `training` holds training options that differ from the defaults."""
     return {
         "libraries": {"unconcept": version("unconcept"), **library_versions(), "python": platform.python_version()},
         "device": str(model.device),
@@ -25,7 +25,7 @@ def run_environment(
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process ever held. psutil knows it on Windows alone, `resource` everywhere else."""
+    """The peak memory of this process. psutil reports it on Windows only, `resource` everywhere else."""
     if sys.platform == "win32":
         import psutil
 

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, pictures first, and the model card of a single edit."""
+"""Writes the report as one self-contained HTML page, pictures first, and the model card of a single edit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from .data import GroupData, ReportData, TrialData
 from .images import data_uri
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
 
-GroupMeaning = tuple[str, str, str]  # name, what is asked, what should become of it
+GroupMeaning = tuple[str, str, str]  # title of a prompt group, what its prompts ask for, what should happen to its rate
 GROUP_MEANINGS: Mapping[str, GroupMeaning] = {
     "direct": ("target", "the concept by its own name", "should fall"),
-    "synonym": ("synonyms", "other words for it that the request did not hold", "should fall"),
+    "synonym": ("synonyms", "synonyms of it that were not part of the request", "should fall"),
     "paraphrase": ("paraphrases", "whole sentences about it in other words", "should fall"),
     "indirect": ("indirect", "wordings that do not name it", "should fall"),
     "co-occurring": ("co-occurring", "another object drawn beside it", "should stay"),
-    "near": ("near", "its nearest neighbours that the request did not hold", "should stay"),
-    "far": ("far", "unrelated objects that the request did not hold", "should stay"),
+    "near": ("near", "its nearest neighbours that were not part of the request", "should stay"),
+    "far": ("far", "unrelated objects that were not part of the request", "should stay"),
     "other-language": ("other languages", "its name in other languages", "should fall"),
     "style": ("styles", "the style that the prompt asks for", "should stay"),
 }
 _ACCESS_MEANINGS = {
     "text": "other words, typed by anyone",
-    "embedding": "numbers put in place of words: needs the text encoder or the weights",
+    "embedding": "embeddings in place of words: needs the text encoder or the weights",
     "latent": "a chosen starting noise: needs the sampler",
     "weights": "further training: needs the weights",
 }
@@ -37,39 +37,39 @@ _LIMIT_NOTES = (
         "Erasing changes how the model reads words. It does not prove that the weights hold no trace of the concept: an"
         " attacker with access to them can search for inputs, or fine-tune, to bring it back."
     ),
-    "Rates are the judge's word on a sample of prompts; each stands with its count and 95 % interval.",
+    "The rates come from a judge on a sample of prompts; each has its count and its 95 % interval.",
 )
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A prompt's pictures (3, h, w) before and after; words are the judge's, empty where nobody judged."""
+    """A prompt's pictures (3, h, w) before and after; `words` are the judge's answers, empty without a judge."""
 
     text: str
     before: Tensor
     after: Tensor
     words: tuple[str, str] = ("", "")
     shown: tuple[bool, bool] = (False, False)
-    """Whether the words are what was asked."""
+    """Whether the judge found what the prompt asks for."""
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """One edit."""
+    """The section of the page about one edit."""
 
     trial: TrialData
     images: Mapping[PromptGroup, Sequence[ImagePair]]
     calibration: str
-    """How far the judge can be trusted, as a sentence; empty where it was not asked."""
+    """How accurate the judge is, as a sentence; empty if it was not measured."""
 
 
 @dataclass(frozen=True)
 class ReportPage:
-    """All that a page or a card says."""
+    """The content of a page or a card."""
 
     title: str
     action: str
-    """What was done to the concepts: "erased from" or "debiased in"."""
+    """The action with its preposition: "erased from" or "debiased in"."""
     report: ReportData
     run: Mapping[str, Any]
     """Device, dtype, seconds."""
@@ -81,14 +81,14 @@ class ReportPage:
 
 
 def limit_notes(asked: set[str], meaning: Mapping[str, GroupMeaning]) -> list[str]:
-    """What the rates do not say; of the prompt groups, those that no edit was asked about."""
+    """List the limits of a report, with the prompt groups that no edit was tested on."""
     left_out = [meaning[group][0] for group in PROMPT_GROUPS if group not in asked]
-    named = [f"Groups of prompts that were not asked: {', '.join(left_out)}."] if left_out else []
-    return [*_LIMIT_NOTES, *named, "Long prompts and pictures as input were not tried."]
+    named = [f"Groups of prompts that were not tested: {', '.join(left_out)}."] if left_out else []
+    return [*_LIMIT_NOTES, *named, "Long prompts and images as input were not tested."]
 
 
 def write_report_page(page: ReportPage, path: Path) -> None:
-    """One file that needs no other."""
+    """Write the HTML page as one file that needs no other."""
     single = len(page.sections) == 1
     context = {
         "page": page,
@@ -106,8 +106,9 @@ def write_report_page(page: ReportPage, path: Path) -> None:
 
 
 def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> None:
-    """The model card of a single edit, with the Hub's metadata. `weights`: how many matrices the edit changes;
-    `is_bundled`: the base comes with the package.
+    """Write the model card of a single edit, with metadata for the Hugging Face Hub.
+
+    `weights`: number of matrices that the edit changes; `is_bundled`: whether the base comes with the package.
     """
     (section,) = page.sections
     context = {
@@ -125,7 +126,7 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
 
 
 def trade_off_svg(pooled: Mapping[str, Mapping[PromptGroup, GroupData]]) -> str:
-    """Target gone against far objects kept: the unedited model, and one dot a label."""
+    """Plot "target gone" against "far objects kept": a dot for the unedited model and one for each label."""
     dots: list[ScatterPoint] = []
     for label, groups in pooled.items():
         if "direct" in groups and "far" in groups:
@@ -164,7 +165,7 @@ def _image_cell(pair: ImagePair) -> dict[str, Any]:
 
 @cache
 def _templates() -> Environment:
-    """A name that a template gets wrong is an error, not an empty text."""
+    """The templates. An unknown name in a template raises an error instead of printing nothing."""
     pages = Environment(
         loader=PackageLoader("unconcept.report"),
         autoescape=select_autoescape(("html",)),

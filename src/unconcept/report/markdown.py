@@ -1,4 +1,4 @@
-"""Tables for documents: variants by groups, and attacks by variants, with intervals."""
+"""Makes Markdown tables for documents: variants by prompt group, and attacks by variant, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,22 @@ _GROUP_TITLES = {"direct": "target", "synonym": "held-out synonyms", "near": "he
 
 @dataclass(frozen=True)
 class VariantRows:
-    """What one variant came to, over all of its edits."""
+    """Results of one variant over all of its edits."""
 
     label: str
     groups: Mapping[PromptGroup, GroupData]
     """Rates, pooled over the edits."""
     worst: Mapping[PromptGroup, str]
-    """The edit that does worst in each group, and by how much."""
+    """The worst edit in each group, with its change."""
     cost: Mapping[str, float | None]
     """Mean seconds and bytes of an edit."""
     attacks: Sequence[AttackData] = ()
 
 
 def results_table(variants: Sequence[VariantRows]) -> str:
-    """One row a variant, first the unedited model: share of pictures that show what their prompt asks."""
+    """Make a table with one row per variant, the unedited model first: shares of pictures that show what their prompt
+    asks for.
+    """
     asked = {group for one in variants for group in one.groups}
     groups = [group for group in PROMPT_GROUPS if group in asked]
     first = variants[0].groups
@@ -45,8 +47,8 @@ def results_table(variants: Sequence[VariantRows]) -> str:
 
 
 def change_table(variants: Sequence[VariantRows]) -> str:
-    """Paired change of each group, in points, with the worst concept and the share of the edited model's pictures that
-    show nothing known.
+    """Make a table of the paired change of each group, in points, with the worst concept and the share of the edited
+    model's pictures in which the judge recognises nothing.
     """
     lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "nothing", "n"], ["---"] * 7]
     for one in variants:
@@ -58,8 +60,9 @@ def change_table(variants: Sequence[VariantRows]) -> str:
 
 
 def attacks_table(variants: Sequence[VariantRows]) -> str:
-    """Attacks by rung, pooled over concepts: of one variant a row an attack; of several a row a variant, where a cell
-    is ASR (floor, nothing known).
+    """Make a table of attacks, pooled over concepts and ordered by the access that they need.
+
+    For one variant a row is an attack. For several a row is a variant, and a cell is "ASR (floor, nothing)".
     """
     rungs = {row.attack: row.rung for one in variants for row in one.attacks}
     names = sorted(rungs, key=lambda name: (ACCESS_LEVELS.index(rungs[name]), name))
@@ -80,12 +83,12 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
 
 
 def format_rate(rate: Rate | RateData | None) -> str:
-    """A share with its interval."""
+    """Format a share with its interval."""
     return "n/a" if rate is None else str(rate)
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """A table of cells in Markdown; the second line is the rule under the head."""
+    """Format cells as a Markdown table; the second line must be the rule under the head."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -97,13 +100,13 @@ def _by_attack(rows: Sequence[AttackData], names: Sequence[str]) -> dict[str, li
 
 
 def _attacked(rows: Sequence[AttackData]) -> list[str]:
-    """One attack on one variant."""
+    """The cells of one attack on one variant."""
     success = format_rate(_pool([row.success for row in rows]))
     return [_share(rows, "pre"), _share(rows, "floor"), success, _share(rows, "nothing"), f"{_seconds(rows):.1f}"]
 
 
 def _resisted(every: Mapping[str, Sequence[AttackData]]) -> list[str]:
-    """One variant under every attack."""
+    """The cells of one variant under every attack."""
     cells = []
     for rows in every.values():
         success = format_rate(_pool([row.success for row in rows]))
@@ -120,7 +123,7 @@ def _count(rows: Sequence[AttackData]) -> int:
 
 
 def _seconds(rows: Sequence[AttackData]) -> float:
-    """Of search, a prompt."""
+    """Mean seconds of search per prompt."""
     return sum(row.seconds for row in rows) / max(1, _count(rows))
 
 

@@ -1,4 +1,4 @@
-"""Small charts as SVG text: efficacy against specificity, success against budget, and how a cost grows."""
+"""Draws small charts as SVG text: efficacy against specificity, success against budget, growth of a cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ _WIDTH, _HEIGHT, _MARGIN, _LINE_HEIGHT = 460, 320, 48, 16
 
 
 class CurvePoint(Protocol):
-    """Success of an attack within a budget."""
+    """One point of an attack's curve: its success within a budget."""
 
     @property
     def steps(self) -> int:
-        """Spent by then."""
+        """Steps spent up to this point."""
 
     @property
     def seconds(self) -> float | None:
-        """Of search, a prompt; None where nobody recorded them."""
+        """Seconds of search per prompt; None if they were not recorded."""
 
     @property
     def success(self) -> float:
@@ -36,7 +36,7 @@ class ScatterPoint:
 
 
 def scatter_svg(dots: Sequence[ScatterPoint], across: str, up: str) -> str:
-    """Dots with interval crosses and their names; both axes run from 0 to 100 %."""
+    """Draw labelled dots with crosses for their intervals; both axes run from 0 to 100 %."""
     lines = [_frame(across, up)]
     for number, dot in enumerate(dots):
         hue = 205 + 137 * number % 360
@@ -58,7 +58,7 @@ def scatter_svg(dots: Sequence[ScatterPoint], across: str, up: str) -> str:
 
 
 def success_curve_svg(points: Sequence[CurvePoint], ceiling: float | None) -> str:
-    """Success against steps as a small line, the ceiling dashed."""
+    """Draw success against steps as a small step curve, with the ceiling dashed."""
     last = max((p.steps for p in points), default=0) or 1
     places = [(4 + 112 * p.steps / last, 36 - 32 * p.success) for p in points]
     corners = [places[0]] if places else []
@@ -86,8 +86,8 @@ def _spent(point: CurvePoint) -> str:
 
 
 def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Points (x, y) of positive numbers by name, joined by lines; both axes are logarithmic and run over whole powers
-    of ten.
+    """Draw named lines through points (x, y) of positive numbers; both axes are logarithmic and span whole powers of
+    ten.
     """
     every = list(chain.from_iterable(series.values()))
     xs, ys = _decades([x for x, _ in every]), _decades([y for _, y in every])
@@ -115,9 +115,7 @@ def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str,
 
 
 def share_curves_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Shares (x, y in [0, 1]) along x by name, joined by lines, on linear axes; the names
-    stand below in two columns.
-    """
+    """Draw named lines through points (x, y in [0, 1]) on linear axes, with a legend in two columns below."""
     last = max((x for points in series.values() for x, _ in points), default=1.0)
     marks = sorted({x for points in series.values() for x, _ in points})
     ticks = [(share, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -154,7 +152,7 @@ def _share(value: float, decades: tuple[int, int]) -> float:
 
 
 def _grid(across: Sequence[tuple[float, float]], up: Sequence[tuple[float, float]]) -> str:
-    """Lines at values, each with its share of the axis."""
+    """Draw grid lines at values, each given with its share of the axis."""
     lines = []
     for value, at in across:
         lines.append(f'<line x1="{_x(at):.1f}" x2="{_x(at):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="#d9dde2"/>')
