@@ -23,7 +23,7 @@ from unconcept.training.trajectories import GuidedSampler, TrajectoryPool
 
 CONTRACT_SETTINGS = {"iterations": 3, "ddim_steps": 2, "pool": 1, "lr": 1e-3}
 
-EVERY = (*tiny.FAMILIES, *(pytest.param(family, marks=pytest.mark.slow) for family in tiny.MMDITS))
+EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 QUICK = {"iterations": 4, "ddim_steps": 3, "pool": 2, "lr": 1e-3}
 REPLACED, REMOVED = Request(("hat",), ("red fox",)), Request(("hat",), ("",))
 
