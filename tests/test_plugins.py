@@ -109,5 +109,5 @@ def test_a_package_that_cannot_be_loaded_is_one_line(tmp_path, source, said) -> 
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         f"unconcept: package broken-kit 1.0 cannot be loaded as a plug-in (unconcept.methods: broken_kit): {said};"
-        " mend or uninstall it"
+        " update or uninstall it"
     ]

@@ -54,7 +54,7 @@ def test_a_file_is_on_the_disk_before_it_is_seen(durable, tmp_path, monkeypatch)
 def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"theirs")
-    with pytest.raises(OutputError, match="exists: choose another place or pass --overwrite"), output_file(path, False):
+    with pytest.raises(OutputError, match="exists: choose another path or pass --overwrite"), output_file(path, False):
         raise AssertionError
     with output_file(path, True) as part:
         part.write_bytes(b"ours")

@@ -224,7 +224,7 @@ def test_a_folder_of_somebody_elses_is_never_replaced(tmp_path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     with (
-        pytest.raises(OutputError, match=r"did not write: .* choose another place or move them away"),
+        pytest.raises(OutputError, match=r"did not write.*: choose another path or move them away"),
         atomic_folder(out, {}, True),
     ):
         pass

@@ -53,7 +53,7 @@ def test_a_package_that_breaks_while_loading(tmp_path, monkeypatch) -> None:
     (tmp_path / "half_built.py").write_text("raise RuntimeError('operator half::built does not exist')")
     (tmp_path / "needs_more.py").write_text("import not_there_either")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(MissingExtra, match="installed and cannot be loaded: operator half::built"):
+    with pytest.raises(MissingExtra, match="installed but cannot be loaded: operator half::built"):
         import_optional("half_built", "eval", "LPIPS")
     with pytest.raises(MissingExtra, match="which lacks not_there_either"):
         import_optional("needs_more", "eval", "LPIPS")

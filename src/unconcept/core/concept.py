@@ -1,4 +1,4 @@
-"""What can be erased, and the prompt templates of each kind."""
+"""Concepts, their kinds, and the prompt templates of each kind."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,18 +11,18 @@ CONCEPT_KINDS: tuple[ConceptKind, ...] = get_args(ConceptKind)
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing a prompt can name.
+    """A thing that a prompt can name.
 
-    `aliases` are other words for it, and `contexts` templates around it, that a request may also erase.
+    `aliases` are other words for it and `contexts` are templates around it; a request may erase both as well.
     """
 
     name: str
     kind: ConceptKind = "object"
     aliases: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()  # each with one {}, where the target and its anchor both stand
+    contexts: tuple[str, ...] = ()  # each with one {}, which the target and its anchor fill in turn
 
     def __post_init__(self) -> None:
-        require(bool(self.name.strip()), f"empty concept {self.name!r}: give at least one word", RequestError)
+        require(bool(self.name.strip()), f"concept {self.name!r} is empty: give at least one word", RequestError)
         require(self.kind in CONCEPT_KINDS, f"kind {self.kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError)
 
     @property
@@ -31,7 +31,7 @@ class Concept:
         return (self.name, *self.aliases)
 
 
-NULL_ANCHORS: dict[ConceptKind, str] = {  # What a concept is read as when the user names no anchor.
+NULL_ANCHORS: dict[ConceptKind, str] = {  # The anchor of a concept for which the user names none.
     "object": "",
     "style": "art",
     "person": "person",

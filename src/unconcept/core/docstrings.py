@@ -1,4 +1,4 @@
-"""What docstrings say, for tables, `explain` and help texts: of a thing as a whole, of each field of a dataclass."""
+"""Summaries from docstrings, for tables, `explain` and help texts: of a whole object and of each dataclass field."""
 
 import ast
 import inspect
@@ -9,8 +9,9 @@ from types import ModuleType
 
 
 def field_descriptions(kind: type) -> dict[str, str]:
-    """By field, those of its bases among them; one without a string is left out, and all are where Python keeps no
-    source.
+    """The string under each field of a dataclass and of its bases, by field name.
+
+    Fields without a string are left out. The result is empty where Python has no source.
     """
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
@@ -22,7 +23,7 @@ def field_descriptions(kind: type) -> dict[str, str]:
 
 @lru_cache
 def _classes(module: ModuleType) -> dict[str, ast.ClassDef]:
-    """The classes of a module by qualified name, those inside functions too."""
+    """The classes of a module by qualified name, including those inside functions."""
     try:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError):
@@ -50,5 +51,5 @@ def _described(definition: ast.ClassDef | None) -> dict[str, str]:
 
 
 def summary_of(thing: object) -> str:
-    """The first paragraph of its docstring, as one line; "" without one."""
+    """The first paragraph of an object's docstring as one line; "" if it has none."""
     return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())

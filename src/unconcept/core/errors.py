@@ -1,17 +1,17 @@
-"""All exceptions. A user sees their message as one line: the value, what is allowed, what to do.
+"""All exceptions. The user sees the message as one line: the value, what is allowed, what to do.
 
 UnconceptError
 ├── UsageError            bad input; the command line exits with 2
 │   ├── RequestError      targets, anchors or retain set make no sense
 │   ├── SettingsError     an unknown setting, or one out of range or of the wrong type
 │   ├── RecipeError       a recipe file that cannot be read
-│   ├── ModelError        a path, folder or checkpoint that is no usable model
+│   ├── ModelError        a path, folder or checkpoint that is not a usable model
 │   ├── EditError         an edit file that cannot be read or does not fit the model
 │   ├── OutputError       a folder that cannot be written
 │   ├── DataError         a prompt file that cannot be read, or figures that are missing or do not fit together
 │   ├── StoreError        a picture store or run of another version, or with broken files
-│   ├── LedgerError       a ledger that is damaged, of another base or version, or cannot do what it is asked
-│   ├── DeviceError       a device that is not there
+│   ├── LedgerError       a ledger that is damaged, of another base or version, or cannot do what is requested
+│   ├── DeviceError       a device that does not exist
 │   ├── MissingExtra      an optional package that is not installed or cannot be loaded
 │   ├── PluginError       an installed package whose entry points cannot be loaded
 │   └── UnknownName       not in a registry or table; carries the nearest names
@@ -20,11 +20,11 @@ UnconceptError
 
 
 class UnconceptError(Exception):
-    """Root of everything this library raises on purpose."""
+    """Base class of every error that this library raises on purpose."""
 
 
 class UsageError(UnconceptError):
-    """The input is at fault, and the message says how to mend it."""
+    """The input is wrong, and the message says how to fix it."""
 
 
 class RequestError(UsageError):
@@ -40,7 +40,7 @@ class RecipeError(UsageError):
 
 
 class ModelError(UsageError):
-    """A path, folder or checkpoint that is no usable model."""
+    """A path, folder or checkpoint that is not a usable model."""
 
 
 class EditError(UsageError):
@@ -60,11 +60,11 @@ class StoreError(UsageError):
 
 
 class LedgerError(UsageError):
-    """A ledger that is damaged, of another base or version, or cannot do what it is asked."""
+    """A ledger that is damaged, of another base or version, or cannot do what is requested."""
 
 
 class DeviceError(UsageError):
-    """A device that is not there."""
+    """A device that does not exist."""
 
 
 class MissingExtra(UsageError):
@@ -76,7 +76,7 @@ class PluginError(UsageError):
 
 
 class UnknownName(UsageError):
-    """A name that no registry or table holds."""
+    """A name that is in no registry or table."""
 
 
 class NumericsError(UnconceptError):

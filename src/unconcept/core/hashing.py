@@ -1,6 +1,6 @@
 """Content hashes of tensors and of data.
 
-A tensor's hash is of values, not of the dtype they are stored in: fp16 and fp32 copies agree.
+A tensor's hash covers its values, not its dtype: fp16 and fp32 copies of the same values have the same hash.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Optional packages.
+"""Imports of optional packages.
 
-One that is missing is said by the name of the extra that brings it, with what cannot be done without it.
+If one is missing, the error names the feature that needs it and the extra that installs it.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from .errors import MissingExtra
 
 
 def import_optional(package: str, extra: str, blocked: str) -> ModuleType:
-    """The imported package, or `MissingExtra` that names the extra and what is `blocked` without it."""
+    """Import a package, or raise `MissingExtra` that names the extra and the `blocked` feature."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -25,6 +25,6 @@ def import_optional(package: str, extra: str, blocked: str) -> ModuleType:
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise MissingExtra(
-            f"{blocked} needs {package}, which is installed and cannot be loaded: {reason}; reinstall"
+            f"{blocked} needs {package}, which is installed but cannot be loaded: {reason}; reinstall"
             f" 'unconcept[{extra}]'"
         ) from None

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written under a hidden name, renamed when complete."""
+"""Complete output files and folders: written under a hidden name and renamed when they are complete."""
 
 import json
 import os
@@ -13,17 +13,18 @@ from safetensors import SafetensorError
 from .errors import OutputError, require
 
 _STATE_FILE = "state.json"
-PARTIAL_FILE = "PARTIAL"  # a file of this name keeps the folder's state: it can be gone on with
-_RUN_FILE = "run.json"  # what made a run's folder
-_OWNERSHIP_FILE = ".unconcept"  # stands in every other folder that was made here
-_REMEDY = "free some space or choose another place for --out"
+PARTIAL_FILE = "PARTIAL"  # a folder with a file of this name keeps its state, so the run can be resumed
+_RUN_FILE = "run.json"  # the command that made a run's folder
+_OWNERSHIP_FILE = ".unconcept"  # marks every other folder that this program made
+_REMEDY = "free some space or choose another path for --out"
 
 
 def require_free_output(out: Path, overwrite: bool) -> None:
-    """`OutputError` if the folder exists and may not be replaced, as never one of somebody else's, or its parent cannot
-    be written.
+    """Raise `OutputError` if `out` exists and may not be replaced, or if its parent cannot be written.
+
+    A folder with files that this program did not write is never replaced.
     """
-    require(overwrite or not out.exists(), f"{out} exists: choose another place or pass --overwrite", OutputError)
+    require(overwrite or not out.exists(), f"{out} exists: choose another path or pass --overwrite", OutputError)
     ours = (
         not out.is_dir()
         or not any(out.iterdir())
@@ -31,7 +32,7 @@ def require_free_output(out: Path, overwrite: bool) -> None:
     )
     require(
         ours,
-        f"{out} holds files that this program did not write: --overwrite would remove them; choose another place or"
+        f"{out} holds files that this program did not write, and --overwrite would delete them: choose another path or"
         " move them away",
         OutputError,
     )
@@ -40,14 +41,14 @@ def require_free_output(out: Path, overwrite: bool) -> None:
         parent = parent.parent
     require(
         parent.is_dir() and os.access(parent, os.W_OK),
-        f"{parent} cannot be written: choose another place for --out",
+        f"{parent} cannot be written: choose another path for --out",
         OutputError,
     )
 
 
 @contextmanager
 def output_errors(place: Path, remedy: str = _REMEDY) -> Iterator[None]:
-    """`OutputError` on a full disk and the like."""
+    """Turn a full disk and similar errors inside the block into an `OutputError` with a remedy."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
@@ -56,7 +57,7 @@ def output_errors(place: Path, remedy: str = _REMEDY) -> Iterator[None]:
 
 def fsync(path: Path) -> None:
     """Force a file or a folder to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folder.
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders.
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
@@ -66,7 +67,7 @@ def fsync(path: Path) -> None:
 
 
 def rename_durably(part: Path, path: Path) -> None:
-    """Put a written file in the place of another and force both to the disk: after a power cut one of them is whole."""
+    """Replace `path` by the finished file `part` and force both to the disk: a power cut leaves one of them whole."""
     fsync(part)
     part.replace(path)
     fsync(path.parent)
@@ -74,9 +75,10 @@ def rename_durably(part: Path, path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path, remedy: str = _REMEDY, durable: bool = False) -> Iterator[Path]:
-    """Yield a hidden path beside `path` that takes its place when the block ends well; any error leaves what was there.
+    """Yield a hidden path beside `path` and rename it to `path` when the block succeeds.
 
-    `durable`: when this returns, a power cut cannot undo it. `OutputError` on a full disk and the like.
+    After an error, `path` is as it was before. With `durable`, a power cut after the return cannot undo the write.
+    A full disk and similar errors raise `OutputError`.
     """
     part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
     with output_errors(path, remedy):
@@ -93,14 +95,14 @@ def atomic_file(path: Path, remedy: str = _REMEDY, durable: bool = False) -> Ite
 
 
 def write_atomically(path: Path, data: bytes, remedy: str = _REMEDY, durable: bool = False) -> None:
-    """`atomic_file` of bytes."""
+    """Write bytes through `atomic_file`."""
     with atomic_file(path, remedy, durable) as part:
         part.write_bytes(data)
 
 
 @contextmanager
 def output_file(out: Path, overwrite: bool) -> Iterator[Path]:
-    """`atomic_file` at a place that the user chose: `OutputError` if it exists, unless it may be replaced."""
+    """Like `atomic_file`, at a path that the user chose: `OutputError` if it exists and may not be replaced."""
     require_free_output(out, overwrite)
     with atomic_file(out) as part:
         yield part
@@ -108,10 +110,10 @@ def output_file(out: Path, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
-    """Yield the hidden folder; rename it to `out` at the end.
+    """Yield a hidden folder and rename it to `out` when the block succeeds.
 
-    An interrupted run leaves it, a PARTIAL one keeps its state, and the same command (same `identity`) goes on in both;
-    any other error leaves only what an earlier sitting had made.
+    Ctrl-C leaves the hidden folder in place, and a folder with a PARTIAL file keeps its state; the same command (same
+    `identity`) resumes in either. After any other error only the results of earlier runs remain.
     """
     mark = json.dumps(identity, sort_keys=True, default=str)
     part = out.parent / f".{out.name}.part"
@@ -143,7 +145,7 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
 
 
 def _drop(part: Path, fresh: bool) -> None:
-    """What an earlier sitting made is not lost to an error of this one."""
+    """Delete the hidden folder, unless an earlier run made it: an error must not lose that run's results."""
     if fresh:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -153,7 +155,7 @@ def _read(path: Path) -> str:
 
 
 def is_inside(folder: Path, name: str) -> bool:
-    """Whether a path that counts from the folder is within it, links followed. What is no path at all is not."""
+    """Whether `name`, relative to the folder and with links followed, is inside it. False for an invalid path."""
     try:
         return (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Entries of registries that other packages bring, by entry points such as `unconcept.methods`.
+"""Plug-ins: registry entries of other packages, found by entry points such as `unconcept.methods`.
 
-An entry point names a module whose import registers what it brings. Every process that reads a registry imports them,
-workers too.
+An entry point names a module, and importing that module registers its entries. Every process that reads a registry
+imports the plug-ins, including workers.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -10,14 +10,14 @@ from .errors import PluginError
 
 
 def import_plugins(group: str) -> None:
-    """Import all that installed packages bring under a group; `PluginError` for one that cannot be imported."""
+    """Import the plug-ins of all installed packages for one group; `PluginError` if one cannot be imported."""
     for entry in sorted(entry_points(group=group), key=lambda entry: (_package(entry), entry.name)):
         try:
             entry.load()
-        except Exception as error:  # Code of others may raise anything, and the user has to learn whose code it is.
+        except Exception as error:  # Foreign code may raise anything, and the user must learn which package it is.
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise PluginError(
-                f"package {_package(entry)} cannot be loaded as a plug-in ({group}: {entry.value}): {reason}; mend or"
+                f"package {_package(entry)} cannot be loaded as a plug-in ({group}: {entry.value}): {reason}; update or"
                 " uninstall it"
             ) from error
 

@@ -1,9 +1,9 @@
-"""How long work says how far it is."""
+"""The callback through which long work reports its progress."""
 
 from collections.abc import Callable
 
-ProgressCallback = Callable[[str, int, int], None]  # what is done, how many of how many
+ProgressCallback = Callable[[str, int, int], None]  # name of the work, steps done, steps in all
 
 
 def ignore_progress(what: str, done: int, of: int) -> None:
-    """Shows nothing."""
+    """Do nothing: for callers who want no progress reports."""

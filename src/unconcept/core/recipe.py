@@ -12,15 +12,15 @@ from .registry import suggest
 from .request import RequestSpec
 from .settings import build_settings, read_toml
 
-FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json")  # what a setting ends in that is a path
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json")  # a setting with one of these endings is a path
 _FOLDER_SETTINGS = ("clip", "clip_2", "images")  # settings that are the path of a folder
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One file, for a method or for an attack. `settings` are checked by what they are for."""
+    """One recipe file, for a method or for an attack. The method or attack checks its `settings` itself."""
 
-    source: str  # paper and where it was read, or how the setting was found
+    source: str  # paper and page, or how the setting was found
     method: str | None = None
     attack: str | None = None
     family: str | None = None
@@ -28,12 +28,12 @@ class Recipe:
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    """How a trained method is to run: mixed precision, Random Erasing..."""
+    """How a trained method runs: mixed precision, Random Erasing..."""
     regularisers: dict[str, Any] = field(default_factory=dict)  # of the method's training
 
     @property
     def asked(self) -> RequestSpec:
-        """What is absent is chosen as without a recipe."""
+        """The request part of the recipe; missing keys keep the defaults that hold without a recipe."""
         return build_settings(RequestSpec, self.request, "recipe key [request]")
 
 
@@ -44,22 +44,22 @@ def recipes() -> dict[str, Path]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A packaged recipe by name, or a file by its path (ends in .toml)."""
+    """Load a packaged recipe by its name, or a recipe file by its path (which ends in .toml)."""
     path = Path(name) if name.endswith(".toml") else suggest(name, recipes(), "recipe")
     data = read_toml(path)
-    require("source" in data, f"recipe {name}: source missing; a recipe says where its settings are from", RecipeError)
+    require("source" in data, f"recipe {name}: key source is missing; state where the settings come from", RecipeError)
     require(
         ("method" in data) != ("attack" in data),
-        f"recipe {name}: it names neither or both of method and attack; name one",
+        f"recipe {name}: a recipe names either a method or an attack; give exactly one of the two keys",
         RecipeError,
     )
     require(
         "method" in data or "regularisers" not in data,
-        f"recipe {name}: regularisers are a method's, not an attack's",
+        f"recipe {name}: only a method has regularisers, not an attack; remove them",
         RecipeError,
     )
     recipe = build_settings(Recipe, data, f"recipe {name}: key")
-    recipe.asked  # noqa: B018  (checked here, so that a broken recipe is refused when it is read)
+    recipe.asked  # noqa: B018  (checked here, so that a broken recipe fails when it is loaded)
     return replace(
         recipe, settings=_all_beside(path, recipe.settings), regularisers=_all_beside(path, recipe.regularisers)
     )
@@ -70,7 +70,7 @@ def _all_beside(recipe: Path, values: Mapping[str, object]) -> dict[str, object]
 
 
 def _beside(recipe: Path, name: str, value: object) -> object:
-    """A setting that is a path counts from the recipe's folder and cannot leave it: recipes come from strangers."""
+    """Resolve a path setting against the recipe's folder, which it must not leave: recipes come from strangers."""
     if not (isinstance(value, str) and value and (name in _FOLDER_SETTINGS or value.lower().endswith(FILE_SUFFIXES))):
         return value
     message = (

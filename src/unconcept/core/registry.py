@@ -13,9 +13,9 @@ _SUGGESTION_CUTOFF = 0.6  # likeness from which a name is worth suggesting
 
 
 def suggest(name: str, known: Mapping[str, _T], noun: str, wordings: Mapping[str, str] | None = None) -> _T:
-    """`known[name]`, or `UnknownName` that says what was probably meant.
+    """Return `known[name]`, or raise `UnknownName` with the nearest known names.
 
-    `wordings` are other ways to say a known name: {wording: name}. They are suggested by, never looked up.
+    `wordings` {wording: name} are other words for known names. They help to find suggestions, but no lookup uses them.
     """
     if name in known:
         return known[name]
@@ -33,9 +33,9 @@ def suggest(name: str, known: Mapping[str, _T], noun: str, wordings: Mapping[str
 
 
 def _likeness(typed: str, known: str) -> float:
-    """Likeness of letters or of words, the larger, in [0, 1].
+    """The larger of the similarity of letters and the similarity of words, in [0, 1].
 
-    One word in common counts for more than common letters.
+    One common word counts more than common letters.
     """
     asked, words = _words(typed), _words(known)
     shared = len({*asked} & {*words}) / max(1, len({*asked, *words}))
@@ -44,14 +44,14 @@ def _likeness(typed: str, known: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """In lower case, without articles."""
+    """The words of a text in lower case, without articles."""
     return [word for word in text.lower().split() if word not in ("a", "an", "the")]
 
 
 class Registry(Generic[_T]):
-    """A table of named things, filled by decorators, read in sorted order.
+    """A table of named things, filled by decorators and read in sorted order.
 
-    With a group of entry points, installed packages add to it when it is read for the first time.
+    With a group of entry points, plug-ins of installed packages add their entries on the first read.
     """
 
     def __init__(self, noun: str, plugin_group: str | None = None) -> None:
@@ -60,7 +60,7 @@ class Registry(Generic[_T]):
         self._awaited_group = plugin_group
 
     def register(self, name: str) -> Callable[[_T], _T]:
-        """Decorator that puts a thing under `name`; a name is taken once."""
+        """Return a decorator that registers an object under `name`; a name can be registered only once."""
 
         def put(thing: _T) -> _T:
             if self._known.setdefault(name, thing) is not thing:
@@ -82,7 +82,7 @@ class Registry(Generic[_T]):
         return len(self._complete())
 
     def _complete(self) -> dict[str, _T]:
-        """All entries. A plug-in that reads the table while it is imported gets what is there by then."""
+        """All entries. A plug-in that reads the table during its own import gets the entries registered so far."""
         group, self._awaited_group = self._awaited_group, None
         if group is not None:
             before = dict(self._known)

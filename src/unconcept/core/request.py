@@ -1,4 +1,4 @@
-"""One order to erase: targets, what each shall be read as, what must stay."""
+"""Erasure requests: the targets, the anchor of each, and the texts that must not change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from .errors import RequestError, require
 
 @dataclass(frozen=True)
 class RequestSpec:
-    """A request as typed, or as a recipe gives it. None means "you choose", an empty tuple "none"."""
+    """A request as a user or a recipe states it. None means "choose the default", an empty tuple means "none"."""
 
     targets: tuple[str, ...] = ()
-    """What to erase; on moji the table adds their synonyms."""
+    """Concepts to erase; for moji the table adds their synonyms."""
     anchors: tuple[str, ...] | None = None
-    """What each is to be read as; unless told, moji's table or the kind's null anchor says."""
+    """The anchor that replaces each target; by default from moji's table, or the null anchor of the kind."""
     retain: tuple[str, ...] | None = None
-    """Texts that must not change; unless told, moji's table says, elsewhere there are none."""
+    """Texts that must not change; by default from moji's table, and none for other models."""
     kind: ConceptKind | None = None
-    """Unless told, moji's table says, elsewhere it is object."""
+    """The kind of the targets; by default from moji's table, and object for other models."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Target i is read as anchor i; retained texts must not change. Strings are used as given.
+    """Targets to erase, with their anchors and the texts to retain. Strings are used as given.
 
-    Anchors and retained texts may be empty: the empty text is a text. Aliases and contexts have become targets of their
-    own. Without any anchor targets stay what they are: that is what methods that debias are asked, and no other.
-    `withheld` are texts that an evaluation of these targets asks about: what is retained by default is never one of
-    them.
+    The edited model reads target i as anchor i, and retained texts must not change. An anchor or a retained text may
+    be the empty text. Aliases and contexts are targets of their own. A request without anchors leaves the targets
+    what they are; only debiasing methods accept it. `withheld` texts are the ones that an evaluation of these targets
+    measures; default retain sets leave them out.
     """
 
     targets: tuple[str, ...]
@@ -36,7 +36,7 @@ class Request:
     retain: tuple[str, ...] = ()
     kind: str = "object"
     withheld: tuple[str, ...] | None = None
-    """None where the retained texts were typed."""
+    """None if the user typed the retained texts."""
 
     def __post_init__(self) -> None:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
@@ -44,7 +44,7 @@ class Request:
         require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
         retained = {normalised_text(text) for text in self.retain}
         for target, anchor in zip(self.targets, self.anchors or (None,) * n, strict=True):
-            require(bool(target.strip()), f"empty target {target!r}: a target needs at least one word", RequestError)
+            require(bool(target.strip()), f"target {target!r} is empty: give at least one word", RequestError)
             require(
                 target != anchor,
                 f"target {target!r} equals its anchor: nothing would change; choose another anchor",
@@ -52,11 +52,13 @@ class Request:
             )
             require(
                 normalised_text(target) not in retained,
-                f"target {target!r} is also retained: take it out of one of the two",
+                f"target {target!r} is also retained: remove it from the targets or from the retain set",
                 RequestError,
             )
         require(
-            len(set(self.targets)) == n, f"a target is named twice in {list(self.targets)}: name it once", RequestError
+            len(set(self.targets)) == n,
+            f"targets {list(self.targets)} name one target twice: name it once",
+            RequestError,
         )
 
     @classmethod
@@ -67,7 +69,10 @@ class Request:
         retain: Sequence[str] = (),
         withheld: Sequence[str] | None = None,
     ) -> "Request":
-        """A request for concepts with their aliases: no anchor = the kind's null anchor; one anchor serves all."""
+        """Make a request for concepts and their aliases.
+
+        Without anchors each concept gets the null anchor of its kind; a single anchor serves all concepts.
+        """
         require(bool(concepts), "no concept: name at least one to erase", RequestError)
         kind = concepts[0].kind
         if not anchors:
@@ -86,7 +91,7 @@ class Request:
         ]
         for text, anchor in pairs:
             message = (
-                f"target {text!r} equals its anchor {anchor!r} but for capitals and spaces: nothing would change;"
+                f"target {text!r} differs from its anchor {anchor!r} only in capitals and spaces: nothing would change;"
                 " choose another anchor"
             )
             require(text == anchor or normalised_text(text) != normalised_text(anchor), message, RequestError)
@@ -100,18 +105,18 @@ class Request:
 
 
 def normalised_text(text: str) -> str:
-    """Without what no reader minds: capitals, and how many spaces stand where."""
+    """The text in lower case with single spaces, so that texts that mean the same compare equal."""
     return " ".join(text.casefold().split())
 
 
 def merge_requests(requests: Sequence[Request]) -> Request:
-    """One request for all of them: a function of the set, whatever the order. Everything is sorted.
+    """Merge requests into one. The result is sorted and does not depend on their order.
 
-    A target with one anchor in two requests counts once; with several anchors, the one that sorts first is taken. What
-    is a target of one is retained by none. What is withheld for one is not retained by default of another, only where
-    it was typed.
+    A target that several requests name counts once; if its anchors differ, the one that sorts first wins. A target of
+    any request is not retained. A text that one request withholds is dropped from the default retain sets of the
+    others, but kept where a user typed it.
     """
-    require(bool(requests), "no request: nothing to unite", RequestError)
+    require(bool(requests), "no request to merge: give at least one", RequestError)
     anchors: dict[str, str] = {}
     for request in requests:
         for target, anchor in zip(request.targets, request.anchors, strict=bool(request.anchors)):

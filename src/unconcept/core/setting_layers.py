@@ -1,4 +1,4 @@
-"""Values laid over one another, each knowing where it is from: default < recipe < --set < flag."""
+"""Settings in layers, each value with its layer: default < recipe < --set < flag."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ SettingLayer = Literal["default", "recipe", "--set", "flag"]
 
 @dataclass(frozen=True)
 class LayeredValue:
-    """A value and who gave it."""
+    """A value and the layer it comes from."""
 
     value: Any
     layer: SettingLayer
 
 
 def merge_layers(*layers: tuple[SettingLayer, Mapping[str, object]]) -> dict[str, LayeredValue]:
-    """By name the value of the last layer that has it; None is no value."""
+    """For each name, the value of the last layer that sets it; None counts as not set."""
     return {
         name: LayeredValue(value, layer)
         for layer, values in layers
@@ -26,5 +26,5 @@ def merge_layers(*layers: tuple[SettingLayer, Mapping[str, object]]) -> dict[str
 
 
 def layered_values(given: Mapping[str, LayeredValue]) -> dict[str, Any]:
-    """The values alone."""
+    """The values by name, without their layers."""
     return {name: one.value for name, one in given.items()}

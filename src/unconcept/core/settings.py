@@ -1,4 +1,4 @@
-"""Frozen dataclasses from recipes and flags, checked. The only configuration code in the library."""
+"""Build checked, frozen dataclasses from recipes and flags. The only configuration code in the library."""
 
 import tomllib
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from .errors import RecipeError, SettingsError, require
 
 _T = TypeVar("_T")
 _STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
-SEED_BOUND = 2**31  # methods multiply theirs by primes and counts, and a generator holds 64 bits
+SEED_BOUND = 2**31  # methods multiply seeds by primes and counts, and a generator holds 64 bits
 
 
 def build_settings(kind: type[_T], values: Mapping[str, object], noun: str = "setting") -> _T:
-    """`kind(**values)` with every name and type checked; an unknown name says which was probably meant."""
+    """Return `kind(**values)` after checking every name and type; the error for an unknown name suggests a near one."""
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
     for name in values:
@@ -29,7 +29,7 @@ def build_settings(kind: type[_T], values: Mapping[str, object], noun: str = "se
 
 
 def accepts_value(kind: type, name: str, value: object) -> bool:
-    """Whether a setting of this name could have the value by its type; whether it goes with the others is not asked."""
+    """Whether the type of the setting `name` allows the value. Ranges and other settings are not checked."""
     field = next((field for field in fields(kind) if field.name == name), None)
     if field is None:
         return False
@@ -41,7 +41,7 @@ def accepts_value(kind: type, name: str, value: object) -> bool:
 
 
 def _checked(noun: str, field: Field[Any], value: object) -> Any:
-    """`value` as the annotation wants it; whole numbers pass as floats, lists as tuples, nothing else is converted."""
+    """`value` in the annotated type. Only whole numbers become floats and lists become tuples."""
     try:
         annotation: Any = field.type
         return TypeAdapter(annotation, config=_STRICT_CONFIG).validate_python(
@@ -52,7 +52,7 @@ def _checked(noun: str, field: Field[Any], value: object) -> Any:
 
 
 def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
-    """`NAME=VALUE` from a flag; VALUE is TOML where it can be, a bare word is a string."""
+    """Parse `NAME=VALUE` from a flag. VALUE is read as TOML if it is valid TOML, and as a string otherwise."""
     name, equals, value = text.partition("=")
     require(bool(equals and name), f"{flag} {text!r}: write NAME=VALUE")
     try:
@@ -62,25 +62,25 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 
 def check_seed(name: str, seed: int) -> None:
-    """`SettingsError` for a seed that no generator would hold once it is spread over a method's draws."""
+    """Raise `SettingsError` unless 0 <= seed < SEED_BOUND, so that seeds derived from it fit into a generator."""
     require(0 <= seed < SEED_BOUND, f"{name}: seed must be 0 to {SEED_BOUND - 1}, got {seed}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, or `RecipeError` with the place of the mistake."""
+    """Read a TOML file; `RecipeError` gives the line of a mistake."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"recipe {path}: {error.strerror or error}; give a TOML file that can be read") from None
+        raise RecipeError(f"recipe {path}: {error.strerror or error}; give a readable TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {path}: {error or 'nested too deeply'}; a recipe is a TOML file in UTF-8") from None
 
 
 def settings_data(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain data: strings, numbers, lists. None is left out, as TOML has none."""
+    """A settings dataclass as plain data: strings, numbers, lists. None is left out, because TOML has no null."""
     return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(settings).items() if v is not None}
 
 
 def default_settings(kind: type) -> dict[str, Any]:
-    """The settings of a dataclass with their defaults."""
+    """The default of each field of a dataclass, by name."""
     return {field.name: field.default for field in fields(kind)}

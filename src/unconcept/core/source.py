@@ -1,8 +1,9 @@
-"""Hashes of source code: what code has made is not taken for what other code would make.
+"""Hashes of source code, so that stored results are reused only while the code that made them is unchanged.
 
-A module's hash covers its own source and that of all it imports from its own package and from this one, however deep
-and inside functions too, with the data files beside each. Names are followed through the `__init__` that hands them on,
-so that a module depends on what it uses and not on its neighbours. Imports for type checkers count for nothing.
+A module's hash covers its own source, the source of everything it imports from its own package and from this one (at
+any depth, and inside functions too), and the data files beside each module. Names are followed through the `__init__`
+that re-exports them, so a module depends on what it uses and not on its neighbours. Imports under `TYPE_CHECKING` are
+ignored.
 """
 
 import ast
@@ -13,20 +14,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARY = __name__.split(".")[0]
-_FOUND_BY_NAME = b'import_module(f"{__name__}.'  # in an `__init__` that imports the files beside it by name
-DATA = (".toml", ".txt")  # read by a module that asks `importlib.resources` for what lies beside it
+_FOUND_BY_NAME = b'import_module(f"{__name__}.'  # in an `__init__` that imports its sibling files by name
+DATA = (".toml", ".txt")  # data files that a module reads through `importlib.resources`
 
 
 @cache
 def source_hash(*modules: str) -> str:
-    """SHA-256 of the source that results of these modules depend on. Where a file lies does not matter."""
+    """SHA-256 of all source that results of these modules depend on. Paths of files do not matter."""
     contents = (content for module in imported_modules(*modules) for content in _contents(module))
     digests = sorted(hashlib.sha256(content).digest() for content in contents)
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def imported_modules(*modules: str) -> frozenset[str]:
-    """These modules and all that they import from their own packages and from this one."""
+    """These modules and everything they import from their own packages and from this one."""
     packages = {LIBRARY, *(module.split(".")[0] for module in modules)}
     waiting, seen = list(modules), set[str]()
     while waiting:
@@ -38,7 +39,7 @@ def imported_modules(*modules: str) -> frozenset[str]:
 
 
 def _contents(module: str) -> Iterator[bytes]:
-    """A module's source, and its data."""
+    """Yield a module's source, then its data files."""
     file = _file(module)
     assert file is not None
     source = file.read_bytes()
@@ -49,7 +50,7 @@ def _contents(module: str) -> Iterator[bytes]:
 
 @cache
 def _file(module: str) -> Path | None:
-    """None for a name that is no module with source. Nothing is imported."""
+    """The source file of a module, found without importing it; None if there is no such file."""
     top, *below = module.split(".")
     spec = find_spec(top)
     if spec is None or spec.origin is None:
@@ -68,7 +69,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _imports(module: str, packages: set[str]) -> Iterator[str]:
-    """Modules of these packages that a module imports, by name those beside an `__init__` that finds them."""
+    """Yield the modules of these packages that a module imports, and siblings that an `__init__` loads by name."""
     yield from _found_by_name(module)
     for node in _executed(_tree(module)):
         base = _absolute(module, node) if isinstance(node, ast.ImportFrom) else None
@@ -84,8 +85,9 @@ def _found_by_name(module: str) -> Iterator[str]:
 
 
 def _home(base: str, name: str | None) -> Iterator[str]:
-    """The module in which `base` has `name`: a submodule, `base` itself, or where its
-    `__init__` takes the name from.
+    """Yield the module that defines `name` of `base`.
+
+    It is a submodule, `base` itself, or the module from which the `__init__` of `base` imports the name.
     """
     if name is not None and _file(f"{base}.{name}") is not None:
         yield f"{base}.{name}"
@@ -103,7 +105,7 @@ def _home(base: str, name: str | None) -> Iterator[str]:
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:
-    """The full name of the module that a `from` names inside `module`."""
+    """The absolute name of the module in a `from ... import` statement of `module`."""
     if not node.level:
         return node.module or ""
     file = _file(module)
@@ -113,7 +115,7 @@ def _absolute(module: str, node: ast.ImportFrom) -> str:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements at any depth, but for those under `if TYPE_CHECKING`."""
+    """Yield import statements at any depth, except those under `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue

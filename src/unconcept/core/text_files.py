@@ -6,7 +6,7 @@ from .errors import RequestError
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """Lines without their ends; blank lines and lines that start with # are passed over. None is an empty file."""
+    """Read the stripped lines of a file, without blank lines and lines that start with #. No path means no lines."""
     if path is None:
         return []
     try:

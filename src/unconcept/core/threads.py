@@ -1,4 +1,4 @@
-"""How many threads torch computes with: the only place that changes it."""
+"""Sets the number of torch's threads; nothing else in the library changes it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def pinned_threads(count: int) -> Iterator[None]:
-    """Inside, torch computes on `count` threads; afterwards on as many as before.
+    """Run the block with `count` torch threads and restore the previous number afterwards.
 
-    Sums over another number of threads round in another order, so bits that must not change are computed on one.
+    The number of threads changes the order of summation and so the rounding. Results that must be the same to the bit
+    are therefore computed on one thread.
     """
-    import torch  # Here, since core is imported without torch.
+    import torch  # Imported here because core must not import torch.
 
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -1,11 +1,11 @@
-"""With which versions of other libraries something was made."""
+"""Versions of the installed libraries, recorded with results."""
 
 from importlib.metadata import version
 
-# What an edit's numbers and files come out of.
+# Libraries that an edit's numbers and files depend on.
 _COMPUTING_LIBRARIES = ("diffusers", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def library_versions() -> dict[str, str]:
-    """As they are installed; none of them is imported."""
+    """The installed version of each library that edits depend on; nothing is imported."""
     return {name: version(name) for name in _COMPUTING_LIBRARIES}
