@@ -30,7 +30,7 @@ def test_wide_rows_are_summed_block_by_block() -> None:
 def test_what_is_no_moments(tmp_path) -> None:
     with pytest.raises(UsageError, match="width 3 and 4"):
         _ = SecondMoments.empty(3) + SecondMoments.empty(4)
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="contains something else"):
         SecondMoments.load(tmp_path / "no.safetensors")
 
 

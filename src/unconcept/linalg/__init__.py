@@ -1,1 +1,1 @@
-"""Tensors in, tensors out, float64 inside. No model, no text."""
+"""Linear algebra on plain tensors, in float64 inside. Knows neither models nor texts."""

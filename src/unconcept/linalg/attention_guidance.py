@@ -1,5 +1,6 @@
-"""Attention outputs led away from those of a negative text: rows are places of the
-picture, and no row knows another.
+"""Guides attention outputs away from those of a negative text.
+
+Rows are positions of the picture, and each row is changed on its own.
 """
 
 import torch
@@ -7,15 +8,16 @@ from torch import Tensor
 
 
 def subtract_negative(plain: Tensor, negative: Tensor, alpha: float, compensate: bool) -> Tensor:
-    """NASA: Z+ - alpha Z-, divided by 1 - alpha if compensated, so that a text that is its
-    own negative stays as it is.
+    """NASA: Z+ - alpha Z-, divided by 1 - alpha if `compensate` is set.
+
+    With the division, a text that is its own negative stays unchanged.
     """
     found = plain - alpha * negative
     return found / (1 - alpha) if compensate else found
 
 
 def normalised_guidance(plain: Tensor, negative: Tensor, phi: float, tau: float, a: float) -> Tensor:
-    """NAG: Z+ + phi (Z+ - Z-), each row's length held under tau |Z+|, then blended a : 1 - a with Z+."""
+    """NAG: Z+ + phi (Z+ - Z-), with each row at most tau |Z+| long, then blended a : 1 - a with Z+."""
     wide = torch.promote_types(plain.dtype, torch.float32)
     own = plain.to(wide)
     led = own + phi * (own - negative.to(wide))

@@ -1,7 +1,7 @@
-"""The embedding that an edited model reads as the unedited one reads a given embedding, in closed form (RECE, Eq. of
-c').
+"""Derived embeddings, in closed form (RECE, Eq. of c').
 
-For each c it minimises sum_l |W'_l c' - W_l c|^2 + lam |c'|^2 over c'. The solution c' = R c has one R for every c:
+The edited model reads the derived embedding c' as the unedited model reads the embedding c. For each c,
+c' minimises sum_l |W'_l c' - W_l c|^2 + lam |c'|^2. The solution c' = R c has one R for every c:
 R = (lam I + sum_l W'_l^T W'_l)^-1 sum_l W'_l^T W_l.
 """
 
@@ -17,7 +17,7 @@ from .ridge import stable_cholesky
 
 @dataclass(frozen=True)
 class DerivedMap:
-    """R (d, d) float64, with what it took to get it."""
+    """R (d, d) float64, with the jitter and the condition number of its solution."""
 
     matrix: Tensor
     jitter: float  # added to the diagonal, relative to its mean; 0 unless the Cholesky factorisation failed
@@ -29,10 +29,11 @@ class DerivedMap:
 
 
 def derive_map(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], lamb: float) -> DerivedMap:
-    """R of text maps (o_l, d) by name, after and before an edit."""
+    """Compute R from the text maps (o_l, d) by name, after and before an edit."""
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     require(
-        edited.keys() == reference.keys() and bool(edited), "the edited and the reference maps are not the same maps"
+        edited.keys() == reference.keys() and bool(edited),
+        "edited and reference maps have different names: give the same maps of both models, at least one",
     )
     first = next(iter(edited.values()))
     left = lamb * torch.eye(first.shape[1], dtype=torch.float64, device=first.device)
@@ -45,8 +46,9 @@ def derive_map(edited: Mapping[str, Tensor], reference: Mapping[str, Tensor], la
 
 
 def derive_map_through(gram: Tensor, change: Tensor, lamb: float) -> DerivedMap:
-    """The same R where one map on the text edits them all, W'_l = W_l B: gram (d, d) is sum_l W_l^T W_l, `change` (d,
-    d) is B.
+    """Compute the same R if one map on the text edits all layers, W'_l = W_l B.
+
+    `gram` (d, d) is sum_l W_l^T W_l, and `change` (d, d) is B.
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     right = change.T @ gram

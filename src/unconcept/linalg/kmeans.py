@@ -2,14 +2,14 @@
 
 from torch import Tensor, cdist
 
-_MOST_ITERATIONS = 1000  # never reached in practice: the sum of squared distances falls at every step
+_MOST_ITERATIONS = 1000  # not reached in practice: the sum of squared distances falls at every step
 
 
 def kmeans_centres(rows: Tensor, start: Tensor, tolerance: float) -> Tensor:
-    """Centres (k, d) of rows (n, d), from `start` (k, d) until the squared sum of the centres' shifts is below
-    `tolerance`.
+    """Compute centres (k, d) of rows (n, d), starting from `start` (k, d).
 
-    A centre that no row is nearest to stays where it is.
+    Stops when the squared sum of the centres' shifts is below `tolerance`. A centre that is nearest to no row does not
+    move.
     """
     found = start.clone()
     for _ in range(_MOST_ITERATIONS):

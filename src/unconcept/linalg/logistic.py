@@ -5,20 +5,21 @@ from torch import Tensor
 
 from ..core.errors import NumericsError, require
 
-_GRADIENT_TOLERANCE = 1e-7  # of the gradient, beside a loss that is a mean over rows
+_GRADIENT_TOLERANCE = 1e-7  # of the gradient of a loss that is a mean over rows
 _MOST_STEPS = 2000
 
 
 def fit_logistic(x: Tensor, labels: Tensor, classes: int, l2: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Weight (classes, d) and bias (classes,), float64, of the smallest sum of cross-entropies + l2 / 2 |weight|^2.
+    """Fit weight (classes, d) and bias (classes,), float64, that minimise sum of cross-entropies + l2 / 2 |weight|^2.
 
-    Rows x (n, d), labels (n,) in 0..classes-1. `l2` is the inverse of scikit-learn's C; the bias is not penalised.
+    x (n, d) has a row for each sample, labels (n,) are in 0..classes-1. `l2` is the inverse of scikit-learn's C; the
+    bias is not penalised.
     """
-    require(l2 > 0, f"l2 must be > 0, got {l2}; separable classes have no finite optimum without it")
+    require(l2 > 0, f"l2 must be > 0, got {l2}: separable classes have no finite optimum without it")
     x = x.double()
     require(
         bool(torch.isfinite(x).all()),
-        "features hold NaN or infinity: the extractor or the pictures are broken",
+        "features contain NaN or infinity: check the extractor and the pictures",
         NumericsError,
     )
     n, d = x.shape

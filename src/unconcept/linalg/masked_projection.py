@@ -1,9 +1,9 @@
-"""The nearest change of a matrix within a mask that leaves what its rows read of protected directions.
+"""Projects a matrix change onto changes within a mask that are orthogonal to protected directions.
 
-Each row has a support of its own, so there is one problem a row. With D the diagonal of a row's mask and B (d, q) the
-protected directions, orthonormal, its solution is x -> D x - D B (B^T D B)^+ B^T D x. Where the supports stay, B^T D B
-= L L^T is factorised once and L^-1 applied twice: an inverse would be rounded to nothing where a support hardly tells
-two protected directions apart. Everything is float64.
+Each row has its own support, so there is one problem for each row. With D the diagonal of a row's mask and B (d, q) the
+protected directions, orthonormal, its solution is x -> D x - D B (B^T D B)^+ B^T D x. While the masks stay the same,
+B^T D B = L L^T is factorised once and L^-1 is applied twice: an explicit inverse would lose all digits where two
+protected directions almost coincide on a support. Everything is float64.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Of B^T D B, whose eigenvalues are 0 to 1: what it lets through, half its root, is below the rounding of float32.
+# Added to B^T D B, whose eigenvalues are 0 to 1. The resulting error, half its root, is below the rounding of float32.
 _FACTOR_JITTER = 1e-14
-# Numbers of factors, 1 GiB: `moji` with 52 texts has 7 million, SD 1.4 with 200 texts would have a billion.
+# Numbers in all factors, 1 GiB: `moji` with 52 texts has 7 million, SD 1.4 with 200 texts would have a billion.
 _MOST_FACTOR_NUMBERS = 2**27
 
 
 def project_within_masks(change: Tensor, mask: Tensor, basis: Tensor, factor: Tensor | None = None) -> Tensor:
-    """The nearest to `change` (o, d) that is zero where `mask` (o, d) is, and whose every row is orthogonal to the
-    columns of `basis` (d, q).
+    """Project `change` (o, d) to zeros outside `mask` (o, d) and rows orthogonal to the columns of `basis` (d, q).
 
-    With `factor` (o, q, q) as of `mask_factors`, by four products; without, by conjugate gradients.
+    Returns the nearest such matrix. A `factor` (o, q, q) from `mask_factors` makes it four products; without a factor
+    it takes conjugate gradients.
     """
     wide, basis = (change * mask).double(), basis.double()
     left = wide @ basis
@@ -33,8 +33,9 @@ def project_within_masks(change: Tensor, mask: Tensor, basis: Tensor, factor: Te
 
 
 def mask_factors(masks: Sequence[Tensor], bases: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Of each matrix with protected directions every row's L^-1 (o, q, q); None for all where they would take too much
-    memory.
+    """L^-1 (o, q, q) of every row, for each matrix with protected directions.
+
+    None for a matrix without them, and for all matrices if the factors would take too much memory.
     """
     sizes = [0 if basis is None else len(mask) * basis.shape[1] ** 2 for mask, basis in zip(masks, bases, strict=True)]
     fits = sum(sizes) <= _MOST_FACTOR_NUMBERS
@@ -54,10 +55,9 @@ def _factor(mask: Tensor, basis: Tensor) -> Tensor:
 
 
 def _descended(left: Tensor, wide: Tensor, mask: Tensor, basis: Tensor, rounding: float) -> Tensor:
-    """Multipliers (o, q) that B^T D B takes to `left`: conjugate gradients of all rows at once."""
+    """Solve (B^T D B) x = `left` for x (o, q) by conjugate gradients, all rows at once."""
     found, way = torch.zeros_like(left), left.clone()
-    # Solved to the rounding of what is given, relative to each row's size: what is beyond is lost when it is handed
-    # back.
+    # Solved to the rounding of the input's dtype, relative to each row's size: the result is returned in that dtype.
     limit, squares = (rounding * wide.norm(dim=1)).square(), left.square().sum(1)
     for _ in range(2 * basis.shape[1]):
         if bool((squares <= limit).all()):

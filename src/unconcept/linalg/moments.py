@@ -1,6 +1,6 @@
-"""Streaming second moments C^T C of rows of text states: what a retained or prior set is to a closed-form edit.
+"""Streaming second moments C^T C of rows of text states, the form in which closed-form edits use a retain or prior set.
 
-d x d float64 whatever the number of rows; sums of moments are moments of the union.
+They are d x d float64 for any number of rows, and the sum of two moments is the moment of the union.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..core.errors import UsageError, require
 
-ROW_CHUNK = 4096  # rows widened to float64 at once
-# Columns: of C^T C only blocks on and below the diagonal are computed, which saves a third of the time.
+ROW_CHUNK = 4096  # rows converted to float64 at once
+# Columns of a block: only the blocks of C^T C on and below the diagonal are computed, which saves a third of the time.
 COLUMN_BLOCK = 192
 
 
@@ -37,7 +37,7 @@ class SecondMoments:
 
     @classmethod
     def over(cls, parts: Iterable[Tensor], width: int, device: torch.device | str = "cpu") -> "SecondMoments":
-        """Moments of all rows (n, width) of parts that are looked at one after another."""
+        """Moments of all rows (n, width) of several parts, which are read one after another."""
         gram, count = torch.zeros(width, width, dtype=torch.float64, device=device), 0
         for rows in parts:
             count += len(rows)
@@ -52,14 +52,14 @@ class SecondMoments:
     def __add__(self, other: "SecondMoments") -> "SecondMoments":
         require(
             self.gram.shape == other.gram.shape,
-            f"moments of width {len(self.gram)} and {len(other.gram)} do not add",
+            f"moments of width {len(self.gram)} and {len(other.gram)} cannot be added: give states of one model",
             UsageError,
         )
         return SecondMoments(self.gram + other.gram, self.count + other.count)
 
     def weighted(self, weight: float) -> "SecondMoments":
-        """Every row's outer product counted `weight` times; of weight 0 nothing is left."""
-        require(0 <= weight < float("inf"), f"a weight of moments must be >= 0 and finite, got {weight}", UsageError)
+        """Moments in which every row's outer product counts `weight` times; weight 0 gives empty moments."""
+        require(0 <= weight < float("inf"), f"the weight of moments must be >= 0 and finite, got {weight}", UsageError)
         return SecondMoments(weight * self.gram, self.count if weight else 0)
 
     def save(self, path: Path) -> None:
@@ -67,24 +67,24 @@ class SecondMoments:
 
     @classmethod
     def load(cls, path: Path) -> "SecondMoments":
-        """`UsageError` unless the file holds moments."""
+        """Load a file that `save` wrote; `UsageError` if it contains no moments."""
         try:
             tensors = load_file(path)
             return cls(tensors["gram"], int(tensors["count"]))
         except (OSError, SafetensorError, KeyError) as error:
-            raise UsageError(f"moments {path}: {error}; the file is missing or holds something else") from None
+            raise UsageError(f"moments {path}: {error}; the file is missing or contains something else") from None
 
 
 @dataclass(frozen=True)
 class RowShifts:
-    """Rows c that shall be read as rows a: the moments of the c, and `cross` (d, d) float64, the sum of (a - c)^T c."""
+    """Moments of rows c that an edit maps to rows a, and `cross` (d, d) float64, the sum of (a - c)^T c."""
 
     moments: SecondMoments
     cross: Tensor
 
     @classmethod
     def of(cls, rows: Tensor, wanted: Tensor) -> "RowShifts":
-        """Rows c (n, d) and, beside each, the row a (n, d) it shall be read as."""
+        """Make them from `rows` c (n, d) and, for each, the row a in `wanted` (n, d) that replaces it."""
         cross = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
         for c, a in zip(rows.split(ROW_CHUNK), wanted.split(ROW_CHUNK), strict=True):
             wide = c.double()

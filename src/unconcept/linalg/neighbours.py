@@ -1,8 +1,8 @@
-"""Random neighbours of embeddings at a wanted cosine and within a distance (RealEra, arXiv:2410.09140).
+"""Random neighbours of embeddings with given cosines and within a distance (RealEra, arXiv:2410.09140).
 
-The paper names the two constraints alone; that they are sampled as follows is (inferred). The cosine is drawn first,
-then a direction at exactly that cosine, then a length that keeps the distance: no draw is wasted, where isotropic noise
-in hundreds of dimensions meets hardly more than one cosine.
+The paper states only the two constraints; the way of sampling is (inferred). The cosine is drawn first, then a
+direction at exactly that cosine, then a length that keeps the distance. So no draw is rejected, whereas isotropic noise
+in hundreds of dimensions hardly varies in its cosine.
 """
 
 import torch
@@ -16,17 +16,16 @@ CosineInterval = tuple[float, float]
 def sample_neighbours(
     rows: Tensor, count: int, cosines: CosineInterval, distance: float, generator: torch.Generator
 ) -> Tensor:
-    """(n, count, d) float64: cosines with rows (n, d) uniform in the interval, at most `distance` times a row's length
-    away.
+    """Draw `count` neighbours of each row (n, d) as (n, count, d) float64.
 
-    Cosines that the distance does not allow are not drawn. `generator` is on the CPU, so that every device draws the
-    same.
+    Their cosines with the row are uniform in the interval, and their distance from it is at most `distance` times its
+    length. Cosines that this distance excludes are not drawn. `generator` is on the CPU, so that every device draws
+    the same neighbours.
     """
     _check(cosines)
     low, high = max(cosines[0], max(0.0, 1 - distance**2) ** 0.5), cosines[1]
     message = (
-        f"no row with a cosine of at most {high} is within {distance} of the length: the distance must be >="
-        f" {(1 - high**2) ** 0.5:.3f}"
+        f"distance {distance} allows no cosine of {high} or less: the distance must be >= {(1 - high**2) ** 0.5:.3f}"
     )
     require(distance >= 0 and low <= high, message)
     size, unit, rho = _directions(rows, count, (low, high), generator)
@@ -39,23 +38,23 @@ def sample_neighbours(
 def sample_beyond(
     rows: Tensor, count: int, cosines: CosineInterval, distance: float, generator: torch.Generator
 ) -> Tensor:
-    """(n, count, d) float64 of the rows' own lengths, further than `distance` lengths away, cosines uniform in the
-    interval.
+    """Draw `count` vectors around each row (n, d) that are outside its neighbourhood, as (n, count, d) float64.
 
-    That they keep the length is (inferred): text states of one encoder are about equally long.
+    They are as long as the row, more than `distance` times its length away from it, and their cosines are uniform in
+    the interval. That they keep the length is (inferred): text states of one encoder are about equally long.
     """
     _check(cosines)
     most = 1 - distance**2 / 2
     require(
         cosines[1] < most,
-        f"a row of cosine {cosines[1]} is within {distance} of the length: the cosine must be < {most:.3f}",
+        f"cosine {cosines[1]} is too near for distance {distance}: the largest cosine must be < {most:.3f}",
     )
     size, unit, _ = _directions(rows, count, cosines, generator)
     return size * unit
 
 
 def in_neighbourhood(rows: Tensor, centres: Tensor, least_cosine: float, distance: float) -> Tensor:
-    """Which rows (n, d) lie in the neighbourhood of any centre (k, d): booleans (n,)."""
+    """Whether each row (n, d) is in the neighbourhood of any centre (k, d): booleans (n,)."""
     rows, centres = rows.double(), centres.double()
     lengths = centres.norm(dim=1)
     cosine = (rows @ centres.T) / (rows.norm(dim=1)[:, None] * lengths).clamp_min(1e-300)

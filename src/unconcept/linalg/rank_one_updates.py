@@ -1,8 +1,7 @@
-"""The ridge map on the text, W' = W (I + T), by rank-one updates: one row more or one less costs d^2, whatever came
-before.
+"""Rank-one updates of the ridge map on the text, W' = W (I + T): to add or remove a row costs d^2.
 
-T = (sum of w (a - c) c^T) (lam I + sum of w c c^T)^-1, where a retained row is one that shall be read as itself.
-Rounding accumulates, so this is a preview: what is kept is solved anew (`ridge.py`).
+T = (sum of w (a - c) c^T) (lam I + sum of w c c^T)^-1; a retained row has a = c. Rounding accumulates, so the result is
+only a preview; an edit that is stored is solved from scratch (`ridge.py`).
 """
 
 from dataclasses import dataclass
@@ -22,18 +21,18 @@ class RankOneMap:
 
     @classmethod
     def of(cls, width: int, lamb: float) -> "RankOneMap":
-        """Of no rows: T = 0."""
+        """The map of no rows, T = 0."""
         eye = torch.eye(width, dtype=torch.float64)
         return cls(eye / lamb, torch.zeros_like(eye))
 
     def add(self, c: Tensor, a: Tensor, weight: float) -> None:
-        """A row c (d,) is read as a (d,) with this weight; a weight below zero takes such a row back."""
+        """Add a row c (d,) with its new value a (d,) and a weight; a negative weight removes a row added before."""
         c, a = c.double(), a.double()
         seen = self.inverse @ c
         share = 1 + weight * float(c @ seen)
         require(
             share > 1e-12,
-            "a row is taken back that was not there, or whose rounding outgrew it: solve anew",
+            "a row to remove was never added, or is lost in rounding: solve the map from scratch",
             NumericsError,
         )
         gain = weight / share * seen

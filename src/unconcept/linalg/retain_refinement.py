@@ -1,8 +1,7 @@
-"""The refined retain set of SPEED: texts that an erasure would move, and noisy copies of them along a map's weakest
-direction.
+"""The refined retain set of SPEED: the texts that an erasure changes most, and noisy copies of them.
 
-A copy is c + g v with one scalar g, so norms of its shift and second moments of all copies follow from scalars: no copy
-is made.
+A copy is c + g v, with v the weakest direction of a map and one random number g. The norm of its shift and the second
+moments of all copies follow from scalars, so no copy is ever formed.
 """
 
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RefinedRetainSet:
-    """Mean second moment sum_i w_i c_i c_i^T + u v^T + v u^T + s v v^T, u = sum_i a_i c_i, of rows c and their copies
-    along v.
+    """Rows c with their copies along v, as the terms of their mean second moment.
+
+    The moment is sum_i w_i c_i c_i^T + u v^T + v u^T + s v v^T with u = sum_i a_i c_i.
     """
 
     rows: Tensor  # c (m, d)
@@ -25,7 +25,7 @@ class RefinedRetainSet:
 
     @classmethod
     def without_copies(cls, rows: Tensor) -> "RefinedRetainSet":
-        """Rows without copies."""
+        """A retain set of rows (m, d) alone."""
         return cls(
             rows,
             torch.full_like(rows[:, 0], 1 / len(rows)),
@@ -35,7 +35,7 @@ class RefinedRetainSet:
         )
 
     def moment(self) -> Tensor:
-        """(d, d)."""
+        """The mean second moment (d, d) of rows and copies."""
         mixed = torch.outer(self.along @ self.rows, self.direction)
         return (
             (self.rows.T * self.weights) @ self.rows
@@ -45,21 +45,20 @@ class RefinedRetainSet:
         )
 
     def reduced(self) -> tuple[Tensor, "RefinedRetainSet"]:
-        """Q (d, m + 1), an orthonormal basis of rows and direction, and the same set in its coordinates."""
+        """Return an orthonormal basis Q (d, m + 1) of rows and direction, and the set in its coordinates."""
         basis, upper = torch.linalg.qr(torch.cat([self.rows.T, self.direction[:, None]], 1))
         return basis, replace(self, rows=upper[:, :-1].T, direction=upper[:, -1])
 
 
 def weakest_direction(w: Tensor) -> Tensor:
-    """Right singular vector (d,) of the smallest of the min(o, d) singular values of w (o, d), its largest entry
-    positive.
+    """The right singular vector (d,) for the smallest of the min(o, d) singular values of w (o, d).
 
-    From the one eigenvector of the smaller Gram matrix that is asked for.
+    Its largest entry is positive. Only one eigenvector of the smaller Gram matrix is computed.
     """
     wide = w.double()
     tall = wide.shape[0] >= wide.shape[1]
     gram = wide.T @ wide if tall else wide @ wide.T
-    from scipy.linalg import eigh  # Here, since its import takes as long as a small edit.
+    from scipy.linalg import eigh  # Imported here because the import takes as long as a small edit.
 
     vector = eigh(gram.cpu().numpy(), subset_by_index=[0, 0], driver="evr", check_finite=False)[1][:, 0]
     found = torch.from_numpy(vector).to(wide)
@@ -70,9 +69,9 @@ def weakest_direction(w: Tensor) -> Tensor:
 
 
 def strongly_changed_rows(rows: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """Which rows (n, d) the edit up @ down, (o, r) (r, d), moves by more than the mean: (n,) bool.
+    """Whether the edit up @ down, (o, r) (r, d), moves each row (n, d) by more than the mean: (n,) bool.
 
-    All, where all move alike.
+    All rows count if all move equally far.
     """
     shift = ((rows @ down.T) @ up.T).norm(dim=1)
     above = shift > shift.mean()
@@ -80,10 +79,9 @@ def strongly_changed_rows(rows: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 
 def augment_rows(rows: Tensor, up: Tensor, down: Tensor, direction: Tensor, noise: Tensor) -> RefinedRetainSet:
-    """Rows (m, d) and those copies c_i + noise_ij v, v = `direction` (d,), noise (m, a), that an edit moves more than
-    their mean.
+    """Make the refined set of rows c (m, d) and those of their copies that an edit moves more than the mean copy.
 
-    The edit is up @ down, (o, r) (r, d), the mean that of all copies.
+    The copies are c_i + noise_ij v with v = `direction` (d,) and noise (m, a); the edit is up @ down, (o, r) (r, d).
     """
     shift, along = (rows @ down.T) @ up.T, up @ (down @ direction)
     squared = (

@@ -1,8 +1,8 @@
 """The ridge edit in delta form, W' = W + E Y^T, where one Y serves every layer.
 
 Minimises sum_i s_i |W' c_i - v*_i|^2 + sum_j w_j |W' p_j - W p_j|^2 + lam |W' - W|^2 over W'. With E = V* - W C its
-solution has Y = A^-1 C S, A = lam I + C S C^T + P R P^T (C the targets, P the retained), which knows no layer.
-Where there are more rows than can be held, the sums over them stand in their place (`moments.py`), and where the
+solution has Y = A^-1 C S, A = lam I + C S C^T + P R P^T (C the targets, P the retained rows), which is the
+same for every layer. If there are too many rows for memory, their second moments replace them (`moments.py`). If the
 retained rows keep the values W0 p_j of other weights than W, (W0 - W) P R P^T A^-1 is added. Everything is float64
 inside, and A is factorised, never inverted.
 """
@@ -17,12 +17,12 @@ from .conditions import condition_number
 from .moments import RowShifts, SecondMoments
 
 FLOAT64_EPSILON = torch.finfo(torch.float64).eps
-RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn, reported
+RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn and reported
 
 
 @dataclass(frozen=True)
 class CholeskyFactor:
-    """L of a symmetric matrix A + jitter * mean(diagonal) * I = L L^T, with what it took to get it."""
+    """L of a symmetric matrix A + jitter * mean(diagonal) * I = L L^T, with the jitter that was needed."""
 
     lower: Tensor
     jitter: float
@@ -33,12 +33,12 @@ class CholeskyFactor:
 
 @dataclass(frozen=True)
 class RidgeDirections:
-    """Y (n, d) float64 in rows, with what it took to get it."""
+    """Y (n, d) float64 in rows, with the jitter and the condition number of its solution."""
 
     y: Tensor
     jitter: float
     condition: float
-    """Of the system that was solved, the worst where there were several."""
+    """Condition number of the solved system, or the worst of several."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class RidgeSystem:
     condition: float  # of A
 
     def solve(self, rows: Tensor) -> Tensor:
-        """Rows (.., d) times A^-1, float64."""
+        """Return rows (.., d) times A^-1, float64."""
         return torch.cholesky_solve(rows.to(self.factor).T, self.factor).T
 
     def preserved_correction(self, gap: Tensor) -> Tensor:
-        """gap P R P^T A^-1 (o, d): what the retained rows take back of W0 - W = gap (o, d)."""
+        """gap P R P^T A^-1 (o, d): the correction by which retained rows keep the values of W0 = W + gap (o, d)."""
         return self.solve(gap.to(self.factor) @ self.preserve.gram)
 
 
 def ridge_system(erase: SecondMoments, preserve: SecondMoments, lamb: float) -> RidgeSystem:
-    """A = lam I + C S C^T + P R P^T from its weighted sums. `SettingsError` if lamb = 0 leaves it singular."""
+    """Factorise A = lam I + C S C^T + P R P^T from its sums. `SettingsError` if lamb = 0 leaves it singular."""
     require(0 <= lamb < float("inf"), f"lamb must be >= 0 and finite, got {lamb}")
     total = erase + preserve
     n, d = total.count, len(total.gram)
@@ -68,14 +68,14 @@ def ridge_system(erase: SecondMoments, preserve: SecondMoments, lamb: float) -> 
     a = total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device)
     found = stable_cholesky(a)
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
-    # Rounding may hide a missing dimension from the factorisation, never from the condition number.
+    # Rounding can hide a missing dimension from the factorisation, but not from the condition number.
     require(lamb > 0 or (found.jitter == 0 and found.condition < 1 / FLOAT64_EPSILON), message)
     return RidgeSystem(found.lower, preserve, found.jitter, found.condition)
 
 
 @dataclass(frozen=True)
 class RidgeTextMap:
-    """T (d, d) of W' = W (I + T) as X^T Y: float64, rows at most d."""
+    """T (d, d) of W' = W (I + T), as X^T Y with at most d rows, float64."""
 
     x: Tensor
     y: Tensor
@@ -86,10 +86,10 @@ class RidgeTextMap:
 def ridge_text_map(
     c: Tensor, a: Tensor, retain: Tensor | SecondMoments, erase_scale: float, preserve_scale: float, lamb: float
 ) -> RidgeTextMap:
-    """The edit that reads each row of c (n, d) as the row of a (n, d) beside it, for all layers at once.
+    """Solve for the edit that maps each row of c (n, d) to the row of a (n, d) at the same index, for all layers.
 
-    Up to d rows X = A - C and Y are thin; from there on T itself is solved for, with d right-hand sides however many
-    rows there are: X = I, Y = T.
+    For up to d rows, X = A - C and Y are thin. For more rows, T itself is solved for with d right-hand sides: X = I,
+    Y = T.
     """
     c, a = c.double(), a.double()
     n, d = c.shape
@@ -103,7 +103,7 @@ def ridge_text_map(
 
 
 def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> RidgeTextMap:
-    """T (d, d) of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, for rows too many to keep: X = I, Y = T."""
+    """Solve for T (d, d) of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, from moments of the rows: X = I, Y = T."""
     system = ridge_system(shifts.moments, preserve, lamb)
     y = system.solve(shifts.cross)
     identity = torch.eye(len(y), dtype=y.dtype, device=y.device)
@@ -113,9 +113,10 @@ def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> RidgeT
 def ridge_directions(
     targets: Tensor, retain: Tensor | SecondMoments, erase_scale: float, preserve_scale: float, lamb: float
 ) -> RidgeDirections:
-    """Solve for Y (n, d). `targets` (n, d), `retain` (m, d) or its moments, rows are texts; m may be 0.
+    """Solve for Y (n, d) of the ridge edit. Rows of `targets` (n, d) and `retain` (m, d) are texts; m may be 0.
 
-    With fewer texts than dimensions the system is solved among the texts (Woodbury), else among the dimensions.
+    `retain` may be given as its moments. With fewer texts than dimensions the system is solved in the space of the
+    texts (Woodbury), otherwise in the d dimensions.
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     n, d = targets.shape
@@ -127,14 +128,17 @@ def ridge_directions(
 
 
 def _among_dimensions(c: Tensor, p: Tensor | SecondMoments, s: float, w: float, lamb: float) -> RidgeDirections:
-    """A is d x d: one Cholesky factor, n right-hand sides."""
+    """Solve in d dimensions: one Cholesky factor of A (d, d), n right-hand sides."""
     kept = p if isinstance(p, SecondMoments) else SecondMoments.of(p)
     system = ridge_system(SecondMoments.of(c).weighted(s), kept.weighted(w), lamb)
     return RidgeDirections(system.solve(s * c), system.jitter, system.condition)
 
 
 def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> RidgeDirections:
-    """Woodbury: with Z the weighted rows of C and P, A^-1 = (I - Z^T (lam I + Z Z^T)^-1 Z) / lam."""
+    """Solve in the space of the texts, by Woodbury with Z the weighted rows of C and P.
+
+    A^-1 = (I - Z^T (lam I + Z Z^T)^-1 Z) / lam.
+    """
     z = torch.cat([s**0.5 * c, w**0.5 * p])
     gram = z @ z.T
     found = stable_cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
@@ -144,10 +148,10 @@ def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Ridge
 
 
 def stable_cholesky(a: Tensor) -> CholeskyFactor:
-    """The factor of a symmetric matrix, with as little jitter as needed."""
+    """Factorise a symmetric matrix with as little jitter as needed; `NumericsError` if none is enough."""
     require(
         bool(torch.isfinite(a).all()),
-        "the system holds non-finite values: the model's text states are broken",
+        "the system contains NaN or infinity: the model's text states are broken, check its checkpoint",
         NumericsError,
     )
     mean = float(a.diagonal().mean())
