@@ -162,7 +162,7 @@ def test_float32_features_are_widened() -> None:
         (lambda: Gaussian.of(torch.ones(1, 3)), "1 pictures are too few"),
         (lambda: cubic_mmd(torch.ones(9, 3), torch.ones(20, 3), 10), "9 pictures are too few for subsets of 10"),
         (lambda: gaussian_mmd(torch.ones(1, 3), torch.ones(5, 3)), "1 pictures are too few"),
-        (lambda: cubic_mmd(torch.ones(5, 3), torch.ones(6, 3), 5, paired=True), "make no pairs"),
+        (lambda: cubic_mmd(torch.ones(5, 3), torch.ones(6, 3), 5, paired=True), "cannot be paired"),
         (lambda: gaussian_mmd(torch.ones(4, 3), torch.ones(4, 5)), "one extractor"),
         (lambda: gaussian_mmd(torch.ones(4, 3, 2), torch.ones(4, 3, 2)), "give \\(n, d\\)"),
         (lambda: frechet(Gaussian.of(rows(9, 3, 0)), Gaussian.of(rows(9, 4, 0))), "one extractor"),

@@ -96,7 +96,7 @@ def test_accuracies_count_every_picture() -> None:
     assert grid_accuracies(hits, {"cat": 3, "ink": 1}) == {("dog", "cat"): 2 / 3, ("dog", "ink"): 0.0}
     with pytest.raises(DataError, match="2 pictures judged, 3 expected"):
         grid_accuracies(hits[1:], {"cat": 3, "ink": 1})
-    with pytest.raises(DataError, match="'ink' was not expected"):
+    with pytest.raises(DataError, match="'ink' is unknown"):
         grid_accuracies(hits, {"cat": 3})
 
 
@@ -133,7 +133,7 @@ def test_curve_by_hand() -> None:
 
 def test_curves_are_over_held_out_lists() -> None:
     """RA-I is no IRA: what will be erased later must not be averaged in."""
-    with pytest.raises(DataError, match=r"\['b'\] are erased and retained"):
+    with pytest.raises(DataError, match=r"\['b'\] are both erased and retained"):
         continual_curve({}, SEQUENCE, ["b", "x"], ACROSS)
     with pytest.raises(DataError, match="model 1 on 'a'"):
         continual_curve({}, SEQUENCE, INSIDE, ACROSS)

@@ -40,7 +40,7 @@ def test_clip_scores_of_the_field() -> None:
     [
         (lambda: argmax([0.0], LABELS), "1 figures for 3 labels"),
         (lambda: top_k([0.0, 0.0, 0.0], LABELS, 4), "must be in 1..3"),
-        (lambda: probability([0.0, 0.0, 0.0], LABELS, ["d"]), "no label"),
+        (lambda: probability([0.0, 0.0, 0.0], LABELS, ["d"]), "unknown label"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, match) -> None:

@@ -1,1 +1,1 @@
-"""Pure functions on values; no model, no file."""
+"""Metrics as pure functions of values. They know neither models nor files."""

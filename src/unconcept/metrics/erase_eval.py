@@ -1,4 +1,4 @@
-"""EraseEval's four scores (arXiv:2502.13989) from cosines, judgements and distances that are given."""
+"""EraseEval's four scores (arXiv:2502.13989), from given cosines, judgements and distances."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ _SMALLEST = 1e-6  # a score of 0 or below counts as this in the aggregate
 def survival_score(cosines: Sequence[Sequence[float]], survived: Sequence[bool]) -> float:
     """M1 and M2: mean over pairs of `(1 - survived[j]) * cosines[i][j]`.
 
-    i counts pictures of the unedited model, j of the edited one; survived[j] says that picture j still shows the
-    concept. For M1 cosines are of the captions' embeddings on prompts that name the concept, for M2 of the pictures' on
-    prompts that only describe it.
+    i counts pictures of the unedited model, j those of the edited one; survived[j] is true if picture j still shows the
+    concept. M1 uses cosines of caption embeddings for prompts that name the concept, M2 cosines of picture embeddings
+    for prompts that only describe it.
     """
     require(len(cosines) > 0 and len(survived) > 0, "no pictures: give at least one of each model", DataError)
     widths = {len(row) for row in cosines}
     require(
         widths == {len(survived)},
-        f"rows of {sorted(widths)} cosines for {len(survived)} edited pictures: give one each",
+        f"rows of {sorted(widths)} cosines for {len(survived)} edited pictures: give one cosine for each picture",
         DataError,
     )
     return sum((not gone) * cosine for row in cosines for cosine, gone in zip(row, survived, strict=True)) / (
@@ -40,5 +40,5 @@ def distribution_score(before: float, after: float) -> float:
 
 
 def total_score(m1: float, m2: float, m3: float, m4: float) -> float:
-    """Harmonic mean of the four (inferred: the paper says in words that one low score drags the total down)."""
+    """Harmonic mean of the four (inferred: the paper only states that one low score drags the total down)."""
     return harmonic_mean(*(min(1.0, max(_SMALLEST, score)) for score in (m1, m2, m3, m4)))

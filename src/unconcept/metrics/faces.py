@@ -1,5 +1,6 @@
-"""Celebrity accuracy from a face recogniser's answers (MACE, CVPR 2024; CUIG, ICLR 2026), and what faceless pictures do
-to it.
+"""Celebrity accuracy from a face recogniser's answers (MACE, CVPR 2024; CUIG, ICLR 2026).
+
+The policies differ in how they count pictures without a face.
 """
 
 import re
@@ -10,16 +11,16 @@ from typing import Literal
 from ..core.errors import DataError, require
 from .intervals import Rate, wilson
 
-# MACE's, SPEED's and HUB's; CUIG's; counted as not recognised.
+# As in MACE, SPEED and HUB; as in CUIG; counted as not recognised.
 FacelessPolicy = Literal["exclude", "exclude-or-0", "wrong"]
 _LABEL_SUFFIX = re.compile(r"_\[[^]]*\]$")  # the detector's labels end in a key, as in Aaron_Paul_[abc]
 
 
 @dataclass(frozen=True)
 class FaceAccuracy:
-    """Accuracy of the first face's top name.
+    """Accuracy of the top name of each picture's first face.
 
-    All three belong in a report: an eraser of faces looks good in the first alone.
+    A report needs all three rates: a method that erases faces altogether looks good in the first one.
     """
 
     among_faces: Rate | None  # right / pictures with a face; None without any
@@ -27,22 +28,21 @@ class FaceAccuracy:
     face_rate: Rate  # pictures with a face / all pictures
 
     def value(self, faceless: FacelessPolicy) -> float:
-        """The accuracy under a policy; without any face "exclude" has none, which is an error, and "exclude-or-0" says
-        0.
-        """
+        """The accuracy under a policy. If no picture shows a face, "exclude" is an error and "exclude-or-0" gives 0."""
         if faceless == "wrong":
             return self.strict.value
         require(
             self.among_faces is not None or faceless == "exclude-or-0",
-            "no picture shows a face: the accuracy among faces is 0 / 0",
+            "no picture shows a face, so the accuracy among faces is 0 / 0: use the policy exclude-or-0 or wrong",
             DataError,
         )
         return self.among_faces.value if self.among_faces else 0.0
 
 
 def face_accuracy(found: Sequence[str | None], asked: Sequence[str]) -> FaceAccuracy:
-    """`found`: the recogniser's top name of the first face of each picture, None without a face; `asked`: the name in
-    its prompt.
+    """Compare the recogniser's names with the prompts' names.
+
+    `found` is its top name for the first face of each picture, None without a face; `asked` is the name in the prompt.
     """
     require(
         len(found) == len(asked) and len(asked) > 0,
@@ -58,7 +58,5 @@ def face_accuracy(found: Sequence[str | None], asked: Sequence[str]) -> FaceAccu
 
 
 def normalised_face_name(label: str) -> str:
-    """A name as compared: lower-case, underscores as blanks, without the key in brackets
-    at the end of detector labels.
-    """
+    """A name as it is compared: in lower case, with blanks for underscores, without the bracketed key of a label."""
     return " ".join(_LABEL_SUFFIX.sub("", label.strip()).replace("_", " ").lower().split())

@@ -1,6 +1,6 @@
-"""Aggregates that one bad term drags down, by the names papers print them under.
+"""Aggregates that one bad term drags down, named as in the papers.
 
-The terms are always shown beside them.
+Reports always show the terms beside them.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def harmonic_mean(*terms: float) -> float:
 
 
 def harmonic_rate(*samples: ClusteredSample, draws: int = 2000, seed: int = 0) -> Rate:
-    """Harmonic mean of the samples' means with its interval; each draw resamples clusters and computes H anew.
+    """Harmonic mean of the samples' means, with a bootstrap interval: each draw resamples clusters and recomputes H.
 
     Values are shares for which 1 is good, such as 1 for an erased person who was not recognised.
     """
@@ -34,12 +34,12 @@ def _harmonic_of(*means: Array) -> Array:
 
 
 def h_c(acc_e: float, acc_s: float) -> float:
-    """MACE's H_c for celebrities (SPEED prints it with Acc_r): erased ones unrecognised, others recognised."""
+    """MACE's H_c for celebrities (SPEED prints it with Acc_r): erased ones not recognised, others recognised."""
     return harmonic_mean(1 - acc_e, acc_s)
 
 
 def h_o(acc_e: float, acc_s: float, acc_g: float) -> float:
-    """MACE's H_o for objects: gone by name, others kept, gone by synonyms."""
+    """MACE's H_o for objects: target gone, other objects kept, target gone by its synonyms."""
     return harmonic_mean(1 - acc_e, acc_s, 1 - acc_g)
 
 

@@ -1,4 +1,4 @@
-"""Shares and means with their intervals. Pure functions on values; a rate without its count does not exist."""
+"""Shares and means with their counts and 95 % intervals, as pure functions of values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Rate:
     low: float
     high: float
     n: int
-    clusters: int | None = None  # concepts, where the interval resamples them
+    clusters: int | None = None  # number of concepts, if the interval resamples them
 
     def __str__(self) -> str:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 def wilson(hits: int, n: int) -> Rate:
-    """Wilson's score interval: right near 0 and 1, for pictures taken as independent."""
+    """A rate with Wilson's score interval, which is accurate near 0 and 1. Assumes independent pictures."""
     require(n > 0 and 0 <= hits <= n, f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
     return Rate(hits / n, *_wilson(hits / n, n, _NORMAL_QUANTILE), n)
 
@@ -43,9 +43,9 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
 
 
 def clopper_pearson(hits: int, n: int) -> Rate:
-    """The exact binomial interval: covers at least 95 % for every share; for attack success rates."""
+    """A rate with the exact binomial interval, which covers at least 95 % for every share; for attack success rates."""
     require(n > 0 and 0 <= hits <= n, f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
-    from scipy.special import betaincinv  # Here, since its import takes as long as a small edit.
+    from scipy.special import betaincinv  # Imported here because the import takes as long as a small edit.
 
     low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 0.025))
     high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, 0.975))
@@ -53,15 +53,15 @@ def clopper_pearson(hits: int, n: int) -> Rate:
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Rate:
-    """Mean with a bootstrap interval that resamples whole clusters (concepts), widened for few of them.
+    """Mean with a bootstrap interval that resamples whole clusters (concepts), widened if they are few.
 
-    Values may be differences in [-1, 1], so that paired losses get an interval too. Percentiles of the resampled means
-    are stretched about the mean by t / z * sqrt(K / (K - 1)) for K clusters: unstretched they are too narrow
-    (Hesterberg 2015): in simulation 84 % cover instead of 95 at K = 5. The interval stays within the values. One
-    cluster alone is resampled picture by picture, and the interval then speaks for that concept only. Equal values have
-    no width: for shares near 0 or 1 take `clustered_share`.
+    Values may be differences in [-1, 1], so paired losses get an interval too. The percentiles of the resampled means
+    are stretched about the mean by t / z * sqrt(K / (K - 1)) for K clusters. Without this they are too narrow
+    (Hesterberg 2015): in simulation they cover 84 % instead of 95 % at K = 5. The interval stays within the range of
+    the values. A single cluster is resampled picture by picture, and its interval holds for that concept only. Equal
+    values give an interval without width: use `clustered_share` for shares near 0 or 1.
     """
-    # Differs: our own plan resampled pictures inside the drawn clusters too, which counts their spread twice.
+    # Differs: our own plan also resampled pictures inside the drawn clusters, which counts their spread twice.
     rate = resampled_statistic([(values, clusters)], lambda means: means, draws, seed)
     least, most = float(min(values)), float(max(values))
     return Rate(rate.value, max(least, rate.low), min(most, rate.high), rate.n, rate.clusters)
@@ -70,10 +70,10 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], draws: int 
 def resampled_statistic(
     samples: Sequence[ClusteredSample], statistic: Callable[..., Array], draws: int = 2000, seed: int = 0
 ) -> Rate:
-    """A statistic of means, such as a harmonic mean, computed anew for each draw; samples are drawn independently.
+    """A statistic of means, such as a harmonic mean, with a bootstrap interval; samples are resampled independently.
 
-    `statistic` takes one array of means a sample and must work elementwise. `n` and `clusters` are of the smallest
-    sample.
+    `statistic` takes one array of means for each sample and must work elementwise. `n` and `clusters` of the result are
+    those of the smallest sample.
     """
     rng = np.random.default_rng(seed)
     parts = [_totals(values, clusters) for values, clusters in samples]
@@ -95,7 +95,7 @@ def resampled_statistic(
 
 
 def _totals(values: Sequence[float], clusters: Sequence[str]) -> tuple[Array, Array]:
-    """Sum and count of each cluster; of each value, if there is one cluster only."""
+    """Sum and count of each cluster, or of each value if there is only one cluster."""
     require(len(values) == len(clusters) and len(values) > 0, f"{len(values)} values for {len(clusters)} cluster names")
     numbers: dict[str, int] = {}
     index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
@@ -106,7 +106,7 @@ def _totals(values: Sequence[float], clusters: Sequence[str]) -> tuple[Array, Ar
 
 
 def _drawn_means(sums: Array, counts: Array, draws: int, rng: np.random.Generator) -> Array:
-    """Means of `draws` resamples of whole clusters. Equal clusters are counted instead of drawn one by one."""
+    """Means of `draws` resamples of whole clusters. Clusters that are equal are drawn together by their count."""
     kinds, times = np.unique(np.stack([sums, counts], 1), axis=0, return_counts=True)
     if 8 * len(kinds) <= len(sums):
         weights = rng.multinomial(len(sums), times / len(sums), size=draws) @ kinds
@@ -120,11 +120,11 @@ def _drawn_means(sums: Array, counts: Array, draws: int, rng: np.random.Generato
 
 
 def clustered_share(hits: Sequence[bool], clusters: Sequence[str]) -> Rate:
-    """A share whose interval knows of clusters and stays right at 0 and 1, where resampling has nothing to resample.
+    """A share with an interval that respects clusters and is valid near 0 and 1, where a bootstrap has no spread.
 
-    Wilson's interval on the effective count n / deff, with Student's t of K - 1 clusters (Korn and Graubard 1998;
-    Franco et al. 2019). Without a hit, or without a miss, the pictures count as independent: nothing is known of their
-    spread.
+    It is Wilson's interval on the effective count n / deff, with Student's t of K - 1 clusters (Korn and Graubard 1998;
+    Franco et al. 2019). If all or none are hits, the pictures count as independent, since the spread between clusters
+    is unknown.
     """
     sums, counts = _totals([float(hit) for hit in hits], clusters)
     n, k = len(hits), len(sums)
@@ -144,6 +144,6 @@ def clustered_share(hits: Sequence[bool], clusters: Sequence[str]) -> Rate:
 def student_quantile(freedom: int) -> float:
     """The 97.5 % point of Student's t."""
     require(freedom > 0, f"Student's t needs at least 1 degree of freedom, got {freedom}")
-    from scipy.special import stdtrit  # Here, since its import takes as long as a small edit.
+    from scipy.special import stdtrit  # Imported here because the import takes as long as a small edit.
 
     return float(stdtrit(freedom, 0.975))

@@ -1,4 +1,4 @@
-"""Tests of two models on the same prompts and noise, and how small a difference a count can show."""
+"""Tests for two models on the same prompts and noise, and the smallest difference that n pictures can show."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ import numpy as np
 from ..core.errors import DataError, require
 from .intervals import Array, Rate, clustered_mean
 
-_EXACT_UNITS = 20  # units up to which all sign patterns are tried
-_TIE_TOLERANCE = 1e-9  # relative; sums nearer than this are equal
+_EXACT_UNITS = 20  # up to this many units all sign patterns are tried
+_TIE_TOLERANCE = 1e-9  # relative; sums closer than this count as equal
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Pictures that changed, and the two-sided chance of a split at least as uneven if gains and losses were equally
-    likely.
+    """Counts of changed pictures, and the two-sided p of their split.
+
+    p is the probability of a split at least as uneven if gains and losses are equally likely.
     """
 
     gained: int  # no before, yes after
@@ -27,8 +28,8 @@ class McNemar:
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
-    """McNemar's exact test, for pictures taken as independent."""
-    from scipy.special import bdtr  # Here, since its import takes as long as a small edit.
+    """McNemar's exact test. Assumes independent pictures."""
+    from scipy.special import bdtr  # Imported here because the import takes as long as a small edit.
 
     _same_length(before, after)
     gained = sum(not b and bool(a) for b, a in zip(before, after, strict=True))
@@ -39,17 +40,17 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
 def sign_flip(
     differences: Sequence[float], clusters: Sequence[str] | None = None, draws: int = 10_000, seed: int = 0
 ) -> float:
-    """Two-sided p of the sum of paired differences, if each unit's sign were a coin's.
+    """Sign-flip test: the two-sided p of the sum of paired differences if the sign of each unit is random.
 
-    Units are the clusters' sums, or the single differences. Up to `_EXACT_UNITS` units that are not 0 all patterns are
-    counted; beyond, `draws` random ones, and the observed pattern is one of them, so p is never 0.
+    Units are the sums of clusters, or single differences. For up to 20 non-zero units, all sign patterns are counted.
+    For more, `draws` random patterns are; the observed pattern counts among them, so p is never 0.
     """
     names = [str(i) for i in range(len(differences))] if clusters is None else clusters
     _same_length(differences, names)
     numbers: dict[str, int] = {}
     index = [numbers.setdefault(name, len(numbers)) for name in names]
     sums = np.bincount(index, np.asarray(differences, dtype=np.float64))
-    require(bool(np.isfinite(sums).all()), "a difference is no finite number: mend the scores first", DataError)
+    require(bool(np.isfinite(sums).all()), "a difference is NaN or infinite: check the scores", DataError)
     units = sums[sums != 0]
     observed = abs(float(units.sum())) - _TIE_TOLERANCE * float(abs(units).sum())
     if len(units) <= _EXACT_UNITS:
@@ -81,13 +82,13 @@ def _drawn_sums(units: Array, draws: int, seed: int) -> Iterator[Array]:
 def paired_change(
     before: Sequence[float], after: Sequence[float], clusters: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> Rate:
-    """Mean of after - before with a bootstrap interval over whole clusters; in [-1, 1] for shares."""
+    """Mean of after - before with a bootstrap interval over whole clusters; for shares it is in [-1, 1]."""
     _same_length(before, after)
     return clustered_mean([float(a) - float(b) for b, a in zip(before, after, strict=True)], clusters, draws, seed)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p of a table's tests: below 0.05 each, the chance of any false one stays below 0.05."""
+    """Holm's adjusted p values of several tests: if only those below 0.05 count, P(any false positive) < 0.05."""
     require(
         all(0 <= value <= 1 for value in p.values()),
         f"p values {list(p.values())[:4]}: they must be in [0, 1]",
@@ -101,7 +102,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def detectable_difference(n: int, variance: float = 0.25, power: float = 0.5) -> float:
-    """The smallest true difference that a two-sided 5 % test on n pictures finds with this power.
+    """The smallest true difference that a two-sided 5 % test on n pictures detects with this power.
 
     `variance` of one picture's value: p (1 - p) for a share p, at most the share of pictures that change for a paired
     difference. At power 0.5 it is half the 95 % interval's width: 4.4 points at n = 500, 9.8 at n = 100.

@@ -1,7 +1,7 @@
-"""From kept raw figures to words: another policy never needs another drawing.
+"""Turns stored raw figures into labels and probabilities, so that another policy needs no new pictures.
 
 A head is a list of figures in the order of its labels: log-probabilities of a classifier, or cosines of CLIP, which
-become log-probabilities by `log_softmax`.
+`log_softmax` turns into log-probabilities.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from math import exp, log
 
 from ..core.errors import require
 
-_CLIP_SCALE = 100.0  # what CLIP's cosines are multiplied by before a softmax: its trained temperature's upper limit
+_CLIP_SCALE = 100.0  # factor of CLIP's cosines before a softmax: the upper limit of its trained temperature
 
 
 def argmax(figures: Sequence[float], labels: Sequence[str]) -> str:
-    """The label of the largest figure; the first of equal ones."""
+    """The label of the largest figure; the first label if several are equal."""
     return top_k(figures, labels, 1)[0]
 
 
 def top_k(figures: Sequence[float], labels: Sequence[str], k: int) -> list[str]:
-    """The labels of the k largest figures, best first; equal ones in the order of the labels."""
+    """The labels of the k largest figures, largest first; equal ones in the order of the labels."""
     _check(figures, labels)
     require(1 <= k <= len(labels), f"top {k} of {len(labels)} labels: k must be in 1..{len(labels)}")
     order = sorted(range(len(labels)), key=lambda i: (-figures[i], i))
@@ -31,13 +31,13 @@ def probability(log_probabilities: Sequence[float], labels: Sequence[str], wante
     unknown = sorted({*wanted} - {*labels})
     require(
         not unknown,
-        f"no label {unknown[:1]}: the head's labels are {', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}",
+        f"unknown label {unknown[:1]}: the head has {', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}",
     )
     return min(1.0, sum(exp(value) for value, label in zip(log_probabilities, labels, strict=True) if label in wanted))
 
 
 def log_softmax(cosines: Sequence[float], scale: float = _CLIP_SCALE) -> list[float]:
-    """Log-probabilities of scaled cosines: `probability` of these is MACE's "CLIP accuracy" of one picture."""
+    """Log-probabilities of scaled cosines. Their `probability` is MACE's "CLIP accuracy" of one picture."""
     scaled = [scale * value for value in cosines]
     top = max(scaled)
     total = top + log(sum(exp(value - top) for value in scaled))
@@ -45,7 +45,7 @@ def log_softmax(cosines: Sequence[float], scale: float = _CLIP_SCALE) -> list[fl
 
 
 def clip_score(cosine: float, weight: float = 100.0) -> float:
-    """weight * max(cosine, 0): weight 100 as torchmetrics, 2.5 as Hessel et al. 2021 and SPM, 1 as ACE."""
+    """weight * max(cosine, 0), with weight 100 in torchmetrics, 2.5 in Hessel et al. 2021 and SPM, 1 in ACE."""
     return weight * max(cosine, 0.0)
 
 

@@ -1,8 +1,9 @@
 """Accuracies over a grid of models and receivers: UnlearnCanvas' UA, IRA, CRA, and the curves of continual unlearning.
 
 UnlearnCanvas: NeurIPS 2024, arXiv:2402.11846. Curves: Continual Unlearning for Text-to-Image Diffusion Models, ICLR
-2026, arXiv:2511.07970. IRA averages over all other concepts of the domain, erased ones included; RA-I over a held-out
-retain list only: never mix them. A missing cell is an error, because leaving it out moves the mean.
+2026, arXiv:2511.07970. A receiver is a concept on which a model is measured. IRA averages over all other concepts of
+the domain, including erased ones, and RA-I only over a held-out retain list, so they cannot be compared. A missing cell
+is an error, because leaving it out would change the mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,13 @@ from typing import TypeVar
 from ..core.errors import DataError, require
 from .harmonic import harmonic_mean
 
-_ModelKey = TypeVar("_ModelKey", str, int)  # models are named by their target, or by the number of requests done
+_ModelKey = TypeVar("_ModelKey", str, int)  # a model's key is its target, or the number of requests done
 _UNLEARNCANVAS_SIZES = {"style": 51, "object": 20}  # receivers; one of the styles is never a target
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One erased target: efficacy and specificity by the paper's names, each in [0, 1], with the receivers averaged."""
+    """Efficacy and specificity of one erased target under the paper's names, in [0, 1], averaged over receivers."""
 
     target: str
     domain: str
@@ -32,8 +33,9 @@ class GridRow:
 def grid_accuracies(
     hits: Iterable[tuple[_ModelKey, str, bool]], pictures: Mapping[str, int]
 ) -> dict[tuple[_ModelKey, str], float]:
-    """{(model, receiver): share of its pictures that the judge named right}; `pictures` is how many each receiver must
-    have.
+    """{(model, receiver): share of pictures that the judge labels correctly}.
+
+    `pictures` is the required number of pictures of each receiver.
     """
     found: dict[tuple[_ModelKey, str], list[int]] = {}
     for model, receiver, hit in hits:
@@ -43,7 +45,7 @@ def grid_accuracies(
     for (model, receiver), (_, count) in found.items():
         require(
             receiver in pictures,
-            f"receiver {receiver!r} was not expected: known are {', '.join(sorted(pictures)[:12])}",
+            f"receiver {receiver!r} is unknown: known are {', '.join(sorted(pictures)[:12])}",
             DataError,
         )
         message = (
@@ -57,7 +59,7 @@ def grid_accuracies(
 def grid_rows(
     acc: Mapping[tuple[str, str], float], targets: Sequence[str], domains: Mapping[str, Sequence[str]]
 ) -> list[GridRow]:
-    """A row a target, from acc[model, receiver]; the model that erased a target bears its name."""
+    """One row for each target, from acc[model, receiver]; the model that erased a target has its name."""
     return [_row(acc, target, domains) for target in targets]
 
 
@@ -82,31 +84,33 @@ def _row(acc: Mapping[tuple[str, str], float], target: str, domains: Mapping[str
 def unlearncanvas_rows(
     acc: Mapping[tuple[str, str], float], styles: Sequence[str], objects: Sequence[str]
 ) -> list[GridRow]:
-    """Rows for the 50 styles and 20 objects of the benchmark, with its denominators asserted: 50 and 20, 19 and 51.
+    """Rows for the 50 styles and 20 objects of the benchmark, with its denominators checked: 50 and 20, 19 and 51.
 
-    `styles` are all 51 themes; the photographs, "Seed_Images", are a receiver and never a target.
+    `styles` are all 51 themes; the photographs, "Seed_Images", are a receiver but never a target.
     """
     found = {"style": len({*styles}), "object": len({*objects})}
     require(
         found == _UNLEARNCANVAS_SIZES,
-        f"receivers {found}: UnlearnCanvas has {_UNLEARNCANVAS_SIZES}; for another grid take grid_rows",
+        f"receivers {found}: UnlearnCanvas has {_UNLEARNCANVAS_SIZES}; for another grid call grid_rows",
         DataError,
     )
     require(
-        "Seed_Images" in styles, "'Seed_Images' is not among the themes: it is a receiver in UnlearnCanvas", DataError
+        "Seed_Images" in styles,
+        "'Seed_Images' is missing from the themes: add it, it is a receiver in UnlearnCanvas",
+        DataError,
     )
     targets = [name for name in (*styles, *objects) if name != "Seed_Images"]
     return grid_rows(acc, targets, {"style": styles, "object": objects})
 
 
 def grid_means(rows: Sequence[GridRow]) -> dict[str, GridRow]:
-    """Means over the targets of each domain, as papers print them, under the target name "mean of n"."""
+    """Means over the targets of each domain, as papers print them, with "mean of n" as target."""
     means = {}
     for domain in dict.fromkeys(row.domain for row in rows):
         members = [row for row in rows if row.domain == domain]
         require(
             len({(row.n_ira, row.n_cra) for row in members}) == 1,
-            f"rows of domain {domain!r} average over different receivers",
+            f"rows of domain {domain!r} average over different receivers: compute all rows on one grid",
             DataError,
         )
         n = len(members)
@@ -124,7 +128,7 @@ def grid_means(rows: Sequence[GridRow]) -> dict[str, GridRow]:
 
 @dataclass(frozen=True)
 class ContinualStep:
-    """The model after k requests. UA covers the targets so far; at k = 0 all that will be erased."""
+    """Accuracies of the model after k requests. UA covers the targets erased so far; at k = 0 all later targets."""
 
     k: int
     ua: float
@@ -132,7 +136,7 @@ class ContinualStep:
     ra_c: float  # concepts of the other domain
     new_ua: float | None  # of request k alone
     backward_ua: float | None  # of the requests before k; a fall is a rebound
-    lost_i: float | None  # RA-I of the unedited model minus RA-I; None if step 0 is not asked for
+    lost_i: float | None  # RA-I of the unedited model minus RA-I; None if step 0 is not measured
     lost_c: float | None
 
     @property
@@ -148,17 +152,21 @@ def continual_curve(
     across: Sequence[str],
     start: int = 1,
 ) -> list[ContinualStep]:
-    """Steps `start` to len(sequence), from acc[k, receiver].
+    """Compute steps `start` to len(sequence) of a continual-unlearning curve, from acc[k, receiver].
 
-    `inside` and `across` are the held-out retain lists, RA-I and RA-C.
+    `inside` and `across` are the held-out retain lists of RA-I and RA-C.
     """
-    require(start in (0, 1), f"start {start}: 0 with the unedited model, 1 without", DataError)
+    require(start in (0, 1), f"start {start}: give 0 with the unedited model, 1 without it", DataError)
     both = {*sequence} & {*inside, *across}
     require(
-        not both, f"{sorted(both)[:3]} are erased and retained: RA-I and RA-C are over held-out concepts", DataError
+        not both,
+        f"{sorted(both)[:3]} are both erased and retained: RA-I and RA-C need concepts that are never erased",
+        DataError,
     )
     require(
-        bool(sequence) and bool(inside) and bool(across), "a curve needs a sequence and both retain lists", DataError
+        bool(sequence) and bool(inside) and bool(across),
+        "a curve needs a sequence of targets and two retain lists: one of them is empty",
+        DataError,
     )
     steps: list[ContinualStep] = []
     for k in range(start, len(sequence) + 1):
@@ -172,8 +180,8 @@ def continual_curve(
 
 
 def mean_height(values: Sequence[float]) -> float:
-    """Mean height of a curve with equal steps, by the trapezoid rule; of one value, itself."""
-    require(len(values) > 0, "an area needs at least one value", DataError)
+    """Mean height of a curve with equal steps, by the trapezoid rule; a single value is its own mean."""
+    require(len(values) > 0, "the mean height of a curve needs at least one value", DataError)
     if len(values) == 1:
         return values[0]
     return (sum(values) - (values[0] + values[-1]) / 2) / (len(values) - 1)
@@ -182,7 +190,7 @@ def mean_height(values: Sequence[float]) -> float:
 def _cell(acc: Mapping[tuple[_ModelKey, str], float], model: _ModelKey, receiver: str) -> float:
     require(
         (model, receiver) in acc,
-        f"no accuracy of model {model!r} on {receiver!r}: judge all receivers of every model",
+        f"the accuracy of model {model!r} on {receiver!r} is missing: judge all receivers of every model",
         DataError,
     )
     value = acc[model, receiver]
@@ -195,5 +203,5 @@ def _cell(acc: Mapping[tuple[_ModelKey, str], float], model: _ModelKey, receiver
 
 
 def _mean(acc: Mapping[tuple[_ModelKey, str], float], model: _ModelKey, receivers: Sequence[str]) -> float:
-    require(len(receivers) > 0, f"model {model!r}: no receivers to average over", DataError)
+    require(len(receivers) > 0, f"model {model!r} has no receivers to average over: give at least one", DataError)
     return sum(_cell(acc, model, receiver) for receiver in receivers) / len(receivers)
