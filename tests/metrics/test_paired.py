@@ -140,5 +140,5 @@ def test_pairs_of_different_length() -> None:
     ):
         with pytest.raises(DataError, match="give pairs"):
             wrong()
-    with pytest.raises(DataError, match="no finite number"):
+    with pytest.raises(DataError, match="is NaN or infinite"):
         sign_flip([float("nan"), 1.0])
