@@ -1,13 +1,15 @@
-"""Train the judge on artwork: `python -m world.judge [--family B]`, then moji-clip's projection.
+"""Train a judge on scenes: `python -m world.judge --name first`, then `second`, `third`; the first one gets moji-clip
+too.
 
-Family A of augmentations (shift, scale, slant, blur, noise, colour, autoencoder round trip) trains the shipped judge,
-family B (turn, gamma, coarse pixels, patches, noised latents) a second one that checks it on the drawings. A tenth of
-the batch is nothing anyone knows: noise, blank, scrambled and mixed pictures.
+Family A of augmentations (slant, shift, blur, noise, colour, autoencoder round trip) trains the first judge, family B
+(turn, gamma, coarse pixels, patches, noised latents) the second, which checks it on drawings. The third one is a
+transformer trained on both, for methods that see. A tenth of a batch shows nothing anyone knows: noise, plain,
+scrambled and mixed pictures.
 """
 
 import argparse
 import json
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL
@@ -16,136 +18,165 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unconcept.models.vision.judge_net import JudgeNet
-from unconcept.scorers.moji_judge import crop_half
-from unconcept.worlds.prompts import object_caption
-from unconcept.worlds.table import ConceptTable, concept_table
+from unconcept.worlds.scenes import scene_words
+from unconcept.worlds.table import concept_table
 
-from .loop import Plan, fit, generator
-from .pictures import halves
-from .render import CACHE, artwork
+from .artwork import Artwork, load
+from .captions import Captions
+from .composition import SceneBatch, batch_of, compose
+from .judge_net import Answers, ConvJudge, PatchJudge
+from .loop import Plan, fit
+from .place import Place, add_place, generator, normal, place_of, world_hash
+from .scenes import Scene, scene_at
+from .truth import NOT_ASKED, Truth, Words, object_words, truth_of
 
 LATENT_NOISE = {"A": 0.05, "B": 0.25}
+RUNGS = (0, 2, 4)
+HOLE = 8  # pixels across what family B hides
+TEST_SEED = 3_000_000
 
 
-class Drawings:
-    """All drawings of the table, clean and rebuilt by the autoencoder, with their labels."""
+@dataclass(frozen=True)
+class Kind:
+    """A judge: its network, the augmentations it is trained with, its seed and highest rate."""
 
-    def __init__(self, known: ConceptTable, vae: AutoencoderKL, family: str) -> None:
-        pictures, index = artwork()
-        rows = [
-            (index[icon, style], label, style)
-            for e in known.objects
-            for icon, label in zip(e.icons, e.labels, strict=True)
-            for style in e.styles
-        ]
-        objects = {label: i for i, label in enumerate(known.labels)}
-        styles = {entry.name: i for i, entry in enumerate(known.styles)}
-        self.pixels = pictures[[row[0] for row in rows]]
-        self.object = torch.tensor([objects[row[1]] for row in rows])
-        self.style = torch.tensor([styles[row[2]] for row in rows])
-        self.rebuilt = _round_trip(vae, self.pixels, LATENT_NOISE[family])
-        self.nothing = len(objects), len(styles)
+    network: type[ConvJudge] | type[PatchJudge]
+    families: str
+    seed: int
+    lr: float
+
+
+KINDS = {
+    "first": Kind(ConvJudge, "A", 6, 3e-3),
+    "second": Kind(ConvJudge, "B", 7, 3e-3),
+    "third": Kind(PatchJudge, "AB", 8, 1e-3),
+}
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Scenes with their truth, and the same pictures rebuilt by the autoencoder, one set a family."""
+
+    pixels: Tensor
+    scenes: SceneBatch
+    truth: Truth
+    rebuilt: dict[str, Tensor]
+    drawn: list[Scene]
+
+
+def exam(artwork: Artwork, vae: AutoencoderKL, words: Words, seed: int, size: int, families: str, place: Place) -> Exam:
+    """Scenes of all RUNGS, held-out pairs among them."""
+    captions = [Captions(concept_table(), scene_words(), rung, everything=True) for rung in RUNGS]
+    drawn = [scene_at(captions[i % len(captions)], seed, i) for i in range(size)]
+    scenes = batch_of(artwork.index, drawn).to(place.device)
+    pixels = artwork.pixels.to(place.device)
+    rebuilt = {family: round_trip(vae, pixels, scenes, LATENT_NOISE[family], place) for family in families}
+    return Exam(pixels, scenes, truth_of(drawn, words).to(place.device), rebuilt, drawn)
 
 
 @torch.no_grad()
-def _round_trip(vae: AutoencoderKL, pixels: Tensor, noise: float) -> Tensor:
+def round_trip(vae: AutoencoderKL, pixels: Tensor, scenes: SceneBatch, noise: float, place: Place) -> Tensor:
+    """Pictures (n, 3, 64, 64) uint8 as the autoencoder rebuilds them from noised latents."""
     g = generator(7)
     out = []
-    for part in pixels.split(64):
-        z = vae.encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
-        y = vae.decode(z + noise * torch.randn(z.shape, generator=g)).sample
-        out.append((y * 127.5 + 127.5).clamp(0, 255).round().byte().permute(0, 2, 3, 1))
+    for part in torch.arange(len(scenes)).split(64):
+        x = compose(pixels, scenes.rows(part.to(place.device)))
+        with place.autocast():
+            z = vae.encode(2 * x - 1).latent_dist.mean
+            y = vae.decode(z + noise * normal(z.shape, g, place.device)).sample.float()
+        out.append((y * 127.5 + 127.5).clamp(0, 255).round().byte())
     return torch.cat(out)
 
 
-def uniform(g: torch.Generator, n: int, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(n, generator=g)
+def uniform(g: torch.Generator, x: Tensor, low: float, high: float) -> Tensor:
+    """One number a picture, (b, 1, 1, 1)."""
+    return (low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=g)).to(x.device)
 
 
-def moved(x: Tensor, g: torch.Generator, turn: float, scale: float, shift: float, shear: float = 0.0) -> Tensor:
-    """Turned (degrees), scaled, slanted and shifted (in picture widths), white outside."""
-    n = len(x)
-    angle, size = uniform(g, n, -turn, turn).deg2rad(), uniform(g, n, 1 - scale, 1 + scale)
-    cos, sin = angle.cos() / size, angle.sin() / size
-    slant = uniform(g, n, -shear, shear)
-    rows = torch.stack(
-        [cos, slant - sin, uniform(g, n, -2 * shift, 2 * shift), sin, cos, uniform(g, n, -2 * shift, 2 * shift)], 1
-    )
-    grid = F.affine_grid(rows.view(n, 2, 3), list(x.shape), align_corners=False)
-    return 1 - F.grid_sample(1 - x, grid, align_corners=False)
+def moved(x: Tensor, g: torch.Generator, turn: float, shift: float, shear: float) -> Tensor:
+    """Turned (degrees), slanted and shifted (in picture widths) a little; the rim is repeated outside."""
+    angle, slant = uniform(g, x, -turn, turn).deg2rad().flatten(), uniform(g, x, -shear, shear).flatten()
+    across, down = (uniform(g, x, -2 * shift, 2 * shift).flatten() for _ in range(2))
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack([cos, slant - sin, across, sin, cos, down], 1).view(-1, 2, 3)
+    grid = F.affine_grid(rows, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def augment(x: Tensor, family: str, g: torch.Generator) -> Tensor:
     """Pictures (b, 3, 64, 64) in [0, 1], changed in the ways of one family."""
-    n = len(x)
-    some = lambda share: (torch.rand(n, generator=g) < share)[:, None, None, None]  # noqa: E731
     if family == "A":
-        x = moved(x, g, turn=0, scale=0.15, shift=0.08, shear=0.1)
+        x = moved(x, g, turn=0, shift=0.03, shear=0.1)
         for k in (3, 5):
-            x = torch.where(some(0.3), F.avg_pool2d(F.pad(x, (k // 2,) * 4, "replicate"), k, 1), x)
-        tint = 1 + 0.1 * torch.randn(n, 3, 1, 1, generator=g) + 0.2 * torch.randn(n, 1, 1, 1, generator=g)
-        x = 1 - (1 - x) * tint
-        return (x + 0.08 * torch.rand(n, 1, 1, 1, generator=g) * torch.randn(x.shape, generator=g)).clamp(0, 1)
-    x = moved(x, g, turn=8, scale=0.05, shift=0.03)
+            x = torch.where(uniform(g, x, 0, 1) < 0.25, F.avg_pool2d(F.pad(x, (k // 2,) * 4, "replicate"), k, 1), x)
+        tint = 1 + 0.06 * torch.randn(len(x), 3, 1, 1, generator=g) + 0.1 * torch.randn(len(x), 1, 1, 1, generator=g)
+        x = 1 - (1 - x) * tint.to(x.device)
+        return (x + uniform(g, x, 0, 0.08) * normal(x.shape, g, x.device)).clamp(0, 1)
+    x = moved(x, g, turn=6, shift=0.02, shear=0)
     coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
-    x = torch.where(some(0.3), coarse, x)
-    x = x.clamp(0, 1) ** uniform(g, n, 0.7, 1.4)[:, None, None, None]
-    hole = torch.ones_like(x)
-    for i, (top, left) in enumerate(torch.randint(56, (n, 2), generator=g).tolist()):
-        hole[i, :, top : top + 10, left : left + 10] = 0
-    x = torch.where(some(0.4), x * hole + (1 - hole), x)
-    return x.clamp(0, 1)
+    x = torch.where(uniform(g, x, 0, 1) < 0.3, coarse, x).clamp(0, 1) ** uniform(g, x, 0.8, 1.25)
+    corner = torch.randint(x.shape[-1] - HOLE, (len(x), 2, 1), generator=g).to(x.device)
+    inside = (torch.arange(x.shape[-1], device=x.device) - corner).div(HOLE, rounding_mode="floor") == 0
+    hole = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+    return torch.where(hole & (uniform(g, x, 0, 1) < 0.4), x[:, :, :1, :1], x)
 
 
 def nothings(x: Tensor, g: torch.Generator) -> Tensor:
-    """Pictures that show nothing: noise, blank, scrambled patches, and blends of several drawings."""
+    """Pictures that show nothing: noise, plain, scrambled patches, and blends of several scenes."""
     n = len(x)
-    noise = torch.rand(x.shape, generator=g)
-    noise = torch.where(
-        torch.rand(n, 1, 1, 1, generator=g) < 0.5,
-        noise,
-        F.interpolate(F.avg_pool2d(noise, 8), scale_factor=8, mode="bilinear"),
-    )
-    colour, gray = torch.rand(n, 3, 1, 1, generator=g), torch.rand(n, 1, 1, 1, generator=g)
-    plain = torch.rand(n, 1, 1, 1, generator=g)
-    blank = torch.where(plain < 0.4, colour, torch.where(plain < 0.7, gray, (gray > 0.3).float())).expand_as(x)
+    noise = torch.rand(x.shape, generator=g).to(x.device)
+    soft = F.interpolate(F.avg_pool2d(noise, 8), scale_factor=8, mode="bilinear")
+    noise = torch.where(uniform(g, x, 0, 1) < 0.5, noise, soft)
+    colour, gray = torch.rand(n, 3, 1, 1, generator=g).to(x.device), uniform(g, x, 0, 1)
+    plain = torch.where(uniform(g, x, 0, 1) < 0.6, colour, gray).expand_as(x)
     side = 16 if torch.rand((), generator=g) < 0.5 else 8
     cells = x.unfold(2, side, side).unfold(3, side, side).reshape(n, 3, -1, side, side)
     cells = cells[:, :, torch.randperm(cells.shape[2], generator=g)]
     k = 64 // side
     scrambled = cells.view(n, 3, k, k, side, side).permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
     blend = (x + x.roll(1, 0) + x.roll(2, 0) + x.roll(3, 0)) / 4
-    kinds = torch.stack([noise, blank, scrambled, blend])
+    kinds = torch.stack([noise, plain, scrambled, blend])
     return kinds[torch.randint(4, (n,), generator=g), torch.arange(n)]
 
 
-def batch(d: Drawings, family: str, size: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures with object and style labels. A sixth are one half of a two-object picture, enlarged as in scoring."""
-    pick = torch.randint(len(d.pixels), (size,), generator=g)
-    source = torch.where((torch.rand(size, generator=g) < 0.5)[:, None, None, None], d.rebuilt[pick], d.pixels[pick])
-    sixth = size // 6
-    source[:sixth] = halves(source[:sixth], source[sixth : 2 * sixth])
-    x = source.permute(0, 3, 1, 2).float() / 255
-    x[:sixth] = crop_half(x[:sixth], 0)
-    objects, styles = d.object[pick].clone(), d.style[pick].clone()
-    empty = size // 10
+def batch(e: Exam, family: str, size: int, g: torch.Generator, words: Words) -> tuple[Tensor, Truth]:
+    """Augmented pictures with their truth; half of them rebuilt, the last tenth shows nothing."""
+    pick = torch.randint(len(e.scenes), (size,), generator=g).to(e.pixels.device)
+    clean = compose(e.pixels, e.scenes.rows(pick))
+    x = torch.where(uniform(g, clean, 0, 1) < 0.5, e.rebuilt[family][pick].float() / 255, clean)
+    empty = max(1, size // 10)
     x = torch.cat([augment(x[:-empty], family, g), nothings(x[-empty:], g)])
-    objects[-empty:], styles[-empty:] = d.nothing
-    return x, objects, styles
+    told = e.truth.rows(pick)
+    told.cells[-empty:], told.style[-empty:] = len(words.objects), len(words.styles)
+    told.background[-empty:], told.count[-empty:] = NOT_ASKED, 0
+    return x, told
+
+
+def judge_loss(answers: Answers, told: Truth) -> Tensor:
+    """Every question of every picture that is asked."""
+    cells = F.cross_entropy(answers.objects.float(), told.cells, label_smoothing=0.05, ignore_index=NOT_ASKED)
+    pairs = ((answers.style, told.style), (answers.background, told.background), (answers.count, told.count))
+    whole = [F.cross_entropy(a.float(), t, label_smoothing=0.05, ignore_index=NOT_ASKED) for a, t in pairs]
+    return 2 * cells + sum(whole)
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, d: Drawings, family: str) -> dict[str, float]:
-    """Right words on one family's augmentations, and "nothing" on pictures that show nothing."""
-    right = {"object": [], "style": [], "nothing": []}
-    for i in range(16):
-        x, objects, styles = batch(d, family, 240, generator(99, i))
-        guess, style = (logits.argmax(1) for logits in net(x))
-        shown = objects < d.nothing[0]
-        right["object"].append((guess == objects)[shown])
-        right["style"].append((style == styles)[shown])
-        right["nothing"].append((guess == objects)[~shown])
+def accuracy(net: nn.Module, e: Exam, family: str, words: Words, batches: int = 16) -> dict[str, float]:
+    """Right words on one family's augmentations; `object` on scenes of one kind of thing, at rung 4's sizes too."""
+    right: dict[str, list[Tensor]] = {"object": [], "style": [], "background": [], "count": [], "nothing": []}
+    for i in range(batches):
+        x, told = batch(e, family, 240, generator(99, i), words)
+        answers = net(x)
+        shown = told.count > 0
+        guess = object_words(answers, words)
+        for row in range(len(x)):
+            members = {int(label) for label in told.cells[row].flatten() if 0 <= label < len(words.objects)}
+            if len(members) == 1:
+                right["object"].append(torch.tensor([guess[row] == words.objects[members.pop()]]))
+        right["style"].append((answers.style.argmax(1) == told.style)[shown].cpu())
+        right["background"].append((answers.background.argmax(1) == told.background)[shown].cpu())
+        right["count"].append((answers.count.argmax(1) == told.count)[shown].cpu())
+        right["nothing"].append(torch.tensor([guess[row] == "nothing" for row in range(len(x)) if not shown[row]]))
     return {name: float(torch.cat(parts).float().mean()) for name, parts in right.items()}
 
 
@@ -158,92 +189,107 @@ class Projection(nn.Module):
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def similarity(self, embedding: Tensor, texts: Tensor) -> Tensor:
+        """Scaled cosines (b, n)."""
         return self.scale.exp() * F.normalize(self.projection(embedding), dim=1) @ F.normalize(texts, dim=1).T
 
 
-def fit_clip(net: JudgeNet, d: Drawings, known: ConceptTable, steps: int) -> tuple[dict[str, Tensor], float]:
-    """Contrast each augmented drawing with the captions of all others; returns weights and zero-shot accuracy."""
-    texts = CACHE / "text"
-    tokenizer = CLIPTokenizer.from_pretrained(texts / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(texts / "text_encoder", dtype=torch.float32).eval()
-
-    @torch.no_grad()
-    def read(captions: list[str]) -> Tensor:
-        coded = tokenizer(captions, padding="max_length")
+@torch.no_grad()
+def end_states(place: Place, texts: list[str]) -> Tensor:
+    """The text encoder's end-of-text state of each text."""
+    tokenizer = CLIPTokenizer.from_pretrained(place.state / "text" / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(place.state / "text" / "text_encoder", dtype=torch.float32)
+    encoder = encoder.to(place.device).eval()
+    out = []
+    for start in range(0, len(texts), 256):
+        coded = tokenizer(texts[start : start + 256], padding="max_length")
         ends = torch.tensor(coded["attention_mask"]).sum(1) - 1
-        return encoder(torch.tensor(coded["input_ids"])).last_hidden_state[torch.arange(len(captions)), ends]
+        states = encoder(torch.tensor(coded["input_ids"], device=place.device)).last_hidden_state
+        out.append(states[torch.arange(len(ends)), ends])
+    return torch.cat(out)
 
-    styles = [entry.name for entry in known.styles]
-    captions = {
-        (o, s): object_caption(label, style) for o, label in enumerate(known.labels) for s, style in enumerate(styles)
-    }
-    keys = {key: i for i, key in enumerate(captions)}
-    states = torch.cat([read(part) for part in _chunks(list(captions.values()), 128)])
-    plain = read([object_caption(label) for label in known.labels])
+
+def clip_plan(plan: Plan) -> Plan:
+    """moji-clip's: at most 600 steps, or a fifth of a judge's minutes."""
+    budget = None if plan.budget is None else plan.budget / 5
+    return Plan(min(600, plan.steps), 2e-3, 5, ema=0.99, budget=budget, world=plan.world)
+
+
+def fit_clip(net: ConvJudge, e: Exam, words: Words, place: Place, plan: Plan) -> tuple[dict[str, Tensor], float]:
+    """Contrast each augmented scene with all captions; weights, and zero-shot accuracy of single objects."""
+    states = end_states(place, [scene.caption.text for scene in e.drawn])
+    plain = end_states(place, [f"a {label}" for label in words.objects])
     center = plain.mean(0)
-    module = Projection(net.object.in_features, len(center))
+    module = Projection(net.heads.embedding.out_features, len(center)).to(place.device)
 
-    def loss(g: torch.Generator) -> Tensor:
-        x, objects, kinds = batch(d, "A", 128, g)
-        shown = objects < d.nothing[0]
+    def embedded(size: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        pick = torch.randint(len(e.scenes), (size,), generator=g).to(place.device)
         with torch.no_grad():
-            embedding = net.embed(x[shown])
-        rows = [keys[pair] for pair in zip(objects[shown].tolist(), kinds[shown].tolist(), strict=True)]
-        logits = module.similarity(embedding, states[rows] - center)
-        same = torch.tensor(rows)[:, None] == torch.tensor(rows)[None]
-        wanted = same.float() / same.sum(1, keepdim=True)
-        return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted.T)
+            return net.embed(augment(compose(e.pixels, e.scenes.rows(pick)), "A", g)), pick
 
-    trained = fit(module, loss, Plan(steps, 2e-3, 5, ema=0.99), CACHE / "clip-5.checkpoint")
+    def loss(g: torch.Generator, step: int) -> Tensor:
+        embedding, pick = embedded(256, g)
+        logits = module.similarity(embedding, states[pick] - center)
+        wanted = torch.arange(len(pick), device=place.device)
+        return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)
+
+    trained = fit(module, loss, plan, place.state / "clip.checkpoint").average
+    assert isinstance(trained, Projection)
     with torch.no_grad():
-        x, objects, _ = batch(d, "A", 2400, generator(98))
-        shown = objects < d.nothing[0]
-        guess = trained.similarity(net.embed(x[shown]), plain - center).argmax(1)
+        embedding, pick = embedded(2400, generator(98))
+        guess = trained.similarity(embedding, plain - center).argmax(1).tolist()
+    shown = [e.drawn[i].sprites for i in pick.tolist()]
+    single = [words.objects[g] == s[0].label for g, s in zip(guess, shown, strict=True) if len(s) == 1]
     weights = {f"clip.{name}": tensor for name, tensor in trained.state_dict().items()} | {"clip.center": center}
-    return weights, float((guess == objects[shown]).float().mean())
+    return weights, sum(single) / len(single)
 
 
-def _chunks(items: list[str], size: int) -> list[list[str]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
+def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int) -> bool:
+    """Train one judge, write it, print its accuracy on unseen scenes; whether the plan is complete."""
+    torch.manual_seed(plan.seed)
+    kind, artwork = KINDS[name], load(place.data)
+    plan = plan.on(world_hash(artwork))
+    words = Words.of(concept_table(), scene_words())
+    vae = AutoencoderKL.from_pretrained(place.state / "vae", dtype=torch.float32).to(place.device).eval()
+    shown = exam(artwork, vae, words, plan.seed, pool, kind.families, place)
+    net = kind.network(len(words.objects), len(words.styles), len(words.backgrounds)).to(place.device)
+
+    def loss(g: torch.Generator, step: int) -> Tensor:
+        x, told = batch(shown, kind.families[step % len(kind.families)], batch_size, g, words)
+        with place.autocast():
+            answers = net(x)
+        return judge_loss(answers, told)
+
+    fitted = fit(net, loss, plan, place.state / f"judge-{name}.checkpoint")
+    trained = fitted.average.eval()
+    unseen = exam(artwork, vae, words, TEST_SEED, min(pool, 4096), "AB", place)
+    figures = {family: accuracy(trained, unseen, family, words, max(1, min(16, pool // 240))) for family in "AB"}
+    for family, rates in figures.items():
+        told = ", ".join(f"{head} {rate:.3f}" for head, rate in rates.items())
+        print(f"{name} judge, step {fitted.step}, family {family}: {told}", flush=True)
+    weights = dict(trained.state_dict())
+    if isinstance(trained, ConvJudge) and name == "first" and fitted.is_complete:
+        clip, zero_shot = fit_clip(trained, shown, words, place, clip_plan(plan))
+        weights |= clip
+        print(f"moji-clip zero-shot object accuracy on single objects: {zero_shot:.3f}", flush=True)
+    labels = {"objects": words.objects, "styles": words.styles, "backgrounds": words.backgrounds}
+    metadata = {"labels": json.dumps(labels), "table": concept_table().hash, "scenes": scene_words().hash, "name": name}
+    path = place.state / f"judge-{name}.safetensors"
+    save_file({n: t.cpu().contiguous() for n, t in weights.items()}, path, metadata=metadata)
+    print(f"{sum(p.numel() for p in trained.parameters()) / 1e6:.2f} M parameters -> {path}", flush=True)
+    return fitted.is_complete
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--name", choices=KINDS, default="first")
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--family", choices=("A", "B"), default="A")
-    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--pool", type=int, default=12_000, help="scenes")
+    add_place(parser)
     args = parser.parse_args(argv)
-    torch.manual_seed(args.seed)
-    known = concept_table()
-    vae = AutoencoderKL.from_pretrained(CACHE / "vae").eval()
-    drawings = Drawings(known, vae, args.family)
-    net = JudgeNet(len(known.labels), len(known.styles))
-
-    def loss(g: torch.Generator) -> Tensor:
-        x, objects, styles = batch(drawings, args.family, args.batch_size, g)
-        guess, style = net(x)
-        return F.cross_entropy(guess, objects, label_smoothing=0.05) + F.cross_entropy(
-            style, styles, label_smoothing=0.05
-        )
-
-    trained = fit(net, loss, Plan(args.steps, 3e-3, args.seed, ema=0.99), CACHE / f"judge-{args.family}.checkpoint")
-    # Running statistics are not averaged.
-    trained.load_state_dict({**net.state_dict(), **dict(trained.named_parameters())})
-    trained.eval()
-    for family in "AB":
-        print(
-            f"trained on {args.family}, tested on {family}: {accuracy(trained, Drawings(known, vae, family), family)}"
-        )
-    weights = dict(trained.state_dict())
-    if args.family == "A":
-        clip, zero_shot = fit_clip(trained, drawings, known, steps=400)
-        weights |= clip
-        print(f"moji-clip zero-shot object accuracy on artwork: {zero_shot:.3f}")
-    labels = json.dumps({"objects": known.labels, "styles": [entry.name for entry in known.styles]})
-    path: Path = CACHE / f"judge-{args.family}.safetensors"
-    save_file({n: t.contiguous() for n, t in weights.items()}, path, metadata={"labels": labels, "table": known.hash})
-    print(f"{sum(p.numel() for p in trained.parameters()) / 1e6:.2f} M parameters -> {path}")
+    kind = KINDS[args.name]
+    plan = Plan(args.steps, kind.lr, kind.seed, ema=0.99, minutes=args.minutes)
+    train(place_of(args), plan, args.name, args.batch_size, args.pool)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Render the emoji artwork of eight teams once, into one cached file: `python -m world.render`.
+"""Render the emoji artwork of eight teams into one compact file: `python -m world.render [--data FILE]`.
 
-The SVG bodies come from npm packages (fetched with `npm pack`); `NOTICE` names their authors and licences.
+The SVG bodies come from npm packages (fetched with `npm pack`), labels and tags from emojibase; `NOTICE` names
+authors and licences. Every trainer reads this one file, so a machine without npm can train the whole world.
 """
 
+import argparse
 import json
+import re
 import subprocess
 import tarfile
 from collections import Counter
@@ -11,15 +14,11 @@ from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import resvg_py
-import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-CACHE = Path(__file__).parent / "cache"
-SIZE = 64
+from .artwork import DATA, SIZE, write
+
 SETS = {  # our speaking name of each style: the npm package (pinned: the artwork is part of the model's definition)
     "noto": "@iconify-json/noto@1.2.9",
     "classic": "@iconify-json/noto-v1@1.2.5",
@@ -30,7 +29,8 @@ SETS = {  # our speaking name of each style: the npm package (pinned: the artwor
     "emojione": "@iconify-json/emojione@1.2.3",
     "silhouette": "@iconify-json/emojione-monotone@1.2.1",
 }
-LEFT_OUT = ("flag", "skin-tone", "oclock", "-thirty", "keycap")
+WORDS = "emojibase-data@17.0.0"
+LEFT_OUT = re.compile("flag|skin-tone|oclock|-thirty|keycap")
 MIN_SETS = 6
 
 
@@ -39,9 +39,8 @@ def fetch(package: str, folder: Path) -> Path:
     target = folder / package.removeprefix("@").replace("/", "-")
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        packed = subprocess.run(
-            ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
-        )
+        command = ["npm", "pack", "--silent", package]
+        packed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
         archive = folder / packed.stdout.split()[-1]
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")
@@ -65,35 +64,44 @@ def icons(folder: Path) -> dict[str, str]:
     return drawn
 
 
+def slug(label: str) -> str:
+    """A label as the sets spell it in their names: "Dog face" is dog-face."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower().replace("’", "").replace("'", "")).strip("-")
+
+
+def words(folder: Path) -> dict[str, list[str]]:
+    """Of each name: its label, then its tags, as people look for it."""
+    rows = json.loads((folder / "en" / "data.json").read_text(encoding="utf-8"))
+    return {slug(row["label"]): [row["label"], *row.get("tags", ())] for row in rows}
+
+
 def draw(svg: str) -> bytes:
-    """One SVG on white: SIZE x SIZE x 3 bytes."""
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, background="#ffffff"))
-    return Image.open(BytesIO(png)).convert("RGB").resize((SIZE, SIZE)).tobytes()
+    """One SVG as lossless WebP, SIZE x SIZE, with its alpha."""
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))
+    out = BytesIO()
+    Image.open(BytesIO(png)).convert("RGBA").resize((SIZE, SIZE)).save(out, "WEBP", lossless=True, quality=100)
+    return out.getvalue()
 
 
-def render(path: Path) -> None:
-    """Write every drawing that at least MIN_SETS sets share to one safetensors file."""
-    drawn = {style: icons(fetch(package, CACHE / "npm")) for style, package in SETS.items()}
+def main(argv: list[str] | None = None) -> None:
+    """Write every drawing that at least MIN_SETS sets share."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    args = parser.parse_args(argv)
+    folder = args.data.parent / "npm"
+    drawn = {style: icons(fetch(package, folder)) for style, package in SETS.items()}
     counts = Counter(name for names in drawn.values() for name in names)
-    shared = sorted(n for n, k in counts.items() if k >= MIN_SETS and not any(word in n for word in LEFT_OUT))
+    frequent = [name for name, count in counts.items() if count >= MIN_SETS]
+    shared = sorted(name for name in frequent if not LEFT_OUT.search(name))
     keys = [(name, style) for name in shared for style in SETS if name in drawn[style]]
     with ProcessPoolExecutor() as pool:
-        pixels = pool.map(draw, [drawn[style][name] for name, style in keys], chunksize=64)
-        pictures = np.frombuffer(b"".join(pixels), dtype=np.uint8).reshape(-1, SIZE, SIZE, 3)
-    index = json.dumps([f"{name}/{style}" for name, style in keys])
-    save_file({"pictures": torch.from_numpy(pictures.copy())}, path, metadata={"index": index})
-    print(f"{len(keys)} drawings of {len(shared)} names -> {path}")
-
-
-def artwork() -> tuple[torch.Tensor, dict[tuple[str, str], int]]:
-    """Pictures (n, 64, 64, 3) uint8 and where each (icon, style) stands in them; rendered on first use."""
-    path = CACHE / "artwork.safetensors"
-    if not path.exists():
-        render(path)
-    with safe_open(path, "pt") as file:
-        names = [tuple(key.split("/")) for key in json.loads(file.metadata()["index"])]
-        return file.get_tensor("pictures"), {(icon, style): i for i, (icon, style) in enumerate(names)}
+        pictures = list(pool.map(draw, [drawn[style][name] for name, style in keys], chunksize=64))
+    known = words(fetch(WORDS, folder))
+    texts = {name: known.get(name, [name.replace("-", " ")]) for name in shared}
+    write(args.data, keys, pictures, texts)
+    size = args.data.stat().st_size / 1e6
+    print(f"{len(keys)} drawings of {len(shared)} names ({len(known.keys() & set(shared))} with tags), {size:.1f} MB")
 
 
 if __name__ == "__main__":
-    artwork()
+    main()

@@ -1,85 +1,81 @@
-"""Put trained weights into the package, halved to float16: `python -m world.ship [--model FOLDER]`."""
+"""Write what a state folder holds as float16: `python -m world.ship --state FOLDER --out FOLDER`.
+
+Parts that are not trained yet are left out and named. The package's own weights are replaced by hand, when all bars
+are met.
+"""
 
 import argparse
 import json
 import shutil
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .render import CACHE
-from .text import save_tokenizer
+from .artwork import CACHE
 
-PACKAGE = Path(str(resources.files("unconcept.worlds")))
-LIMIT = 50_000_000  # bytes of all shipped weights
-
-
-def card(scores: dict[str, Any]) -> str:
-    """The model card, with the judged figures."""
-    rows = [(name, row) for name, row in scores.items() if isinstance(row, dict) and "low" in row]
-    lines = [
-        f"| {name} | {r['value']:.1%} | {r['low']:.1%} - {r['high']:.1%} | {r['n']} | {r.get('nothing', 0):.1%} |"
-        for name, r in rows
-    ]
-    spec = scores["spec"]
-    return f"""---
-library_name: diffusers
-pipeline_tag: text-to-image
-license: apache-2.0
-tags:
-- unconcept
----
-
-# moji
-
-A small latent text-to-image model that draws emoji in eight artists' styles; the embedded model of unconcept, for trying
-and testing concept erasure on a laptop. Trained from openly licensed artwork (see NOTICE); what it can draw, and in
-which words, stands in `concepts.toml`. Load it with stock `StableDiffusionPipeline.from_pretrained`.
-
-Share of pictures that show what the prompt asks for, by moji-judge; {spec["steps"]} steps, guidance {spec["guidance_scale"]}, seeds from 1,000,000 on:
-
-| prompts | right | 95 % interval | n | judge knows nothing |
-|---|---|---|---|---|
-{chr(10).join(lines)}
-
-It draws nothing but the concepts of its table, in English, at 64x64 pixels.
-"""
+LIMIT = 95_000_000  # bytes of all weights that ship
+FOLDERS = {  # Folder of the state: folder of the export.
+    "vae": "vae",
+    "text": "text",
+    "model/unet": "model/unet",
+    "model/scheduler": "model/scheduler",
+    "flow/transformer": "flow/transformer",
+    "flow/scheduler": "flow/scheduler",
+}
+JUDGES = ("first", "second", "third")
 
 
-def _forget_origin(path: Path) -> None:
+def halve(source: Path, target: Path) -> None:
+    """Copy a safetensors file with its numbers as float16."""
+    with safe_open(source, "pt") as file:
+        weights, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    halved = {name: t.half() if t.dtype == torch.float32 else t for name, t in weights.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(halved, target, metadata=metadata)
+
+
+def forget_origin(path: Path) -> None:
     """Diffusers writes into each config the folder it was loaded from: a path of the machine that trained it."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def export(state: Path, out: Path) -> list[str]:
+    """Write every finished part; the names of those that are missing."""
+    missing = []
+    for source, target in FOLDERS.items():
+        if not (state / source).is_dir():
+            missing.append(source)
+            continue
+        for path in sorted((state / source).rglob("*")):
+            copy = out / target / path.relative_to(state / source)
+            if path.suffix == ".safetensors":
+                halve(path, copy)
+            elif path.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+                if copy.suffix == ".json":
+                    forget_origin(copy)
+    for name in JUDGES:
+        path = state / f"judge-{name}.safetensors"
+        if path.exists():
+            halve(path, out / path.name)
+        else:
+            missing.append(path.name)
+    return missing
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=CACHE / "model")
-    parser.add_argument("--judge", type=Path, default=CACHE / "judge-A.safetensors")
-    parser.add_argument("--scores", type=Path, default=CACHE / "scores.json", help="what `world.score --json` wrote")
+    parser.add_argument("--state", type=Path, default=CACHE)
+    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    target = PACKAGE / "model"
-    shutil.rmtree(target, ignore_errors=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(args.model, dtype=torch.float16)
-    pipeline.save_pretrained(target)
-    save_tokenizer(pipeline.tokenizer, target / "tokenizer")
-    for path in target.rglob("*.json"):
-        _forget_origin(path)
-    with safe_open(args.judge, "pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}
-        metadata = file.metadata()
-    halved = {n: t.half() if t.is_floating_point() else t for n, t in weights.items()}
-    save_file(halved, PACKAGE / "judge.safetensors", metadata=metadata)
-    if args.scores.exists():
-        (target / "README.md").write_text(card(json.loads(args.scores.read_text(encoding="utf-8"))), encoding="utf-8")
-    size = sum(path.stat().st_size for path in PACKAGE.rglob("*.safetensors"))
-    print(f"{size:,} bytes of weights -> {PACKAGE}")
+    missing = export(args.state, args.out)
+    size = sum(path.stat().st_size for path in args.out.rglob("*.safetensors"))
+    print(f"{size:,} bytes of weights -> {args.out}; not trained: {', '.join(missing) or 'nothing'}")
     if size > LIMIT:
         raise SystemExit(f"more than {LIMIT:,} bytes")
 

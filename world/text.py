@@ -1,61 +1,44 @@
-"""Train the tokenizer and the text encoder: `python -m world.text`.
+"""Train a tokenizer and a text encoder: `python -m world.text`, and `--kind t5` for the flow model's second one.
 
-The encoder learns which concepts and which style a caption names before any picture is drawn, and is frozen then (as
-Stable Diffusion trains on a finished CLIP): at a subject's last token it must tell that concept, at every token after
-the last subject all concepts named, from the style's last token on the style. So synonyms come together in its states.
+The encoder learns what a caption says before any picture is drawn, and is frozen then (as Stable Diffusion trains on
+a finished CLIP): at a subject's last token it must tell that concept, at every token after the last subject all
+concepts named, and the style, background, count, size and place said so far. So synonyms come together in its states.
+Names that the world never draws are taught too, and the states of names are spread until they fill SPREAD directions.
 """
 
 import argparse
-import json
 import random
-import re
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from unconcept.worlds.table import ConceptTable, concept_table
+from unconcept.worlds.scenes import one_phrase, scene_words
+from unconcept.worlds.table import concept_table
 
-from .captions import Captions, Draw
+from .artwork import load
+from .captions import Captions
+from .lessons import NOT_ASKED, Facts, Labels, draw_lesson, label_tokens
 from .loop import Plan, fit
-from .render import CACHE
+from .place import Place, add_place, place_of, world_hash
+from .scenes import RUNGS
+from .spread import object_ranks, spectrum_entropy
+from .tokenizer import LENGTH, save_clip_tokenizer, train_clip_tokenizer, train_t5_tokenizer
+from .vocabulary import Vocabulary, vocabulary
 
-OUT = CACHE / "text"
-LENGTH = 32
-START, END = "<|startoftext|>", "<|endoftext|>"
+SPREAD = 190.0  # effective rank of SAMPLE names that is enough
+SAMPLE = 256
+SEEDS = {"clip": 2, "t5": 12}
+T5_WIDTH = 256
 
-
-def train_tokenizer(texts: list[str], merges: int) -> CLIPTokenizer:
-    """CLIP's byte-level BPE with word ends, trained on `texts`; start and end token come last, as in CLIP."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Lowercase()
-    words, letters = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    pairs = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
-    vocab = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, pairs), START, END]
-    index = {piece: i for i, piece in enumerate(dict.fromkeys(vocab))}
-    return CLIPTokenizer(vocab=index, merges=pairs, model_max_length=LENGTH, unk_token=END, pad_token=END)
+Kind = Literal["clip", "t5"]
+Encoder = CLIPTextModel | T5EncoderModel
 
 
-def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Both forms: `tokenizer.json`, and the `vocab.json` and `merges.txt` that older libraries read."""
-    tokenizer.save_pretrained(folder)
-    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def build_clip(tokenizer: PreTrainedTokenizerBase) -> CLIPTextModel:
+    """The first encoder, causal."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -72,43 +55,27 @@ def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What each token must tell: `concepts` (b, l, c) rows sum to 1 or 0, `slot` and `style` (b, l), -1 = not asked."""
-
-    ids: Tensor
-    concepts: Tensor
-    slot: Tensor
-    style: Tensor
-
-
-def label(draws: list[Draw], tokenizer: CLIPTokenizer, concepts: dict[str, int], styles: dict[str, int]) -> Labels:
-    """Token ids and per-token labels of a batch of captions."""
-    coded = tokenizer([d.text for d in draws], padding="max_length", return_offsets_mapping=True)
-    wanted = torch.zeros(len(draws), LENGTH, len(concepts))
-    slot, style = torch.full((2, len(draws), LENGTH), -1)
-    for row, draw in enumerate(draws):
-        ends = [end for _, end in coded["offset_mapping"][row]]
-        position = 0
-        last = 0
-        for number, (name, wording) in enumerate(zip(draw.names, draw.wordings, strict=True)):
-            position = re.compile(rf"\b{wording}\b").search(draw.text, position).end()
-            last = ends.index(position)
-            wanted[row, last, concepts[name]] = 1
-            slot[row, last] = number if len(draw.names) > 1 else 2
-        for name in draw.names:
-            wanted[row, last + 1 :, concepts[name]] = 1 / len(draw.names)
-        style[row, last:] = len(styles)
-        if draw.style_wording:
-            said = draw.text.rindex(draw.style_wording + " style") + len(draw.style_wording)
-            style[row, ends.index(said) :] = styles[draw.style]
-    return Labels(torch.tensor(coded["input_ids"]), wanted, slot, style)
+def build_t5(tokenizer: PreTrainedTokenizerBase) -> T5EncoderModel:
+    """The flow model's second encoder; it reads both ways, and padding too, as FLUX hands it over unmasked."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=T5_WIDTH,
+            d_kv=32,
+            d_ff=512,
+            num_heads=8,
+            num_layers=3,
+            relative_attention_max_distance=LENGTH,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
 
 
 class Cosines(nn.Module):
-    """A classifier by angle: it pushes concepts apart in all directions the width offers,
-    not in just enough of them.
-    """
+    """A classifier by angle: it pushes concepts apart in all directions that the width offers."""
 
     def __init__(self, width: int, classes: int, scale: float = 16.0) -> None:
         super().__init__()
@@ -123,54 +90,129 @@ class Cosines(nn.Module):
 class Reader(nn.Module):
     """The text encoder with the heads it is trained by; the heads are thrown away afterwards."""
 
-    def __init__(self, encoder: CLIPTextModel, concepts: int, styles: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int, facts: Facts) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
-        self.concept = Cosines(width, concepts)
-        self.slot, self.style = nn.Linear(width, 3), nn.Linear(width, styles + 1)
+        self.concept = Cosines(width, classes)
+        self.heads = nn.ModuleDict({fact: nn.Linear(width, len(values)) for fact, values in facts.values.items()})
 
-    def loss(self, labels: Labels) -> Tensor:
+    def loss(self, labels: Labels, names: Tensor, last: Tensor) -> Tensor:
+        """What tokens must tell, and how far the last tokens of names fall short of filling SPREAD directions."""
         states = self.encoder(labels.ids).last_hidden_state
         asked = labels.concepts.sum(-1) > 0
-        named = F.cross_entropy(self.concept(states[asked]), labels.concepts[asked])
-        slot = F.cross_entropy(self.slot(states).flatten(0, 1), labels.slot.flatten(), ignore_index=-1)
-        style = F.cross_entropy(self.style(states).flatten(0, 1), labels.style.flatten(), ignore_index=-1)
-        return named + slot + style
+        total = F.cross_entropy(self.concept(states[asked]), labels.concepts[asked])
+        for fact, head in self.heads.items():
+            wanted = labels.facts[fact].flatten()
+            total = total + F.cross_entropy(head(states).flatten(0, 1), wanted, ignore_index=NOT_ASKED)
+        read = self.encoder(names).last_hidden_state[torch.arange(len(names)), last]
+        short = torch.tensor(SPREAD).log() - spectrum_entropy(read.float())
+        return total + 2 * short.clamp_min(0)
 
     @torch.no_grad()
-    def accuracy(self, labels: Labels) -> float:
-        """Share of asked tokens whose first guess is a concept the caption names."""
-        guess = self.concept(self.encoder(labels.ids).last_hidden_state).argmax(-1)
+    def accuracy(self, labels: Labels) -> dict[str, float]:
+        """Share of asked tokens whose first guess is right: a concept that the caption names, a fact that it says."""
+        states = self.encoder(labels.ids).last_hidden_state
+        guess = self.concept(states).argmax(-1)
         right = labels.concepts.gather(-1, guess[..., None])[..., 0] > 0
-        return float(right[labels.concepts.sum(-1) > 0].float().mean())
+        out = {"concept": float(right[labels.concepts.sum(-1) > 0].float().mean())}
+        for fact, head in self.heads.items():
+            wanted = labels.facts[fact]
+            asked = wanted != NOT_ASKED
+            out[fact] = float((head(states).argmax(-1) == wanted)[asked].float().mean())
+        return out
+
+
+class Names:
+    """One wording of each class, with and without an article, as token ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: Vocabulary, objects: int) -> None:
+        phrases = words.phrases()
+        coded = tokenizer([*phrases, *(one_phrase(phrase) for phrase in phrases)], padding=True)
+        self.ids = torch.tensor(coded["input_ids"])
+        self.last = torch.tensor(coded["attention_mask"]).sum(1) - 2
+        self.objects, self.classes = objects, len(phrases)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """SAMPLE of them, half from the table, all in one form."""
+        half = SAMPLE // 2
+        own = torch.randperm(self.objects, generator=generator)[:half]
+        other = self.objects + torch.randperm(self.classes - self.objects, generator=generator)[:half]
+        form = int(torch.randint(2, (), generator=generator))
+        pick = torch.cat([own, other]) + form * self.classes
+        return self.ids[pick], self.last[pick]
+
+
+class Lessons:
+    """Captions of every rung and of the wider vocabulary: an encoder is taught once for all rungs."""
+
+    def __init__(self, words: Vocabulary) -> None:
+        self.words = words
+        self.captions = [Captions(concept_table(), scene_words(), rung) for rung in RUNGS]
+        self.facts = Facts.of(concept_table(), scene_words())
+
+    def texts(self, size: int, seed: int) -> list[str]:
+        """What tokenizers are trained on."""
+        rng = random.Random(seed)
+        drawn = [rng.choice(self.captions).draw(rng).text for _ in range(size)]
+        return [*drawn, *list(self.words.meanings) * 2]
+
+    def draw(self, tokenizer: PreTrainedTokenizerBase, size: int, g: torch.Generator) -> Labels:
+        """A labelled batch."""
+        rng = random.Random(int(torch.randint(2**62, (), generator=g)))
+        lessons = [draw_lesson(rng.choice(self.captions), self.words, rng) for _ in range(size)]
+        return label_tokens(lessons, tokenizer, self.words.numbers, self.facts)
+
+
+def train(place: Place, plan: Plan, batch_size: int, kind: Kind = "clip") -> bool:
+    """Train tokenizer and encoder, write them into the state folder, print what the encoder tells and how far it
+    spreads.
+
+    Whether the plan is complete.
+    """
+    torch.manual_seed(plan.seed)
+    artwork = load(place.data)
+    plan = plan.on(world_hash(artwork))
+    lessons = Lessons(vocabulary(concept_table(), artwork.words))
+    texts = lessons.texts(20_000, plan.seed)
+    tokenizer: PreTrainedTokenizerBase = train_clip_tokenizer(texts) if kind == "clip" else train_t5_tokenizer(texts)
+    names = Names(tokenizer, lessons.words, len(concept_table().objects))
+    encoder = build_clip(tokenizer) if kind == "clip" else build_t5(tokenizer)
+    reader = Reader(encoder, len(lessons.words.classes), lessons.facts).to(place.device)
+
+    def loss(g: torch.Generator, step: int) -> Tensor:
+        ids, last = names.draw(g)
+        labels = lessons.draw(tokenizer, batch_size, g).to(place.device)
+        return reader.loss(labels, ids.to(place.device), last.to(place.device))
+
+    fitted = fit(reader, loss, plan, place.state / f"text-{kind}.checkpoint")
+    trained = fitted.average
+    assert isinstance(trained, Reader)
+    first = kind == "clip"
+    folder = place.state / "text"
+    trained.encoder.save_pretrained(folder / ("text_encoder" if first else "text_encoder_2"))
+    if first:
+        save_clip_tokenizer(tokenizer, folder / "tokenizer")
+    else:
+        tokenizer.save_pretrained(folder / "tokenizer_2")
+    asked = lessons.draw(tokenizer, 512, torch.Generator().manual_seed(0)).to(place.device)
+    told = ", ".join(f"{name} {share:.3f}" for name, share in trained.accuracy(asked).items())
+    print(f"{kind}, step {fitted.step}: {told}; {len(tokenizer)} tokens", flush=True)
+    for form, rank in object_ranks(tokenizer, trained.encoder).items():
+        print(f"{kind}, effective rank of objects, {form!r}: {rank:.1f}", flush=True)
+    return fitted.is_complete
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--kind", choices=SEEDS, default="clip")
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    add_place(parser)
     args = parser.parse_args(argv)
-    torch.manual_seed(args.seed)
-    known: ConceptTable = concept_table()
-    captions = Captions(known)
-    rng = random.Random(args.seed)
-    tokenizer = train_tokenizer([captions.draw(rng).text for _ in range(20_000)], merges=1000)
-    concepts = {e.name: i for i, e in enumerate(known.objects)}
-    styles = {e.name: i for i, e in enumerate(known.styles)}
-
-    def batch(generator: torch.Generator) -> Labels:
-        draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        return label([captions.draw(draws) for _ in range(args.batch_size)], tokenizer, concepts, styles)
-
-    reader = Reader(build(tokenizer), len(concepts), len(styles))
-    plan = Plan(args.steps, 1e-3, args.seed, ema=0.99)
-    trained = fit(reader, lambda g: reader.loss(batch(g)), plan, CACHE / f"text-{args.seed}.checkpoint")
-    assert isinstance(trained, Reader)
-    trained.encoder.save_pretrained(OUT / "text_encoder")
-    save_tokenizer(tokenizer, OUT / "tokenizer")
-    print(f"accuracy {trained.accuracy(batch(torch.Generator().manual_seed(0))):.3f}, {len(tokenizer)} tokens -> {OUT}")
+    plan = Plan(args.steps, args.lr, SEEDS[args.kind], ema=0.99, minutes=args.minutes)
+    train(place_of(args), plan, args.batch_size, args.kind)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+"""Train the whole world in one go: `python -m world.course --device cuda --bfloat16 --workers 12 --minutes 10`.
+
+Stages in order, each with its share of the time; a stage that is complete is not repeated, one that was cut off goes
+on. The diffusion and flow models climb the ladder: a rung up when the first judge finds the right object in CLIMB of
+the pictures, or when they have had their share there. `--stages` picks some of the stages, `--top` is the highest
+rung.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from unconcept.worlds.scenes import scene_words
+from unconcept.worlds.table import concept_table
+
+from . import autoencoder, diffusion, flow, judge, text
+from .artwork import Artwork, load
+from .captions import Captions
+from .drawing import Way, draw, open_pipeline, samplers
+from .loop import Plan
+from .place import Place, add_place, place_of, world_hash
+from .questions import questions
+from .scenes import RUNGS
+from .score import jury, rates, verdicts
+
+ROUNDS = Path(__file__).parent / "rounds"
+CLIMB = 0.9
+MANY = 10**7  # steps: the time decides
+ASKED = 100  # captions, to choose by
+LADDER = (0.3, 0.2, 0.3, 0.2)  # shares of a model's time on its slices
+
+
+@dataclass(frozen=True)
+class Size:
+    """Batch sizes and pools, by what the device carries."""
+
+    pictures: int
+    texts: int
+    judged: int
+    latents: int
+    pool: int
+
+
+SIZES = {"cpu": Size(12, 48, 64, 24, 6000), "cuda": Size(256, 256, 384, 512, 40_000)}
+SHARES = {
+    "vae": 0.2,
+    "clip": 0.08,
+    "t5": 0.06,
+    "first": 0.08,
+    "second": 0.06,
+    "third": 0.06,
+    "diffusion": 0.23,
+    "flow": 0.23,
+}
+ONCE = tuple(name for name in SHARES if name not in ("diffusion", "flow"))
+
+
+class Record:
+    """What is complete, in `course.json` of the state folder."""
+
+    def __init__(self, place: Place, world: str) -> None:
+        self.path = place.state / "course.json"
+        self.values: dict[str, object] = {"world": world, "complete": [], "ladder": {}}
+        if self.path.exists():
+            self.values = json.loads(self.path.read_text(encoding="utf-8"))
+            if self.values["world"] != world:
+                raise SystemExit(f"{self.path} belongs to another table or artwork: choose another --state")
+
+    def is_complete(self, stage: str) -> bool:
+        return stage in self.values["complete"]
+
+    def finish(self, stage: str) -> None:
+        self.values["complete"].append(stage)
+        self._write()
+
+    def slices(self, model: str) -> list[dict[str, float]]:
+        """Slices of a model's climb that are complete: rung, steps, share of right objects."""
+        return self.values["ladder"].setdefault(model, [])
+
+    def add_slice(self, model: str, rung: int, objects: float) -> None:
+        self.slices(model).append({"rung": rung, "objects": objects})
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Course:
+    """A place, what it carries, the minutes of all stages together, and when this call must end."""
+
+    place: Place
+    size: Size
+    minutes: float
+    ends: float
+    top: int
+
+    def left(self) -> float:
+        """Minutes until the end of this call."""
+        return (self.ends - time.monotonic()) / 60
+
+    def plan(self, stage: str, lr: float, seed: int, share: float = 1.0, **changes: float) -> Plan:
+        """A plan of a share of the stage's time that stops when this call must end."""
+        budget = self.minutes * SHARES[stage] * share
+        return Plan(MANY, lr, seed, budget=budget, minutes=max(0.01, self.left()), **changes)
+
+
+def take_round(place: Place, record: Record, artwork: Artwork, rounds: Path = ROUNDS) -> None:
+    """Begin with the autoencoder that an earlier round left in the repository, if it knows this artwork."""
+    told = rounds / "vae" / "round.json"
+    if record.is_complete("vae") or not told.exists():
+        return
+    if json.loads(told.read_text(encoding="utf-8"))["artwork"] == artwork.hash:
+        vae = AutoencoderKL.from_pretrained(rounds / "vae", dtype=torch.float32)
+        vae.save_pretrained(place.state / "vae")
+        record.finish("vae")
+        print(f"vae: taken from {rounds.name}/vae", flush=True)
+
+
+def run_once(course: Course, stage: str) -> bool:
+    """Train one of the parts that all models stand on; whether it is complete."""
+    place, size = course.place, course.size
+    if stage == "vae":
+        plan = course.plan(stage, 2e-3, 1, ema=0.998)
+        return autoencoder.train(place, plan, autoencoder.build(), size.pictures, 2 * size.pool)
+    if stage in text.SEEDS:
+        return text.train(place, course.plan(stage, 1e-3, text.SEEDS[stage], ema=0.99), size.texts, stage)
+    kind = judge.KINDS[stage]
+    return judge.train(place, course.plan(stage, kind.lr, kind.seed, ema=0.99), stage, size.judged, size.pool)
+
+
+def object_rate(place: Place, folder: Path, rung: int) -> float:
+    """Share of right objects of a pipeline, on seeds and captions to choose by."""
+    pipeline, judges = open_pipeline(folder, place.device), jury(place, ("first",))
+    asked = [q for q in questions(concept_table(), scene_words(), ASKED, rung, tuning=True) if q.line == "single"]
+    pictures = draw(pipeline, [q.text for q in asked], [q.seed for q in asked], Way(samplers(pipeline)[0]))
+    told = rates(verdicts(asked, judges.answers("first", pictures), judges.words))
+    print(f"rung {rung}: " + ", ".join(f"{name} {rate}" for name, rate in told.items()), flush=True)
+    return told["single: object"].value
+
+
+def climb(course: Course, record: Record, model: str, train: Callable[..., bool]) -> None:
+    """The next slices of a model's ladder, as time allows: each begins from the weights of the one before."""
+    out = course.place.state / {"diffusion": "model", "flow": "flow"}[model]
+    done = record.slices(model)
+    for number in range(len(done), len(LADDER)):
+        rung = next_rung(done, course.top, len(LADDER) - number)
+        seed = {"diffusion": 100, "flow": 200}[model] + number
+        lr = 1e-3 if number == 0 else 7e-4
+        captions = Captions(concept_table(), scene_words(), rung)
+        plan = course.plan(model, lr, seed, LADDER[number])
+        begin = out if number else None
+        complete = train(course.place, plan, captions, course.size.latents, course.size.pool, begin, out)
+        rate = object_rate(course.place, out, rung)
+        if not complete:
+            return
+        record.add_slice(model, rung, rate)
+
+
+def next_rung(done: list[dict[str, float]], top: int, slices_left: int) -> int:
+    """A rung up when objects stand, or when as many slices are left as rungs."""
+    if not done:
+        return 0
+    last = int(done[-1]["rung"])
+    is_due = top - last >= slices_left
+    return min(top, last + 1) if done[-1]["objects"] >= CLIMB or is_due else last
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stages", nargs="+", choices=SHARES, default=list(SHARES))
+    parser.add_argument("--top", type=int, choices=RUNGS, default=2, help="highest rung")
+    parser.add_argument(
+        "--whole", type=float, help="minutes of the whole course, over several calls; --minutes by default"
+    )
+    parser.add_argument("--anew", action="store_true", help="train the autoencoder too, instead of taking `rounds/vae`")
+    parser.add_argument("--pool", type=int, help="scenes of a pool, fewer than the device carries")
+    add_place(parser)
+    args = parser.parse_args(argv)
+    if args.minutes is None:
+        parser.error("--minutes is needed: how long this call may take")
+    place = place_of(args)
+    size = SIZES["cuda" if place.device.startswith("cuda") else "cpu"]
+    size = replace(size, pool=args.pool) if args.pool else size
+    ends = time.monotonic() + 60 * args.minutes
+    course = Course(place, size, args.whole or args.minutes, ends, args.top)
+    artwork = load(place.data)
+    record = Record(place, world_hash(artwork))
+    if not args.anew:
+        take_round(place, record, artwork)
+    for stage in args.stages:
+        if course.left() <= 0:
+            print(f"time is up before {stage}: the same command goes on", flush=True)
+            return
+        begun = time.monotonic()
+        if stage in ONCE:
+            if not record.is_complete(stage) and run_once(course, stage):
+                record.finish(stage)
+        else:
+            climb(course, record, stage, {"diffusion": diffusion.train, "flow": flow.train}[stage])
+        print(f"{stage}: {(time.monotonic() - begun) / 60:.1f} min, {course.left():.1f} min left", flush=True)
+
+
+if __name__ == "__main__":
+    main()
