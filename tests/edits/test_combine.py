@@ -154,9 +154,9 @@ def test_what_cannot_be_fused() -> None:
         fuse_edits(view, [])
     with pytest.raises(RequestError, match="edit 1 of 1 has no prompts"):
         fuse_edits(view, [(good, ())])
-    with pytest.raises(EditError, match="is no map of tiny-sd1 that reads the text"):
+    with pytest.raises(EditError, match="is no text map of tiny-sd1: fuse only"):
         fuse_edits(view, [(LowRankEdit({"unet.conv_in.weight": (torch.ones(8, 1), torch.ones(1, 4))}), PROMPTS[0])])
-    with pytest.raises(EditError, match="is no map of tiny-sd1"):
+    with pytest.raises(EditError, match="is no text map of tiny-sd1"):
         fuse_edits(view, [(lora(tiny.shared("sdxl"), 1), PROMPTS[0])])
     with pytest.raises(SettingsError, match="lamb = 0 with 24 texts in 32 dimensions"):
         fuse_edits(view, [(good, ("",))])

@@ -366,7 +366,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
     for given, where, to, more, said, kind in (
         (edit, tmp_path / "another", "kohya", {}, "made for other weights", EditError),
         (edit, folder, "single-file", {"rank": 4}, "only --to kohya and peft", SettingsError),
-        (edit, folder, "kohya", {"rank": 0}, "at least 1", SettingsError),
+        (edit, folder, "kohya", {"rank": 0}, "a rank of at least 1", SettingsError),
         (everything, folder, "kohya", {}, "a LoRA cannot hold", EditError),
         (other, folder, "comfyui", {}, "no patch of a vae", EditError),
         (huge, folder, "kohya", {"dtype": torch.float16}, "does not fit into float16", NumericsError),

@@ -209,7 +209,7 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
     pair = {up: torch.ones(8, 2), down: torch.ones(2, 32)}
     export_edit(low_rank(base("sdxl")), base("sdxl"), "kohya", tmp_path / "xl.safetensors")
     for tensors, said in (
-        (load_file(tmp_path / "xl.safetensors"), "no change of the model's|another family"),
+        (load_file(tmp_path / "xl.safetensors"), "does not fit the model's|another family"),
         (
             {**pair, "lora_unet_down_blocks_7_to_k.lora_up.weight": torch.ones(1, 1)},
             "1 of its 2 modules are not in base, the first is lora_unet_down_blocks_7_to_k",
@@ -219,12 +219,12 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
         ({up: pair[up]}, "has half of a pair"),
         (
             {up: pair[up], down: torch.ones(2, 31)},
-            r"shapes \(8, 2\) and \(2, 31\), which is no change of the model's \(8, 32\)",
+            r"shapes \(8, 2\) and \(2, 31\), which does not fit the model's \(8, 32\)",
         ),
-        ({up: torch.ones(8, 3), down: pair[down]}, "no change of the model's"),
+        ({up: torch.ones(8, 3), down: pair[down]}, "does not fit the model's"),
         ({up: pair[up], down: torch.full((2, 32), float("nan"))}, "holds NaN or infinity"),
-        ({f"{stem}.diff": torch.ones(8, 31)}, r"\.diff has shape \(8, 31\), the model's weight \(8, 32\)"),
-        ({f"{stem}.diff_b": torch.ones(8)}, "the model's bias None"),
+        ({f"{stem}.diff": torch.ones(8, 31)}, r"\.diff has shape \(8, 31\), but the model's weight has \(8, 32\)"),
+        ({f"{stem}.diff_b": torch.ones(8)}, "the model's bias has None"),
         (
             {**pair, f"unet.{K}.lora_A.weight": torch.ones(2, 32), f"unet.{K}.lora_B.weight": torch.ones(8, 2)},
             "under two names",

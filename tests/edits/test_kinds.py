@@ -120,7 +120,7 @@ def test_what_cannot_be_baked_says_what_it_is(folder, tmp_path) -> None:
     path = planted(folder, tmp_path / "edit.safetensors", baked=False)
     result = run("apply", path, "--model", folder, "--out", tmp_path / "baked")
     assert result.exit_code == 2
-    assert "the edit was planted: there is nothing to bake or export" in result.stderr
+    assert "the edit was planted, so it cannot be baked or exported" in result.stderr
 
 
 def test_a_kind_is_registered_once() -> None:

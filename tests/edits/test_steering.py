@@ -215,7 +215,7 @@ def test_there_is_nothing_to_bake(tmp_path) -> None:
         ({"settings": {"p": float("nan")}}, "its p is nan"),
         ({"settings": {"joint_cfg": 1.0}}, "its joint_cfg is 1.0"),
         ({"strength": None}, "its strength is None"),
-        ({"maps": "unet"}, "no list of names"),
+        ({"maps": "unet"}, "not a list of names"),
         ({"maps": []}, "steers nothing"),
         ({"null": torch.zeros(4, 3)}, "not text states of one width"),
         ({"more": torch.zeros(4, 3)}, "has the fields"),

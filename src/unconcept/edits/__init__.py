@@ -1,4 +1,4 @@
-"""What methods return: differences to a model, as data."""
+"""Edits: what methods return. An edit is the difference to a model, as data."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .weight_edits import DenseEdit, LowRankEdit
 
 
 def load_edit(path: str | Path) -> Edit:
-    """Read an edit file; `EditError` says what is wrong with it."""
+    """Read an edit file. Raises `EditError` with the fault if it cannot be used."""
     stored = files.read_edit_file(Path(path))
     try:
         return edit_kinds[stored.kind].from_stored(stored)

@@ -1,4 +1,4 @@
-"""Edits that hang small networks on modules of the denoiser: no weight changes, and no weight could do the same."""
+"""Edits that add small networks to modules of the denoiser. They change no weight, and no weight could replace them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from .weight_edits import require_same_base
 
 @dataclass(frozen=True)
 class BottleneckAdapter:
-    """A(h) = up GELU(down h + down_bias) + up_bias on rows h (.., d), through r of them (Receler's eraser)."""
+    """Receler's eraser, a bottleneck of width r: A(h) = up GELU(down h + down_bias) + up_bias on rows h (.., d)."""
 
     down: Tensor  # (r, d)
     down_bias: Tensor  # (r,)
@@ -36,24 +36,27 @@ class BottleneckAdapter:
         r, d = self.down.shape if self.down.ndim == 2 else (0, 0)
         fits = (self.down_bias.shape, self.up.shape, self.up_bias.shape) == ((r,), (d, r), (d,))
         require(
-            fits and r > 0, f"an eraser's parts {[tuple(t.shape) for t in vars(self).values()]} do not fit", EditError
+            fits and r > 0,
+            f"the parts of an eraser have shapes {[tuple(t.shape) for t in vars(self).values()]}, which do not fit"
+            " together: give (r, d), (r,), (d, r) and (d,)",
+            EditError,
         )
 
     def __call__(self, h: Tensor) -> Tensor:
-        """(.., d), in the wider of the two dtypes."""
+        """Return A(h) (.., d) in the wider of the two dtypes."""
         wide = torch.promote_types(h.dtype, self.down.dtype)
         down, down_bias, up, up_bias = (t.to(wide) for t in (self.down, self.down_bias, self.up, self.up_bias))
         return F.linear(F.gelu(F.linear(h.to(wide), down, down_bias)), up, up_bias)
 
     def to(self, device: torch.device) -> "BottleneckAdapter":
-        """The same eraser on another device."""
+        """Return the same eraser on another device."""
         return BottleneckAdapter(*(part.to(device) for part in vars(self).values()))
 
 
 @edit_kind("adapter")
 @dataclass(frozen=True)
 class AdapterEdit:
-    """An eraser behind each of the linear maps `maps`: what they give, h, is read as h + strength A(h)."""
+    """Adds an eraser to the output h of each linear map in `maps`: the model goes on with h + strength A(h)."""
 
     erasers: Mapping[str, BottleneckAdapter]  # by the full name of the map's weight
     strength: float = 1.0
@@ -62,16 +65,16 @@ class AdapterEdit:
     maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        require(bool(self.erasers), "it hangs nothing anywhere", EditError)
+        require(bool(self.erasers), "it has no eraser: give at least one", EditError)
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """Full names of the weights behind which erasers hang."""
+        """Full names of the weights whose maps have an eraser."""
         return tuple(sorted(self.erasers))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """None: no weight is changed."""
+        """Empty, because the edit changes no weight."""
         return ()
 
     @property
@@ -92,7 +95,7 @@ class AdapterEdit:
         }
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"an eraser is no change of a weight: nothing is added to {name}")
+        raise EditError(f"an eraser does not change {name}: it runs beside the weights; use `applied`")
 
     def stamped(self, origin: EditOrigin) -> "AdapterEdit":
         return replace(self, origin=origin, maker=None)
@@ -102,10 +105,14 @@ class AdapterEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """`EditError` with both hashes if the edit was made for other weights."""
+        """Run the erasers inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         own = require_same_base(self.origin, model, self.maps)
         wrong = next((name for name, w in own.items() if w.shape[0] != self.erasers[name].up.shape[0]), None)
-        require(wrong is None, f"the eraser behind {wrong} has another width than the model's map", EditError)
+        require(
+            wrong is None,
+            f"the eraser of {wrong} has another width than the model's map: apply the edit to its own base",
+            EditError,
+        )
         erasers = {name: eraser.to(model.device) for name, eraser in self.erasers.items()}
         with change_outputs(
             denoiser_modules(model, self.maps) if self.strength else {},
@@ -114,7 +121,7 @@ class AdapterEdit:
             yield
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -138,18 +145,18 @@ class AdapterEdit:
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "AdapterEdit":
-        """The inverse of `save`; `EditError` on erasers of another kind, or whose parts are missing or do not fit."""
+        """Invert `save`. Raises `EditError` if an eraser is of another kind or its parts are missing or do not fit."""
         require(
             stored.details.get("eraser") == "bottleneck",
-            f"its eraser is a {stored.details.get('eraser')!r}, known is 'bottleneck'",
+            f"its eraser is {stored.details.get('eraser')!r}, but only 'bottleneck' is known",
             EditError,
         )
         strength = stored.details.get("strength")
-        require(isinstance(strength, float), f"its strength is {strength!r}", EditError)
+        require(isinstance(strength, float), f"its strength is {strength!r}, not a number", EditError)
         parts = tuple(f.name for f in fields(BottleneckAdapter))
         names = {name.rpartition(".")[0] for name in stored.tensors}
         wanted = {f"{name}.{part}" for name in names for part in parts}
-        require(wanted == stored.tensors.keys(), "an eraser of it has not all its parts, or others besides", EditError)
+        require(wanted == stored.tensors.keys(), "one of its erasers has missing or unknown parts", EditError)
         erasers = {}
         for name in sorted(names):
             erasers[name] = BottleneckAdapter(*(stored.tensors[f"{name}.{part}"] for part in parts))
@@ -157,7 +164,10 @@ class AdapterEdit:
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """`relative_norm`: of the erasers' way out, beside that of the maps they hang on; 0 where they do nothing."""
+        """Return `relative_norm`: the norm of the erasers' output weights relative to that of the maps they follow.
+
+        It is 0 if the erasers do nothing.
+        """
         own = model.reference(self.maps)
         found = sum(
             float(eraser.up.float().square().sum() + eraser.up_bias.float().square().sum())

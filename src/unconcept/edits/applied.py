@@ -9,11 +9,11 @@ from ..models import ModelView, open_model
 from ..models.checkpoint.pipeline import Pipeline
 from .base import Edit
 
-_handles: WeakKeyDictionary[nn.Module, list["EditHandle"]] = WeakKeyDictionary()  # of a denoiser, the first one first
+_handles: WeakKeyDictionary[nn.Module, list["EditHandle"]] = WeakKeyDictionary()  # by denoiser, in order of application
 
 
 class EditHandle:
-    """An edit that is on a model. Edits may be removed in any order; with the last, every weight is what it was."""
+    """An edit that is applied to a model. Edits may be removed in any order; without any, the weights are as before."""
 
     def __init__(self, edit: Edit, target: ModelView | Pipeline) -> None:
         """Apply the edit to a view or a diffusers pipeline in memory."""
@@ -28,16 +28,16 @@ class EditHandle:
 
     @property
     def is_applied(self) -> bool:
-        """Whether the edit is on."""
+        """Whether the edit is applied."""
         return self in _handles.get(self.denoiser, [])
 
     def remove(self) -> None:
-        """Take the edit off. Later ones stay on; a second call does nothing."""
+        """Remove the edit. Later ones stay applied; a second call does nothing."""
         if not self.is_applied:
             return
         handles = _handles[self.denoiser]
         later = handles[handles.index(self) + 1 :]
-        for handle in [*reversed(later), self]:  # Each put back what stood there before it.
+        for handle in [*reversed(later), self]:  # Each restores the values from before it.
             handle._stack.close()
         handles.remove(self)
         for handle in later:

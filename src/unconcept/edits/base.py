@@ -1,4 +1,4 @@
-"""What every edit can do, and where it came from."""
+"""The protocol of every edit, and the record of its origin."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from ..models.checkpoint.pipeline import Pipeline
 
 EDIT_FORMAT = "unconcept-edit"
 EDIT_FORMAT_VERSION = "1"
-_MAX_STRENGTH = 100  # nothing beyond is meant
+_MAX_STRENGTH = 100  # A larger one is taken for a typing error.
 
 
 def validate_strength(strength: float) -> float:
-    """The strength; `SettingsError` unless an edit can be scaled by it."""
+    """Return the strength. Raises `SettingsError` if an edit cannot be scaled by it."""
     message = (
-        f"strength {strength}: give a number from -{_MAX_STRENGTH} to {_MAX_STRENGTH}; 0 is the identity, 1 the edit as"
-        " made"
+        f"strength {strength} is out of range: give a number from -{_MAX_STRENGTH} to {_MAX_STRENGTH}; 0 has no effect,"
+        " 1 is the edit as made"
     )
     require(abs(strength) <= _MAX_STRENGTH, message, SettingsError)
     return strength
@@ -32,7 +32,7 @@ def validate_strength(strength: float) -> float:
 
 @dataclass(frozen=True)
 class EditOrigin:
-    """The header of an edit file."""
+    """Says how an edit was made: the header of an edit file."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
@@ -43,21 +43,21 @@ class EditOrigin:
     retain: tuple[str, ...]
     kind: str  # of the concepts
     family: str
-    base: str  # what the model was called
-    base_hash: str  # of the tensors the edit changes, as they were
+    base: str  # name of the base model
+    base_hash: str  # of the tensors that the edit changes, before the edit
     version: str  # of this library
     report: Mapping[str, int | float] = field(default_factory=dict)  # exact figures of the solve: rank, residual
-    licence: str = ""  # of the base, as its model card names it; "" where it names none
-    libraries: Mapping[str, str] = field(default_factory=dict)  # versions of others' libraries it was made with
+    licence: str = ""  # of the base, from its model card; "" if the card names none
+    libraries: Mapping[str, str] = field(default_factory=dict)  # versions of the other libraries used
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "EditOrigin":
-        """`EditError` unless every field is there with its type.
+        """Invert `to_json`. Raises `EditError` if a field is missing or has another type.
 
-        Those with a default may be missing, as in older files.
+        Fields with a default may be missing, as in older files.
         """
         try:
             return _ORIGIN.validate_json(text)
@@ -71,21 +71,21 @@ _ORIGIN = TypeAdapter(EditOrigin)
 
 
 class ApplicableEdit(Protocol):
-    """What a model can be drawn with: an edit, or several at once."""
+    """Anything that can be applied while images are sampled: one edit, or several at once."""
 
     @property
     def hash(self) -> str:
-        """Of its content."""
+        """Content hash."""
 
     def applied(self, model: ModelView) -> AbstractContextManager[None]:
-        """As an edit's."""
+        """Inside the block, the model computes with it."""
 
 
 class AppliedEdit(Protocol):
-    """An edit that is on a model."""
+    """An edit that is applied to a model."""
 
     def remove(self) -> None:
-        """Take it off: with the last edit of a model, every weight is bitwise what it was."""
+        """Remove it. Without any edit, every weight of the model is bitwise as before."""
 
 
 class Edit(Protocol):
@@ -93,18 +93,18 @@ class Edit(Protocol):
 
     @property
     def origin(self) -> EditOrigin | None:
-        """Where it came from; None until it is stamped."""
+        """How it was made; None until `stamped`."""
 
     @property
     def maker(self) -> "Callable[[Edit], EditOrigin] | None":
-        """What makes its origin where it has none; None where nobody knows."""
+        """Builds its origin if it has none; None if that is not possible."""
 
     @property
     def solve_figures(self) -> Mapping[str, float]:
-        """What its method has to say of the solve, by name; it goes into the origin's report."""
+        """Figures of the method's solve, by name; they go into the origin's report."""
 
     def stamped(self, origin: EditOrigin) -> "Edit":
-        """The same edit with its origin."""
+        """Return the same edit with its origin."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,55 +112,55 @@ class Edit(Protocol):
 
     @property
     def bound_names(self) -> tuple[str, ...]:
-        """Full names of the parameters it is bound to: those it changes, or those beside which it runs."""
+        """Full names of the parameters that it changes or runs beside."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers it is made of."""
+        """Number of its own parameters."""
 
     @property
     def hash(self) -> str:
         """Content hash of its tensors."""
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """What it is stored as."""
+        """The tensors that its file stores, by name."""
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """What is added to one parameter, in its shape; `weight` is its value in the unedited model."""
+        """Return what it adds to one parameter, in its shape; `weight` is its value in the unedited model."""
 
     def scaled(self, strength: float) -> "Edit":
-        """0 is the identity, 1 the edit as made; `SettingsError` on what is no strength."""
+        """Return the edit scaled: 0 has no effect, 1 is the edit as made. Raises `SettingsError` if out of range."""
 
     def applied(self, model: ModelView) -> AbstractContextManager[None]:
-        """Inside, the model computes with the edit; afterwards its weights are bitwise what they were."""
+        """Inside the block, the model computes with the edit; afterwards its weights are bitwise as before."""
 
     def apply_to(self, target: ModelView | Pipeline) -> AppliedEdit:
         """Apply it to a view, or to a diffusers pipeline in memory, until the handle's `remove` is called."""
 
     @classmethod
     def can_bake(cls) -> bool:
-        """Whether it is a change of weights, which a checkpoint or a LoRA can hold."""
+        """Whether it changes weights, so that a checkpoint or a LoRA can hold it."""
 
     def static(self) -> "Edit":
-        """What of it weights can hold, for every prompt alike; itself where there is no more or no less."""
+        """Return its part that weights can hold, the same for every prompt; itself if it has no other form."""
 
     def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Exact factors up (o, r) and down (r, d) of what is added to one parameter; None where there are none."""
+        """Return exact factors up (o, r) and down (r, d) of its change of one parameter; None if it has none."""
 
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """Exact figures of what it does to the texts of a request, without a picture."""
+        """Return exact figures of its effect on the texts of a request, without an image."""
 
     def describe(self) -> str:
-        """What it is, in a few words that follow "the edit"."""
+        """Describe it in a few words that follow "the edit"."""
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file with the origin in its header."""
 
 
 def origin_of(edit: Edit) -> EditOrigin:
-    """The origin of an edit, made now if it came straight from a method."""
+    """Return the origin of an edit, or build it if the edit comes straight from a method. Raises `EditError` if neither."""
     if edit.origin is not None:
         return edit.origin
     if edit.maker is None:
-        raise EditError("the edit has no origin: stamp it first")
+        raise EditError("the edit has no origin: call `stamped` with one first")
     return edit.maker(edit)

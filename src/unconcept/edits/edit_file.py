@@ -1,4 +1,4 @@
-"""Edit files: safetensors whose header says what the edit is. Reading one raises `EditError` or returns an edit."""
+"""Edit files: safetensors files whose header describes the edit. Reading a damaged one raises `EditError`."""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from .base import EDIT_FORMAT, EDIT_FORMAT_VERSION, EditOrigin
 
 @dataclass(frozen=True)
 class StoredEdit:
-    """What an edit file holds."""
+    """The content of an edit file."""
 
     kind: str
     tensors: Mapping[str, Tensor]
     origin: EditOrigin
-    details: Mapping[str, Any] = field(default_factory=dict)  # what a kind needs to know besides its tensors, as JSON
+    details: Mapping[str, Any] = field(default_factory=dict)  # JSON data that a kind needs besides tensors
 
 
 def write_edit_file(path: str | Path, stored: StoredEdit) -> None:
-    """Tensors in float32 or wider, the rest in the header.
+    """Write the tensors in float32 or wider and everything else into the header.
 
-    The same edit is the same bytes: safetensors' own writer shuffles its header.
+    The same edit gives the same bytes. Safetensors' own writer would not: it shuffles its header.
     """
     metadata = {
         "format": EDIT_FORMAT,
@@ -46,21 +46,22 @@ def _slot(tensor: Tensor) -> DeferredTensor:
 
 
 def read_edit_file(path: Path) -> StoredEdit:
-    """`EditError` names the file and what is wrong with it."""
+    """Read an edit file. Raises `EditError` with the path and the fault if it cannot be used."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             found = metadata.get("format"), metadata.get("format_version")
             require(
                 found[0] == EDIT_FORMAT,
-                f"edit {path}: no {EDIT_FORMAT} file; give the edit.safetensors of an erasure",
+                f"edit {path}: this is no {EDIT_FORMAT} file; give the edit.safetensors of an erasure",
                 EditError,
             )
             message = (
-                f"edit {path}: format version {found[1]}, this library reads {EDIT_FORMAT_VERSION}; update unconcept"
+                f"edit {path}: it has format version {found[1]}, this library reads {EDIT_FORMAT_VERSION}; update"
+                " unconcept"
             )
             require(found[1] == EDIT_FORMAT_VERSION, message, EditError)
-            # Copies lie as aligned as tensors that were computed: the file's own would multiply to other last bits.
+            # Copies are aligned like computed tensors; the file's own alignment would change the last bits of products.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
         raise EditError(f"edit {path}: {error}; the file is missing, cut short or damaged") from None
@@ -68,7 +69,7 @@ def read_edit_file(path: Path) -> StoredEdit:
         origin, details = EditOrigin.from_json(metadata.get("origin", "")), _details(metadata.get("details", "{}"))
         for name, tensor in tensors.items():
             sound = tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
-            require(sound, f"{name} holds something that is no finite number", EditError)
+            require(sound, f"{name} holds NaN, infinity or integers", EditError)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
     return StoredEdit(metadata.get("kind", ""), tensors, origin, details)
@@ -79,5 +80,5 @@ def _details(text: str) -> dict[str, Any]:
         details: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise EditError(f"its details cannot be read: {error}") from None
-    require(isinstance(details, dict), "its details are no table", EditError)
+    require(isinstance(details, dict), "its details are not a JSON object", EditError)
     return details

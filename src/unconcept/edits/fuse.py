@@ -1,6 +1,6 @@
-"""Several edits as one.
+"""Fuses several edits into one.
 
-`fuse_edits`: MACE's third stage (Lu et al., CVPR 2024, arXiv:2403.06135), for any low-rank edits of text maps.
+`fuse_edits` is MACE's third stage (Lu et al., CVPR 2024, arXiv:2403.06135), for any low-rank edits of text maps.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..models.text.state_rows import text_state_moments
 from .base import Edit
 from .weight_edits import DenseEdit, LowRankEdit
 
-# An edit for one concept, and the finished prompts on which it shall hold.
+# An edit for one concept, and the prompts on which its effect must be kept.
 _FusionPart = tuple[LowRankEdit, Sequence[str]]
 
 
@@ -29,12 +29,13 @@ def fuse_edits(
     preserve: SecondMoments | None = None,
     under: Edit | None = None,
 ) -> LowRankEdit | DenseEdit:
-    """One edit that does to each part's prompts what that part does there, solved for all parts at once.
+    """Solve for one edit that has each part's effect on that part's prompts.
 
-    W* = (sum_i (W + dW_i) G_i + W0 P + lam W) (sum_i G_i + P + lam I)^-1, W0 the model's own weights, W = W0 + `under`:
-    parts were made on top of that edit (MACE's refinement), and it enters the result. G_i (d, d) are the moments of all
-    rows of prompts i, P those of what shall be read as by W0, weighted. With A the matrix to invert, the edit is W* -
-    W0 = under (I - P A^-1) + sum_i dW_i G_i A^-1: of the parts' ranks together, dense where `under` is not low-rank.
+    W* = (sum_i (W + dW_i) G_i + W0 P + lam W) (sum_i G_i + P + lam I)^-1. W0 are the model's own weights and
+    W = W0 + `under`: the parts were made on top of that edit (MACE's refinement), and the result contains it.
+    G_i (d, d) are the moments of all rows of prompts i; P are the weighted moments of the texts that W0 must still map
+    as before. With A the matrix to invert, the edit is W* - W0 = under (I - P A^-1) + sum_i dW_i G_i A^-1. Its rank is
+    at most the sum of the parts' ranks; it is dense if `under` is not low-rank.
     """
     _check(model, parts, under)
     total, wanted = SecondMoments.empty(model.embed([""]).shape[1], model.device), []
@@ -57,13 +58,13 @@ def fuse_edits(
 
 
 def _check(model: ModelView, parts: Sequence[_FusionPart], under: Edit | None) -> None:
-    """`EditError` on edits that are not of this model's text maps, `RequestError` on a part without prompts."""
+    """Raise `EditError` for an edit of anything but this model's text maps, `RequestError` for one without prompts."""
     require(bool(parts), "nothing to fuse: give at least one edit with its prompts", RequestError)
     maps = model.text_maps()
     for i, (edit, prompts) in enumerate(parts):
         require(
             bool(prompts),
-            f"edit {i + 1} of {len(parts)} has no prompts: name those on which it shall hold",
+            f"edit {i + 1} of {len(parts)} has no prompts: name those on which its effect must be kept",
             RequestError,
         )
         for name, (up, down) in edit.pairs.items():
@@ -71,13 +72,13 @@ def _check(model: ModelView, parts: Sequence[_FusionPart], under: Edit | None) -
             fits = name in maps and tuple(maps[name].shape) == found
             require(
                 fits,
-                f"edit {i + 1} of {len(parts)}: {name} {found} is no map of {model.name} that reads the text: only"
-                " those are fused",
+                f"edit {i + 1} of {len(parts)}: {name} {found} is no text map of {model.name}: fuse only edits of"
+                " text maps",
                 EditError,
             )
     for name in under.names if under is not None else ():
         require(
             name in maps,
-            f"the edit beneath: {name} is no map of {model.name} that reads the text: only those are fused",
+            f"the edit `under`: {name} is no text map of {model.name}: fuse only edits of text maps",
             EditError,
         )

@@ -1,6 +1,4 @@
-"""Low-rank edits that weigh themselves by the prompt: SPM's one-dimensional adapters, one
-concept's or several at once.
-"""
+"""Low-rank edits whose strength depends on the prompt: SPM's one-dimensional adapters, for one or several concepts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,11 +42,11 @@ class GatedAdapter:
 
     @property
     def has_one_rank(self) -> bool:
-        """Whether all its pairs are of one rank."""
+        """Whether all its pairs have the same rank."""
         return all(len(down) == self.rank for _, down in self.pairs.values())
 
     def scaled(self, strength: float) -> "GatedAdapter":
-        """The same adapter, so many times as strong."""
+        """Return the adapter with its effect multiplied by `strength`."""
         pairs = {name: (strength * up, down) for name, (up, down) in self.pairs.items()}
         return replace(self, pairs=pairs)
 
@@ -56,15 +54,15 @@ class GatedAdapter:
 @edit_kind("gated")
 @dataclass(frozen=True)
 class GatedEdit:
-    """W x + sum_i gamma_i up_i down_i x, gamma_i (b,) each row's likeness to the concepts of part i.
+    """Computes W x + sum_i gamma_i up_i down_i x, where gamma_i (b,) is each row's likeness to the concepts of part i.
 
-    A row of a batch is weighed by its own text, the empty one by its own too.
+    Every row of a batch has the gammas of its own text; the empty text has its own too.
     """
 
     parts: tuple[GatedAdapter, ...]
     likeness: PromptLikeness = PromptLikeness()
     combine: GateCombination = "sum"
-    """"authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares a lone gamma."""
+    """"sum", or "authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares one gamma."""
     origin: EditOrigin | None = None
     solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
     maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
@@ -72,33 +70,33 @@ class GatedEdit:
     def __post_init__(self) -> None:
         require(
             bool(self.parts) and all(part.texts and part.pairs for part in self.parts),
-            "a part of it has no concept or changes nothing",
+            "one of its parts has no concept or changes nothing",
             EditError,
         )
         require(
             all(part.pairs.keys() == self.parts[0].pairs.keys() for part in self.parts),
-            "its parts hang on different maps",
+            "its parts change different maps: all must change the same ones",
             EditError,
         )
         require(
             all(part.has_one_rank for part in self.parts),
-            "a part of it has pairs of different ranks",
+            "one of its parts has pairs of different ranks: all must have one rank",
             EditError,
         )
         require(
             self.combine == "sum" or len({part.rank for part in self.parts}) == 1,
-            "combine 'authors' is defined for parts of one rank",
+            "combine 'authors' is defined only for parts of one rank: use 'sum'",
             EditError,
         )
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """Full names of the weights the pairs are laid beside."""
+        """Full names of the weights that the pairs are added to."""
         return tuple(sorted(self.parts[0].pairs))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """None: what is added depends on the prompt, so no weight holds it."""
+        """Empty: the change depends on the prompt, so no weight can hold it."""
         return ()
 
     @property
@@ -124,13 +122,13 @@ class GatedEdit:
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(
-            f"an edit that weighs itself by the prompt is no change of a weight: nothing is added to {name}"
+            f"a gated edit depends on the prompt and does not change {name}: use `applied`, or `static` for full weight"
         )
 
     def static(self) -> LowRankEdit:
-        """The sum of all parts at gamma 1, for every prompt: what a LoRA file or a weight can hold.
+        """Return the sum of all parts at gamma 1 for every prompt, which a LoRA file or a weight can hold.
 
-        Unrelated prompts are changed more.
+        It changes unrelated prompts more than the gated edit does.
         """
         pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
@@ -145,9 +143,9 @@ class GatedEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """Texts are known that are encoded inside.
+        """Run the gated adapters inside the block. Encode texts inside it too, so that their tokens are known.
 
-        `EditError` with both hashes if the edit was made for other weights.
+        Raises `EditError` with both hashes if the edit is for other weights.
         """
         require_same_base(self.origin, model, self.maps)
         modules, weigh = denoiser_modules(model, self.maps), self._weigher(model)
@@ -164,12 +162,12 @@ class GatedEdit:
 
     @torch.no_grad()
     def gammas(self, model: ModelView, texts: tuple[str, ...]) -> Tensor:
-        """(n, parts): how much of each part a text is given."""
+        """Return the gamma of each part for each text, (n, parts)."""
         return self._weigher(model)(model.condition(texts).states, list(model.tokenizer(texts).ids))
 
     @torch.no_grad()
     def _weigher(self, model: ModelView) -> Callable[[Tensor, list[TokenIds | None]], Tensor]:
-        """Of states (b, l, d) and their ids to gammas (b, parts); the concepts are encoded once."""
+        """Return a function from states (b, l, d) and their ids to gammas (b, parts). It encodes the concepts once."""
         own = [model.condition(part.texts).states for part in self.parts]
         tokens = []
         for part in self.parts:
@@ -184,12 +182,12 @@ class GatedEdit:
         return weigh
 
     def _laid(self, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """All parts' pairs of one weight side by side: up (o, R), down (R, d)."""
+        """Concatenate the pairs of all parts for one weight: up (o, R), down (R, d)."""
         ups, downs = zip(*(part.pairs[name] for part in self.parts), strict=True)
         return torch.cat(ups, 1).to(device), torch.cat(downs).to(device)
 
     def _between(self, gammas: Tensor) -> Tensor:
-        """(b, R, R): a diagonal of gammas, or, as the authors' code has it, of all products of two of them."""
+        """Return the matrices (b, R, R) between up and down: diagonal gammas, or the authors' pairwise products."""
         ranks = [part.rank for part in self.parts]
         if self.combine == "sum":
             return torch.diag_embed(gammas.repeat_interleave(torch.tensor(ranks, device=gammas.device), 1))
@@ -197,7 +195,7 @@ class GatedEdit:
         return torch.kron(both, torch.eye(ranks[0], dtype=both.dtype, device=both.device)[None])
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -208,7 +206,7 @@ class GatedEdit:
         return None
 
     def describe(self) -> str:
-        return "weighs itself by the prompt"
+        return "has a strength that depends on the prompt"
 
     def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("gated", self.tensors(), origin_of(self), self._details()))
@@ -218,19 +216,21 @@ class GatedEdit:
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "GatedEdit":
-        """The inverse of `save`; `EditError` on what is missing or does not fit."""
+        """Invert `save`. Raises `EditError` if something is missing or does not fit."""
         texts, combine, metric, floor = (stored.details.get(key) for key in ("texts", "combine", "metric", "floor"))
         require(
-            isinstance(texts, list) and all(map(_is_list_of_texts, texts)), "its texts are no lists of texts", EditError
+            isinstance(texts, list) and all(map(_is_list_of_texts, texts)),
+            "its texts are not lists of texts",
+            EditError,
         )
-        require(combine in ("sum", "authors"), f"its combine is {combine!r}", EditError)
+        require(combine in ("sum", "authors"), f"its combine is {combine!r}, not 'sum' or 'authors'", EditError)
         require(
             isinstance(floor, float) and isinstance(metric, str),
-            f"its metric and floor are {metric!r} and {floor!r}",
+            f"its metric and floor are {metric!r} and {floor!r}, not a name and a number",
             EditError,
         )
         found = [_below(stored.tensors, str(i)) for i in range(len(texts or ()))]
-        require(sum(map(len, found)) == len(stored.tensors), "it holds other parts than it names", EditError)
+        require(sum(map(len, found)) == len(stored.tensors), "it holds parts for which it names no texts", EditError)
         parts = tuple(
             GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
         )
@@ -238,9 +238,10 @@ class GatedEdit:
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """`relative_norm` at gamma 1.
+        """Return figures of the edit: `relative_norm` is that of the change at gamma 1.
 
-        `least_gate`: the largest gamma of the target given least; `gate_of_retained`: of the retained text given most.
+        A text's gate is its largest gamma. `least_gate` is the smallest gate of a target, `gate_of_retained` the
+        largest gate of a retained text.
         """
         own, static = model.reference(self.maps), self.static()
         change = sum(float(static.delta(name, w.float()).square().sum()) for name, w in own.items())
@@ -259,5 +260,5 @@ def _is_list_of_texts(value: object) -> bool:
 
 
 def _below(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
-    """Those whose names begin with this word, without it."""
+    """Return the tensors whose names begin with the given first part, without that part."""
     return {name.partition(".")[2]: t for name, t in tensors.items() if name.partition(".")[0] == first}

@@ -1,5 +1,6 @@
-"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv:2312.16145): how much of an adapter a text is given, by its
-likeness to what was erased.
+"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv:2312.16145).
+
+Scales an adapter for each text by the text's likeness to the erased concepts.
 """
 
 from collections.abc import Sequence
@@ -21,15 +22,14 @@ _LIKENESS_METRICS: tuple[LikenessMetric, ...] = ("both", "clipcos", "tokenuni")
 
 @dataclass(frozen=True)
 class PromptLikeness:
-    """`both`: the larger of the two.
+    """Measures the likeness of a text to erased concepts.
 
-    `clipcos`: the cosine of all states. `tokenuni`: the share of a concept's tokens that the text holds.
-
-    States that no text gave have no tokens: they are judged by their cosine.
+    `clipcos` is the cosine of all states, `tokenuni` the share of a concept's tokens that the text contains, `both` the
+    larger of the two. States without a text have no tokens: for them only the cosine counts.
     """
 
     metric: LikenessMetric = "both"
-    floor: float = 0.0  # likeness that counts as none; above, it is stretched to 1
+    floor: float = 0.0  # likeness that counts as 0; the rest is rescaled to 1
 
     def __post_init__(self) -> None:
         require(
@@ -42,9 +42,9 @@ class PromptLikeness:
     def __call__(
         self, states: Tensor, tokens: Sequence[frozenset[int] | None], own: Tensor, own_tokens: Sequence[frozenset[int]]
     ) -> Tensor:
-        """(b,) within 0 and 1: of texts with states (b, l, d) to the most alike of concepts with states (m, l, d).
+        """Return the likeness (b,), 0 to 1, of texts with states (b, l, d) to the nearest concept of states (m, l, d).
 
-        Differentiable in the states.
+        It is differentiable in the states.
         """
         found = state_cosines(states, own)
         overlaps = [token_overlap(text, concept) for text, concept in product(tokens, own_tokens)]
@@ -56,7 +56,7 @@ class PromptLikeness:
 
 
 def state_cosines(states: Tensor, own: Tensor) -> Tensor:
-    """(b, m) of (b, l, d) and (m, l, d), each flattened, in float32 or wider."""
+    """Return the cosines (b, m) of states (b, l, d) and (m, l, d), each flattened, in float32 or wider."""
     wide = torch.promote_types(states.dtype, torch.float32)
     if states.shape[1:] != own.shape[1:]:
         return torch.zeros(len(states), len(own), dtype=wide, device=states.device)
@@ -64,10 +64,10 @@ def state_cosines(states: Tensor, own: Tensor) -> Tensor:
 
 
 def token_overlap(text: frozenset[int] | None, concept: frozenset[int]) -> float:
-    """|text and concept| / |concept|; 0 for what is no text."""
+    """Return |text and concept| / |concept|, or 0 if there is no text."""
     return len(text & concept) / len(concept) if text is not None and concept else 0.0
 
 
 def content_token_ids(model: ModelView, ids: TokenIds) -> frozenset[int]:
-    """The tokens that a text is made of, without start, end and padding."""
+    """Return the tokens of a text without start, end and padding."""
     return frozenset(ids) - {*model.tokenizer([""]).ids[0], model.tokenizer.pad}

@@ -1,6 +1,6 @@
-"""Edits made apart from one another as one, parameter by parameter, and an edit on top of another.
+"""Merges edits that were made independently, parameter by parameter, and stacks an edit on another.
 
-Every merge is symmetric: parts are given in an order only so that sums round alike. TIES: Yadav et al., NeurIPS 2023,
+Every merge is symmetric: the order of the edits only fixes how sums round. TIES is Yadav et al., NeurIPS 2023,
 arXiv:2306.01708, as continual unlearning uses it (arXiv:2511.07970): every tensor is trimmed by itself.
 """
 
@@ -21,21 +21,22 @@ MergeMethod = Literal["uniform", "task-arithmetic", "ties"]
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """Uniform: the mean of the edited weights.
+    """Says how to merge the changes of several edits.
 
-    Task arithmetic: the scaled sum of the changes. TIES: what most of them agree on.
+    `uniform` takes the mean of the edited weights, `task-arithmetic` the scaled sum of the changes, `ties` the mean of
+    the changes whose sign most of them share.
     """
 
     how: MergeMethod = "ties"
-    scale: float = 1.0  # lambda, of every change; the uniform mean has none
-    topk: float = 0.2  # TIES: share of each tensor's entries that is kept, the largest
+    scale: float = 1.0  # lambda, the factor of every change; `uniform` ignores it
+    topk: float = 0.2  # TIES: keep this share of each tensor's entries, the largest
 
     def __post_init__(self) -> None:
         require(0 < self.topk <= 1, f"merge: topk must be a share, above 0 and at most 1, got {self.topk}")
         require(abs(self.scale) < float("inf"), f"merge: scale must be finite, got {self.scale}")
 
     def __call__(self, changes: Sequence[Tensor]) -> Tensor:
-        """One tensor's changes (each of its shape) as one; float64 inside."""
+        """Merge the changes of one tensor (each of its shape), computing in float64."""
         stacked = torch.stack([change.double() for change in changes])
         if self.how == "uniform":
             return stacked.mean(0)
@@ -45,7 +46,7 @@ class MergeSettings:
 
 
 def ties_merge(changes: Tensor, scale: float, topk: float) -> Tensor:
-    """Trim, elect, and take the mean of those that agree: changes (n, ...) of one tensor."""
+    """Merge changes (n, ...) of one tensor: trim them, elect a sign, and take the mean of those that agree."""
     flat = scale * changes.flatten(1)
     entries = flat.shape[1]
     kept = max(1, round(topk * entries))
@@ -61,7 +62,7 @@ def ties_merge(changes: Tensor, scale: float, topk: float) -> Tensor:
 
 @torch.no_grad()
 def merge_edits(model: ModelView, edits: Sequence[Edit], how: MergeSettings) -> DenseEdit:
-    """Edits made each for the unedited model as one. A parameter that some leave alone was changed by nothing there."""
+    """Merge edits that were each made for the unedited model. A parameter that an edit leaves alone has change 0."""
     require(bool(edits), "nothing to merge: give at least one edit", EditError)
     names = sorted({name for edit in edits for name in edit.names})
     deltas = {}
@@ -74,7 +75,7 @@ def merge_edits(model: ModelView, edits: Sequence[Edit], how: MergeSettings) -> 
 
 @torch.no_grad()
 def stack_edits(model: ModelView, under: Edit | None, edit: Edit) -> Edit:
-    """What an edit of the model with `under` in it is to the unedited model, together with `under`."""
+    """Return `under` plus an edit that was made on top of it, as one edit of the unedited model."""
     if under is None:
         return edit
     deltas = {}

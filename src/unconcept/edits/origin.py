@@ -1,4 +1,4 @@
-"""The header of an edit: model, request, method, settings, library versions, exact figures of its effect."""
+"""Builds the header of an edit: model, request, method, settings, library versions, exact figures of its effect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .base import Edit, EditOrigin
 
 @dataclass(frozen=True)
 class OriginMaker:
-    """What a method was asked: of this the origin of its edit is made when the edit is saved and has none."""
+    """The call that made an edit. It builds the edit's origin when the edit is saved without one."""
 
     method: str
     settings: Mapping[str, object]
@@ -22,7 +22,7 @@ class OriginMaker:
     request: Request
 
     def __call__(self, edit: Edit) -> EditOrigin:
-        """The origin of the edit, or of what became of it."""
+        """Build the origin of the edit, or of an edit derived from it."""
         return origin_for(edit, self.model, self.request, self.method, dict(self.settings))
 
 

@@ -1,4 +1,4 @@
-"""Kinds of edits, by the name that stands in their files. A new kind registers itself, and nothing else changes."""
+"""The registry of the kinds of edits, by the name in their files. A new kind registers itself; nothing else changes."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -12,7 +12,7 @@ class StoredKind(Protocol):
     """A class of edits that can be read from a file."""
 
     def from_stored(self, stored: StoredEdit) -> Edit:
-        """The inverse of `save`; `EditError` on what does not fit."""
+        """Invert `save`. Raises `EditError` if something is missing or does not fit."""
 
 
 edit_kinds: Registry[StoredKind] = Registry("edit kind", plugin_group="unconcept.edits")
@@ -20,7 +20,7 @@ _EditClass = TypeVar("_EditClass", bound=StoredKind)
 
 
 def edit_kind(name: str) -> Callable[[_EditClass], _EditClass]:
-    """Register a class of edits under the kind that its files name."""
+    """Register a class of edits under the name of its kind in files."""
 
     def put(kind: _EditClass) -> _EditClass:
         edit_kinds.register(name)(kind)

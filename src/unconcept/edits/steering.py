@@ -30,12 +30,10 @@ from .weight_edits import require_same_base
 @edit_kind("steering")
 @dataclass(frozen=True)
 class SteeringEdit:
-    """A rule inside the cross-attentions that the text maps `maps` belong to.
+    """Applies a rule inside the cross-attentions that the text maps `maps` belong to.
 
-    Rows of the empty text are left as they are.
-
-    So guidance steers away from an unsteered empty text, whichever side of the batch it stands on; a negative prompt
-    that is not empty is a prompt like any other.
+    It leaves rows of the empty text unchanged, so guidance still starts from an unsteered empty text, in whichever half
+    of the batch that is. A negative prompt that is not empty is steered like any prompt.
     """
 
     rule: SteeringRule
@@ -46,11 +44,11 @@ class SteeringEdit:
     maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        require(bool(self.maps), "it steers nothing", EditError)
+        require(bool(self.maps), "it steers nothing: name at least one map", EditError)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """None: no weight is changed."""
+        """Empty, because the edit changes no weight."""
         return ()
 
     @property
@@ -69,7 +67,7 @@ class SteeringEdit:
         return {name: value for name, value in vars(self.rule).items() if isinstance(value, Tensor)}
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"a steering edit changes no weight: nothing is added to {name}")
+        raise EditError(f"a steering edit changes no weight, so there is no delta of {name}: use `applied`")
 
     def stamped(self, origin: EditOrigin) -> "SteeringEdit":
         return replace(self, origin=origin, maker=None)
@@ -79,7 +77,7 @@ class SteeringEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """`EditError` with both hashes if the edit was made for other weights."""
+        """Steer inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         require_same_base(self.origin, model, self.maps)
         with steer_attentions(cross_attentions(model, self.maps), partial(self._steer, known={})):
             yield
@@ -90,7 +88,7 @@ class SteeringEdit:
         return self.rule.steer(reading, weight[:, None, None], mix, known)
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -104,7 +102,7 @@ class SteeringEdit:
         return None
 
     def describe(self) -> str:
-        return "changes no weight, it steers while sampling"
+        return "changes no weight but steers while sampling"
 
     def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("steering", self.tensors(), origin_of(self), self._details()))
@@ -116,18 +114,22 @@ class SteeringEdit:
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "SteeringEdit":
-        """The inverse of `save`; `EditError` on a rule that is none of ours, or lacks something."""
+        """Invert `save`. Raises `EditError` if the rule is unknown or lacks a field."""
         name, settings, maps = (stored.details.get(key) for key in ("rule", "settings", "maps"))
         require(isinstance(name, str) and isinstance(settings, dict), "it has no rule and settings", EditError)
         require(
             isinstance(maps, list) and all(isinstance(one, str) for one in maps),
-            "its maps are no list of names",
+            "its maps are not a list of names",
             EditError,
         )
         kind, strength = suggest(str(name), STEERING_RULES, "steering rule"), stored.details.get("strength")
         given: dict[str, Any] = {**stored.tensors, **(settings or {})}
         wanted = {f.name: f.type for f in fields(kind)}
-        require(given.keys() == wanted.keys(), f"its {name} has the fields {sorted(given)}", EditError)
+        require(
+            given.keys() == wanted.keys(),
+            f"its {name} has the fields {sorted(given)}, not {sorted(wanted)}",
+            EditError,
+        )
         for label, value in [*given.items(), ("strength", strength)]:
             sort: Any = wanted.get(label, float)
             sound = (
@@ -137,16 +139,14 @@ class SteeringEdit:
                 if sort is bool
                 else _is_number(value)
             )
-            require(sound, f"its {label} is {value!r}", EditError)
+            require(sound, f"its {label} is {value!r}, which has the wrong type or is not finite", EditError)
         return cls(kind(**given), tuple(maps or ()), float(strength or 0), stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """Exact figures without a picture, where the rule has some that know no picture: changes of the values of last
-        subject tokens.
+        """Return exact figures that need no image, if the rule has any: relative changes of last subject token values.
 
-        `moved`: of the target that changes least, relative to its size. `drift`: of the retained text that changes
-        most.
+        `moved` is the change of the target that changes least, `drift` that of the retained text that changes most.
         """
         if not isinstance(self.rule, Decomposition):
             return {}
@@ -157,7 +157,7 @@ class SteeringEdit:
         states, at = model.embed(texts, at="all"), torch.tensor(model.tokenizer(texts).index("last_subject"))
         change, size = torch.zeros(len(states)), torch.zeros(len(states))
         for place in at[at > 0].unique().tolist():  # The start token's value never changes.
-            # Each token has a system of its own, as large as there are targets: no others are solved.
+            # Each token has its own system, of the size of the number of targets: solve only the needed ones.
             rows, ends = (at == place).nonzero()[:, 0], [0, place]
             own, narrow = states[rows][:, ends], replace(rule, null=rule.null[ends])
             weight = torch.full((len(rows), 1, 1), self.strength, device=states.device)

@@ -1,4 +1,4 @@
-"""What steering edits do inside cross-attention: each rule is data with one verb, `steer`."""
+"""The rules that steering edits apply inside cross-attention. Each is data with one verb, `steer`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,36 +12,36 @@ from ..linalg.attention_guidance import normalised_guidance, subtract_negative
 from ..linalg.gated_projection import SimilarityGate, component_along
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, mix_values
 
-# By attention: values and weights that were last asked for, and what was made of them.
+# By attention: the last values and weights, and the result for them.
 SteeringCache = dict[Any, tuple[Tensor, Tensor, Tensor]]
 
 
 class SteeringRule(Protocol):
-    """A frozen dataclass of tensors and numbers."""
+    """Protocol of a steering rule: a frozen dataclass of tensors and numbers."""
 
     @property
     def null(self) -> Tensor:
         """Text states of the empty text (l, d), which are never steered."""
 
     def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
-        """What attention mixes (b, p, o), steered by `weight` (b, 1, 1): 0 leaves a row bitwise as it was, 1 is the
-        rule.
+        """Return the steered output of an attention (b, p, o).
 
-        What depends on the text alone may be kept in `known`, which lives as long as the edit is applied.
+        `weight` (b, 1, 1) is the strength: 0 leaves a row bitwise unchanged, 1 is the full rule. Results that depend on
+        the text alone may be cached in `known`, which lives as long as the edit is applied.
         """
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Takes from each token's value its part along the targets' values, and leaves the start token's alone (AdaVD)."""
+    """Removes from each token's value its component along the targets' values, except the start token's (AdaVD)."""
 
     targets: Tensor  # text states (n, d)
     null: Tensor
     s: float
     p: float
     eps: float
-    token_sim: bool  # else the whole part, whatever the resemblance
-    joint_cfg: bool  # the empty text's value stands beside value and target
+    token_sim: bool  # scale the component by its likeness; else remove it whole
+    joint_cfg: bool  # append the empty text's value to value and target
 
     def __post_init__(self) -> None:
         _check(self.targets, self.null)
@@ -56,10 +56,12 @@ class Decomposition:
         return mix(replace(reading, values=last[2]))
 
     def retained_values(self, values: Tensor, weight: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
-        """Values (b, l, o) without `weight` times their part along what `read` says of the targets (n, d) -> (n, o)."""
+        """Return values (b, l, o) minus `weight` times their component along the targets' values.
+
+        `read` maps the targets (n, d) to values (n, o).
+        """
         on = weight.flatten() != 0
-        # Above all the unconditioned side of guidance: nothing is solved for it, and 0 times what is no number is none
-        # either.
+        # Solve nothing for rows of weight 0, above all guidance's unconditional half; 0 times NaN would be NaN.
         if not on.all():
             found = values.clone()
             if on.any():
@@ -77,7 +79,7 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Subtraction:
-    """Takes from what a place mixes alpha times what it would mix of the negative texts (NASA)."""
+    """Subtracts alpha times the attention output for the negative texts from the output for the prompt (NASA)."""
 
     negative: Tensor  # text states (l', d), of several texts one after another
     null: Tensor
@@ -95,7 +97,7 @@ class Subtraction:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Leads what a place mixes away from what it would mix of the negative texts, at a bounded length (NAG)."""
+    """Moves the attention output away from its output for the negative texts, with a bounded norm (NAG)."""
 
     negative: Tensor  # text states (l', d), of several texts one after another
     null: Tensor
@@ -120,8 +122,9 @@ STEERING_RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidanc
 
 
 def _of_negative(reading: AttentionInputs, negative: Tensor) -> Tensor:
-    """Z-: the negative texts as the maps read them, past all other rules and what a row is given by its text, which
-    would take out what they are there for.
+    """Return Z-, the attention output for the negative texts.
+
+    It bypasses all other rules and gates, which would remove what the negative texts are meant to supply.
     """
     return mix_values(reading.with_text(negative[None].to(reading.states)))
 
@@ -134,6 +137,7 @@ def _check(rows: Tensor, null: Tensor) -> None:
     fits = rows.ndim == null.ndim == 2 and rows.shape[1] == null.shape[1] and len(rows) > 0 and len(null) > 1
     require(
         fits,
-        f"texts {tuple(rows.shape)} and empty text {tuple(null.shape)} are not text states of one width",
+        f"texts {tuple(rows.shape)} and empty text {tuple(null.shape)} are not text states of one width: give (n, d)"
+        " and (l, d) with l > 1",
         EditError,
     )

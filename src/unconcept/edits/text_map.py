@@ -1,5 +1,6 @@
-"""One linear map on the text for all layers: W' = W (I + T), T = X^T Y, two thin
-matrices whatever the model's depth.
+"""Edits by one linear map on the text for all layers: W' = W (I + T) with T = X^T Y.
+
+They are two thin matrices, whatever the model's depth.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,7 @@ _ALIGNMENT_BYTES = 64  # bytes, as torch allocates
 @edit_kind("text_map")
 @dataclass(frozen=True)
 class TextMapEdit:
-    """x, y (n, d), float32 or wider: a text state s is read as s + (s Y^T) X by every map named in `maps`."""
+    """Replaces a text state s by s + (s Y^T) X for every map named in `maps`; x, y (n, d), float32 or wider."""
 
     x: Tensor
     y: Tensor
@@ -42,14 +43,14 @@ class TextMapEdit:
 
     def __post_init__(self) -> None:
         fits = self.x.ndim == 2 and self.x.shape == self.y.shape
-        require(fits, f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)} are not two (n, d) of one shape", EditError)
-        require(bool(self.maps), "it changes nothing", EditError)
+        require(fits, f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)} are not (n, d) of one shape", EditError)
+        require(bool(self.maps), "it changes nothing: name at least one map", EditError)
 
     @classmethod
     def thin(
         cls, x: Tensor, y: Tensor, maps: tuple[str, ...], solve_figures: Mapping[str, float] | None = None
     ) -> "TextMapEdit":
-        """With more rows than dimensions, the same T in d rows."""
+        """Build the edit; if there are more rows than dimensions, reduce them to d rows with the same T."""
         return cls(*reduce_rows(x, y), tuple(sorted(maps)), solve_figures=solve_figures or {})
 
     @property
@@ -72,14 +73,15 @@ class TextMapEdit:
         return {"x": self.x, "y": self.y}
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """(W X^T) Y, in the wider of the two dtypes; W T where there are many rows, which is then less work."""
+        """Return (W X^T) Y in the wider of the two dtypes; computed as W T if there are many rows, which is cheaper."""
         require(
             weight.shape[-1:] == self.x.shape[-1:],
-            f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}",
+            f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}: apply it to its own"
+            " base",
             EditError,
         )
         wide = torch.promote_types(weight.dtype, self.x.dtype)
-        # Kernels round by where a matrix begins: wherever in a file it stood, a weight gives the same bits.
+        # Rounding in kernels depends on alignment: align, so that a weight gives the same bits wherever it was loaded.
         w = weight.detach().to(wide)
         w = w if w.data_ptr() % _ALIGNMENT_BYTES == 0 else w.clone()
         if 2 * len(self.x) > self.x.shape[1]:
@@ -88,7 +90,7 @@ class TextMapEdit:
 
     @cached_property
     def _map(self) -> Tensor:
-        """T (d, d) float64: formed once for all layers."""
+        """T (d, d) float64, computed once for all layers."""
         return self.x.double().T @ self.y.double()
 
     def stamped(self, origin: EditOrigin) -> "TextMapEdit":
@@ -99,24 +101,24 @@ class TextMapEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """`EditError` with both hashes if the edit was made for other weights."""
+        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         with add_to_weights(self, model):
             yield
 
     @contextmanager
     def applied_by_hooks(self, model: ModelView) -> Iterator[None]:
-        """The same edit without touching a weight: the denoiser is given s + (s Y^T) X in place of its text states s.
+        """Apply the same edit without changing a weight: the denoiser gets s + (s Y^T) X instead of its text states s.
 
-        For quantised, compiled or offloaded models. `EditError` unless the edit is of all maps that read the text.
+        Use it for quantised, compiled or offloaded models. Raises `EditError` unless the edit covers all text maps.
         """
         require_same_base(self.origin, model, self.names)
-        message = f"{model.name} has text maps that the edit leaves alone: apply it to the weights instead"
+        message = f"{model.name} has text maps that the edit leaves alone: use `applied`, which changes weights"
         require(set(self.names) == set(model.text_maps()), message, EditError)
         with map_text_states(model.modules("denoiser"), model.spec.text_projection, self.x, self.y):
             yield
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -130,23 +132,23 @@ class TextMapEdit:
         return weight.double() @ self.x.double().T, self.y
 
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """As `weight_effect` says; `rank` is that of T."""
+        """Return the figures of `weight_effect`; `rank` is that of T."""
         return weight_effect(self, model, request, {"rank": float(numerical_rank(self.x.T, self.y))})
 
     def describe(self) -> str:
-        return f"maps the text that {len(self.maps)} weights read"
+        return f"maps the text states that {len(self.maps)} weights take as input"
 
     def save(self, path: str | Path) -> None:
         write_edit_file(path, StoredEdit("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "TextMapEdit":
-        """The inverse of `save`; `EditError` on factors that do not fit."""
-        require({"x", "y"} <= set(stored.tensors), "it has no x and y", EditError)
+        """Invert `save`. Raises `EditError` if the factors do not fit."""
+        require({"x", "y"} <= set(stored.tensors), "it lacks x or y", EditError)
         maps = stored.details.get("maps")
         require(
             isinstance(maps, list) and all(isinstance(name, str) for name in maps),
-            "its maps are no list of names",
+            "its maps are not a list of names",
             EditError,
         )
         return cls(stored.tensors["x"], stored.tensors["y"], tuple(maps or ()), stored.origin)

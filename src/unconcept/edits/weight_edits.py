@@ -27,7 +27,7 @@ _SHARED_FACTOR = "down"
 @edit_kind("low_rank")
 @dataclass(frozen=True)
 class LowRankEdit:
-    """W' = W + up @ down for each named parameter: up (o, r), down (r, d), float32 or wider."""
+    """Adds up @ down to each named parameter, W' = W + up @ down: up (o, r), down (r, d), float32 or wider."""
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     origin: EditOrigin | None = None
@@ -52,7 +52,7 @@ class LowRankEdit:
         return hash_tensors(self.tensors())
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """A convolution's weight (o, i, h, w) is changed as a matrix (o, i * h * w)."""
+        """Return up @ down; for a convolution's weight (o, i, h, w), as a matrix (o, i * h * w) in that shape."""
         up, down = self.pairs[name]
         delta = up @ down
         return (
@@ -70,12 +70,12 @@ class LowRankEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """`EditError` with both hashes if the edit was made for other weights."""
+        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         with add_to_weights(self, model):
             yield
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -89,7 +89,7 @@ class LowRankEdit:
         return self.pairs[name]
 
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """As `weight_effect` says; `rank` is the largest of all changes."""
+        """Return the figures of `weight_effect`; `rank` is the largest of all changes."""
         rank = max(numerical_rank(*pair) for pair in self.pairs.values())
         return weight_effect(self, model, request, {"rank": float(rank)})
 
@@ -100,7 +100,7 @@ class LowRankEdit:
         write_edit_file(path, StoredEdit("low_rank", self.tensors(), origin_of(self)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """A down factor that all layers share is stored once."""
+        """The factors by name; a down factor that all layers share is stored once."""
         tensors = {f"{name}.up": up for name, (up, _) in self.pairs.items()}
         downs = {id(down): down for _, down in self.pairs.values()}
         if len(downs) == 1:
@@ -109,13 +109,14 @@ class LowRankEdit:
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "LowRankEdit":
-        """The inverse of `save`; `EditError` on factors that do not fit."""
+        """Invert `save`. Raises `EditError` if the factors do not fit."""
         return cls(low_rank_pairs(stored.tensors), stored.origin)
 
 
 def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pairs by the full name of their weight, as `LowRankEdit.tensors` names the halves; `EditError` on halves that do
-    not fit.
+    """Collect pairs (up, down) by the full name of their weight from tensors named as in `LowRankEdit.tensors`.
+
+    Raises `EditError` if the halves of a pair do not fit.
     """
     pairs = {}
     for key, up in tensors.items():
@@ -124,7 +125,7 @@ def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Ten
         name = key.removesuffix(".up")
         down = tensors.get(_SHARED_FACTOR, tensors.get(f"{name}.down"))
         if down is None or not (up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]):
-            raise EditError(f"{name} has no up and down factor that fit")
+            raise EditError(f"{name} has no up and down factor that fit together")
         pairs[name] = (up, down)
     require(bool(pairs), "it changes nothing", EditError)
     return pairs
@@ -133,7 +134,7 @@ def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Ten
 @edit_kind("dense")
 @dataclass(frozen=True)
 class DenseEdit:
-    """W' = W + delta for each named parameter of any shape, float32 or wider."""
+    """Adds a delta to each named parameter of any shape, W' = W + delta, float32 or wider."""
 
     deltas: Mapping[str, Tensor]
     origin: EditOrigin | None = None
@@ -171,12 +172,12 @@ class DenseEdit:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """`EditError` with both hashes if the edit was made for other weights."""
+        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         with add_to_weights(self, model):
             yield
 
     def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Until the handle's `remove` is called; of edits that are on at once, any may go first."""
+        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
         return EditHandle(self, target)
 
     @classmethod
@@ -190,7 +191,7 @@ class DenseEdit:
         return None
 
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """As `weight_effect` says. The rank would cost an SVD of every matrix: it is not among them."""
+        """Return the figures of `weight_effect`, without the rank, which would need an SVD of every matrix."""
         return weight_effect(self, model, request, {})
 
     def describe(self) -> str:
@@ -201,14 +202,14 @@ class DenseEdit:
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "DenseEdit":
-        """The inverse of `save`."""
+        """Invert `save`."""
         require(bool(stored.tensors), "it changes nothing", EditError)
         return cls(stored.tensors, stored.origin)
 
 
 @contextmanager
 def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
-    """Inside, each named parameter is its own value plus the edit's delta; edits laid over one another add up."""
+    """Inside the block, each named parameter is its own value plus the edit's delta; nested edits add up."""
     live = live_parameters(model, edit.names)
     own = require_same_base(edit.origin, model, edit.names)
     values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
@@ -217,20 +218,20 @@ def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
 
 
 def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
-    """The sum in float32 or wider, cast to the weight's dtype once."""
+    """Return weight + delta, computed in float32 or wider and cast to the weight's dtype once."""
     require(
         weight.shape == delta.shape,
-        f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}",
+        f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}: apply it to its own base",
         EditError,
     )
     wide = torch.promote_types(weight.dtype, delta.dtype)
     delta = delta.to(weight.device, wide)
-    # Where nothing is added the bits stay: -0.0 + 0.0 would be 0.0.
+    # Keep the bits where delta is 0: -0.0 + 0.0 would be 0.0.
     return torch.where(delta == 0, weight, (weight.to(wide) + delta).to(weight.dtype))
 
 
 def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """The parameters the model now computes with, by full name."""
+    """Return the parameters that the model now computes with, by full name."""
     found: dict[str, Tensor] = {}
     for name in names:
         part, _, rest = name.partition(".")
@@ -242,7 +243,7 @@ def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tenso
 
 
 def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
-    """The model's own weights under these names; refused if they are not the ones the edit was made for."""
+    """Return the model's own weights under these names. Raises `EditError` if the edit was made for other weights."""
     own = model.reference(names)
     if origin is None:
         return own

@@ -139,7 +139,7 @@ class WriteOptions(OverwriteOptions, StrengthOptions, SourceOptions):
     edit: Annotated[Path, Flag(position=0)]
     """edit.safetensors of an erasure."""
     static: Annotated[bool, Flag("--static")] = False
-    """Write an edit that weighs itself by the prompt at full weight for every prompt."""
+    """Write an edit whose strength depends on the prompt at full strength for every prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)

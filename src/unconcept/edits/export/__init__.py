@@ -1,1 +1,1 @@
-"""Edits as files of other tools, and files of other tools as edits."""
+"""Writes edits as files of other tools, and reads files of other tools as edits."""

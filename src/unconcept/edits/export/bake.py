@@ -1,8 +1,8 @@
-"""Write an edit into a checkpoint: the changed tensors are overwritten, every other byte is as it was.
+"""Writes an edit into a copy of a checkpoint: it overwrites the changed tensors and keeps every other byte.
 
-A folder may hold its weights several times: in variants (fp16, ...), as pickles, as one file at its top. Copies of what
-the edit changes are edited too where they are the same weights but for rounding; all others are left out, so that
-nobody loads an unedited one by mistake.
+A folder may hold its weights several times: in variants (fp16, ...), as pickles, as one file at its top. Copies of an
+edited weight are edited too if they are the same weight up to rounding. All others are left out, so that nobody loads
+an unedited copy by mistake.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,15 +22,16 @@ from .copy_folder import copy_unedited_files
 
 
 def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
-    """Copy `source`, a diffusers folder or single file, to `target` with the edit in its weights; what was left out of
-    a folder, by name.
+    """Copy `source`, a diffusers folder or single file, to `target` with the edit in its weights.
+
+    Returns the names of the files that were left out of a folder.
     """
     base = read_base_weights(edit, source)
     if not source.is_dir():
         with open_file(source) as file:
             kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
         message = (
-            f"{source} holds its network twice, as it is and as running mean ({EMA_PREFIX}...), which would stay"
+            f"{source} holds its network twice, plain and as a running mean ({EMA_PREFIX}...), which would stay"
             " unedited: prune the file first"
         )
         require(not kept, message, EditError)
@@ -54,13 +55,13 @@ def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
 
 
 def _edited(edit: Edit, members: Mapping[str, TensorLocation]) -> Iterator[tuple[TensorLocation, Tensor]]:
-    """One tensor after the other: never more than one is in memory."""
+    """Yield one edited tensor after the other, so that only one is in memory."""
     for name, weight in LazyTensors(members).items():
         yield members[name], weight_sum(weight, edit.delta(name, weight))
 
 
 def _copies(stands: Path, own: Mapping[str, TensorLocation]) -> dict[str, TensorLocation]:
-    """Where a variant holds what the edit changes; nothing if it holds other weights, or lacks some."""
+    """Locate the edited weights in a variant; empty if it holds other weights or lacks some."""
     there = tensor_files(stands)
     if not {place.name for place in own.values()} <= set(there):
         return {}
@@ -74,7 +75,7 @@ def _copies(stands: Path, own: Mapping[str, TensorLocation]) -> dict[str, Tensor
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    """But for rounding to the narrower dtype; below its normal numbers, to its smallest steps."""
+    """Compare up to rounding to the narrower dtype; below its normal numbers, up to its smallest step."""
     about = [torch.finfo(tensor.dtype) for tensor in (first, second)]
     eps, step = max(info.eps for info in about), max(info.smallest_normal * info.eps for info in about)
     return torch.allclose(first.double(), second.double(), rtol=eps, atol=step)

@@ -1,4 +1,4 @@
-"""The base of an edit: its own weights under the edit's names, and what is known of it."""
+"""Reads the base weights of an edit, under the edit's names, and checks that they are the right ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from ..base import Edit
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """What an edit changes, as it stands in a diffusers folder or single file."""
+    """The weights that an edit changes, in a diffusers folder or single file."""
 
-    weights: Mapping[str, Tensor]  # by full name, in the files' own dtype, each read when it is asked for
-    places: Mapping[str, TensorLocation]  # where each stands
+    weights: Mapping[str, Tensor]  # by full name, in the files' own dtype, each read on access
+    places: Mapping[str, TensorLocation]  # the location of each
 
 
 def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
-    """`EditError` unless `source`, a diffusers folder or single file, holds the very weights the edit was made for."""
+    """Locate the weights of an edit in `source`, a diffusers folder or single file.
+
+    Raises `EditError` if they are not the weights that the edit was made for.
+    """
     require_bakeable(edit)
     stands: dict[str, TensorLocation] = {}
     for part in sorted({name.partition(".")[0] for name in edit.names}):
@@ -41,20 +44,20 @@ def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
     base = edit.origin.base_hash if edit.origin else found
     require(
         found == base,
-        f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]})",
+        f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]}): give its own base",
         EditError,
     )
     return BaseWeights(weights, stands)
 
 
 def require_bakeable(edit: Edit) -> None:
-    """`EditError` unless the edit is a change of weights."""
+    """Raise `EditError` if the edit does not change weights."""
     if edit.can_bake():
         return
     told, remedy = f"the edit {edit.describe()}", "draw with `sample --edit`"
     if not edit.static().can_bake():
-        raise EditError(f"{told}: there is nothing to bake or export; {remedy}")
+        raise EditError(f"{told}, so it cannot be baked or exported; {remedy}")
     raise EditError(
-        f"{told}, and in a weight or a LoRA that gating is lost: {remedy}, or write it at full weight for every prompt"
-        " with --static"
+        f"{told}, and in a weight or a LoRA that gating is lost: {remedy}, or write it at full strength for every"
+        " prompt with --static"
     )

@@ -1,6 +1,4 @@
-"""Whole checkpoints with an edit in their weights: one file in the original layout, or a diffusers folder of another
-dtype.
-"""
+"""Writes checkpoints with an edit in their weights: a file in the original layout, or a folder of another dtype."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,7 +22,7 @@ from .copy_folder import copy_unedited_files
 def write_single_file(
     edit: Edit, source: Path, layout: ModelLayout, dtype: torch.dtype | None, path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """Denoiser, VAE and text encoders of the diffusers folder `source` in one file, tensor by tensor."""
+    """Write denoiser, VAE and text encoders of the diffusers folder `source` to one file, tensor by tensor."""
     files = {
         f"{part}.{name}": place.file
         for part in layout.parts
@@ -47,9 +45,9 @@ def write_single_file(
 def write_folder(
     edit: Edit, source: Path, dtype: torch.dtype, target: Path, metadata: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The diffusers folder with every weight in `dtype`, in one variant alone; what is no weight is copied.
+    """Write the diffusers folder with every weight in `dtype`, in a single variant; copy all other files.
 
-    What was left out, by name.
+    Returns the names of the files that were left out.
     """
     opened = cache(open_file)
     known = {}
@@ -75,7 +73,7 @@ def write_folder(
 def _slot(
     edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtype: torch.dtype | None
 ) -> DeferredTensor:
-    """One tensor of the folder with the edit in it, rounded once; whole numbers keep their dtype."""
+    """Prepare one tensor of the folder with the edit in it, rounded once; integers keep their dtype."""
     inner = name.partition(".")[2]
     piece = opened(file).get_slice(inner)
     own = SAFETENSORS_DTYPES[piece.get_dtype()]

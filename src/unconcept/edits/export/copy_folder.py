@@ -1,4 +1,4 @@
-"""Copy what an edit leaves alone of a diffusers folder."""
+"""Copies the files of a diffusers folder that an edit does not change."""
 
 import shutil
 from collections.abc import Collection
@@ -14,11 +14,11 @@ _INDEX_PATTERNS = (".safetensors.*json", ".bin.*json")
 def copy_unedited_files(
     source: Path, target: Path, written: Collection[Path], used: Collection[Path], parts: Collection[str]
 ) -> tuple[str, ...]:
-    """All files but those that are `written` otherwise; the names of those left out.
+    """Copy all files except the `written` ones, and return the names of those left out.
 
-    Of the edited `parts` only weight files and indexes that are `used` are copied, and at the top none: they hold the
-    unedited model. Weight files share their bytes with the source where the file system can; hidden folders are no part
-    of a model.
+    Weight files and indexes of the edited `parts` are copied only if they are `used`, and none at the top of the folder
+    is: the others hold the unedited model. Weight files share their bytes with the source if the file system can do
+    so. Hidden folders are not part of a model and are skipped.
     """
     left_out = []
     target.mkdir(parents=True, exist_ok=True)

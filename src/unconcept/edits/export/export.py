@@ -1,4 +1,4 @@
-"""Write an edit as files that other tools load."""
+"""Writes an edit as files that other tools load."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from .metadata import export_metadata
 ExportTarget = Literal["comfyui", "diffusers", "kohya", "peft", "single-file"]
 EXPORT_TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
 FOLDER_TARGETS = ("diffusers", "peft")  # the others are one .safetensors file
-_METADATA_FILE = "unconcept.json"  # what a file says in its header, for a folder
+_METADATA_FILE = "unconcept.json"  # a folder's metadata; a single file has them in its header
 
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """What was written."""
+    """Says what an export wrote."""
 
     to: ExportTarget
     weights: int  # that the edit changes
@@ -47,14 +47,15 @@ class ExportOutcome:
 def export_edit(
     edit: Edit, source: Path, to: ExportTarget, out: Path, dtype: torch.dtype | None = None, rank: int | None = None
 ) -> ExportOutcome:
-    """`source` is the diffusers folder or single file the edit was made for; None as dtype is its own.
+    """Write the edit to `out` in the format of `to`.
 
-    A LoRA (kohya, peft) of a low-rank edit is exact to the dtype's rounding unless `rank` is below its own.
+    `source` is the diffusers folder or single file that the edit was made for; with dtype None its own dtype is kept. A
+    LoRA (kohya, peft) of a low-rank edit is exact up to rounding unless `rank` is below the edit's own.
     """
     is_lora = to in ("kohya", "peft")
     require(
         rank is None or (is_lora and rank >= 1),
-        f"rank {rank}: only --to kohya and peft have one, of at least 1",
+        f"rank {rank}: give a rank of at least 1, and only --to kohya and peft have one",
         SettingsError,
     )
     base = read_base_weights(edit, source)
@@ -70,7 +71,7 @@ def export_edit(
     left_out: tuple[str, ...] = ()
     whole = to == "comfyui" or source.is_dir()
     message = (
-        f"{source} is a single file: --to {to} is made of a diffusers folder; `unconcept apply` writes the edited file"
+        f"{source} is a single file, but --to {to} needs a diffusers folder; `unconcept apply` writes an edited file"
     )
     require(whole, message, EditError)
     if to == "comfyui":
@@ -91,7 +92,7 @@ def _tell(folder: Path, told: Mapping[str, str]) -> None:
 
 
 def require_export_path(to: ExportTarget, out: Path) -> None:
-    """`EditError` unless the path can be what the target writes: a folder, or one .safetensors file."""
+    """Raise `EditError` if the path does not suit the target, which writes a folder or one .safetensors file."""
     if to in FOLDER_TARGETS:
         require(
             out.suffix != ".safetensors",

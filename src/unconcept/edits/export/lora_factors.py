@@ -1,4 +1,4 @@
-"""An edit as the low-rank pairs of a LoRA, one a module."""
+"""Converts an edit to the low-rank pairs of a LoRA, one for each module."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from ...core.errors import EditError, NumericsError, require
 from ...linalg.low_rank import truncate_product, truncate_rank
 from ..base import Edit
 
-_DENSE_RANK = 64  # of a dense edit unless told; 128 is the most that LoRAs in circulation have
+_DENSE_RANK = 64  # default for a dense edit; LoRAs in circulation have at most 128
 
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """up and down in the shapes that LoRA files hold: (o, r) and (r, d), or (o, r, 1, 1) and (r, i, h, w) of a
-    convolution.
+    """Pairs (up, down) in the shapes of LoRA files.
+
+    They are (o, r) and (r, d), or for a convolution (o, r, 1, 1) and (r, i, h, w).
     """
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]  # by the full name of the weight
@@ -24,7 +25,7 @@ class LoraFactors:
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """The smallest and the largest."""
+        """The smallest and the largest rank."""
         ranks = [down.shape[0] for _, down in self.pairs.values()]
         return min(ranks), max(ranks)
 
@@ -33,9 +34,9 @@ class LoraFactors:
 def lora_factors(
     edit: Edit, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None, rank: int | None = None
 ) -> LoraFactors:
-    """Exact but for the dtype's rounding where the edit has low rank; the nearest of `rank` where it is dense.
+    """Factor an edit: a low-rank edit exactly up to the dtype's rounding, a dense one to the nearest of rank `rank`.
 
-    `weights` are those of the unedited model; without a dtype a pair takes its weight's own.
+    `weights` are those of the unedited model; without a dtype each pair has the dtype of its weight.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     missed = size = 0.0
@@ -47,7 +48,8 @@ def lora_factors(
         finite = bool(torch.isfinite(up).all() and torch.isfinite(down).all())
         require(
             finite,
-            f"{name}: its pair does not fit into {str(kept).removeprefix('torch.')}; use --dtype bfloat16 or float32",
+            f"{name}: the LoRA pair does not fit into {str(kept).removeprefix('torch.')}; use --dtype bfloat16 or"
+            " float32",
             NumericsError,
         )
         delta = edit.delta(name, weight).double().flatten(1)
@@ -67,6 +69,6 @@ def _factors(edit: Edit, name: str, weight: Tensor, rank: int | None) -> tuple[T
 
 
 def _check_matrix(name: str, weight: Tensor) -> None:
-    """Biases and norms are no matrices, and no tool puts a LoRA on an embedding."""
+    """Raise `EditError` for biases and norms, which are not matrices, and embeddings, on which no tool puts a LoRA."""
     holds = weight.ndim in (2, 4) and not name.endswith("_embedding.weight")
     require(holds, f"a LoRA cannot hold {name}; export the edit --to comfyui, single-file or diffusers", EditError)

@@ -1,6 +1,6 @@
-"""What each tool calls the modules of a model: the names of kohya's LoRAs, ComfyUI's patches, PEFT and diffusers.
+"""Names of a model's modules in other tools: kohya's LoRAs, ComfyUI's patches, PEFT and diffusers.
 
-Exports write by these names, and an import looks them up the other way round.
+An export writes these names, an import looks them up in reverse.
 """
 
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from ...models.layouts.clip import with_text_model
 from ...models.layouts.layout import ModelLayout
 from ...models.layouts.packing import Packing
 
-# What ComfyUI calls the patch of each; of other tensors by their full names.
+# ComfyUI's suffix of a patch for each kind of tensor; others keep their full names and get `.diff`.
 _PATCH_SUFFIXES = {".weight": ".diff", ".bias": ".diff_b"}
 
 
 def kohya_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
-    """As kohya's trainer names a weight's module, after diffusers for SD 1.x and 2.x, else after the original network;
-    and where the weight lies in it.
+    """Return kohya's name for the module of a weight, and the weight's packing in it.
 
-    A1111, Forge, ComfyUI and diffusers read these. `name` is a weight's full name.
+    The names follow diffusers for SD 1.x and 2.x and the original network otherwise. A1111, Forge, ComfyUI and
+    diffusers read them. `name` is a weight's full name.
     """
     part, module = _module(name)
     if part == layout.denoiser:
@@ -34,7 +34,10 @@ def kohya_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
 
 
 def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
-    """As ComfyUI's own networks name a tensor, and where in that it lies. `name` is the full name of a parameter."""
+    """Return the tensor's name in ComfyUI's networks, and the parameter's packing in it.
+
+    `name` is the full name of a parameter.
+    """
     part, module = _module(name)
     if part == layout.denoiser:
         key, laid = layout.denoiser_tensor(name.partition(".")[2])
@@ -44,15 +47,16 @@ def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
 
 
 def comfyui_patch(name: str, layout: ModelLayout) -> tuple[str, Packing]:
-    """The name of a full patch of a tensor."""
+    """Return the name of the full patch of a tensor, and the parameter's packing in it."""
     key, laid = comfyui_name(name, layout)
     end = next((end for end in _PATCH_SUFFIXES if key.endswith(end)), "")
     return f"{key.removesuffix(end)}{_PATCH_SUFFIXES.get(end, '.diff')}", laid
 
 
 def lora_name_candidates(name: str, layout: ModelLayout | None) -> Iterator[tuple[str, Packing]]:
-    """Every name under which a LoRA may mean a parameter's module, and where in that it lies; without a layout
-    diffusers' alone.
+    """Yield every name that a LoRA may use for a parameter's module, with the parameter's packing in it.
+
+    Without a layout it yields only the names of diffusers.
     """
     part, module = _module(name)
     whole = Packing()
@@ -78,7 +82,7 @@ def _module(name: str) -> tuple[str, str]:
 
 
 def _text_module(module: str, encoder: TextEncoderSpec) -> str:
-    """A CLIP's with the `text_model.` that older libraries and all other tools put before it."""
+    """Add to a CLIP module the prefix `text_model.` that older libraries and all other tools use."""
     return module if encoder.kind == "t5" else with_text_model(module)
 
 
@@ -86,5 +90,5 @@ def _encoder(name: str, layout: ModelLayout) -> TextEncoderSpec:
     part = name.partition(".")[0]
     encoder = layout.spec.encoder(part)
     if encoder is None:
-        raise EditError(f"{name}: these tools load no patch of a {part}; export --to single-file or diffusers")
+        raise EditError(f"{name}: the chosen tool loads no patch of a {part}; export --to single-file or diffusers")
     return encoder

@@ -1,7 +1,7 @@
-"""LoRA erasers and patches made elsewhere (ESD, SPM, ACE, LECO, ours exported) as edits of our own.
+"""Reads LoRAs and patches of other tools (ESD, SPM, ACE, LECO, our own exports) as edits.
 
-kohya's files, diffusers' LoRAs old and new, PEFT folders, and full patches (`.diff`). An adapter with a gate, as SPM's,
-is read as the static LoRA that its file holds: the gate is no part of the file.
+It reads kohya's files, old and new LoRAs of diffusers, PEFT folders, and full patches (`.diff`). An adapter with a
+gate, such as SPM's, becomes the static LoRA of its file, because the file does not contain the gate.
 """
 
 import json
@@ -32,28 +32,28 @@ _LORA_KEY = re.compile(
     r"\.(?P<role>lora_down|lora_up|lora_A|lora_B|down|up|alpha|diff|diff_b)(?:\.default)?(?:\.weight)?"
 )
 _LORA_ROLES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
-# Modules as they were called when adapters were attention processors.
+# Names of modules from the time when adapters were attention processors.
 _OLD_NAMES = ((".processor.", "."), (".self_attn.to_q", ".self_attn.q_proj"), (".self_attn.to_k", ".self_attn.k_proj"))
 _OLDER_NAMES = ((".self_attn.to_v", ".self_attn.v_proj"), (".self_attn.to_out", ".self_attn.out_proj"))
 
 
 @dataclass
 class _Patch:
-    """What a file holds for one module."""
+    """The tensors and alpha of one module in a file."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     alpha: float | None = None
 
 
 def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
-    """The edit that a LoRA file or PEFT folder is to `source`, a diffusers folder or single file; not stamped yet.
+    """Read a LoRA file or PEFT folder as an edit of `source`, a diffusers folder or single file; without an origin.
 
-    `EditError` if a key has no place in the model or a shape does not fit: nothing is left out in silence.
+    Raises `EditError` if a key has no place in the model or a shape does not fit; no key is dropped silently.
     """
     try:
         patches = _patches(path)
         _check_family(path, source)
-        require(bool(patches), "it holds no LoRA and no patch", EditError)
+        require(bool(patches), "it holds no LoRA and no patch: give another file", EditError)
         shapes = dict(_shapes(source))
         places = _places(shapes, source)
         unknown = [module for module in patches if module not in places]
@@ -64,7 +64,7 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
         require(not unknown, message, EditError)
         meant = [name for module in patches for name in places[module]]
         twice = len(meant) - len(set(meant))
-        require(not twice, f"{twice} of its {len(patches)} modules stand in it under two names", EditError)
+        require(not twice, f"it holds {twice} of its {len(patches)} modules under two names: keep one", EditError)
         pairs: dict[str, tuple[Tensor, Tensor]] = {}
         deltas: dict[str, Tensor] = {}
         for module, patch in patches.items():
@@ -81,8 +81,9 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
 
 
 def _check_family(path: Path, source: Path) -> None:
-    """By the header, where it says for which models the file is: self-attentions of SD 1.x and 2.x have the same names
-    and shapes.
+    """Raise `EditError` if the header names another family than the model's.
+
+    Names and shapes are not enough: self-attentions of SD 1.x and 2.x have the same.
     """
     layout = _layout(source)
     if path.is_dir() or layout is None:
@@ -105,7 +106,7 @@ def _header(path: Path) -> dict[str, str]:
 
 
 def _layout(source: Path) -> ModelLayout | None:
-    """The original layout of the model's family; None where there is none."""
+    """Return the original layout of the model's family, or None if it has none."""
     try:
         return ModelLayout.of(source)
     except ModelError:
@@ -113,10 +114,10 @@ def _layout(source: Path) -> ModelLayout | None:
 
 
 def _patches(path: Path) -> dict[str, _Patch]:
-    """By module as the file names it."""
+    """Read the patches, by the file's own module names."""
     if path.is_dir() and not (path / _PEFT_FILE).exists():
         found = {part: _patches(path / part) for part in _LORA_NETWORKS if (path / part / _PEFT_FILE).exists()}
-        require(bool(found), f"the folder has no {_PEFT_FILE}", EditError)
+        require(bool(found), f"the folder has no {_PEFT_FILE}: give a PEFT folder or a .safetensors file", EditError)
         return {f"{part}.{module}": patch for part, patches in found.items() for module, patch in patches.items()}
     tensors, told = _tensors(path / _PEFT_FILE if path.is_dir() else path)
     patches: dict[str, _Patch] = defaultdict(_Patch)
@@ -124,7 +125,7 @@ def _patches(path: Path) -> dict[str, _Patch]:
         match = _LORA_KEY.fullmatch(key)
         require(
             match is not None,
-            f"{key} is neither half of a LoRA pair nor a .diff; of adapters only LoRA can be read",
+            f"{key} is neither half of a LoRA pair nor a .diff; only plain LoRA adapters can be read",
             EditError,
         )
         assert match is not None
@@ -139,7 +140,7 @@ def _patches(path: Path) -> dict[str, _Patch]:
 
 
 def _module(stem: str) -> str:
-    """One spelling for what was called differently over the years."""
+    """Translate older names of a module to the current one."""
     stem = stem.removeprefix("base_model.model.")
     for old, new in (*_OLD_NAMES, *_OLDER_NAMES):
         stem = stem.replace(old, new)
@@ -147,10 +148,10 @@ def _module(stem: str) -> str:
 
 
 def _scale(patches: Mapping[str, _Patch], config: Mapping[str, Any]) -> None:
-    """alpha from PEFT's config, or from the config diffusers puts into the header, part by part."""
+    """Set alpha from PEFT's config, or from the config that diffusers puts into the header, part by part."""
     require(
         not config.get("use_dora") and config.get("peft_type", "LORA") == "LORA",
-        "of PEFT's adapters only plain LoRA can be read",
+        "its config names another kind of adapter; only plain LoRA can be read",
         EditError,
     )
     for module, patch in patches.items():
@@ -167,22 +168,22 @@ def _scale(patches: Mapping[str, _Patch], config: Mapping[str, Any]) -> None:
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
-    """PEFT's own rule: a pattern matches a module's name or the end of it."""
+    """Look a module up by PEFT's rule: a pattern matches the module's name or its end."""
     return float(
         next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), otherwise)
     )
 
 
 def _pair(module: str, patch: _Patch, shape: tuple[int, ...], laid: Packing) -> tuple[Tensor, Tensor]:
-    """up (o, r) scaled by alpha / r, and down (r, d); a convolution's weight is read as (o, i * h * w).
+    """Return up (o, r), scaled by alpha / r, and down (r, d); a convolution's weight counts as (o, i * h * w).
 
-    Of a map that is several of ours, each takes its rows of up.
+    If the file's map packs several of our maps, each takes its rows of up.
     """
     up, down = patch.tensors.get("up"), patch.tensors.get("down")
     if up is None or down is None:
-        raise EditError(f"{module} has half of a pair")
+        raise EditError(f"{module} has half of a pair; both lora_up and lora_down are needed")
     message = (
-        f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which is no change of the model's"
+        f"{module} has a pair of shapes {tuple(up.shape)} and {tuple(down.shape)}, which does not fit the model's"
         f" {shape}: it is for another model"
     )
     plain = up.ndim >= 2 and down.ndim >= 2 and up.shape[2:].numel() == 1
@@ -207,7 +208,7 @@ def _deltas(
             delta, shape = laid.unpack(patch.tensors[role]), shapes.get(f"{name}.{kind}")
             require(
                 tuple(delta.shape) == shape,
-                f"{module}.{role} has shape {tuple(delta.shape)}, the model's {kind} {shape}",
+                f"{module}.{role} has shape {tuple(delta.shape)}, but the model's {kind} has {shape}",
                 EditError,
             )
             found[f"{name}.{kind}"] = delta
@@ -215,17 +216,16 @@ def _deltas(
 
 
 def _shapes(source: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Full name and shape of every parameter of the networks, of which nothing is read."""
+    """Yield the full name and shape of every parameter of the networks, without reading the tensors."""
     for part in _LORA_NETWORKS:
         if has_part(source, part):
             yield from ((f"{part}.{name}", shape) for name, shape in shapes_of(tensor_locations(source, part)).items())
 
 
 def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[str, Packing]]:
-    """What each name that a LoRA may use means: one of our modules, or several that the original network has in one
-    map.
+    """Map each name that a LoRA may use to our modules: one, or several that the original network packs into one map.
 
-    A name that could be two modules' is left out.
+    Ambiguous names are left out.
     """
     layout = _layout(source)
     places: dict[str, dict[str, Packing]] = defaultdict(dict)
@@ -236,12 +236,12 @@ def _places(shapes: dict[str, tuple[int, ...]], source: Path) -> dict[str, dict[
 
 
 def _have_rows_of_their_own(modules: Mapping[str, Packing]) -> bool:
-    """Whether no two modules are told to take the same rows of one map."""
+    """Whether no two modules use the same rows of a packed map."""
     return len(modules) == len({laid.rows for laid in modules.values()})
 
 
 def _names(name: str, layout: ModelLayout | None) -> list[tuple[str, Packing]]:
-    """A module the original network has not goes by diffusers' name alone."""
+    """List the candidate names; a module that the original network lacks has only its diffusers names."""
     try:
         return list(lora_name_candidates(name, layout))
     except (ModelError, EditError):
@@ -249,7 +249,7 @@ def _names(name: str, layout: ModelLayout | None) -> list[tuple[str, Packing]]:
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a file, and the LoRA config that diffusers puts into its header."""
+    """Read all tensors of a file, and the LoRA config that diffusers puts into its header."""
     require(
         path.suffix == ".safetensors",
         "only .safetensors files and PEFT folders can be read: pickled files can run code when loaded",

@@ -1,4 +1,4 @@
-"""LoRA files and patches of single modules, under the names their tools expect."""
+"""Writes LoRA files and patches under the names that other tools expect."""
 
 import json
 from collections import Counter
@@ -17,9 +17,10 @@ from .lora_keys import comfyui_patch, kohya_name
 
 
 def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: Mapping[str, str]) -> None:
-    """alpha is the rank, so a strength of 1 is the edit as made; it stays in float32, where every rank is exact.
+    """Write a kohya LoRA with alpha = rank, so that a strength of 1 is the edit as made.
 
-    Smaller pairs are filled up with zeros to one rank: where ranks differ diffusers loses the alphas of the attentions.
+    alpha is stored in float32, in which every rank is exact. Pairs of smaller rank are padded with zeros to one rank,
+    because diffusers loses the alphas of the attentions if ranks differ.
     """
     fused = _fused(pairs, layout)
     rank = max(down.shape[0] for _, down in fused.values())
@@ -42,9 +43,10 @@ def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: M
 
 
 def _fused(pairs: LoraFactors, layout: ModelLayout) -> dict[str, tuple[Tensor, Tensor]]:
-    """By kohya's name one pair.
+    """Return one pair for each of kohya's names.
 
-    Where the original has one map for several of ours, their pairs stand side by side: exact, of their ranks together.
+    If the original network packs several of our maps into one, their pairs are concatenated: that is exact, and the
+    ranks add up.
     """
     found: dict[str, dict[str, tuple[Tensor, Tensor, Packing]]] = {}
     for name, (up, down) in pairs.pairs.items():
@@ -66,7 +68,7 @@ def write_comfyui(
     path: Path,
     metadata: Mapping[str, str],
 ) -> None:
-    """Patches in full: what is added to each weight (`.diff`) and each bias (`.diff_b`)."""
+    """Write full patches for ComfyUI: the change of each weight (`.diff`) and each bias (`.diff_b`)."""
     found: dict[str, dict[str, tuple[Tensor, Packing]]] = {}
     for name, weight in weights.items():
         key, laid = comfyui_patch(name, layout)
@@ -77,7 +79,7 @@ def write_comfyui(
 
 
 def write_peft(pairs: LoraFactors, base: str, folder: Path, metadata: Mapping[str, str]) -> None:
-    """A PEFT adapter is of one network: an edit of several writes one folder a part, else the folder itself."""
+    """Write PEFT adapters: one in `folder`, or one in a subfolder for each part if the edit changes several parts."""
     parts = sorted({name.partition(".")[0] for name in pairs.pairs})
     for part in parts:
         place = folder / part if len(parts) > 1 else folder
@@ -95,7 +97,7 @@ def write_peft(pairs: LoraFactors, base: str, folder: Path, metadata: Mapping[st
 
 
 def _config(ranks: Mapping[str, int], base: str) -> dict[str, object]:
-    """alpha is the rank for every module."""
+    """Build PEFT's config with alpha = rank for every module."""
     common = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in sorted(ranks.items()) if rank != common}
     return {

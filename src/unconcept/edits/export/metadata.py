@@ -1,4 +1,4 @@
-"""What stands in the header of every exported file: where the edit came from and how it was written."""
+"""Builds the header of exported files: how the edit was made and how it was written."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from ..base import Edit, origin_of
 
 
 def export_metadata(edit: Edit, source: Path, to: str, dtype: torch.dtype | None, error: float = 0.0) -> dict[str, str]:
-    """Flat texts, as safetensors wants them; `error` is how far a LoRA is from the edit.
+    """Return the metadata as flat strings, the form that safetensors needs; `error` is a LoRA's error against the edit.
 
-    The licence is what the source says now; where it says nothing, what it said when the edit was made.
+    The licence is the source's current one, or the one recorded in the edit if the source names none.
     """
     origin = origin_of(edit)
     told: dict[str, object] = {
@@ -45,5 +45,5 @@ def export_metadata(edit: Edit, source: Path, to: str, dtype: torch.dtype | None
 
 
 def _kohya_metadata(family: str) -> Mapping[str, str]:
-    """A header without it is taken for SD 1.x."""
+    """Return the header fields that name the family to kohya's tools; they take a file without them for SD 1.x."""
     return families[family].kohya_metadata if family in FAMILIES else {}
