@@ -145,7 +145,7 @@ def test_another_command_is_refused_and_the_state_stays(changed, stopped, tmp_pa
     one_line(
         erase(*stopped, *more),
         2,
-        f"the training kept in {state} was begun with other settings, another model or other data: delete",
+        f"the training saved in {state} was begun with other settings, another model or other data: delete",
     )
     assert state.read_bytes() == before
     assert not (tmp_path / "o").exists()

@@ -270,7 +270,7 @@ def test_a_rule_that_is_never_met_is_told() -> None:
 
 
 def test_narrow_weights_are_sent_where_slug_can_go() -> None:
-    with pytest.raises(SettingsError, match=r"--dtype float32; trainings may compute in less"):
+    with pytest.raises(SettingsError, match=r"--dtype float32; to compute in lower precision"):
         erased(tiny.view("sd1", torch.bfloat16))
 
 

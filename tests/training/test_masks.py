@@ -100,7 +100,7 @@ def test_what_is_spilled() -> None:
 
 def test_a_grid_keeps_the_proportion() -> None:
     assert grid_sides((64, 96), 16 * 24) == (16, 24)
-    with pytest.raises(SettingsError, match="no grid"):
+    with pytest.raises(SettingsError, match="form no grid"):
         grid_sides((4, 4), 7)
 
 
@@ -109,10 +109,10 @@ def test_a_grid_keeps_the_proportion() -> None:
     [
         ("dog,no.png,", "picture .*no.png: .*; give a PNG"),
         ("dog,text.png,", "cannot identify image file"),
-        ("dog,small.png,", "of 8x8 pixels, the model draws 16x16"),
+        ("dog,small.png,", "has 8x8 pixels, the model's images 16x16"),
         ("dog,good.png,small.png", "8x8 pixels"),
-        ("dog,../good.png,", "leaves the folder"),
-        ("dog,/etc/hosts,", "leaves the folder"),
+        ("dog,../good.png,", "outside the folder"),
+        ("dog,/etc/hosts,", "outside the folder"),
         ("cat,good.png,", "no picture of 'dog'"),
     ],
 )

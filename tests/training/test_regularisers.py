@@ -113,7 +113,7 @@ def test_exact_properties(name, how) -> None:
     """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
     view, chosen = view_of(), EXACT[how]
     if chosen.projection != "none" and not trains_text_readers(name):
-        with pytest.raises(SettingsError, match="nothing that is trained reads the text's states"):
+        with pytest.raises(SettingsError, match="none of the trained parameters takes text states"):
             trainings_of(name, chosen, view)
         return
     found = trainings_of(name, chosen, view)
@@ -151,7 +151,7 @@ def test_protected_in_other_families(family) -> None:
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_joint_transformer_reads_no_text_states_in_its_blocks(family) -> None:
     with (
-        pytest.raises(SettingsError, match="nothing that is trained reads"),
+        pytest.raises(SettingsError, match="none of the trained parameters"),
         use_regularisers(Regularisers(projection="update"), REQUEST),
     ):
         erased("esd", view_of(family))
@@ -212,7 +212,7 @@ def test_a_method_that_is_not_trained_is_refused_before_it_runs(name, monkeypatc
 def test_an_erasing_without_steps_is_refused() -> None:
     view = view_of()
     with (
-        pytest.raises(SettingsError, match="none that goes step by step"),
+        pytest.raises(SettingsError, match="need a training step by step, and this method has none"),
         use_regularisers(Regularisers(l2sp=1.0), REQUEST),
     ):
         methods["slug"].settings(**QUICK["slug"]).erase(view, REQUEST, planted_services(view))

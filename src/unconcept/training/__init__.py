@@ -1,4 +1,4 @@
-"""One loop for everything that is trained or searched, and what adversarial methods and attacks share."""
+"""The one training loop of all methods and attacks, and what they share: goals, trajectories, token searches."""
 
 from .loop import Descent, Optimizer, StepLoss, loss_gradient, minimise
 from .options import TrainingOptions

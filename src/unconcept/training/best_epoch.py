@@ -1,4 +1,4 @@
-"""The weights of the best epoch of a training, by a figure that the loss tells of every step (Sculpting Memory)."""
+"""Keeps the weights of a training's best epoch, by a figure that the loss reports at every step (Sculpting Memory)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,30 +10,30 @@ from torch import Tensor
 
 @dataclass
 class BestEpoch:
-    """Holds what the tensors were at the end of the epoch whose mean figure was lowest.
+    """Keeps a copy of the tensors from the end of the epoch with the lowest mean figure.
 
-    Epochs of which nothing was told do not count.
+    Epochs without a figure do not count.
     """
 
     tensors: Sequence[Tensor]
     epoch: int  # steps
     mean: float = math.inf  # of the best epoch so far
     best_tensors: list[Tensor] = field(default_factory=list)
-    total: float = 0.0  # of the epoch that runs
+    total: float = 0.0  # of the current epoch
     count: int = 0
 
     def start_step(self, step: int) -> None:
-        """To be called at the beginning of each step, before its figure is told."""
+        """Note that a step begins. Call it before `record_figure`."""
         if step % self.epoch == 0:
             self._close()
 
     def record_figure(self, figure: float) -> None:
-        """Of this step, measured before it is taken."""
+        """Record the figure of this step, measured before the step is taken."""
         self.total, self.count = self.total + figure, self.count + 1
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """After the last step: the tensors become those of the best epoch."""
+        """Set the tensors to those of the best epoch. Call it after the last step."""
         self._close()
         for tensor, own in zip(self.tensors, self.best_tensors, strict=False):
             tensor.copy_(own)

@@ -1,6 +1,4 @@
-"""Pictures through a CLIP that reads with the model's own encoder: how far they are from their names, and which names
-are nearest.
-"""
+"""Losses and accuracies of images in a CLIP whose text tower is the model's own encoder."""
 
 from dataclasses import dataclass, field
 
@@ -13,29 +11,30 @@ from ..models.vision.paired_clip import VisionTextTower
 
 @dataclass(frozen=True)
 class ImageTextPairs:
-    """Pictures (n, 3, H, W) of targets and of retained texts, which come in turn: first for gradients, then for a
-    search.
+    """Images (n, 3, H, W) of targets and of retained texts, each a set for gradients and a set for a search.
+
+    In every set the images belong to the texts in turn.
     """
 
     targets: tuple[str, ...]
     retain: tuple[str, ...]
-    captions: tuple[str, ...]  # of the retained pictures
-    pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained; the same again
+    captions: tuple[str, ...]  # of the retained images
+    pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained (gradients); targets, retained (search)
 
     @torch.no_grad()
     def embed_with(self, sight: VisionTextTower) -> "EmbeddedPairs":
-        """Through one vision tower."""
+        """Embed the images with one vision tower."""
         return EmbeddedPairs(self, sight, tuple(sight.embed_images(part) for part in self.pictures))
 
 
 @dataclass(frozen=True)
 class EmbeddedPairs:
-    """The same as rows (n, d) of unit length, and the losses and shares that are made of them."""
+    """The images as rows (n, d) of unit length, with their losses and accuracies."""
 
     pairs: ImageTextPairs
     sight: VisionTextTower
     rows: tuple[Tensor, ...]
-    numbers: tuple[Tensor, ...] = field(init=False)  # of each row's text
+    numbers: tuple[Tensor, ...] = field(init=False)  # index of each row's text
 
     def __post_init__(self) -> None:
         counts = (len(self.pairs.targets), len(self.pairs.retain)) * 2
@@ -46,12 +45,12 @@ class EmbeddedPairs:
         )
 
     def forget_loss(self) -> Tensor:
-        """The mean of 1 - cos(picture, name) over the targets' pictures."""
+        """Return the mean of 1 - cos(image, name) over the targets' images."""
         names = self.sight.embed_texts(self.pairs.targets)[self.numbers[0]]
         return (1 - (self.rows[0] * names).sum(1)).mean()
 
     def contrastive_loss(self, size: int) -> Tensor:
-        """CLIP's own loss on retained pictures and captions, the mean of batches."""
+        """Return CLIP's own loss on retained images and captions, averaged over batches of `size`."""
         found = []
         for begin in range(0, len(self.rows[1]), size):
             seen, said = (
@@ -63,10 +62,10 @@ class EmbeddedPairs:
         return torch.stack(found).mean()
 
     def accuracies(self, top_k: int) -> tuple[float, float]:
-        """Shares of target pictures whose name is among their `top_k` nearest of it and the retained ones, and of
-        retained ones nearest to their own.
+        """Return the accuracies on target images and on retained images.
 
-        With fewer names than that the target must come last.
+        A target image counts if its name is among the `top_k` nearest of its own name and the retained names; with no
+        more names than that, if it is not the last. A retained image counts if its own name is the nearest.
         """
         targets, retain = self.sight.embed_texts(self.pairs.targets), self.sight.embed_texts(self.pairs.retain)
         k = min(top_k, len(retain))

@@ -1,6 +1,6 @@
-"""What a prediction shall become: affine combinations of the teacher's predictions under several texts.
+"""Goals of training: affine combinations of the teacher's predictions under several texts.
 
-Weights sum to 1, so that one goal serves noise, v and flow predictions alike: at fixed (x_t, t) they are affine in each
+Weights sum to 1, so one goal serves noise, v and flow predictions alike: at fixed (x_t, t) they are affine in each
 other.
 """
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from ..core.errors import require
 from ..models import Conditioning, ModelView
 
-_MOST_ENCODED_TEXTS = 1024  # whose encodings are held at once
-_MAX_TEXT_WEIGHT = 1e9  # weight of a text: beyond it the sum of 1 is lost in rounding
+_MOST_ENCODED_TEXTS = 1024  # size of the cache of encodings
+_MAX_TEXT_WEIGHT = 1e9  # beyond this weight of a text, rounding loses the sum of 1
 
 
 @dataclass(frozen=True, eq=False)
 class GivenStates:
-    """States (1, l, d) that no text gave, asked for as a text is: random ones, or perturbed ones."""
+    """States (1, l, d) that stand in place of a text: random or perturbed ones."""
 
     conditioning: Conditioning
 
@@ -32,8 +32,9 @@ TextOrStates = str | GivenStates
 
 @dataclass
 class TextEncodings:
-    """Encodings of texts by the model as it is while they are first asked for, each made once and alone, so that no
-    order matters.
+    """Encodes texts and caches the encodings.
+
+    Each text is encoded alone, by the model as it is at the first request, so the order of requests does not matter.
     """
 
     model: ModelView
@@ -45,7 +46,7 @@ class TextEncodings:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[TextOrStates]) -> Conditioning:
-        """One row a text; states are themselves."""
+        """Return one row for each text; given states are returned unchanged."""
         found = []
         for text in texts:
             if isinstance(text, GivenStates):
@@ -62,7 +63,7 @@ class TextEncodings:
 
 @dataclass(frozen=True)
 class PredictionGoal:
-    """y* = sum of weight times the teacher's prediction under the text. Texts of weight 0 are not asked for."""
+    """The goal y* = sum of weight times the teacher's prediction under the text. Texts of weight 0 are skipped."""
 
     weights: Mapping[TextOrStates, float]
 
@@ -75,27 +76,27 @@ class PredictionGoal:
         total = sum(self.weights.values())
         require(
             isclose(total, 1.0, abs_tol=1e-6),
-            f"the weights of a goal must sum to 1, or it means something else for noise than for v: {total}",
+            f"the weights of a goal sum to {total}: they must sum to 1, or it differs between noise and v predictions",
         )
 
 
 def keep_goal(text: TextOrStates) -> PredictionGoal:
-    """The teacher's own prediction; with another text than the student's, a map of one onto the other."""
+    """Build the goal of the teacher's own prediction. If the student's text differs, it learns to map it to `text`."""
     return PredictionGoal({text: 1.0})
 
 
 def negative_guidance_goal(text: str, strength: float, reference: str = "", start: str | None = None) -> PredictionGoal:
-    """start - strength (text - reference); without a start it is the reference (ESD, Eq. 5, with its eta)."""
+    """Build start - strength (text - reference); without a start it is the reference (ESD, Eq. 5, with its eta)."""
     return _sum((reference if start is None else start, 1.0), (text, -strength), (reference, strength))
 
 
 def guided_goal(text: str, strength: float, reference: str = "") -> PredictionGoal:
-    """text + strength (text - reference): as classifier-free guidance would have it (TRCE)."""
+    """Build text + strength (text - reference), as in classifier-free guidance (TRCE)."""
     return _sum((text, 1.0 + strength), (reference, -strength))
 
 
 def towards_goal(text: str, strength: float, away: Mapping[str, float], reference: str = "") -> PredictionGoal:
-    """reference + strength (text - reference) - sum of weight (other - reference) (ACE's unconditional goal)."""
+    """Build reference + strength (text - reference) - sum of weight (other - reference) (ACE's unconditional goal)."""
     others = [part for other, weight in away.items() for part in ((other, -weight), (reference, weight))]
     return _sum((reference, 1.0 - strength), (text, strength), *others)
 
@@ -111,11 +112,10 @@ def _sum(*parts: tuple[str, float]) -> PredictionGoal:
 def goal_predictions(
     model: ModelView, texts: TextEncodings, x_t: Tensor, t: Tensor, goals: Sequence[Sequence[PredictionGoal]]
 ) -> list[Tensor]:
-    """What the teacher's predictions on latents x_t (b, c, h, w) at timesteps t (b,) make of each list of b goals: (b,
-    c, h, w).
+    """Evaluate each list of b goals on latents x_t (b, c, h, w) at timesteps t (b,): one (b, c, h, w) for each list.
 
-    One call of the denoiser gives all that any of them needs, row by row in the order in which the goals first name it.
-    To be asked while the model is the teacher.
+    One call of the denoiser makes all predictions, in the order in which the goals first name them. Call it while the
+    model is the teacher.
     """
     asked = list(
         dict.fromkeys(

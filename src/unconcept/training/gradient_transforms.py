@@ -1,9 +1,8 @@
-"""What is done to gradients and weights between a loss and its step.
+"""Transforms of gradients and weights around an optimizer step.
 
-Each works with every training, and is the identity at its neutral setting.
-
-Tensors come as lists in the order of what is trained. Order of use: drift, mask, subspace, clip; surgery joins the
-gradients of several terms before them.
+Each works with every training and is the identity at its neutral setting. Tensors come as lists in the order of the
+trained tensors. Apply transforms in the order drift, mask, subspace, clip; surgery joins the gradients of several terms
+before them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +22,16 @@ GradientJoin = Callable[[Mapping[str, GradientList]], GradientList]  # gradients
 
 
 class GradientTransform(Protocol):
-    """A rule around a step. One with a state of its own also has `state` and `restore` (see `kept.py`)."""
+    """A transform around a step. One with a state of its own also has `state` and `restore` (see `state_file.py`)."""
 
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
-        """The gradient to follow; `params` are as they are before the step.
+        """Return the gradient to follow; `params` are those before the step.
 
-        None: no step is taken, and the optimizer knows of none.
+        None skips the step, and the optimizer does not count it.
         """
 
     def after_step(self, params: Sequence[Tensor]) -> None:
-        """Put right in place what the optimizer did to the weights."""
+        """Correct the weights in place after the optimizer's step."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class StartDistancePenalty:
     def __post_init__(self) -> None:
         require(
             self.power in (1, 2) and self.weight >= 0,
-            f"drift: power must be 1 or 2 and weight >= 0, got {self.power} and {self.weight}",
+            f"drift: power must be 1 or 2 and weight must be >= 0, got {self.power} and {self.weight}",
         )
 
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
@@ -61,9 +60,7 @@ class StartDistancePenalty:
 
 @dataclass(frozen=True)
 class WeightMask:
-    """Where a mask is 0 (False) the weight stays exactly what it was, whatever the
-    optimizer's decay and momentum do.
-    """
+    """Freezes weights exactly where a mask is False, whatever the optimizer's decay and momentum do."""
 
     start: Sequence[Tensor]
     masks: Sequence[Tensor]  # bool, in the shape of each tensor
@@ -79,12 +76,11 @@ class WeightMask:
 
 @dataclass
 class DynamicWeightMask:
-    """A mask that is drawn from summed gradients after `warm_up` steps, and redrawn every `interval` (Sculpting
-    Memory).
+    """Chooses a mask by summed gradients after `warm_up` steps and updates it every `interval` (Sculpting Memory).
 
-    Until it is drawn no step is taken. A redraw swaps `turnover` of the active entries, the ones with the smallest
-    sums, for as many inactive ones with the largest; the share falls as a half cosine over `steps`, and after `last` of
-    them nothing is swapped.
+    Before it is chosen, no step is taken. An update swaps a share of `turnover` of the active entries, those with the
+    smallest sums, for as many inactive ones with the largest sums. The share falls as a half cosine over `steps`; after
+    the share `last` of them nothing is swapped.
     """
 
     share: float  # of each masked tensor's entries that are active
@@ -93,8 +89,8 @@ class DynamicWeightMask:
     turnover: float
     steps: int
     last: float = 0.8
-    free: Sequence[bool] = ()  # tensors without a mask, which move as a whole; () is none
-    exact: bool = True  # entries that are not active stay; else momentum moves them on, as the authors let it
+    free: Sequence[bool] = ()  # whether each tensor is trained without a mask; () means all are masked
+    exact: bool = True  # freeze inactive entries; else momentum still moves them, as in the authors' code
     sums: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)
@@ -106,7 +102,7 @@ class DynamicWeightMask:
         )
         require(
             self.warm_up > 0 or self.share == 1,
-            "mask: without a warm-up there is nothing to choose entries by: give some steps",
+            "mask: a share below 1 needs a warm-up to choose entries by, and warm_up is 0: give it some steps",
         )
 
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
@@ -128,7 +124,7 @@ class DynamicWeightMask:
         return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
 
     def after_step(self, params: Sequence[Tensor]) -> None:
-        """Entries that are not active stay where they were before the step."""
+        """Reset inactive entries to their values before the step."""
         if not self.exact:
             return
         with torch.no_grad():
@@ -151,8 +147,9 @@ class DynamicWeightMask:
 
 
 def top_share_mask(scores: Sequence[Tensor], share: float) -> list[Tensor]:
-    """True on exactly the floor of `share` of all entries of all tensors, those with the largest scores; of equal ones
-    the first.
+    """Return masks that are True on the entries with the largest scores among all tensors.
+
+    Exactly floor(`share` x number of entries) are True; of equal scores the first win.
     """
     flat = torch.cat([score.flatten() for score in scores])
     count = int(share * len(flat) + 1e-9)
@@ -165,21 +162,19 @@ def top_share_mask(scores: Sequence[Tensor], share: float) -> list[Tensor]:
 
 
 def _split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A flat tensor in the shapes of these."""
+    """Split a flat tensor into the shapes of these."""
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def largest_share_mask(scores: Tensor, share: float) -> Tensor:
-    """True on the `share` of entries with the largest scores; those at the threshold are all in."""
+    """Return a mask that is True on the `share` of entries with the largest scores, with all ties at the threshold."""
     count = max(1, int(share * scores.numel()))
     return scores >= scores.flatten().kthvalue(scores.numel() - count + 1).values
 
 
 def turn_over_mask(mask: Tensor, scores: Tensor, share: float) -> Tensor:
-    """The mask with `share` of its active entries, the lowest scores, handed to as many inactive ones, the highest
-    scores.
-    """
+    """Swap `share` of the mask's active entries, those of lowest score, for as many inactive ones of highest score."""
     count = min(int(share * int(mask.sum())), int((~mask).sum()))
     found = mask.flatten().clone()
     out = scores.flatten().masked_fill(~found, torch.inf).topk(count, largest=False).indices
@@ -191,10 +186,10 @@ def turn_over_mask(mask: Tensor, scores: Tensor, share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class SubspaceProjection:
-    """What a matrix does to protected directions of its input stays: gradients g P and, exactly, changes (w - w0) P.
+    """Keeps a matrix's effect on protected input directions: projects gradients, g P, and changes, (w - w0) P.
 
-    P = I - B B^T of one B (d, q) a tensor, None where a tensor is free. The step's change is projected too, since
-    Adam's scaling leaves the subspace; `exact=False` is the authors' form, which projects the gradient alone.
+    P = I - B B^T with one B (d, q) for each tensor, None if a tensor is free. The change is projected too, because
+    Adam's scaling leaves the subspace. `exact=False` is the authors' form, which projects the gradient alone.
     """
 
     start: Sequence[Tensor]
@@ -217,19 +212,18 @@ class SubspaceProjection:
 
 @dataclass(frozen=True)
 class MaskedSubspaceProjection:
-    """`WeightMask` and `SubspaceProjection` at once, both exactly: a row's entries that may move move only as its
-    protected directions allow.
+    """Applies `WeightMask` and `SubspaceProjection` at once, both exactly.
 
-    One after the other would not do: projected, a masked change is no longer zero where the mask is.
+    Applying one after the other would fail: the projection of a masked change is not zero where the mask is False.
     """
 
     start: Sequence[Tensor]
     masks: Sequence[Tensor]  # bool, in the shape of each tensor
-    protected_basis: Sequence[Tensor | None]  # orthonormal columns (d, q) a tensor, None where it is free
-    factors: Sequence[Tensor | None]  # of each row's problem, where there is room for them
+    protected_basis: Sequence[Tensor | None]  # orthonormal columns (d, q) for each tensor, None if it is free
+    factors: Sequence[Tensor | None]  # factorisation of each row's problem; None if too large to keep
 
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
-        """Roughly: where the optimizer leads is put right after the step, exactly."""
+        """Project the gradient roughly; `after_step` corrects the result exactly."""
         free = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
         return [
             g if b is None else project_out(g, b.to(g)) * mask
@@ -251,7 +245,7 @@ class MaskedSubspaceProjection:
 
 @dataclass(frozen=True)
 class GradientClip:
-    """The whole gradient scaled down to at most this norm."""
+    """Scales the whole gradient down to at most this norm."""
 
     norm: float  # inf: no limit
 
@@ -267,16 +261,18 @@ class GradientClip:
 
 
 def project_conflict(a: Tensor, b: Tensor, strength: float = 1.0) -> Tensor:
-    """`a` without what of it points against `b`: a - strength <a, b> / <b, b> b where <a, b> < 0 (strength 1:
-    orthogonal to b).
+    """Remove from `a` its component against `b`: a - strength <a, b> / <b, b> b if <a, b> < 0.
+
+    With strength 1 the result is orthogonal to b.
     """
     inner = torch.sum(a * b)
     return a - strength * inner / torch.sum(b * b) * b if inner < 0 else a
 
 
 def one_way_surgery(leading: str, guarding: str, strength: float = 1.0) -> GradientJoin:
-    """Gradient surgery tensor by tensor: the leading term's gradient, kept off the guarding one's, which is itself not
-    followed (DoCo).
+    """Build a gradient surgery by tensor (DoCo): follow the leading term without its conflict with the guarding one.
+
+    The guarding term's own gradient is not followed.
     """
     return lambda terms: [
         project_conflict(a, b, strength) for a, b in zip(terms[leading], terms[guarding], strict=True)
@@ -284,7 +280,7 @@ def one_way_surgery(leading: str, guarding: str, strength: float = 1.0) -> Gradi
 
 
 def two_way_surgery(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
-    """Gradient surgery over all numbers at once: each is kept off the other as it was, then one + alpha two (RGD)."""
+    """Build a gradient surgery over all tensors at once (RGD): remove the conflicts of both, then one + alpha two."""
 
     def join(terms: Mapping[str, GradientList]) -> GradientList:
         a = torch.cat([g.flatten() for g in terms[one]])

@@ -1,6 +1,6 @@
-"""The only file that differentiates: gradients with respect to named tensors, and the loop that follows them.
+"""The optimisation loop, and the only file that differentiates.
 
-Gradients are taken with respect to what is trained alone, so no weight of the model ever gets a `.grad`.
+Gradients are taken with respect to the trained tensors alone, so no weight of the model ever gets a `.grad`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from .state_file import entries_below, gather_states, restore_states
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 LossTerms = Tensor | Mapping[str, Tensor]  # a loss, or its summands by name
-# Of the step's number; whatever it draws at random comes from the generator.
+# Maps the step's number to a loss; all its random numbers come from the generator.
 StepLoss = Callable[[int, torch.Generator], LossTerms]
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # torch's own
 OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
@@ -30,7 +30,7 @@ OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
 
 
 def loss_gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> tuple[Tensor, ...]:
-    """d loss / d params, zero for what the loss does not depend on. `NumericsError` if the loss is not finite."""
+    """Return d loss / d params, zero where there is no dependence. Raises `NumericsError` if the loss is not finite."""
     require(
         bool(torch.isfinite(loss)),
         f"the loss became {loss.item()}: use a smaller lr or a lower guidance, or float32",
@@ -41,7 +41,7 @@ def loss_gradient(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = Fal
 
 @dataclass
 class Descent:
-    """Tensors on their way down a loss, with the optimizer's and the random generator's state: it can stop and go on.
+    """Minimises a loss over tensors, with the state of optimizer and random generator, so that it can stop and resume.
 
     `params` are leaves and are changed in place.
     """
@@ -53,9 +53,9 @@ class Descent:
     seed: int = 0
     done: int = 0  # steps so far
     transforms: Sequence[GradientTransform] = ()
-    """Of the gradient, in this order; they settle in the other, so that the first has the last word."""
-    join: GradientJoin | None = None  # of the gradients of a loss's summands; None: their sum
-    rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
+    """Applied to the gradient in this order, and after the step in reverse, so that the first decides last."""
+    join: GradientJoin | None = None  # joins the gradients of a loss's summands; None: sum
+    rate: Callable[[int], float] = lambda step: 1.0  # factor of the lr, by step
     betas: tuple[float, float] = ADAM_BETAS  # of adam and adamw
     eps: float = ADAM_EPS
     precision: Precision = field(default_factory=Precision)
@@ -83,10 +83,10 @@ class Descent:
     def run(
         self, loss: StepLoss, steps: int, after: Callable[[int], None] = lambda step: None, parts: int = 1
     ) -> list[float]:
-        """`steps` more steps; the loss before each of them.
+        """Take `steps` more steps and return the loss before each of them.
 
         A step averages the gradients of `parts` calls of the loss. `after` is called with the number of steps done.
-        `NumericsError` before the step that would use a loss or a gradient that is no number.
+        Raises `NumericsError` before a step whose loss or gradient is NaN or infinite.
         """
         begun = len(self.losses)
         for _ in range(steps):
@@ -103,7 +103,7 @@ class Descent:
         return self.losses[begun:]
 
     def _gradients(self, terms: LossTerms) -> tuple[float, Sequence[Tensor]]:
-        """The loss and its gradient: one way back for all summands, or one each where they are joined."""
+        """Return the loss and its gradient: one backward pass for all summands, or one for each if they are joined."""
         if isinstance(terms, Tensor):
             return terms.item(), self._of(terms)
         total = torch.stack(list(terms.values())).sum()
@@ -117,7 +117,7 @@ class Descent:
     def _averaged(
         self, loss: StepLoss, total: float, found: Sequence[Tensor], parts: int
     ) -> tuple[float, GradientList]:
-        """Over one call of the loss that was made and `parts` - 1 further ones."""
+        """Average the given loss and gradient with those of `parts` - 1 further calls of the loss."""
         total, sums = total / parts, [g / parts for g in found]
         for _ in range(parts - 1):
             value, more = self._gradients(loss(self.done, self.rng))
@@ -142,7 +142,7 @@ class Descent:
             transform.after_step(self.params)
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes from step to step, the trained tensors included."""
+        """Return everything that changes from step to step, including the trained tensors."""
         found = {f"param.{i}": param.detach() for i, param in enumerate(self.params)}
         for i, own in self.rule.state_dict()["state"].items():
             found |= {f"rule.{i}.{name}": value for name, value in own.items()}
@@ -151,7 +151,7 @@ class Descent:
         return found | {"rng": self.rng.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
+        """Resume from a `state`."""
         with torch.no_grad():
             for i, param in enumerate(self.params):
                 param.copy_(state[f"param.{i}"])
@@ -178,5 +178,5 @@ def minimise(
     seed: int = 0,
     after: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
-    """A whole descent of `params`, in place; the loss before each step."""
+    """Minimise a loss over `params` in place, and return the loss before each step."""
     return Descent(params, lr, optimizer, weight_decay, seed).run(loss, steps, after)

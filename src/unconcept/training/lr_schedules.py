@@ -1,4 +1,4 @@
-"""How the learning rate moves from step to step, as shares of itself."""
+"""Learning rate schedules: functions from a step to a factor of the learning rate."""
 
 from collections.abc import Callable
 from math import cos, pi
@@ -7,12 +7,10 @@ from ..core.errors import require
 
 
 def cosine_restarts(steps: int, warm_up: int, cycles: int) -> Callable[[int], float]:
-    """Up in a straight line over `warm_up` steps, then down a half cosine from 1 to 0,
-    `cycles` times over (SPM, CPE).
-    """
+    """Build a schedule: a linear rise over `warm_up` steps, then `cycles` falls along a half cosine (SPM, CPE)."""
     require(
         warm_up >= 0 and cycles > 0,
-        f"a schedule needs a warm-up >= 0 and at least one cycle, got {warm_up} and {cycles}",
+        f"a schedule needs a warm-up of at least 0 steps and at least one cycle, got {warm_up} and {cycles}",
     )
 
     def rate(step: int) -> float:

@@ -1,7 +1,7 @@
-"""Which parameters a method trains, read off their names and shapes: no class is asked for.
+"""Selects the parameters that a method trains, by names and shapes alone.
 
-Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) text has maps of its own in
-each block; `attn2` there, in SD 3.5, is a second look at the picture.
+Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) the text has its own maps in
+each block; `attn2` there (SD 3.5) is a second self-attention of the image.
 """
 
 import re
@@ -17,9 +17,9 @@ ParameterSelector = Literal[
     "kv",  # its keys and values: 32, 19.17 M
     "q-selfattn",  # self-attention and the queries of cross-attention (TRCE)
     "attn",  # the four maps of every attention: 160, 93.5 M
-    "selfattn",  # attn1; joint: the picture's maps of each block
+    "selfattn",  # attn1; joint: the image's maps of each block
     "noxattn",  # all but cross-attention, time embedding and output: 598, 813.5 M
-    "maps-noxattn",  # linear maps and convolutions outside of cross-attention: 388, 815.4 M; joint: as selfattn
+    "maps-noxattn",  # linear maps and convolutions outside cross-attention: 388, 815.4 M; joint: as selfattn
     "maps",  # every linear map and convolution
     # Linear maps and 1x1 convolutions of the transformer blocks and around them: 192 weights (SPM); joint: those of
     # each block.
@@ -66,11 +66,10 @@ _TEXT_PATTERNS: dict[str, str] = {
 def select_parameters(
     parameters: Mapping[str, Tensor], which: ParameterSelector, joint: ParameterSelector | None = None
 ) -> tuple[str, ...]:
-    """Names of a denoiser's parameters that a method trains, out of all of them by full name (`unet.`...,
-    `transformer.`...).
+    """Select a denoiser's parameters from all of them by full name (`unet.`..., `transformer.`...).
 
-    `joint` is what it trains instead in a joint transformer. `SettingsError` where the selector is not defined for such
-    a network, or finds nothing in it.
+    `joint` is the selector to use instead in a joint transformer. Raises `SettingsError` if the selector is not defined
+    for such a network or selects nothing in it.
     """
     inner = {name.partition(".")[2]: name for name in parameters}
     rule = (
@@ -79,12 +78,12 @@ def select_parameters(
         else _unet(which, {name: parameters[full] for name, full in inner.items()})
     )
     found = tuple(full for name, full in inner.items() if rule(name))
-    require(bool(found), f"parameters {which!r}: this model has none of them", SettingsError)
+    require(bool(found), f"parameters {which!r}: this model has none of them, choose another group", SettingsError)
     return found
 
 
 def select_text_parameters(parameters: Mapping[str, Tensor], which: TextParameterSelector) -> tuple[str, ...]:
-    """The same of a CLIP text encoder (`text_encoder.`...), whatever prefix its names have."""
+    """Select a CLIP text encoder's parameters (`text_encoder.`...), whatever prefix their names have."""
     inner = {name.partition(".")[2]: name for name in parameters}
     layers = [int(number) for name in inner for number in re.findall(r"\blayers\.(\d+)\.", name)]
     last = re.compile(rf"\blayers\.{max(layers, default=-1)}\.self_attn\.")
@@ -94,14 +93,15 @@ def select_text_parameters(parameters: Mapping[str, Tensor], which: TextParamete
         for name, full in inner.items()
         if pattern.search(name) or (which == "text-mlp-lastattn" and last.search(name))
     )
-    require(bool(found), f"parameters {which!r}: this text encoder has none of them", SettingsError)
+    require(bool(found), f"parameters {which!r}: this text encoder has none of them, choose others", SettingsError)
     return found
 
 
 def _joint(which: str) -> Callable[[str], bool]:
     require(
         which in (*_MMDIT_PATTERNS, "full"),
-        f"parameters {which!r} are not defined for a joint transformer: choose of {', '.join(_MMDIT_PATTERNS)}, full",
+        f"parameters {which!r} are not defined for a joint transformer: choose one of {', '.join(_MMDIT_PATTERNS)},"
+        " full",
         SettingsError,
     )
     pattern = re.compile(_MMDIT_PATTERNS.get(which, ""))
@@ -109,8 +109,10 @@ def _joint(which: str) -> Callable[[str], bool]:
 
 
 def _unet(which: str, parameters: Mapping[str, Tensor]) -> Callable[[str], bool]:
-    """SDXL, told by its second embedding, trains no embedding and nothing outside of its blocks with the maps'
-    selectors (ESD's code).
+    """Build the rule of a selector for a UNet.
+
+    SDXL is recognised by its second embedding. There the selectors of maps leave out embeddings and everything outside
+    the blocks (ESD's code).
     """
     inside = any(name.startswith("add_embedding.") for name in parameters)
 

@@ -1,7 +1,7 @@
-"""What a training computes in: torch's autocast and loss scaling, the objects that `Accelerator` enters.
+"""Precision of a training: torch's autocast and loss scaling, the objects that `Accelerator` enters.
 
-`Accelerator` would fix one precision for the whole life of a process, where a bench has many trainings. On a CPU
-attention stays in float32: its way back is so slow in bfloat16 that nothing else would be gained.
+`Accelerator` itself would fix one precision for the life of a process, but a bench runs many trainings. On a CPU
+attention stays in float32: its backward pass in bfloat16 is so slow that the rest would gain nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,21 +22,21 @@ _HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Precision:
-    """Between a loss and its step. The default is float32, or whatever the model is in."""
+    """Sets the precision of a training. The default is float32, or the model's own dtype."""
 
     device: torch.device = torch.device("cpu")
     name: PrecisionName = "no"
     scaler: torch.amp.GradScaler | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        message = "mixed_precision fp16 needs a GPU: on a CPU take bf16, or no"
+        message = "mixed_precision fp16 needs a GPU, and the model is on a CPU: take bf16, or no"
         require(self.name != "fp16" or self.device.type != "cpu", message, SettingsError)
         if self.name == "fp16":
             self.scaler = torch.amp.GradScaler(self.device.type)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Around each call of a loss."""
+        """Enter it around each call of a loss."""
         with (
             self._attending(),
             nullcontext() if self.name == "no" else torch.autocast(self.device.type, _HALF_DTYPES[self.name]),
@@ -44,8 +44,9 @@ class Precision:
             yield
 
     def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Around what is recomputed on the way back: when it is computed first, and when again, where torch restores
-        its autocast alone.
+        """Return contexts for gradient checkpointing: for the first computation and for the recomputation.
+
+        In the second torch restores its autocast alone, so attention's float32 is entered again.
         """
         return nullcontext(), self._attending()
 
@@ -55,15 +56,15 @@ class Precision:
             yield
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """What is differentiated: small gradients would be 0 in float16."""
+        """Scale the loss, because small gradients would become 0 in float16."""
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def unscale_and_check(
         self, step: int, gradients: list[Tensor], params: Sequence[Tensor], rule: torch.optim.Optimizer
     ) -> list[Tensor] | None:
-        """Gradients at their own size.
+        """Return the gradients without the loss scale.
 
-        `NumericsError` if one is no number; in float16 the step is left out then (None), and the scale halved.
+        If one is not finite, raises `NumericsError`; in float16 it skips the step (None) and halves the scale.
         """
         if self.scaler is not None:
             for param, g in zip(params, gradients, strict=True):
@@ -77,7 +78,7 @@ class Precision:
             return None
         require(
             finite,
-            f"step {step}: the gradient holds what is no number: use a smaller lr or a lower guidance, or float32",
+            f"step {step}: the gradient holds NaN or infinity: use a smaller lr or a lower guidance, or float32",
             NumericsError,
         )
         return gradients
@@ -96,7 +97,7 @@ class Precision:
 
 
 class _WideAttention(TorchFunctionMode):
-    """Attention within autocast computes in float32, whatever module asks for it."""
+    """Computes attention within autocast in float32, whatever module calls it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}

@@ -1,7 +1,7 @@
-"""Where on the way from noise to picture a step of training is: one variable, and what each family of papers calls it.
+"""Sampling progress of the latents of a training step: one variable, with conversions to each paper's convention.
 
-Progress p = steps done / N: 0 is pure noise, 1 the picture. At p the latents have seen p N steps of the sampler, and
-the model is asked of them at a timestep near T (1 - p).
+Progress p = steps done / N: 0 is pure noise, 1 the image. At p the latents have gone through p N steps of the sampler,
+and the model predicts at a timestep near T (1 - p).
 """
 
 from fractions import Fraction
@@ -12,38 +12,41 @@ from ..core.errors import require
 
 
 def progress_from_done(k: int, steps: int) -> Fraction:
-    """k steps done of N (SPM, ACE, KSCU, ANT for several concepts, ESD's present code)."""
-    require(0 <= k <= steps, f"{k} of {steps} steps cannot be done")
+    """Return the progress after k of N steps (SPM, ACE, KSCU, ANT for several concepts, ESD's present code)."""
+    require(0 <= k <= steps, f"{k} steps done of {steps} are impossible: give 0 to {steps}")
     return Fraction(k, steps)
 
 
 def progress_from_remaining(j: int, steps: int) -> Fraction:
-    """j steps left of N (ESD's first code, Receler, AdvUnlearn, ANT for one concept): small is nearly clean."""
+    """Return the progress with j of N steps left (ESD's first code, Receler, AdvUnlearn, ANT for one concept).
+
+    A small j means nearly clean latents.
+    """
     return 1 - progress_from_done(j, steps)
 
 
 def steps_done(p: Fraction, steps: int) -> int:
-    """How many of N steps: the last of the grid's that is not beyond p."""
+    """Return how many of N steps are done at p, rounded down to the grid."""
     return int(p * steps)
 
 
 def step_timesteps(p: Fraction, steps: int, timesteps: int = 1000) -> range:
-    """The timesteps of the step that follows: one N-th of all T, which the grid's own timestep at p is in.
+    """Return the timesteps of the next step: one N-th of all T, which contains the grid's own timestep at p.
 
     Differs: ESD's first code numbers the bins by steps left, [T j / N, T (j + 1) / N), one bin noisier than its latents
     are.
     """
     left = steps - steps_done(p, steps)
-    require(left > 0, "after the last step there is no timestep left")
+    require(left > 0, f"progress {p} is after the last of {steps} steps and has no timesteps: give less than 1")
     return range(round(timesteps * (left - 1) / steps), round(timesteps * left / steps))
 
 
 def training_timestep(p: Fraction, timesteps: int = 1000) -> int:
-    """Entry T p of the training timesteps, counted from the noisiest (SPM, ACE, ANT for several concepts)."""
+    """Return entry T p of the training timesteps, counted from the noisiest (SPM, ACE, ANT for several concepts)."""
     return timesteps - 1 - min(int(timesteps * p), timesteps - 1)
 
 
 def sample_progress(lowest: int, steps: int, rng: torch.Generator) -> Fraction:
-    """Progress at a uniform number of steps done, from `lowest` to N - 1."""
-    require(0 <= lowest < steps, f"no step can be drawn between {lowest} and {steps - 1}")
+    """Draw the progress at a uniform number of steps done, from `lowest` to N - 1."""
+    require(0 <= lowest < steps, f"the lowest step {lowest} must be 0 to {steps - 1}")
     return progress_from_done(int(torch.randint(lowest, steps, (), generator=rng)), steps)

@@ -1,9 +1,9 @@
 """Regularisers of continual erasure, for every trained method and in any combination: arXiv:2511.07970 (ICLR 2026).
 
-L1-SP and L2-SP hold back the drift, selective fine-tuning (SelFT) chooses what may move, and a projection keeps what
-cross-attention reads of protected texts. Merging, the fourth, is done to finished edits: `edits/merge.py`.
+L1-SP and L2-SP limit the drift, selective fine-tuning (SelFT) chooses the numbers that may move, and a projection
+preserves the keys and values of protected texts. The fourth, merging, works on finished edits: `edits/merge.py`.
 
-    with regularised(Regularisers(l2sp=25000.0, projection="update"), request):
+    with use_regularisers(Regularisers(l2sp=25000.0, projection="update"), request):
         edit = method.erase(model, request)
 """
 
@@ -34,33 +34,33 @@ from .gradient_transforms import (
 )
 from .session import TrainingStart, current_session, training_session
 
-_DUPLICATE_COSINE = 0.95  # cosine from which the authors take two protected texts for one
-_DOWN_SUFFIX = ".down"  # what the first matrix of a low-rank pair is called beside the map's name
+_DUPLICATE_COSINE = 0.95  # The authors take two protected texts for one from this cosine.
+_DOWN_SUFFIX = ".down"  # added to a map's name, it names the first matrix of a low-rank pair
 
 
 @dataclass(frozen=True)
 class Regularisers:
-    """The defaults change nothing.
+    """Regularisers of a training. The defaults change nothing.
 
-    The paper's weights: `l1sp` 50, `l2sp` 25000, `selft_topk` 0.05 to 0.4, 200 protected texts.
+    The paper's values: `l1sp` 50, `l2sp` 25000, `selft_topk` 0.05 to 0.4, 200 protected texts.
     """
 
     l1sp: float = 0.0
-    """Weight of the mean absolute drift of what is trained."""
+    """Weight of the mean absolute drift of the trained numbers."""
     l2sp: float = 0.0
-    """Weight of its mean square."""
+    """Weight of the mean squared drift of the trained numbers."""
     reference: Literal["previous", "pretrained"] = "previous"
-    """Drift from the weights as the request found them, or from the unedited ones."""
+    """Measure drift from the weights before this request (previous), or from the unedited ones (pretrained)."""
     selft_topk: float = 1.0
-    """Share of all trained numbers that may move, the most important for the method's loss."""
+    """Share of all trained numbers that may move: those most important for the method's loss."""
     selft_draws: int = 50
-    """Steps of the method's training whose gradients tell the importance."""
+    """Steps of the method's training whose gradients measure the importance."""
     projection: Literal["none", "update", "gradient"] = "none"
-    """Update: what is read of protected texts stays exactly; gradient: the authors' form."""
+    """Protect the keys and values of protected texts: exactly (update), or in the authors' form (gradient)."""
     projection_prompts: str = ""
     """Texts to protect beside the retained ones: a packaged caption set or a file."""
     projection_count: int = 200
-    """Of those texts at most, the first: as many as the text's width leave nothing to erase in."""
+    """Use at most the first so many of these texts; as many as the text's width would leave nothing to erase in."""
 
     def __post_init__(self) -> None:
         for name in ("l1sp", "l2sp"):
@@ -84,12 +84,12 @@ class Regularisers:
         idle = [name for name, used in needs.items() if getattr(self, name) != known[name] and not used]
         require(
             not idle,
-            f"regulariser {', '.join(idle)} would change nothing: give the regulariser that it belongs to, or leave"
+            f"regulariser {', '.join(idle)} would change nothing: set the regulariser that it belongs to, or leave"
             " it out",
         )
 
     def data(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """Return the fields that differ from the defaults."""
         known = default_settings(Regularisers)
         return {name: value for name, value in asdict(self).items() if value != known[name]}
 
@@ -99,10 +99,10 @@ NO_REGULARISERS = Regularisers()
 
 @contextmanager
 def use_regularisers(chosen: Regularisers, request: Request, earlier: Sequence[str] = ()) -> Iterator[None]:
-    """Inside, trainings for the request are regularised. `SettingsError` if there were none.
+    """Regularise the trainings inside the block. Raises `SettingsError` if there were none.
 
-    The projection protects what the request retains, the captions, and targets erased `earlier`, but nothing that names
-    a target.
+    The projection protects the request's retained texts, the captions, and targets erased `earlier`, but no text that
+    names a target.
     """
     if chosen == NO_REGULARISERS:
         yield
@@ -122,13 +122,13 @@ def use_regularisers(chosen: Regularisers, request: Request, earlier: Sequence[s
         yield
     require(
         bool(begun),
-        "regularisers act on a training, and this method has none that goes step by step: leave them out",
+        "regularisers need a training step by step, and this method has none: leave them out",
         SettingsError,
     )
 
 
 def _rules(chosen: Regularisers, start: TrainingStart, texts: Sequence[str]) -> list[GradientTransform]:
-    """Drift, then what may move: the order of gradients."""
+    """Build the transforms in the order of gradients: drift first, then mask and projection."""
     own = [tensor.detach().clone() for tensor in start.tensors.values()]
     found: list[GradientTransform] = []
     if chosen.l1sp or chosen.l2sp:
@@ -159,7 +159,7 @@ def _rules(chosen: Regularisers, start: TrainingStart, texts: Sequence[str]) -> 
 
 
 def _pretrained(start: TrainingStart) -> list[Tensor]:
-    """Each weight as it was before all edits. An adapter has no such past: it is held to where it begins."""
+    """Return each weight from before all edits; an adapter has none, so its initial value is used."""
     return [
         start.model.original_weights.get(name, tensor).detach().to(tensor, copy=True)
         for name, tensor in start.tensors.items()
@@ -167,11 +167,11 @@ def _pretrained(start: TrainingStart) -> list[Tensor]:
 
 
 def _important(chosen: Regularisers, start: TrainingStart) -> list[Tensor]:
-    """Masks of the entries with the largest |w g|, g the gradient of the method's own loss as it begins: one threshold
-    for all tensors.
+    """Return masks of the entries with the largest |w g|, with one threshold for all tensors.
 
-    Adapters begin where they do nothing and |w g| is 0 everywhere: there |g| tells. Differs: the authors sum a loss of
-    their own over the 50 steps of a trajectory under guidance.
+    g is the gradient of the method's own loss before the first step. Adapters begin at zero effect, where |w g| is 0
+    everywhere: for them |g| is used. Differs: the authors sum a loss of their own over the 50 steps of a trajectory
+    under guidance.
     """
     gradients = start.gradients(chosen.selft_draws)
     scores = [(tensor.detach() * g).abs() for tensor, g in zip(start.tensors.values(), gradients, strict=True)]
@@ -182,9 +182,9 @@ def _important(chosen: Regularisers, start: TrainingStart) -> list[Tensor]:
 
 @torch.no_grad()
 def protected_rows(model: ModelView, texts: Sequence[str]) -> Tensor:
-    """(n, d) float64: the mean state of each text's own tokens, without start, end and padding.
+    """Return the mean state of each text's own tokens, without start, end and padding, (n, d) float64.
 
-    Differs: the authors take the tokens behind a known beginning ("an image of"), or the last one where there is none.
+    Differs: the authors take the tokens after a known beginning ("an image of"), or the last token if there is none.
     """
     held = [text for text in texts if text.strip() and fits_context(model, text)]
     message = (
@@ -200,9 +200,9 @@ def protected_rows(model: ModelView, texts: Sequence[str]) -> Tensor:
 
 
 def _readers(start: TrainingStart) -> list[Literal["weight", "adapter"] | None]:
-    """Which of the trained tensors read text states: a map's own weight, or the way in of an adapter beside it.
+    """Find the trained tensors that take text states as input: a map's own weight, or an adapter's `down` matrix.
 
-    An adapter's way in is projected as a whole, its random beginning too, since up down c is to be zero; its way out is
+    The `down` matrix is projected as a whole, with its random initial value, because up down c must be zero; `up` is
     free.
     """
     maps = start.model.text_maps()
@@ -211,22 +211,22 @@ def _readers(start: TrainingStart) -> list[Literal["weight", "adapter"] | None]:
         for name in start.tensors
     ]
     message = (
-        "regulariser projection has no effect here: nothing that is trained reads the text's states; choose other"
-        " parameters, or another regulariser"
+        "regulariser projection has no effect here: none of the trained parameters takes text states as input; choose"
+        " other parameters, or another regulariser"
     )
     require(any(found), message, SettingsError)
     return found
 
 
 def build_regularisers(values: Mapping[str, Any], mechanism: str, method: str) -> Regularisers:
-    """Checked; `SettingsError` for a method that is not trained step by step."""
+    """Build and check regularisers. Raises `SettingsError` if the method is not trained step by step."""
     chosen = build_settings(Regularisers, values, "regulariser")
     require_stepwise_training(chosen, mechanism, method)
     return chosen
 
 
 def require_stepwise_training(chosen: Regularisers, mechanism: str, method: str) -> None:
-    """`SettingsError` if there are any and the method is not trained step by step."""
+    """Raise `SettingsError` if regularisers are chosen and the method is not trained step by step."""
     require(
         chosen == NO_REGULARISERS or mechanism == "trained",
         f"{method} is {mechanism}: regularisers act on trained methods alone; leave them out",

@@ -1,8 +1,7 @@
-"""What is done to the samples of any training: rectangles of them erased (Random Erasing), those that are learned left
-out (DOM).
+"""Augments the samples of any training: erases rectangles (Random Erasing) and skips learned samples (DOM).
 
-A sample is what a step shows to the denoiser, noisy latents at a timestep. Trajectories, pools and noised pictures all
-hand theirs through `augment_sample`; a method knows nothing of it. Inner searches see whole samples.
+A sample is the input of the denoiser at a step: noisy latents at a timestep. Trajectories, pools and noised images all
+pass theirs through `augment_sample`, so methods need no code for it. Inner searches get whole samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,34 +21,32 @@ from .options import TrainingOptions
 from .session import current_session, training_session
 
 _RECTANGLE_ATTEMPTS = 100  # to find a rectangle that is narrower and lower than the sample
-_TIMESTEP_BINS = 10  # of timesteps: how large a loss is depends on them
-FIRST_BIN_LOSSES = 5  # losses of a bin whose mean is what it was at first
+_TIMESTEP_BINS = 10  # The size of a loss depends on the timestep, so DOM compares within bins.
+FIRST_BIN_LOSSES = 5  # The mean of so many first losses of a bin is its initial loss.
 
 
 @dataclass
 class SampleOptions:
-    """The options at work on one training: stands before all transforms of its gradient, and keeps its own random
-    numbers.
+    """Applies the sample options to one training: the first transform of its gradient, with its own random generator.
 
-    Random Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896. DOM, the form that removes samples: Lin et al., ICLR
+    Random Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896. DOM, in the form that removes samples: Lin et al., ICLR
     2024, arXiv:2310.08847.
     """
 
-    # Differs: what is erased is the denoiser's input, the teacher's too, since most erasures have no pictures; it is
-    # set to 0, the mean of latents.
+    # Differs: we erase the denoiser's input, the teacher's too, because most erasures have no images; it is set to 0,
+    # the mean of latents.
     # Differs: no gradient comes from inside a rectangle, or the student would learn to draw it.
-    # Differs: a step is one sample, whatever its batch; where it is left out, neither decay nor momentum moves the
-    # weights.
-    # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain one would
-    # choose by timestep (inferred).
+    # Differs: a step is one sample, whatever its batch; if it is skipped, neither decay nor momentum moves the weights.
+    # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain threshold
+    # would choose by timestep (inferred).
     options: TrainingOptions
     model: ModelView
     steps: int
     seed: int
     rng: torch.Generator = field(init=False)
     first: Tensor = field(init=False)  # (bins, 2): how many losses, and their sum
-    timestep_bin: int = -1  # bin of the step
-    is_learned: bool = False  # the step is to be left out
+    timestep_bin: int = -1  # of the current step
+    is_learned: bool = False  # whether to skip the current step
 
     def __post_init__(self) -> None:
         self.rng = torch.Generator().manual_seed(self.seed)
@@ -57,14 +54,14 @@ class SampleOptions:
 
     @contextmanager
     def during_step(self) -> Iterator[None]:
-        """Inside, a step is made: what it shows passes through here."""
+        """Augment the samples of one step inside the block."""
         self.timestep_bin = -1
         with training_session(replace(current_session(), augment=self.augment)):
             yield
 
     @contextmanager
     def mask_gradients(self) -> Iterator[None]:
-        """Inside, the denoiser's prediction hands no gradient on from where its input is erased."""
+        """Block gradients of the denoiser's prediction inside erased rectangles."""
         hooks = (
             [self.model.modules("denoiser").register_forward_hook(_blind, with_kwargs=True)]
             if self.options.random_erasing
@@ -74,8 +71,8 @@ class SampleOptions:
             yield
 
     def augment(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Latents (b, c, h, w) at timesteps t (b,), each row with its own rectangle or none."""
-        if self.timestep_bin < 0:  # What a step shows first is the target's.
+        """Return latents (b, c, h, w) at timesteps t (b,), each row with its own erased rectangle or none."""
+        if self.timestep_bin < 0:  # The first sample of a step is the target's.
             self.timestep_bin = min(
                 _TIMESTEP_BINS - 1, int(_TIMESTEP_BINS * float(t.float().mean()) / len(self.model.schedule.alpha))
             )
@@ -92,8 +89,9 @@ class SampleOptions:
         return found
 
     def observe_loss(self, step: int, terms: Tensor | Mapping[str, Tensor]) -> None:
-        """At a step's loss, or its summand `target`: is it learned? A step without one, or that showed nothing, never
-        is.
+        """Decide by a step's loss, or its summand `target`, whether the step is learned.
+
+        A step without such a loss or without a sample is never learned.
         """
         found = terms if isinstance(terms, Tensor) else terms.get("target")
         self.is_learned = False
@@ -102,7 +100,7 @@ class SampleOptions:
         loss, (count, total) = found.item(), self.first[self.timestep_bin].tolist()
         require(
             not loss < 0,
-            f"dom compares losses that fall towards 0, and this one is {loss:.3g}: leave it out",
+            f"dom compares losses that fall towards 0, but this one is {loss:.3g}: leave it out",
             SettingsError,
         )
         if count < FIRST_BIN_LOSSES:
@@ -125,9 +123,9 @@ class SampleOptions:
 
 
 def augment_sample(x_t: Tensor, t: Tensor) -> Tensor:
-    """Latents (b, c, h, w) at timesteps t (b,) as the training that runs wants them; outside of one as they are.
+    """Augment latents (b, c, h, w) at timesteps t (b,) for the current training; outside of one, return them unchanged.
 
-    Never changed in place.
+    The latents are never changed in place.
     """
     augment = current_session().augment
     return x_t if augment is None else augment(x_t, t)
@@ -135,7 +133,7 @@ def augment_sample(x_t: Tensor, t: Tensor) -> Tensor:
 
 @contextmanager
 def without_augmentation() -> Iterator[None]:
-    """Inside, samples are shown as they are: a search within a step is no step of the training."""
+    """Switch augmentation off inside the block, because a search within a step is no step of the training."""
     with training_session(replace(current_session(), augment=None)):
         yield
 
@@ -143,8 +141,9 @@ def without_augmentation() -> Iterator[None]:
 def random_rectangle(
     height: int, width: int, options: TrainingOptions, rng: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, h, w) inside of height x width cells: a uniform share of the area, a uniform aspect, a uniform place;
-    0 x 0 where none fits.
+    """Draw a rectangle (top, left, h, w) within height x width cells; 0 x 0 if none fits.
+
+    Its share of the area, its aspect ratio and its position are uniform.
     """
     for _ in range(_RECTANGLE_ATTEMPTS):
         area = _uniform(options.sl, options.sh, rng) * height * width
@@ -161,7 +160,7 @@ def _uniform(low: float, high: float, rng: torch.Generator) -> float:
 
 
 def _blind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    """A denoiser's input is (b, c, h, w), or FLUX's tokens (b, n, d): where one is 0 throughout, it was erased."""
+    """Block the gradient of erased input: cells of (b, c, h, w), or FLUX's tokens (b, n, d), that are 0 throughout."""
     x, said = args[0] if args else kwargs["hidden_states"], out[0]
     blank = (x == 0).all(1 if x.ndim == 4 else -1, keepdim=True)
     if said.requires_grad and bool(blank.any()):

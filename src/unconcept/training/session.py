@@ -1,11 +1,11 @@
-"""Where a training keeps its state and whom it tells how far it is.
+"""A session sets how trainings report progress and where they save their state.
 
-Methods know nothing of it: the caller opens a session around them.
+Methods do not need to know it: the caller opens a session around them.
 
-    with training_session(TrainingSession(tell=print, folder=Path("out/state"))):
+    with training_session(TrainingSession(on_progress=print, folder=Path("out/state"))):
         edit = method.erase(model, request)
 
-The same lines again after a kill go on where the last kept state was, and end in the same edit bit for bit (on a CPU).
+After a kill the same lines resume from the last saved state, and give the same edit bit for bit (on a CPU).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from .options import TrainingOptions
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far one training is."""
+    """Progress of one training."""
 
-    name: str  # of the training: a method may have several
+    name: str  # of the training; a method may have several
     done: int  # steps
     of: int
     loss: float  # mean of the last steps
@@ -35,11 +35,11 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """A training before its first step, inside `student`."""
+    """A training before its first step, while the model is the student."""
 
     model: ModelView
     tensors: Mapping[str, Tensor]  # what is trained, by full name
-    gradients: Callable[[int], list[Tensor]]  # of its loss, summed over so many of its steps
+    gradients: Callable[[int], list[Tensor]]  # of its loss, summed over the given number of its steps
 
 
 TransformFactory = Callable[[TrainingStart], Sequence[GradientTransform]]
@@ -47,20 +47,19 @@ TransformFactory = Callable[[TrainingStart], Sequence[GradientTransform]]
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """Given by whoever calls a method. The default keeps nothing and tells nobody."""
+    """Settings of all trainings inside a session. The default saves no state and reports no progress."""
 
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None  # after every step
-    folder: Path | None = None  # where states are kept; None: nowhere
-    seconds: float = 30.0  # between two states
+    folder: Path | None = None  # for states; None saves none
+    seconds: float = 30.0  # between two saved states
     transforms: TransformFactory = lambda start: ()
-    """Regularisers that are no method's own: they stand before its own transforms."""
-    about: object = None  # plain data that says what the rules are
+    """Builds regularisers, which run before the method's own transforms."""
+    about: object = None  # plain data that describes the transforms
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
-    """Entered wherever a teacher is asked."""
+    """Context that is entered around every use of the teacher."""
     options: TrainingOptions = TrainingOptions()
     augment: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What latents (b, c, h, w) at timesteps (b,) become before a step shows them to the denoiser; set by the training
-    that runs."""
+    """Maps latents (b, c, h, w) at timesteps (b,) to the denoiser's input at a step; set by the current training."""
 
 
 _open: ContextVar[TrainingSession | None] = ContextVar("session", default=None)
@@ -68,7 +67,7 @@ _open: ContextVar[TrainingSession | None] = ContextVar("session", default=None)
 
 @contextmanager
 def training_session(given: TrainingSession) -> Iterator[None]:
-    """Inside, trainings run in the given session."""
+    """Run the trainings inside the block in the given session."""
     token = _open.set(given)
     try:
         yield
@@ -77,16 +76,13 @@ def training_session(given: TrainingSession) -> Iterator[None]:
 
 
 def current_session() -> TrainingSession:
-    """The innermost open session, or the default."""
+    """Return the innermost open session, or the default one."""
     return _open.get() or TrainingSession()
 
 
 @contextmanager
 def separate_state_folder(*about: object) -> Iterator[None]:
-    """Inside, trainings keep their states where those that are about something else do not lie in their way.
-
-    `about` is plain data.
-    """
+    """Save states inside the block in a subfolder of their own, named by the hash of `about`, which is plain data."""
     here = current_session()
     with training_session(here if here.folder is None else replace(here, folder=here.folder / hash_json(about)[:12])):
         yield

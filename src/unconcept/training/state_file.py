@@ -1,4 +1,4 @@
-"""States of trainings on disk: one safetensors file each, replaced whole, so that a kill leaves the former one."""
+"""Saves states of trainings: one safetensors file each, replaced atomically, so that a kill leaves the previous one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from ..core.output_folder import atomic_file
 
 @runtime_checkable
 class TrainingState(Protocol):
-    """Something of a training that changes from step to step and is no weight: a trajectory, a mask, soft tokens."""
+    """A part of a training, other than weights, that changes from step to step: a trajectory, a mask, soft tokens."""
 
     def state(self) -> Mapping[str, Tensor]:
-        """All that `restore` needs."""
+        """Return everything that `restore` needs."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse."""
+        """Invert `state`."""
 
 
 def gather_states(parts: Sequence[object]) -> dict[str, Tensor]:
-    """The states of those parts that have one, under their numbers."""
+    """Return the states of those parts that have one, each name prefixed with the part's index."""
     return {
         f"{i}.{name}": t
         for i, part in enumerate(parts)
@@ -34,20 +34,20 @@ def gather_states(parts: Sequence[object]) -> dict[str, Tensor]:
 
 
 def restore_states(parts: Sequence[object], state: Mapping[str, Tensor]) -> None:
-    """The inverse of `gather_states`."""
+    """Invert `gather_states`."""
     for i, part in enumerate(parts):
         if isinstance(part, TrainingState):
             part.restore(entries_below(state, f"{i}."))
 
 
 def entries_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with the prefix, without it."""
+    """Return the entries whose names begin with the prefix, without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def write_state_file(path: Path, state: Mapping[str, Tensor], identity: str, source: str) -> None:
-    """`source` is the hash of the code that trains. `OutputError` if the folder cannot be written."""
-    remedy = "the state of the training cannot be kept: free some space or choose another place"
+    """Write a state file; `source` is the hash of the training's code. Raises `OutputError` if it cannot be written."""
+    remedy = "the state of the training cannot be saved: free some space or choose another folder"
     with atomic_file(path, remedy) as part:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
@@ -57,21 +57,21 @@ def write_state_file(path: Path, state: Mapping[str, Tensor], identity: str, sou
 
 
 def read_state_file(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:
-    """The state that is kept there, None if there is none. `DataError` if it is another training's, or damaged."""
+    """Read a state file; None if there is none. Raises `DataError` if it is damaged or belongs to another training."""
     if not path.exists():
         return None
-    again = f"delete {path}, or give what it was begun with"
+    again = f"delete {path}, or use the original ones"
     try:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
             told = (
-                f"the training kept in {path} was begun by another version of the library: delete it, or go on with"
+                f"the training saved in {path} was begun by another version of the library: delete it, or continue with"
                 " that version"
             )
             require(found.get("source") == source, told, DataError)
             require(
                 found.get("identity") == identity,
-                f"the training kept in {path} was begun with other settings, another model or other data: {again}",
+                f"the training saved in {path} was begun with other settings, another model or other data: {again}",
                 DataError,
             )
             return {name: file.get_tensor(name) for name in file.keys()}

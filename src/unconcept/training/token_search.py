@@ -1,7 +1,7 @@
-"""What attacks and adversarial methods search with: tokens relaxed over the vocabulary, soft rows, layouts of a prompt.
+"""Tools of token searches in attacks and adversarial methods: relaxed tokens, soft rows, free tokens in a prompt.
 
-Text is searched as rows of the token embedding, which every encoder of the model reads in its own width: one choice of
-ids serves them all (SDXL's two).
+A search works on rows of the token embedding. Every encoder of the model has rows of its own width; one choice of ids
+serves them all (SDXL has two encoders).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,19 +19,19 @@ from ..models.text.vocabulary import pad_ids, special_ids, token_tables
 from .gradient_transforms import GradientList
 
 TokenPlacement = Literal["prefix", "suffix", "mid", "insert", "spread"]
-_SPREAD_STRIDE = 3  # with "spread", a free token stands in front of every third one
+_SPREAD_STRIDE = 3  # "spread" puts a free token before every third token
 _BISECTIONS = 60
 
 
 @dataclass(frozen=True)
 class FreeTokenSlots:
-    """A text with free tokens: `ids` without start and end token, and where among them the free ones stand."""
+    """A text with free tokens: `ids` without start and end token, and the positions of the free ones among them."""
 
     ids: tuple[int, ...]
     free_positions: tuple[int, ...]
 
     def fill(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """Ids with the free ones set; tokens beyond the free ones are not needed."""
+        """Return the ids with the free ones set to `tokens`; surplus tokens are ignored."""
         found = list(self.ids)
         for place, token in zip(self.free_positions, tokens, strict=False):
             found[place] = int(token)
@@ -39,10 +39,10 @@ class FreeTokenSlots:
 
 
 def insert_free_tokens(ids: Sequence[int], count: int, place: TokenPlacement, room: int) -> FreeTokenSlots:
-    """`count` free tokens in a prompt's ids, which is cut at its end where both do not fit into `room` tokens.
+    """Insert `count` free tokens into a prompt's ids, and cut the prompt's end if both do not fit into `room` tokens.
 
-    prefix, suffix, mid: in one piece; insert: at even distances; spread: one in front of every third token, so that
-    `count` does not matter.
+    prefix, suffix, mid: in one piece; insert: at even distances; spread: one before every third token, whatever `count`
+    is.
     """
     if place == "spread":
         return spread_free_tokens(ids, _SPREAD_STRIDE, room)
@@ -52,16 +52,14 @@ def insert_free_tokens(ids: Sequence[int], count: int, place: TokenPlacement, ro
 
 
 def spread_free_tokens(ids: Sequence[int], every: int, room: int) -> FreeTokenSlots:
-    """One free token in front of every `every` tokens, and one at the end of a last full
-    group: n // every + 1 in all.
-    """
+    """Insert one free token before every group of `every` tokens and one after a last full group: n // every + 1."""
     most = room - 1 - room // (every + 1)
     kept = tuple(ids[:most])
     return _insert(kept, list(range(0, len(kept) + 1, every)))
 
 
 def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> FreeTokenSlots:
-    """A free token (id 0) in front of each of the numbered tokens, in order."""
+    """Insert a free token (id 0) before each of the numbered tokens, in order."""
     found = list(ids)
     at = [front + i for i, front in enumerate(fronts)]
     for place in at:
@@ -71,7 +69,7 @@ def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> FreeTokenSlots:
 
 @dataclass(frozen=True)
 class TokenVocabulary:
-    """Token embeddings of a model's encoders as it computes with them: ask for it inside an edit."""
+    """Token embeddings of a model's encoders as it now computes: build it while the edit is applied."""
 
     tokenizer: ClipTokenizer
     tables: tuple[Tensor, ...]  # (v, d_e) for each encoder
@@ -85,43 +83,43 @@ class TokenVocabulary:
 
     @property
     def is_typable(self) -> Tensor:
-        """(v,) bool: tokens that stand for text. Start and end token cannot be typed."""
+        """Mask (v,) bool of the tokens that text can produce: all but start and end token."""
         found = torch.ones(len(self), dtype=torch.bool)
         found[list(special_ids(self.tokenizer))] = False
         return found
 
     def random_ids(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
-        """Ids of random plain tokens."""
+        """Draw ids of typable tokens."""
         plain = self.is_typable.nonzero()[:, 0]
         return plain[torch.randint(len(plain), tuple(shape), generator=rng)]
 
     def rows(self, ids: Tensor) -> tuple[Tensor, ...]:
-        """(.., d_e) for each encoder."""
+        """Return the rows (.., d_e) of the ids for each encoder."""
         return tuple(table[ids.to(table.device)] for table in self.tables)
 
     def mix_rows(self, weights: Tensor) -> tuple[Tensor, ...]:
-        """Rows (.., d_e) of one-hot or relaxed tokens (.., v)."""
+        """Return the rows (.., d_e) of one-hot or relaxed tokens (.., v) for each encoder."""
         return tuple(weights.to(table) @ table for table in self.tables)
 
     def vectors(self, ids: Tensor) -> Tensor:
-        """Rows of all encoders side by side (.., sum of d_e)."""
+        """Return the rows of all encoders concatenated (.., sum of d_e)."""
         return torch.cat(self.rows(ids), -1)
 
     def split(self, vectors: Tensor) -> tuple[Tensor, ...]:
-        """The inverse of standing side by side."""
+        """Split concatenated rows into those of each encoder."""
         parts: tuple[Tensor, ...] = vectors.split([table.shape[1] for table in self.tables], -1)
         return parts
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Ids (..) of the plain tokens whose rows are nearest by cosine (PEZ, P4D)."""
+        """Return the ids (..) of the typable tokens whose rows are nearest by cosine (PEZ, P4D)."""
         table = F.normalize(torch.cat(self.tables, -1), dim=-1)
         likeness = F.normalize(vectors.detach().to(table), dim=-1) @ table.T
         return likeness.masked_fill(~self.is_typable.to(table.device), -2.0).argmax(-1).cpu()
 
     def prompts(self, texts: Sequence[FreeTokenSlots], rows: Sequence[Tensor]) -> SoftPrompts:
-        """Prompts (b) whose free tokens are read as rows (b, k, d_e), k the most that one of them has.
+        """Build prompts (b) whose free tokens have the rows (b, k, d_e), k the largest number in one text.
 
-        Where a text has fewer, the rest is put on the start token, as the start token.
+        If a text has fewer, its surplus rows replace the start token by itself.
         """
         k = max(len(text.free_positions) for text in texts)
         at = torch.zeros(len(texts), k, dtype=torch.long)
@@ -137,8 +135,9 @@ class TokenVocabulary:
 
 @dataclass
 class SearchGradient:
-    """What a search follows: the gradient or its sign, each step's own, or added to that of the step before, as where
-    it is never zeroed.
+    """The gradient transform of a search: the gradient or its sign.
+
+    With `adds_up`, gradients add up from step to step, as in code that never zeroes them.
     """
 
     is_sign: bool
@@ -159,15 +158,16 @@ class SearchGradient:
 
 
 def straight_through_nearest(vectors: Tensor, vocabulary: TokenVocabulary) -> Tensor:
-    """The nearest rows, with the gradient handed to the vectors as it is (straight-through, P4D)."""
+    """Return the nearest rows; the gradient passes to the vectors unchanged (straight-through, P4D)."""
     found = vocabulary.vectors(vocabulary.nearest(vectors)).to(vectors)
     rows: Tensor = _Through.apply(vectors, found, None)
     return rows
 
 
 def sample_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
-    """One-hot tokens (b, k, v) drawn from rows of the simplex, one generator a text; the gradient is clamped to
-    [-1, 1] on its way back (straight-through with hardtanh, UnlearnDiffAtk).
+    """Draw one-hot tokens (b, k, v) from rows of the simplex, with one generator for each text.
+
+    The backward pass clamps the gradient to [-1, 1] (straight-through with hardtanh, UnlearnDiffAtk).
     """
     drawn = [
         torch.multinomial(part.detach().cpu(), 1, generator=rng)[:, 0] for part, rng in zip(weights, rngs, strict=True)
@@ -178,7 +178,7 @@ def sample_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
 
 
 class _Through(torch.autograd.Function):
-    """Forward another value, backward the gradient itself, clamped where a bound is given."""
+    """Returns another value in the forward pass, and in the backward pass the gradient, clamped if a bound is given."""
 
     @staticmethod
     def forward(ctx: Any, searched: Tensor, value: Tensor, bound: float | None) -> Tensor:
@@ -191,9 +191,9 @@ class _Through(torch.autograd.Function):
 
 
 def project_to_simplex(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """The nearest rows (.., v) with non-negative entries that sum to 1: clip(a - mu, 0, 1), mu by bisection.
+    """Return the nearest rows (.., v) with non-negative entries that sum to 1: clip(a - mu, 0, 1), mu by bisection.
 
-    Where `allowed` (v,) is False the entry is 0.
+    Entries where `allowed` (v,) is False are 0.
     """
     wide = weights.detach().double()
     if allowed is not None:
@@ -208,9 +208,9 @@ def project_to_simplex(weights: Tensor, allowed: Tensor | None = None) -> Tensor
 
 
 def denoising_error(model: ModelView, texts: Conditioning, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """(b,) mean squared errors of the prediction on noised latents (b, c, h, w): of the noise, or of v.
+    """Return the mean squared error (b,) of the prediction (noise, v or flow) on noised latents (b, c, h, w).
 
-    The loss the model was trained with, under texts of the caller's; differentiable in them.
+    It is the model's own training loss, and differentiable in the texts.
     """
     schedule = model.schedule
     x_t = schedule.add_noise(latents, noise, t)
@@ -220,10 +220,10 @@ def denoising_error(model: ModelView, texts: Conditioning, latents: Tensor, nois
 
 
 def random_generators(seed: int, numbers: Iterable[int]) -> dict[int, torch.Generator]:
-    """One random generator a prompt, so that a search knows nothing of its neighbours."""
+    """Return one random generator for each prompt, so that a search does not depend on the other prompts."""
     return {i: torch.Generator().manual_seed(seed * 1_000_003 + i) for i in numbers}
 
 
 def normal_noise(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
-    """Noise (b, *shape) of unit variance, one generator a row."""
+    """Draw noise (b, *shape) of unit variance, one generator for each row."""
     return torch.stack([torch.randn(tuple(shape), generator=rng) for rng in rngs])

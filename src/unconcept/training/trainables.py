@@ -1,8 +1,7 @@
-"""What a method trains, and how it is switched on and off: weights of the model itself, or low-rank adapters beside
-them.
+"""The parameters that a method trains: weights of the model itself, low-rank adapters, or erasers.
 
-Off, the model is bitwise the one before the training, so it is its own teacher: no second copy of a network is ever
-made.
+They can be switched off. The model is then bitwise the one before the training and serves as its own teacher, so no
+second copy of a network is ever made.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ _TRAINABLE_DTYPES = (torch.float32, torch.float64)
 
 
 class Trainable(Protocol):
-    """Leaves to train, by full name, and the two states of the model."""
+    """Tensors to train, by full name, and the model's two states: student and teacher."""
 
     model: ModelView
 
@@ -34,20 +33,18 @@ class Trainable(Protocol):
     def tensors(self) -> Mapping[str, Tensor]: ...
 
     def student(self) -> AbstractContextManager[None]:
-        """Inside, the model computes with what is trained, and gradients reach that alone."""
+        """Compute with the trained tensors inside the block; gradients reach only them."""
 
     def teacher(self) -> AbstractContextManager[None]:
-        """Inside `student`, for a while: the model as it was before, the teacher."""
+        """Compute inside the block with the model from before the training; nest it in `student`."""
 
     def edit(self, figures: Mapping[str, float]) -> Edit:
-        """What has come out so far."""
+        """Return the result so far as an edit."""
 
 
 @dataclass
 class TeacherSwitch:
-    """Of what hangs on the model while it is on: off for a while, in which the teacher is
-    asked, and then what it was.
-    """
+    """Switches adapters off while the teacher is used, and then back to their previous state."""
 
     is_off: bool = False
 
@@ -65,12 +62,12 @@ class TeacherSwitch:
 class TrainableWeights:
     """Full fine-tuning of named parameters of any part.
 
-    The trained ones stand beside the model's own, which are never written to.
+    It trains copies; the model's own parameters are never written to.
     """
 
     model: ModelView
     names: tuple[str, ...]
-    start: dict[str, Tensor] = field(init=False)  # the model's own parameters, as it now computes with them
+    start: dict[str, Tensor] = field(init=False)  # the parameters that the model now computes with
     student_parameters: dict[str, nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,8 +76,8 @@ class TrainableWeights:
         narrow = next((t.dtype for t in self.start.values() if t.dtype not in _TRAINABLE_DTYPES), None)
         require(
             narrow is None,
-            f"training weights in {narrow} loses small steps: open the model with --dtype float32; trainings may"
-            " compute in less by --mixed-precision",
+            f"training weights in {narrow} would lose small steps: open the model with --dtype float32; to compute in"
+            " lower precision use --mixed-precision",
             SettingsError,
         )
         self.student_parameters = {name: nn.Parameter(t.detach().clone()) for name, t in self.start.items()}
@@ -118,9 +115,9 @@ class TrainableWeights:
 
 @dataclass
 class TrainableLowRank:
-    """Adapters on linear maps and convolutions, W + scale up @ down: down (r, d) random, up (o, r) zero at first.
+    """Low-rank adapters on maps and convolutions, W + scale up @ down: down (r, d) starts random, up (o, r) at zero.
 
-    A convolution's weight is read as a matrix (o, i * h * w).
+    A convolution's weight counts as a matrix (o, i * h * w).
     """
 
     model: ModelView
@@ -128,8 +125,8 @@ class TrainableLowRank:
     rank: int
     seed: int = 0
     init: Literal["normal", "uniform"] = "normal"
-    """Of down: of variance 1 / r^2, or within 1 / sqrt(d), as kohya's trainers do."""
-    scale: float = 1.0  # alpha / r; it enters the edit
+    """Initial values of down: normal with variance 1 / r^2, or uniform within 1 / sqrt(d) as in kohya's trainers."""
+    scale: float = 1.0  # alpha / r; the edit includes it
     pairs: dict[str, tuple[Tensor, Tensor]] = field(init=False)
     _switch: TeacherSwitch = field(default_factory=TeacherSwitch, init=False)
 
@@ -176,13 +173,13 @@ class TrainableLowRank:
 
 
 def uniform_init(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor:
-    """Within 1 / sqrt(d), as linear maps of d inputs begin in torch."""
+    """Draw uniform values within 1 / sqrt(d), torch's initial values of a linear map with d inputs."""
     uniform: Tensor = (2 * torch.rand(shape, generator=rng) - 1) / d**0.5
     return uniform
 
 
 def parameter_owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The module that holds each named parameter."""
+    """Return the module that holds each named parameter."""
     found = {}
     for name in names:
         part, _, rest = name.partition(".")
@@ -192,10 +189,9 @@ def parameter_owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Mod
 
 @contextmanager
 def with_pristine_weights(model: ModelView) -> Iterator[None]:
-    """Inside, the model computes with its own weights, without the edits now applied: the teacher of a training on an
-    edited model.
+    """Compute inside the block without the edits now applied: the teacher of a training on an edited model.
 
-    Parameters are exchanged, not written to: a student's graph may hold those of the edited model.
+    It exchanges parameters and does not write to them, because a student's graph may hold those of the edited model.
     """
     own = {name: nn.Parameter(weight, requires_grad=False) for name, weight in model.original_weights.items()}
     with with_parameters(parameter_owners(model, own), own, dict(model.original_weights)):
@@ -204,8 +200,9 @@ def with_pristine_weights(model: ModelView) -> Iterator[None]:
 
 @dataclass
 class TrainableErasers:
-    """h + A(h) behind each map, A a bottleneck whose way in begins as torch's linear maps do, and whose way out begins
-    at zero.
+    """Bottleneck erasers on the output h of each map, h + A(h).
+
+    A's `down` starts as torch's linear maps do, its `up` at zero.
     """
 
     model: ModelView
@@ -214,7 +211,7 @@ class TrainableErasers:
     seed: int = 0
     erasers: dict[str, BottleneckAdapter] = field(init=False)
     given: dict[str, Tensor] = field(default_factory=dict, init=False)
-    """What each eraser added (b, .., d) when it last computed."""
+    """The last output (b, .., d) of each eraser."""
     _switch: TeacherSwitch = field(default_factory=TeacherSwitch, init=False)
 
     def __post_init__(self) -> None:

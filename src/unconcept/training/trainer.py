@@ -1,8 +1,8 @@
-"""A whole training of a method in the open session: told of, kept, gone on with, and stopped where it runs away.
+"""Runs a method's training in the open session: reports progress, saves and resumes state, stops on divergence.
 
-A state is kept every `TrainingSession.seconds`. A training that stops before, on what is no number, leaves that of its
-last good step: its tensors were not touched since. One that runs away is noticed when they have moved on: without a
-copy of them all, nothing is left but what was kept.
+It saves a state every `TrainingSession.seconds`. A training that stops earlier on NaN or infinity saves the state of
+its last good step, whose tensors are still unchanged. Divergence is noticed later, when the tensors have already moved:
+then only the last saved state is left.
 """
 
 import time
@@ -35,15 +35,15 @@ from .sample_options import SampleOptions
 from .session import TrainingProgress, TrainingSession, TrainingStart, current_session
 from .trainables import Trainable
 
-# So many losses whose mean is this many times the largest of the first ones are no training any more.
+# A training diverges if the mean of so many losses is this many times the largest of as many first ones.
 _FIRST_LOSSES, _DIVERGENCE_FACTOR = 20, 100.0
-_MOST_COPIED_BYTES = 2**24  # bytes of what a loss changes besides the tensors; of more no copy is held
-_FINGERPRINT_NUMBERS = 64  # numbers of each parameter that tell a model from another
+_MOST_COPIED_BYTES = 2**24  # copy the loss's own state before each step only up to this size
+_FINGERPRINT_NUMBERS = 64  # numbers of each parameter in a model's fingerprint
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How the trained tensors go down their loss."""
+    """Settings of the descent: steps, optimizer, and transforms of gradients."""
 
     steps: int
     lr: float
@@ -52,7 +52,7 @@ class TrainingPlan:
     seed: int = 0
     transforms: Sequence[GradientTransform] = ()
     join: GradientJoin | None = None
-    rate: Callable[[int], float] = lambda step: 1.0  # of the lr, by step
+    rate: Callable[[int], float] = lambda step: 1.0  # factor of the lr, by step
     betas: tuple[float, float] = ADAM_BETAS  # of adam and adamw
     eps: float = ADAM_EPS
 
@@ -68,10 +68,11 @@ def train(
     stateful: Sequence[kept.TrainingState] = (),
     name: str = "training",
 ) -> list[float]:
-    """Follow the loss to the end of the plan, inside `trained.student()`; the loss before each step.
+    """Minimise the loss to the end of the plan, inside `trained.student()`, and return the loss before each step.
 
-    `about` is plain data that the loss depends on: settings, request, hashes of data. A kept state of another training
-    is refused. `stateful` is what the loss changes besides the tensors. `name` tells the trainings of one method apart.
+    `about` is plain data that the loss depends on: settings, request, hashes of data. Raises `DataError` if a saved
+    state belongs to another training. `stateful` are the objects that the loss changes besides the tensors. `name`
+    distinguishes the trainings of one method.
     """
     here, tensors = current_session(), trained.tensors
     processes = ProcessGroup(trained.model.device, is_distributed=True)
@@ -105,7 +106,7 @@ def _descent(
     precision: Precision,
     processes: ProcessGroup,
 ) -> Descent:
-    """As the plan has it, before the first step."""
+    """Build the descent of a plan, before the first step."""
     return Descent(
         list(tensors.values()),
         plan.lr,
@@ -123,7 +124,7 @@ def _descent(
 
 
 def _watched(loss: StepLoss, samples: SampleOptions, precision: Precision, processes: ProcessGroup) -> StepLoss:
-    """The same loss as the options have it."""
+    """Wrap the loss with the session's sample options and precision."""
 
     def found(step: int, rng: torch.Generator) -> LossTerms:
         with samples.during_step(), precision.autocast():
@@ -137,7 +138,7 @@ def _watched(loss: StepLoss, samples: SampleOptions, precision: Precision, proce
 
 
 def loss_figures(losses: Sequence[float]) -> dict[str, float]:
-    """What there is to say of a training: how many steps, and the mean loss of the first and of the last of them."""
+    """Return figures of a training: the number of steps, and the mean loss of the first and of the last steps."""
     ends = {"first_loss": losses[:_FIRST_LOSSES], "last_loss": losses[-_FIRST_LOSSES:]}
     return {"steps": float(len(losses))} | {name: sum(part) / len(part) for name, part in ends.items() if part}
 
@@ -149,9 +150,7 @@ def _summed(
     stateful: Sequence[kept.TrainingState],
     draws: int,
 ) -> list[Tensor]:
-    """Gradients of the loss as the training begins, over steps spread along the plan; nothing of the training knows of
-    it afterwards.
-    """
+    """Sum gradients of the loss before the training, over steps spread along the plan; leave no trace in its state."""
     before = {name: t.detach().clone() for name, t in kept.gather_states(stateful).items()}
     rng, params = torch.Generator().manual_seed(plan.seed), list(tensors.values())
     total = [torch.zeros_like(param) for param in params]
@@ -166,7 +165,7 @@ def _summed(
 
 
 def _identity(tensors: Mapping[str, Tensor], plan: TrainingPlan, about: Mapping[str, object]) -> str:
-    """What a training is: where it starts, what it follows and how."""
+    """Hash what identifies a training: its start, its loss and its plan."""
     numbers: dict[str, Any] = {
         "steps": plan.steps,
         "lr": plan.lr,
@@ -179,8 +178,9 @@ def _identity(tensors: Mapping[str, Tensor], plan: TrainingPlan, about: Mapping[
 
 
 def base_fingerprint(model: ModelView) -> str:
-    """Tells models apart: by some numbers of each parameter, since adapters begin alike on every model; by its noise
-    levels and what it predicts.
+    """Hash some numbers of each of the model's parameters, its noise levels and its prediction type.
+
+    The trained tensors would not be enough: adapters begin alike on every model.
     """
     parts = [part for part in (*TEXT_ENCODER_PARTS, "vae") if model.checkpoint.has(part)]
     every = denoiser_parameters(model) | {
@@ -192,7 +192,7 @@ def base_fingerprint(model: ModelView) -> str:
 
 @dataclass
 class _Watch:
-    """After each step: tells, keeps the state when it is time, and stops a loss that runs away."""
+    """After each step, reports progress, saves the state if it is time, and stops a diverging training."""
 
     here: TrainingSession
     name: str
@@ -211,7 +211,7 @@ class _Watch:
 
     @contextmanager
     def failures_named(self) -> Iterator[None]:
-        """Says which training failed, at which step, and where its state is kept."""
+        """Add to an error which training failed, at which step, and where its state is saved."""
         try:
             yield
         except NumericsError as error:
@@ -232,7 +232,7 @@ class _Watch:
         largest = max(map(abs, losses[:_FIRST_LOSSES]))
         if len(losses) > _FIRST_LOSSES and 0 < _DIVERGENCE_FACTOR * largest < abs(recent):
             raise NumericsError(
-                f"the loss ran away, from at most {largest:.3g} at first to {recent:.3g}: use a smaller lr"
+                f"the loss diverged, from at most {largest:.3g} at first to {recent:.3g}: use a smaller lr"
             )
         now = time.monotonic()
         left = (now - self.begun) / (done - self.first) * (self.steps - done)
@@ -242,7 +242,7 @@ class _Watch:
         self._remember()
 
     def _remember(self) -> None:
-        """What the next loss changes before it is known to be a number, until there is a state on disk."""
+        """Copy the state that the next loss will change, in case it is not finite; needed until a state is on disk."""
         self.before: dict[str, Tensor] = {}
         self.at = self.descent.done  # steps
         if self.path is None or self.path.exists() or self.descent.processes.world_size > 1:
@@ -256,12 +256,12 @@ class _Watch:
             self.before = {name: t.detach().clone() for name, t in found.items()}
 
     def keep_last(self) -> None:
-        """After a loss that is no number: the state of the step before it, if none was kept yet."""
+        """After a non-finite loss, save the state of the step before it, if none was saved yet."""
         if self.before and self.at == self.descent.done > 0:
             self.keep(self.before)
 
     def keep(self, instead: Mapping[str, Tensor] = MappingProxyType({})) -> None:
-        """Nothing that holds what is no number is kept: the state on disk is the last good one."""
+        """Save the state unless it holds NaN or infinity, so that the state on disk is the last good one."""
         state = self.descent.state()
         finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
         if self.path is not None and finite:
@@ -277,21 +277,21 @@ class _Watch:
     def kept_at(self) -> str:
         there = self.path is not None and self.path.exists()
         return (
-            f"; the state after {self.kept} steps is kept in {self.path}: delete it to begin anew with other settings"
+            f"; the state after {self.kept} steps is saved in {self.path}: delete it to begin anew with other settings"
             if there
             else ""
         )
 
 
 def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Text encoders of which nothing is trained."""
+    """Return the text encoders of which nothing is trained."""
     parts = {name.partition(".")[0] for name in tensors}
     return [part for part in TEXT_ENCODER_PARTS if part not in parts]
 
 
 @contextmanager
 def _recomputed(trained: Trainable, asked: bool, precision: Precision) -> Iterator[None]:
-    """Inside, the denoiser's activations are computed again on the way back, if that is asked for."""
+    """Recompute the denoiser's activations in the backward pass, if the option is on."""
     net: Any = trained.model.modules("denoiser")
     if asked:
         net.enable_gradient_checkpointing(

@@ -1,7 +1,6 @@
-"""Where the noisy latents of a step come from: partial sampling, kept trajectories, pools, noised pictures.
+"""Sources of the noisy latents of a training step: partial sampling, resumable trajectories, pools, noised images.
 
-All walk the model's own grid with whatever the model computes with at the time: on, the student draws, off, the teacher
-does.
+All use the model's own sampling grid, and sample with the model in its current state, student or teacher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,16 @@ from .goals import TextEncodings
 from .sample_options import augment_sample
 from .token_search import normal_noise
 
-SEED_PRIMES = 1_000_003, 7_919  # of seeds: a trajectory's and a block's
-# Of `focused_timesteps`: between which timesteps, and how sharply they are kept to.
+SEED_PRIMES = 1_000_003, 7_919  # factors of seeds: of a trajectory and of a block
+# `focused_timesteps`: bounds of the interval, and steepness of its edges.
 _FOCUS_TIMESTEPS, _FOCUS_STEEPNESS = (200, 400), 0.05
 
 
 @dataclass(frozen=True)
 class GuidedSampler:
-    """Sampling in N steps under guidance.
+    """Samples in N steps under guidance.
 
-    Guidance leads away from the encoded empty text; where it was distilled in, it is not given.
+    Guidance leads away from the encoded empty text. Guidance-distilled models sample without it.
     """
 
     model: ModelView
@@ -40,7 +39,7 @@ class GuidedSampler:
         object.__setattr__(self, "grid", SamplingGrid.of(self.model, self.steps))
 
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
-        """Noise (b, c, h, w), a picture each of its own seed."""
+        """Draw noise (b, c, h, w), one image for each seed."""
         noise = normal_noise(
             self.model.latent_shape,
             [torch.Generator().manual_seed(seed + rank_seed_offset(self.model.device)) for seed in seeds],
@@ -48,15 +47,16 @@ class GuidedSampler:
         return noise.to(self.model.device, self.model.dtype)
 
     def timestep(self, k: int | Tensor, rows: int = 1) -> Tensor:
-        """(rows,) at which the model is asked after k steps, or after k (b,) of each row."""
+        """Return the timesteps (rows,) of the prediction after k steps; a tensor k (b,) has one for each row."""
         return (self.grid.t[k].expand(rows) if isinstance(k, int) else self.grid.t[k]).to(self.model.device)
 
     @torch.no_grad()
     def denoise_steps(
         self, x: Tensor, prompts: Sequence[str], k: int, stop: int, negatives: Sequence[str] = ()
     ) -> Tensor:
-        """Latents x (b, c, h, w) after k steps, led on until `stop` steps are done; away from `negatives`, one a row,
-        or the empty text.
+        """Denoise latents x (b, c, h, w) from k steps done to `stop` steps done.
+
+        Guidance leads away from `negatives`, one for each row, or from the empty text.
         """
         guides = self.guidance_scale != 1 and not is_guidance_distilled(self.model)
         given = self.texts([*prompts, *((negatives or [""] * len(x)) if guides else [])])
@@ -73,7 +73,7 @@ class GuidedSampler:
 
 @dataclass(frozen=True)
 class NoisyLatents:
-    """Latents (b, c, h, w) of a step of training, with what each row was drawn under and how many steps it has seen."""
+    """Latents (b, c, h, w) of a training step, with each row's prompt and its number of sampling steps done."""
 
     x_t: Tensor
     t: Tensor  # (b,)
@@ -83,14 +83,14 @@ class NoisyLatents:
 
 @dataclass
 class PartialSampling:
-    """Every step its own trajectory, drawn up to a uniform number of steps by what the model now computes with."""
+    """Samples a new trajectory for every step, up to a uniform number of sampling steps, with the current model."""
 
     sampler: GuidedSampler
     prompts: Sequence[str]
-    lowest: int = 0  # number of steps
+    lowest: int = 0  # smallest number of steps
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
-        """Rows of one step share prompt, number of steps and noise level, as one batch."""
+        """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=rng))]
         k = int(torch.randint(self.lowest, self.sampler.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
@@ -101,21 +101,19 @@ class PartialSampling:
 
 @dataclass
 class TrajectoryPool:
-    """Trajectories of a frozen model, every step of which is used: one of N steps gives N latents instead of one.
+    """Samples trajectories of a frozen model and uses every step: one of N steps gives N latents instead of one.
 
-    A block of `size` trajectories is drawn at once and used up in random order, so each number of steps comes as often
-    as any other. What a row gets is a function of seed and row number alone: a training that goes on draws its block
-    again.
+    It samples a block of `size` trajectories at once and uses it in random order, so each number of steps is equally
+    frequent. A row depends only on seed and row number, so a resumed training samples its block again.
     """
 
     sampler: GuidedSampler
     prompts: Sequence[str]
     size: int
-    rows: int  # that the whole training will ask for: the last block is no larger than it must be
+    rows: int  # number that the whole training needs; it bounds the last block
     seed: int = 0
     every: bool = True
-    """Each block holds every prompt; else the next `size` of them, in shuffled order, none twice before all have come.
-    """
+    """Put every prompt into each block; else the next `size` prompts in shuffled order, all before any repeats."""
     _block: int = -1
     _shown: list[str] = field(init=False)  # the block's prompts
     _latents: Tensor = field(init=False)  # (size, N, c, h, w)
@@ -126,7 +124,7 @@ class TrajectoryPool:
         self.size = max(self.size, len(self.prompts)) if self.every else self.size
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
-        """To be asked while the model is the frozen one."""
+        """Draw the latents of one step. Call it while the model is the frozen one."""
         found = [self._row(row) for row in range(step * rows, (step + 1) * rows)]
         k = torch.tensor([n for _, n, _ in found])
         t = self.sampler.timestep(k)
@@ -175,16 +173,17 @@ class TrajectoryPool:
 
 @dataclass
 class ResumableTrajectory:
-    """One trajectory that goes on from step to step of training, and begins anew where it cannot (KSCU)."""
+    """Keeps one trajectory that continues from one training step to the next, and restarts if it cannot (KSCU)."""
 
     sampler: GuidedSampler
     seed: int = 0
-    at: tuple[int, int] = (-1, -1)  # number of its prompt, steps done
+    at: tuple[int, int] = (-1, -1)  # index of its prompt, steps done
     x: Tensor | None = None
 
     def advance_to(self, prompts: Sequence[str], which: int, k: int, step: int) -> Tensor:
-        """Latents (1, c, h, w) after k steps under prompt number `which`; a new one starts from the noise of this
-        training step.
+        """Return latents (1, c, h, w) after k steps under prompt number `which`.
+
+        A new trajectory starts from the noise of this training step.
         """
         if self.x is None or self.at != (which, k - 1):
             self.x, begun = self.sampler.initial_latents([self.seed * SEED_PRIMES[0] + step]), 0
@@ -202,8 +201,9 @@ class ResumableTrajectory:
 
 
 def focused_timesteps(count: int, rng: torch.Generator, of: int) -> Tensor:
-    """Timesteps (count,) at which a concept takes its shape: drawn with density sigma(0.05 (t - 200)) - sigma(0.05 (t -
-    400)) (MACE).
+    """Draw timesteps (count,) at which a concept takes its shape (MACE).
+
+    Their density is sigma(0.05 (t - 200)) - sigma(0.05 (t - 400)).
     """
     t = torch.arange(of, dtype=torch.float64)
     odds = torch.sigmoid(_FOCUS_STEEPNESS * (t - _FOCUS_TIMESTEPS[0])) - torch.sigmoid(
@@ -215,8 +215,9 @@ def focused_timesteps(count: int, rng: torch.Generator, of: int) -> Tensor:
 def noise_latents(
     model: ModelView, x0: Tensor, rng: torch.Generator, t: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t of clean latents (b, c, h, w) at a uniform timestep each, or at those given, t (b,), and what the model
-    should say of x_t.
+    """Noise clean latents (b, c, h, w) at the timesteps t (b,), or at uniform ones, and return x_t, t and y.
+
+    y (b, c, h, w) is the model's training target: the noise, v or the flow.
     """
     t = (torch.randint(len(model.schedule.alpha), (len(x0),), generator=rng) if t is None else t).to(model.device)
     noise = torch.randn(x0.shape, generator=rng).to(x0)

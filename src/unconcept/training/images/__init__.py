@@ -1,1 +1,1 @@
-"""Pictures to train on, and where in them an object is."""
+"""Training images, and masks of the objects in them."""

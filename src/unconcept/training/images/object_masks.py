@@ -1,7 +1,6 @@
-"""Where in a picture its object is: what stands in front of an even background, or where a denoiser looked for the
-object's words.
+"""Masks of an object in an image: from a plain background, or from a denoiser's attention to the object's words.
 
-Differs: MACE's authors ask Grounding DINO and SAM, networks of their own; these need none.
+Differs: MACE's authors use Grounding DINO and SAM; these masks need no further network.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,15 +14,15 @@ from ...models import ModelView
 from ...models.hooks.attention_maps import record_attention, text_attentions
 from ..trajectories import noise_latents
 
-_BACKGROUND_DIFFERENCE = 0.1  # of the range of a colour: further from the background's is something else
-_ATTENTION_THRESHOLD = 0.5  # of the way from the least to the most attention of a picture
-_NOISE_LEVEL = 0.3  # of all timesteps: where the object's shape is there and its words are still asked
+_BACKGROUND_DIFFERENCE = 0.1  # share of a colour's range: a larger difference is foreground
+_ATTENTION_THRESHOLD = 0.5  # relative to an image's smallest (0) and largest (1) attention
+_NOISE_LEVEL = 0.3  # share of all timesteps: the object has its shape, and its words still get attention
 
 
 def foreground_mask(pictures: Tensor) -> Tensor:
-    """(b, 1, H, W) bool: pixels of pictures (b, 3, H, W) whose colour is not that of the edge, by its median.
+    """Return (b, 1, H, W) bool: the pixels of images (b, 3, H, W) whose colour differs from the median of the edge.
 
-    A picture that is nothing but background counts as a whole.
+    If an image is all background, its mask is True everywhere.
     """
     edge = torch.cat([pictures[:, :, 0], pictures[:, :, -1], pictures[:, :, :, 0], pictures[:, :, :, -1]], -1)
     background = edge.median(-1).values[..., None, None]
@@ -32,10 +31,9 @@ def foreground_mask(pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attention_mask(model: ModelView, latents: Tensor, prompt: str, tokens: Tensor, rng: torch.Generator) -> Tensor:
-    """(b, 1, h, w) bool: cells of clean latents (b, c, h, w) that look at the tokens (l,) bool of a prompt once noise
-    is laid over.
+    """Return (b, 1, h, w) bool: the cells of clean latents (b, c, h, w) that attend to a prompt's tokens (l,) bool.
 
-    Mean over heads, tokens and cross-attentions of the text, laid over one another at the latents' size.
+    Noise is added first. Attention is averaged over heads, tokens and cross-attentions at the latents' size.
     """
     t = torch.full((len(latents),), int(_NOISE_LEVEL * len(model.schedule.alpha)))
     x_t, t, _ = noise_latents(model, latents, rng, t)
@@ -51,26 +49,24 @@ def attention_mask(model: ModelView, latents: Tensor, prompt: str, tokens: Tenso
 
 
 def mean_attention(probabilities: Tensor, sides: tuple[int, int]) -> Tensor:
-    """Mean over heads and tokens of (b, heads, p, l), as a map (b, 1, h, w) in the
-    proportion of the latents' `sides`.
-    """
+    """Average (b, heads, p, l) over heads and tokens to a map (b, 1, h, w) in the proportion of the latents."""
     found = probabilities.mean((1, 3))
     mask: Tensor = found.unflatten(1, (1, *grid_sides(sides, found.shape[1])))
     return mask
 
 
 def grid_sides(sides: tuple[int, int], places: int) -> tuple[int, int]:
-    """Sides of a grid of so many places, in the proportion of the latents."""
+    """Return the sides of a grid with the given number of places, in the proportion of the latents."""
     h = round((places * sides[0] / sides[1]) ** 0.5)
-    require(h > 0 and places % h == 0, f"{places} places are no grid in the proportion of latents {sides}")
+    require(h > 0 and places % h == 0, f"{places} places form no grid in the proportion of latents {sides}")
     return h, places // h
 
 
 def object_mask(maps: Iterable[Tensor], side: int, threshold: float) -> Tensor:
-    """(b, 1, h, w) bool, out of maps (b, 1, h, w) of several attentions.
+    """Compute a mask (b, 1, h, w) bool from maps (b, 1, h, w) of several attentions.
 
-    Those whose longer side is nearest to `side` are averaged, each picture's values stretched to 0 and 1, and cut at
-    the threshold. A map that is the same everywhere names no place: its mask is true everywhere.
+    It averages the maps whose longer side is nearest to `side`, rescales each image's values to 0 to 1, and applies the
+    threshold. A constant map has no location: its mask is True everywhere.
     """
     found = list(maps)
     best = min((max(each.shape[-2:]) for each in found), key=lambda own: abs(own - side))
@@ -80,21 +76,22 @@ def object_mask(maps: Iterable[Tensor], side: int, threshold: float) -> Tensor:
 
 
 def resize_mask_to_grid(mask: Tensor, places: int) -> Tensor:
-    """A mask (b, 1, h, w) bool at the nearest cells of a grid of so many places, row by row: (b, p) bool."""
+    """Resize a mask (b, 1, h, w) bool to a grid with the given number of places, row by row: (b, p) bool."""
     sides = grid_sides((mask.shape[-2], mask.shape[-1]), places)
     return F.interpolate(mask.float(), sides, mode="nearest").flatten(1) > 0.5
 
 
 def resize_mask_to_latents(mask: Tensor, latents: Tensor) -> Tensor:
-    """A mask (b, 1, H, W) of pixels at the nearest cells of latents (b, c, h, w)."""
+    """Resize a mask (b, 1, H, W) of pixels to the cells of latents (b, c, h, w)."""
     h, w = latents.shape[-2:]
     on_grid: Tensor = resize_mask_to_grid(mask, h * w).unflatten(1, (1, h, w)).to(latents.device)
     return on_grid
 
 
 def outside_mask_energy(outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-    """Mean square over channels of each output (b, p, d), averaged over the places outside of the mask, over pictures
-    and over outputs.
+    """Return the mean square of outputs (b, p, d) outside the mask.
+
+    It averages over channels, then over the places outside the mask, over images and over outputs.
     """
     found = []
     for out in outputs.values():

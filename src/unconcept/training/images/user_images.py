@@ -1,4 +1,4 @@
-"""Pictures that a user gives, with masks of their objects: a table beside them says which is which."""
+"""Loads a user's images and masks of their objects, as listed in a table beside them."""
 
 from pathlib import Path
 
@@ -14,18 +14,20 @@ _TABLE_COLUMNS = ("target", "picture", "mask")
 
 
 def load_user_images(table: str, target: str, size: tuple[int, int]) -> tuple[Tensor, list[Tensor | None]]:
-    """Pictures (n, 3, H, W) of a target in [0, 1], and the mask (1, H, W) bool of each that has one.
+    """Load images (n, 3, H, W) of a target in [0, 1], and for each its mask (1, H, W) bool, or None.
 
-    `table` is a CSV file with the columns target, picture, mask; files stand beside it or below. A mask is white on its
-    object; an empty cell is none. `DataError` on a target without a picture, on a file that is no picture, is not of
-    `size`, or lies elsewhere.
+    `table` is a CSV file with the columns target, picture, mask; the files lie in its folder or below. A mask is white
+    on its object; an empty cell means no mask. Raises `DataError` if the target has no image, or if a file is not an
+    image, is not of `size`, or lies elsewhere.
     """
     path = Path(table)
     missing = [name for name in _TABLE_COLUMNS if name not in read_header(path)]
     require(not missing, f"{path} has no column {missing[:1]}: it needs {', '.join(_TABLE_COLUMNS)}", DataError)
     rows = [(where, cells) for where, cells in read_table(path) if cells["target"].strip() == target]
     require(
-        bool(rows), f"{path} has no picture of {target!r}: add one, or leave the file out to have them drawn", DataError
+        bool(rows),
+        f"{path} has no picture of {target!r}: add one, or leave the file out to have images generated",
+        DataError,
     )
     pictures = [_read(path, where, cells["picture"], size) for where, cells in rows]
     masks = [
@@ -36,7 +38,7 @@ def load_user_images(table: str, target: str, size: tuple[int, int]) -> tuple[Te
 
 
 def _read(table: Path, where: str, name: str, size: tuple[int, int]) -> Tensor:
-    message = f"{table}, {where}: {name!r} leaves the folder of the table: put the picture beside it"
+    message = f"{table}, {where}: {name!r} is outside the folder of the table: put the file beside the table"
     require(is_inside(table.parent, name.strip()), message, DataError)
     try:
         picture = read_picture(table.parent / name.strip())
@@ -45,7 +47,7 @@ def _read(table: Path, where: str, name: str, size: tuple[int, int]) -> Tensor:
     (h, w), (height, width) = picture.shape[1:], size
     require(
         (h, w) == size,
-        f"{table}, {where}: {name!r} is of {w}x{h} pixels, the model draws {width}x{height}: resize it",
+        f"{table}, {where}: {name!r} has {w}x{h} pixels, the model's images {width}x{height}: resize it",
         DataError,
     )
     return picture
