@@ -7,12 +7,14 @@ attention stays in float32: its backward pass in bfloat16 is so slow that the re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NumericsError, SettingsError, require
 from .options import PrecisionName
@@ -43,8 +45,22 @@ class Precision:
         ):
             yield
 
-    def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Return contexts for gradient checkpointing: for the first computation and for the recomputation.
+    @contextmanager
+    def recompute_activations(self, network: Any, enabled: bool) -> Iterator[None]:
+        """Recompute a diffusers network's activations in the backward pass, if enabled (gradient checkpointing)."""
+        if not enabled:
+            yield
+            return
+        network.enable_gradient_checkpointing(
+            partial(checkpoint, use_reentrant=False, context_fn=self._recompute_contexts)
+        )
+        try:
+            yield
+        finally:
+            network.disable_gradient_checkpointing()
+
+    def _recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return the contexts of the first computation and of the recomputation.
 
         In the second torch restores its autocast alone, so attention's float32 is entered again.
         """

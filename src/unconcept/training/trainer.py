@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
@@ -83,7 +81,8 @@ def train(
     how = {"rules": here.about, "options": asdict(here.options), "processes": processes.world_size}
     told = "" if path is None else _identity(tensors, plan, {**about, **how, "base": base_fingerprint(trained.model)})
     identity = processes.broadcast_parameters(list(tensors.values()), told)
-    with trained.student(), _recomputed(trained, here.options.checkpointing, precision), samples.mask_gradients():
+    recomputed = precision.recompute_activations(trained.model.modules("denoiser"), here.options.checkpointing)
+    with trained.student(), recomputed, samples.mask_gradients():
         start = TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
         transforms = [samples, *here.transforms(start), *plan.transforms]
         descent = _descent(tensors, plan, transforms, precision, processes)
@@ -287,18 +286,3 @@ def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the text encoders of which nothing is trained."""
     parts = {name.partition(".")[0] for name in tensors}
     return [part for part in TEXT_ENCODER_PARTS if part not in parts]
-
-
-@contextmanager
-def _recomputed(trained: Trainable, asked: bool, precision: Precision) -> Iterator[None]:
-    """Recompute the denoiser's activations in the backward pass, if the option is on."""
-    net: Any = trained.model.modules("denoiser")
-    if asked:
-        net.enable_gradient_checkpointing(
-            partial(checkpoint, use_reentrant=False, context_fn=precision.recompute_contexts)
-        )
-    try:
-        yield
-    finally:
-        if asked:
-            net.disable_gradient_checkpointing()
