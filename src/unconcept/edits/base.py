@@ -158,7 +158,7 @@ class Edit(Protocol):
 
 
 def origin_of(edit: Edit) -> EditOrigin:
-    """Return the origin of an edit, or build it if the edit comes straight from a method. Raises `EditError` if neither."""
+    """Return the origin of an edit, or build it for an edit straight from a method. Raises `EditError` if neither."""
     if edit.origin is not None:
         return edit.origin
     if edit.maker is None:
