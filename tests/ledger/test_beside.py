@@ -126,7 +126,7 @@ def test_what_runs_beside_is_refused_by_a_sequence_before_it_is_trained(method, 
     for asks in (lambda: ledger(tmp_path / "m", method, LedgerPolicy("sequential")), lambda: ask(book, DOG, method)):
         with pytest.raises(
             SettingsError,
-            match=f"{method} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on",
+            match=f"{method} changes no weight, it runs beside the model, and a sequential ledger takes only edits of",
         ):
             asks()
     assert not (tmp_path / "m").exists()

@@ -30,14 +30,14 @@ def test_merged_trainings_stay_as_each_was_asked(tmp_path) -> None:
     book, (first, second, third) = book_of(
         tmp_path / "l", "esd", LedgerPolicy("merge", MergeSettings("uniform")), settings=QUICK["esd"]
     )
-    how = "each is made alone on the base, then merged (uniform)"
+    how = "each is solved alone on the base, then merged (uniform)"
     names = sorted((f"esd {second}", f"esd {first}"))
     anchors = {f"esd {first}": "'cat'", f"esd {second}": "'bus'"}
     assert told(book) == {
-        ("erased and retained", "fox"): f"esd {third} erases it and esd {first} holds it: {how}",
-        ("several anchors", "dog"): f"{', '.join(f'{anchors[name]} by {name}' for name in names)} is taken: {how}",
-        ("erased and an anchor", "dog"): "targets are read as the unedited model reads it",
-        ("several kinds", "object, style"): "each is made as its own kind",
+        ("erased and retained", "fox"): f"esd {third} erases it and esd {first} retains it: {how}",
+        ("several anchors", "dog"): f"{', '.join(f'{anchors[name]} by {name}' for name in names)} is used: {how}",
+        ("erased and an anchor", "dog"): "targets are mapped to the anchor as the unedited model encodes it",
+        ("several kinds", "object, style"): "each is solved as its own kind",
     }
     edits = [book.artifacts.get_edit(one.edit) for one in book.request_states.active]
     wanted, state = merge_edits(model(), edits, MergeSettings("uniform")), fold_requests(book, model()).edit
@@ -53,7 +53,7 @@ def test_a_sequence_makes_each_on_what_the_last_one_left(tmp_path) -> None:
     book, _ = book_of(
         tmp_path / "l", "uce", LedgerPolicy("sequential"), (*MEET, Request(("fox",), ("dog",), ("moon",)))
     )
-    found, how = told(book), "each is made on the model that the one before left"
+    found, how = told(book), "each is solved on the model that the one before left"
     assert all(
         found[key].endswith(f": {how}")
         for key in (("erased and retained", "fox"), ("several anchors", "dog"), ("asked for twice", "fox"))
@@ -61,28 +61,29 @@ def test_a_sequence_makes_each_on_what_the_last_one_left(tmp_path) -> None:
     assert found["asked for twice", "fox"].startswith("it is erased 2 times, by uce ")
     assert (
         found["erased and an anchor", "dog"]
-        == "targets are read as the model reads it that the requests before them left"
+        == "targets are mapped to the anchor as the model encodes it after the requests before them"
     )
 
 
 def test_closed_forms_are_one_request_and_methods_are_not(tmp_path) -> None:
     """Under the rule merge too: no training, nothing to merge."""
     book, _ = book_of(tmp_path / "l", "uce", LedgerPolicy("merge"))
-    assert told(book)["several anchors", "dog"] == "'bus' is taken, which sorts first of ['bus', 'cat']"
-    assert told(book)["erased and retained", "fox"] == "it is erased; nobody's retain set holds it while it is"
-    assert told(book)["several kinds", "object, style"].startswith("folded as the one that stands first")
+    assert told(book)["several anchors", "dog"] == "'bus' is used, which sorts first of ['bus', 'cat']"
+    assert told(book)["erased and retained", "fox"] == "it is erased, and left out of every retain set meanwhile"
+    assert told(book)["several kinds", "object, style"].startswith("folded as the kind that comes first")
     ask(book, Request(("dog",), ("cat",), ("fox",)), "speed")
     found = told(book)
     assert (
         found["several anchors", "dog"]
-        == "'cat' by speed, 'bus' by uce is taken: each is made for itself, and all are in force"
+        == "'cat' by speed, 'bus' by uce is used: each is solved separately, and all are in force"
     )
     assert (
         found["erased and retained", "fox"]
-        == "uce erases it and speed holds it: each is made for itself, and all are in force"
+        == "uce erases it and speed retains it: each is solved separately, and all are in force"
     )
     assert (
-        found["erased and an anchor", "dog"] == "targets of uce are read as the weights read it that speed left below"
+        found["erased and an anchor", "dog"]
+        == "targets of uce are mapped to the anchor as the weights encode it after speed"
     )
 
 
@@ -91,7 +92,7 @@ def test_adapters_are_not_merged(tmp_path) -> None:
         tmp_path / "l", "spm", LedgerPolicy("merge"), (*MEET[:1], Request(("dog",), ("cat",))), QUICK["spm"]
     )
     said = (
-        f"it is erased 2 times, by {', '.join(sorted(f'spm {id_}' for id_ in ids))}: each is made for itself, and all"
+        f"it is erased 2 times, by {', '.join(sorted(f'spm {id_}' for id_ in ids))}: each is solved separately, and all"
         " are in force"
     )
     assert told(book) == {("asked for twice", "dog"): said}

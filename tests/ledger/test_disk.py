@@ -65,7 +65,7 @@ def test_lines_taken_out_or_moved_are_named(book) -> None:
         assert any(said in fault for fault in verify_ledger(book.folder).faults)
         with pytest.raises(LedgerError, match=said):
             Ledger.open(book.folder)
-        with pytest.raises(LedgerError, match="is no torn end"):
+        with pytest.raises(LedgerError, match="is not a torn last line"):
             repair_ledger(book.folder)
     path.write_bytes(data)
 
@@ -82,7 +82,7 @@ def test_a_hand_edited_entry_is_named_even_if_it_is_hashed_anew(book) -> None:
         lines.append(LINE_PREFIX + text + LINE_SEPARATOR + parent.encode() + LINE_SUFFIX + b"\n")
     path.write_bytes(b"".join(lines))
     (book.folder / HEAD_FILE).write_bytes(canonical_json({"format": 1, "seq": len(lines) - 1, "hash": parent}))
-    assert any("its id is not the hash of what it asks" in fault for fault in verify_ledger(book.folder).faults)
+    assert any("its id is not the hash of its request" in fault for fault in verify_ledger(book.folder).faults)
 
 
 def test_a_torn_last_line_is_told_and_mended_by_repair_alone(book) -> None:
@@ -94,13 +94,13 @@ def test_a_torn_last_line_is_told_and_mended_by_repair_alone(book) -> None:
         assert verify_ledger(book.folder).torn
         assert ledger_status(Ledger.open(book.folder, torn=True), True)["active"] == 1
         for verb in (lambda: ask(Ledger.open(book.folder), 5), lambda: ask(book, 5)):
-            with pytest.raises(LedgerError, match=r"torn.*no entry is lost: mend it with `unconcept ledger repair"):
+            with pytest.raises(LedgerError, match=r"torn.*no entry is lost: repair it with `unconcept ledger repair"):
                 verb()
-        assert "unfinished line" in repair_ledger(book.folder)[0]
+        assert "incomplete line" in repair_ledger(book.folder)[0]
         assert path.read_bytes() == whole
         assert verify_ledger(book.folder).faults == ()
     path.write_bytes(whole[:-9])  # This end was acknowledged: it is no torn one.
-    with pytest.raises(LedgerError, match="is no torn end"):
+    with pytest.raises(LedgerError, match="is not a torn last line"):
         repair_ledger(book.folder)
     assert path.read_bytes() == whole[:-9]
 
@@ -129,21 +129,21 @@ def test_a_missing_artifact_is_named(book) -> None:
 def test_revoking_what_is_not_there_twice_or_ambiguous(book) -> None:
     gone, there = sorted(book.request_states.by_id.values(), key=lambda one: one.state == "active")
     for start, said in (
-        ("f00f00f", "no request 'f00f00f'; known:"),
-        ("", "no request ''"),
+        ("f00f00f", "begins with 'f00f00f'; known:"),
+        ("", "begins with ''"),
         (gone.id[:9], "was revoked at"),
     ):
         with pytest.raises(LedgerError, match=said):
             revoke_request(book, start, EntryNote())
     book.request_states.by_id["a" + there.id[1:]] = book.request_states.by_id["a" + gone.id[1:]] = there
-    with pytest.raises(LedgerError, match=r"is the beginning of . ids"):
+    with pytest.raises(LedgerError, match=r". ids begin with 'a'"):
         revoke_request(book, "a", EntryNote())
     assert len(Ledger.open(book.folder).entry_log.bodies) == 4
 
 
 def test_a_clock_that_went_back_is_refused(book, monkeypatch) -> None:
     monkeypatch.setattr(books, "utc_timestamp", lambda: "2001-01-01T00:00:00.000000+00:00")
-    with pytest.raises(LedgerError, match=r"the clock says 2001.*set the clock"):
+    with pytest.raises(LedgerError, match=r"the clock shows 2001.*set the clock"):
         ask(book, 5)
     assert verify_ledger(book.folder).faults == ()
 
@@ -160,9 +160,9 @@ def test_a_newer_format_is_left_as_it_is(book) -> None:
     head.write_bytes(head.read_bytes().replace(b'"format":1', b'"format":2'))
     before = head.read_bytes()
     assert verify_ledger(book.folder).faults == (
-        f"{HEAD_FILE}: ledger {book.folder} is of format version 2, this library reads 1: update unconcept",
+        f"{HEAD_FILE}: ledger {book.folder} has format version 2, this library reads 1: update unconcept",
     )
-    with pytest.raises(LedgerError, match="is of format version 2"):
+    with pytest.raises(LedgerError, match="has format version 2"):
         repair_ledger(book.folder)
     assert head.read_bytes() == before
 
@@ -185,7 +185,7 @@ def test_files_of_lost_entries_are_no_strays(book) -> None:
 
 def test_what_is_no_ledger_is_refused(tmp_path) -> None:
     for verb in (Ledger.open, verify_ledger, repair_ledger):
-        with pytest.raises(LedgerError, match="is no ledger: make one with"):
+        with pytest.raises(LedgerError, match="is not a ledger: make one with"):
             verb(tmp_path)
     (tmp_path / "something").touch()
     with pytest.raises(OutputError, match="exists and is not empty"):
@@ -197,8 +197,11 @@ def test_unknown_kinds_of_entries_are_named(book, monkeypatch) -> None:
     with monkeypatch.context() as later, book.write_lock():
         later.setattr(chain, "schema_error", lambda body: None)
         book.append("celebrate", EntryNote())
-    assert any("is of a kind that this library does not know" in fault for fault in verify_ledger(book.folder).faults)
+    assert any(
+        "is an entry of a kind that this library does not know" in fault for fault in verify_ledger(book.folder).faults
+    )
     with pytest.raises(
-        LedgerError, match=r"line 5 of entries.jsonl \(celebrate\) is of a kind that this library does not know"
+        LedgerError,
+        match=r"line 5 of entries.jsonl \(celebrate\) is an entry of a kind that this library does not know",
     ):
         Ledger.open(book.folder)

@@ -35,6 +35,6 @@ def test_what_is_no_number_is_refused_by_name() -> None:
 
 def test_nothing_is_written_that_could_not_be_read(book) -> None:
     before = (book.folder / ENTRIES_FILE).read_bytes()
-    with book.write_lock(), pytest.raises(AssertionError, match=r"\(revoke\) is of a form .* see its id"):
+    with book.write_lock(), pytest.raises(AssertionError, match=r"\(revoke\) has a form .* see its id"):
         book.append("revoke", EntryNote())
     assert (book.folder / ENTRIES_FILE).read_bytes() == before

@@ -194,7 +194,7 @@ def test_another_version_of_a_method_is_refused(tmp_path, monkeypatch) -> None:
     book = ledger(tmp_path / "l")
     ask(book, 1)
     monkeypatch.setitem(methods._known, "uce", replace(methods["uce"], version=2))
-    with pytest.raises(LedgerError, match="asks for version 1 of uce, this library has 2"):
+    with pytest.raises(LedgerError, match="was made for version 1 of uce, this library has 2"):
         fold_requests(book, model())
 
 

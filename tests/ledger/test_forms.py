@@ -44,19 +44,19 @@ def rewrite(book, change) -> None:
 
 
 WRONG = {
-    "no verb": (lambda b: b[1].pop("op"), "line 2 of entries.jsonl is no entry"),
-    "no time": (lambda b: b[1].pop("at"), "line 2 of entries.jsonl is no entry"),
-    "a time that is a number": (lambda b: b[-1].update(at=5), "line 5 of entries.jsonl is no entry"),
-    "no place": (lambda b: b[2].pop("seq"), "line 3 of entries.jsonl is no entry"),
-    "no table": (lambda b: b.__setitem__(2, [1, 2]), "line 3 of entries.jsonl is no entry"),
+    "no verb": (lambda b: b[1].pop("op"), "line 2 of entries.jsonl is not an entry"),
+    "no time": (lambda b: b[1].pop("at"), "line 2 of entries.jsonl is not an entry"),
+    "a time that is a number": (lambda b: b[-1].update(at=5), "line 5 of entries.jsonl is not an entry"),
+    "no place": (lambda b: b[2].pop("seq"), "line 3 of entries.jsonl is not an entry"),
+    "no table": (lambda b: b.__setitem__(2, [1, 2]), "line 3 of entries.jsonl is not an entry"),
     "an unknown verb": (
         lambda b: b[1].update(op="celebrate"),
-        r"line 2 of entries.jsonl \(celebrate\) is of a kind that this library does not know",
+        r"line 2 of entries.jsonl \(celebrate\) is an entry of a kind that this library does not know",
     ),
-    "begun twice": (lambda b: b[1].update(b[0], seq=1), "a ledger begins with init, and with that alone"),
+    "begun twice": (lambda b: b[1].update(b[0], seq=1), "a ledger has exactly one init entry, and it comes first"),
     "no id": (
         lambda b: b[1].pop("id"),
-        r"line 2 of entries.jsonl \(add\) is of a form that this library does not know, see its id",
+        r"line 2 of entries.jsonl \(add\) has a form that this library does not know, see its id",
     ),
     "no request": (lambda b: b[1].pop("asked"), "see its asked"),
     "targets that are numbers": (lambda b: b[1]["asked"].update(targets=[1]), "see its asked"),
@@ -65,7 +65,7 @@ WRONG = {
     "what was trained is a text": (lambda b: b[4].update(trained="x"), "see its trained"),
     "revoked what was never added": (
         lambda b: b[3].update(id="f" * 64),
-        "entry 3 takes back a request that was never added",
+        "entry 3 revokes a request that was never added",
     ),
 }
 
@@ -116,7 +116,7 @@ def test_what_nobody_asked_is_neither_told_of_nor_shipped(book) -> None:
     ):
         result = RUN.invoke(app, ["ledger", verb, str(book.folder), *words])
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (verb, result.output, result.exception)
-        assert re.search(r"entry 2 \(add\): its id( [0-9a-f]{8})? is not the hash of what it asks", result.stderr), (
+        assert re.search(r"entry 2 \(add\): its id( [0-9a-f]{8})? is not the hash of its request", result.stderr), (
             verb,
             result.stderr,
         )

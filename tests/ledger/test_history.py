@@ -116,21 +116,19 @@ def test_the_page_says_why_there_is_no_curve(tmp_path) -> None:
     book = ledger(tmp_path / "l", "esd", None, ESD)
     assert "no request of this ledger ever changed a weight" in page(book, tmp_path)
     ask(book, REQUESTS[0], "esd")
-    with pytest.raises(
-        LedgerError, match="esd: under the rule recompute each past state would be a training of its own"
-    ):
+    with pytest.raises(LedgerError, match="esd: under the rule recompute each past state would need its own training"):
         drift_history(book, model())
-    assert "esd: under the rule recompute each past state would be a training of its own" in page(book, tmp_path)
+    assert "esd: under the rule recompute each past state would need its own training" in page(book, tmp_path)
     ask(book, REQUESTS[1], "uce")
     assert (state_source(book), len(drift_history(book, model()))) == ("updates", 1)
-    assert "Of requests of uce, by rank-one updates" in page(book, tmp_path)
+    assert "For requests of uce, computed by rank-one updates" in page(book, tmp_path)
 
 
 def test_the_page_builds_no_endless_row_of_states(tmp_path, monkeypatch) -> None:
     book, _ = book_of(tmp_path / "l", "speed")
     shown = page(book, tmp_path)
-    assert "Each state built anew" in shown
+    assert "Each state was folded again" in shown
     assert shown.count(" moves by ") == 3
     monkeypatch.setattr("unconcept.ledger.page._MOST_STATES", 2)
-    assert "3 states would be built one by one" in page(book, tmp_path)
+    assert "3 states would have to be rebuilt" in page(book, tmp_path)
     assert len(drift_history(book, model())) == 3

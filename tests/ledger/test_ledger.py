@@ -126,15 +126,15 @@ def test_the_page_is_one_file(book, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("revoke", "f00"), "no request 'f00'"),
+        (("revoke", "f00"), "begins with 'f00'"),
         (("add", "dog", "--anchor", "dog"), "equals its anchor"),
         (("add",), "no concept"),
         (("add", "dog", "--anchor", "cat", "--set", "lamb=2.0"), "begin a new ledger for another policy"),
         (("add", "dog", "--anchor", "cat", "--method", "nonsense"), "no method 'nonsense'"),
-        (("add", "dog face", "--anchor", "goat", "--model", "moji"), "open the model it was begun with"),
+        (("add", "dog face", "--anchor", "goat", "--model", "moji"), "open the model it was begun for"),
         (("materialize", "--out", "."), "exists"),
         (("materialize", "--out"), "Option '--out' requires an argument"),
-        (("diff", "/nowhere"), "is no ledger"),
+        (("diff", "/nowhere"), "is not a ledger"),
         (("audit",), "an audit needs a judge"),
     ],
 )
@@ -151,17 +151,17 @@ def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
         (("--rule", "guess"), "rule = 'guess'"),
         (("--rule", "merge", "--merge", "guess"), "how = 'guess'"),
         (("--rule", "merge", "--merge-topk", "2"), "at most 1, got 2.0"),
-        (("--merge", "uniform"), "merge how would change nothing under rule recompute"),
-        (("--rule", "sequential", "--merge-scale", "2"), "merge scale would change nothing under rule sequential"),
+        (("--merge", "uniform"), "merge how has no effect under rule recompute"),
+        (("--rule", "sequential", "--merge-scale", "2"), "merge scale has no effect under rule sequential"),
         (
             ("--rule", "merge", "--merge", "uniform", "--merge-scale", "2"),
-            "merge scale would change nothing of uniform",
+            "merge scale has no effect on uniform",
         ),
         (
             ("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"),
-            "merge topk would change nothing of task-arithmetic",
+            "merge topk has no effect on task-arithmetic",
         ),
-        (("--teacher", "pretrained"), "teacher would change nothing under rule recompute"),
+        (("--teacher", "pretrained"), "teacher has no effect under rule recompute"),
         (("--method", "uce-debias"), "debiases"),
         (("--set", "lamb=0"), "lamb must be > 0"),
     ):
@@ -191,7 +191,7 @@ def test_verify_fails_aloud(book) -> None:
     path.write_bytes(path.read_bytes().replace(b"dog face", b"dog fake"))
     result = run("verify", book)
     assert result.exit_code == 1
-    assert "FAILED: line 2 of entries.jsonl is not what was written" in result.stderr
+    assert "FAILED: line 2 of entries.jsonl was changed" in result.stderr
     assert run("status", book).exit_code == 2
 
 

@@ -128,7 +128,7 @@ def test_sequential_goes_on_from_what_it_left_and_takes_nothing_back(teacher, tm
         torch.allclose(state.delta(name, w), wanted.delta(name, w), atol=1e-6)
         for name, w in view.reference(state.names).items()
     )
-    with pytest.raises(LedgerError, match="a sequential ledger can take nothing back: later requests were made on top"):
+    with pytest.raises(LedgerError, match="a sequential ledger cannot revoke a request: later edits were made on top"):
         revoke_request(book, came[0].id, EntryNote())
     assert verify_ledger(book.folder, model()).faults == ()
 
@@ -193,16 +193,17 @@ def test_steering_stands_beside_the_weights(tmp_path) -> None:
     )
     materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())
     assert len(list((tmp_path / "out").glob("steering-*.safetensors"))) == 1
-    with pytest.raises(LedgerError, match="which no checkpoint holds"):
+    with pytest.raises(LedgerError, match="a checkpoint cannot hold the ledger's edits"):
         materialize_ledger(book, model(), tmp_path / "other", True, False, EntryNote())
     assert not (tmp_path / "other").exists()
 
 
 def test_what_a_ledger_does_not_take(tmp_path) -> None:
-    with pytest.raises(SettingsError, match="uce-debias debiases: a ledger takes requests to erase"):
+    with pytest.raises(SettingsError, match="uce-debias debiases, and a ledger takes only requests to erase"):
         ledger(tmp_path / "l", "uce-debias")
     with pytest.raises(
-        SettingsError, match="slug needs a CLIP that sees pictures: a ledger takes methods that need texts alone"
+        SettingsError,
+        match="slug needs a CLIP vision tower or a judge, and a ledger takes only methods that need texts",
     ):
         ledger(tmp_path / "l", "slug")
     book = ledger(tmp_path / "m")

@@ -1,3 +1,4 @@
-"""Requests that come one by one, and some that are taken back: a ledger whose state is a
-function of the set in force.
+"""The ledger: an append-only record of requests that come one by one and can be revoked.
+
+Its state, the combined edit, depends only on the set of requests in force.
 """

@@ -1,4 +1,4 @@
-"""Text states and edits of a ledger, each a safetensors file named by the SHA-256 of its bytes."""
+"""Stores the text states and edits of a ledger, each as a safetensors file named by the SHA-256 of its bytes."""
 
 import json
 import os
@@ -25,28 +25,28 @@ ARTIFACTS_FOLDER = "artifacts"
 
 @dataclass
 class Artifacts:
-    """The folder of one ledger. States that were read are kept: they are small."""
+    """The artifacts folder of one ledger. Text states stay in memory once read: they are small."""
 
     folder: Path
     states: dict[str, TextStateCache] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """`LedgerError` if an artifact is not there, or its name could lead elsewhere."""
+        """The path of an artifact; `LedgerError` if it is missing or its name is not a hash."""
         require(
             len(name) == 64 and set(name) <= set("0123456789abcdef"),
-            f"artifact {name!r} has no name of an artifact",
+            f"artifact {name!r}: a name must be a SHA-256 of 64 hexadecimal digits; restore the ledger from a copy",
             LedgerError,
         )
         path = self.folder / f"{name}.safetensors"
         require(
             path.is_file(),
-            f"artifact {path} is missing: restore it from a copy of the ledger, or revoke its request and ask again",
+            f"artifact {path} is missing: restore it from a copy of the ledger, or revoke its request and add it again",
             LedgerError,
         )
         return path
 
     def put_states(self, known: TextStateCache) -> str:
-        """Keep states (texts of each place in order) as one file."""
+        """Save text states in one file, sorted by position and text. Returns its name."""
         places: dict[TextPosition, list[str]] = {}
         for at, text in sorted(known):
             places.setdefault(at, []).append(text)
@@ -59,7 +59,7 @@ class Artifacts:
         return name
 
     def get_states(self, name: str) -> TextStateCache:
-        """What `put_states` kept; `LedgerError` if the file is no longer that."""
+        """Load what `put_states` saved; `LedgerError` if the file has changed since."""
         if name not in self.states:
             data = self._bytes(name)
             try:
@@ -78,16 +78,16 @@ class Artifacts:
         return self.states[name]
 
     def put_edit(self, edit: Edit) -> str:
-        """Keep a stamped edit."""
+        """Save a stamped edit. Returns its name."""
         return self._put(edit.save)
 
     def get_edit(self, name: str) -> Edit:
-        """What `put_edit` kept; `LedgerError` if the file is no longer that."""
+        """Load what `put_edit` saved; `LedgerError` if the file has changed since."""
         self._bytes(name)
         return load_edit(self.path(name))
 
     def integrity_error(self, name: str) -> str | None:
-        """What is wrong with an artifact, if anything."""
+        """Describe what is wrong with an artifact; None if it is sound."""
         try:
             self._bytes(name)
         except LedgerError as error:
@@ -95,14 +95,15 @@ class Artifacts:
         return None
 
     def unreferenced_files(self, named: Iterable[str]) -> list[Path]:
-        """Files that no entry names: left by a process that died before it could."""
+        """List files that no entry names: a process died before it wrote the entry."""
         kept = {f"{name}.safetensors" for name in named}
         return sorted(path for path in self.folder.iterdir() if path.name not in kept) if self.folder.is_dir() else []
 
     def _bytes(self, name: str) -> bytes:
         with ledger_read_errors(self.path(name)):
             data = self.path(name).read_bytes()
-        require(sha256(data).hexdigest() == name, f"artifact {self.path(name)} is not what was written", LedgerError)
+        message = f"artifact {self.path(name)} was changed: its bytes do not match its name; restore it from a copy"
+        require(sha256(data).hexdigest() == name, message, LedgerError)
         return data
 
     def _put(self, write: Callable[[Path], None]) -> str:

@@ -1,8 +1,7 @@
-"""Does what was erased come back? A fixed small fine-tune on pictures without it, then the same questions again, beside
-the entries.
+"""Audits resurgence: does an erased concept come back after a small benign fine-tune?
 
-And does the ledger help then? Its requests are folded once more on the fine-tuned model. Looking is not the ledger's: a
-`ResurgenceProbe` draws, fine-tunes and judges, and is given by whoever calls.
+Also measures whether folding the requests again on the fine-tuned model helps. The caller supplies a `ResurgenceProbe`
+that fine-tunes, draws and judges; the ledger records what it finds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,39 +21,38 @@ RefoldContext = Callable[[], AbstractContextManager[None]]
 
 
 class ResurgenceProbe(Protocol):
-    """Fine-tune and ask."""
+    """Fine-tunes the edited model and counts how often an erased concept shows."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Plain data: what is done, so that two audits can be compared."""
+        """Settings as plain data, so that two audits can be compared."""
 
     def __call__(
         self, model: ModelView, edit: ApplicableEdit, concept: str, erased: Sequence[str], refold: RefoldContext | None
     ) -> dict[str, int | None]:
-        """How many of the same `pictures` show the concept: `unedited`, `edited`, `tuned`, and
-        `refold_on_current_weights` where that can be.
+        """Count how many of the same `pictures` show the concept: `unedited`, `edited`, `tuned`, and `refolded` where
+        the requests can be folded again.
 
-        Nothing of `erased` may be among what the fine-tune is shown. Inside `refold()`, entered while the fine-tuned
-        weights are on, the ledger's requests are in force on them.
+        The fine-tune must not train on anything in `erased`. Inside `refold()`, entered while the fine-tuned weights
+        are applied, the ledger's requests are folded on these weights.
         """
 
 
 def audit_requests(
     ledger: Ledger, model: ModelView, look: ResurgenceProbe, note: EntryNote, start: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Of every request in force, or of one; each is written down when it is known, and what is written is not looked
-    for again.
+    """Audit every request in force, or only the one whose id starts with `start`. Returns findings by id.
 
-    By id, what was found.
+    Each finding becomes an entry at once; a request that was audited before in the same state is not probed again.
     """
     active = ledger.request_states.active
     wanted = active if start is None else [ledger.request_states.find(start)]
-    require(bool(wanted), "nothing is in force: there is nothing to audit", LedgerError)
+    require(bool(wanted), "no request is in force: there is nothing to audit; add a request first", LedgerError)
     require(
         wanted[0].state == "active", f"request {wanted[0].id[:8]} was revoked: there is nothing to audit", LedgerError
     )
     state, erased, found = fold_requests(ledger, model), merged_request(active).targets, {}
-    # What runs beside the model is on all the while, and no fine-tune of weights takes it off.
+    # Edits that run beside the model stay applied: a fine-tune of weights cannot remove them, so nothing is refolded.
     refold = (
         None
         if all(changes_no_weight(one.content.method) for one in active)
@@ -74,7 +72,7 @@ def audit_requests(
 
 
 def _known(ledger: Ledger, id_: str, state: str, look: ResurgenceProbe) -> dict[str, Any] | None:
-    """What an earlier audit found by the same look at the same state."""
+    """What an earlier audit with the same probe settings found in the same state."""
     audits = (body for body in ledger.entry_log.bodies if body["op"] == "audit" and id_ in body["requests"])
     same: list[dict[str, Any]] = [
         body["found"]
@@ -85,8 +83,6 @@ def _known(ledger: Ledger, id_: str, state: str, look: ResurgenceProbe) -> dict[
 
 
 def resurgence_share(counts: Mapping[str, int | None]) -> str | None:
-    """Of what the edit took away, the share that the fine-tune brought back, as a decimal text; None where it took
-    nothing away.
-    """
+    """The share of the edit's effect that the fine-tune undid, as a decimal text; None if the edit had no effect."""
     unedited, edited, tuned = (counts[name] or 0 for name in ("unedited", "edited", "tuned"))
     return f"{(tuned - edited) / (unedited - edited):.3f}" if unedited > edited else None

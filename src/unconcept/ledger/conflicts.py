@@ -1,5 +1,6 @@
-"""Where requests in force contradict or repeat one another, and what is done then: as the rule has it, the same
-whatever came first.
+"""Finds requests in force that contradict or repeat one another, and says how the ledger's rule resolves them.
+
+The resolution does not depend on the order in which requests came.
 """
 
 import re
@@ -18,13 +19,13 @@ _FILLER_WORDS = re.compile(r"\b(a|an|the)\b|[^\w\s]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Grouping:
-    """Which requests are made as one (`core.request.merge_requests`), and what becomes of those that are not."""
+    """Says which requests are merged into one (`core.request.merge_requests`), and how the others combine."""
 
     rule: FoldRule
     merge: str  # how
 
     def of(self, one: RequestState) -> str:
-        """Name of what the request is made with: its method, or, where it is made alone, method and id."""
+        """Name of the unit that a request is solved in: its method or, if it is solved alone, method and id."""
         alone = self.rule == "sequential" or (
             self.rule == "merge" and method_mechanism(one.content.method) == "trained"
         )
@@ -32,22 +33,22 @@ class _Grouping:
 
     def how(self, units: Iterable[str]) -> str:
         if self.rule == "sequential":
-            return "each is made on the model that the one before left"
+            return "each is solved on the model that the one before left"
         made_by = {unit.partition(" ")[0] for unit in units}
         if self.rule == "merge" and len(made_by) == 1 and not changes_no_weight(*made_by):
-            return f"each is made alone on the base, then merged ({self.merge})"
-        return "each is made for itself, and all are in force"
+            return f"each is solved alone on the base, then merged ({self.merge})"
+        return "each is solved separately, and all are in force"
 
 
 def find_conflicts(ledger: Ledger) -> list[dict[str, Any]]:
-    """By text: the requests that meet there and what happens.
+    """List conflicts by text: the requests that meet there and how the conflict is resolved.
 
-    Of requests that are made as one the united request decides, others stay as asked.
+    Requests that are solved as one follow their merged request; the others stay as they were added.
     """
     policy = ledger.policy
     apart = _Grouping(policy.rule, policy.merge.how)
-    # By text, then by what requests are made with (a unit), then by id.
-    erased: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))  # the anchor
+    # By text, then by the unit that a request is solved in, then by id.
+    erased: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))  # values: anchors
     retained: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     anchors: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     kinds: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -78,8 +79,10 @@ def _kept(
     ids = {id_ for units in (erasing, holding) for own in units.values() for id_ in own}
     others = sorted(holding.keys() - erasing.keys())
     if not others:
-        return _row("erased and retained", text, ids, "it is erased; nobody's retain set holds it while it is")
-    told = f"{', '.join(sorted(erasing))} erases it and {', '.join(others)} holds it: {apart.how({*erasing, *others})}"
+        return _row("erased and retained", text, ids, "it is erased, and left out of every retain set meanwhile")
+    told = (
+        f"{', '.join(sorted(erasing))} erases it and {', '.join(others)} retains it: {apart.how({*erasing, *others})}"
+    )
     return _row("erased and retained", text, ids, told)
 
 
@@ -91,7 +94,7 @@ def _repeated(target: str, units: Mapping[str, Mapping[str, str]], apart: _Group
     if len(units) == 1:
         if len(ways) == 1:
             return [_row("asked for twice", target, ids, "it counts once, until the last of them is revoked")]
-        return [_row("several anchors", target, ids, f"{ways[0]!r} is taken, which sorts first of {ways}")]
+        return [_row("several anchors", target, ids, f"{ways[0]!r} is used, which sorts first of {ways}")]
     if len(ways) == 1:
         return [
             _row(
@@ -102,23 +105,24 @@ def _repeated(target: str, units: Mapping[str, Mapping[str, str]], apart: _Group
             )
         ]
     taken = ", ".join(f"{min(units[unit].values())!r} by {unit}" for unit in sorted(units))
-    return [_row("several anchors", target, ids, f"{taken} is taken: {apart.how(units)}")]
+    return [_row("several anchors", target, ids, f"{taken} is used: {apart.how(units)}")]
 
 
 def _read(
     text: str, erasing: Mapping[str, Mapping[str, str]], reading: Mapping[str, set[str]], ledger: Ledger
 ) -> dict[str, Any]:
-    """An anchor that is itself a target."""
+    """Describe an anchor that is itself a target."""
     ids = {id_ for units in (erasing, reading) for own in units.values() for id_ in own}
     closed = {method for unit in reading if method_mechanism(method := unit.partition(" ")[0]) == "closed-form"}
-    told = "targets are read as the unedited model reads it"
+    told = "targets are mapped to the anchor as the unedited model encodes it"
     if ledger.policy.rule == "sequential" and (closed or ledger.policy.teacher == "previous"):
-        told = "targets are read as the model reads it that the requests before them left"
+        told = "targets are mapped to the anchor as the model encodes it after the requests before them"
     elif below := sorted(
         {low for low in _in_weights(ledger) for method in closed if method_mechanism(low) == "trained" or low < method}
     ):
         told = (
-            f"targets of {', '.join(sorted(closed))} are read as the weights read it that {', '.join(below)} left below"
+            f"targets of {', '.join(sorted(closed))} are mapped to the anchor as the weights encode it after"
+            f" {', '.join(below)}"
         )
     return _row("erased and an anchor", text, ids, told)
 
@@ -129,17 +133,17 @@ def _in_weights(ledger: Ledger) -> set[str]:
 
 
 def _kinds(units: Mapping[str, Mapping[str, set[str]]]) -> list[dict[str, Any]]:
-    """Kinds that are folded as one, and kinds that stand beside one another."""
+    """Describe requests of several kinds: folded as one kind, or each as its own."""
     every = sorted({kind for own in units.values() for kind in own})
     mixed = [unit for unit, own in units.items() if len(own) > 1]
     if len(every) < 2:
         return []
     ids = {id_ for own in units.values() for some in own.values() for id_ in some}
-    first = f"folded as the one that stands first of {', '.join(CONCEPT_KINDS)}"
+    first = f"folded as the kind that comes first in {', '.join(CONCEPT_KINDS)}"
     if not mixed:
-        told = "each is made as its own kind"
+        told = "each is solved as its own kind"
     else:
-        told = first if len(units) == 1 else f"requests of one method are {first}; methods as their own"
+        told = first if len(units) == 1 else f"requests of one method are {first}; each method on its own"
     return [_row("several kinds", ", ".join(every), ids, told)]
 
 
@@ -148,5 +152,5 @@ def _row(kind: str, text: str, ids: Iterable[str], policy: str) -> dict[str, Any
 
 
 def _core(text: str) -> str:
-    """A text without case, articles, signs and a plural's s."""
+    """A text without case, articles, punctuation and plural s."""
     return " ".join(word.removesuffix("s") for word in _FILLER_WORDS.sub(" ", text.casefold()).split())

@@ -1,4 +1,4 @@
-"""What stands in one ledger and not in another."""
+"""Compares two ledgers: requests in force, base, policy and settings."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from .ledger import Ledger
 
 
 def compare_ledgers(first: Ledger, second: Ledger) -> dict[str, Any]:
-    """Requests in force by ledger, and what else is not the same.
+    """Compare requests in force, base, family, policy and settings of two ledgers.
 
-    Ledgers with the same requests and policy have the same state.
+    Ledgers with the same base, requests and policy have the same state.
     """
     active = [_active_data(first), _active_data(second)]
     apart = {}

@@ -1,4 +1,4 @@
-"""How far a ledger's state is from the base: of the weights, and of what texts are read as.
+"""Measures how far a ledger's state is from the base, in weights and in outputs of the text maps.
 
 Exact, without a picture.
 """
@@ -21,7 +21,7 @@ from .ledger import Ledger
 
 @dataclass(frozen=True)
 class TextDrift:
-    """A text: how far its reading moved relative to its size, and the erased one it is most like."""
+    """Drift of one retained text: relative change of the text maps' output, and the most similar target."""
 
     text: str
     share: float
@@ -31,7 +31,7 @@ class TextDrift:
 
 @dataclass(frozen=True)
 class StateDrift:
-    """Of the present state.
+    """Drift of the present state.
 
     `total` and `layers`: |W' - W| / |W|. `function`: |(W' - W) E| / |W E| over all retained texts E.
     """
@@ -39,8 +39,8 @@ class StateDrift:
     total: float
     layers: dict[str, float]
     function: float | None
-    retained: tuple[TextDrift, ...]  # the one that moved most first
-    targets: dict[str, float]  # 0: read as the anchor, 1: as before
+    retained: tuple[TextDrift, ...]  # largest drift first
+    targets: dict[str, float]  # residual by target, 0: reads as the anchor, 1: as before
 
     def data(self) -> dict[str, Any]:
         return {**vars(self), "retained": [vars(one) for one in self.retained]}
@@ -48,7 +48,7 @@ class StateDrift:
 
 @torch.no_grad()
 def measure_drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) -> StateDrift:
-    """Of all that is in force, on its retained texts or on `probes`."""
+    """Measure the drift of all requests in force, on their retained texts or on `probes`."""
     active = ledger.request_states.active
     edit = fold_requests(ledger, model).edit
     total, layers = weight_change(model, edit)
@@ -60,7 +60,7 @@ def measure_drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) 
 
 @torch.no_grad()
 def weight_change(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]]:
-    """|W' - W| / |W| of all that an edit changes, and of each layer."""
+    """Relative change |W' - W| / |W| of all weights that an edit changes, and of each layer."""
     change = size = 0.0
     layers = {}
     for name, weight in model.reference(edit.names).items():
@@ -72,10 +72,10 @@ def weight_change(model: ModelView, edit: Edit) -> tuple[float, dict[str, float]
 def squared_reading_changes(
     model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Squared lengths (n,), of what differs between two states (or a state and the base) in the readings of rows e (n,
-    d), and of the base's readings.
+    """Squared lengths (n,) of how the text maps' outputs for rows e (n, d) differ between two states, or between a
+    state and the base, and squared lengths (n,) of the base's outputs.
 
-    Summed over the text maps that one of the two changes.
+    Summed over the text maps that either state changes.
     """
     gone, size = torch.zeros(len(e)), torch.zeros(len(e))
     both = [edit] if other is None else [edit, other]
@@ -94,7 +94,7 @@ def squared_reading_changes(
 def _readings(
     ledger: Ledger, model: ModelView, edit: Edit, kept: Sequence[str], targets: Sequence[str], anchors: Sequence[str]
 ) -> tuple[float | None, tuple[TextDrift, ...], dict[str, float]]:
-    """Through all text maps that the edit changes."""
+    """Function drift, drift of each text and residual of each target, over the text maps that the edit changes."""
     maps = dict(model.reference([name for name in model.text_maps() if name in set(edit.names)]).items())
     if not maps or not targets:
         return None, (), {}

@@ -1,5 +1,6 @@
-"""What the state was after every entry, and what each request in force costs the texts that are retained: where it is
-cheap, and exact.
+"""Follows the drift of the state after every entry, and what each request in force costs the retained texts.
+
+Exact; refused where it would be too expensive.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,32 +22,34 @@ from .ledger import NEIGHBOUR_POSITION, Ledger, method_mechanism
 from .request_state import RequestState
 from .uce_updates import UCEUpdates
 
-# UCE's map by rank-one updates; what a sequence kept; a fold for each.
+# Where past states come from: rank-one updates of UCE's map; the edits that a sequential ledger stored; one fold each.
 StateSource = Literal["updates", "kept", "folds"]
 
 
 @dataclass(frozen=True)
 class HistoryStep:
-    """One request or revocation, as it happened, and the state it left."""
+    """One request or revocation, and the state after it."""
 
     at: str
     op: str
     concepts: tuple[str, ...]
     in_force: int
-    norm: float | None  # |T| of UCE's map on the text, where it is known by updates
-    weights: float | None  # |W' - W| / |W| of all that is changed, where the state itself is there
+    norm: float | None  # |T| of UCE's map on text states, if states come from updates
+    weights: float | None  # |W' - W| / |W| of all changed weights, if the state itself is available
     mean_drift: float | None = None
-    """How far retained texts move relative to their size: their states by updates, else their readings."""
+    """Mean relative change of retained texts: of their states if those come from updates, else of the text maps'
+    outputs."""
     worst_drift: float | None = None
     worst: str | None = None
 
 
 def state_source(ledger: Ledger, most: int | None = None) -> StateSource:
-    """How past states are had; `LedgerError` says why they cannot be, or that there are
-    more than `most` folds to make.
-    """
+    """Where past states come from; `LedgerError` if they cannot be rebuilt, or would need more than `most` folds."""
     every = _changing(ledger.request_states.by_id.values())
-    require(bool(every), "no request of this ledger ever changed a weight: there is no drift to follow", LedgerError)
+    message = (
+        "no request of this ledger ever changed a weight, so there is no drift: add one of a method that edits weights"
+    )
+    require(bool(every), message, LedgerError)
     made_by = {one.content.method for one in every}
     if ledger.policy.rule == "sequential":
         found: StateSource = "kept"
@@ -59,24 +62,25 @@ def state_source(ledger: Ledger, most: int | None = None) -> StateSource:
         ] == "last":
             return "updates"
         message = (
-            f"{', '.join(trained)}: under the rule recompute each past state would be a training of its own; `drift`"
-            " tells of the present one"
+            f"{', '.join(trained)}: under the rule recompute each past state would need its own training; use `drift`"
+            " without history, which measures the present state"
         )
         require(not trained, message, LedgerError)
         found = "folds"
     count = len(_bodies(ledger, every))
-    message = f"{count} states would be built one by one: `unconcept ledger drift {ledger.folder} --history` does it"
+    message = (
+        f"{count} states would have to be rebuilt, more than {most}: use `unconcept ledger drift {ledger.folder}"
+        " --history`"
+    )
     require(most is None or count <= most, message, LedgerError)
     return found
 
 
 @torch.no_grad()
 def drift_history(ledger: Ledger, model: ModelView, most: int | None = None) -> list[HistoryStep]:
-    """The state after every entry, and how far it moves the texts that any request ever retained.
+    """Follow the state after every entry: how far it moves the texts that any request ever retained.
 
-    `LedgerError` as `state_source`.
-
-    By updates, of the requests of UCE alone.
+    States from updates cover the requests of UCE only. Raises `LedgerError` as `state_source` does.
     """
     if state_source(ledger, most) == "updates":
         return _updated(ledger, model)
@@ -99,12 +103,11 @@ def drift_history(ledger: Ledger, model: ModelView, most: int | None = None) -> 
 
 @torch.no_grad()
 def retain_costs(ledger: Ledger, model: ModelView, most: int | None = None) -> dict[str, tuple[str, float]]:
-    """By id of a request in force the retained text that it moves most, and how far, relative to its size.
+    """For each request in force, by id: the retained text that it moves most, and its relative change.
 
-    `LedgerError` as `state_source`.
-
-    Against the state without its targets; what a closed form retains stays the same, so that a request does not pay for
-    texts that it brings along. In a sequence, against the state that it found.
+    Compared with the state without the request's targets; the retain set of a closed form stays the same, so that a
+    request is not charged for texts that only it retains. In a sequential ledger, compared with the state before the
+    request. Raises `LedgerError` as `state_source` does.
     """
     known = state_source(ledger, most)
     active = _changing(ledger.request_states.active)
@@ -127,18 +130,18 @@ def retain_costs(ledger: Ledger, model: ModelView, most: int | None = None) -> d
 
 
 def _changing(requests: Iterable[RequestState]) -> list[RequestState]:
-    """Those whose methods change weights."""
+    """The requests whose methods change weights."""
     return [one for one in requests if not changes_no_weight(one.content.method)]
 
 
 def _bodies(ledger: Ledger, requests: Sequence[RequestState]) -> list[EntryBody]:
-    """Entries that put one of the requests in force, or took it back."""
+    """The entries that added or revoked one of the requests."""
     ids = {one.id for one in requests}
     return [body for body in ledger.entry_log.bodies if body["op"] in ("add", "revoke") and body["id"] in ids]
 
 
 def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tuple[EntryBody, list[RequestState]]]:
-    """Each such entry with those of the requests that were in force after it, by id."""
+    """Each of these entries with the requests that were in force after it, sorted by id."""
     now: dict[str, RequestState] = {}
     for body in _bodies(ledger, requests):
         if body["op"] == "add":
@@ -151,7 +154,7 @@ def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tupl
 def _states(
     ledger: Ledger, model: ModelView, requests: Sequence[RequestState]
 ) -> Iterator[tuple[EntryBody, Edit, int]]:
-    """Each such entry with the state that it left, and how many were in force."""
+    """Each of these entries with the state after it and the number of requests then in force."""
     sequence = ledger.policy.rule == "sequential"
     for body, now in _in_force(ledger, requests):
         yield (
@@ -162,7 +165,7 @@ def _states(
 
 
 def _probes(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) -> tuple[list[str], Tensor]:
-    """Texts that some retain and none erases, and their states (n * streams, d)."""
+    """Texts that some request retains and none erases, with their states (n * streams, d)."""
     probes = sorted(
         {text for one in requests for text in one.content.retain}
         - {text for one in requests for text in one.content.targets}
@@ -172,8 +175,9 @@ def _probes(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) 
 
 
 def _shares(model: ModelView, e: Tensor, edit: Edit, other: Edit | None = None) -> Tensor | None:
-    """(n,) how far each text's readings are from those of another state or the base; None where text maps do not tell
-    it.
+    """Relative change (n,) of the text maps' output for each text, against another state or the base.
+
+    None if the text maps cannot show it: no texts, or an edited text encoder.
     """
     if not len(e) or edits_text_encoder(edit) or (other is not None and edits_text_encoder(other)):
         return None
@@ -187,7 +191,7 @@ def _put(found: dict[str, tuple[str, float]], id_: str, probes: Sequence[str], s
 
 
 def _without(active: Sequence[RequestState], one: RequestState) -> list[RequestState]:
-    """The others; those of the same closed form retain what all of them do."""
+    """The other requests; those of the same closed form keep the retain set of all of them together."""
     same = [other for other in active if other.content.method == one.content.method]
     held, alike = merged_request(same), method_mechanism(one.content.method) == "closed-form"
 

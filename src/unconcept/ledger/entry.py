@@ -1,6 +1,6 @@
-"""What stands in an entry: what is asked, and beside it when, by whom and why.
+"""Builds the content of ledger entries: a request's texts, method and settings in canonical form.
 
-A request's id is the hash of what it asks.
+The id of a request is the hash of this content. Time, author and reason stand beside it and are not hashed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,7 @@ FoldRule = Literal["recompute", "merge", "sequential"]
 def request_content(
     model: ModelView, concepts: Sequence[str], request: Request, method: str, settings: Mapping[str, Any], encoders: str
 ) -> RequestContent:
-    """Targets, anchors and retained texts in canonical order, so that the order of typing
-    is not part of what is asked.
-    """
+    """Put a request in canonical form: texts sorted, so that the order of typing does not change its id."""
     pairs = sorted(zip(request.targets, request.anchors, strict=True))
     retain = tuple(sorted(request.retain))
     texts = [text for pair in pairs for text in pair] + list(retain)
@@ -57,12 +55,17 @@ def _can_bake(kind: Any) -> bool:
 
 
 def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
-    """A method that erases in models of a family, and whose requests can follow the rule."""
+    """Look up a method by name; `SettingsError` unless it fits the ledger's model family and rule."""
     info = methods[name]
-    require(info.does == "erase", f"{name} debiases: a ledger takes requests to erase", SettingsError)
+    require(
+        info.does == "erase",
+        f"{name} debiases, and a ledger takes only requests to erase: choose a method that erases",
+        SettingsError,
+    )
     require(
         not info.uses,
-        f"{name} needs a CLIP that sees pictures: a ledger takes methods that need texts alone",
+        f"{name} needs a CLIP vision tower or a judge, and a ledger takes only methods that need texts: choose another"
+        " method",
         SettingsError,
     )
     require(
@@ -72,15 +75,15 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
     )
     beside = rule == "sequential" and changes_no_weight(name)
     message = (
-        f"{name} changes no weight, it runs beside the model: a sequential ledger has nothing to put it on; begin one"
-        " of rule recompute or merge"
+        f"{name} changes no weight, it runs beside the model, and a sequential ledger takes only edits of weights:"
+        " begin one of rule recompute or merge"
     )
     require(not beside, message, SettingsError)
     return info
 
 
 def canonical_settings(info: MethodInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings, defaults included, without a number with a fraction."""
+    """All settings, defaults included; floats become decimal texts, so that the hash is the same everywhere."""
     return {
         name: _decimal(value)
         for name, value in settings_data(build_settings(info.settings, settings, f"{info.name} setting")).items()
@@ -98,9 +101,9 @@ def _decimal(value: Any) -> Any:
 
 
 def method_from_settings(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
-    """The method with its settings: the inverse of `canonical_settings`.
+    """Build a method from stored settings: the inverse of `canonical_settings`.
 
-    A text that a setting cannot be is the number it spells.
+    A text where the setting is not a text is read as the number that it spells.
     """
     return build_settings(
         info.settings,
@@ -112,7 +115,7 @@ def method_from_settings(info: MethodInfo, stored: Mapping[str, Any]) -> Any:
 
 
 def parse_decimal(value: Any) -> Any:
-    """Of a decimal text or a list of them; anything else stays as it is, and is refused with the setting's name."""
+    """Parse a decimal text or a list of them; anything else stays as it is, and validation then refuses it by name."""
     try:
         return [float(one) for one in value] if isinstance(value, list) else float(value)
     except (TypeError, ValueError):
@@ -120,5 +123,5 @@ def parse_decimal(value: Any) -> Any:
 
 
 def utc_timestamp() -> str:
-    """The time of an entry, to the microsecond."""
+    """The present time in UTC, to the microsecond, as entries store it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,9 +1,9 @@
-"""An append-only file of entries, each chained to the one before by its hash: the only thing of a ledger that grows.
+"""The append-only file of a ledger's entries, each chained to the one before by its hash.
 
 A line is `{"body":BODY,"hash":"SHA-256 of BODY"}` with BODY canonical JSON that names the hash of the line before as
-`parent`. `head.json`, replaced whole after each append, says how far the file was acknowledged. Lines beyond it were
-written by a process that died before it could say so: a whole one counts, a torn one is no entry and is mended by
-`repair` alone.
+`parent`. `head.json`, replaced whole after each append, names the last acknowledged entry. Lines after it come from a
+process that died before it updated the head: a complete line counts as an entry, a torn line does not, and only
+`repair` removes it.
 """
 
 import gc
@@ -35,22 +35,22 @@ EntryBody = dict[str, Any]
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a stretch of the file holds."""
+    """The entries read from a part of the file, and the first fault."""
 
     bodies: tuple[EntryBody, ...] = ()
-    last: str = FIRST_PARENT_HASH  # hash of the last sound line
-    length: int = 0  # bytes of the sound lines
-    fault: str | None = None  # what is wrong with the first line that is not sound
-    torn: bool = False  # that line is the last and has no end
+    last: str = FIRST_PARENT_HASH  # hash of the last valid line
+    length: int = 0  # bytes of the valid lines
+    fault: str | None = None  # what is wrong with the first invalid line
+    torn: bool = False  # the invalid line is the last one, without a line break
 
 
 def canonical_json(body: EntryBody) -> bytes:
-    """Sorted keys, no spaces, UTF-8; no numbers with a fraction, which other languages write otherwise."""
+    """JSON with sorted keys and no spaces, UTF-8. Without floats, which other languages print differently."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def scan_entries(data: bytes, parent: str = FIRST_PARENT_HASH, first: int = 0) -> ScanResult:
-    """Read lines until one is not what was written."""
+    """Read lines up to the first invalid one."""
     bodies: list[EntryBody] = []
     length = 0
     *lines, rest = data.split(b"\n")
@@ -64,7 +64,7 @@ def scan_entries(data: bytes, parent: str = FIRST_PARENT_HASH, first: int = 0) -
             line != LINE_PREFIX + text + LINE_SEPARATOR + said.encode() + LINE_SUFFIX
             or sha256(text).hexdigest() != said
         ):
-            return ScanResult(tuple(bodies), parent, length, f"{name} is not what was written")
+            return ScanResult(tuple(bodies), parent, length, f"{name} was changed: it does not match its hash")
         body, wrong = _read(text)
         if wrong:
             return ScanResult(tuple(bodies), parent, length, f"{name} {wrong}")
@@ -73,16 +73,16 @@ def scan_entries(data: bytes, parent: str = FIRST_PARENT_HASH, first: int = 0) -
                 tuple(bodies),
                 parent,
                 length,
-                f"{name} does not follow the line before it: lines were moved, added or taken out",
+                f"{name} does not follow the line before it: lines were moved, added or removed",
             )
         bodies.append(body)
         parent, length = said, length + len(line) + 1
-    fault = f"line {first + len(bodies) + 1} of {ENTRIES_FILE} is torn: it was never finished" if rest else None
+    fault = f"line {first + len(bodies) + 1} of {ENTRIES_FILE} is torn: its writing was cut off" if rest else None
     return ScanResult(tuple(bodies), parent, length, fault, bool(rest))
 
 
 def _read(text: bytes) -> tuple[EntryBody, str | None]:
-    """An entry, and what is wrong with its form."""
+    """Parse an entry; also returns what is wrong with its form, or None."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -92,7 +92,7 @@ def _read(text: bytes) -> tuple[EntryBody, str | None]:
 
 @dataclass
 class EntryLog:
-    """The file of one ledger. What was read and found sound is not read again."""
+    """The entries of one ledger. Entries that were read and verified are not read again."""
 
     folder: Path
     bodies: list[EntryBody] = field(default_factory=list)
@@ -104,9 +104,9 @@ class EntryLog:
         return self.folder / ENTRIES_FILE
 
     def known_head(self) -> EntryBody | None:
-        """What the head's file says; None where it is missing or damaged.
+        """The content of the head file; None if it is missing or damaged.
 
-        `LedgerError` where it is of another format.
+        `LedgerError` if it has another format version.
         """
         try:
             told = json.loads((self.folder / HEAD_FILE).read_bytes())
@@ -115,33 +115,33 @@ class EntryLog:
         if not isinstance(told, dict) or [type(told.get(key)) for key in ("format", "seq", "hash")] != [int, int, str]:
             return None
         message = (
-            f"ledger {self.folder} is of format version {told['format']}, this library reads {_LEDGER_FORMAT}: update"
+            f"ledger {self.folder} has format version {told['format']}, this library reads {_LEDGER_FORMAT}: update"
             " unconcept"
         )
         require(told["format"] == _LEDGER_FORMAT, message, LedgerError)
         return told
 
     def head(self) -> EntryBody:
-        """How far the file was acknowledged."""
+        """The last acknowledged entry: its number and hash; `LedgerError` if the head file is missing or damaged."""
         told = self.known_head()
         if told is None:
             raise LedgerError(
-                f"ledger {self.folder}: {HEAD_FILE} is missing or damaged: see `unconcept ledger verify {self.folder}`"
+                f"ledger {self.folder}: {HEAD_FILE} is missing or damaged: run `unconcept ledger verify {self.folder}`"
             )
         return told
 
     def hash_of(self, seq: int) -> str:
-        """Of an entry that was read."""
+        """The hash of an entry that was read."""
         return self.last if seq == len(self.bodies) - 1 else self.bodies[seq + 1]["parent"]
 
     def refresh(self, torn: bool = False) -> ScanResult:
-        """Read what is new.
+        """Read new entries.
 
-        `LedgerError` names the first line that is not sound; a torn last one is let pass if `torn`.
+        `LedgerError` names the first invalid line; a torn last line is tolerated if `torn`.
         """
         require(
             self.folder.is_dir() and self.file.exists(),
-            f"{self.folder} is no ledger: make one with `unconcept ledger init`",
+            f"{self.folder} is not a ledger: make one with `unconcept ledger init`",
             LedgerError,
         )
         head = self.head()
@@ -155,35 +155,36 @@ class EntryLog:
             found = scan_entries(file.read(), self.last, len(self.bodies))
         acknowledged = 0 <= head["seq"] < len(self.bodies) + len(found.bodies)
         mend = (
-            f"; no entry is lost: mend it with `unconcept ledger repair {self.folder}`"
+            f"; no entry is lost: repair it with `unconcept ledger repair {self.folder}`"
             if found.torn and acknowledged
             else ""
         )
         require(not found.fault or (torn and bool(mend)), f"ledger {self.folder}: {found.fault}{mend}", LedgerError)
         require(
             acknowledged,
-            f"ledger {self.folder}: {HEAD_FILE} tells of {head['seq'] + 1} entries, {ENTRIES_FILE} holds fewer: some"
-            " were lost",
+            f"ledger {self.folder}: {HEAD_FILE} counts {head['seq'] + 1} entries, {ENTRIES_FILE} holds fewer: some were"
+            " lost; restore the ledger from a copy",
             LedgerError,
         )
         self.bodies += found.bodies
         self.last, self.length = found.last, self.length + found.length
         require(
             self.hash_of(head["seq"]) == head["hash"],
-            f"ledger {self.folder}: {HEAD_FILE} is not of the entries in {ENTRIES_FILE}",
+            f"ledger {self.folder}: {HEAD_FILE} does not match the entries in {ENTRIES_FILE}: restore the ledger"
+            " from a copy",
             LedgerError,
         )
         return found
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
-        """Inside, no other process writes, and what others wrote before has been read."""
+        """Hold the write lock: inside, no other process writes, and all earlier entries have been read."""
         with folder_lock(self.folder):
             self.refresh()
             yield
 
     def append(self, body: EntryBody) -> EntryBody:
-        """Write one entry to the disk, whole or not at all. Only inside `writing`."""
+        """Write one entry to the disk, whole or not at all. Call it inside `write_lock` only."""
         whole = {**body, "seq": len(self.bodies), "parent": self.last}
         text = canonical_json(whole)
         fault = schema_error(json.loads(text))
@@ -197,15 +198,15 @@ class EntryLog:
         return whole
 
     def acknowledge(self) -> None:
-        """Say that all that was read is there to stay."""
+        """Write the head file: it names the last entry that was read or written."""
         head = canonical_json({"format": _LEDGER_FORMAT, "seq": len(self.bodies) - 1, "hash": self.last}) + b"\n"
         write_atomically(self.folder / HEAD_FILE, head, WRITE_REMEDY, durable=True)
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Inside, no garbage is looked for: a long ledger is objects that all live, and looking costs three times the
-    reading.
+    """Inside, Python's garbage collector is off: a long ledger is many live objects, and scanning them for garbage
+    takes three times as long as reading them.
     """
     was = gc.isenabled()
     gc.disable()
@@ -218,7 +219,7 @@ def gc_paused() -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Inside, no other process holds the folder's lock; the kernel releases it when a process dies."""
+    """Hold the folder's lock; the kernel releases it if the process dies."""
     lock = FileLock(folder / _LOCK_FILE, timeout=_LOCK_TIMEOUT)
     with output_errors(folder, WRITE_REMEDY):
         try:
@@ -232,7 +233,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def append_durably(path: Path, data: bytes, length: int) -> None:
-    """Append after the first `length` bytes, and be sure that it is on the disk; an error leaves the file as it was."""
+    """Append after the first `length` bytes and sync to the disk; an error leaves the file as it was."""
     with output_errors(path, WRITE_REMEDY):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
@@ -251,10 +252,10 @@ def append_durably(path: Path, data: bytes, length: int) -> None:
 
 @contextmanager
 def ledger_read_errors(path: Path) -> Iterator[None]:
-    """`LedgerError` on a file that is there and cannot be read."""
+    """Turn an `OSError` inside into a `LedgerError`: the file exists but cannot be read."""
     try:
         yield
     except OSError as error:
         raise LedgerError(
-            f"{path} cannot be read: {error.strerror or error}; make it readable, or take a copy of the ledger"
+            f"{path} cannot be read: {error.strerror or error}; make it readable, or restore the ledger from a copy"
         ) from None

@@ -1,6 +1,4 @@
-"""What an entry of each kind holds, as models: whatever is read is checked against them before anything uses it, and
-whatever is written too.
-"""
+"""Schemas of ledger entries, one for each kind. Every entry is validated when it is read and when it is written."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -15,26 +13,26 @@ _Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in JSON
 
 
 class RequestContent(BaseModel):
-    """One request. Who asks the same has the same id."""
+    """The content of one request. Equal requests have equal ids."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     method: str
     version: int
-    """Of the method."""
+    """Version of the method."""
     settings: Mapping[str, Any]
-    """Plain: numbers with a fraction are decimal texts."""
+    """Plain data, with floats as decimal texts."""
     concepts: _Texts
-    """As typed; their wordings are the targets."""
+    """Concepts as typed; `targets` holds all their wordings."""
     targets: _Texts
     anchors: _Texts
     retain: _Texts
     withheld: _Texts | None
     kind: str
     tokens: str
-    """Which tokens of a text the method reads, where that is a setting."""
+    """Which tokens of a text the method reads, if that is one of its settings."""
     token_ids: str
-    """Hash of the ids of all texts."""
+    """Hash of the token ids of all texts."""
     encoders: str
     """Hash of the text encoders."""
 
@@ -48,18 +46,18 @@ class RequestContent(BaseModel):
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "RequestContent":
-        """What an entry asks."""
+        """The content of an `add` entry."""
         return cls.model_validate(body["asked"])
 
 
 class _Table(BaseModel):
-    """Holds at least this: entries of a later version may say more."""
+    """A table with at least these fields: entries of a later version may have more."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 class BaseHashes(_Table):
-    """Hashes of the model that a ledger is of."""
+    """Hashes of the model for which a ledger was begun."""
 
     text_maps: str
     encoders: str
@@ -67,13 +65,13 @@ class BaseHashes(_Table):
 
 
 class PolicyTable(_Table):
-    """What `LedgerPolicy` reads."""
+    """The policy that `LedgerPolicy` parses."""
 
     rule: str
 
 
 class NearTarget(_Table):
-    """A target in force that almost reads like a new one."""
+    """A target in force whose text state is close to that of a new target."""
 
     id: str
     target: str
@@ -82,14 +80,14 @@ class NearTarget(_Table):
 
 
 class TrainedEdit(_Table):
-    """What was trained for a state, kept for the next."""
+    """An edit that was trained for a state, stored for reuse."""
 
     requests: str
     edit: str
 
 
 class AuditFindings(_Table):
-    """What an audit found of one request."""
+    """What an audit found for one request."""
 
     state: str
     look: dict[str, Any]
@@ -97,7 +95,7 @@ class AuditFindings(_Table):
 
 
 class _Entry(_Table):
-    """What every entry says."""
+    """Fields of every entry."""
 
     at: str
     by: str
@@ -131,14 +129,14 @@ class AddEntry(_Entry):
 
 
 class RevokeEntry(_Entry):
-    """Takes a request back."""
+    """Revokes a request."""
 
     op: Literal["revoke"]
     id: str
 
 
 class MaterializeEntry(_Entry):
-    """Says which bytes a set of requests came to."""
+    """Records the hash of the state that a set of requests gave."""
 
     op: Literal["materialize"]
     requests: str
@@ -148,7 +146,7 @@ class MaterializeEntry(_Entry):
 
 
 class AuditEntry(_Entry):
-    """Says whether a concept came back."""
+    """Records whether a concept came back after a fine-tune."""
 
     op: Literal["audit"]
     requests: list[str]
@@ -160,22 +158,22 @@ _ENTRY: TypeAdapter[LedgerEntry] = TypeAdapter(LedgerEntry)
 
 
 def schema_error(body: Any) -> str | None:
-    """What is wrong with the form of an entry; None for one that can be read."""
+    """Describe what is wrong with the form of an entry; None if it is valid."""
     try:
         _ENTRY.validate_python(body)
     except ValidationError as error:
         return _describe(body, error)
     if (body["op"] == "init") != (body["seq"] == 0):
-        return f"({body['op']}) stands in the wrong place: a ledger begins with init, and with that alone"
+        return f"({body['op']}) is in the wrong place: a ledger has exactly one init entry, and it comes first"
     return None
 
 
 def _describe(body: Any, error: ValidationError) -> str:
-    """Names what is missing or holds something else, by its outermost name."""
+    """Name the fields that are missing or invalid, by their outermost names."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "union_tag_invalid" and isinstance(body["op"], str):
-        return f"({body['op']}) is of a kind that this library does not know: {_UPGRADE_HINT}"
+        return f"({body['op']}) is an entry of a kind that this library does not know: {_UPGRADE_HINT}"
     names = list(dict.fromkeys(str(fault["loc"][1]) for fault in faults if len(fault["loc"]) > 1))
     if not names or set(names) & set(_Entry.model_fields):
-        return f"is no entry: {_UPGRADE_HINT}"
-    return f"({body['op']}) is of a form that this library does not know, see its {', '.join(names)}: {_UPGRADE_HINT}"
+        return f"is not an entry: {_UPGRADE_HINT}"
+    return f"({body['op']}) has a form that this library does not know, see its {', '.join(names)}: {_UPGRADE_HINT}"

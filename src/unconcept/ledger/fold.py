@@ -1,7 +1,7 @@
-"""The state of a ledger: what its requests in force are together, as edits of the base. A function of their set.
+"""Folds the requests in force into the state of a ledger: edits of the base, a function of the set of requests.
 
-Folded in this order: edits of text encoders, then trained ones, then closed forms on top of the weights these leave,
-then what runs beside the model. Within one method all requests are one (`core.request.merge_requests`).
+Order: edits of text encoders, then trained edits, then closed forms on the weights that these leave, then edits that
+run beside the model. Requests of one method are merged into one (`core.request.merge_requests`).
 """
 
 from collections import defaultdict
@@ -30,24 +30,24 @@ from .entry_schema import RequestContent
 from .ledger import Ledger, method_mechanism, request_set_hash
 from .request_state import RequestState
 
-_StageCallback = Callable[[str, int, int], None]  # what is done, how many of how many
-_ID_DIGITS_IN_NAMES = 12  # digits of an id in a file's name
+_StageCallback = Callable[[str, int, int], None]  # name of the stage, number done, total
+_ID_DIGITS_IN_NAMES = 12  # digits of an id in a file name
 
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What the requests in force come to."""
+    """The edits that all requests in force give together."""
 
     edit: Edit
-    """Of weights, or all there is where one edit runs beside the model; one that changes nothing where none does."""
+    """The edit of weights, possibly empty; if a single edit that runs beside the model is the whole state, that one."""
     runtime_edits: dict[str, Edit] = field(default_factory=dict)
-    """What runs beside the model as `edit` leaves it, by the names of their files."""
+    """Edits that run beside the model on top of `edit`, by file name."""
     trained_edits: dict[str, Edit] = field(default_factory=dict)
-    """What was trained for this state, by method, each with the origin of its own requests: worth keeping."""
+    """Edits that were trained for this state, by method, each with the origin of its own requests. Stored for reuse."""
 
     @property
     def hash(self) -> str:
-        """Of all of it."""
+        """Hash of all edits."""
         return (
             hash_json([self.edit.hash, {name: one.hash for name, one in self.runtime_edits.items()}])
             if self.runtime_edits
@@ -56,7 +56,7 @@ class LedgerState:
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """Inside, the model computes with all of it."""
+        """Apply all edits to the model for the duration of the context."""
         with ExitStack() as on:
             for edit in (self.edit, *self.runtime_edits.values()):
                 on.enter_context(edit.applied(model))
@@ -64,9 +64,9 @@ class LedgerState:
 
 
 def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestState] | None = None) -> LedgerState:
-    """Of the ledger's requests in force, or of some of them.
+    """Fold the ledger's requests in force, or only those in `active`, into one state.
 
-    `LedgerError` if base or text encoder are not the ledger's.
+    `LedgerError` if the base or a text encoder is not the ledger's.
     """
     requests = sorted(ledger.request_states.active if active is None else active, key=lambda one: one.id)
     groups = _by_method(requests)
@@ -104,7 +104,7 @@ def _by_method(requests: Sequence[RequestState]) -> dict[str, list[RequestState]
 
 @torch.no_grad()
 def _stacked(model: ModelView, layers: Sequence[Edit]) -> Edit | None:
-    """All of them in one edit, those of text encoders first; None of none."""
+    """Stack edits into one, those of text encoders first; None if there are none."""
     under: Edit | None = None
     for edit in sorted(layers, key=lambda edit: not edits_text_encoder(edit)):
         under = stack_edits(model, under, edit)
@@ -112,32 +112,32 @@ def _stacked(model: ModelView, layers: Sequence[Edit]) -> Edit | None:
 
 
 def _check_version(method: str, requests: Sequence[RequestState]) -> None:
-    """The same settings of another version give another edit: such requests are asked anew, never mixed."""
+    """Refuse requests made for another version of a method: the same settings would give another edit."""
     for one in requests:
         message = (
-            f"request {one.id[:8]} asks for version {one.content.version} of {method}, this library has"
+            f"request {one.id[:8]} was made for version {one.content.version} of {method}, this library has"
             f" {methods[method].version}: "
         )
         require(
             one.content.version == methods[method].version,
-            message + "begin a new ledger and ask again there",
+            message + "begin a new ledger and add the request there",
             LedgerError,
         )
 
 
 def empty_edit(model: ModelView) -> TextMapEdit:
-    """The edit of nobody's request: applied or baked, every bit stays."""
+    """An edit that changes nothing: with it applied or baked, every bit of the model stays the same."""
     width = next(iter(model.reference(list(model.text_maps())[:1]).values())).shape[1]
     return TextMapEdit(torch.zeros(0, width), torch.zeros(0, width), tuple(sorted(model.text_maps())))
 
 
 def merged_request(requests: Sequence[RequestState]) -> Request:
-    """What all of them ask together."""
+    """Merge the requests into one."""
     return merge_requests([one.content.request for one in requests])
 
 
 def stored_text_states(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) -> TextStateCache:
-    """Text states as they were kept. A text of several requests has one state: that of the smallest id."""
+    """Load the stored text states. If several requests have a text, the state from the smallest id counts."""
     known: TextStateCache = {}
     for one in sorted(requests, key=lambda one: one.id):
         for name in one.artifacts:
@@ -150,7 +150,7 @@ def stored_text_states(ledger: Ledger, model: ModelView, requests: Sequence[Requ
 def _closed(
     ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState], under: Edit | None
 ) -> Edit:
-    # States that were kept are those of the unedited encoder: under an edited one they are read anew.
+    # Stored states come from the unedited encoder; if an edit changes the encoder, texts are encoded again.
     known = {} if under is not None and edits_text_encoder(under) else stored_text_states(ledger, model, requests)
     solver = method_from_settings(methods[method], requests[0].content.settings)
     with deterministic_text_states(model, known) as fixed:
@@ -159,12 +159,12 @@ def _closed(
         return stack_edits(fixed, under, edit)
 
 
-# Edits with the requests that they are of, by the names of files to stand in beside the weights.
+# Edits, each with its requests, by the file name that it gets if it is stored beside the weights.
 _NamedEdits = dict[str, tuple[Edit, Sequence[RequestState]]]
 
 
 def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> _NamedEdits:
-    """Of one method whose requests need no weights of others: none of a closed form."""
+    """The edits of one method that do not depend on the weights that other methods leave; none for a closed form."""
     if method_mechanism(method) == "closed-form":
         return {}
     if method_mechanism(method) == "steering":
@@ -178,9 +178,9 @@ def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Req
 
 
 def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> _NamedEdits:
-    """Changes of weights as one.
+    """Merge the separate edits of the requests into one edit of weights.
 
-    Adapters stay whole, to be taken off one by one: gated ones as parts of one edit, others in files of their own.
+    Adapters stay separate, so that each can be removed: gated ones as parts of one edit, others in a file each.
     """
     edits = [ledger.artifacts.get_edit(one.edit or "") for one in requests]
     gated = [edit for edit in edits if isinstance(edit, GatedEdit)]
@@ -200,7 +200,7 @@ def _merged(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Re
 
 
 def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[RequestState]) -> Edit:
-    """Trained on all of them, unless an earlier state of this very set was kept."""
+    """Load the edit that was stored for exactly this set of requests, or train one on all of them."""
     key = request_set_hash([one.id for one in requests])
     for body in reversed(ledger.entry_log.bodies):
         kept = body.get("trained", {}).get(method)
@@ -210,9 +210,9 @@ def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[R
 
 
 def _with_own_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> Edit:
-    """The edit with an origin of its requests and the tensors that it changes itself.
+    """The edit with an origin that covers its own requests and the tensors that it changes.
 
-    Version 0.1 kept a trained edit with the origin of the whole state, whose tensors may be others.
+    Version 0.1 stored a trained edit with the origin of the whole state, which may cover other tensors.
     """
     ids = [one.id for one in requests]
     if edit.origin is not None and edit.origin.settings.get("requests") == ids:
@@ -223,10 +223,10 @@ def _with_own_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Seq
 def train_request(
     ledger: Ledger, model: ModelView, asked: RequestContent, request: Request, earlier: Sequence[str] = ()
 ) -> Edit:
-    """What a trained method makes of a request, under the ledger's regularisers; `earlier` are targets of the model as
-    it now is.
+    """Train an edit for a request, with the ledger's regularisers; `earlier` are targets that the model as it now is
+    has erased already.
 
-    On one thread, so that it is the same bits on any number of cores.
+    Runs on one thread, so that the result is the same bits on any number of cores.
     """
     with pinned_threads(1), use_regularisers(ledger.policy.regularisers, request, earlier):
         edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(model, request)
@@ -234,17 +234,20 @@ def train_request(
 
 
 def _last(ledger: Ledger, requests: Sequence[RequestState]) -> Edit | None:
-    """Under the rule sequential: all edits up to the last request."""
+    """The stored edit after the last request, under the rule sequential."""
     latest: EntryBody | None = next((body for body in reversed(ledger.entry_log.bodies) if body["op"] == "add"), None)
     if latest is None:
         return None
     if latest["id"] not in {one.id for one in requests}:
-        raise LedgerError("a sequential ledger has one state, that of all its requests: no part of them can be folded")
+        raise LedgerError(
+            "a sequential ledger has only the state of all its requests, and some are left out here: fold all of them,"
+            " or begin a ledger of rule recompute or merge"
+        )
     return ledger.artifacts.get_edit(latest["edit"])
 
 
 def edits_text_encoder(edit: Edit) -> bool:
-    """Whether it changes a text encoder: others see texts through it."""
+    """Whether an edit changes a text encoder, and with it the inputs of every other edit."""
     return any(name.startswith("text_encoder") for name in edit.names)
 
 
@@ -254,7 +257,7 @@ def _stamped(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Re
 
 
 def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> EditOrigin:
-    """The header of a state: the exact set it is of, and nothing of when or by whom."""
+    """The header of a state: the exact set of requests, without times or names."""
     policy = ledger.policy.data() | {"methods": {one.content.method: dict(one.content.settings) for one in requests}}
     joined = merged_request(requests) if requests else None
     return EditOrigin(
@@ -274,8 +277,8 @@ def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequenc
 
 
 def _base_hash(ledger: Ledger, model: ModelView, names: Sequence[str]) -> str:
-    """Of the tensors that are changed; hashed once a process, since they are large and
-    were compared with the ledger's.
+    """Hash of the tensors that are changed. Computed once per process: the tensors are large, and `require_base` has
+    checked them.
     """
     key = (id(model), tuple(names))
     if key not in ledger.hashes:

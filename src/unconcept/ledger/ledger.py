@@ -1,4 +1,4 @@
-"""A ledger on disk: what it is about, what stands in it, and who may write."""
+"""Opens, creates and appends to a ledger on disk, and checks models and settings against its policy."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,15 +21,17 @@ from .entry import FoldRule, canonical_settings, ledger_method, parse_decimal, u
 from .entry_log import ENTRIES_FILE, EntryBody, EntryLog, append_durably, folder_lock, gc_paused
 from .request_state import RequestStates
 
-NEIGHBOUR_POSITION: TextPosition = "last_subject"  # where a target is compared with others
+NEIGHBOUR_POSITION: TextPosition = "last_subject"  # token position at which targets are compared
 LedgerTeacher = Literal["previous", "pretrained"]
 _FLOAT_REGULARISERS = [name for name, value in default_settings(Regularisers).items() if isinstance(value, float)]
-_RETAIN_POLICY = "union of typed sets, and of default ones less what is withheld, less all targets"
+_RETAIN_POLICY = (
+    "union of typed sets, and of default ones less what is withheld, less all targets"  # in entries: never reword
+)
 
 
 @dataclass(frozen=True)
 class EntryNote:
-    """Who asked, and why: beside an entry, not in its id."""
+    """Who added an entry, and why. Stored with the entry, not part of a request's id."""
 
     by: str = ""
     because: str = ""
@@ -37,18 +39,19 @@ class EntryNote:
 
 @dataclass(frozen=True)
 class LedgerPolicy:
-    """How trained requests become one state.
+    """How requests of trained methods combine into one state.
 
-    Closed forms always fold exactly, except under `sequential`, which is the literature's way.
+    Closed forms always fold exactly, except under `sequential`, which is how the literature edits continually.
     """
 
     rule: FoldRule = "recompute"
-    merge: MergeSettings = field(default_factory=MergeSettings)  # of the rule merge
-    teacher: LedgerTeacher = "previous"  # of the rule sequential: the model before the request, or before all
-    regularisers: Regularisers = NO_REGULARISERS  # of every training
+    merge: MergeSettings = field(default_factory=MergeSettings)  # for the rule merge
+    # For the rule sequential: the model before the request, or before all requests.
+    teacher: LedgerTeacher = "previous"
+    regularisers: Regularisers = NO_REGULARISERS  # for every training
 
     def data(self) -> dict[str, Any]:
-        """Plain data of what matters under the rule."""
+        """Plain data of the settings that matter under the rule."""
         told: dict[str, Any] = {"rule": self.rule, "retain": _RETAIN_POLICY}
         if self.rule == "merge":
             told["merge"] = _decimals(asdict(self.merge))
@@ -58,7 +61,7 @@ class LedgerPolicy:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "LedgerPolicy":
-        """The inverse of `data`; `SettingsError` names what is not of it."""
+        """Build a policy from `data`; `SettingsError` names a setting that is invalid."""
         merge = build_settings(
             MergeSettings,
             {name: value if name == "how" else parse_decimal(value) for name, value in data.get("merge", {}).items()},
@@ -73,7 +76,7 @@ class LedgerPolicy:
 
 
 def resolve_policy(rule: str, merge: Mapping[str, Any], teacher: str | None) -> LedgerPolicy:
-    """Of what was asked for, None: the default. `SettingsError` for what would change nothing under the rule."""
+    """Build a policy from options, None for the default; `SettingsError` for one without effect under the rule."""
     given = {name: value for name, value in merge.items() if value is not None}
     policy = build_settings(
         LedgerPolicy, {"rule": rule} | ({"teacher": teacher} if teacher is not None else {}), "option"
@@ -81,44 +84,44 @@ def resolve_policy(rule: str, merge: Mapping[str, Any], teacher: str | None) -> 
     merging = build_settings(MergeSettings, given, "merge")
     require(
         not given or policy.rule == "merge",
-        f"merge {', '.join(given)} would change nothing under rule {rule}: take rule merge, or leave it out",
+        f"merge {', '.join(given)} has no effect under rule {rule}: choose rule merge, or leave it out",
     )
     idle = {"uniform": ("scale", "topk"), "task-arithmetic": ("topk",), "ties": ()}[merging.how]
     vain = [name for name in idle if name in given]
-    require(not vain, f"merge {', '.join(vain)} would change nothing of {merging.how}: leave it out")
+    require(not vain, f"merge {', '.join(vain)} has no effect on {merging.how}: leave it out")
     require(
         teacher is None or policy.rule == "sequential",
-        f"teacher would change nothing under rule {rule}: take rule sequential, or leave it out",
+        f"teacher has no effect under rule {rule}: choose rule sequential, or leave it out",
     )
     return replace(policy, merge=merging)
 
 
 def _decimals(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers with a fraction as decimal texts, as entries have them."""
+    """Convert floats to decimal texts, as entries store them."""
     return {name: repr(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
 @dataclass
 class Ledger:
-    """Open for as long as the process likes: what was read once is not read again."""
+    """An open ledger. It may stay open: entries are read and verified once, `refresh` reads only new ones."""
 
     folder: Path
     entry_log: EntryLog
     artifacts: Artifacts
     request_states: RequestStates = field(default_factory=RequestStates)
-    hashes: dict[tuple[int, tuple[str, ...]], str] = field(default_factory=dict)  # of a model's tensors by name
-    _checked: dict[tuple[int, Mechanism], str] = field(default_factory=dict)  # models whose hashes were compared
+    hashes: dict[tuple[int, tuple[str, ...]], str] = field(default_factory=dict)  # by model and names of its tensors
+    _checked: dict[tuple[int, Mechanism], str] = field(default_factory=dict)  # hashes of models that were compared
 
     @classmethod
     def open(cls, folder: Path, torn: bool = False) -> "Ledger":
-        """`LedgerError` unless it is sound; a torn last line is let pass for readers who say so."""
+        """Open and verify a ledger; `LedgerError` if it is damaged. A torn last line is tolerated if `torn`."""
         ledger = cls(folder, EntryLog(folder), Artifacts(folder / ARTIFACTS_FOLDER))
         ledger.refresh(torn)
         return ledger
 
     @property
     def first(self) -> EntryBody:
-        """The entry that began it: model, family, hashes, rule."""
+        """The entry that began the ledger: model, family, hashes, rule."""
         return self.entry_log.bodies[0]
 
     @property
@@ -126,7 +129,7 @@ class Ledger:
         return LedgerPolicy.of(self.first["policy"])
 
     def refresh(self, torn: bool = False) -> bool:
-        """Take in what was written since; whether the last line is torn."""
+        """Read entries that were written since. Returns whether the last line is torn."""
         with gc_paused():
             found = self.entry_log.refresh(torn)
             self.request_states.read_entries(self.entry_log.bodies)
@@ -134,24 +137,27 @@ class Ledger:
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
-        """Inside, nobody else writes, and all that others wrote is known."""
+        """Hold the write lock: inside, no other process writes, and all earlier entries have been read."""
         with self.entry_log.write_lock():
             self.request_states.read_entries(self.entry_log.bodies)
             yield
 
     def append(self, op: str, note: EntryNote, **about: Any) -> EntryBody:
-        """Write one entry; only inside `writing`. A clock before the last entry's time is refused: times would lie."""
+        """Write one entry; call it inside `write_lock` only. `LedgerError` if the clock is before the last entry."""
         at, last = utc_timestamp(), self.entry_log.bodies[-1]["at"]
         require(
-            at >= last, f"the clock says {at}, the last entry of {self.folder} is of {last}: set the clock", LedgerError
+            at >= last,
+            f"the clock shows {at}, before the last entry of {self.folder} at {last}: set the clock",
+            LedgerError,
         )
         body = self.entry_log.append({"op": op, "at": at, "by": note.by, "because": note.because, **about})
         self.request_states.read_entries(self.entry_log.bodies)
         return body
 
     def require_base(self, model: ModelView, mechanism: Mechanism) -> str:
-        """Hash of what a method of this way may touch; `LedgerError` unless it is what it was when the ledger was
-        begun.
+        """Check the model against the hashes in the first entry; `LedgerError` if they differ.
+
+        Returns the hash of the parts that a method with this mechanism may change.
         """
         key = (id(model), mechanism)
         if key not in self._checked:
@@ -162,17 +168,17 @@ class Ledger:
             for name, told in (("encoders", "text encoder"), ("text_maps", "base"), ("networks", "base")):
                 if name in found and found[name] != known[name]:
                     message = (
-                        f"ledger {self.folder} is of {self.first['model']} with {told} {known[name][:12]}, {model.name}"
-                        f" has {found[name][:12]}: "
+                        f"ledger {self.folder} was begun for {self.first['model']} with {told} {known[name][:12]},"
+                        f" {model.name} has {found[name][:12]}: "
                     )
                     raise LedgerError(
-                        message + "open the model it was begun with, or begin a new ledger and ask again there"
+                        message + "open the model it was begun for, or begin a new ledger and add the requests there"
                     )
             self._checked[key] = found["networks" if mechanism != "closed-form" else "text_maps"]
         return self._checked[key]
 
     def require_regularisers(self, given: Mapping[str, Any]) -> None:
-        """`LedgerError` where a recipe has others than the ledger: a policy is never mixed."""
+        """`LedgerError` if a recipe has other regularisers than the ledger: one ledger has one policy."""
         same = not given or build_settings(Regularisers, given, "regulariser") == self.policy.regularisers
         require(
             same,
@@ -182,9 +188,9 @@ class Ledger:
         )
 
     def settings_for(self, method: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The method's settings, None: as the ledger has them.
+        """The settings of a method in canonical form; with None, those that the ledger has for it.
 
-        `LedgerError` where it has others: a policy is never mixed.
+        `LedgerError` if the ledger has other settings for the method: one ledger has one policy.
         """
         info = ledger_method(method, self.first["family"], self.policy.rule)
         if given is None and method in self.request_states.settings:
@@ -201,7 +207,7 @@ class Ledger:
 def create_ledger(
     folder: Path, model: ModelView, method: str, settings: Mapping[str, Any], policy: LedgerPolicy, note: EntryNote
 ) -> Ledger:
-    """Make an empty ledger. `OutputError` if something is there."""
+    """Create an empty ledger. `OutputError` if the folder is not empty."""
     require(
         not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
         f"{folder} exists and is not empty: choose another place",
@@ -218,7 +224,9 @@ def create_ledger(
     chain = EntryLog(folder)
     with folder_lock(folder):
         require(
-            not (folder / ENTRIES_FILE).exists(), f"{folder} was made a ledger by another process just now", OutputError
+            not (folder / ENTRIES_FILE).exists(),
+            f"another process just made {folder} a ledger: use that one, or choose another place",
+            OutputError,
         )
         about = {
             "model": model.name,
@@ -240,7 +248,7 @@ def create_ledger(
 
 
 def request_set_hash(ids: list[str]) -> str:
-    """Of requests in force: what names a state."""
+    """Hash of a set of request ids; it names a state."""
     return hash_json(sorted(ids))
 
 

@@ -1,4 +1,4 @@
-"""Write the state out: an edit file that says of which requests it is, a card, and on demand a whole checkpoint."""
+"""Writes a ledger's state to a folder: an edit file, a card and, on demand, a whole checkpoint."""
 
 import json
 from pathlib import Path
@@ -22,14 +22,17 @@ _EDIT_FILE, _CARD_FILE, _MODEL_FOLDER = "edit.safetensors", "card.json", "model"
 def materialize_ledger(
     ledger: Ledger, model: ModelView, out: Path, checkpoint: bool, overwrite: bool, note: EntryNote
 ) -> dict[str, Any]:
-    """OUT with `edit.safetensors` and `card.json`; with `checkpoint` a diffusers folder `model` besides. The card."""
+    """Write `edit.safetensors` and `card.json` to `out`, and with `checkpoint` a diffusers folder `model`.
+
+    Returns the card.
+    """
     ids = [one.id for one in ledger.request_states.active]
     key = request_set_hash(ids)
     with atomic_folder(
         out, {"ledger": ledger.first["at"], "requests": key, "checkpoint": checkpoint}, overwrite
     ) as folder:
         state = fold_requests(ledger, model)
-        message = "the ledger has edits that run beside the model, which no checkpoint holds: leave out --checkpoint"
+        message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
         require(not (checkpoint and state.runtime_edits), message, LedgerError)
         state.edit.save(folder / _EDIT_FILE)
         for name, running in state.runtime_edits.items():
@@ -43,14 +46,14 @@ def materialize_ledger(
 
 
 def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note: EntryNote) -> str:
-    """Write down which bytes this set came to, and keep what was trained for it; the hash of the last entry."""
+    """Store trained edits and append an entry with the hash of the state. Returns the hash of that entry."""
     trained = {}
     for method, edit in state.trained_edits.items():
         own = [one.id for one in ledger.request_states.active if one.content.method == method]
         trained[method] = {"requests": request_set_hash(own), "edit": ledger.artifacts.put_edit(edit)}
     with ledger.write_lock():
         same = [one.id for one in ledger.request_states.active] == ids
-        require(same, f"ledger {ledger.folder} was changed while its state was built: do it again", LedgerError)
+        require(same, f"ledger {ledger.folder} changed while its state was built: run the command again", LedgerError)
         ledger.append(
             "materialize", note, requests=key, state=state.hash, libraries=numeric_environment(), trained=trained
         )
@@ -58,7 +61,7 @@ def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note
 
 
 def _card(ledger: Ledger, model: ModelView, state: LedgerState, ids: list[str], head: str) -> dict[str, Any]:
-    """What goes with the file and is not in it: who, when, and how to check."""
+    """The content of `card.json`: who requested what and when, and hashes to verify the files."""
     requests = [one.data() for one in ledger.request_states.active]
     return {
         "ledger": {
@@ -87,7 +90,7 @@ def _card(ledger: Ledger, model: ModelView, state: LedgerState, ids: list[str], 
         "libraries": numeric_environment(),
         "written": ledger.entry_log.bodies[-1]["at"],
         "limits": (
-            "Erasing makes a concept hard to ask for; it does not prove that the weights no longer know it. `unconcept"
-            " ledger audit` looks."
+            "Erasing makes a concept hard to generate; it does not prove that the weights hold no trace of it."
+            " `unconcept ledger audit` measures how easily it comes back."
         ),
     }

@@ -1,4 +1,4 @@
-"""Ask, and take back: the two verbs that change what is in force."""
+"""Adds and revokes requests: the two operations that change which requests are in force."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -22,13 +22,13 @@ from .fold import empty_edit, state_origin, train_request
 from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism
 from .request_state import ID_DIGITS, RequestState
 
-_MOST_NEIGHBOURS = 8  # neighbours told of
-_NEIGHBOUR_COSINE = 0.95  # cosine of two targets' states from which they are told of as neighbours
+_MOST_NEIGHBOURS = 8  # most neighbours that are reported
+_NEIGHBOUR_COSINE = 0.95  # targets whose states have at least this cosine are reported as neighbours
 
 
 @dataclass(frozen=True)
 class AddOutcome:
-    """What came of a request."""
+    """The result of adding a request."""
 
     id: str
     came: Literal["added", "in force", "in force again"]
@@ -46,7 +46,7 @@ def add_request(
 ) -> AddOutcome:
     """Put a request in force. When this returns, it is on the disk.
 
-    What is in force already changes nothing; what was revoked is in force again.
+    A request that is in force already changes nothing; a revoked one is in force again.
     """
     known = ledger.settings_for(method, settings)
     base = ledger.require_base(model, method_mechanism(method))
@@ -64,18 +64,18 @@ def add_request(
 
 
 def revoke_request(ledger: Ledger, start: str, note: EntryNote) -> RequestState:
-    """Take a request back, named by the beginning of its id. Its entries stay, its part of the state does not."""
+    """Revoke a request, named by the beginning of its id. Its entries stay; the state no longer contains it."""
     require(
         ledger.policy.rule != "sequential",
-        "a sequential ledger can take nothing back: later requests were made on top of earlier ones, and no subtraction"
-        " undoes that; begin a ledger of rule recompute or merge and ask again there",
+        "a sequential ledger cannot revoke a request: later edits were made on top of earlier ones, and subtraction"
+        " does not undo that; begin a ledger of rule recompute or merge and add the requests there",
         LedgerError,
     )
     with ledger.write_lock():
         found = ledger.request_states.find(start)
         message = (
             f"request {found.id[:ID_DIGITS]} ({', '.join(found.content.concepts)}) was revoked at {found.revoked}:"
-            " nothing to take back"
+            " there is nothing to revoke"
         )
         require(found.state == "active", message, LedgerError)
         ledger.append("revoke", note, id=found.id)
@@ -113,9 +113,10 @@ def _append(
 
 
 def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[TextStateCache, Edit | None]:
-    """The text states that a closed form reads, or under the rule merge what the request alone trains.
+    """The text states that a closed form uses, or under the rule merge the edit trained for the request alone.
 
-    A closed form is solved once for the request alone: what it reads shows then, and what it cannot erase is refused.
+    A closed form is solved once for the request alone: this records the states that it uses, and raises an error for a
+    request that it cannot solve.
     """
     way = method_mechanism(wanted.method)
     if way == "closed-form":
@@ -130,7 +131,7 @@ def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[Tex
 
 
 def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: str, note: EntryNote) -> AddOutcome:
-    """The literature's way: made on the model with all earlier requests in it. Nobody else may write meanwhile."""
+    """Make the edit on the model with all earlier edits applied, as the literature does. Holds the write lock."""
     with ledger.write_lock():
         known = ledger.request_states.by_id
         if wanted.id in known:
@@ -160,7 +161,7 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: 
 
 
 def _erased(ledger: Ledger) -> list[str]:
-    """Targets in force."""
+    """All targets in force."""
     return sorted({target for one in ledger.request_states.active for target in one.content.targets})
 
 
@@ -169,7 +170,7 @@ def _alone(wanted: RequestContent) -> RequestState:
 
 
 def _kept(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> tuple[str, ...]:
-    """Retained texts apart: requests that retain the same share the file."""
+    """Store text states, retained texts in a file of their own that requests with the same retain set share."""
     own = {*wanted.targets, *wanted.anchors}
     mine = {key: rows for key, rows in states.items() if key[1] in own}
     others = {key: rows for key, rows in states.items() if key[1] not in own}
@@ -177,11 +178,11 @@ def _kept(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> tup
 
 
 def _near(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> list[dict[str, Any]]:
-    """Targets in force whose states almost are those of the new ones, nearest first."""
+    """List targets in force whose states are close to those of the new targets, closest first."""
     own = [text for text in wanted.targets if (NEIGHBOUR_POSITION, text) in states]
     theirs: dict[str, tuple[str, torch.Tensor]] = {}
     for one in ledger.request_states.active:
-        for name in one.artifacts[:1]:  # Targets and anchors; retained texts stand in the second.
+        for name in one.artifacts[:1]:  # Targets and anchors; the second file holds retained texts.
             known = ledger.artifacts.get_states(name)
             theirs |= {
                 text: (one.id, known[NEIGHBOUR_POSITION, text])

@@ -1,6 +1,4 @@
-"""The ledger as one self-contained page: what is in force, what it costs, how the state drifted, who asked what and
-when.
-"""
+"""Writes the ledger as one self-contained HTML page: requests in force, their cost, drift, audits and time line."""
 
 from collections.abc import Sequence
 from html import escape
@@ -17,16 +15,16 @@ from .entry_log import EntryBody
 from .ledger import Ledger
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 260, 50
-_MOST_STATES = 48  # states that are built for a page
-_MOST_LABELS, _LABEL_LENGTH = 9, 12  # entries whose names have room below the curve, and letters of each
+_MOST_STATES = 48  # most states that are rebuilt for a page
+_MOST_LABELS, _LABEL_LENGTH = 9, 12  # most entries that are labelled below the curve, and characters of a label
 
 
 def write_ledger_page(
     ledger: Ledger, ledger_data: dict[str, Any], model: ModelView, out: Path, overwrite: bool
 ) -> None:
-    """`told` is what `status` says.
+    """Write the page; `ledger_data` comes from `ledger_status`.
 
-    Costs and drift where they are cheap; elsewhere a line says why they are not there.
+    Costs and drift are included where they are cheap to compute; else the page says why they are missing.
     """
     entries = [(body, _named(ledger, body)) for body in ledger.entry_log.bodies]
     steps, spent, why, known = list[HistoryStep](), dict[str, tuple[str, float]](), "", ""
@@ -54,13 +52,13 @@ def write_ledger_page(
 
 
 def _named(ledger: Ledger, body: EntryBody) -> str:
-    """The concepts of the requests that an entry is about; of the whole state, none."""
+    """The concepts of the requests that an entry is about; empty for an entry about the whole state."""
     ids = body["requests"] if body["op"] == "audit" else [body["id"]] if "id" in body else []
     return ", ".join(concept for id_ in ids for concept in ledger.request_states.by_id[id_].content.concepts)
 
 
 def drift_curve_svg(steps: Sequence[HistoryStep]) -> str:
-    """Mean and worst drift of retained texts by entry as one drawing, or of the weights where no text tells it."""
+    """Draw mean and worst drift of retained texts by entry, or drift of the weights if no text is retained."""
     lines = {"mean": [step.mean_drift for step in steps], "worst": [step.worst_drift for step in steps]}
     if all(value is None for value in lines["mean"]):
         lines = {"mean": [step.weights for step in steps]}

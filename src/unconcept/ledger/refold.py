@@ -1,6 +1,4 @@
-"""The requests in force folded once more, on a model that was fine-tuned after them: what it now computes with is the
-new base.
-"""
+"""Folds the requests in force again on a model that was fine-tuned since: its present weights are the new base."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,16 +22,16 @@ from .request_state import RequestState
 
 @contextmanager
 def refold_on_current_weights(ledger: Ledger, model: ModelView) -> Iterator[None]:
-    """Inside, the model computes with what a ledger of the same requests, begun on its weights as they now are, would
-    hold.
+    """Inside, the model computes with the edits that a new ledger of the same requests would give, begun on its present
+    weights.
 
-    Nothing that was kept is used: texts are read anew and trained methods train again. What runs beside the model is
-    left out: it is on as it was.
+    Nothing stored is used: texts are encoded again and trained methods train again. Edits that run beside the model are
+    not folded again: they stay applied.
     """
     with ExitStack() as on:
         if ledger.policy.rule == "sequential":
             erased: list[str] = []
-            for one in ledger.request_states.by_id.values():  # In the order in which they came; none was revoked.
+            for one in ledger.request_states.by_id.values():  # In the order of adding; none was revoked.
                 on.enter_context(_on_live(model, _made(ledger, model, [one], sorted(erased))))
                 erased += one.content.targets
         else:
@@ -55,7 +53,7 @@ def refold_on_current_weights(ledger: Ledger, model: ModelView) -> Iterator[None
 
 
 def _made(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
-    """Of requests of one method, for the model as it now computes."""
+    """Make the edit of one method's requests, for the model as it now computes."""
     asked = requests[0].content
     if method_mechanism(asked.method) == "trained":
         if ledger.policy.rule == "merge":
@@ -67,16 +65,14 @@ def _made(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], ea
 
 
 def _trained(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
-    """By a training whose state is kept apart from those of other requests, and of other fine-tuned models."""
+    """Train with a state folder separate from those of other requests and of other fine-tuned models."""
     with separate_state_folder([one.id for one in requests], base_fingerprint(model)):
         return train_request(ledger, model, requests[0].content, merged_request(requests), earlier)
 
 
 @contextmanager
 def _on_live(model: ModelView, edit: Edit) -> Iterator[None]:
-    """Inside, the edit is laid over the weights as they are; a map on the text maps what these make of it, not what the
-    unedited ones made.
-    """
+    """Apply the edit to the present weights; its change is computed from these weights, not from the base's."""
     live = live_parameters(model, edit.names)
     with torch.no_grad():
         change = DenseEdit({name: edit.delta(name, live[name]) for name in edit.names})

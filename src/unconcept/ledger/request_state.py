@@ -1,4 +1,4 @@
-"""From entries to requests: which are in force, and since when. Pure functions."""
+"""Derives from the entries which requests are in force, and since when. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ ID_DIGITS = 8  # digits of an id in messages
 
 @dataclass(frozen=True)
 class RequestState:
-    """One request and what became of it. It may have been added and revoked several times: the last times count."""
+    """One request and its status. A request may be added and revoked several times: the last time of each counts."""
 
     id: str
     content: RequestContent
@@ -22,16 +22,16 @@ class RequestState:
     added: str
     by: str
     because: str
-    base: str  # hash of what its method may touch
-    artifacts: tuple[str, ...] = ()  # its text states
-    edit: str | None = None  # its own edit; under the rule sequential all edits up to it
-    near: tuple[Mapping[str, Any], ...] = ()  # what it was close to when it was added
+    base: str  # hash of the parts that its method may change
+    artifacts: tuple[str, ...] = ()  # files with its text states
+    edit: str | None = None  # its own edit; under the rule sequential all edits up to it, stacked
+    near: tuple[Mapping[str, Any], ...] = ()  # targets close to its own when it was added
     revoked: str | None = None
     revoked_by: str = ""
     revoked_because: str = ""
 
     def data(self) -> dict[str, Any]:
-        """As `status --json` prints it."""
+        """Plain data, as `status --json` prints it."""
         told = {
             "id": self.id,
             "concepts": list(self.content.concepts),
@@ -58,11 +58,11 @@ class RequestState:
 
 @dataclass
 class RequestStates:
-    """Requests by id in the order in which each was first added. Entries are taken in one after the other."""
+    """All requests by id, in the order in which each was first added; updated entry by entry."""
 
     by_id: dict[str, RequestState] = field(default_factory=dict)
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of each method: the ledger's policy
-    entries_read: int = 0  # entries
+    entries_read: int = 0
 
     def read_entries(self, bodies: Sequence[EntryBody]) -> None:
         for body in bodies[self.entries_read :]:
@@ -72,8 +72,8 @@ class RequestStates:
                 found = self.by_id.get(body["id"])
                 if found is None:
                     raise LedgerError(
-                        f"entry {body['seq']} takes back a request that was never added: the ledger was not written by"
-                        " this program"
+                        f"entry {body['seq']} revokes a request that was never added: the ledger was changed by hand;"
+                        " restore the ledger from a copy"
                     )
                 self.by_id[found.id] = replace(
                     found, state="revoked", revoked=body["at"], revoked_by=body["by"], revoked_because=body["because"]
@@ -86,8 +86,8 @@ class RequestStates:
         asked = RequestContent.of(body)
         # Of the plain data, which is what `RequestContent.id` hashes: ten thousand entries in a tenth of a second.
         message = (
-            f"entry {body['seq']} (add): its id {body['id'][:ID_DIGITS]} is not the hash of what it asks: it was"
-            " forged; take a copy of the ledger"
+            f"entry {body['seq']} (add): its id {body['id'][:ID_DIGITS]} is not the hash of its request: it was"
+            " forged; restore the ledger from a copy"
         )
         require(hash_json(body["asked"]) == body["id"], message, LedgerError)
         self.settings.setdefault(asked.method, asked.settings)
@@ -97,18 +97,16 @@ class RequestStates:
 
     @property
     def active(self) -> list[RequestState]:
-        """Those in force, by id: the order of the fold."""
+        """The requests in force, sorted by id: the order in which they are folded."""
         return [self.by_id[id_] for id_ in sorted(self.by_id) if self.by_id[id_].state == "active"]
 
     def find(self, start: str) -> RequestState:
-        """By the beginning of an id, `LedgerError` if none or several begin so."""
+        """Find a request by the beginning of its id; `LedgerError` if no id or several ids begin with it."""
         found = [id_ for id_ in self.by_id if start and id_.startswith(start.lower())]
         shown = ", ".join(
             f"{id_[:ID_DIGITS]} ({', '.join(self.by_id[id_].content.concepts)})"
             for id_ in (found or list(self.by_id))[:6]
         )
-        require(bool(found), f"no request {start!r}; known: {shown or 'none'}", LedgerError)
-        require(
-            len(found) == 1, f"{start!r} is the beginning of {len(found)} ids: {shown}; give more digits", LedgerError
-        )
+        require(bool(found), f"no request has an id that begins with {start!r}; known: {shown or 'none'}", LedgerError)
+        require(len(found) == 1, f"{len(found)} ids begin with {start!r}: {shown}; give more digits", LedgerError)
         return self.by_id[found[0]]

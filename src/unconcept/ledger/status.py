@@ -1,4 +1,4 @@
-"""A ledger as plain data: what `status --json` prints."""
+"""Converts a ledger to plain data, as `status --json` prints it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from .ledger import Ledger
 
 
 def ledger_status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
-    """Requests in the order in which each was first added; nothing is computed and no model is opened."""
+    """Summarise a ledger; requests stand in the order in which each was first added. Needs no model."""
     with gc_paused():
         return _told(ledger, torn)
 

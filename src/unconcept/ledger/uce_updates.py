@@ -1,6 +1,4 @@
-"""UCE's state along a sequence of sets by rank-one updates: what each request changed,
-without solving anew for each.
-"""
+"""Follows UCE's map through a sequence of request sets by rank-one updates, without solving each set again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from .request_state import RequestState
 
 @dataclass
 class UCEUpdates:
-    """T of the requests last shown to it."""
+    """UCE's map T for the current set of targets, anchors and retained texts."""
 
     method: UCE
     known: TextStateCache
@@ -30,17 +28,21 @@ class UCEUpdates:
 
     @classmethod
     def of(cls, ledger: Ledger, known: TextStateCache) -> "UCEUpdates":
-        """`LedgerError` unless the ledger has UCE, reading last subject tokens, under a rule that folds."""
+        """Start with no request; `LedgerError` unless the ledger has UCE with tokens = last under a rule that folds."""
         settings = ledger.request_states.settings.get("uce")
         method = method_from_settings(methods["uce"], settings) if settings else None
         fits = isinstance(method, UCE) and method.tokens == "last" and ledger.policy.rule != "sequential"
-        require(fits, "a preview by rank-one updates is of UCE with tokens = last: fold instead", LedgerError)
+        require(
+            fits,
+            "rank-one updates work only for UCE with tokens = last, not under rule sequential: fold instead",
+            LedgerError,
+        )
         assert isinstance(method, UCE)
         width = next(iter(known.values())).shape[-1]
         return cls(method, known, RankOneMap.of(width, method.lamb))
 
     def update_to(self, requests: Sequence[RequestState]) -> Tensor:
-        """T (d, d) of W' = W (I + T) when these are in force."""
+        """T (d, d) in W' = W (I + T) with these requests in force."""
         asked = merged_request(requests) if requests else None
         return self.solve(
             set(zip(asked.targets, asked.anchors, strict=True)) if asked else set(),
@@ -48,10 +50,8 @@ class UCEUpdates:
         )
 
     def solve(self, pairs: set[tuple[str, str]], retain: set[str]) -> Tensor:
-        """T (d, d) of these targets with their anchors and these retained texts: rows that are new are added, rows that
-        are gone taken back.
-        """
-        # What is new first: a system of many rows is taken back from with less rounding.
+        """T (d, d) for these (target, anchor) pairs and retained texts: adds new rows and removes old ones."""
+        # New rows first: removing rows from a system of many rows loses less to rounding.
         for weight, texts in ((1, pairs - self.pairs), (-1, self.pairs - pairs)):
             for target, anchor in sorted(texts):
                 self._add(target, anchor, weight * self.method.erase_scale)

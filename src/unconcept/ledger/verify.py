@@ -1,6 +1,6 @@
-"""Verify a ledger: every byte hashed again, every id and reference checked, the state built again.
+"""Verifies a ledger: hashes every byte, checks every id and reference, rebuilds the state.
 
-And mend what a dead process left.
+Also repairs what a process left behind when it was killed.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ _HASHED_LIBRARIES = ("unconcept", "torch", "safetensors", "tokenizers")
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """`faults` are what is not as it was written; `notes` what is worth knowing and harms nothing."""
+    """The result of a verification. `faults`: damage or inconsistency; `notes`: harmless but worth knowing."""
 
     entries: int
     artifacts: int
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     torn: bool = False
-    state: str | None = None  # hash of the edit that was built, where a model was given
+    state: str | None = None  # hash of the rebuilt state, if a model was given
 
 
 @dataclass
@@ -48,9 +48,11 @@ class _Findings:
 
 
 def verify_ledger(folder: Path, model: ModelView | None = None) -> VerificationResult:
-    """Everything that is on the disk, and, with a model, the state of it. Every fault is named; nothing is changed."""
+    """Verify everything on the disk and, with a model, the state. Lists every fault and changes nothing."""
     require(
-        (folder / ENTRIES_FILE).exists(), f"{folder} is no ledger: make one with `unconcept ledger init`", LedgerError
+        (folder / ENTRIES_FILE).exists(),
+        f"{folder} is not a ledger: make one with `unconcept ledger init`",
+        LedgerError,
     )
     told = _Findings()
     chain = EntryLog(folder)
@@ -58,7 +60,7 @@ def verify_ledger(folder: Path, model: ModelView | None = None) -> VerificationR
         found = scan_entries(chain.file.read_bytes())
     chain.bodies, chain.last = list(found.bodies), found.last
     torn = _head(chain, found.fault, found.torn, told)
-    whole = not told.faults  # Else files may be of entries that cannot be read, or were lost.
+    whole = not told.faults  # With faults, a file may belong to an entry that is lost or cannot be read.
     _entries(found.bodies, told)
     artifacts = Artifacts(folder / ARTIFACTS_FOLDER)
     named = _named(found.bodies)
@@ -68,22 +70,22 @@ def verify_ledger(folder: Path, model: ModelView | None = None) -> VerificationR
     strays = artifacts.unreferenced_files(named)
     if strays and whole:
         told.notes.append(
-            f"{len(strays)} files in {ARTIFACTS_FOLDER} belong to no entry: a process died before it could name them;"
-            " `repair_ledger` takes them away"
+            f"{len(strays)} files in {ARTIFACTS_FOLDER} belong to no entry, because a process was stopped before it"
+            " wrote one: `unconcept ledger repair` removes them"
         )
     state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
     return VerificationResult(len(found.bodies), len(named), tuple(told.faults), tuple(told.notes), torn, state)
 
 
 def repair_ledger(folder: Path) -> list[str]:
-    """Mend what a process that died left behind: a torn last line, a head that is behind, stray files.
+    """Repair what a killed process left behind: a torn last line, an outdated head file, stray files.
 
-    What was done, by line.
-
-    `LedgerError` for damage of any other kind: entries that were acknowledged are never taken out.
+    Returns one line for each repair. `LedgerError` for any other damage: acknowledged entries are never removed.
     """
     require(
-        (folder / ENTRIES_FILE).exists(), f"{folder} is no ledger: make one with `unconcept ledger init`", LedgerError
+        (folder / ENTRIES_FILE).exists(),
+        f"{folder} is not a ledger: make one with `unconcept ledger init`",
+        LedgerError,
     )
     done: list[str] = []
     with folder_lock(folder):
@@ -91,34 +93,34 @@ def repair_ledger(folder: Path) -> list[str]:
         lost = [fault for fault in found.faults if not (fault.startswith(HEAD_FILE) and "missing" in fault)]
         require(
             not lost,
-            f"ledger {folder}: {lost[0] if lost else ''}: this is no torn end, and is not mended; take a copy of the"
-            " ledger",
+            f"ledger {folder}: {lost[0] if lost else ''}: this is not a torn last line, and cannot be repaired;"
+            " restore the ledger from a copy",
             LedgerError,
         )
         chain, data = EntryLog(folder), (folder / ENTRIES_FILE).read_bytes()
         sound = scan_entries(data)
         chain.bodies, chain.last, chain.length = list(sound.bodies), sound.last, sound.length
-        require(bool(sound.bodies), f"ledger {folder} has no entry at all: delete it and begin again", LedgerError)
+        require(bool(sound.bodies), f"ledger {folder} has no entry: delete it and begin again", LedgerError)
         if found.torn:
             append_durably(chain.file, b"", sound.length)
             with chain.file.open("r+b") as file:
                 file.truncate(sound.length)
             fsync(chain.file)
-            done.append(f"took {len(data) - sound.length} bytes of an unfinished line from the end of {ENTRIES_FILE}")
+            done.append(f"removed {len(data) - sound.length} bytes of an incomplete line at the end of {ENTRIES_FILE}")
         if found.faults or chain.head()["seq"] != len(chain.bodies) - 1:
-            done.append(f"{HEAD_FILE} now tells of all {len(chain.bodies)} entries")
+            done.append(f"{HEAD_FILE} now counts all {len(chain.bodies)} entries")
         chain.acknowledge()
         for path in [
             *Artifacts(folder / ARTIFACTS_FOLDER).unreferenced_files(_named(sound.bodies)),
             *folder.glob(".*.part"),
         ]:
             path.unlink()
-            done.append(f"took away {path.name}, which no entry names")
+            done.append(f"removed {path.name}, which no entry names")
     return done
 
 
 def _head(chain: EntryLog, fault: str | None, torn: bool, told: _Findings) -> bool:
-    """Compare with what was acknowledged; whether the last line is torn and was not."""
+    """Compare with the head file. Returns whether the last line is torn and was not acknowledged."""
     try:
         head = chain.known_head()
     except LedgerError as error:
@@ -126,7 +128,7 @@ def _head(chain: EntryLog, fault: str | None, torn: bool, told: _Findings) -> bo
         return False
     if head is None:
         told.faults.append(
-            f"{HEAD_FILE} is missing or damaged" + ("; `repair_ledger` writes it anew" if not fault else "")
+            f"{HEAD_FILE} is missing or damaged" + ("; `unconcept ledger repair` writes it again" if not fault else "")
         )
         if fault:
             told.faults.append(fault)
@@ -134,19 +136,18 @@ def _head(chain: EntryLog, fault: str | None, torn: bool, told: _Findings) -> bo
     if head["seq"] >= len(chain.bodies):
         told.faults.append(
             fault
-            or f"{ENTRIES_FILE} holds {len(chain.bodies)} entries, "
-            f"{HEAD_FILE} tells of {head['seq'] + 1}: some were lost"
+            or f"{ENTRIES_FILE} holds {len(chain.bodies)} entries, {HEAD_FILE} counts {head['seq'] + 1}: some were lost"
         )
         return False
     if fault and not torn:
         told.faults.append(fault)
     if chain.hash_of(head["seq"]) != head["hash"]:
-        told.faults.append(f"{HEAD_FILE} is not of the entries in {ENTRIES_FILE}")
+        told.faults.append(f"{HEAD_FILE} does not match the entries in {ENTRIES_FILE}")
     return torn
 
 
 def _entries(bodies: Iterable[EntryBody], told: _Findings) -> None:
-    """Ids that are what they say, times that rise, and verbs that make sense in that order."""
+    """Check that ids match their requests, times increase, and adds and revocations alternate."""
     active: dict[str, bool] = {}
     before = ""
     for body in bodies:
@@ -158,7 +159,7 @@ def _entries(bodies: Iterable[EntryBody], told: _Findings) -> None:
             told.faults += _policy(body)
         elif body["op"] == "add":
             if RequestContent.of(body).id != body["id"]:
-                told.faults.append(f"{name}: its id is not the hash of what it asks")
+                told.faults.append(f"{name}: its id is not the hash of its request")
             if active.get(body["id"]):
                 told.faults.append(f"{name}: request {body['id'][:12]} was in force already")
             active[body["id"]] = True
@@ -169,7 +170,7 @@ def _entries(bodies: Iterable[EntryBody], told: _Findings) -> None:
 
 
 def _policy(first: EntryBody) -> list[str]:
-    """What is wrong with a ledger's policy."""
+    """List what is wrong with a ledger's policy."""
     try:
         LedgerPolicy.of(first["policy"])
     except SettingsError as error:
@@ -178,7 +179,7 @@ def _policy(first: EntryBody) -> list[str]:
 
 
 def _named(bodies: Iterable[EntryBody]) -> set[str]:
-    """Artifacts that entries name."""
+    """Names of all artifacts that entries refer to."""
     names: set[str] = set()
     for body in bodies:
         names |= {*body.get("artifacts", ()), *(kept["edit"] for kept in body.get("trained", {}).values())}
@@ -188,7 +189,7 @@ def _named(bodies: Iterable[EntryBody]) -> set[str]:
 
 
 def _rebuilt(folder: Path, model: ModelView, told: _Findings) -> str | None:
-    """Fold, and compare with the last time this set was written out by the same libraries."""
+    """Fold, and compare with the state that was last recorded for this set of requests."""
     try:
         ledger = Ledger.open(folder)
         state = fold_requests(ledger, model).hash
@@ -202,13 +203,16 @@ def _rebuilt(folder: Path, model: ModelView, told: _Findings) -> str | None:
     )
     if written is not None and written["state"] != state:
         same = written["libraries"] == numeric_environment()
-        line = f"the state is {state[:12]}, entry {written['seq']} wrote {written['state'][:12]} of the same requests"
+        line = (
+            f"the state is {state[:12]}, but entry {written['seq']} recorded {written['state'][:12]}"
+            " for the same requests"
+        )
         (told.faults if same else told.notes).append(
-            line if same else f"{line} with {written['libraries']}: last bits differ between libraries and machines"
+            line if same else f"{line} with {written['libraries']}: the last bits differ between libraries and machines"
         )
     return state
 
 
 def numeric_environment() -> dict[str, str]:
-    """What last bits depend on, besides the machine."""
+    """Library versions that the last bits of a state depend on, besides the machine."""
     return {name: version(name) for name in _HASHED_LIBRARIES}
