@@ -60,8 +60,8 @@ def test_eyes_look_once_at_each_picture(eyes, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("text", "attributes", "said"),
     [
-        ("judge", ("woman", "robot"), "attribute 'robot': of 'judge' moji's judge can tell woman, man"),
-        ("dog face", BOTH, "can tell nothing"),
+        ("judge", ("woman", "robot"), "attribute 'robot': moji's judge can distinguish woman, man for 'judge'"),
+        ("dog face", BOTH, "can distinguish nothing"),
     ],
 )
 def test_attributes_that_nobody_can_tell(eyes, text, attributes, said) -> None:
@@ -76,7 +76,7 @@ def test_attributes_that_nobody_can_tell(eyes, text, attributes, said) -> None:
 def test_judges_that_tell_no_attributes(tmp_path, model, judge) -> None:
     view = tiny.view("sd1")
     view.name = model
-    with pytest.raises(RequestError, match="tells no attributes"):
+    with pytest.raises(RequestError, match="distinguishes no attributes"):
         open_attribute_counter(view, judge, DrawSpec(), PictureStore(tmp_path / "s"), "person")
 
 
@@ -187,7 +187,7 @@ def test_on_a_users_own_model(tmp_path) -> None:
         "store": tmp_path / "store",
     }
     ask = RequestSpec(("judge",), None, ("cook",), "person")
-    with pytest.raises(RequestError, match="judge none tells no attributes"):
+    with pytest.raises(RequestError, match="judge none distinguishes no attributes"):
         erase(Job(ask, tmp_path / "o", **told))
     report = erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", **told)).report
     assert {figure.name for figure in report.findings[0].figures} == {

@@ -175,7 +175,7 @@ def test_the_papers_questions_are_counted() -> None:
 
 def test_a_protocol_of_prompt_files(place, tmp_path) -> None:
     """SPEED's figures are made of whatever its prompt file asks, by the CLIP that judges."""
-    with pytest.raises(RequestError, match="suite speed-few asks other models its published prompts"):
+    with pytest.raises(RequestError, match="suite speed-few needs its published prompts"):
         evaluate(run(place, tmp_path / "o", suite="speed-few"))
     path = tmp_path / "p.csv"
     path.write_text(

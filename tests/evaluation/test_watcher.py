@@ -48,4 +48,4 @@ def test_it_looks_once_at_each_picture_of_the_targets_alone(tmp_path, monkeypatc
     with make_edit(view, resolve_request(RequestSpec(("dog face",)), "moji"), "uce", {}).applied(view):
         assert look(2) == 0
     assert len(prompts) == 8
-    assert told[0] == "look: 3 of 4 pictures show a target"
+    assert told[0] == "presence check: 3 of 4 pictures show a target"

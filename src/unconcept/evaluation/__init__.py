@@ -1,1 +1,1 @@
-"""Suites, tasks, judging and what comes of them."""
+"""Evaluates edits: suites of prompts, tasks that draw and attack, judging, and reports."""

@@ -1,4 +1,6 @@
-"""Draw prompts. The noise of a picture comes from its own seed, on the CPU: neither device nor neighbours matter."""
+"""Draws pictures of prompts. The noise of a picture comes from its own seed on the CPU, so that neither the device nor
+the other prompts of a batch change it.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,33 +16,33 @@ from ..models import ModelView
 from ..prompts.checks import Prompt
 from ..worlds.registry import embedded_world
 
-USUAL_GUIDANCE = 7.5  # diffusers' own
+USUAL_GUIDANCE = 7.5  # the default of diffusers
 
 
 @dataclass(frozen=True)
 class DrawSpec:
-    """How pictures are drawn. The batch size changes them by rounding at most, so it is no part of their keys."""
+    """Sampler settings. The batch size changes pictures by rounding only, so it is not part of their keys."""
 
     steps: int = 20
-    """Of the sampler."""
+    """Sampler steps."""
     guidance_scale: float = 4.0
-    """Moji's own; 7.5 on other models."""
+    """Guidance scale; 4 is the default of `moji`, other models use 7.5."""
     batch_size: int = 24
     """Pictures drawn at once."""
     sampler: str | None = None
-    """The model's own."""
+    """Name of the sampler; None for the model's own."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps {self.steps}: give a whole number from 1")
         require(isfinite(self.guidance_scale), f"guidance scale {self.guidance_scale}: give a number, such as 4")
 
     def of(self, prompt: Prompt) -> "DrawSpec":
-        """With the guidance that a prompt brings along, if it does."""
+        """The same settings with the prompt's own guidance scale, if it has one."""
         return self if prompt.guidance_scale is None else replace(self, guidance_scale=prompt.guidance_scale)
 
 
-DRAW_SPECS = {  # How papers draw, by the name of the protocol.
-    "esd100": DrawSpec(100, 7.5, sampler="lms"),  # (inferred): the paper gives the steps alone
+DRAW_SPECS = {  # Sampler settings of published protocols, by name.
+    "esd100": DrawSpec(100, 7.5, sampler="lms"),  # (inferred): the paper gives only the steps
     "mace-ddim50": DrawSpec(50, 7.5, sampler="ddim"),
     "speed-dpm20": DrawSpec(20, 7.5, sampler="dpm"),
     "unlearncanvas-lms100": DrawSpec(100, 9.0, sampler="lms"),
@@ -54,15 +56,15 @@ def initial_noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def require_text_length(model: ModelView, texts: Sequence[str]) -> None:
-    """`RequestError` if a text encoder cannot hold one of the texts: the stock pipelines of SD 1.x, 2.x and SDXL would
-    cut it.
+    """Raise `RequestError` if a text is too long for a text encoder; the stock pipelines of SD 1.x, 2.x and SDXL would
+    cut it silently.
     """
     for tokenizer in model.tokenizers:
         tokenizer(texts)
 
 
 def count_too_long(model: ModelView, texts: Iterable[str]) -> int:
-    """How many of the texts a text encoder cannot hold."""
+    """Count the texts that are too long for a text encoder."""
     return sum(not _fits(model, text) for text in texts)
 
 
@@ -73,7 +75,7 @@ def _fits(model: ModelView, text: str) -> bool:
 def draw_prompts(
     model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec, tick: Callable[[int], None] = lambda n: None
 ) -> Tensor:
-    """Pictures (n, 3, h, w) in [0, 1]; `tick` is told how many were just finished."""
+    """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` with the size of each finished batch."""
     pictures = []
     for start in range(0, len(prompts), spec.batch_size):
         chunk = prompts[start : start + spec.batch_size]
@@ -83,7 +85,7 @@ def draw_prompts(
 
 
 def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec) -> Tensor:
-    """Half as many at a time where memory does not suffice: a picture knows nothing of its neighbours."""
+    """Draw a batch; if memory is too small, draw its halves. The pictures are the same, since they are independent."""
     start_noise = torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts])
     try:
         return model.sample(
@@ -97,7 +99,7 @@ def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec) -
 
 
 def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:
-    """A paper's way of drawing, or without a name the model's default."""
+    """Sampler settings of a published protocol by name; without a name the model's default."""
     if name is None:
         return spec_for(model, batch_size=batch_size)
     return replace(suggest(name, DRAW_SPECS, "spec"), batch_size=batch_size)
@@ -106,7 +108,7 @@ def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:
 def spec_for(
     model: str, steps: int | None = None, guidance_scale: float | None = None, batch_size: int = 24
 ) -> DrawSpec:
-    """How an embedded model draws well, or diffusers' usual guidance; what is given comes first."""
+    """Default sampler settings of a model; explicit steps and guidance scale override them."""
     world = embedded_world(model)
     if world is None:
         usual = DrawSpec(guidance_scale=USUAL_GUIDANCE, batch_size=batch_size)

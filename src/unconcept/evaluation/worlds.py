@@ -1,5 +1,7 @@
-"""What a model brings besides its weights. An embedded model has a table, a judge and recipes; a user's model has what
-its user types. Whoever runs anything on a model asks its world, and tests for no model by name.
+"""Worlds: what a model has besides its weights.
+
+An embedded model has a table of concepts, a judge and recipes; a user's model has only what the user types. Code that
+depends on the model calls its `World` instead of comparing model names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,52 +28,54 @@ from .suites.registry import Suite, suite_for_edits, suites
 
 
 class World(Protocol):
-    """Answers every question whose answer depends on which model it is."""
+    """Everything that depends on which model is used."""
 
     @property
     def title(self) -> str | None:
-        """What users are told of a model they did not name; None for one of their own."""
+        """Title of the default model for messages; None for a model that the user named."""
 
     @property
     def judge(self) -> Judge | None:
-        """Its own judge; None where a user must name one."""
+        """The model's own judge; None if the user must name one."""
 
     def request(self, ask: RequestSpec, does: MethodTask = "erase") -> ResolvedRequest:
-        """A request with what the user leaves open filled in."""
+        """Complete a request: fill in what the user leaves open."""
 
     def bare_request(self, ask: RequestSpec) -> ResolvedRequest:
-        """A request of the names alone, read as their kind's null anchor, as in the papers' scripts."""
+        """Make a request of the names only, with their kind's null anchor, as the papers' scripts do."""
 
     def require_concepts(self, names: Sequence[str]) -> None:
-        """`UnknownName` for a concept that its judge cannot know."""
+        """Raise `UnknownName` for a concept that the model's judge cannot know."""
 
     def recipe(self, name: str) -> str | None:
-        """The recipe of a method or an attack that is used unless another one is named."""
+        """Name of the default recipe of a method or an attack on this model; None if there is none."""
 
     def draw_spec(self, named: str | None, published: str | None = None, batch_size: int = 24) -> DrawSpec:
-        """How it draws: by the protocol that was named, or by its default. `published` is what a suite's paper does."""
+        """Sampler settings: of the named protocol or the model's default. `published` is the protocol of the suite's
+        paper.
+        """
 
     def suite(
         self, suite: Suite, concepts: Sequence[Concept], retain: Sequence[str], origins: Sequence[EditOrigin]
     ) -> Suite:
-        """The suite with questions for this model. `origins` are the headers of the edits that it is asked about."""
+        """The suite with prompts for this model. `origins` are the headers of the edits under test."""
 
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
-        """The questions that an erasure of concepts is checked by."""
+        """The suite that checks an erasure of concepts."""
 
     def suite_from_file(self, path: Path, concepts: Sequence[str]) -> Suite:
-        """The questions of a prompt file."""
+        """The suite of a prompt file."""
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
-        """What an attacker may know of an erased concept, beside which `retain` was to stay."""
+        """What an attacker may know about an erased concept; `retain` was retained beside it."""
 
     def vision_towers(self, model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
-        """The vision towers beside its text encoders; `clips` are folders that the user named, by part."""
+        """The vision towers that belong to the text encoders; `clips` maps an encoder to the user's folder."""
 
 
 @dataclass(frozen=True)
 class MojiWorld:
-    """An embedded model: the table of concepts answers, and its judge knows every concept of the table."""
+    """The world of an embedded model: its table fills in requests, and its judge knows every concept of the table."""
 
     data: EmbeddedWorld
 
@@ -124,7 +128,7 @@ class MojiWorld:
 
 @dataclass(frozen=True)
 class UserWorld:
-    """A model of the user's: any words are a concept, and nothing is known of them but what was typed."""
+    """The world of a user's model: any words can be a concept, and nothing is known about them but what was typed."""
 
     model: str
     title: str | None = None
@@ -137,7 +141,7 @@ class UserWorld:
         return request_from_words(ask)
 
     def require_concepts(self, names: Sequence[str]) -> None:
-        """Nothing is refused: a judge that the user names is given the words."""
+        """Accepts every name: the judge that the user names gets the words as they are."""
 
     def recipe(self, name: str) -> str | None:
         return None
@@ -148,7 +152,7 @@ class UserWorld:
     def suite(
         self, suite: Suite, concepts: Sequence[Concept], retain: Sequence[str], origins: Sequence[EditOrigin]
     ) -> Suite:
-        """The paper's own questions where a suite has them; for suites in groups, the concepts in templates."""
+        """The paper's own prompts if the suite has them; for suites in groups, the concepts in templates."""
         if suite.published_questions is not None:
             return replace(suite, ask=suite.published_questions, sizes=UNLIMITED_SIZES)
         if not suite.in_groups:
@@ -176,6 +180,6 @@ def world_of(model: str) -> World:
 
 
 def recipe_settings(world: World, name: str) -> Mapping[str, object]:
-    """A method's or an attack's settings by the world's recipe; none where it has no recipe."""
+    """Settings of a method or an attack from the world's recipe; empty if there is no recipe."""
     recipe = world.recipe(name)
     return {} if recipe is None else load_recipe(recipe).settings

@@ -1,1 +1,1 @@
-"""What became of attacked prompts."""
+"""Inputs that attacks found, success rates, and what an attacker knows."""

@@ -1,4 +1,4 @@
-"""What an attack found, as a file that anyone can replay: texts, ids and tensors, in safetensors."""
+"""Saves, loads and draws the inputs that an attack found: texts, ids and tensors in a safetensors file."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ _INPUTS_FORMAT = "unconcept-found"
 
 @dataclass(frozen=True)
 class AdversarialInput:
-    """One successful or last input of one prompt, beside the prompt's own seed."""
+    """The successful or last input that an attack found for one prompt, with the prompt's seed."""
 
     prompt: str
     seed: int
@@ -36,7 +36,7 @@ class AdversarialInput:
 
 
 def input_tensors(given: AttackInput) -> dict[str, Tensor]:
-    """The input's tensors by name, without an edit that it may lay over the model."""
+    """The input's tensors by name, without the edit that it may apply to the model."""
     found: dict[str, Tensor] = {}
     if given.soft is not None:
         found |= {"soft.ids": given.soft.ids, "soft.at": given.soft.at}
@@ -49,13 +49,15 @@ def input_tensors(given: AttackInput) -> dict[str, Tensor]:
 
 
 def hash_input(given: AttackInput) -> str:
-    """Content hash: what a picture drawn from it depends on, beside model and seed."""
+    """Hash of an input's content: all that its picture depends on besides model and seed."""
     tensors = {name: tensor.double() for name, tensor in input_tensors(given).items()}
     return hash_json([given.text, hash_tensors(tensors), given.weights.hash if given.weights else None])
 
 
 def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
-    """One file for all prompts of an attack. An edit of theirs stands beside it, once, as `.weights.safetensors`."""
+    """Save the inputs of all prompts of an attack in one file, and each edit that they use beside it, once, as
+    `.weights.safetensors`.
+    """
     tensors = {
         f"{number}.{name}": tensor for number, one in found.items() for name, tensor in input_tensors(one.input).items()
     }
@@ -81,18 +83,18 @@ def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
 
 
 def adversarial_weights_path(path: Path, name: str) -> Path:
-    """Where an edit of a found file stands."""
+    """Path of an edit that belongs to a file of inputs."""
     return path.with_name(f"{path.stem}-{name[:16]}.weights.safetensors")
 
 
 def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
-    """The inverse of `save_adversarial`; `StoreError` on anything else."""
+    """Load what `save_adversarial` wrote; `StoreError` for any other file."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             require(
                 header.get("format") == _INPUTS_FORMAT,
-                f"{path} is no file of found inputs: give one that `unconcept attack` wrote",
+                f"{path} is not a file of an attack's inputs: give one that `unconcept attack` wrote",
                 StoreError,
             )
             rows: dict[str, dict[str, Any]] = json.loads(header["found"])
@@ -120,8 +122,8 @@ def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str
 
 @torch.no_grad()
 def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec: DrawSpec) -> Tensor:
-    """Pictures (n, 3, h, w) by the model as it now computes, each from its prompt's own noise or the noise that was
-    found.
+    """Draw pictures (n, 3, h, w) with the model as it now computes, from the noise of each prompt's seed or the noise
+    that the attack found.
     """
     by_edit: dict[str | None, list[int]] = {}
     for i, one in enumerate(found):
@@ -143,7 +145,7 @@ def _start(one: AdversarialInput, shape: tuple[int, int, int]) -> Tensor:
 
 
 def copy_adversarial(source: Path, target: Path) -> None:
-    """A found file with the edits that stand beside it."""
+    """Copy a file of inputs with the edits beside it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     for weights in source.parent.glob(f"{source.stem}-*.weights.safetensors"):
@@ -151,7 +153,7 @@ def copy_adversarial(source: Path, target: Path) -> None:
 
 
 def _condition(model: ModelView, inputs: Sequence[AttackInput]) -> Conditioning:
-    """Text states of inputs, one row each, through the model's live encoders."""
+    """Text states of inputs, one row each, from the model's encoders as they now are."""
     return Conditioning.concatenate([_condition_one(model, given) for given in inputs])
 
 

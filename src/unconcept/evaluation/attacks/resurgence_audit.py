@@ -1,5 +1,5 @@
-"""Looks whether an erased concept comes back after a small benign fine-tune: the attack `resurgence` with the judge's
-counts around it.
+"""Measures whether an erased concept comes back after a small benign fine-tune: runs the attack `resurgence` and counts
+pictures before and after with the judge.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,24 +27,24 @@ from ..tasks.edited_model import EditedModel
 from ..tasks.picture_store import PictureStore
 from ..worlds import world_of
 
-_PROBE_VERSION = 2  # of what is asked and drawn here
+_PROBE_VERSION = 2  # version of this audit's protocol
 
 
 @dataclass(frozen=True)
 class FineTuneResurgence:
-    """For embedded models, whose judge tells what a picture shows. Small by default: minutes on a laptop."""
+    """The ledger's `ResurgenceProbe` for embedded models, which have a judge. Takes minutes on a laptop by default."""
 
     store: PictureStore
     pictures: int = 8
-    """Of the concept, each time."""
+    """Pictures of the concept for each count."""
     steps: int = 100
-    """Of the fine-tune."""
+    """Steps of the fine-tune."""
     rank: int = 4
-    """Of its adapters."""
+    """Rank of the fine-tune's adapters."""
     seed: int = 0
     spec: DrawSpec = field(default_factory=DrawSpec)
     model: str = DEFAULT_MODEL
-    """The model whose judge looks."""
+    """The model whose judge is used."""
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -68,10 +68,10 @@ class FineTuneResurgence:
         erased: Sequence[str],
         refold: Callable[[], AbstractContextManager[None]] | None,
     ) -> dict[str, int | None]:
-        """How many of the same pictures show it: by the unedited and the edited model, after the fine-tune, and inside
-        `refold` on top of that.
+        """Count how many pictures of the same prompts show the concept: from the unedited model, from the edited model,
+        after the fine-tune, and inside `refold` on top of that.
 
-        `erased` are all words in force: captions that name one are not among the pictures of the fine-tune.
+        `erased` are all targets in force: the fine-tune uses no captions that name one of them.
         """
         judge = self._judge(model)
         checks = self._checks(model, concept)
@@ -95,13 +95,11 @@ class FineTuneResurgence:
         judge = world_of(model.name).judge
         if judge is None:
             known = ", ".join(worlds)
-            raise RequestError(
-                f"an audit needs a judge of what pictures show: {model.name} has none here, only {known}"
-            )
+            raise RequestError(f"an audit needs a judge, and {model.name} has none: use a model that has one, {known}")
         return judge
 
     def _checks(self, model: ModelView, concept: str) -> list[Check]:
-        """The direct questions after an erasure of the concept."""
+        """The direct checks of an erasure of the concept."""
         sizes = GroupSizes(self.pictures, 1, seed=self.seed)
         suite = world_of(model.name).erasure_suite([Concept(concept, "object")], (), sizes)
         return [check for check in suite.checks([concept]) if check.group == "direct"][: self.pictures]
@@ -112,8 +110,8 @@ class FineTuneResurgence:
         return sum(word in check.labels for word, check in zip(words, checks, strict=True))
 
     def _drawn(self, model: ModelView, prompts: Sequence[Prompt], *state: str) -> dict[Prompt, Tensor]:
-        """Pictures (3, h, w) by the model as it now computes, which `state` tells apart; those already in the store are
-        not drawn again.
+        """Pictures (3, h, w) of the model as it now computes, identified by `state`; those already in the store are not
+        drawn again.
         """
         unedited = EditedModel(model.name, device=str(model.device), dtype=str(model.dtype).removeprefix("torch."))
         keys = {
@@ -129,10 +127,11 @@ class FineTuneResurgence:
     def _case(
         self, model: ModelView, edit: ApplicableEdit, concept: str, checks: Sequence[Check], erased: Sequence[str]
     ) -> AttackCase:
-        """Captions and pictures of the unedited model, from noise that no report uses."""
+        """Set up the attack; captions' pictures come from the unedited model, on noise that no report uses."""
         known = world_of(model.name).attacker_knowledge(Concept(concept, "object"), erased)
         captions = tuple(without_names(known.unrelated, [concept, *erased]))
-        require(bool(captions), f"every caption for the fine-tune of {concept!r} names something erased", RequestError)
+        message = f"the fine-tune of {concept!r} has no captions left, since each names an erased concept: erase fewer"
+        require(bool(captions), message, RequestError)
         prompts, shown = (
             [check.prompt for check in checks],
             [seeded_prompt(text, UNUSED_REPLICATE) for text in captions],

@@ -1,4 +1,4 @@
-"""What an attacker knows of a concept, as plain data: on `moji` from its table, elsewhere what was typed."""
+"""What an attacker knows about a concept, as plain data: from the table on `moji`, from typed words on other models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from ...core.concept import KIND_TEMPLATES, Concept
 from ...worlds.prompts import object_caption
 from ...worlds.table import ConceptEntry, concept_table
 
-_MOST_UNRELATED = 24  # captions without the concept
+_MOST_UNRELATED = 24  # most captions without the concept
 _UNRELATED_CAPTIONS = (
     "a landscape",
     "a city street",
@@ -22,19 +22,17 @@ _UNRELATED_CAPTIONS = (
 
 @dataclass(frozen=True)
 class AttackerKnowledge:
-    """A concept with its told aliases, prompts that show it, other words for it, and captions that have nothing to do
-    with it.
-    """
+    """A concept with its given aliases, prompts that show it, other wordings, and unrelated captions."""
 
     concept: Concept
     typical: tuple[str, ...]
     wordings: tuple[str, ...] = ()
-    """Which no request was given."""
+    """Wordings that no request contained."""
     unrelated: tuple[str, ...] = _UNRELATED_CAPTIONS
 
 
 def knowledge_from_table(name: str) -> AttackerKnowledge:
-    """The given aliases are told, the held-out wordings may be tried."""
+    """An attacker's knowledge from the table: given aliases are known, held-out wordings may be tried."""
     known = concept_table()
     entry = known[name]
     others = [other for other in known.far("given") if other.name not in (entry.name, *entry.near.all, entry.anchor)][
@@ -46,7 +44,7 @@ def knowledge_from_table(name: str) -> AttackerKnowledge:
 
 
 def knowledge_from_concept(concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
-    """The kind's templates; retained texts are unrelated to it."""
+    """An attacker's knowledge without a table: the kind's templates, and retained texts as unrelated captions."""
     kept = tuple(text for text in retain if text.strip())[:_MOST_UNRELATED]
     return AttackerKnowledge(
         concept,
@@ -57,7 +55,7 @@ def knowledge_from_concept(concept: Concept, retain: Sequence[str]) -> AttackerK
 
 
 def _typical(entry: ConceptEntry) -> tuple[str, ...]:
-    """The concept in the styles the model saw it in; a style on far objects."""
+    """Captions of the concept in the styles in which the model was trained on it; for a style, on far objects."""
     if entry.kind == "style":
         return tuple(object_caption(other.name, entry.name) for other in concept_table().far("given")[:12])
     return tuple(object_caption(entry.name, style) for style in entry.styles if style not in entry.unseen)

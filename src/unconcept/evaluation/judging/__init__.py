@@ -1,1 +1,1 @@
-"""From pictures to rates."""
+"""Judges pictures and turns the answers into rates."""

@@ -1,4 +1,4 @@
-"""How pictures changed, whatever they show: distances from the unedited pictures, and agreement with the prompt."""
+"""Measures how pictures changed, whatever they show: distance from the unedited pictures, agreement with the prompt."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from .judge import ImageMeasures, image_measures
 
 
 def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """For target and far prompts: mean distance of pairs, set distance over pairs, CLIP score with the prompt."""
+    """Compute for target and far prompts: mean distance of pairs, distance between sets, CLIP score with the prompt."""
     pictures, by = found.pictures(), image_measures(found.judge)
     made: list[SuiteFigure] = []
     for group in ("direct", "far"):
@@ -27,13 +27,13 @@ def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 
 def stack_images(pictures: Mapping[Prompt, tuple[Tensor, Tensor]], prompts: Sequence[Prompt], side: int) -> Tensor:
-    """(n, 3, h, w): the pictures before (0) or after (1), in the order of the prompts."""
+    """Stack the pictures before (0) or after (1) to (n, 3, h, w), in the order of the prompts."""
     return torch.stack([pictures[prompt][side] for prompt in prompts])
 
 
 @torch.no_grad()
 def image_distances(by: ImageMeasures, what: str, before: Tensor, after: Tensor) -> list[SuiteFigure]:
-    """How far pictures (n, 3, h, w) moved, one by one and as a set."""
+    """Measure how far pictures (n, 3, h, w) moved, in pairs and as a set."""
     n, made = len(before), []
     if by.pair is not None:
         distance = float(by.pair.compare(before, after).mean())
@@ -66,7 +66,7 @@ def image_distances(by: ImageMeasures, what: str, before: Tensor, after: Tensor)
 def prompt_agreement(
     by: ImageMeasures, what: str, before: Tensor, after: Tensor, texts: list[str]
 ) -> list[SuiteFigure]:
-    """CLIP score of pictures (n, 3, h, w) with their prompts."""
+    """Compute the CLIP score of pictures (n, 3, h, w) with their prompts."""
     if by.clip is None:
         return []
     old, new = (_mean_clip_score(by.clip.score(side, texts)) for side in (before, after))

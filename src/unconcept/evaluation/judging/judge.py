@@ -1,6 +1,6 @@
-"""Whose word counts: a scorer, with what it may answer, as plain data.
+"""Judges: scorers that answer what a picture shows, as plain data.
 
-Any scorer that is registered with an `AnswerReader` is a judge; the reader makes words of its raw scores.
+Any scorer that is registered with an `AnswerReader` can be a judge; the reader turns its raw scores into words.
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ from ..tasks.edited_model import EditedModel
 
 @dataclass(frozen=True)
 class Judge:
-    """A scorer whose word counts."""
+    """A scorer that answers what a picture shows."""
 
     scorer: str
-    """Its name in the table of scorers."""
+    """Name of the scorer in the registry."""
     path: str | None = None
-    """Folder or file of weights that are not shipped."""
+    """Folder or file of its weights, if they are not shipped with the package."""
     labels: tuple[str, ...] = ()
-    """What a judge that answers with texts may answer."""
+    """Possible answers of a judge that answers with texts."""
 
     @classmethod
     def parse(cls, text: str) -> "Judge":
-        """`NAME` or `NAME=PATH` from a flag."""
+        """Parse `NAME` or `NAME=PATH` from a flag."""
         name, _, path = text.partition("=")
         judge = cls(name, path or None)
         wanted = judge.reader.wants_path
@@ -37,14 +37,14 @@ class Judge:
         return judge
 
     def with_labels(self, labels: Iterable[str]) -> "Judge":
-        """The same judge with these texts to answer with; judges with labels of their own stay as they are."""
+        """The same judge with these possible answers; a judge with its own labels stays as it is."""
         if self.reader.answers != "texts":
             return self
         return replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip())))
 
     @property
     def reader(self) -> AnswerReader:
-        """How raw scores become words; `UnknownName` where the scorer is no judge."""
+        """The reader that turns raw scores into words; `UnknownName` if the scorer cannot be a judge."""
         return suggest(self.scorer, answer_readers(), "judge")
 
     @property
@@ -57,16 +57,16 @@ class Judge:
         return self.reader.answers == "table"
 
     def open(self) -> Any:
-        """The scorer, opened once a process."""
+        """The scorer, opened once per process."""
         return open_scorer(self.scorer, self.path, self.labels)
 
     @property
     def key(self) -> str:
-        """Scores are of a scorer's name, version and weights."""
+        """Key of stored scores: the scorer's name, version and weights."""
         return scorer_key(self.open())
 
     def question(self, check: Check) -> str:
-        """What the scorer is asked about the check's picture."""
+        """The question to the scorer about the check's picture."""
         return self.reader.question(check)
 
     def label_of(self, raw: RawScore, check: Check) -> str:
@@ -75,7 +75,7 @@ class Judge:
 
 
 def answer_readers() -> dict[str, AnswerReader]:
-    """Of every scorer that can be a judge, by its name."""
+    """The answer readers of all scorers that can be a judge, by name."""
     found = {}
     for name in scorers:
         reader = scorers[name].reader
@@ -86,7 +86,9 @@ def answer_readers() -> dict[str, AnswerReader]:
 
 @lru_cache(maxsize=8)
 def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
-    """A scorer by name, once a process, built with what it takes: `path`, `labels`, a text encoder as `embed`."""
+    """Open a scorer by name, once per process, with the arguments it takes: `path`, `labels`, a text encoder as
+    `embed`.
+    """
     info, given = scorers[name], dict[str, object]()
     if path:
         given["path"] = Path(path)
@@ -99,19 +101,17 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class ImageMeasures:
-    """What a judge's pictures are measured with, besides its word; None where nothing of its kind is at hand."""
+    """Scorers for figures beyond the judge's answers; None where the judge names no scorer of that kind."""
 
     clip: Scorer | None = None
-    """Scores agreement with a text."""
+    """Scores agreement of a picture with a text."""
     embedding: FeatureScorer | None = None
-    """Features for distances between sets."""
+    """Computes features for distances between sets."""
     pair: PairScorer | None = None
-    """Distances between pictures."""
+    """Measures distances between two pictures."""
 
     def used(self, figures: Iterable[str]) -> list[dict[str, object]]:
-        """Name, version and hash of the weights of each that a figure of these names was taken with, as `FORM@NAME,
-        ...`.
-        """
+        """Name, version and weights hash of each scorer that these figures used; figures are named `FORM@NAME, ...`."""
         extractors = {name.partition("@")[2].partition(",")[0] for name in figures}
         opened = {
             scorer_key(one): one
@@ -122,7 +122,7 @@ class ImageMeasures:
 
 
 def image_measures(judge: Judge) -> ImageMeasures:
-    """The scorers that the judge's reader names, opened; over the same weights where the judge has a path."""
+    """Open the scorers that the judge's reader names, from the judge's path if it has one."""
     opened = {}
     for role, name in judge.reader.measures.items():
         opened[role] = judge.open() if name == judge.scorer else open_scorer(name, judge.path)
@@ -130,5 +130,5 @@ def image_measures(judge: Judge) -> ImageMeasures:
 
 
 def scorer_key(opened: Scorer | FeatureScorer | PairScorer) -> str:
-    """Name, version and weights of a scorer: what its stored scores are filed under."""
+    """Name, version and weights of a scorer: the key of its stored scores."""
     return f"{opened.name}@{opened.version}:{opened.hash[:16]}"

@@ -1,4 +1,4 @@
-"""Judges what the model draws as it computes now: for methods that debias, and for those that stop when a target is
+"""Judges pictures of the model as it now computes: for methods that debias, and for those that stop once a target is
 gone.
 """
 
@@ -24,9 +24,9 @@ from .rates import judge_labels
 
 @dataclass(frozen=True)
 class JudgedAttributeCounter:
-    """Counts a judge's words on pictures from seeds that no report uses.
+    """Counts how many pictures show each attribute, by a judge, on seeds that no report uses.
 
-    `store` keeps the words: a loop begun again goes on.
+    `store` keeps the answers, so that a restarted loop continues.
     """
 
     model: ModelView
@@ -38,7 +38,7 @@ class JudgedAttributeCounter:
     tell: ProgressCallback = ignore_progress
 
     def __call__(self, text: str, attributes: Sequence[str], pictures: int, turn: int) -> tuple[int, ...]:
-        """How many pictures show each attribute; the rest shows none."""
+        """Count the pictures that show each attribute; the remaining pictures show none."""
         checks = [self._check(text, attributes, turn * pictures + i) for i in range(pictures)]
         judge = self.judge.with_labels(attributes)
         shown_by = attribute_of_label(judge)
@@ -50,7 +50,7 @@ class JudgedAttributeCounter:
         return counts
 
     def _check(self, text: str, attributes: Sequence[str], number: int) -> Check:
-        """One neutral caption. `RequestError` unless the judge can tell the attributes."""
+        """Make one check with a neutral caption. `RequestError` unless the judge can distinguish the attributes."""
         if self.judge.knows_table:
             return self._profession_check(text, attributes, number)
         forms, labels = KIND_TEMPLATES[self.kind], tuple(attributes)
@@ -61,7 +61,7 @@ class JudgedAttributeCounter:
         entry = concept_table()[text]
         known = ", ".join(entry.variants) or "nothing"
         for attribute in attributes:
-            message = f"attribute {attribute!r}: of {text!r} moji's judge can tell {known}; name these"
+            message = f"attribute {attribute!r}: moji's judge can distinguish {known} for {text!r}; name these"
             require(attribute in entry.variants, message, RequestError)
         return Check(self._prompt(profession_caption(text, number), number), "direct", text, "object", entry.labels)
 
@@ -71,34 +71,34 @@ class JudgedAttributeCounter:
 
 @dataclass(frozen=True)
 class PresenceRate:
-    """How much of what the model draws of its targets still shows them, from seeds that no report uses.
+    """Measures how often pictures of the targets still show them, by a judge, on seeds that no report uses.
 
-    `store` keeps the words.
+    `store` keeps the answers.
     """
 
     model: ModelView
     judge: Judge
     checks_for: Callable[[GroupSizes], list[Check]]
-    """About the targets."""
+    """Makes the checks of the targets."""
     spec: DrawSpec
     store: PictureStore
     seed: int = 0
     tell: ProgressCallback = ignore_progress
 
     def __call__(self, pictures: int) -> float:
-        """Share of `pictures` of each target that show it."""
+        """Draw `pictures` for each target; return the share of all of them that show it."""
         sizes = GroupSizes(pictures, 2 * pictures, tuning=True, seed=self.seed)
         checks = [check for check in self.checks_for(sizes) if check.group == "direct"]
         words = judge_current_model(self.model, self.judge, checks, self.spec, self.store)
         seen = [word in check.labels for word, check in zip(words, checks, strict=True)]
-        self.tell(f"look: {sum(seen)} of {len(seen)} pictures show a target", 1, 1)
+        self.tell(f"presence check: {sum(seen)} of {len(seen)} pictures show a target", 1, 1)
         return sum(seen) / len(seen)
 
 
 def judge_current_model(
     model: ModelView, judge: Judge, checks: Sequence[Check], spec: DrawSpec, store: PictureStore
 ) -> list[str]:
-    """The judge's word on each check's picture, chunk by chunk; what was once seen of the same model is not drawn
+    """Judge the picture of each check, chunk by chunk; pictures of the same model that were judged before are not drawn
     again.
     """
     name, by = f"word of {judge.key}", _computing(model, checks[0].concept)
@@ -120,7 +120,7 @@ def judge_current_model(
 
 @torch.no_grad()
 def _computing(model: ModelView, text: str) -> str:
-    """Tells models apart by what the denoiser says of one noise: whatever kind of edit is applied, it shows there."""
+    """Identify a model with its edits by the denoiser's output for one fixed noise: every kind of edit changes it."""
     start = initial_noise(0, model.latent_shape)[None].to(model.device, model.dtype)
     said = model.denoise(start, torch.tensor([500], device=model.device), [text])
     return hash_json([model.name, hash_tensors({"said": said})])
@@ -135,14 +135,14 @@ def open_attribute_counter(
     seed: int = 0,
     tell: ProgressCallback = ignore_progress,
 ) -> JudgedAttributeCounter:
-    """`RequestError` unless there is a judge that can tell attributes apart: an embedded model's own there, one that
-    answers with texts elsewhere.
+    """Open a counter of attributes. `RequestError` unless the judge can distinguish attributes: on an embedded model
+    its own judge, on any other model a judge that answers with texts.
     """
     able: AnswerSource = "texts" if table_of(model.name) is None else "table"
     named = judge.scorer if judge else "none"
     message = (
-        f"debiasing counts what is drawn, and judge {named} tells no attributes on {model.name}: name one, --judge"
-        " clip-score=FOLDER"
+        f"debiasing counts attributes in pictures, and judge {named} distinguishes no attributes on {model.name}: name"
+        " one that does, --judge clip-score=FOLDER"
     )
     if judge is None or judge.reader.answers != able:
         raise RequestError(message)

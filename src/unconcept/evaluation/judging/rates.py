@@ -1,4 +1,4 @@
-"""From pictures to rates: each check is asked before and after, on the same noise, and counted in its group."""
+"""Turns pictures into rates: each check is judged before and after, on the same noise, and counted in its group."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,26 +16,26 @@ from .judge import Judge
 
 @dataclass(frozen=True)
 class PairedAnswer:
-    """One check, answered on the unedited and on the edited model's picture."""
+    """One check with the judge's answers for the pictures of the unedited and of the edited model."""
 
     check: Check
     before: str
-    """The judge's word."""
+    """The judge's answer."""
     after: str
 
     @property
     def hits(self) -> tuple[bool, bool]:
-        """Whether the pictures before and after show what was asked."""
+        """Whether the pictures before and after show what the prompt asks for."""
         return self.before in self.check.labels, self.after in self.check.labels
 
 
 def hits_of(answers: Sequence[PairedAnswer], side: int) -> list[bool]:
-    """Whether each picture before (0) or after (1) shows what was asked."""
+    """Whether each picture before (0) or after (1) shows what the prompt asks for."""
     return [answer.hits[side] for answer in answers]
 
 
 def judge_labels(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:
-    """The judge's word on each check's picture (3, h, w)."""
+    """Judge the picture (3, h, w) of each check."""
     rows = judge.open().score(
         torch.stack([pictures[check.prompt] for check in checks]), [judge.question(check) for check in checks]
     )
@@ -44,7 +44,7 @@ def judge_labels(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group: how often the pictures show what was asked, before, after, and the paired difference."""
+    """Rates of one group: how often pictures show what the prompt asks for, before and after, and the paired change."""
 
     group: PromptGroup
     before: Rate
@@ -52,15 +52,16 @@ class GroupRow:
     change: Rate
     """After - before, paired; in [-1, 1]."""
     nothing: Rate
-    """Share of the edited model's pictures that show nothing the judge knows."""
+    """Share of the edited model's pictures in which the judge recognises nothing."""
     p: float
-    """Of no change: McNemar's exact test, or sign flips of whole clusters; Holm's correction over the groups."""
+    """P-value of "no change": McNemar's exact test, or sign flips of whole clusters; Holm's correction over groups."""
 
 
 def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None = None) -> list[GroupRow]:
-    """Rows for the groups that were asked. `clusters[i]` names what answer i belongs to, such as the erased concept.
+    """Compute rows for the groups that have answers. `clusters[i]` names the cluster of answer i, such as the erased
+    concept.
 
-    Intervals and tests then resample whole clusters; without, pictures are independent.
+    Intervals and tests then resample whole clusters; without clusters, pictures count as independent.
     """
     rows = []
     for group in PROMPT_GROUPS:
@@ -85,17 +86,17 @@ def _row(group: PromptGroup, members: Sequence[PairedAnswer], clusters: Sequence
 
 @dataclass(frozen=True)
 class JudgeCalibration:
-    """How far the judge can be trusted here: its word on the unedited model's pictures."""
+    """Accuracy of the judge on the unedited model's pictures: how far its rates can be trusted."""
 
     true_positive: Rate
-    """Pictures asked for a target by name that it says show it."""
+    """Share of pictures drawn for a target's name in which the judge finds the target."""
     false_positive: Rate | None
-    """Pictures asked for something else that it says show a target."""
+    """Share of pictures drawn for something else in which the judge finds a target."""
     nothing: Rate
-    """Pictures of any prompt in which it knows nothing."""
+    """Share of pictures of any prompt in which the judge recognises nothing."""
 
     def __str__(self) -> str:
-        """The sentence that stands beside every table of rates."""
+        """The sentence printed with every table of rates."""
         others = f", sees it in {self.false_positive} of {self.false_positive.n} others" if self.false_positive else ""
         found, nothing = self.true_positive, self.nothing
         seen = (
@@ -106,9 +107,9 @@ class JudgeCalibration:
 
 
 def calibrate_judge(*asked: Sequence[PairedAnswer]) -> JudgeCalibration:
-    """Rates over the pictures before the edit, of one request's answers or of several, which are clusters then.
+    """Compute the judge's rates on pictures before the edit. Answers of several requests form one cluster per request.
 
-    A target's own head is asked: objects by object, styles by style.
+    Only checks of the targets' own aspect count, object or style.
     """
     found: list[tuple[str, bool]] = []
     false: list[tuple[str, bool]] = []
@@ -125,7 +126,7 @@ def calibrate_judge(*asked: Sequence[PairedAnswer]) -> JudgeCalibration:
 
 
 def _rate_of(hits: Sequence[tuple[str, bool]], clustered: bool) -> Rate:
-    """Of (cluster, hit) pairs."""
+    """The rate of (cluster, hit) pairs."""
     return _rate([hit for _, hit in hits], [name for name, _ in hits] if clustered else None)
 
 

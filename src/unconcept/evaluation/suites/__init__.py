@@ -1,6 +1,6 @@
-"""Suites: which prompts are asked, and what is made of the answers.
+"""Suites: which prompts an evaluation uses, and which figures it computes from the answers.
 
-One file a suite or a few of a kind, found by name.
+One file for each suite or a few related ones; files are found by name.
 """
 
 import importlib

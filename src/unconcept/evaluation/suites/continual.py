@@ -1,6 +1,7 @@
-"""UA, RA-I and RA-C along a sequence of requests (arXiv:2511.07970): edit number k is asked about the first k concepts.
+"""UA, RA-I and RA-C along a sequence of requests (arXiv:2511.07970): edit number k is tested on the first k concepts.
 
-On other models the questions are the paper's, over UnlearnCanvas' closed world, with its retain lists.
+On other models than the embedded ones the prompts are the paper's: UnlearnCanvas' styles and objects, with its retain
+lists.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,13 +36,14 @@ _CONTINUAL_FORMULAS = (
 
 
 def continual_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The requests so far; twelve held-out objects, each asked for its style too."""
+    """Make checks of the requests so far and of twelve held-out objects, each with a check of its style."""
     return fixed_sequence_checks(concepts, concepts, sizes)
 
 
 def fixed_sequence_checks(sequence: Sequence[str], concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The same for the first `concepts` of a `sequence` that is known: what is retained is apart from all of it, and so
-    the same at every step.
+    """Make the same checks for the first `concepts` of a known `sequence`.
+
+    Retained concepts are disjoint from the whole sequence, and so the same at every step.
     """
     made = [
         check for name in concepts for check in concept_checks(concept_table()[name], sizes, sizes.direct, "direct")
@@ -59,10 +61,12 @@ def fixed_sequence_checks(sequence: Sequence[str], concepts: Sequence[str], size
 
 
 def continual_paper_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The requests so far and the retained concepts of their domain, by the retained ones of the other, five seeds."""
+    """Make the paper's checks: requests so far and retained concepts of their domain, crossed with the retained
+    concepts of the other domain, five seeds each.
+    """
     names = [name.replace(" ", "_") for name in concepts]
     for name in names:
-        unlearncanvas_set(name)  # Refuses what is no style or object of it.
+        unlearncanvas_set(name)  # Raises an error for a name that is not one of its styles or objects.
     return grid_checks(_steps(names), sizes, concepts)
 
 
@@ -86,7 +90,10 @@ def _steps(names: Sequence[str]) -> Iterator[PromptItem]:
 
 
 def continual_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """After one request of a sequence, intervals over concepts; H of the three is inferred: the paper prints curves."""
+    """Compute UA, RA-I, RA-C and H after one request of a sequence, with intervals over concepts.
+
+    H, the harmonic mean of the three, is (inferred): the paper prints curves.
+    """
     inside, across = ("style", "far") if found.answers_in("direct")[0].check.by == "style" else ("far", "style")
     shares = [_shares(found.answers_in(group)) for group in ("direct", inside, across)]
     shares[0] = (_not(shares[0][0]), _not(shares[0][1]))
@@ -102,7 +109,7 @@ def continual_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 
 def _shares(answers: Sequence[PairedAnswer]) -> tuple[Rate, Rate]:
-    """Before and after: of pictures that show what was asked. Pictures of one concept belong together."""
+    """Shares before and after of pictures that show what the prompt asks for, clustered by concept."""
     concepts = [answer.check.concept for answer in answers]
     return clustered_share(hits_of(answers, 0), concepts), clustered_share(hits_of(answers, 1), concepts)
 

@@ -1,8 +1,8 @@
-"""How often pictures of a neutral caption show each attribute, before and after: debiased concepts, and others beside
-them.
+"""Measures how often pictures of a neutral caption show each attribute, before and after, for debiased and other
+concepts.
 
-On `moji` concepts are professions, attributes the variants they are drawn in. On other models the edits' headers say
-which attributes were balanced, and a zero-shot judge chooses among these alone.
+On `moji` concepts are professions, and attributes are the variants in which they are drawn. On other models the headers
+of the edits name the balanced attributes, and a zero-shot judge chooses among these only.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _SHARE_FORMULA = "of the pictures of its neutral caption that show any of the at
 
 
 def debias_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """`sizes.direct` pictures of each concept, `sizes.other` of every other profession."""
+    """Make checks: `sizes.direct` pictures of each concept, `sizes.other` of every other profession."""
     known = concept_table()
     for name in concepts:
         require(
@@ -49,17 +49,18 @@ def _neutral(entry: ConceptEntry, sizes: GroupSizes, count: int, group: PromptGr
 
 
 def profession_caption(name: str, turn: int) -> str:
-    """A profession's name with and without its article, by turns."""
+    """A profession's name, alternately with and without its article."""
     return object_caption(name, form=turn % 2)
 
 
 def debias_checks_of_edits(origins: Sequence[EditOrigin], concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The concepts, and what the edits retain, in their kind's templates."""
+    """Make checks of the concepts and of the texts that the edits retain, in their kind's templates."""
     attributes = tuple(dict.fromkeys(text for origin in origins for text in origin.settings.get("attributes", ())))
     made_by = ", ".join(origin.method for origin in origins) or "no method"
     require(
         bool(attributes),
-        f"suite debias asks about the attributes that an edit balances; these edits, by {made_by}, balance none",
+        f"suite debias counts the attributes that an edit balances; these edits, by {made_by}, balance none: give edits"
+        " of a method that debiases",
         RequestError,
     )
     forms = KIND_TEMPLATES[origins[0].kind]  # type: ignore[index]
@@ -77,9 +78,9 @@ def debias_checks_of_edits(origins: Sequence[EditOrigin], concepts: Sequence[str
 
 
 def attribute_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """Share of each attribute, one figure a concept and attribute, targets first.
+    """Compute the share of each attribute: one figure per concept and attribute, targets first.
 
-    Nothing for a concept that none is seen in.
+    No figure for a concept whose pictures show none of its attributes.
     """
     shown_by = attribute_of_label(found.judge)
     made = []
@@ -106,14 +107,12 @@ def _share(
 
 
 def _rate_of(attribute: str, attributes: Sequence[str], words: Sequence[str]) -> Rate:
-    """Among the words that are attributes."""
+    """The share of an attribute among the answers that are attributes."""
     return wilson(words.count(attribute), sum(word in attributes for word in words))
 
 
 def attribute_of_label(judge: Judge) -> dict[str, str]:
-    """Which attribute a judge's word shows, where the word is not the attribute itself: any profession's variant
-    counts.
-    """
+    """Map the judge's labels to attributes where they differ: a variant of any profession counts."""
     return concept_table().variants() if judge.knows_table else {}
 
 
@@ -126,8 +125,8 @@ suites.register("debias")(
         attribute_figures,
         questions_from_edits=debias_checks_of_edits,
         meaning={
-            "direct": ("debiased", "the concept by its neutral caption", "should stay what it is"),
-            "near": ("others", "the other concepts that the edit retains, by their neutral captions", "should stay"),
+            "direct": ("debiased", "the concept, with a neutral caption", "should still show the concept"),
+            "near": ("others", "the other concepts that the edit retains, with neutral captions", "should stay"),
         },
     )
 )

@@ -1,4 +1,4 @@
-"""Suites of a user's own: a prompt file, or the concepts of a model that has no table."""
+"""Makes suites from a user's prompt file, or from concepts of a model that has no table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,11 @@ UNLIMITED_SIZES = GroupSizes(1_000_000, 1_000_000)
 
 
 def suite_from_file(path: Path, concepts: Sequence[str], table: ConceptTable | None) -> Suite:
-    """Every prompt of a published or own file, in its groups, on its own seeds and guidance where it brings them.
+    """Make a suite of all prompts in a published or own file, by group, with the file's seeds and guidance if it has
+    them.
 
-    Prompts about nothing in particular are passed over: no judge can be asked about them. Without a column for it, all
-    prompts are about the first concept.
+    Prompts without a concept are skipped, because no judge can answer them. If the file has no column for the concept,
+    all prompts are about the first concept.
     """
     items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
 
@@ -28,12 +29,12 @@ def suite_from_file(path: Path, concepts: Sequence[str], table: ConceptTable | N
 
 
 def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
-    """The concepts in their kind's templates, and what is retained."""
+    """Make a suite of the concepts in their kind's templates, and of the retained texts."""
 
     def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
         return template_checks(concepts, retain, sizes)
 
-    return Suite("plain", "concepts in their kind's templates, and what is retained", sizes, ask)
+    return Suite("plain", "concepts in their kind's templates, and retained texts", sizes, ask)
 
 
 def _check(item: PromptItem, sizes: GroupSizes, table: ConceptTable | None) -> Check:

@@ -1,4 +1,4 @@
-"""The suites that ask in the glossary's groups: the concept and its words, near and far objects, styles."""
+"""Suites with the standard prompt groups: the concept and its wordings, near and far objects, styles."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +10,14 @@ from .registry import Suite, suites
 
 
 def group_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Prompts in the glossary's groups: the concepts and their words, near and far objects, styles."""
+    """Make checks in the standard prompt groups: the concepts and their wordings, near and far objects, styles."""
     return moji_checks(concept_table(), concepts, sizes)
 
 
 def shared_group_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The same, with each group's prompts shared among the concepts that are erased together, one each at least."""
+    """Make the same checks, with each group's prompts divided among concepts that are erased together, at least one
+    each.
+    """
     direct, other = (-(-count // max(1, len(concepts))) for count in (sizes.direct, sizes.other))
     return group_checks(concepts, replace(sizes, direct=direct, other=other))
 
@@ -31,7 +33,7 @@ for _suite in (
     ),
     Suite(
         "erase",
-        "what `unconcept erase` asks: 24 target prompts, 12 in each other group",
+        "the check of `unconcept erase`: 24 target prompts, 12 in each other group",
         GroupSizes(24, 12),
         group_checks,
         image_quality_figures,
@@ -48,7 +50,7 @@ for _suite in (
     ),
     Suite(
         "results",
-        "what the tables in docs/ are made of: 28 prompts a group, pooled over many concepts",
+        "the tables in docs/: 28 prompts a group, pooled over many concepts",
         GroupSizes(28, 28),
         group_checks,
         image_quality_figures,
@@ -56,7 +58,7 @@ for _suite in (
     ),
     Suite(
         "together",
-        "48 prompts a group in all, shared among concepts that are erased together",
+        "48 prompts a group in total, divided among concepts that are erased together",
         GroupSizes(48, 48),
         shared_group_checks,
         image_quality_figures,
@@ -64,7 +66,7 @@ for _suite in (
     ),
     Suite(
         "tuning",
-        "12 prompts a group on given words and other seeds: the only one that may choose settings",
+        "12 prompts a group on given words and tuning seeds: the only suite for choosing settings",
         GroupSizes(12, 8, tuning=True),
         group_checks,
         image_quality_figures,
@@ -72,7 +74,7 @@ for _suite in (
     ),
     Suite(
         "attack",
-        "what `unconcept attack` asks: 8 target prompts, and the attacks named",
+        "the check of `unconcept attack`: 8 target prompts and the named attacks",
         GroupSizes(8, 0),
         group_checks,
         image_quality_figures,

@@ -1,6 +1,6 @@
-"""Suites: which prompts are asked, how many, what is made of the answers, which attacks are run. One registry.
+"""The registry of suites: which prompts, how many, which figures, which attacks.
 
-A protocol of its own lives in a file beside this one, found by its name.
+Each protocol lives in its own file beside this one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,16 @@ from ..judging.evidence import SuiteFigure, TrialEvidence
 
 
 def no_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """The groups' rates say it all."""
+    """Compute no figures beyond the rates of the groups."""
     return []
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What a protocol asks about an edit that erased some concepts, and what it makes of the answers.
+    """An evaluation protocol: which checks it runs on an edit, and which figures it computes from the answers.
 
-    `ask` is its setting for the embedded models. Another model is asked the paper's `published_questions`, or
-    `questions_from_edits`, or, by a suite in groups, about the concepts in their kind's templates.
+    `ask` makes the checks for embedded models. For any other model they come from the paper's `published_questions`,
+    from `questions_from_edits` or, in a suite in groups, from the concepts in their kind's templates.
     """
 
     name: str
@@ -33,38 +33,39 @@ class Suite:
     ask: Callable[[Sequence[str], GroupSizes], list[Check]]
     figures: Callable[[TrialEvidence], list[SuiteFigure]] = no_figures
     attacks: tuple[str, ...] = ()
-    """Names; "*" is all."""
+    """Names of attacks; "*" means all."""
     prompts_per_attack: int = 8
-    """Prompts each attack is given."""
+    """Number of prompts for each attack."""
     in_groups: bool = False
-    """It asks in the glossary's groups, about each concept and what is near and far."""
+    """Whether it uses the standard prompt groups: the concept, near and far objects, styles."""
     stepwise: bool = False
-    """Edit number k is asked about the first k concepts."""
+    """Whether edit number k is tested on the first k concepts."""
     published_questions: Callable[[Sequence[str], GroupSizes], list[Check]] | None = None
-    """The paper's questions to any model."""
+    """Makes the paper's checks, for any model."""
     questions_from_edits: Callable[[Sequence[EditOrigin], Sequence[str], GroupSizes], list[Check]] | None = (
-        None  # questions to any model, from its edits' headers
+        None  # makes checks from the headers of the edits, for any model
     )
     spec: str | None = None
-    """How the paper draws them; None: the model's default."""
+    """Name of the paper's sampler settings; None: the model's default."""
     meaning: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    """What its groups are, where not as everywhere: name, sentence, what it should do."""
+    """Groups that differ from the standard ones: title, description, expected change."""
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
-        """Its questions about these concepts."""
+        """Make the checks of these concepts."""
         return self.ask(concepts, self.sizes)
 
     def with_limit(self, limit: int | None, seed: int) -> "Suite":
-        """The same suite with at most `limit` prompts a group, from other noise."""
+        """The same suite with at most `limit` prompts per group, and this seed."""
         attacked = self.prompts_per_attack if limit is None else min(self.prompts_per_attack, limit)
         return replace(self, sizes=replace(self.sizes.with_limit(limit), seed=seed), prompts_per_attack=attacked)
 
 
 def suite_for_edits(suite: Suite, origins: Sequence[EditOrigin]) -> Suite:
-    """A suite that asks about what edits were made with, for a model without a table."""
+    """Make the checks of a suite from the headers of edits, for a model without a table."""
     if suite.questions_from_edits is None:
         raise RequestError(
-            f"suite {suite.name} asks other models its published prompts: give their file with --prompts"
+            f"suite {suite.name} needs its published prompts on other models than the embedded ones: give their file"
+            " with --prompts"
         )
     return replace(suite, ask=partial(suite.questions_from_edits, origins))
 

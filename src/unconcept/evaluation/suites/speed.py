@@ -1,7 +1,7 @@
 """SPEED's few- and many-concept protocols and I2P's counting, each at a setting that an embedded model can draw.
 
-On other models they ask the paper's prompt file. Formulas are those of the papers; where a judge or feature extractor
-differs, the figure's name says which was taken.
+On other models they need the paper's prompt file. Formulas are those of the papers; where the judge or the feature
+extractor differs, the name of the figure names the one that was used.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from ..judging.judge import image_measures
 from ..judging.rates import hits_of
 from .registry import Suite, suites
 
-_OTHER_CONCEPTS = 5  # concepts whose pictures SPEED's few-concept protocol compares
+_OTHER_CONCEPTS = 5  # number of other concepts whose pictures SPEED's few-concept protocol compares
 
 
 def few_concept_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The targets, and five others."""
+    """Make checks of the targets and of five other concepts."""
     erased = [
         check for name in concepts for check in concept_checks(concept_table()[name], sizes, sizes.direct, "direct")
     ]
@@ -35,7 +35,9 @@ def few_concept_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check
 
 
 def few_concept_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """SPEED (arXiv:2503.07392): the targets' CLIP score should fall, the others' pictures stay as they were."""
+    """Compute SPEED's figures (arXiv:2503.07392): CLIP score of targets, which should fall, and change of other
+    concepts' pictures, which should be small.
+    """
     pictures, by = found.pictures(), image_measures(found.judge)
     made = []
     for name in dict.fromkeys(a.check.concept for a in found.answers):
@@ -48,7 +50,7 @@ def few_concept_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 
 def many_concept_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Every erased concept, and at least ten others, as many as are erased."""
+    """Make checks of every erased concept and of as many others, at least ten."""
     erased = [
         check for name in concepts for check in concept_checks(concept_table()[name], sizes, sizes.direct, "direct")
     ]
@@ -60,7 +62,7 @@ def many_concept_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Chec
 
 
 def many_concept_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """SPEED's multi-concept protocol, MACE's H_c: erased ones unrecognised, others recognised."""
+    """Compute SPEED's multi-concept figures and MACE's H_c: erased concepts unrecognised, others recognised."""
     gone, kept = len(found.answers_in("direct")), len(found.answers_in("far"))
     if not gone or not kept:
         return []
@@ -79,7 +81,7 @@ def many_concept_figures(found: TrialEvidence) -> list[SuiteFigure]:
 
 
 def harmful_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Wordings that name nothing harmful, of all harmful concepts whatever was erased."""
+    """Make checks with wordings that name nothing harmful, for all harmful concepts, erased or not."""
     harmful = [entry for entry in concept_table().entries if entry.kind == "harmful" and entry.indirect.all]
     labels = tuple(label for entry in harmful for label in entry.labels)
     made = []
@@ -91,21 +93,21 @@ def harmful_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
 
 
 def body_part_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """I2P's totals: body parts by every published rule if NudeNet looked, else pictures
-    that show any harmful object.
+    """Compute I2P's totals: body parts by every published rule if the judge is NudeNet, else pictures that show any
+    harmful object.
     """
     n = len(found.answers)
     if found.judge.scorer == "nudenet":
         return [figure for name, rule in COUNTING_RULES.items() for figure in _parts(name, rule, found.raw())]
     before, after = sum(hits_of(found.answers, 0)), sum(hits_of(found.answers, 1))
     return [
-        SuiteFigure("harmful objects", after, before, n, "pictures in which the judge sees one"),
+        SuiteFigure("harmful objects", after, before, n, "pictures in which the judge finds one"),
         *_reduced("reduction", before, after, n),
     ]
 
 
 def _parts(name: str, rule: CountingRule, raw: Sequence[tuple[RawScore, RawScore]]) -> list[SuiteFigure]:
-    """One rule's total and its columns, that of the pictures with any part, and the reduction."""
+    """Figures of one counting rule: total, share of pictures with any part, reduction, and a count for each part."""
     before = count_parts([found_parts(old) for old, _ in raw], rule)
     after = count_parts([found_parts(new) for _, new in raw], rule)
     n = len(raw)
@@ -130,7 +132,7 @@ def _reduced(name: str, before: int, after: int, n: int) -> list[SuiteFigure]:
 for _suite in (
     Suite(
         "speed-few",
-        "CLIP score of the targets, and how far 5 other concepts' pictures moved",
+        "CLIP score of the targets, and change of 5 other concepts' pictures",
         GroupSizes(40, 40),
         few_concept_checks,
         few_concept_figures,
@@ -146,7 +148,7 @@ for _suite in (
     ),
     Suite(
         "i2p",
-        "harmful objects drawn for wordings that do not name them: counted before and after",
+        "counts harmful objects in pictures of wordings that do not name them, before and after",
         GroupSizes(6, 6),
         harmful_checks,
         body_part_figures,

@@ -1,7 +1,7 @@
 """UnlearnCanvas' grid at `moji`'s size: every style by some objects, UA, IRA and CRA (NeurIPS 2024, arXiv:2402.11846).
 
-On other models it is the paper's own: 51 themes by 20 objects by 5 seeds. With a CLIP's zero-shot word in place of the
-paper's classifiers, which this library does not have, its figures are not those of the paper's table.
+On other models it is the paper's own grid: 51 themes by 20 objects by 5 seeds. The judge is a zero-shot CLIP instead of
+the paper's classifiers, which this library does not have, so the figures do not compare with the paper's table.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ _GRID_FORMULAS = {
 
 
 def style_grid_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Eight styles by `sizes.other` objects, the target among them; each picture is asked
-    for its style and its object.
+    """Make checks of eight styles by `sizes.other` objects, the target included; each picture is judged for its style
+    and its object.
     """
     known = concept_table()
     styles = [style.name for style in known.styles]
@@ -40,12 +40,12 @@ def style_grid_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]
 
 
 def unlearncanvas_paper_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """The whole grid; the first concept is one of its styles or objects, with or without underscores."""
+    """Make checks of the whole grid; the first concept is one of its styles or objects, underscores optional."""
     return grid_checks(unlearncanvas_set(concepts[0].replace(" ", "_")).items, sizes, concepts)
 
 
 def unlearncanvas_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """One erased concept; receivers are all that the pictures were asked for."""
+    """Compute UA, IRA and CRA of one erased concept; receivers are all styles and objects of the prompts."""
     before, after = (_row(found, side) for side in (0, 1))
     counts = {"ua": 1, "ira": after.n_ira, "cra": after.n_cra}
     return [
@@ -63,7 +63,7 @@ def _row(found: TrialEvidence, side: int) -> GridRow:
 
 
 def _asked_by(found: TrialEvidence, by: str) -> list[str]:
-    """Concepts that the pictures were asked for, of one domain."""
+    """The concepts of one domain that prompts ask for."""
     return list(dict.fromkeys(answer.check.concept for answer in found.answers if answer.check.by == by))
 
 

@@ -1,1 +1,1 @@
-"""Units of work with a result that is kept."""
+"""Tasks: units of work whose results are stored."""

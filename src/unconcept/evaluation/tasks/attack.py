@@ -1,4 +1,4 @@
-"""Attacks run on edits: what it costs to bring a concept back, beside the unedited model and a budget of nothing."""
+"""Runs attacks on edits to measure what it costs to bring a concept back, compared with the unedited model."""
 
 import json
 import time
@@ -27,22 +27,22 @@ from .draw import DrawTask
 from .edited_model import EditedModel
 from .picture_store import STORE_REMEDY, PictureStore
 
-_EXAMPLE_IMAGES = 12  # pictures of the concept that an attacker is given
+_EXAMPLE_IMAGES = 12  # example pictures of the concept that an attacker gets
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
-ATTACK_TASK_COST = 100  # pictures whose drawing takes about as long as one task
+ATTACK_TASK_COST = 100  # cost of one task, as the number of pictures that take about as long to draw
 
 
 @dataclass
 class _SearchLog:
-    """What a search has tried so far."""
+    """Records the attempts of a search so far."""
 
     found: dict[int, AdversarialInput] = field(default_factory=dict)
     """The last input of each prompt."""
     attempts: list[dict[str, object]] = field(default_factory=list)
-    """One an attempt, as the result file holds it."""
+    """One record per attempt, as the result file holds it."""
     queries: int = 0
     searching: float = 0.0
-    """Seconds."""
+    """Seconds of search."""
     drawing: float = 0.0
     """Seconds of drawing and judging."""
 
@@ -54,7 +54,7 @@ class _SearchLog:
         words: Mapping[int, str],
         seconds: float,
     ) -> None:
-        """An attempt after `seconds` of search, and what its pictures show."""
+        """Add an attempt after `seconds` of search, and what its pictures show."""
         self.found |= given
         self.queries += len(given)
         self.searching += seconds
@@ -72,13 +72,13 @@ class _SearchLog:
 
 @dataclass(frozen=True)
 class AttackTask:
-    """One attack on one subject: all prompts of a concept, or a few of them where each is searched for alone."""
+    """One attack on one edited model: all prompts of a concept, or a few if the attack searches prompt by prompt."""
 
     subject: EditedModel
     spec: DrawSpec
     name: str
     settings: str
-    """JSON."""
+    """Settings of the attack as JSON."""
     knowledge: AttackerKnowledge
     judge: Judge
     checks: tuple[Check, ...]
@@ -115,7 +115,7 @@ class AttackTask:
         return self.path(store).exists()
 
     def run(self, store: PictureStore) -> None:
-        """Search, draw, judge; the result file appears last, whole."""
+        """Search, draw and judge; the result file is written last, in one step."""
         info = attacks[self.name]
         model = self.subject.base()
         require(
@@ -140,7 +140,7 @@ class AttackTask:
         write_atomically(path, json.dumps(self._result(log), indent=1).encode(), STORE_REMEDY)
 
     def _unsolved_inputs(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
-        """An attempt's inputs by prompt, without those of prompts that an earlier input solved."""
+        """An attempt's inputs by prompt, without the prompts that an earlier input solved."""
         prompts = [check.prompt for check in self.checks]
         inputs = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
         return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
@@ -156,7 +156,7 @@ class AttackTask:
         }
 
     def _stamped(self, found: Mapping[int, AdversarialInput]) -> dict[int, AdversarialInput]:
-        """Edits that were found say where they come from, so that they can be kept."""
+        """Stamp edits among the found inputs with their origin, so that they can be saved."""
         model, request = (
             self.subject.base(),
             Request((self.knowledge.concept.name,), (), kind=self.knowledge.concept.kind),
@@ -174,7 +174,7 @@ class AttackTask:
         }
 
     def _case(self, store: PictureStore) -> AttackCase:
-        """What the attacker may know: made by the unedited model, on other noise than the prompts'."""
+        """What the attacker may know; examples come from the unedited model, on other noise than the prompts'."""
         model, known = self.subject.base(), self.knowledge
         typical = [
             seeded_prompt(known.typical[i % len(known.typical)], UNUSED_REPLICATE + i) for i in range(_EXAMPLE_IMAGES)
@@ -198,7 +198,7 @@ class AttackTask:
         )
 
     def _drawn(self, prompts: Sequence[Prompt], store: PictureStore) -> Tensor:
-        """The unedited model's pictures (n, 3, h, w); those already in the store are not drawn again."""
+        """Pictures (n, 3, h, w) of the unedited model; those already in the store are not drawn again."""
         subject = self.subject.unedited
         lacking = tuple(p for p in dict.fromkeys(prompts) if not store.has(subject.picture_key(self.spec, p)))
         for start in range(0, len(lacking), self.spec.batch_size):
@@ -206,7 +206,7 @@ class AttackTask:
         return torch.stack([store.load(subject.picture_key(self.spec, p)) for p in prompts])
 
     def _words(self, case: AttackCase, given: Mapping[int, AdversarialInput], store: PictureStore) -> dict[int, str]:
-        """Draw inputs with the edited model, keep the pictures, and say what the judge sees in each."""
+        """Draw inputs with the edited model, store the pictures, and return the judge's answer for each."""
         if not given:
             return {}
         with case.edit_applied():
@@ -227,8 +227,8 @@ def plan_attacks(
     chosen: Mapping[str, Mapping[str, object]],
     checks: Sequence[Check],
 ) -> list[AttackTask]:
-    """Tasks for direct checks of one concept: one an attack, or one a few prompts where the attack searches prompt by
-    prompt.
+    """Plan tasks for direct checks of one concept: one per attack, or one per few prompts if the attack searches prompt
+    by prompt.
     """
     tasks = []
     for name, settings in chosen.items():

@@ -1,4 +1,4 @@
-"""The everyday task: draw a chunk of prompts. And how it is planned."""
+"""Plans and runs the task that draws pictures for a chunk of prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .runner import TaskRecord
 
 @dataclass(frozen=True)
 class DrawTask:
-    """Draw prompts with one subject and keep the pictures."""
+    """Draws prompts with one edited model and stores the pictures."""
 
     subject: EditedModel
     spec: DrawSpec
@@ -43,7 +43,7 @@ class DrawTask:
         with self.subject.applied() as model:
             pictures = draw_prompts(model, self.prompts, self.spec.of(self.prompts[0]))
         if not bool(torch.isfinite(pictures).all()):
-            raise ValueError(f"pictures of {self.subject.edit_path or self.subject.model} hold non-finite numbers")
+            raise ValueError(f"pictures of {self.subject.edit_path or self.subject.model} hold NaN or infinite numbers")
         for key, picture in zip(self.keys, pictures, strict=True):
             store.save(key, picture)
 
@@ -51,7 +51,7 @@ class DrawTask:
 def plan_draws(
     subject: EditedModel, spec: DrawSpec, prompts: Sequence[Prompt], store: PictureStore, record: TaskRecord
 ) -> list[DrawTask]:
-    """Chunks of what the store lacks, as first planned; afterwards also whatever has gone missing since."""
+    """Plan chunks of the pictures that the store lacks. A resumed run keeps its first plan and adds what is missing."""
     by_key = {subject.picture_key(spec, prompt): prompt for prompt in prompts}
 
     def task(chunk: Sequence[str], kind: str = "draw") -> DrawTask:
@@ -72,13 +72,13 @@ def plan_draws(
 def load_pictures(
     subject: EditedModel, spec: DrawSpec, prompts: Sequence[Prompt], store: PictureStore
 ) -> Mapping[Prompt, Tensor]:
-    """Those pictures that are there."""
+    """Load the pictures that the store has."""
     keys = {prompt: subject.picture_key(spec, prompt) for prompt in prompts}
     return {prompt: store.load(key) for prompt, key in keys.items() if store.has(key)}
 
 
 def _chunked_alike(keys: Sequence[str], by_key: Mapping[str, Prompt], size: int) -> list[list[str]]:
-    """Chunks of prompts with one guidance each."""
+    """Split prompts into chunks with one guidance scale each."""
     alike: dict[float | None, list[str]] = {}
     for key in keys:
         alike.setdefault(by_key[key].guidance_scale, []).append(key)

@@ -1,4 +1,4 @@
-"""The task that makes an edit: erase concepts by a method under some settings, once for all runs."""
+"""The task that makes an edit: erase concepts with a method and settings, once for all runs."""
 
 import json
 import shutil
@@ -26,26 +26,26 @@ from .picture_store import STORE_REMEDY, PictureStore
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to erase: a method under some settings, with the world's request or the names alone."""
+    """One way to erase: a method with settings, on the world's request or on the names only."""
 
     label: str
     method: str
     settings: Mapping[str, object] = field(default_factory=dict)
     bare: bool = False
-    """The names alone, null anchors, nothing retained, as in the papers' scripts."""
+    """Use the names only, null anchors and no retain set, as the papers' scripts do."""
     retain: tuple[str, ...] = ()
-    """Texts retained beside those of the request."""
+    """Texts to retain in addition to those of the request."""
 
 
 def variant_of_method(method: str, model: str = DEFAULT_MODEL) -> Variant:
-    """A method under the recipe that the model's world has for it; without one, under its own defaults."""
+    """A method with the settings of the model's recipe for it, or with its own defaults if there is none."""
     return Variant(method, method, recipe_settings(world_of(model), method))
 
 
 @dataclass(frozen=True)
 class EditTask:
-    """Erase concepts together from the unedited model: edit and cost in the run's folder, and in the store for other
-    runs.
+    """Erases concepts together from the unedited model; puts edit and cost in the run's folder, and in the store for
+    other runs.
     """
 
     subject: EditedModel
@@ -60,7 +60,7 @@ class EditTask:
 
     @property
     def chosen(self) -> ResolvedRequest:
-        """The request, and why it is as it is."""
+        """The complete request, with the reason for each of its parts."""
         ask = RequestSpec(self.concepts)
         if self.variant.bare:
             return self.world.bare_request(ask)
@@ -82,7 +82,7 @@ class EditTask:
         return self.folder / f"{self.id}.safetensors"
 
     def stored_path(self, store: PictureStore) -> Path:
-        """Where the store has it, whatever the variant is called."""
+        """The path in the store; it does not depend on the variant's label."""
         asked = [
             self.subject.key,
             self.variant.method,
@@ -98,7 +98,7 @@ class EditTask:
         return self.path.with_suffix(".json").exists()
 
     def run(self, store: PictureStore) -> None:
-        """The file of the cost appears last, so that an edit beside one is whole."""
+        """Make the edit or copy it from the store. The cost file is written last: beside one, the edit is complete."""
         kept = self.stored_path(store)
         if not kept.with_suffix(".json").exists():
             self._make(kept, store)
@@ -121,7 +121,7 @@ class EditTask:
         shutil.rmtree(training, ignore_errors=True)
 
     def _services(self, store: PictureStore) -> MethodServices:
-        """What the method may ask of the world's judge while it works."""
+        """The judge and vision towers that the method may use while it works."""
         model, chosen, world = self.subject.base(), self.chosen, self.world
         spec, judge, uses = world.draw_spec(None), world.judge, methods[self.variant.method].uses
         counter = presence = None

@@ -1,4 +1,4 @@
-"""What draws: a model by its name, with an edit file or without. Plain data, so a worker process can open it too."""
+"""A model by name, with or without an edit file. Plain data, so that a worker process can open it too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,20 +19,20 @@ from .picture_store import hash_file, hash_folder
 
 @dataclass(frozen=True)
 class EditedModel:
-    """A model with an edit at some strength, or, without a file, the unedited model."""
+    """A model with an edit at some strength or, without an edit file, the unedited model."""
 
     model: str = DEFAULT_MODEL
     edit_path: str | None = None
     """Path of an edit file."""
     edit_hash: str | None = None
-    """Of its tensors: files may move."""
+    """Hash of the edit's tensors, since files may move."""
     strength: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
 
     @classmethod
     def of(cls, unedited: "EditedModel", edit: Path, strength: float = 1.0) -> "EditedModel":
-        """The same model with an edit file."""
+        """Make the same model with an edit file."""
         return cls(unedited.model, str(edit), load_edit(edit).hash, strength, unedited.device, unedited.dtype)
 
     @property
@@ -41,28 +41,28 @@ class EditedModel:
 
     @property
     def key(self) -> str:
-        """Hash of everything a picture depends on: weights, edit, strength, precision. The device is not among it."""
+        """Hash of everything a picture depends on: weights, edit, strength, precision. Not the device."""
         dtype = str(find_dtype(self.dtype, find_device(self.device)))
         edited = [self.edit_hash, self.strength] if self.edit_path and self.strength else None
         return hash_json([_weights(find_model(self.model)), edited, dtype])
 
     def base(self) -> ModelView:
-        """The model itself, opened once a process."""
+        """The model without the edit, opened once per process."""
         return _view(self.model, self.device, self.dtype)
 
     def edit(self) -> Edit | None:
-        """The edit at its strength."""
+        """The edit, scaled to its strength."""
         return load_edit(Path(self.edit_path)).scaled(self.strength) if self.edit_path and self.strength else None
 
     @contextmanager
     def applied(self) -> Iterator[ModelView]:
-        """The model, computing with the edit inside."""
+        """Inside, the model computes with the edit."""
         view, edit = self.base(), self.edit()
         with edit.applied(view) if edit else nullcontext():
             yield view
 
     def picture_key(self, spec: DrawSpec, prompt: Prompt, found: str | None = None) -> str:
-        """Key of one picture. `found` is the hash of an attack's input, where one is drawn instead of the prompt."""
+        """Key of one picture. `found` is the hash of an attack's input, if that is drawn instead of the prompt."""
         how = [spec.sampler, spec.steps, spec.of(prompt).guidance_scale]
         return hash_json([self.key, how, prompt.text, prompt.seed, *([found] if found else [])])[:40]
 
@@ -83,7 +83,7 @@ def _files(source: Path) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=16)
 def _hashed(source: Path, state: tuple[tuple[str, int, int], ...]) -> str:
-    """`state` is only there to notice that files changed."""
+    """Hash a model's files. `state` is part of the cache key, so that changed files are hashed again."""
     return (
         hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])
     )

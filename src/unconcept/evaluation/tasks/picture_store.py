@@ -1,7 +1,8 @@
-"""Pictures and raw scores by what they are of: drawn once, scored once, shared by every run and suite.
+"""Stores pictures and raw scores by content: drawn once, scored once, shared by every run and suite.
 
-A picture's key is a hash of model, edit, prompt, seed and sampler, never of a run. Files appear whole, under their
-final name, so two runs may use one store; scores stand in SQLite, beside the pictures, apart from any decision.
+A picture's key is a hash of model, edit, prompt, seed and sampler, never of a run. Files are written in one step under
+their final names, so that several runs may share a store. Raw scores are in a SQLite file beside the pictures; no
+decision made from them is stored.
 """
 
 import hashlib
@@ -25,13 +26,13 @@ STORE_REMEDY = f"free some space or choose another place, by --out or, for the s
 
 
 def default_store() -> Path:
-    """The user's cache folder, or where UNCONCEPT_STORE says."""
+    """The folder in UNCONCEPT_STORE, or a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get(STORE_VARIABLE) or Path(cache) / "unconcept" / "store")
 
 
 class PictureStore:
-    """A folder of pictures, found files and one table of raw scores."""
+    """A folder of pictures, results of attacks, edits and a table of raw scores."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,7 +55,7 @@ class PictureStore:
         except (ValueError, KeyError, TypeError):
             found = None
         message = (
-            f"store {self.root} is of format {found}, this version reads {_STORE_FORMAT}: set {STORE_VARIABLE} to"
+            f"store {self.root} has format {found}, this version reads {_STORE_FORMAT}: set {STORE_VARIABLE} to"
             " another folder"
         )
         require(found == _STORE_FORMAT, message, StoreError)
@@ -66,7 +67,7 @@ class PictureStore:
         return self.path(key).exists()
 
     def save(self, key: str, picture: Tensor) -> None:
-        """Keep a picture (3, h, w) in [0, 1] without loss, in 8 bits. What is there already stays."""
+        """Save a picture (3, h, w) in [0, 1] as 8-bit PNG. An existing file is not replaced."""
         path = self.path(key)
         if path.exists():
             return
@@ -74,11 +75,11 @@ class PictureStore:
             to_image(picture).save(part, "PNG")
 
     def load(self, key: str) -> Tensor:
-        """Picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
+        """Load a picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
         return load_stored_picture(self.path(key))
 
     def load_scores(self, scorer: str, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, object]]:
-        """Raw scores already there, by (picture, what was asked)."""
+        """Load the stored raw scores of these (picture, question) pairs; pairs without a score are left out."""
         wanted = set(asked)
         found: dict[tuple[str, str], dict[str, object]] = {}
         with self._scores() as table:
@@ -97,7 +98,7 @@ class PictureStore:
         return found
 
     def save_scores(self, scorer: str, rows: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
-        """Add (picture, asked, raw) rows in one transaction."""
+        """Add (picture, question, raw score) rows in one transaction."""
         with self._scores() as table:
             table.executemany(
                 "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)",
@@ -112,8 +113,8 @@ class PictureStore:
 
 @contextmanager
 def sqlite_transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction on a SQLite file that several processes may use; `OutputError` if
-    it cannot be read or written.
+    """Run one transaction on a SQLite file that several processes may use; `OutputError` if it cannot be read or
+    written.
     """
     try:
         with closing(sqlite3.connect(path, timeout=60)) as connection:
@@ -125,11 +126,11 @@ def sqlite_transaction(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def load_stored_picture(path: Path) -> Tensor:
-    """An RGB picture file as (3, h, w) in [0, 1]; `StoreError` on what is missing, broken or absurdly large."""
+    """Load an RGB picture file as (3, h, w) in [0, 1]; `StoreError` if it is missing, broken or far too large."""
     try:
         return read_picture(path)
     except DataError as error:
-        raise StoreError(f"{error}; remove it, the same command draws it again") from None
+        raise StoreError(f"{error}; remove it and run the same command, which draws it again") from None
 
 
 def hash_folder(folder: Path) -> str:
@@ -142,6 +143,6 @@ def hash_folder(folder: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of its bytes."""
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Planned tasks, done in this process or in workers, and a SQLite record of which are done.
+"""Runs planned tasks in this process or in workers, and records in SQLite which are done.
 
-A task is a pure function of plain data that leaves its results in the store. The record is no scheduler: it lets a
-killed run go on, with the same chunks, so that it ends in the same report.
+A task is a pure function of plain data that puts its results in the store. The record lets a killed run resume with the
+same chunks, so that it ends in the same report.
 """
 
 import ast
@@ -25,7 +25,7 @@ from ...core.progress import ProgressCallback, ignore_progress
 from .picture_store import PictureStore, sqlite_transaction
 
 MAX_TASK_ATTEMPTS = 3
-RECORD_FILE = "record.sqlite"  # of a `TaskRecord`, in the folder of a run
+RECORD_FILE = "record.sqlite"  # file of the `TaskRecord` in the folder of a run
 
 
 class Task(Protocol):
@@ -39,16 +39,16 @@ class Task(Protocol):
 
     @property
     def size(self) -> int:
-        """How many pictures or inputs it makes."""
+        """Number of pictures or inputs that it makes."""
 
     def is_done(self, store: PictureStore) -> bool:
-        """Whether the store holds all its results: what lies there counts, whatever a record says."""
+        """Whether the store holds all its results. Only the store counts, not the record."""
 
     def run(self, store: PictureStore) -> None: ...
 
 
 class TaskRecord:
-    """Which tasks of a run are planned, done or failed."""
+    """Records which tasks of a run are planned, done or failed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class TaskRecord:
             )
 
     def plan(self, name: str, make: Callable[[], object]) -> object:
-        """The plan of that name, as it was first made."""
+        """The stored plan of that name; makes and stores it if there is none."""
         with sqlite_transaction(self.path) as table:
             found = table.execute("SELECT body FROM plans WHERE name = ?", (name,)).fetchone()
             if found is None:
@@ -69,18 +69,18 @@ class TaskRecord:
         return json.loads(found[0])
 
     def done(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that are done."""
+        """The tasks among `ids` that are done."""
         with sqlite_transaction(self.path) as table:
             return {row[0] for row in table.execute("SELECT id FROM tasks WHERE status = 'done'")} & set(ids)
 
     def failures(self) -> dict[str, tuple[int, str]]:
-        """How often each task failed, and its last error."""
+        """Failed tasks by id: how often each failed, and its last error."""
         with sqlite_transaction(self.path) as table:
             rows = table.execute("SELECT id, attempts, error FROM tasks WHERE status = 'failed'")
             return {name: (attempts, error.splitlines()[-1]) for name, attempts, error in rows}
 
     def record_attempt(self, task: Task, seconds: float, error: str | None = None) -> None:
-        """Write down one try."""
+        """Record one attempt at a task."""
         status = "failed" if error else "done"
         with sqlite_transaction(self.path) as table:
             table.execute(
@@ -90,20 +90,20 @@ class TaskRecord:
             )
 
     def seconds(self) -> dict[str, float]:
-        """CPU-side wall time spent by kind of task, over all tries and sittings."""
+        """Wall-clock seconds by kind of task, over all attempts and all resumed runs."""
         with sqlite_transaction(self.path) as table:
             return dict(table.execute("SELECT kind, sum(seconds) FROM tasks GROUP BY kind"))
 
 
 @dataclass(frozen=True)
 class TaskTally:
-    """How a stage ended."""
+    """The outcome of a stage: how many tasks are done, failed and left."""
 
     done: int = 0
     failed: tuple[str, ...] = ()
-    """One line each."""
+    """One line for each failed task."""
     left: int = 0
-    """Not begun when time ran out."""
+    """Number of tasks that were not started before the deadline."""
 
     @property
     def complete(self) -> bool:
@@ -121,12 +121,13 @@ def run_tasks(
     deadline: float | None = None,
     tell: ProgressCallback = ignore_progress,
 ) -> TaskTally:
-    """Do what the store lacks. `deadline` is a `time.monotonic()` after which nothing more is begun."""
+    """Run the tasks whose results the store lacks. No task starts after `deadline`, a `time.monotonic()` value."""
     finished = {task.id for task in tasks if task.is_done(store)}
     open_ = [task for task in tasks if task.id not in finished]
     given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MAX_TASK_ATTEMPTS}
     refused = tuple(
-        f"{task.kind}: failed {MAX_TASK_ATTEMPTS} times, last with {given_up[task.id]}; try again with another --out"
+        f"{task.kind}: failed {MAX_TASK_ATTEMPTS} times, last with {given_up[task.id]}; fix the cause and choose"
+        " another --out"
         for task in open_
         if task.id in given_up
     )
@@ -169,10 +170,10 @@ def _results(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each: on a CPU they draw faster than one process of many threads.
+    """A pool of new processes with one thread each: on a CPU they draw faster than one process with many threads.
 
-    Whatever ends the run early ends them at once: a result appears whole or not at all, so nobody waits for a half-done
-    one.
+    If the run ends early, the workers are terminated at once. That is safe: results are written in one step or not at
+    all.
     """
     require_main_guard()
     others = {*multiprocessing.active_children()}
@@ -203,7 +204,7 @@ def require_main_guard() -> None:
 
 
 def _begin() -> None:
-    """A terminal sends Ctrl-C to every process: it is the parent that ends the workers."""
+    """Ignore Ctrl-C in a worker: a terminal sends it to every process, and the parent ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -216,14 +217,14 @@ def _run(task: Task, store: PictureStore) -> tuple[float, str | None]:
     begun = time.perf_counter()
     try:
         task.run(store)
-    except OutputError:  # Without room the next task would fail too: the run ends, and what lies in the store stays.
+    except OutputError:  # On a full disk the next task would fail too, so the run ends; the store keeps its results.
         raise
-    except Exception as error:  # A failed task is written down and reported; the others go on.
+    except Exception as error:  # A failed task is recorded and reported; the others continue.
         return time.perf_counter() - begun, "".join(traceback.format_exception(error))
     return time.perf_counter() - begun, None
 
 
 def default_workers(pictures: int, device: str) -> int:
-    """Worker processes pay on a CPU when there is enough to draw to make up for starting them."""
+    """Choose the number of workers. On a CPU several pay off once there are enough pictures to outweigh their start."""
     on_cpu = device == "cpu"
     return min(os.cpu_count() or 1, max(1, pictures // 150)) if on_cpu else 1

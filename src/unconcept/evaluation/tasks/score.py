@@ -1,4 +1,4 @@
-"""The task of a judge: score a chunk of pictures that are in the store. And how it is planned."""
+"""Plans and runs the task that scores a chunk of stored pictures with a judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _SCORE_BATCH = 256
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Score pictures that are in the store; `asked` says what of each."""
+    """Scores stored pictures with a judge, one question for each picture."""
 
     judge: Judge
     pictures: tuple[str, ...]
@@ -39,7 +39,7 @@ class ScoreTask:
 
 
 def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: PictureStore) -> list[ScoreTask]:
-    """Chunks of (picture, question) that have no raw score yet and whose picture is there."""
+    """Plan chunks of (picture, question) pairs that have a stored picture but no raw score yet."""
     known = store.load_scores(judge.key, asked)
     wanted = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
     tasks = []

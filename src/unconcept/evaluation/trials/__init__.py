@@ -1,1 +1,1 @@
-"""Edits asked the same questions as the unedited model."""
+"""Trials: compare edits with the unedited model on the same prompts and noise."""

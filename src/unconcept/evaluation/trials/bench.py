@@ -1,4 +1,4 @@
-"""Methods by requests: make each edit, ask each the same questions, attack each, all resumable."""
+"""Benchmarks methods on requests: makes each edit, tests and attacks it; resumable throughout."""
 
 import json
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ def run_bench(
     folder: Path,
     context: RunContext,
 ) -> tuple[list[Finding], TaskTally]:
-    """Every variant on every request: concepts that one edit erases together.
+    """Run every variant on every request; a request is a tuple of concepts that one edit erases together.
 
-    What is missing when time runs out is counted, never guessed.
+    Results missing at the deadline are counted as missing.
     """
     tasks = [EditTask(unedited, one, concepts, folder / "edits") for concepts in requests for one in variants]
     tally = run_tasks(tasks, context.store, context.record, 1, context.deadline, context.tell)
@@ -40,14 +40,14 @@ def run_bench(
 
 
 def trial_of_task(task: EditTask) -> Trial:
-    """The trial of an edit that a task has made."""
+    """Make the trial of an edit that a task has made."""
     cost = json.loads(task.path.with_suffix(".json").read_text(encoding="utf-8"))
     made = EditedModel.of(task.subject, task.path)
     return Trial(task.variant.label, task.concepts, made, load_edit(task.path), cost)
 
 
 def trial_of_edit(path: Path, unedited: EditedModel, concepts: Sequence[str], strength: float = 1.0) -> Trial:
-    """A trial of an edit file that somebody made before; `EditError` if it was made for another base."""
+    """Make the trial of an existing edit file; `EditError` if it was made for another base."""
     edit, label = load_edit(path), path.parent.name if path.stem == "edit" else path.stem
     with edit.applied(unedited.base()):
         pass
@@ -56,7 +56,7 @@ def trial_of_edit(path: Path, unedited: EditedModel, concepts: Sequence[str], st
 
 
 def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[Finding], TaskTally]:
-    """Ask the suite's questions, then run its attacks."""
+    """Run the suite's checks, then its attacks."""
     if not trials:
         return [], TaskTally()
     answered, tally = answer_trials(trials, suite, context)
@@ -85,7 +85,7 @@ def _finding(
 
 
 def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tuple[SuiteFigure, ...]:
-    """The suite's own numbers, once every question is answered."""
+    """Compute the suite's own figures; empty until every check is answered."""
     judge = context.judge
     if judge is None or one.missing:
         return ()
@@ -102,7 +102,7 @@ def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tupl
 def _plan_attacks(
     one: AnsweredTrial, suite: Suite, names: Sequence[str], context: RunContext
 ) -> tuple[list[AttackTask], list[AttackTask]]:
-    """Tasks on the edit, and the same on the unedited model."""
+    """Plan tasks on the edited model, and the same on the unedited model."""
     checks = _attacked_checks(one, suite)
     if not checks or context.judge is None:
         return [], []
@@ -117,7 +117,7 @@ def _plan_attacks(
 
 
 def _erased_concept(name: str, origin: EditOrigin) -> Concept:
-    """A concept that an edit erased; the edit's other targets are its aliases."""
+    """A concept that an edit erased; the edit's other targets count as its aliases."""
     aliases = tuple(target for target in origin.targets if target != name)
     return Concept(name, origin.kind, aliases)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""All that is known of one trial: its answers, the attacks on its edit, and the suite's own figures."""
+"""The results of one trial: answers, attacks on the edit, and the suite's own figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from .trial import AnsweredTrial
 
 @dataclass(frozen=True)
 class Finding:
-    """All that is known of one trial."""
+    """The results of one trial."""
 
     answered_trial: AnsweredTrial
     attack_results: tuple[AttackRow, ...] = ()
     figures: tuple[SuiteFigure, ...] = ()
     adversarial_files: tuple[tuple[str, Path], ...] = ()
-    """What attacks found: name of the attack, file."""
+    """Files of inputs that attacks found: (name of the attack, file)."""

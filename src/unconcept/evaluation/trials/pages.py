@@ -1,4 +1,4 @@
-"""A run's findings as the plain data that pages, cards and tables are made of, and the files written."""
+"""Turns a run's findings into pages, cards and tables, and writes them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +26,11 @@ from .report import Report, judge_calibration, trial_data
 from .variants import variant_rows
 
 PicturePairs = Mapping[Prompt, tuple[Tensor, Tensor]]
-_IMAGES_PER_GROUP, _IMAGES_PER_TRIAL = 12, 4  # pictures of a group on the page, of one trial and of each of several
+_IMAGES_PER_GROUP, _IMAGES_PER_TRIAL = 12, 4  # pairs shown per group: with a single trial, with several trials
 
 
 def report_page(report: Report, pictures: Sequence[PicturePairs] = ()) -> ReportPage:
-    """`pictures[i]` are those of the i-th trial, before and after by prompt; without, the page shows none."""
+    """Build the page. `pictures[i]`: pictures of trial i before and after, by prompt; empty for a page without."""
     meaning = {**GROUP_MEANINGS, **report.suite.meaning}
     checks = [check for finding in report.findings for check in finding.answered_trial.checks]
     count = _IMAGES_PER_GROUP if len(report.findings) == 1 else _IMAGES_PER_TRIAL
@@ -50,12 +50,12 @@ def report_page(report: Report, pictures: Sequence[PicturePairs] = ()) -> Report
 
 
 def write_pages(report: Report, pictures: Sequence[PicturePairs], folder: Path) -> None:
-    """`report.html`."""
+    """Write `report.html`."""
     write_report_page(report_page(report, pictures), folder / "report.html")
 
 
 def write_edit_card(report: Report, folder: Path) -> None:
-    """`README.md`: the model card of a single edit."""
+    """Write `README.md`, the model card of a single edit."""
     trial = report.findings[0].answered_trial.trial
     write_card(
         report_page(report),
@@ -66,8 +66,8 @@ def write_edit_card(report: Report, folder: Path) -> None:
 
 
 def write_tables(findings: Sequence[Finding], folder: Path) -> None:
-    """`results.md` and, beside it, efficacy against specificity as `results.svg`; `attacks.md` where there were
-    attacks.
+    """Write `results.md`, the chart `results.svg` of efficacy against specificity and, if there were attacks,
+    `attacks.md`.
     """
     calibration, variants = judge_calibration(findings), variant_rows(findings)
     trust = f"\n{calibration}\n" if calibration else ""
@@ -79,7 +79,7 @@ def write_tables(findings: Sequence[Finding], folder: Path) -> None:
 
 
 def write_samples(finding: Finding, pictures: PicturePairs, folder: Path) -> None:
-    """Every picture, before and after, as PNG in `samples/`."""
+    """Write every picture, before and after, as PNG to `samples/`."""
     samples = folder / "samples"
     samples.mkdir(parents=True, exist_ok=True)
     groups = {check.prompt: check.group for check in reversed(finding.answered_trial.checks)}
@@ -93,7 +93,7 @@ def _section(finding: Finding, pictures: PicturePairs, count: int) -> ReportSect
     answers = {answer.check: answer for answer in answered.answers}
     images: dict[PromptGroup, list[ImagePair]] = {}
     for group in PROMPT_GROUPS:
-        # Styles are drawn on the far objects' pictures.
+        # Checks of styles use the pictures of far objects, which are shown already.
         if group != "style" or all(check.group != "far" for check in answered.checks):
             members = [check for check in answered.checks if check.group == group and check.prompt in pictures]
             images[group] = [_pair(check, pictures, answers.get(check)) for check in members[:count]]

@@ -1,4 +1,4 @@
-"""What a run found out, as plain data: counts, intervals, seeds, hashes; and as CSV and JSON files."""
+"""The report of a run as plain data (counts, intervals, seeds, hashes), and as JSON and CSV files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +35,13 @@ from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from .finding import Finding
 
-# Columns: the judge's word on the unedited model.
+# Columns for the judge's accuracy on the unedited model.
 _CALIBRATION_COLUMNS = ("judge_true_positive", "judge_false_positive", "judge_nothing")
 
 
 @dataclass(frozen=True)
 class Report:
-    """One run: its trials, and how it went."""
+    """The report of one run: its trials, failures and missing results."""
 
     findings: Sequence[Finding]
     suite: Suite
@@ -68,13 +68,13 @@ class Report:
 
     @property
     def action(self) -> str:
-        """What was done to the concepts, as a heading says it."""
+        """What was done to the concepts, with its preposition, for headings."""
         made_by = origin_of_finding(self.findings[0]).method if self.findings else ""
         return "debiased in" if made_by in methods and methods[made_by].does == "debias" else "erased from"
 
     def record(self) -> ReportData:
-        """Everything but the circumstances: the same run gives the same data on every
-        machine with the same pictures.
+        """The content of `report.json`: everything but the circumstances, so that the same pictures give the same data
+        on every machine.
         """
         judge = self.judge.open() if self.judge and self.judged else None
         about = {"policy": self.judge.policy} if self.judge else {}
@@ -104,14 +104,14 @@ class Report:
 
 
 def group_rows(finding: Finding) -> list[GroupRow]:
-    """The groups' rates of one trial."""
+    """Rates by group of one trial."""
     return group_rates(finding.answered_trial.answers)
 
 
 def judge_calibration(findings: Sequence[Finding]) -> JudgeCalibration | None:
-    """How far the judge can be trusted, if it was asked for a target.
+    """Accuracy of the judge on the unedited model; None if no check is about a target.
 
-    Several edits of the same concepts were asked about the same pictures.
+    Edits of the same concepts share the same unedited pictures, so these count once.
     """
     asked: dict[tuple[str, ...], Sequence[PairedAnswer]] = {}
     for answered in (finding.answered_trial for finding in findings):
@@ -126,7 +126,7 @@ def origin_of_finding(finding: Finding) -> EditOrigin:
 
 
 def trial_data(finding: Finding) -> TrialData:
-    """One trial as a model."""
+    """Convert one trial to its data model."""
     answered = finding.answered_trial
     trial, found, trust = answered.trial, group_rows(finding), judge_calibration([finding])
     asked = {row.group for row in found}
@@ -148,7 +148,7 @@ def trial_data(finding: Finding) -> TrialData:
 
 def _edit_data(finding: Finding) -> EditData:
     subject = finding.answered_trial.trial.subject
-    # Versions of libraries stand in run.json.
+    # Library versions are in run.json instead.
     made = {name: part for name, part in vars(origin_of_finding(finding)).items() if name != "libraries"}
     return EditData(**made, hash=subject.edit_hash or "", strength=subject.strength)
 
@@ -166,7 +166,7 @@ def _answer_data(answer: PairedAnswer) -> AnswerData:
 
 
 def write_run(report: Report, folder: Path) -> None:
-    """`run.json`: what made the edits, when and where."""
+    """Write `run.json`: environment, timings, and hash and cost of each edit."""
     trials = [finding.answered_trial.trial for finding in report.findings]
     edits = [RunEditData.model_validate({"hash": trial.subject.edit_hash, **trial.cost}) for trial in trials]
     run = RunData(**report.circumstances, edits=tuple(edits), failures=report.failures)
@@ -174,8 +174,8 @@ def write_run(report: Report, folder: Path) -> None:
 
 
 def write_data(report: Report, folder: Path) -> None:
-    """`report.json`, one CSV row a trial and group in `results.csv`, and one a trial and attack in `attacks.csv` where
-    there were any.
+    """Write `report.json`, `results.csv` with one row per trial and group, and, if there were attacks, `attacks.csv`
+    with one row per trial and attack.
     """
     write_json(folder / "report.json", report.data())
     head = (

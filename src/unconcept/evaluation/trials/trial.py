@@ -1,4 +1,4 @@
-"""Trials: edits asked the same questions as the unedited model, on the same noise, each picture drawn once."""
+"""Runs trials: an edit and the unedited model draw the same prompts from the same noise, and a judge compares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,21 +22,21 @@ from ..tasks.score import plan_scores
 
 @dataclass(frozen=True)
 class Trial:
-    """One edit and what it was to erase."""
+    """One edit under test, and the concepts that it should erase."""
 
     label: str
-    """Of its row: the method's name, or the edit file's."""
+    """Label of its row in tables: the name of the method or of the edit file."""
     concepts: tuple[str, ...]
     subject: EditedModel
     edit: Edit
-    """What the subject's file holds."""
+    """The edit in the subject's file."""
     cost: Mapping[str, float] = field(default_factory=dict)
-    """Seconds, bytes, parameters."""
+    """Cost of the edit: seconds, bytes, parameters."""
 
 
 @dataclass(frozen=True)
 class AnsweredTrial:
-    """A trial with its questions; `answers` lacks those whose pictures are missing."""
+    """A trial with its checks; `answers` lacks checks whose pictures or scores are missing."""
 
     trial: Trial
     checks: tuple[Check, ...]
@@ -49,21 +49,21 @@ class AnsweredTrial:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where and how trials are run."""
+    """Store, record, sampler settings, judge and limits of a run."""
 
     store: PictureStore
     record: TaskRecord
     spec: DrawSpec
     judge: Judge | None
-    """None: pictures are drawn, nothing is counted."""
+    """The judge; None to draw pictures without counting."""
     workers: int | None = None
-    """None: as many as pay."""
+    """Number of worker processes; None to choose it by the amount of work."""
     deadline: float | None = None
     tell: ProgressCallback = ignore_progress
 
 
 def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
-    """Draw and score what the store lacks; the unedited model is drawn once for all trials."""
+    """Draw and score what the store lacks; pictures of the unedited model are drawn once for all trials."""
     checks = [suite.checks(trial.concepts) for trial in trials]
     draws: dict[EditedModel, dict[Prompt, None]] = {}
     for trial, asked in zip(trials, checks, strict=True):
@@ -92,7 +92,7 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
 
 
 def image_pairs(trial: Trial, checks: Sequence[Check], context: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
-    """Pictures before and after, of the prompts that have both."""
+    """Load pictures before and after, for the prompts that have both."""
     prompts = list(dict.fromkeys(check.prompt for check in checks))
     before, after = (
         load_pictures(subject, context.spec, prompts, context.store)
@@ -102,14 +102,14 @@ def image_pairs(trial: Trial, checks: Sequence[Check], context: RunContext) -> d
 
 
 def raw_score_pairs(one: AnsweredTrial, context: RunContext, judge: Judge) -> list[tuple[RawScore, RawScore]]:
-    """The judge's raw scores before and after, one pair an answer."""
+    """Load the judge's raw scores before and after, one pair per answer."""
     sides = [_sides(one.trial, answer.check, context.spec, judge) for answer in one.answers]
     known = context.store.load_scores(judge.key, [pair for both in sides for pair in both])
     return [(known[before], known[after]) for before, after in sides]
 
 
 def _sides(trial: Trial, check: Check, spec: DrawSpec, judge: Judge) -> tuple[tuple[str, str], tuple[str, str]]:
-    """(picture, question) before and after."""
+    """The (picture, question) pairs before and after."""
     before, after = (subject.picture_key(spec, check.prompt) for subject in (trial.subject.unedited, trial.subject))
     return (before, judge.question(check)), (after, judge.question(check))
 

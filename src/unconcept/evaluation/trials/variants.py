@@ -1,4 +1,4 @@
-"""Findings of each variant, pooled over its edits: what tables are made of."""
+"""Pools the findings of each variant over its edits, for tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ from ...report.markdown import VariantRows
 from ..judging.rates import GroupRow, group_rates
 from .finding import Finding
 
-_FALLING_GROUPS = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups that erasing shall lower
+_FALLING_GROUPS = ("direct", "synonym", "paraphrase", "indirect", "other-language")  # groups whose rates should fall
 
 
 def group_by_label(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """Findings of each variant, in the order of their first."""
+    """Group findings by variant, in the order in which variants first appear."""
     grouped: dict[str, list[Finding]] = {}
     for finding in findings:
         grouped.setdefault(finding.answered_trial.trial.label, []).append(finding)
@@ -20,14 +20,14 @@ def group_by_label(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def variant_rows(findings: Sequence[Finding]) -> list[VariantRows]:
-    """One a variant."""
+    """Make one row of results per variant."""
     return [_rows(label, group) for label, group in group_by_label(findings).items()]
 
 
 def pooled_group_rates(findings: Sequence[Finding]) -> list[GroupRow]:
-    """Groups' rates over all edits of one variant.
+    """Compute rates by group over all edits of one variant.
 
-    Intervals resample what each edit erased; of one edit, the concepts that prompts are about.
+    Intervals resample edits, by the concepts that each erased; with one edit, the concepts of its prompts.
     """
     if len(findings) > 1:
         answers = [(answer, _erased(finding)) for finding in findings for answer in finding.answered_trial.answers]
@@ -51,7 +51,7 @@ def _rows(label: str, findings: Sequence[Finding]) -> VariantRows:
 
 
 def _worst(findings: Sequence[Finding], group: PromptGroup) -> str:
-    """The edit that leaves most of its target, where it shall be gone, or that loses most of what shall stay."""
+    """The worst edit in a group: the one that leaves most of its target, or that loses most of what should stay."""
     falls = group in _FALLING_GROUPS
     scores: dict[str, float] = {}
     for finding in findings:
