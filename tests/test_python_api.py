@@ -9,8 +9,9 @@ import torch
 
 import unconcept
 from tests import tiny
-from unconcept import UCE, Request, load_edit, open_model
+from unconcept import Request, load_edit, open_model
 from unconcept.core.errors import EditError, ModelError
+from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog",), ("cat",))
 

@@ -13,7 +13,8 @@ from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import RequestSpec
-from unconcept.core.settings import SEED_BOUND, build_settings, settings_data
+from unconcept.core.seeds import SEED_BOUND
+from unconcept.core.settings import build_settings, settings_data
 from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request

@@ -9,13 +9,14 @@ from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
+from unconcept.core.seeds import picture_seeds
 from unconcept.core.settings import build_settings
 from unconcept.methods.few_shot import FewShot
 from unconcept.models.diffusion.vae import encode_images
 from unconcept.models.images import read_picture_folder
 from unconcept.models.text.parameters import encoder_parameters
 from unconcept.training import TrainingSession, training_session
-from unconcept.training.images.training_images import generate_images, picture_seeds
+from unconcept.training.images.training_images import generate_images
 from unconcept.training.parameter_groups import select_text_parameters
 from unconcept.training.token_search import denoising_error
 

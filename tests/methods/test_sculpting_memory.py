@@ -8,12 +8,13 @@ from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.hashing import hash_tensors
+from unconcept.core.seeds import numbered_seed
 from unconcept.core.settings import build_settings
 from unconcept.methods.sculpting_memory import SculptingMemory, one_cycle_rate
 from unconcept.models.hooks.modules import attention_linears, denoiser_parameters
 from unconcept.training import TrainingSession, training_session
 from unconcept.training.goals import TextEncodings
-from unconcept.training.trajectories import SEED_PRIMES, GuidedSampler
+from unconcept.training.trajectories import GuidedSampler
 
 CONTRACT_SETTINGS = {
     "num_epochs": 2,
@@ -46,7 +47,7 @@ def test_the_losses_written_out(family) -> None:
     walk = GuidedSampler(view, TextEncodings.of(view), 2, 7.5)
     forget = walk.denoise_steps(walk.initial_latents(range(4)), ["a photo of dog"] * 4, 0, 2)
     kept = walk.denoise_steps(
-        walk.initial_latents(range(SEED_PRIMES[0], SEED_PRIMES[0] + 4)), ["a photo of cat"] * 4, 0, 2, ["dog"] * 4
+        walk.initial_latents(range(numbered_seed(1, 0), numbered_seed(1, 4))), ["a photo of cat"] * 4, 0, 2, ["dog"] * 4
     )
     order, rng = torch.randperm(4, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
     draw = lambda: torch.randn(2, *view.latent_shape, generator=rng).to(forget)  # noqa: E731

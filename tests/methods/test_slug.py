@@ -14,13 +14,14 @@ from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
+from unconcept.core.seeds import picture_seeds
 from unconcept.core.settings import build_settings
 from unconcept.edits import DenseEdit
 from unconcept.erasing.failure_checks import weight_failures
 from unconcept.methods.slug import SLUG, bisect_ratio, pareto_front
 from unconcept.models.text.parameters import encoder_parameters, layer_number
 from unconcept.training import loss_gradient
-from unconcept.training.images.training_images import generate_images, picture_seeds
+from unconcept.training.images.training_images import generate_images
 
 CONTRACT_SETTINGS = {"pictures": 2, "picture_steps": 2, "templates": ["a {}"]}
 

@@ -13,7 +13,6 @@ from .errors import RecipeError, SettingsError, require
 
 _T = TypeVar("_T")
 _STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
-SEED_BOUND = 2**31  # methods multiply seeds by primes and counts, and a generator holds 64 bits
 
 
 def build_settings(kind: type[_T], values: Mapping[str, object], noun: str = "setting") -> _T:
@@ -59,11 +58,6 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value
-
-
-def check_seed(name: str, seed: int) -> None:
-    """Raise `SettingsError` unless 0 <= seed < SEED_BOUND, so that seeds derived from it fit into a generator."""
-    require(0 <= seed < SEED_BOUND, f"{name}: seed must be 0 to {SEED_BOUND - 1}, got {seed}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

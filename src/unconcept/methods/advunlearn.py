@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed
+from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.parameters import freeze_parameters

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed, picture_seeds
+from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.forward import detach_first_token
@@ -29,7 +30,7 @@ from ..prompts.text_matching import replace_name
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import GradientClip, GradientTransform, WeightMask
-from ..training.images.training_images import generate_images, images_to_latents, picture_seeds, place_image
+from ..training.images.training_images import generate_images, images_to_latents, place_image
 from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed, numbered_seed, picture_seeds
+from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.images import read_picture_folder
@@ -23,12 +24,10 @@ from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import fits_context
 from ..prompts.templates import check_sentences, sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.images.training_images import generate_images, images_to_latents, picture_seeds
+from ..training.images.training_images import generate_images, images_to_latents
 from ..training.parameter_groups import select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method
-
-_EPOCH_SEED_STEP = 1_000_003  # a prime: seeds of the order in which pictures come
 
 
 @method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"))
@@ -103,9 +102,7 @@ class FewShot:
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
             epoch, place = divmod(step, batches)
-            order = torch.randperm(
-                len(z), generator=torch.Generator().manual_seed(self.seed * _EPOCH_SEED_STEP + epoch)
-            )
+            order = torch.randperm(len(z), generator=torch.Generator().manual_seed(numbered_seed(self.seed, epoch)))
             x_t, t, wanted = noise_latents(model, z[order[place * self.batch_size :][: self.batch_size]], rng)
             asked = [prompts[i] for i in torch.randint(len(prompts), (len(x_t),), generator=rng).tolist()]
             return -(model.denoise(x_t, t, model.condition(asked)) - wanted).float().square().mean()

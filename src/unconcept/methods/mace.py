@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core.errors import DataError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import BLOCK_SEED_STEP, check_seed, numbered_seed
+from ..core.settings import settings_data
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
 from ..edits.fuse import fuse_edits
 from ..linalg.conditions import condition_figure
@@ -41,7 +42,7 @@ from ..training.gradient_transforms import GradientClip
 from ..training.images.object_masks import attention_mask, foreground_mask, resize_mask_to_grid, resize_mask_to_latents
 from ..training.images.training_images import generate_images, images_to_latents
 from ..training.images.user_images import load_user_images
-from ..training.trajectories import SEED_PRIMES, focused_timesteps, noise_latents
+from ..training.trajectories import focused_timesteps, noise_latents
 from .registry import NO_SERVICES, MethodServices, method
 
 _GRADIENT_NORM, _WEIGHT_DECAY = 1.0, 1e-2
@@ -197,7 +198,7 @@ class MACE:
         else:
             usual = "a photo in the style of {}" if target.kind == "style" else "a photo of the {}"
             prompts = [target.said(self.picture_prompt or usual)] * self.pictures
-            seeds = [self._seed(target) * SEED_PRIMES[1] + i for i in range(self.pictures)]
+            seeds = [self._seed(target) * BLOCK_SEED_STEP + i for i in range(self.pictures)]
             pictures = generate_images(model, prompts, seeds, self.picture_steps, self.picture_guidance, "dpm")
         latents = images_to_latents(model, imagenet_shift(pictures) if self.compat == "authors" else pictures)
         found = self._masks(model, target, pictures, latents)
@@ -226,7 +227,7 @@ class MACE:
         )
 
     def _seed(self, target: "_Target") -> int:
-        return self.seed * SEED_PRIMES[0] + target.number
+        return numbered_seed(self.seed, target.number)
 
     def _trained(
         self, model: ModelView, target: "_Target", latents: Tensor, masks: Tensor, about: Mapping[str, object]

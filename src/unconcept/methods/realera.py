@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed
+from ..core.seeds import check_seed
 from ..edits import TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.moments import SecondMoments

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed, numbered_seed
+from ..core.settings import settings_data
 from ..edits import AdapterEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.attention_maps import record_attention, text_attentions
@@ -159,7 +160,7 @@ class _Search:
             f" {self.target!r}: lower it"
         )
         require(len(self.at) == wanted, message)
-        rng = torch.Generator().manual_seed(own.seed * 1_000_003 + self.number)
+        rng = torch.Generator().manual_seed(numbered_seed(own.seed, self.number))
         tokens = torch.rand(1, len(self.at), self.given.states.shape[-1], generator=rng).to(device).requires_grad_()
         self.descent = Descent([tokens], own.advrs_lr, "adam", own.advrs_weight_decay)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed, numbered_seed
+from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import attention_linears, denoiser_parameters
@@ -27,7 +28,7 @@ from ..training.goals import TextEncodings, goal_predictions, keep_goal
 from ..training.gradient_transforms import DynamicWeightMask
 from ..training.images.training_images import IMAGE_BATCH
 from ..training.parameter_groups import select_parameters
-from ..training.trajectories import SEED_PRIMES, GuidedSampler, noise_latents
+from ..training.trajectories import GuidedSampler, noise_latents
 from .registry import NO_SERVICES, MethodServices, method
 
 _RISING_SHARE, _FIRST_LR_SHARE, _LAST_LR_SHARE = (
@@ -206,9 +207,7 @@ class SculptingMemory:
     def _rows(self, step: int, epoch: int) -> Tensor:
         """The pictures of a step: each epoch goes through all of them in an order of its own."""
         number, place = divmod(step, epoch)
-        order = torch.randperm(
-            self.pictures, generator=torch.Generator().manual_seed(self.seed * SEED_PRIMES[0] + number)
-        )
+        order = torch.randperm(self.pictures, generator=torch.Generator().manual_seed(numbered_seed(self.seed, number)))
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _drawn(self, model: ModelView, pairs: Sequence[tuple[str, str]]) -> Tensor:
@@ -218,7 +217,7 @@ class SculptingMemory:
         walk, found = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance), []
         for side in (0, 1):
             rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
-            seeds = [(2 * self.seed + side) * SEED_PRIMES[0] + i for i in range(self.pictures)]
+            seeds = [numbered_seed(2 * self.seed + side, i) for i in range(self.pictures)]
             for begin in range(0, self.pictures, IMAGE_BATCH):
                 part = slice(begin, begin + IMAGE_BATCH)
                 negatives = [target for target, _ in rows[part]] if side else ()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..core.errors import NumericsError, RequestError, SettingsError, require
 from ..core.request import Request
-from ..core.settings import check_seed
+from ..core.seeds import check_seed, picture_seeds
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.images import read_picture_folder
@@ -26,7 +26,7 @@ from ..models.vision.paired_clip import VisionTextTowers
 from ..prompts.templates import check_sentences, sentences
 from ..training import TrainableWeights, loss_gradient
 from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
-from ..training.images.training_images import generate_images, picture_seeds
+from ..training.images.training_images import generate_images
 from .registry import NO_SERVICES, MethodServices, PresenceJudge, method
 
 _FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..core.settings import check_seed, settings_data
+from ..core.seeds import check_seed
+from ..core.settings import settings_data
 from ..edits import GatedAdapter, GatedEdit
 from ..edits.gated import GateCombination
 from ..edits.gating import LikenessMetric, PromptLikeness

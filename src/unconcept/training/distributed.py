@@ -14,7 +14,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
 from torch import Tensor
 
-_RANK_SEED_STEP = 1_000_003_000
+from ..core.seeds import RANK_SEED_STEP
+
 _SHARED_STATE_PREFIXES = ("param.", "rule.")  # entries of a descent's state that are equal in every process
 
 
@@ -25,7 +26,7 @@ def process_state(device: torch.device) -> PartialState:
 
 def rank_seed_offset(device: torch.device) -> int:
     """Return what this process adds to a seed, so that no two processes draw the same; 0 in the first."""
-    offset: int = process_state(device).process_index * _RANK_SEED_STEP
+    offset: int = process_state(device).process_index * RANK_SEED_STEP
     return offset
 
 

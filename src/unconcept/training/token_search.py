@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.seeds import numbered_seed
 from ..models import Conditioning, ModelView
 from ..models.model_view import SoftPrompts
 from ..models.text.tokenizer import ClipTokenizer
@@ -221,7 +222,7 @@ def denoising_error(model: ModelView, texts: Conditioning, latents: Tensor, nois
 
 def random_generators(seed: int, numbers: Iterable[int]) -> dict[int, torch.Generator]:
     """Return one random generator for each prompt, so that a search does not depend on the other prompts."""
-    return {i: torch.Generator().manual_seed(seed * 1_000_003 + i) for i in numbers}
+    return {i: torch.Generator().manual_seed(numbered_seed(seed, i)) for i in numbers}
 
 
 def normal_noise(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:

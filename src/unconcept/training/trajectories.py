@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
+from ..core.seeds import BLOCK_SEED_STEP, numbered_seed
 from ..models import ModelView
 from ..models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
 from .distributed import rank_seed_offset
@@ -17,7 +18,6 @@ from .goals import TextEncodings
 from .sample_options import augment_sample
 from .token_search import normal_noise
 
-SEED_PRIMES = 1_000_003, 7_919  # factors of seeds: of a trajectory and of a block
 # `focused_timesteps`: bounds of the interval, and steepness of its edges.
 _FOCUS_TIMESTEPS, _FOCUS_STEEPNESS = (200, 400), 0.05
 
@@ -147,7 +147,7 @@ class TrajectoryPool:
         left = self.rows - block * self.size * length
         size = min(self.size, max(-(-left // length), len(self.prompts) if self.every else 1))
         prompts = self._asked(block, size)
-        x = self.sampler.initial_latents([self.seed * SEED_PRIMES[0] + block * SEED_PRIMES[1] + i for i in range(size)])
+        x = self.sampler.initial_latents([numbered_seed(self.seed, block * BLOCK_SEED_STEP + i) for i in range(size)])
         kept = []
         for k in range(length):
             kept.append(x)
@@ -167,7 +167,7 @@ class TrajectoryPool:
 
     def _rng(self, turn: int) -> torch.Generator:
         return torch.Generator().manual_seed(
-            self.seed * SEED_PRIMES[0] + turn + rank_seed_offset(self.sampler.model.device)
+            numbered_seed(self.seed, turn) + rank_seed_offset(self.sampler.model.device)
         )
 
 
@@ -186,7 +186,7 @@ class ResumableTrajectory:
         A new trajectory starts from the noise of this training step.
         """
         if self.x is None or self.at != (which, k - 1):
-            self.x, begun = self.sampler.initial_latents([self.seed * SEED_PRIMES[0] + step]), 0
+            self.x, begun = self.sampler.initial_latents([numbered_seed(self.seed, step)]), 0
         else:
             begun = k - 1
         self.x, self.at = self.sampler.denoise_steps(self.x, [prompts[which]], begun, k), (which, k)

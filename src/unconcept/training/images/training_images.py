@@ -20,11 +20,6 @@ _FAR_PREFIXES, _NEAR_PREFIXES = ("a far away ", "very small "), ("zoomed in ", "
 _FAR_BELOW = 0.6
 
 
-def picture_seeds(seed: int, count: int) -> list[int]:
-    """Return the seeds of `count` images; another `seed` shares none of them."""
-    return [seed * count + i for i in range(count)]
-
-
 def generate_images(
     model: ModelView,
     prompts: Sequence[str],
