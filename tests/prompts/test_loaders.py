@@ -92,9 +92,9 @@ def test_mace_celebrities_and_artists(tmp_path) -> None:
         ("Brett Weston", "direct"),
         ("A.J.Casson", "near"),
     ]
-    with pytest.raises(DataError, match="names concepts and groups itself"):
+    with pytest.raises(DataError, match="contains concepts and groups itself"):
         load_prompts(tmp_path / "m.csv", concept="Adam Driver")
-    with pytest.raises(DataError, match=r"line 2: no name in 'A bust of X': MACE's templates are A portrait of"):
+    with pytest.raises(DataError, match=r"line 2: 'A bust of X' follows none of MACE's templates.*: A portrait of"):
         load_prompts(put(tmp_path, "x.csv", "type,prompt,evaluation_seed\nerased,A bust of X,1\n"))
     with pytest.raises(DataError, match=r"type 'kept': allowed are erased, 0, others, 1"):
         load_prompts(put(tmp_path, "x.csv", MACE.replace("others", "kept")))
@@ -148,7 +148,7 @@ def test_erase_eval(tmp_path) -> None:
         assert [row[1:3] for row in rows(put(tmp_path, f"{name}.json", ERASE_EVAL))] == [("Van Gogh style", group)]
     path = put(tmp_path, "cache.json", ERASE_EVAL)
     assert rows(path, group="indirect")[0][2] == "indirect"
-    with pytest.raises(DataError, match=r"key 'Van Gogh style': the file does not say its group"):
+    with pytest.raises(DataError, match=r"key 'Van Gogh style': the group of the file is unknown"):
         load_prompts(path)
     both = put(
         tmp_path,
@@ -198,23 +198,23 @@ def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
         (
             "t.csv",
             "text,seed\na dog,1\n",
-            r"columns found: text, seed; needed: prompt; a file with one prompt a line ends in .txt",
+            r"the columns are text, seed; needed: prompt; for one prompt a line, name the file .txt",
         ),
         (
             "t.csv",
             "prompt;seed\na dog;1\n",
-            r"columns found: prompt;seed; needed: prompt; are columns separated by ';'\? Use commas",
+            r"the columns are prompt;seed; needed: prompt; if ';' separates the columns, use commas",
         ),
-        ("t.csv", "prompt\tseed\na dog\t1\n", r"separated by '\\t'"),
-        ("t.csv", "prompt,seed,Prompt\na,1,b\n", r"column \['prompt'\] stands twice"),
+        ("t.csv", "prompt\tseed\na dog\t1\n", r"if '\\t' separates"),
+        ("t.csv", "prompt,seed,Prompt\na,1,b\n", r"column \['prompt'\] appears twice"),
         (
             "t.csv",
             "prompt,seed\na dog, big,1\n",
-            r"line 2: 3 cells, but 2 columns: put prompts that hold commas in double quotes",
+            r"line 2: 3 cells, but 2 columns: put prompts that contain commas in double quotes",
         ),
-        ("t.csv", 'prompt,seed\n"a dog,1\n', r"a double quote open"),
-        ("t.csv", 'prompt,concept\n"a" dog,dog\n', r"line 2: .*not doubled inside a cell"),
-        ("t.csv", "prompt,concept\na dog,dog\n  ,dog\n", r"line 3: empty prompt"),
+        ("t.csv", 'prompt,seed\n"a dog,1\n', r"close every double quote"),
+        ("t.csv", 'prompt,concept\n"a" dog,dog\n', r"line 2: .*double those inside a cell"),
+        ("t.csv", "prompt,concept\na dog,dog\n  ,dog\n", r"line 3: prompt '' is empty"),
         ("t.csv", "prompt,concept,seed\na dog,dog,1.5\n", r"line 2: seed '1.5': give a whole number"),
         ("t.csv", "prompt,concept,seed\na dog,dog,1_0\n", r"seed '1_0'"),
         ("t.csv", "prompt,concept,seed\na dog,dog,-1\n", r"seed '-1'"),
@@ -228,28 +228,28 @@ def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
             r"columns sd_seed, seed disagree: '2' and '1'; keep one",
         ),
         ("t.csv", "prompt,concept,group\na dog,dog,implicit\n", r"group 'implicit': allowed are direct"),
-        ("t.csv", "prompt,concept,id\na dog,dog,7\na hound,dog,7\n", r"line 3: id '7' stands on line 2 already"),
-        ("t.csv", "prompt\na dog\n", r"line 2: a direct prompt needs its concept: name it in a column `concept`"),
-        ("t.csv", "prompt,concept\n", r"holds no prompts"),
+        ("t.csv", "prompt,concept,id\na dog,dog,7\na hound,dog,7\n", r"line 3: id '7' is also on line 2"),
+        ("t.csv", "prompt\na dog\n", r"line 2: a direct prompt needs a concept: give it in a column `concept`"),
+        ("t.csv", "prompt,concept\n", r"contains no prompts"),
         ("t.csv", "", r"is empty: give a header line"),
-        ("t.txt", "\n# nothing\n", r"holds no prompts"),
-        ("t.json", "[]", r"holds no prompts"),
-        ("t.json", "{", r"is no JSON: Expecting"),
+        ("t.txt", "\n# nothing\n", r"contains no prompts"),
+        ("t.json", "[]", r"contains no prompts"),
+        ("t.json", "{", r"is not JSON: Expecting"),
         ("t.json", "3", r"single JSON int: give a list"),
-        ("t.json", "[" * 100_000, r"is no JSON"),
-        ("t.json", '{"a": "x", "a": "y"}', r"key 'a' stands twice"),
-        ("t.json", '[{"text": "a dog"}]', r"entry 1: prompt 'None': give a text; keys found: text"),
+        ("t.json", "[" * 100_000, r"is not JSON"),
+        ("t.json", '{"a": "x", "a": "y"}', r"key 'a' appears twice"),
+        ("t.json", '[{"text": "a dog"}]', r"entry 1: prompt 'None': give a string; the keys are text"),
         ("t.json", '[{"prompt": "a dog", "concept": "dog", "seed": "1"}]', r"seed '1': give a number without quotes"),
         ("t.json", '[{"prompt": "a dog", "concept": "dog", "seed": 1.5}]', r"seed 1.5: give a number"),
         ("t.json", '[{"prompt": "a dog", "concept": "dog", "guidance_scale": NaN}]', r"guidance scale 'nan'"),
         ("t.json", '["a \\ud83d dog"]', r"surrogate"),
-        ("t.json", '[{"a\\nb": 1}]', r"entry 1: prompt 'None': give a text; keys found: a b"),
-        ("t.csv", '"a\nb",c\n1,2\n', r"columns found: a b, c; needed"),
-        ("t.json", "[3]", r"entry 1: '3' is no object"),
+        ("t.json", '[{"a\\nb": 1}]', r"entry 1: prompt 'None': give a string; the keys are a b"),
+        ("t.csv", '"a\nb",c\n1,2\n', r"the columns are a b, c; needed"),
+        ("t.json", "[3]", r"entry 1: '3' is not an object"),
         (
             "t.csv",
             "prompt,concept\na café,x\n".encode("latin-1"),
-            r"line 2: byte 0xe9 is no UTF-8; if the file is Latin-1, convert it with `iconv -f LATIN1",
+            r"line 2: byte 0xe9 is not UTF-8; if the file is Latin-1, convert it with `iconv -f LATIN1",
         ),
         ("t.csv", b"prompt,concept\n" + b"a dog,dog\n" * 5000 + b"caf\xe9,x\n", r"line 5002: byte 0xe9"),
         ("t.json", '["café"]'.encode("latin-1"), r"line 1: byte 0xe9"),
@@ -287,7 +287,7 @@ def test_forms_by_name(tmp_path) -> None:
     with pytest.raises(
         DataError,
         match=(
-            r"columns found: prompt, concept, group, seed, guidance_scale, note; needed: type, prompt, evaluation_seed"
+            r"the columns are prompt, concept, group, seed, guidance_scale, note; needed: type, prompt, evaluation_seed"
             r" \(form mace\)"
         ),
     ):

@@ -73,21 +73,21 @@ def test_copies_are_numbered_in_linear_time() -> None:
 def test_equal_questions_are_refused_unnumbered() -> None:
     with pytest.raises(DataError, match=r"'a photo of a dog' about 'dog' 2 times: number them with PromptSet\.of"):
         PromptSet("x", 1, (ITEM, ITEM, replace(ITEM, seed=1)))
-    with pytest.raises(DataError, match="'x' holds no prompts"):
+    with pytest.raises(DataError, match="'x' contains no prompts"):
         PromptSet.of("x", 1, [])
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"text": " \n"}, "empty prompt"),
+        ({"text": " \n"}, "prompt .* is empty"),
         ({"text": "half \ud83d"}, "surrogate"),
         ({"concept": "half \ud83d"}, "surrogate"),
         (
             {"group": "implicit"},
             "allowed are direct, synonym, paraphrase, indirect, co-occurring, near, far, style, other-language",
         ),
-        ({"concept": ""}, "needs its concept"),
+        ({"concept": ""}, "needs a concept"),
         ({"seed": -1}, "from 0 to"),
         ({"seed": 2**63}, "from 0 to"),
         ({"guidance_scale": float("nan")}, "finite"),

@@ -1,1 +1,1 @@
-"""What is asked: prompts with their groups and seeds, sets of them, readers of published files. No torch."""
+"""Prompts with their groups and seeds, prompt sets, and readers of published prompt files. Needs no torch."""

@@ -1,6 +1,6 @@
-"""Captions about nothing in particular: the prior set of methods that keep everything else as it is.
+"""Caption sets, packaged or from a user's file: captions about nothing in particular.
 
-Packaged or a user's file.
+Methods use them as the prior set, which stands for everything that an edit must not change.
 """
 
 from importlib import resources
@@ -15,15 +15,15 @@ _MOST_CAPTIONS = 2_000_000  # COCO 2014 has 616 thousand
 
 
 def packaged_captions() -> dict[str, Path]:
-    """Packaged sets by name: one caption a line."""
+    """The files of the packaged caption sets by name, with one caption a line."""
     folder = Path(str(resources.files(__package__)))
     return {path.stem: path for path in sorted(folder.glob("*.txt"))}
 
 
 def load_captions(name: str) -> tuple[str, ...]:
-    """The captions of a packaged set, or of a file in a form of `loaders.py`; "" is none.
+    """Load the captions of a packaged set by its name, or of a file in a form of `loaders.py`; "" loads none.
 
-    Equal ones stay, as the file has them.
+    Repeated captions are kept as in the file.
     """
     if not name:
         return ()

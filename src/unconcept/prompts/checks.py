@@ -1,4 +1,4 @@
-"""What is drawn and how it is judged: prompts in groups, each with its own seed."""
+"""Checks of an evaluation: prompts in groups, each with its seed and the labels that the judge looks for."""
 
 import hashlib
 import random
@@ -13,10 +13,10 @@ from ..worlds.table import ConceptEntry, ConceptTable, SplitWords, concept_table
 from .sets import PromptGroup, PromptItem
 
 JudgedAspect = Literal["object", "style", "left", "right"]
-# What is asked beside a concept where nothing is retained.
+# Far prompts for a request that retains nothing.
 _FAR_PROMPTS = ["a landscape", "a city street", "a bowl of fruit"]
-UNUSED_REPLICATE = 1_000  # replicates from here on are nobody's prompts
-REPORT_SEEDS = 1_000_000  # seeds from here on: nothing is trained, tuned or chosen on them
+UNUSED_REPLICATE = 1_000  # no check uses replicates from here on
+REPORT_SEEDS = 1_000_000  # seeds from here on are only for reports: nothing is trained, tuned or chosen on them
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prompt:
     text: str
     seed: int
     guidance_scale: float | None = None
-    """Where a published prompt set fixes it."""
+    """The guidance scale that a published prompt set prescribes; None if it prescribes none."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Check:
     prompt: Prompt
     group: PromptGroup
     concept: str
-    """What the prompt is about."""
+    """The concept that the prompt is about."""
     by: JudgedAspect
-    """Which head, or which half of a two-object picture."""
+    """The judge's head, or the half of a two-object picture, that answers."""
     labels: tuple[str, ...]
     among: tuple[str, ...] = ()
-    """What a judge of free labels may answer; () is all it was given."""
+    """The labels from which a judge of free labels chooses; () means all of its labels."""
 
 
 def seeded_prompt(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
-    """The picture's seed depends on these alone, so the same prompt is the same picture everywhere."""
+    """Derive a prompt's seed from these arguments alone, so that the same prompt gives the same picture everywhere."""
     key = f"{text}\0{replicate}" + (f"\0{seed}" if seed else "")
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:5], "big")
     return Prompt(text, number % REPORT_SEEDS if tuning else REPORT_SEEDS + number)
@@ -53,21 +53,21 @@ def seeded_prompt(text: str, replicate: int, tuning: bool = False, seed: int = 0
 
 @dataclass(frozen=True)
 class GroupSizes:
-    """How many prompts a group gets, and from which noise they start."""
+    """The number of prompts in each group, and the choice of their seeds."""
 
     direct: int = 24
     """Prompts that name the target."""
     other: int = 12
     """Prompts of every other group."""
     tuning: bool = False
-    """Given words and seeds below REPORT_SEEDS, to choose settings by."""
+    """Use only `given` words and seeds below REPORT_SEEDS, for choosing settings."""
     seed: int = 0
-    """Another one draws every prompt from other noise."""
+    """Another seed draws every prompt from other noise."""
     limit: int | None = None
-    """Prompts of a group at most, about one concept, also where they are shared out evenly."""
+    """Most prompts in a group about one concept, even if a group shares its prompts among several concepts."""
 
     def with_limit(self, limit: int | None) -> "GroupSizes":
-        """At most `limit` prompts a group."""
+        """The same sizes with at most `limit` prompts in each group."""
         return (
             self
             if limit is None
@@ -79,9 +79,9 @@ class GroupSizes:
 
 
 def moji_checks(known: ConceptTable, names: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Checks for one erasure on `moji`: the concept and its words, its neighbours, far objects, styles.
+    """Make the checks for one erasure on `moji`: target, synonyms, indirect wordings, neighbours, far objects, styles.
 
-    On `report` concepts the synonyms and neighbours are the held-out ones; tuning asks the given ones only.
+    Reports use the held-out synonyms and neighbours; tuning uses only the given ones.
     """
     checks: list[Check] = []
     for name in names:
@@ -107,7 +107,7 @@ def _object_checks(
     yield from ask("synonym", entry, part(entry.synonyms), sizes.other)
     yield from ask("indirect", entry, part(entry.indirect), sizes.other)
     near = [known[name] for name in part(entry.near) if name not in erased]
-    # All are made before they are cut, so that the draws that follow are the same at every limit.
+    # All checks are made before the limit cuts them, so that later random draws are the same at every limit.
     asked_of = [list(ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))) for neighbour in near]
     yield from chain(*asked_of) if sizes.limit is None else islice(chain(*zip(*asked_of, strict=True)), sizes.limit)
     far = far_objects(known, [entry], sizes.tuning, rng)
@@ -145,7 +145,7 @@ def _style_checks(
 def far_objects(
     known: ConceptTable, targets: Sequence[ConceptEntry], tuning: bool, rng: random.Random
 ) -> list[ConceptEntry]:
-    """Objects of the far list that is only measured, without the targets' neighbours and anchors, shuffled."""
+    """The held-out far objects, shuffled, without neighbours and anchors of the targets."""
     close = {name for target in targets for name in (*target.near.all, target.anchor)}
     far = [e for e in known.far("held_out", "tune" if tuning else "report") if e.name not in close]
     rng.shuffle(far)
@@ -153,7 +153,7 @@ def far_objects(
 
 
 def _styled(word: str, entry: ConceptEntry, turn: int, rng: random.Random) -> str:
-    """Every fourth prompt names no style; the others go round the styles the model saw the concept in."""
+    """Caption a concept: every fourth without a style, the others in turn in the styles it was trained in."""
     if turn % 4 == 0:
         return object_caption(word, form=turn // 4 % 2)
     styles = [style for style in entry.styles if style not in entry.unseen]
@@ -161,7 +161,7 @@ def _styled(word: str, entry: ConceptEntry, turn: int, rng: random.Random) -> st
 
 
 def template_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Prompts for a model without a judge of its own: the concepts in their kind's templates, and what is retained."""
+    """Make checks for a model without its own judge: concepts in the templates of their kind, and retained texts."""
     checks = []
     for concept in concepts:
         for i in range(min(sizes.direct, max(2, sizes.other // 2))):
@@ -174,7 +174,7 @@ def template_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: G
 
 
 def concept_checks(entry: ConceptEntry, sizes: GroupSizes, count: int, group: PromptGroup) -> list[Check]:
-    """Prompts that name the concept, round its styles; for a style, round the far objects."""
+    """Make `count` checks whose prompts name the concept, in turn in its styles; for a style, on the far objects."""
     if entry.kind == "style":
         others = concept_table().far("held_out", "report")
         texts = [object_caption(others[i % len(others)].name, entry.name) for i in range(count)]
@@ -185,8 +185,9 @@ def concept_checks(entry: ConceptEntry, sizes: GroupSizes, count: int, group: Pr
 
 
 def far_entries(concepts: Sequence[str], tuning: bool = False) -> list[ConceptEntry]:
-    """Objects of the far list that is only measured, without what is erased and its neighbours; for tuning, those
-    reserved for it.
+    """The held-out far objects, without the erased concepts and their neighbours.
+
+    `tuning` selects the objects that are reserved for tuning.
     """
     known = concept_table()
     close = {name for concept in concepts for name in (concept, *known[concept].near.all)}
@@ -194,7 +195,7 @@ def far_entries(concepts: Sequence[str], tuning: bool = False) -> list[ConceptEn
 
 
 def first_of_each_group(items: Iterable[PromptItem], sizes: GroupSizes) -> Iterator[PromptItem]:
-    """As many of each group as `sizes` allows, in their order."""
+    """Yield the first items of each group, as many as `sizes` allows, in their order."""
     count: dict[str, int] = {}
     for item in items:
         count[item.group] = count.get(item.group, 0) + 1

@@ -1,8 +1,7 @@
-"""Entries of text files: rows of a CSV table, lines, elements of JSON.
+"""Reads entries of text files: rows of a CSV table, lines, elements of JSON.
 
-Bad files give one line that says how to mend them.
-
-Tables and lines are streamed, so memory does not grow with the file; JSON is read whole, up to `_MOST_JSON_BYTES`.
+A broken file raises an error of one line that says how to fix it. Tables and lines are streamed, so memory does not
+grow with the file; JSON is read as a whole, up to `_MOST_JSON_BYTES`.
 """
 
 import csv
@@ -35,14 +34,14 @@ def require_text_file(path: Path) -> None:
         )
     require(
         b"\0" not in head,
-        f"{path} holds zero bytes, so it is no UTF-8 text: convert it with `iconv -f UTF-16LE -t UTF-8`, if it is text"
-        " at all",
+        f"{path} contains zero bytes, so it is not UTF-8 text: if it is UTF-16, convert it with `iconv -f UTF-16LE -t"
+        " UTF-8`",
         DataError,
     )
 
 
 def iter_raw_lines(path: Path, newline: str | None = None) -> Iterator[str]:
-    """Lines with their ends. A UTF-8 mark at the start is passed over."""
+    """Yield lines with their line ends, without a byte order mark at the start."""
     require_text_file(path)
     number = 0
     try:
@@ -51,7 +50,7 @@ def iter_raw_lines(path: Path, newline: str | None = None) -> Iterator[str]:
                 number += 1
                 if len(line) > _LONGEST_FIELD:
                     raise DataError(
-                        f"{path}, line {number}: longer than {_LONGEST_FIELD:,} characters: is this a prompt file?"
+                        f"{path}, line {number}: longer than {_LONGEST_FIELD:,} characters: give a prompt file"
                     )
                 yield line
     except UnicodeDecodeError:
@@ -67,7 +66,7 @@ def _undecodable(path: Path) -> NoReturn:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = line[error.start]
-                said = f"{path}, line {number}: byte 0x{byte:02x} is no UTF-8; if the file is Latin-1, "
+                said = f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; if the file is Latin-1, "
                 raise DataError(
                     f"{said}convert it with `iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}`"
                 ) from None
@@ -75,17 +74,17 @@ def _undecodable(path: Path) -> NoReturn:
 
 
 def read_header(path: Path) -> list[str]:
-    """Column names of a table, lower-cased, without blanks around them; pandas' nameless index column is ""."""
+    """Read the column names of a table, stripped and in lower case; pandas' nameless index column is ""."""
     for _, cells in _rows(path):
         names = [name.strip().lower() for name in cells]
         twice = sorted({name for name in names if name and names.count(name) > 1})
-        require(not twice, f"{path}: column {twice[:1]} stands twice: rename one", DataError)
+        require(not twice, f"{path}: column {twice[:1]} appears twice: rename one", DataError)
         return names
     raise DataError(f"{path} is empty: give a header line and a line for each prompt")
 
 
 def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(Where it stands, {column: cell}) of each row after the header; blank lines are passed over."""
+    """Yield (place, {column: cell}) of each row after the header, such as ("line 2", {...}); no blank lines."""
     header = read_header(path)
     width = len(header)
     rows = _rows(path)
@@ -93,7 +92,7 @@ def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for number, cells in rows:
         if len(cells) != width:
             raise DataError(
-                f"{path}, line {number}: {len(cells)} cells, but {width} columns: put prompts that hold commas in"
+                f"{path}, line {number}: {len(cells)} cells, but {width} columns: put prompts that contain commas in"
                 " double quotes"
             )
         yield f"line {number}", dict(zip(header, cells, strict=True))
@@ -107,17 +106,17 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num}: {error}; is a double quote open, or not doubled inside a cell?"
+            f"{path}, line {reader.line_num}: {error}; close every double quote, and double those inside a cell"
         ) from None
 
 
 def read_json_entries(path: Path) -> list[tuple[str, Any]]:
-    """(Where it stands, element) of a list, or (where, (key, value)) of an object; a key may stand once."""
+    """Read (place, element) of a JSON list, or (place, (key, value)) of an object, whose keys must be unique."""
     require_text_file(path)
     size = path.stat().st_size
     require(
         size <= _MOST_JSON_BYTES,
-        f"{path} has {size:,} bytes: JSON is read whole, up to {_MOST_JSON_BYTES:,}; give a CSV file or one prompt a"
+        f"{path} has {size:,} bytes, and a JSON file may have {_MOST_JSON_BYTES:,}: give a CSV file or one prompt a"
         " line",
         DataError,
     )
@@ -126,13 +125,15 @@ def read_json_entries(path: Path) -> list[tuple[str, Any]]:
     except UnicodeDecodeError:
         _undecodable(path)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON: {str(error) or 'nested too deep'}") from None
+        raise DataError(f"{path} is not JSON: {str(error) or 'nested too deeply'}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if isinstance(data, dict):
         return [(f"key {key!r}", (key, value)) for key, value in data.items()]
     require(
-        isinstance(data, list), f"{path} holds a single JSON {type(data).__name__}: give a list of prompts", DataError
+        isinstance(data, list),
+        f"{path} contains a single JSON {type(data).__name__}: give a list of prompts",
+        DataError,
     )
     return [(f"entry {number}", element) for number, element in enumerate(data, 1)]
 
@@ -140,5 +141,5 @@ def read_json_entries(path: Path) -> list[tuple[str, Any]]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return dict(pairs)

@@ -1,7 +1,7 @@
-"""The forms in which prompts are published, one reader each: from one entry of the file to its questions.
+"""Readers for the forms in which prompts are published: each turns one entry of a file into prompt items.
 
-A reader gets a table's row, a line, or a JSON element, and what the caller says about the whole file; it fills with
-that what the form leaves open. Columns that a form does not name are passed over.
+A reader gets a table row, a line, or a JSON element, and the context of the whole file, which fills in what the form
+leaves open. Columns that a form does not name are ignored.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,17 +30,17 @@ _CELEBRITY_TEMPLATES = (
 
 @dataclass(frozen=True)
 class PromptFileContext:
-    """What is known of a file beside its entries."""
+    """Information about a whole prompt file."""
 
     concept: str | None
-    """By the caller."""
+    """The concept that the caller gives, if any."""
     group: PromptGroup | None
     stem: str
-    """The file's name without its ending; several benchmarks name files after concepts."""
+    """The file's name without its suffix; several benchmarks name files after concepts."""
 
     @property
     def about(self) -> str:
-        """The concept, by the file's name if the caller said nothing."""
+        """The caller's concept, or else the one in the file's name."""
         return self.concept or self.stem.replace("_", " ")
 
 
@@ -49,16 +49,16 @@ _EntryReader = Callable[[Any, PromptFileContext], Iterable[PromptItem]]
 
 @dataclass(frozen=True)
 class PromptForm:
-    """A row of the forms table."""
+    """A form of prompt files, with its reader."""
 
     name: str
     kind: PromptFileKind
     needs: tuple[str, ...]
-    """Columns by which a table is seen to be of this form."""
+    """Columns of a table by which this form is recognised."""
     open: bool
     """Whether the caller may name concept and group."""
     most: int | None
-    """Entries that the protocol takes from the start of a file."""
+    """The number of entries that the protocol uses from the start of a file; None for all."""
     read: _EntryReader
     summary: str
 
@@ -69,7 +69,7 @@ prompt_forms: Registry[PromptForm] = Registry("prompt form", plugin_group="uncon
 def prompt_form(
     name: str, kind: PromptFileKind, needs: tuple[str, ...] = (), open: bool = True, most: int | None = None
 ) -> Callable[[_EntryReader], _EntryReader]:
-    """Register a reader under the name users type."""
+    """Return a decorator that registers a reader under the name that users type."""
 
     def put(read: _EntryReader) -> _EntryReader:
         summary = summary_of(read)
@@ -81,20 +81,20 @@ def prompt_form(
 
 @prompt_form("i2p", "table", ("prompt", "categories", "inappropriate_percentage"))
 def read_i2p(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """I2P and its subsets, also UnlearnDiffAtk's of it: seed and guidance a row; the category becomes the tag."""
+    """I2P and its subsets, also UnlearnDiffAtk's: each row has a seed and a guidance scale; the category is the tag."""
     category = row["categories"].strip()
     yield _item(row, given.concept or category, given.group or "indirect", category)
 
 
 @prompt_form("unlearndiffatk", "table", ("prompt", "case_number", "evaluation_seed"))
 def read_unlearndiffatk(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """UnlearnDiffAtk's prompts of a concept, also ESD's; the concept is the column `class` or the file's name."""
+    """UnlearnDiffAtk's and ESD's prompts for a concept, which the column `class` or the file's name gives."""
     yield _item(row, given.concept or row.get("class", "").strip() or given.about, given.group or "direct")
 
 
 @prompt_form("coco", "table", ("prompt", "coco_id"))
 def read_coco(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """COCO captions with a seed each, as MACE and ESD publish them: far prompts about nothing in particular."""
+    """COCO captions with seeds, as MACE and ESD publish them: far prompts about nothing in particular."""
     yield _item(row, given.concept or "", given.group or "far")
 
 
@@ -102,7 +102,7 @@ def read_coco(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
 def read_mace(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """MACE's celebrities and artists: the erased ones are direct, the others near.
 
-    Artists have types 0 and 1; that 0 is erased is (inferred) from the erased ones coming first in all files.
+    Artists have types 0 and 1; that 0 means erased is (inferred), because erased ones come first in all files.
     """
     kind = _kind(row, {"erased": "direct", "0": "direct", "others": "near", "1": "near"})
     artist = row.get("artist", "").strip()
@@ -111,14 +111,13 @@ def read_mace(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
 
 @prompt_form("speed", "table", ("type", "concept", "prompt"), open=False)
 def read_speed(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """SPEED's celebrities: type erase is direct, retain is near. That prompts stand in `prompt` is (inferred)."""
+    """SPEED's celebrities: type erase is direct, retain is near. That column `prompt` has the prompts is (inferred)."""
     yield _item(row, row["concept"].strip(), _kind(row, {"erase": "direct", "retain": "near"}))
 
 
 @prompt_form("hub-lines", "lines")
 def read_hub_lines(line: str, given: PromptFileContext) -> Iterable[PromptItem]:
-    """HUB's target_image and attack_robustness: one prompt a line, some in double quotes; the file's name is the
-    concept.
+    """HUB's target_image and attack_robustness: one prompt a line, some in double quotes, in a file named by concept.
 
     Differs: HUB draws with the quotes and the line's end as part of the prompt.
     """
@@ -131,8 +130,9 @@ def read_hub_lines(line: str, given: PromptFileContext) -> Iterable[PromptItem]:
 
 @prompt_form("hub-languages", "table", ("original", *_HUB_LANGUAGES))
 def read_hub_languages(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """HUB's multilingual_robustness: five translations of each prompt, the language as tag; the English one is
-    target_image's.
+    """HUB's multilingual_robustness: five translations of each prompt, with the language as tag.
+
+    The English originals are the prompts of target_image.
     """
     for language in _HUB_LANGUAGES:
         yield PromptItem(row[language].strip(), given.about, given.group or "other-language", tag=language)
@@ -140,40 +140,41 @@ def read_hub_languages(row: _CsvRow, given: PromptFileContext) -> Iterable[Promp
 
 @prompt_form("hub-pinpoint", "table", ("noun", "similarity"), open=False, most=100)
 def read_hub_pinpoint(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """HUB's pinpoint_ness: the nouns nearest to a concept, which shall still be drawn; the first 100 of a file."""
+    """HUB's pinpoint_ness: the nouns nearest to a concept, which the model must still draw; the first 100 of a file."""
     noun = row["noun"].strip()
     yield PromptItem(f"a photo of {noun}", noun.replace("_", " "), "near", tag=given.stem)
 
 
 @prompt_form("hub-selective", "json", ("prompt", "nouns"))
 def read_hub_selective(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
-    """HUB's selective_alignment: target prompts and the other things in them, asked for one by one."""
+    """HUB's selective_alignment: target prompts, with one question for each of the other things in them."""
     fields = _object(entry)
     nouns = fields.get("nouns")
     if not (isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns)):
-        raise DataError(f"nouns {str(nouns)[:40]!r}: give a list of texts")
+        raise DataError(f"nouns {str(nouns)[:40]!r}: give a list of strings")
     for noun in dict.fromkeys(noun.strip() for noun in nouns if noun.strip()):
         yield PromptItem(_text(fields, "prompt"), noun, given.group or "co-occurring", tag=given.about)
 
 
 @prompt_form("erase-eval", "json")
 def read_erase_eval(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
-    """EraseEval's cache, {concept: prompt}: protocol1.json is direct, protocol2.json indirect, or {concept: {explicit,
-    implicit}}.
+    """EraseEval's cache: {concept: prompt}, direct in protocol1.json, indirect in protocol2.json.
+
+    {concept: {explicit, implicit}} is read too.
     """
     if not isinstance(entry, tuple):
-        raise DataError("EraseEval's cache is an object {concept: prompt}, not a list")
+        raise DataError("the file is a list, but EraseEval's cache is an object: give {concept: prompt}")
     concept, value = entry
     if isinstance(value, dict):
         sides: tuple[tuple[str, PromptGroup], ...] = (("explicit", "direct"), ("implicit", "indirect"))
         found = [(_text(value, side), group) for side, group in sides if side in value]
-        require(bool(found), f"keys {', '.join(value)}: needed are explicit, implicit, or both", DataError)
+        require(bool(found), f"keys {', '.join(value)}: give explicit, implicit, or both", DataError)
     else:
         stems: dict[str, PromptGroup] = {"protocol1": "direct", "protocol2": "indirect"}
         group = given.group or stems.get(given.stem)
         require(
             group is not None,
-            "the file does not say its group: name it protocol1.json or protocol2.json, or give group direct or"
+            "the group of the file is unknown: name it protocol1.json or protocol2.json, or give group direct or"
             " indirect",
             DataError,
         )
@@ -184,14 +185,14 @@ def read_erase_eval(entry: object, given: PromptFileContext) -> Iterable[PromptI
 
 @prompt_form("table", "table", ("prompt",))
 def read_own_table(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """A CSV table of your own: column prompt, and if you like concept, group, seed, guidance_scale, tag, id."""
+    """A CSV table of your own: column prompt, and optionally concept, group, seed, guidance_scale, tag, id."""
     group = row.get("group", "").strip() or given.group or "direct"
     yield _item(row, row.get("concept", "").strip() or given.concept or "", _group(group), row.get("tag", "").strip())
 
 
 @prompt_form("list", "json")
 def read_own_list(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
-    """A JSON list of your own: texts, or objects with the columns of a table as keys."""
+    """A JSON list of your own: strings, or objects with the columns of a table as keys."""
     if isinstance(entry, str):
         yield PromptItem(entry.strip(), given.concept or "", given.group or "direct")
         return
@@ -210,7 +211,7 @@ def read_own_list(entry: object, given: PromptFileContext) -> Iterable[PromptIte
 
 @prompt_form("lines", "lines")
 def read_own_lines(line: str, given: PromptFileContext) -> Iterable[PromptItem]:
-    """Plain text, one prompt a line; blank lines and lines that start with # are passed over."""
+    """Plain text, one prompt a line; blank lines and lines that start with # are skipped."""
     text = line.strip()
     if text and not text.startswith("#"):
         yield PromptItem(text, given.concept or "", given.group or "direct")
@@ -221,7 +222,7 @@ def _item(row: _CsvRow, concept: str, group: PromptGroup, tag: str = "") -> Prom
 
 
 def _cell(row: _CsvRow, names: tuple[str, ...]) -> str:
-    """The cell in one of these columns; two that are filled must agree."""
+    """The cell in one of these columns; if several are filled, they must agree."""
     value = ""
     for name in names:
         cell = row.get(name, "").strip()
@@ -275,17 +276,19 @@ def _celebrity(prompt: str) -> str:
         before, after = template.split("{}")
         if prompt.startswith(before) and prompt.endswith(after) and len(prompt) > len(before) + len(after):
             return prompt[len(before) : len(prompt) - len(after)]
-    raise DataError(f"no name in {prompt!r}: MACE's templates are {'; '.join(_CELEBRITY_TEMPLATES)}")
+    raise DataError(
+        f"{prompt!r} follows none of MACE's templates, so it names no one: {'; '.join(_CELEBRITY_TEMPLATES)}"
+    )
 
 
 def _object(entry: object) -> dict[str, object]:
     if not isinstance(entry, dict):
-        raise DataError(f"{str(entry)[:40]!r} is no object with a key `prompt`")
+        raise DataError(f"{str(entry)[:40]!r} is not an object: give one with a key `prompt`")
     return entry
 
 
 def _text(fields: dict[str, object], key: str) -> str:
     value = fields.get(key)
     if not isinstance(value, str):
-        raise DataError(f"{key} {str(value)[:40]!r}: give a text; keys found: {', '.join(fields)}")
+        raise DataError(f"{key} {str(value)[:40]!r}: give a string; the keys are {', '.join(fields)}")
     return value.strip()

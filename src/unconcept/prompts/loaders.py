@@ -1,4 +1,4 @@
-"""Read a prompt file of any known form: the form is seen from its header, or named."""
+"""Reads prompt files of any known form. The caller names the form, or the header shows it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from .entries import iter_raw_lines, read_header, read_json_entries, read_table,
 from .forms import PromptFileContext, PromptForm, prompt_forms
 from .sets import PROMPT_GROUPS, PromptGroup, PromptItem, PromptSet
 
-_MOST_PROMPTS = 100_000  # prompts a file may hold unless the caller says otherwise
+_MOST_PROMPTS = 100_000  # default limit of prompts in a file
 _TABLE_SUFFIXES = (".csv", ".tsv")
 _HUB_FOLDERS = ("target_image", "attack_robustness")  # HUB's files there end in .csv and are plain lines
-# Columns of several forms: the others tell which it is.
+# Columns that several forms share, so that they do not identify a form.
 _AMBIGUOUS_COLUMNS = {"prompt", "evaluation_seed", "case_number"}
 _ID_COLUMNS = ("id", "case_number")  # columns that name a row: no two rows may share one
 
@@ -25,9 +25,9 @@ def load_prompts(
     group: PromptGroup | None = None,
     limit: int = _MOST_PROMPTS,
 ) -> PromptSet:
-    """The file's questions under its name.
+    """Load a prompt file as a `PromptSet` with the file's name.
 
-    See `read_prompts`; equal questions are numbered, so counts stay the file's.
+    See `read_prompts` for the arguments. Equal items are numbered, so that none is lost.
     """
     path = Path(path)
     return PromptSet.of(path.stem, 1, read_prompts(path, form, concept=concept, group=group, limit=limit))
@@ -41,10 +41,10 @@ def read_prompts(
     group: PromptGroup | None = None,
     limit: int = _MOST_PROMPTS,
 ) -> Iterator[PromptItem]:
-    """Questions one by one, in the file's order, without holding them.
+    """Yield the items of a prompt file one by one, in the file's order.
 
-    `form` is a name in `prompt_forms`; None sees it from the header, the JSON's shape, or the file's ending. `concept`
-    and `group` fill what the form leaves open. More than `limit` prompts, and anything that cannot be read, is a
+    `form` is a name in `prompt_forms`; None detects it from the header, the structure of the JSON, or the suffix.
+    `concept` and `group` fill in what the form leaves open. More than `limit` prompts, or anything unreadable, raises a
     `DataError` that names file and line.
     """
     path = Path(path)
@@ -57,7 +57,7 @@ def read_prompts(
     is_json = named.kind == "json" if named else path.suffix.lower() == ".json"
     entries: Iterable[tuple[str, Any]] | None = read_json_entries(path) if is_json else None
     known = named or _see(path, entries)
-    message = f"{path}: form {known.name} names concepts and groups itself: leave out `concept` and `group`"
+    message = f"{path}: form {known.name} contains concepts and groups itself: leave out `concept` and `group`"
     require(known.open or (concept is None and group is None), message, DataError)
     if entries is None:
         entries = (
@@ -82,15 +82,15 @@ def _items(
         count += len(found)
         if count > limit:
             raise DataError(
-                f"{path} holds more than {limit:,} prompts: split it, or from Python give load_prompts a larger"
+                f"{path} contains more than {limit:,} prompts: split it, or from Python give load_prompts a larger"
                 " `limit`; the flag `--limit` does not raise it"
             )
         yield from found
-    require(count > 0, f"{path} holds no prompts: give at least one", DataError)
+    require(count > 0, f"{path} contains no prompts: give at least one", DataError)
 
 
 def _see(path: Path, entries: Iterable[tuple[str, Any]] | None) -> PromptForm:
-    """The form by which to read a file that nobody named the form of."""
+    """Detect the form of a prompt file."""
     if entries is not None:
         first = next((entry for _, entry in entries), None)
         if isinstance(first, tuple):
@@ -108,7 +108,7 @@ def _see(path: Path, entries: Iterable[tuple[str, Any]] | None) -> PromptForm:
     ]
     if not fitting:
         raise DataError(
-            _columns(path, header, ("prompt",)) + "; a file with one prompt a line ends in .txt, or give form lines"
+            _columns(path, header, ("prompt",)) + "; for one prompt a line, name the file .txt or give form lines"
         )
     return max(fitting, key=lambda known: (len({*known.needs} - _AMBIGUOUS_COLUMNS), len(known.needs)))
 
@@ -124,8 +124,7 @@ def _table(path: Path, known: PromptForm) -> Iterator[tuple[str, dict[str, str]]
             cell = row[name].strip()
             if cell and (first := seen[name].setdefault(cell, where)) != where:
                 raise DataError(
-                    f"{path}, {where}: {name} {cell!r} stands on {first} already: number the rows anew or drop the"
-                    " column"
+                    f"{path}, {where}: {name} {cell!r} is also on {first}: number the rows anew or remove the column"
                 )
         yield where, row
 
@@ -134,10 +133,10 @@ def _columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> str:
     found = ", ".join(" ".join(name.split()) or '""' for name in header)[:200]
     wrong = next(
         (
-            f"; are columns separated by {mark!r}? Use commas"
+            f"; if {mark!r} separates the columns, use commas instead"
             for mark in (";", "\t", "|")
             if len(header) == 1 and mark in header[0]
         ),
         "",
     )
-    return f"{path}: columns found: {found}; needed: {', '.join(needed)}{wrong}"
+    return f"{path}: the columns are {found}; needed: {', '.join(needed)}{wrong}"

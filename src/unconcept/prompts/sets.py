@@ -1,4 +1,4 @@
-"""Prompt sets: what a suite asks, as plain data that names itself by its content."""
+"""Prompt sets: the prompts and questions of a suite as plain data, identified by a hash of their content."""
 
 import hashlib
 from collections import Counter
@@ -25,7 +25,7 @@ GROUP_NAMES: Mapping[PromptGroup, str] = {
     "style": "styles",
     "other-language": "other languages",
 }
-"""What users read in tables, pages and cards."""
+"""Names of the groups in tables, pages and cards."""
 # Groups whose prompts may be about nothing in particular, such as captions.
 _NEUTRAL_GROUPS: tuple[PromptGroup, ...] = ("far",)
 _PROMPT_SEED_BOUND = 2**63  # seeds are below it, so that every table and generator can hold them
@@ -33,36 +33,37 @@ _PROMPT_SEED_BOUND = 2**63  # seeds are below it, so that every table and genera
 
 @dataclass(frozen=True, slots=True)
 class PromptItem:
-    """One question: draw this text, and ask whether the picture shows the concept.
+    """One question: draw this text, and ask the judge whether the picture shows the concept.
 
-    Equal questions in one set are told apart by `replicate`; with a seed of its own each is the same picture, asked
-    twice.
+    `replicate` distinguishes equal items of one set. If an item has a fixed seed, its replicates are the same picture.
     """
 
     text: str
     concept: str
-    """What the judge is asked for; "" for prompts about nothing in particular."""
+    """The concept that the judge looks for; "" for prompts about nothing in particular."""
     group: PromptGroup = "direct"
     seed: int | None = None
-    """None: the harness derives it from the text and the replicate."""
+    """Seed of the initial noise; None: derived from the text and the replicate."""
     guidance_scale: float | None = None
-    """None: the sampler's own."""
+    """Guidance scale of sampling; None: the sampler's default."""
     replicate: int = 0
     tag: str = field(default="", compare=False)
-    """What tables may be broken down by: category, language; no part of the question."""
+    """A category or language by which tables can be split; not part of the question."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise DataError(f"empty prompt {self.text!r}: give at least one word")
+            raise DataError(f"prompt {self.text!r} is empty: give at least one word")
         try:
             (self.text + self.concept).encode()
         except UnicodeEncodeError:
-            raise DataError(f"prompt {self.text!r}: half a surrogate pair is no character; write it as one") from None
+            raise DataError(
+                f"prompt {self.text!r} contains half of a surrogate pair: write the whole character"
+            ) from None
         if self.group not in PROMPT_GROUPS:
             raise DataError(f"group {self.group!r}: allowed are {', '.join(PROMPT_GROUPS)}")
         if not self.concept and self.group not in _NEUTRAL_GROUPS:
             raise DataError(
-                f"a {self.group} prompt needs its concept: name it in a column `concept`, or for the whole file"
+                f"a {self.group} prompt needs a concept: give it in a column `concept`, or for the whole file"
             )
         if self.seed is not None and not 0 <= self.seed < _PROMPT_SEED_BOUND:
             raise DataError(f"seed {self.seed}: allowed are whole numbers from 0 to 2**63 - 1")
@@ -73,21 +74,21 @@ class PromptItem:
 
     @property
     def id(self) -> str:
-        """16 hex digits of SHA-256 over what is asked; neither file nor row number has a part in it."""
+        """16 hex digits of the SHA-256 of the question. File and row number do not matter."""
         guidance = None if self.guidance_scale is None else float(self.guidance_scale)
         return hash_json([self.text, self.concept, self.group, self.seed, guidance, self.replicate])[:16]
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Questions under a name. Equal ones are refused here and numbered by `of`."""
+    """A named set of distinct items. `of` numbers equal items; the constructor rejects them."""
 
     name: str
     version: int
     items: tuple[PromptItem, ...]
 
     def __post_init__(self) -> None:
-        require(bool(self.items), f"prompt set {self.name!r} holds no prompts: give at least one", DataError)
+        require(bool(self.items), f"prompt set {self.name!r} contains no prompts: give at least one", DataError)
         if len(set(self.items)) < len(self.items):
             (item, times), *_ = Counter(self.items).most_common(1)
             raise DataError(
@@ -97,16 +98,12 @@ class PromptSet:
 
     @classmethod
     def of(cls, name: str, version: int, items: Iterable[PromptItem]) -> "PromptSet":
-        """A set in which the second of equal questions became replicate 1, and so on: none is lost, so counts stay the
-        file's.
-        """
+        """Make a set in which equal items become replicates 0, 1, ..., so that none is lost."""
         return cls(name, version, tuple(_numbered(items)))
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the sorted ids: the order of a file does not matter, a changed, missing or further question
-        does.
-        """
+        """SHA-256 of the sorted ids. It ignores the order, but changes with every changed, missing or added item."""
         return hashlib.sha256("\n".join(sorted(item.id for item in self.items)).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -116,14 +113,14 @@ class PromptSet:
         return iter(self.items)
 
     def counts(self) -> Mapping[PromptGroup, int]:
-        """How many questions each group has, in the glossary's order, groups without any left out."""
+        """The number of items in each group that has any, in the order of `PROMPT_GROUPS`."""
         found = Counter(item.group for item in self.items)
         return {group: found[group] for group in PROMPT_GROUPS if found[group]}
 
 
 def _numbered(items: Iterable[PromptItem]) -> Iterator[PromptItem]:
     seen: set[PromptItem] = set()
-    following: dict[PromptItem, int] = {}  # the next number to try, of questions that came more than once
+    following: dict[PromptItem, int] = {}  # the next replicate to try for items that came more than once
     for item in items:
         if item in seen:
             number = following.get(item, item.replicate + 1)

@@ -1,8 +1,9 @@
-"""Sentences around a concept, for edits of the words beside it: MACE takes all thirty of a kind, TRCE the first
-fifteen.
+"""Sentences around a concept, for edits of the words beside it.
 
-Differs: the papers' lists are theirs; of the sentences below `a photo of`, `an oil portrait of`, `captured in an
-image`, `in a photo`, `a snapshot of` and `an artwork by` are in them, the others are ours, of the same sort.
+MACE uses all thirty sentences of a kind, TRCE the first fifteen.
+
+Differs: these are not the papers' lists. From them come `a photo of`, `an oil portrait of`, `captured in an image`,
+`in a photo`, `a snapshot of` and `an artwork by`; the other sentences are ours, of the same sort.
 """
 
 from collections.abc import Sequence
@@ -76,15 +77,15 @@ STYLE_SENTENCES = (
 
 
 def sentences(kind: str, own: Sequence[str] = ()) -> tuple[str, ...]:
-    """The user's own sentences if there are any, else the thirty of the kind; {} is where the concept stands."""
+    """The user's own sentences if there are any, else the thirty of the kind, with {} in place of the concept."""
     return tuple(own) or (STYLE_SENTENCES if kind == "style" else OBJECT_SENTENCES)
 
 
 def check_sentences(name: str, own: Sequence[str]) -> None:
-    """`SettingsError` unless each has one place for the concept."""
+    """Raise `SettingsError` unless each sentence has exactly one {} for the concept."""
     for text in own:
         require(
             text.count("{}") == 1,
-            f"{name}: template {text!r}: write {{}} once, where the concept stands",
+            f"{name}: template {text!r}: write {{}} exactly once, in place of the concept",
             SettingsError,
         )

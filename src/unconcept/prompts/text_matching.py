@@ -1,11 +1,11 @@
-"""Where a text names a concept, and how a name is misspelt. Pure text."""
+"""Finds and replaces names of concepts in texts, and misspells them."""
 
 import re
 from collections.abc import Sequence
 
 from ..core.concept import ConceptKind
 
-GENERAL_WORDS: dict[ConceptKind, str] = {  # What stands for a concept of a kind before anything is known about it.
+GENERAL_WORDS: dict[ConceptKind, str] = {  # General words in place of a concept, by its kind.
     "object": "object",
     "style": "art",
     "person": "person",
@@ -17,7 +17,7 @@ _KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # keys side by side
 
 
 def find_name(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
-    """Where the longest of the wordings stands as whole words, or None; upper and lower case are one."""
+    """Find the span of the longest wording that is in the text as whole words, ignoring case; None if none is."""
     for wording in sorted(wordings, key=len, reverse=True):
         found = re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE)
         if found:
@@ -26,30 +26,27 @@ def find_name(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
 
 
 def without_names(texts: Sequence[str], wordings: Sequence[str]) -> list[str]:
-    """The texts in which none of the wordings stands as whole words; upper and lower case are one."""
+    """The texts that contain none of the wordings as whole words, ignoring case."""
     named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, wordings))})(?!\w)", re.IGNORECASE)
     return [text for text in texts if not named.search(text)]
 
 
 def text_around_name(text: str, wordings: Sequence[str]) -> tuple[str, str]:
-    """What stands before and after the concept's name; where it is not named, nothing
-    stands before and the text after.
-    """
+    """The text before and after the concept's name; without the name, "" and the whole text."""
     place = find_name(text, wordings)
     return ("", text) if place is None else (text[: place[0]].strip(), text[place[1] :].strip())
 
 
 def replace_name(text: str, wordings: Sequence[str], other: str) -> str:
-    """The text with the concept's name replaced, or with the other words before it where it is not named."""
+    """Replace the concept's name by `other`; if the text lacks the name, put `other` before it."""
     place = find_name(text, wordings)
     return f"{other} {text}" if place is None else text[: place[0]] + other + text[place[1] :]
 
 
 def typos(name: str) -> tuple[str, ...]:
-    """Every single slip of a hand, in turns of kind: two letters swapped, one left out, one doubled, a key beside the
-    right one.
+    """All misspellings by one typing error, in turn two letters swapped, one left out, one doubled, a neighbour key.
 
-    The first letter of a word stays: readers lean on it most (inferred), so these are the slips that are still
+    The first letter of a word is kept: readers rely on it most (inferred), so these are the errors that are still
     understood.
     """
     inner = [i for i in range(1, len(name)) if name[i].isalpha() and name[i - 1].isalpha()]
@@ -64,7 +61,7 @@ def typos(name: str) -> tuple[str, ...]:
 
 
 def _beside(letter: str) -> str:
-    """The keys left and right of a letter's."""
+    """The keys left and right of a letter's key."""
     for row in _KEYBOARD_ROWS:
         i = row.find(letter.lower())
         if i >= 0:

@@ -1,7 +1,7 @@
-"""UnlearnCanvas (NeurIPS 2024, arXiv:2402.11846): its closed world of styles and objects, as a prompt set.
+"""UnlearnCanvas (NeurIPS 2024, arXiv:2402.11846): its grid of styles and objects as a prompt set.
 
-Every model answers the whole grid, 51 themes x 20 objects x 5 seeds = 5,100 pictures; each picture is asked two
-questions, its object and its style.
+Every model draws the whole grid, 51 themes x 20 objects x 5 seeds = 5,100 pictures; the judge answers two questions
+about each picture, its object and its style.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,21 +18,21 @@ _STYLES = """
     Structuralism Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter
 """
 UNLEARNCANVAS_STYLES = tuple(_STYLES.split())
-UNLEARNCANVAS_THEMES = (*UNLEARNCANVAS_STYLES, "Seed_Images")  # the photographs are measured, never erased
+UNLEARNCANVAS_THEMES = (*UNLEARNCANVAS_STYLES, "Seed_Images")  # photographs: measured, but never erased
 _OBJECTS = """
     Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits
     Sandwiches Sea Statues Towers Trees Waterfalls
 """
 UNLEARNCANVAS_OBJECTS = tuple(_OBJECTS.split())
 UNLEARNCANVAS_SEEDS = (188, 288, 588, 688, 888)
-# Which are held out while others are unlearned one by one (arXiv:2511.07970).
+# The concepts held out while others are unlearned one by one (arXiv:2511.07970).
 _KEPT_STYLES = """
     Blossom_Season Rust Crayon Fauvism Superstring Red_Blue_Ink Gorgeous_Love French Joy Greenfield
     Expressionism Impressionism
 """
 UNLEARNCANVAS_RETAINED_STYLES = tuple(_KEPT_STYLES.split())
 UNLEARNCANVAS_RETAINED_OBJECTS = ("Architectures", "Butterfly", "Flame", "Flowers", "Horses", "Human", "Sea", "Trees")
-UNLEARNCANVAS_GUIDANCE = 9.0  # of most methods in the paper's table; two used 7.5
+UNLEARNCANVAS_GUIDANCE = 9.0  # used for most methods in the paper's table; two used 7.5
 UNLEARNCANVAS_TEMPLATE = "A {object} image in {style} style."
 
 
@@ -42,15 +42,15 @@ def unlearncanvas_set(
     objects: Sequence[str] = UNLEARNCANVAS_OBJECTS,
     seeds: Sequence[int] = UNLEARNCANVAS_SEEDS,
 ) -> PromptSet:
-    """The grid's questions for a model that erased `target`: direct for it, style for other themes, far for other
-    objects.
+    """Make the prompt set of the grid for a model that erased `target`.
 
-    Names keep their underscores as concepts and lose them in prompts.
+    Questions about the target are direct, about other themes style, about other objects far. Concepts keep the
+    underscores of their names; prompts have spaces instead.
     """
     known = [name for name in (*themes, *objects) if name != "Seed_Images"]
     require(
         target in known,
-        f"{target!r} is no target of UnlearnCanvas: give one of its {len(known)} styles and objects, such as"
+        f"{target!r} is not a target of UnlearnCanvas: give one of its {len(known)} styles and objects, such as"
         f" {known[0]}",
         DataError,
     )
@@ -72,15 +72,15 @@ def _questions(
 
 
 def _answers(names: Sequence[str], typed: Mapping[str, str]) -> tuple[str, ...]:
-    """What a judge may answer: the names in words, or as they were typed."""
+    """The labels of a judge: names with spaces for underscores, or as the user typed them."""
     plain = [name.replace("_", " ") for name in names]
     return tuple(typed.get(name, name) for name in plain)
 
 
 def grid_checks(items: Iterable[PromptItem], sizes: GroupSizes, concepts: Sequence[str]) -> list[Check]:
-    """Questions of UnlearnCanvas' closed world: a judge may answer with its themes, or with its objects.
+    """Make checks from UnlearnCanvas' items; the judge chooses among its themes, or among its objects.
 
-    Underscores become spaces, except in `concepts`, which stay as they were typed.
+    Underscores become spaces, except in `concepts`, which stay as the user typed them.
     """
     typed = {name.replace("_", " "): name for name in concepts}
     themes, objects = _answers(UNLEARNCANVAS_THEMES, typed), _answers(UNLEARNCANVAS_OBJECTS, typed)
