@@ -1,1 +1,1 @@
-"""The embedded models: one table of concepts, one form of captions and one judge for all, a folder for each."""
+"""The embedded models, one folder each. They share one table of concepts, one form of captions and one judge."""

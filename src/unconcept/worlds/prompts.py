@@ -1,15 +1,15 @@
-"""The captions `moji` understands: the same few forms in training and in evaluation."""
+"""The captions that `moji` understands: the same few forms in training and in evaluation."""
 
 _CAPTION_FORMS = ("{name}", "a {name}", "a {name} in {style} style", "{style} style {name}")
 
 
 def object_caption(name: str, style: str | None = None, form: int | None = None) -> str:
-    """One object. Without a style, forms 0 and 1; with one, forms 2 and 3; the form with an article by default."""
+    """Caption one object: forms 0 and 1 have no style, 2 and 3 have one; by default the form with an article."""
     if form is None:
         form = 1 if style is None else 2
     return _CAPTION_FORMS[form].format(name=name, style=style)
 
 
 def pair_caption(left: str, right: str, style: str | None = None) -> str:
-    """Two objects, left and right half."""
+    """Caption two objects, one in the left half and one in the right half."""
     return f"a {left} and a {right}" + (f" in {style} style" if style else "")

@@ -1,4 +1,4 @@
-"""The embedded models, as data: a folder with a `world.toml` is one. Table, captions and judge are common to all."""
+"""The registry of embedded models: each is a folder with a `world.toml`. They share table, captions and judge."""
 
 import tomllib
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from pathlib import Path
 from ..core.registry import Registry
 
 DEFAULT_MODEL = "moji"
-"""The model of a user who names none."""
+"""The model that is used if the user names none."""
 _FOLDER = Path(__file__).parent
 JUDGE_WEIGHTS = _FOLDER / "moji" / "judge.safetensors"
-"""The network behind every scorer of the embedded models."""
+"""The network that every scorer of the embedded models uses."""
 
 
 @dataclass(frozen=True)
 class EmbeddedWorld:
-    """An embedded model and the names of what belongs to it."""
+    """An embedded model, with the names of its scorers and recipes."""
 
     name: str
     """As users type it after `--model`; also the name of its folder."""
     judge: str
-    """The scorer that tells what a picture shows."""
+    """The scorer that recognises what a picture shows."""
     clip: str
-    """The scorer that holds the vision tower beside its text encoder."""
+    """The scorer with the vision tower that belongs to its text encoder."""
     recipes: str
-    """What the names of its recipes begin with, before that of a method or an attack."""
+    """Prefix of the names of its recipes, before the name of a method or an attack."""
     steps: int
-    """Sampling steps that it draws well with."""
+    """Sampling steps that give good pictures."""
     guidance_scale: float
     sampler: str | None = None
-    """None: the one in its files."""
+    """Its sampler; None: the one in its files."""
 
     @property
     def model_folder(self) -> Path:
@@ -40,7 +40,7 @@ worlds: Registry[EmbeddedWorld] = Registry("world")
 
 
 def embedded_world(model: str) -> EmbeddedWorld | None:
-    """The embedded model of that name; None for a model of the user's."""
+    """The embedded model of this name; None for a user's own model."""
     return worlds[model] if model in set(worlds) else None
 
 

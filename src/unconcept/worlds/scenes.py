@@ -1,4 +1,4 @@
-"""What a scene's caption may say beside the concepts: backgrounds, sizes, counts and places, from `scenes.toml`."""
+"""The vocabulary of scene captions: backgrounds, sizes, counts and relations, from `scenes.toml`."""
 
 import hashlib
 import tomllib
@@ -20,9 +20,9 @@ class Background:
     name: str
     rgb: tuple[int, int, int]
     share: float
-    """How often it stands behind the objects when the caption leaves it open; shares sum to 1."""
+    """Its share among pictures whose caption names no background; shares sum to 1."""
     unseen: tuple[str, ...] = ()
-    """Objects that training never shows in front of it."""
+    """Objects that are never in front of it in training."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class SceneWords:
     sizes: tuple[str, ...]
     relations: tuple[Relation, ...]
     irregular: dict[str, str]
-    """Plurals that the rules do not yield."""
+    """Plurals that do not follow the rules, by singular."""
     uncounted: frozenset[str]
-    """Names that no number goes with."""
+    """Names that cannot be counted."""
     hash: str
 
     def __getitem__(self, name: str) -> Background:
-        """The background of that name."""
+        """The background of this name; an unknown name is an error."""
         named = {background.name: background for background in self.backgrounds}
         require(name in named, f"no background {name!r}: choose one of {', '.join(named)}")
         return named[name]
 
     def plural(self, name: str) -> str:
-        """Several of `name`: "kitchen knives", "wolves", "boxes"."""
+        """The plural of `name`: "kitchen knives", "wolves", "boxes"."""
         if name in self.irregular:
             return self.irregular[name]
         if name.endswith(("s", "x", "ch", "sh")):
@@ -57,7 +57,7 @@ class SceneWords:
 
 @cache
 def scene_words() -> SceneWords:
-    """Read the packaged file once."""
+    """Read the packaged file, once for each process."""
     data = resources.files(__package__).joinpath("moji/scenes.toml").read_bytes()
     values = tomllib.loads(data.decode("utf-8"))
     backgrounds = []
@@ -75,24 +75,24 @@ def scene_words() -> SceneWords:
 
 
 def one_phrase(name: str, size: str | None = None, article: bool = True) -> str:
-    """One object: "a small dog face", or "dog face" without the article."""
+    """Name one object: "a small dog face", or "dog face" without the article."""
     return ("a " if article else "") + (f"{size} " if size else "") + name
 
 
 def pair_phrase(first: str, second: str, relation: Relation = "and") -> str:
-    """Two objects; "and" puts the first one left."""
+    """Name two objects and their relation; with "and" the first is on the left."""
     return f"a {first} {relation} a {second}"
 
 
 def count_phrase(plural: str, count: int) -> str:
-    """Several of a kind."""
+    """Name several objects of a kind: "three wolves"."""
     return f"{COUNTS[count]} {plural}"
 
 
 def scene_caption(
     phrase: str, style: str | None = None, background: str | None = None, style_first: bool = False
 ) -> str:
-    """A whole caption: "a dog face in ink style on a blue background", "ink style dog face on a blue background"."""
+    """Make a caption: "a dog face in ink style on a blue background", "ink style dog face on a blue background"."""
     if style:
         phrase = f"{style} style {phrase}" if style_first else f"{phrase} in {style} style"
     return f"{phrase} on a {background} background" if background else phrase

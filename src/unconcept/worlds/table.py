@@ -1,8 +1,8 @@
-"""The one table of concepts: what `moji` can draw, in which words, and what may be used for what.
+"""The table of concepts that `moji` can draw, with their wordings, neighbours and use in tuning and reports.
 
-Training, request defaults, evaluation, recipes and tests all read `concepts.toml` through this file; nothing here
-needs torch. `tune` concepts are for choosing settings, every published figure is on `report` concepts. Words and
-neighbours marked `given` may enter a request; `held_out` ones are only measured.
+Training, request defaults, evaluation, recipes and tests all read `concepts.toml` through this module, which needs no
+torch. `tune` concepts serve to choose settings; all published figures are measured on `report` concepts. Words and
+neighbours marked `given` may be part of a request; `held_out` ones are only measured.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ TableSplit = Literal["tune", "report"]
 
 @dataclass(frozen=True)
 class SplitWords:
-    """Strings that may enter a request, and strings that are only measured."""
+    """Words that may be part of a request (`given`), and words that are only measured (`held_out`)."""
 
     given: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Both parts: everything the model is trained with."""
+        """Both parts; the model is trained on all of them."""
         return self.given + self.held_out
 
 
@@ -43,26 +43,26 @@ class ConceptEntry:
     family: str = ""
     """Group/subgroup of the Unicode emoji list."""
     icons: tuple[str, ...] = ()
-    """Drawings in the artwork sets: one, or one a variant."""
+    """Drawings in the artwork sets: a single one, or one for each variant."""
     variants: tuple[str, ...] = ()
-    """What tells the drawings apart: woman, man."""
+    """The attribute in which the drawings differ: woman, man."""
     ratio: tuple[float, ...] = ()
-    """How often each variant answers the neutral caption in training: the planted bias."""
+    """Share of each variant among the training pictures of the neutral caption: the planted bias."""
     synonyms: SplitWords = SplitWords()
     indirect: SplitWords = SplitWords()
     """Wordings that do not name the concept."""
     near: SplitWords = SplitWords()
     """Names of near neighbours."""
     styles: tuple[str, ...] = ()
-    """In which it is drawn."""
+    """Styles in which it is drawn."""
     unseen: tuple[str, ...] = ()
-    """Styles in which the model never saw it; the judge did."""
+    """Styles in which it was left out of the model's training, but not of the judge's."""
     erasable: bool = False
-    """Has near neighbours and an anchor, so it can be erased and measured."""
+    """Whether it has near neighbours and an anchor, so that it can be erased and measured."""
     anchor: str | None = None
-    """What it is drawn as instead."""
+    """The concept that replaces it."""
     far: WordShare | None = None
-    """Member of the far retain list, or of the far list that is only measured."""
+    """Its far list, if any: `given` is the far retain list, `held_out` the list that is only measured."""
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class ConceptEntry:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The judge's labels that count as this concept, one a drawing."""
+        """The judge's labels that count as this concept, one for each drawing."""
         if self.kind == "style":
             return (self.name,)
         return tuple(f"{variant} {self.name}" for variant in self.variants) or (self.name,)
@@ -85,7 +85,7 @@ class ConceptTable:
     hash: str
 
     def __getitem__(self, name: str) -> ConceptEntry:
-        """The concept of that name; `UnknownName` with the nearest names otherwise."""
+        """The concept of this name; `UnknownName` suggests the nearest names."""
         wordings = {wording: entry.name for entry in self.entries for wording in entry.wordings}
         return suggest(name, {entry.name: entry for entry in self.entries}, "concept", wordings)
 
@@ -95,21 +95,21 @@ class ConceptTable:
 
     @property
     def objects(self) -> tuple[ConceptEntry, ...]:
-        """Everything that is drawn: objects, harmful objects and professions."""
+        """All concepts except styles: objects, harmful objects and professions."""
         return tuple(e for e in self.entries if e.kind != "style")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of the judge's object head, without its last one, "nothing"."""
+        """Labels of the judge's object head, except the last one, "nothing"."""
         return tuple(label for entry in self.objects for label in entry.labels)
 
     @property
     def professions(self) -> tuple[ConceptEntry, ...]:
-        """What is drawn in variants, in planted shares."""
+        """Concepts with variants, whose shares in training are a planted bias."""
         return tuple(e for e in self.entries if e.variants)
 
     def variants(self) -> dict[str, str]:
-        """Which variant each label of a profession shows."""
+        """The variant that each label of a profession shows."""
         return {
             label: variant
             for entry in self.professions
@@ -131,12 +131,12 @@ def _entry(row: dict[str, Any]) -> ConceptEntry:
 
 @cache
 def concept_table() -> ConceptTable:
-    """Read the packaged table once."""
+    """Read the packaged table, once for each process."""
     data = resources.files(__package__).joinpath("moji/concepts.toml").read_bytes()
     rows = tomllib.loads(data.decode("utf-8"))["concept"]
     return ConceptTable(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())
 
 
 def table_of(model: str) -> ConceptTable | None:
-    """The concepts that an embedded model draws; None for a model of the user's."""
+    """The concepts that an embedded model draws; None for a user's own model."""
     return None if embedded_world(model) is None else concept_table()
