@@ -51,7 +51,7 @@ def test_weights_that_are_no_numbers(part, name, command, value, sound, tmp_path
     tensors[next(key for key in tensors if name in key)].view(-1)[0] = value
     save_file(tensors, file, metadata={"format": "pt"})
     refused(
-        tmp_path / "o", *command, "--model", tmp_path / "m", said="holds NaN or infinity; the checkpoint is damaged"
+        tmp_path / "o", *command, "--model", tmp_path / "m", said="contains NaN or infinity; the checkpoint is damaged"
     )
 
 
@@ -96,7 +96,7 @@ def test_requests_that_cannot_work(words, said, sound, tmp_path) -> None:
 def test_a_model_index_that_is_no_table(sound, tmp_path) -> None:
     shutil.copytree(sound, tmp_path / "m")
     (tmp_path / "m/model_index.json").write_text("[]")
-    refused(tmp_path / "o", *ERASE, "--model", tmp_path / "m", said="holds no table of settings")
+    refused(tmp_path / "o", *ERASE, "--model", tmp_path / "m", said="is not a JSON object")
 
 
 def test_edits_and_loras_for_another_model(sound, tmp_path) -> None:

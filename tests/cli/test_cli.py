@@ -232,7 +232,7 @@ def test_bad_files_are_refused(tmp_path, dog) -> None:
     save_file(weights, file)
     for words, said, code in (
         (("erase", "a", "--model", tmp_path / "m.ckpt"), "can run code", 2),
-        (("erase", "a", "--model", tmp_path / "empty"), "no diffusers folder", 2),
+        (("erase", "a", "--model", tmp_path / "empty"), "not a diffusers folder", 2),
         (("apply", tmp_path / "cut.safetensors"), "damaged", 2),
         (("apply", dog / "edit.safetensors", "--model", other), "for another family", 2),
         (("erase", "dog face", "--recipe", tmp_path / "r.toml"), "'lambda'", 2),

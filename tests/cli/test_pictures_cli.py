@@ -112,8 +112,8 @@ def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("method", "settings", "said"),
     [
-        ("few-shot", ("images={pictures}/no",), "there is no such folder"),
-        ("few-shot", ("images={pictures}", "batch_size=4"), "3 there, at least 4 are needed"),
+        ("few-shot", ("images={pictures}/no",), "the folder does not exist"),
+        ("few-shot", ("images={pictures}", "batch_size=4"), "has 3, give at least 4"),
         ("few-shot", ("images={broken}",), "cannot identify image file"),
         ("few-shot", ("images={small}",), "the model draws 16x16"),
         ("few-shot", ("betas=[0.9, 1.5]",), "betas must be"),

@@ -74,7 +74,7 @@ def test_flags_and_recipes_say_how_to_train(model, tmp_path) -> None:
             "checkpointing: only trained methods take it, and rece is closed-form",
         ),
         (("--method", "esd", "--retain", " Dog"), "target 'dog' is also retained"),
-        (("--method", "esd", "--device", "cuda"), "device 'cuda' is not there"),
+        (("--method", "esd", "--device", "cuda"), "device 'cuda' does not exist"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(words, said, model, tmp_path) -> None:

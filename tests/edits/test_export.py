@@ -377,5 +377,5 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
         assert not out.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
-    with pytest.raises(ModelError, match="original layout is known for"):
+    with pytest.raises(ModelError, match="original layout is only known for"):
         ModelLayout.of(tmp_path / "other")

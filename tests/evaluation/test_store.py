@@ -58,7 +58,7 @@ def test_broken_pictures_are_named(tmp_path, monkeypatch) -> None:
             store.load("ab12")
     monkeypatch.setattr("unconcept.models.images._MOST_PIXELS", 100)
     Image.new("RGB", (20, 20)).save(store.path("ab12"))
-    with pytest.raises(StoreError, match="claims 20x20 pixels"):
+    with pytest.raises(StoreError, match="has 20x20 pixels, more than"):
         store.load("ab12")
 
 

@@ -259,10 +259,7 @@ def test_without_a_temporary_folder_verify_says_so(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
     found = verify_ledger(book.folder, open_model(str(base), "cpu", "float32"))
-    said = (
-        "no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one"
-        " that can"
-    )
+    said = "no temporary folder can be written to, and diffusers needs one to load: set TMPDIR to a writable folder"
     assert found.faults == (f"the state cannot be built: {said}",)
 
 

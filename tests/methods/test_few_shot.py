@@ -110,10 +110,10 @@ def test_without_pictures_a_batch_an_epoch() -> None:
 def test_bad_pictures_are_refused_before_anything_is_trained(tmp_path) -> None:
     view = tiny.view("sd1")
     picture(tmp_path / "a.png", SIDE, SIDE)
-    with pytest.raises(DataError, match="1 there, at least 2"):
+    with pytest.raises(DataError, match="has 1, give at least 2"):
         erased(view, images=str(tmp_path))
     (tmp_path / "notes.txt").write_text("a dog")
-    with pytest.raises(DataError, match=r"notes\.txt is no picture"):
+    with pytest.raises(DataError, match=r"notes\.txt is not a picture"):
         erased(view, images=str(tmp_path))
 
 

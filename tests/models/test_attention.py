@@ -69,7 +69,7 @@ def test_another_structure_is_refused() -> None:
         cross_attentions(view, ["unet.down_blocks.7.attn2.to_k.weight"])
     own = cross_attentions(view, view.text_maps())[0]
     own.norm_q = torch.nn.LayerNorm(4)
-    with pytest.raises(ModelError, match="normalises what it reads"):
+    with pytest.raises(ModelError, match="normalises its inputs or outputs"):
         cross_attentions(view, view.text_maps())
 
 

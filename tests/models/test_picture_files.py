@@ -57,22 +57,22 @@ def test_what_is_no_set_of_pictures(tmp_path) -> None:
         assert "\n" not in str(caught.value)
 
     folder = tmp_path / "pictures"
-    said("there is no such folder")
+    said("the folder does not exist")
     folder.mkdir()
-    said("0 there, at least 1 are needed")
+    said("has 0, give at least 1")
     drawn(folder / "a.png", SIDE, SIDE)
-    said("1 there, at least 2 are needed", 2)
+    said("has 1, give at least 2", 2)
     drawn(folder / "b.png", SIDE, SIDE - 1)
-    said("b.png is of 16x15 pixels, the model draws 16x16")
+    said("b.png has 16x15 pixels, but the model draws 16x16")
     (folder / "b.png").write_bytes(b"no picture at all")
     said("b.png: cannot identify image")
     drawn(folder / "b.png", SIDE, SIDE).write_bytes((folder / "b.png").read_bytes()[:200])
     said("picture .*b.png")
     (folder / "b.png").rename(folder / "b.txt")
-    said("b.txt is no picture")
+    said("b.txt is not a picture")
     (folder / "b.txt").unlink()
     (folder / "a.d").mkdir()
-    said("a.d is no picture")
+    said("a.d is not a picture")
 
 
 def test_too_many_are_not_read(tmp_path, monkeypatch) -> None:

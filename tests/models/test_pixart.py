@@ -147,7 +147,7 @@ def test_folder_and_pipeline_agree_and_nothing_is_built(tmp_path) -> None:
     assert view.pipeline is None
     assert view.latent_shape == live.latent_shape == (4, 8, 8)
     assert torch.allclose(view.condition(TEXTS).states, live.condition(TEXTS).states, atol=1e-6)
-    with pytest.raises(ModelError, match="holds a PixArtSigmaPipeline: the original layout is known for"):
+    with pytest.raises(ModelError, match="holds a PixArtSigmaPipeline, but the original layout is only known for"):
         ModelLayout.of(tmp_path / "m")
 
 

@@ -94,5 +94,5 @@ def test_flow_begins_clean_and_ends_as_noise() -> None:
 
 
 def test_other_schedules_are_refused() -> None:
-    with pytest.raises(ModelError, match="no noise schedule is known"):
+    with pytest.raises(ModelError, match="its noise schedule is unknown"):
         NoiseSchedule.of(EDMEulerScheduler())

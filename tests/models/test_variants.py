@@ -112,15 +112,15 @@ def test_broken_indexes(tmp_path) -> None:
     index = next((tmp_path / "unet").glob("*.index.json"))
     whole = index.read_text()
     for text, said in (
-        ("{", "no index of shards"),
-        ("[]", "no index of shards"),
+        ("{", "not an index of shards"),
+        ("[]", "not an index of shards"),
         (whole.replace("diffusion_pytorch_model-", "../vae/x-"), "is not beside it"),
     ):
         index.write_text(text)
         with pytest.raises(ModelError, match=said):
             open_model(str(tmp_path), "cpu").text_maps()
     index.unlink()
-    with pytest.raises(ModelError, match="without the index of the shards"):
+    with pytest.raises(ModelError, match="without an index of shards"):
         open_model(str(tmp_path), "cpu").text_maps()
 
 
@@ -144,5 +144,5 @@ def test_a_cached_hub_id_is_opened_and_no_other_is_fetched(family, tmp_path, mon
     view = open_model("tiny/model", "cpu", "float32")
     assert len(dict(view.text_maps())) == 8
     assert view.name == "tiny/model"
-    with pytest.raises(ModelError, match=r"nothing is fetched here: run `hf download tiny/other` first"):
+    with pytest.raises(ModelError, match=r"nothing is downloaded: run `hf download tiny/other` first"):
         open_model("tiny/other", "cpu")

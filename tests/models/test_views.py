@@ -195,7 +195,7 @@ def broken(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("no index", "no diffusers folder"),
+        ("no index", "not a diffusers folder"),
         ("other pipeline", "holds a AudioPipeline; supported are"),
         ("no weights", "no .safetensors weights"),
         ("pickle", "can run code when loaded"),
@@ -231,12 +231,12 @@ def test_nan_in_weights_is_named(tmp_path) -> None:
 
 
 def test_paths_and_devices_that_are_not_there(tmp_path) -> None:
-    with pytest.raises(ModelError, match="neither 'moji' nor a path"):
+    with pytest.raises(ModelError, match="neither 'moji' nor an existing path"):
         open_model(str(tmp_path / "no"))
     (tmp_path / "model.ckpt").write_bytes(b"")
     with pytest.raises(ModelError, match="can run code"):
         open_model(str(tmp_path / "model.ckpt"))
-    with pytest.raises(DeviceError, match="device 'tpu' is not there; on this machine: auto, cpu"):
+    with pytest.raises(DeviceError, match="device 'tpu' does not exist on this machine: choose one of auto, cpu"):
         find_device("tpu")
     with pytest.raises(DeviceError, match="cuda:99"):
         find_device("cuda:99")
@@ -249,5 +249,7 @@ def test_more_steps_than_timesteps_are_refused(sampler) -> None:
     """diffusers' own answers are an error in one scheduler and an index out of range in another."""
     view = tiny.shared("sd1")
     for steps in (0, 1001):
-        with pytest.raises(SettingsError, match=f"{steps} sampler steps: the model has 1000 timesteps"):
+        with pytest.raises(
+            SettingsError, match=f"{steps} sampler steps: give 1 to 1000, the model's number of timesteps"
+        ):
             view.sample(["a dog"], torch.zeros(1, *view.latent_shape), steps, 1.0, sampler)

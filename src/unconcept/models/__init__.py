@@ -1,4 +1,4 @@
-"""Models as methods see them. The only folder that knows diffusers' class and module names."""
+"""Diffusion models behind one interface, `ModelView`. Only this folder uses diffusers' class and module names."""
 
 from .family import Family
 from .loading import find_model, open_model

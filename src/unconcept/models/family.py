@@ -1,4 +1,4 @@
-"""What the library knows of a family of models, as one value: networks, text encoders, names in every tool."""
+"""A family of models as one value: its networks, its text encoders, and their names in other tools."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,17 +10,17 @@ from .layouts.packing import Packing
 Family = str  # a family's name; `families` has them all
 Config = Mapping[str, Any]  # a part's config.json
 NamedShapes = Iterator[tuple[str, tuple[int, ...]]]
-EncoderNaming = Literal["clip", "open_clip", "t5"]  # whose names an encoder's tensors have in a single file
+EncoderNaming = Literal["clip", "open_clip", "t5"]  # naming of an encoder's tensors in a single file
 
 
 class DenoiserNames(Protocol):
-    """What the tensors of a denoiser are called in the original layout, both ways."""
+    """Translates names of a denoiser's tensors between a diffusers folder and the original layout."""
 
     def original(self, name: str) -> tuple[str, Packing] | None:
-        """The original's tensor that holds a tensor of the diffusers folder, and where in it; None if there is none."""
+        """The original tensor that contains a folder's tensor, and the place in it; None if there is none."""
 
     def in_folder(self, key: str) -> Iterator[tuple[str, Packing]]:
-        """The folder's tensors that a tensor of the original holds; none for what `original` never gives."""
+        """The folder's tensors that an original tensor contains; none for a name that `original` never returns."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,27 @@ class TextEncoderSpec:
     """Its folder, `text_encoder_2`; the tokenizer's is `tokenizer_2`."""
     kind: Literal["clip", "t5"]
     single_file: str = ""
-    """What the names of its tensors begin with in a single file."""
+    """Prefix of its tensors in a single file."""
     naming: EncoderNaming = "clip"
-    """Whose names they have there."""
+    """Naming of its tensors in a single file."""
     kohya: str = ""
-    """What kohya's trainer puts before its modules."""
+    """Prefix of its modules in kohya's trainer."""
     comfyui: str = ""
-    """What ComfyUI calls it."""
+    """Its name in ComfyUI."""
     length: int | None = None
-    """Tokens that the stock pipeline pads to; None: as many as its tokenizer's config says."""
+    """Number of tokens to which the stock pipeline pads; None: as in its tokenizer's config."""
     is_penultimate: bool = False
-    """Its states are read before the last layer, without the final norm."""
+    """Whether its states are those before the last layer, without the final norm."""
     gives_states: bool = True
-    """The denoiser reads its states."""
+    """Whether the denoiser reads its states."""
     gives_pooled: bool = False
-    """The denoiser is told its text as a whole."""
+    """Whether the denoiser reads its pooled text embedding."""
     is_masked: bool = False
-    """Neither it nor the denoiser attends to padding."""
+    """Whether it and the denoiser ignore padding."""
     is_lowercased: bool = False
-    """The stock pipeline strips a prompt and puts it into lower case."""
+    """Whether the stock pipeline strips prompts and converts them to lower case."""
     is_optional: bool = False
-    """The family is also published without it."""
+    """Whether the family is also published without it."""
 
     @property
     def tokenizer(self) -> str:
@@ -65,55 +65,55 @@ class FamilySpec:
 
     name: Family
     title: str
-    """What people call it."""
+    """Its full name."""
     pipeline: str
     """Class of its pipeline in diffusers."""
     denoiser: Literal["unet", "transformer"]
-    """Folder of the network that is edited."""
+    """Folder of the network to edit."""
     view: str
-    """Its view: module and class, below `views`."""
+    """Module and class of its view, in `views`."""
     encoders: tuple[TextEncoderSpec, ...]
-    """In the order in which the denoiser reads them."""
+    """Text encoders in the order in which the denoiser reads them."""
     required_maps: Callable[[Config], NamedShapes]
-    """Maps that the text goes through, with their shapes, by the denoiser's config."""
+    """Names and shapes of the maps that process the text, by the denoiser's config."""
     map_pattern: re.Pattern[str]
-    """The names of those maps."""
+    """Pattern of the names of those maps."""
     attention: Literal["cross", "joint"]
-    """How the picture reads the text: in attentions of its own, or in one with the picture."""
+    """Whether the picture attends to the text in a cross-attention, or to text and picture jointly."""
     is_member: Callable[[Config, Config], bool] = lambda denoiser, text_encoder: True
-    """Tells families of one pipeline class apart by the configs of denoiser and first text encoder."""
+    """Distinguishes families of one pipeline class, by the configs of denoiser and first text encoder."""
     text_projection: str = ""
-    """Module of the denoiser that text states go through before the maps that are edited."""
+    """Module of the denoiser that text states pass before the edited maps."""
     cuts_prompts: bool = False
-    """Its pipeline is given prompts and cuts them; others are given states, of prompts that fit."""
+    """Whether its pipeline gets prompts and truncates them; others get states of prompts that fit."""
     latent_patch: int = 1
-    """Cells a side of the latents that are one token before the denoiser sees them."""
+    """Side, in latent cells, of the square that is packed into one token before the denoiser."""
     denoiser_names: Callable[[Config], DenoiserNames] | None = None
     """Original names of the denoiser's tensors by its config; None: only diffusers folders are read and written."""
     vae_prefix: str = ""
-    """What the names of the VAE's tensors begin with in a single file."""
+    """Prefix of the VAE's tensors in a single file."""
     has_diffusers_loras: bool = False
-    """kohya's trainer names the denoiser's modules as diffusers does, not as the original."""
+    """Whether kohya's trainer uses diffusers' names for the denoiser's modules instead of the original ones."""
     kohya_base: str = ""
-    """How the base's name begins in the header of kohya's files."""
+    """Prefix of the base model's name in the header of kohya's files."""
     kohya_metadata: Mapping[str, str] = field(default_factory=dict)
-    """What tells A1111 and Forge in a LoRA's header for which models they shall offer it."""
+    """Entries in a LoRA's header from which A1111 and Forge recognise the models it fits."""
 
     @property
     def first_encoder(self) -> TextEncoderSpec:
-        """The one whose states stand first."""
+        """The encoder whose states come first."""
         return next(encoder for encoder in self.encoders if encoder.gives_states)
 
     @property
     def clip_encoders(self) -> tuple[str, ...]:
-        """Parts of encoders that share one CLIP vocabulary; none where any other reads the text too."""
+        """Parts of the encoders that share one CLIP vocabulary; empty if the family also has another encoder."""
         return tuple(e.part for e in self.encoders) if all(e.kind == "clip" for e in self.encoders) else ()
 
     def encoder(self, part: str) -> TextEncoderSpec | None:
-        """By its folder; None if the family has no such encoder."""
+        """The encoder with this folder; None if the family has none."""
         return next((encoder for encoder in self.encoders if encoder.part == part), None)
 
 
 def has_open_clip(unet: Config, text_encoder: Config) -> bool:
-    """OpenCLIP's text tower, with its plain GELU, tells Stable Diffusion 2.x from 1.x."""
+    """Whether the text tower is OpenCLIP's, with plain GELU: true for Stable Diffusion 2.x, false for 1.x."""
     return text_encoder.get("hidden_act") == "gelu" or unet["cross_attention_dim"] == 1024

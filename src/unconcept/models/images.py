@@ -1,4 +1,4 @@
-"""Picture files as tensors: of one file, and of a folder of a user's own as a model needs them."""
+"""Reads picture files as tensors: a single file, or a user's folder at the size that a model needs."""
 
 from pathlib import Path
 
@@ -13,21 +13,22 @@ from .diffusion.vae import picture_size
 from .model_view import ModelView
 
 _MOST_PIXELS = 1 << 26  # a picture of 8192x8192
-_MOST_PICTURES = 1000  # of a folder: they are all held at once
+_MOST_PICTURES = 1000  # in a folder, whose pictures are all in memory at once
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_IMAGE_FILES_RULE = "a folder of pictures holds .png, .jpg and .jpeg files alone"
+_IMAGE_FILES_RULE = "give a folder that contains only .png, .jpg and .jpeg files"
 
 
 def read_picture(path: Path) -> Tensor:
-    """An RGB picture file as (3, h, w) in [0, 1], upright, in steps of 1/255; `DataError` on what is missing, broken or
-    absurdly large.
+    """Read a picture file as RGB (3, h, w) in [0, 1], upright, in steps of 1/255.
+
+    `DataError` if the file is missing, broken or larger than 8192x8192 pixels.
     """
     try:
         with Image.open(path) as image:
             size = image.size
             require(
                 size[0] * size[1] <= _MOST_PIXELS,
-                f"{path} claims {size[0]}x{size[1]} pixels, which no picture here has",
+                f"{path} has {size[0]}x{size[1]} pixels, more than {_MOST_PIXELS:,}: give a smaller picture",
                 DataError,
             )
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -37,23 +38,22 @@ def read_picture(path: Path) -> Tensor:
 
 
 def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
-    """(n, 3, H, W) in [0, 1] at the model's own size: each scaled to its shorter side and cut out of the middle, by
-    name in order.
+    """Read a folder of pictures as (n, 3, H, W) in [0, 1] at the model's own size, in the order of their names.
 
-    `DataError` for a folder with something else in it, with fewer than `least`, or with a picture that would have to be
-    enlarged.
+    Each picture is scaled by its shorter side and cropped to the middle. `DataError` if the folder contains anything
+    else, fewer than `least` pictures, or a picture that would have to be enlarged.
     """
-    require(folder.is_dir(), f"pictures {folder}: there is no such folder; {_IMAGE_FILES_RULE}", DataError)
+    require(folder.is_dir(), f"pictures {folder}: the folder does not exist; {_IMAGE_FILES_RULE}", DataError)
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise DataError(f"pictures {folder}: {error.strerror or error}; give a folder that can be read") from None
+        raise DataError(f"pictures {folder}: {error.strerror or error}; give a readable folder") from None
     wrong = next((path for path in files if path.is_dir() or path.suffix.lower() not in _IMAGE_SUFFIXES), None)
-    require(wrong is None, f"{wrong} is no picture: {_IMAGE_FILES_RULE}", DataError)
-    require(len(files) >= least, f"pictures {folder}: {len(files)} there, at least {least} are needed", DataError)
+    require(wrong is None, f"{wrong} is not a picture: {_IMAGE_FILES_RULE}", DataError)
+    require(len(files) >= least, f"pictures {folder}: the folder has {len(files)}, give at least {least}", DataError)
     require(
         len(files) <= _MOST_PICTURES,
-        f"pictures {folder}: {len(files)} there, at most {_MOST_PICTURES} can be taken",
+        f"pictures {folder}: the folder has {len(files)}, give at most {_MOST_PICTURES}",
         DataError,
     )
     return torch.stack([_fitted(path, *picture_size(model)) for path in files])
@@ -63,8 +63,8 @@ def _fitted(path: Path, height: int, width: int) -> Tensor:
     picture = read_picture(path)
     h, w = picture.shape[1:]
     message = (
-        f"{path} is of {w}x{h} pixels, the model draws {width}x{height}: give a picture at least as large, enlarging"
-        " would teach its blur"
+        f"{path} has {w}x{h} pixels, but the model draws {width}x{height}: give a picture at least as large, since the"
+        " model would learn the blur of an enlarged one"
     )
     require(h >= height and w >= width, message, DataError)
     scale = max(height / h, width / w)

@@ -1,4 +1,4 @@
-"""Turn what a user types after `--model`, `--device` and `--dtype` into a view."""
+"""Opens models: turns the values of `--model`, `--device` and `--dtype` into a `ModelView`."""
 
 import re
 from pathlib import Path
@@ -17,16 +17,14 @@ from .pipeline_checks import require_known_class, require_plain
 from .views import view_class, view_of_pipeline
 from .views.pipeline_view import PipelineView
 
-LOADING = __name__  # the module through which all of this folder's code for models is reached
+LOADING = __name__  # the module that imports all code for models in this folder
 _open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary()  # by the pipeline's id
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_model(source: str) -> Path:
-    """The folder of an embedded model, a diffusers folder or single file at a path, or what the Hugging Face cache
-    holds of a Hub id.
-    """
+    """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id in the local cache."""
     world = embedded_world(source)
     if world is not None:
         return world.model_folder
@@ -35,7 +33,7 @@ def find_model(source: str) -> Path:
         return _cached(source)
     known = ", ".join(map(repr, worlds))
     message = (
-        f"model {source!r} is neither {known} nor a path that exists; give a diffusers folder, a .safetensors file or"
+        f"model {source!r} is neither {known} nor an existing path; give a diffusers folder, a .safetensors file or"
         " a Hub id"
     )
     require(path.exists(), message, ModelError)
@@ -45,14 +43,15 @@ def find_model(source: str) -> Path:
         return path
     require(
         path.is_dir() and (path / "model_index.json").exists(),
-        f"model {source} is no diffusers folder: it has no model_index.json",
+        f"model {source} is not a diffusers folder, because it has no model_index.json: give one that"
+        " save_pretrained wrote",
         ModelError,
     )
     return path
 
 
 def _cached(name: str) -> Path:
-    """The folder of a Hub id in the Hugging Face cache; `ModelError` where it is not there: nothing is fetched."""
+    """The folder of a Hub id in the Hugging Face cache. Nothing is downloaded; `ModelError` if it is missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -61,7 +60,7 @@ def _cached(name: str) -> Path:
     except (LocalEntryNotFoundError, OSError, ValueError):
         folder = None
     message = (
-        f"model {name!r} is neither a path nor in the Hugging Face cache, and nothing is fetched here: run `hf download"
+        f"model {name!r} is neither a path nor in the Hugging Face cache, and nothing is downloaded: run `hf download"
         f" {name}` first"
     )
     if folder is None or not (folder / "model_index.json").exists():
@@ -70,7 +69,7 @@ def _cached(name: str) -> Path:
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """Find a device by name; "auto" is CUDA, then MPS, then the CPU. `DeviceError` if a named one is not there."""
+    """Find a device by name; "auto" prefers CUDA, then MPS, then the CPU. `DeviceError` if it does not exist."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
@@ -79,7 +78,7 @@ def find_device(name: str = "auto") -> torch.device:
     usable = there.get(kind, False) and (
         not index or (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
     )
-    require(usable, f"device {name!r} is not there; on this machine: {known}", DeviceError)
+    require(usable, f"device {name!r} does not exist on this machine: choose one of {known}", DeviceError)
     return torch.device(name)
 
 

@@ -1,1 +1,1 @@
-"""Model files on disk: configs, tensors and tokenizers by part."""
+"""Model files on disk: the config, tensors and tokenizer of each part."""

@@ -1,4 +1,4 @@
-"""What the configs of a diffusers folder say of a model: the class of its pipeline, and its family."""
+"""Reads the configs of a diffusers folder: the class of a model's pipeline, and its family."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,9 @@ from ..family import FamilySpec
 
 
 def config_folder(source: Path) -> Path:
-    """A diffusers folder itself; of a single file, the folder of its name beside it, which holds configs and tokenizers
-    and needs no weights.
+    """The folder with a model's configs and tokenizers.
+
+    It is a diffusers folder itself; for a single file, the folder with its name beside it, which needs no weights.
     """
     if source.suffix != ".safetensors":
         return source
@@ -25,23 +26,23 @@ def config_folder(source: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config of a diffusers folder."""
+    """Read a JSON config of a diffusers folder."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {error}; give a complete diffusers folder") from None
-    require(isinstance(found, dict), f"{path} holds no table of settings; give a complete diffusers folder", ModelError)
+    require(isinstance(found, dict), f"{path} is not a JSON object; give a complete diffusers folder", ModelError)
     return found
 
 
 def pipeline_kind(folder: Path) -> str:
-    """The class of the pipeline in a diffusers folder; `ModelError` unless it is one of ours."""
+    """The pipeline class of a diffusers folder; `ModelError` unless it is supported."""
     kind = str(read_config(folder / "model_index.json").get("_class_name"))
     require(kind in PIPELINES, f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
     return kind
 
 
 def family_of_folder(source: Path) -> FamilySpec:
-    """The family of a diffusers folder, or of a single file's configs; `ModelError` unless it is one of ours."""
+    """The family of a diffusers folder, or of a single file's configs; `ModelError` unless it is supported."""
     folder = config_folder(source)
     return family_of_pipeline(pipeline_kind(folder), lambda part: read_config(folder / part / "config.json"))

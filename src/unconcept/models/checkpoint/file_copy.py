@@ -1,31 +1,31 @@
-"""Copies of files that are large: sharing their bytes on disk where the file system can."""
+"""Copies large files, sharing their bytes on disk if the file system can."""
 
 import os
 import shutil
 import sys
 from pathlib import Path
 
-_FICLONE = 0x40049409  # Linux: one file's blocks for another, copied when either is written to
+_FICLONE = 0x40049409  # Linux's reflink: two files share blocks until one is written to
 
 
 def writable_copy(source: Path, target: Path) -> None:
-    """A copy that may be written to: a reflink where possible."""
+    """Copy a file so that the copy can be written to; a reflink if possible."""
     target.unlink(missing_ok=True)
     if not _reflinked(source, target):
         shutil.copyfile(source, target)
 
 
 def shared_copy(source: Path, target: Path) -> None:
-    """A copy that stays as it is: a reflink or else a hard link where possible.
+    """Copy a file that will not be written to: a reflink, or else a hard link, if possible.
 
-    Who writes into a hard link writes into the source.
+    Writing into a hard link would change the source.
     """
     target.unlink(missing_ok=True)
     if _reflinked(source, target):
         return
     try:
         os.link(source.resolve(), target)
-    except OSError:  # Another file system, or one without links.
+    except OSError:  # The target is on another file system, or on one without links.
         shutil.copyfile(source, target)
 
 

@@ -1,4 +1,4 @@
-"""Where each tensor of a model stands, whether it is a diffusers folder or a single file."""
+"""Finds the file and name of each tensor of a model, in a diffusers folder or a single file."""
 
 from pathlib import Path
 
@@ -10,14 +10,12 @@ from .weight_files import tensor_files, weight_file, weight_variants
 
 
 def has_part(source: Path, part: str) -> bool:
-    """Whether a model has such a part: SD3 is also published without its T5."""
+    """Whether a model has this part: SD3 is also published without its T5."""
     return (config_folder(source) / part).is_dir()
 
 
 def companion_folder(source: Path) -> list[str]:
-    """Text encoders and VAE that a single file lacks, as FLUX's published one does, and that stand in the folder of its
-    configs.
-    """
+    """The parts that a single file lacks and the folder of its configs has: text encoders and VAE of published FLUX."""
     layout, folder = ModelLayout.of(source), config_folder(source)
     with open_file(source) as file:
         keys = list(file.keys())
@@ -30,7 +28,7 @@ def companion_folder(source: Path) -> list[str]:
 
 
 def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
-    """The tensors of one part of `source` by their names in a diffusers folder; `ModelError` if there are none."""
+    """Find the tensors of a part of `source`, by their names in a diffusers folder; `ModelError` if there are none."""
     if source.is_dir():
         return {name: TensorLocation(file, name) for name, file in tensor_files(weight_file(source, part)).items()}
     if part in companion_folder(source):
@@ -39,8 +37,8 @@ def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
         keys = list(file.keys())
     found = ModelLayout.of(source).in_folder(keys, part)
     message = (
-        f"{source} holds no {part} in the original layout: it is of another family than {config_folder(source)} says,"
-        " or a LoRA"
+        f"{source} holds no {part} in the original layout: it is a LoRA, or of another family than the configs in"
+        f" {config_folder(source)}; give a whole checkpoint with its own configs"
     )
     require(bool(found), message, ModelError)
     return {name: TensorLocation(source, *stands) for name, stands in found.items()}

@@ -1,4 +1,4 @@
-"""What a model is called, and what its model card says of its licence."""
+"""A model's name in file headers, and the licence in its model card."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,15 @@ _LICENCE_LINE = re.compile(r"^(license|license_name):[ \t]*(\S.*)$", re.MULTILIN
 
 
 def base_id(name: str) -> str:
-    """What a model is called in a header: a Hub id as it is, of a path its last part alone, since where it lies is
-    nobody's business.
-    """
+    """The name of a model for file headers: a Hub id, or the last part of a path, since its folders are private."""
     return name if not Path(name).expanduser().exists() and name.count("/") == 1 else Path(name).name
 
 
 def read_licence(source: Path | None) -> str:
-    """What the model card of a folder, or of a single file's configs, says in its front matter; "" where it says
-    nothing, and of a pipeline in memory.
+    """Read the licence from the front matter of a model card; "" if there is none, or for a pipeline in memory.
 
-    A licence that is none of the Hub's is called "other" there, and has a name of its own beside it.
+    The card is in the diffusers folder, or in the config folder of a single file. For a licence that the Hub does not
+    list, `license` is "other" and `license_name` has the name.
     """
     card = config_folder(source) / "README.md" if source else None
     front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace")) if card and card.is_file() else None

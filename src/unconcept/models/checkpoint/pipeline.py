@@ -1,4 +1,4 @@
-"""A pipeline built of a diffusers folder or single file, by diffusers itself and of what is on the disk alone."""
+"""Builds a diffusers pipeline from a diffusers folder or single file, with local files only."""
 
 import tempfile
 from pathlib import Path
@@ -13,22 +13,21 @@ from .locations import companion_folder
 from .safetensors_io import is_finite
 from .weight_files import variant_of
 
-Pipeline = Any  # a diffusers pipeline: its classes carry no types for their components
+Pipeline = Any  # a diffusers pipeline: its classes have no types for their components
 
 
 def _check_temporary() -> None:
-    """Torch's compiler, which diffusers brings along, wants a folder for temporary files as soon as it is there."""
+    """Check that there is a temporary folder: torch's compiler, which diffusers imports, needs one on import."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
         raise OutputError(
-            "no folder for temporary files can be written to, and diffusers cannot be loaded without: set TMPDIR to one"
-            " that can"
+            "no temporary folder can be written to, and diffusers needs one to load: set TMPDIR to a writable folder"
         ) from None
 
 
 def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
-    """`ModelError` says why diffusers cannot."""
+    """Build the pipeline; `ModelError` gives the reason if diffusers cannot load it."""
     _check_temporary()
     import diffusers
     from diffusers.utils import logging as diffusers_logging
@@ -47,7 +46,7 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
             absent |= {encoder.part: None, encoder.tokenizer: None}
     try:
         if source != folder:
-            absent.pop("requires_safety_checker", None)  # Told to the pipeline by the config alone.
+            absent.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
             given = {part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)}
             pipeline = getattr(diffusers, kind).from_single_file(
                 str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given
@@ -69,26 +68,27 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
 
 
 def _check_components(pipeline: Pipeline, source: Path) -> None:
-    """Puts each network into evaluation; `ModelError` where a weight is no number."""
+    """Put each network into evaluation mode; `ModelError` if a weight is NaN or infinite."""
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
-            part.eval()  # Of a single file diffusers leaves T5 in training, where it drops states at random.
+            part.eval()  # diffusers leaves the T5 of a single file in training mode, with dropout.
             broken = [f"{name}.{inner}" for inner, weight in part.named_parameters() if not is_finite(weight.detach())]
             require(
                 not broken,
-                f"{source}: {broken[0] if broken else ''} holds NaN or infinity; the checkpoint is damaged",
+                f"{source}: {broken[0] if broken else ''} contains NaN or infinity; the checkpoint is damaged: download"
+                " it again",
                 ModelError,
             )
 
 
 def _loaded(folder: Path, part: str, told: object) -> nn.Module:
-    """A part that stands beside a single file."""
+    """Load a part from the config folder of a single file."""
     import diffusers
     import transformers
 
     library, kind = told if isinstance(told, list) and len(told) == 2 else (None, None)
     known = {"diffusers": diffusers, "transformers": transformers}
-    message = f"{folder}: model_index.json says {part} is {told}; give a complete diffusers folder"
+    message = f"{folder}: model_index.json has {told} for {part}; give a complete diffusers folder"
     require(library in known and hasattr(known[str(library)], str(kind)), message, ModelError)
     module: nn.Module = getattr(known[str(library)], str(kind)).from_pretrained(
         folder / part, local_files_only=True, use_safetensors=True

@@ -1,4 +1,4 @@
-"""Read and write the tensors of safetensors files one by one: never a whole model, never a pickle."""
+"""Reads and writes the tensors of safetensors files one by one: never a whole model, never a pickle."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ PICKLE_REMEDY = (
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """Where a tensor stands: its file, its name there, and how it is laid there."""
+    """The location of a tensor: its file, its name in it, and how it is packed there."""
 
     file: Path
     name: str
@@ -32,7 +32,7 @@ class TensorLocation:
 
 @dataclass(frozen=True)
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors by name, each read every time it is asked for; `ModelError` then if it holds NaN or infinity."""
+    """Tensors by name, each read from its file on every access; `ModelError` if it contains NaN or infinity."""
 
     places: Mapping[str, TensorLocation]
     device: torch.device | None = None  # None: the CPU
@@ -42,7 +42,7 @@ class LazyTensors(Mapping[str, Tensor]):
         return read_tensors(self.places, [name])[name].to(self.device, self.dtype)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.places  # The one that comes with Mapping would read the tensor.
+        return name in self.places  # Mapping's own method would read the tensor.
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -52,15 +52,15 @@ class LazyTensors(Mapping[str, Tensor]):
 
 
 def open_file(path: Path) -> Any:
-    """`safe_open` with our errors: the file must exist and be whole."""
+    """Open a safetensors file; `ModelError` if it is missing or broken."""
     try:
         return safe_open(path, "pt")
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: fetch it again") from None
+        raise ModelError(f"{path}: {error}; the file is missing, cut short or damaged: download it again") from None
 
 
 def read_tensors(places: Mapping[str, TensorLocation], names: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors in their own dtype. `ModelError` if one holds NaN or infinity."""
+    """Read the named tensors in their own dtype. `ModelError` if one contains NaN or infinity."""
     wanted: dict[Path, list[str]] = {}
     for name in names:
         wanted.setdefault(places[name].file, []).append(name)
@@ -69,13 +69,16 @@ def read_tensors(places: Mapping[str, TensorLocation], names: Iterable[str]) -> 
         with open_file(path) as file:
             for name in members:
                 tensors[name] = _taken(file, places[name])
-                message = f"{path}: {places[name].name} holds NaN or infinity; the checkpoint is damaged"
+                message = (
+                    f"{path}: {places[name].name} contains NaN or infinity; the checkpoint is damaged: download it"
+                    " again"
+                )
                 require(is_finite(tensors[name]), message, ModelError)
     return tensors
 
 
 def tensor_shapes(places: Mapping[str, TensorLocation]) -> dict[str, tuple[int, ...]]:
-    """Of the tensors, of which nothing is read."""
+    """The shapes of tensors, without reading them."""
     found = {}
     for path in {place.file for place in places.values()}:
         with open_file(path) as file:
@@ -99,18 +102,19 @@ def _slice(file: Any, place: TensorLocation) -> Any:
     try:
         return file.get_slice(place.name)
     except SafetensorError:
-        raise ModelError(f"{place.file} has no {place.name}, which its index says it holds: fetch it again") from None
+        raise ModelError(f"{place.file} lacks {place.name}, which its index lists: download it again") from None
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """A sum is one pass and keeps every NaN and infinity; where it overflows by itself, each number is looked at."""
+    """Whether all values are finite.
+
+    A sum takes one pass and propagates every NaN and infinity. If it overflows by itself, each value is checked.
+    """
     return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
 
 
 def patch_file(source: Path, target: Path, tensors: Iterable[tuple[TensorLocation, Tensor]]) -> None:
-    """Copy a safetensors file and overwrite some tensors in place, one after the other: shapes and dtypes stay, all
-    other bytes too.
-    """
+    """Copy a safetensors file and overwrite some of its tensors; shapes, dtypes and all other bytes stay the same."""
     writable_copy(source, target)
     with target.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -121,7 +125,9 @@ def patch_file(source: Path, target: Path, tensors: Iterable[tuple[TensorLocatio
             first, count, parts = place.packing.rows
             laid = place.packing.pack(tensor.detach()).to("cpu", SAFETENSORS_DTYPES[told["dtype"]]).contiguous()
             data = laid.reshape(-1).view(torch.uint8).numpy().data
-            message = f"{source}: {place.name} has another shape than the edit's"
+            message = (
+                f"{source}: {place.name} has another shape than in the edit: give the model that the edit was made for"
+            )
             require(len(data) * parts == (end - begin) * count, message, ModelError)
             file.seek(8 + size + begin + (end - begin) // parts * first)
             file.write(data)
@@ -145,7 +151,7 @@ SAFETENSORS_DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
 @dataclass(frozen=True)
 class DeferredTensor:
-    """A tensor that is made when its turn has come."""
+    """A tensor that is computed only when it is written."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -153,7 +159,10 @@ class DeferredTensor:
 
 
 def write_deferred_tensors(path: Path, slots: Mapping[str, DeferredTensor], metadata: Mapping[str, str]) -> None:
-    """Widest dtypes first, as safetensors itself orders them, so that every tensor is aligned."""
+    """Write tensors to a safetensors file, computing one at a time.
+
+    The widest dtypes come first, in safetensors' own order, so that every tensor is aligned.
+    """
     order = sorted(slots, key=lambda name: (-slots[name].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
@@ -173,7 +182,7 @@ def write_deferred_tensors(path: Path, slots: Mapping[str, DeferredTensor], meta
             tensor = slots[name].make().detach().to("cpu", slots[name].dtype).contiguous()
             require(
                 tuple(tensor.shape) == slots[name].shape,
-                f"{name} has shape {tuple(tensor.shape)}, planned was {slots[name].shape}",
+                f"{name} has shape {tuple(tensor.shape)}, but {slots[name].shape} was planned",
                 ModelError,
             )
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,6 +1,4 @@
-"""What a model must hold by its own configs, so that layers that are missing, renamed or of another shape are said
-before anything is edited.
-"""
+"""Checks a model against its own configs before any edit: no layer may be missing, renamed or of another shape."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,15 +11,14 @@ _Shape = tuple[int, ...]
 
 
 def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:
-    """`ModelError` unless the maps that read the text, and the layers of the text encoders, are those the configs
-    imply.
+    """Raise `ModelError` unless text maps and layers of the text encoders match the configs.
 
-    Nothing but names and, of files, shapes is read: a pipeline's weights may be packed.
+    Only names are checked, and for files also shapes: the weights of a pipeline may be packed.
     """
     denoiser = spec.denoiser
     maps = _implied(spec.required_maps, checkpoint, denoiser)
     found = {name for name in checkpoint.lazy_parameters(denoiser) if spec.map_pattern.search(name)}
-    _compare(f"{model}: {denoiser}", "maps that the text goes through", set(maps), found)
+    _compare(f"{model}: {denoiser}", "maps of the text", set(maps), found)
     _check_shapes(f"{model}: {denoiser}", checkpoint, denoiser, {name: (name, shape) for name, shape in maps.items()})
     for encoder in spec.encoders:
         part = encoder.part
@@ -40,13 +37,13 @@ def _implied(rule: Callable[[Config], NamedShapes], checkpoint: Checkpoint, part
         return dict(rule(config))
     except (KeyError, TypeError, IndexError) as error:
         raise ModelError(
-            f"{checkpoint.source}: {part}/config.json does not say how many layers there are ({error!r}); give its own"
+            f"{checkpoint.source}: {part}/config.json lacks the number or sizes of layers ({error!r}); give its own"
             " config"
         ) from None
 
 
 def _check_shapes(where: str, checkpoint: Checkpoint, part: str, wanted: Mapping[str, tuple[str, _Shape]]) -> None:
-    """Of the files that are there: a shard that nothing needs may be absent."""
+    """Check the shapes in the files that exist: a shard that nothing needs may be missing."""
     if checkpoint.source is None:
         return
     for stored, found in tensor_shapes(
@@ -59,7 +56,7 @@ def _check_shapes(where: str, checkpoint: Checkpoint, part: str, wanted: Mapping
         name, shape = wanted[stored]
         require(
             found == shape,
-            f"{where}: {name} is {found}, by its config.json it should be {shape}: give the model with its own"
+            f"{where}: {name} has shape {found}, but its config.json implies {shape}: give the model with its own"
             " config.json",
             ModelError,
         )
@@ -67,21 +64,21 @@ def _check_shapes(where: str, checkpoint: Checkpoint, part: str, wanted: Mapping
 
 def _compare(where: str, what: str, wanted: set[str], found: set[str]) -> None:
     missing, more = sorted(wanted - found), sorted(found - wanted)
-    counts = f"{where} should hold {len(wanted)} {what} by its config.json, {len(wanted & found)} are there"
+    counts = f"{where} needs {len(wanted)} {what} by its config.json and has {len(wanted & found)}"
     require(
         not missing,
-        f"{counts}; missing is {missing[0] if missing else ''}: layers are left out or renamed, give a complete model",
+        f"{counts}; {missing[0] if missing else ''} is missing or renamed: give a complete model",
         ModelError,
     )
     require(
         not more,
-        f"{counts} and {len(more)} more, as {more[0] if more else ''}: give the model with its own config.json",
+        f"{counts} and {len(more)} more, such as {more[0] if more else ''}: give the model with its own config.json",
         ModelError,
     )
 
 
 def encoder_tensors(config: Config) -> NamedShapes:
-    """Of a CLIP, without `text_model.`, or of a T5."""
+    """Names and shapes of the tensors of a CLIP (without `text_model.`) or a T5, by its config."""
     return _t5_tensors(config) if "d_model" in config else _clip_tensors(config)
 
 

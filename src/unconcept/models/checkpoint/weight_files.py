@@ -1,5 +1,6 @@
-"""Which safetensors files of a part (unet, text_encoder, ...) hold its weights: single or in shards, plain or a variant
-(fp16, ...).
+"""Finds the safetensors files with a part's weights: a single file or shards, plain or a variant (fp16, ...).
+
+A part is a folder of a model, such as unet or text_encoder.
 """
 
 import json
@@ -10,8 +11,8 @@ from ...core.errors import ModelError, require
 from .safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES, open_file
 
 _NO_VARIANT = ""
-_VARIANT_ORDER = (_NO_VARIANT, "fp16", "bf16", "fp32")  # in this order where nothing else decides
-_WEIGHT_STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers load
+_VARIANT_ORDER = (_NO_VARIANT, "fp16", "bf16", "fp32")  # order of preference
+_WEIGHT_STEMS = ("diffusion_pytorch_model", "model")  # file names that diffusers and transformers load
 _INDEX_PATTERN = "*.safetensors*.json"
 _WEIGHT_FILE = re.compile(
     r"(?P<stem>[^.]+?)(?:\.(?P<variant>[^.]+?))?(?P<shard>-\d{5}-of-\d{5})?(?:\.(?P<late>[^.]+))?\.safetensors"
@@ -20,7 +21,7 @@ WEIGHT_PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", 
 
 
 def weight_variants(folder: Path) -> dict[str, Path]:
-    """By variant the one file, or the index of its shards."""
+    """The weight file, or the index of its shards, for each variant in a folder."""
     found: dict[str, Path] = {}
     for index in sorted([*folder.glob(_INDEX_PATTERN), *folder.glob("*.safetensors.index.json")]):
         words = [word for word in index.name.split(".")[1:-1] if word not in ("safetensors", "index")]
@@ -35,36 +36,33 @@ def weight_variants(folder: Path) -> dict[str, Path]:
 
 
 def preferred_variant(variants: dict[str, Path]) -> str:
-    """The plain one before its variants."""
+    """The variant to read: the plain one if there is one, else the first of `_VARIANT_ORDER`."""
     return min(
         variants, key=lambda name: (_VARIANT_ORDER.index(name) if name in _VARIANT_ORDER else len(_VARIANT_ORDER), name)
     )
 
 
 def variant_of(model: Path) -> str:
-    """The variant a diffusers folder is read in: plain, unless one of its parts is there as a variant alone.
+    """The variant in which to read a diffusers folder: plain, unless a part exists only as a variant.
 
-    Parts without it are read plain.
+    Parts without that variant are read plain.
     """
     parts = [found for part in WEIGHT_PARTS if (found := weight_variants(model / part))]
     return next((preferred_variant(found) for found in parts if _NO_VARIANT not in found), _NO_VARIANT)
 
 
 def weight_file(model: Path, part: str) -> Path:
-    """The file, or the index of the shards, that a part of a diffusers folder is read from."""
+    """The file, or the index of shards, from which to read a part of a diffusers folder."""
     return _stands(model / part, variant_of(model))
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """Where each tensor of a folder of weights stands: tensor name to file.
-
-    The plain weights are read where there are variants besides.
-    """
+    """The file of each tensor in a folder of weights, by tensor name. Plain weights win over variants."""
     return tensor_files(_stands(folder, _NO_VARIANT))
 
 
 def _stands(folder: Path, variant: str) -> Path:
-    """Where the wanted variant is not there, another."""
+    """The weight file of a folder in the given variant, or in another if that is missing."""
     found = weight_variants(folder)
     if not found:
         pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLE_SUFFIXES]
@@ -72,7 +70,7 @@ def _stands(folder: Path, variant: str) -> Path:
         shards = [path.name for path in sorted(folder.glob("*.safetensors"))]
         require(
             not shards,
-            f"{folder}: {', '.join(shards[:3])} without the index of the shards; give a complete diffusers folder",
+            f"{folder}: {', '.join(shards[:3])} without an index of shards; give a complete diffusers folder",
             ModelError,
         )
         raise ModelError(f"{folder}: no .safetensors weights; give a complete diffusers folder")
@@ -80,14 +78,16 @@ def _stands(folder: Path, variant: str) -> Path:
 
 
 def tensor_files(path: Path) -> dict[str, Path]:
-    """Tensor name to file, of one file or of an index."""
+    """The file of each tensor, by tensor name, from a weight file or an index of shards."""
     if path.suffix != ".json":
         with open_file(path) as file:
             return dict.fromkeys(file.keys(), path)
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path}: {error!r}; this is no index of shards: give a complete diffusers folder") from None
+        raise ModelError(
+            f"{path}: {error!r}; this is not an index of shards: give a complete diffusers folder"
+        ) from None
     outside = [file for _, file in names if Path(file).name != file]
     require(
         not outside, f"{path}: its shard {outside[:1]} is not beside it; give a complete diffusers folder", ModelError

@@ -1,9 +1,8 @@
-"""Noise levels, and what a prediction means: noise, v, flow and the clean picture are affine in each other at fixed
-(x_t, t).
+"""Noise levels, and conversion between predictions of noise, v, flow and the clean picture.
 
-With x_t = a x_0 + s eps: v = a eps - s x_0 where variance is preserved, a^2 + s^2 = 1 (Salimans and Ho 2022); flow =
-eps - x_0 on the straight path, a + s = 1 (Liu et al. 2022). Methods are written in noise predictions once; other models
-are converted at the boundary.
+At fixed (x_t, t) each of them is affine in the others. With x_t = a x_0 + s eps: v = a eps - s x_0 if variance is
+preserved, a^2 + s^2 = 1 (Salimans and Ho 2022); flow = eps - x_0 on the straight path, a + s = 1 (Liu et al. 2022).
+Methods use noise predictions only; this module converts the predictions of other models.
 """
 
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`alpha` and `sigma` (T,) float64 by training timestep, and what the network predicts.
+    """`alpha` and `sigma` (T,) float64 by training timestep, and the type of the network's prediction.
 
-    A flow's timestep is 1000 sigma, from 0 (clean) to 1000 (noise); how often each is trained on is not part of it.
+    A flow's timestep is 1000 sigma, from 0 (clean) to 1000 (noise); the distribution of training timesteps is not part
+    of it.
     """
 
     alpha: Tensor
@@ -30,13 +30,14 @@ class NoiseSchedule:
 
     @classmethod
     def of(cls, scheduler: Any) -> "NoiseSchedule":
-        """From a diffusers scheduler: with cumulative alphas, or of flow matching."""
-        if hasattr(scheduler, "scale_noise"):  # The forward process of the flow-matching schedulers, and of no other.
+        """Make it from a diffusers scheduler with cumulative alphas, or for flow matching."""
+        if hasattr(scheduler, "scale_noise"):  # Only flow-matching schedulers have this method.
             sigma = torch.linspace(0, 1, scheduler.config.num_train_timesteps + 1, dtype=torch.float64)
             return cls(1 - sigma, sigma, "flow")
         require(
             hasattr(scheduler, "alphas_cumprod"),
-            f"{type(scheduler).__name__} has no cumulative alphas: no noise schedule is known",
+            f"{type(scheduler).__name__} has no cumulative alphas, so its noise schedule is unknown: give the model a"
+            " scheduler with `alphas_cumprod`, or for flow matching",
             ModelError,
         )
         kind = scheduler.config.prediction_type
@@ -49,7 +50,7 @@ class NoiseSchedule:
         return cls(signal.sqrt(), (1 - signal).sqrt(), kind)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t (b, c, h, w) at timesteps t (b,): whole ones, or any of a flow."""
+        """x_t (b, c, h, w) at timesteps t (b,), which are whole numbers except for a flow."""
         a, s = self._at(t, x0)
         return a * x0 + s * noise
 
@@ -80,9 +81,9 @@ class NoiseSchedule:
                 return x_t - s * prediction
 
     def prediction_of(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The inverse of `epsilon`: a noise prediction as this network would have put it.
+        """The inverse of `epsilon`: a noise prediction in the network's own prediction type.
 
-        Undefined where nothing but noise is left.
+        Undefined at pure noise.
         """
         a, s = self._at(t, x_t)
         match self.prediction_type:
@@ -96,7 +97,7 @@ class NoiseSchedule:
                 return (epsilon - x_t) / a
 
     def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network is trained to say of x_t: the noise, v, the clean latents, or the flow."""
+        """The target of the network's training loss at x_t: the noise, v, the clean latents, or the flow."""
         a, s = self._at(t, x0)
         match self.prediction_type:
             case "epsilon":

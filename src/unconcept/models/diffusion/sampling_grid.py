@@ -1,7 +1,7 @@
-"""How a model walks from noise to a picture by its own noise schedule, one deterministic step at a time.
+"""Deterministic sampling steps from noise to a picture, on a model's own noise schedule.
 
-DDIM without noise (Song et al., ICLR 2021) and Euler's step along a flow are one rule: read the clean latents and the
-noise off the prediction, and mix them anew at the next level.
+DDIM without noise (Song et al., ICLR 2021) and Euler's step along a flow follow one rule: compute the clean latents and
+the noise from the prediction, and mix them at the next noise level.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ from ..model_view import ModelView
 from .noise_schedule import NoiseSchedule
 from .schedulers import named_scheduler
 
-# Of FLUX's packed rows: how far its sigmas are shifted at each size.
+# Numbers of FLUX's packed rows, and the shift of its sigmas at each.
 _FLUX_AREAS, _FLUX_SHIFTS = (256, 4096), (0.5, 1.15)
 
 
 @dataclass(frozen=True)
 class SamplingGrid:
-    """`t` (N,) falling timesteps; after k of N steps the latents stand at level k of `alpha` and `sigma` (N + 1,),
-    level 0 is noise.
+    """Timesteps and noise levels of N sampling steps.
+
+    `t` (N,) falls. After k steps the latents are at level k of `alpha` and `sigma` (N + 1,); level 0 is noise.
     """
 
     schedule: NoiseSchedule
@@ -32,15 +33,16 @@ class SamplingGrid:
 
     @classmethod
     def of(cls, model: ModelView, steps: int) -> "SamplingGrid":
-        """The timesteps at which the model's pipeline asks for predictions: DDIM's by its own spacing, or its flow's
-        shifted sigmas.
-        """
+        """Make the grid of the model's pipeline: DDIM's timesteps in its own spacing, or its flow's shifted sigmas."""
         require(steps > 0, f"the number of sampler steps must be > 0, got {steps}")
         own: Any = model.modules("scheduler")
         schedule = model.schedule
         if schedule.prediction_type == "flow":
             return cls._of_flow(model, own, schedule, steps)
-        require(steps <= len(schedule.alpha), f"{steps} sampler steps: the model has {len(schedule.alpha)} timesteps")
+        require(
+            steps <= len(schedule.alpha),
+            f"{steps} sampler steps are too many: the model has {len(schedule.alpha)} timesteps",
+        )
         rule = named_scheduler("ddim", own)
         rule.set_timesteps(steps)
         t = rule.timesteps.long()
@@ -53,7 +55,7 @@ class SamplingGrid:
 
     @classmethod
     def _of_flow(cls, model: ModelView, own: Any, schedule: NoiseSchedule, steps: int) -> "SamplingGrid":
-        """SD3 spaces its own timesteps; FLUX is given even sigmas and shifts them by the size of the picture."""
+        """Make the grid of a flow: SD3's scheduler spaces the timesteps, FLUX's shifts even sigmas by picture size."""
         rule = type(own).from_config(own.config)
         if rule.config.use_dynamic_shifting:
             _, h, w = model.latent_shape
@@ -69,13 +71,13 @@ class SamplingGrid:
         return len(self.t)
 
     def step(self, x: Tensor, prediction: Tensor, k: int) -> Tensor:
-        """Latents (b, c, h, w) after step k + 1, from those after k and what the model says of them at t[k]."""
+        """Latents (b, c, h, w) after step k + 1, from latents `x` after step k and the model's prediction at t[k]."""
         t = self.t[k].expand(len(x))
         clean, noise = self.schedule.x0(prediction, x, t), self.schedule.epsilon(prediction, x, t)
         return float(self.alpha[k + 1]) * clean + float(self.sigma[k + 1]) * noise
 
 
 def is_guidance_distilled(model: ModelView) -> bool:
-    """Whether guidance was distilled into the denoiser (FLUX dev): one prediction is guided already."""
+    """Whether guidance is distilled into the denoiser (FLUX dev), so that a single prediction is already guided."""
     config: Any = model.modules("denoiser").config
     return bool(config.get("guidance_embeds"))

@@ -1,4 +1,4 @@
-"""Samplers by the names papers use, in place of a pipeline's own, on its own noise schedule."""
+"""Samplers by their names in papers, which replace a pipeline's own on the same noise schedule."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,19 +22,19 @@ def named_scheduler(name: str, own: Any) -> Any:
     import diffusers
 
     kind = getattr(diffusers, suggest(name, SAMPLERS, "sampler"))
-    # DDIM clips to [-1, 1] unless told: right for pixels, wrong for latents, and a config of another kind does not say.
+    # By default DDIM clips to [-1, 1]: right for pixels, wrong for latents. Other schedulers' configs lack the option.
     return kind.from_config(own.config, **({"clip_sample": False} if name == "ddim" else {}))
 
 
 @contextmanager
 def sampled_by(pipeline: Any, sampler: str | None, steps: int) -> Iterator[None]:
-    """Inside, a pipeline draws with a named sampler, or its own.
+    """Let a pipeline draw with a named sampler inside the block; None keeps its own.
 
-    `SettingsError` for more steps than the model has timesteps.
+    `SettingsError` if there are more steps than the model has timesteps.
     """
     own = pipeline.scheduler
     count = own.config.num_train_timesteps
-    require(0 < steps <= count, f"{steps} sampler steps: the model has {count} timesteps")
+    require(0 < steps <= count, f"{steps} sampler steps: give 1 to {count}, the model's number of timesteps")
     pipeline.scheduler = own if sampler is None else named_scheduler(sampler, own)
     try:
         yield

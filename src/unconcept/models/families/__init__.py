@@ -1,4 +1,4 @@
-"""One file a family, each with one `FamilySpec`. Files are found by name, so adding a family edits no list."""
+"""The registry of model families: each file has one `FamilySpec` and is found by itself, without a list."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ PIPELINES: tuple[str, ...] = tuple(dict.fromkeys(families[name].pipeline for nam
 
 
 def family_of_pipeline(pipeline: str, config: Callable[[str], Config]) -> FamilySpec:
-    """The family of a pipeline class that is one of ours; `config` gives a part's."""
+    """The family of a supported pipeline class; `config` returns the config of a part."""
     known = [families[name] for name in families if families[name].pipeline == pipeline]
     if len(known) == 1:
         return known[0]
@@ -27,6 +27,6 @@ def family_of_pipeline(pipeline: str, config: Callable[[str], Config]) -> Family
 
 
 def require_families(names: Sequence[Family], of: str) -> None:
-    """`SettingsError` on a name that is no family's."""
+    """Raise `SettingsError` if a name is not a family's."""
     unknown = [name for name in names if name not in FAMILIES]
-    require(not unknown, f"{of}: no family {unknown[:1]}; known are {', '.join(FAMILIES)}", SettingsError)
+    require(not unknown, f"{of}: unknown family {unknown[:1]}; known are {', '.join(FAMILIES)}", SettingsError)

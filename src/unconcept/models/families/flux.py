@@ -1,4 +1,4 @@
-"""FLUX.1: a joint transformer that reads T5, and CLIP's pooled text."""
+"""FLUX.1: a joint transformer that reads T5's states and CLIP's pooled text."""
 
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, flux_names, joint_maps

@@ -1,6 +1,6 @@
-"""PixArt-Sigma (Chen et al., ECCV 2024): a transformer with cross-attention that reads T5 with its mask.
+"""PixArt-Sigma (Chen et al., ECCV 2024): a transformer with cross-attention that reads T5's states with their mask.
 
-Only diffusers folders are read and written: its pipeline knows no single file.
+Only diffusers folders are read and written, because its pipeline does not support single files.
 """
 
 import re
@@ -9,7 +9,7 @@ from ..family import Config, FamilySpec, NamedShapes, TextEncoderSpec
 
 
 def pixart_maps(config: Config) -> NamedShapes:
-    """The projection of the text's states, and the keys and values that every block makes of them."""
+    """The projection of text states, and the keys and values of every block, with their shapes."""
     inner = config["num_attention_heads"] * config["attention_head_dim"]
     yield "caption_projection.linear_1.weight", (inner, config["caption_channels"])
     yield "caption_projection.linear_2.weight", (inner, inner)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: a joint transformer that reads two CLIPs side by side, then T5 below them."""
+"""Stable Diffusion 3 and 3.5: a joint transformer that reads rows of two concatenated CLIP states, then T5's rows."""
 
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, joint_maps, sd3_names

@@ -1,1 +1,1 @@
-"""Hooks on live networks; each leaves the model as it was."""
+"""Temporary hooks on live networks; each one restores the model afterwards."""

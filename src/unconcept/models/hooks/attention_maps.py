@@ -1,4 +1,4 @@
-"""Where each attention of a denoiser looks in the text, kept while it computes what it would have computed anyway."""
+"""Records attention probabilities of picture over text during a denoiser's forward pass, without changing it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,13 @@ from .cross_attention import KEY_VALUE_SUFFIX, AttentionInputs, MixingStep, cros
 from .modules import denoiser_modules, text_stream_linears
 
 _ADDED_KEY_SUFFIX = ".add_k_proj.weight"
-AttentionRecord = dict[str, list[Tensor]]  # by the attention's full name, (b, heads, p, l) a call
+AttentionRecord = dict[str, list[Tensor]]  # by the attention's full name, one (b, heads, p, l) for each call
 
 
 def text_attentions(model: ModelView) -> dict[str, nn.Module]:
-    """Attentions that look from the picture into the text, by full name: cross-attentions of a UNet, joint ones of SD3
-    and FLUX.
+    """Attentions from the picture to the text, by full name: cross-attentions of a UNet, joint ones of SD3 and FLUX.
 
-    FLUX's single blocks know no text from a picture and are none.
+    FLUX's single blocks are left out, because they do not separate text from picture.
     """
     if streams := text_stream_linears(model):
         return denoiser_modules(
@@ -36,12 +35,11 @@ def text_attentions(model: ModelView) -> dict[str, nn.Module]:
 def record_attention(
     model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None
 ) -> Iterator[AttentionRecord]:
-    """Inside, the probabilities of each of the attentions (as `text_attentions` names them), one (b, heads, p, l) a
-    call, with their gradient.
+    """Record the probabilities of attentions, named as by `text_attentions`: one (b, heads, p, l) for each call.
 
-    p places of the picture, row by row; l the text's tokens, or those whose positions are given. In a joint attention a
-    place also looks at other places, so that its row sums to less than 1; in a cross-attention they are what the rules
-    around it leave to be mixed. What is computed stays bitwise as it was.
+    p are the positions of the picture, row by row; l are the text's tokens, or only those at positions `tokens`. The
+    probabilities have gradients. In a joint attention, positions also attend to each other, so a row sums to less than
+    1. In a cross-attention with rules, they are computed from what the rules pass on. Outputs stay bitwise the same.
     """
     kept: AttentionRecord = {name: [] for name in places}
     names = {module: name for name, module in places.items()}
@@ -64,7 +62,7 @@ def record_attention(
 
 @contextmanager
 def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """`steer_attentions` for joint attentions, which no rule changes."""
+    """Record joint attentions, which `steer_attentions` does not support."""
     before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
     try:
         for module, own in before:
@@ -77,7 +75,7 @@ def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor]
 
 @dataclass(frozen=True)
 class _Watched:
-    """An attention processor that hands on probabilities, and then lets the one that stood there compute."""
+    """An attention processor that passes the probabilities to `keep` and then calls the original processor."""
 
     own: Any
     keep: Callable[[nn.Module, Tensor], None]
@@ -92,13 +90,13 @@ class _Watched:
     ) -> Any:
         assert encoder_hidden_states is not None
         self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb))
-        # FLUX's own takes its rotary embedding, SD3's none.
+        # FLUX's processor takes a rotary embedding, SD3's does not.
         rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
 
 
 def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The text's columns (b, heads, p, l) of the picture's rows, out of a softmax over text and picture."""
+    """The text's columns (b, heads, p, l) of the picture's rows, from a softmax over text and picture."""
     q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(x), attn, "norm_k")
     words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
     l = words.shape[2]
@@ -112,7 +110,7 @@ def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | N
 
 
 def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
-    """Rows (b, heads, n, d) with their positions in them: `rotary`, cosines and sines (l + p, d), at some of them."""
+    """Apply the rotary embedding to rows (b, heads, n, d): `rotary` holds cosines and sines (l + p, d), `at` a part."""
     from diffusers.models.embeddings import apply_rotary_emb
 
     own: Any = tuple(part[at] for part in rotary)
@@ -122,7 +120,7 @@ def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
 
 
 def _normed(rows: Tensor, attn: Any, norm: str) -> Tensor:
-    """(b, n, o) to (b, heads, n, o / heads), normalised where the attention does."""
+    """(b, n, o) to (b, heads, n, o / heads), normalised if the attention has that norm."""
     own, parts = getattr(attn, norm, None), _split(rows, attn)
     return parts if own is None else own(parts)
 

@@ -1,7 +1,7 @@
-"""Cross-attention taken apart: for a while, rules stand between what it has read of the text and what it mixes of it.
+"""Steers cross-attention with temporary rules, which change its queries, keys and values, or how they are mixed.
 
-No weight is touched. A rule sees rows one by one: it knows neither the batch nor on which side of it guidance puts the
-empty text.
+No weight is changed. A rule treats each row of a batch on its own: it knows neither the batch nor which half of it
+guidance fills with the empty text.
 """
 
 import re
@@ -26,23 +26,21 @@ _NULL_TEXT_TOLERANCE = 1e-3  # relative distance of text states that differ by a
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """What one cross-attention has read for b prompts: p places of the picture, l tokens,
-    o = heads times their width.
-    """
+    """Inputs of one cross-attention for b prompts, with p positions of the picture, l tokens and o = heads * width."""
 
-    attention: Any  # the module: its maps to_q, to_k, to_v and the number of its heads
+    attention: Any  # the module, with its maps to_q, to_k, to_v and its number of heads
     states: Tensor  # (b, l, d)
     queries: Tensor  # (b, p, o)
     keys: Tensor  # (b, l, o)
     values: Tensor  # (b, l, o)
 
     def with_text(self, states: Tensor) -> "AttentionInputs":
-        """The same places reading another text (1, l', d), which is none of the rows' own."""
+        """The same queries with keys and values of another text (1, l', d), which belongs to no row of the batch."""
         with without_per_row_adapters(self.attention.to_k), without_per_row_adapters(self.attention.to_v):
             return replace(self, states=states, keys=self.attention.to_k(states), values=self.attention.to_v(states))
 
     def value_map(self, states: Tensor) -> Tensor:
-        """What the map of values makes of states (.., d) that are none of the rows' own."""
+        """The values of text states (.., d) that belong to no row of the batch."""
         with without_per_row_adapters(self.attention.to_v):
             value: Tensor = self.attention.to_v(states)
         return value
@@ -55,11 +53,11 @@ class MixingRule(Protocol):
     """A step around the mixing of a cross-attention."""
 
     def __call__(self, reading: AttentionInputs, mix: MixingStep) -> Tensor:
-        """What shall be mixed (b, p, o); `mix` is the mixing with the rules that stood there before."""
+        """Return the mixed values (b, p, o); `mix` is the mixing with all rules added before this one."""
 
 
 def mix_values(reading: AttentionInputs) -> Tensor:
-    """softmax(Q K^T / sqrt(width of a head)) V, head by head: what attention does by itself."""
+    """softmax(Q K^T / sqrt(width of a head)) V for each head: attention without rules."""
     heads = reading.attention.heads
 
     def split(part: Tensor) -> Tensor:
@@ -73,7 +71,7 @@ def mix_values(reading: AttentionInputs) -> Tensor:
 
 @dataclass(frozen=True)
 class _Mixer:
-    """An attention processor: the stock computation with rules around its mixing, the last one outermost."""
+    """An attention processor: the stock computation with rules around its mixing, the last rule outermost."""
 
     rules: tuple[MixingRule, ...]
 
@@ -85,7 +83,11 @@ class _Mixer:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        require(attention_mask is None, "a masked text cannot be steered: leave the mask out", ModelError)
+        require(
+            attention_mask is None,
+            "an attention with a mask on the text cannot be steered: leave the mask out",
+            ModelError,
+        )
         mix: MixingStep = mix_values
         for rule in self.rules:
             mix = partial(rule, mix=mix)
@@ -101,23 +103,26 @@ class _Mixer:
 
 
 def cross_attentions(model: ModelView, maps: Iterable[str]) -> list[nn.Module]:
-    """The live attentions that text maps (full names) belong to.
+    """The live attentions to which text maps (full names) belong.
 
-    `ModelError` on one that the model lacks, or that computes more than the stock one.
+    `ModelError` if the model lacks one, or if one computes more than plain attention.
     """
     denoiser, found = model.modules("denoiser"), []
     for name in dict.fromkeys(KEY_VALUE_SUFFIX.sub("", name.partition(".")[2]) for name in maps):
         try:
             module: Any = denoiser.get_submodule(name)
         except AttributeError:
-            raise ModelError(f"the model {model.name} has no {name}: the edit is for another family") from None
+            raise ModelError(
+                f"the model {model.name} has no {name}: the edit is for another family; give a model of that family"
+            ) from None
         stock = (
             all(getattr(module, step, None) in (None, False) for step in _UNSUPPORTED_STEPS)
             and not module.residual_connection
         )
         require(
             stock and module.rescale_output_factor == 1,
-            f"{model.name}: {name} normalises what it reads; steering is defined for plain attention",
+            f"{model.name}: {name} normalises its inputs or outputs, but only plain attention can be steered: choose"
+            " another model, or an edit that changes weights",
             ModelError,
         )
         found.append(module)
@@ -126,7 +131,7 @@ def cross_attentions(model: ModelView, maps: Iterable[str]) -> list[nn.Module]:
 
 @contextmanager
 def steer_attentions(attentions: Iterable[nn.Module], rule: MixingRule) -> Iterator[None]:
-    """Inside, each attention mixes by the rule, around the rules that already stand there."""
+    """Add a rule to the mixing of each attention inside the block, around the rules that it already has."""
     before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
     try:
         for module, own in before:
@@ -139,9 +144,7 @@ def steer_attentions(attentions: Iterable[nn.Module], rule: MixingRule) -> Itera
 
 @torch.no_grad()
 def is_null_text(states: Tensor, null: Tensor) -> Tensor:
-    """(b,) bool: which rows (b, l, d) are the empty text's states `null` (l, d), or nothing at all, as SDXL's unguided
-    side is.
-    """
+    """Whether each row (b, l, d) is the empty text's states `null` (l, d), or zero as on SDXL's unguided side: (b,)."""
     wide = torch.promote_types(states.dtype, torch.float32)
     rows, own = states.detach().to(wide).flatten(1), null.to(states.device, wide).flatten()
     zero = rows.abs().amax(1) == 0

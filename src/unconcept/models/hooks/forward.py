@@ -1,6 +1,4 @@
-"""Change or record what modules compute for a while: every change is a context manager
-that leaves the model as it was.
-"""
+"""Context managers that change or record what modules compute, and restore the model afterwards."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 @contextmanager
 def remove_on_exit(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Inside, these hooks are there; afterwards they are gone."""
+    """Remove these hooks when the block ends."""
     hooks = list(handles)
     try:
         yield
@@ -24,7 +22,7 @@ def remove_on_exit(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 @contextmanager
 def detach_first_token(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, no gradient goes through what each module makes of the first token of its input (b, l, d)."""
+    """Block the gradient through each module's output (b, l, d) at the first token."""
 
     def cut(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], 1)
@@ -35,7 +33,7 @@ def detach_first_token(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def with_soft_rows(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[None]:
-    """Inside, a token embedding gives `rows` (b, k, d) at positions `at` (b, k) of its output (b, l, d)."""
+    """Replace a token embedding's output (b, l, d) at positions `at` (b, k) by `rows` (b, k, d)."""
 
     def put(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return out.scatter(1, at[..., None].expand(rows.shape).to(out.device), rows.to(out))
@@ -46,9 +44,7 @@ def with_soft_rows(embedding: nn.Module, at: Tensor, rows: Tensor) -> Iterator[N
 
 @contextmanager
 def record_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, each output of a module is also put on the list (of several, the first); what is computed stays as it
-    was.
-    """
+    """Append each output of a module to the list, or the first if it returns several, without changing it."""
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
@@ -60,9 +56,9 @@ def record_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def map_text_states(denoiser: nn.Module, projection: str, x: Tensor, y: Tensor) -> Iterator[None]:
-    """Inside, a denoiser reads each text state s (.., d) as s + (s y^T) x: x, y (n, d).
+    """Replace each text state s (.., d) that a denoiser reads by s + (s y^T) x: x, y (n, d).
 
-    `projection` names its module that states go through first; "" where there is none.
+    `projection` names the denoiser's module that states pass first, after which they are replaced; "" if there is none.
     """
 
     def mapped(states: Tensor) -> Tensor:
@@ -85,7 +81,7 @@ def map_text_states(denoiser: nn.Module, projection: str, x: Tensor, y: Tensor) 
 
 @contextmanager
 def change_outputs(modules: Mapping[str, nn.Module], change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """Inside, each module gives what `change` makes of its name and its output."""
+    """Replace each module's output by `change(name, output)`."""
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         return lambda module, args, out: change(name, out)
@@ -96,7 +92,7 @@ def change_outputs(modules: Mapping[str, nn.Module], change: Callable[[str, Tens
 
 @contextmanager
 def watch_text_states(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Inside, the text states (b, l, d) of each call of a denoiser are shown before it computes."""
+    """Call `see` with the text states (b, l, d) before each call of a denoiser."""
 
     def show(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         see(kwargs["encoder_hidden_states"])
@@ -107,7 +103,7 @@ def watch_text_states(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Ite
 
 @contextmanager
 def record_inputs(maps: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Tensor]]]:
-    """Inside, what each map is given is kept under its name: one (b, l, d) a call, detached."""
+    """Record the inputs of each map under its name: one detached (b, l, d) for each call."""
     kept: dict[str, list[Tensor]] = {name: [] for name in maps}
 
     def hook(inputs: list[Tensor]):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Low-rank changes of linear and convolutional modules, added while they compute."""
+"""Low-rank changes of linear and convolutional modules, added to their outputs by hooks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from .forward import remove_on_exit
 
-# What stands between the two halves of a pair: a number, or a matrix (b, r, r) for each row of the batch.
+# The middle factor of up @ middle @ down: a number, or a matrix for each row of the batch (b, r, r).
 LowRankMiddle = float | Tensor
 
 
 class _LowRankHook:
-    """Adds a pair's product to what a module gives."""
+    """Adds a pair's product to a module's output."""
 
     is_per_row_off = False
 
@@ -30,7 +30,7 @@ class _LowRankHook:
 
 @contextmanager
 def without_per_row_adapters(module: nn.Module) -> Iterator[None]:
-    """Inside, what the module is given is no row of the batch: `lora_hooks` add nothing that belongs to single rows."""
+    """Turn off the changes of single rows, because inside the block the module's input is not a row of the batch."""
     hooks = [hook for hook in module._forward_hooks.values() if isinstance(hook, _LowRankHook)]
     before = [hook.is_per_row_off for hook in hooks]
     for hook in hooks:
@@ -46,20 +46,19 @@ def without_per_row_adapters(module: nn.Module) -> Iterator[None]:
 def lora_hooks(
     pairs: Iterable[tuple[nn.Module, Tensor, Tensor]], between: Callable[[], LowRankMiddle] = lambda: 1.0
 ) -> Iterator[None]:
-    """Inside, each linear map or convolution computes with W + up @ between @ down: up (o, r), down (r, d),
-    differentiable in all three.
+    """Let each linear map or convolution compute with W + up @ between @ down: up (o, r), down (r, d).
 
-    A convolution's weight is read as a matrix (o, i * h * w). `between` is asked at every call. At the number 0 nothing
-    is added; `without_per_row_adapters` leaves out matrices of rows.
+    Differentiable in all three. A convolution's weight counts as a matrix (o, i * h * w). `between` is called at every
+    forward pass. At the number 0 nothing is added; `without_per_row_adapters` turns off matrices of single rows.
     """
-    # In front: a hook behind a map reads what the changed map gives, whichever came first.
+    # Prepended, so that any other hook on the map sees the changed output, whichever was registered first.
     hooks = [module.register_forward_hook(_LowRankHook(up, down, between), prepend=True) for module, up, down in pairs]
     with remove_on_exit(hooks):
         yield
 
 
 def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: LowRankMiddle) -> Tensor:
-    """What a pair makes of a map's input (b, .., d), or of a convolution's (b, i, h, w)."""
+    """Apply a pair to a map's input (b, .., d), or to a convolution's (b, i, h, w)."""
     if isinstance(module, nn.Conv2d):
         narrow = F.conv2d(
             x, down.unflatten(1, module.weight.shape[1:]), None, module.stride, module.padding, module.dilation
@@ -69,7 +68,7 @@ def _through(module: nn.Module, x: Tensor, up: Tensor, down: Tensor, middle: Low
 
 
 def _mixed(narrow: Tensor, middle: LowRankMiddle) -> Tensor:
-    """(b, .., r) times the number or each row's matrix."""
+    """Multiply (b, .., r) by the number, or by the matrix of each row."""
     return (
         torch.einsum("b...r,bsr->b...s", narrow, middle.to(narrow)) if isinstance(middle, Tensor) else middle * narrow
     )

@@ -1,4 +1,4 @@
-"""Parts of the denoiser by what they do, under their full names."""
+"""Finds modules and parameters of the denoiser by their function, under their full names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ _STREAM_MAP = re.compile(r"\.attn\.add_[kv]_proj$")
 
 
 def attention_linears(model: ModelView) -> dict[str, nn.Linear]:
-    """The linear maps of every attention by the full name of their weight."""
+    """The linear maps of every attention, by the full name of their weight."""
     found = model.modules("denoiser").named_modules()
     return {
         f"{model.spec.denoiser}.{name}.weight": module
@@ -24,11 +24,10 @@ def attention_linears(model: ModelView) -> dict[str, nn.Linear]:
 
 
 def text_stream_linears(model: ModelView) -> dict[str, nn.Linear]:
-    """Keys and values that SD3's and FLUX's blocks make of the text stream, by the full name of their weight; none in a
-    UNet.
+    """Key and value maps of the text stream in SD3's and FLUX's blocks, by the full name of their weight.
 
-    48 in SD3, 38 in FLUX. They are no text maps: what they are given depends on block, timestep and picture, and is to
-    be recorded.
+    There are 48 in SD3, 38 in FLUX and none in a UNet. They are not text maps: their inputs depend on block, timestep
+    and picture, and have to be recorded.
     """
     found = model.modules("denoiser").named_modules()
     return {
@@ -39,22 +38,22 @@ def text_stream_linears(model: ModelView) -> dict[str, nn.Linear]:
 
 
 def denoiser_parameters(model: ModelView) -> dict[str, nn.Parameter]:
-    """Everything the denoiser computes with."""
+    """All parameters of the denoiser, by full name."""
     return {
         f"{model.spec.denoiser}.{name}": parameter for name, parameter in model.modules("denoiser").named_parameters()
     }
 
 
 def denoiser_modules(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The denoiser's modules that weights belong to, by the full name of each weight; `ModelError` where one is not
-    there.
-    """
+    """The modules of the denoiser's weights, by the full name of each weight; `ModelError` if one is missing."""
     denoiser, found = model.modules("denoiser"), {}
     for name in names:
         try:
             found[name] = denoiser.get_submodule(name.partition(".")[2].removesuffix(".weight"))
         except AttributeError:
-            raise ModelError(f"the model {model.name} has no {name}: what hangs there is for another family") from None
+            raise ModelError(
+                f"the model {model.name} has no {name}: the edit is for another family; give a model of that family"
+            ) from None
     return found
 
 
@@ -65,5 +64,5 @@ _ROLE_SUFFIXES = {"K": (".to_k.weight",), "V": (".to_v.weight",), "KV": (".to_k.
 
 
 def select_keys_or_values(maps: Mapping[str, Tensor], params: KeysOrValues) -> dict[str, Tensor]:
-    """The maps that make keys, values, or both."""
+    """Select the maps that produce keys, values, or both."""
     return {name: maps[name] for name in maps if name.endswith(_ROLE_SUFFIXES[params])}

@@ -1,4 +1,4 @@
-"""Change weights for a while: every change is a context manager that leaves the model bitwise as it was."""
+"""Context managers that change weights and restore the model bitwise afterwards."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 def with_values(
     parameters: Mapping[str, Tensor], values: Mapping[str, Tensor], pristine: dict[str, Tensor]
 ) -> Iterator[None]:
-    """Inside, each named parameter holds the given values.
+    """Set each named parameter to the given values inside the block.
 
-    `pristine` is the view's record of weights before any edit: what stands there already is from an outer change.
+    `pristine` is the view's record of weights before any edit. Entries that exist already come from an outer change
+    and are kept.
     """
     before = {name: parameters[name].detach().clone() for name in values}
     first = [name for name in before if name not in pristine]
@@ -35,7 +36,7 @@ def with_values(
 def with_parameters(
     modules: Mapping[str, nn.Module], values: Mapping[str, nn.Parameter], pristine: dict[str, Tensor]
 ) -> Iterator[None]:
-    """Inside, each module of a parameter's full name computes with another parameter. Nothing is copied.
+    """Exchange parameters of modules inside the block, by the parameter's full name, without copying.
 
     `pristine` as in `with_values`.
     """
@@ -56,7 +57,7 @@ def with_parameters(
 
 @contextmanager
 def freeze_parameters(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, no gradient reaches the parameters of the modules; afterwards each is as it was."""
+    """Turn off the gradients of the modules' parameters inside the block, and restore each setting afterwards."""
     before = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     try:
         for parameter, _ in before:

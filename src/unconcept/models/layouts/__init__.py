@@ -1,1 +1,1 @@
-"""Names of tensors in other layouts, in both directions."""
+"""Translates names of tensors between a diffusers folder and other layouts, in both directions."""

@@ -1,7 +1,7 @@
-"""Text encoders: what their tensors are called in single files, both ways.
+"""Translates names of text encoders' tensors between a diffusers folder and single files, in both directions.
 
-A file has transformers' names, with or without `text_model.`, or OpenCLIP's, which keeps queries, keys and values in
-one tensor and multiplies by its projection from the other side. T5 has one name everywhere.
+A single file uses transformers' names, with or without `text_model.`, or OpenCLIP's. OpenCLIP stores queries, keys and
+values in one tensor, and its projection transposed. T5's names are the same everywhere.
 """
 
 import re
@@ -32,13 +32,13 @@ _STACKED_PROJECTION = re.compile(r"self_attn\.([qkv])_proj")
 
 
 def with_text_model(name: str) -> str:
-    """A CLIP's name with the `text_model.` that older libraries and all other tools put before it."""
+    """A CLIP tensor's name with the prefix `text_model.`, as in older libraries and all other tools."""
     inner = name.removeprefix("text_model.")
     return inner if inner.startswith("text_projection") else f"text_model.{inner}"
 
 
 def original_encoder_tensor(name: str, naming: EncoderNaming) -> tuple[str, Packing] | None:
-    """The tensor of a single file that holds an encoder's, without the encoder's prefix; None if there is none."""
+    """The single file's tensor that contains an encoder's tensor, without the encoder's prefix; None if none does."""
     if naming == "t5":
         return name, Packing()
     if naming == "clip":
@@ -56,7 +56,7 @@ def original_encoder_tensor(name: str, naming: EncoderNaming) -> tuple[str, Pack
 
 
 def folder_encoder_tensors(key: str, naming: EncoderNaming) -> Iterator[tuple[str, Packing]]:
-    """The inverse: the encoder's tensors that a tensor of a single file holds."""
+    """The inverse of `original_encoder_tensor`: the encoder's tensors in a tensor of a single file."""
     if naming == "open_clip":
         yield from _from_open_clip(key)
     else:  # Some tools leave `text_model.` out.

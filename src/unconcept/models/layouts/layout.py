@@ -1,6 +1,6 @@
-"""Where every tensor of a diffusers folder stands in the original layout, and what stands in a file of that layout.
+"""Maps every tensor of a diffusers folder to its place in the original layout, and back.
 
-Single-file checkpoints, ComfyUI's networks and LoRAs for SDXL, SD3 and FLUX go by these names.
+Single-file checkpoints, ComfyUI's networks and LoRAs for SDXL, SD3 and FLUX use the names of the original layout.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,29 +16,29 @@ from .packing import Packing, require_all_members
 from .vae import original_vae_module
 
 DENOISER_PREFIX = "model.diffusion_model."
-EMA_PREFIX = "model_ema."  # training's running mean of the denoiser, kept beside it in some files
-_T5_TABLES = ("shared.weight", "encoder.embed_tokens.weight")  # one table, which published files hold twice
+EMA_PREFIX = "model_ema."  # running mean of the denoiser in training, which some files also contain
+_T5_TABLES = ("shared.weight", "encoder.embed_tokens.weight")  # the same table, twice in published files
 
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """What the original names of a model depend on."""
+    """The original layout of one model, which depends on its family and configs."""
 
     spec: FamilySpec
     levels: int
-    """Of the VAE's decoder."""
+    """Number of levels of the VAE's decoder."""
     names: DenoiserNames
-    """Of the denoiser's tensors."""
+    """Original names of the denoiser's tensors."""
 
     @classmethod
     def of(cls, source: Path) -> "ModelLayout":
-        """From the configs of a diffusers folder or of a single file; `ModelError` if its family has no such layout."""
+        """Make it from the configs of a diffusers folder or single file; `ModelError` if the family has none."""
         folder = config_folder(source)
         with_layout = [families[name].pipeline for name in families if families[name].denoiser_names]
         kind = str(read_config(folder / "model_index.json").get("_class_name"))
         message = (
-            f"{folder} holds a {kind}: the original layout is known for {', '.join(dict.fromkeys(with_layout))};"
-            " export --to diffusers or peft"
+            f"{folder} holds a {kind}, but the original layout is only known for"
+            f" {', '.join(dict.fromkeys(with_layout))}: export --to diffusers or peft"
         )
         require(kind in with_layout, message, ModelError)
         spec = family_of_folder(folder)
@@ -55,26 +55,27 @@ class ModelLayout:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a single file holds."""
+        """The parts that a single file contains."""
         return (self.denoiser, "vae", *(encoder.part for encoder in self.spec.encoders))
 
     def prefix(self, part: str) -> str:
-        """What the names of a part begin with in a single file."""
+        """The prefix of a part's tensors in a single file."""
         if part == self.denoiser:
             return DENOISER_PREFIX
         encoder = self.spec.encoder(part)
         return encoder.single_file if encoder else self.spec.vae_prefix
 
     def denoiser_tensor(self, name: str) -> tuple[str, Packing]:
-        """Where a tensor of the denoiser stands in the original network."""
+        """The original name of a denoiser's tensor, and its place in that tensor."""
         found = self.names.original(name)
         if found is None:
             raise _unknown(f"{self.denoiser}.{name}")
         return found
 
     def in_single_file(self, name: str) -> tuple[str, Packing] | None:
-        """Which tensor of a single file holds a tensor, by its full name (`unet.`...), and where in it; None if it has
-        no place there.
+        """The tensor of a single file that contains a tensor (full name, `unet.`...), and the place in it.
+
+        None for position ids, which have no place in OpenCLIP's layout.
         """
         part, _, rest = name.partition(".")
         encoder = self.spec.encoder(part)
@@ -95,8 +96,9 @@ class ModelLayout:
         return f"{self.prefix(part)}{found[0]}", found[1]
 
     def in_folder(self, keys: Iterable[str], part: str) -> dict[str, tuple[str, Packing]]:
-        """The inverse for denoiser and text encoders: of a part's tensors, the name in the file and where in it each
-        stands.
+        """The inverse of `in_single_file` for denoiser and text encoders.
+
+        Gives, for each tensor of a part, its name in the file and its place in that tensor.
         """
         found: dict[str, tuple[str, Packing]] = {}
         for key in keys:
@@ -115,8 +117,9 @@ class ModelLayout:
 
 
 def group_by_packed_tensor(names: Iterable[str], layout: ModelLayout) -> dict[str, dict[str, Packing]]:
-    """Each tensor of a single file with the tensors of the folder it is made of, in the order they stand in it;
-    `ModelError` if one lacks a part.
+    """Group tensors of a folder by the tensor of a single file that contains them, in their order in it.
+
+    `ModelError` if one of those tensors lacks a part.
     """
     found: dict[str, dict[str, Packing]] = {}
     for name in names:
@@ -136,4 +139,4 @@ def group_by_packed_tensor(names: Iterable[str], layout: ModelLayout) -> dict[st
 
 
 def _unknown(name: str) -> ModelError:
-    return ModelError(f"{name} has no name in the original layout of its family; export --to diffusers")
+    return ModelError(f"{name} has no name in the original layout of its family: export --to diffusers")

@@ -1,8 +1,7 @@
-"""SD3's and FLUX's transformers: what their tensors are called in the original layout, and which maps the text goes
-through.
+"""Original names of the tensors of SD3's and FLUX's transformers, and the maps that process their text.
 
-Queries, keys and values are one tensor there, in FLUX's single blocks with the first map of the feed-forward net. Where
-diffusers' last norms have scale before shift, the original has shift before scale.
+The original layout stores queries, keys and values in one tensor, in FLUX's single blocks together with the first map
+of the feed-forward net. In last norms, diffusers has scale before shift and the original has shift before scale.
 """
 
 import re
@@ -16,7 +15,7 @@ JOINT_ATTENTION_MAP = re.compile(
     r"^(context_embedder|time_text_embed\.text_embedder\.linear_1)\.weight$|\.attn\.(add_[kv]_proj|to_[kv])\.weight$"
 )
 
-_NameTable = Mapping[str, tuple[str, Packing]]  # module in the folder to module in the original, and where in it
+_NameTable = Mapping[str, tuple[str, Packing]]  # module in the folder to module in the original, and the place in it
 
 
 def _pieces(own: str, letters: str, original: str, parts: int = 3) -> dict[str, tuple[str, Packing]]:
@@ -116,21 +115,21 @@ _FLUX_BLOCKS = {
     "single_transformer_blocks": ("single_blocks", _FLUX_SINGLE_BLOCK),
 }
 _BLOCK_NAME = re.compile(r"(\w+)\.(\d+)\.(.+)")
-_FLUX_SCALED_NORM = re.compile(r"\.(query|key)_norm$")  # FLUX's norms, whose weight is called scale
+_FLUX_SCALED_NORM = re.compile(r"\.(query|key)_norm$")  # FLUX's norms, whose weight is named scale
 
 
 @dataclass(frozen=True)
 class TransformerNames:
-    """Names of a transformer's tensors in the original layout, both ways."""
+    """Translates names of a transformer's tensors to the original layout and back."""
 
     outer: _NameTable
-    """Modules outside of the blocks."""
+    """Modules outside the blocks."""
     blocks: Mapping[str, tuple[str, _NameTable]]
-    """Lists of blocks in the folder, each with its name in the original and the modules of a block."""
+    """Lists of blocks in the folder, each with its original name and the modules of a block."""
     tensors: Mapping[str, str]
-    """Tensors that are no module's weight or bias."""
+    """Tensors that are not the weight or bias of a module."""
     swapped: tuple[str, ...] = ()
-    """Modules whose halves are swapped there, unlike those of the same name in other blocks."""
+    """Modules whose halves are swapped in the original, unlike in other blocks."""
 
     def original(self, name: str) -> tuple[str, Packing] | None:
         if name in self.tensors:
@@ -168,18 +167,18 @@ class TransformerNames:
 
 
 def sd3_names(config: Config) -> TransformerNames:
-    """In SD3's last block the text's first norm is a last norm."""
+    """SD3's names. In the last block the first norm of the text is a last norm, with swapped halves."""
     swapped = (f"transformer_blocks.{config['num_layers'] - 1}.norm1_context.linear",)
     return TransformerNames(_SD3_OUTER_MODULES, _SD3_BLOCKS, {"pos_embed.pos_embed": "pos_embed"}, swapped)
 
 
 def flux_names(config: Config) -> TransformerNames:
-    """The same whatever the config says."""
+    """FLUX's names, which do not depend on the config."""
     return TransformerNames(_FLUX_OUTER_MODULES, _FLUX_BLOCKS, {})
 
 
 def joint_maps(config: Config) -> NamedShapes:
-    """The ways of the text into the transformer, and the keys and values of every block that it goes through."""
+    """The maps through which text enters the transformer, and the key and value maps of every block, with shapes."""
     inner = config["num_attention_heads"] * config["attention_head_dim"]
     yield "context_embedder.weight", (inner, config["joint_attention_dim"])
     yield "time_text_embed.text_embedder.linear_1.weight", (inner, config["pooled_projection_dim"])

@@ -1,4 +1,4 @@
-"""How a tensor of a diffusers folder lies in a tensor of another layout, which may hold several."""
+"""Packs tensors of a diffusers folder into tensors of another layout, which may contain several of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,29 +11,32 @@ from ...core.errors import ModelError, require
 
 @dataclass(frozen=True)
 class Packing:
-    """Queries, keys and values in one tensor are parts (0, 1, 3), (1, 1, 3) and (2, 1, 3) of its rows."""
+    """The place of a tensor in another one.
 
-    rows: tuple[int, int, int] = (0, 1, 1)  # the first of them, how many, of how many equal parts
+    Queries, keys and values in one tensor have rows (0, 1, 3), (1, 1, 3) and (2, 1, 3).
+    """
+
+    rows: tuple[int, int, int] = (0, 1, 1)  # first part, number of parts, number of equal parts in all rows
     transposed: bool = False  # stored as its transpose
-    halves_swapped: bool = False  # its first half of rows behind its second
+    halves_swapped: bool = False  # stored with its second half of rows first
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """As the other layout holds its rows; the way back is the same."""
+        """Arrange the tensor as in the other layout. The operation is its own inverse."""
         tensor = tensor.T if self.transposed else tensor
         return torch.cat(tensor.chunk(2)[::-1]) if self.halves_swapped else tensor
 
     def unpack(self, whole: Tensor) -> Tensor:
-        """The tensor out of the one that holds it."""
+        """Extract the tensor from the one that contains it."""
         return self.pack(whole.narrow(0, *self.span(whole.shape[0])))
 
     def span(self, rows: int) -> tuple[int, int]:
-        """First row and number of rows, of all `rows`."""
+        """First row and number of rows in a tensor with `rows` rows."""
         first, count, parts = self.rows
         return first * (rows // parts), count * (rows // parts)
 
 
 def pack_members(members: Mapping[str, tuple[Tensor, Packing]]) -> Tensor:
-    """The one tensor that holds the members; zeros where none of them lies."""
+    """Pack the members into one tensor, with zeros in the parts that no member fills."""
     tensor, laid = next(iter(members.values()))
     if laid.rows[2] == 1:
         return laid.pack(tensor)
@@ -45,11 +48,12 @@ def pack_members(members: Mapping[str, tuple[Tensor, Packing]]) -> Tensor:
 
 
 def require_all_members(name: str, members: Mapping[str, Packing]) -> None:
-    """`ModelError` unless the members fill the tensor."""
+    """Raise `ModelError` unless the members fill the tensor."""
     parts = max(laid.rows[2] for laid in members.values())
     filled = sum(laid.rows[1] for laid in members.values())
     require(
         filled == parts,
-        f"{name} is made of {parts} parts, of which {filled} are there: {', '.join(members)}; the model is incomplete",
+        f"{name} needs {parts} parts and has {filled}: {', '.join(members)}; the model is incomplete, give a complete"
+        " one",
         ModelError,
     )

@@ -1,6 +1,6 @@
-"""UNets of SD 1.x, 2.x and SDXL: what their tensors are called in the original layout, and which maps read the text.
+"""Original names of the tensors of the UNets of SD 1.x, 2.x and SDXL, and their text maps.
 
-All follows from the folder's config alone, so it holds for a network of any depth.
+Everything follows from the config of the folder, so it works for a network of any depth.
 """
 
 import re
@@ -37,7 +37,7 @@ _MIDDLE_NAME = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 _BLOCK_NAME = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _ORIGINAL_BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)")
 _ORIGINAL_MIDDLE = re.compile(r"middle_block\.(\d+)\.(.+)")
-# As diffusers' UNet has them where its config does not say.
+# The defaults of diffusers' UNet for keys that a config lacks.
 _PER_BLOCK_DEFAULTS = {
     "layers_per_block": 2,
     "transformer_layers_per_block": 1,
@@ -48,20 +48,22 @@ _PER_BLOCK_DEFAULTS = {
 
 @dataclass(frozen=True)
 class UNetNames:
-    """Names of a UNet's tensors in the original layout, both ways."""
+    """Translates names of a UNet's tensors to the original layout and back."""
 
     layers: int
-    """Resnets of a down block; up blocks have one more."""
+    """Number of resnets in a down block; up blocks have one more."""
     attended: frozenset[int]
     """Up blocks with cross-attention; their upsampler comes third."""
     label: str
-    """What `label_emb` is in the folder."""
+    """The name of `label_emb` in the folder."""
 
     @classmethod
     def of(cls, config: Config) -> "UNetNames":
-        """`ModelError` for a UNet that has no original layout."""
+        """Make them from the UNet's config; `ModelError` if it has no original layout."""
         layers = config["layers_per_block"]
-        message = f"layers_per_block {layers} differs from block to block: it has no original layout"
+        message = (
+            f"layers_per_block {layers} differs between blocks, which has no original layout: export --to diffusers"
+        )
         require(isinstance(layers, int), message, ModelError)
         attended = frozenset(i for i, block in enumerate(config["up_block_types"]) if block.startswith("CrossAttn"))
         return cls(layers, attended, "add_embedding" if config.get("addition_embed_type") else "class_embedding")
@@ -78,7 +80,7 @@ class UNetNames:
             yield f"{own}.{kind}", Packing()
 
     def _original_module(self, module: str) -> str | None:
-        """`down_blocks.0.attentions.0.proj_in` is `input_blocks.1.1.proj_in`."""
+        """Translate a module's name: `down_blocks.0.attentions.0.proj_in` to `input_blocks.1.1.proj_in`."""
         if module in _OUTER_MODULES:
             return _OUTER_MODULES[module]
         if found := _MIDDLE_NAME.fullmatch(module):
@@ -98,7 +100,7 @@ class UNetNames:
         return f"{start}.0.op" if kind == "downsamplers" else f"{start}.{1 + (i in self.attended)}.conv"
 
     def _folder_module(self, module: str) -> str | None:
-        """The inverse; None for what `_original_module` never gives."""
+        """The inverse; None for a name that `_original_module` never returns."""
         for own, original in _OUTER_MODULES.items():
             if original == module and ("label" not in original or own.startswith(self.label)):
                 return own
@@ -126,7 +128,7 @@ def _within(block: str, module: str | None) -> str | None:
 
 
 def unet_maps(config: Config) -> NamedShapes:
-    """Keys and values (o, d) of every cross-attention, o its block's channels and d the text's width."""
+    """Key and value maps (o, d) of every cross-attention: o is the number of its channels, d the text's width."""
     down, up = config["down_block_types"], config["up_block_types"]
     layers, depths, channels, widths = (
         _each(config.get(name, usual), len(down)) for name, usual in _PER_BLOCK_DEFAULTS.items()
@@ -145,7 +147,7 @@ def unet_maps(config: Config) -> NamedShapes:
 
 
 def _attended(block: str, depths: Iterable[int], shape: tuple[int, ...]) -> NamedShapes:
-    """`depths`: transformer blocks of each attention."""
+    """Maps of one block; `depths` are the numbers of transformer blocks in each attention."""
     for j, depth in enumerate(depths):
         for k in range(depth):
             for letter in "kv":
@@ -153,5 +155,5 @@ def _attended(block: str, depths: Iterable[int], shape: tuple[int, ...]) -> Name
 
 
 def _each(value: Any, count: int) -> list[Any]:
-    """One value for all, or one for each, as diffusers' configs say it."""
+    """Expand a config value to a list: diffusers' configs give one value for all, or one for each."""
     return [value] * count if isinstance(value, int) else list(value)

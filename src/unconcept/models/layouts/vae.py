@@ -1,4 +1,4 @@
-"""Autoencoders: what their modules are called in the original layout. The way back is left to diffusers."""
+"""Original names of the modules of autoencoders. The inverse is left to diffusers."""
 
 import re
 
@@ -7,7 +7,7 @@ _BLOCK_NAME = re.compile(
     r"(encoder|decoder)\.(?:down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)"
 )
 _OUTER_NAME = re.compile(r"(?:(?:encoder|decoder)\.(?:conv_in|conv_out)|quant_conv|post_quant_conv)")
-# The second spelling of each is that of checkpoints from before diffusers 0.18.
+# The second row has the names in checkpoints from before diffusers 0.18.
 _ATTENTION_NAMES = {
     **{"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"},
     **{"query": "q", "key": "k", "value": "v", "proj_attn": "proj_out"},
@@ -15,9 +15,10 @@ _ATTENTION_NAMES = {
 
 
 def original_vae_module(module: str, levels: int) -> str | None:
-    """`decoder.up_blocks.0.resnets.1.conv1` is, with four levels, `decoder.up.3.block.1.conv1`.
+    """The original name of a module; None if it has no place there.
 
-    The original counts the decoder's levels from the picture down. None for what has no place there.
+    With four levels, `decoder.up_blocks.0.resnets.1.conv1` is `decoder.up.3.block.1.conv1`: the original counts the
+    decoder's levels from the picture down.
     """
     if found := _MIDDLE_NAME.fullmatch(module):
         side, kind, j, rest = found[1], found[2], int(found[3]), found[4]
