@@ -101,6 +101,8 @@ class Course:
     minutes: float
     ends: float
     top: int
+    stages: tuple[str, ...]
+    """Those that share the minutes."""
 
     def left(self) -> float:
         """Minutes until the end of this call."""
@@ -108,7 +110,8 @@ class Course:
 
     def plan(self, stage: str, lr: float, seed: int, share: float = 1.0, **changes: float) -> Plan:
         """A plan of a share of the stage's time that stops when this call must end."""
-        budget = self.minutes * SHARES[stage] * share
+        together = sum(SHARES[name] for name in self.stages)
+        budget = self.minutes * SHARES[stage] / together * share
         return Plan(MANY, lr, seed, budget=budget, minutes=max(0.01, self.left()), **changes)
 
 
@@ -190,11 +193,12 @@ def main(argv: list[str] | None = None) -> None:
     size = SIZES["cuda" if place.device.startswith("cuda") else "cpu"]
     size = replace(size, pool=args.pool) if args.pool else size
     ends = time.monotonic() + 60 * args.minutes
-    course = Course(place, size, args.whole or args.minutes, ends, args.top)
     artwork = load(place.data)
     record = Record(place, world_hash(artwork))
     if not args.anew:
         take_round(place, record, artwork)
+    sharing = tuple(stage for stage in args.stages if not (stage == "vae" and record.is_complete(stage)))
+    course = Course(place, size, args.whole or args.minutes, ends, args.top, sharing)
     for stage in args.stages:
         if course.left() <= 0:
             print(f"time is up before {stage}: the same command goes on", flush=True)

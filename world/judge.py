@@ -24,7 +24,7 @@ from unconcept.worlds.table import concept_table
 from .artwork import Artwork, load
 from .captions import Captions
 from .composition import SceneBatch, batch_of, compose
-from .judge_net import Answers, ConvJudge, PatchJudge
+from .judge_net import Answers, ConvJudge, PatchJudge, answers_on_cpu
 from .loop import Plan, fit
 from .place import Place, add_place, generator, normal, place_of, world_hash
 from .scenes import Scene, scene_at
@@ -166,16 +166,16 @@ def accuracy(net: nn.Module, e: Exam, family: str, words: Words, batches: int = 
     right: dict[str, list[Tensor]] = {"object": [], "style": [], "background": [], "count": [], "nothing": []}
     for i in range(batches):
         x, told = batch(e, family, 240, generator(99, i), words)
-        answers = net(x)
+        answers, told = answers_on_cpu(net(x)), told.to("cpu")
         shown = told.count > 0
         guess = object_words(answers, words)
         for row in range(len(x)):
             members = {int(label) for label in told.cells[row].flatten() if 0 <= label < len(words.objects)}
             if len(members) == 1:
                 right["object"].append(torch.tensor([guess[row] == words.objects[members.pop()]]))
-        right["style"].append((answers.style.argmax(1) == told.style)[shown].cpu())
-        right["background"].append((answers.background.argmax(1) == told.background)[shown].cpu())
-        right["count"].append((answers.count.argmax(1) == told.count)[shown].cpu())
+        right["style"].append((answers.style.argmax(1) == told.style)[shown])
+        right["background"].append((answers.background.argmax(1) == told.background)[shown])
+        right["count"].append((answers.count.argmax(1) == told.count)[shown])
         right["nothing"].append(torch.tensor([guess[row] == "nothing" for row in range(len(x)) if not shown[row]]))
     return {name: float(torch.cat(parts).float().mean()) for name, parts in right.items()}
 

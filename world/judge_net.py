@@ -21,6 +21,12 @@ class Answers:
     count: Tensor
 
 
+def answers_on_cpu(answers: Answers) -> Answers:
+    """The same answers, in float32."""
+    fields = (answers.objects, answers.style, answers.background, answers.count)
+    return Answers(*(field.float().cpu() for field in fields))
+
+
 class Heads(nn.Module):
     """What both networks end in. The last class of style and background is none of them."""
 

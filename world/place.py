@@ -44,7 +44,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(args: argparse.Namespace) -> Place:
-    """The place that the options name."""
+    """The place that the options name; on a GPU float32 products may be rounded to TF32."""
+    if args.device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
     return Place(args.device, args.bfloat16, args.data, args.state, args.workers)
 
 

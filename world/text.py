@@ -105,7 +105,7 @@ class Reader(nn.Module):
         for fact, head in self.heads.items():
             wanted = labels.facts[fact].flatten()
             total = total + F.cross_entropy(head(states).flatten(0, 1), wanted, ignore_index=NOT_ASKED)
-        read = self.encoder(names).last_hidden_state[torch.arange(len(names)), last]
+        read = self.encoder(names).last_hidden_state[torch.arange(len(names), device=names.device), last]
         short = torch.tensor(SPREAD).log() - spectrum_entropy(read.float())
         return total + 2 * short.clamp_min(0)
 
