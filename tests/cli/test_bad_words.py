@@ -19,7 +19,7 @@ BAD = {
     ),
     "training option of one step": (
         ("erase", "dog face", "--method", "slug", "--checkpointing"),
-        "only trained methods take it, and slug is one-step",
+        "only for trained methods, and slug is one-step",
     ),
     "regulariser of a closed form": (
         ("erase", "dog face", "--regulariser", "l2sp=1"),
@@ -46,7 +46,7 @@ BAD = {
     "no concept": (("erase",), "no concept"),
     "no recipe": (("erase", "dog face", "--recipe", "nowhere.toml"), "No such file"),
     "no edit": (("apply", "nowhere.safetensors"), "missing, cut short or damaged"),
-    "nothing to draw": (("sample",), "give prompts, or --found"),
+    "nothing to draw": (("sample",), "give either prompts or --found FILE"),
     "found file": (("sample", "--found", "nowhere.safetensors"), "nowhere.safetensors"),
     "unknown suite": (("evaluate", "dog face", "--edit", "x.safetensors", "--suite", "quik"), "did you mean 'quick'"),
     "unknown attack": (("attack", "p4", "dog face", "--edit", "x.safetensors"), "did you mean 'p4d'"),

@@ -56,7 +56,7 @@ def test_page_is_one_file_without_links(dog) -> None:
     page = (dog / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
-    assert "the judge says" in page
+    assert "the judge answers" in page
     card = (dog / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\n")
     assert "On the unedited model the judge finds the target in" in card

@@ -71,7 +71,7 @@ def test_flags_and_recipes_say_how_to_train(model, tmp_path) -> None:
         (("--method", "esd", "--dom", -1), "dom must be >= 0"),
         (
             ("--method", "rece", "--checkpointing"),
-            "checkpointing: only trained methods take it, and rece is closed-form",
+            "checkpointing: only for trained methods, and rece is closed-form",
         ),
         (("--method", "esd", "--retain", " Dog"), "target 'dog' is also retained"),
         (("--method", "esd", "--device", "cuda"), "device 'cuda' does not exist"),
@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(words, said, model, tm
 
 def test_options_of_a_training_that_is_none_are_refused(model, tmp_path) -> None:
     """Before anything is looked for: SLUG takes a single gradient, and the CLIP that it needs is not named."""
-    told = "dom: only trained methods take it, and slug is one-step: leave it out"
+    told = "dom: only for trained methods, and slug is one-step: leave it out"
     one_line(
         erase(
             "--model",

@@ -148,7 +148,7 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
     assert {row["concept"] for row in trial["checks"]} == {*PROFESSIONS}
     page, card = ((tmp_path / "o" / name).read_text() for name in ("report.html", "README.md"))
     assert "“judge” debiased in moji" in page
-    assert "the judge says: " in page
+    assert "the judge answers: " in page
     assert "# judge debiased in moji" in card
     assert "erased" not in card.partition("## Limits")[0]
     edit = tmp_path / "o/edit.safetensors"
@@ -165,7 +165,7 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
         (("judge", "--anchor", "person"), "leave anchors out"),
         (("judge", "--set", "attributes=[]"), "name at least two"),
         (("judge", "--set", "ratios=[0.5, 0.6]"), "sum to 1"),
-        (("judge", "--set", 'attributes=["woman", "robot"]'), "attribute 'robot': of 'judge'"),
+        (("judge", "--set", 'attributes=["woman", "robot"]'), "attribute 'robot': moji's judge"),
         (("judge", "--retain", "judge"), "also retained"),
     ],
 )

@@ -99,8 +99,8 @@ def test_a_checkpoint_is_a_folder_that_loads(book, tmp_path) -> None:
 
 
 def test_the_other_commands_say_something(book, tmp_path) -> None:
-    assert "sound: 3 entries" in run("verify", book, "--quiet").stdout
-    assert run("repair", book).stdout == "nothing to mend\n"
+    assert "no faults: 3 entries" in run("verify", book, "--quiet").stdout
+    assert run("repair", book).stdout == "nothing to repair\n"
     assert "of their norm over" in run("drift", book, "--quiet").stdout
     assert json.loads(run("drift", book, "--json", "--quiet").stdout)["total"] > 0
     assert len(json.loads(run("drift", book, "--history", "--json").stdout)) == 2
@@ -218,7 +218,7 @@ def test_an_audit_stands_beside_the_entry(book, tmp_path) -> None:
     assert f'{row}<td class="number">25%</td>' in (tmp_path / "page.html").read_text()
     assert seen["concepts"]["dog face"]["came_back"] == "0.250"
     assert resurgence_share({"unedited": 2, "edited": 2, "tuned": 2}) is None
-    assert "sound: 5 entries" in run("verify", book, "--bytes-only").stdout
+    assert "no faults: 5 entries" in run("verify", book, "--bytes-only").stdout
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+"""The command line: parses options, calls one job, prints. Nothing heavy is imported before a command runs."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Take concepts out of text-to-image models, and prove that they are gone.",
+    help="Erase concepts from text-to-image models, and measure whether they are gone.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
     "erase": erase.erase,

@@ -4,10 +4,10 @@ from ..jobs.command_options import ApplyOptions
 
 
 def apply(options: ApplyOptions) -> None:
-    """Write a checkpoint with the edit in its weights: what loads the model loads it."""
+    """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
     from ..jobs.apply import apply as job
 
     done = job(options)
     for name in done.left_out:
-        print(f"left out, it holds the unedited model: {name}")
+        print(f"not copied, because it holds the unedited model: {name}")
     print(f"{done.weights} weights changed -> {done.out}")

@@ -1,4 +1,4 @@
-"""Builds commands from option dataclasses: one flag a field, its help the string under the field."""
+"""Builds commands from option dataclasses: one flag per field, with the string under the field as its help."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ from .console import exit_codes, quiet_libraries
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A function of option dataclasses as a command that typer can read.
+    """Turn a function of option dataclasses into a function that typer can use as a command.
 
-    Inside, errors become one line and an exit code.
+    Errors become one line and an exit code.
     """
     groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
     options = [option for kind in groups.values() for option in _options(kind)]
@@ -56,12 +56,12 @@ class _Option:
 
     @property
     def order(self) -> tuple[bool, int]:
-        """Arguments in the order of their positions, then flags, those that must be given first."""
+        """Sort key: arguments by position, then required flags, then the other flags."""
         return (self.flag.position is None, -int(self.required) if self.flag.position is None else self.flag.position)
 
     @property
     def annotation(self) -> Any:
-        """What typer reads a word as."""
+        """The type annotation for typer."""
         kind = self.flag.kind or next((part for part in _parts(self.hint) if part is not NoneType), self.hint)
         kind = GenericAlias(list, (kind,)) if self.flag.repeats else kind
         return kind if self.required or self.default is not None else kind | None
@@ -92,7 +92,7 @@ class _Option:
         )
 
     def value(self, given: Any) -> Any:
-        """What the field is given for what was typed."""
+        """Convert the value from typer to the field's value."""
         if self.negated:
             return not given
         if self.flag.assigns:
@@ -113,12 +113,12 @@ def _assignments(words: list[str], flag: str) -> Mapping[str, Any]:
 
 
 def _options(kind: type) -> list[_Option]:
-    """Of a dataclass, those that a flag sets."""
+    """The options of a dataclass, without those that no flag sets."""
     hints, described = get_type_hints(kind, include_extras=True), field_descriptions(kind)
     found = [_Option(field, hints[field.name], described.get(field.name, "")) for field in fields(kind)]
     return [option for option in found if not option.hidden]
 
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
-    """An option dataclass from what typer gives its fields."""
+    """Build an option dataclass from typer's values."""
     return kind(**{option.field.name: option.value(values[option.field.name]) for option in _options(kind)})

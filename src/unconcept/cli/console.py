@@ -1,4 +1,4 @@
-"""How commands speak: errors as one line with an exit code, progress with an ETA, tables."""
+"""Output of commands: errors as one line with an exit code, progress with an ETA, tables."""
 
 import json
 import os
@@ -17,15 +17,15 @@ EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 
 
 class Commands(TyperGroup):
-    """A flag that does not fit is bad input like any other: one line on stderr, exit code 2."""
+    """The group of commands. A wrong flag is bad input like any other: one line on stderr, exit code 2."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """As typer's own, which would print the usage over several lines."""
+        """Run a command as typer does, but print a usage error on one line instead of several."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, where typer has it.
             message = error.format_message()
-            if len(message.splitlines()) > 1:  # No command at all: the message is the help.
+            if len(message.splitlines()) > 1:  # Without a command, the message is the help.
                 error.show()
             else:
                 place = error.ctx.command_path if error.ctx else "unconcept"  # None for an option without its value.
@@ -50,18 +50,18 @@ def exit_codes() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
             raise
         print(
-            "unconcept: out of memory: lower --batch-size, or take a smaller model, a narrower --dtype or another"
+            "unconcept: out of memory: lower --batch-size, or choose a smaller model, a narrower --dtype or another"
             " --device",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
-        print("unconcept: interrupted; the same command goes on from here", file=sys.stderr)
+        print("unconcept: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(_EXIT_INTERRUPTED) from None
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own chatter out of our output, through their own switches."""
+    """Silence messages of other libraries, through their own environment variables."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -69,7 +69,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal, a line per stage in a pipe, nothing when quiet."""
+    """Report progress: a bar on a terminal, lines in a pipe, nothing if quiet."""
     if quiet:
         yield lambda what, done, of: None
     elif sys.stderr.isatty():
@@ -80,15 +80,15 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _stage(what: str) -> str:
-    """A stage's name, without what is told of it in brackets: `esd (loss 0.02)` is the stage `esd`."""
+    """The name of a stage, without details in brackets: `esd (loss 0.02)` is the stage `esd`."""
     return what.partition(" (")[0]
 
 
 class _Lines:
-    """Plain lines: the start and end of each stage, and every tenth of a long one with its ETA."""
+    """Prints plain lines: every tenth of a stage with its ETA."""
 
     def __init__(self) -> None:
-        self.begun: dict[str, tuple[float, int]] = {}  # when a stage was first told of, and what was done by then
+        self.begun: dict[str, tuple[float, int]] = {}  # when a stage was first reported, and what was done by then
         self.tenths: dict[str, int] = {}
 
     def __call__(self, what: str, done: int, of: int) -> None:
@@ -121,7 +121,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, as wide as the terminal allows; never cut in a pipe."""
+    """Print a table on stdout, as wide as the terminal, or 160 columns in a pipe."""
     from rich.console import Console
     from rich.table import Table
 

@@ -35,15 +35,15 @@ def erase(options: EraseOptions, shown: PrintOptions) -> None:
 
 
 def _check(outcome: "EraseOutcome", out: Path) -> None:
-    """Exit with a line for each check that the edit failed."""
+    """Print a line for each check that the edit failed, and exit with code 1 if there is one."""
     for failure in outcome.failures:
-        typer.echo(f"unconcept: FAILED: {failure}; what was made is kept in {out}", err=True)
+        typer.echo(f"unconcept: FAILED: {failure}; the output is kept in {out}", err=True)
     if outcome.failures:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
-    """Why each part of the request is as it is, then the rates, and what the edit does to the weights."""
+    """Print the reason for each part of the request, then the rates, then the exact figures of the edit."""
     from ..evaluation.trials.report import group_rows as group_rows
     from ..evaluation.trials.report import judge_calibration, origin_of_finding
     from ..prompts.sets import GROUP_NAMES

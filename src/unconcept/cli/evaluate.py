@@ -1,4 +1,4 @@
-"""`unconcept evaluate`, `attack` and `bench`: ask edits the questions of a suite, attack them, report."""
+"""`unconcept evaluate`, `attack` and `bench`: run suites and attacks on edits, and report."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,28 +19,28 @@ _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceil
 
 
 def evaluate(options: EvaluateOptions, shown: PrintOptions) -> None:
-    """Ask edits and the unedited model the questions of a suite, on the same noise."""
+    """Evaluate edits with a suite, on the same prompts and noise as the unedited model."""
     from ..jobs.evaluate import plan_evaluation
 
     _run(plan_evaluation(options), shown)
 
 
 def attack(options: AttackOptions, shown: PrintOptions) -> None:
-    """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
+    """Try to bring erased concepts back, and compare with the same attack on the unedited model."""
     from ..jobs.evaluate import plan_attack
 
     _run(plan_attack(options), shown)
 
 
 def bench(options: BenchOptions, shown: PrintOptions) -> None:
-    """Erase every concept with every method, one edit each, and compare them in one table."""
+    """Erase every concept with every method, one edit each, and compare the methods in one table."""
     from ..jobs.evaluate import plan_bench
 
     _run(plan_bench(options), shown)
 
 
 def _run(run: "EvaluationRun", shown: PrintOptions) -> None:
-    """Do it, print it, and exit with 1 if anything failed or is missing."""
+    """Run the evaluation, print it, and exit with code 1 if anything failed or is missing."""
     from ..jobs.evaluate import evaluate as job
 
     with progress(shown.quiet) as tell:
@@ -54,7 +54,7 @@ def _run(run: "EvaluationRun", shown: PrintOptions) -> None:
         typer.echo(f"unconcept: FAILED: {failure}", err=True)
     if report.missing:
         typer.echo(
-            f"unconcept: PARTIAL: {report.missing} planned results are missing; the same command goes on from here",
+            f"unconcept: PARTIAL: {report.missing} planned results are missing; run the same command again to continue",
             err=True,
         )
     if report.status != "ok":
@@ -73,7 +73,7 @@ def _print(report: "Report") -> None:
         cells = [_cell(trial["groups"].get(group)) for group in groups]
         rows.append((trial["label"], ", ".join(trial["concepts"]), *cells))
     print_table(
-        "share of pictures that show what the prompt asks, before -> after (pictures; nothing known after)",
+        'share of pictures that show what the prompt asks for, before -> after (pictures; "nothing" after)',
         ("edit", "concept", *(GROUP_NAMES[group] for group in groups)),
         rows,
     )
@@ -92,13 +92,13 @@ def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def print_trust(found: "JudgeCalibration | None") -> None:
-    """How far the judge can be trusted, below the rates it gave."""
+    """Print the judge's accuracy, below its rates."""
     if found:
         print(found)
 
 
 def print_shares(trials: Sequence[dict[str, Any]]) -> None:
-    """The protocols' figures that are shares with an interval."""
+    """Print the protocols' figures that are shares with an interval."""
     figures = [(trial["label"], figure) for trial in trials for figure in trial["figures"] if figure["interval"]]
     rows = [
         (label, f["name"], _within(f["before"], f["before_interval"]), _within(f["value"], f["interval"]), str(f["n"]))

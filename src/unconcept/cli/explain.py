@@ -1,4 +1,4 @@
-"""`unconcept explain`: what a recipe comes to."""
+"""`unconcept explain`: the effective settings of a recipe."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from .options import JsonOptions
 
 
 def explain(options: ExplainOptions, shown: JsonOptions) -> None:
-    """Print every effective setting of a recipe, where it is from, and what it means."""
+    """Print every effective setting of a recipe, the layer that set it, and its meaning."""
     from ..jobs.explain import explain as job
 
     found = job(options)

@@ -1,4 +1,4 @@
-"""`unconcept export`: an edit as files that other tools load."""
+"""`unconcept export`: writes an edit as files that other tools load."""
 
 from ..jobs.command_options import ExportOptions
 

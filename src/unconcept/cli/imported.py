@@ -1,10 +1,10 @@
-"""`unconcept import`: a LoRA eraser made elsewhere as an edit file."""
+"""`unconcept import`: converts a LoRA eraser from another tool to an edit file."""
 
 from ..jobs.command_options import ImportOptions
 
 
 def import_(options: ImportOptions) -> None:
-    """Make a LoRA eraser an edit, to be drawn with, evaluated, attacked and exported like any other."""
+    """Convert a LoRA eraser to an edit file, which can be sampled, evaluated, attacked and exported like any other."""
     from ..jobs.import_edit import import_to_file
 
     print(f"{len(import_to_file(options).names)} weights -> {options.out}")

@@ -1,4 +1,4 @@
-"""`unconcept ledger`: requests one by one, some taken back, one edit of those in force."""
+"""`unconcept ledger`: records requests one by one, revokes some, and makes one edit of those in force."""
 
 import typer
 
@@ -12,12 +12,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Keep a record of requests to erase, and make the edit of those in force.",
+    help="Record requests to erase, revoke them, and make one edit of those in force.",
 )
 
 
 def init(options: InitOptions) -> None:
-    """Begin an empty ledger."""
+    """Create an empty ledger."""
     from ..jobs.ledger import init as job
 
     begun = job(options)
@@ -27,7 +27,7 @@ def init(options: InitOptions) -> None:
 
 
 def add(options: AddOptions, shown: PrintOptions) -> None:
-    """Put a request in force. What it says is on the disk when the command returns."""
+    """Put a request in force. When the command returns, the request is on the disk."""
     from ..jobs.ledger import add as job
 
     with progress(shown.quiet) as tell:
@@ -41,7 +41,7 @@ def add(options: AddOptions, shown: PrintOptions) -> None:
 
 
 def revoke(options: RevokeOptions, shown: JsonOptions) -> None:
-    """Take a request back: the state is then as if it had never been asked."""
+    """Revoke a request: the state is then the same as if it had never been added."""
     from ..jobs.ledger import revoke as job
 
     gone = job(options)
@@ -52,15 +52,15 @@ def revoke(options: RevokeOptions, shown: JsonOptions) -> None:
 
 
 def repair(options: LedgerOptions) -> None:
-    """Mend what a process that died left behind. Entries that were acknowledged are never touched."""
+    """Repair what a killed process left behind. Acknowledged entries are never changed."""
     from ..jobs.ledger import repair as job
 
-    for line in job(options) or ["nothing to mend"]:
+    for line in job(options) or ["nothing to repair"]:
         print(line)
 
 
 def materialize(options: MaterializeOptions, shown: PrintOptions) -> None:
-    """Write the edit of what is in force, with a card that says of which requests it is."""
+    """Write the edit of all requests in force, with a card that lists these requests."""
     from ..jobs.ledger import materialize as job
 
     with progress(shown.quiet) as tell:

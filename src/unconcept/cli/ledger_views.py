@@ -1,4 +1,4 @@
-"""`unconcept ledger status`, `drift`, `verify`, `audit`, `diff`: what a ledger says of itself."""
+"""`unconcept ledger status`, `drift`, `verify`, `audit`, `diff`: inspect a ledger."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from ..ledger.drift_history import HistoryStep
 
 _HISTORY_COLUMNS = ("when", "what", "concepts", "in force", "|T|", "weights", "retained, mean", "retained, worst")
-_AUDIT_COLUMNS = ("id", "concept", "of", "unedited", "edited", "fine-tuned", "and folded anew", "came back")
+_AUDIT_COLUMNS = ("id", "concept", "of", "unedited", "edited", "fine-tuned", "folded again", "came back")
 _AUDIT_COUNTS = ("pictures", "unedited", "edited", "tuned", "refolded", "came_back")
 
 
 def status(options: StatusOptions, shown: JsonOptions) -> None:
-    """Say what is in force, since when, and where requests contradict one another. No model is opened."""
+    """Show which requests are in force, since when, and which contradict one another. Opens no model."""
     from ..jobs.ledger_views import status as job
 
     told = job(options)
@@ -31,14 +31,14 @@ def status(options: StatusOptions, shown: JsonOptions) -> None:
         _print_status(told)
     if told["torn"]:
         typer.echo(
-            "unconcept: the last line was never finished; no entry is lost: mend it with `unconcept ledger repair"
+            "unconcept: the last line is incomplete; no entry is lost: remove it with `unconcept ledger repair"
             f" {options.folder}`",
             err=True,
         )
 
 
 def drift(options: DriftOptions, shown: PrintOptions) -> None:
-    """Say how far the state is from the base."""
+    """Measure how far the state is from the base."""
     from ..jobs.ledger_views import drift as job
 
     with progress(shown.quiet) as tell:
@@ -52,7 +52,7 @@ def drift(options: DriftOptions, shown: PrintOptions) -> None:
 
 
 def verify(options: VerifyOptions, shown: PrintOptions) -> None:
-    """Hash everything again and build the state again; name every fault. Exits with 1 if there is one."""
+    """Hash all files again and rebuild the state; list every fault. Exits with code 1 if there is one."""
     from ..jobs.ledger_views import verify as job
 
     with progress(shown.quiet) as tell:
@@ -60,12 +60,12 @@ def verify(options: VerifyOptions, shown: PrintOptions) -> None:
     faults = [*found.faults]
     if found.torn:
         repair = f"unconcept ledger repair {options.folder}"
-        faults.append(f"the last line was never finished; no entry is lost: `{repair}`")
+        faults.append(f"the last line is incomplete; no entry is lost: remove it with `{repair}`")
     if shown.as_json:
         print_json(vars(found))
     elif not faults:
         state = f", state {found.state}" if found.state else ""
-        print(f"sound: {found.entries} entries, {found.artifacts} artifacts{state}")
+        print(f"no faults: {found.entries} entries, {found.artifacts} artifacts{state}")
     for line in found.notes:
         typer.echo(f"note: {line}", err=True)
     for fault in faults:
@@ -75,8 +75,8 @@ def verify(options: VerifyOptions, shown: PrintOptions) -> None:
 
 
 def audit(options: AuditOptions, shown: PrintOptions) -> None:
-    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the
-    ledger on it anew.
+    """Fine-tune the edited model a little on other pictures, count whether erased concepts come back, and fold the
+    ledger again on the result.
     """
     from ..jobs.ledger_views import audit as job
 
@@ -93,7 +93,7 @@ def audit(options: AuditOptions, shown: PrintOptions) -> None:
 
 
 def diff(options: DiffOptions, shown: JsonOptions) -> None:
-    """Say what is in force in one ledger and not in the other."""
+    """Compare the requests in force and the policies of two ledgers."""
     from ..jobs.ledger_views import diff as job
 
     found = job(options)
@@ -122,10 +122,10 @@ def _print_history(steps: "Sequence[HistoryStep]", as_json: bool) -> None:
 
 def _print_drift(found: "StateDrift") -> None:
     changed = f"{found.total:.4%} of their norm over {len(found.layers)} tensors"
-    print(f"weights: {changed if found.layers else 'none is changed, what is in force runs beside the model'}")
+    print(f"weights: {changed if found.layers else 'none is changed, all edits in force run beside the model'}")
     worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
     if worst:
-        print(f"retained texts: {_share(found.function)} of their readings' norm")
+        print(f"retained texts: the text maps' outputs moved by {_share(found.function)} of their norm")
         print_table("retained texts that moved most", ("text", "moved", "nearest target", "cosine"), worst)
 
 

@@ -1,4 +1,4 @@
-"""How a command prints: the options that only the command line has."""
+"""Options that only the command line has: how a command prints."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +8,7 @@ from ..jobs.options import Flag
 
 @dataclass(frozen=True, kw_only=True)
 class JsonOptions:
-    """Whether results are printed as data."""
+    """Whether results are printed as JSON."""
 
     as_json: Annotated[bool, Flag("--json")] = False
     """Print JSON on stdout."""
@@ -24,4 +24,4 @@ class QuietOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrintOptions(QuietOptions, JsonOptions):
-    """What is printed."""
+    """What a command prints: JSON or tables, with or without progress."""

@@ -1,4 +1,4 @@
-"""`unconcept sample`: draw prompts, with or without an edit."""
+"""`unconcept sample`: draws prompts, with or without edits."""
 
 from ..jobs.command_options import SamplingOptions
 from .console import progress
@@ -6,7 +6,7 @@ from .options import QuietOptions
 
 
 def sample(options: SamplingOptions, shown: QuietOptions) -> None:
-    """Write one PNG a prompt; the same seed gives the same noise with and without an edit."""
+    """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
     from ..jobs.sample import sample as job
 
     with progress(shown.quiet) as tell:

@@ -1,4 +1,4 @@
-"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`: tables printed from the registries."""
+"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`: print tables from the registries."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from .options import JsonOptions
 
 
 def methods(shown: JsonOptions) -> None:
-    """List the methods with their papers and settings, and for which families each is defined."""
+    """List the methods with their papers and settings, and the model families that each supports."""
     from ..core.settings import default_settings
     from ..methods import methods as known
     from ..models.families import FAMILIES
@@ -38,7 +38,7 @@ def methods(shown: JsonOptions) -> None:
 
 
 def attacks(shown: JsonOptions) -> None:
-    """List the attacks by rung: from what anyone can type to what needs the weights."""
+    """List the attacks by the access they need: from words that anyone can type to the weights."""
     from ..attacks import ACCESS_LEVELS
     from ..attacks import attacks as known
     from ..core.settings import default_settings
@@ -49,7 +49,7 @@ def attacks(shown: JsonOptions) -> None:
 
 
 def scorers(shown: JsonOptions) -> None:
-    """List the scorers, what they read, and the extra that some of them need."""
+    """List the scorers, their inputs, and the package extra that some of them need."""
     from ..scorers import scorers as known
 
     rows = [(i.name, i.reads, i.extra or "-", i.summary) for i in map(known.__getitem__, known)]
@@ -57,7 +57,7 @@ def scorers(shown: JsonOptions) -> None:
 
 
 def suites(shown: JsonOptions) -> None:
-    """List the suites: what each asks, and which attacks it runs."""
+    """List the suites: what each measures, and which attacks it runs."""
     from ..evaluation.suites.registry import suites as known
 
     rows = [(s.name, s.summary, ", ".join(s.attacks) or "-") for s in map(known.__getitem__, known)]
@@ -65,7 +65,7 @@ def suites(shown: JsonOptions) -> None:
 
 
 def specs(shown: JsonOptions) -> None:
-    """List how papers draw, for `--spec`."""
+    """List sampler settings of papers, for `--spec`."""
     from ..evaluation.sampling import DRAW_SPECS
 
     rows = [

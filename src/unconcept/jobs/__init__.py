@@ -1,1 +1,1 @@
-"""One function for each command: options in, outcome out."""
+"""Jobs: one function for each command, which takes options and returns an outcome."""

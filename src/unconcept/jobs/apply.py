@@ -1,4 +1,4 @@
-"""Bake an edit into a diffusers folder or a single file."""
+"""Bakes an edit into the weights of a diffusers folder or a single file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from .command_options import ApplyOptions
 
 @dataclass(frozen=True)
 class ApplyOutcome:
-    """What was written."""
+    """The result of `apply`."""
 
     out: Path
     weights: int
-    """How many were changed."""
+    """Number of changed weights."""
     left_out: tuple[str, ...]
-    """Files that hold the unedited model, and were not copied."""
+    """Files that hold the unedited model and so were not copied."""
 
 
 def apply(options: ApplyOptions) -> ApplyOutcome:
-    """Write a checkpoint with the edit in its weights: what loads the model loads it."""
+    """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
     edit, source = load_edit(options.edit), find_model(options.model)
     edit = edit.static() if options.static else edit
     out, is_file = options.out, source.is_file()

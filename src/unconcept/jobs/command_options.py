@@ -1,4 +1,4 @@
-"""What each command may be told: one dataclass a command, made of the groups that commands share."""
+"""Options of each command: one dataclass per command, built from groups that commands share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class EraseOptions(
     MethodOptions,
     RequestOptions,
 ):
-    """Everything that `erase` may be told; None means the default."""
+    """Options of `erase`; None means the default."""
 
     out: Annotated[Path | None, Flag(show_default=False)] = None
     """Folder to write; it must not exist.  [default: out/CONCEPT]"""
@@ -49,17 +49,17 @@ class EraseOptions(
     ] = True
     """Whether pictures are drawn and judged."""
     store: Annotated[Path | None, PythonOnly()] = None
-    """Folder of pictures and scores that runs share; unless told, that of `UNCONCEPT_STORE`."""
+    """Folder of pictures and scores that runs share; None for `UNCONCEPT_STORE` or the user's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions(AnchorOptions):
-    """A recipe, and what is typed besides it, as for `erase`. None means that it is not typed."""
+    """Options of `explain`: a recipe, and options of `erase` that override it. None means not given."""
 
     recipe: Annotated[str, Flag(position=0)]
     """Recipe by name, or a .toml file."""
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = ()
-    """What would be erased, in place of the recipe's targets."""
+    """Concepts to erase instead of the recipe's targets."""
     model: Annotated[str | None, Flag(show_default=False)] = None
     """As for `erase`.  [default: moji]"""
     settings: Annotated[Mapping[str, object] | None, SETTINGS_FLAG] = None
@@ -76,107 +76,107 @@ class ExplainOptions(AnchorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, ModelOptions, ConceptOptions):
-    """What every evaluation may be told."""
+    """Options of every evaluation."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
-    """What the edits were to erase; one or several."""
+    """Concepts that the edits should erase; one or several."""
     prompts: Annotated[Path | None, Flag(show_default=False)] = None
-    """Prompt file (CSV, JSON or one a line) in the suite's place."""
+    """Prompt file (CSV, JSON or one prompt per line) to use instead of the suite's prompts."""
     spec: Annotated[str | None, Flag(show_default=False)] = None
-    """A paper's steps, guidance and sampler; see `unconcept specs`."""
+    """Steps, guidance and sampler of a paper, by name; see `unconcept specs`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(StrengthOptions, SuiteOptions):
-    """Everything that `evaluate` may be told."""
+    """Options of `evaluate`."""
 
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True)]
-    """Edit file to examine; repeatable."""
+    """Edit file to evaluate; repeatable."""
     suite: str = "quick"
     """Suite; see `unconcept suites`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackOptions(StrengthOptions, SuiteOptions):
-    """Everything that `attack` may be told."""
+    """Options of `attack`."""
 
     name: Annotated[str, Flag(position=0)]
-    """Attack; see `unconcept attacks`. all is every one."""
+    """Attack; see `unconcept attacks`. `all` runs every attack."""
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True)]
-    """Edit file to examine; repeatable."""
+    """Edit file to attack; repeatable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions(SuiteOptions):
-    """Everything that `bench` may be told."""
+    """Options of `bench`."""
 
     methods: str = "all"
-    """Methods, separated by commas; all is every one."""
+    """Methods, separated by commas; `all` runs every method."""
     suite: str = "quick"
     """Suite; see `unconcept suites`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, ModelOptions):
-    """Everything that `sample` may be told."""
+    """Options of `sample`."""
 
     prompts: Annotated[Texts, Flag(kind=str, repeats=True, position=0, show_default=False)] = ()
-    """What to draw."""
+    """Prompts to draw."""
     found: Annotated[Path | None, Flag(show_default=False)] = None
-    """Draw what an attack found: a file of its `found/` folder."""
+    """Draw inputs that an attack found: a file from its `found/` folder."""
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True, show_default=False)] = ()
-    """edit.safetensors to draw with; repeatable, all at once."""
+    """edit.safetensors to apply; repeatable, all are applied together."""
     steps: Annotated[int, Flag(least=1, most=1000)] = 20
     """Denoising steps."""
     guidance_scale: float | None = None
-    """Guidance; the default is the model's own."""
+    """Guidance scale; the default is the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions(OverwriteOptions, StrengthOptions, SourceOptions):
-    """An edit that is written into files of other tools."""
+    """Options of commands that write an edit to files of other tools."""
 
     edit: Annotated[Path, Flag(position=0)]
-    """edit.safetensors of an erasure."""
+    """edit.safetensors to write."""
     static: Annotated[bool, Flag("--static")] = False
-    """Write an edit whose strength depends on the prompt at full strength for every prompt."""
+    """Apply an edit whose strength depends on the prompt at full strength for every prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyOptions(WriteOptions):
-    """Everything that `apply` may be told."""
+    """Options of `apply`."""
 
     out: Path
-    """Folder to write, or file where the model is one; it must not exist."""
+    """Folder to write, or file if the model is a single file; it must not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(WriteOptions):
-    """Everything that `export` may be told."""
+    """Options of `export`."""
 
     to: str
-    """diffusers or peft (a folder); single-file, kohya or comfyui (one .safetensors)."""
+    """Format: diffusers or peft (a folder); single-file, kohya or comfyui (one .safetensors)."""
     out: Path
     """Folder or file to write; it must not exist."""
     dtype: str = "auto"
-    """auto (as the model's weights), float32, bfloat16 or float16: what is written."""
+    """Data type to write: auto (as the model's weights), float32, bfloat16 or float16."""
     rank: Annotated[int | None, Flag(show_default=False)] = None
     """Largest rank of a LoRA.  [default: the edit's own, 64 if it is dense]"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(OverwriteOptions, AnchorOptions, SourceOptions):
-    """Everything that `import` may be told."""
+    """Options of `import`."""
 
     lora: Annotated[Path, Flag(position=0, metavar="FILE")]
-    """LoRA of kohya's or diffusers' form, .diff patch, or PEFT folder."""
+    """LoRA in kohya's or diffusers' format, .diff patch, or PEFT folder."""
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT]
-    """What it was made to erase; one or several."""
+    """Concepts that it was made to erase; one or several."""
     out: Path
     """Edit file to write; it must not exist."""
     method: str = "imported"
-    """What made it, for the record."""
+    """Name of the method that made it, for the record."""
     anchors: Annotated[Texts | None, Flag("--anchor", str, repeats=True)] = None
-    """What a concept is to be read as: one, or one a concept."""
+    """Anchor, the text that a concept should read as: one for all, or one per concept."""
     retain: Annotated[Texts | None, Flag("--retain", str, repeats=True)] = None
-    """Text that was not to change; repeatable."""
+    """Text that it should not change; repeatable."""

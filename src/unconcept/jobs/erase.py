@@ -1,4 +1,4 @@
-"""The main job: edit a model, check that it worked, draw before and after from the same noise, judge, report."""
+"""The main job: edit a model, check the edit, draw before and after from the same noise, judge, report."""
 
 import shutil
 import time
@@ -44,16 +44,16 @@ from .options import ModelOptions, OverwriteOptions, StrengthOptions
 
 @dataclass(frozen=True)
 class Job(ModelOptions, StrengthOptions, OverwriteOptions):
-    """An erasure with nothing left open: what `plan_job` makes of options, recipe and defaults."""
+    """A complete erasure job; `plan_job` makes it from options, recipe and defaults."""
 
     ask: RequestSpec
     out: Path
     method: str = "uce"
     settings: Mapping[str, Any] | None = None
-    """Of the method; None is its defaults."""
+    """Settings of the method; None for its defaults."""
     _: KW_ONLY
     regularisers: Mapping[str, Any] = field(default_factory=dict)
-    """Of a trained method."""
+    """Regularisers of a trained method."""
     report: bool = True
     """Whether pictures are drawn and judged."""
     judge: str | None = None
@@ -61,14 +61,14 @@ class Job(ModelOptions, StrengthOptions, OverwriteOptions):
     sizes: GroupSizes = GroupSizes()
     spec: DrawSpec = DrawSpec()
     options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
-    """Of a trained method's training."""
+    """Training options of a trained method."""
     recipe: str | None = None
     store: Path | None = None
 
 
 @dataclass(frozen=True)
 class EraseOutcome:
-    """What came out: the report, and what failed, if anything did."""
+    """The result of `erase`: report, edit and failures."""
 
     report: Report
     chosen: ResolvedRequest
@@ -79,16 +79,16 @@ class EraseOutcome:
 
 
 def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcome | None:
-    """Do the whole job. Bad input raises `UsageError` before anything is written.
+    """Edit the model, check, draw, judge and write the folder. Bad input raises `UsageError` before any writing.
 
-    Of several processes that train together the first draws, judges and writes; None in the others.
+    If several processes train together, only the first draws, judges and writes; the others return None.
     """
     started = time.perf_counter()
     info, regularisers = _check(job)
     chosen = world_of(job.model).request(job.ask, info.does)
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
-        named.open()  # Before anything is trained or drawn: it may not be there.
+        named.open()  # Open the judge first, so that a missing one fails before training.
     model = unedited.base()
     leads = process_state(model.device).is_main_process
     progress = progress if leads else ignore_progress
@@ -115,13 +115,13 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
 
 
 def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
-    """The method and the regularisers of its training; `UsageError` on what does not go together."""
+    """Look up the method and its regularisers; `UsageError` if options do not fit together."""
     require_free_output(job.out, job.overwrite)
     validate_strength(job.strength)
     info = methods[job.method]
     build_settings(info.settings, job.settings or {}, f"{job.method} setting")
     message = (
-        f"{', '.join(changed_options(job.options))}: only trained methods take it, and {job.method} is"
+        f"{', '.join(changed_options(job.options))}: only for trained methods, and {job.method} is"
         f" {info.mechanism}: leave it out"
     )
     require(info.mechanism == "trained" or not changed_options(job.options), message)
@@ -129,7 +129,7 @@ def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
 
 
 def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength: float) -> Edit:
-    """The edit at its strength, with the figures of what it then does."""
+    """Scale the edit to its strength, with figures of its effect at that strength."""
     if strength == 1.0:
         return edit
     scaled = edit.scaled(strength)
@@ -138,7 +138,7 @@ def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength
 
 
 def _identity(job: Job, edit: Edit) -> dict[str, object]:
-    """What makes two runs the same: an interrupted one goes on from its state."""
+    """What identifies a run: an interrupted run with the same identity continues from its state."""
     return {
         "edit": edit.hash,
         "sizes": str(job.sizes),
@@ -151,7 +151,7 @@ def _identity(job: Job, edit: Edit) -> dict[str, object]:
 def _save_edit(
     job: Job, chosen: ResolvedRequest, unedited: EditedModel, edit: Edit, seconds: float, folder: Path
 ) -> Trial:
-    """Write the edit, and say what it cost."""
+    """Write the edit, and record its cost."""
     path = folder / "edit.safetensors"
     edit.save(path)
     cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
@@ -161,7 +161,7 @@ def _save_edit(
 
 @dataclass(frozen=True)
 class _Answers:
-    """What pictures told of an edit; without a report there are none."""
+    """Results from pictures of an edit; empty without a report."""
 
     suite: Suite
     judge: Judge | None
@@ -212,7 +212,7 @@ def _report(
 
 
 def _write(job: Job, report: Report, pictures: PicturePairs, folder: Path) -> None:
-    """Fill the folder."""
+    """Write the report's files into the folder."""
     write_run(report, folder)
     if job.report:
         write_data(report, folder)
@@ -223,9 +223,9 @@ def _write(job: Job, report: Report, pictures: PicturePairs, folder: Path) -> No
 
 
 def _training(job: Job) -> Path:
-    """Where a trained method keeps its state until the edit is made: beside the output folder.
+    """Folder for the training state until the edit is made, beside the output folder.
 
-    Another training does not go on from it, and says so.
+    A different training refuses to continue from it.
     """
     return job.out.resolve().with_name(f".{job.out.name}.training")
 
@@ -253,7 +253,7 @@ def _look(job: Job, model: ModelView, chosen: ResolvedRequest, progress: Progres
 
 
 def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
-    """The world's own, or the one that was named; a CLIP may answer with what is asked for."""
+    """The named judge or the world's own; a judge that answers with texts chooses among the checks' labels."""
     if job.judge is None:
         return world_of(job.model).judge
     return Judge.parse(job.judge).with_labels(label for check in checks for label in check.labels)

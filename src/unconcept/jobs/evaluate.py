@@ -1,4 +1,4 @@
-"""Evaluate finished edits, or bench methods by concepts: one folder with report, data and tables."""
+"""Evaluates finished edits, or benchmarks methods on concepts; writes a folder with report, data and tables."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -37,48 +37,48 @@ from .options import DrawOptions, JudgeOptions, ModelOptions, OverwriteOptions, 
 
 @dataclass(frozen=True)
 class EvaluationRun(RunOptions, DrawOptions, JudgeOptions, StrengthOptions, ModelOptions, OverwriteOptions):
-    """An evaluation with nothing left open. With `edits` they are examined, with `variants` edits are made."""
+    """A complete evaluation job. It evaluates finished `edits`, or makes edits of `variants` first."""
 
     concepts: tuple[str, ...]
     out: Path
     edits: tuple[Path, ...] = ()
     variants: tuple[Variant, ...] = ()
     joint_requests: tuple[tuple[str, ...], ...] = ()
-    """What each variant's edits erase: with () one concept each."""
+    """Concepts that each edit of a variant erases together; () for one edit per concept."""
     _: KW_ONLY
     suite: str = "quick"
     prompts: Path | None = None
-    """A prompt file in the suite's place."""
+    """A prompt file to use instead of the suite's prompts."""
     spec: str | None = None
-    """A paper's way of drawing; None: the model's default."""
+    """Name of a paper's sampler settings; None for the model's default."""
     attacks: tuple[str, ...] | None = None
-    """None: the suite's own."""
+    """Names of attacks; None for the suite's own."""
 
     @property
     def requests(self) -> tuple[tuple[str, ...], ...]:
-        """Concepts that each variant erases by one edit."""
+        """Tuples of concepts; each variant makes one edit per tuple."""
         return self.joint_requests or tuple((name,) for name in self.concepts)
 
     @property
     def identity(self) -> dict[str, str]:
-        """What makes two runs the same, but for the edits: an interrupted one goes on from its state."""
+        """What identifies a run, besides the edits: an interrupted run with the same identity continues."""
         elsewhere = ("out", "overwrite", "max_minutes", "workers", "store", "edits")
         return {name: str(value) for name, value in vars(self).items() if name not in elsewhere}
 
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
-    """What `unconcept evaluate` does with these options."""
+    """Make the job of `unconcept evaluate` from its options."""
     return _planned(options, edits=paths(options.edits), suite=options.suite, strength=options.strength)
 
 
 def plan_attack(options: AttackOptions) -> EvaluationRun:
-    """What `unconcept attack` does with these options: the attack runs on the unedited model and with no budget too."""
+    """Make the job of `unconcept attack`; it also attacks the unedited model, for comparison."""
     names = ("*",) if options.name == "all" else (options.name,)
     return _planned(options, edits=paths(options.edits), suite="attack", attacks=names, strength=options.strength)
 
 
 def plan_bench(options: BenchOptions) -> EvaluationRun:
-    """What `unconcept bench` does with these options."""
+    """Make the job of `unconcept bench` from its options."""
     if options.methods == "all":
         names = [name for name in methods if methods[name].does == "erase"]
     else:
@@ -88,16 +88,16 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
 
 
 def _planned(options: SuiteOptions, **more: Any) -> EvaluationRun:
-    """A run with the options that all three commands share."""
+    """Make a job from the options that all three commands share."""
     shared = {field.name: getattr(options, field.name) for field in fields(SuiteOptions)}
     del shared["concepts_file"]
     return EvaluationRun(**{**shared, "concepts": options.names, **more})
 
 
 def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
-    """Do it all, or go on with it.
+    """Run an evaluation, or continue an interrupted one.
 
-    What is missing makes the report PARTIAL, and the same command goes on from there.
+    If results are missing, the report is PARTIAL and the same command continues.
     """
     begun = time.perf_counter()
     unedited, suite, judge, spec, left_out = _opened(run)
@@ -125,23 +125,23 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
 
 
 def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
-    """The unedited model, what it is asked, who judges, how it draws, and the reasons for attacks that are left out.
+    """Open the unedited model, suite, judge and sampler settings; also returns reasons for attacks that are left out.
 
-    `UsageError` before anything is drawn.
+    Bad input raises `UsageError` before anything is drawn.
     """
     find_model(run.model)
     suite = _suite(run)
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
     validate_strength(run.strength)
-    judge.open()  # It may not be there.
+    judge.open()  # So that a missing judge fails before anything is drawn.
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
     return unedited, suite, judge, spec, left_out
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:
-    """Edits whose pictures are degenerate: what was asked for is answered all the same."""
+    """List edits whose pictures are degenerate; the evaluation still reports their rates."""
     return [
         f"{finding.answered_trial.trial.label}: {line}"
         for finding, sides in zip(found, pictures, strict=True)
@@ -150,7 +150,7 @@ def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> li
 
 
 def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs], folder: Path) -> None:
-    """Fill the folder."""
+    """Write the report's files into the folder."""
     write_run(report, folder)
     write_data(report, folder)
     if run.variants and report.findings:
@@ -164,22 +164,22 @@ def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs],
 
 
 def _mark(folder: Path, finished: bool) -> None:
-    """Without a missing piece the run's state is not needed any more."""
+    """Remove the run's state if it is finished; else mark the folder as partial."""
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     if finished:
         (folder / RECORD_FILE).unlink()
     else:
-        (folder / PARTIAL_FILE).write_text("the same command goes on from here\n", encoding="utf-8")
+        (folder / PARTIAL_FILE).write_text("run the same command again to continue\n", encoding="utf-8")
 
 
 def _suite(run: EvaluationRun) -> Suite:
-    """The suite at its size, with the attacks that were asked for."""
+    """The suite with the chosen prompts, size and attacks."""
     require(bool(run.concepts), "no concept: name at least one", RequestError)
     suite, world = suites[run.suite], world_of(run.model)
     world.require_concepts(run.concepts)
     if run.prompts is not None:
         own = world.suite_from_file(run.prompts, run.concepts)
-        if run.judge is None:  # The world's own judge knows the world's concepts alone.
+        if run.judge is None:  # The world's own judge knows only the world's concepts.
             world.require_concepts([check.concept for check in own.checks(run.concepts)])
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
     else:
@@ -192,9 +192,9 @@ def _suite(run: EvaluationRun) -> Suite:
 
 
 def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
-    """The suite with those of its attacks that are defined for the family, and what is told of the others.
+    """Drop attacks that are not defined for the family; also returns a note about them.
 
-    `SettingsError` for one that was named.
+    `SettingsError` if the user named such an attack.
     """
     wanted = list(attacks) if "*" in suite.attacks else suite.attacks
     beyond = [name for name in wanted if family not in attacks[name].families]
@@ -205,10 +205,10 @@ def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[S
 
 
 def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
-    """What is told of prompts that the text encoders cannot hold.
+    """Make a note about prompts that are too long for the text encoders.
 
-    Published prompts are cut by the stock pipelines of SD 1.x, 2.x and SDXL, and so were the papers'. SD3 and FLUX are
-    given finished states: `RequestError` before anything is drawn.
+    The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
+    get finished text states: there `RequestError` is raised before anything is drawn.
     """
     texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
     if not model.spec.cuts_prompts:
@@ -228,8 +228,8 @@ def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: Mode
 
 
 def _judge(run: EvaluationRun, suite: Suite) -> Judge:
-    """The world's own or the one that was named; a CLIP may answer with the concepts, what is retained, what they are
-    read as, and what the suite allows.
+    """The named judge or the world's own; a judge that answers with texts chooses among concepts, retained texts,
+    anchors and the suite's labels.
     """
     if run.judge is None:
         own = world_of(run.model).judge
@@ -254,7 +254,7 @@ def _retained(run: EvaluationRun) -> list[str]:
 
 
 def _missing(run: EvaluationRun, found: Sequence[Finding]) -> int:
-    """Edits, answers and attacked prompts, ceilings too, that were planned and are not there."""
+    """Count planned results that are missing: edits, answers, and attacked prompts, ceilings included."""
     wanted = len(run.variants) * len(run.requests) if run.variants else len(run.edits)
     attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attack_results)
     return wanted - len(found) + attacked + sum(f.answered_trial.missing for f in found)

@@ -1,4 +1,4 @@
-"""What a recipe comes to: every effective setting with its value, who gave it, and what it means."""
+"""Explains a recipe: every effective setting with its value, the layer that set it, and its meaning."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -18,31 +18,31 @@ from .resolve import plan_job
 
 @dataclass(frozen=True)
 class EffectiveSetting:
-    """One setting as it would be used."""
+    """One setting with the value that a job would use."""
 
     part: str
-    """Of the job: request, settings, training, regularisers or drawing."""
+    """Part of the job: request, settings, training, regularisers or drawing."""
     name: str
     value: Any
-    """None: left open, chosen when the model is known."""
+    """The value; None if it is chosen later, when the model is known."""
     layer: SettingLayer
     meaning: str
 
 
 @dataclass(frozen=True)
 class RecipeExplanation:
-    """A recipe and all that follows from it."""
+    """A recipe with all its effective settings."""
 
     recipe: str
     source: str
     purpose: str
-    """"method uce", "attack p4d"."""
+    """What the recipe is for, such as "method uce" or "attack p4d"."""
     family: str | None
     rows: tuple[EffectiveSetting, ...]
 
 
 def explain(options: ExplainOptions) -> RecipeExplanation:
-    """Every effective setting of a recipe. Bad input raises what `erase` would raise for it."""
+    """List every effective setting of a recipe. Bad input raises the same errors as in `erase`."""
     recipe, loaded = options.recipe, load_recipe(options.recipe)
     typed = {name: value for name, value in vars(options).items() if name != "recipe" and value not in (None, ())}
     if loaded.attack is not None:

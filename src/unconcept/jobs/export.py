@@ -1,4 +1,4 @@
-"""Write an edit as files that other tools load."""
+"""Writes an edit as files that other tools load."""
 
 from ..core.output_folder import atomic_folder, output_file
 from ..core.registry import suggest

@@ -1,4 +1,4 @@
-"""LoRA erasers made elsewhere, stamped like our own edits, so that they can be measured, attacked and exported."""
+"""Imports LoRA erasers from other tools as edits, so that they can be evaluated, attacked and exported."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from .options import texts
 
 
 def import_to_file(options: ImportOptions) -> Edit:
-    """Make a LoRA eraser an edit file, to be drawn with, evaluated, attacked and exported like any other."""
+    """Convert a LoRA eraser to an edit file, which can be sampled, evaluated, attacked and exported like any other."""
     typed = {
         "targets": texts(options.concepts),
         "anchors": None if options.anchors is None else texts(options.anchors),
@@ -32,7 +32,7 @@ def import_to_file(options: ImportOptions) -> Edit:
 
 
 def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> Edit:
-    """The edit that a LoRA file is to `model`, said to erase what `ask` names; the header keeps the file's name and
+    """Read a LoRA file as an edit of `model` that erases the concepts in `ask`. The header records the file's name and
     hash.
     """
     request = resolve_request(ask, model).request

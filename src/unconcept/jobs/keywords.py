@@ -1,7 +1,7 @@
-"""Jobs as functions of keywords, which take what is in memory too: the Python API.
+"""The Python API: jobs as functions of keywords, which also accept pipelines and edits in memory.
 
-Jobs run in worker processes and keep what they draw by content, so a pipeline or an edit in memory is written to a
-temporary folder first.
+Jobs run in worker processes and store pictures by content, so a pipeline or an edit in memory is written to a temporary
+folder first.
 """
 
 import inspect
@@ -28,7 +28,7 @@ _Outcome = TypeVar("_Outcome")
 def _keyword_function(
     name: str, options: Callable[_P, _Options], job: Callable[[_Options], _Outcome]
 ) -> Callable[_P, _Outcome]:
-    """A job of an options dataclass as a function of the dataclass's own parameters."""
+    """Turn a job that takes an options dataclass into a function of the dataclass's parameters."""
 
     def call(*args: _P.args, **given: _P.kwargs) -> _Outcome:
         with _on_disk(dict(given)) as stored:
@@ -42,7 +42,7 @@ def _keyword_function(
 
 @contextmanager
 def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
-    """The keywords, with paths where a pipeline or edits in memory were given."""
+    """Inside, the keywords hold paths in place of a pipeline or edits in memory."""
     with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
         for name in _PATH_NAMES & given.keys():
             given[name] = None if given[name] is None else Path(given[name])
@@ -56,7 +56,7 @@ def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
 def _stored_model(model: Any, place: Path) -> str:
     if isinstance(model, str | Path):
         return str(model)
-    name = Path(open_model(model).name).name  # Whatever cannot be edited is refused here.
+    name = Path(open_model(model).name).name  # Raises an error for a model that cannot be edited.
     model.save_pretrained(place / name)
     return str(place / name)
 
@@ -84,17 +84,17 @@ def _erase(options: EraseOptions) -> EraseOutcome | None:
 
 
 def _evaluate(options: EvaluateOptions) -> Report:
-    """Ask edits and the unedited model the questions of a suite, on the same noise."""
+    """Evaluate edits with a suite, on the same prompts and noise as the unedited model."""
     return evaluate(plan_evaluation(options))
 
 
 def _attack(options: AttackOptions) -> Report:
-    """Try to bring concepts back, beside the same attack on the unedited model and with no budget."""
+    """Try to bring erased concepts back, and compare with the same attack on the unedited model."""
     return evaluate(plan_attack(options))
 
 
 def _bench(options: BenchOptions) -> Report:
-    """Erase every concept with every method, one edit each, and compare them."""
+    """Erase every concept with every method, one edit each, and compare the methods."""
     return evaluate(plan_bench(options))
 
 

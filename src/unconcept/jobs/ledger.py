@@ -1,4 +1,4 @@
-"""The commands of `unconcept ledger` that write: requests one by one, some taken back, one edit of those in force."""
+"""The commands of `unconcept ledger` that write: init, add, revoke, repair, materialize."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from .resolve import plan_job
 
 
 def init(options: InitOptions) -> Ledger:
-    """Begin an empty ledger."""
+    """Create an empty ledger."""
     source = absolute_source(options.model)
     job = _plan(
         EraseOptions(
@@ -48,7 +48,7 @@ def init(options: InitOptions) -> Ledger:
 
 
 def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> AddOutcome:
-    """Put a request in force. What it says is on the disk when this returns."""
+    """Put a request in force. When this returns, the request is on the disk."""
     ledger = Ledger.open(options.folder)
     method = options.method or ledger.first["method"]
     model = open_ledger_model(ledger, options.model, options.device)
@@ -72,17 +72,17 @@ def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> Ad
 
 
 def revoke(options: RevokeOptions) -> RequestState:
-    """Take a request back: the state is then as if it had never been asked."""
+    """Revoke a request: the state is then the same as if it had never been added."""
     return revoke_request(Ledger.open(options.folder), options.id, entry_note(options))
 
 
 def repair(options: LedgerOptions) -> list[str]:
-    """Mend what a process that died left behind; what was mended, a line each."""
+    """Repair what a killed process left behind. Returns one line for each repair."""
     return repair_ledger(options.folder)
 
 
 def materialize(options: MaterializeOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
-    """Write the edit of what is in force; its card."""
+    """Write the edit of all requests in force. Returns its card."""
     ledger = Ledger.open(options.folder)
     with ledger_training(ledger, [one.id for one in ledger.request_states.active], progress):
         model = open_ledger_model(ledger, options.model, options.device)
@@ -92,47 +92,47 @@ def materialize(options: MaterializeOptions, progress: ProgressCallback = ignore
 
 
 def entry_note(options: NoteOptions) -> EntryNote:
-    """Who asks, and why."""
+    """The author and the reason of an entry."""
     return EntryNote(options.by, options.because)
 
 
 def open_ledger_model(ledger: Ledger, model: str | None, device: str) -> ModelView:
-    """The base of a ledger, where it is now."""
+    """Open the base model of a ledger, from `model` if it was moved."""
     return _open_base(absolute_source(model or ledger.first["model"]), device)
 
 
 @contextmanager
 def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback) -> Iterator[None]:
-    """Inside, trainings tell how far they are, and go on where a former sitting of the same was stopped."""
+    """Inside, trainings report their progress and resume where the same training was interrupted."""
     folder = ledger.folder / "training" / hash_json(about)[:12]
     with train_in_folder(folder, progress):
         yield
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # Not empty: another training was stopped.
+    with suppress(OSError):  # Not empty: another training was interrupted.
         folder.parent.rmdir()
 
 
 def absolute_source(model: str) -> str:
-    """A path as it is from everywhere; names of embedded models and Hub ids as they are."""
+    """Make a path absolute; names of embedded models and Hub ids stay as they are."""
     path = Path(model).expanduser()
     return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
 
 
 def _open_base(model: str, device: str) -> ModelView:
-    """In float32 always: text states shall not depend on what a command was told."""
+    """Open the base in float32, always: text states must not depend on a command's options."""
     return open_model(model, device, "float32")
 
 
 def _plan(options: EraseOptions) -> Job:
-    """Method, settings and what is asked, as `unconcept erase` would take them.
+    """Resolve method, settings and request as `unconcept erase` does.
 
-    `SettingsError` for a recipe that trains in another way than usual.
+    `SettingsError` for a recipe with training options other than the defaults.
     """
     job = plan_job(options).job
     other = ", ".join(changed_options(job.options))
     require(
         not other,
-        f"recipe {options.recipe}: {other}: trainings of a ledger run as usual, so that their bytes can be made again;"
-        " take it out of [training]",
+        f"recipe {options.recipe}: {other}: a ledger trains with default options, so that its bytes can be reproduced;"
+        " remove it from [training]",
     )
     return job

@@ -1,4 +1,4 @@
-"""What each command of `unconcept ledger` may be told."""
+"""Options of each command of `unconcept ledger`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from .options import (
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerOptions:
-    """Which ledger."""
+    """The ledger."""
 
     folder: Annotated[Path, Flag(position=0, metavar="DIR")]
     """Folder of the ledger."""
@@ -27,115 +27,115 @@ class LedgerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NoteOptions:
-    """What is noted beside an entry."""
+    """Author and reason of an entry."""
 
     by: str = ""
-    """Who asks, for the record."""
+    """Who makes this entry, for the record."""
     because: str = ""
-    """Why, for the record."""
+    """Reason for this entry, for the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """Where a ledger's base is."""
+    """Location of a ledger's base model."""
 
     model: Annotated[str | None, Flag(show_default=False)] = None
-    """Where the base is now, if it was moved.  [default: as the ledger says]"""
+    """Base model, if it was moved.  [default: as recorded in the ledger]"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDeviceOptions(BaseOptions):
-    """Where a ledger's base is, and where it computes."""
+    """Location and device of a ledger's base model."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Device: auto, cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions(NoteOptions, MethodOptions, SourceOptions, LedgerOptions):
-    """Everything that `ledger init` may be told."""
+    """Options of `ledger init`."""
 
     rule: str = "recompute"
-    """How trained requests become one state: recompute, merge or sequential. Closed forms fold exactly."""
+    """How trained requests combine into one state: recompute, merge or sequential. Closed forms fold exactly."""
     merge: Annotated[str | None, Flag(show_default=False)] = None
-    """Of rule merge: uniform, task-arithmetic or ties.  [default: ties]"""
+    """For rule merge: uniform, task-arithmetic or ties.  [default: ties]"""
     merge_scale: Annotated[float | None, Flag(show_default=False)] = None
-    """Of task-arithmetic and ties: factor of every change.  [default: 1.0]"""
+    """For task-arithmetic and ties: factor of every change.  [default: 1.0]"""
     merge_topk: Annotated[float | None, Flag(show_default=False)] = None
-    """Of ties: share of each tensor's entries that is kept.  [default: 0.2]"""
+    """For ties: share of each tensor's entries to keep.  [default: 0.2]"""
     teacher: Annotated[str | None, Flag(show_default=False)] = None
-    """Of rule sequential: previous (the model before the request) or pretrained.  [default: previous]"""
+    """For rule sequential: previous (the model before the request) or pretrained.  [default: previous]"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddOptions(NoteOptions, BaseDeviceOptions, SettingOptions, RequestOptions, LedgerOptions):
-    """Everything that `ledger add` may be told."""
+    """Options of `ledger add`."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
-    """What to erase; several are one request."""
+    """Concepts to erase; several make one request."""
     method: Annotated[str | None, Flag(show_default=False)] = None
-    """Method.  [default: the one that the ledger was begun with]"""
+    """Method.  [default: the method in `ledger init`]"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RevokeOptions(NoteOptions, LedgerOptions):
-    """Everything that `ledger revoke` may be told."""
+    """Options of `ledger revoke`."""
 
     id: Annotated[str, Flag(position=1, metavar="ID")]
-    """The beginning of a request's id."""
+    """The first digits of a request's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeOptions(NoteOptions, BaseDeviceOptions, OutputOptions, LedgerOptions):
-    """Everything that `ledger materialize` may be told."""
+    """Options of `ledger materialize`."""
 
     checkpoint: Annotated[bool, Flag("--checkpoint")] = False
-    """Write a whole model besides."""
+    """Also write a whole model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusOptions(BaseOptions, OverwriteOptions, LedgerOptions):
-    """Everything that `ledger status` may be told."""
+    """Options of `ledger status`."""
 
     html: Path | None = None
-    """Write a page instead."""
+    """Write an HTML page to this file instead of printing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriftOptions(BaseDeviceOptions, LedgerOptions):
-    """Everything that `ledger drift` may be told."""
+    """Options of `ledger drift`."""
 
     history: Annotated[bool, Flag("--history")] = False
-    """After every entry: of closed forms, merges and sequences."""
+    """Drift after every entry; for closed forms and for the rules merge and sequential."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(BaseOptions, LedgerOptions):
-    """Everything that `ledger verify` may be told."""
+    """Options of `ledger verify`."""
 
     bytes_only: Annotated[bool, Flag("--bytes-only")] = False
-    """Do not open the model and build the state."""
+    """Check only the files: do not open the model and rebuild the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions(BaseDeviceOptions, LedgerOptions):
-    """Everything that `ledger audit` may be told."""
+    """Options of `ledger audit`."""
 
     id: Annotated[str | None, Flag(position=1, metavar="[ID]", show_default=False)] = None
-    """The beginning of one request's id.  [default: all in force]"""
+    """The first digits of one request's id.  [default: all requests in force]"""
     steps: Annotated[int, Flag(least=1)] = 100
-    """Of the fine-tune."""
+    """Steps of the fine-tune."""
     pictures: Annotated[int, Flag(least=1, most=1000)] = 8
-    """Of each concept, each time."""
+    """Pictures of each concept for each count."""
     seed: int = 0
     """Seed of the initial noise."""
     by: str = ""
-    """Who asks, for the record."""
+    """Who runs this audit, for the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffOptions(LedgerOptions):
-    """Everything that `ledger diff` may be told."""
+    """Options of `ledger diff`."""
 
     other: Annotated[Path, Flag(position=1, metavar="DIR2")]
     """The other ledger."""

@@ -1,4 +1,4 @@
-"""The commands of `unconcept ledger` that say something of it: status, drift, verify, audit, diff."""
+"""The commands of `unconcept ledger` that inspect it: status, drift, verify, audit, diff."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptio
 
 
 def status(options: StatusOptions) -> dict[str, Any]:
-    """What is in force, since when, and where requests contradict one another; with `html`, as a page too."""
+    """Show which requests are in force, since when, and which contradict one another; with `html`, also as a page."""
     ledger = Ledger.open(options.folder, torn=True)
     found = ledger_status(ledger, ledger.refresh(torn=True))
     if options.html is not None:
@@ -28,7 +28,7 @@ def status(options: StatusOptions) -> dict[str, Any]:
 
 
 def drift(options: DriftOptions, progress: ProgressCallback = ignore_progress) -> StateDrift | list[HistoryStep]:
-    """How far the state is from the base; with `history`, after every entry."""
+    """Measure how far the state is from the base; with `history`, after every entry."""
     ledger = Ledger.open(options.folder)
     model = open_ledger_model(ledger, options.model, options.device)
     if options.history:
@@ -38,7 +38,7 @@ def drift(options: DriftOptions, progress: ProgressCallback = ignore_progress) -
 
 
 def verify(options: VerifyOptions, progress: ProgressCallback = ignore_progress) -> VerificationResult:
-    """Hash everything again and build the state again; every fault by name."""
+    """Hash all files again and rebuild the state; list every fault."""
     found = verify_ledger(options.folder)
     if options.bytes_only or found.faults or found.torn:
         return found
@@ -48,8 +48,8 @@ def verify(options: VerifyOptions, progress: ProgressCallback = ignore_progress)
 
 
 def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
-    """Fine-tune the edited model a little on other pictures, look whether what was erased comes back, and fold the
-    ledger on it anew.
+    """Fine-tune the edited model a little on other pictures, count whether erased concepts come back, and fold the
+    ledger again on the result.
     """
     ledger = Ledger.open(options.folder)
     base = absolute_source(options.model or ledger.first["model"])
@@ -61,5 +61,5 @@ def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -
 
 
 def diff(options: DiffOptions) -> dict[str, Any]:
-    """What is in force in one ledger and not in the other."""
+    """Compare the requests in force and the policies of two ledgers."""
     return compare_ledgers(Ledger.open(options.folder), Ledger.open(options.other))

@@ -1,4 +1,4 @@
-"""What commands may be told: groups of options, used by jobs, the Python API and the command line alike.
+"""Groups of options that jobs, the Python API and the command line share.
 
 Each field is documented by the string under it, which is also the help of its flag. Nothing heavy is imported here.
 """
@@ -18,23 +18,23 @@ ModelSource = Any  # a name, a path, or in the Python API a diffusers pipeline i
 
 @dataclass(frozen=True)
 class Flag:
-    """How the command line spells a field, where that does not follow from the field itself."""
+    """How a field appears on the command line, where that does not follow from the field itself."""
 
     name: str | None = None
-    """Unless told, the field's name with dashes. A switch that starts with --no- turns a field off."""
+    """Name of the flag; by default the field's name with dashes. A switch that starts with --no- turns a field off."""
     kind: type | None = None
-    """What one word on the command line is read as; unless told, the field's type."""
+    """Type of one word on the command line; by default the field's type."""
     repeats: bool = False
-    """Whether the flag may be given several times."""
+    """Whether the flag may appear several times."""
     assigns: bool = False
     """Whether each word is NAME=VALUE."""
     metavar: str | None = None
     least: float | None = None
     most: float | None = None
     position: int | None = None
-    """Of an argument, which has no flag; smaller ones come first."""
+    """Position of an argument, which has no flag; smaller ones come first."""
     help: str | None = None
-    """Unless told, the string under the field."""
+    """Help text; by default the string under the field."""
     show_default: bool = True
 
 
@@ -50,20 +50,20 @@ REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metav
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """Which model."""
+    """The model."""
 
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
-    """moji, a diffusers folder, a .safetensors file or a cached Hub id."""
+    """Model: moji, a diffusers folder, a .safetensors file or a cached Hub id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(SourceOptions):
-    """Which model, where it computes and in what."""
+    """The model, its device and its data type."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
-    """auto, float64, float32, bfloat16 or float16: what the model computes in."""
+    """Data type of the model: auto, float64, float32, bfloat16 or float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,29 +78,29 @@ class DrawOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """Who judges pictures, and how many of them."""
+    """The judge, and how many pictures it judges."""
 
     judge: Annotated[str | None, Flag(show_default=False)] = None
-    """clip-score=FOLDER or nudenet; moji has its own."""
+    """Judge of pictures: clip-score=FOLDER or nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
-    """Prompts of a group at most."""
+    """Most prompts per group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How long a run may take, on how many processes, and where pictures are kept."""
+    """Time limit, number of processes and picture store of a run."""
 
     max_minutes: Annotated[float | None, Flag(least=0)] = None
-    """Begin nothing more after this; the same command goes on."""
+    """Start no new task after this time; run the same command again to continue."""
     workers: Annotated[int | None, Flag(least=1, show_default=False)] = None
-    """Processes that draw; as many as pay by default."""
+    """Number of processes that draw; by default chosen by the amount of work."""
     store: Annotated[Path | None, PythonOnly()] = None
-    """Folder of pictures and scores that runs share; unless told, that of `UNCONCEPT_STORE`."""
+    """Folder of pictures and scores that runs share; None for `UNCONCEPT_STORE` or the user's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverwriteOptions:
-    """Whether what is there may be replaced."""
+    """Whether existing output may be replaced."""
 
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Replace the output folder if this program made it."""
@@ -108,7 +108,7 @@ class OverwriteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(OverwriteOptions):
-    """Where results are written."""
+    """The output folder."""
 
     out: Path
     """Folder to write; it must not exist."""
@@ -116,49 +116,49 @@ class OutputOptions(OverwriteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StrengthOptions:
-    """How strongly an edit acts."""
+    """The strength of an edit."""
 
     strength: float = 1.0
-    """Scale of the edit: 0 = identity, 1 = as made."""
+    """Scale of the edit: 0 = no effect, 1 = as made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptOptions:
-    """Which concepts, typed or one a line of a file."""
+    """The concepts, typed or from a file."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
-    """What to erase; one or several."""
+    """Concepts to erase; one or several."""
     concepts_file: Annotated[Path | None, Flag("--concepts")] = None
-    """File with one more concept a line."""
+    """File with more concepts, one per line."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """All concepts, typed ones first."""
         return (*texts(self.concepts), *read_lines(self.concepts_file))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorOptions:
-    """What a request says besides its concepts. None means "you choose", an empty tuple "none"."""
+    """Anchors, retain set and kind of a request. None means the default, an empty tuple means none."""
 
     anchors: Annotated[Texts | None, Flag("--anchor", str, repeats=True)] = None
-    """What to read it as: one, or one a concept; '' is legal."""
+    """Anchor, the text that a concept should read as: one for all, or one per concept; may be ''."""
     retain: Annotated[Texts | None, Flag("--retain", str, repeats=True)] = None
     """Text that must not change; repeatable."""
     kind: str | None = None
-    """object, style, person, character, harmful or explicit."""
+    """Kind of concept: object, style, person, character, harmful or explicit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions(ConceptOptions, AnchorOptions):
-    """A whole request."""
+    """A complete request."""
 
     retain_file: Path | None = None
-    """File with one retained text a line."""
+    """File with texts that must not change, one per line."""
 
     @property
     def retained(self) -> tuple[str, ...] | None:
-        """All retained texts; None where nothing was said of them."""
+        """All retained texts; None if neither option is given."""
         if self.retain is None and self.retain_file is None:
             return None
         return (*texts(self.retain or ()), *read_lines(self.retain_file))
@@ -166,17 +166,17 @@ class RequestOptions(ConceptOptions, AnchorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingOptions:
-    """A recipe, and settings that differ from it."""
+    """A recipe, and settings that override it."""
 
     recipe: str | None = None
-    """Recipe by name, or a .toml file."""
+    """Name of a recipe, or a .toml file."""
     settings: Annotated[Mapping[str, object] | None, SETTINGS_FLAG] = None
     """One setting of the method; repeatable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions(SettingOptions):
-    """Which method, and how it is set."""
+    """The method and its settings."""
 
     method: Annotated[str | None, Flag(show_default=False)] = None
     """Method; see `unconcept methods`.  [default: uce]"""
@@ -186,16 +186,16 @@ class MethodOptions(SettingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingChoices:
-    """What is said of a training; None leaves it to the recipe, and then to the defaults of `TrainingOptions`."""
+    """Options of a training; None means the recipe's value, else the default of `TrainingOptions`."""
 
     mixed_precision: Annotated[str | None, Flag(show_default=False)] = None
-    """What a trained method's networks compute in: no, bf16 or fp16.  [default: no]"""
+    """Mixed precision of a training: no, bf16 or fp16.  [default: no]"""
     checkpointing: Annotated[bool | None, Flag("--checkpointing", show_default=False)] = None
-    """Train in less memory and a third more time."""
+    """Gradient checkpointing: train with less memory in a third more time."""
     random_erasing: Annotated[float | None, Flag(metavar="P", show_default=False)] = None
-    """Train with a rectangle of each sample erased, with this probability."""
+    """Probability of erasing a random rectangle of each training sample."""
     dom: Annotated[float | None, Flag(metavar="SHARE", show_default=False)] = None
-    """Leave out training steps whose loss fell below this share of its first."""
+    """Skip training steps whose loss is below this share of the first loss."""
 
 
 def texts(given: Texts) -> tuple[str, ...]:

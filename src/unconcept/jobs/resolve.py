@@ -1,4 +1,4 @@
-"""Join what was typed with the recipe and the defaults: default < recipe < --set < flag."""
+"""Combines options, recipe and defaults into a job: default < recipe < --set < flag."""
 
 import re
 from collections.abc import Mapping
@@ -25,9 +25,7 @@ _DEFAULT_METHOD = "uce"
 
 @dataclass(frozen=True)
 class JobPlan:
-    """A job, the reason for each default that was taken, and who gave what was given; what is in none of the three is a
-    default.
-    """
+    """A job, the reasons for its defaults, and the layer of each given value; values without a layer are defaults."""
 
     job: Job
     reasons: Mapping[str, str]
@@ -39,7 +37,7 @@ class JobPlan:
 
 
 def plan_job(options: EraseOptions) -> JobPlan:
-    """What `unconcept erase` does with these options, and `unconcept explain` shows."""
+    """Make the job that `unconcept erase` runs and `unconcept explain` shows."""
     loaded, recipe, reasons = _method_of(options)
     request = merge_layers(("recipe", loaded.request), ("flag", _request_of(options)))
     settings = merge_layers(("recipe", loaded.settings), ("--set", options.settings or {}))
@@ -73,7 +71,7 @@ def plan_job(options: EraseOptions) -> JobPlan:
 
 
 def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str]]:
-    """The recipe, or a method's own defaults as one; the recipe's name; and why they were taken."""
+    """Choose the recipe, or a method's defaults in its place; also returns the recipe's name and the reasons."""
     method, recipe, reasons = options.method, options.recipe, dict[str, str]()
     world = world_of(options.model)
     if recipe is None:
@@ -84,13 +82,13 @@ def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str
     name = loaded.method or ""
     require(
         bool(name),
-        f"recipe {recipe} is for the attack {loaded.attack}: `unconcept erase` wants one for a method",
+        f"recipe {recipe} is for the attack {loaded.attack}: `unconcept erase` needs a recipe for a method",
         RecipeError,
     )
     if recipe is None:
         reasons["settings"] = f"the method's own defaults ({name})"
     if method is None:
-        reasons["method"] = f"{name}: " + ("as the recipe says" if recipe else "closed form, seconds on any machine")
+        reasons["method"] = f"{name}: " + ("from the recipe" if recipe else "closed form, seconds on any machine")
     message = f"recipe {recipe} is for {name}, not for {method}: leave out one of the two"
     require(method in (None, name), message, RecipeError)
     if world.title is not None:
@@ -99,7 +97,7 @@ def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str
 
 
 def _request_of(options: EraseOptions) -> dict[str, Any]:
-    """What was typed of the request, None where nothing was."""
+    """The request's parts from options, None where not given."""
     kind, anchors = options.kind, options.anchors
     require(
         kind is None or kind in CONCEPT_KINDS, f"kind {kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError

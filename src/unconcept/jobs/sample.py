@@ -1,4 +1,4 @@
-"""Draw prompts, or what an attack found, with edits or without."""
+"""Draws prompts, or inputs that an attack found, with or without edits."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,16 +20,16 @@ from .options import paths, texts
 
 @dataclass(frozen=True)
 class SampleOutcome:
-    """What was drawn."""
+    """The result of `sample`: the folder and the number of pictures."""
 
     out: Path
     count: int
 
 
 def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progress) -> SampleOutcome:
-    """Write one PNG a prompt; the same seed gives the same noise with and without an edit."""
+    """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
     prompts, found = texts(options.prompts), options.found
-    require(bool(prompts) != bool(found), "nothing to draw, or two things: give prompts, or --found FILE", RequestError)
+    require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
     edits = [load_edit(path).scaled(options.strength) for path in paths(options.edits)]
     model = open_model(options.model, options.device, options.dtype)
     require_text_length(model, prompts)
@@ -57,7 +57,7 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
 
 
 def _counting(progress: ProgressCallback, total: int) -> Callable[[int], None]:
-    """Reports how many pictures are drawn, from how many were just finished."""
+    """Make a `tick` function that reports the total number of pictures drawn so far."""
     drawn = 0
 
     def tick(count: int) -> None:
