@@ -130,6 +130,7 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
     Bad input raises `UsageError` before anything is drawn.
     """
     find_model(run.model)
+    _require_known_names(run)
     suite = _suite(run)
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
@@ -138,6 +139,15 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
     return unedited, suite, judge, spec, left_out
+
+
+def _require_known_names(run: EvaluationRun) -> None:
+    """Raise `UnknownName` for an attack or a judge that does not exist, before any edit file is read."""
+    for name in run.attacks or ():
+        if name != "*":
+            attacks[name]
+    if run.judge is not None:
+        Judge.parse(run.judge)
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:
