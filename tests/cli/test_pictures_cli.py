@@ -120,7 +120,7 @@ def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeyp
         ("advunlearn", ("attack_type=behind",), "attack_type"),
         ("advunlearn", ("dataset_retain=nowhere",), "no caption set 'nowhere'"),
         ("slug", (), "--set clip=FOLDER"),
-        ("slug", ("clip={clip}", "look_pictures=2"), "look_pictures need a judge: name one with --judge"),
+        ("slug", ("clip={clip}", "look_pictures=2"), "look_pictures needs a judge: name one with --judge"),
         ("slug", ("clip={pictures}",), "holds no CLIP"),
         ("slug", ("clip={other}",), "is not the one that"),
     ],

@@ -151,7 +151,7 @@ def test_a_family_without_one_table_of_tokens_is_refused(family) -> None:
     with pytest.raises(
         SettingsError,
         match=(
-            rf"^concept-ablation: {family} has no one table of tokens for parameter_group embedding: choose cross-attn,"
+            rf"^concept-ablation: {family} has no single token table for parameter_group embedding: choose cross-attn,"
             r" attn"
         ),
     ):

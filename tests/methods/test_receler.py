@@ -241,7 +241,7 @@ def test_a_target_that_fills_the_encoder_has_its_end_token_overwritten() -> None
     assert len(losses) == 3
     assert any(eraser.up.any() for eraser in edit.erasers.values())
     with pytest.raises(
-        SettingsError, match=r"num_advrs_prompts 2: the text encoder has fewer rows behind 'abc.*': lower it"
+        SettingsError, match=r"num_advrs_prompts 2: the text encoder has fewer rows after 'abc.*': lower it"
     ):
         erased(view, request)
     erased(view, request, advrs_iters=0, iterations=1)

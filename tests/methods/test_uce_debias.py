@@ -203,7 +203,7 @@ def test_needs_eyes_and_no_anchors() -> None:
     assert chosen.request == Request(("judge",), (), ("cook",), "person")
     with pytest.raises(RequestError, match="name a judge, --judge clip-score=FOLDER"):
         make_edit(view, chosen, "uce-debias", {})
-    with pytest.raises(RequestError, match="uce-debias counts what it draws"):
+    with pytest.raises(RequestError, match="uce-debias must judge the images it samples"):
         UCEDebias().erase(view, chosen.request)
     with pytest.raises(RequestError, match="leave anchors out"):
         resolve_request(asked(("person",)), "tiny", "debias")

@@ -1,4 +1,4 @@
-"""One file a method. Files are found by name, so adding a method edits no list."""
+"""The methods, one file each. Importing the package finds the files, so a new method edits no list."""
 
 import importlib
 import pkgutil

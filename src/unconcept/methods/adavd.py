@@ -1,7 +1,7 @@
 """Adaptive Value Decomposer (AdaVD): Wang et al., CVPR 2025, arXiv:2412.06143.
 
-While sampling, takes from every token's cross-attention value its part along the target's value, the more the two are
-alike.
+While sampling, removes from every token's cross-attention value its component along the target's value, the more, the
+more alike the two are.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .registry import NO_SERVICES, MethodServices, method
     paper="arXiv:2412.06143",
     families=("sd1", "sd2", "sdxl"),
     mechanism="steering",
-    unsupported_reason="the text's values depend on timestep and picture there; the paper shows SD3 without saying how",
+    unsupported_reason="the text's values depend on timestep and image there; the paper shows SD3 but does not say how",
 )
 @dataclass(frozen=True)
 class AdaVD:
@@ -31,16 +31,16 @@ class AdaVD:
     """
 
     token_sim: bool = True
-    """Shift by likeness; else every token's value is made orthogonal to the targets'."""
+    """Scale the shift by likeness; else make every token's value orthogonal to the targets'."""
     s: float = 2.0
-    """Largest shift: 1 takes the part out, 2 turns it round."""
+    """Largest shift, >= 0: 1 removes the component, 2 reverses it."""
     p: float = 100.0
-    """Slope of the shift over the cosine."""
+    """Slope of the shift over the cosine, > 0."""
     eps: float = 0.93
     """Cosine at which the shift is s / 2."""
     joint_cfg: bool = True
-    """Measured with the empty text's value beside both (code), which lifts cosines; False: alone (paper), where eps
-    must be lower."""
+    """Append the empty text's value to both before measuring cosines (code), which raises them; False measures them
+    alone (paper) and needs a lower eps."""
 
     def __post_init__(self) -> None:
         require(self.s >= 0, f"adavd: s must be >= 0, got {self.s}")
@@ -49,18 +49,17 @@ class AdaVD:
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
-        """Keep the last subject token's state of each target, f (n, d); its value v_t = W_v f is read while sampling.
+        """Store the last subject token's state of each target, f (n, d); its value v_t = W_v f is computed in sampling.
 
         At every position but the first: v' = v - delta <v_t, v> / <v_t, v_t> v_t, delta = s / (1 + exp(-p (cos(v_t, v)
-        - eps))). Anchors and retained texts play no part. SDXL's pooled text still names the concept.
+        - eps))). Anchors and retained texts are not used. SDXL's pooled text still names the concept.
         """
-        # Differs: the authors also shrink the unconditional half by what they find in the conditional half of the same
-        # batch.
-        # Here a row never knows of its neighbours, and the empty text is left as it is.
+        # Differs: the authors also shift the unconditional half by the result for the conditional half of the batch.
+        # Here rows are independent, and the empty text is left unchanged.
         # Differs: with several targets theirs orthogonalises against the raw ones, exact for two; see
         # `linalg.gated_projection`.
-        # Differs: theirs leaves out a last step at timestep 0.
-        # Differs: SDXL draws its unconditional half from zeros; the empty text's own states stand there, so that eps
+        # Differs: theirs skips a last step at timestep 0.
+        # Differs: SDXL's unconditional half has zeros as its text; we use the empty text's own states, so that eps
         # keeps its meaning.
         rule = Decomposition(
             targets=model.embed(request.targets),

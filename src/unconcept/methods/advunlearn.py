@@ -1,7 +1,7 @@
 """AdvUnlearn: Zhang et al., NeurIPS 2024, arXiv:2405.15234 (from the authors' code).
 
-ESD's goal for the text encoder, under prompts with a word embedding that was just searched to bring the target back,
-beside a loss on what is retained.
+Trains the text encoder towards ESD's goal, under prompts with a word embedding that a search has just found to bring
+the target back. A second loss preserves retained texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ _TOKEN_PLACEMENTS: dict[str, TokenPlacement] = {
     "insert_k": "insert",
 }
 _COMPONENT_PATTERNS = {"all": "", "ffn": ".mlp.", "attn": ".self_attn."}
-# Latents, what the student is asked there, and what each row's prediction shall be.
+# Latents, the student's conditioning, and the goal of each row's prediction.
 _LossPart = tuple[NoisyLatents, Conditioning, list[PredictionGoal]]
 _AttackType = Literal["prefix_k", "suffix_k", "mid_k", "insert_k", "per_k_words", "replace_k", "add"]
 
@@ -60,51 +60,51 @@ class AdvUnlearn:
     """
 
     iterations: int = 1000
-    """Steps on the target."""
+    """Training steps on the target."""
     lr: float = 1e-5
     """Learning rate of the text encoder."""
     warmup_iter: int = 200
-    """Iterations without an attack."""
+    """First iterations, which have no attack."""
     attack_step: int = 30
-    """Of the search in each further iteration."""
+    """Search steps of the attack in each further iteration."""
     attack_lr: float = 1e-3
     """Step size of the attack's search."""
     adv_prompt_num: int = 1
-    """k, word embeddings; 0: no attack."""
+    """k, number of adversarial word embeddings; 0 means no attack."""
     attack_type: _AttackType = "prefix_k"
-    """Where they stand; add: moves the target's own words."""
+    """Position of the adversarial embeddings; "add" moves the target's own words instead."""
     attack_init: Literal["random", "latest"] = "random"
-    """Rows of random tokens, or those of the last attack on this target."""
+    """Start of the search: random tokens, or the last attack on this target."""
     attack_method: Literal["pgd", "fast_at"] = "pgd"
     """Adam on the gradient, or on its sign."""
     retain_train: Literal["reg", "iter"] = "reg"
-    """Retain loss as a summand, or in steps of its own."""
+    """Add the retain loss to each step, or take separate steps on it."""
     retain_batch: int = 5
-    """Retained texts a step."""
+    """Retained texts in a step."""
     retain_loss_w: float = 0.3
-    """Weight of the retain loss."""
+    """Weight of the retain loss with "reg"."""
     retain_step: int = 1
-    """Iter: steps on the retain loss after each on the target's."""
+    """Steps on the retain loss after each step on the target, with "iter"."""
     dataset_retain: str = "everyday"
     """Captions beside the request's retained texts: a packaged set or a file; "" is none."""
     templates: tuple[str, ...] = ("a photo of {}",)
-    """Around the retained texts."""
+    """Sentences for the retained texts, with {} in the text's place."""
     layers: int | None = None
-    """Of each encoder that are trained, from the first; None: all and the final norm (their text_encoder_full)."""
+    """Train this many first layers of each encoder; None: all and the final norm (their text_encoder_full)."""
     component: Literal["all", "ffn", "attn"] = "all"
-    """Of those layers."""
+    """Part of those layers to train."""
     start_guidance: float = 3.0
-    """Guidance scale while x_t is drawn."""
+    """Guidance scale for sampling x_t."""
     negative_guidance: float = 1.0
-    """eta."""
+    """eta, strength of the negative guidance."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     pool: int = 4
-    """Trajectories that are drawn and used up together."""
+    """Trajectories that are sampled and used up together."""
     compat: Literal["", "authors"] = ""
     """"authors": the search's gradients add up from step to step."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("advunlearn", self.seed)
@@ -124,19 +124,19 @@ class AdvUnlearn:
         require(self.layers is None or self.layers > 0, f"advunlearn: layers must be > 0, got {self.layers}")
         require(
             self.negative_guidance >= -1,
-            f"advunlearn: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+            f"advunlearn: negative_guidance must be >= -1 (-1 changes nothing), got {self.negative_guidance}",
         )
         check_sentences("advunlearn", self.templates)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """min_T |eps(z_t, T(c + d)) - (e_0 - eta (e_c - e_0))|^2 + w |eps(z_t, T(r)) - e_r|^2, where d = argmin
-        |eps(z_t, T(c + d)) - e_c|^2.
+        """Minimise |eps(z_t, T(c + d)) - (e_0 - eta (e_c - e_0))|^2 + w |eps(z_t, T(r)) - e_r|^2 over T.
 
-        T the encoder with d (k, d_e) put among its word embeddings, e the unedited model, which also draws z_t (b, c,
-        h, w); r are retained. SDXL's two encoders are trained and attacked together. Targets are taken in turn. Anchors
-        are not used. Differs: z_t come from pools, since who draws them is frozen, and each row of a batch has its own
-        t; a token is a token, where the authors count words; retained captions are ours; with "iter" one Adam serves
-        both kinds of steps (inferred).
+        The attack is d = argmin |eps(z_t, T(c + d)) - e_c|^2. T is the encoder with d (k, d_e) among its word
+        embeddings. e are predictions of the unedited model, which also samples z_t (b, c, h, w); r are retained texts.
+        SDXL's two encoders are trained and attacked together. Targets are taken in turn. Anchors are not used.
+        Differs: z_t come from pools, because the model that samples them is frozen, and each row of a batch has its own
+        t; we count tokens, the authors words; retained captions are ours; with "iter" one Adam serves both kinds of
+        steps (inferred).
         """
         trained, texts = TrainableWeights(model, self._names(model)), TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
@@ -170,7 +170,7 @@ class AdvUnlearn:
         return trained.edit(loss_figures(losses))
 
     def _names(self, model: ModelView) -> tuple[str, ...]:
-        """What is trained of each encoder."""
+        """Return the names of the trained parameters of each encoder."""
         every = [
             name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-full")
         ]
@@ -183,15 +183,13 @@ class AdvUnlearn:
         return tuple(name for name in inside if _COMPONENT_PATTERNS[self.component] in name)
 
     def _retained(self, model: ModelView, request: Request) -> list[str]:
-        """Retained texts in the templates, then captions that name no target; those the encoder cannot hold are left
-        out.
-        """
+        """Return retained texts in the templates and captions that name no target, without those that are too long."""
         found = [form.replace("{}", text) for text in request.retain for form in self.templates]
         found += without_names(load_captions(self.dataset_retain), request.targets)
         held = [text for text in dict.fromkeys(found) if fits_context(model, text)]
         message = (
-            "advunlearn: there is nothing to retain, without which it breaks the encoder: name texts with --retain, or"
-            " --set dataset_retain=everyday"
+            "advunlearn: there is nothing to retain, and without retained texts training breaks the encoder: name texts"
+            " with --retain, or --set dataset_retain=everyday"
         )
         require(bool(held), message, RequestError)
         return held
@@ -200,7 +198,7 @@ class AdvUnlearn:
 def _row_errors(
     model: ModelView, trained: TrainableWeights, texts: TextEncodings, parts: Sequence[_LossPart]
 ) -> tuple[Tensor, ...]:
-    """Mean squared error of each row, part by part, by one call of the student and one of the teacher."""
+    """Return the mean squared error of each row, part by part, with one call of the student and one of the teacher."""
     points, given, goals = zip(*parts, strict=True)
     x_t, t = torch.cat([point.x_t for point in points]), torch.cat([point.t for point in points])
     with trained.teacher():
@@ -212,7 +210,7 @@ def _row_errors(
 
 @dataclass
 class _Foe:
-    """The attacker: latents under each target out of pools of its own, and what was last found against it."""
+    """The attacker: has a pool of latents for each target, and remembers the last attack on it."""
 
     settings: AdvUnlearn
     model: ModelView
@@ -221,7 +219,7 @@ class _Foe:
     walk: GuidedSampler
     targets: Sequence[str]
     pools: list[TrajectoryPool] = field(init=False)
-    used: list[int] = field(init=False)  # rows of each pool
+    used: list[int] = field(init=False)  # rows used of each pool
     latest: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # by target: rows (1, k, d_e) for each encoder
     vocabulary: TokenVocabulary = field(init=False)
 
@@ -233,16 +231,16 @@ class _Foe:
         ]
         self.used, self.vocabulary = [0] * count, TokenVocabulary.of(self.model)
         for which in range(count) if s.adv_prompt_num else ():
-            self._slots(which)  # Before anything is drawn: the free tokens may not fit.
+            self._slots(which)  # Raises before anything is sampled if the free tokens do not fit.
 
     def point(self, which: int) -> NoisyLatents:
-        """The next latents (1, c, h, w) under a target."""
+        """Return the next latents (1, c, h, w) under a target."""
         with self.trained.teacher():
             self.used[which] += 1
             return self.pools[which].draw(self.used[which] - 1, 1, torch.Generator())
 
     def prompt(self, which: int, turn: int, rng: torch.Generator) -> Conditioning:
-        """What the student is asked in this iteration: the target, after the warm-up as it was just attacked."""
+        """Return the student's conditioning in this iteration: the target, attacked after the warm-up."""
         s = self.settings
         if turn < s.warmup_iter or not s.adv_prompt_num or not s.attack_step:
             return self.model.condition([self.targets[which]])
@@ -251,9 +249,7 @@ class _Foe:
         return self.model.condition(self.vocabulary.prompts([slots], self.latest[which]))
 
     def _attacked(self, which: int, slots: FreeTokenSlots, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """The rows after a descent of what the student lacks of the target's own prediction, each step at other
-        latents.
-        """
+        """Search rows that bring the student's prediction back to the target's own, with new latents at each step."""
         s, target = self.settings, self.targets[which]
         rows = [part.detach().clone().requires_grad_() for part in self._start(which, slots, rng)]
 
@@ -271,7 +267,7 @@ class _Foe:
         return tuple(row.detach() for row in rows)
 
     def _slots(self, which: int) -> FreeTokenSlots:
-        """Where in the target's ids the free tokens stand."""
+        """Return the target's ids with the positions of the free tokens."""
         s, tokenizer = self.settings, self.model.tokenizer
         ids, room, k = word_ids(tokenizer, self.targets[which]), tokenizer.length - 2, self.settings.adv_prompt_num
         if s.attack_type == "add":
@@ -279,8 +275,8 @@ class _Foe:
         if s.attack_type == "per_k_words":
             return spread_free_tokens(ids, k, room)
         message = (
-            f"advunlearn: adv_prompt_num {k} and {self.targets[which]!r} are {k + len(ids)} tokens, the text encoder"
-            f" holds {room}: lower it"
+            f"advunlearn: adv_prompt_num {k} and {self.targets[which]!r} are {k + len(ids)} tokens, but the text"
+            f" encoder holds {room}: lower it"
         )
         require(k + len(ids) <= room, message)
         if s.attack_type == "replace_k":

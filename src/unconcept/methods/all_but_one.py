@@ -30,7 +30,7 @@ from .registry import NO_SERVICES, MethodServices, method
 class AllButOne:
     """Moves the guidance term of the target to that of its anchor.
 
-    The idea is the paper's, of which its abstract and first figure were read; all hyperparameters are ours (inferred).
+    The idea is the paper's, of which we read abstract and first figure; all hyperparameters are ours (inferred).
     """
 
     train_method: Literal["kv", "xattn", "full"] = "kv"
@@ -38,25 +38,25 @@ class AllButOne:
     lamb: float = 1.0
     """lambda, weight of the unconditional constraint; > 0 in the variant joint."""
     eta: float | None = None
-    """Repulsion from the target's guidance term, >= 0; None: 0 with an anchor, 1 where the anchor is ""."""
+    """Repulsion from the target's guidance term, >= 0; None: 0 with an anchor, 1 if the anchor is ""."""
     variant: Literal["joint", "stop-gradient"] = "joint"
-    """Whether the guidance term moves the unconditional prediction too, or its own constraint alone does."""
+    """Whether the guidance term also trains the unconditional prediction (joint), or only the constraint does."""
     start_guidance: float = 3.0
-    """While x_t is drawn, >= 0."""
+    """Guidance scale for sampling x_t, >= 0."""
     iterations: int = 500
     """Training steps."""
     lr: float = 1e-5
     """Learning rate."""
     batch_size: int = 1
-    """Latents a step."""
+    """Latents in a step."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     sampling: Literal["reference", "student"] = "reference"
-    """Who draws x_t: the unedited model or the edited one."""
+    """Model that samples x_t: the unedited one or the edited one."""
     pool: int = 4
-    """Trajectories of the unedited model that are drawn and used up together; 0: a new one for each x_t."""
+    """Trajectories of the unedited model that are sampled and used up together; 0: a new one for each x_t."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("all-but-one", self.seed)
@@ -67,17 +67,17 @@ class AllButOne:
             require(getattr(self, name) > 0, f"all-but-one: {name} must be > 0, got {getattr(self, name)}")
         require(
             self.lamb > 0 or self.variant == "stop-gradient",
-            "all-but-one: lamb must be > 0 in the variant joint, got 0: the same vector could be added to both"
-            " predictions for nothing; take the variant stop-gradient, or constrain it",
+            "all-but-one: lamb must be > 0 in the variant joint, got 0: adding one vector to both predictions would"
+            " cost nothing; use the variant stop-gradient, or raise lamb",
         )
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Minimise |(e_c - e_0) - ((e*_r - e*_0) - eta (e*_c - e*_0))|^2 + lamb |e_0 - e*_0|^2 at x_t.
 
-        e are predictions under the target c, the empty text 0 and the anchor r, e* those of the unedited model, x_t
-        (b, c, h, w) latents after a uniform number of sampler steps under a target. Everything but these two terms is
-        inferred. Retained texts are not used: the constraint preserves by itself. FLUX samples without a guidance term,
-        so the bracket is a surrogate there and nothing subtracts e_0: use a larger lamb (inferred).
+        e are predictions under the target c, the empty text 0 and the anchor r; e* are those of the unedited model; x_t
+        (b, c, h, w) are latents after a uniform number of sampler steps under a target. Everything but these two terms
+        is inferred. Retained texts are not used: the constraint preserves by itself. FLUX samples without a guidance
+        term, so the bracket is a surrogate there and nothing subtracts e_0: use a larger lamb (inferred).
         """
         trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), self.train_method))
         texts, anchors = TextEncodings.of(model), dict(zip(request.targets, request.anchors, strict=True))
@@ -111,6 +111,6 @@ class AllButOne:
         return PartialSampling(sampler, request.targets)
 
     def _goal(self, target: str, anchor: str) -> PredictionGoal:
-        """e*_0 plus the wanted guidance term, e*_r - eta (e*_c - e*_0)."""
+        """Build the goal e*_0 plus the wanted guidance term: e*_r - eta (e*_c - e*_0)."""
         eta = float(anchor == "") if self.eta is None else self.eta
         return negative_guidance_goal(target, eta, start=anchor)

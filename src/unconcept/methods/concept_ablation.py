@@ -1,6 +1,6 @@
 """Concept Ablation: Kumari et al., ICCV 2023, arXiv:2303.13516.
 
-On noised pictures of the anchor, the denoiser is fine-tuned to predict under the target what it predicts under the
+Fine-tunes the denoiser on noised images of the anchor until it predicts under the target what it predicts under the
 anchor.
 """
 
@@ -38,50 +38,50 @@ from .registry import NO_SERVICES, MethodServices, method
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
 _STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
 _HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
-# a prompt of the anchor, and the same with the target in one or several forms.
+# A prompt with the anchor, and its forms with the target.
 _PromptPair = tuple[str, tuple[str, ...]]
 
 
 @method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class ConceptAblation:
-    """Fine-tunes the denoiser to read a target as its anchor on the anchor's pictures.
+    """Fine-tunes the denoiser, on images of the anchor, to treat a target as its anchor.
 
     Defaults from the authors' recipe for one GPU.
     """
 
     parameter_group: Literal["cross-attn", "attn", "full-weight", "embedding"] = "cross-attn"
-    """Embedding: the targets' rows of the token table."""
+    """Parameters to train; "embedding" trains the targets' rows of the token table."""
     target: Literal["model", "noise"] = "model"
-    """What is learned: the prediction under the anchor, or the noise in the anchor's picture."""
+    """Learn the prediction under the anchor, or the noise in the anchor's image."""
     target_model: Literal["student", "frozen"] = "student"
-    """Whose prediction under the anchor."""
+    """Model that predicts under the anchor."""
     iterations: int = 200
     """Training steps."""
     lr: float = 8e-6
-    """2e-6 times batch, as their --scale_lr."""
+    """Learning rate: 2e-6 times batch, as with the authors' --scale_lr."""
     batch_size: int = 4
-    """Pictures a step."""
+    """Images in a step."""
     weight_decay: float = 1e-2
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Longer gradients are scaled down to this norm."""
     prior_loss_weight: float = 0.0
-    """Of the anchor's own loss; 1 where the anchor's word is part of the target's, and for harmful content."""
+    """Weight of the anchor's own loss; use 1 if the target contains the anchor's word, and for harmful content."""
     pictures: int = 200
-    """Of the anchors: what the paper's own runs took; the later script draws 1000."""
+    """Images of the anchors, as many as in the paper's own runs; the later script generates 1000."""
     picture_steps: int = 25
-    """Sampling steps of the pictures that are drawn for training."""
+    """Sampling steps of these images."""
     picture_guidance: float = 6.0
-    """(inferred)."""
+    """Guidance scale of these images (inferred)."""
     augment: bool = True
-    """Pictures at random sizes, and prompts that say so."""
+    """Show the images at random sizes, with prompts that name the size."""
     anchor_prompts: str = ""
-    """Captions that name the anchor: a packaged set or a file; "" puts both into sentences."""
+    """Captions that name the anchor: a packaged set or a file; "" uses sentences instead."""
     templates: tuple[str, ...] = ()
-    """Those sentences, with {}; () takes thirty of the kind."""
+    """Those sentences, with {} in the concept's place; () takes thirty for its kind."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("concept-ablation", self.seed)
@@ -92,16 +92,15 @@ class ConceptAblation:
         check_sentences("concept-ablation", self.templates)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """Minimise the mean over pictures of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2, p* a prompt of the anchor, p the
-        same of the target.
+        """Minimise the mean over images of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2.
 
-        No gradient goes through keys and values of the start token. Differs: pictures are drawn by the model's own
-        sampler, the authors' by DPM-Solver++; retained texts are not used. "embedding" trains SDXL's two tables
-        together (inferred).
+        p* is a prompt with the anchor, p the same with the target. No gradient goes through keys and values of the
+        start token. Differs: the model's own sampler generates the images, the authors' are by DPM-Solver++; retained
+        texts are not used. "embedding" trains SDXL's two tables together (inferred).
         """
         trained = TrainableWeights(model, self._names(model))
         data = _Pictures.drawn(model, self._pairs(model, request), self)
-        # Texts change with the table: each is encoded by the model as it is then, with its gradient.
+        # The table changes the encodings, so each text is encoded by the current model, with its gradient.
         texts: Callable[[Sequence[str]], Conditioning] = (
             model.condition if self.parameter_group == "embedding" else TextEncodings.of(model)
         )
@@ -138,7 +137,7 @@ class ConceptAblation:
         if self.parameter_group != "embedding":
             return select_parameters(denoiser_parameters(model), _PARAMETER_GROUPS[self.parameter_group])
         message = (
-            f"concept-ablation: {model.family} has no one table of tokens for parameter_group embedding: choose"
+            f"concept-ablation: {model.family} has no single token table for parameter_group embedding: choose"
             f" {', '.join(_PARAMETER_GROUPS)}"
         )
         require(bool(model.spec.clip_encoders), message)
@@ -147,7 +146,7 @@ class ConceptAblation:
         )
 
     def _pairs(self, model: ModelView, request: Request) -> list[_PromptPair]:
-        """Prompts of each anchor with those of its target; those the encoder cannot hold are left out."""
+        """Pair prompts of each anchor with those of its target, without prompts that are too long for the encoder."""
         found: list[_PromptPair] = []
         for target, anchor in zip(request.targets, request.anchors, strict=True):
             if not self.anchor_prompts:
@@ -165,13 +164,13 @@ class ConceptAblation:
         require(
             bool(found),
             f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length}"
-            " tokens",
+            " tokens: give shorter ones",
         )
         return found
 
 
 def restrict_to_target_rows(model: ModelView, trained: TrainableWeights, targets: Sequence[str]) -> WeightMask:
-    """Of each token table (v, d) the rows of the targets' tokens move; a token that also pads, as SD 2's "!", stays."""
+    """Build a mask that trains only the targets' rows of each token table (v, d), except padding such as SD 2's "!"."""
     ids = {token for target in targets for token in word_ids(model.tokenizer, target)} - {
         each.pad for each in model.tokenizers
     }
@@ -184,15 +183,16 @@ def restrict_to_target_rows(model: ModelView, trained: TrainableWeights, targets
 
 
 def masked_error(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Squared error summed over channels, averaged over the cells of each picture's mask (b, 1, h, w), then over
-    pictures.
+    """Return the squared error summed over channels, averaged over the cells of each image's mask, then over images.
+
+    `mask` is (b, 1, h, w).
     """
     error = (mask * (said - wanted).float().square()).flatten(1).sum(1)
     return (error / mask.flatten(1).sum(1)).mean()
 
 
 def _read_maps(model: ModelView) -> list[str]:
-    """Cross-attention's keys and values by the name of their module; none in a joint transformer, where the rule has no
+    """Return the module names of cross-attention's keys and values; none in a joint transformer, where the rule has no
     meaning.
     """
     return [name.partition(".")[2].removesuffix(".weight") for name in select_keys_or_values(model.text_maps(), "KV")]
@@ -200,10 +200,10 @@ def _read_maps(model: ModelView) -> list[str]:
 
 @dataclass
 class _Pictures:
-    """The anchors' pictures with their prompts, as latents where they are always shown as they are."""
+    """The anchors' images with their prompts; encoded to latents at once if they are not augmented."""
 
     model: ModelView
-    pairs: Sequence[_PromptPair]  # one a picture
+    pairs: Sequence[_PromptPair]  # one for each image
     pictures: Tensor
     augment: bool
     latents: Tensor = field(init=False)
@@ -213,7 +213,7 @@ class _Pictures:
 
     @classmethod
     def drawn(cls, model: ModelView, pairs: Sequence[_PromptPair], settings: ConceptAblation) -> "_Pictures":
-        """By the unedited model, the prompts in turn."""
+        """Generate the images with the unedited model, with the prompts in turn."""
         shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
         pictures = generate_images(
             model,
@@ -225,7 +225,7 @@ class _Pictures:
         return cls(model, shown, pictures, settings.augment)
 
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
-        """Latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
+        """Draw a batch: latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
         which = torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
         chosen = []
         for prompt, forms in [self.pairs[i] for i in which]:
@@ -241,5 +241,5 @@ class _Pictures:
         return z, masks, anchor_prompts, target_prompts
 
     def _prefixed(self, prefix: str, text: str) -> str:
-        """The prompt with what is said of the picture's size, where the encoder holds both."""
+        """Return the prompt with the image's size before it, if the encoder holds both."""
         return prefix + text if fits_context(self.model, prefix + text) else text

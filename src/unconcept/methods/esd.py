@@ -1,7 +1,7 @@
 """Erased Stable Diffusion (ESD): Gandikota et al., ICCV 2023, arXiv:2303.07345.
 
-Fine-tunes the denoiser until what it predicts for a target is what the unedited model would predict under negative
-guidance. No images.
+Fine-tunes the denoiser until it predicts for a target what the unedited model would predict under negative guidance.
+No images.
 """
 
 from contextlib import nullcontext
@@ -35,7 +35,7 @@ _TRAIN_METHODS: dict[str, ParameterSelector] = {
     "notime": "notime",
     "xlayer": "xlayer",
     "selflayer": "selflayer",
-    # The same groups under the names that either of the authors' scripts has for them.
+    # The same groups under their names in the authors' two scripts.
     "esd-x": "xattn",
     "esd-x-strict": "kv",
     "esd-u": "maps-noxattn",
@@ -70,33 +70,33 @@ class ESD:
     """
 
     train_method: _TrainMethod = "x"
-    """x: styles, names; u: objects."""
+    """Parameters to train: x for styles and names, u for objects."""
     negative_guidance: float = 1.0
-    """eta of Eq. 5; the present code's number is eta + 1."""
+    """eta of Eq. 5; the authors' present code uses eta + 1."""
     start_guidance: float = 3.0
-    """While x_t is drawn."""
+    """Guidance scale for sampling x_t."""
     iterations: int = 200
     """Training steps."""
     lr: float = 5e-5
     """Learning rate."""
     batch_size: int = 1
-    """Latents a step."""
+    """Latents in a step."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     erase_from: str = ""
-    """Text that keeps everything but the target; "" erases the target wherever it is."""
+    """Erase the target only from this text, which keeps everything else; "" erases it from every text."""
     sampling: Literal["reference", "student"] = "reference"
-    """Who draws x_t: the unedited model (present code) or the edited one (paper)."""
+    """Model that samples x_t: the unedited one (present code) or the edited one (paper)."""
     pool: int = 4
-    """Trajectories of the unedited model that are drawn and used up together; 0: a new one for each x_t."""
+    """Trajectories of the unedited model that are sampled and used up together; 0: a new one for each x_t."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("esd", self.seed)
         require(
             self.negative_guidance >= -1,
-            f"esd: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+            f"esd: negative_guidance must be >= -1 (-1 changes nothing), got {self.negative_guidance}",
         )
         for name in ("start_guidance", "iterations", "lr", "pool"):
             require(getattr(self, name) >= 0, f"esd: {name} must be >= 0, got {getattr(self, name)}")
@@ -106,13 +106,12 @@ class ESD:
         )
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2, eps* the unedited model (Eq. 5 and
-        6).
+        """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2 (Eq. 5 and 6).
 
-        x_t (b, c, h, w) after a uniform number of sampler steps under a target. SD3 and FLUX: the text's maps of each
-        block for x, the picture's for u (inferred). Differs: x_t from one trajectory are used at all of its steps;
-        anchors and retained texts are not used. Differs: the model is asked at the sampler's own timestep, the first
-        script at a random one of the same fiftieth.
+        eps* is the unedited model; x_t (b, c, h, w) are latents after a uniform number of sampler steps under a target.
+        For SD3 and FLUX, x trains the text's maps of each block and u the image's (inferred). Differs: one trajectory
+        gives x_t at all of its steps; anchors and retained texts are not used. Differs: predictions are at the
+        sampler's own timestep; the first script draws one from the same fiftieth.
         """
         trained = TrainableWeights(
             model, select_parameters(denoiser_parameters(model), _TRAIN_METHODS[self.train_method])
@@ -130,8 +129,7 @@ class ESD:
         def loss(step: int, rng: torch.Generator) -> Tensor:
             with trained.teacher() if self.sampling == "reference" else nullcontext():
                 point = source.draw(step, self.batch_size, rng)
-            # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 where nothing is named to erase from: f =
-            # c.
+            # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 if `erase_from` is empty: f = c.
             goals = [
                 negative_guidance_goal(c, 1 + self.negative_guidance, start=self.erase_from or c)
                 for c in self._named(request, point.prompts, rng)
@@ -146,9 +144,7 @@ class ESD:
         return trained.edit(loss_figures(losses))
 
     def _named(self, request: Request, prompts: tuple[str, ...], rng: torch.Generator) -> tuple[str, ...]:
-        """The target of each row: what it was drawn under, or one of them where it was drawn under what it is erased
-        from.
-        """
+        """Return the target of each row: its prompt, or a random target if the prompt was `erase_from`."""
         if not self.erase_from:
             return prompts
         return tuple(request.targets[i] for i in torch.randint(len(request.targets), (len(prompts),), generator=rng))

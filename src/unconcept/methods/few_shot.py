@@ -1,7 +1,7 @@
 """Few-shot erasing: Fuchi and Takagi, BMVC 2024, arXiv:2405.07288.
 
-A handful of steps up the diffusion loss on a few pictures of the target, in the text encoder alone. Where the target
-goes is left to the model.
+Takes a few steps up the diffusion loss on a few images of the target, in the text encoder alone. It sets no anchor: the
+model decides what replaces the target.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from .registry import NO_SERVICES, MethodServices, method
 @method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class FewShot:
-    """Unlearns a few pictures of the target in the text encoder's MLPs and last attention.
+    """Unlearns a few images of the target in the text encoder's MLPs and last attention.
 
     Defaults from the authors' `train.py`.
     """
@@ -41,29 +41,29 @@ class FewShot:
     lr: float = 1e-5
     """Learning rate."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Of Adam."""
+    """Betas of Adam."""
     eps: float = 1e-6
-    """Of Adam."""
+    """Epsilon of Adam."""
     weight_decay: float = 1e-8
-    """Of Adam."""
+    """Weight decay of Adam."""
     batch_size: int = 2
-    """Pictures a step."""
+    """Images in a step."""
     epochs: int = 5
-    """The only thing that bounds the ascent."""
+    """Passes over the images; nothing else bounds the ascent."""
     images: str = ""
-    """Folder of pictures of the target; "" has the unedited model draw them."""
+    """Folder of images of the target; "" lets the unedited model generate them."""
     pictures: int = 4
-    """That are drawn."""
+    """Number of generated images."""
     picture_steps: int = 25
-    """Sampling steps of the pictures that are drawn."""
+    """Sampling steps of the generated images."""
     picture_guidance: float = 7.5
-    """(inferred)."""
+    """Guidance scale of the generated images (inferred)."""
     is_zero_shot: bool = False
-    """No pictures: latents uniform in [0, 1], a batch an epoch."""
+    """Use no images, but latents uniform in [0, 1], one batch in each epoch."""
     templates: tuple[str, ...] = ()
-    """Sentences around the target, with {}; () takes thirty of the kind."""
+    """Sentences with {} in the target's place; () takes thirty for its kind."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("few-shot", self.seed)
@@ -76,17 +76,17 @@ class FewShot:
         )
         require(
             not (self.is_zero_shot and self.images),
-            f"few-shot: is_zero_shot uses no pictures, but images = {self.images!r}: leave out one of the two",
+            f"few-shot: is_zero_shot uses no pictures, but images is {self.images!r}: leave out one of the two",
         )
         check_sentences("few-shot", self.templates)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """Follow -|eps(x_t, T(p)) - eps|^2, mean over pictures x_0 of a batch: p names the target, T the text encoder.
+        """Minimise -|eps(x_t, T(p)) - eps|^2, mean over the images x_0 of a batch; p names the target, T encodes text.
 
-        Adam, `epochs` times over the pictures, t uniform. SDXL's two encoders move together. In v and flow models the
-        wanted prediction stands for eps. Differs: sentences are ours, the authors' are textual inversion's; the last
-        layer that is used is looked up, theirs is number 11. Differs: pictures are scaled to the shorter side and cut,
-        so that none is squeezed. Anchors and retained texts are not used.
+        Adam goes `epochs` times over the images, with uniform t. SDXL's two encoders are trained together. In v and
+        flow models their own training target replaces eps. Differs: sentences are ours, the authors' are textual
+        inversion's; we look up the last layer that is used, theirs is number 11. Differs: images are scaled to the
+        shorter side and cropped, so that none is distorted. Anchors and retained texts are not used.
         """
         trained = TrainableWeights(
             model,
@@ -120,7 +120,7 @@ class FewShot:
         return trained.edit(loss_figures(losses))
 
     def _prompts(self, model: ModelView, request: Request) -> list[str]:
-        """Each target in every sentence that the encoder can hold, the targets in turn."""
+        """Put each target, in turn, into every sentence, without those that are too long for the encoder."""
         found = [
             form.replace("{}", target) for form in sentences(request.kind, self.templates) for target in request.targets
         ]
@@ -133,7 +133,7 @@ class FewShot:
         return held
 
     def _latents(self, model: ModelView, prompts: Sequence[str]) -> Tensor:
-        """(n, c, h, w): of the user's pictures, of the model's own, or of none."""
+        """Return latents (n, c, h, w): of the user's images, of the model's own, or random ones without images."""
         if self.is_zero_shot:
             noise = torch.rand(self.batch_size, *model.latent_shape, generator=torch.Generator().manual_seed(self.seed))
             return noise.to(model.device, model.dtype)

@@ -1,7 +1,7 @@
 """Key Step Concept Unlearning (KSCU): Zhang et al., arXiv:2507.06526 (from the authors' quick release).
 
-ESD's goal on the late steps of the edited model's own trajectories alone, under reworded prompts near the end, with a
-small correction of what it predicts under the empty text.
+Trains towards ESD's goal on the late steps of the edited model's own trajectories only, with reworded prompts near the
+end, and with a small correction of its prediction under the empty text.
 """
 
 import random
@@ -28,14 +28,14 @@ from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, ResumableTrajectory
 from .registry import NO_SERVICES, MethodServices, method
 
-_LATEST_START = 0.9  # of all steps: a window never begins later
+_LATEST_START = 0.9  # latest start of a window, as a share of all steps
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _SCOPES: dict[str, ParameterSelector] = {"noxattn": "maps-noxattn", "xattn": "xattn", "attn": "attn"}
 
 
 @dataclass(frozen=True)
 class KindDefaults:
-    """What the authors' configs set for a kind of concept."""
+    """The values of the authors' configs for a kind of concept."""
 
     iterations: int
     start: float
@@ -57,33 +57,33 @@ class KSCU:
     """
 
     iterations: int | None = None
-    """750; one style 500, one person or character 200."""
+    """Training steps; None: 500 for one style, 200 for one person or character, 750 otherwise."""
     start: float | None = None
-    """Share of the steps before the first window; 0.28, styles 0.48, persons and characters 0.8."""
+    """Share of the steps before the first window; None: 0.48 for styles, 0.8 for persons and characters, else 0.28."""
     scope: Literal["noxattn", "xattn", "attn"] | None = None
-    """Noxattn; styles, persons and characters xattn; SD3 and FLUX attn."""
+    """Parameters to train; None: xattn for styles, persons and characters, else noxattn; attn for SD3 and FLUX."""
     negative_guidance: float = 1.0
-    """g."""
+    """g, strength of the negative guidance."""
     leak: float = 0.02
-    """lambda1 at the last step, from 0 at pure noise: guidance of the empty text's goal."""
+    """lambda1 at the last step, rising from 0 at pure noise: guidance in the empty text's goal."""
     null_weight: float = 1e-4
-    """lambda2."""
+    """lambda2, weight of the empty text's loss."""
     guidance_scale: float = 3.0
-    """Of the trajectory."""
+    """Guidance scale of the trajectory."""
     steps: int = 50
-    """Of the sampler."""
+    """Sampling steps of the trajectory."""
     loops: int = 8
-    """Over a window before it begins a step later."""
+    """Passes over a window before it moves one step later."""
     lr: float = 1e-5
     """Learning rate."""
     reworded_share: float = 0.05
-    """Of all iterations, the last, under reworded prompts."""
+    """Share of the iterations, at the end, that use reworded prompts."""
     variants: int = 10
     """Reworded prompts of each target."""
     jitter: float = 1e-5
-    """Noise on their encodings."""
+    """Scale of the noise on the encodings of reworded prompts."""
     seed: int = 42
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("kscu", self.seed)
@@ -96,7 +96,7 @@ class KSCU:
         )
         require(
             self.negative_guidance >= -1,
-            f"kscu: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+            f"kscu: negative_guidance must be >= -1 (-1 changes nothing), got {self.negative_guidance}",
         )
         for name in ("leak", "null_weight", "guidance_scale", "lr", "jitter"):
             require(getattr(self, name) >= 0, f"kscu: {name} must be >= 0, got {getattr(self, name)}")
@@ -107,7 +107,7 @@ class KSCU:
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
         """Minimise |eps(x_j, c~) - (n - g (p - n))|^2 + lambda2 |eps(x_j, "") - (n - lambda1(t) (p - n))|^2.
 
-        p and n are what the unedited model predicts under the target and the empty text, x_j (1, c, h, w) the edited
+        p and n are the unedited model's predictions under the target and the empty text, x_j (1, c, h, w) the edited
         model's latents after j steps, c~ the target or a reworded prompt of it. Anchors and retained texts are not
         used.
         """
@@ -147,7 +147,7 @@ class KSCU:
         return trained.edit(loss_figures(losses))
 
     def _fitting_wordings(self, model: ModelView, request: Request) -> list[list[str]]:
-        """Reworded prompts of each target that the encoder can hold, or its bare name."""
+        """Return the reworded prompts of each target that the encoder can hold, or the target's bare name."""
         fitting = []
         for target in request.targets:
             wordings = prompt_variants(target, sentences(request.kind), self.variants, self.seed)
@@ -155,7 +155,7 @@ class KSCU:
         return fitting
 
     def _jittered(self, given: Conditioning, rng: torch.Generator) -> Conditioning:
-        """Noise on the states; a pooled text is left alone."""
+        """Add noise to the states, but not to a pooled text."""
         noise = self.jitter * torch.randn(given.states.shape, generator=rng)
         return Conditioning(given.states + noise.to(given.states), given.pooled, given.time_ids)
 
@@ -165,7 +165,9 @@ def _one_of(texts: Sequence[str], rng: torch.Generator) -> list[str]:
 
 
 def key_steps(targets: int, start: int, stop: int, iterations: int, loops: int) -> list[tuple[int, int]]:
-    """(target, steps done) of each iteration: windows `start`..`stop` - 1, target by target, `loops` times, then one
+    """Return (target, steps done) for each iteration.
+
+    A window covers the steps `start` to `stop` - 1, target by target. It is repeated `loops` times, then starts one
     step later.
     """
     found: list[tuple[int, int]] = []
@@ -180,10 +182,10 @@ def key_steps(targets: int, start: int, stop: int, iterations: int, loops: int) 
 
 
 def prompt_variants(target: str, forms: Sequence[str], count: int, seed: int) -> list[str]:
-    """Sentences with the target in turns shuffled, short of a word, and with a few random characters before or after.
+    """Return sentences with the target, in turn shuffled, without a word, and with random characters before or after.
 
-    Differs: the sentences are ours; the paper's prompts are a language model's, its quick release's are templates of
-    its own.
+    Differs: the sentences are ours; the paper's prompts come from a language model, those of its quick release are
+    templates of its own.
     """
     rng, found = random.Random(seed), []
     for i in range(count):

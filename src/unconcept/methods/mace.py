@@ -1,8 +1,8 @@
 """Mass Concept Erasure (MACE): Lu et al., CVPR 2024, arXiv:2403.06135.
 
-Three stages. The words around a concept stop carrying it: they are read as they are beside another word, in closed
-form. A low-rank adapter a concept takes the attention of its own words out of the places where it is seen. All adapters
-become one edit, in closed form.
+Three stages. First, in closed form, the words around a concept stop carrying it: they map to the same values as beside
+the anchor. Then a low-rank adapter for each concept removes its words' attention from the places that show it. Finally,
+in closed form, all adapters are fused into one edit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ from ..training.trajectories import focused_timesteps, noise_latents
 from .registry import NO_SERVICES, MethodServices, method
 
 _GRADIENT_NORM, _WEIGHT_DECAY = 1.0, 1e-2
-_IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of its colours
+_IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of its colours
 
 
 @method(
@@ -55,56 +55,56 @@ _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and sprea
     families=("sd1", "sd2", "sdxl"),
     mechanism="trained",
     unsupported_reason=(
-        "no cross-attention reads the text there, and the paper defines its refinement for those maps alone"
+        "it has no cross-attention on the text, and the paper defines its refinement only for those maps"
     ),
 )
 @dataclass(frozen=True)
 class MACE:
-    """Closed-form refinement, an adapter a concept, closed-form fusion.
+    """Refines text maps in closed form, trains an adapter for each concept, and fuses them in closed form.
 
-    Scales of the authors' configs for 10 persons, `lamb` of the one for birds.
+    Scales are those of the authors' configs for 10 persons, `lamb` that of the one for birds.
     """
 
     lamb: float = 10.0
-    """Lambda, pull towards the old weights."""
+    """lambda, pull towards the old weights."""
     train_preserve_scale: float = 1e-4
-    """Beta, weight of both prior sets in the refinement."""
+    """beta, weight of both prior sets in the refinement."""
     fuse_preserve_scale: float = 1e-4
-    """The same in the fusion."""
+    """beta in the fusion."""
     preserve_weight: float = 8e4
-    """Of the retained texts, the domain prior, beside the captions, the general one."""
+    """Weight of the retained texts (domain prior) relative to the captions (general prior)."""
     prior: str = ""
-    """Captions: a packaged set or a file; "" is none."""
+    """Captions of the general prior: a packaged set or a file; "" is none."""
     prior_size: int = 616_000
-    """Captions that `prior` stands for: its sums are scaled to COCO's number; 0 takes them as they are."""
+    """Number of captions to which the sums over `prior` are scaled, COCO's by default; 0 does not scale them."""
     templates: tuple[str, ...] = ()
-    """Sentences around the concept, {} in its place; () takes thirty of its kind."""
+    """Sentences with {} in the concept's place; () takes thirty for its kind."""
     max_train_steps: int = 50
-    """Of each concept's adapter; 0: the refinement alone."""
+    """Training steps of each concept's adapter; 0: only refine."""
     learning_rate: float = 1e-4
-    """Of the adapters."""
+    """Learning rate of the adapters."""
     rank: int = 1
-    """Of each concept's adapter."""
+    """Rank of each concept's adapter."""
     importance_sampling: bool = True
-    """Timesteps mostly within 200 to 400; else any."""
+    """Draw timesteps mostly from 200 to 400; else from all."""
     use_pooler: bool = True
-    """The end token's attention too, and that of the pads where they repeat it (SD 1.x, SDXL)."""
+    """Include the end token's attention, and that of pads which repeat it (SD 1.x, SDXL)."""
     masks: Literal["attention", "foreground", "none"] = "attention"
-    """Where the object is; a style is everywhere."""
+    """How to find the object in an image; a style is everywhere."""
     pictures: int = 8
-    """a concept."""
+    """Images of each concept."""
     picture_prompt: str = ""
-    """{} in the concept's place; "" is the authors' for its kind."""
+    """Prompt of the images, with {} in the concept's place; "" uses the authors' for its kind."""
     picture_steps: int = 30
-    """Sampling steps of the pictures that are drawn for training."""
+    """Sampling steps of the images."""
     picture_guidance: float = 7.5
-    """Guidance scale of those pictures."""
+    """Guidance scale of the images."""
     pictures_file: str = ""
-    """CSV: target, picture, mask; in place of drawn ones."""
+    """CSV table with the columns target, picture, mask, to use instead of generated images."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
     compat: Literal["", "authors"] = ""
-    """"authors": beta counts twice in the refinement, and pictures are shifted as ImageNet's."""
+    """"authors": apply beta twice in the refinement, and normalise images with ImageNet's statistics."""
 
     def __post_init__(self) -> None:
         check_seed("mace", self.seed)
@@ -130,11 +130,11 @@ class MACE:
     def erase(
         self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
     ) -> TextMapEdit | LowRankEdit | DenseEdit:
-        """Refine, train an adapter for each target on top, fuse.
+        """Refine the text maps, train an adapter for each target on top, and fuse everything.
 
-        Differs: retained texts are the domain prior; masks come from the model's own attention, or from the picture's
-        background, and pictures are encoded in the autoencoder's range, where the authors' code shifts them as
-        ImageNet's.
+        Differs: retained texts are the domain prior; masks come from the model's own attention, or from the image's
+        background; images are encoded in the autoencoder's range, whereas the authors' code normalises them with
+        ImageNet's statistics.
         """
         refined = self.refined(model, request)
         if not self.max_train_steps:
@@ -163,11 +163,11 @@ class MACE:
 
     @torch.no_grad()
     def refined(self, model: ModelView, request: Request) -> TextMapEdit:
-        """W' = (sum W e_g e_f^T + beta W M + lam W) (sum e_f e_f^T + beta M + lam I)^-1 as W (I + T).
+        """Solve W' = (sum W e_g e_f^T + beta W M + lam W) (sum e_f e_f^T + beta M + lam I)^-1 as W (I + T).
 
-        Rows e_f, e_g (n, d) of the words that a sentence with the target and the same with the anchor share; M (d, d)
-        of captions and retained texts. Differs: the authors' script multiplies M by beta twice, so their 1e-4 acts as
-        1e-8.
+        e_f, e_g (n, d) are rows of the words shared by a sentence with the target and the same one with the anchor;
+        M (d, d) are moments of captions and retained texts. Differs: the authors' script multiplies M by beta twice, so
+        their 1e-4 acts as 1e-8.
         """
         beta = self.train_preserve_scale ** (2 if self.compat == "authors" else 1)
         forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
@@ -180,7 +180,7 @@ class MACE:
         return TextMapEdit(solved.x.to(wide), solved.y.to(wide), tuple(model.text_maps()), solve_figures=figures)
 
     def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> SecondMoments:
-        """beta M (d, d): the captions' moments at the size they stand for, and the retained texts' moments."""
+        """Return beta M (d, d): the captions' moments, scaled to `prior_size`, plus the retained texts' moments."""
         # Differs: the authors cut longer captions.
         texts = [text for text in load_captions(self.prior) if fits_context(model, text)]
         size = self.prior_size / len(texts) if self.prior_size and texts else 1.0
@@ -188,9 +188,9 @@ class MACE:
         return (general + text_state_moments(model, retain).weighted(self.preserve_weight)).weighted(scale)
 
     def _shown(self, model: ModelView, target: "_Target") -> tuple[Tensor, Tensor]:
-        """Pictures of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of where they show it.
+        """Return images of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of the cells that show it.
 
-        The unedited model draws them.
+        The unedited model generates the images.
         """
         masks = list[Tensor | None]()
         if self.pictures_file:
@@ -211,7 +211,7 @@ class MACE:
                 )
                 require(
                     bool(found[i].any()),
-                    f"{seen}: nothing would be learned from it; make it white on the object, or leave its cell empty",
+                    f"{seen}, so nothing would be learned; make it white on the object, or leave its cell empty",
                     DataError,
                 )
         return latents, found
@@ -232,11 +232,10 @@ class MACE:
     def _trained(
         self, model: ModelView, target: "_Target", latents: Tensor, masks: Tensor, about: Mapping[str, object]
     ) -> tuple[LowRankEdit, list[float]]:
-        """Minimise sum over cross-attentions of |A[heads, places in the mask, S]|_F of one noised picture under one
-        sentence.
+        """Minimise the sum over cross-attentions of |A[heads, places in mask, S]|_F for a noised image and a sentence.
 
-        A are the probabilities of places of the picture looking at tokens; what is trained are keys and values of the
-        text.
+        A are the attention probabilities from places of the image to tokens. The keys and values of the text are
+        trained.
         """
         maps, texts, seed = denoiser_modules(model, model.text_maps()), TextEncodings.of(model), self._seed(target)
         trained, tokens = (
@@ -268,7 +267,7 @@ class MACE:
 
 @dataclass(frozen=True)
 class _Target:
-    """One of a request's targets, and the sentences it is erased in."""
+    """One of a request's targets, and the sentences in which it is erased."""
 
     number: int
     name: str
@@ -280,16 +279,15 @@ class _Target:
 
 
 def imagenet_shift(pictures: Tensor) -> Tensor:
-    """Pictures (n, 3, H, W) in [0, 1] that an encoder, which takes 2 x - 1, is given as ImageNet's networks want
-    theirs.
-    """
+    """Convert images (n, 3, H, W) in [0, 1] so that an encoder of 2 x - 1 gets them normalised as for ImageNet."""
     mean, spread = (pictures.new_tensor(each)[:, None, None] for each in _IMAGENET_STATS)
     return ((pictures - mean) / spread + 1) / 2
 
 
 def attention_loss(found: Sequence[Tensor], mask: Tensor, tokens: Tensor) -> Tensor:
-    """Sum over cross-attentions of the norm of their probabilities (b, heads, p, l) within masks (b, 1, h, w) and on
-    tokens (l,), mean over b.
+    """Sum over cross-attentions the norm of probabilities (b, heads, p, l) inside the masks and on the tokens (l,).
+
+    Masks are (b, 1, h, w). Returns the mean over b.
     """
     norms = [
         (a * resize_mask_to_grid(mask, a.shape[2])[:, None, :, None] * tokens).flatten(1).norm(dim=1) for a in found

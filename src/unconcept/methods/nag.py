@@ -1,7 +1,6 @@
 """Normalised Attention Guidance (NAG): Chen et al., arXiv:2505.21179.
 
-While sampling, leads every cross-attention's output away from what it would give for the targets' names, at a bounded
-length.
+While sampling, moves every cross-attention's output away from its output for the targets' names, with a bounded norm.
 """
 
 from dataclasses import dataclass
@@ -27,28 +26,27 @@ from .registry import NO_SERVICES, MethodServices, method
 )
 @dataclass(frozen=True)
 class NAG:
-    """Leads attention away from the targets' while sampling. Defaults from the authors' code for FLUX."""
+    """Moves attention outputs away from the targets' while sampling. Defaults from the authors' code for FLUX."""
 
     nag_scale: float = 5.0
-    """1 + phi."""
+    """1 + phi, strength of the guidance, >= 1."""
     tau: float = 2.5
-    """Longest output, relative to the unguided one."""
+    """Largest norm of the output, relative to the unguided one, > 0."""
     a: float = 0.25
-    """Share of the guided output in the blend."""
+    """Share of the guided output in the blend, 0 to 1."""
 
     def __post_init__(self) -> None:
-        require(self.nag_scale >= 1, f"nag: nag_scale must be >= 1, got {self.nag_scale}; 1 leads nowhere")
+        require(self.nag_scale >= 1, f"nag: nag_scale must be >= 1, got {self.nag_scale}; 1 has no effect")
         require(self.tau > 0, f"nag: tau must be > 0, got {self.tau}")
         require(0 <= self.a <= 1, f"nag: a must be 0 to 1, got {self.a}")
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
-        """Z = Z+ + phi (Z+ - Z-), held to a length of tau |Z+| place by place, then a Z + (1 - a) Z+.
+        """Z = Z+ + phi (Z+ - Z-), its norm limited to tau |Z+| at each place, then a Z + (1 - a) Z+.
 
-        Several targets are read side by side, as one negative text, and only prompts are steered (both inferred, as in
-        NASA).
+        Several targets are concatenated to one negative text, and only prompts are steered (both inferred, as in NASA).
         """
-        # Differs: the paper's lengths are L1 norms; its code's are L2, and so are these.
+        # Differs: the paper uses L1 norms; its code uses L2, as we do.
         rule = Guidance(
             negative=model.embed(request.targets, at="all").flatten(0, 1),
             null=model.embed([""], at="all")[0],

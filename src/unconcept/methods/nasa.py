@@ -1,6 +1,6 @@
 """Negative-Away Steer Attention (NASA): Nguyen et al., ICCV 2025, arXiv:2412.02687 (its training-free form, NASA-I).
 
-While sampling, takes from every cross-attention's output a share of what it would give for the targets' names.
+While sampling, subtracts from every cross-attention's output a share of its output for the targets' names.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .registry import NO_SERVICES, MethodServices, method
     families=("sd1", "sd2", "sdxl"),
     mechanism="steering",
     unsupported_reason=(
-        "its authors' successor found it unstable in joint attention, and the paper does not say how it is built there"
+        "the authors' later work found it unstable in joint attention, and the paper does not define it there"
     ),
 )
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NASA:
     """Subtracts the targets' attention output while sampling. Default from the paper's SD 1.5 model."""
 
     alpha: float = 0.1
-    """0.1 on SD 1.5, 0.2 on SD 2.1, 0.5 on PixArt-alpha."""
+    """Share that is subtracted, 0 to 1: 0.1 for SD 1.5, 0.2 for SD 2.1, 0.5 for PixArt-alpha."""
     compensate: bool = False
     """Divide by 1 - alpha: prompts without the target keep the size of their outputs (inferred)."""
 
@@ -37,16 +37,16 @@ class NASA:
         require(0 <= self.alpha <= 1, f"nasa: alpha must be 0 to 1, got {self.alpha}")
         require(
             self.alpha < 1 or not self.compensate,
-            "nasa: alpha = 1 cannot be compensated: give less, or compensate = false",
+            "nasa: alpha = 1 cannot be compensated: lower it, or set compensate = false",
         )
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> SteeringEdit:
-        """Z = Z+ - alpha Z-, Z- the attention over the targets' token states (n l, d), before the output map.
+        """Z = Z+ - alpha Z-, where Z- is the attention over the targets' token states (n l, d), before the output map.
 
-        Several targets are read side by side, as one negative text, so that each place subtracts most of what it
+        Several targets are concatenated to one negative text, so that each place subtracts mostly the target that it
         resembles most (inferred). Only prompts are steered, not the empty text that guidance starts from (inferred).
-        Anchors and retained texts play no part. SDXL's pooled text still names the concept.
+        Anchors and retained texts are not used. SDXL's pooled text still names the concept.
         """
         rule = Subtraction(
             negative=model.embed(request.targets, at="all").flatten(0, 1),

@@ -1,6 +1,6 @@
 """RECE: Gong et al., ECCV 2024, arXiv:2407.12383.
 
-After a UCE edit, finds in closed form the embedding that brings each concept back, erases that too, and so on. No
+After a UCE edit, finds in closed form the embedding that brings each concept back, erases it too, and repeats. No
 images.
 """
 
@@ -32,18 +32,18 @@ _START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors 
     families=("sd1", "sd2", "sdxl", "pixart"),
     mechanism="closed-form",
     unsupported_reason=(
-        "the one map on the text has fewer rows than columns, so its derived embedding is not determined"
+        "its only map on the text has fewer rows than columns, so the derived embedding is not determined"
     ),
 )
 @dataclass(frozen=True)
 class RECE:
-    """UCE, then rounds that find and erase what still brings the concept back.
+    """Runs UCE, then rounds that find and erase embeddings which still bring the concept back.
 
     Defaults from the authors' `train.py`.
     """
 
     regular_scale: float = 0.1
-    """Lambda of the derive step, ridge on the derived embedding; 1e-3 for styles and hard objects."""
+    """lambda of the derive step, ridge on the derived embedding; 1e-3 for styles and hard objects."""
     epochs: int = 3
     """Rounds."""
     erase_scale: float = 1.0
@@ -53,9 +53,9 @@ class RECE:
     lamb: float = 0.1
     """lambda_2, pull of each round towards the weights before it."""
     start: Literal["uce", "none"] = "uce"
-    """Its own UCE edit of 2023, or the model as it is."""
+    """Start from the authors' UCE edit of 2023, or from the unedited model."""
     start_retain: tuple[str, ...] = ("",)
-    """What that UCE edit keeps."""
+    """Retained texts of that UCE edit."""
 
     def __post_init__(self) -> None:
         require(
@@ -72,13 +72,12 @@ class RECE:
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
-        """Each round: W' = W B, c' = R c for every row c of every target, then W' <- W' (I + (C_a - C')^T Y), beside
-        row i row i of the anchor.
+        """In each round: W' = W B, c' = R c for every row c of every target, then W' <- W' (I + (C_a - C')^T Y).
 
-        n rows of targets in all, text width d: C, C_a (n, d), B and R (d, d). No step has a layer index but the sum of
-        all W^T W, so the edit is one map on the text, B = I + X^T Y.
+        Row i of the anchor belongs to row i of the target. There are n rows of targets, text width d: C, C_a (n, d),
+        B and R (d, d). Only the sum of all W^T W depends on layers, so the edit is one map on the text, B = I + X^T Y.
         """
-        # Differs: no round is chosen by drawing with it; the authors keep the one that their test prompts like best.
+        # Differs: we choose no round by its images; the authors keep the one that is best on their test prompts.
         maps = model.text_maps()
         states = embed_together(model, request.targets, request.anchors, at="all")
         rows, anchors = (part.double() for part in attended_rows(model, request.targets, *states))
@@ -100,9 +99,7 @@ class RECE:
         return TextMapEdit(x.to(wide), y.to(wide), tuple(maps), solve_figures=figures)
 
     def _start(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, float]:
-        """X, Y (n, d) of the authors' UCE edit with the request's targets and anchors, or of none, and the condition
-        number of its system.
-        """
+        """Return X, Y (n, d) of the authors' UCE edit of the request, or empty ones, and the condition number."""
         if self.start == "none":
             nothing = model.embed(()).double()
             return nothing, nothing, 1.0
@@ -112,8 +109,6 @@ class RECE:
         return *reduce_rows(anchors - c, found.y), found.condition
 
     def _figures(self, gram: Tensor) -> dict[str, float]:
-        """How large the eigenvalues of the sum of W^T W are beside the derive step's ridge: below 1, its direction is
-        not recovered.
-        """
+        """Return eigenvalues of the sum of W^T W relative to the derive step's ridge; below 1, directions are lost."""
         values = torch.linalg.eigvalsh(gram) / self.regular_scale
         return {"largest_over_regular_scale": float(values[-1]), "smallest_over_regular_scale": float(values[0])}

@@ -1,7 +1,7 @@
 """Receler, reliable concept erasing via lightweight erasers: Huang et al., ECCV 2024, arXiv:2311.17717.
 
-A small network behind each cross-attention unlearns a concept against soft tokens that are searched to bring it back,
-and is held to the places of the picture where the model looks for it.
+A small network after each cross-attention unlearns a concept, against soft tokens that are searched to bring it back.
+A mask keeps its effect to the places of the image that attend to the concept.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from .registry import NO_SERVICES, MethodServices, method
 @method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class Receler:
-    """Erasers behind cross-attention, trained against soft tokens.
+    """Trains erasers after cross-attentions, against adversarial soft tokens.
 
     Defaults from the authors' command line, one for all kinds.
     """
@@ -42,31 +42,31 @@ class Receler:
     eraser_rank: int = 128
     """Width of each eraser's bottleneck."""
     start_guidance: float = 3.0
-    """While x_t is drawn."""
+    """Guidance scale for sampling x_t."""
     negative_guidance: float = 1.0
-    """eta."""
+    """eta, strength of the negative guidance."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     concept_reg_weight: float = 0.1
-    """Of what erasers do outside of the mask."""
+    """Weight of the erasers' output outside the mask."""
     mask_thres: float = 0.1
-    """Tau, of attention stretched to 0 and 1."""
+    """tau, threshold of the mask on attention rescaled to 0 to 1."""
     mask_side: int = 16
-    """Attentions with a side nearest to it make the mask."""
+    """The attentions whose side is nearest to this make the mask."""
     advrs_iters: int = 50
-    """Steps of the search in each iteration; 0: none."""
+    """Steps of the search in each iteration; 0: no search."""
     num_advrs_prompts: int = 16
-    """Soft tokens behind the target's own."""
+    """Soft tokens after the target's own."""
     advrs_lr: float = 0.1
     """Learning rate of the search for soft tokens."""
     advrs_weight_decay: float = 0.1
     """Weight decay of that search."""
     batch_size: int = 1
-    """Latents a step."""
+    """Latents in a step."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
     compat: Literal["", "authors"] = ""
-    """"authors": the soft tokens are not read, as if there were no search."""
+    """"authors": ignore the soft tokens, as if there were no search."""
 
     def __post_init__(self) -> None:
         check_seed("receler", self.seed)
@@ -84,7 +84,7 @@ class Receler:
             require(getattr(self, name) > 0, f"receler: {name} must be > 0, got {getattr(self, name)}")
         require(
             self.negative_guidance >= -1,
-            f"receler: negative_guidance must be >= -1, where nothing changes, got {self.negative_guidance}",
+            f"receler: negative_guidance must be >= -1 (-1 changes nothing), got {self.negative_guidance}",
         )
         require(self.ddim_steps > 1, f"receler: ddim_steps must be > 1, got {self.ddim_steps}")
         require(0 <= self.mask_thres <= 1, f"receler: mask_thres must be 0 to 1, got {self.mask_thres}")
@@ -93,16 +93,16 @@ class Receler:
         """Minimise |eps(x_t, c + P) - (e_0 - eta (e_c - e_0))|^2 + concept_reg_weight mean_l |A_l (1 - M)|^2.
 
         e_0 and e_c are the unedited model's predictions under the empty text and the target, x_t (b, c, h, w) the
-        edited model's own latents, A_l (b, p, d) what the eraser of layer l adds, M where the unedited model looks for
-        the target. P (k, d) behind the target's rows minimises |eps(x_t, c + P) - e_c|^2, and goes on from iteration to
-        iteration. Anchors and retained texts are not used. SD3 and FLUX: behind the picture's way out of each joint
-        attention; P is in every encoder's rows (inferred).
+        edited model's own latents, A_l (b, p, d) the output of the eraser of layer l, M the mask of places where the
+        unedited model attends to the target. P (k, d) after the target's rows minimises |eps(x_t, c + P) - e_c|^2 and
+        continues from iteration to iteration. Anchors and retained texts are not used. In SD3 and FLUX, erasers follow
+        the image's output map of each joint attention; P is in every encoder's rows (inferred).
         """
-        # Differs: the model is asked at the sampler's own timestep, the authors at a random one of the same fiftieth;
-        # nor at finished pictures.
-        # Differs: the soft tokens are read; the authors' script writes them into a copy, so that its denoiser is asked
-        # under the bare target.
-        # Differs: the last gradient of a search is made by a call of its own, not by that of the erasers' loss.
+        # Differs: predictions are at the sampler's own timestep and never at finished images; the authors draw one from
+        # the same fiftieth.
+        # Differs: we use the soft tokens; the authors' script writes them into a copy, so its denoiser gets the bare
+        # target.
+        # Differs: the last gradient of a search comes from a call of its own, not from that of the erasers' loss.
         places = text_attentions(model)
         trained = TrainableErasers(
             model, denoiser_modules(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed
@@ -122,7 +122,7 @@ class Receler:
             goals = [[keep_goal(target)] * rows, [negative_guidance_goal(target, self.negative_guidance)] * rows]
             with trained.teacher(), record_attention(model, places, looked_for[target]) as seen:
                 said, wanted = goal_predictions(model, texts, point.x_t, point.t, goals)
-            # The first rows of that one call are those under the target.
+            # The first rows of that call are those under the target.
             maps = (mean_attention(found[0][:rows], (height, width)) for found in seen.values())
             mask = object_mask(maps, self.mask_side, self.mask_thres)
             given = searches[target].found(point.x_t, point.t, said) if searches else texts(point.prompts)
@@ -138,9 +138,9 @@ class Receler:
 
 @dataclass
 class _Search:
-    """Soft tokens that shall make the edited model predict the target as before.
+    """Searches soft tokens that make the edited model predict the target as before.
 
-    They overwrite the rows behind its own, its end token's too.
+    They overwrite the rows after the target's own, including the end token's.
     """
 
     model: ModelView
@@ -149,14 +149,14 @@ class _Search:
     settings: Receler
     number: int
     at: Tensor = field(init=False)  # (k,) rows
-    descent: Descent = field(init=False)  # of the tokens (1, k, d), at first uniform within 0 and 1
+    descent: Descent = field(init=False)  # of the tokens (1, k, d), which start uniform in 0 to 1
 
     def __post_init__(self) -> None:
         own, device = self.settings, self.model.device
         self.at = torch.tensor(positions_after(self.model, self.target, own.num_advrs_prompts), device=device)
         wanted = own.num_advrs_prompts * len(content_positions(self.model, self.target))
         message = (
-            f"receler: num_advrs_prompts {own.num_advrs_prompts}: the text encoder has fewer rows behind"
+            f"receler: num_advrs_prompts {own.num_advrs_prompts}: the text encoder has fewer rows after"
             f" {self.target!r}: lower it"
         )
         require(len(self.at) == wanted, message)
@@ -165,7 +165,7 @@ class _Search:
         self.descent = Descent([tokens], own.advrs_lr, "adam", own.advrs_weight_decay)
 
     def found(self, x_t: Tensor, t: Tensor, said: Tensor) -> Conditioning:
-        """The target with the rows before the last step of the search (b, l, d), without a gradient."""
+        """Search, and return the target with the rows from before the last step (b, l, d), without a gradient."""
 
         def apart(step: int, rng: torch.Generator) -> Tensor:
             return (

@@ -1,6 +1,4 @@
-"""The table of methods: a decorator puts each there, with its paper, what it does and
-the families it is defined for.
-"""
+"""The registry of methods: a decorator adds each with its paper, its task and the families it is defined for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -19,35 +17,33 @@ from ..models.families import require_families
 from ..models.vision.paired_clip import VisionTextTowers
 
 MethodTask = Literal["erase", "debias"]
-# Solved from texts alone; step by step; along one gradient; a rule for sampling.
+# Solved from texts alone; trained step by step; one step along a gradient; a rule while sampling.
 Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
 _UNDEFINED_REASON = "its paper does not define it there"
 
 
 class AttributeCounter(Protocol):
-    """Draws and judges for a method, which can do neither."""
+    """Samples images and counts attributes in them, for methods, which can do neither."""
 
     def __call__(self, text: str, attributes: Sequence[str], pictures: int, turn: int) -> Sequence[int]:
-        """How many of `pictures` of a text, drawn by the model as it computes now, show each attribute.
+        """Count how many of `pictures` images of a text, sampled with the current model, show each attribute.
 
-        Another turn is other noise.
-
-        `RequestError` for an attribute that nobody can tell.
+        Each turn has its own noise. Raises `RequestError` for an attribute that the judge does not know.
         """
 
 
 class PresenceJudge(Protocol):
-    """Draws and judges what is to be erased, for a method that can do neither."""
+    """Samples images of the targets and judges them, for methods, which can do neither."""
 
     def __call__(self, pictures: int) -> float:
-        """Share of `pictures` of each target, drawn by the model as it computes now, that show it."""
+        """Return the share of images, `pictures` of each target sampled with the current model, that show it."""
 
 
 class VisionTowerLoader(Protocol):
     """Opens the vision towers beside a model's text encoders."""
 
     def __call__(self, model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
-        """Towers by encoder. `clips` holds the folders of whole CLIPs, by encoder; "" where the user named none."""
+        """Return the towers by encoder. `clips` maps encoders to folders of whole CLIPs, "" if the user named none."""
 
 
 ServiceName = Literal["attribute_counter", "presence_judge", "vision_towers"]
@@ -55,12 +51,12 @@ ServiceName = Literal["attribute_counter", "presence_judge", "vision_towers"]
 
 @dataclass(frozen=True)
 class MethodServices:
-    """What a caller lends a method, which neither draws nor judges by itself. The default offers nothing."""
+    """Services of the caller for a method, which neither samples nor judges by itself. The default offers none."""
 
     attribute_counter: AttributeCounter | None = None
-    """Counts the attributes that drawn pictures show."""
+    """Counts the attributes that sampled images show."""
     presence_judge: PresenceJudge | None = None
-    """Says how often drawn pictures show the targets."""
+    """Measures how often sampled images show the targets."""
     vision_towers: VisionTowerLoader | None = None
     """Opens the vision towers of the model's text encoders."""
 
@@ -69,12 +65,12 @@ NO_SERVICES = MethodServices()
 
 
 class Method(Protocol):
-    """A frozen dataclass of hyperparameters with one verb."""
+    """Protocol of a method: a frozen dataclass of hyperparameters with one verb, `erase`."""
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
-        """Find the edit. The model is bitwise unchanged afterwards.
+        """Make the edit. The model is bitwise unchanged afterwards.
 
-        `RequestError` if the method needs a service that `services` does not offer.
+        Raises `RequestError` if the method needs a service that `services` does not offer.
         """
 
 
@@ -84,7 +80,7 @@ _MethodClass = TypeVar("_MethodClass", bound=type)
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A row of the methods table."""
+    """An entry of the registry of methods."""
 
     name: str
     settings: type
@@ -93,17 +89,17 @@ class MethodInfo:
     families: tuple[Family, ...]
     summary: str
     does: MethodTask = "erase"
-    """"debias": it makes targets show attributes in wanted shares, and its request has no anchors."""
+    """Its task; "debias" makes targets show attributes in wanted shares, and its request has no anchors."""
     mechanism: Mechanism = "trained"
     version: int = 1
-    """Raised when the same settings would give another edit."""
+    """Version; it is increased if the same settings would give another edit."""
     unsupported_reason: str = _UNDEFINED_REASON
-    """Why it refuses families whose attention reads the text otherwise than that of all it is defined for."""
+    """Why it refuses families whose attention to the text differs from that of all its families."""
     uses: tuple[ServiceName, ...] = ()
-    """Services that it asks for; callers build no others."""
+    """Services that it needs; callers build no others."""
 
     def refusal(self, family: str) -> str | None:
-        """The reason, or None for a family that it is defined and tested for."""
+        """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:
             return None
         known = {known_families[name].attention for name in self.families}
@@ -124,7 +120,7 @@ def method(
     unsupported_reason: str = _UNDEFINED_REASON,
     uses: tuple[ServiceName, ...] = (),
 ) -> Callable[[_MethodClass], _MethodClass]:
-    """Register a method under the name users type. `unsupported_reason` says why it refuses other families."""
+    """Register a method under its name for users. `unsupported_reason` explains why it refuses other families."""
 
     require_families(families, f"method {name}")
 

@@ -1,8 +1,8 @@
 """Sculpting Memory: ICCV 2025, arXiv:2504.09039 (dynamic mask and concept-aware loss).
 
-Concepts are forgotten one after another: on its own pictures each is predicted as its super-class, while a mask over
-the attention weights, redrawn as it goes, decides which of them may move, and the model of the stage before keeps what
-was forgotten then.
+Forgets concepts one after another: on images of each, the denoiser learns to predict it as its super-class. A mask over
+the attention weights, updated during training, decides which of them may move. Distillation from the model of the
+previous stage preserves what was forgotten before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,45 +41,45 @@ _RISING_SHARE, _FIRST_LR_SHARE, _LAST_LR_SHARE = (
 @method("sculpting-memory", paper="arXiv:2504.09039", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class SculptingMemory:
-    """Fine-tunes attention weights under a mask that moves, concept by concept.
+    """Fine-tunes attention weights under a dynamic mask, concept by concept.
 
     Defaults from the authors' configs for Imagenette.
     """
 
     num_epochs: int = 10
-    """a concept."""
+    """Epochs for each concept."""
     batch_size: int = 2
-    """Pictures a step."""
+    """Images in a step."""
     pictures: int = 100
-    """Of the concept, and as many of its super-class."""
+    """Images of the concept, and as many of its super-class."""
     warmup_steps: int = 50
-    """That only choose the mask."""
+    """First steps, which only choose the mask."""
     mask_update_interval: int = 100
-    """Steps until the mask is redrawn."""
+    """Steps between updates of the mask."""
     update_percent: float = 0.5
-    """Of each matrix of an attention that may move."""
+    """Share of each attention matrix that may move, above 0 and at most 1."""
     initial_turnover_fraction: float = 0.2
-    """Of those, exchanged when the mask is redrawn; falls as a cosine."""
+    """Initial share of the active entries that an update swaps; it falls as a cosine."""
     scale: float = 0.25
-    """Of the super-class's own loss."""
+    """Weight of the super-class's own loss."""
     scale_kd: float = 0.25
-    """Of the distance to the model of the stage before, under the super-class."""
+    """Weight of the distance to the previous stage's model, under the super-class."""
     lr: float = 3e-6
     """Learning rate."""
     ca: bool = True
-    """Cross-attention alone; else everything."""
+    """Train only cross-attention; else everything."""
     sequential: bool = True
-    """a stage each target, in their order; False: all in one, where they are words for one concept."""
+    """One stage for each target, in order; False: one stage for all, if they are words for one concept."""
     prompt: str = "a photo of {}"
-    """{} in the concept's place."""
+    """Prompt of training and images, with {} in the concept's place."""
     picture_steps: int = 50
-    """(inferred)."""
+    """Sampling steps of the images (inferred)."""
     picture_guidance: float = 7.5
-    """(inferred)."""
+    """Guidance scale of the images (inferred)."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
     compat: Literal["", "authors"] = ""
-    """"authors": the term of `scale_kd` is dropped, and momentum moves what left the mask."""
+    """"authors": drop the term of `scale_kd`, and let momentum move entries that left the mask."""
 
     def __post_init__(self) -> None:
         check_seed("sculpting-memory", self.seed)
@@ -98,12 +98,12 @@ class SculptingMemory:
             f"sculpting-memory: pictures must be at least the batch_size of {self.batch_size}, got {self.pictures}",
         )
         learning = (
-            f"sculpting-memory: warmup_steps {self.warmup_steps} leave none of the {self._steps} steps to learn in:"
+            f"sculpting-memory: warmup_steps {self.warmup_steps} leave none of the {self._steps} steps for learning:"
             " lower them, or raise num_epochs"
         )
         require(self.warmup_steps < self._steps, learning)
         needed = self.warmup_steps > 0 or self.update_percent == 1
-        require(needed, "sculpting-memory: warmup_steps must be > 0, or there is nothing to choose the mask by, got 0")
+        require(needed, "sculpting-memory: warmup_steps must be > 0 to choose the mask, got 0")
         check_sentences("sculpting-memory", (self.prompt,))
 
     @property
@@ -111,12 +111,12 @@ class SculptingMemory:
         return self.num_epochs * (self.pictures // self.batch_size)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """Stage by stage minimise |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd |eps(y_t,
-        s) - eps_before(y_t, s)|^2.
+        """Minimise, stage by stage, |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd D.
 
-        x_t, y_t (b, c, h, w) are noised pictures of target c and of its anchor, the super-class s, at one t; eps_before
-        is the model as the stage found it. Differs: latents are those drawn, not decoded and encoded again; Adam's
-        beta_1 does not follow the learning rate's cycle; retained texts are not used.
+        D = |eps(y_t, s) - eps_before(y_t, s)|^2. x_t, y_t (b, c, h, w) are noised images of target c and of its anchor,
+        the super-class s, at one t; eps_before is the model at the start of the stage. Differs: latents come directly
+        from sampling and are not decoded and encoded again; Adam's beta_1 does not follow the learning rate's cycle;
+        retained texts are not used.
         """
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
@@ -146,8 +146,9 @@ class SculptingMemory:
         about: Mapping[str, object],
         name: str,
     ) -> tuple[TrainableWeights, list[float]]:
-        """One stage, on latents (2, n, c, h, w) of targets and super-classes: the weights of its best epoch, and the
-        losses after the warm-up.
+        """Train one stage on latents (2, n, c, h, w) of targets and super-classes.
+
+        Returns the weights of its best epoch, and the losses after the warm-up.
         """
         trained, texts, epoch = (
             TrainableWeights(model, names),
@@ -182,7 +183,7 @@ class SculptingMemory:
         return trained, losses[self.warmup_steps :]
 
     def _plan(self, model: ModelView, names: tuple[str, ...]) -> TrainingPlan:
-        """Masked are the matrices of attentions alone: their biases, and whatever else is trained, move as a whole."""
+        """Build the plan. Only the matrices of attentions are masked; biases and other parameters are trained fully."""
         matrices, warm_up = attention_linears(model), self.warmup_steps
         mask = DynamicWeightMask(
             share=self.update_percent,
@@ -205,14 +206,14 @@ class SculptingMemory:
         return self.prompt.replace("{}", concept)
 
     def _rows(self, step: int, epoch: int) -> Tensor:
-        """The pictures of a step: each epoch goes through all of them in an order of its own."""
+        """Return the images of a step: each epoch goes through all of them in its own random order."""
         number, place = divmod(step, epoch)
         order = torch.randperm(self.pictures, generator=torch.Generator().manual_seed(numbered_seed(self.seed, number)))
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _drawn(self, model: ModelView, pairs: Sequence[tuple[str, str]]) -> Tensor:
-        """Latents (2, n, c, h, w) of the targets in turn, and of their super-classes, which guidance leads away from
-        the target.
+        """Sample latents (2, n, c, h, w) of the targets in turn, and of their super-classes with the target as negative
+        prompt.
         """
         walk, found = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance), []
         for side in (0, 1):
@@ -235,12 +236,12 @@ class SculptingMemory:
 
 
 def mean_squared_error(said: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over all elements, computed in float32."""
+    """Return the mean over all elements, computed in float32."""
     return (said - wanted).float().square().mean()
 
 
 def one_cycle_rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: up along a half cosine, then down to almost nothing."""
+    """Return the factor of the peak learning rate: it rises along a half cosine, then falls to almost 0."""
     top = _RISING_SHARE * steps - 1
     begin, end, p = (
         (_FIRST_LR_SHARE, 1.0, step / top) if step <= top else (1.0, _LAST_LR_SHARE, (step - top) / (steps - 1 - top))

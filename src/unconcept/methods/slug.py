@@ -1,7 +1,7 @@
 """SLUG, Single Layer Unlearning Gradient: Cai et al., ICML 2025, arXiv:2407.11867 (from the authors' code).
 
-One gradient of one layer of a CLIP's text tower, along which pictures and name of the target part; how far to go is
-found by halving.
+Moves one layer of a CLIP's text tower along one gradient, which separates images of the target from its name. Bisection
+finds the length of the move.
 """
 
 import re
@@ -29,7 +29,7 @@ from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
 from ..training.images.training_images import generate_images
 from .registry import NO_SERVICES, MethodServices, PresenceJudge, method
 
-_FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that are moved as one
+_FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that move together
 _NamedTensors = dict[str, Tensor]
 
 
@@ -44,39 +44,39 @@ _NamedTensors = dict[str, Tensor]
 class SLUG:
     """Moves one layer of the text encoder along one gradient.
 
-    Defaults from the authors' scripts, but for counts of pictures.
+    Defaults from the authors' scripts, except for numbers of images.
     """
 
     clip: str = ""
-    """Folder of the whole CLIP that the text encoder is of; moji has its own."""
+    """Folder of the whole CLIP that the text encoder belongs to; moji has its own."""
     clip_2: str = ""
-    """Of SDXL's second encoder."""
+    """Folder of the whole CLIP of SDXL's second encoder."""
     layer: str = ""
-    """"layers.11.self_attn.out_proj", say; "" takes the deepest of the Pareto front."""
+    """Layer to move, such as "layers.11.self_attn.out_proj"; "" takes the deepest of the Pareto front."""
     batch_size: int = 4
-    """Pairs that the retained texts' contrastive loss tells apart."""
+    """Pairs in a batch of the retained texts' contrastive loss."""
     initial_ratio_divisor: float = 10.0
-    """The first step is |W| / |G| / this."""
+    """The first step is |W| / |G| divided by this."""
     max_search_iterations: int = 10
     """Steps of the search for the length of the move."""
     top_k: int = 5
-    """The target is gone when its name is not among so many of its pictures' nearest names."""
+    """The target is erased if none of its images has its name among this many nearest names."""
     look_pictures: int = 0
-    """That are then drawn of each target and judged: it is gone when none shows it; 0: none are, as by the authors."""
+    """Then sample and judge this many images of each target: it is erased if none shows it; 0 (authors) skips this."""
     images: str = ""
-    """Folder of pictures of the target; "" has the unedited model draw them."""
+    """Folder of images of the target; "" lets the unedited model generate them."""
     pictures: int = 16
-    """That are drawn of the targets, of the retained texts, and again of both for the search (inferred)."""
+    """Images of the targets, of the retained texts, and again of both for the search (inferred)."""
     picture_steps: int = 25
-    """Sampling steps of the pictures that are drawn."""
+    """Sampling steps of the generated images."""
     picture_guidance: float = 7.5
-    """(inferred)."""
+    """Guidance scale of the generated images (inferred)."""
     templates: tuple[str, ...] = ()
-    """Sentences to draw, with {}; () takes thirty of the kind."""
+    """Prompts of the images, with {} in the concept's place; () takes thirty for its kind."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
     compat: Literal["", "authors"] = ""
-    """"authors": retained pictures are captioned with the target's name, as in their notebook."""
+    """"authors": caption retained images with the target's name, as in their notebook."""
 
     def __post_init__(self) -> None:
         check_seed("slug", self.seed)
@@ -94,25 +94,25 @@ class SLUG:
         check_sentences("slug", self.templates)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> DenseEdit:
-        """W + r G of one layer, G the gradient of L_f = mean (1 - cos(picture, name)), r the least at which no picture
-        is nearest its name.
+        """Compute W + r G of one layer, with G the gradient of L_f = mean (1 - cos(image, name)).
 
-        For each encoder W (o, d) and G (o, d), r from |W| / (divisor |G|) on, doubled until nothing is left and halved
-        from there. Differs: pictures of both sets are the model's own, the authors' are LAION's; the sign is that in
-        which L_f grows, whatever the notebook's cells say. Several concepts share one gradient; for the paper's modular
-        form make an edit each and add them. Anchors are not used.
+        r is the smallest ratio at which no image has its name among the nearest. For each encoder, with W and G (o, d),
+        r starts at |W| / (divisor |G|), doubles until the target is erased, and is bisected from there. Differs: images
+        of both sets are the model's own, the authors' are LAION's; the sign is the one in which L_f grows, whichever
+        the notebook's cells use. Several concepts share one gradient; for the paper's modular form make one edit for
+        each and add them. Anchors are not used.
         """
-        # Differs: the rule asks the pooled text, which SD's denoiser never reads; with `look_pictures` all encoders go
-        # on together until it draws none.
+        # Differs: the rule tests the pooled text, which SD's denoiser never uses; with `look_pictures` all encoders
+        # move on together until no image shows the target.
         require(
             bool(request.retain),
-            "slug: nothing to tell the target from: name other concepts with --retain",
+            "slug: there are no retained texts to tell the target from: name other concepts with --retain",
             RequestError,
         )
         judge = services.presence_judge
         require(
             not self.look_pictures or judge is not None,
-            "slug: look_pictures need a judge: name one with --judge, or set them to 0",
+            "slug: look_pictures needs a judge: name one with --judge, or set it to 0",
             RequestError,
         )
         towers = self._open_towers(model, services)
@@ -140,13 +140,13 @@ class SLUG:
 
     def _open_towers(self, model: ModelView, services: MethodServices) -> VisionTextTowers:
         if services.vision_towers is None:
-            raise RequestError("slug needs the vision towers of the text encoders: offer MethodServices.vision_towers")
+            raise RequestError("slug needs the vision towers of the text encoders: give MethodServices.vision_towers")
         return services.vision_towers(model, {"text_encoder": self.clip, "text_encoder_2": self.clip_2})
 
     def _moved(
         self, model: ModelView, maps: Mapping[str, Tensor], seen: EmbeddedPairs, request: Request
     ) -> tuple[_NamedTensors, dict[str, float]]:
-        """One encoder's change by the rule, and how large it is."""
+        """Return one encoder's change by the authors' rule, and its figures."""
         trained = TrainableWeights(model, tuple(maps))
         forget, retain = (
             _gradients(trained, seen.forget_loss),
@@ -157,8 +157,8 @@ class SLUG:
         g = {name: forget[name] for name in group}
         sizes = _norm(start, group), _norm(g, group)
         message = (
-            f"slug: the gradient of {group[0]} is 0: its pictures and the name of {request.targets[0]!r} have nothing"
-            " to do with it; choose another layer"
+            f"slug: the gradient of {group[0]} is 0: images and name of {request.targets[0]!r} do not depend on it;"
+            " choose another layer"
         )
         require(sizes[1] > 0, message)
 
@@ -175,7 +175,7 @@ class SLUG:
         }
 
     def _further(self, model: ModelView, deltas: _NamedTensors, judge: PresenceJudge) -> float:
-        """The least multiple of the changes, from 1 on, under which no drawn picture shows the target."""
+        """Find the smallest multiple of the changes, at least 1, at which no sampled image shows the target."""
         shares: dict[float, float] = {}
 
         def is_gone(times: float) -> bool:
@@ -196,7 +196,7 @@ class SLUG:
         return found
 
     def _pairs(self, model: ModelView, request: Request) -> ImageTextPairs:
-        """The model's own pictures, or the user's of the targets, each with the number of its text."""
+        """Generate the images of targets and retained texts; the user's images replace those of the targets."""
         forms = {
             text: sentences_that_fit(model, sentences(request.kind, self.templates), text)
             for text in (*request.targets, *request.retain)
@@ -228,7 +228,7 @@ class SLUG:
         )
 
     def _group(self, weights: _NamedTensors, forget: _NamedTensors, retain: _NamedTensors) -> tuple[str, ...]:
-        """The layer's matrices: the one that was named, or the deepest of those that matter most and disturb least."""
+        """Return the matrices of the layer: the named one, or the deepest of the Pareto front."""
         modules = {name: name.partition(".")[2].removesuffix(".weight") for name in weights}
         if self.layer:
             named = [
@@ -239,7 +239,7 @@ class SLUG:
             example = next(iter(modules.values())).removeprefix("text_model.").removeprefix("encoder.")
             require(
                 bool(named),
-                f"slug: layer {self.layer!r}: the text encoder has none of that name; write it as {example}",
+                f"slug: layer {self.layer!r}: the text encoder has no such layer; write it as {example}",
                 SettingsError,
             )
             chosen = named[0]
@@ -249,7 +249,7 @@ class SLUG:
                 name: float(F.cosine_similarity(forget[name].flatten(), retain[name].flatten(), 0).abs())
                 for name in weights
             }
-            # Where two of one layer stand on the front, the one that matters more (inferred).
+            # If two of one layer are on the front, take the one that matters more (inferred).
             chosen = max(pareto_front(matters, disturbs), key=lambda name: (layer_number(name), matters[name]))
         return tuple(
             name for name in weights if layer_number(name) == layer_number(chosen) and _kind(name) == _kind(chosen)
@@ -257,22 +257,22 @@ class SLUG:
 
 
 def _of(part: str, figures: Mapping[str, float]) -> dict[str, float]:
-    """Figures of the second encoder carry its number."""
+    """Add the second encoder's number to the names of its figures."""
     return {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in figures.items()}
 
 
 def _kind(name: str) -> str:
-    """What a matrix is moved together with, inside its layer."""
+    """Return the pattern of the matrices that move together with this one inside its layer."""
     return next((pattern for pattern in _FUSED_MATRICES if re.search(pattern, name)), name)
 
 
 def _norm(tensors: _NamedTensors, group: Sequence[str]) -> float:
-    """Of all their numbers together."""
+    """Return the norm over all tensors of the group."""
     return float(float(sum(tensors[name].double().square().sum() for name in group)) ** 0.5)
 
 
 def pareto_front(matters: Mapping[str, float], disturbs: Mapping[str, float]) -> list[str]:
-    """Those for which no other both matters more and disturbs less."""
+    """Return the names for which no other both matters more and disturbs less."""
 
     def is_beaten(name: str) -> bool:
         return any(matters[n] > matters[name] and disturbs[n] < disturbs[name] for n in matters)
@@ -283,10 +283,9 @@ def pareto_front(matters: Mapping[str, float], disturbs: Mapping[str, float]) ->
 def bisect_ratio(
     is_gone: Callable[[float], bool], start: float, evaluations: int, low: float = 0.0
 ) -> tuple[float, bool]:
-    """The least ratio asked for above `low` at which it is gone, or the largest asked for if it never is, and whether
-    it is.
+    """Search the smallest ratio above `low` at which the target is gone: double until it is, then bisect.
 
-    Doubled until it is, then halved from below.
+    Returns the best ratio tried, or the largest if the target never was gone, and whether it was.
     """
     high, r = None, start
     for _ in range(evaluations):

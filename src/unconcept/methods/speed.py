@@ -28,9 +28,9 @@ from ..models.text.state_rows import content_positions, embed_together
 from ..prompts.text_matching import without_names
 from .registry import NO_SERVICES, MethodServices, method
 
-NULL_TEXT_CENTRES = 3  # of the null text
-SETTLED_SHIFT = 1e-4  # squared sum of the centres' shifts below which they have settled
-# What is left of a text inside the projector, relative to it, from which the text can be erased.
+NULL_TEXT_CENTRES = 3  # number of k-means centres of the null text
+SETTLED_SHIFT = 1e-4  # squared sum of the centres' shifts below which k-means stops
+# Smallest share of a text's length inside the projector with which the text can be erased.
 _LEAST_REMAINDER = 1e-6
 
 
@@ -39,33 +39,33 @@ _LEAST_REMAINDER = 1e-6
     paper="arXiv:2503.07392",
     families=("sd1", "sd2", "sdxl", "pixart"),
     mechanism="closed-form",
-    unsupported_reason="the paper shows SD3 without saying which matrix is edited, and there is no code for it",
+    unsupported_reason="the paper shows SD3 but does not say which matrix it edits, and there is no code for it",
 )
 @dataclass(frozen=True)
 class SPEED:
-    """Edit of the values that the retain set and the null text cannot feel.
+    """Edits cross-attention values without any effect on the retain set and the null text.
 
     Defaults from the authors' `train_erase_null.py`.
     """
 
     params: KeysOrValues = "V"
-    """Matrices edited: values, keys or both."""
+    """Matrices to edit: values, keys or both."""
     aug_num: int = 10
-    """N_A, noisy copies of each retained text (DPA); 0 also leaves out the filter."""
+    """N_A, noisy copies of each retained text (DPA); 0 also switches the filter off."""
     threshold: float = 0.1
-    """Tau: eigenvalues of the mean second moment below it span the null space."""
+    """tau: eigenvectors of the mean second moment with smaller eigenvalues span the null space."""
     retain_scale: float = 1.0
     """a, ridge on the update, relative to the mean over targets."""
     lamb: float = 0.0
     """lambda_2, regulariser of the equalities (IEC): 0 holds the null text exactly."""
     disable_filter: bool = False
-    """Keep retained texts that the erasure moves little, too (IPF off)."""
+    """Also keep retained texts that the erasure changes little (IPF off)."""
     seed: int = 0
-    """Of the noise and of the null text's centres."""
+    """Seed of the noise and of the null text's centres."""
     null_text: Literal["centres", "all"] = "centres"
-    """What is held: the start state and three centres of the rest, or all states."""
+    """States of the null text to hold: the start state and three centres of the rest, or all."""
     tokens: Literal["last", "all"] | None = None
-    """Last subject token, or all but the start token; None: all for kind explicit."""
+    """Last subject token, or all but the start token; None: all for kind explicit, else last."""
 
     def __post_init__(self) -> None:
         require(self.aug_num >= 0, f"speed: aug_num must be >= 0, got {self.aug_num}")
@@ -84,10 +84,10 @@ class SPEED:
     def erase(
         self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
     ) -> LowRankEdit | TextMapEdit:
-        """W' = W + W (C_a - C)^T Y, Y the solution inside each layer's projector P, which no retained text passes.
+        """W' = W + W (C_a - C)^T Y, with Y solved inside each layer's projector P, which maps retained texts to 0.
 
-        k targets of n rows in all, m retained rows, text width d: C, C_a (n, d), divided by sqrt(k) as the authors'
-        means are; Y (n, d).
+        k targets have n rows in all, m retained rows, text width d: C, C_a (n, d) are divided by sqrt(k), as in the
+        authors' means; Y (n, d).
         """
         null = model.embed([""], at="all")[0].double()
         targets, anchors = self._rows(model, request, request.targets, request.anchors)
@@ -95,7 +95,7 @@ class SPEED:
         change, c = reduce_rows(share * (anchors - targets), share * targets)
         retain, held = self._retained(model, request, null), self._held(null)
         maps = select_keys_or_values(model.text_maps(), self.params)
-        # The edit if nothing were retained: D_e of the paper is W change^T alone.
+        # The edit without retained texts: the paper's D_e is W change^T times `alone`.
         alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0)
         left, spaces, ys = torch.zeros(len(targets)).to(targets), [], {}
         # Without copies there is one projector for all layers, so the edit is one map on the text.
@@ -110,7 +110,7 @@ class SPEED:
             left = torch.maximum(left, space(targets).norm(dim=1) / targets.norm(dim=1))
             ys[name] = self._directions(c, held, space)
             spaces.append((space.rank, space.gap))
-        rank, gap = map(min, zip(*spaces, strict=True))  # of the layers where each is least
+        rank, gap = map(min, zip(*spaces, strict=True))  # each the smallest of all layers
         _check_erasable(request, left, rank)
         figures = {
             "projector_rank": float(rank),
@@ -128,18 +128,16 @@ class SPEED:
         )
 
     def _rows(self, model: ModelView, request: Request, *parts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Of each list of texts: one row a text, or all of them but the start token's,
-        which is the same in every text.
-        """
+        """Return the rows of each list of texts: one for each text, or all but the constant start token's."""
         if (self.tokens or ("all" if request.kind == "explicit" else "last")) == "last":
             return tuple(rows.double() for rows in embed_together(model, *parts))
         first = content_positions(model, "")[0].start  # T5 has no start token.
         return tuple(states[:, first:].flatten(0, 1).double() for states in embed_together(model, *parts, at="all"))
 
     def _texts(self, request: Request) -> tuple[str, ...]:
-        """Retained texts that name no target.
+        """Return the retained texts that name no target.
 
-        Those that do are left out, as by the authors, and counted in the report.
+        The others are left out, as in the authors' code, and counted in the report.
         """
         texts = tuple(without_names(request.retain, request.targets))
         message = f"each of the {len(request.retain)} retained texts names a target: retain others, or none"
@@ -147,17 +145,16 @@ class SPEED:
         return texts
 
     def _retained(self, model: ModelView, request: Request, null: Tensor) -> Tensor:
-        """Rows (m, d).
+        """Return the retained rows (m, d).
 
-        Where nothing or the empty text alone is retained, the null text's states but the first, as by the authors.
+        If nothing or only the empty text is retained, these are the null text's states but the first, as in the
+        authors' code.
         """
         texts = self._texts(request)
         return self._rows(model, request, texts)[0] if set(texts) - {""} else null[1:]
 
     def _held(self, null: Tensor) -> Tensor:
-        """Rows that shall be read as before (IEC): the null text's start state, and centres of the others or all of
-        them.
-        """
+        """Return the rows to hold exactly (IEC): the null text's start state, and the others or their centres."""
         if self.null_text == "all":
             return null
         rest = null[1:]
@@ -165,12 +162,12 @@ class SPEED:
         return torch.cat([null[:1], kmeans_centres(rest, rest[torch.from_numpy(start)], SETTLED_SHIFT)])
 
     def _refined(self, retain: Tensor, up: Tensor, alone: Tensor, name: str, w: Tensor) -> RefinedRetainSet:
-        """The retain set filtered by how an erasure alone would move them, then augmented."""
+        """Filter the retained rows by how much an unconstrained erasure would change them, then augment them."""
         chance = torch.Generator().manual_seed(int(hash_json([self.seed, name])[:15], 16))
-        # Differs: the authors draw d normal numbers and use their product with v alone, which is one normal number.
+        # Differs: the authors draw d normal numbers and use only their product with v, which is one normal number.
         noise = torch.randn(len(retain), self.aug_num, dtype=torch.float64, generator=chance).to(retain.device)
         kept = slice(None) if self.disable_filter else strongly_changed_rows(retain, up, alone)
-        # Differs: copies are held against the mean of all; the authors' mean is of 128 texts at a time, in shuffled
+        # Differs: copies are compared with the mean of all; the authors' mean is of 128 texts at a time, in random
         # order.
         return augment_rows(retain[kept], up, alone, weakest_direction(w), noise[kept])
 
@@ -181,11 +178,14 @@ class SPEED:
 
 
 def _check_erasable(request: Request, left: Tensor, rank: int) -> None:
-    """`left` (n,): of each target's rows, the share of its length that passes the most open layer's projector."""
+    """Raise `RequestError` if a target cannot be erased.
+
+    `left` (n,) is the share of each target row's length that the most open layer's projector keeps.
+    """
     best = left.view(len(request.targets), -1).amax(1)
     lost = [target for target, share in zip(request.targets, best.tolist(), strict=True) if share <= _LEAST_REMAINDER]
     message = (
         f"{lost[:3]} not erasable under this retain set: its projector of rank {rank} leaves nothing of them; retain"
-        " fewer texts or raise threshold"
+        " fewer texts, or raise threshold"
     )
     require(not lost, message, RequestError)

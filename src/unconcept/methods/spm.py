@@ -1,7 +1,7 @@
 """One-dimensional Adapter to Rule Them All (SPM): Lyu et al., CVPR 2024, arXiv:2312.16145.
 
-A pair of vectors beside every map of the denoiser's transformers unlearns a concept, while predictions under random
-states stay. At run time each prompt is given as much of it as it resembles the concept, so that adapters of many
+A rank-1 adapter on every map of the denoiser's transformers unlearns a concept, while predictions under random states
+are preserved. At run time the adapter is scaled by each prompt's likeness to the concept, so that adapters of many
 concepts can be used at once.
 """
 
@@ -33,15 +33,15 @@ _LEAST_LENGTH, _MOST_LENGTH = 0.8, 1.2  # lengths of random states, relative to 
 @method("spm", paper="arXiv:2312.16145", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
 @dataclass(frozen=True)
 class SPM:
-    """Rank-1 adapters that each prompt weighs by its likeness to the target.
+    """Trains rank-1 adapters that are scaled by each prompt's likeness to the target.
 
-    Defaults from the authors' configs, which are one for all kinds.
+    Defaults from the authors' configs, the same for all kinds.
     """
 
     rank: int = 1
-    """Of each adapter."""
+    """Rank of each adapter."""
     alpha: float = 1.0
-    """The adapter is alpha / rank up down."""
+    """Scale of the adapter, which is alpha / rank up down."""
     iterations: int = 3000
     """Training steps."""
     lr: float = 1e-4
@@ -49,33 +49,33 @@ class SPM:
     lr_warmup_steps: int = 500
     """Steps until the learning rate is reached."""
     lr_scheduler_num_cycles: int = 3
-    """Of a cosine that starts again."""
+    """Cycles of the cosine schedule with restarts."""
     weight_decay: float = 1e-2
-    """AdamW's default (inferred)."""
+    """Weight decay of AdamW, its default (inferred)."""
     batch_size: int = 1
-    """Latents a step."""
+    """Latents in a step."""
     guidance_scale: float = 1.0
     """g: how far beyond the anchor a target is pushed; 0 maps it onto the anchor."""
     start_guidance: float = 3.0
-    """While x_t is drawn; a constant of the authors' code."""
+    """Guidance scale for sampling x_t; a constant in the authors' code."""
     max_denoising_steps: int = 30
     """Sampling steps of a trajectory."""
     action: Literal["erase_with_la", "erase"] = "erase_with_la"
-    """With latent anchoring or without."""
+    """Train with latent anchoring, or without."""
     la_strength: float = 1000.0
-    """Of latent anchoring; the authors retune it for other base models."""
+    """Weight of latent anchoring; the authors retune it for other base models."""
     sampling_batch_size: int = 4
-    """Random states a step."""
+    """Random states in a step."""
     adapters: Literal["one", "each"] = "one"
-    """One for all targets, drawn in turn, or one for each, used together."""
+    """Train one adapter for all targets, or one for each, which are used together."""
     metric: LikenessMetric = "both"
-    """Likeness by cosine of states (clipcos), by shared tokens (tokenuni), or the larger."""
+    """Likeness by cosine of states (clipcos), by shared tokens (tokenuni), or the larger of the two."""
     floor: float = 0.0
-    """Likeness that counts as none: ours, since padded texts are all alike."""
+    """Likeness that counts as 0, from 0 to below 1: ours, because padded texts are all alike."""
     combine: GateCombination = "sum"
-    """Of several adapters; "authors" is what their script computes."""
+    """How to combine several adapters: their sum, or the formula of the authors' script."""
     seed: int = 0
-    """Seed of all that is drawn at random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("spm", self.seed)
@@ -85,7 +85,7 @@ class SPM:
             require(getattr(self, name) > 0, f"spm: {name} must be > 0, got {getattr(self, name)}")
         require(
             self.guidance_scale >= -1,
-            f"spm: guidance_scale must be >= -1, where nothing changes, got {self.guidance_scale}",
+            f"spm: guidance_scale must be >= -1 (-1 changes nothing), got {self.guidance_scale}",
         )
         require(self.max_denoising_steps > 1, f"spm: max_denoising_steps must be > 1, got {self.max_denoising_steps}")
         whole = self.sampling_batch_size > 0 and self.sampling_batch_size % self.batch_size == 0
@@ -99,14 +99,16 @@ class SPM:
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> GatedEdit:
         """Minimise |eps(x_t, c) - (n - g (p - n))|^2 + la_strength mean_i |eps(x_t, a_i) - eps*(x_t, a_i)|^2.
 
-        p and n are what the unedited model eps* predicts under the target c and its anchor, x_t (b, c, h, w) the edited
-        model's own latents after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. SD3 and FLUX:
-        maps of their blocks, and likeness by the states of all encoders and the tokens of the first (inferred).
+        p and n are predictions of the unedited model eps* under the target c and its anchor, x_t (b, c, h, w) the
+        edited model's own latents after 1 to N - 1 steps, a_i (l, d) random states. Retained texts are not used. In SD3
+        and FLUX the adapters are on the maps of their blocks, and the likeness is by the states of all encoders and the
+        tokens of the first (inferred).
         """
-        # Differs: the model is asked at the sampler's own timestep, where its latents stand; the authors' is up to a
-        # step noisier.
-        # Differs: pictures have the model's own size; the authors draw other, smaller ones.
-        # Differs: a row of a batch is weighed by its own text; the authors weigh guidance's empty side by the prompt's.
+        # Differs: predictions are at the sampler's own timestep, that of its latents; the authors' is up to a step
+        # noisier.
+        # Differs: images have the model's own size; the authors sample other, smaller ones.
+        # Differs: each row of a batch has the gate of its own text; the authors give guidance's empty half the
+        # prompt's.
         anchors = dict(zip(request.targets, request.anchors, strict=True))
         groups = [(target,) for target in request.targets] if self.adapters == "each" else [request.targets]
         parts, losses = [], []
@@ -123,7 +125,7 @@ class SPM:
     def _trained(
         self, model: ModelView, anchors: dict[str, str], name: str
     ) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
-        """One adapter for targets with their anchors, and its losses."""
+        """Train one adapter for targets with their anchors; return its pairs and losses."""
         maps = denoiser_modules(model, select_parameters(denoiser_parameters(model), "transformer-maps"))
         trained = TrainableLowRank(model, maps, self.rank, self.seed, init="uniform", scale=self.alpha / self.rank)
         texts = TextEncodings.of(model)
@@ -155,10 +157,10 @@ class SPM:
 
 @torch.no_grad()
 def random_states(target: Conditioning, rng: torch.Generator) -> GivenStates:
-    """States (1, l, d) of a random direction, about as long as the target's, taken with the probability 1 - cosine; a
-    pooled text likewise.
+    """Draw states (1, l, d) of a random direction and about the target's norm; a pooled text likewise.
 
-    Where the target's states are zero, as the padding between SD3's encoders, they are zero too (inferred).
+    A draw is accepted with the probability 1 - cosine. Where the target's states are zero, such as the padding between
+    SD3's encoders, the random ones are zero too (inferred).
     """
     while True:
         states = _random(target.states, rng)

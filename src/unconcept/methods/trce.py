@@ -1,7 +1,7 @@
 """TRCE: Chen et al., ICCV 2025, arXiv:2503.07389. Its first stage, textual semantic erasing in closed form.
 
-The first end token gathers the whole prompt, so reading it as a harmless prompt's covers wordings that never name the
-concept.
+The first end token summarises the whole prompt. Mapping it to that of a harmless prompt therefore also covers wordings
+that never name the concept.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, sentences
 from .registry import NO_SERVICES, MethodServices, method
 
-_PAIR_BATCH = 64  # pairs of prompts whose rows are held at once
+_PAIR_BATCH = 64  # pairs of prompts in memory at once
 
 
 @method(
@@ -30,29 +30,29 @@ _PAIR_BATCH = 64  # pairs of prompts whose rows are held at once
     paper="arXiv:2503.07389",
     families=("sd1", "sd2", "sdxl"),
     mechanism="closed-form",
-    unsupported_reason="its argument is the causal CLIP's end token; in joint attention T5's rows carry the text",
+    unsupported_reason="it relies on the end token of causal CLIPs; in joint attention T5's rows carry the text",
 )
 @dataclass(frozen=True)
 class TRCE:
-    """End tokens are read as those of harmless prompts, first stage alone.
+    """Maps end tokens to those of harmless prompts; first stage only.
 
     Defaults from the authors' config for sexual content.
     """
 
     preserve_scale: float = 0.01
-    """Its square weighs the prior, a mean over captions: the authors' script applies it twice."""
+    """Its square is the weight of the prior, a mean over captions, because the authors' script applies it twice."""
     token_weight_scale: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
-    """Start, first end, last end, first word of the concept."""
+    """Weights of four tokens: start, first end, last end, first word of the concept."""
     augment_num: int = 15
-    """Sentences a target."""
+    """Sentences for each target."""
     lamb: float = 1e-4
     """Pull towards the old weights; 0 in the authors' script, which always has COCO's captions."""
     prior: str = ""
     """Captions: a packaged set or a file; "" is none."""
     templates: tuple[str, ...] = ()
-    """Sentences around the concept, {} in its place; () takes its kind's."""
+    """Sentences with {} in the concept's place; () takes those of its kind."""
     compat: Literal["", "authors"] = ""
-    """"authors": the first end token is sought at the number of words + 1, wherever it is."""
+    """"authors": assume the first end token at the number of words + 1."""
 
     def __post_init__(self) -> None:
         require(self.preserve_scale >= 0, f"trce: preserve_scale must be >= 0, got {self.preserve_scale}")
@@ -67,10 +67,10 @@ class TRCE:
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
-        """W' = (sum_i w_i W e_s e_m^T / N + p W M) (sum_i w_i e_m e_m^T / N + p M + lam I)^-1 as W (I + X^T Y).
+        """Solve W' = (sum_i w_i W e_s e_m^T / N + p W M) (sum_i w_i e_m e_m^T / N + p M + lam I)^-1 as W (I + X^T Y).
 
-        N pairs of prompts, up to four rows of each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
-        mean over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors take
+        N pairs of prompts have up to four rows each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
+        mean over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors have
         none.
         """
         pairs = list(zip(request.targets, request.anchors, strict=True))
@@ -86,19 +86,20 @@ class TRCE:
         return TextMapEdit.thin((root * move).to(wide), found.y.to(wide), tuple(model.text_maps()), figures)
 
     def _rows(self, model: ModelView, held: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of (sentence, target, anchor): rows e_m and e_s - e_m (n, d) where they count, and the roots of their weights
-        (n, 1).
+        """Return rows e_m and e_s - e_m (n, d) of (sentence, target, anchor), and the roots of their weights (n, 1).
+
+        Rows of weight 0 are left out.
         """
         old = [form.replace("{}", target) for form, target, _ in held]
         new = [form.replace("{}", anchor) for form, _, anchor in held]
         states = model.embed([*old, *new], at="all").double()
         last = states.shape[1] - 1
         ends_old, ends_new = self._ends(model, old), self._ends(model, new)
-        # Whatever stands before the concept is as many tokens alone, with an end token in the concept's place.
+        # The text before the concept has as many tokens by itself; its end token is at the concept's position.
         first_words = model.tokenizer([form.partition("{}")[0] for form, *_ in held]).index("first_eot")
         c, a, weights = [], [], []
         for i, (one, two, word) in enumerate(zip(ends_old, ends_new, first_words, strict=True)):
-            # The last end token stands for every pad; the concept's word is read as the anchor's prompt ends.
+            # The last end token counts for every pad; the concept's word maps to the last state of the anchor's prompt.
             places = ((0, 0, 1), (one, two, 1), (last, last, last - one), (word, last, 1))
             for scale, (at_old, at_new, base) in zip(self.token_weight_scale, places, strict=True):
                 if scale * base > 0:
@@ -110,7 +111,7 @@ class TRCE:
         return rows, wanted - rows, torch.tensor(weights, dtype=rows.dtype, device=rows.device).sqrt()[:, None]
 
     def _ends(self, model: ModelView, texts: Sequence[str]) -> list[int]:
-        """Where each text's first end token stands, or where the authors' script takes it to stand."""
+        """Return the position of each text's first end token, or the one that the authors' script assumes."""
         if self.compat == "authors":
             return [len(text.split()) + 1 for text in texts]
         return model.tokenizer(texts).index("first_eot")

@@ -1,6 +1,6 @@
 """Unified Concept Editing (UCE): Gandikota et al., WACV 2024, arXiv:2308.14761.
 
-Makes the maps that read the text read each target concept as its anchor. Closed form, no images.
+Edits the text maps so that they map each target concept to the values of its anchor. Closed form, no images.
 """
 
 from dataclasses import dataclass, replace
@@ -26,16 +26,16 @@ from .registry import NO_SERVICES, MethodServices, method
 )
 @dataclass(frozen=True)
 class UCE:
-    """Closed-form edit of all maps that read the text. Defaults from the authors' 2025 `uce_sd_erase.py`."""
+    """Edits all text maps in closed form. Defaults from the authors' 2025 `uce_sd_erase.py`."""
 
     erase_scale: float = 1.0
-    """Weight of each target, set E."""
+    """Weight of each target (set E), > 0."""
     preserve_scale: float = 1.0
-    """Weight of each retained text, set P."""
+    """Weight of each retained text (set P), >= 0."""
     lamb: float = 0.5
-    """Lambda, pull towards the old weights."""
+    """lambda, pull towards the old weights, > 0."""
     tokens: Literal["last", "last+tail"] = "last"
-    """Last subject token (2025 script), or it and all that follow (2023)."""
+    """Map the last subject token (2025 script), or it and all tokens after it (2023)."""
 
     def __post_init__(self) -> None:
         require(self.erase_scale > 0, f"uce: erase_scale must be > 0, got {self.erase_scale}")
@@ -49,12 +49,12 @@ class UCE:
         """Solve Eq. 7 plus lamb * I (the authors' script) in delta form, W' = W + W (C_a - C_e)^T Y.
 
         n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no
-        layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX are told the
-        pooled text apart, through a map that is solved for likewise, as the authors' script does for FLUX; SD3 by
-        analogy (inferred).
+        layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX also take a
+        pooled text, through a map that is solved in the same way, as in the authors' script for FLUX; SD3 by analogy
+        (inferred).
         """
-        # Differs: the script's values for FLUX hold the layer's bias, which its output then has twice; ours are W c_a
-        # alone.
+        # Differs: the script's values for FLUX include the layer's bias, which its output then has twice; ours are
+        # only W c_a.
         states = self._solved(*self._rows(model, request))
         maps, pooled_maps = model.text_maps(), model.text_maps("pooled")
         if not pooled_maps:
@@ -67,16 +67,16 @@ class UCE:
         return LowRankEdit(pairs, solve_figures=condition_figure(states.condition, pooled.condition))
 
     def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | SecondMoments) -> RidgeTextMap:
-        """X and Y of one map on the text, (n, d) or (d, d), in float32 at least: C_a - C_e and Y while there are no
-        more texts than dimensions.
+        """Solve for X and Y of one map on the text, (n, d) or (d, d), in float32 or wider.
+
+        X is C_a - C_e if there are no more texts than dimensions.
         """
         found = ridge_text_map(c_e, c_a, c_p, self.erase_scale, self.preserve_scale, self.lamb)
         wide = torch.promote_types(c_e.dtype, torch.float32)
         return replace(found, x=found.x.to(wide), y=found.y.to(wide))
 
     def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | SecondMoments]:
-        """Rows of targets, beside each that of its anchor, and of what is retained: (n, d), or with the tail (n * tail,
-        d).
+        """Return the rows of targets, of their anchors, and of retained texts: (n, d), or with the tail (n * tail, d).
 
         With the tail, every row of every retained text and of "" is retained, as in the 2023 script.
         """
@@ -85,8 +85,8 @@ class UCE:
             return c_e, c_a, c_p
         require(
             model.streams == 1,
-            f"uce: tokens = last+tail is not defined for {model.family} models, whose text has two rows a token: use"
-            " last",
+            f"uce: tokens = last+tail is not defined for {model.family} models, whose texts have two rows for a token:"
+            " use last",
         )
         return *aligned_suffix_pairs(model, request.targets, request.anchors), text_state_moments(
             model, ("", *request.retain)

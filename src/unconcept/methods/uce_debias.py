@@ -1,7 +1,7 @@
 """Unified Concept Editing (UCE), its debiasing: Gandikota et al., WACV 2024, arXiv:2308.14761.
 
-A concept is read as itself with a little of each attribute, more of those that its pictures show too seldom, until the
-shares drawn are those wanted. Closed form; pictures are drawn and counted between the solves.
+Adds a little of each attribute to a concept, more of those that its images show too seldom, until the images have the
+wanted shares. Closed form; between the solves, images are sampled and counted.
 """
 
 from collections.abc import Sequence
@@ -35,33 +35,33 @@ from .registry import NO_SERVICES, AttributeCounter, MethodServices, method
 )
 @dataclass(frozen=True)
 class UCEDebias:
-    """Balances how often pictures of a target show each attribute.
+    """Balances how often images of a target show each attribute.
 
     Defaults from the authors' 2025 `uce_sd_debias.py`.
     """
 
     attributes: tuple[str, ...] = ("woman", "man")
-    """What pictures of a target are to show in wanted shares."""
+    """Attributes to balance in images of a target."""
     ratios: tuple[float, ...] = ()
     """Wanted share of each attribute; () is equal shares."""
     max_diff: float = 0.05
-    """a target whose shares are all nearer than this is left as it is."""
+    """Stop for a target if all its shares differ by less than this from the wanted ones."""
     rounds: int = 30
-    """Of drawing, at most."""
+    """Largest number of rounds of sampling."""
     images: int = 10
-    """Drawn for each target in a round."""
+    """Images of each target in a round."""
     templates: tuple[str, ...] = ("{}",)
-    """Wordings of targets, attributes and retained texts, {} in a text's place."""
+    """Wordings of targets, attributes and retained texts, with {} in the text's place."""
     tokens: Literal["last", "last+tail"] = "last"
-    """Last subject token (2025 script), or it and all that follow (2023)."""
+    """Edit the last subject token (2025 script), or it and all tokens after it (2023)."""
     step_size: float = 1.0
-    """Attribute added for each unit of missing share."""
+    """Amount of an attribute added for each unit of missing share."""
     erase_scale: float = 1.0
-    """Weight of each target, set E."""
+    """Weight of each target (set E), > 0."""
     preserve_scale: float = 0.1
-    """Weight of each retained text, set P."""
+    """Weight of each retained text (set P), >= 0."""
     lamb: float = 0.5
-    """Lambda, pull towards the old weights."""
+    """lambda, pull towards the old weights, > 0."""
 
     def __post_init__(self) -> None:
         count = len(set(self.attributes))
@@ -81,7 +81,7 @@ class UCEDebias:
             len(ratios) == count, f"uce-debias: {count} attributes but {len(ratios)} ratios: give one for each, or none"
         )
         sound = min(ratios) >= 0 and abs(sum(ratios) - 1) < 1e-6
-        require(sound, f"uce-debias: ratios {list(ratios)} are no shares: give numbers >= 0 that sum to 1")
+        require(sound, f"uce-debias: ratios {list(ratios)} are not shares: give numbers >= 0 that sum to 1")
         require(0 < self.max_diff < 1, f"uce-debias: max_diff must be a share, 0 to 1, got {self.max_diff}")
         require(len(self.templates) > 0, 'uce-debias: templates are empty: give at least "{}"')
         check_sentences("uce-debias", self.templates)
@@ -93,26 +93,24 @@ class UCEDebias:
 
     @property
     def wanted(self) -> tuple[float, ...]:
-        """The share of each attribute."""
+        """The wanted share of each attribute."""
         return self.ratios or (1 / len(self.attributes),) * len(self.attributes)
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
-        """Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A; each round adds step_size (wanted -
-        drawn) to beta.
+        """Solve Eq. 7 with v* = W (c + sum_a beta_a a) as W' = W (I + X^T Y), X = beta A.
 
-        n targets, p attributes, text width d, and r rows of the targets' wordings: C (r, d), beside each A (p, d), beta
-        (n, p), Y (r, d). Values are summed up over the rounds and each round is solved from the original weights, as in
-        the 2025 script, so that Y is solved once.
+        Each round adds step_size (wanted - sampled share) to beta. n targets, p attributes, text width d, and r rows of
+        the targets' wordings: C (r, d), for each row A (p, d), beta (n, p), Y (r, d). Values add up over the rounds,
+        and each round is solved from the original weights, as in the 2025 script, so Y is solved once.
         """
-        # Differs: the 2025 script reads a step_size of 0.1 and does not use it, which is 1 here.
-        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights; of it we
-        # have the wordings,
-        # a target's beside the same of an attribute, and the tail.
-        # Differs: shares are of the pictures that show any attribute; the authors' CLIP finds one in every picture.
+        # Differs: the 2025 script has a step_size of 0.1 and does not use it; that is a step_size of 1 here.
+        # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights. We took
+        # from it the wordings, which pair a target's with the same one of an attribute, and the tail.
+        # Differs: shares are of the images that show any attribute; the authors' CLIP finds one in every image.
         count = services.attribute_counter
         if count is None:
-            raise RequestError("uce-debias counts what it draws: name a judge, --judge clip-score=FOLDER")
+            raise RequestError("uce-debias must judge the images it samples: name a judge, --judge clip-score=FOLDER")
         pushes, retained = self._read(model, request)
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
@@ -135,8 +133,9 @@ class UCEDebias:
         return self._edit(model, _values(beta, pushes), y, figures)
 
     def _read(self, model: ModelView, request: Request) -> tuple[list["AttributeShift"], Tensor | SecondMoments]:
-        """Each target's wordings beside those of the attributes, and what is retained; with the tail all rows of it and
-        of "".
+        """Return each target's wordings with those of the attributes, and the retained rows.
+
+        With the tail, all rows of retained texts and of "" are retained.
         """
         texts, retained = self._worded(request.targets), self._worded(request.retain)
         words = [self._worded((attribute,)) * len(request.targets) for attribute in self.attributes]
@@ -147,7 +146,7 @@ class UCEDebias:
         return self._pushes(aligned_suffix_rows(model, texts, *words)), text_state_moments(model, ("", *retained))
 
     def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["AttributeShift"]:
-        """Of a wording's rows (l, d), and after them those of each attribute."""
+        """Build the shifts from lists of rows (l, d): those of a wording, then those of each attribute."""
         return [
             AttributeShift(i // len(self.templates), rows.double(), torch.stack(beside).double())
             for i, (rows, *beside) in enumerate(read)
@@ -157,7 +156,7 @@ class UCEDebias:
         return tuple(form.replace("{}", text) for text in texts for form in self.templates)
 
     def _gap(self, count: AttributeCounter, target: str, turn: int) -> Tensor:
-        """Wanted minus drawn share of each attribute (p,)."""
+        """Return the wanted minus the sampled share of each attribute (p,)."""
         seen = torch.tensor(list(count(target, self.attributes, self.images, turn)), dtype=torch.float64)
         message = (
             f"uce-debias: none of {self.images} pictures of {target!r} in round {turn + 1} shows"
@@ -165,7 +164,7 @@ class UCEDebias:
         )
         require(
             bool(seen.sum() > 0),
-            message + "name attributes that the model draws, draw more images, or take a smaller step_size",
+            message + "name attributes that the model can draw, sample more images, or use a smaller step_size",
         )
         return torch.tensor(self.wanted, dtype=seen.dtype) - seen / seen.sum()
 
@@ -179,14 +178,14 @@ class UCEDebias:
 
 @dataclass(frozen=True)
 class AttributeShift:
-    """Rows of a wording of a target (l, d), and beside them those of each attribute (p, l, d), float64."""
+    """Rows of a wording of a target (l, d), and those of each attribute in the same wording (p, l, d), float64."""
 
     target: int
-    """The target's place in the request."""
+    """The target's index in the request."""
     rows: Tensor
     attributes: Tensor
 
 
 def _values(beta: Tensor, pushes: Sequence[AttributeShift]) -> Tensor:
-    """X (r, d): every wording of a target is given its attributes in the same shares."""
+    """Return X (r, d): every wording of a target gets its attributes in the same shares."""
     return torch.cat([torch.einsum("p,pld->ld", beta[push.target].to(push.rows), push.attributes) for push in pushes])
