@@ -61,7 +61,7 @@ def test_halves_are_asked_for_by_name(pictures) -> None:
 def test_what_cannot_be_asked(pictures) -> None:
     with pytest.raises(SettingsError, match="whole, left, right"):
         JudgeScore().score(pictures[:1], ["top"])
-    with pytest.raises(SettingsError, match="1 questions about 2 pictures"):
+    with pytest.raises(SettingsError, match="1 questions about 2 images"):
         JudgeScore().score(pictures[:2], ["whole"])
 
 

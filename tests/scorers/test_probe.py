@@ -130,13 +130,13 @@ def test_an_edit_that_hangs_on_a_hook_is_refused() -> None:
         ),
         (lambda: ActivationTap(timesteps=()), SettingsError, "give one or more"),
         (lambda: ActivationTap(draws=0), SettingsError, "give 1 or more"),
-        (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a"] * 3), SettingsError, "two or more apart"),
+        (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a"] * 3), SettingsError, "two or more to tell apart"),
         (
             lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "a", "b"]),
             SettingsError,
             "2 or more of every label",
         ),
-        (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "b"]), SettingsError, "2 labels for 3 pictures"),
+        (lambda: DiffusionProbe(shared("sd1"), flats(3, 0)[0], ["a", "b"]), SettingsError, "2 labels for 3 images"),
     ],
 )
 def test_refusals(call, error, match) -> None:

@@ -1,4 +1,4 @@
-"""One file an attack. Files are found by name, so adding an attack edits no list."""
+"""The attacks, one file each. Importing the package finds the files, so a new attack edits no list."""
 
 import importlib
 import pkgutil

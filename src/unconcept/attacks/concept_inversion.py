@@ -1,7 +1,7 @@
 """Concept Inversion: Pham et al., ICLR 2024, arXiv:2308.01508 (from the authors' scripts).
 
-Learns a new word for the concept in the edited model: rows at a placeholder, trained on pictures of the concept with
-the model's own loss. No weight changes, and the edited model never reads the concept's name.
+Learns a new word for the concept in the edited model: embedding rows of a placeholder, trained on images of the concept
+with the model's own loss. No weight changes, and the edited model never gets the concept's name.
 """
 
 from collections.abc import Iterator
@@ -25,31 +25,31 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
 )
 @dataclass(frozen=True)
 class ConceptInversion:
-    """A new word for the concept, learned from pictures of it.
+    """Learns a new word for the concept from images of it.
 
     Defaults from the authors' scripts for edited weights.
     """
 
     steps: int = 5000
-    """Of the search."""
+    """Steps of the search."""
     every: int = 500
     """Steps between attempts (inferred)."""
     lr: float = 0.08
-    """5e-3 times batch and accumulation, as their --scale_lr on one GPU."""
+    """Learning rate: 5e-3 times batch and accumulation, as with the authors' --scale_lr on one GPU."""
     weight_decay: float = 1e-2
-    """Of AdamW, on the new rows alone."""
+    """Weight decay of AdamW, on the new rows alone."""
     batch_size: int = 4
-    """Pictures a batch."""
+    """Images in a batch."""
     accumulate: int = 4
-    """Batches a step."""
+    """Batches in a step."""
     vectors: int = 1
-    """Rows of the placeholder."""
+    """Embedding rows of the placeholder."""
     init: str | None = None
-    """Word it starts as; None: the general word of the concept's kind."""
+    """Word that initialises the placeholder; None: the general word of the concept's kind."""
     templates: tuple[str, ...] = ()
-    """With one {}; empty: those of the concept's kind."""
+    """Training prompts with one {}; () takes those of the concept's kind."""
     flip: bool = True
-    """Mirror half of the pictures."""
+    """Mirror half of the images."""
 
     def __post_init__(self) -> None:
         require_positive_settings("concept-inversion", steps=self.steps, every=self.every, batch_size=self.batch_size)
@@ -61,11 +61,11 @@ class ConceptInversion:
         for template in self.templates:
             require(
                 template.count("{}") == 1,
-                f"concept-inversion: templates need one {{}} where the concept stands, got {template!r}",
+                f"concept-inversion: templates need one {{}} in the concept's place, got {template!r}",
             )
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """rows (1, k, d_e) for each encoder e. The floor is the placeholder as the word it starts as."""
+        """Train rows (1, k, d_e) for each encoder e. The floor is the placeholder with its initial word."""
         model = case.model
         rows = [row.requires_grad_() for row in self._start(case)]
         places = [self._slots(case, *text_around_name(prompt, _names(case))) for prompt in case.prompts]
@@ -81,9 +81,9 @@ class ConceptInversion:
             yield self._attempt(case, rows, places, descent.done, sum(losses) / len(losses))
 
     def _start(self, case: AttackCase) -> list[Tensor]:
-        """Rows of the word it starts as, in float32 or wider.
+        """Return the rows of the initial word, in float32 or wider.
 
-        Differs: a word of several tokens gives the mean of their rows; the authors' script refuses it.
+        Differs: for a word of several tokens we take the mean of their rows; the authors' script refuses it.
         """
         init = self.init or GENERAL_WORDS[case.concept.kind]
         with case.edit_applied():
@@ -92,7 +92,7 @@ class ConceptInversion:
         return [mean.expand(1, self.vectors, -1).clone() for mean in means]
 
     def _slots(self, case: AttackCase, before: str, after: str) -> FreeTokenSlots:
-        """The placeholder between two texts, cut at their ends where the encoder cannot hold them."""
+        """Put the placeholder between two texts, which are cut at their ends if they are too long for the encoder."""
         tokenizer = case.model.tokenizer
         room = tokenizer.length - 2 - self.vectors
         first = word_ids(tokenizer, before)[:room]
@@ -107,9 +107,9 @@ class ConceptInversion:
         forms: list[FreeTokenSlots],
         latents: list[Tensor],
     ) -> StepLoss:
-        """The denoising loss of one batch of pictures, as they are or mirrored, under templates drawn for them.
+        """Build the denoising loss of a batch of images, some mirrored, each under a random template.
 
-        Differs: latents are the posterior's mean; the authors sample it.
+        Differs: latents are the posterior's mean; the authors sample from it.
         """
         model, n = case.model, self.batch_size
 
@@ -128,7 +128,7 @@ class ConceptInversion:
     def _attempt(
         self, case: AttackCase, rows: list[Tensor], places: list[FreeTokenSlots], steps: int, loss: float | None
     ) -> AttackAttempt:
-        """The placeholder instead of the concept's name, or before a prompt that does not name it."""
+        """Put the placeholder in the place of the concept's name, or before a prompt that does not name it."""
         kept = tuple(row.detach().clone() for row in rows)
         with case.edit_applied():
             vocabulary = TokenVocabulary.of(case.model)

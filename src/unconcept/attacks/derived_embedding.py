@@ -1,6 +1,6 @@
 """The derive step of RECE as an attack: Gong et al., ECCV 2024, arXiv:2407.12383.
 
-In closed form, the text state that the edited keys and values read as the unedited ones read the concept's.
+Computes in closed form the text state that the edited keys and values map as the unedited ones map the concept's.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack
 )
 @dataclass(frozen=True)
 class DerivedEmbedding:
-    """The text state that edited keys and values read as the concept's was read. Default from the authors' code."""
+    """Computes a text state that edited keys and values map as they did the concept's. Default of the authors' code."""
 
     lamb: float = 0.1
     """Ridge on the derived embedding; 1e-3 for styles and hard objects."""
     tokens: Literal["last", "all"] = "last"
-    """Which states are put in: the last subject token's, or every one as in RECE itself."""
+    """States to replace: the last subject token's, or all, as in RECE itself."""
 
     def __post_init__(self) -> None:
         require(
@@ -35,7 +35,7 @@ class DerivedEmbedding:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """One attempt: states (1, l, d) of the edited model's encoder, with c' = R c where the concept ends."""
+        """Make one attempt: states (1, l, d) of the edited model's encoder, c' = R c at the concept's last token."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         model, left = case.model, case.unsolved
         own = {i: model.condition([case.prompts[i]]) for i in left}
@@ -53,6 +53,6 @@ class DerivedEmbedding:
 
 
 def _last(case: AttackCase, prompt: str) -> int:
-    """Position of the last token of the concept's name, or of the prompt where it is not named."""
+    """Return the position of the last token of the concept's name, or of the prompt if it does not name it."""
     place = find_name(prompt, (*case.concept.all_names, *case.wordings))
     return case.model.tokenizer([prompt if place is None else prompt[: place[1]]]).index("last_subject")[0]

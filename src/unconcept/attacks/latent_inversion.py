@@ -1,6 +1,6 @@
 """DDIM inversion (Song et al., ICLR 2021, arXiv:2010.02502) as an attack, as in ACE's editing tests (arXiv:2501.01633).
 
-Walks a picture of the concept back to the noise from which the edited model itself would draw it, and starts there.
+Inverts an image of the concept to the noise from which the edited model itself would generate it, and samples from it.
 """
 
 from collections.abc import Iterator
@@ -18,23 +18,23 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
 @attack("latent-inversion", paper="arXiv:2501.01633", rung="latent", scope="prompt", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class LatentInversion:
-    """The initial noise that the edited model connects with a picture of the concept. Steps as in ACE's scripts."""
+    """Finds the noise from which the edited model generates an image of the concept. Steps as in ACE's scripts."""
 
     steps: int = 30
-    """Of the walk back."""
+    """Steps of the inversion."""
     text: Literal["null", "prompt"] = "null"
-    """What the edited model is conditioned on while walking back, unguided."""
+    """Text of the edited model during the inversion, which has no guidance."""
     drawn: Literal["null", "prompt"] = "prompt"
-    """What is drawn from the noise found; with "null" any model gives the picture back."""
+    """Text for sampling from the noise; with "null" any model reproduces the image."""
     batch_size: int = 8
-    """Pictures inverted at once."""
+    """Images inverted at once."""
 
     def __post_init__(self) -> None:
         require_positive_settings("latent-inversion", steps=self.steps, batch_size=self.batch_size)
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """The floor is the prompt from its own noise. The edit is active on the way back too (ACE does so)."""
+        """Invert the images with the edit applied, as in ACE. The floor is the prompt from its own noise."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         left = case.unsolved
         found: dict[int, Tensor] = {}
@@ -53,7 +53,7 @@ class LatentInversion:
         )
 
     def _invert(self, case: AttackCase, x: Tensor, texts: list[str]) -> Tensor:
-        """x_0 to x_T (b, c, h, w) by DDIM's rule run backwards, with the prediction at the cleaner end of each step."""
+        """Run DDIM backwards from x_0 to x_T (b, c, h, w), with the prediction at the cleaner end of each step."""
         model, schedule = case.model, case.model.schedule
         given = model.condition(texts)
         grid = torch.linspace(0, len(schedule.alpha) - 1, self.steps + 1).round().long().tolist()

@@ -1,6 +1,6 @@
 """Prompting4Debugging (P4D): Chin et al., ICML 2024, arXiv:2309.06135.
 
-Searches tokens under which the edited model predicts what the unedited one predicts under the prompt.
+Searches tokens under which the edited model makes the predictions of the unedited one under the prompt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,24 +29,24 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
 @attack("p4d", paper="arXiv:2309.06135", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class P4D:
-    """Tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""
+    """Searches tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""
 
     variant: Literal["n", "k"] = "n"
-    """Free tokens instead of the prompt, or one in front of every few of its own."""
+    """Replace the prompt by free tokens (n), or put free tokens between its own (k)."""
     n: int = 16
-    """Free tokens of variant n."""
+    """Number of free tokens in variant n."""
     k: int = 3
-    """Variant k: one free token in front of every k tokens."""
+    """Variant k puts one free token before every k tokens."""
     steps: int = 3000
-    """Of the search."""
+    """Steps of the search."""
     every: int = 50
     """Steps between attempts."""
     lr: float = 0.1
     """Learning rate."""
     weight_decay: float = 0.1
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     batch_size: int = 8
-    """Prompts searched at once; no effect on what is found."""
+    """Prompts searched at once; it has no effect on the result."""
 
     def __post_init__(self) -> None:
         require_positive_settings(
@@ -58,16 +58,16 @@ class P4D:
         )
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """The floor is the prompt itself.
+        """Search for each prompt. The floor is the prompt itself.
 
-        Differs: each text is an attempt; the authors return the one whose picture CLIP finds most like the target's.
+        Differs: each text is an attempt; the authors return the one whose image is nearest to the target's by CLIP.
         """
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         for start in range(0, len(case.prompts), self.batch_size):
             yield from self._group(case, range(start, min(start + self.batch_size, len(case.prompts))))
 
     def _group(self, case: AttackCase, members: range) -> Iterator[AttackAttempt]:
-        """P (b, k, d): the searched vectors of these prompts, all encoders side by side, random tokens at first."""
+        """Search vectors P (b, k, d) for these prompts, all encoders concatenated, starting from random tokens."""
         model, rngs = case.model, random_generators(case.seed, members)
         tokenizer = model.tokenizer
         texts = {i: self._slots(word_ids(tokenizer, case.prompts[i]), tokenizer.length - 2) for i in members}
@@ -102,7 +102,7 @@ class P4D:
 
 
 def _random(vocabulary: TokenVocabulary, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Rows (b, count, d) of random plain tokens, in float32 or wider."""
+    """Return the rows (b, count, d) of random typable tokens, in float32 or wider."""
     rows = vocabulary.vectors(torch.stack([vocabulary.random_ids((count,), rng) for rng in rngs]))
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).clone()
 
@@ -114,7 +114,7 @@ def _loss(
     rows: list[int],
     lessons: Iterator[tuple[Tensor, Tensor, Tensor]],
 ) -> StepLoss:
-    """Sum over some prompts of the squared distance between the edited model's predictions and the lessons'."""
+    """Build the sum over some prompts of the squared distance of the edited model's predictions to the lessons'."""
     model, vocabulary = case.model, TokenVocabulary.of(case.model)
 
     def loss(step: int, rng: torch.Generator) -> Tensor:
@@ -131,9 +131,9 @@ def _loss(
 def _lesson(
     case: AttackCase, members: Sequence[int], latents: Tensor, rngs: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Noised pictures x_t, their timesteps and what the unedited model predicts of them under the prompts, unguided.
+    """Return noised images x_t, their timesteps, and the unedited model's predictions under the prompts, unguided.
 
-    Differs: latents are the posterior's mean; the authors sample it.
+    Differs: latents are the posterior's mean; the authors sample from it.
     """
     model = case.model
     t = torch.cat([torch.randint(len(model.schedule.alpha), (1,), generator=rng) for rng in rngs]).to(model.device)

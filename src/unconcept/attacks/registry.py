@@ -1,4 +1,4 @@
-"""What an attack is given, what it gives back, and the table of attacks."""
+"""Input and output of attacks, and their registry."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,74 +16,71 @@ from ..models import Conditioning, Family, ModelView
 from ..models.families import require_families
 from ..models.model_view import SoftPrompts
 
-AccessLevel = Literal["text", "embedding", "latent", "weights"]  # how deep an attacker must reach, from the outside in
-SearchScope = Literal["prompt", "concept"]  # one search a prompt, or one for all prompts of a concept
+AccessLevel = Literal["text", "embedding", "latent", "weights"]  # access that an attacker needs, least first
+SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
 ACCESS_LEVELS: tuple[AccessLevel, ...] = ("text", "embedding", "latent", "weights")
 
 
 @dataclass(frozen=True)
 class AttackCase:
-    """One edit, one concept, and the prompts in which the attack shall bring it back.
+    """One edit, one concept, and the prompts in which the attack tries to bring it back.
 
-    Outside of `edited()` the model is unedited. Pictures (n, 3, h, w) in [0, 1], noise (n, c, h, w) of unit variance,
-    rows belong to `prompts`. An attack may use everything here; it never sees a judge.
+    Outside of `edit_applied()` the model is unedited. Images (n, 3, h, w) are in [0, 1], noise (n, c, h, w) has unit
+    variance; their rows belong to `prompts`. An attack may use everything here, but it never gets a judge.
     """
 
     model: ModelView
     edit: ApplicableEdit | None
-    """None: the unedited model, on which the same attack shows its ceiling."""
+    """Edit to attack; None attacks the unedited model, which gives the ceiling of the attack."""
     concept: Concept
-    """Aliases: the wordings an attacker is told."""
+    """Concept to bring back; its aliases are the wordings that the attacker knows."""
     prompts: tuple[str, ...]
     noise: Tensor
-    """What each prompt is drawn from."""
+    """Initial noise of each prompt."""
     pictures: Tensor
-    """What the unedited model draws for each prompt."""
+    """The unedited model's image for each prompt."""
     examples: Tensor
-    """Further pictures of the concept by the unedited model (m, 3, h, w), other seeds."""
+    """Further images of the concept by the unedited model (m, 3, h, w), from other seeds."""
     wordings: tuple[str, ...] = ()
-    """Other ways to say the concept, which no request was given."""
+    """Other wordings of the concept, which the request did not contain."""
     unrelated: tuple[tuple[str, ...], Tensor] | None = None
-    """Captions and pictures without the concept."""
+    """Captions and images without the concept."""
     steps: int = 20
-    """Of the sampler."""
+    """Sampling steps."""
     guidance_scale: float = 4.0
     seed: int = 0
     solved: set[int] = field(default_factory=set)
-    """Prompts whose attempts already succeeded: leave them alone."""
+    """Indexes of prompts whose attempts have already succeeded; skip them."""
 
     @property
     def unsolved(self) -> list[int]:
-        """Numbers of the prompts that are not solved."""
+        """Indexes of the prompts that are not solved yet."""
         return [i for i in range(len(self.prompts)) if i not in self.solved]
 
     def edit_applied(self) -> AbstractContextManager[None]:
-        """Inside, the model computes with the edit. Never `yield` inside."""
+        """Apply the edit inside the block. Never `yield` in it."""
         return nullcontext() if self.edit is None else self.edit.applied(self.model)
 
 
 @dataclass(frozen=True)
 class AttackInput:
-    """What to draw instead of one prompt. What is None is as in the case; only one of `soft` and `states` is set."""
+    """Input to sample from instead of one prompt. None means as in the case; set only one of `soft` and `states`."""
 
     text: str
-    """What is typed, or what stands nearest to it."""
+    """The prompt, or the text nearest to the input."""
     soft: SoftPrompts | None = None
-    """One row: read by the edited model's own encoders."""
+    """Soft prompt (one row), which the edited model's own encoders encode."""
     states: Conditioning | None = None
-    """One row: finished text states."""
+    """Encoded text states (one row)."""
     noise: Tensor | None = None
-    """(c, h, w)."""
+    """Initial noise (c, h, w)."""
     weights: Edit | None = None
-    """Laid over the edited model."""
+    """A further edit on top of the edited model."""
 
 
 @dataclass(frozen=True)
 class AttackAttempt:
-    """Inputs by number of their prompt, found after `steps` steps of search.
-
-    The first attempt of all has spent none.
-    """
+    """Inputs by the index of their prompt, found after `steps` steps of search. The first attempt has 0 steps."""
 
     steps: int
     inputs: dict[int, AttackInput]
@@ -91,10 +88,10 @@ class AttackAttempt:
 
 
 class Attack(Protocol):
-    """A frozen dataclass of settings with one verb."""
+    """Protocol of an attack: a frozen dataclass of settings with one verb, `search`."""
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Attempts with growing steps. Between two of them the harness draws, judges, and fills `case.solved`."""
+        """Yield attempts with increasing steps. After each one the harness samples, judges, and fills `case.solved`."""
 
 
 _AttackClass = TypeVar("_AttackClass", bound=type)
@@ -102,7 +99,7 @@ _AttackClass = TypeVar("_AttackClass", bound=type)
 
 @dataclass(frozen=True)
 class AttackInfo:
-    """A row of the attacks table."""
+    """An entry of the registry of attacks."""
 
     name: str
     settings: type
@@ -118,7 +115,7 @@ attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attac
 
 
 def require_positive_settings(owner: str, **counts: int) -> None:
-    """`SettingsError` unless each of an attack's settings is a number > 0."""
+    """Raise `SettingsError` unless all of these settings of an attack are > 0."""
     for name, count in counts.items():
         require(count > 0, f"{owner}: {name} must be > 0, got {count}")
 
@@ -126,7 +123,7 @@ def require_positive_settings(owner: str, **counts: int) -> None:
 def attack(
     name: str, paper: str, rung: AccessLevel, scope: SearchScope, families: tuple[Family, ...]
 ) -> Callable[[_AttackClass], _AttackClass]:
-    """Register an attack under the name users type."""
+    """Register an attack under its name for users."""
     require_families(families, f"attack {name}")
 
     def put(kind: _AttackClass) -> _AttackClass:

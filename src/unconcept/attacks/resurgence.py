@@ -1,6 +1,6 @@
-"""Concept resurgence: Suriyakumar et al., arXiv:2410.08074 (all figures inferred: the paper's body was not at hand).
+"""Concept resurgence: Suriyakumar et al., arXiv:2410.08074 (all figures inferred: we did not have the paper's body).
 
-No adversary: fine-tunes the edited model on pictures without the concept, and looks whether it comes back.
+There is no adversary: fine-tunes the edited model on images without the concept, to see whether it comes back.
 """
 
 from collections.abc import Iterator
@@ -24,29 +24,29 @@ _LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
 @attack("resurgence", paper="arXiv:2410.08074", rung="weights", scope="concept", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class Resurgence:
-    """Ordinary fine-tuning of the edited model on unrelated pictures. Defaults inferred."""
+    """Fine-tunes the edited model on unrelated images. Defaults inferred."""
 
     mode: Literal["lora", "full"] = "lora"
-    """Adapters on every attention, or the whole denoiser."""
+    """Train adapters on every attention, or the whole denoiser."""
     lr: float | None = None
-    """None: 1e-4 for lora, 1e-5 in full."""
+    """Learning rate; None: 1e-4 for lora, 1e-5 for full."""
     weight_decay: float = 1e-2
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     batch_size: int = 4
-    """Pictures a step."""
+    """Images in a step."""
     rank: int = 4
-    """Of the adapters."""
+    """Rank of the adapters."""
     checkpoints: tuple[int, ...] = (50, 100, 250, 500, 1000)
-    """Steps after which an attempt is made."""
+    """Numbers of steps at which to make an attempt."""
 
     def __post_init__(self) -> None:
         rising = list(self.checkpoints) == sorted({*self.checkpoints}) and min(self.checkpoints, default=0) > 0
-        require(rising, f"resurgence: checkpoints must be rising numbers > 0, got {self.checkpoints}")
+        require(rising, f"resurgence: checkpoints must be increasing numbers > 0, got {self.checkpoints}")
         require_positive_settings("resurgence", batch_size=self.batch_size, rank=self.rank)
         require(self.lr is None or self.lr >= 0, f"resurgence: lr must be >= 0, got {self.lr}")
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """The prompts stay as they are; each attempt lays the weights' change so far over the edited model."""
+        """Fine-tune; each attempt keeps the prompts and adds the change of weights so far to the edited model."""
         if case.unrelated is None:
             raise RequestError(
                 "resurgence fine-tunes on unrelated captions and pictures, and the case has none: give some"
@@ -54,7 +54,7 @@ class Resurgence:
         wide = case.model.dtype in (torch.float32, torch.float64)
         require(
             self.mode == "lora" or wide,
-            f"resurgence: mode 'full' in {case.model.dtype} loses small steps: use float32 or mode 'lora'",
+            f"resurgence: mode 'full' in {case.model.dtype} would lose small steps: use float32 or mode 'lora'",
         )
         yield self._attempt(case, 0, None, None)
         with torch.no_grad():
@@ -79,13 +79,13 @@ class Resurgence:
             yield self._attempt(case, stop, weights, sum(losses) / len(losses))
 
     def _trained(self, case: AttackCase) -> TrainableLowRank | TrainableWeights:
-        """Adapters on every attention of the denoiser, or all of it, beginning at the edited model's weights."""
+        """Build adapters on every attention of the denoiser, or train all of it, from the edited model's weights."""
         if self.mode == "lora":
             return TrainableLowRank(case.model, attention_linears(case.model), self.rank, case.seed)
         return TrainableWeights(case.model, tuple(denoiser_parameters(case.model)))
 
     def _loss(self, case: AttackCase, captions: tuple[str, ...], latents: Tensor) -> StepLoss:
-        """The denoising loss of pictures under their captions. The text encoder stays as it is."""
+        """Build the denoising loss of images under their captions. The text encoder is not trained."""
         model = case.model
         with torch.no_grad():
             texts = model.condition(captions)

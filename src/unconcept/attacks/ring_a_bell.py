@@ -1,7 +1,7 @@
 """Ring-A-Bell: Tsai et al., ICLR 2024, arXiv:2310.10012.
 
-Adds the concept's direction to a prompt in the text encoder and finds tokens that read like the sum, by a genetic
-search. It never asks the edited model, so one set of texts serves every edit.
+Adds the concept's direction to a prompt in text state space, and finds tokens whose states are near the sum by a
+genetic search. It never uses the edited model, so one set of texts serves every edit.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _TEXT_BATCH = 100  # texts encoded at once
 
 @dataclass
 class Population:
-    """One prompt's population of token ids (m, k), and the best it has ever had."""
+    """One prompt's population of token ids (m, k), and the best ids so far."""
 
     ids: Tensor
     rng: torch.Generator
@@ -35,16 +35,16 @@ class Population:
 @attack("ring-a-bell", paper="arXiv:2310.10012", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class RingABell:
-    """Tokens that read like the prompt plus the concept's direction. Defaults from the authors' notebooks (nudity)."""
+    """Searches tokens near the prompt plus the concept's direction. Defaults from the authors' notebooks (nudity)."""
 
     eta: float = 3.0
     """Strength of the direction; RECE's authors use 0.9 for styles."""
     length: int = 16
-    """K, free tokens."""
+    """K, number of free tokens."""
     population: int = 200
-    """Texts of a generation."""
+    """Texts in a generation."""
     generations: int = 3000
-    """Of the search, at most."""
+    """Largest number of generations."""
     every: int = 100
     """Generations between attempts (inferred)."""
     mutation: float = 0.25
@@ -52,7 +52,7 @@ class RingABell:
     crossover: float = 0.5
     """Share of parents that mate."""
     neutral: str | None = None
-    """What stands for the concept in the pairs without it; None: the kind's general word."""
+    """Word that replaces the concept in the texts without it; None: the general word of its kind."""
 
     def __post_init__(self) -> None:
         require_positive_settings("ring-a-bell", length=self.length, generations=self.generations, every=self.every)
@@ -65,7 +65,7 @@ class RingABell:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Against the unedited text encoder throughout, as in the paper. The floor is the prompt itself."""
+        """Search on the unedited text encoder only, as in the paper. The floor is the prompt itself."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         model, direction = case.model, self.direction(case)
         length = min(self.length, model.tokenizer.length - 2)
@@ -87,9 +87,9 @@ class RingABell:
             yield AttackAttempt(stop, inputs, sum(herds[i].loss for i in left) / len(left))
 
     def direction(self, case: AttackCase) -> Tensor:
-        """Mean difference of all states between texts with and without the concept: its templates in all its names.
+        """Return the mean difference of all states between texts with and without the concept, in its kind's templates.
 
-        Differs: the authors write 50 pairs by hand for nudity and drop those whose pictures do not show it.
+        Differs: the authors write 50 pairs by hand for nudity and drop those whose images do not show it.
         """
         kind = case.concept.kind
         neutral = GENERAL_WORDS[kind] if self.neutral is None else self.neutral
@@ -103,9 +103,9 @@ class RingABell:
         )
 
     def _evolve(self, model: ModelView, herd: Population, goal: Tensor, allowed: Tensor, last: bool) -> None:
-        """Score, keep the better half, mate, mutate; the last generation is only scored.
+        """Score the texts, keep the better half, mate and mutate; the last generation is only scored.
 
-        Differs: the best text is never mutated, so the best so far cannot get lost.
+        Differs: the best text is never mutated, so it cannot get lost.
         """
         errors = text_state_errors(model, herd.ids, goal)
         parents = herd.ids[errors.argsort()[: self.population // 2]]
@@ -127,20 +127,20 @@ class RingABell:
 
 
 def searchable_token_ids(model: ModelView) -> Tensor:
-    """Ids the search may use: neither the special tokens nor id 0, as in the authors' code."""
+    """Return the ids that the search may use: neither special tokens nor id 0, as in the authors' code."""
     found = TokenVocabulary.of(model).is_typable
     found[0] = False
     return found.nonzero()[:, 0]
 
 
 def text_state_errors(model: ModelView, ids: Tensor, goal: Tensor) -> Tensor:
-    """(m,) squared distances of all text states of token ids (m, k) from a goal (l * d,)."""
+    """Return the squared distances (m,) of all text states of token ids (m, k) from a goal (l * d,)."""
     rows = pad_ids(model.tokenizer, ids.tolist())
     return torch.cat([(_flat(_read(model, part)) - goal).square().sum(-1).cpu() for part in rows.split(_TEXT_BATCH)])
 
 
 def _read(model: ModelView, ids: Tensor) -> Conditioning:
-    """States of padded ids, by the model's own encoders."""
+    """Encode padded ids with the model's own encoders."""
     at = torch.zeros(len(ids), 1, dtype=torch.long)
     start = special_ids(model.tokenizer)[0]
     return model.condition(
@@ -149,6 +149,6 @@ def _read(model: ModelView, ids: Tensor) -> Conditioning:
 
 
 def _flat(given: Conditioning) -> Tensor:
-    """States and pooled text (SDXL) as one row a text (b, l * d + p), in float32 or wider."""
+    """Flatten states and pooled text (SDXL) to one row for each text (b, l * d + p), in float32 or wider."""
     flat = torch.cat([given.states.flatten(1)] + ([] if given.pooled is None else [given.pooled]), 1)
     return flat.to(torch.promote_types(flat.dtype, torch.float32))

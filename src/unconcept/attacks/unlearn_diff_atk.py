@@ -1,7 +1,7 @@
 """UnlearnDiffAtk: Zhang et al., ECCV 2024, arXiv:2310.11868.
 
-Searches a few tokens that, put into the prompt, let the edited model denoise one picture of the concept: its own loss
-is the classifier, so no other network is needed.
+Searches a few tokens which, put into the prompt, make the edited model denoise an image of the concept. The model's own
+loss is the classifier, so no other network is needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,22 +31,22 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
 @attack("unlearn-diff-atk", paper="arXiv:2310.11868", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
 @dataclass(frozen=True)
 class UnlearnDiffAtk:
-    """Tokens in front of a prompt that let the edited model denoise the picture. Defaults from the authors' configs."""
+    """Searches tokens that make the edited model denoise an image of the concept. Defaults of the authors' configs."""
 
     tokens: int = 3
-    """k: 3 for styles and objects, 5 for nudity."""
+    """k, number of tokens: 3 for styles and objects, 5 for nudity."""
     place: TokenPlacement = "prefix"
-    """Where the tokens stand in the prompt."""
+    """Position of the tokens in the prompt."""
     timesteps: int = 50
-    """Visited in ascending order; an attempt after each."""
+    """Number of timesteps, visited in ascending order with an attempt after each."""
     iterations: int = 40
-    """Updates at each."""
+    """Updates at each timestep."""
     lr: float = 0.01
     """Learning rate."""
     weight_decay: float = 0.1
-    """Of Adam."""
+    """Weight decay of Adam."""
     batch_size: int = 8
-    """Prompts searched at once; no effect on what is found."""
+    """Prompts searched at once; it has no effect on the result."""
 
     def __post_init__(self) -> None:
         require_positive_settings(
@@ -62,13 +62,13 @@ class UnlearnDiffAtk:
         )
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """The floor is the prompt itself (the paper's pre-ASR)."""
+        """Search for each prompt. The floor is the prompt itself (the paper's pre-ASR)."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         for start in range(0, len(case.prompts), self.batch_size):
             yield from self._group(case, range(start, min(start + self.batch_size, len(case.prompts))))
 
     def _group(self, case: AttackCase, members: range) -> Iterator[AttackAttempt]:
-        """A (b, k, v): relaxed tokens of these prompts, each row on the simplex, uniform at first."""
+        """Search relaxed tokens A (b, k, v) for these prompts, each row on the simplex, starting uniform."""
         model, rngs = case.model, random_generators(case.seed, members)
         tokenizer = model.tokenizer
         texts = {
@@ -77,7 +77,7 @@ class UnlearnDiffAtk:
         }
         allowed = TokenVocabulary.of(model).is_typable
         count = max(len(text.free_positions) for text in texts.values())
-        # Differs: start and end token are left out, as nobody can type them.
+        # Differs: start and end token are left out, because nobody can type them.
         weights = (
             project_to_simplex(torch.zeros(len(members), count, len(allowed)), allowed)
             .to(model.device)
@@ -111,9 +111,9 @@ def _loss(
     rows: list[int],
     t: int,
 ) -> StepLoss:
-    """Sum over some prompts of the denoising error of their picture, under tokens drawn from the relaxed ones.
+    """Build the sum over some prompts of the denoising error of their image, under tokens drawn from the relaxed ones.
 
-    `data`: relaxed tokens and latents of all prompts, of which `rows` are asked; the same texts, with their generators.
+    `data` are relaxed tokens and latents of all prompts; `rows` selects those of `texts`, each with its generator.
     """
     model, vocabulary = case.model, TokenVocabulary.of(case.model)
     weights, latents = data[0], data[1][rows]
@@ -135,5 +135,5 @@ def _project(weights: Tensor, allowed: Tensor) -> None:
 
 
 def attack_timesteps(count: int, timesteps: int) -> list[int]:
-    """Evenly spaced timesteps, ascending, from half a gap on: 10, 30, .., 990 for 50 of 1000."""
+    """Return evenly spaced timesteps, ascending from half a gap: 10, 30, .., 990 for 50 of 1000."""
     return [int((i + 0.5) * timesteps / count) for i in range(count)]

@@ -1,8 +1,6 @@
-"""Other words for the concept: synonyms no request was given, and its name misspelt.
+"""Tries other words for the concept: synonyms that the request did not contain, and misspellings of its name.
 
-What anybody can try without a model.
-
-No paper: the cheapest attack, and the floor for those that search.
+Anybody can do this without a model. It has no paper: it is the cheapest attack, and the floor for those that search.
 """
 
 from collections.abc import Iterator
@@ -17,18 +15,21 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack
 @attack("wordings", paper="none", rung="text", scope="prompt", families=FAMILIES)
 @dataclass(frozen=True)
 class Wordings:
-    """Synonyms that the request did not name, then single slips of the hand in the concept's name."""
+    """Tries synonyms that the request did not contain, then single typing errors in the concept's name."""
 
     synonyms: int = 8
-    """At most."""
+    """Largest number of synonyms, >= 0."""
     misspellings: int = 8
-    """At most."""
+    """Largest number of misspellings, >= 0."""
 
     def __post_init__(self) -> None:
-        require(min(self.synonyms, self.misspellings) >= 0, "wordings: synonyms and misspellings must be >= 0")
+        require(
+            min(self.synonyms, self.misspellings) >= 0,
+            f"wordings: synonyms and misspellings must be >= 0, got {self.synonyms} and {self.misspellings}",
+        )
 
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """One wording an attempt, the same for all prompts."""
+        """Try one wording in each attempt, the same for all prompts."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         names = (*case.concept.all_names, *case.wordings)
         others = (*case.wordings[: self.synonyms], *typos(case.concept.name)[: self.misspellings])

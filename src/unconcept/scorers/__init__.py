@@ -1,4 +1,4 @@
-"""Judges: pictures to raw scores, decisions later. Files are found by name, so adding a scorer edits no list."""
+"""The scorers, which map images to raw scores, one file each. Importing the package finds the files."""
 
 import importlib
 import pkgutil

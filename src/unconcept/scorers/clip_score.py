@@ -1,4 +1,4 @@
-"""CLIP score and zero-shot labels, over any CLIP on disk: raw cosines, read later by `metrics/score_policies.py`."""
+"""CLIP score and zero-shot labels with any CLIP on disk: raw cosines, which `metrics/score_policies.py` interprets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +32,11 @@ _ZERO_SHOT = AnswerReader(
 
 @scorer("clip-score", reads="text", reader=_ZERO_SHOT)
 class ClipScore:
-    """How well a picture agrees with a text and with each of a list of labels, by a CLIP folder on disk.
+    """Scores how well an image agrees with a text and with each of a list of labels, with a CLIP from a folder.
 
-    `path` is the CLIP's folder. `asked` is a prompt for alignment, or a concept's name for efficacy. Labels are read
-    through the template. Policies: `clip_score(row["asked"])`; `argmax(row["labels"], labels)`;
-    `probability(log_softmax(row["labels"]), labels, [name])`, whose mean over pictures is MACE's CLIP accuracy.
+    `path` is the CLIP's folder. `asked` is a prompt for alignment, or a concept's name for efficacy. Labels are put
+    into the template. Policies: `clip_score(row["asked"])`; `argmax(row["labels"], labels)`;
+    `probability(log_softmax(row["labels"]), labels, [name])`, whose mean over images is MACE's CLIP accuracy.
     """
 
     version = 1
@@ -47,13 +47,13 @@ class ClipScore:
         self.clip = load_clip(path, find_device(device))
         self.labels = tuple(labels)
         self.name = f"clip:{self.clip.name}"
-        # Kept rows are found by the hash, and with labels they are other rows.
+        # Stored rows are looked up by this hash, and rows with labels differ.
         self.hash = hash_json([self.clip.hash, template, self.labels]) if self.labels else self.clip.hash
         self.said = self.clip.embed_texts([template.format(label) for label in self.labels]) if self.labels else None
 
     @torch.no_grad()
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """Cosines in [-1, 1], 6 decimals: "asked" of each picture's own text, "labels" in their order."""
+        """Return cosines in [-1, 1], 6 decimals: "asked" for the image's text, "labels" for each label in order."""
         seen = self.clip.embed_images(pictures)
         texts = list(dict.fromkeys(asked))
         said = self.clip.embed_texts(texts)[[texts.index(text) for text in asked]]

@@ -1,6 +1,6 @@
-"""What distances between sets of pictures are taken on.
+"""Feature extractors for distances between sets of images.
 
-A distance's name carries the extractor's (`metrics/frechet.py`).
+The name of a distance includes the extractor's (`metrics/frechet.py`).
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from .registry import scorer
 
 @scorer("clip-embedding", reads="set")
 class ClipEmbedding:
-    """A CLIP's unit-length picture embedding, from a folder on disk; OpenAI's ViT-L/14 at 336 gives CMMD's features."""
+    """Unit-length image embeddings of a CLIP from a folder; OpenAI's ViT-L/14 at 336 gives CMMD's features."""
 
     version = 1
 
@@ -28,13 +28,13 @@ class ClipEmbedding:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
+        """Return features (b, d) float32 of images (b, 3, h, w) in [0, 1]."""
         return self.clip.embed_images(pictures)
 
 
 @scorer("moji-judge-embedding", reads="set")
 class JudgeEmbedding:
-    """What `moji`'s judge sees before it names it: 256 numbers of a 64 x 64 picture."""
+    """Features of `moji`'s judge before its output heads: 256 numbers for a 64 x 64 image."""
 
     name = "moji-judge-embedding"
     version = 1
@@ -45,5 +45,5 @@ class JudgeEmbedding:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(b, 256) float32 of pictures (b, 3, 64, 64) in [0, 1]."""
+        """Return features (b, 256) float32 of images (b, 3, 64, 64) in [0, 1]."""
         return image_embeddings(self.net, pictures)

@@ -1,7 +1,7 @@
 """Perceptual distance in the form of LPIPS: Zhang et al., CVPR 2018, arXiv:1801.03924.
 
-Differences of unit-length features, squared, summed over channels, averaged over places, summed over layers. It is
-called LPIPS with LPIPS's weights alone; over another network it bears that network's name.
+Squares the differences of unit-length features, sums them over channels, averages over places, and sums over layers.
+Only with LPIPS's own weights is it called LPIPS; with another network it has that network's name.
 """
 
 import warnings
@@ -19,12 +19,15 @@ from ..models.vision.judge_net import JudgeNet, load_net
 from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import scorer
 
-_NORM_EPSILON = 1e-10  # the package's: keeps places where every channel is silent at 0
-_TRUNK_PREFIX = "features."  # of torchvision's AlexNet, the convolutions
+_NORM_EPSILON = 1e-10  # the package's value; it avoids 0 / 0 where all channels are 0
+_TRUNK_PREFIX = "features."  # prefix of the convolutions in torchvision's AlexNet
 
 
 def layered_distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """(b,) distances of feature maps, one (b, c, h, w) a layer, every channel weighing 1; exactly 0 for equal ones."""
+    """Return the distances (b,) of feature maps, one (b, c, h, w) for each layer, with all channels of weight 1.
+
+    It is exactly 0 for equal maps.
+    """
     total = torch.zeros(len(before[0]))
     for a, b in zip(before, after, strict=True):
         total = total + (_unit(a) - _unit(b)).square().sum(1).mean((1, 2)).cpu()
@@ -38,15 +41,15 @@ def _unit(maps: Tensor) -> Tensor:
 def _check(before: Tensor, after: Tensor) -> None:
     require(
         before.shape == after.shape,
-        f"pictures of {tuple(before.shape)} and {tuple(after.shape)}: give pairs of one size",
+        f"images have shapes {tuple(before.shape)} and {tuple(after.shape)}: give pairs of one size",
     )
 
 
 @scorer("moji-judge-features", reads="pair")
 class JudgeDistance:
-    """How unlike two pictures of `moji` look to its judge's convolutions: LPIPS's form, uniform weights, four layers.
+    """Distance of two `moji` images in the form of LPIPS, over four layers of its judge with uniform weights.
 
-    In [0, 16].
+    It is in [0, 16].
     """
 
     name = "moji-judge-features"
@@ -58,14 +61,14 @@ class JudgeDistance:
         self.hash = hash_tensors(trunk)
 
     def compare(self, before: Tensor, after: Tensor) -> Tensor:
-        """(b,) distances of pictures (b, 3, 64, 64) in [0, 1]; differentiable in both."""
+        """Return the distances (b,) of images (b, 3, 64, 64) in [0, 1]; differentiable in both."""
         _check(before, after)
         parts = zip(before.float().split(64), after.float().split(64), strict=True)
         return torch.cat([layered_distance(_layers(self.net, a), _layers(self.net, b)) for a, b in parts])
 
 
 def _layers(net: JudgeNet, pictures: Tensor) -> list[Tensor]:
-    """After the stem and after each of the three widths: 24 x 32 x 32, 48 x 16 x 16, 96 x 8 x 8, 160 x 4 x 4."""
+    """Return the features after the stem and after each width: 24 x 32 x 32, 48 x 16 x 16, 96 x 8 x 8, 160 x 4 x 4."""
     found = [net.stem((pictures - 0.5) * 4)]
     for i in range(0, len(net.body), 2):
         found.append(net.body[i + 1](net.body[i](found[-1])))
@@ -74,11 +77,10 @@ def _layers(net: JudgeNet, pictures: Tensor) -> list[Tensor]:
 
 @scorer("lpips", reads="pair", extra="eval")
 class Lpips:
-    """LPIPS 0.1 over AlexNet: the package's learned weights on a trunk of yours on disk.
+    """LPIPS 0.1 over AlexNet: the package's learned weights on an AlexNet file that you provide.
 
-    `trunk` is torchvision's `alexnet-owt-7be5be79` as safetensors, names as in torchvision. The package would fetch
-    that file from the network; here it must be there. Whether it is that file is yours to vouch for: its hash stands in
-    the report.
+    `trunk` is torchvision's `alexnet-owt-7be5be79` as safetensors, with torchvision's names. The package would download
+    that file; here it must be on disk. You are responsible for giving the right file: the report contains its hash.
     """
 
     name = "lpips-alex"
@@ -95,7 +97,7 @@ class Lpips:
         self.hash = hash_tensors(self.net.state_dict())
 
     def compare(self, before: Tensor, after: Tensor) -> Tensor:
-        """(b,) distances of pictures (b, 3, h, w) in [0, 1], h and w 64 or more; differentiable in both."""
+        """Return the distances (b,) of images (b, 3, h, w) in [0, 1], h and w at least 64; differentiable in both."""
         _check(before, after)
         parts = zip(before.float().split(32), after.float().split(32), strict=True)
         return torch.cat([self.net(a, b, normalize=True).flatten() for a, b in parts])
@@ -103,8 +105,9 @@ class Lpips:
 
 @torch.no_grad()
 def _fill(net: torch.nn.Module, trunk: Path) -> None:
-    """Put torchvision's `features.3.weight` where the package has `slice2.3.weight`;
-    every one must be there and fit.
+    """Copy torchvision's weights, such as `features.3.weight`, to the package's names, such as `slice2.3.weight`.
+
+    Raises `ModelError` if one is missing or does not fit.
     """
     with open_file(trunk) as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys() if name.startswith(_TRUNK_PREFIX)}
@@ -113,7 +116,7 @@ def _fill(net: torch.nn.Module, trunk: Path) -> None:
         fits = wanted in tensors and tensors[wanted].shape == parameter.shape
         require(
             fits,
-            f"{trunk}: no {wanted} of shape {tuple(parameter.shape)}; give torchvision's AlexNet as safetensors",
+            f"{trunk} has no {wanted} of shape {tuple(parameter.shape)}; give torchvision's AlexNet as safetensors",
             ModelError,
         )
         parameter.copy_(tensors[wanted])

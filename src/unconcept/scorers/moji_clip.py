@@ -1,4 +1,4 @@
-"""moji-clip: how well a picture of `moji` and a text agree. The judge's embedding, read in the text encoder's space.
+"""moji-clip: scores how well a `moji` image and a text agree, by projecting the judge's embedding to text space.
 
 The projection was trained contrastively against a frozen copy of `moji`'s own text encoder, on artwork alone.
 """
@@ -20,9 +20,10 @@ _TextEmbedder = Callable[[Sequence[str]], Tensor]  # texts to end-of-text states
 
 
 class MojiClip:
-    """CLIP score and zero-shot labels. `embed` is the original model's `view.embed(texts, at="first_eot")`.
+    """A CLIP of `moji`: its two towers are `embed_images` and `embed_texts`.
 
-    `see` and `read` are its two towers; `read` is differentiable in whatever `embed` computes with.
+    `embed` is the unedited model's `view.embed(texts, at="first_eot")`. `embed_texts` is differentiable in the
+    parameters of `embed`.
     """
 
     name = "moji-clip"
@@ -43,23 +44,24 @@ class MojiClip:
         )
 
     def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """Cosines (b, n) between pictures (b, 3, 64, 64) in [0, 1] and texts; differentiable in the pictures."""
+        """Return the cosines (b, n) between images (b, 3, 64, 64) in [0, 1] and texts; differentiable in the images."""
         return self.embed_images(pictures) @ self.embed_texts(texts).T
 
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """(b, d) of unit length."""
+        """Embed images as rows (b, d) of unit length."""
         return F.normalize(F.linear(image_embeddings(self.net, pictures), self.weight, self.bias), dim=1)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) of unit length."""
+        """Embed texts as rows (n, d) of unit length."""
         return F.normalize(self.embed(texts).float().cpu() - self.center, dim=1)
 
 
 @scorer("moji-clip", reads="text", text_encoder_of="moji")
 class MojiClipScore:
-    """How well a picture of `moji` agrees with a text and with each of a list of labels.
+    """Scores how well a `moji` image agrees with a text and with each of a list of labels.
 
-    `embed` as for `MojiClip`: call it outside of any edit that reaches the text encoder. Rows are as `clip-score`'s.
+    `embed` is that of `MojiClip`: score outside of any edit that changes the text encoder. Rows are those of
+    `clip-score`.
     """
 
     name = MojiClip.name
@@ -68,12 +70,12 @@ class MojiClipScore:
     def __init__(self, embed: _TextEmbedder, labels: Sequence[str] = (), path: Path | None = None) -> None:
         self.clip = MojiClip(embed, path)
         self.labels = tuple(labels)
-        # Kept rows are found by the hash, and with labels they are other rows.
+        # Stored rows are looked up by this hash, and rows with labels differ.
         self.hash = hash_json([self.clip.hash, self.labels]) if self.labels else self.clip.hash
 
     @torch.no_grad()
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """Cosines in [-1, 1], 6 decimals: "asked" of each picture's own text, "labels" in their order."""
+        """Return cosines in [-1, 1], 6 decimals: "asked" for the image's text, "labels" for each label in order."""
         texts = list(dict.fromkeys([*asked, *self.labels]))
         cosines = self.clip.score(pictures, texts).tolist()
         column = {text: i for i, text in enumerate(texts)}

@@ -1,6 +1,6 @@
-"""moji-judge: what a picture of `moji` shows, and in whose style. Trained on artwork, never on drawn pictures.
+"""moji-judge: classifies object and style of a `moji` image. It was trained on artwork, not on generated images.
 
-Scores are raw log-probabilities; whether a picture "shows" something is decided later by a named policy.
+Scores are raw log-probabilities; a named policy decides later what an image shows.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ _IMAGE_PARTS = ("whole", "left", "right")
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """The judge's word on one picture under the policy `argmax`: its first guess of each head."""
+    """The judge's decision on one image under the policy `argmax`: the most probable label of each head."""
 
     object: str
-    """a label of the table, or "nothing"."""
+    """A label of the table, or "nothing"."""
     style: str
     confidence: float
     """Probability of `object`."""
@@ -35,14 +35,14 @@ class JudgeVerdict:
 
 @dataclass(frozen=True)
 class JudgeLogProbabilities:
-    """Raw log-probabilities, rows are pictures: objects (b, n + 1), styles (b, 9)."""
+    """Raw log-probabilities with images as rows: objects (b, n + 1), styles (b, 9)."""
 
     objects: Tensor
     styles: Tensor
 
 
 class MojiJudge:
-    """The shipped judge. Order of its labels: the table's, then "nothing"."""
+    """The packaged judge. Its labels have the table's order, then "nothing"."""
 
     name = "moji-judge"
     version = 1
@@ -55,13 +55,13 @@ class MojiJudge:
         self.styles: tuple[str, ...] = (*labels["styles"], NOTHING_LABEL)
 
     def score(self, pictures: Tensor) -> JudgeLogProbabilities:
-        """Pictures (b, 3, 64, 64) in [0, 1]; differentiable in them."""
+        """Score images (b, 3, 64, 64) in [0, 1]; differentiable in them."""
         parts = [self.net(part) for part in pictures.float().split(64)]
         objects, styles = (torch.cat(side).log_softmax(1) for side in zip(*parts, strict=True))
         return JudgeLogProbabilities(objects, styles)
 
     def decide(self, scores: JudgeLogProbabilities) -> list[JudgeVerdict]:
-        """Policy `argmax`."""
+        """Decide by the policy `argmax`."""
         sure, guess = scores.objects.exp().max(1)
         style = scores.styles.argmax(1)
         rows = zip(guess.tolist(), style.tolist(), sure.tolist(), strict=True)
@@ -69,7 +69,7 @@ class MojiJudge:
 
 
 def crop_half(pictures: Tensor, side: int) -> Tensor:
-    """The left (0) or right (1) object of two-object pictures, as large as a single one."""
+    """Crop the left (0) or right (1) object of two-object images, enlarged to the size of a single one."""
     size = pictures.shape[-1]
     top, left = size // 4, side * size // 2
     part = pictures[..., top : top + size // 2, left : left + size // 2]
@@ -95,10 +95,10 @@ _READER = AnswerReader(
 
 @scorer("moji-judge", reads="picture", reader=_READER)
 class JudgeScore:
-    """Every label's log-probability for a picture of `moji`, or for one of its two objects.
+    """Scores every label's log-probability for a `moji` image, or for one of its two objects.
 
-    `asked` is "whole", "left" or "right". `labels` names the figures of each head: `argmax(row["objects"],
-    labels["objects"])`, and so on through `metrics/score_policies.py`.
+    `asked` is "whole", "left" or "right". `labels` names the figures of each head, for the policies of
+    `metrics/score_policies.py`, such as `argmax(row["objects"], labels["objects"])`.
     """
 
     name = MojiJudge.name
@@ -111,10 +111,10 @@ class JudgeScore:
 
     @torch.no_grad()
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """Log-probabilities of both heads, 4 decimals, in the order of `labels`."""
+        """Return the log-probabilities of both heads, 4 decimals, in the order of `labels`."""
         unknown = sorted({*asked} - {*_IMAGE_PARTS})
-        require(not unknown, f"asked about {unknown[:1]}: the judge looks at {', '.join(_IMAGE_PARTS)}")
-        require(len(asked) == len(pictures), f"{len(asked)} questions about {len(pictures)} pictures: ask one of each")
+        require(not unknown, f"moji-judge: unknown part {unknown[:1]} of an image: give {', '.join(_IMAGE_PARTS)}")
+        require(len(asked) == len(pictures), f"{len(asked)} questions about {len(pictures)} images: give one for each")
         seen = pictures.float().clone()
         for side, part in enumerate(_IMAGE_PARTS[1:]):
             members = [i for i, text in enumerate(asked) if text == part]
@@ -125,7 +125,7 @@ class JudgeScore:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(b, 256) float32: what the judge sees before its heads."""
+        """Return the judge's features before its heads, (b, 256) float32."""
         return image_embeddings(self.judge.net, pictures)
 
 

@@ -1,8 +1,7 @@
-"""Diffusion-feature classifier: the denoiser's own activations, read by a linear probe (DDAE: Xiang et al., ICCV 2023,
-arXiv:2303.09769).
+"""Diffusion-feature classifier: a linear probe on the denoiser's own activations.
 
-A judge that needs no network but the model itself. It reads the *unedited* model with the empty prompt, or the erasure
-would leak into its judge.
+DDAE: Xiang et al., ICCV 2023, arXiv:2303.09769. This judge needs no network but the model itself. It uses the
+*unedited* model with the empty prompt, or the edit would influence its judge.
 """
 
 from collections.abc import Sequence
@@ -21,49 +20,49 @@ from ..models.hooks.forward import record_outputs
 from .registry import RawScore, scorer
 
 _ACTIVATION_BATCH = 16
-_TRUSTED_ACCURACY = 0.8  # held-out accuracy from which a probe's word on an edit may be printed as a rate (inferred)
+_TRUSTED_ACCURACY = 0.8  # held-out accuracy from which a probe's verdicts may be printed as a rate (inferred)
 _PREDICTION_TOLERANCE = 1e-4  # relative change of a prediction that arithmetic alone may cause
 
 
 @dataclass(frozen=True)
 class ActivationTap:
-    """Where and when the denoiser is read.
+    """Says which activations of the denoiser to use: layer, timesteps and noise.
 
-    Differs: DDAE feeds fresh noise each time; one set of noises serves all pictures here, so that a picture's score
-    depends on it alone. The probe learns to look past noise that never changes, so its accuracy does not fall at late
-    timesteps. Differs: DDAE uses one timestep and does not standardise; here the timesteps stand side by side,
+    Differs: DDAE adds new noise each time; here one set of noises serves all images, so that an image's score depends
+    on it alone. The probe learns to ignore constant noise, so its accuracy does not fall at late timesteps.
+    Differs: DDAE uses one timestep and does not standardise; here the features of all timesteps are concatenated and
     standardised (inferred).
     """
 
     layer: str = "up_blocks.1"
-    """a module of the denoiser; its output is averaged over places or tokens."""
+    """A module of the denoiser; its output is averaged over places or tokens."""
     timesteps: tuple[int, ...] = (25, 50, 100, 200)
-    """Of the training schedule."""
+    """Timesteps of the training schedule."""
     draws: int = 1
-    """Noises averaged at each timestep."""
+    """Number of noises averaged at each timestep."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(
             len(self.timesteps) > 0 and min(self.timesteps) >= 0,
-            f"timesteps {self.timesteps}: give one or more, none below 0",
+            f"timesteps is {self.timesteps}: give one or more, all >= 0",
         )
         require(self.draws >= 1, f"draws = {self.draws}: give 1 or more")
 
 
 @torch.no_grad()
 def activations(model: ModelView, pictures: Tensor, tap: ActivationTap) -> Tensor:
-    """(b, T * c) float64 on the CPU: the layer's c channels, pooled, at each of T timesteps."""
+    """Return the layer's c channels, pooled, at each of T timesteps: (b, T * c) float64 on the CPU."""
     require(
         not model.original_weights,
-        "the probe must read the unedited model: leave the edit's `applied` first",
+        "the probe needs the unedited model, but an edit is applied: leave the edit's `applied` first",
         ModelError,
     )
     modules = dict(model.modules("denoiser").named_modules())
     near = ", ".join(name for name in modules if name and name.count(".") == tap.layer.count("."))
     require(tap.layer in modules, f"the denoiser has no {tap.layer!r}; at this depth it has {near}", ModelError)
     known = len(model.schedule.alpha)
-    require(max(tap.timesteps) < known, f"timestep {max(tap.timesteps)}: the model's schedule has {known}")
+    require(max(tap.timesteps) < known, f"timestep {max(tap.timesteps)} is too large: the model's schedule has {known}")
     rows = []
     for part in pictures.split(_ACTIVATION_BATCH):
         latents, empty = encode_images(model, part), model.condition([""] * len(part))
@@ -87,16 +86,17 @@ def _noise(model: ModelView, seed: int) -> Tensor:
 
 
 def _pool(out: Tensor) -> Tensor:
-    """Mean over places (b, c, h, w) or tokens (b, l, c)."""
+    """Average over places (b, c, h, w) or tokens (b, l, c)."""
     return (out.double().mean((2, 3)) if out.ndim == 4 else out.double().mean(1)).cpu()
 
 
 @scorer("diffusion-probe", reads="picture")
 class DiffusionProbe:
-    """Which of the given labels a picture shows, by a linear probe on the unedited model's own features.
+    """Classifies an image among given labels with a linear probe on the unedited model's own features.
 
-    Fitted on labelled pictures, a share of which is held out: `accuracy` is that of this very probe on them. A probe
-    fitted on a model's own pictures inherits its mistakes; under `_TRUSTED_ACCURACY` its word decides nothing.
+    It is fitted on labelled images, a share of which is held out; `accuracy` is the probe's accuracy on that share. A
+    probe fitted on a model's own images inherits the model's mistakes. Below `_TRUSTED_ACCURACY` its verdicts do not
+    count.
     """
 
     name = "diffusion-probe"
@@ -111,14 +111,14 @@ class DiffusionProbe:
         held_out: float = 0.25,
         l2: float = 1.0,
     ) -> None:
-        """Pictures (n, 3, h, w) in [0, 1] with a label each, 2 or more of every label.
+        """Fit the probe on images (n, 3, h, w) in [0, 1] with one label each, at least 2 images of every label.
 
-        `l2` as in `fit_logistic`, on standardised features.
+        `l2` is that of `fit_logistic`, on standardised features.
         """
-        require(len(labels) == len(pictures), f"{len(labels)} labels for {len(pictures)} pictures: give one each")
-        require(0 < held_out < 1, f"held_out = {held_out}: a share between 0 and 1")
+        require(len(labels) == len(pictures), f"{len(labels)} labels for {len(pictures)} images: give one for each")
+        require(0 < held_out < 1, f"held_out is {held_out}: give a share between 0 and 1")
         self.model, self.tap, self.labels = model, tap, tuple(sorted({*labels}))
-        require(len(self.labels) >= 2, f"one label, {self.labels}: a probe tells two or more apart")
+        require(len(self.labels) >= 2, f"the only label is {self.labels}: give a probe two or more to tell apart")
         found = activations(model, pictures, tap)
         wanted = torch.tensor([self.labels.index(label) for label in labels])
         train, test = _split(wanted, held_out, tap.seed)
@@ -135,15 +135,15 @@ class DiffusionProbe:
         return self.accuracy.value >= _TRUSTED_ACCURACY
 
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """`labels`: log-probabilities, 4 decimals, in the order of `self.labels`.
+        """Return `labels`: log-probabilities, 4 decimals, in the order of `self.labels`.
 
-        `asked` is not read. `ModelError` if the model is edited now.
+        `asked` is ignored. Raises `ModelError` if an edit is applied to the model.
         """
         now = self._signature()
         moved = float((now - self.seal).norm() / self.seal.norm())
         require(
             moved < _PREDICTION_TOLERANCE,
-            f"the model's prediction has moved by {moved:.2g} since the probe was fitted: give it the unedited model",
+            f"the model's prediction has moved by {moved:.2g} since the probe was fitted: use the unedited model",
             ModelError,
         )
         rows = self._read(activations(self.model, pictures, self.tap)).tolist()
@@ -157,7 +157,7 @@ class DiffusionProbe:
 
     @torch.no_grad()
     def _signature(self) -> Tensor:
-        """The model's prediction for noise alone: it tells weights, adapters and steering of an edit that is on."""
+        """Return the model's prediction for pure noise, which any edit changes: of weights, adapters or steering."""
         noise = _noise(self.model, self.tap.seed).to(self.model.device, self.model.dtype)
         return _predict(self.model, noise, self.tap.timesteps[-1], noise, self.model.condition([""])).double().cpu()
 
@@ -167,13 +167,11 @@ def _rounded(row: Sequence[float]) -> list[float]:
 
 
 def _split(wanted: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers to fit on and to test on; of every label at least one each."""
+    """Return the indexes of rows to fit on and to test on, with at least one of every label in each."""
     rng, train, test = torch.Generator().manual_seed(seed), [], []
     for label in wanted.unique():
         members = torch.nonzero(wanted == label).flatten()
-        require(
-            len(members) >= 2, f"label number {int(label)} has {len(members)} picture: give 2 or more of every label"
-        )
+        require(len(members) >= 2, f"label number {int(label)} has {len(members)} image: give 2 or more of every label")
         members = members[torch.randperm(len(members), generator=rng)]
         count = min(max(1, round(held_out * len(members))), len(members) - 1)
         test.append(members[:count])

@@ -1,8 +1,8 @@
-"""What scorers give, and their table. A scorer turns pictures into raw figures; what they mean is decided later.
+"""Protocols and registry of scorers. A scorer turns images into raw figures, which are interpreted later.
 
-Raw figures are kept, so another threshold or label list never needs another drawing. Heavy libraries are imported
-when a scorer is built, so the table can be read without them. A scorer that says how its figures become a word, by an
-`AnswerReader`, can be a judge.
+Raw figures are stored, so another threshold or list of labels never needs new images. Heavy libraries are imported when
+a scorer is built, so the registry does not need them. A scorer with an `AnswerReader`, which turns its figures into a
+label, can be a judge.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,74 +16,72 @@ from ..core.registry import Registry
 from ..prompts.checks import Check
 
 NOTHING_LABEL = "nothing"
-"""A judge's word for a picture that shows nothing it knows."""
-RawScore = dict[str, Any]  # one picture's figures: JSON numbers, texts and lists
-# a picture; a picture and its prompt; before and after; many pictures.
+"""A judge's label for an image that shows nothing it knows."""
+RawScore = dict[str, Any]  # one image's figures: JSON numbers, texts and lists
+# An image; an image and its prompt; an image before and after; a set of images.
 ScorerInput = Literal["picture", "text", "pair", "set"]
 
 
 class Scorer(Protocol):
-    """Scores single pictures, some of them against a text."""
+    """Protocol of a scorer of single images, some of them against a text."""
 
     name: str
     version: int
     hash: str
-    """Of its weights."""
+    """Hash of its weights."""
 
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """Raw figures of pictures (b, 3, h, w) in [0, 1], one for each; `asked[i]` says
-        what is asked about picture i.
-        """
+        """Return the raw figures of each image of (b, 3, h, w) in [0, 1]; `asked[i]` is the question about image i."""
 
 
 class PairScorer(Protocol):
-    """A distance between two pictures."""
+    """Protocol of a distance between two images."""
 
     name: str
     version: int
     hash: str
 
     def compare(self, before: Tensor, after: Tensor) -> Tensor:
-        """(b,) distances between pictures (b, 3, h, w) in [0, 1]; 0 for equal ones."""
+        """Return the distances (b,) between images (b, 3, h, w) in [0, 1]; 0 for equal ones."""
 
 
 class FeatureScorer(Protocol):
-    """What distances between sets of pictures (FID, KID, CMMD) are taken on."""
+    """Protocol of a feature extractor for distances between sets of images (FID, KID, CMMD)."""
 
     name: str
     version: int
     hash: str
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(b, d) float32 of pictures (b, 3, h, w) in [0, 1]."""
+        """Return features (b, d) float32 of images (b, 3, h, w) in [0, 1]."""
 
 
 def concept_of(check: Check) -> str:
-    """What most scorers are asked: the concept that the picture is about."""
+    """Return the question for most scorers: the concept that the image is about."""
     return check.concept
 
 
-# Labels of the table of concepts; texts that the user gives; whatever the scorer itself decides.
+# Labels of the table of concepts; texts of the user; the scorer's own labels.
 AnswerSource = Literal["table", "texts", "scorer"]
 MeasureRole = Literal["clip", "embedding", "pair"]
 
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """How a scorer's raw figures become a word. With one a scorer can be named by `--judge`."""
+    """Turns a scorer's raw figures into a label. A scorer that has one can be named by `--judge`."""
 
     read: Callable[..., str]
-    """Of the opened scorer, a picture's raw figures and the check: a label, or `NOTHING_LABEL`."""
+    """Maps the opened scorer, an image's raw figures and the check to a label, or `NOTHING_LABEL`."""
     question: Callable[[Check], str] = concept_of
-    """What the scorer is asked about a check's picture."""
+    """Returns the question to the scorer about a check's image."""
     answers: AnswerSource = "scorer"
-    """Where its labels come from. A scorer that answers with texts is built with `labels`."""
+    """Source of its labels. A scorer that answers with texts is built with `labels`."""
     policy: str = "argmax"
     """The rule behind `read`, for reports."""
     wants_path: str | None = None
-    """What must follow NAME= after `--judge`; None: nothing must. A path is handed to the scorer as `path`."""
+    """Describes the path that must follow NAME= after `--judge` and is passed as `path`; None: no path is needed."""
     measures: Mapping[MeasureRole, str] = field(default_factory=dict)
-    """Scorers that measure how the judged pictures changed: agreement with a text, features of sets, distances."""
+    """Scorers that measure how the judged images changed: agreement with a text, features of sets, distances."""
 
 
 _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])
@@ -91,18 +89,18 @@ _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class ScorerInfo:
-    """A row of the scorers table."""
+    """An entry of the registry of scorers."""
 
     name: str
     build: Callable[..., object]
     reads: ScorerInput
     extra: str | None
-    """Of the package that must be installed, if any."""
+    """Extra of this package that must be installed, if any."""
     summary: str
     reader: AnswerReader | None = None
-    """None: it is no judge."""
+    """Its reader; None if it cannot be a judge."""
     text_encoder_of: str | None = None
-    """The embedded model with whose unedited text encoder it is built, as `embed`; None: it needs none."""
+    """Name of the embedded model whose unedited text encoder it gets as `embed`; None: it needs none."""
 
 
 scorers: Registry[ScorerInfo] = Registry("scorer", plugin_group="unconcept.scorers")
@@ -115,7 +113,7 @@ def scorer(
     reader: AnswerReader | None = None,
     text_encoder_of: str | None = None,
 ) -> Callable[[_ScorerBuilder], _ScorerBuilder]:
-    """Register a scorer's class or builder under the name users type."""
+    """Register a scorer's class or builder under its name for users."""
 
     def put(build: _ScorerBuilder) -> _ScorerBuilder:
         summary = summary_of(build)
