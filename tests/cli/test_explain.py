@@ -43,7 +43,7 @@ def test_each_value_says_who_gave_it(tmp_path) -> None:
     assert explained(path, "--model", "elsewhere")["drawing", "guidance_scale"]["value"] == 7.5
     table = run("explain", path).stdout
     assert "source: a paper" in table
-    assert "Lambda, pull towards the old weights." in table
+    assert "lambda, pull towards the old weights, > 0." in table
 
 
 @pytest.mark.parametrize("name", list(recipes()))
@@ -57,7 +57,7 @@ def test_every_packaged_recipe_is_explained_in_full(name) -> None:
 
 
 def test_a_meaning_is_the_fields_own_comment() -> None:
-    assert field_descriptions(UCE)["lamb"] == "Lambda, pull towards the old weights."
+    assert field_descriptions(UCE)["lamb"] == "lambda, pull towards the old weights, > 0."
     assert field_descriptions(type("Made", (), {})) == {}
 
 
