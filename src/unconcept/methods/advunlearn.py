@@ -108,16 +108,8 @@ class AdvUnlearn:
 
     def __post_init__(self) -> None:
         check_seed("advunlearn", self.seed)
-        for name in (
-            "iterations",
-            "lr",
-            "warmup_iter",
-            "attack_step",
-            "attack_lr",
-            "adv_prompt_num",
-            "retain_loss_w",
-            "start_guidance",
-        ):
+        training = ("iterations", "lr", "warmup_iter", "retain_loss_w", "start_guidance")
+        for name in (*training, "attack_step", "attack_lr", "adv_prompt_num"):
             require(getattr(self, name) >= 0, f"advunlearn: {name} must be >= 0, got {getattr(self, name)}")
         for name in ("retain_batch", "retain_step", "ddim_steps", "pool"):
             require(getattr(self, name) > 0, f"advunlearn: {name} must be > 0, got {getattr(self, name)}")
