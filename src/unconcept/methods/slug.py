@@ -80,14 +80,8 @@ class SLUG:
 
     def __post_init__(self) -> None:
         check_seed("slug", self.seed)
-        for name in (
-            "batch_size",
-            "initial_ratio_divisor",
-            "max_search_iterations",
-            "top_k",
-            "pictures",
-            "picture_steps",
-        ):
+        search = ("initial_ratio_divisor", "max_search_iterations", "top_k")
+        for name in (*search, "batch_size", "pictures", "picture_steps"):
             require(getattr(self, name) > 0, f"slug: {name} must be > 0, got {getattr(self, name)}")
         require(self.look_pictures >= 0, f"slug: look_pictures must be >= 0, got {self.look_pictures}")
         require(self.picture_guidance >= 0, f"slug: picture_guidance must be >= 0, got {self.picture_guidance}")
@@ -229,14 +223,8 @@ class SLUG:
 
     def _group(self, weights: _NamedTensors, forget: _NamedTensors, retain: _NamedTensors) -> tuple[str, ...]:
         """Return the matrices of the layer: the named one, or the deepest of the Pareto front."""
-        modules = {name: name.partition(".")[2].removesuffix(".weight") for name in weights}
         if self.layer:
-            named = [
-                name
-                for name, module in modules.items()
-                if module.removeprefix("text_model.").removeprefix("encoder.") == self.layer
-            ]
-            example = next(iter(modules.values())).removeprefix("text_model.").removeprefix("encoder.")
+            named, example = [name for name in weights if _layer_of(name) == self.layer], _layer_of(next(iter(weights)))
             require(
                 bool(named),
                 f"slug: layer {self.layer!r}: the text encoder has no such layer; write it as {example}",
@@ -259,6 +247,11 @@ class SLUG:
 def _of(part: str, figures: Mapping[str, float]) -> dict[str, float]:
     """Add the second encoder's number to the names of its figures."""
     return {name + part.removeprefix("text_encoder").replace("_", " "): value for name, value in figures.items()}
+
+
+def _layer_of(name: str) -> str:
+    """Return the name of a weight's layer without the part and the prefixes of its encoder."""
+    return name.partition(".")[2].removesuffix(".weight").removeprefix("text_model.").removeprefix("encoder.")
 
 
 def _kind(name: str) -> str:
