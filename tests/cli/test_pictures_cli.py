@@ -122,7 +122,7 @@ def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeyp
         ("slug", (), "--set clip=FOLDER"),
         ("slug", ("clip={clip}", "look_pictures=2"), "look_pictures needs a judge: name one with --judge"),
         ("slug", ("clip={pictures}",), "holds no CLIP"),
-        ("slug", ("clip={other}",), "is not the one that"),
+        ("slug", ("clip={other}",), "does not belong to"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(model, pictures, tmp_path, method, settings, said) -> None:

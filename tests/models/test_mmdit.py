@@ -117,7 +117,7 @@ def test_unets_have_no_maps_of_pooled_texts_and_sdxl_has_pooled_texts(family) ->
     assert torch.allclose(sdxl.embed(TEXTS, at="pooled"), pooled, atol=1e-12)
     assert sdxl.text_maps("pooled") == {}
     assert (sdxl.streams, tiny.shared(family).widths) == (1, (tiny.shared(family).width,))
-    with pytest.raises(ModelError, match="sd1 models are told nothing"):
+    with pytest.raises(ModelError, match="sd1 models do not read pooled text"):
         tiny.shared("sd1").embed(TEXTS, at="pooled")
 
 
@@ -171,13 +171,13 @@ def test_sd3_without_t5_reads_zeros(tmp_path) -> None:
 @families
 def test_what_is_not_defined_is_refused_by_name(family) -> None:
     view = tiny.shared(family)
-    with pytest.raises(ModelError, match=f"{family} cuts a text differently"):
+    with pytest.raises(ModelError, match=f"{family} tokenizes a text differently"):
         view.condition(
             SoftPrompts(
                 torch.zeros(1, 24, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), (torch.zeros(1, 1, 32),)
             )
         )
-    with pytest.raises(ModelError, match=f"{family} cuts a text differently"):
+    with pytest.raises(ModelError, match=f"{family} tokenizes a text differently"):
         token_tables(view)
     with pytest.raises(SettingsError, match=f"sampler 'ddim' is not defined for {family}"):
         view.sample(["a"], random(1, 4, 8, 8), 2, 1.0, "ddim")

@@ -182,7 +182,7 @@ def test_parameter_groups_leave_out_time_and_output() -> None:
 
 def test_what_is_not_defined_is_refused_by_name() -> None:
     view = tiny.shared("pixart")
-    with pytest.raises(ModelError, match="pixart models are told nothing"):
+    with pytest.raises(ModelError, match="pixart models do not read pooled text"):
         view.embed(["a"], at="pooled")
     with pytest.raises(RequestError, match="the text encoder holds 300"):
         view.condition(["a" * 400])

@@ -130,7 +130,7 @@ def test_what_it_cannot_do_is_said() -> None:
     _, text = built()
     with pytest.raises(RequestError, match="the text encoder holds 40"):
         text.embed(["a" * 50], "all")
-    with pytest.raises(ModelError, match="'gated-silu' is not known"):
+    with pytest.raises(ModelError, match="'gated-silu' is unknown"):
         T5Encoder(text.tokenizer, text.weights, {**text.config, "feed_forward_proj": "gated-silu"}).embed(["a"], "all")
 
 

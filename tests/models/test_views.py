@@ -201,7 +201,7 @@ def broken(folder: Path, how: str) -> None:
         ("pickle", "can run code when loaded"),
         ("cut short", "cut short or damaged"),
         ("no tokenizer", "tokenizer"),
-        ("odd activation", "'wave' is not known"),
+        ("odd activation", "'wave' is unknown"),
     ],
 )
 def test_broken_folders(tmp_path, how, said) -> None:

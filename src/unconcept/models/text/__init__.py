@@ -1,1 +1,1 @@
-"""Text encoders and tokenizers, driven from their tensors."""
+"""Text encoders computed directly from their tensors, and tokenizers."""

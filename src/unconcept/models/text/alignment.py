@@ -1,4 +1,4 @@
-"""The pairing of text states of the UCE script of 2023: a subject's last token and all that follows it."""
+"""Pairs text states as UCE's script of 2023 does: from a subject's last token to the end."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,16 @@ from .state_rows import embed_together
 
 
 def aligned_suffix_pairs(model: ModelView, targets: Sequence[str], anchors: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Rows of each target from its last subject token on, and beside each the row of its anchor: (n, d) both."""
+    """Rows (n, d) of each target from its last subject token on, and the rows (n, d) of its anchor paired with them."""
     old, new = zip(*aligned_suffix_rows(model, targets, anchors), strict=True)
     return torch.cat(old), torch.cat(new)
 
 
 def aligned_suffix_rows(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
-    """For the texts that stand beside each other in lists of one length: the rows (l, d) of each from its last subject
-    token on.
+    """Rows (l, d) from the last subject token on, for each tuple of texts at the same index of equally long lists.
 
-    The rows are aligned at the subjects' last tokens, and the longer tails are cut at their ends; where no attention
-    reads padding, at the end of the first list's texts.
+    The rows of a tuple are aligned at the subjects' last tokens, and longer ones are cut at their ends. If attention
+    does not read padding, they end with the text of the first list.
     """
     read = embed_together(model, *parts, at="all")
     last = (model.tokenizer(texts).index("last_subject") for texts in parts)

@@ -1,11 +1,11 @@
-"""CLIP's text tower driven from its tensors, so that reading text needs neither transformers nor a built module.
+"""CLIP's text tower, computed directly from its tensors, without transformers or a built module.
 
-A causal encoder's state at a token depends on what stands before it alone: for one named position the text is cut
-right after it, and what is read alike is encoded once.
+The encoder is causal, so a token's state depends only on the tokens before it. For a named position, the text is
+therefore cut right after it, and equal beginnings are encoded once.
 
-Tokens of all texts stand in one row, which goes through the weights in blocks of one size; only attention knows which
-belong together. Matrix products of one shape give a token the same bits whatever stands in the rest of its block (on
-one thread), so that a text's state does not depend on what else is asked. In batches as they come it does.
+Tokens of all texts are concatenated and pass the weights in blocks of one size; only attention treats texts separately.
+Matrix products of one shape give a token the same bits for any other content of its block (on one thread), so a text's
+state does not depend on the other texts. With batches of varying size it would.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -21,21 +21,21 @@ from ...core.errors import ModelError, require
 from .state_cache import cached_text_states
 from .tokenizer import ClipTokenizer, TokenPosition
 
-# Tokens that meet the weights together: fewer use the processor worse, more are wasted on a single short text.
+# Tokens in a matrix product: fewer use the processor worse, more are wasted on a single short text.
 _TOKEN_BLOCK = 64
-_MOST_TOKENS = 4096  # tokens read at once, which bounds memory
+_MOST_TOKENS = 4096  # tokens encoded at once, which bounds memory
 
 
 @dataclass(frozen=True)
 class ClipTextEncoder:
-    """One tokenizer with one text encoder. `config` is the encoder's own config.json as a dict."""
+    """A text encoder with its tokenizer. `config` is the encoder's config.json as a dict."""
 
     tokenizer: ClipTokenizer
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm
     state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
-    """States found so far, where the weights cannot change."""
+    """States encoded so far; None if the weights may change."""
 
     def states(self, ids: Tensor) -> Tensor:
         """Hidden states (b, l, d) of token ids (b, l)."""
@@ -46,13 +46,11 @@ class ClipTextEncoder:
         return found if self.penultimate else self._normed(found)
 
     def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
-        """States at a named position (n, d), or at every padded position (n, l, d)."""
+        """Encode texts: states at a named position (n, d), or at every padded position (n, l, d)."""
         return cached_text_states(self.state_cache, texts, at, lambda new: self._read(new, at, self._states))
 
     def pooled(self, texts: Sequence[str]) -> Tensor:
-        """What the encoder says of a whole text (n, p): its last state at the first end token, projected where it has a
-        projection.
-        """
+        """Pooled embeddings (n, p): the last state at the first end token, projected if there is a projection."""
         last = self._read(
             texts, "first_eot", lambda groups: self._normed(self._layers(groups, int(self.config["num_hidden_layers"])))
         )
@@ -88,7 +86,7 @@ class ClipTextEncoder:
         return [_Layer(self.weights, "").norm("final_layer_norm", x, self._eps) for x in groups]
 
     def _read(self, texts: Sequence[str], at: TokenPosition, run: Callable[[Sequence[Tensor]], list[Tensor]]) -> Tensor:
-        """`run` on each distinct row of ids: " " is read as "" is."""
+        """Run the encoder once on each distinct row of ids; for example, " " has the same ids as ""."""
         tokens = self.tokenizer(texts)
         if at == "all":
             rows = [tuple(row) for row in tokens.padded()]
@@ -121,7 +119,7 @@ class _Layer:
 
 
 def _held(rows: Iterable[tuple[int, ...]]) -> Iterator[list[list[tuple[int, ...]]]]:
-    """As many rows of ids as are held at once; those of one length beside each other, and together."""
+    """Yield batches of rows of ids that fit into memory, each as groups of rows of one length."""
     held: list[tuple[int, ...]] = []
     for row in sorted(rows, key=len):
         if held and (len(held) + 1) * len(row) > _MOST_TOKENS:
@@ -133,7 +131,7 @@ def _held(rows: Iterable[tuple[int, ...]]) -> Iterator[list[list[tuple[int, ...]
 
 
 def _attention(shape: Sequence[int], heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Of texts of one length, `shape` (b, l), on their tokens (b l, d): each token sees those before it."""
+    """Causal attention on the tokens (b l, d) of texts of one length, `shape` (b, l)."""
     b, l = shape
     q, k, v = (x.view(b, l, heads, -1).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b * l, -1)
@@ -144,10 +142,10 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
         "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
         "gelu": F.gelu,
     }
-    require(name in known, f"text encoder activation {name!r} is not known: allowed are {', '.join(known)}", ModelError)
+    require(name in known, f"text encoder activation {name!r} is unknown: allowed are {', '.join(known)}", ModelError)
     return known[name]
 
 
 def strip_text_model_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as transformers 5 writes them: older files put `text_model.` before each."""
+    """Rename tensors as in transformers 5, without the prefix `text_model.` of older files."""
     return {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}

@@ -1,8 +1,7 @@
-"""Text encoders that leave the model's device while only its denoiser computes, and are back by themselves when
-somebody reads a text.
+"""Moves text encoders off the device while only the denoiser computes, and back when a text is encoded.
 
-A training reads its texts once, and then asks the denoiser alone, thousands of times: T5-XXL holds 9 GiB meanwhile in
-float16. Hooks see who computes, so that no method needs to say when its last text is read.
+Training encodes its texts once and then calls only the denoiser, thousands of times, while T5-XXL would occupy 9 GiB in
+float16. Hooks detect which network computes, so methods need not announce their last text.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,19 +16,17 @@ from ..hooks.forward import remove_on_exit
 from ..model_view import ModelView
 
 _OFFLOAD_DEVICE = torch.device("cpu")
-# Devices without a memory of their own: nothing would be gained there, and files read again.
+# Devices without their own memory: offloading would gain nothing and read files again.
 _SHARED_MEMORY_DEVICES = ("cpu", "mps")
 
 
 @contextmanager
 def offload_idle_encoders(model: ModelView, parts: Iterable[str]) -> Iterator[None]:
-    """Inside, these text encoders leave the device when the denoiser computes; afterwards all are on it again, whatever
-    happens.
+    """Move these text encoders off the device inside the block when the denoiser computes, and back at the end.
 
-    They are back for `condition` and `sample`, which call them; `embed` reads their parameters where they are.
-    One that is read again and again stays: each time it had to come back, it waits for twice as many calls of the
-    denoiser before it leaves. One that a gradient goes back through stays for good, since the way back reads its
-    weights.
+    They return for `condition` and `sample`, which call them; `embed` reads their parameters where they are. After
+    each return, an encoder waits for twice as many calls of the denoiser before it leaves again, so one that is used
+    often stays. An encoder through which gradients flow stays for good, since the backward pass reads its weights.
     """
     if model.device.type in _SHARED_MEMORY_DEVICES:
         yield
@@ -48,30 +45,30 @@ def offload_idle_encoders(model: ModelView, parts: Iterable[str]) -> Iterator[No
 
 @dataclass
 class _Encoder:
-    """One text encoder, as its hooks and the denoiser's move it."""
+    """One text encoder, moved by its own hooks and the denoiser's."""
 
     module: nn.Module
     home: torch.device
     is_away: bool = False
     stays: bool = False
-    idle: int = 0  # calls of the denoiser since it was read
-    patience: int = 0  # so many of them it waits
+    idle: int = 0  # calls of the denoiser since its last use
+    patience: int = 0  # number of such calls after which it leaves
 
     def wait(self, *_: Any) -> None:
-        """The denoiser is about to compute."""
+        """Count a call of the denoiser, and leave the device after enough of them."""
         self.idle += 1
         if not self.stays and not self.is_away and self.idle > self.patience:
             self.module.to(_OFFLOAD_DEVICE)
             self.is_away = True
 
     def come(self, *_: Any) -> None:
-        """It is about to be read."""
+        """Return to the device before a text is encoded."""
         if self.is_away:
             self.patience = max(1, 2 * self.patience)
-        # Always: parameters that were exchanged while it was away are where they were then.
+        # Always: parameters that were exchanged while it was away may be on the other device.
         self.module.to(self.home)
         self.is_away, self.idle = False, 0
 
     def look(self, module: nn.Module, args: Any, out: Any) -> None:
-        """It was read."""
+        """Stay for good if its output has a gradient."""
         self.stays = self.stays or out[0].requires_grad

@@ -1,4 +1,4 @@
-"""The text encoders of a model: which there are, and what of them the denoiser is told."""
+"""Parameters of a model's text encoders, as far as they influence the denoiser."""
 
 import re
 
@@ -10,10 +10,10 @@ _LAYER_NUMBER = re.compile(r"\blayers\.(\d+)\.")
 
 
 def encoder_parameters(model: ModelView) -> dict[str, dict[str, nn.Parameter]]:
-    """Parameters by full name of each text encoder, by part, as far as a change of them reaches the denoiser.
+    """Parameters of each CLIP text encoder by part and full name, as far as they influence the denoiser.
 
-    SDXL reads its first encoder before the last layer and takes no pooled text from it: that layer and the final norm
-    are left out.
+    SDXL reads the states of its first encoder before the last layer and not its pooled text, so that layer and the
+    final norm are left out.
     """
     found = {}
     for part in model.spec.clip_encoders:

@@ -1,4 +1,4 @@
-"""Which tokens a denoiser's text states were read from, where a text encoder gave them and no search did."""
+"""Finds the token ids behind a denoiser's text states, if a text encoder computed them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,10 +18,11 @@ TokenIds = tuple[int, ...]
 
 @contextmanager
 def track_prompts(model: ModelView) -> Iterator[Callable[[Tensor], list[TokenIds | None]]]:
-    """Inside, texts that are encoded are remembered; the value says of states (b, l, d) which padded ids each row came
-    from, None if from none.
+    """Remember the texts that are encoded inside the block.
 
-    A row is known by its last token's state, which in every encoder has seen the whole text.
+    Yields a function that maps text states (b, l, d) to the padded token ids of each row, or None for a row that no
+    encoder computed. A row is recognised by the state of its last token, which depends on the whole text in every
+    encoder.
     """
     known: OrderedDict[bytes, TokenIds] = OrderedDict()
     last, width, first = -1, 0, model.spec.first_encoder
@@ -47,5 +48,5 @@ def track_prompts(model: ModelView) -> Iterator[Callable[[Tensor], list[TokenIds
 
 
 def _prints(rows: Tensor) -> list[bytes]:
-    """(b, d): the bits of each."""
+    """The bits of each row (b, d)."""
     return [row.numpy().tobytes() for row in rows.detach().to("cpu", torch.float32)]

@@ -1,8 +1,7 @@
-"""Text states that are known beforehand, and that do not depend on what else is asked.
+"""Caches of text states, and text states that do not depend on the other texts encoded with them.
 
-Encoders read texts so that a state has the same bits whatever is read with it, as long as one thread computes
-(`models.text`). What must be the same whatever it is asked with, an edit of a set of requests above all, is computed
-with the model that `deterministic_text_states` yields.
+On one thread, the encoders give a text's state the same bits for any other texts (`models.text`). Results that must not
+depend on these, above all an edit of a set of requests, use the model that `deterministic_text_states` yields.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -16,11 +15,11 @@ from ...core.threads import pinned_threads
 from ..model_view import ModelView
 from .tokenizer import TextPosition, TokenPosition
 
-TextStateCache = dict[tuple[TextPosition, str], Tensor]  # states by where and of what: one text's rows (streams, d)
+TextStateCache = dict[tuple[TextPosition, str], Tensor]  # a text's rows (streams, d), by position and text
 
 
 class _TextStatesView:
-    """A model that encodes no text twice. All but `embed` is the model's own."""
+    """A model that encodes no text twice. Everything except `embed` is the model's own."""
 
     def __init__(self, model: ModelView, known: TextStateCache) -> None:
         self._model, self._known = model, known
@@ -29,7 +28,7 @@ class _TextStatesView:
         return getattr(self._model, name)
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
-        """As the model's; only what is not known is encoded. Whole texts always are: they are too large to keep."""
+        """Like the model's `embed`, but cached, except "all", whose states are too large to keep."""
         if at == "all" or not texts:
             return self._model.embed(texts, at)
         new = [text for text in dict.fromkeys(texts) if (at, text) not in self._known]
@@ -41,9 +40,9 @@ class _TextStatesView:
 
 @contextmanager
 def deterministic_text_states(model: ModelView, known: TextStateCache | None = None) -> Iterator[ModelView]:
-    """Yields the model with text states of which the `known` are not encoded again; what is encoded becomes known.
+    """Yield the model with cached text states, computing on one thread inside the block.
 
-    Inside, everything computes on one thread.
+    `known` is the cache: its states are not encoded again, and new ones are added to it.
     """
     with pinned_threads(1):
         yield cast(ModelView, _TextStatesView(model, {} if known is None else known))
@@ -55,9 +54,9 @@ def cached_text_states(
     at: TokenPosition,
     encode: Callable[[Sequence[str]], Tensor],
 ) -> Tensor:
-    """`encode(texts)`, rows (n, d) of one named position, of which only those not yet `known` are encoded.
+    """Return `encode(texts)`, rows (n, d) at a named position, encoding only texts that the cache `known` lacks.
 
-    Every position of a text is too much to keep: "all" is encoded anew, and so is everything where `known` is None.
+    Nothing is cached if `known` is None, or for "all", whose states are too large to keep.
     """
     if known is None or at == "all":
         return encode(texts)

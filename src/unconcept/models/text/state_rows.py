@@ -1,6 +1,4 @@
-"""Rows of texts as edits take them: of the words around a concept, of its own, and
-moments of all rows of many texts.
-"""
+"""Selects rows of text states for edits: those of a concept, of the words around it, and moments of many texts."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -13,17 +11,18 @@ from ...linalg.moments import SecondMoments
 from ..model_view import ModelView
 from .tokenizer import ClipTokenizer, TextPosition
 
-_STATE_BATCH = 64  # texts whose rows are held at once
+_STATE_BATCH = 64  # texts whose states are in memory at once
 
 
 def fits_context(model: ModelView, text: str) -> bool:
-    """Whether every text encoder can hold the text."""
+    """Whether the text fits into every text encoder."""
     return all(len(each.tokenizer.encode(text).ids) <= each.length for each in model.tokenizers)
 
 
 def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> list[str]:
-    """The sentences, {} in the concept's place, that the encoder can hold with each of the words, a target and its
-    anchor; at least one.
+    """The sentences that fit into the encoder with each of the words in place of {}: a target and its anchor.
+
+    `RequestError` if none fits.
     """
 
     def fits(form: str) -> bool:
@@ -31,7 +30,7 @@ def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> l
 
     held = [form for form in forms if fits(form)]
     message = (
-        f"{' -> '.join(map(repr, words))}: no sentence around it is within the encoder's {model.tokenizer.length}"
+        f"{' -> '.join(map(repr, words))}: no sentence around it fits into the encoder's {model.tokenizer.length}"
         " tokens: shorten it"
     )
     require(bool(held), message, RequestError)
@@ -39,9 +38,7 @@ def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> l
 
 
 def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "last_subject") -> tuple[Tensor, ...]:
-    """What `embed` gives of each list of texts, all of them read at once, which costs less
-    than one list after another.
-    """
+    """Embed several lists of texts at once, which is faster than one list after the other."""
     texts = [text for part in parts for text in part]
     rows = model.embed(texts, at=at)
     split: tuple[Tensor, ...] = rows.split([len(part) * (len(rows) // max(1, len(texts))) for part in parts])
@@ -49,9 +46,9 @@ def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "
 
 
 def attended_rows(model: ModelView, texts: Sequence[str], *states: Tensor) -> tuple[Tensor, ...]:
-    """Of states (n, l, d) at every padded position, the rows (m, d) at which attentions read the texts.
+    """Select the rows (m, d) that attention reads from states (n, l, d) at every padded position.
 
-    All of them, but for families that mask padding. The same rows are taken of each.
+    These are all rows, except in families that mask padding. The same rows are selected from each of `states`.
     """
     tokenizer = model.tokenizer
     if tokenizer.reads_padding:
@@ -63,9 +60,9 @@ def attended_rows(model: ModelView, texts: Sequence[str], *states: Tensor) -> tu
 def text_state_moments(
     model: ModelView, texts: Sequence[str], select: Callable[[Tensor], Tensor] = lambda rows: rows
 ) -> SecondMoments:
-    """Moments of every position of every padded text, or of its own tokens where no attention reads padding.
+    """Compute the moments of all rows of padded texts, or of their own tokens if attention does not read padding.
 
-    `select` takes rows (n, d) out of each batch.
+    `select` filters the rows (n, d) of each batch.
     """
     batches = (texts[start : start + _STATE_BATCH] for start in range(0, len(texts), _STATE_BATCH))
     rows = (select(attended_rows(model, batch, model.embed(batch, at="all"))[0]) for batch in batches)
@@ -73,9 +70,7 @@ def text_state_moments(
 
 
 def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
-    """Rows (n, d) of the words around {}, pads included, as sentences read them with the target and with the anchor in
-    its place.
-    """
+    """Rows (n, d) of the words around {}, padding included, once with the target and once with the anchor in place."""
     old = [form.replace("{}", target) for form in forms]
     new = [form.replace("{}", anchor) for form in forms]
     states = model.embed([*old, *new], at="all")
@@ -88,9 +83,7 @@ def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anc
 
 
 def word_mask(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
-    """(l,) bool: the positions of a word's tokens in a sentence, {} in its place, and with `ends` those of the end
-    token's id.
-    """
+    """Mask (l,) of the tokens of a word that replaces {} in a sentence; with `ends` also of all end-token ids."""
     found = torch.tensor(model.tokenizer([form.replace("{}", word)]).padded()[0]) == model.tokenizer.end
     found &= ends
     found[list(model.tokenizer.span(form, word))] = True
@@ -98,10 +91,10 @@ def word_mask(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
 
 
 def content_positions(model: ModelView, text: str) -> tuple[range, ...]:
-    """Where among a text's states its own tokens stand, without start, end and padding: a range for each encoder whose
-    rows follow one another.
+    """Positions of a text's own tokens among its states, without start, end and padding: a range for each encoder.
 
-    One in a UNet (SDXL's two encoders stand side by side) and in FLUX, CLIP's and then T5's in SD3.
+    Encoders whose states are concatenated along the width count as one. So there is one range in UNets and FLUX, and
+    two in SD3, CLIP's and then T5's.
     """
     found, first = [], 0
     for tokenizer in _in_turn(model):
@@ -113,8 +106,9 @@ def content_positions(model: ModelView, text: str) -> tuple[range, ...]:
 
 
 def positions_after(model: ModelView, text: str, count: int) -> list[int]:
-    """The first `count` positions behind a text's own tokens, of each encoder as in `content_positions`; fewer where
-    its rows end before.
+    """The first `count` positions after a text's own tokens, for each encoder as in `content_positions`.
+
+    There are fewer if the encoder's rows end before.
     """
     ends = accumulate(tokenizer.length for tokenizer in _in_turn(model))
     return [
@@ -125,15 +119,15 @@ def positions_after(model: ModelView, text: str, count: int) -> list[int]:
 
 
 def _in_turn(model: ModelView) -> tuple[ClipTokenizer, ...]:
-    """Of the encoders whose rows stand one below the other; SD3's T5 may be missing."""
+    """Tokenizers of the encoders whose rows follow each other; SD3's T5 may be missing."""
     second = model.tokenizers[2:] if model.streams == 2 else ()
     return (model.tokenizer, *second)
 
 
 def shared_positions(first: Sequence[int], second: Sequence[int], length: int) -> tuple[list[int], list[int]]:
-    """Positions, in each of two rows of token ids (start and end token included), of what stands in both.
+    """Positions in two rows of token ids, with start and end token, of the tokens that both share.
 
-    The common beginning, the common end, and as many pads after it as both have once padded to `length`.
+    They are the common beginning, the common end, and the padding that both have after it, up to `length`.
     """
     shorter, longer = sorted((len(first), len(second)))
     front = 0

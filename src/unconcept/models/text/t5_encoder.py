@@ -1,8 +1,8 @@
-"""T5's encoder driven from its tensors (Raffel et al. 2020; v1.1).
+"""T5's encoder, computed directly from its tensors (Raffel et al. 2020; v1.1).
 
-The stock pipelines of SD3 and FLUX give it padded texts without a mask, so every pad changes every state: the whole
-length is always computed. With a mask a text's own tokens suffice. Layers are the outer loop, so that each tensor is
-asked for once and a mapping that reads files never holds two layers.
+The stock pipelines of SD3 and FLUX encode padded texts without a mask, so padding changes every state, and the whole
+length must be computed. With a mask, a text's own tokens suffice. Layers are the outer loop, so that each tensor is
+read once and only one layer is in memory.
 """
 
 import math
@@ -18,7 +18,7 @@ from ...core.errors import ModelError, require
 from .state_cache import cached_text_states
 from .tokenizer import ClipTokenizer, TokenPosition
 
-_TEXTS_PER_BATCH = 64  # whose states are held at once: half a GiB of T5-XXL's
+_TEXTS_PER_BATCH = 64  # texts whose states are in memory at once: half a GiB for T5-XXL
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gated-gelu": lambda x: F.gelu(x, approximate="tanh"),
@@ -27,16 +27,16 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class T5Encoder:
-    """One tokenizer with one encoder. `config` is the encoder's own config.json as a dict."""
+    """An encoder with its tokenizer. `config` is the encoder's config.json as a dict."""
 
-    tokenizer: ClipTokenizer  # holds as many tokens as the pipeline pads to
+    tokenizer: ClipTokenizer  # its length is the one to which the pipeline pads
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
-    """States found so far, where the weights cannot change."""
+    """States encoded so far; None if the weights may change."""
 
     def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Hidden states (b, l, d) of padded token ids (b, l); `mask` (b, l) is 0 at what no token attends to."""
+        """Hidden states (b, l, d) of padded token ids (b, l); `mask` (b, l) is 0 at tokens that attention ignores."""
         bias = self._position_bias(ids.shape[1])
         if mask is None:
             return torch.cat(self._layers(ids.split(1), [bias] * len(ids)))
@@ -46,11 +46,11 @@ class T5Encoder:
     def _layers(self, texts: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
         """States (1, l, d) of each text's ids (1, l).
 
-        One by one, so that a text's state does not depend on what else is asked: each is work enough.
+        Texts are encoded one by one, so that a text's state does not depend on the others; each is large enough.
         """
         eps = float(self.config.get("layer_norm_epsilon", 1e-6))
         table = self.weights["shared.weight" if "shared.weight" in self.weights else "encoder.embed_tokens.weight"]
-        # The sum over layers outgrows float16 in T5-XXL, so it is kept in float32 at least.
+        # The sum over layers overflows float16 in T5-XXL, so it is at least float32.
         wide = torch.promote_types(table.dtype, torch.float32)
         parts = [table[ids].to(wide) for ids in texts]
         for number in range(int(self.config["num_layers"])):
@@ -62,7 +62,7 @@ class T5Encoder:
         return [_norm(part, final, eps) for part in parts]
 
     def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
-        """States at a named position (n, d), or at every padded position (n, l, d).
+        """Encode texts: states at a named position (n, d), or at every padded position (n, l, d).
 
         Each distinct text is encoded once.
         """
@@ -77,7 +77,7 @@ class T5Encoder:
         return torch.cat(found)[[place[text] for text in texts]]
 
     def _read_batch(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
-        """Where padding is not attended to, a named position is read of the text's own tokens alone."""
+        """Encode a batch; if attention ignores padding, a named position needs only the text's own tokens."""
         tokens, device = self.tokenizer(texts), self.weights["encoder.final_layer_norm.weight"].device
         if at != "all" and not tokens.reads_padding:
             own = [torch.tensor([row], device=device) for row in tokens.ids]
@@ -88,7 +88,7 @@ class T5Encoder:
         return whole if at == "all" else whole[range(len(whole)), tokens.index(at)]
 
     def _layer(self, x: Tensor, layer: Mapping[str, Tensor], bias: Tensor, eps: float) -> Tensor:
-        """One block: attention without a scale, then the feed-forward net; no bias anywhere but the positions'."""
+        """One block: attention without a scale, then the feed-forward net. The only bias is that of positions."""
         b, l, _ = x.shape
         heads = int(self.config["num_heads"])
         y = _norm(x, layer["0.layer_norm.weight"], eps)
@@ -105,7 +105,7 @@ class T5Encoder:
         kind = str(self.config.get("feed_forward_proj", "relu"))
         require(
             kind in _ACTIVATIONS,
-            f"T5 feed-forward {kind!r} is not known: allowed are {', '.join(_ACTIVATIONS)}",
+            f"T5 feed-forward {kind!r} is unknown: allowed are {', '.join(_ACTIVATIONS)}",
             ModelError,
         )
         if kind.startswith("gated"):
@@ -117,8 +117,9 @@ class T5Encoder:
         return x + F.linear(y.to(x.dtype), layer["1.DenseReluDense.wo.weight"].to(x.dtype))
 
     def _position_bias(self, length: int) -> Tensor:
-        """(1, heads, l, l), one for all layers: near distances have a bucket each, far ones share them by their
-        logarithm.
+        """The position bias (1, heads, l, l) of all layers.
+
+        Each short distance has its own bucket; long distances share buckets by their logarithm.
         """
         table = self.weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         half = int(self.config.get("relative_attention_num_buckets", 32)) // 2
@@ -135,8 +136,6 @@ class T5Encoder:
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root mean square norm in the weight's dtype; the mean square is in float32 whatever the dtype, as in
-    transformers.
-    """
+    """Root mean square norm in the weight's dtype; the mean square is always float32, as in transformers."""
     scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + eps)
     return weight * (x * scale).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Tokenizers of CLIP and T5 read with `tokenizers` alone, and token positions by name."""
+"""Tokenizers of CLIP and T5, loaded without transformers, and token positions by name."""
 
 import json
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TokenPosition = Literal["last_subject", "first_eot", "all"]
-TextPosition = TokenPosition | Literal["pooled"]  # where a text is read: at tokens, or as a whole
+TextPosition = TokenPosition | Literal["pooled"]  # positions of tokens, or the pooled text
 START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
-# How CLIP cuts text into words before its byte-pair merges (Radford et al. 2021, the released tokenizer's pattern).
+# CLIP splits text into words by this before its byte-pair merges (Radford et al. 2021, released tokenizer).
 _CLIP_WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts as token ids, start and end token included, not padded."""
+    """Texts as token ids with start and end token, without padding."""
 
     ids: tuple[tuple[int, ...], ...]
     pad: int
-    length: int  # what the encoder holds
+    length: int  # the number of tokens that fit into the encoder
     reads_padding: bool = True
 
     def padded(self) -> list[list[int]]:
@@ -41,10 +41,10 @@ class TokenizedTexts:
         return [[*[1] * len(row), *[0] * (self.length - len(row))] for row in self.ids]
 
     def index(self, at: TokenPosition) -> list[int]:
-        """Where each text's named token stands. The last subject token of "" is the start token (as in UCE's script).
+        """The index of each text's named token. The last subject token of "" is the start token (as in UCE's script).
 
-        T5 has no start token: there it is the last pad, position -1 in that script; the end token where nobody reads
-        padding.
+        T5 has no start token: there it is the last pad, position -1 in that script, or the end token if padding is
+        not read.
         """
         back = 2 if at == "last_subject" else 1
         return [(len(row) - back) % self.length if self.reads_padding else max(0, len(row) - back) for row in self.ids]
@@ -52,13 +52,13 @@ class TokenizedTexts:
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """A tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`. T5's is read as it is."""
+    """A tokenizer of CLIP or T5 with its padding token and length."""
 
     tokenizer: Tokenizer
     pad: int
     length: int
     reads_padding: bool = True
-    """The encoder, and what reads its states, attend to padding."""
+    """Whether the encoder and the networks that read its states attend to padding."""
 
     @property
     def end(self) -> int:
@@ -67,7 +67,10 @@ class ClipTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "ClipTokenizer":
-        """Read the folder; `ModelError` names what is missing or broken."""
+        """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`.
+
+        `ModelError` names a missing or broken file.
+        """
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             tokenizer = _read(folder)
@@ -78,19 +81,21 @@ class ClipTokenizer:
         pad = config.get("pad_token") or END_TOKEN
         pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         if pad_id is None:
-            raise ModelError(f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary")
+            raise ModelError(
+                f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary; give a complete folder"
+            )
         return cls(tokenizer, pad_id, int(config.get("model_max_length", 77)))
 
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase") -> "ClipTokenizer":
-        """A tokenizer that transformers has loaded, without its padding."""
+        """Make it from a tokenizer that transformers has loaded, without its padding."""
         tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
 
     def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
-        """The same as the stock pipeline uses it for an encoder of a family."""
+        """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder."""
         found = replace(self, length=encoder.length or self.length, reads_padding=not encoder.is_masked)
         if not encoder.is_lowercased:
             return found
@@ -100,7 +105,7 @@ class ClipTokenizer:
         return replace(found, tokenizer=lower)
 
     def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Tokenize; a text that the encoder cannot hold is refused, never cut silently."""
+        """Tokenize texts. One that is too long for the encoder is an error and never cut silently."""
         rows = tuple(tuple(coded.ids) for coded in self.tokenizer.encode_batch(list(texts)))
         for text, row in zip(texts, rows, strict=True):
             shown = text if len(text) <= 60 else text[:57] + "..."
@@ -109,11 +114,11 @@ class ClipTokenizer:
         return TokenizedTexts(rows, self.pad, self.length, self.reads_padding)
 
     def can_hold(self, text: str) -> bool:
-        """Whether the encoder can be given the whole text."""
+        """Whether the whole text fits into the encoder."""
         return len(self.tokenizer.encode(text).ids) <= self.length
 
     def span(self, form: str, word: str) -> range:
-        """Where the tokens of a word stand in a sentence, {} in the word's place; the start token counts."""
+        """The positions of the tokens of a word that replaces {} in a sentence; the start token is position 0."""
         before, _, after = form.partition("{}")
         front, back = (len(row) for row in self([before, after]).ids)
         (whole,) = self([form.replace("{}", word)]).ids

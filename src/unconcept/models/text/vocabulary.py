@@ -1,4 +1,4 @@
-"""Token ids as text and as the rows the text encoders read them as."""
+"""Converts token ids to text, and to their rows in the text encoders' embedding tables."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,14 @@ _WORD_END = "</w>"
 
 
 def token_tables(model: ModelView) -> tuple[Tensor, ...]:
-    """Token embeddings (v, d_e) of each text encoder, as the model now computes with them; SDXL's two share their ids.
+    """The current token embeddings (v, d_e) of each text encoder; SDXL's two share their ids.
 
-    `ModelError` where the encoders' ids are not the same: SD3 and FLUX.
+    `ModelError` if the encoders' ids differ: SD3 and FLUX.
     """
-    message = f"{model.family} cuts a text differently for CLIP and for T5, so there is no one table of its tokens"
+    message = (
+        f"{model.family} tokenizes a text differently for CLIP and for T5, so it has no single table of tokens: choose"
+        " a family with CLIP encoders only"
+    )
     require(bool(model.spec.clip_encoders), message, ModelError)
     tables = []
     for part in model.spec.clip_encoders:
@@ -29,7 +32,7 @@ def token_tables(model: ModelView) -> tuple[Tensor, ...]:
 
 
 def special_ids(tokenizer: ClipTokenizer) -> tuple[int, int]:
-    """The start token's and the end token's id."""
+    """The ids of the start token and the end token."""
     start, end = tokenizer([""]).ids[0]
     return start, end
 
@@ -40,9 +43,9 @@ def word_ids(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
 
 
 def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
-    """What to type for token ids. Tokenized again it may be other ids: pieces without a word's end grow together.
+    """The text of token ids. Its own ids may differ, because pieces without a word's end join the next word.
 
-    Words are dropped from the end until the encoder can hold the text.
+    Words are dropped from the end until the text fits into the encoder.
     """
     tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
     text = " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
@@ -52,6 +55,6 @@ def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
 
 
 def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Ids (b, l) with start, end and padding, of rows of ids without them."""
+    """Add start, end and padding to rows of ids: (b, l)."""
     start, end = special_ids(tokenizer)
     return torch.tensor([[start, *row, end, *[tokenizer.pad] * (tokenizer.length - 2 - len(row))] for row in rows])

@@ -1,4 +1,4 @@
-"""Views of a pipeline or of checkpoint files, one a layout of networks. A family says which is its own."""
+"""Implementations of `ModelView` for pipelines and checkpoint files. Each family names its own."""
 
 import importlib
 
@@ -8,12 +8,12 @@ from .pipeline_view import PipelineView, pipeline_family
 
 
 def view_class(spec: FamilySpec) -> type[PipelineView]:
-    """The view of a family."""
+    """The view class of a family."""
     module, _, name = spec.view.partition(":")
     kind: type[PipelineView] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return kind
 
 
 def view_of_pipeline(pipeline: Pipeline, name: str = "pipeline") -> PipelineView:
-    """A loaded pipeline; it is used as it is, not copied."""
+    """Make a view of a loaded pipeline, which is used as it is, not copied."""
     return view_class(pipeline_family(pipeline)).from_pipeline(pipeline, name)

@@ -1,4 +1,4 @@
-"""FLUX.1: a text is T5's rows, and CLIP's pooled text beside the timestep. Latents are packed two by two."""
+"""The view of FLUX.1: it reads T5's rows, and CLIP's pooled text with the timestep. Latents are packed two by two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..model_view import Conditioning
 from ..text.tokenizer import TokenPosition
 from .mmdit import MMDiTView
 
-_DISTILLED_GUIDANCE = 3.5  # FluxPipeline's default: at which a guidance-distilled FLUX is asked for one prediction
+_DISTILLED_GUIDANCE = 3.5  # FluxPipeline's default, used for single predictions of a guidance-distilled FLUX
 
 
 @dataclass
@@ -27,7 +27,7 @@ class FluxView(MMDiTView):
         return Conditioning(self._read(prompts, t5)[0], pooled)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """The flow noise - x0. A guidance-distilled FLUX is asked at its usual guidance."""
+        """The flow noise - x0; for a guidance-distilled FLUX, at its default guidance."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         net, t = self.checkpoint.built_pipeline.transformer, timestep.to(latents.device).expand(len(latents))
         h, w = (side // 2 for side in latents.shape[-2:])
@@ -57,9 +57,9 @@ class FluxView(MMDiTView):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Before packing.
+        """(c, h, w) of one picture's latents before packing.
 
-        The transformer has no size of its own; its autoencoder's is 1024 pixels in the published models, as the
+        The transformer has no size of its own. That of its autoencoder is 1024 pixels in the published models, the
         pipeline's default.
         """
         config, vae = self.checkpoint.config("transformer"), self.checkpoint.config("vae")
@@ -68,7 +68,7 @@ class FluxView(MMDiTView):
 
 
 def pack_latents(latents: Tensor) -> Tensor:
-    """(b, c, h, w) to FLUX's rows (b, h/2 * w/2, 4c), one a square of four."""
+    """Pack latents (b, c, h, w) into FLUX's rows (b, h/2 * w/2, 4c), one for each square of four cells."""
     return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
 
 

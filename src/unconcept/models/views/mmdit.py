@@ -1,6 +1,6 @@
-"""What Stable Diffusion 3 and FLUX.1 share: joint transformers that predict a flow.
+"""The common base of the views of Stable Diffusion 3 and FLUX.1: joint transformers that predict a flow.
 
-Both read text as rows of one `context_embedder`. A text pooled by CLIP goes another way, beside the timestep.
+Both read text as rows through one `context_embedder`, and CLIP's pooled text through another map, with the timestep.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,7 @@ _TEXT_MAPS: dict[TextInput, str] = {
 
 @dataclass
 class MMDiTView(PipelineView):
-    """One map for each way of the text into the transformer; a map's bias is not part of it."""
+    """Its text maps are one for the states and one for the pooled text; a map does not include its bias."""
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
         if not texts:
@@ -38,17 +38,17 @@ class MMDiTView(PipelineView):
 
     @abstractmethod
     def _embed_states(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
-        """What `context_embedder` reads, at "all" or a named position."""
+        """The inputs of `context_embedder`, at "all" or a named position."""
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
         return self._live_maps([_TEXT_MAPS[reads]])
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """Through the live encoders, padded and unmasked as the stock pipelines do."""
+        """Encode prompts with the live encoders, padded and without a mask as in the stock pipelines."""
         if isinstance(prompts, SoftPrompts):
             raise ModelError(
-                f"{self.family} cuts a text differently for CLIP and for T5, so prompts of given token ids are not"
-                " defined for it"
+                f"{self.family} tokenizes a text differently for CLIP and for T5, so it cannot read prompts of token"
+                " ids: give texts"
             )
         return self._condition(prompts)
 
@@ -56,7 +56,7 @@ class MMDiTView(PipelineView):
     def _condition(self, prompts: Sequence[str]) -> Conditioning: ...
 
     def _read(self, prompts: Sequence[str], encoder: TextEncoderSpec) -> Any:
-        """What the live encoder gives."""
+        """Run a live encoder."""
         ids = torch.tensor(self._tokenizer(encoder)(prompts).padded(), device=self.device)
         return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
 
@@ -69,12 +69,13 @@ class MMDiTView(PipelineView):
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Guided away from the empty text when the scale is above 1; a guidance-distilled FLUX is given the scale
-        instead.
+        """Draw pictures, guided away from the empty text if the scale is above 1.
+
+        A guidance-distilled FLUX gets the scale as an input instead.
         """
         require(
             sampler is None,
-            f"sampler {sampler!r} is not defined for {self.family} models, which are drawn by their own",
+            f"sampler {sampler!r} is not defined for {self.family} models: leave it out to use their own",
             SettingsError,
         )
         pipeline = self.checkpoint.built_pipeline
@@ -96,13 +97,13 @@ class MMDiTView(PipelineView):
         return images
 
     def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
-        """A text as the pipeline's arguments: finished, so that a prompt too long is refused and not cut."""
+        """The pipeline's arguments for prompts, as text states, so that a prompt that is too long is an error."""
         given = prompts if isinstance(prompts, Conditioning) else self.condition(prompts)
         return {f"{side}prompt_embeds": given.states, f"{side}pooled_prompt_embeds": given.pooled}
 
     @property
     def _is_distilled(self) -> bool:
-        """One prediction is guided already."""
+        """Whether a single prediction is already guided."""
         return False
 
     @property
@@ -110,7 +111,7 @@ class MMDiTView(PipelineView):
         return "guidance_scale"
 
     def _packed(self, latents: Tensor) -> Tensor:
-        """Latents as the pipeline takes them."""
+        """Latents in the form that the pipeline takes."""
         return latents
 
     @property

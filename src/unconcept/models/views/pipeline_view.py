@@ -1,4 +1,4 @@
-"""What the views of all families share: a model's name, its files or pipeline, and their text encoders."""
+"""The common base of all views: a model's name, its files or pipeline, and its text encoders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from ..text.tokenizer import ClipTokenizer, TextPosition
 
 @dataclass
 class PipelineView(ABC):
-    """Built by `from_files` or `from_pipeline`."""
+    """A model's files or pipeline as a `ModelView`. Make one with `from_files` or `from_pipeline`."""
 
     name: str
     spec: FamilySpec
@@ -33,18 +33,18 @@ class PipelineView(ABC):
     device: torch.device
     dtype: torch.dtype
     original_weights: dict[str, Tensor] = field(default_factory=dict)
-    """Weights before the edits now applied."""
+    """Weights from before the edits that are applied now."""
 
     @classmethod
     def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
-        """A diffusers folder, or a single file in the original layout; `ModelError` where layers are missing."""
+        """View a diffusers folder, or a single file in the original layout; `ModelError` if layers are missing."""
         checkpoint = Checkpoint(spec.denoiser, device, dtype, source)
         require_complete(checkpoint, spec, name)
         return cls(name, spec, checkpoint, device, dtype)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
-        """A loaded pipeline of one of this view's families; it is used as it is, not copied."""
+        """View a loaded pipeline of one of this view's families, which is used as it is, not copied."""
         spec = pipeline_family(pipeline)
         device, dtype = pipeline.device, getattr(pipeline, spec.denoiser).dtype
         checkpoint = Checkpoint(spec.denoiser, device, dtype, pipeline=pipeline)
@@ -58,12 +58,12 @@ class PipelineView(ABC):
 
     @property
     def pipeline(self) -> Pipeline | None:
-        """None until something had to be drawn or trained."""
+        """The built pipeline; None until something must be drawn or trained."""
         return self.checkpoint.pipeline
 
     @abstractmethod
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
-        """Text states at a named position (n * streams, d), or at "all" (n, l, d); "pooled" is each text as a whole."""
+        """Text states at a named position (n * streams, d), or at "all" (n, l, d); "pooled" embeds the whole text."""
 
     @abstractmethod
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
@@ -71,7 +71,7 @@ class PipelineView(ABC):
 
     @abstractmethod
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """What the denoiser is given for prompts."""
+        """Encode prompts for the denoiser."""
 
     @abstractmethod
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
@@ -86,18 +86,16 @@ class PipelineView(ABC):
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Pictures in [0, 1] by the stock pipeline."""
+        """Draw pictures in [0, 1] with the stock pipeline."""
 
     def modules(self, part: str) -> nn.Module:
-        """A component of the pipeline by name; "denoiser" is the network that is edited."""
+        """A component of the pipeline by name; "denoiser" is the network to edit."""
         name = self.spec.denoiser if part == "denoiser" else part
         module: nn.Module = getattr(self.checkpoint.built_pipeline, name)
         return module
 
     def reference(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """Parameters by full name (`unet.`...) as they were before any edit; read from the files where there are
-        files.
-        """
+        """Parameters by full name (`unet.`...) from before any edit, read from the files if there are any."""
         return self.checkpoint.reference(names, self.original_weights, self.name)
 
     @property
@@ -106,7 +104,7 @@ class PipelineView(ABC):
 
     @property
     def tokenizer(self) -> ClipTokenizer:
-        """Of the first of the rows that `embed` gives at "all"."""
+        """The tokenizer of the first rows of `embed` at "all"."""
         return self._tokenizer(self.spec.first_encoder)
 
     @property
@@ -124,7 +122,7 @@ class PipelineView(ABC):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """One where rows of different encoders stand one below the other, in one space."""
+        """One width, if the rows of all encoders are in one space."""
         return (self.width,)
 
     @property
@@ -133,14 +131,14 @@ class PipelineView(ABC):
         """(c, h, w) of one picture's latents at the model's own size."""
 
     def _live_maps(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """Weights of the denoiser, by full name, as the model now computes with them."""
+        """Current weights of the denoiser, by full name."""
         if self.pipeline is None:
             return self.reference(f"{self.spec.denoiser}.{name}" for name in names)
         net = self.modules("denoiser")
         return {f"{self.spec.denoiser}.{name}": net.get_parameter(name) for name in names}
 
     def _cross_attention_maps(self) -> Mapping[str, Tensor]:
-        """Keys and values of every cross-attention; a map's bias is not part of it."""
+        """Key and value maps of every cross-attention, without biases."""
         names = self.checkpoint.lazy_parameters(self.spec.denoiser)
         if self.pipeline is not None:
             names = dict(self.modules("denoiser").named_parameters())
@@ -163,7 +161,7 @@ class PipelineView(ABC):
 
 
 def pipeline_family(pipeline: Pipeline) -> FamilySpec:
-    """The family of a pipeline in memory; `ModelError` unless it is one of ours."""
+    """The family of a pipeline in memory; `ModelError` if it is not supported."""
     kind = type(pipeline).__name__
     require(kind in PIPELINES, f"the pipeline is a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
 

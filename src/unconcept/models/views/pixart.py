@@ -1,4 +1,4 @@
-"""PixArt-Sigma: a text is T5's states of its own tokens, projected once; every block's cross-attention reads them."""
+"""The view of PixArt-Sigma: every cross-attention reads T5's states of a text's own tokens after one projection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition
 from .pipeline_view import PipelineView
 
-_PROJECTED_ROWS = 64  # that meet the weights together; always as many, so that a row's bits do not depend on others
+_PROJECTED_ROWS = 64  # rows in a matrix product; a fixed number, so that a row's bits do not depend on the others
 
 
 @dataclass
 class PixArtView(PipelineView):
-    """`embed` gives T5's states behind the caption projection, which `condition` leaves to the denoiser.
+    """`embed` gives T5's states after the caption projection, which `condition` leaves to the denoiser.
 
-    At "all" rows of padding are what the network makes of them; its mask keeps every attention from reading them.
+    At "all", it also contains the rows of padding, which the mask hides from every attention.
     """
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
         """(n, d) at a named position, (n, l, d) at "all"; the last subject token of "" is its end token."""
         if at == "pooled":
-            raise ModelError(f"{self.family} models are told nothing of a text as a whole")
+            raise ModelError(f"{self.family} models do not read pooled text: embed at a token position")
         if not texts:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         states = self._t5(self.spec.first_encoder).embed(texts, at)
         return self._projected(states.flatten(0, -2)).view(*states.shape[:-1], -1)
 
     def _projected(self, rows: Tensor) -> Tensor:
-        """Rows (n, d) as the live projection gives them."""
+        """Apply the live projection to rows (n, d)."""
         weights, start = self.checkpoint.lazy_tensors(self.spec.denoiser), f"{self.spec.text_projection}."
         (w_1, b_1), (w_2, b_2) = (
             (weights[f"{start}{layer}.weight"].detach(), weights[f"{start}{layer}.bias"].detach())
@@ -47,20 +47,20 @@ class PixArtView(PipelineView):
         return torch.cat(blocks)[: len(rows)]
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
-        """Keys and values of the cross-attentions: 56 matrices in the published model."""
+        """Key and value maps of the cross-attentions: 56 matrices in the published model."""
         return {} if reads == "pooled" else self._cross_attention_maps()
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """Through the live encoder, with the mask that it and the denoiser are given."""
+        """Encode prompts with the live encoder, with the mask for it and the denoiser."""
         if isinstance(prompts, SoftPrompts):
-            raise ModelError(f"prompts of given token ids are not defined for {self.family}")
+            raise ModelError(f"{self.family} cannot read prompts of token ids: give texts")
         tokens = self.tokenizer(prompts)
         ids, mask = (torch.tensor(rows, device=self.device) for rows in (tokens.padded(), tokens.mask()))
         states = self.modules(self.spec.first_encoder.part)(ids, attention_mask=mask)[0]
         return Conditioning(states, mask=mask)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """The noise. The network also predicts its variance, which the pipeline drops, and so do we."""
+        """The predicted noise. The network's variance prediction is dropped, as in the pipeline."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         said: Tensor = self.checkpoint.built_pipeline.transformer(
             latents,
@@ -80,9 +80,9 @@ class PixArtView(PipelineView):
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Guided away from the empty text when the scale is above 1. Pictures have the noise's size, not that of a bin.
+        """Draw pictures of the noise's size (no resolution bins), guided away from the empty text for scales above 1.
 
-        `SettingsError` for more steps than the model has timesteps.
+        `SettingsError` if there are more steps than the model has timesteps.
         """
         pipeline = self.checkpoint.built_pipeline
         text = self._given(prompts, "")
@@ -105,9 +105,13 @@ class PixArtView(PipelineView):
         return images
 
     def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
-        """A text as the pipeline's arguments: finished, so that a prompt too long is refused and not cut."""
+        """The pipeline's arguments for prompts, as text states, so that a prompt that is too long is an error."""
         given = prompts if isinstance(prompts, Conditioning) else self.condition(prompts)
-        require(given.mask is not None, f"text states for {self.family} need their mask", ModelError)
+        require(
+            given.mask is not None,
+            f"text states for {self.family} have no mask: give the conditioning that `condition` returns",
+            ModelError,
+        )
         return {f"{side}prompt_embeds": given.states, f"{side}prompt_attention_mask": given.mask}
 
     @property

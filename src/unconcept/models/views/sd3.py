@@ -1,5 +1,6 @@
-"""Stable Diffusion 3 and 3.5: a text is the rows of its two CLIPs side by side, padded with zeros to T5's width, and
-then T5's rows.
+"""The view of Stable Diffusion 3 and 3.5.
+
+A text's rows are the concatenated states of two CLIPs, padded with zeros to T5's width, followed by T5's rows.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from .mmdit import MMDiTView
 
 @dataclass
 class SD3View(MMDiTView):
-    """`embed` gives two rows a text (2n, d), CLIP's and then T5's; the pooled text is both CLIPs' (n, 2048)."""
+    """`embed` gives two rows for each text (2n, d), CLIP's and then T5's; the pooled text is both CLIPs' (n, 2048)."""
 
     def _embed_states(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         *clips, last = self.spec.encoders
@@ -34,7 +35,7 @@ class SD3View(MMDiTView):
         return Conditioning(torch.cat([clip, t5], 1), torch.cat([out.text_embeds for out in found], -1))
 
     def _no_t5(self, like: Tensor, at: TokenPosition) -> Tensor:
-        """Without its T5 it reads zeros in its place."""
+        """Zeros in place of T5's states, for a model without T5."""
         length = self.spec.encoders[-1].length
         assert length is not None
         return like.new_zeros((len(like), length, self.width) if at == "all" else (len(like), self.width))

@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.x, 2.x and SDXL: files on disk or a pipeline in memory, seen as a `ModelView`.
+"""The view of Stable Diffusion 1.x, 2.x and SDXL, from files on disk or a pipeline in memory.
 
-A view of files reads single tensors until something must be drawn or trained; only then is the pipeline built.
+A view of files reads single tensors. The pipeline is built only when something must be drawn or trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,26 +22,26 @@ from .pipeline_view import PipelineView
 
 @dataclass
 class UNetView(PipelineView):
-    """Text maps are the keys and values of every cross-attention.
+    """Its text maps are the key and value maps of every cross-attention.
 
-    SDXL's two encoders stand side by side: (n, 2048) = 768 | 1280. Its pooled text is the second one's.
+    The states of SDXL's two encoders are concatenated: (n, 2048) = 768 | 1280. Its pooled text is the second one's.
     """
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
         if at == "pooled":
             has_pooled = self.spec.encoders[-1].gives_pooled
-            require(has_pooled, f"{self.family} models are told nothing of a text as a whole", ModelError)
+            require(has_pooled, f"{self.family} models do not read pooled text: embed at a token position", ModelError)
             return self._encoders()[-1].pooled(texts)
         if not texts:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         return torch.cat([encoder.embed(texts, at) for encoder in self._encoders()], -1)
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
-        """Keys and values of the cross-attentions: 32 matrices in SD 1.x and 2.x, 140 in SDXL."""
+        """Key and value maps of the cross-attentions: 32 matrices in SD 1.x and 2.x, 140 in SDXL."""
         return {} if reads == "pooled" else self._cross_attention_maps()
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """SDXL reads both encoders before their last layer, and the second one's pooled text besides."""
+        """Encode prompts. SDXL reads both encoders before their last layer, and the second one's pooled text."""
         soft = prompts if isinstance(prompts, SoftPrompts) else None
         found = []
         for number, encoder in enumerate(self.spec.encoders):
@@ -59,7 +59,7 @@ class UNetView(PipelineView):
         return Conditioning(states, found[-1].text_embeds, sizes)
 
     def _ids(self, prompts: Sequence[str] | SoftPrompts, number: int) -> Tensor:
-        """Padded ids (b, l) for one encoder. Tokenizers of a model cut texts alike and differ in their padding."""
+        """Padded ids (b, l) for one encoder. The tokenizers of a model differ only in their padding."""
         tokenizer = self._encoders()[number].tokenizer
         if not isinstance(prompts, SoftPrompts):
             return torch.tensor(tokenizer(prompts).padded())
@@ -69,7 +69,7 @@ class UNetView(PipelineView):
         return torch.where(after_end, tokenizer.pad, prompts.ids)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """Noise or v, as the model was trained."""
+        """The prediction of noise or v, as the model was trained."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
         prediction: Tensor = self.checkpoint.built_pipeline.unet(
@@ -86,10 +86,10 @@ class UNetView(PipelineView):
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Noise is drawn by the caller, one picture at a time, so a picture knows nothing of its neighbours.
+        """Draw pictures from the caller's noise, so that a picture does not depend on the others in its batch.
 
-        `SettingsError` for more steps than the model has timesteps: schedulers differ in what they do then, from an
-        error to nonsense.
+        `SettingsError` if there are more steps than the model has timesteps, which schedulers answer with anything from
+        an error to nonsense.
         """
         text: dict[str, Any] = (
             {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
@@ -108,7 +108,7 @@ class UNetView(PipelineView):
         return images
 
     def _embeds(self, given: Conditioning) -> dict[str, Tensor]:
-        """The pipeline's arguments for finished text states, guided away from the empty text as it does by itself."""
+        """The pipeline's arguments for text states, guided away from the empty text as the pipeline does by itself."""
         empty = self.condition([""] * len(given.states))
         states, pooled = empty.states, empty.pooled
         if given.pooled is None or pooled is None:

@@ -1,1 +1,1 @@
-"""Vision towers."""
+"""Networks that read pictures: CLIP's vision towers and the network of `moji`'s judge."""

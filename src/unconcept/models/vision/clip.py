@@ -1,6 +1,6 @@
-"""Any CLIP on disk: pictures and texts to embeddings. A transformers folder, or one that OpenCLIP wrote.
+"""Embeds pictures and texts with any CLIP on disk, from a transformers folder or one that OpenCLIP wrote.
 
-Pictures are prepared here, on tensors, with the folder's own sizes and means. Weights are safetensors alone.
+Pictures are preprocessed here as tensors, with the sizes and means in the folder. Weights must be safetensors.
 """
 
 import json
@@ -26,17 +26,17 @@ _PILLOW_BICUBIC = 3  # Pillow's number for it, as preprocessor_config.json write
 
 @dataclass(frozen=True)
 class ClipPreprocessing:
-    """Pictures as a CLIP wants them: resized, cut out of the middle, normalised."""
+    """The preprocessing of pictures for a CLIP: resize, centre crop, normalise."""
 
-    resize: int | tuple[int, int]  # the shorter side, or (height, width) without regard to the shape
+    resize: int | tuple[int, int]  # the shorter side, or (height, width) for any shape
     crop: tuple[int, int] | None
     mean: tuple[float, ...] = _OPENAI_MEAN
     std: tuple[float, ...] = _OPENAI_STD
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """(b, 3, h, w) in [0, 1] to (b, 3, crop).
+        """Preprocess pictures (b, 3, h, w) in [0, 1] to (b, 3, crop).
 
-        Differs: published scores read 8-bit files, we do not round before resizing.
+        Differs: published scores read 8-bit files, whereas we do not round before resizing.
         """
         h, w = pictures.shape[-2:]
         short = self.resize
@@ -53,34 +53,34 @@ def _middle(pictures: Tensor, height: int, width: int) -> Tensor:
     top, left = (pictures.shape[-2] - height) // 2, (pictures.shape[-1] - width) // 2
     require(
         top >= 0 and left >= 0,
-        f"pictures of {tuple(pictures.shape[-2:])} are smaller than the crop {height} x {width}",
+        f"pictures of {tuple(pictures.shape[-2:])} are smaller than the crop {height} x {width}: give larger ones",
         ModelError,
     )
     return pictures[..., top : top + height, left : left + width]
 
 
 class ClipTowers(Protocol):
-    """The two networks; rows are not of unit length."""
+    """The two networks of a CLIP, whose embeddings are not normalised."""
 
     def embed_images(self, prepared: Tensor) -> Tensor:
-        """(b, d) of prepared pictures."""
+        """Embed preprocessed pictures: (b, d)."""
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) of texts, which are cut at what the network holds, as every published CLIP score does."""
+        """Embed texts: (n, d). Texts are truncated to the network's length, as for every published CLIP score."""
 
 
 @dataclass(frozen=True)
 class ClipModel:
-    """Unit-length embeddings of one CLIP."""
+    """A CLIP that gives unit-length embeddings."""
 
-    name: str  # of its folder
+    name: str  # name of its folder
     hash: str
     towers: ClipTowers
     prepare: ClipPreprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """(b, d) float32 on the CPU of pictures (b, 3, h, w) in [0, 1]; differentiable in them."""
+        """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 on the CPU; differentiable in the pictures."""
         rows = [
             self.towers.embed_images(self.prepare(part.to(self.device, torch.float32)))
             for part in pictures.split(_IMAGE_BATCH)
@@ -89,22 +89,22 @@ class ClipModel:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) float32 on the CPU."""
+        """Embed texts as (n, d) float32 on the CPU."""
         rows = [self.towers.embed_texts(texts[i : i + _IMAGE_BATCH]) for i in range(0, len(texts), _IMAGE_BATCH)]
         return F.normalize(torch.cat(rows), dim=1).cpu()
 
 
 @dataclass(frozen=True)
 class ClipTextTower:
-    """What a CLIP reads texts with, as plain tensors under the names of a diffusers folder's text encoder."""
+    """The text tower of a CLIP, as plain tensors with the names of a diffusers folder's text encoder."""
 
     weights: dict[str, Tensor]
     config: dict[str, Any]
-    scale: float  # of cosines in the loss it was trained with
+    scale: float  # factor of cosines in its training loss
 
 
 def clip_text_tower(clip: ClipModel) -> ClipTextTower:
-    """`ModelError` for a CLIP that OpenCLIP wrote: its tensors have other names."""
+    """The text tower of a CLIP; `ModelError` for one that OpenCLIP wrote, whose tensors have other names."""
     towers = clip.towers
     if not isinstance(towers, _Transformers):
         raise ModelError(
@@ -117,11 +117,11 @@ def clip_text_tower(clip: ClipModel) -> ClipTextTower:
 
 
 def load_clip(folder: Path, device: torch.device) -> ClipModel:
-    """The CLIP of a folder with `config.json` (transformers) or `open_clip_config.json` (needs the extra `eval`)."""
+    """Load the CLIP of a folder with `config.json` (transformers) or `open_clip_config.json` (needs extra `eval`)."""
     kinds = {"open_clip_config.json": _open_clip, "config.json": _transformers}
     for file, load in kinds.items():
         if (folder / file).exists():
-            weight_files(folder)  # Refuses pickles, and a folder without weights.
+            weight_files(folder)  # Raises an error on pickles, and on a folder without weights.
             return load(folder, device)
     raise ModelError(f"{folder} holds no CLIP: it has neither {' nor '.join(kinds)}; give a CLIP folder on disk")
 
@@ -132,7 +132,9 @@ def _transformers(folder: Path, device: torch.device) -> ClipModel:
 
     config = _json(folder / "config.json")
     require(
-        config.get("model_type") == "clip", f"{folder} holds a {config.get('model_type')!r}; give a 'clip'", ModelError
+        config.get("model_type") == "clip",
+        f"{folder} holds a {config.get('model_type')!r} model; give a 'clip'",
+        ModelError,
     )
     prepare = _prepared(_json(folder / "preprocessor_config.json"), folder)
     tokenizer = ClipTokenizer.load(folder)
@@ -150,7 +152,7 @@ def _prepared(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
     resample = config.get("resample", _PILLOW_BICUBIC)
     require(
         resample == _PILLOW_BICUBIC,
-        f"{folder}: resample {resample}; only {_PILLOW_BICUBIC} (bicubic) is known",
+        f"{folder}: resample {resample} is not supported; only {_PILLOW_BICUBIC} (bicubic) is",
         ModelError,
     )
     cut = crop if config.get("do_center_crop", True) else None
@@ -186,7 +188,7 @@ def _open_clip(folder: Path, device: torch.device) -> ClipModel:
     mode, how = ways.get("resize_mode", "shortest"), ways.get("interpolation", "bicubic")
     require(
         mode in ("shortest", "squash") and how == "bicubic",
-        f"{folder}: resize_mode {mode!r}, {how!r}; known are shortest and squash, bicubic",
+        f"{folder}: resize_mode {mode!r} with {how!r} is not supported; only shortest and squash with bicubic are",
         ModelError,
     )
     model = open_clip.create_model(f"local-dir:{folder}", device=device).eval().requires_grad_(False)
@@ -194,7 +196,9 @@ def _open_clip(folder: Path, device: torch.device) -> ClipModel:
     size = ways.get("size", config["model_cfg"]["vision_cfg"]["image_size"])
     height, width = (size, size) if isinstance(size, int) else size
     require(
-        height == width or mode == "squash", f"{folder}: {height} x {width} pictures by their shorter side", ModelError
+        height == width or mode == "squash",
+        f"{folder}: {height} x {width} pictures need resize_mode 'squash', got 'shortest'",
+        ModelError,
     )
     prepare = ClipPreprocessing(
         height if mode == "shortest" else (height, width),

@@ -1,4 +1,4 @@
-"""The network that both of `moji`'s scorers look through."""
+"""The network that both of `moji`'s scorers use."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ class JudgeNet(nn.Module):
 
 
 def image_embeddings(net: JudgeNet, pictures: Tensor) -> Tensor:
-    """(b, WIDTH) float32 of pictures (b, 3, 64, 64) in [0, 1]; differentiable in them."""
+    """Embed pictures (b, 3, 64, 64) in [0, 1] as (b, WIDTH) float32; differentiable in the pictures."""
     return torch.cat([net.embed(part) for part in pictures.float().split(64)])
 
 
@@ -58,7 +58,7 @@ class _Residual(nn.Module):
 
 
 def load_net(path: Path) -> tuple[JudgeNet, dict[str, list[str]]]:
-    """The frozen network of a weights file in float32, and the labels of its heads."""
+    """Load the frozen network of a weights file in float32, and the labels of its heads."""
     with safe_open(path, "pt") as file:
         weights = {n: file.get_tensor(n).float() for n in file.keys() if not n.startswith("clip.")}
         labels = json.loads(file.metadata()["labels"])

@@ -1,6 +1,4 @@
-"""A CLIP from disk that reads texts with a model's own text encoder: its vision tower sees what the encoder was trained
-to say.
-"""
+"""Pairs a model's text encoder with the vision tower of the CLIP that it comes from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,10 @@ _BFLOAT16_ROUNDING = 2.0**-8  # relative, of bfloat16
 
 @dataclass(frozen=True)
 class PairedClip:
-    """Built by `open_paired_clip`. What the encoder lacks of the tower, as SD 2.x its last layer, is the CLIP's own."""
+    """A CLIP whose text tower is a model's live text encoder; `open_paired_clip` makes one.
+
+    Parts that the encoder lacks come from the CLIP, such as the last layer in SD 2.x.
+    """
 
     clip: ClipModel
     tower: ClipTextTower
@@ -33,11 +34,11 @@ class PairedClip:
         return self.tower.scale
 
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """(b, d) float32 of unit length, on the CPU, of pictures (b, 3, h, w) in [0, 1]."""
+        """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 of unit length, on the CPU."""
         return self.clip.embed_images(pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) of unit length, on the CPU, by the encoder as it computes now; differentiable in its weights."""
+        """Embed texts with the live encoder as (n, d) of unit length, on the CPU; differentiable in its weights."""
         live = strip_text_model_prefix(dict(self.model.modules(self.part).named_parameters()))
         like = next(iter(live.values()))
         own = {
@@ -51,8 +52,9 @@ class PairedClip:
 
 
 def open_paired_clip(folder: Path, model: ModelView, part: str) -> PairedClip:
-    """`ModelError` unless the CLIP's text tower holds the very weights of the model's
-    text encoder, but for rounding.
+    """Pair the CLIP in a folder with the model's text encoder `part`.
+
+    `ModelError` unless the CLIP's text tower has the weights of that encoder, up to rounding.
     """
     clip = load_clip(folder, model.device)
     tower = clip_text_tower(clip)
@@ -60,15 +62,15 @@ def open_paired_clip(folder: Path, model: ModelView, part: str) -> PairedClip:
     known = model.reference(own.values())
     fits = all(name in tower.weights and _same(tower.weights[name], known[full]) for name, full in own.items())
     message = (
-        f"CLIP {folder} is not the one that {model.name}'s {part} is of: its text tower has other weights; give the"
-        " CLIP the model was trained with"
+        f"CLIP {folder} does not belong to {model.name}'s {part}, because its text tower has other weights: give the"
+        " CLIP with which the model was trained"
     )
     require(fits, message, ModelError)
     return PairedClip(clip, tower, model, part)
 
 
 def _names(model: ModelView, part: str) -> dict[str, str]:
-    """Names of the encoder's parameters, to those without the older libraries' prefix."""
+    """The encoder's parameter names, each with its name without the prefix of older libraries."""
     return {name: name.removeprefix("text_model.") for name, _ in model.modules(part).named_parameters()}
 
 
@@ -84,13 +86,13 @@ class VisionTextTower(Protocol):
 
     @property
     def scale(self) -> float:
-        """Of cosines in the loss it was trained with."""
+        """Factor of cosines in its training loss."""
 
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """(b, d) of unit length, of pictures (b, 3, H, W) in [0, 1]."""
+        """Embed pictures (b, 3, H, W) in [0, 1] as (b, d) of unit length."""
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) of unit length, by the encoder as it computes now; differentiable in its weights."""
+        """Embed texts with the live encoder as (n, d) of unit length; differentiable in its weights."""
 
 
 VisionTextTowers = Mapping[str, VisionTextTower]  # by the encoder's part: `text_encoder`, `text_encoder_2`
