@@ -137,7 +137,7 @@ def method(
 
 
 def _with_maker(name: str, erase: _Erase) -> _Erase:
-    """A method's `erase` whose edit knows what it was asked, so that it can be saved as it is."""
+    """Wrap a method's `erase` so that its edit can build its origin, and be saved directly."""
 
     @wraps(erase)
     def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
