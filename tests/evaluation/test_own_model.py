@@ -121,7 +121,7 @@ def test_limits_name_what_was_not_asked_alone(place, tmp_path) -> None:
     path.write_text("prompt,concept,group,seed\na dog,dog,direct,5\nun chien,dog,other-language,6\n")
     evaluate(run(place, tmp_path / "o", prompts=path, limit=None))
     said = (tmp_path / "o/report.html").read_text().rpartition("<h2>Limits</h2>")[2]
-    assert "not asked: synonyms, paraphrases, indirect, co-occurring, near, far, styles." in said
+    assert "not tested: synonyms, paraphrases, indirect, co-occurring, near, far, styles." in said
     assert "languages" not in said
 
 
@@ -169,7 +169,7 @@ def test_the_papers_questions_are_counted() -> None:
     checks = steps(("Cartoon", "Van Gogh"), UNLIMITED_SIZES)
     assert len(checks) == (2 + 12) * 8 * 5 * 2
     assert {check.concept for check in checks if check.group == "direct"} == {"Cartoon", "Van Gogh"}
-    with pytest.raises(DataError, match="no target of UnlearnCanvas"):
+    with pytest.raises(DataError, match="is not a target of UnlearnCanvas"):
         steps(("dog",), UNLIMITED_SIZES)
 
 
