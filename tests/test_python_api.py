@@ -123,7 +123,7 @@ def test_what_would_not_compute_with_its_own_weights_is_refused(change, told, tm
 
 
 def test_another_pipeline_is_refused() -> None:
-    with pytest.raises(ModelError, match="a object in memory is no model that is supported"):
+    with pytest.raises(ModelError, match="a object in memory is not a supported model"):
         open_model(object())
 
 

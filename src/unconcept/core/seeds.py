@@ -1,4 +1,4 @@
-"""Seeds: what is allowed, and how one seed gives many that share no noise."""
+"""The range of seeds, and the derivation of many seeds from one so that they share no noise."""
 
 from .errors import require
 
@@ -14,7 +14,7 @@ def check_seed(name: str, seed: int) -> None:
 
 
 def numbered_seed(seed: int, number: int) -> int:
-    """The seed of the `number`-th draw that belongs to a seed."""
+    """The seed of draw `number` that is derived from `seed`."""
     return seed * _STEP + number
 
 

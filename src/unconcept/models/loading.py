@@ -93,8 +93,8 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
 def open_model(source: str | Path | Pipeline = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> ModelView:
     """Open an embedded model, a diffusers folder, a .safetensors file, a Hub id, or a diffusers pipeline in memory.
 
-    Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, where it is and in its own
-    dtype. `ModelError` unless it is of one of our families.
+    Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, on its own device and in
+    its own dtype. `ModelError` if the family is not supported.
     """
     if not isinstance(source, str | Path):
         return _open_pipeline(source)
@@ -105,7 +105,7 @@ def open_model(source: str | Path | Pipeline = DEFAULT_MODEL, device: str = "aut
 
 
 def _open_pipeline(pipeline: Pipeline) -> ModelView:
-    """The view of a pipeline: the same one as long as it is in use, since it knows which edits are on."""
+    """The view of a pipeline. It stays the same while it is in use, because it knows which edits are applied."""
     known = _open_pipelines.get(id(pipeline))
     if known is not None and known.device == pipeline.device:
         return known

@@ -1,4 +1,4 @@
-"""What a diffusers pipeline in memory must not have been changed by, before an edit is made for it."""
+"""Checks that a diffusers pipeline in memory is of a supported class and computes with its plain weights."""
 
 from collections.abc import Iterator
 
@@ -16,21 +16,21 @@ _REMEDIES = {
 
 
 def require_plain(pipeline: Pipeline) -> None:
-    """`ModelError` if the networks of a pipeline do not compute with the weights that stand in them."""
+    """Raise `ModelError` if the networks of a pipeline do not compute with exactly their own weights."""
     for part, module in pipeline.components.items():
         for state in _states(module) if isinstance(module, nn.Module) else ():
             raise ModelError(f"the pipeline's {part} {state}: {_REMEDIES[state]}")
 
 
 def require_known_class(pipeline: Pipeline, known: tuple[str, ...]) -> None:
-    """`ModelError` unless the pipeline is of one of the known classes."""
+    """Raise `ModelError` unless the pipeline is of one of the known classes."""
     kind = type(pipeline).__name__
     supported = ", ".join(known)
-    require(kind in known, f"a {kind} in memory is no model that is supported; supported are {supported}", ModelError)
+    require(kind in known, f"a {kind} in memory is not a supported model: give one of {supported}", ModelError)
 
 
 def _states(network: nn.Module) -> Iterator[str]:
-    """What stands between the weights of a network and what it computes."""
+    """Yield the states of a network in which it does not compute with exactly its own weights."""
     for module in network.modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             yield "is compiled"
