@@ -127,6 +127,34 @@ def test_another_pipeline_is_refused() -> None:
         open_model(object())
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: unconcept.erase("dog", limit="x"), "erase keyword limit = 'x': input should be a valid integer"),
+        (lambda: unconcept.erase(3), "erase keyword concepts = 3: input should be"),
+        (lambda: unconcept.evaluate("dog", edits=3, out="o"), "a int is no edit: give a file of one"),
+        (lambda: UCE().erase("moji", REQUEST), "uce erases from a model that open_model opened, not from a str"),
+        (lambda: Request("dog", "cat"), "targets = 'dog' is one text: write \\('dog',\\)"),
+        (lambda: Request(("dog",), ("cat",), "sun"), "retain = 'sun' is one text"),
+        (lambda: open_model(""), "model '' is not a diffusers folder"),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_refused(call, told) -> None:
+    with pytest.raises(unconcept.UnconceptError, match=told) as error:
+        call()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_keyword_is_named() -> None:
+    with pytest.raises(TypeError, match="missing a required argument: 'name'"):
+        unconcept.attack("dog", edits="edit.safetensors", out="o")
+
+
+def test_a_folder_is_no_edit(tmp_path) -> None:
+    with pytest.raises(EditError, match=r"is a folder: give the edit\.safetensors in it"):
+        load_edit(tmp_path)
+
+
 def test_jobs_take_a_pipeline_and_edits_in_memory(tmp_path) -> None:
     pipe = tiny.pipeline("sd1")
     own, clip = weights(pipe), tiny.clip_folder(tmp_path / "clip")

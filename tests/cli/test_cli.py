@@ -268,9 +268,19 @@ def test_a_stage_that_begins_again_is_told_of_again(capsys) -> None:
     assert said == ["draw: 5/20", "draw: 10/20", "draw: 15/20", "draw: 20/20", "draw: 5/10", "draw: 10/10"]
 
 
+def test_time_left_is_told_once_something_was_timed(capsys) -> None:
+    with progress(quiet=False) as tell:
+        for done in (24, 48, 96):
+            tell("draw", done, 96)
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("draw: 24/96", "draw: 96/96")
+    assert second.endswith(" s left")
+
+
 def test_support_matrix_is_the_registrys() -> None:
     rows = {row["name"]: row for row in json.loads(run("methods", "--json").stdout)}
     assert rows["uce"]["refused"] == {}
+    assert "Defaults from the authors' present `esd_sd.py`" in rows["esd"]["summary"]
     assert set(rows["nag"]["refused"]) == {*FAMILIES} - {*rows["nag"]["families"]} >= {"sd3", "flux"}
     assert "joint attention" in rows["nag"]["refused"]["flux"]
     table = run("methods").stdout

@@ -99,8 +99,9 @@ class _Lines:
         begun, first = self.begun.setdefault(stage, (now, done))
         if done and tenth > self.tenths.get(stage, 0):
             self.tenths[stage] = tenth
-            left = (now - begun) / max(1, done - first) * (of - done)
-            print(f"{what}: {done}/{of}" + (f", {left:.0f} s left" if done < of else ""), file=sys.stderr, flush=True)
+            is_timed = first < done < of  # Nothing tells how long what was done by `first` took.
+            left = f", {(now - begun) / (done - first) * (of - done):.0f} s left" if is_timed else ""
+            print(f"{what}: {done}/{of}{left}", file=sys.stderr, flush=True)
 
 
 @contextmanager

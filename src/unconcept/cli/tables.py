@@ -8,13 +8,14 @@ from .options import JsonOptions
 
 def methods(shown: JsonOptions) -> None:
     """List the methods with their papers and settings, and the model families that each supports."""
+    from ..core.docstrings import description_of
     from ..core.settings import default_settings
     from ..methods import methods as known
     from ..models.families import FAMILIES
 
     told, rows, support = [], [], []
     for info in map(known.__getitem__, known):
-        settings = default_settings(info.settings)
+        settings, summary = default_settings(info.settings), description_of(info.settings)
         reasons = {family: info.refusal(family) for family in FAMILIES}
         refused = {family: reason for family, reason in reasons.items() if reason}
         told.append(
@@ -22,12 +23,12 @@ def methods(shown: JsonOptions) -> None:
                 "name": info.name,
                 "paper": info.paper,
                 "families": info.families,
-                "summary": info.summary,
+                "summary": summary,
                 "settings": settings,
                 "refused": refused,
             }
         )
-        rows.append((info.name, info.paper, info.summary, _text(settings)))
+        rows.append((info.name, info.paper, summary, _text(settings)))
         words = ["refused" if reason else "supported" for reason in reasons.values()]
         support.append((info.name, *words, next(iter(refused.values()), "")))
     if shown.as_json:

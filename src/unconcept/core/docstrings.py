@@ -53,3 +53,8 @@ def _described(definition: ast.ClassDef | None) -> dict[str, str]:
 def summary_of(thing: object) -> str:
     """The first paragraph of an object's docstring as one line; "" if it has none."""
     return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def description_of(thing: object) -> str:
+    """An object's whole docstring as one line; "" if it has none."""
+    return " ".join((inspect.getdoc(thing) or "").split())

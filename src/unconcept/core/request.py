@@ -39,6 +39,10 @@ class Request:
     """None if the user typed the retained texts."""
 
     def __post_init__(self) -> None:
+        for name in ("targets", "anchors", "retain"):
+            texts = getattr(self, name)
+            is_several = not isinstance(texts, str)
+            require(is_several, f"{name} = {texts!r} is one text: write ({texts!r},)", RequestError)
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
         n, k = len(self.targets), len(self.anchors)
         require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)

@@ -47,6 +47,7 @@ def _slot(tensor: Tensor) -> DeferredTensor:
 
 def read_edit_file(path: Path) -> StoredEdit:
     """Read an edit file. Raises `EditError` with the path and the fault if it cannot be used."""
+    require(not path.is_dir(), f"edit {path} is a folder: give the edit.safetensors in it", EditError)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

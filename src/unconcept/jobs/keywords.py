@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ..core.errors import EditError, require
+from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..evaluation.trials.report import Report
 from ..models import open_model
@@ -29,10 +31,12 @@ def _keyword_function(
     name: str, options: Callable[_P, _Options], job: Callable[[_Options], _Outcome]
 ) -> Callable[_P, _Outcome]:
     """Turn a job that takes an options dataclass into a function of the dataclass's parameters."""
+    assert isinstance(options, type)
 
     def call(*args: _P.args, **given: _P.kwargs) -> _Outcome:
-        with _on_disk(dict(given)) as stored:
-            return job(options(*args, **stored))
+        named = inspect.signature(options).bind(*args, **given).arguments
+        with _on_disk(dict(named)) as stored:
+            return job(build_settings(options, stored, f"{name} keyword"))
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = job.__doc__
@@ -67,6 +71,8 @@ def _stored_edits(edits: Any, place: Path) -> list[Path]:
         if isinstance(edit, str | Path):
             found.append(Path(edit))
         else:
+            message = f"a {type(edit).__name__} is no edit: give a file of one, or what a method's erase returned"
+            require(callable(getattr(edit, "save", None)), message, EditError)
             found.append(_stored_edit(edit, place / str(number)))
     return found
 

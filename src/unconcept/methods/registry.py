@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..core.docstrings import summary_of
+from ..core.errors import ModelError, require
 from ..core.registry import Registry
 from ..core.request import Request
 from ..core.settings import settings_data
@@ -141,6 +142,8 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
 
     @wraps(erase)
     def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
+        message = f"{name} erases from a model that open_model opened, not from a {type(model).__name__}"
+        require(callable(getattr(model, "embed", None)), message, ModelError)
         edit = erase(self, model, request, services)
         if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
             return edit

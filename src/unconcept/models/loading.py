@@ -43,7 +43,7 @@ def find_model(source: str) -> Path:
         return path
     require(
         path.is_dir() and (path / "model_index.json").exists(),
-        f"model {source} is not a diffusers folder, because it has no model_index.json: give one that"
+        f"model {source or repr(source)} is not a diffusers folder, because it has no model_index.json: give one that"
         " save_pretrained wrote",
         ModelError,
     )
