@@ -16,7 +16,7 @@ class HalfMap:
         """W' = W + W (a - t) t^T / (2 |t|^2)."""
         target, anchor = model.embed([request.targets[0], request.anchors[0]])
         step = (anchor - target)[:, None] * target / (2 * target.square().sum())
-        return DenseEdit({name: weight.detach() @ step for name, weight in model.text_maps().items()})
+        return DenseEdit({name: weight.detach().to(step) @ step for name, weight in model.text_maps().items()})
 
 
 if __name__ == "__main__":
