@@ -85,7 +85,7 @@ def test_scores_that_cannot_be_kept(tmp_path) -> None:
 
 def test_a_store_of_another_version_is_refused(tmp_path) -> None:
     PictureStore(tmp_path / "s")
-    for text in (json.dumps({"format": 99}), "[]", "x"):
+    for text in (json.dumps({"format": 99}), json.dumps({"format": 1}), "[]", "x"):
         (tmp_path / "s/store.json").write_text(text)
         with pytest.raises(StoreError, match=STORE_VARIABLE):
             PictureStore(tmp_path / "s")

@@ -67,7 +67,7 @@ def test_rows_keep_their_dtype_and_shape() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(SettingsError, match="lamb"):
         derive_map(maps(), maps(), -1.0)
-    with pytest.raises(SettingsError, match="not the same"):
+    with pytest.raises(SettingsError, match="different names"):
         derive_map(maps(2), maps(3), 0.1)
 
 

@@ -77,5 +77,5 @@ def test_no_header_is_of_two_families() -> None:
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match="method x: no family"):
+    with pytest.raises(SettingsError, match="method x: unknown family"):
         require_families(("sd1", "sd9"), "method x")

@@ -20,7 +20,7 @@ from ...core.output_folder import atomic_file, write_atomically
 from ...models.images import read_picture
 from ...report.images import to_image
 
-_STORE_FORMAT = 1
+_STORE_FORMAT = 2  # 1 was that of version 0.1, whose keys were made of whole folders of source
 STORE_VARIABLE = "UNCONCEPT_STORE"  # environment variable that moves the store
 STORE_REMEDY = f"free some space or choose another place, by --out or, for the store, {STORE_VARIABLE}"
 
@@ -55,8 +55,8 @@ class PictureStore:
         except (ValueError, KeyError, TypeError):
             found = None
         message = (
-            f"store {self.root} has format {found}, this version reads {_STORE_FORMAT}: set {STORE_VARIABLE} to"
-            " another folder"
+            f"store {self.root} has format {found}, this version reads {_STORE_FORMAT}: delete the folder, which holds"
+            f" nothing that cannot be made again, or set {STORE_VARIABLE} to another one"
         )
         require(found == _STORE_FORMAT, message, StoreError)
 
