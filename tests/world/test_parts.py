@@ -206,7 +206,10 @@ def test_questions_ask_what_a_rung_can_show_and_keep_held_out_pairs_apart(rung):
 def test_pools_come_again_and_with_workers(artwork, monkeypatch):
     monkeypatch.setattr(pool, "PART", 12)
     vae = build((8, 8, 8, 8), 4).eval()
-    read = lambda texts: (torch.tensor([[float(len(text))] for text in texts]),)  # noqa: E731
+
+    def read(texts):
+        return (torch.tensor([[float(len(text))] for text in texts]),)
+
     captions = Captions(concept_table(), scene_words(), 2)
     parts = (captions, artwork, vae, read, 20, 8, 5, Place())
     one, other = pool.Pools(*parts), pool.Pools(*parts)
