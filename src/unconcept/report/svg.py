@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 from typing import Protocol
 
 _WIDTH, _HEIGHT, _MARGIN, _LINE_HEIGHT = 460, 320, 48, 16
+_DRIFT_WIDTH, _DRIFT_HEIGHT, _DRIFT_EDGE = 900, 260, 50
 
 
 class CurvePoint(Protocol):
@@ -207,3 +208,46 @@ def _x(value: float) -> float:
 
 def _y(value: float) -> float:
     return _HEIGHT - _MARGIN - value * (_HEIGHT - _MARGIN - 16)
+
+
+def drift_curve_svg(
+    mean: Sequence[float | None], worst: Sequence[float | None], names: Sequence[str], description: str
+) -> str:
+    """Draw mean (solid) and worst (dashed) drift by entry, from 0 to the largest; an empty text if nothing is known."""
+    values = [value for value in (*mean, *worst) if value is not None]
+    if not values:
+        return ""
+    top, count = max(*values, 1e-6), len(mean)
+    drawn = [_drift_line(mean, top, "")]
+    if worst:
+        drawn.append(_drift_line(worst, top, ' stroke-dasharray="6 4"'))
+    for share in (0.0, 0.5, 1.0):
+        y = _drift_y(share)
+        drawn.append(f'<line x1="{_DRIFT_EDGE}" x2="{_DRIFT_WIDTH - 10}" y1="{y}" y2="{y}" stroke="#d9dde2"/>')
+        drawn.append(_drift_text(_DRIFT_EDGE - 6, y + 4, "end", f"{share * top:.1%}"))
+    for i, name in enumerate(names):
+        anchor = "start" if i == 0 else "end" if i == count - 1 else "middle"
+        drawn.append(_drift_text(_drift_x(i, count), _DRIFT_HEIGHT - 4, anchor, name))
+    return (
+        f'<svg viewBox="0 0 {_DRIFT_WIDTH} {_DRIFT_HEIGHT}" width="{_DRIFT_WIDTH}" height="{_DRIFT_HEIGHT}" role="img"'
+        f' aria-label="{escape(description, quote=True)}" font-family="system-ui, sans-serif">{"".join(drawn)}</svg>'
+    )
+
+
+def _drift_line(values: Sequence[float | None], top: float, dash: str) -> str:
+    points = " ".join(
+        f"{_drift_x(i, len(values)):.1f},{_drift_y((value or 0.0) / top):.1f}" for i, value in enumerate(values)
+    )
+    return f'<polyline points="{points}" fill="none" stroke="#2457c5" stroke-width="2"{dash}/>'
+
+
+def _drift_text(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12" fill="#5d636b">{escape(text)}</text>'
+
+
+def _drift_x(step: int, count: int) -> float:
+    return _DRIFT_EDGE + (_DRIFT_WIDTH - _DRIFT_EDGE - 10) * (step / max(1, count - 1))
+
+
+def _drift_y(share: float) -> float:
+    return _DRIFT_HEIGHT - 20 - share * (_DRIFT_HEIGHT - 40)
