@@ -9,6 +9,9 @@ FRESH := out/fresh
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
+# Tests fork: a heap that keeps all it ever had grows too large to be copied.
+PYTEST := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ $(BIN)/python -m pytest -n 2 --dist loadscope
+
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
 .PHONY: golden results attacks crowd debias continual bench clean
 setup: $(READY)
@@ -26,16 +29,16 @@ demo: $(READY)
 	$(BIN)/python -m benchmarks.demo --out out/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(PYTEST)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m 'not gpu'
+	$(PYTEST) -m 'not gpu'
 
 slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m 'slow and not gpu' --durations=15
+	$(PYTEST) -m 'slow and not gpu' --durations=15
 
 check: format lint types
-	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15
+	$(PYTEST) --durations=15
 	$(MAKE) wheel
 
 format: $(READY)

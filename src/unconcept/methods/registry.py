@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..core.docstrings import summary_of
@@ -143,7 +144,7 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
     @wraps(erase)
     def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
         message = f"{name} erases from a model that open_model opened, not from a {type(model).__name__}"
-        require(callable(getattr(model, "embed", None)), message, ModelError)
+        require(not isinstance(model, str | Path) and not hasattr(model, "components"), message, ModelError)
         edit = erase(self, model, request, services)
         if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
             return edit
