@@ -56,7 +56,7 @@ wheel: $(READY)
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m venv $(FRESH)/env
 	$(FRESH)/env/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
-	cd $(FRESH) && env/bin/unconcept erase "dog face" --limit 2 --out dog
+	cd $(FRESH) && UNCONCEPT_STORE=store env/bin/unconcept erase "dog face" --limit 2 --out dog
 
 docs: $(DOCS_READY)
 	$(BIN)/mkdocs build --strict
