@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import EditError, require
+from ..core.regular_files import require_regular_file
 from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from .base import EDIT_FORMAT, EDIT_FORMAT_VERSION, EditOrigin
 
@@ -48,6 +49,7 @@ def _slot(tensor: Tensor) -> DeferredTensor:
 def read_edit_file(path: Path) -> StoredEdit:
     """Read an edit file. Raises `EditError` with the path and the fault if it cannot be used."""
     require(not path.is_dir(), f"edit {path} is a folder: give the edit.safetensors in it", EditError)
+    require_regular_file(path, EditError)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

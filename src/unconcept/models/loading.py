@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
+from ..core.regular_files import require_own_files, require_regular_file
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
 from .checkpoint.config import config_folder, family_of_folder
 from .checkpoint.pipeline import Pipeline
@@ -24,7 +25,17 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch
 
 
 def find_model(source: str) -> Path:
-    """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id in the local cache."""
+    """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id in the local cache.
+
+    `ModelError` for pipes, devices and links that leave the model's folder.
+    """
+    files = _located(source)
+    require_regular_file(files, ModelError)
+    require_own_files(config_folder(files), ModelError)
+    return files
+
+
+def _located(source: str) -> Path:
     world = embedded_world(source)
     if world is not None:
         return world.model_folder

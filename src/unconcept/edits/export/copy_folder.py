@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from ...core.errors import ModelError
+from ...core.regular_files import require_own_files
 from ...models.checkpoint.file_copy import shared_copy
 from ...models.checkpoint.safetensors_io import PICKLE_SUFFIXES
 
@@ -18,8 +20,9 @@ def copy_unedited_files(
 
     Weight files and indexes of the edited `parts` are copied only if they are `used`, and none at the top of the folder
     is: the others hold the unedited model. Weight files share their bytes with the source if the file system can do
-    so. Hidden folders are not part of a model and are skipped.
+    so. Hidden folders are not part of a model and are skipped. `ModelError` for a link that leaves the folder.
     """
+    require_own_files(source, ModelError)
     left_out = []
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in source.rglob("*") if path.is_file()):

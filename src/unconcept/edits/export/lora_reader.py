@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...core.errors import EditError, ModelError, require
+from ...core.regular_files import require_own_files, require_regular_file
 from ...models.checkpoint.locations import has_part, tensor_locations
 from ...models.checkpoint.safetensors_io import tensor_shapes as shapes_of
 from ...models.families import FAMILIES, families
@@ -51,6 +52,8 @@ def read_lora(path: Path, source: Path) -> LowRankEdit | DenseEdit:
     Raises `EditError` if a key has no place in the model or a shape does not fit; no key is dropped silently.
     """
     try:
+        require_regular_file(path, EditError)
+        require_own_files(path, EditError)
         patches = _patches(path)
         _check_family(path, source)
         require(bool(patches), "it holds no LoRA and no patch: give another file", EditError)

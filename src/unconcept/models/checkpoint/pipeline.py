@@ -9,6 +9,7 @@ from torch import nn
 
 from ...core.errors import ModelError, OutputError, require
 from .config import config_folder, family_of_folder, read_config
+from .library_errors import library_errors
 from .locations import companion_folder
 from .safetensors_io import is_finite
 from .weight_files import variant_of
@@ -44,7 +45,7 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     for encoder in family_of_folder(folder).encoders:
         if encoder.is_optional and not (folder / encoder.part).exists():
             absent |= {encoder.part: None, encoder.tokenizer: None}
-    try:
+    with library_errors(source):
         if source != folder:
             absent.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
             given = {part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)}
@@ -60,8 +61,6 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
                 variant=variant_of(folder) or None,
                 **absent,
             )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: diffusers cannot load it: {str(error).splitlines()[0]}") from None
     _check_components(pipeline, source)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
