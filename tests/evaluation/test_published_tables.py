@@ -1,6 +1,7 @@
 """The commands that publish tables: cut short they say so, and publish nothing. And the tables."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,18 @@ def test_of_several_methods_each_has_a_row() -> None:
     assert ceiling == "| ceiling, unedited |  | 100.0% [39.8%, 100.0%] | 100.0% [39.8%, 100.0%] |  |  |"
     assert rows[1] == "| esd | 0% | 75.0% [19.4%, 99.4%] (25%, 50%) | 75.0% [19.4%, 99.4%] (25%, 50%) | 1 | 4 |"
     assert [row.split()[1] for row in rows] == ["uce", "esd"]
+
+
+def test_an_attack_that_cannot_act_on_an_edit_is_not_applicable() -> None:
+    steered = VariantRows("adavd", {}, {}, {}, [attacked("p4d", 1)], {"derived-embedding": "it changes no map"})
+    changed = VariantRows("uce", {}, {}, {}, [attacked("p4d", 2), attacked("derived-embedding", 4)])
+    _, _, ceiling, first, second, _, reason = attacks_table([steered, changed]).splitlines()
+    assert [cell.strip() for cell in ceiling.split("|")][4] == "100.0% [39.8%, 100.0%]", "of the first that has one"
+    assert [cell.strip() for cell in first.split("|")][4] == "n/a"
+    assert "100.0%" in second
+    assert reason == "n/a for adavd: it changes no map."
+    alone = attacks_table([replace(steered, attacks=())])
+    assert "| derived-embedding | embedding | n/a | n/a | n/a | n/a | n/a |" in alone
 
 
 def test_what_an_arm_retains_comes_after_the_tables_texts(tmp_path) -> None:

@@ -13,7 +13,9 @@ from tests.evaluation.test_harness import where as where
 from unconcept.attacks import AttackInput
 from unconcept.core.errors import StoreError
 from unconcept.core.output_folder import write_atomically
+from unconcept.core.request import Request
 from unconcept.edits import load_edit
+from unconcept.edits.origin import origin_for
 from unconcept.evaluation.attacks.inputs import (
     AdversarialInput,
     hash_input,
@@ -29,6 +31,7 @@ from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks.attack import AttackTask, plan_attacks
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.bench import examine_trials
+from unconcept.methods.nag import NAG
 from unconcept.models import Conditioning
 from unconcept.models.model_view import SoftPrompts
 from unconcept.prompts.checks import GroupSizes, Prompt
@@ -58,6 +61,16 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     (again,), _ = examine_trials([trial(pizza, "again")], SUITE, where)
     assert len(drawn) == count, "finished attacks and ceilings are taken from the store"
     assert again.attack_results == finding.attack_results
+
+
+def test_an_attack_that_cannot_act_on_the_edit_is_not_run(pizza, where, drawn, tmp_path) -> None:
+    view, request = EditedModel().base(), Request(("pizza",), ("taco",))
+    edit = NAG().erase(view, request)
+    edit.stamped(origin_for(edit, view, request, "nag", {})).save(tmp_path / "edit.safetensors")
+    (finding,), tally = examine_trials([trial(tmp_path / "edit.safetensors")], SUITE, where)
+    assert tally.complete
+    assert finding.attack_results == ()
+    assert "changes no weight but steers while sampling" in finding.out_of_reach["derived-embedding"]
 
 
 def planned(subject: EditedModel, name: str, checks, **settings) -> list[AttackTask]:

@@ -3,9 +3,29 @@
 import importlib
 import pkgutil
 
-from .registry import ACCESS_LEVELS, Attack, AttackAttempt, AttackCase, AttackInfo, AttackInput, attack, attacks
+from .registry import (
+    ACCESS_LEVELS,
+    Attack,
+    AttackAttempt,
+    AttackCase,
+    AttackInfo,
+    AttackInput,
+    attack,
+    attacks,
+    why_out_of_reach,
+)
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
-__all__ = ["ACCESS_LEVELS", "Attack", "AttackAttempt", "AttackCase", "AttackInfo", "AttackInput", "attack", "attacks"]
+__all__ = [
+    "ACCESS_LEVELS",
+    "Attack",
+    "AttackAttempt",
+    "AttackCase",
+    "AttackInfo",
+    "AttackInput",
+    "attack",
+    "attacks",
+    "why_out_of_reach",
+]

@@ -16,7 +16,12 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack
 
 
 @attack(
-    "derived-embedding", paper="arXiv:2407.12383", rung="embedding", scope="concept", families=("sd1", "sd2", "sdxl")
+    "derived-embedding",
+    paper="arXiv:2407.12383",
+    rung="embedding",
+    scope="concept",
+    families=("sd1", "sd2", "sdxl"),
+    lever="text weights",
 )
 @dataclass(frozen=True)
 class DerivedEmbedding:

@@ -13,11 +13,14 @@ from ..core.errors import require
 from ..core.registry import Registry
 from ..edits import ApplicableEdit, Edit
 from ..models import Conditioning, Family, ModelView
+from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.families import require_families
 from ..models.model_view import SoftPrompts
 
 AccessLevel = Literal["text", "embedding", "latent", "weights"]  # access that an attacker needs, least first
 SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
+# What an edit must change so that the attack can act on it: anything, or weights through which the text is read.
+AttackLever = Literal["anything", "text weights"]
 ACCESS_LEVELS: tuple[AccessLevel, ...] = ("text", "embedding", "latent", "weights")
 
 
@@ -109,6 +112,8 @@ class AttackInfo:
     scope: SearchScope
     families: tuple[Family, ...]
     summary: str
+    lever: AttackLever = "anything"
+    """What an edit must change so that the attack can act on it."""
 
 
 attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")
@@ -121,14 +126,32 @@ def require_positive_settings(owner: str, **counts: int) -> None:
 
 
 def attack(
-    name: str, paper: str, rung: AccessLevel, scope: SearchScope, families: tuple[Family, ...]
+    name: str,
+    paper: str,
+    rung: AccessLevel,
+    scope: SearchScope,
+    families: tuple[Family, ...],
+    lever: AttackLever = "anything",
 ) -> Callable[[_AttackClass], _AttackClass]:
     """Register an attack under its name for users."""
     require_families(families, f"attack {name}")
 
     def put(kind: _AttackClass) -> _AttackClass:
         summary = summary_of(kind)
-        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary))
+        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever))
         return kind
 
     return put
+
+
+def why_out_of_reach(info: AttackInfo, edit: Edit, model: ModelView) -> str | None:
+    """Say why an attack cannot act on an edit: it would draw the plain prompts again. None if it can act on it."""
+    if info.lever == "anything":
+        return None
+    read = {*model.text_maps(), *model.text_maps("pooled")}
+    if any(name in read or name.partition(".")[0] in TEXT_ENCODER_PARTS for name in edit.names):
+        return None
+    return (
+        f"{info.name} inverts changed text maps or text encoders; the edit {edit.describe()} and leaves them as they"
+        " are"
+    )

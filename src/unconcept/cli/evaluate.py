@@ -84,6 +84,9 @@ def _print(report: "Report") -> None:
     attacked = [_attack_row(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         print_table("attacks", _ATTACK_COLUMNS, attacked)
+    for trial in trials:
+        for name, reason in trial["out_of_reach"].items():
+            print(f"{trial['label']}, {name}: n/a: {reason}")
 
 
 def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:

@@ -166,6 +166,8 @@ class TrialData(_Table):
     not_asked: dict[PromptGroup, str]
     figures: tuple[FigureData, ...]
     attacks: tuple[AttackData, ...]
+    out_of_reach: dict[str, str] = {}
+    """Attacks that cannot act on the edit, which have no rate: name and reason."""
     checks: tuple[AnswerData, ...]
 
 

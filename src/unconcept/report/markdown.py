@@ -1,9 +1,10 @@
 """Makes Markdown tables for documents: variants by prompt group, and attacks by variant, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..attacks import ACCESS_LEVELS
+from ..attacks import attacks as known_attacks
 from ..metrics.intervals import Rate, clopper_pearson
 from ..prompts.sets import PROMPT_GROUPS, PromptGroup
 from .data import AttackData, GroupData, RateData
@@ -23,6 +24,8 @@ class VariantRows:
     cost: Mapping[str, float | None]
     """Mean seconds and bytes of an edit."""
     attacks: Sequence[AttackData] = ()
+    out_of_reach: Mapping[str, str] = field(default_factory=dict)
+    """Attacks that cannot act on the variant's edits: name and reason."""
 
 
 def results_table(variants: Sequence[VariantRows]) -> str:
@@ -62,13 +65,16 @@ def change_table(variants: Sequence[VariantRows]) -> str:
 def attacks_table(variants: Sequence[VariantRows]) -> str:
     """Make a table of attacks, pooled over concepts and ordered by the access that they need.
 
-    For one variant a row is an attack. For several a row is a variant, and a cell is "ASR (floor, nothing)".
+    For one variant a row is an attack. For several a row is a variant, and a cell is "ASR (floor, nothing)". An attack
+    that cannot act on a variant's edits is n/a there, and the reason stands below the table; if it can act on some of
+    them, the cell has its own n.
     """
-    rungs = {row.attack: row.rung for one in variants for row in one.attacks}
+    rungs = {row.attack: str(row.rung) for one in variants for row in one.attacks}
+    rungs |= {name: known_attacks[name].rung for one in variants for name in one.out_of_reach}
     names = sorted(rungs, key=lambda name: (ACCESS_LEVELS.index(rungs[name]), name))
     by_attack = {one.label: _by_attack(one.attacks, names) for one in variants}
     first = by_attack[variants[0].label]
-    ceilings = {name: format_rate(_ceiling(first[name])) for name in names}
+    ceilings = {name: format_rate(_ceiling(by_attack, name)) for name in names}
     if len(variants) == 1:
         lines = [["attack", "rung", "ceiling", "unattacked", "floor", "ASR", "nothing", "seconds a prompt", "n"]]
         for name in names:
@@ -78,8 +84,15 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
         lines = [["", "unattacked", *titles, "seconds a prompt, in all", "n"]]
         lines.append(["ceiling, unedited", "", *ceilings.values(), "", ""])
         for label, every in by_attack.items():
-            lines.append([label, *_resisted(every), str(max(map(_count, every.values())))])
-    return markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
+            beyond = next(one.out_of_reach for one in variants if one.label == label)
+            lines.append([label, *_resisted(every, beyond), str(max(map(_count, every.values())))])
+    return markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]]) + _reasons(variants)
+
+
+def _reasons(variants: Sequence[VariantRows]) -> str:
+    """Say below a table why some of its attacks are n/a."""
+    lines = [f"{one.label}: {reason}." for one in variants for reason in one.out_of_reach.values()]
+    return "".join(f"\nn/a for {line}\n" for line in dict.fromkeys(lines))
 
 
 def format_rate(rate: Rate | RateData | None) -> str:
@@ -105,17 +118,27 @@ def _attacked(rows: Sequence[AttackData]) -> list[str]:
     return [_share(rows, "pre"), _share(rows, "floor"), success, _share(rows, "nothing"), f"{_seconds(rows):.1f}"]
 
 
-def _resisted(every: Mapping[str, Sequence[AttackData]]) -> list[str]:
-    """The cells of one variant under every attack."""
+def _resisted(every: Mapping[str, Sequence[AttackData]], beyond: Mapping[str, str]) -> list[str]:
+    """The cells of one variant under every attack; `beyond` names those that cannot act on all of its edits."""
     cells = []
-    for rows in every.values():
+    for name, rows in every.items():
+        if not rows:
+            cells.append("n/a")
+            continue
         success = format_rate(_pool([row.success for row in rows]))
-        cells.append(f"{success} ({_share(rows, 'floor')}, {_share(rows, 'nothing')})")
-    return [_share(next(iter(every.values())), "pre"), *cells, f"{sum(map(_seconds, every.values())):.0f}"]
+        fewer = f", n {_count(rows)}" if name in beyond else ""
+        cells.append(f"{success} ({_share(rows, 'floor')}, {_share(rows, 'nothing')}{fewer})")
+    tried = next(filter(None, every.values()), [])
+    return [_share(tried, "pre"), *cells, f"{sum(map(_seconds, every.values())):.0f}"]
 
 
-def _ceiling(rows: Sequence[AttackData]) -> Rate | None:
-    return _pool([row.ceiling for row in rows if row.ceiling])
+def _ceiling(by_attack: Mapping[str, Mapping[str, Sequence[AttackData]]], name: str) -> Rate | None:
+    """The rate of an attack on the unedited model, from the first variant that has it."""
+    for every in by_attack.values():
+        rate = _pool([row.ceiling for row in every[name] if row.ceiling])
+        if rate is not None:
+            return rate
+    return None
 
 
 def _count(rows: Sequence[AttackData]) -> int:
@@ -134,7 +157,7 @@ def _pool(rates: Sequence[RateData]) -> Rate | None:
 
 def _share(rows: Sequence[AttackData], name: str) -> str:
     rates = [getattr(row, name) for row in rows]
-    rate = None if None in rates else _pool(rates)
+    rate = _pool(rates) if None not in rates else None
     return f"{rate.value:.0%}" if rate else "n/a"
 
 

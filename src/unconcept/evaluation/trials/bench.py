@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ...attacks import attacks
+from ...attacks import attacks, why_out_of_reach
 from ...core.concept import Concept
 from ...edits import load_edit, origin_of
 from ...edits.base import EditOrigin
@@ -63,14 +64,23 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
     names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
     if not names:
         return [Finding(one, (), suite_figures(one, suite, context)) for one in answered], tally
-    planned = [_plan_attacks(one, suite, names, context) for one in answered]
+    beyond = [_out_of_reach(one.trial, names) for one in answered]
+    planned = []
+    for one, reasons in zip(answered, beyond, strict=True):
+        planned.append(_plan_attacks(one, suite, [name for name in names if name not in reasons], context))
     tasks: dict[str, AttackTask] = {}
     for own, ceilings in planned:
         tasks |= {task.id: task for task in (*own, *ceilings)}
     workers = context.workers or default_workers(ATTACK_TASK_COST * len(tasks), str(trials[0].subject.base().device))
     tally += run_tasks(list(tasks.values()), context.store, context.record, workers, context.deadline, context.tell)
     found = [_finding(one, *pair, suite, context) for one, pair in zip(answered, planned, strict=True)]
-    return found, tally
+    return [replace(one, out_of_reach=reasons) for one, reasons in zip(found, beyond, strict=True)], tally
+
+
+def _out_of_reach(trial: Trial, names: Sequence[str]) -> dict[str, str]:
+    """The attacks that cannot act on the trial's edit, with the reason."""
+    reasons = {name: why_out_of_reach(attacks[name], trial.edit, trial.subject.base()) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _finding(

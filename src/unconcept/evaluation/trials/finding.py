@@ -1,6 +1,7 @@
 """The results of one trial: answers, attacks on the edit, and the suite's own figures."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..attacks.rates import AttackRow
@@ -17,3 +18,5 @@ class Finding:
     figures: tuple[SuiteFigure, ...] = ()
     adversarial_files: tuple[tuple[str, Path], ...] = ()
     """Files of inputs that attacks found: (name of the attack, file)."""
+    out_of_reach: Mapping[str, str] = field(default_factory=dict)
+    """Attacks that cannot act on the edit, which have no result: name and reason."""

@@ -74,7 +74,7 @@ def write_tables(findings: Sequence[Finding], folder: Path) -> None:
     tables = f"{results_table(variants)}\n{change_table(variants)}{trust}"
     (folder / "results.md").write_text(tables, encoding="utf-8")
     (folder / "results.svg").write_text(trade_off_svg({one.label: one.groups for one in variants}), encoding="utf-8")
-    if any(finding.attack_results for finding in findings):
+    if any(finding.attack_results or finding.out_of_reach for finding in findings):
         (folder / "attacks.md").write_text(f"{attacks_table(variants)}{trust}", encoding="utf-8")
 
 

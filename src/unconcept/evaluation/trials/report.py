@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...attacks import attacks
 from ...edits import origin_of
 from ...edits.base import EditOrigin
 from ...methods import methods
@@ -142,6 +143,7 @@ def trial_data(finding: Finding) -> TrialData:
         not_asked={group: "no prompts of this group" for group in PROMPT_GROUPS if group not in asked},
         figures=tuple(FigureData.model_validate(figure) for figure in finding.figures),
         attacks=tuple(AttackData.model_validate(row) for row in finding.attack_results),
+        out_of_reach=dict(finding.out_of_reach),
         checks=tuple(_answer_data(answer) for answer in answered.answers),
     )
 
@@ -206,6 +208,7 @@ def write_data(report: Report, folder: Path) -> None:
             "nothing",
             "seconds",
             "n",
+            "not_applicable",
         )
         write_csv(folder / "attacks.csv", ("label", "concept", *parts), attacked)
 
@@ -240,5 +243,8 @@ def _attack_lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
         ceiling, nothing = (rate.value if rate else None for rate in (row.ceiling, row.nothing))
         asr = row.success
         rates = (row.pre.value, row.floor.value, asr.value, asr.low, asr.high, ceiling, nothing)
-        lines.append((label, row.concept, row.attack, row.rung, *rates, row.seconds, asr.n))
+        lines.append((label, row.concept, row.attack, row.rung, *rates, row.seconds, asr.n, None))
+    concept, blank = finding.answered_trial.trial.concepts[0], [None] * 9
+    for name, reason in finding.out_of_reach.items():
+        lines.append((label, concept, name, attacks[name].rung, *blank, reason))
     return lines

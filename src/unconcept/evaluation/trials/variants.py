@@ -47,6 +47,7 @@ def _rows(label: str, findings: Sequence[Finding]) -> VariantRows:
         worst={group: _worst(findings, group) for group in groups},
         cost={name: _mean(name, costs) for name in ("seconds", "bytes")},
         attacks=[AttackData.model_validate(row) for row in rows],
+        out_of_reach={name: reason for finding in findings for name, reason in finding.out_of_reach.items()},
     )
 
 
