@@ -32,15 +32,22 @@ ELSEWHERE = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "moji.md": "world/README.md",
+    "security.md": "SECURITY.md",
 }
 WRITTEN: list[tuple[str, list[str]]] = [
-    ("Guide", ["tutorial.md", "examples.md", "ledger.md", "extending.md", "contributing.md", "changelog.md"]),
+    (
+        "Guide",
+        [
+            "tutorial.md", "usage.md", "examples.md", "reference.md", "ledger.md", "responsible-use.md", "extending.md",
+            "contributing.md", "changelog.md", "security.md",
+        ],
+    ),
     ("Design", ["architecture.md", "design.md", "moji.md"]),
     (
         "Measured",
         [
-            "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md", "continual-many.md", "debias.md",
-            "speed.md",
+            "measured.md", "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md", "continual-many.md",
+            "debias.md", "speed.md",
         ],
     ),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What documents point to is there: links between them, and the files of this repository that they name."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,8 @@ def test_named_files_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for name in NAMED.findall(text):
         assert EXAMPLE.search(name) or (ROOT / name).exists(), f"{document} names {name}"
+
+
+def test_the_reference_is_what_the_registries_say() -> None:
+    tables = runpy.run_path(str(ROOT / "docs/tables.py"))
+    assert tables["REFERENCE"].read_text(encoding="utf-8") == tables["reference"](), "run `python docs/tables.py`"

@@ -121,7 +121,7 @@ def test_strength_is_linear() -> None:
 
 
 def test_nothing_added_keeps_every_bit() -> None:
-    from unconcept.edits.weight_edits import weight_sum
+    from unconcept.edits.weights import weight_sum
 
     weight = torch.tensor([[-0.0, 0.0, 1.5]]).half()
     assert weight_sum(weight, torch.zeros(1, 3)).view(torch.int16).equal(weight.view(torch.int16))

@@ -19,7 +19,7 @@ from unconcept.edits import Edit, EditHandle, EditOrigin, edit_kind, edit_kinds,
 from unconcept.edits.base import validate_strength
 from unconcept.edits.edit_file import StoredEdit, write_edit_file
 from unconcept.edits.origin import origin_for
-from unconcept.edits.weight_edits import add_to_weights
+from unconcept.edits.weights import add_to_weights
 
 NAME = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 

@@ -13,14 +13,13 @@ from ..core.errors import EditError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request
 from ..models import ModelView
-from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import change_outputs
 from ..models.hooks.modules import denoiser_modules
-from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import BesideEdit
 from .edit_file import StoredEdit, write_edit_file
 from .registry import edit_kind
-from .weight_edits import require_same_base
+from .weights import require_same_base
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class BottleneckAdapter:
 
 @edit_kind("adapter")
 @dataclass(frozen=True)
-class AdapterEdit:
+class AdapterEdit(BesideEdit):
     """Adds an eraser to the output h of each linear map in `maps`: the model goes on with h + strength A(h)."""
 
     erasers: Mapping[str, BottleneckAdapter]  # by the full name of the map's weight
@@ -73,17 +72,8 @@ class AdapterEdit:
         return tuple(sorted(self.erasers))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Empty, because the edit changes no weight."""
-        return ()
-
-    @property
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
-
-    @property
-    def parameters(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors().values())
 
     @property
     def hash(self) -> str:
@@ -96,9 +86,6 @@ class AdapterEdit:
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"an eraser does not change {name}: it runs beside the weights; use `applied`")
-
-    def stamped(self, origin: EditOrigin) -> "AdapterEdit":
-        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "AdapterEdit":
         return replace(self, strength=validate_strength(strength) * self.strength)
@@ -119,20 +106,6 @@ class AdapterEdit:
             lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype),
         ):
             yield
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return False
-
-    def static(self) -> "AdapterEdit":
-        return self
-
-    def thin_factors(self, name: str, weight: Tensor) -> None:
-        return None
 
     def describe(self) -> str:
         return "changes no weight, its erasers are networks of their own"

@@ -14,17 +14,17 @@ from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import sum_pairs
 from ..models import ModelView
-from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import watch_text_states
 from ..models.hooks.low_rank import LowRankMiddle, lora_hooks
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.prompt_tracking import TokenIds, track_prompts
-from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import BesideEdit
 from .edit_file import StoredEdit, write_edit_file
 from .gating import PromptLikeness, content_token_ids
 from .registry import edit_kind
-from .weight_edits import LowRankEdit, low_rank_pairs, require_same_base
+from .weight_edits import LowRankEdit, low_rank_pairs
+from .weights import require_same_base
 
 GateCombination = Literal["sum", "authors"]
 
@@ -53,7 +53,7 @@ class GatedAdapter:
 
 @edit_kind("gated")
 @dataclass(frozen=True)
-class GatedEdit:
+class GatedEdit(BesideEdit):
     """Computes W x + sum_i gamma_i up_i down_i x, where gamma_i (b,) is each row's likeness to the concepts of part i.
 
     Every row of a batch has the gammas of its own text; the empty text has its own too.
@@ -95,17 +95,8 @@ class GatedEdit:
         return tuple(sorted(self.parts[0].pairs))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Empty: the change depends on the prompt, so no weight can hold it."""
-        return ()
-
-    @property
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
-
-    @property
-    def parameters(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors().values())
 
     @property
     def hash(self) -> str:
@@ -133,9 +124,6 @@ class GatedEdit:
         pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
         return LowRankEdit(wide, self.origin, self.solve_figures, self.maker)
-
-    def stamped(self, origin: EditOrigin) -> "GatedEdit":
-        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "GatedEdit":
         validate_strength(strength)
@@ -193,17 +181,6 @@ class GatedEdit:
             return torch.diag_embed(gammas.repeat_interleave(torch.tensor(ranks, device=gammas.device), 1))
         both = gammas[:, :, None] * gammas[:, None, :]
         return torch.kron(both, torch.eye(ranks[0], dtype=both.dtype, device=both.device)[None])
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return False
-
-    def thin_factors(self, name: str, weight: Tensor) -> None:
-        return None
 
     def describe(self) -> str:
         return "has a strength that depends on the prompt"

@@ -16,20 +16,19 @@ from ..core.hashing import hash_json, hash_tensors
 from ..core.registry import suggest
 from ..core.request import Request
 from ..models import ModelView
-from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
 from ..models.hooks.modules import select_keys_or_values
-from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import BesideEdit
 from .edit_file import StoredEdit, write_edit_file
 from .registry import edit_kind
 from .steering_rules import STEERING_RULES, Decomposition, SteeringCache, SteeringRule
-from .weight_edits import require_same_base
+from .weights import require_same_base
 
 
 @edit_kind("steering")
 @dataclass(frozen=True)
-class SteeringEdit:
+class SteeringEdit(BesideEdit):
     """Applies a rule inside the cross-attentions that the text maps `maps` belong to.
 
     It leaves rows of the empty text unchanged, so guidance still starts from an unsteered empty text, in whichever half
@@ -47,17 +46,8 @@ class SteeringEdit:
         require(bool(self.maps), "it steers nothing: name at least one map", EditError)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Empty, because the edit changes no weight."""
-        return ()
-
-    @property
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
-
-    @property
-    def parameters(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors().values())
 
     @property
     def hash(self) -> str:
@@ -68,9 +58,6 @@ class SteeringEdit:
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"a steering edit changes no weight, so there is no delta of {name}: use `applied`")
-
-    def stamped(self, origin: EditOrigin) -> "SteeringEdit":
-        return replace(self, origin=origin, maker=None)
 
     def scaled(self, strength: float) -> "SteeringEdit":
         return replace(self, strength=validate_strength(strength) * self.strength)
@@ -86,20 +73,6 @@ class SteeringEdit:
         wide = torch.promote_types(reading.states.dtype, torch.float32)
         weight = self.strength * (~is_null_text(reading.states, self.rule.null)).to(wide)
         return self.rule.steer(reading, weight[:, None, None], mix, known)
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return False
-
-    def static(self) -> "SteeringEdit":
-        return self
-
-    def thin_factors(self, name: str, weight: Tensor) -> None:
-        return None
 
     def describe(self) -> str:
         return "changes no weight but steers while sampling"

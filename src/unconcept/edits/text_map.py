@@ -17,21 +17,20 @@ from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import numerical_rank, reduce_rows
 from ..models import ModelView
-from ..models.checkpoint.pipeline import Pipeline
 from ..models.hooks.forward import map_text_states
-from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import WeightEdit
 from .edit_figures import weight_effect
 from .edit_file import StoredEdit, write_edit_file
 from .registry import edit_kind
-from .weight_edits import add_to_weights, require_same_base
+from .weights import require_same_base
 
 _ALIGNMENT_BYTES = 64  # bytes, as torch allocates
 
 
 @edit_kind("text_map")
 @dataclass(frozen=True)
-class TextMapEdit:
+class TextMapEdit(WeightEdit):
     """Replaces a text state s by s + (s Y^T) X for every map named in `maps`; x, y (n, d), float32 or wider."""
 
     x: Tensor
@@ -56,10 +55,6 @@ class TextMapEdit:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.maps))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.names
 
     @property
     def parameters(self) -> int:
@@ -93,17 +88,8 @@ class TextMapEdit:
         """T (d, d) float64, computed once for all layers."""
         return self.x.double().T @ self.y.double()
 
-    def stamped(self, origin: EditOrigin) -> "TextMapEdit":
-        return replace(self, origin=origin, maker=None)
-
     def scaled(self, strength: float) -> "TextMapEdit":
         return replace(self, x=validate_strength(strength) * self.x)
-
-    @contextmanager
-    def applied(self, model: ModelView) -> Iterator[None]:
-        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
-        with add_to_weights(self, model):
-            yield
 
     @contextmanager
     def applied_by_hooks(self, model: ModelView) -> Iterator[None]:
@@ -116,17 +102,6 @@ class TextMapEdit:
         require(set(self.names) == set(model.text_maps()), message, EditError)
         with map_text_states(model.modules("denoiser"), model.spec.text_projection, self.x, self.y):
             yield
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return True
-
-    def static(self) -> "TextMapEdit":
-        return self
 
     def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         return weight.double() @ self.x.double().T, self.y

@@ -1,11 +1,9 @@
 """Edits that add something to weights."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
@@ -13,10 +11,8 @@ from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import numerical_rank
 from ..models import ModelView
-from ..models.checkpoint.pipeline import Pipeline
-from ..models.hooks.parameters import with_values
-from .applied import EditHandle
 from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import WeightEdit
 from .edit_figures import weight_effect
 from .edit_file import StoredEdit, write_edit_file
 from .registry import edit_kind
@@ -26,7 +22,7 @@ _SHARED_FACTOR = "down"
 
 @edit_kind("low_rank")
 @dataclass(frozen=True)
-class LowRankEdit:
+class LowRankEdit(WeightEdit):
     """Adds up @ down to each named parameter, W' = W + up @ down: up (o, r), down (r, d), float32 or wider."""
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
@@ -37,10 +33,6 @@ class LowRankEdit:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.pairs))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.names
 
     @property
     def parameters(self) -> int:
@@ -61,29 +53,9 @@ class LowRankEdit:
             else delta
         )
 
-    def stamped(self, origin: EditOrigin) -> "LowRankEdit":
-        return replace(self, origin=origin, maker=None)
-
     def scaled(self, strength: float) -> "LowRankEdit":
         strength = validate_strength(strength)
         return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
-
-    @contextmanager
-    def applied(self, model: ModelView) -> Iterator[None]:
-        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
-        with add_to_weights(self, model):
-            yield
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return True
-
-    def static(self) -> "LowRankEdit":
-        return self
 
     def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         return self.pairs[name]
@@ -133,7 +105,7 @@ def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Ten
 
 @edit_kind("dense")
 @dataclass(frozen=True)
-class DenseEdit:
+class DenseEdit(WeightEdit):
     """Adds a delta to each named parameter of any shape, W' = W + delta, float32 or wider."""
 
     deltas: Mapping[str, Tensor]
@@ -144,10 +116,6 @@ class DenseEdit:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.deltas))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.names
 
     @property
     def parameters(self) -> int:
@@ -163,29 +131,9 @@ class DenseEdit:
     def delta(self, name: str, weight: Tensor) -> Tensor:
         return self.deltas[name]
 
-    def stamped(self, origin: EditOrigin) -> "DenseEdit":
-        return replace(self, origin=origin, maker=None)
-
     def scaled(self, strength: float) -> "DenseEdit":
         strength = validate_strength(strength)
         return replace(self, deltas={name: strength * delta for name, delta in self.deltas.items()})
-
-    @contextmanager
-    def applied(self, model: ModelView) -> Iterator[None]:
-        """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
-        with add_to_weights(self, model):
-            yield
-
-    def apply_to(self, target: ModelView | Pipeline) -> EditHandle:
-        """Apply the edit until the handle's `remove` is called; several edits may be removed in any order."""
-        return EditHandle(self, target)
-
-    @classmethod
-    def can_bake(cls) -> bool:
-        return True
-
-    def static(self) -> "DenseEdit":
-        return self
 
     def thin_factors(self, name: str, weight: Tensor) -> None:
         return None
@@ -205,52 +153,3 @@ class DenseEdit:
         """Invert `save`."""
         require(bool(stored.tensors), "it changes nothing", EditError)
         return cls(stored.tensors, stored.origin)
-
-
-@contextmanager
-def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
-    """Inside the block, each named parameter is its own value plus the edit's delta; nested edits add up."""
-    live = live_parameters(model, edit.names)
-    own = require_same_base(edit.origin, model, edit.names)
-    values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
-    with with_values(live, values, model.original_weights):
-        yield
-
-
-def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
-    """Return weight + delta, computed in float32 or wider and cast to the weight's dtype once."""
-    require(
-        weight.shape == delta.shape,
-        f"the edit's shape {tuple(delta.shape)} is not the model's {tuple(weight.shape)}: apply it to its own base",
-        EditError,
-    )
-    wide = torch.promote_types(weight.dtype, delta.dtype)
-    delta = delta.to(weight.device, wide)
-    # Keep the bits where delta is 0: -0.0 + 0.0 would be 0.0.
-    return torch.where(delta == 0, weight, (weight.to(wide) + delta).to(weight.dtype))
-
-
-def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the parameters that the model now computes with, by full name."""
-    found: dict[str, Tensor] = {}
-    for name in names:
-        part, _, rest = name.partition(".")
-        try:
-            found[name] = model.modules(part).get_parameter(rest)
-        except AttributeError:
-            raise EditError(f"the model {model.name} has no {name}: the edit is for another family") from None
-    return found
-
-
-def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
-    """Return the model's own weights under these names. Raises `EditError` if the edit was made for other weights."""
-    own = model.reference(names)
-    if origin is None:
-        return own
-    found = hash_tensors(own)
-    message = (
-        f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it"
-        " to its own base"
-    )
-    require(found == origin.base_hash, message, EditError)
-    return own

@@ -8,7 +8,7 @@ import torch
 
 from ..edits import DenseEdit, Edit
 from ..edits.merge import merge_edits
-from ..edits.weight_edits import live_parameters
+from ..edits.weights import live_parameters
 from ..methods import methods
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states

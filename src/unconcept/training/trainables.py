@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.errors import SettingsError, require
 from ..edits import AdapterEdit, BottleneckAdapter, DenseEdit, Edit, LowRankEdit
-from ..edits.weight_edits import live_parameters
+from ..edits.weights import live_parameters
 from ..models import ModelView
 from ..models.hooks.forward import change_outputs
 from ..models.hooks.low_rank import lora_hooks

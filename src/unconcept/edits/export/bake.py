@@ -16,7 +16,7 @@ from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation, ope
 from ...models.checkpoint.weight_files import tensor_files, weight_variants
 from ...models.layouts.layout import EMA_PREFIX
 from ..base import Edit
-from ..weight_edits import weight_sum
+from ..weights import weight_sum
 from .base_weights import read_base_weights
 from .copy_folder import copy_unedited_files
 

@@ -15,7 +15,7 @@ from ...models.checkpoint.weight_files import WEIGHT_PARTS, weight_file
 from ...models.layouts.layout import ModelLayout, group_by_packed_tensor
 from ...models.layouts.packing import Packing, pack_members
 from ..base import Edit
-from ..weight_edits import weight_sum
+from ..weights import weight_sum
 from .copy_folder import copy_unedited_files
 
 
