@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
+from tests.report.test_verdict import BARRED
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.report.data import ReportData
@@ -104,6 +106,18 @@ def test_a_distance_names_its_extractor_with_its_hash(finished) -> None:
     (embedding,) = (one for one in data["measures"] if one["name"] == "moji-judge-embedding")
     assert embedding["hash"] == JudgeEmbedding().hash
     assert embedding["hash"][:16] in (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_begins_with_a_verdict_and_ends_with_the_run(finished, compared) -> None:
+    for folder, edits in ((finished, 1), (compared, 4)):
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert page.count('<div class="verdict">') == edits
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        told = page.partition("<h2>The run</h2>")[2]
+        assert run["date"] in told
+        assert f"torch {run['libraries']['torch']}" in told
+        assert "Seeds " in told
+        assert not BARRED.search(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
 
 
 def test_many_edits_have_one_cost_table(finished, compared) -> None:

@@ -9,7 +9,15 @@ from unconcept.metrics.intervals import clopper_pearson
 from unconcept.report.data import AttackData, CostData, GroupData, RateData, RunData, write_json
 
 RATE = RateData.model_validate(clopper_pearson(1, 4))
-RUN = {"libraries": {}, "device": "cpu", "dtype": "float32", "seconds": {"total": 1}, "peak_memory_bytes": 1}
+RUN = {
+    "date": "d",
+    "command": "c",
+    "libraries": {},
+    "device": "cpu",
+    "dtype": "float32",
+    "seconds": {"total": 1},
+    "peak_memory_bytes": 1,
+}
 
 
 def test_what_is_not_known_is_left_out() -> None:

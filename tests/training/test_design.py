@@ -36,4 +36,5 @@ def test_the_parts_of_later_methods_are_there(row) -> None:
 
 
 def test_the_table_is_read() -> None:
-    assert LATER and all(len(row) == 3 for row in LATER)
+    assert LATER
+    assert all(len(row) == 3 for row in LATER)

@@ -229,6 +229,10 @@ class RunEditData(_SparseTable):
 class RunData(_SparseTable):
     """The content of `run.json`: what may differ from run to run."""
 
+    date: str = ""
+    """When the report was written, UTC."""
+    command: str = ""
+    """The command as it was typed; empty if Python called the library."""
     libraries: dict[str, str]
     device: str
     dtype: str

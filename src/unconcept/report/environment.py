@@ -1,9 +1,12 @@
 """Describes the environment of a run: library versions, device, timings, memory."""
 
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ..core.versions import library_versions
@@ -15,6 +18,8 @@ def run_environment(
 ) -> dict[str, Any]:
     """Collect what may differ from run to run; `training` holds training options that differ from the defaults."""
     return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command_line(),
         "libraries": {"unconcept": version("unconcept"), **library_versions(), "python": platform.python_version()},
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -22,6 +27,13 @@ def run_environment(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def command_line() -> str:
+    """The command of this process as it can be typed again; empty where Python called the library."""
+    program, *words = sys.argv
+    is_command = Path(program).stem in ("unconcept", "__main__")
+    return shlex.join(["unconcept", *words]) if is_command else ""
 
 
 def peak_memory_bytes() -> int:

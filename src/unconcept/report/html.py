@@ -13,6 +13,7 @@ from ..prompts.sets import PROMPT_GROUPS, PromptGroup
 from .data import GroupData, ReportData, TrialData
 from .images import data_uri
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
+from .verdict import verdict
 
 GroupMeaning = tuple[str, str, str]  # title of a prompt group, what its prompts ask for, what should happen to its rate
 GROUP_MEANINGS: Mapping[str, GroupMeaning] = {
@@ -95,7 +96,7 @@ def write_report_page(page: ReportPage, path: Path) -> None:
         "report": page.report,
         "base": page.sections[0].trial.edit.base if page.sections else "the model; no edit is made yet",
         "run": page.run,
-        "sections": [_section(section) for section in page.sections],
+        "sections": [_section(section, page.meaning) for section in page.sections],
         "single": single,
         "pooled": page.pooled,
         "chart": "" if single or not any(page.pooled.values()) else trade_off_svg(page.pooled),
@@ -118,6 +119,7 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
         "weights": weights,
         "rows": section.trial.groups,
         "trust": section.calibration,
+        "verdict": verdict(section.trial, page.meaning),
         "figures": [figure for figure in section.trial.figures if figure.interval],
         "meaning": page.meaning,
         "is_bundled": is_bundled,
@@ -125,8 +127,16 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
     path.write_text(_templates().get_template("card.md").render(context), encoding="utf-8")
 
 
+def seed_range(trial: TrialData) -> str:
+    """The seeds of a trial's pictures, from the first to the last; empty without pictures."""
+    seeds = [check.seed for check in trial.checks]
+    if not seeds:
+        return ""
+    return str(seeds[0]) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+
+
 def trade_off_svg(pooled: Mapping[str, Mapping[PromptGroup, GroupData]]) -> str:
-    """Plot "target gone" against "far objects kept": a dot for the unedited model and one for each label."""
+    """Plot "target not drawn" against "far objects kept": a dot for the unedited model and one for each label."""
     dots: list[ScatterPoint] = []
     for label, groups in pooled.items():
         if "direct" in groups and "far" in groups:
@@ -136,14 +146,16 @@ def trade_off_svg(pooled: Mapping[str, Mapping[PromptGroup, GroupData]]) -> str:
                 ScatterPoint(name, (kept.value, kept.low, kept.high), (1 - shown.value, 1 - shown.high, 1 - shown.low))
                 for name, kept, shown in sides
             ]
-    return scatter_svg(dots, "far objects still drawn", "target gone")
+    return scatter_svg(dots, "far objects still drawn", "target not drawn")
 
 
-def _section(section: ReportSection) -> dict[str, Any]:
+def _section(section: ReportSection, meaning: Mapping[str, GroupMeaning]) -> dict[str, Any]:
     trial = section.trial
     return {
         "name": trial.label,
         "concepts": ", ".join(trial.concepts),
+        "verdict": verdict(trial, meaning),
+        "seeds": seed_range(trial),
         "images": {group: list(map(_image_cell, pairs)) for group, pairs in section.images.items() if pairs},
         "data": trial,
         "cost": trial.cost.model_dump(),
