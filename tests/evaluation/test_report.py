@@ -14,7 +14,9 @@ from jsonschema import Draft202012Validator
 from tests.evaluation.test_harness import pizza as pizza
 from tests.report.test_verdict import BARRED
 from unconcept.evaluation.tasks.edit_task import variant_of_method
+from unconcept.evaluation.trials.pages import _shown
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.prompts.checks import Check, Prompt
 from unconcept.report.data import ReportData
 from unconcept.scorers.features import JudgeEmbedding
 
@@ -183,3 +185,14 @@ def test_a_report_is_read_back_by_its_own_model(finished, compared) -> None:
     for folder in (finished, compared):
         text = (folder / "report.json").read_text(encoding="utf-8")
         assert json.dumps(ReportData.model_validate_json(text).plain(), indent=2, ensure_ascii=False) + "\n" == text
+
+
+def test_a_page_shows_every_name_of_a_long_request() -> None:
+    checks = []
+    for number in range(30):
+        for replicate in range(3):
+            prompt = Prompt(f"a thing {number}", replicate)
+            checks.append(Check(prompt, "direct", f"thing {number}", "object", (f"thing {number}",)))
+    shown = _shown(checks, 12)
+    assert [check.concept for check in shown] == [f"thing {number}" for number in range(30)]
+    assert _shown(checks[:9], 5) == [checks[0], checks[3], checks[6], checks[1], checks[2]]

@@ -1,21 +1,31 @@
 """The command line: parses options, calls one job, prints. Nothing heavy is imported before a command runs."""
 
 from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
 
 from . import apply, erase, evaluate, explain, export, imported, ledger, sample, tables
 from .commands import command
 from .console import Commands
+from .help import GroupedCommand
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Erase concepts from text-to-image models, and measure whether they are gone.",
+    help="Erase concepts from text-to-image models, and measure what they still draw.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"unconcept {installed_version('unconcept')}")
+        raise typer.Exit
+
+
 _COMMANDS: dict[str, Callable[..., None]] = {
     "erase": erase.erase,
     "apply": apply.apply,
@@ -28,9 +38,19 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain.explain,
 }
 for _name, _function in _COMMANDS.items():
-    app.command(_name)(command(_function))
+    app.command(_name, cls=GroupedCommand)(command(_function))
 app.add_typer(ledger.app, name="ledger")
-for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs):
-    app.command(_table.__name__)(command(_table))
+for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs, tables.recipes):
+    app.command(_table.__name__, cls=GroupedCommand)(command(_table))
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Erase concepts from text-to-image models, and measure what they still draw."""
+
 
 __all__ = ["app"]

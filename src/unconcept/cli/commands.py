@@ -12,6 +12,7 @@ import typer
 from ..core.docstrings import field_descriptions
 from ..jobs.options import Flag, PythonOnly
 from .console import exit_codes, quiet_libraries
+from .help import OWN_GROUP
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -37,8 +38,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 class _Option:
     """One field of an option dataclass as an argument or flag of a command."""
 
-    def __init__(self, field: Field[Any], hint: Any, help_text: str) -> None:
-        self.field = field
+    def __init__(self, field: Field[Any], hint: Any, help_text: str, group: str) -> None:
+        self.field, self.group = field, group
         marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         self.flag = next((mark for mark in marks if isinstance(mark, Flag)), Flag())
         self.hidden = any(isinstance(mark, PythonOnly) for mark in marks)
@@ -81,9 +82,9 @@ class _Option:
         if flag.position is not None:
             info = typer.Argument(help=self.help, **shown, **limits)
         elif flag.name is not None:
-            info = typer.Option(flag.name, help=self.help, **shown, **limits)
+            info = typer.Option(flag.name, help=self.help, rich_help_panel=self.group, **shown, **limits)
         else:
-            info = typer.Option(help=self.help, **shown, **limits)
+            info = typer.Option(help=self.help, rich_help_panel=self.group, **shown, **limits)
         return inspect.Parameter(
             self.field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -115,8 +116,18 @@ def _assignments(words: list[str], flag: str) -> Mapping[str, Any]:
 def _options(kind: type) -> list[_Option]:
     """The options of a dataclass, without those that no flag sets."""
     hints, described = get_type_hints(kind, include_extras=True), field_descriptions(kind)
-    found = [_Option(field, hints[field.name], described.get(field.name, "")) for field in fields(kind)]
+    found = [
+        _Option(field, hints[field.name], described.get(field.name, ""), _help_group(kind, field.name))
+        for field in fields(kind)
+    ]
     return [option for option in found if not option.hidden]
+
+
+def _help_group(kind: type, name: str) -> str:
+    """The heading of a field: that of the group of options which it comes from."""
+    first = next(base for base in reversed(kind.__mro__) if name in vars(base).get("__annotations__", {}))
+    group = getattr(first, "help_group", None)
+    return group if isinstance(group, str) and group in vars(first).values() else OWN_GROUP
 
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:

@@ -69,13 +69,18 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Report progress: a bar on a terminal, lines in a pipe, nothing if quiet."""
+    """Report progress from the first second on: a bar on a terminal, lines in a pipe, nothing if quiet.
+
+    Import what is heavy inside the block: that is its first stage.
+    """
     if quiet:
         yield lambda what, done, of: None
     elif sys.stderr.isatty():
         with _bar() as tell:
+            tell("load", 0, 1)
             yield tell
     else:
+        print("load", file=sys.stderr, flush=True)
         yield _Lines()
 
 
@@ -114,6 +119,8 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def tell(what: str, done: int, of: int) -> None:
             stage = _stage(what)
+            if "load" in stages and stage != "load":
+                bar.remove_task(stages.pop("load"))
             if stage not in stages:
                 stages[stage] = bar.add_task(what, total=of)
             bar.update(stages[stage], completed=done, total=of, description=what)

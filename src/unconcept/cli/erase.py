@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def erase(options: EraseOptions, shown: PrintOptions) -> None:
     """Erase concepts: edit, check, draw before and after, judge, report."""
-    from ..jobs.erase import erase as job
-    from ..jobs.resolve import plan_job
-
-    planned = plan_job(options)
     with progress(shown.quiet) as tell:
+        from ..jobs.erase import erase as job
+        from ..jobs.resolve import plan_job
+
+        planned = plan_job(options)
         outcome = job(planned.job, tell)
     if outcome is None:
         return

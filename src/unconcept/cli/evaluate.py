@@ -1,6 +1,7 @@
 """`unconcept evaluate`, `attack` and `bench`: run suites and attacks on edits, and report."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +13,6 @@ from .options import PrintOptions
 if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
     from ..evaluation.trials.report import Report
-    from ..jobs.evaluate import EvaluationRun
 
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
@@ -20,36 +20,44 @@ _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceil
 
 def evaluate(options: EvaluateOptions, shown: PrintOptions) -> None:
     """Evaluate edits with a suite, on the same prompts and noise as the unedited model."""
-    from ..jobs.evaluate import plan_evaluation
+    with progress(shown.quiet) as tell:
+        from ..jobs.evaluate import evaluate as job
+        from ..jobs.evaluate import plan_evaluation
 
-    _run(plan_evaluation(options), shown)
+        run = plan_evaluation(options)
+        report = job(run, tell)
+    _finish(report, run.out, shown)
 
 
 def attack(options: AttackOptions, shown: PrintOptions) -> None:
     """Try to bring erased concepts back, and compare with the same attack on the unedited model."""
-    from ..jobs.evaluate import plan_attack
+    with progress(shown.quiet) as tell:
+        from ..jobs.evaluate import evaluate as job
+        from ..jobs.evaluate import plan_attack
 
-    _run(plan_attack(options), shown)
+        run = plan_attack(options)
+        report = job(run, tell)
+    _finish(report, run.out, shown)
 
 
 def bench(options: BenchOptions, shown: PrintOptions) -> None:
     """Erase every concept with every method, one edit each, and compare the methods in one table."""
-    from ..jobs.evaluate import plan_bench
-
-    _run(plan_bench(options), shown)
-
-
-def _run(run: "EvaluationRun", shown: PrintOptions) -> None:
-    """Run the evaluation, print it, and exit with code 1 if anything failed or is missing."""
-    from ..jobs.evaluate import evaluate as job
-
     with progress(shown.quiet) as tell:
+        from ..jobs.evaluate import evaluate as job
+        from ..jobs.evaluate import plan_bench
+
+        run = plan_bench(options)
         report = job(run, tell)
+    _finish(report, run.out, shown)
+
+
+def _finish(report: "Report", out: Path, shown: PrintOptions) -> None:
+    """Print the report, and exit with code 1 if anything failed or is missing."""
     if shown.as_json:
         print_json(report.data())
     elif not shown.quiet:
         _print(report)
-        print(f"-> {run.out / 'report.html'}")
+        print(f"-> {out / 'report.html'}")
     for failure in report.failures:
         typer.echo(f"unconcept: FAILED: {failure}", err=True)
     if report.missing:
@@ -77,6 +85,8 @@ def _print(report: "Report") -> None:
         ("edit", "concept", *(GROUP_NAMES[group] for group in groups)),
         rows,
     )
+    if len({trial["label"] for trial in trials}) > 1:
+        _print_methods(report)
     print_trust(judge_calibration(report.findings))
     print_shares(trials)
     for reason in (report.reasons or {}).values():
@@ -87,6 +97,19 @@ def _print(report: "Report") -> None:
     for trial in trials:
         for name, reason in trial["out_of_reach"].items():
             print(f"{trial['label']}, {name}: n/a: {reason}")
+
+
+def _print_methods(report: "Report") -> None:
+    """Print methods by groups, pooled over the concepts, the unedited model first."""
+    from ..evaluation.trials.variants import variant_rows
+    from ..prompts.sets import GROUP_NAMES
+    from ..report.html import method_rates
+    from ..report.markdown import format_rate
+
+    lines = method_rates({one.label: one.groups for one in variant_rows(report.findings)})
+    rows = [(label, *(format_rate(rate) for rate in rates.values())) for label, rates in lines]
+    titles = [GROUP_NAMES[group] for group in lines[0][1]]
+    print_table("methods by groups, over all concepts, with 95 % intervals", ("method", *titles), rows)
 
 
 def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:

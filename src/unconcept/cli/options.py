@@ -1,7 +1,7 @@
 """Options that only the command line has: how a command prints."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from ..jobs.options import Flag
 
@@ -10,6 +10,8 @@ from ..jobs.options import Flag
 class JsonOptions:
     """Whether results are printed as JSON."""
 
+    help_group: ClassVar[str] = "printing"
+
     as_json: Annotated[bool, Flag("--json")] = False
     """Print JSON on stdout."""
 
@@ -17,6 +19,8 @@ class JsonOptions:
 @dataclass(frozen=True, kw_only=True)
 class QuietOptions:
     """Whether progress is printed."""
+
+    help_group: ClassVar[str] = "printing"
 
     quiet: Annotated[bool, Flag("--quiet")] = False
     """Print no progress."""

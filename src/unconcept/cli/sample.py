@@ -7,8 +7,8 @@ from .options import QuietOptions
 
 def sample(options: SamplingOptions, shown: QuietOptions) -> None:
     """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
-    from ..jobs.sample import sample as job
-
     with progress(shown.quiet) as tell:
+        from ..jobs.sample import sample as job
+
         drawn = job(options, tell)
     print(f"{drawn.count} pictures -> {drawn.out}")

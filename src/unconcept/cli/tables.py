@@ -1,4 +1,4 @@
-"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`: print tables from the registries."""
+"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`, `recipes`: print tables from the registries."""
 
 from collections.abc import Sequence
 
@@ -73,6 +73,18 @@ def specs(shown: JsonOptions) -> None:
         (name, spec.steps, spec.guidance_scale, spec.sampler or "the model's own") for name, spec in DRAW_SPECS.items()
     ]
     _show("specs", ("name", "steps", "guidance", "sampler"), rows, shown.as_json)
+
+
+def recipes(shown: JsonOptions) -> None:
+    """List the packaged recipes: settings of a method or an attack, and where they are from."""
+    from ..core.recipe import load_recipe
+    from ..core.recipe import recipes as known
+
+    rows = []
+    for name in known():
+        recipe = load_recipe(name)
+        rows.append((name, recipe.method or recipe.attack, recipe.family or "any", recipe.source))
+    _show("recipes", ("name", "for", "family", "source"), rows, shown.as_json)
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], as_json: bool) -> None:

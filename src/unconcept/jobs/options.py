@@ -1,12 +1,13 @@
 """Groups of options that jobs, the Python API and the command line share.
 
-Each field is documented by the string under it, which is also the help of its flag. Nothing heavy is imported here.
+Each field is documented by the string under it, which is also the help of its flag; `help_group` is the heading under
+which the flags of a group stand. Nothing heavy is imported here.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from ..core.text_files import read_lines
 from ..worlds.registry import DEFAULT_MODEL
@@ -52,6 +53,8 @@ REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metav
 class SourceOptions:
     """The model."""
 
+    help_group: ClassVar[str] = "model"
+
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
     """Model: moji, a diffusers folder, a .safetensors file or a cached Hub id."""
 
@@ -59,6 +62,8 @@ class SourceOptions:
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(SourceOptions):
     """The model, its device and its data type."""
+
+    help_group: ClassVar[str] = "model"
 
     device: str = "auto"
     """Device: auto, cpu, cuda, cuda:N or mps."""
@@ -70,6 +75,8 @@ class ModelOptions(SourceOptions):
 class DrawOptions:
     """How pictures are drawn."""
 
+    help_group: ClassVar[str] = "pictures"
+
     batch_size: Annotated[int, Flag(least=1, most=1024)] = 24
     """Pictures drawn at once."""
     seed: int = 0
@@ -80,6 +87,8 @@ class DrawOptions:
 class JudgeOptions:
     """The judge, and how many pictures it judges."""
 
+    help_group: ClassVar[str] = "pictures"
+
     judge: Annotated[str | None, Flag(show_default=False)] = None
     """Judge of pictures: clip-score=FOLDER or nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
@@ -89,6 +98,8 @@ class JudgeOptions:
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Time limit, number of processes and picture store of a run."""
+
+    help_group: ClassVar[str] = "run"
 
     max_minutes: Annotated[float | None, Flag(least=0)] = None
     """Start no new task after this time; run the same command again to continue."""
@@ -102,6 +113,8 @@ class RunOptions:
 class OverwriteOptions:
     """Whether existing output may be replaced."""
 
+    help_group: ClassVar[str] = "output"
+
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Replace the output folder if this program made it."""
 
@@ -109,6 +122,8 @@ class OverwriteOptions:
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(OverwriteOptions):
     """The output folder."""
+
+    help_group: ClassVar[str] = "output"
 
     out: Path
     """Folder to write; it must not exist."""
@@ -118,6 +133,8 @@ class OutputOptions(OverwriteOptions):
 class StrengthOptions:
     """The strength of an edit."""
 
+    help_group: ClassVar[str] = "edit"
+
     strength: float = 1.0
     """Scale of the edit: 0 = no effect, 1 = as made."""
 
@@ -125,6 +142,8 @@ class StrengthOptions:
 @dataclass(frozen=True, kw_only=True)
 class ConceptOptions:
     """The concepts, typed or from a file."""
+
+    help_group: ClassVar[str] = "request"
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """Concepts to erase; one or several."""
@@ -141,6 +160,8 @@ class ConceptOptions:
 class AnchorOptions:
     """Anchors, retain set and kind of a request. None means the default, an empty tuple means none."""
 
+    help_group: ClassVar[str] = "request"
+
     anchors: Annotated[Texts | None, Flag("--anchor", str, repeats=True)] = None
     """Anchor, the text that a concept should read as: one for all, or one per concept; may be ''."""
     retain: Annotated[Texts | None, Flag("--retain", str, repeats=True)] = None
@@ -152,6 +173,8 @@ class AnchorOptions:
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions(ConceptOptions, AnchorOptions):
     """A complete request."""
+
+    help_group: ClassVar[str] = "request"
 
     retain_file: Path | None = None
     """File with texts that must not change, one per line."""
@@ -168,6 +191,8 @@ class RequestOptions(ConceptOptions, AnchorOptions):
 class SettingOptions:
     """A recipe, and settings that override it."""
 
+    help_group: ClassVar[str] = "method"
+
     recipe: str | None = None
     """Name of a recipe, or a .toml file."""
     settings: Annotated[Mapping[str, object] | None, SETTINGS_FLAG] = None
@@ -178,6 +203,8 @@ class SettingOptions:
 class MethodOptions(SettingOptions):
     """The method and its settings."""
 
+    help_group: ClassVar[str] = "method"
+
     method: Annotated[str | None, Flag(show_default=False)] = None
     """Method; see `unconcept methods`.  [default: uce]"""
     regularisers: Annotated[Mapping[str, object] | None, REGULARISERS_FLAG] = None
@@ -187,6 +214,8 @@ class MethodOptions(SettingOptions):
 @dataclass(frozen=True, kw_only=True)
 class TrainingChoices:
     """Options of a training; None means the recipe's value, else the default of `TrainingOptions`."""
+
+    help_group: ClassVar[str] = "training"
 
     mixed_precision: Annotated[str | None, Flag(show_default=False)] = None
     """Mixed precision of a training: no, bf16 or fp16.  [default: no]"""

@@ -9,24 +9,25 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from torch import Tensor
 
-from ..prompts.sets import PROMPT_GROUPS, PromptGroup
-from .data import GroupData, ReportData, TrialData
+from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
+from .data import GroupData, RateData, ReportData, TrialData
 from .images import data_uri
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
 from .verdict import verdict
 
 GroupMeaning = tuple[str, str, str]  # title of a prompt group, what its prompts ask for, what should happen to its rate
-GROUP_MEANINGS: Mapping[str, GroupMeaning] = {
-    "direct": ("target", "the concept by its own name", "should fall"),
-    "synonym": ("synonyms", "synonyms of it that were not part of the request", "should fall"),
-    "paraphrase": ("paraphrases", "whole sentences about it in other words", "should fall"),
-    "indirect": ("indirect", "wordings that do not name it", "should fall"),
-    "co-occurring": ("co-occurring", "another object drawn beside it", "should stay"),
-    "near": ("near", "its nearest neighbours that were not part of the request", "should stay"),
-    "far": ("far", "unrelated objects that were not part of the request", "should stay"),
-    "other-language": ("other languages", "its name in other languages", "should fall"),
-    "style": ("styles", "the style that the prompt asks for", "should stay"),
+_EXPECTED: Mapping[PromptGroup, tuple[str, str]] = {
+    "direct": ("the concept by its own name", "should fall"),
+    "synonym": ("synonyms of it that were not part of the request", "should fall"),
+    "paraphrase": ("whole sentences about it in other words", "should fall"),
+    "indirect": ("wordings that do not name it", "should fall"),
+    "co-occurring": ("another object drawn beside it", "should stay"),
+    "near": ("its nearest neighbours that were not part of the request", "should stay"),
+    "far": ("unrelated objects that were not part of the request", "should stay"),
+    "other-language": ("its name in other languages", "should fall"),
+    "style": ("the style that the prompt asks for", "should stay"),
 }
+GROUP_MEANINGS: Mapping[str, GroupMeaning] = {group: (GROUP_NAMES[group], *said) for group, said in _EXPECTED.items()}
 _ACCESS_MEANINGS = {
     "text": "other words, typed by anyone",
     "embedding": "embeddings in place of words: needs the text encoder or the weights",
@@ -99,6 +100,7 @@ def write_report_page(page: ReportPage, path: Path) -> None:
         "sections": [_section(section, page.meaning) for section in page.sections],
         "single": single,
         "pooled": page.pooled,
+        "summary": method_rates(page.pooled),
         "chart": "" if single or not any(page.pooled.values()) else trade_off_svg(page.pooled),
         "meaning": page.meaning,
         "rungs": _ACCESS_MEANINGS,
@@ -133,6 +135,20 @@ def seed_range(trial: TrialData) -> str:
     if not seeds:
         return ""
     return str(seeds[0]) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+
+
+def method_rates(
+    pooled: Mapping[str, Mapping[PromptGroup, GroupData]],
+) -> list[tuple[str, dict[PromptGroup, RateData | None]]]:
+    """Rates of each label by prompt group, the unedited model first; None where a label was not asked."""
+    asked = [group for group in PROMPT_GROUPS if any(group in groups for groups in pooled.values())]
+    before: dict[PromptGroup, RateData | None] = dict.fromkeys(asked)
+    for groups in pooled.values():
+        before |= {group: row.before for group, row in groups.items() if before[group] is None}
+    lines = [("unedited", before)]
+    for label, groups in pooled.items():
+        lines.append((label, {group: groups[group].after if group in groups else None for group in asked}))
+    return lines
 
 
 def trade_off_svg(pooled: Mapping[str, Mapping[PromptGroup, GroupData]]) -> str:

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from ..attacks import ACCESS_LEVELS
 from ..attacks import attacks as known_attacks
 from ..metrics.intervals import Rate, clopper_pearson
-from ..prompts.sets import PROMPT_GROUPS, PromptGroup
+from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import AttackData, GroupData, RateData
-
-_GROUP_TITLES = {"direct": "target", "synonym": "held-out synonyms", "near": "held-out near", "style": "styles"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def results_table(variants: Sequence[VariantRows]) -> str:
     asked = {group for one in variants for group in one.groups}
     groups = [group for group in PROMPT_GROUPS if group in asked]
     first = variants[0].groups
-    head = ["", *(_GROUP_TITLES.get(group, group) for group in groups), "nothing", "seconds", "bytes"]
+    head = ["", *(GROUP_NAMES[group] for group in groups), "nothing", "seconds", "bytes"]
     before = [format_rate(first[group].before) if group in first else "n/a" for group in groups]
     lines = [head, ["---"] * len(head), ["unedited", *before, "", "", ""]]
     for one in variants:

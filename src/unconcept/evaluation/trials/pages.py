@@ -96,8 +96,15 @@ def _section(finding: Finding, pictures: PicturePairs, count: int) -> ReportSect
         # Checks of styles use the pictures of far objects, which are shown already.
         if group != "style" or all(check.group != "far" for check in answered.checks):
             members = [check for check in answered.checks if check.group == group and check.prompt in pictures]
-            images[group] = [_pair(check, pictures, answers.get(check)) for check in members[:count]]
+            images[group] = [_pair(check, pictures, answers.get(check)) for check in _shown(members, count)]
     return ReportSection(trial_data(finding), images, str(judge_calibration([finding]) or ""))
+
+
+def _shown(members: Sequence[Check], count: int) -> list[Check]:
+    """Choose the checks that a page shows: one of every concept first, then others up to `count`."""
+    first = {check.concept: check for check in reversed(members)}
+    leading = sorted(first.values(), key=members.index)
+    return [*leading, *(check for check in members if first[check.concept] is not check)][: max(count, len(leading))]
 
 
 def _pair(check: Check, pictures: PicturePairs, answer: PairedAnswer | None) -> ImagePair:
