@@ -107,7 +107,7 @@ def _print_methods(report: "Report") -> None:
     from ..report.markdown import format_rate
 
     lines = method_rates({one.label: one.groups for one in variant_rows(report.findings)})
-    rows = [(label, *(format_rate(rate) for rate in rates.values())) for label, rates in lines]
+    rows = [(label, *map(format_rate, rates.values())) for label, rates in lines]
     titles = [GROUP_NAMES[group] for group in lines[0][1]]
     print_table("methods by groups, over all concepts, with 95 % intervals", ("method", *titles), rows)
 

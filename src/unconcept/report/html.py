@@ -141,7 +141,8 @@ def method_rates(
     pooled: Mapping[str, Mapping[PromptGroup, GroupData]],
 ) -> list[tuple[str, dict[PromptGroup, RateData | None]]]:
     """Rates of each label by prompt group, the unedited model first; None where a label was not asked."""
-    asked = [group for group in PROMPT_GROUPS if any(group in groups for groups in pooled.values())]
+    named: set[PromptGroup] = set().union(*pooled.values())
+    asked = [group for group in PROMPT_GROUPS if group in named]
     before: dict[PromptGroup, RateData | None] = dict.fromkeys(asked)
     for groups in pooled.values():
         before |= {group: row.before for group, row in groups.items() if before[group] is None}
