@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from unconcept.core.errors import OutputError
+from unconcept.core.errors import OutputError, WorkerError
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import MAX_TASK_ATTEMPTS, TaskRecord, default_workers, run_tasks
 
@@ -95,9 +95,24 @@ class Full(Touch):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_ends_the_run_and_is_no_tasks_fault(place, workers) -> None:
-    for _ in range(MAX_TASK_ATTEMPTS + 1):
+    for _ in range(MAX_TASK_ATTEMPTS + 1 if workers == 1 else 1):
         with pytest.raises(OutputError, match="No space left"):
             run_tasks([Full("a"), Full("b")], *place, workers=workers)
+    assert run_tasks([Touch("a"), Touch("b")], *place).complete
+
+
+@dataclass(frozen=True)
+class Dying(Touch):
+    """A task whose process is killed, as by a system without memory."""
+
+    def run(self, store: PictureStore) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_dead_worker_is_one_line_and_the_run_goes_on_later(place) -> None:
+    with pytest.raises(WorkerError, match=r"one of 2 workers died during touch.* run the same command again"):
+        run_tasks([Dying("a"), Touch("b")], *place, workers=2)
+    assert place[1].failures() == {}
     assert run_tasks([Touch("a"), Touch("b")], *place).complete
 
 

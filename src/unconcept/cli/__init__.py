@@ -8,7 +8,7 @@ import typer
 
 from . import apply, erase, evaluate, explain, export, imported, ledger, sample, tables
 from .commands import command
-from .console import Commands
+from .console import Commands, say
 from .help import GroupedCommand
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"unconcept {installed_version('unconcept')}")
+        say(f"unconcept {installed_version('unconcept')}")
         raise typer.Exit
 
 

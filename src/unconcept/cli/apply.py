@@ -1,6 +1,7 @@
 """`unconcept apply`: bake an edit into a diffusers folder or a single file."""
 
 from ..jobs.command_options import ApplyOptions
+from .console import say
 
 
 def apply(options: ApplyOptions) -> None:
@@ -9,5 +10,5 @@ def apply(options: ApplyOptions) -> None:
 
     done = job(options)
     for name in done.left_out:
-        print(f"not copied, because it holds the unedited model: {name}")
-    print(f"{done.weights} weights changed -> {done.out}")
+        say(f"not copied, because it holds the unedited model: {name}")
+    say(f"{done.weights} weights changed -> {done.out}")

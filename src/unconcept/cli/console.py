@@ -1,6 +1,6 @@
 """Output of commands: errors as one line with an exit code, progress with an ETA, tables."""
 
-import json
+import io
 import os
 import sys
 import time
@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import UnconceptError, UsageError
+from ..core.escapes import json_text, require_unicode, visible_text
 
 EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 
@@ -19,17 +20,25 @@ EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 class Commands(TyperGroup):
     """The group of commands. A wrong flag is bad input like any other: one line on stderr, exit code 2."""
 
-    def main(self, *args: Any, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command as typer does, but print a usage error on one line instead of several."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # A terminal that is not UTF-8 shows escapes.
+                stream.reconfigure(errors="backslashreplace")
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            with exit_codes():
+                for word in sys.argv[1:] if args is None else args:
+                    require_unicode(word, "argument")
+            code = super().main(args, *rest, **{**extra, "standalone_mode": False})
+        except typer.Exit as refusal:
+            code = refusal.exit_code
         except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, where typer has it.
             message = error.format_message()
-            if len(message.splitlines()) > 1:  # Without a command, the message is the help.
+            if type(error).__name__ == "NoArgsIsHelpError":  # Without a command, the message is the help.
                 error.show()
             else:
                 place = error.ctx.command_path if error.ctx else "unconcept"  # None for an option without its value.
-                print(f"unconcept: {message.rstrip('.')}; see `{place} --help`", file=sys.stderr)
+                say(f"unconcept: {' '.join(message.split()).rstrip('.')}; see `{place} --help`", error=True)
             code = _EXIT_BAD_INPUT
         sys.exit(code or 0)
 
@@ -40,7 +49,7 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except UnconceptError as error:
-        print(f"unconcept: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"unconcept: {' '.join(str(error).split())}", error=True)
         raise typer.Exit(_EXIT_BAD_INPUT if isinstance(error, UsageError) else EXIT_FAILED) from None
     except typer.Exit:
         raise
@@ -49,15 +58,20 @@ def exit_codes() -> Iterator[None]:
 
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
             raise
-        print(
+        say(
             "unconcept: out of memory: lower --batch-size, or choose a smaller model, a narrower --dtype or another"
             " --device",
-            file=sys.stderr,
+            error=True,
         )
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
-        print("unconcept: interrupted; run the same command again to continue", file=sys.stderr)
+        say("unconcept: interrupted; run the same command again to continue", error=True)
         raise typer.Exit(_EXIT_INTERRUPTED) from None
+
+
+def say(line: str, error: bool = False) -> None:
+    """Print one line on stdout, or on stderr; names in it cannot act on the terminal."""
+    print(visible_text(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def quiet_libraries() -> None:
@@ -80,7 +94,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             tell("load", 0, 1)
             yield tell
     else:
-        print("load", file=sys.stderr, flush=True)
+        say("load", error=True)
         yield _Lines()
 
 
@@ -106,24 +120,30 @@ class _Lines:
             self.tenths[stage] = tenth
             is_timed = first < done < of  # Nothing tells how long what was done by `first` took.
             left = f", {(now - begun) / (done - first) * (of - done):.0f} s left" if is_timed else ""
-            print(f"{what}: {done}/{of}{left}", file=sys.stderr, flush=True)
+            say(f"{what}: {done}/{of}{left}", error=True)
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         stages: dict[str, Any] = {}
 
         def tell(what: str, done: int, of: int) -> None:
-            stage = _stage(what)
+            stage, line = _stage(what), visible_text(what)
             if "load" in stages and stage != "load":
                 bar.remove_task(stages.pop("load"))
             if stage not in stages:
-                stages[stage] = bar.add_task(what, total=of)
-            bar.update(stages[stage], completed=done, total=of, description=what)
+                stages[stage] = bar.add_task(line, total=of)
+            bar.update(stages[stage], completed=done, total=of, description=line)
 
         yield tell
 
@@ -132,15 +152,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table on stdout, as wide as the terminal, or 160 columns in a pipe."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(visible_text(title), "table.title"), title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(Text(visible_text(column)))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*[Text(visible_text(cell)) for cell in row])
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def print_json(data: Any) -> None:
     """Print data as indented JSON."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json_text(data, indent=2))

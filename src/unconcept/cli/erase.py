@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..jobs.command_options import EraseOptions
-from .console import EXIT_FAILED, print_json, print_table, progress
+from .console import EXIT_FAILED, print_json, print_table, progress, say
 from .evaluate import print_shares, print_trust
 from .options import PrintOptions
 
@@ -30,14 +30,14 @@ def erase(options: EraseOptions, shown: PrintOptions) -> None:
         print_json(outcome.report.data())
     elif not shown.quiet:
         _print(outcome, planned.reasons)
-        print(f"-> {out / ('report.html' if options.report else 'run.json')}")
+        say(f"-> {out / ('report.html' if options.report else 'run.json')}")
     _check(outcome, out)
 
 
 def _check(outcome: "EraseOutcome", out: Path) -> None:
     """Print a line for each check that the edit failed, and exit with code 1 if there is one."""
     for failure in outcome.failures:
-        typer.echo(f"unconcept: FAILED: {failure}; the output is kept in {out}", err=True)
+        say(f"unconcept: FAILED: {failure}; the output is kept in {out}", error=True)
     if outcome.failures:
         raise typer.Exit(EXIT_FAILED)
 
@@ -50,7 +50,7 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
     for name, reason in {**reasons, **outcome.chosen.reasons}.items():
-        print(f"{name}: {reason}")
+        say(f"{name}: {reason}")
     if rows:
         cells = [
             (GROUP_NAMES[row.group], str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n))
@@ -60,4 +60,4 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
         print_trust(judge_calibration(report.findings))
     print_shares(report.data()["trials"])
     figures = origin_of_finding(report.findings[0]).report.items()
-    print(f"exact figures: {', '.join(f'{name} {value:.3g}' for name, value in figures if ' ' not in name)}")
+    say(f"exact figures: {', '.join(f'{name} {value:.3g}' for name, value in figures if ' ' not in name)}")

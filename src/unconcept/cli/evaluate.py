@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
-from .console import EXIT_FAILED, print_json, print_table, progress
+from .console import EXIT_FAILED, print_json, print_table, progress, say
 from .options import PrintOptions
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def _finish(report: "Report", out: Path, shown: PrintOptions) -> None:
         print_json(report.data())
     elif not shown.quiet:
         _print(report)
-        print(f"-> {out / 'report.html'}")
+        say(f"-> {out / 'report.html'}")
     for failure in report.failures:
-        typer.echo(f"unconcept: FAILED: {failure}", err=True)
+        say(f"unconcept: FAILED: {failure}", error=True)
     if report.missing:
-        typer.echo(
+        say(
             f"unconcept: PARTIAL: {report.missing} planned results are missing; run the same command again to continue",
-            err=True,
+            error=True,
         )
     if report.status != "ok":
         raise typer.Exit(EXIT_FAILED)
@@ -90,13 +90,13 @@ def _print(report: "Report") -> None:
     print_trust(judge_calibration(report.findings))
     print_shares(trials)
     for reason in (report.reasons or {}).values():
-        print(reason)
+        say(reason)
     attacked = [_attack_row(trial["label"], row) for trial in trials for row in trial["attacks"]]
     if attacked:
         print_table("attacks", _ATTACK_COLUMNS, attacked)
     for trial in trials:
         for name, reason in trial["out_of_reach"].items():
-            print(f"{trial['label']}, {name}: n/a: {reason}")
+            say(f"{trial['label']}, {name}: n/a: {reason}")
 
 
 def _print_methods(report: "Report") -> None:
@@ -120,7 +120,7 @@ def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:
 def print_trust(found: "JudgeCalibration | None") -> None:
     """Print the judge's accuracy, below its rates."""
     if found:
-        print(found)
+        say(str(found))
 
 
 def print_shares(trials: Sequence[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from ..jobs.command_options import ExplainOptions
-from .console import print_json, print_table
+from .console import print_json, print_table, say
 from .options import JsonOptions
 
 
@@ -16,8 +16,8 @@ def explain(options: ExplainOptions, shown: JsonOptions) -> None:
     if shown.as_json:
         print_json(asdict(found))
         return
-    print(f"recipe {found.recipe}, for the {found.purpose}" + (f", family {found.family}" if found.family else ""))
-    print(f"source: {found.source}")
+    say(f"recipe {found.recipe}, for the {found.purpose}" + (f", family {found.family}" if found.family else ""))
+    say(f"source: {found.source}")
     rows = [
         (row.part, row.name, json.dumps(row.value, ensure_ascii=False), row.layer, row.meaning) for row in found.rows
     ]

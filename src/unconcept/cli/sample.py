@@ -1,7 +1,7 @@
 """`unconcept sample`: draws prompts, with or without edits."""
 
 from ..jobs.command_options import SamplingOptions
-from .console import progress
+from .console import progress, say
 from .options import QuietOptions
 
 
@@ -11,4 +11,4 @@ def sample(options: SamplingOptions, shown: QuietOptions) -> None:
         from ..jobs.sample import sample as job
 
         drawn = job(options, tell)
-    print(f"{drawn.count} pictures -> {drawn.out}")
+    say(f"{drawn.count} pictures -> {drawn.out}")

@@ -15,7 +15,8 @@ UnconceptError
 │   ├── MissingExtra      an optional package that is not installed or cannot be loaded
 │   ├── PluginError       an installed package whose entry points cannot be loaded
 │   └── UnknownName       not in a registry or table; carries the nearest names
-└── NumericsError         non-finite weights, a singular system
+├── NumericsError         non-finite weights, a singular system
+└── WorkerError           a worker process that died
 """
 
 
@@ -81,6 +82,10 @@ class UnknownName(UsageError):
 
 class NumericsError(UnconceptError):
     """Non-finite weights, or a system without a solution."""
+
+
+class WorkerError(UnconceptError):
+    """A worker process died; the run can be continued."""
 
 
 def require(condition: bool, message: str, error: type[UnconceptError] = SettingsError) -> None:

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from safetensors import SafetensorError
 
-from .errors import OutputError, require
+from .errors import OutputError, WorkerError, require
+from .output_lock import output_lock, require_writable_parent
 
 _STATE_FILE = "state.json"
 PARTIAL_FILE = "PARTIAL"  # a folder with a file of this name keeps its state, so the run can be resumed
@@ -36,14 +37,7 @@ def require_free_output(out: Path, overwrite: bool) -> None:
         " move them away",
         OutputError,
     )
-    parent = out.resolve().parent
-    while not parent.exists():
-        parent = parent.parent
-    require(
-        parent.is_dir() and os.access(parent, os.W_OK),
-        f"{parent} cannot be written: choose another path for --out",
-        OutputError,
-    )
+    require_writable_parent(out)
 
 
 @contextmanager
@@ -102,19 +96,29 @@ def write_atomically(path: Path, data: bytes, remedy: str = _REMEDY, durable: bo
 
 @contextmanager
 def output_file(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Like `atomic_file`, at a path that the user chose: `OutputError` if it exists and may not be replaced."""
-    require_free_output(out, overwrite)
-    with atomic_file(out) as part:
-        yield part
+    """Like `atomic_file`, at a path that the user chose: `OutputError` if it exists and may not be replaced, or if
+    another command is writing it.
+    """
+    with output_lock(out):
+        require_free_output(out, overwrite)
+        with atomic_file(out) as part:
+            yield part
 
 
 @contextmanager
 def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     """Yield a hidden folder and rename it to `out` when the block succeeds.
 
-    Ctrl-C leaves the hidden folder in place, and a folder with a PARTIAL file keeps its state; the same command (same
-    `identity`) resumes in either. After any other error only the results of earlier runs remain.
+    Ctrl-C and a worker's death leave the hidden folder in place, and a folder with a PARTIAL file keeps its state; the
+    same command (same `identity`) resumes in either. After any other error only the results of earlier runs remain.
+    `OutputError` if another command is writing the folder.
     """
+    with output_lock(out), _written_folder(out, identity, overwrite) as part:
+        yield part
+
+
+@contextmanager
+def _written_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     mark = json.dumps(identity, sort_keys=True, default=str)
     part = out.parent / f".{out.name}.part"
     if (out / PARTIAL_FILE).exists() and _read(out / _STATE_FILE) == mark and not part.exists():
@@ -137,7 +141,7 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
             if out.exists():
                 shutil.rmtree(out)
             part.rename(out)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WorkerError):
         raise
     except BaseException:
         _drop(part, fresh)

@@ -3,12 +3,14 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
 from ..core.output_folder import atomic_folder, require_free_output
+from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
 from ..core.request import RequestSpec
 from ..core.settings import build_settings
@@ -83,6 +85,11 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
 
     If several processes train together, only the first draws, judges and writes; the others return None.
     """
+    with ExitStack() as lock:
+        return _erase_locked(job, progress, lock)
+
+
+def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> EraseOutcome | None:
     started = time.perf_counter()
     info, regularisers = _check(job)
     chosen = world_of(job.model).request(job.ask, info.does)
@@ -92,6 +99,8 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
     model = unedited.base()
     leads = process_state(model.device).is_main_process
     progress = progress if leads else ignore_progress
+    if leads:  # The state of a training is beside the folder.
+        lock.enter_context(output_lock(job.out))
     progress("edit", 0, 1)
     observe = _observe(job, model, chosen, progress) if "attribute_counter" in info.uses else None
     look = _look(job, model, chosen, progress) if "presence_judge" in info.uses else None

@@ -9,6 +9,7 @@ from typing import Any
 from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import RequestError, SettingsError, require
+from ..core.escapes import file_name_text
 from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import load_edit, origin_of
@@ -167,10 +168,9 @@ def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs],
         write_tables(report.findings, folder)
     write_pages(report, pictures, folder)
     for number, finding in enumerate(report.findings):
+        label = file_name_text(finding.answered_trial.trial.label)
         for i, (name, file) in enumerate(finding.adversarial_files):
-            copy_adversarial(
-                file, folder / "found" / f"{number:02d}-{finding.answered_trial.trial.label}-{name}-{i}.safetensors"
-            )
+            copy_adversarial(file, folder / "found" / f"{number:02d}-{label}-{name}-{i}.safetensors")
 
 
 def _mark(folder: Path, finished: bool) -> None:

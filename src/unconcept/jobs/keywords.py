@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ..core.errors import EditError, require
+from ..core.escapes import file_name_text
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..evaluation.trials.report import Report
@@ -79,7 +80,7 @@ def _stored_edits(edits: Any, place: Path) -> list[Path]:
 
 def _stored_edit(edit: Edit, folder: Path) -> Path:
     folder.mkdir()
-    path = folder / f"{origin_of(edit).method}.safetensors"
+    path = folder / f"{file_name_text(origin_of(edit).method) or 'edit'}.safetensors"
     edit.save(path)
     return path
 

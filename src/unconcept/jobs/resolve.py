@@ -21,6 +21,7 @@ from .erase import Job
 from .options import TrainingChoices, texts
 
 _DEFAULT_METHOD = "uce"
+_FOLDER_LENGTH = 80  # of the default output folder's name; fifty concepts would make more than a file system takes
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _training_of(options: TrainingChoices) -> dict[str, Any]:
 
 
 def _default_folder(names: tuple[str, ...]) -> Path:
-    return Path("out") / (re.sub(r"\W+", "-", "-".join(names)).strip("-") or "recipe")
+    return Path("out") / (re.sub(r"\W+", "-", "-".join(names)).strip("-")[:_FOLDER_LENGTH] or "recipe")
 
 
 def _changed(one: DrawSpec | GroupSizes, default: DrawSpec | GroupSizes) -> dict[str, Any]:

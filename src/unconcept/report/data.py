@@ -1,12 +1,12 @@
 """Data models of `report.json` and `run.json`; `ReportData.model_json_schema()` is the JSON schema."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from ..core.escapes import json_text
 from ..core.output_folder import write_atomically
 from ..prompts.sets import PromptGroup
 
@@ -246,4 +246,4 @@ class RunData(_SparseTable):
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json_text(data, indent=2) + "\n").encode())

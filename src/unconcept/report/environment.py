@@ -1,7 +1,6 @@
 """Describes the environment of a run: library versions, device, timings, memory."""
 
 import platform
-import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..core.escapes import shell_text
 from ..core.versions import library_versions
 from ..models import ModelView
 
@@ -33,7 +33,7 @@ def command_line() -> str:
     """The command of this process as it can be typed again; empty where Python called the library."""
     program, *words = sys.argv
     is_command = Path(program).stem in ("unconcept", "__main__")
-    return shlex.join(["unconcept", *words]) if is_command else ""
+    return " ".join(map(shell_text, ("unconcept", *words))) if is_command else ""
 
 
 def peak_memory_bytes() -> int:

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from torch import Tensor
 
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import GroupData, RateData, ReportData, TrialData
 from .images import data_uri
+from .page_templates import html_templates, markdown_templates
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
 from .verdict import verdict
 
@@ -105,7 +104,8 @@ def write_report_page(page: ReportPage, path: Path) -> None:
         "meaning": page.meaning,
         "rungs": _ACCESS_MEANINGS,
     }
-    path.write_text(_templates().get_template("report.html").render(context), encoding="utf-8")
+    template = html_templates("unconcept.report").get_template("report.html")
+    path.write_text(template.render(context), encoding="utf-8")
 
 
 def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> None:
@@ -126,7 +126,8 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
         "meaning": page.meaning,
         "is_bundled": is_bundled,
     }
-    path.write_text(_templates().get_template("card.md").render(context), encoding="utf-8")
+    template = markdown_templates("unconcept.report").get_template("card.md")
+    path.write_text(template.render(context), encoding="utf-8")
 
 
 def seed_range(trial: TrialData) -> str:
@@ -190,16 +191,3 @@ def _image_cell(pair: ImagePair) -> dict[str, Any]:
             for name, picture, word, shown in sides
         ],
     }
-
-
-@cache
-def _templates() -> Environment:
-    """The templates. An unknown name in a template raises an error instead of printing nothing."""
-    pages = Environment(
-        loader=PackageLoader("unconcept.report"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-    )
-    pages.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    pages.filters["points"] = lambda value: f"{100 * value:+.1f}"
-    return pages

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..attacks import ACCESS_LEVELS
 from ..attacks import attacks as known_attacks
+from ..core.escapes import markdown_text
 from ..metrics.intervals import Rate, clopper_pearson
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import AttackData, GroupData, RateData
@@ -39,7 +40,9 @@ def results_table(variants: Sequence[VariantRows]) -> str:
     for one in variants:
         after = [format_rate(one.groups[group].after) if group in one.groups else "n/a" for group in groups]
         nothing = f"{one.groups['direct'].nothing.value:.1%}" if "direct" in one.groups else ""
-        lines.append([one.label, *after, nothing, *(_amount(one.cost.get(name)) for name in ("seconds", "bytes"))])
+        lines.append(
+            [markdown_text(one.label), *after, nothing, *(_amount(one.cost.get(name)) for name in ("seconds", "bytes"))]
+        )
     counts = [
         f"{first[group].after.n} ({first[group].after.clusters or 1})" if group in first else "" for group in groups
     ]
@@ -53,10 +56,12 @@ def change_table(variants: Sequence[VariantRows]) -> str:
     """
     lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "nothing", "n"], ["---"] * 7]
     for one in variants:
+        name = markdown_text(one.label)
         for group, row in one.groups.items():
             change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
             share = f"{row.nothing.value:.1%}"
-            lines.append([one.label, group, change, f"{row.p:.2g}", one.worst[group], share, str(row.after.n)])
+            worst = markdown_text(one.worst[group])
+            lines.append([name, group, change, f"{row.p:.2g}", worst, share, str(row.after.n)])
     return markdown_table(lines)
 
 
@@ -76,20 +81,22 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
     if len(variants) == 1:
         lines = [["attack", "rung", "ceiling", "unattacked", "floor", "ASR", "nothing", "seconds a prompt", "n"]]
         for name in names:
-            lines.append([name, rungs[name], ceilings[name], *_attacked(first[name]), str(_count(first[name]))])
+            lines.append(
+                [markdown_text(name), rungs[name], ceilings[name], *_attacked(first[name]), str(_count(first[name]))]
+            )
     else:
-        titles = [f"{name} ({rungs[name]})" for name in names]
+        titles = [f"{markdown_text(name)} ({rungs[name]})" for name in names]
         lines = [["", "unattacked", *titles, "seconds a prompt, in all", "n"]]
         lines.append(["ceiling, unedited", "", *ceilings.values(), "", ""])
         for label, every in by_attack.items():
             beyond = next(one.out_of_reach for one in variants if one.label == label)
-            lines.append([label, *_resisted(every, beyond), str(max(map(_count, every.values())))])
+            lines.append([markdown_text(label), *_resisted(every, beyond), str(max(map(_count, every.values())))])
     return markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]]) + _reasons(variants)
 
 
 def _reasons(variants: Sequence[VariantRows]) -> str:
     """Say below a table why some of its attacks are n/a."""
-    lines = [f"{one.label}: {reason}." for one in variants for reason in one.out_of_reach.values()]
+    lines = [f"{markdown_text(one.label)}: {reason}." for one in variants for reason in one.out_of_reach.values()]
     return "".join(f"\nn/a for {line}\n" for line in dict.fromkeys(lines))
 
 

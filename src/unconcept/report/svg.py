@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import chain, pairwise
 from typing import Protocol
+
+from ..core.escapes import html_text
 
 _WIDTH, _HEIGHT, _MARGIN, _LINE_HEIGHT = 460, 320, 48, 16
 _DRIFT_WIDTH, _DRIFT_HEIGHT, _DRIFT_EDGE = 900, 260, 50
@@ -51,7 +52,7 @@ def scatter_svg(dots: Sequence[ScatterPoint], across: str, up: str) -> str:
         anchor, shift = ("end", -9) if dot.across[0] > 0.6 else ("start", 9)
         lines.append(
             f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}"'
-            f' font-size="13">{escape(dot.label)}</text>'
+            f' font-size="13">{html_text(dot.label)}</text>'
         )
     return _svg(
         lines, f"{up} against {across}: " + "; ".join(f"{d.label} {d.across[0]:.0%}, {d.up[0]:.0%}" for d in dots)
@@ -109,7 +110,7 @@ def growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str,
         lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
         lines.append(
             f'<text x="{_x(0) + 10:.1f}" y="{_y(1) + 18 + 17 * number:.1f}" font-size="13"'
-            f' fill="{colour}">{escape(name)}</text>'
+            f' fill="{colour}">{html_text(name)}</text>'
         )
     said = "; ".join(_describe_series(name, points, ".3g") for name, points in series.items())
     return _svg(lines, f"{up} by {across}: {said}")
@@ -133,7 +134,7 @@ def share_curves_svg(series: Mapping[str, Sequence[tuple[float, float]]], across
         )
         lines.append(
             f'<text x="{_x(number % 2 / 2):.1f}" y="{_HEIGHT + 14 + _LINE_HEIGHT * (number // 2)}" font-size="12"'
-            f' fill="{colour}">{escape(name)}</text>'
+            f' fill="{colour}">{html_text(name)}</text>'
         )
     said = "; ".join(_describe_series(name, points, ".0%") for name, points in series.items())
     return _svg(lines, f"{up} by {across}: {said}", _HEIGHT + 8 + _LINE_HEIGHT * -(-len(series) // 2))
@@ -187,17 +188,17 @@ def _frame(across: str, up: str) -> str:
 
 
 def _titles(across: str, up: str) -> str:
-    below = f'<text x="{_x(0.5)}" y="{_HEIGHT - 6}" text-anchor="middle" font-size="13">{escape(across)}</text>'
+    below = f'<text x="{_x(0.5)}" y="{_HEIGHT - 6}" text-anchor="middle" font-size="13">{html_text(across)}</text>'
     return (
         below + f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle"'
-        f' font-size="13">{escape(up)}</text>'
+        f' font-size="13">{html_text(up)}</text>'
     )
 
 
 def _svg(lines: Sequence[str], said: str, height: int = _HEIGHT) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
-        f' role="img" aria-label="{escape(said, quote=True)}" font-family="system-ui,'
+        f' role="img" aria-label="{html_text(said)}" font-family="system-ui,'
         f' sans-serif">{"".join(lines)}</svg>'
     )
 
@@ -230,7 +231,7 @@ def drift_curve_svg(
         drawn.append(_drift_text(_drift_x(i, count), _DRIFT_HEIGHT - 4, anchor, name))
     return (
         f'<svg viewBox="0 0 {_DRIFT_WIDTH} {_DRIFT_HEIGHT}" width="{_DRIFT_WIDTH}" height="{_DRIFT_HEIGHT}" role="img"'
-        f' aria-label="{escape(description, quote=True)}" font-family="system-ui, sans-serif">{"".join(drawn)}</svg>'
+        f' aria-label="{html_text(description)}" font-family="system-ui, sans-serif">{"".join(drawn)}</svg>'
     )
 
 
@@ -242,7 +243,9 @@ def _drift_line(values: Sequence[float | None], top: float, dash: str) -> str:
 
 
 def _drift_text(x: float, y: float, anchor: str, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12" fill="#5d636b">{escape(text)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12" fill="#5d636b">{html_text(text)}</text>'
+    )
 
 
 def _drift_x(step: int, count: int) -> float:

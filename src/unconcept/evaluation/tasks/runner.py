@@ -14,13 +14,14 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ...core import pinned_threads
-from ...core.errors import OutputError, RequestError, require
+from ...core.errors import OutputError, RequestError, WorkerError, require
 from ...core.progress import ProgressCallback, ignore_progress
 from .picture_store import PictureStore, sqlite_transaction
 
@@ -165,7 +166,18 @@ def _results(
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), *future.result()
+                task = running.pop(future)
+                yield task, *_outcome(future, task, workers)
+
+
+def _outcome(future: Future[tuple[float, str | None]], task: Task, workers: int) -> tuple[float, str | None]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise WorkerError(
+            f"one of {workers} workers died during {task.kind}, as when memory runs out; all finished results are kept:"
+            " run the same command again to continue, with fewer --workers if memory is short"
+        ) from None
 
 
 @contextmanager

@@ -1,0 +1,133 @@
+"""The lock on an output: one command writes it at a time, and the next one is told who does."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from threading import get_ident
+
+from .errors import OutputError, require
+from .escapes import shell_text
+
+_held: dict[Path, int] = {}  # locks of this process, with the thread that holds each
+_LOCKED_BYTE = 1 << 30  # on Windows, whose locks forbid reading: far behind the holder's record
+
+
+@contextmanager
+def output_lock(out: Path) -> Iterator[None]:
+    """Hold the lock of an output file or folder; the kernel releases it if the process dies.
+
+    Raises `OutputError` with process, command and time if another one holds it. A job that holds it may enter again.
+    """
+    place = _resolved(out)
+    file = place.with_name(f".{place.name}.lock")
+    if _held.get(file) == get_ident():
+        yield
+        return
+    require_writable_parent(out)
+    made = [folder for folder in place.parents if not folder.exists()]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(file, out)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror or error}; free some space or choose another path") from None
+    _held[file] = get_ident()
+    try:
+        yield
+    finally:
+        del _held[file]
+        _release(file, handle)
+        for folder in made:  # Those that the command did not need after all.
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def require_writable_parent(out: Path) -> None:
+    """Raise `OutputError` unless the output, with the folders above it, can be made."""
+    parent = _resolved(out).parent
+    while not parent.exists():
+        parent = parent.parent
+    require(
+        parent.is_dir() and os.access(parent, os.W_OK),
+        f"{parent} cannot be written: choose another path for --out",
+        OutputError,
+    )
+
+
+def _resolved(out: Path) -> Path:
+    try:
+        return out.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # A loop of links, or a character that no path can hold.
+        raise OutputError(f"{out} is no path: {error}; choose another path") from None
+
+
+def _acquire(file: Path, out: Path) -> int:
+    """Lock the file. Its last holder may delete it between opening and locking; then there is a new one to lock."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle):
+                holder = _read_holder(handle)
+                raise OutputError(f"{out} is being written by {holder}: wait until it ends, or choose another path")
+            if _is_in_place(file, handle):
+                _write_holder(handle)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether the lock could be taken."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # This and fcntl exist on one system each.
+
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_in_place(file: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(file: Path, handle: int) -> None:
+    """Delete the file while it is locked, so that no one locks a file that is about to go; Windows cannot."""
+    if sys.platform != "win32":
+        file.unlink(missing_ok=True)
+    os.close(handle)
+    if sys.platform == "win32":
+        with suppress(OSError):
+            file.unlink()
+
+
+def _write_holder(handle: int) -> None:
+    command = " ".join(map(shell_text, (Path(sys.argv[0]).name or "python", *sys.argv[1:])))
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, json.dumps({"process": os.getpid(), "command": command, "since": since}).encode())
+
+
+def _read_holder(handle: int) -> str:
+    """Name the process that holds the lock, as far as it has said who it is."""
+    try:
+        os.lseek(handle, 0, os.SEEK_SET)
+        record = json.loads(os.read(handle, 1 << 16))
+        return f"process {record['process']} (`{record['command']}`, since {record['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
