@@ -1,16 +1,17 @@
-"""Build checked, frozen dataclasses from recipes and flags. The only configuration code in the library."""
+"""Builds checked, frozen dataclasses from layers: default < recipe < --set < flag. The only configuration code."""
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import RecipeError, SettingsError, require
 
+SettingLayer = Literal["default", "recipe", "--set", "flag"]
 _T = TypeVar("_T")
 _STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -78,3 +79,26 @@ def settings_data(settings: Any) -> dict[str, Any]:
 def default_settings(kind: type) -> dict[str, Any]:
     """The default of each field of a dataclass, by name."""
     return {field.name: field.default for field in fields(kind)}
+
+
+@dataclass(frozen=True)
+class LayeredValue:
+    """A value and the layer it comes from."""
+
+    value: Any
+    layer: SettingLayer
+
+
+def merge_layers(*layers: tuple[SettingLayer, Mapping[str, object]]) -> dict[str, LayeredValue]:
+    """For each name, the value of the last layer that sets it; None counts as not set."""
+    return {
+        name: LayeredValue(value, layer)
+        for layer, values in layers
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def layered_values(given: Mapping[str, LayeredValue]) -> dict[str, Any]:
+    """The values by name, without their layers."""
+    return {name: one.value for name, one in given.items()}

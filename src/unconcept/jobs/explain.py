@@ -8,8 +8,7 @@ from ..attacks import attacks
 from ..core.docstrings import field_descriptions
 from ..core.errors import RecipeError, require
 from ..core.recipe import Recipe, load_recipe
-from ..core.setting_layers import LayeredValue, SettingLayer, layered_values, merge_layers
-from ..core.settings import build_settings
+from ..core.settings import LayeredValue, SettingLayer, build_settings, layered_values, merge_layers
 from ..methods import methods
 from ..training.regularisers import build_regularisers
 from .command_options import EraseOptions, ExplainOptions

@@ -10,8 +10,7 @@ from ..core.concept import CONCEPT_KINDS
 from ..core.errors import RecipeError, RequestError, require
 from ..core.recipe import Recipe, load_recipe
 from ..core.request import RequestSpec
-from ..core.setting_layers import LayeredValue, layered_values, merge_layers
-from ..core.settings import build_settings
+from ..core.settings import LayeredValue, build_settings, layered_values, merge_layers
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.worlds import world_of
 from ..prompts.checks import GroupSizes
