@@ -10,10 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..core.errors import EditError, require
+from ..core.errors import EditError, OutputError, require
+from ..core.hashing import hash_tensors
+from ..core.output_folder import atomic_file
 from ..core.regular_files import require_regular_file
 from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from .base import EDIT_FORMAT, EDIT_FORMAT_VERSION, EditOrigin
+
+_CHECKSUM = "tensors_sha256"  # key of the header
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,26 @@ class StoredEdit:
 
 
 def write_edit_file(path: str | Path, stored: StoredEdit) -> None:
-    """Write the tensors in float32 or wider and everything else into the header.
+    """Write the tensors in float32 or wider and everything else into the header, with a checksum of the tensors.
 
-    The same edit gives the same bytes. Safetensors' own writer would not: it shuffles its header.
+    The same edit gives the same bytes. Safetensors' own writer would not: it shuffles its header. Raises `OutputError`
+    if the file cannot be written; a former file then stays.
     """
+    path = Path(path)
+    require(
+        path.parent.is_dir(), f"{path.parent} is no folder: make it first, or save {path.name} elsewhere", OutputError
+    )
     metadata = {
         "format": EDIT_FORMAT,
         "format_version": EDIT_FORMAT_VERSION,
         "kind": stored.kind,
         "origin": stored.origin.to_json(),
+        _CHECKSUM: hash_tensors(stored.tensors),
     }
     if stored.details:
         metadata["details"] = json.dumps(stored.details, sort_keys=True)
-    write_deferred_tensors(Path(path), {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
+    with atomic_file(path, "free some space or choose another path") as part:
+        write_deferred_tensors(part, {name: _slot(tensor) for name, tensor in stored.tensors.items()}, metadata)
 
 
 def _slot(tensor: Tensor) -> DeferredTensor:
@@ -73,6 +84,8 @@ def read_edit_file(path: Path) -> StoredEdit:
         for name, tensor in tensors.items():
             sound = tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
             require(sound, f"{name} holds NaN, infinity or integers", EditError)
+        whole = metadata.get(_CHECKSUM) in (None, hash_tensors(tensors))  # None: version 0.1 wrote no checksum.
+        require(whole, "its tensors are not those that were saved: their checksum differs", EditError)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
     return StoredEdit(metadata.get("kind", ""), tensors, origin, details)
