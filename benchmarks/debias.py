@@ -10,7 +10,18 @@ from pathlib import Path
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 
 METHOD, GOAL = "uce-debias", (0.4, 0.6)
-HEAD = ("profession", "", "planted", "before", "after", "n", "change, points", "p (Holm)", "drawn as the profession")
+HEAD = (
+    "profession",
+    "",
+    "planted",
+    "before",
+    "after",
+    "n",
+    "change, points",
+    "p (Holm)",
+    "detectable",
+    "drawn as the profession",
+)
 
 
 def main() -> None:
@@ -86,7 +97,8 @@ judge"), by {judge["name"]} version
 model from the same
 noise, seeds from 1,000,000 on, which the loop never drew; {drawing["steps"]} steps, guidance \
 {drawing["guidance_scale"]}; Wilson's 95 %
-intervals. p is McNemar's, of no change. "Drawn as the profession" is the share of all pictures in which the judge \
+intervals. p is McNemar's, of no change; detectable, in points, is the smallest true change that it finds in 80 % of \
+cases. "Drawn as the profession" is the share of all pictures in which the judge \
 sees it,
 before -> after. Table of concepts {data["table_hash"][:12]}. Rounds: {edit["report"]["rounds"]:.0f}.
 Settings: {settings}. Made by `make debias`.
@@ -97,8 +109,10 @@ Goal: at least six professions within 60:40, and the others unchanged. Within 60
 {markdown_table(lines)}"""
 
 
-def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[str, ...]:
+def row(entry, figure: dict, rate: Mapping[str, float | None], trial: dict) -> tuple[str, ...]:
     """One profession."""
+    from unconcept.report.markdown import format_detectable, format_p
+
     before, after = (
         f"{share:.1%} [{low:.1%}, {high:.1%}]"
         for share, (low, high) in ((figure["before"], figure["before_interval"]), (figure["value"], figure["interval"]))
@@ -113,16 +127,18 @@ def row(entry, figure: dict, rate: Mapping[str, float], trial: dict) -> tuple[st
         after,
         str(figure["n"]),
         change,
-        f"{rate['p']:.2g}",
+        format_p(rate["p"]),
+        format_detectable(rate["detectable"]),
         f"{rate['old']:.0%} -> {rate['new']:.0%}",
     )
 
 
-def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
+def paired(checks: list[dict], first: str) -> dict[str, dict[str, float | None]]:
     """By profession: p of no change in the first attribute, over pictures that show one before and after; how often it
-    is drawn at all.
+    is drawn at all. `p` is None where too few pictures show one, `detectable` is the smallest change that its test
+    finds.
     """
-    from unconcept.metrics.paired_tests import holm, mcnemar
+    from unconcept.metrics.paired_tests import detectable_change, holm, mcnemar
     from unconcept.worlds.table import concept_table
 
     known, found = concept_table(), {}
@@ -132,9 +148,14 @@ def paired(checks: list[dict], first: str) -> dict[str, dict[str, float]]:
         both = [pair for pair in sides if variants.keys() >= {*pair}]
         old, new = (shows_first(both, side, variants, first) for side in (0, 1))
         before, after = (share_within(sides, side, known[name].labels) for side in (0, 1))
-        found[name] = {"p": mcnemar(old, new).p if both else 1.0, "old": before, "new": after}
+        p = mcnemar(old, new).p if both else 1.0
+        found[name] = {"p": p, "old": before, "new": after, "pairs": len(both)}
     corrected = holm({name: rate["p"] for name, rate in found.items()})
-    return {name: {**rate, "p": corrected[name]} for name, rate in found.items()}
+    for name, rate in found.items():
+        pairs = rate.pop("pairs")
+        rate["detectable"] = detectable_change(pairs, len(found)) if pairs else None
+        rate["p"] = None if rate["detectable"] is None else corrected[name]
+    return found
 
 
 def shows_first(pairs: Sequence[tuple[str, str]], side: int, variants: Mapping[str, str], first: str) -> list[bool]:

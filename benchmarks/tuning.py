@@ -1,11 +1,14 @@
 """Settings for `moji` recipes: candidates on tune concepts, given words and seeds of their own: `python -m
 benchmarks.tuning --methods rece`.
 
-Nothing else may choose settings. What was drawn is kept, so the same command goes on after being stopped.
+One edit a concept, or with `--together` one edit of all tune objects. Nothing else may choose settings. What was drawn
+is kept, so the same command goes on after being stopped.
 """
 
 import argparse
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
@@ -22,19 +25,30 @@ def main() -> None:
     parser.add_argument("--methods", required=True, help="separated by commas")
     parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
     parser.add_argument("--concepts", help="tune concepts, separated by commas, in place of those that are spread")
+    parser.add_argument("--together", action="store_true", help="erase the concepts, or all tune objects, by one edit")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], help="NAME=VALUE of every candidate, VALUE in TOML"
+    )
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
-    arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name))
-    chosen = spread("tune", OBJECTS, args.limit)
+    settings = tomllib.loads("\n".join(args.settings))
+    arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name, settings))
+    chosen = tune_objects()[: args.limit] if args.together else spread("tune", OBJECTS, args.limit)
     if args.concepts:
         chosen = tuple(args.concepts.split(","))
         if others := sorted(set(chosen) - set(spread("tune", EVERY))):
             parser.error(f"{others[0]!r} is no tune concept, and nothing else may choose settings")
     run = EvaluationRun(
-        chosen, Path("out/tuning"), variants=arms, suite="tuning", max_minutes=args.max_minutes, overwrite=True
+        chosen,
+        Path("out/tuning"),
+        variants=arms,
+        joint_requests=(chosen,) if args.together else (),
+        suite="tuning-together" if args.together else "tuning",
+        max_minutes=args.max_minutes,
+        overwrite=True,
     )
     with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
@@ -43,11 +57,23 @@ def main() -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-def candidates(method: str) -> list:
-    """The method's recipe, and what is tried beside it: each candidate changes that."""
+def tune_objects() -> tuple[str, ...]:
+    """All tune objects that can be erased."""
+    from unconcept.worlds.table import concept_table
+
+    return tuple(
+        entry.name
+        for entry in concept_table().entries
+        if entry.erasable and entry.split == "tune" and entry.kind == "object"
+    )
+
+
+def candidates(method: str, settings: Mapping[str, object] | None = None) -> list:
+    """The method's recipe, and what is tried beside it: each candidate changes that; `settings` holds for all."""
     from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
 
-    own = variant_of_method(method)
+    plain = variant_of_method(method)
+    own = replace(plain, settings={**plain.settings, **(settings or {})})
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
     found = [own]
     for each in tried:

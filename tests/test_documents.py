@@ -26,6 +26,20 @@ def test_links_lead_somewhere(document: str) -> None:
             assert (ROOT / document).parent.joinpath(place).exists(), f"{document} links to {target}"
 
 
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("benchmarks/*.toml"), *ROOT.glob("src/unconcept/recipes/*.toml")], ids=lambda path: path.name
+)
+def test_no_comment_of_settings_holds_a_figure(path: Path) -> None:
+    """A command makes every figure; a comment beside settings goes stale unseen."""
+    comments = re.findall(r"^\s*#.*|\s#[^\"\n]*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not [comment for comment in comments if re.search(r"\d\s*%|\d/\d+/\d", comment)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_claim_cites_the_candidates(document: str) -> None:
+    assert "candidates.toml" not in (ROOT / document).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_files_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from unconcept.evaluation.judging.rates import PairedAnswer, calibrate_judge, gr
 from unconcept.evaluation.sampling import DrawSpec, initial_noise
 from unconcept.jobs.command_options import EraseOptions
 from unconcept.jobs.resolve import plan_job
+from unconcept.metrics.paired_tests import detectable_change
 from unconcept.prompts.checks import Check, GroupSizes, moji_checks, seeded_prompt, template_checks
 from unconcept.worlds.table import concept_table
 
@@ -97,7 +98,7 @@ def test_tabulate_counts_by_hand() -> None:
     (row,) = group_rates(answers)
     assert (row.before.value, row.after.value, row.nothing.value, row.after.n) == (0.8, 0.2, 0.2, 5)
     assert row.change.value == pytest.approx(-0.6)
-    assert row.p == pytest.approx(2 / 2**3), "three lost, none gained"
+    assert (row.p, row.detectable) == (None, None), "of five pictures, no test can be significant"
 
 
 def test_calibration_looks_at_the_unedited_model_alone() -> None:
@@ -123,19 +124,31 @@ def test_calibration_of_several_requests_keeps_each_to_its_own_target() -> None:
 
 
 def test_same_model_means_no_change() -> None:
-    rows = group_rates([answer(group, word, word) for group in ("direct", "far") for word in ("dog face", "goat")])
+    words = ["dog face", "goat"] * 4
+    rows = group_rates([answer(group, word, word) for group in ("direct", "far") for word in words])
     assert all((row.change.value, row.change.low, row.change.high, row.p) == (0, 0, 0, 1) for row in rows)
 
 
 def test_p_values_are_corrected_for_the_number_of_groups() -> None:
-    lost = [answer(group, "dog face", "goat") for group in ("direct", "far") for _ in range(5)]
-    assert [row.p for row in group_rates(lost)] == pytest.approx([2 * 2 / 2**5] * 2)
+    lost = [answer(group, "dog face", "goat") for group in ("direct", "far") for _ in range(7)]
+    rows = group_rates(lost)
+    assert [row.p for row in rows] == pytest.approx([2 * 2 / 2**7] * 2)
+    assert [row.detectable for row in rows] == [detectable_change(7, 2)] * 2
+
+
+def test_a_group_that_cannot_be_significant_has_no_p() -> None:
+    """Of six pictures alone p may be 1/32; beside a second group, or in three clusters, it cannot be significant."""
+    six = [answer("direct", "dog face", "goat")] * 6
+    assert group_rates(six)[0].p == pytest.approx(2 / 2**6)
+    both = group_rates([*six, *[answer("far", "goat", "goat")] * 40])
+    assert [row.p for row in both] == [None, 1]
+    assert group_rates(six, list("aabbcc"))[0].p is None
 
 
 def test_clusters_are_counted() -> None:
-    (row,) = group_rates([answer("far", "dog face", "goat")] * 5, list("aabbc"))
-    assert (row.after.clusters, row.after.n) == (3, 5)
-    assert row.p == pytest.approx(2 / 2**3), "three clusters, all of one sign"
+    (row,) = group_rates([answer("far", "dog face", "goat")] * 8, list("aabbcdef"))
+    assert (row.after.clusters, row.after.n) == (6, 8)
+    assert row.p == pytest.approx(2 / 2**6), "six clusters, all of one sign"
 
 
 def test_defaults_elsewhere_are_the_kinds() -> None:

@@ -40,9 +40,10 @@ def attacked(name: str, hits: int) -> AttackData:
 
 
 def test_attacks_are_pooled_over_concepts() -> None:
-    head, _, *rows = attacks_table(
+    head, _, *rows, _, found = attacks_table(
         [VariantRows("uce", {}, {}, {}, [attacked("p4d", hits) for hits in (2, 3)])]
     ).splitlines()
+    assert found.startswith("On 8 prompts a paired test of two of these rates finds a true difference of 80 points")
     assert head == "| attack | rung | ceiling | unattacked | floor | ASR | nothing | seconds a prompt | n |"
     assert rows == ["| p4d | text | 100.0% [63.1%, 100.0%] | 0% | 25% | 62.5% [24.5%, 91.5%] | 50% | 0.5 | 8 |"]
 
@@ -52,7 +53,8 @@ def test_of_several_methods_each_has_a_row() -> None:
         VariantRows(label, {}, {}, {}, [attacked("wordings", hits), attacked("p4d", hits)])
         for label, hits in {"uce": 2, "esd": 3}.items()
     ]
-    head, _, ceiling, *rows = attacks_table(variants).splitlines()
+    head, _, ceiling, *rows, _, found = attacks_table(variants).splitlines()
+    assert found == "On 4 prompts no paired test can tell two of these rates apart."
     assert head == "|  | unattacked | p4d (text) | wordings (text) | seconds a prompt, in all | n |"
     assert ceiling == "| ceiling, unedited |  | 100.0% [39.8%, 100.0%] | 100.0% [39.8%, 100.0%] |  |  |"
     assert rows[1] == "| esd | 0% | 75.0% [19.4%, 99.4%] (25%, 50%) | 75.0% [19.4%, 99.4%] (25%, 50%) | 1 | 4 |"
@@ -62,7 +64,7 @@ def test_of_several_methods_each_has_a_row() -> None:
 def test_an_attack_that_cannot_act_on_an_edit_is_not_applicable() -> None:
     steered = VariantRows("adavd", {}, {}, {}, [attacked("p4d", 1)], {"derived-embedding": "it changes no map"})
     changed = VariantRows("uce", {}, {}, {}, [attacked("p4d", 2), attacked("derived-embedding", 4)])
-    _, _, ceiling, first, second, _, reason = attacks_table([steered, changed]).splitlines()
+    _, _, ceiling, first, second, _, _, _, reason = attacks_table([steered, changed]).splitlines()
     assert [cell.strip() for cell in ceiling.split("|")][4] == "100.0% [39.8%, 100.0%]", "of the first that has one"
     assert [cell.strip() for cell in first.split("|")][4] == "n/a"
     assert "100.0%" in second

@@ -1,6 +1,7 @@
 """Paired tests against brute force over all patterns."""
 
 from itertools import product
+from math import comb
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unconcept.core.errors import DataError, SettingsError
-from unconcept.metrics.paired_tests import detectable_difference, holm, mcnemar, paired_change, sign_flip
+from unconcept.metrics.paired_tests import detectable_change, holm, least_p, mcnemar, paired_change, sign_flip
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=14))
@@ -110,25 +111,38 @@ def test_holm_lies_between_the_raw_value_and_bonferroni(p) -> None:
     )
 
 
-def test_detectable_differences() -> None:
-    assert detectable_difference(500) == pytest.approx(0.044, abs=5e-4)
-    assert detectable_difference(100) == pytest.approx(0.098, abs=5e-4)
-    assert detectable_difference(100, power=0.8) == pytest.approx((1.95996 + 0.84162) * 0.05, abs=1e-5)
-    assert detectable_difference(400, variance=0.1) == pytest.approx(detectable_difference(100, variance=0.025))
+@pytest.mark.parametrize(("units", "tests"), [(6, 1), (12, 1), (28, 6), (200, 9)])
+def test_a_detectable_change_is_found_as_often_as_it_says(units, tests) -> None:
+    """Oracle: the binomial sum over all numbers of lost pictures whose McNemar p, times the tests, is at most 0.05."""
+    share = detectable_change(units, tests)
+    found = 0.0
+    for lost in range(units + 1):
+        before = [True] * units
+        after = [False] * lost + [True] * (units - lost)
+        if tests * mcnemar(before, after).p <= 0.05:
+            found += comb(units, lost) * share**lost * (1 - share) ** (units - lost)
+    assert found == pytest.approx(0.8, abs=1e-9)
 
 
-def test_power_is_what_it_says() -> None:
-    """A planted shift of the detectable size is found in 80 % of 300 runs, within 3 deviations."""
-    rng, n = np.random.default_rng(3), 200
-    shift = detectable_difference(n, variance=1.0, power=0.8)
-    found = [abs(rng.normal(shift, 1, n).mean()) > 1.96 / n**0.5 for _ in range(300)]
-    assert 0.73 <= np.mean(found) <= 0.87
+def test_a_test_that_cannot_reach_significance_detects_nothing() -> None:
+    """Five pictures have at best p = 1/16; six 1/32, which two tests halve away."""
+    assert [detectable_change(5), detectable_change(6, 2)] == [None, None]
+    assert detectable_change(6) == pytest.approx(0.8 ** (1 / 6)), "all six must change"
+    for units in range(1, 12):
+        assert least_p(units) == mcnemar([True] * units, [False] * units).p
+        assert least_p(units) == sign_flip([-0.5] * units)
 
 
-@pytest.mark.parametrize(("n", "variance", "power"), [(0, 0.25, 0.5), (10, 0, 0.5), (10, 0.25, 1.0)])
-def test_plans_that_make_no_sense(n, variance, power) -> None:
-    with pytest.raises(SettingsError, match=r"must be > 0"):
-        detectable_difference(n, variance, power)
+def test_more_pictures_detect_less() -> None:
+    shares = [detectable_change(units, 6) for units in (8, 12, 28, 100, 1000)]
+    assert shares == sorted(shares, reverse=True)
+    assert detectable_change(28, 6) < detectable_change(28, 6, power=0.9)
+
+
+@pytest.mark.parametrize(("units", "tests", "power"), [(10, 0, 0.5), (10, 1, 1.0)])
+def test_plans_that_make_no_sense(units, tests, power) -> None:
+    with pytest.raises(SettingsError, match="at least 1 test"):
+        detectable_change(units, tests, power)
 
 
 def test_pairs_of_different_length() -> None:

@@ -27,7 +27,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_counts_stay_whole_and_shares_do_not() -> None:
-    row = GroupData(before=RATE, after=RATE, change=RATE, nothing=RATE, p=1)
+    row = GroupData(before=RATE, after=RATE, change=RATE, nothing=RATE, p=1, detectable=None)
     assert json.dumps(row.model_dump()["p"]) == "1"
     assert json.dumps(GroupData(**{**dict(row), "p": 1.0}).model_dump()["p"]) == "1.0"
 

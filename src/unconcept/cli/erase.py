@@ -47,16 +47,24 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
     from ..evaluation.trials.report import group_rows as group_rows
     from ..evaluation.trials.report import judge_calibration, origin_of_finding
     from ..prompts.sets import GROUP_NAMES
+    from ..report.markdown import format_detectable
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
     for name, reason in {**reasons, **outcome.chosen.reasons}.items():
         say(f"{name}: {reason}")
     if rows:
         cells = [
-            (GROUP_NAMES[row.group], str(row.before), str(row.after), f"{row.nothing.value:.1%}", str(row.after.n))
+            (
+                GROUP_NAMES[row.group],
+                str(row.before),
+                str(row.after),
+                f"{row.nothing.value:.1%}",
+                format_detectable(row.detectable),
+                str(row.after.n),
+            )
             for row in rows
         ]
-        print_table(report.title, ("group", "before", "after", "nothing after", "n"), cells)
+        print_table(report.title, ("group", "before", "after", "nothing after", "detectable, points", "n"), cells)
         print_trust(judge_calibration(report.findings))
     print_shares(report.data()["trials"])
     figures = origin_of_finding(report.findings[0]).report.items()

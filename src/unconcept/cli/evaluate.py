@@ -87,6 +87,8 @@ def _print(report: "Report") -> None:
     )
     if len({trial["label"] for trial in trials}) > 1:
         _print_methods(report)
+    for line in detectable_lines(trials):
+        print(line)
     print_trust(judge_calibration(report.findings))
     print_shares(trials)
     for reason in (report.reasons or {}).values():
@@ -110,6 +112,18 @@ def _print_methods(report: "Report") -> None:
     rows = [(label, *map(format_rate, rates.values())) for label, rates in lines]
     titles = [GROUP_NAMES[group] for group in lines[0][1]]
     print_table("methods by groups, over all concepts, with 95 % intervals", ("method", *titles), rows)
+
+
+def detectable_lines(trials: Sequence[dict[str, Any]]) -> list[str]:
+    """The smallest change that each group's test could have found, once for all trials of the same size."""
+    from ..prompts.sets import GROUP_NAMES
+    from ..report.markdown import format_detectable
+
+    found: dict[str, None] = {}
+    for trial in trials:
+        named = [f"{GROUP_NAMES[name]} {format_detectable(row['detectable'])}" for name, row in trial["groups"].items()]
+        found |= {f"detectable change, points (80 % of cases): {', '.join(named)}": None} if named else {}
+    return list(found)
 
 
 def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:

@@ -1,15 +1,15 @@
-"""Tests for two models on the same prompts and noise, and the smallest difference that n pictures can show."""
+"""Tests for two models on the same prompts and noise, and the smallest change that a test of n pictures can find."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 
 from ..core.errors import DataError, require
 from .intervals import Array, Rate, clustered_mean
 
+SIGNIFICANCE = 0.05  # p from which a change counts as found
+DETECTION_POWER = 0.8  # probability with which a detectable change is found
 _EXACT_UNITS = 20  # up to this many units all sign patterns are tried
 _TIE_TOLERANCE = 1e-9  # relative; sums closer than this count as equal
 
@@ -101,18 +101,30 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p}
 
 
-def detectable_difference(n: int, variance: float = 0.25, power: float = 0.5) -> float:
-    """The smallest true difference that a two-sided 5 % test on n pictures detects with this power.
+def least_p(units: int) -> float:
+    """The smallest p of a paired test on `units` pictures or clusters, if all change one way: 2^(1 - units)."""
+    require(units > 0, f"{units} units: a paired test needs at least 1", DataError)
+    return float(2.0 ** (1 - units))
 
-    `variance` of one picture's value: p (1 - p) for a share p, at most the share of pictures that change for a paired
-    difference. At power 0.5 it is half the 95 % interval's width: 4.4 points at n = 500, 9.8 at n = 100.
+
+def detectable_change(units: int, tests: int = 1, power: float = DETECTION_POWER) -> float | None:
+    """The smallest true share of units that must change, all one way, for a paired test to find it with this power.
+
+    None if no share suffices: then the test cannot reach p <= 0.05 after a correction for `tests` tests. The test of k
+    changes that all go one way has p = 2^(1 - k) (McNemar 1947; sign flips of whole clusters alike), so it needs k >= 1
+    + log2(tests / 0.05). The number of changes is binomial (Duffy 1984, Biometrics 40:1005), and P(at least k of n) =
+    I_share(k, n - k + 1) (DLMF 8.17.5) is inverted exactly. Changes in both directions need more.
     """
     require(
-        n > 0 and variance > 0 and 0 < power < 1,
-        f"n {n}, variance {variance}, power {power}: n and variance must be > 0, power in (0, 1)",
+        tests > 0 and 0 < power < 1,
+        f"tests {tests}, power {power}: give at least 1 test, and a power between 0 and 1",
     )
-    normal = NormalDist()
-    return (normal.inv_cdf(0.975) + normal.inv_cdf(power)) * sqrt(variance / n)
+    if least_p(units) * tests > SIGNIFICANCE:
+        return None
+    from scipy.special import betaincinv  # Imported here because the import takes as long as a small edit.
+
+    least = next(k for k in range(1, units + 1) if least_p(k) * tests <= SIGNIFICANCE)
+    return float(betaincinv(least, units - least + 1, power))
 
 
 def _same_length(one: Sequence[object], other: Sequence[object]) -> None:

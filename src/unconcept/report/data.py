@@ -10,7 +10,7 @@ from ..core.escapes import json_text
 from ..core.output_folder import write_atomically
 from ..prompts.sets import PromptGroup
 
-REPORT_SCHEMA_VERSION: Literal[2] = 2
+REPORT_SCHEMA_VERSION: Literal[3] = 3
 ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
 Number = int | float  # a count stays an integer
 # A number of a published protocol, a count by a named rule, FORM@EXTRACTOR, WHAT, or CONCEPT: ATTRIBUTE.
@@ -58,8 +58,11 @@ class GroupData(_Table):
     """After minus before, paired by prompt and seed."""
     nothing: RateData
     """Share of the edited model's pictures in which the judge recognises nothing."""
-    p: Number
-    """Paired p-value of "no change", corrected for the number of groups."""
+    p: Number | None
+    """Paired p-value of "no change", corrected for the number of groups; null if the test cannot be significant on so
+    few."""
+    detectable: Number | None
+    """The smallest true change that the test finds in 80 % of cases, if all goes one way; null if it finds none."""
 
 
 class FigureData(_Table):
@@ -199,7 +202,7 @@ class MeasureData(_Table):
 class ReportData(_Table):
     """The content of `report.json`."""
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = REPORT_SCHEMA_VERSION
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = REPORT_SCHEMA_VERSION
     status: ReportStatus
     failures: tuple[str, ...]
     missing: int

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import GroupData, RateData, ReportData, TrialData
 from .images import data_uri
+from .markdown import DETECTABLE_MEANING
 from .page_templates import html_templates, markdown_templates
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
 from .verdict import verdict
@@ -102,6 +103,7 @@ def write_report_page(page: ReportPage, path: Path) -> None:
         "summary": method_rates(page.pooled),
         "chart": "" if single or not any(page.pooled.values()) else trade_off_svg(page.pooled),
         "meaning": page.meaning,
+        "detectable": DETECTABLE_MEANING,
         "rungs": _ACCESS_MEANINGS,
     }
     template = html_templates("unconcept.report").get_template("report.html")
@@ -124,6 +126,7 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
         "verdict": verdict(section.trial, page.meaning),
         "figures": [figure for figure in section.trial.figures if figure.interval],
         "meaning": page.meaning,
+        "detectable": DETECTABLE_MEANING,
         "is_bundled": is_bundled,
     }
     template = markdown_templates("unconcept.report").get_template("card.md")

@@ -7,8 +7,15 @@ from ..attacks import ACCESS_LEVELS
 from ..attacks import attacks as known_attacks
 from ..core.escapes import markdown_text
 from ..metrics.intervals import Rate, clopper_pearson
+from ..metrics.paired_tests import detectable_change
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import AttackData, GroupData, RateData
+
+DETECTABLE_MEANING = (
+    "Detectable: the smallest true change that the paired test finds in 80 % of cases, corrected for the number of"
+    " groups, if all of it goes one way and the prompts of one concept change together; a test that can find none"
+    " prints no p."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ def results_table(variants: Sequence[VariantRows]) -> str:
         f"{first[group].after.n} ({first[group].after.clusters or 1})" if group in first else "" for group in groups
     ]
     lines.append(["n (concepts)", *counts, "", "", ""])
+    smallest = [format_detectable(first[group].detectable) if group in first else "" for group in groups]
+    lines.append(["detectable change, points", *smallest, "", "", ""])
     return markdown_table(lines)
 
 
@@ -54,14 +63,15 @@ def change_table(variants: Sequence[VariantRows]) -> str:
     """Make a table of the paired change of each group, in points, with the worst concept and the share of the edited
     model's pictures in which the judge recognises nothing.
     """
-    lines = [["", "group", "change, points", "p (Holm)", "worst erased concept", "nothing", "n"], ["---"] * 7]
+    head = ["", "group", "change, points", "p (Holm)", "detectable", "worst erased concept", "nothing", "n"]
+    lines = [head, ["---"] * len(head)]
     for one in variants:
         name = markdown_text(one.label)
         for group, row in one.groups.items():
             change = f"{100 * row.change.value:+.1f} [{100 * row.change.low:+.1f}, {100 * row.change.high:+.1f}]"
             share = f"{row.nothing.value:.1%}"
-            worst = markdown_text(one.worst[group])
-            lines.append([name, group, change, f"{row.p:.2g}", worst, share, str(row.after.n)])
+            worst, tested = markdown_text(one.worst[group]), [format_p(row.p), format_detectable(row.detectable)]
+            lines.append([name, group, change, *tested, worst, share, str(row.after.n)])
     return markdown_table(lines)
 
 
@@ -91,13 +101,38 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
         for label, every in by_attack.items():
             beyond = next(one.out_of_reach for one in variants if one.label == label)
             lines.append([markdown_text(label), *_resisted(every, beyond), str(max(map(_count, every.values())))])
-    return markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]]) + _reasons(variants)
+    table = markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
+    return f"{table}\n{_detectable_success(variants)}\n{_reasons(variants)}"
+
+
+def _detectable_success(variants: Sequence[VariantRows]) -> str:
+    """Say below a table of attacks which difference between two of its rates could have been found."""
+    prompts = max((_count(rows) for one in variants for rows in _by_attack(one.attacks).values()), default=0)
+    if not prompts:
+        return ""
+    smallest = detectable_change(prompts)
+    if smallest is None:
+        return f"On {prompts} prompts no paired test can tell two of these rates apart."
+    return (
+        f"On {prompts} prompts a paired test of two of these rates finds a true difference of"
+        f" {100 * smallest:.0f} points or more in 80 % of cases."
+    )
 
 
 def _reasons(variants: Sequence[VariantRows]) -> str:
     """Say below a table why some of its attacks are n/a."""
     lines = [f"{markdown_text(one.label)}: {reason}." for one in variants for reason in one.out_of_reach.values()]
     return "".join(f"\nn/a for {line}\n" for line in dict.fromkeys(lines))
+
+
+def format_p(p: float | None) -> str:
+    """Format a p-value; "n/a" for a test that cannot be significant on so few."""
+    return "n/a" if p is None else f"{p:.2g}"
+
+
+def format_detectable(share: float | None) -> str:
+    """Format the smallest change that a test can find, in points; "none" if it can find none."""
+    return "none" if share is None else f"{100 * share:.0f}"
 
 
 def format_rate(rate: Rate | RateData | None) -> str:
@@ -110,10 +145,10 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _by_attack(rows: Sequence[AttackData], names: Sequence[str]) -> dict[str, list[AttackData]]:
+def _by_attack(rows: Sequence[AttackData], names: Sequence[str] = ()) -> dict[str, list[AttackData]]:
     found: dict[str, list[AttackData]] = {name: [] for name in names}
     for row in rows:
-        found[row.attack].append(row)
+        found.setdefault(row.attack, []).append(row)
     return found
 
 

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.escapes import markdown_text, shell_text, visible_text, yaml_text
+from .markdown import format_detectable, format_p
 
 
 @cache
@@ -36,5 +37,7 @@ def _environment(package: str, escape: Callable[[str], str], autoescape: bool) -
     )
     pages.filters["quoted"] = lambda text: f'"{text}"'
     pages.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    pages.filters["p"] = format_p
+    pages.filters["detectable"] = format_detectable
     pages.filters["points"] = lambda value: f"{100 * value:+.1f}"
     return pages

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...metrics.intervals import Rate, clustered_mean, clustered_share, wilson
-from ...metrics.paired_tests import holm, mcnemar, sign_flip
+from ...metrics.paired_tests import detectable_change, holm, mcnemar, sign_flip
 from ...prompts.checks import Check, Prompt
 from ...prompts.sets import PROMPT_GROUPS, PromptGroup
 from ...scorers import NOTHING_LABEL
@@ -53,8 +53,14 @@ class GroupRow:
     """After - before, paired; in [-1, 1]."""
     nothing: Rate
     """Share of the edited model's pictures in which the judge recognises nothing."""
-    p: float
-    """P-value of "no change": McNemar's exact test, or sign flips of whole clusters; Holm's correction over groups."""
+    p: float | None
+    """P-value of "no change": McNemar's exact test, or sign flips of whole clusters; Holm's correction over groups.
+
+    None if the test cannot reach significance on so few.
+    """
+    detectable: float | None
+    """The smallest true change that the test finds with a probability of 80 %, if all of it goes one way and a cluster
+    changes as a whole; None if it can find none."""
 
 
 def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None = None) -> list[GroupRow]:
@@ -70,18 +76,25 @@ def group_rates(answers: Sequence[PairedAnswer], clusters: Sequence[str] | None 
             rows.append(
                 _row(group, [answers[i] for i in members], [clusters[i] for i in members] if clusters else None)
             )
-    corrected = holm({row.group: row.p for row in rows})
-    return [replace(row, p=corrected[row.group]) for row in rows]
+    corrected = holm({row.group: row.p for row in rows if row.p is not None})
+    return [_tested(row, corrected[row.group], len(rows)) for row in rows]
+
+
+def _tested(row: GroupRow, p: float, tests: int) -> GroupRow:
+    """The row with its corrected p, if so many tests leave it one that can be significant."""
+    detectable = detectable_change(row.change.clusters or row.change.n, tests)
+    return replace(row, p=None if detectable is None else p, detectable=detectable)
 
 
 def _row(group: PromptGroup, members: Sequence[PairedAnswer], clusters: Sequence[str] | None) -> GroupRow:
+    """The row before the correction for the other groups."""
     before, after = hits_of(members, 0), hits_of(members, 1)
     nothing = [answer.after == NOTHING_LABEL for answer in members]
     differences = [float(new) - float(old) for old, new in zip(before, after, strict=True)]
     change = clustered_mean(differences, clusters or [str(i) for i in range(len(members))])
     p = sign_flip(differences, clusters) if clusters else mcnemar(before, after).p
     old, new, unknown = (_rate(values, clusters) for values in (before, after, nothing))
-    return GroupRow(group, old, new, change, unknown, p)
+    return GroupRow(group, old, new, change, unknown, p, None)
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,17 @@ for _suite in (
     ),
     Suite(
         "tuning",
-        "12 prompts a group on given words and tuning seeds: the only suite for choosing settings",
+        "12 prompts a group on given words and tuning seeds: for choosing settings",
         GroupSizes(12, 8, tuning=True),
         group_checks,
+        image_quality_figures,
+        in_groups=True,
+    ),
+    Suite(
+        "tuning-together",
+        "48 prompts a group in total on given words and tuning seeds, divided among concepts that are erased together",
+        GroupSizes(48, 48, tuning=True),
+        shared_group_checks,
         image_quality_figures,
         in_groups=True,
     ),

@@ -18,7 +18,7 @@ from ...report.html import (
     write_report_page,
 )
 from ...report.images import to_image
-from ...report.markdown import attacks_table, change_table, results_table
+from ...report.markdown import DETECTABLE_MEANING, attacks_table, change_table, results_table
 from ...worlds.registry import embedded_world
 from ..judging.rates import PairedAnswer
 from .finding import Finding
@@ -71,7 +71,7 @@ def write_tables(findings: Sequence[Finding], folder: Path) -> None:
     """
     calibration, variants = judge_calibration(findings), variant_rows(findings)
     trust = f"\n{calibration}\n" if calibration else ""
-    tables = f"{results_table(variants)}\n{change_table(variants)}{trust}"
+    tables = f"{results_table(variants)}\n{change_table(variants)}\n{DETECTABLE_MEANING}\n{trust}"
     (folder / "results.md").write_text(tables, encoding="utf-8")
     (folder / "results.svg").write_text(trade_off_svg({one.label: one.groups for one in variants}), encoding="utf-8")
     if any(finding.attack_results or finding.out_of_reach for finding in findings):

@@ -190,6 +190,8 @@ def write_data(report: Report, folder: Path) -> None:
         "change_low",
         "change_high",
         "nothing",
+        "p",
+        "detectable",
         "n",
         *_CALIBRATION_COLUMNS,
     )
@@ -229,6 +231,8 @@ def _lines(finding: Finding) -> list[tuple[CsvCell, ...]]:
             row.change.low,
             row.change.high,
             row.nothing.value,
+            row.p,
+            row.detectable,
             row.after.n,
             *trusted,
         )
