@@ -61,7 +61,7 @@ class GroupData(_Table):
     p: Number | None
     """Paired p-value of "no change", corrected for the number of groups; null if the test cannot be significant on so
     few."""
-    detectable: Number | None
+    detectable: Number | None = None
     """The smallest true change that the test finds in 80 % of cases, if all goes one way; null if it finds none."""
 
 

@@ -52,7 +52,7 @@ def _attacked(rows: Sequence[AttackData]) -> list[str]:
 
 
 def _not_tried(trial: TrialData, meaning: Mapping[str, tuple[str, str, str]]) -> list[str]:
-    tried = {row.attack for row in trial.attacks}
+    tried = {*trial.out_of_reach, *(row.attack for row in trial.attacks)}
     left = [name for name in attacks if name not in tried]
     groups = [meaning[group][0] for group in trial.not_asked]
     parts = [f"attacks {', '.join(left)}"] * bool(left) + [f"prompts {', '.join(groups)}"] * bool(groups)
