@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..core.errors import UsageError, require
+from ..core.output_folder import write_atomically
 
 ROW_CHUNK = 4096  # rows converted to float64 at once
 # Columns of a block: only the blocks of C^T C on and below the diagonal are computed, which saves a third of the time.
@@ -63,7 +65,8 @@ class SecondMoments:
         return SecondMoments(weight * self.gram, self.count if weight else 0)
 
     def save(self, path: Path) -> None:
-        save_file({"gram": self.gram.cpu(), "count": torch.tensor(self.count)}, path)
+        """Write a file that `load` reads. Raises `OutputError` if that is not possible."""
+        write_atomically(path, to_bytes({"gram": self.gram.cpu(), "count": torch.tensor(self.count)}))
 
     @classmethod
     def load(cls, path: Path) -> "SecondMoments":

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.errors import DataError, require
 from ..core.output_folder import atomic_file
+from ..models.checkpoint.safetensors_io import write_tensors
 
 
 @runtime_checkable
@@ -49,11 +49,7 @@ def write_state_file(path: Path, state: Mapping[str, Tensor], identity: str, sou
     """Write a state file; `source` is the hash of the training's code. Raises `OutputError` if it cannot be written."""
     remedy = "the state of the training cannot be saved: free some space or choose another folder"
     with atomic_file(path, remedy) as part:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-            part,
-            metadata={"source": source, "identity": identity},
-        )
+        write_tensors(part, state, {"source": source, "identity": identity})
 
 
 def read_state_file(path: Path, identity: str, source: str) -> dict[str, Tensor] | None:

@@ -40,5 +40,5 @@ def copy_unedited_files(
         if holds_weights:
             shared_copy(file, place)
         else:
-            shutil.copy2(file, place)
+            shutil.copyfile(file, place)
     return tuple(left_out)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.layouts.layout import ModelLayout
 from ...models.layouts.packing import Packing, pack_members
 from ..base import Edit
@@ -30,16 +30,8 @@ def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: M
         tensors[f"{key}.lora_up.weight"] = torch.cat([up, up.new_zeros(up.shape[0], missing, *up.shape[2:])], 1)
         tensors[f"{key}.lora_down.weight"] = torch.cat([down, down.new_zeros(missing, *down.shape[1:])])
         tensors[f"{key}.alpha"] = torch.tensor(float(rank))
-    save_file(
-        tensors,
-        path,
-        metadata={
-            **metadata,
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": str(rank),
-            "ss_network_alpha": str(rank),
-        },
-    )
+    told = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
+    write_tensors(path, tensors, {**metadata, **told})
 
 
 def _fused(pairs: LoraFactors, layout: ModelLayout) -> dict[str, tuple[Tensor, Tensor]]:
@@ -73,9 +65,7 @@ def write_comfyui(
     for name, weight in weights.items():
         key, laid = comfyui_patch(name, layout)
         found.setdefault(key, {})[name] = edit.delta(name, weight).to(dtype or weight.dtype), laid
-    save_file(
-        {key: pack_members(members).contiguous() for key, members in found.items()}, path, metadata=dict(metadata)
-    )
+    write_tensors(path, {key: pack_members(members) for key, members in found.items()}, metadata)
 
 
 def write_peft(pairs: LoraFactors, base: str, folder: Path, metadata: Mapping[str, str]) -> None:
@@ -93,7 +83,7 @@ def write_peft(pairs: LoraFactors, base: str, folder: Path, metadata: Mapping[st
         (place / "adapter_config.json").write_text(json.dumps(_config(ranks, base), indent=2), encoding="utf-8")
         tensors = {f"base_model.model.{module}.lora_A.weight": down for module, (_, down) in own.items()}
         tensors |= {f"base_model.model.{module}.lora_B.weight": up for module, (up, _) in own.items()}
-        save_file(tensors, place / "adapter_model.safetensors", metadata=dict(metadata))
+        write_tensors(place / "adapter_model.safetensors", tensors, metadata)
 
 
 def _config(ranks: Mapping[str, int], base: str) -> dict[str, object]:

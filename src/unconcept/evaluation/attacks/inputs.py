@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...attacks import AttackInput
@@ -19,6 +18,7 @@ from ...core.hashing import hash_json, hash_tensors
 from ...core.output_folder import atomic_file
 from ...edits import Edit, load_edit
 from ...models import Conditioning, ModelView
+from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.model_view import SoftPrompts
 from ..sampling import DrawSpec, initial_noise
 from ..tasks.picture_store import STORE_REMEDY
@@ -75,11 +75,8 @@ def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
         with atomic_file(adversarial_weights_path(path, name), STORE_REMEDY) as part:
             edit.save(part)
     with atomic_file(path, STORE_REMEDY) as part:
-        save_file(
-            tensors or {"none": torch.zeros(1)},
-            part,
-            metadata={"format": _INPUTS_FORMAT, "found": json.dumps(rows, sort_keys=True)},
-        )
+        metadata = {"format": _INPUTS_FORMAT, "found": json.dumps(rows, sort_keys=True)}
+        write_tensors(part, tensors or {"none": torch.zeros(1)}, metadata)
 
 
 def adversarial_weights_path(path: Path, name: str) -> Path:

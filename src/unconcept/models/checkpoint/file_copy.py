@@ -18,15 +18,24 @@ def writable_copy(source: Path, target: Path) -> None:
 def shared_copy(source: Path, target: Path) -> None:
     """Copy a file that will not be written to: a reflink, or else a hard link, if possible.
 
-    Writing into a hard link would change the source.
+    Writing into a hard link would change the source, and so would another mode.
     """
     target.unlink(missing_ok=True)
     if _reflinked(source, target):
         return
+    target.touch()
+    if target.stat().st_mode == source.stat().st_mode and _linked(source, target):
+        return
+    shutil.copyfile(source, target)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    target.unlink()
     try:
         os.link(source.resolve(), target)
     except OSError:  # The target is on another file system, or on one without links.
-        shutil.copyfile(source, target)
+        return False
+    return True
 
 
 def _reflinked(source: Path, target: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ class DeferredTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype
     make: Callable[[], Tensor]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors to a safetensors file. The same tensors give the same bytes, and the file has the umask's mode;
+    safetensors' own writer shuffles its header, and only the owner may read its files.
+    """
+    slots = {name: DeferredTensor(tuple(t.shape), t.dtype, partial(Tensor.detach, t)) for name, t in tensors.items()}
+    write_deferred_tensors(path, slots, metadata)
 
 
 def write_deferred_tensors(path: Path, slots: Mapping[str, DeferredTensor], metadata: Mapping[str, str]) -> None:
