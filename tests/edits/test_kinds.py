@@ -47,8 +47,8 @@ class PlantedEdit:
     def delta(self, name: str, weight: Tensor) -> Tensor:
         return self.share * weight.float()
 
-    def scaled(self, strength: float) -> "PlantedEdit":
-        return replace(self, share=validate_strength(strength) * self.share)
+    def scaled(self, strength: float, amplify: bool = False) -> "PlantedEdit":
+        return replace(self, share=validate_strength(strength, amplify) * self.share)
 
     @contextmanager
     def applied(self, model) -> Iterator[None]:

@@ -87,8 +87,8 @@ class AdapterEdit(BesideEdit):
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"an eraser does not change {name}: it runs beside the weights; use `applied`")
 
-    def scaled(self, strength: float) -> "AdapterEdit":
-        return replace(self, strength=validate_strength(strength) * self.strength)
+    def scaled(self, strength: float, amplify: bool = False) -> "AdapterEdit":
+        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:

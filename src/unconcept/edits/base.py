@@ -20,13 +20,21 @@ EDIT_FORMAT_VERSION = "1"
 _MAX_STRENGTH = 100  # A larger one is taken for a typing error.
 
 
-def validate_strength(strength: float) -> float:
-    """Return the strength. Raises `SettingsError` if an edit cannot be scaled by it."""
+def validate_strength(strength: float, amplify: bool = False) -> float:
+    """Return the strength. Raises `SettingsError` if an edit cannot be scaled by it.
+
+    A negative strength turns an edit into its undo and beyond: it needs `amplify`, so that nobody asks for it unawares.
+    """
     message = (
-        f"strength {strength} is out of range: give a number from -{_MAX_STRENGTH} to {_MAX_STRENGTH}; 0 has no effect,"
-        " 1 is the edit as made"
+        f"strength {strength!r} is out of range: give a number from -{_MAX_STRENGTH} to {_MAX_STRENGTH}; 0 has no"
+        " effect, 1 is the edit as made"
     )
-    require(abs(strength) <= _MAX_STRENGTH, message, SettingsError)
+    require(isinstance(strength, int | float) and abs(strength) <= _MAX_STRENGTH, message, SettingsError)
+    message = (
+        f"strength {strength} makes a model draw more of what the edit erases: if you mean it, pass --amplify, or"
+        " amplify=True in Python"
+    )
+    require(strength >= 0 or amplify, message, SettingsError)
     return strength
 
 
@@ -128,8 +136,10 @@ class Edit(Protocol):
     def delta(self, name: str, weight: Tensor) -> Tensor:
         """Return what it adds to one parameter, in its shape; `weight` is its value in the unedited model."""
 
-    def scaled(self, strength: float) -> "Edit":
-        """Return the edit scaled: 0 has no effect, 1 is the edit as made. Raises `SettingsError` if out of range."""
+    def scaled(self, strength: float, amplify: bool = False) -> "Edit":
+        """Return the edit scaled: 0 has no effect, 1 is the edit as made, and below 0, which needs `amplify`, a model
+        draws more of what it erases. Raises `SettingsError` if out of range.
+        """
 
     def applied(self, model: ModelView) -> AbstractContextManager[None]:
         """Inside the block, the model computes with the edit; afterwards its weights are bitwise as before."""

@@ -125,8 +125,8 @@ class GatedEdit(BesideEdit):
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
         return LowRankEdit(wide, self.origin, self.solve_figures, self.maker)
 
-    def scaled(self, strength: float) -> "GatedEdit":
-        validate_strength(strength)
+    def scaled(self, strength: float, amplify: bool = False) -> "GatedEdit":
+        validate_strength(strength, amplify)
         return replace(self, parts=tuple(part.scaled(strength) for part in self.parts))
 
     @contextmanager

@@ -59,8 +59,8 @@ class SteeringEdit(BesideEdit):
     def delta(self, name: str, weight: Tensor) -> Tensor:
         raise EditError(f"a steering edit changes no weight, so there is no delta of {name}: use `applied`")
 
-    def scaled(self, strength: float) -> "SteeringEdit":
-        return replace(self, strength=validate_strength(strength) * self.strength)
+    def scaled(self, strength: float, amplify: bool = False) -> "SteeringEdit":
+        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:

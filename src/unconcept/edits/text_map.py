@@ -88,8 +88,8 @@ class TextMapEdit(WeightEdit):
         """T (d, d) float64, computed once for all layers."""
         return self.x.double().T @ self.y.double()
 
-    def scaled(self, strength: float) -> "TextMapEdit":
-        return replace(self, x=validate_strength(strength) * self.x)
+    def scaled(self, strength: float, amplify: bool = False) -> "TextMapEdit":
+        return replace(self, x=validate_strength(strength, amplify) * self.x)
 
     @contextmanager
     def applied_by_hooks(self, model: ModelView) -> Iterator[None]:

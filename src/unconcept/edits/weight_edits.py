@@ -53,8 +53,8 @@ class LowRankEdit(WeightEdit):
             else delta
         )
 
-    def scaled(self, strength: float) -> "LowRankEdit":
-        strength = validate_strength(strength)
+    def scaled(self, strength: float, amplify: bool = False) -> "LowRankEdit":
+        strength = validate_strength(strength, amplify)
         return replace(self, pairs={name: (strength * up, down) for name, (up, down) in self.pairs.items()})
 
     def thin_factors(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +131,8 @@ class DenseEdit(WeightEdit):
     def delta(self, name: str, weight: Tensor) -> Tensor:
         return self.deltas[name]
 
-    def scaled(self, strength: float) -> "DenseEdit":
-        strength = validate_strength(strength)
+    def scaled(self, strength: float, amplify: bool = False) -> "DenseEdit":
+        strength = validate_strength(strength, amplify)
         return replace(self, deltas={name: strength * delta for name, delta in self.deltas.items()})
 
     def thin_factors(self, name: str, weight: Tensor) -> None:

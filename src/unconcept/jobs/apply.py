@@ -35,5 +35,5 @@ def apply(options: ApplyOptions) -> ApplyOutcome:
     identity = {"edit": edit.hash, "model": options.model, "strength": options.strength}
     place = output_file(out, options.overwrite) if is_file else atomic_folder(out, identity, options.overwrite)
     with place as target:
-        left_out = bake(edit.scaled(options.strength), source, target)
+        left_out = bake(edit.scaled(options.strength, options.amplify), source, target)
     return ApplyOutcome(out, len(edit.names), left_out)

@@ -126,7 +126,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
 def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
     """Look up the method and its regularisers; `UsageError` if options do not fit together."""
     require_free_output(job.out, job.overwrite)
-    validate_strength(job.strength)
+    validate_strength(job.strength, job.amplify)
     info = methods[job.method]
     build_settings(info.settings, job.settings or {}, f"{job.method} setting")
     message = (
@@ -141,7 +141,7 @@ def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength
     """Scale the edit to its strength, with figures of its effect at that strength."""
     if strength == 1.0:
         return edit
-    scaled = edit.scaled(strength)
+    scaled = edit.scaled(strength, amplify=True)  # The job was checked.
     made = origin_of(scaled)
     return scaled.stamped(replace(made, report={**made.report, **scaled.effect(model, chosen.request)}))
 

@@ -69,13 +69,13 @@ class EvaluationRun(RunOptions, DrawOptions, JudgeOptions, StrengthOptions, Mode
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
     """Make the job of `unconcept evaluate` from its options."""
-    return _planned(options, edits=paths(options.edits), suite=options.suite, strength=options.strength)
+    return _planned(options, edits=paths(options.edits), suite=options.suite, **_strength(options))
 
 
 def plan_attack(options: AttackOptions) -> EvaluationRun:
     """Make the job of `unconcept attack`; it also attacks the unedited model, for comparison."""
     names = ("*",) if options.name == "all" else (options.name,)
-    return _planned(options, edits=paths(options.edits), suite="attack", attacks=names, strength=options.strength)
+    return _planned(options, edits=paths(options.edits), suite="attack", attacks=names, **_strength(options))
 
 
 def plan_bench(options: BenchOptions) -> EvaluationRun:
@@ -86,6 +86,10 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
         names = [methods[name.strip()].name for name in options.methods.split(",")]
     variants = tuple(variant_of_method(name, options.model) for name in names)
     return _planned(options, variants=variants, suite=options.suite)
+
+
+def _strength(options: StrengthOptions) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in fields(StrengthOptions)}
 
 
 def _planned(options: SuiteOptions, **more: Any) -> EvaluationRun:
@@ -130,12 +134,12 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
 
     Bad input raises `UsageError` before anything is drawn.
     """
+    validate_strength(run.strength, run.amplify)
     find_model(run.model)
     _require_known_names(run)
     suite = _suite(run)
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
-    validate_strength(run.strength)
     judge.open()  # So that a missing judge fails before anything is drawn.
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)

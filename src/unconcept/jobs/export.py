@@ -14,7 +14,8 @@ def export(options: ExportOptions) -> ExportOutcome:
     target = suggest(options.to, {name: name for name in EXPORT_TARGETS}, "export")
     require_export_path(target, options.out)
     dtype = None if options.dtype == "auto" else find_dtype(options.dtype, find_device("cpu"))
-    edit, source = load_edit(options.edit).scaled(options.strength), find_model(options.model)
+    edit, source = load_edit(options.edit), find_model(options.model)
+    edit = edit.scaled(options.strength, options.amplify)
     edit = edit.static() if options.static else edit
     told = {"model": options.model, "to": options.to, "dtype": options.dtype, "rank": options.rank}
     if target in FOLDER_TARGETS:

@@ -137,6 +137,8 @@ class StrengthOptions:
 
     strength: float = 1.0
     """Scale of the edit: 0 = no effect, 1 = as made."""
+    amplify: Annotated[bool, Flag("--amplify")] = False
+    """Allow a negative strength, with which a model draws more of what the edit erases."""
 
 
 @dataclass(frozen=True, kw_only=True)

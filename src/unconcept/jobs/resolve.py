@@ -58,6 +58,7 @@ def plan_job(options: EraseOptions) -> JobPlan:
         device=options.device,
         dtype=options.dtype,
         strength=options.strength,
+        amplify=options.amplify,
         report=options.report,
         overwrite=options.overwrite,
         judge=options.judge,

@@ -30,7 +30,7 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
     prompts, found = texts(options.prompts), options.found
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
-    edits = [load_edit(path).scaled(options.strength) for path in paths(options.edits)]
+    edits = [load_edit(path).scaled(options.strength, options.amplify) for path in paths(options.edits)]
     model = open_model(options.model, options.device, options.dtype)
     require_text_length(model, prompts)
     spec = spec_for(options.model, options.steps, options.guidance_scale, options.batch_size)

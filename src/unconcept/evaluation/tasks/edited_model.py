@@ -51,8 +51,10 @@ class EditedModel:
         return _view(self.model, self.device, self.dtype)
 
     def edit(self) -> Edit | None:
-        """The edit, scaled to its strength."""
-        return load_edit(Path(self.edit_path)).scaled(self.strength) if self.edit_path and self.strength else None
+        """The edit, scaled to its strength, which the caller has checked."""
+        if not self.edit_path or not self.strength:
+            return None
+        return load_edit(Path(self.edit_path)).scaled(self.strength, amplify=True)
 
     @contextmanager
     def applied(self) -> Iterator[ModelView]:
