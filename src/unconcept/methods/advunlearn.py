@@ -23,7 +23,7 @@ from ..models.text.parameters import encoder_parameters, layer_number
 from ..models.text.state_rows import fits_context
 from ..models.text.vocabulary import word_ids
 from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences
+from ..prompts.templates import check_sentences, refuse_named_targets
 from ..prompts.text_matching import without_names
 from ..training import Descent, TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import PredictionGoal, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
@@ -130,6 +130,7 @@ class AdvUnlearn:
         t; we count tokens, the authors words; retained captions are ours; with "iter" one Adam serves both kinds of
         steps (inferred).
         """
+        refuse_named_targets("advunlearn", self.templates, request.targets)
         trained, texts = TrainableWeights(model, self._names(model)), TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         kept, turns = self._retained(model, request), 1 if self.retain_train == "reg" else 1 + self.retain_step

@@ -25,7 +25,7 @@ from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import fits_context, sentences_that_fit
 from ..models.text.vocabulary import word_ids
 from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences, sentences
+from ..prompts.templates import check_sentences, open_sentences
 from ..prompts.text_matching import replace_name
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings
@@ -148,9 +148,10 @@ class ConceptAblation:
     def _pairs(self, model: ModelView, request: Request) -> list[_PromptPair]:
         """Pair prompts of each anchor with those of its target, without prompts that are too long for the encoder."""
         found: list[_PromptPair] = []
+        sentences = open_sentences("concept-ablation", request, self.templates)
         for target, anchor in zip(request.targets, request.anchors, strict=True):
             if not self.anchor_prompts:
-                held = sentences_that_fit(model, sentences(request.kind, self.templates), target, anchor)
+                held = sentences_that_fit(model, sentences, target, anchor)
                 found += [(form.replace("{}", anchor), (form.replace("{}", target),)) for form in held]
                 continue
             for p in load_captions(self.anchor_prompts):

@@ -22,7 +22,7 @@ from ..models import ModelView
 from ..models.images import read_picture_folder
 from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import fits_context
-from ..prompts.templates import check_sentences, sentences
+from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.images.training_images import generate_images, images_to_latents
 from ..training.parameter_groups import select_text_parameters
@@ -121,9 +121,8 @@ class FewShot:
 
     def _prompts(self, model: ModelView, request: Request) -> list[str]:
         """Put each target, in turn, into every sentence, without those that are too long for the encoder."""
-        found = [
-            form.replace("{}", target) for form in sentences(request.kind, self.templates) for target in request.targets
-        ]
+        sentences = open_sentences("few-shot", request, self.templates)
+        found = [form.replace("{}", target) for form in sentences for target in request.targets]
         held = [text for text in found if fits_context(model, text)]
         message = (
             f"few-shot: no sentence around {request.targets[0]!r} is within the encoder's {model.tokenizer.length}"

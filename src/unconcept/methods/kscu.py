@@ -21,7 +21,7 @@ from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.modules import denoiser_parameters
 from ..models.text.state_rows import fits_context
-from ..prompts.templates import sentences
+from ..prompts.templates import open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
 from ..training.parameter_groups import ParameterSelector, select_parameters
@@ -148,9 +148,9 @@ class KSCU:
 
     def _fitting_wordings(self, model: ModelView, request: Request) -> list[list[str]]:
         """Return the reworded prompts of each target that the encoder can hold, or the target's bare name."""
-        fitting = []
+        fitting, sentences = [], open_sentences("kscu", request)
         for target in request.targets:
-            wordings = prompt_variants(target, sentences(request.kind), self.variants, self.seed)
+            wordings = prompt_variants(target, sentences, self.variants, self.seed)
             fitting.append([text for text in wordings if fits_context(model, text)] or [target])
         return fitting
 

@@ -35,7 +35,7 @@ from ..models.text.state_rows import (
     word_mask,
 )
 from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences, sentences
+from ..prompts.templates import check_sentences, open_sentences, refuse_named_targets
 from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import GradientClip
@@ -136,10 +136,12 @@ class MACE:
         background; images are encoded in the autoencoder's range, whereas the authors' code normalises them with
         ImageNet's statistics.
         """
+        refuse_named_targets("mace", [self.picture_prompt], request.targets)
         refined = self.refined(model, request)
         if not self.max_train_steps:
             return refined
-        forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
+        forms = open_sentences("mace", request, self.templates)
+        pairs = zip(request.targets, request.anchors, strict=True)
         targets = [
             _Target(number, pair[0], sentences_that_fit(model, forms, *pair), request.kind)
             for number, pair in enumerate(pairs)
@@ -170,7 +172,8 @@ class MACE:
         their 1e-4 acts as 1e-8.
         """
         beta = self.train_preserve_scale ** (2 if self.compat == "authors" else 1)
-        forms, pairs = sentences(request.kind, self.templates), zip(request.targets, request.anchors, strict=True)
+        forms = open_sentences("mace", request, self.templates)
+        pairs = zip(request.targets, request.anchors, strict=True)
         first, *others = (
             RowShifts.of(*shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair)) for pair in pairs
         )

@@ -21,7 +21,7 @@ from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import attention_linears, denoiser_parameters
-from ..prompts.templates import check_sentences
+from ..prompts.templates import check_sentences, refuse_named_targets
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.best_epoch import BestEpoch
 from ..training.goals import TextEncodings, goal_predictions, keep_goal
@@ -118,6 +118,7 @@ class SculptingMemory:
         from sampling and are not decoded and encoded again; Adam's beta_1 does not follow the learning rate's cycle;
         retained texts are not used.
         """
+        refuse_named_targets("sculpting-memory", [self.prompt], request.targets)
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
         drawn = [self._drawn(model, stage) for stage in stages]

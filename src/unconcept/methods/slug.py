@@ -23,7 +23,7 @@ from ..models.images import read_picture_folder
 from ..models.text.parameters import encoder_parameters, layer_number
 from ..models.text.state_rows import sentences_that_fit
 from ..models.vision.paired_clip import VisionTextTowers
-from ..prompts.templates import check_sentences, sentences
+from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, loss_gradient
 from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
 from ..training.images.training_images import generate_images
@@ -191,10 +191,8 @@ class SLUG:
 
     def _pairs(self, model: ModelView, request: Request) -> ImageTextPairs:
         """Generate the images of targets and retained texts; the user's images replace those of the targets."""
-        forms = {
-            text: sentences_that_fit(model, sentences(request.kind, self.templates), text)
-            for text in (*request.targets, *request.retain)
-        }
+        sentences = open_sentences("slug", request, self.templates)
+        forms = {text: sentences_that_fit(model, sentences, text) for text in (*request.targets, *request.retain)}
 
         def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
             shown = [texts[i % len(texts)] for i in range(self.pictures)]

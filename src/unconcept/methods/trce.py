@@ -19,7 +19,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
 from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences, sentences
+from ..prompts.templates import check_sentences, open_sentences
 from .registry import NO_SERVICES, MethodServices, method
 
 _PAIR_BATCH = 64  # pairs of prompts in memory at once
@@ -74,7 +74,7 @@ class TRCE:
         none.
         """
         pairs = list(zip(request.targets, request.anchors, strict=True))
-        forms = sentences(request.kind, self.templates)
+        forms = open_sentences("trce", request, self.templates)
         held = [(form, *pair) for pair in pairs for form in sentences_that_fit(model, forms, *pair)[: self.augment_num]]
         rows = [self._rows(model, held[start : start + _PAIR_BATCH]) for start in range(0, len(held), _PAIR_BATCH)]
         c, move, root = (torch.cat(parts) for parts in zip(*rows, strict=True))

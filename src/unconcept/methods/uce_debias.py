@@ -20,7 +20,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
-from ..prompts.templates import check_sentences
+from ..prompts.templates import check_sentences, refuse_named_targets
 from .registry import NO_SERVICES, AttributeCounter, MethodServices, method
 
 
@@ -111,6 +111,7 @@ class UCEDebias:
         count = services.attribute_counter
         if count is None:
             raise RequestError("uce-debias must judge the images it samples: name a judge, --judge clip-score=FOLDER")
+        refuse_named_targets("uce-debias", self.templates, request.targets)
         pushes, retained = self._read(model, request)
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb

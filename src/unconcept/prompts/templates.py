@@ -8,7 +8,9 @@ Differs: these are not the papers' lists. From them come `a photo of`, `an oil p
 
 from collections.abc import Sequence
 
-from ..core.errors import SettingsError, require
+from ..core.errors import RequestError, SettingsError, require
+from ..core.request import Request
+from .text_matching import find_name, without_names
 
 OBJECT_SENTENCES = (
     "a photo of {}",
@@ -76,9 +78,35 @@ STYLE_SENTENCES = (
 )
 
 
-def sentences(kind: str, own: Sequence[str] = ()) -> tuple[str, ...]:
-    """The user's own sentences if there are any, else the thirty of the kind, with {} in place of the concept."""
-    return tuple(own) or (STYLE_SENTENCES if kind == "style" else OBJECT_SENTENCES)
+def open_sentences(method: str, request: Request, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """The user's own sentences if there are any, else the thirty of the request's kind that name no target.
+
+    `RequestError` for an own sentence that names a target.
+    """
+    refuse_named_targets(method, own, request.targets)
+    usual = STYLE_SENTENCES if request.kind == "style" else OBJECT_SENTENCES
+    found = tuple(own) or tuple(without_names(usual, request.targets))
+    message = (
+        f"{method}: each of the usual sentences names one of the targets {list(request.targets)}: give own ones,"
+        " --set templates=..."
+    )
+    require(bool(found), message, RequestError)
+    return found
+
+
+def refuse_named_targets(method: str, own: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise `RequestError` for a sentence that names a target.
+
+    It stands around each target and around what replaces it, or around retained texts, so it would keep that target.
+    """
+    for text in own:
+        place = find_name(text, targets)
+        if place is not None:
+            named = text[place[0] : place[1]]
+            raise RequestError(
+                f"{method}: sentence {text!r} names the target {named!r}, which would be kept: write {{}} in its place,"
+                " or leave the sentence out"
+            )
 
 
 def check_sentences(name: str, own: Sequence[str]) -> None:
