@@ -72,8 +72,8 @@ def edit_on_moji(name: str, concept: str) -> Edit:
     """As the commands make it, under moji's recipe; a training under the tests' quick settings on top."""
     torch.manual_seed(0)
     model, recipe = open_model("moji", "cpu", "float32"), load_recipe(f"moji-{name}")
-    settings = recipe.settings | QUICK.get(name, {}) | ON_MOJI.get(name, {})
     chosen = resolve_request(RequestSpec((concept,)), "moji", methods[name].does)
+    settings = recipe.settings_for(chosen.request.kind) | QUICK.get(name, {}) | ON_MOJI.get(name, {})
     return make_edit(model, chosen, name, settings, MethodServices(count_evenly))
 
 

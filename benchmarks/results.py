@@ -135,25 +135,20 @@ def objects(count: int) -> tuple[str, ...]:
 
 def rivals(named: str | None) -> tuple:
     """Methods under their `moji` recipes, every one by default; and MACE's closed-form stage by itself."""
-    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
 
-    return (
-        *map(variant_of_method, _chosen(named)),
-        Variant("mace, not trained", "mace", {**variant_of_method("mace").settings, "max_train_steps": 0}),
-    )
+    untrained = variant_of_method("mace").changed("mace, not trained", {"max_train_steps": 0})
+    return (*map(variant_of_method, _chosen(named)), untrained)
 
 
 def trained(named: str | None) -> tuple:
     """Trained methods under their `moji` recipes, every one by default; and ESD once more, on all that its recipe
     leaves as it is.
     """
-    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
 
     arms = [variant_of_method(name) for name in _chosen(named) if name in BUDGETS]
-    return (
-        *arms,
-        *(Variant("esd-u", "esd", {**arm.settings, "train_method": "u"}) for arm in arms if arm.method == "esd"),
-    )
+    return (*arms, *(arm.changed("esd-u", {"train_method": "u"}) for arm in arms if arm.method == "esd"))
 
 
 def _chosen(named: str | None) -> list[str]:

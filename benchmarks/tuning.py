@@ -8,7 +8,6 @@ is kept, so the same command goes on after being stopped.
 import argparse
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
@@ -70,15 +69,14 @@ def tune_objects() -> tuple[str, ...]:
 
 def candidates(method: str, settings: Mapping[str, object] | None = None) -> list:
     """The method's recipe, and what is tried beside it: each candidate changes that; `settings` holds for all."""
-    from unconcept.evaluation.tasks.edit_task import Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
 
-    plain = variant_of_method(method)
-    own = replace(plain, settings={**plain.settings, **(settings or {})})
+    own = variant_of_method(method).changed(method, settings or {})
     tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
     found = [own]
     for each in tried:
         label = f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items())
-        found.append(Variant(label, method, {**own.settings, **each}))
+        found.append(own.changed(label, each))
     return found
 
 

@@ -1,11 +1,21 @@
-"""Every packaged recipe is for something that exists, with settings it takes."""
+"""Every packaged recipe is for something that exists, with settings it takes; some differ by the kind of concept."""
 
 import pytest
 
 from unconcept.attacks import attacks
+from unconcept.core.errors import UnconceptError
 from unconcept.core.recipe import load_recipe, recipes
+from unconcept.core.request import Request, RequestSpec
 from unconcept.core.settings import build_settings
+from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.tasks.edit_task import EditTask, Variant
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.jobs.command_options import EraseOptions, ExplainOptions
+from unconcept.jobs.explain import explain
+from unconcept.jobs.resolve import plan_job
 from unconcept.methods import methods
+from unconcept.prompts.templates import refuse_named_targets
+from unconcept.worlds.table import concept_table
 
 
 @pytest.mark.parametrize("name", list(recipes()))
@@ -14,10 +24,98 @@ def test_settings_fit(name) -> None:
     info = methods[recipe.method] if recipe.method else attacks[recipe.attack]
     assert name.endswith(info.name) or name.startswith(f"{info.name}-")
     assert recipe.family in info.families
-    assert build_settings(info.settings, recipe.settings) is not None
+    for kind in (None, *recipe.kinds):
+        assert build_settings(info.settings, recipe.settings_for(kind)) is not None
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
 def test_moji_recipes_train_as_usual(name) -> None:
     """Benches take a recipe's settings alone."""
     assert load_recipe(name).training == {}
+
+
+STYLES = """
+method = "esd"
+source = "a test"
+[settings]
+iterations = 7
+lr = 1e-3
+[kinds.style]
+lr = 1e-4
+"""
+
+
+@pytest.fixture
+def by_kind(tmp_path) -> str:
+    path = tmp_path / "r.toml"
+    path.write_text(STYLES, encoding="utf-8")
+    return str(path)
+
+
+def test_settings_of_a_kind_replace_those_of_all(by_kind) -> None:
+    recipe = load_recipe(by_kind)
+    assert recipe.settings_for("style") == {"iterations": 7, "lr": 1e-4}
+    assert recipe.settings_for("object") == recipe.settings_for(None) == {"iterations": 7, "lr": 1e-3}
+
+
+def test_a_job_takes_those_of_its_concepts(by_kind) -> None:
+    """A ledger, whose state is one edit for requests of all kinds, takes none of them."""
+
+    def lr(*concepts, for_any_kind=False, **options):
+        job = plan_job(EraseOptions(concepts=concepts, recipe=by_kind, **options), for_any_kind).job
+        return job.settings["lr"]
+
+    assert (lr("twemoji"), lr("guitar"), lr()) == (1e-4, 1e-3, 1e-3)
+    assert lr("twemoji", settings={"lr": 0.5}) == 0.5
+    assert lr("twemoji", for_any_kind=True) == 1e-3
+    assert lr("cubism", model="elsewhere", kind="style") == 1e-4
+    assert lr("cubism", model="elsewhere") == 1e-3
+
+
+def test_explain_shows_those_of_the_concept_or_of_every_kind(by_kind) -> None:
+    def rows(**options):
+        shown = explain(ExplainOptions(recipe=by_kind, **options)).rows
+        return {row.part: row.value for row in shown if row.name == "lr"}
+
+    assert rows() == {"settings": 1e-3, "settings, style": 1e-4}
+    assert rows(concepts="twemoji") == rows(kind="style") == {"settings": 1e-4}
+
+
+def test_a_bench_takes_them_too_and_a_candidate_replaces_them(tmp_path) -> None:
+    own = Variant("esd", "esd", {"lr": 1e-3, "pool": 4}, kinds={"style": {"lr": 1e-4}})
+
+    def settings(variant, concept):
+        return EditTask(EditedModel(), variant, (concept,), tmp_path).settings
+
+    assert settings(own, "twemoji") == {"lr": 1e-4, "pool": 4}
+    assert settings(own, "guitar") == {"lr": 1e-3, "pool": 4}
+    assert settings(own.changed("faster", {"lr": 0.5}), "twemoji") == {"lr": 0.5, "pool": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (STYLES.replace("kinds.style", "kinds.animal"), "kinds"),
+        (STYLES.replace('method = "esd"', 'attack = "p4d"'), "only a method has kinds"),
+    ],
+)
+def test_an_unknown_kind_and_an_attack_with_kinds_are_refused(tmp_path, text, said) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UnconceptError, match=said) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def moji_requests() -> list[Request]:
+    erasable = [entry.name for entry in concept_table().entries if entry.erasable]
+    return [resolve_request(RequestSpec((name,)), "moji").request for name in erasable]
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-") and load_recipe(name).method])
+def test_sentences_of_a_moji_recipe_name_nothing_that_it_may_erase(name, moji_requests) -> None:
+    for request in moji_requests:
+        settings = load_recipe(name).settings_for(request.kind)
+        forms = [*settings.get("templates", ()), settings.get("prompt", ""), settings.get("picture_prompt", "")]
+        refuse_named_targets(name, forms, request.targets)

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .concept import ConceptKind
 from .errors import RecipeError, require
 from .output_folder import is_inside
 from .registry import suggest
@@ -27,6 +28,8 @@ class Recipe:
     table_hash: str | None = None  # of the table of concepts a `moji` recipe was tuned on
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    kinds: dict[ConceptKind, dict[str, Any]] = field(default_factory=dict)
+    """Settings that differ for concepts of a kind, such as `[kinds.style]`."""
     training: dict[str, Any] = field(default_factory=dict)
     """How a trained method runs: mixed precision, Random Erasing..."""
     regularisers: dict[str, Any] = field(default_factory=dict)  # of the method's training
@@ -35,6 +38,17 @@ class Recipe:
     def asked(self) -> RequestSpec:
         """The request part of the recipe; missing keys keep the defaults that hold without a recipe."""
         return build_settings(RequestSpec, self.request, "recipe key [request]")
+
+    def settings_for(self, kind: str | None) -> dict[str, Any]:
+        """The settings for concepts of a kind; with None, those that hold for any."""
+        return settings_for_kind(self.settings, self.kinds, kind)
+
+
+def settings_for_kind(
+    settings: Mapping[str, Any], kinds: Mapping[ConceptKind, Mapping[str, Any]], kind: str | None
+) -> dict[str, Any]:
+    """Return settings with those of one kind in place of theirs."""
+    return {**settings, **next((own for name, own in kinds.items() if name == kind), {})}
 
 
 def recipes() -> dict[str, Path]:
@@ -53,15 +67,15 @@ def load_recipe(name: str) -> Recipe:
         f"recipe {name}: a recipe names either a method or an attack; give exactly one of the two keys",
         RecipeError,
     )
-    require(
-        "method" in data or "regularisers" not in data,
-        f"recipe {name}: only a method has regularisers, not an attack; remove them",
-        RecipeError,
-    )
+    beyond = ", ".join(part for part in ("regularisers", "kinds") if part in data and "method" not in data)
+    require(not beyond, f"recipe {name}: only a method has {beyond}, not an attack; remove them", RecipeError)
     recipe = build_settings(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe fails when it is loaded)
     return replace(
-        recipe, settings=_all_beside(path, recipe.settings), regularisers=_all_beside(path, recipe.regularisers)
+        recipe,
+        settings=_all_beside(path, recipe.settings),
+        kinds={kind: _all_beside(path, own) for kind, own in recipe.kinds.items()},
+        regularisers=_all_beside(path, recipe.regularisers),
     )
 
 

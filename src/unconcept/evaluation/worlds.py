@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ..core.concept import Concept
+from ..core.concept import Concept, ConceptKind
 from ..core.recipe import load_recipe, recipes
 from ..core.request import RequestSpec
 from ..edits.base import EditOrigin
@@ -46,6 +46,9 @@ class World(Protocol):
 
     def require_concepts(self, names: Sequence[str]) -> None:
         """Raise `UnknownName` for a concept that the model's judge cannot know."""
+
+    def kind(self, ask: RequestSpec) -> ConceptKind | None:
+        """Kind of the concepts of a request; None if it names neither a concept nor a kind."""
 
     def recipe(self, name: str) -> str | None:
         """Name of the default recipe of a method or an attack on this model; None if there is none."""
@@ -101,6 +104,9 @@ class MojiWorld:
         for name in names:
             self.table[name]
 
+    def kind(self, ask: RequestSpec) -> ConceptKind | None:
+        return self.table[ask.targets[0]].kind if ask.targets else ask.kind
+
     def recipe(self, name: str) -> str | None:
         own = f"{self.data.recipes}{name}"
         return own if own in recipes() else None
@@ -142,6 +148,9 @@ class UserWorld:
 
     def require_concepts(self, names: Sequence[str]) -> None:
         """Accepts every name: the judge that the user names gets the words as they are."""
+
+    def kind(self, ask: RequestSpec) -> ConceptKind | None:
+        return ask.kind or ("object" if ask.targets else None)
 
     def recipe(self, name: str) -> str | None:
         return None

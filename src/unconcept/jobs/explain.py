@@ -20,7 +20,10 @@ class EffectiveSetting:
     """One setting with the value that a job would use."""
 
     part: str
-    """Part of the job: request, settings, training, regularisers or drawing."""
+    """Part of the job: request, settings, training, regularisers or drawing.
+
+    Settings that differ for concepts of a kind follow as "settings, style" if no concept is named.
+    """
     name: str
     value: Any
     """The value; None if it is chosen later, when the model is known."""
@@ -60,6 +63,7 @@ def explain(options: ExplainOptions) -> RecipeExplanation:
     rows = [
         *_effective("request", job.ask, planned.request),
         *_effective("settings", settings, planned.settings),
+        *(_of_kinds(loaded, info.settings) if job.ask.kind is None and not job.ask.targets else ()),
         *(_effective("training", job.options, planned.training) if info.mechanism == "trained" else ()),
         *(_effective("regularisers", regularisers, planned.regularisers) if info.mechanism == "trained" else ()),
         *_effective("drawing", job.spec, planned.drawing),
@@ -71,6 +75,14 @@ def explain(options: ExplainOptions) -> RecipeExplanation:
 def _of_attack(loaded: Recipe) -> Iterator[EffectiveSetting]:
     info, given = attacks[loaded.attack or ""], merge_layers(("recipe", loaded.settings))
     return _effective("settings", build_settings(info.settings, layered_values(given), f"{info.name} setting"), given)
+
+
+def _of_kinds(loaded: Recipe, settings: type) -> Iterator[EffectiveSetting]:
+    """What the recipe sets for concepts of one kind."""
+    known = field_descriptions(settings)
+    for kind, own in loaded.kinds.items():
+        for name, value in own.items():
+            yield EffectiveSetting(f"settings, {kind}", name, value, "recipe", known.get(name, ""))
 
 
 def _effective(part: str, built: Any, given: Mapping[str, LayeredValue]) -> Iterator[EffectiveSetting]:

@@ -124,11 +124,11 @@ def _open_base(model: str, device: str) -> ModelView:
 
 
 def _plan(options: EraseOptions) -> Job:
-    """Resolve method, settings and request as `unconcept erase` does.
+    """Resolve method, settings and request as `unconcept erase` does, with the settings that hold for any kind.
 
     `SettingsError` for a recipe with training options other than the defaults.
     """
-    job = plan_job(options).job
+    job = plan_job(options, for_any_kind=True).job
     other = ", ".join(changed_options(job.options))
     require(
         not other,

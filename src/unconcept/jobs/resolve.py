@@ -36,18 +36,22 @@ class JobPlan:
     drawing: Mapping[str, LayeredValue]
 
 
-def plan_job(options: EraseOptions) -> JobPlan:
-    """Make the job that `unconcept erase` runs and `unconcept explain` shows."""
+def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
+    """Make the job that `unconcept erase` runs and `unconcept explain` shows.
+
+    `for_any_kind` leaves out what the recipe sets for concepts of one kind: a ledger has one policy for all.
+    """
     loaded, recipe, reasons = _method_of(options)
     request = merge_layers(("recipe", loaded.request), ("flag", _request_of(options)))
-    settings = merge_layers(("recipe", loaded.settings), ("--set", options.settings or {}))
+    ask = build_settings(RequestSpec, layered_values(request))
+    kind = world_of(options.model).kind(ask) if loaded.kinds and not for_any_kind else None
+    settings = merge_layers(("recipe", loaded.settings_for(kind)), ("--set", options.settings or {}))
     trainings = merge_layers(("recipe", loaded.training), ("flag", _training_of(options)))
     regularisers = merge_layers(("recipe", loaded.regularisers), ("flag", options.regularisers or {}))
     world = world_of(options.model)
     spec = world.draw_spec(None, batch_size=options.batch_size)
     sizes = GroupSizes(seed=options.seed).with_limit(options.limit)
     changed = {**_changed(spec, world.draw_spec(None)), **_changed(sizes, GroupSizes())}
-    ask = build_settings(RequestSpec, layered_values(request))
     job = Job(
         ask,
         options.out or _default_folder(options.names),

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from ...core.concept import ConceptKind
 from ...core.hashing import hash_json
 from ...core.output_folder import atomic_file, write_atomically
 from ...core.progress import ignore_progress
+from ...core.recipe import load_recipe, settings_for_kind
 from ...core.request import RequestSpec
 from ...core.source import source_hash
 from ...erasing.make_edit import make_edit, train_in_folder
@@ -19,7 +21,7 @@ from ...models.loading import LOADING
 from ...prompts.checks import Check, GroupSizes
 from ...worlds.registry import DEFAULT_MODEL
 from ..judging.live import PresenceRate, open_attribute_counter
-from ..worlds import World, recipe_settings, world_of
+from ..worlds import World, world_of
 from .edited_model import EditedModel
 from .picture_store import STORE_REMEDY, PictureStore
 
@@ -35,11 +37,24 @@ class Variant:
     """Use the names only, null anchors and no retain set, as the papers' scripts do."""
     retain: tuple[str, ...] = ()
     """Texts to retain in addition to those of the request."""
+    kinds: Mapping[ConceptKind, Mapping[str, object]] = field(default_factory=dict)
+    """Settings that differ for concepts of a kind."""
+
+    def changed(self, label: str, settings: Mapping[str, object]) -> "Variant":
+        """The same with other settings, for concepts of every kind."""
+        kinds = {kind: {**own, **settings} for kind, own in self.kinds.items()}
+        return replace(self, label=label, settings={**self.settings, **settings}, kinds=kinds)
+
+    def settings_for(self, kind: str) -> dict[str, object]:
+        """The settings for concepts of a kind."""
+        return settings_for_kind(self.settings, self.kinds, kind)
 
 
 def variant_of_method(method: str, model: str = DEFAULT_MODEL) -> Variant:
     """A method with the settings of the model's recipe for it, or with its own defaults if there is none."""
-    return Variant(method, method, recipe_settings(world_of(model), method))
+    name = world_of(model).recipe(method)
+    recipe = None if name is None else load_recipe(name)
+    return Variant(method, method) if recipe is None else Variant(method, method, recipe.settings, kinds=recipe.kinds)
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,11 @@ class EditTask:
         return replace(chosen, request=replace(chosen.request, retain=(*chosen.request.retain, *self.variant.retain)))
 
     @property
+    def settings(self) -> dict[str, object]:
+        """The variant's settings for the kind of the concepts."""
+        return self.variant.settings_for(self.chosen.request.kind)
+
+    @property
     def id(self) -> str:
         return hash_json(
             [self.kind, self.subject.key, asdict(self.variant), self.concepts, asdict(self.chosen.request)]
@@ -86,7 +106,7 @@ class EditTask:
         asked = [
             self.subject.key,
             self.variant.method,
-            dict(self.variant.settings),
+            self.settings,
             asdict(self.chosen.request),
             self.concepts,
         ]
@@ -111,7 +131,7 @@ class EditTask:
         training = self.path.with_suffix(".training")
         with train_in_folder(training, ignore_progress):
             edit = make_edit(
-                self.subject.base(), self.chosen, self.variant.method, self.variant.settings, self._services(store)
+                self.subject.base(), self.chosen, self.variant.method, self.settings, self._services(store)
             )
         seconds = time.perf_counter() - begun
         with atomic_file(path, STORE_REMEDY) as part:
