@@ -16,7 +16,7 @@ from unconcept.models.text.parameters import encoder_parameters, layer_number
 from unconcept.models.text.vocabulary import word_ids
 from unconcept.training import TrainableWeights, TrainingSession, training_session
 from unconcept.training.goals import TextEncodings
-from unconcept.training.parameter_groups import select_text_parameters
+from unconcept.training.parameter_groups import select_encoder_layers, select_text_parameters
 from unconcept.training.token_search import FreeTokenSlots, SearchGradient, TokenVocabulary
 from unconcept.training.trajectories import GuidedSampler, TrajectoryPool
 
@@ -57,7 +57,8 @@ def erased(view, request=REQUEST, **settings):
 def foe(view, **settings):
     """An attacker on an encoder that is not erased, and its surroundings."""
     asked, texts = AdvUnlearn(**{**QUICK, **settings}), TextEncodings.of(view)
-    trained = TrainableWeights(view, asked._names(view))
+    encoders = encoder_parameters(view).values()
+    trained = TrainableWeights(view, select_encoder_layers("advunlearn", encoders, None, ""))
     return (
         _Foe(asked, view, trained, texts, GuidedSampler(view, texts, asked.ddim_steps, 3.0), REQUEST.targets),
         trained,
@@ -233,10 +234,13 @@ def test_what_is_retained_has_steps_of_its_own() -> None:
 )
 def test_what_is_trained(settings, layers, inner) -> None:
     """All of CLIP-L is 12 x 16 + 2 tensors; here there are two layers."""
-    names = AdvUnlearn(**settings)._names(tiny.shared("sd1"))
+    view, zero = tiny.shared("sd1"), {"iterations": 0, "warmup_iter": 0}
+    names = AdvUnlearn(**{**QUICK, **zero, **settings}).erase(view, REQUEST).names
     assert {layer_number(name) for name in names} == layers
     assert all(inner in name for name in names)
     assert settings or len(names) == 2 * 16 + 2
+    with pytest.raises(SettingsError, match="layers must be at most the encoder's 2, got 3"):
+        AdvUnlearn(**{**QUICK, **zero, "layers": 3}).erase(view, REQUEST)
 
 
 def test_captions_beside_the_request_name_no_target(tmp_path) -> None:

@@ -19,15 +19,23 @@ from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.parameters import freeze_parameters
-from ..models.text.parameters import encoder_parameters, layer_number
+from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import fits_context
 from ..models.text.vocabulary import word_ids
 from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, refuse_named_targets
 from ..prompts.text_matching import without_names
 from ..training import Descent, TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.goals import PredictionGoal, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
-from ..training.parameter_groups import select_text_parameters
+from ..training.goals import (
+    GuidanceReference,
+    PredictionGoal,
+    TextEncodings,
+    goal_predictions,
+    keep_goal,
+    negative_guidance_goal,
+    reference_texts,
+)
+from ..training.parameter_groups import select_encoder_layers
 from ..training.token_search import (
     FreeTokenSlots,
     SearchGradient,
@@ -97,6 +105,8 @@ class AdvUnlearn:
     """Guidance scale for sampling x_t."""
     negative_guidance: float = 1.0
     """eta, strength of the negative guidance."""
+    reference: GuidanceReference = "empty"
+    """Text that negative guidance is taken about: the empty one, or each target's anchor, which suits styles."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     pool: int = 4
@@ -125,18 +135,21 @@ class AdvUnlearn:
 
         The attack is d = argmin |eps(z_t, T(c + d)) - e_c|^2. T is the encoder with d (k, d_e) among its word
         embeddings. e are predictions of the unedited model, which also samples z_t (b, c, h, w); r are retained texts.
-        SDXL's two encoders are trained and attacked together. Targets are taken in turn. Anchors are not used.
+        SDXL's two encoders are trained and attacked together. Targets are taken in turn. Differs: with the reference
+        `anchor`, e_0 is the prediction under the target's anchor.
         Differs: z_t come from pools, because the model that samples them is frozen, and each row of a batch has its own
         t; we count tokens, the authors words; retained captions are ours; with "iter" one Adam serves both kinds of
         steps (inferred).
         """
         refuse_named_targets("advunlearn", self.templates, request.targets)
-        trained, texts = TrainableWeights(model, self._names(model)), TextEncodings.of(model)
+        references = reference_texts("advunlearn", request, self.reference)
+        encoders, component = encoder_parameters(model).values(), _COMPONENT_PATTERNS[self.component]
+        names = select_encoder_layers("advunlearn", encoders, self.layers, component)
+        trained, texts = TrainableWeights(model, names), TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         kept, turns = self._retained(model, request), 1 if self.retain_train == "reg" else 1 + self.retain_step
-        beside = TrajectoryPool(
-            walk, kept, self.pool, self.iterations * max(1, turns - 1) * self.retain_batch, self.seed, every=False
-        )
+        rows = self.iterations * max(1, turns - 1) * self.retain_batch
+        beside = TrajectoryPool(walk, kept, self.pool, rows, self.seed, every=False)
         foe = _Foe(self, model, trained, texts, walk, request.targets)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -145,7 +158,8 @@ class AdvUnlearn:
             if part == 0:
                 which = turn % len(request.targets)
                 asked = foe.prompt(which, turn, rng)
-                goal = negative_guidance_goal(request.targets[which], self.negative_guidance)
+                target = request.targets[which]
+                goal = negative_guidance_goal(target, self.negative_guidance, references[target])
                 found["target"] = foe.point(which), asked, [goal]
             if part > 0 or turns == 1:
                 with trained.teacher():
@@ -157,23 +171,10 @@ class AdvUnlearn:
             errors = _row_errors(model, trained, texts, list(found.values()))
             return {name: weights[name] * rows.mean() for name, rows in zip(found, errors, strict=True)}
 
-        plan = TrainingPlan(self.iterations * turns, self.lr, seed=self.seed)
         about = {"settings": settings_data(self), "request": vars(request), "retained": kept}
+        plan = TrainingPlan(self.iterations * turns, self.lr, seed=self.seed)
         losses = train(trained, loss, plan, about, [foe], "advunlearn")
         return trained.edit(loss_figures(losses))
-
-    def _names(self, model: ModelView) -> tuple[str, ...]:
-        """Return the names of the trained parameters of each encoder."""
-        every = [
-            name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-full")
-        ]
-        count = 1 + max(map(layer_number, every))
-        require(
-            self.layers is None or self.layers <= count,
-            f"advunlearn: layers must be at most the encoder's {count}, got {self.layers}",
-        )
-        inside = (name for name in every if self.layers is None or 0 <= layer_number(name) < self.layers)
-        return tuple(name for name in inside if _COMPONENT_PATTERNS[self.component] in name)
 
     def _retained(self, model: ModelView, request: Request) -> list[str]:
         """Return retained texts in the templates and captions that name no target, without those that are too long."""

@@ -19,7 +19,13 @@ from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
+from ..training.goals import (
+    GuidanceReference,
+    TextEncodings,
+    goal_predictions,
+    negative_guidance_goal,
+    reference_texts,
+)
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
 from .registry import NO_SERVICES, MethodServices, method
@@ -73,6 +79,8 @@ class ESD:
     """Parameters to train: x for styles and names, u for objects."""
     negative_guidance: float = 1.0
     """eta of Eq. 5; the authors' present code uses eta + 1."""
+    reference: GuidanceReference = "empty"
+    """Text that negative guidance is taken about: the empty one, or each target's anchor, which suits styles."""
     start_guidance: float = 3.0
     """Guidance scale for sampling x_t."""
     iterations: int = 200
@@ -110,9 +118,11 @@ class ESD:
 
         eps* is the unedited model; x_t (b, c, h, w) are latents after a uniform number of sampler steps under a target.
         For SD3 and FLUX, x trains the text's maps of each block and u the image's (inferred). Differs: one trajectory
-        gives x_t at all of its steps; anchors and retained texts are not used. Differs: predictions are at the
-        sampler's own timestep; the first script draws one from the same fiftieth.
+        gives x_t at all of its steps; retained texts are not used. Differs: predictions are at the sampler's own
+        timestep; the first script draws one from the same fiftieth. Differs: with the reference `anchor`, eps*(x_t) is
+        the prediction under the target's anchor.
         """
+        references = reference_texts("esd", request, self.reference)
         trained = TrainableWeights(
             model, select_parameters(denoiser_parameters(model), _TRAIN_METHODS[self.train_method])
         )
@@ -131,7 +141,7 @@ class ESD:
                 point = source.draw(step, self.batch_size, rng)
             # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 if `erase_from` is empty: f = c.
             goals = [
-                negative_guidance_goal(c, 1 + self.negative_guidance, start=self.erase_from or c)
+                negative_guidance_goal(c, 1 + self.negative_guidance, references[c], start=self.erase_from or c)
                 for c in self._named(request, point.prompts, rng)
             ]
             with trained.teacher():

@@ -23,7 +23,13 @@ from ..models.hooks.modules import denoiser_parameters
 from ..models.text.state_rows import fits_context
 from ..prompts.templates import open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.goals import TextEncodings, goal_predictions, negative_guidance_goal
+from ..training.goals import (
+    GuidanceReference,
+    TextEncodings,
+    goal_predictions,
+    negative_guidance_goal,
+    reference_texts,
+)
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, ResumableTrajectory
 from .registry import NO_SERVICES, MethodServices, method
@@ -64,6 +70,8 @@ class KSCU:
     """Parameters to train; None: xattn for styles, persons and characters, else noxattn; attn for SD3 and FLUX."""
     negative_guidance: float = 1.0
     """g, strength of the negative guidance."""
+    reference: GuidanceReference = "empty"
+    """Text that negative guidance is taken about: the empty one, or each target's anchor, which suits styles."""
     leak: float = 0.02
     """lambda1 at the last step, rising from 0 at pure noise: guidance in the empty text's goal."""
     null_weight: float = 1e-4
@@ -108,9 +116,11 @@ class KSCU:
         """Minimise |eps(x_j, c~) - (n - g (p - n))|^2 + lambda2 |eps(x_j, "") - (n - lambda1(t) (p - n))|^2.
 
         p and n are the unedited model's predictions under the target and the empty text, x_j (1, c, h, w) the edited
-        model's latents after j steps, c~ the target or a reworded prompt of it. Anchors and retained texts are not
-        used.
+        model's latents after j steps, c~ the target or a reworded prompt of it. Retained texts are not used. Differs:
+        with the reference `anchor`, n is the prediction under the target's anchor, but for the n that lambda1 is added
+        to.
         """
+        references = reference_texts("kscu", request, self.reference)
         own = _DEFAULTS_BY_KIND.get(request.kind, _OBJECT_DEFAULTS)
         usual = own.iterations if len(request.targets) == 1 else _OBJECT_DEFAULTS.iterations
         iterations = usual if self.iterations is None else self.iterations
@@ -129,9 +139,12 @@ class KSCU:
             target = request.targets[which]
             x, t = kept.advance_to(request.targets, which, j, step), kept.sampler.timestep(j)
             leak = self.leak * (1 - float(t[0]) / 1000)
-            goals = [[negative_guidance_goal(target, strength)] for strength in (self.negative_guidance, leak)]
+            goals = (
+                negative_guidance_goal(target, self.negative_guidance, references[target]),
+                negative_guidance_goal(target, leak, references[target], start=""),
+            )
             with trained.teacher():
-                wanted = goal_predictions(model, texts, x, t, goals)
+                wanted = goal_predictions(model, texts, x, t, [[goal] for goal in goals])
             late = step >= int((1 - self.reworded_share) * iterations)
             asked = self._jittered(texts(_one_of(fitting[which], rng)), rng) if late else texts([target])
             said, empty = model.denoise(

@@ -21,7 +21,14 @@ from ..models.hooks.attention_maps import record_attention, text_attentions
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.state_rows import content_positions, positions_after
 from ..training import Descent, TrainableErasers, TrainingPlan, loss_figures, train
-from ..training.goals import TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
+from ..training.goals import (
+    GuidanceReference,
+    TextEncodings,
+    goal_predictions,
+    keep_goal,
+    negative_guidance_goal,
+    reference_texts,
+)
 from ..training.images.object_masks import mean_attention, object_mask, outside_mask_energy
 from ..training.trajectories import GuidedSampler, PartialSampling
 from .registry import NO_SERVICES, MethodServices, method
@@ -45,6 +52,8 @@ class Receler:
     """Guidance scale for sampling x_t."""
     negative_guidance: float = 1.0
     """eta, strength of the negative guidance."""
+    reference: GuidanceReference = "empty"
+    """Text that negative guidance is taken about: the empty one, or each target's anchor, which suits styles."""
     ddim_steps: int = 50
     """Sampling steps of a trajectory."""
     concept_reg_weight: float = 0.1
@@ -95,15 +104,16 @@ class Receler:
         e_0 and e_c are the unedited model's predictions under the empty text and the target, x_t (b, c, h, w) the
         edited model's own latents, A_l (b, p, d) the output of the eraser of layer l, M the mask of places where the
         unedited model attends to the target. P (k, d) after the target's rows minimises |eps(x_t, c + P) - e_c|^2 and
-        continues from iteration to iteration. Anchors and retained texts are not used. In SD3 and FLUX, erasers follow
-        the image's output map of each joint attention; P is in every encoder's rows (inferred).
+        continues from iteration to iteration. Retained texts are not used. In SD3 and FLUX, erasers follow the image's
+        output map of each joint attention; P is in every encoder's rows (inferred).
         """
+        # Differs: with the reference `anchor`, e_0 is the prediction under the target's anchor.
         # Differs: predictions are at the sampler's own timestep and never at finished images; the authors draw one from
         # the same fiftieth.
         # Differs: we use the soft tokens; the authors' script writes them into a copy, so its denoiser gets the bare
         # target.
         # Differs: the last gradient of a search comes from a call of its own, not from that of the erasers' loss.
-        places = text_attentions(model)
+        places, references = text_attentions(model), reference_texts("receler", request, self.reference)
         trained = TrainableErasers(
             model, denoiser_modules(model, [f"{name}.to_out.0.weight" for name in places]), self.eraser_rank, self.seed
         )
@@ -119,7 +129,8 @@ class Receler:
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             point = source.draw(step, self.batch_size, rng)
             target, rows = point.prompts[0], len(point.x_t)
-            goals = [[keep_goal(target)] * rows, [negative_guidance_goal(target, self.negative_guidance)] * rows]
+            away = negative_guidance_goal(target, self.negative_guidance, references[target])
+            goals = [[keep_goal(target)] * rows, [away] * rows]
             with trained.teacher(), record_attention(model, places, looked_for[target]) as seen:
                 said, wanted = goal_predictions(model, texts, point.x_t, point.t, goals)
             # The first rows of that call are those under the target.

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from math import isclose
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..core.errors import require
+from ..core.errors import RequestError, require
+from ..core.request import Request
 from ..models import Conditioning, ModelView
 
 _MOST_ENCODED_TEXTS = 1024  # size of the cache of encodings
@@ -28,6 +30,7 @@ class GivenStates:
 
 
 TextOrStates = str | GivenStates
+GuidanceReference = Literal["empty", "anchor"]
 
 
 @dataclass
@@ -88,6 +91,19 @@ def keep_goal(text: TextOrStates) -> PredictionGoal:
 def negative_guidance_goal(text: str, strength: float, reference: str = "", start: str | None = None) -> PredictionGoal:
     """Build start - strength (text - reference); without a start it is the reference (ESD, Eq. 5, with its eta)."""
     return _sum((reference if start is None else start, 1.0), (text, -strength), (reference, strength))
+
+
+def reference_texts(method: str, request: Request, reference: GuidanceReference) -> dict[str, str]:
+    """Return the text that negative guidance is taken about, by target: the empty text, or the target's own anchor.
+
+    Differs: the papers take it about the empty text, which for "ink style wolf" unlearns the wolf and leaves the ink;
+    about "flat style wolf" it unlearns what the two texts do not share.
+    """
+    if reference == "empty":
+        return dict.fromkeys(request.targets, "")
+    message = f"{method}: reference anchor, but the request has no anchors: give one for each target, or use empty"
+    require(bool(request.anchors), message, RequestError)
+    return dict(zip(request.targets, request.anchors, strict=True))
 
 
 def guided_goal(text: str, strength: float, reference: str = "") -> PredictionGoal:

@@ -5,12 +5,13 @@ each block; `attn2` there (SD 3.5) is a second self-attention of the image.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor
 
 from ..core.errors import SettingsError, require
+from ..models.text.parameters import layer_number
 
 ParameterSelector = Literal[
     "xattn",  # cross-attention: 80 tensors, 43.96 M; joint: the text's maps of each block
@@ -95,6 +96,19 @@ def select_text_parameters(parameters: Mapping[str, Tensor], which: TextParamete
     )
     require(bool(found), f"parameters {which!r}: this text encoder has none of them, choose others", SettingsError)
     return found
+
+
+def select_encoder_layers(
+    method: str, encoders: Iterable[Mapping[str, Tensor]], layers: int | None, inside: str
+) -> tuple[str, ...]:
+    """Select parameters of the first layers of each text encoder whose name contains `inside`.
+
+    None selects all layers and the final norm.
+    """
+    every = [name for own in encoders for name in select_text_parameters(own, "text-full")]
+    count = 1 + max(map(layer_number, every))
+    require(layers is None or layers <= count, f"{method}: layers must be at most the encoder's {count}, got {layers}")
+    return tuple(name for name in every if inside in name and (layers is None or 0 <= layer_number(name) < layers))
 
 
 def _joint(which: str) -> Callable[[str], bool]:
