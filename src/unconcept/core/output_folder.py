@@ -15,7 +15,7 @@ from .output_lock import output_lock, require_writable_parent
 
 _STATE_FILE = "state.json"
 PARTIAL_FILE = "PARTIAL"  # a folder with a file of this name keeps its state, so the run can be resumed
-_RUN_FILE = "run.json"  # the command that made a run's folder
+RUN_FILE = "run.json"  # the command that made a run's folder
 _OWNERSHIP_FILE = ".unconcept"  # marks every other folder that this program made
 _REMEDY = "free some space or choose another path for --out"
 
@@ -29,7 +29,7 @@ def require_free_output(out: Path, overwrite: bool) -> None:
     ours = (
         not out.is_dir()
         or not any(out.iterdir())
-        or any((out / name).exists() for name in (_RUN_FILE, _STATE_FILE, PARTIAL_FILE, _OWNERSHIP_FILE))
+        or any((out / name).exists() for name in (RUN_FILE, _STATE_FILE, PARTIAL_FILE, _OWNERSHIP_FILE))
     )
     require(
         ours,
@@ -134,7 +134,7 @@ def _written_folder(out: Path, identity: Mapping[str, object], overwrite: bool) 
             yield part
             if not (part / PARTIAL_FILE).exists():
                 (part / _STATE_FILE).unlink()
-            if not (part / _RUN_FILE).exists():
+            if not (part / RUN_FILE).exists():
                 (part / _OWNERSHIP_FILE).write_text(
                     "made by unconcept: --overwrite may replace this folder\n", encoding="utf-8"
                 )

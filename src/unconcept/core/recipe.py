@@ -85,10 +85,29 @@ def _all_beside(recipe: Path, values: Mapping[str, object]) -> dict[str, object]
 
 def _beside(recipe: Path, name: str, value: object) -> object:
     """Resolve a path setting against the recipe's folder, which it must not leave: recipes come from strangers."""
-    if not (isinstance(value, str) and value and (name in _FOLDER_SETTINGS or value.lower().endswith(FILE_SUFFIXES))):
+    if not _is_path(name, value):
         return value
+    assert isinstance(value, str)
     message = (
         f"recipe {recipe}: {name} = {value!r} leaves the recipe's folder: put the file beside it, or name it with --set"
     )
     require(is_inside(recipe.parent, value), message, RecipeError)
     return str(recipe.parent / value)
+
+
+def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce settings that are paths to the last part: what is published names no folder of a machine."""
+    return {name: _without_folder(name, value) for name, value in settings.items()}
+
+
+def _without_folder(name: str, value: object) -> object:
+    if isinstance(value, Mapping):
+        return without_folders(value)
+    return Path(str(value)).name if _is_path(name, value) else value
+
+
+def _is_path(name: str, value: object) -> bool:
+    """Whether a setting is the path of a file or a folder."""
+    return (
+        isinstance(value, str) and bool(value) and (name in _FOLDER_SETTINGS or value.lower().endswith(FILE_SUFFIXES))
+    )

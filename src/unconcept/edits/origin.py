@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from ..core.hashing import hash_tensors
+from ..core.recipe import without_folders
 from ..core.request import Request
 from ..core.versions import library_versions
 from ..models import ModelView
@@ -37,7 +38,7 @@ def origin_for(
     """Build the header of an edit; `figures` come from the solve or training that made it."""
     return EditOrigin(
         method=method,
-        settings=settings,
+        settings=without_folders(settings),
         targets=request.targets,
         anchors=request.anchors,
         retain=request.retain,

@@ -9,6 +9,7 @@ from ..edits import load_edit
 from ..edits.export.bake import bake
 from ..models import find_model
 from .command_options import ApplyOptions
+from .edit_base import base_of_edits
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,16 @@ class ApplyOutcome:
 
 def apply(options: ApplyOptions) -> ApplyOutcome:
     """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
-    edit, source = load_edit(options.edit), find_model(options.model)
+    model = base_of_edits([options.edit], options.model)
+    edit, source = load_edit(options.edit), find_model(model)
     edit = edit.static() if options.static else edit
     out, is_file = options.out, source.is_file()
     require(
         not is_file or out.suffix == ".safetensors",
-        f"{options.model} is one file: --out {out} must end in .safetensors",
+        f"{model} is one file: --out {out} must end in .safetensors",
         OutputError,
     )
-    identity = {"edit": edit.hash, "model": options.model, "strength": options.strength}
+    identity = {"edit": edit.hash, "model": model, "strength": options.strength}
     place = output_file(out, options.overwrite) if is_file else atomic_folder(out, identity, options.overwrite)
     with place as target:
         left_out = bake(edit.scaled(options.strength, options.amplify), source, target)

@@ -11,7 +11,9 @@ from .options import (
     SETTINGS_FLAG,
     AnchorOptions,
     ConceptOptions,
+    DeviceOptions,
     DrawOptions,
+    EditBaseOptions,
     Flag,
     JudgeOptions,
     MethodOptions,
@@ -75,7 +77,7 @@ class ExplainOptions(AnchorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, ModelOptions, ConceptOptions):
+class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, DeviceOptions, ConceptOptions):
     """Options of every evaluation."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
@@ -87,7 +89,7 @@ class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, ModelOp
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(StrengthOptions, SuiteOptions):
+class EvaluateOptions(StrengthOptions, EditBaseOptions, SuiteOptions):
     """Options of `evaluate`."""
 
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True)]
@@ -97,7 +99,7 @@ class EvaluateOptions(StrengthOptions, SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackOptions(StrengthOptions, SuiteOptions):
+class AttackOptions(StrengthOptions, EditBaseOptions, SuiteOptions):
     """Options of `attack`."""
 
     name: Annotated[str, Flag(position=0)]
@@ -107,7 +109,7 @@ class AttackOptions(StrengthOptions, SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(SuiteOptions):
+class BenchOptions(SourceOptions, SuiteOptions):
     """Options of `bench`."""
 
     methods: str = "all"
@@ -117,7 +119,7 @@ class BenchOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, ModelOptions):
+class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, DeviceOptions, EditBaseOptions):
     """Options of `sample`."""
 
     prompts: Annotated[Texts, Flag(kind=str, repeats=True, position=0, show_default=False)] = ()
@@ -133,7 +135,7 @@ class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, ModelOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteOptions(OverwriteOptions, StrengthOptions, SourceOptions):
+class WriteOptions(OverwriteOptions, StrengthOptions, EditBaseOptions):
     """Options of commands that write an edit to files of other tools."""
 
     edit: Annotated[Path, Flag(position=0)]

@@ -33,11 +33,23 @@ from ..methods import methods
 from ..models import Family, ModelView, find_model
 from ..report.environment import run_environment
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
-from .options import DrawOptions, JudgeOptions, ModelOptions, OverwriteOptions, RunOptions, StrengthOptions, paths
+from .edit_base import base_of_edits
+from .options import (
+    DeviceOptions,
+    DrawOptions,
+    EditBaseOptions,
+    JudgeOptions,
+    OverwriteOptions,
+    RunOptions,
+    StrengthOptions,
+    paths,
+)
 
 
 @dataclass(frozen=True)
-class EvaluationRun(RunOptions, DrawOptions, JudgeOptions, StrengthOptions, ModelOptions, OverwriteOptions):
+class EvaluationRun(
+    RunOptions, DrawOptions, JudgeOptions, StrengthOptions, DeviceOptions, EditBaseOptions, OverwriteOptions
+):
     """A complete evaluation job. It evaluates finished `edits`, or makes edits of `variants` first."""
 
     concepts: tuple[str, ...]
@@ -92,11 +104,11 @@ def _strength(options: StrengthOptions) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(StrengthOptions)}
 
 
-def _planned(options: SuiteOptions, **more: Any) -> EvaluationRun:
+def _planned(options: EvaluateOptions | AttackOptions | BenchOptions, **more: Any) -> EvaluationRun:
     """Make a job from the options that all three commands share."""
     shared = {field.name: getattr(options, field.name) for field in fields(SuiteOptions)}
     del shared["concepts_file"]
-    return EvaluationRun(**{**shared, "concepts": options.names, **more})
+    return EvaluationRun(**{**shared, "model": options.model, "concepts": options.names, **more})
 
 
 def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
@@ -105,6 +117,8 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     If results are missing, the report is PARTIAL and the same command continues.
     """
     begun = time.perf_counter()
+    _require_known_names(run)
+    run = replace(run, model=base_of_edits(run.edits, run.model))
     unedited, suite, judge, spec, left_out = _opened(run)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
     reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out
@@ -136,7 +150,6 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
     """
     validate_strength(run.strength, run.amplify)
     find_model(run.model)
-    _require_known_names(run)
     suite = _suite(run)
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)

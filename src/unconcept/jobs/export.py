@@ -7,6 +7,7 @@ from ..edits.export.export import EXPORT_TARGETS, FOLDER_TARGETS, ExportOutcome,
 from ..models import find_model
 from ..models.loading import find_device, find_dtype
 from .command_options import ExportOptions
+from .edit_base import base_of_edits
 
 
 def export(options: ExportOptions) -> ExportOutcome:
@@ -14,10 +15,11 @@ def export(options: ExportOptions) -> ExportOutcome:
     target = suggest(options.to, {name: name for name in EXPORT_TARGETS}, "export")
     require_export_path(target, options.out)
     dtype = None if options.dtype == "auto" else find_dtype(options.dtype, find_device("cpu"))
-    edit, source = load_edit(options.edit), find_model(options.model)
+    model = base_of_edits([options.edit], options.model)
+    edit, source = load_edit(options.edit), find_model(model)
     edit = edit.scaled(options.strength, options.amplify)
     edit = edit.static() if options.static else edit
-    told = {"model": options.model, "to": options.to, "dtype": options.dtype, "rank": options.rank}
+    told = {"model": model, "to": options.to, "dtype": options.dtype, "rank": options.rank}
     if target in FOLDER_TARGETS:
         place = atomic_folder(options.out, {"edit": edit.hash, **told}, options.overwrite)
     else:

@@ -15,9 +15,12 @@ from ..core.errors import EditError, require
 from ..core.escapes import file_name_text
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
+from ..edits.origin import OriginMaker
 from ..evaluation.trials.report import Report
 from ..models import open_model
+from ..models.loading import absolute_source
 from .command_options import AttackOptions, BenchOptions, EraseOptions, EvaluateOptions
+from .edit_base import record_base
 from .erase import EraseOutcome, erase
 from .evaluate import evaluate, plan_attack, plan_bench, plan_evaluation
 from .resolve import plan_job
@@ -51,7 +54,7 @@ def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
         for name in _PATH_NAMES & given.keys():
             given[name] = None if given[name] is None else Path(given[name])
-        if "model" in given:
+        if given.get("model") is not None:
             given["model"] = _stored_model(given["model"], Path(place))
         if "edits" in given:
             given["edits"] = _stored_edits(given["edits"], Path(place))
@@ -82,6 +85,8 @@ def _stored_edit(edit: Edit, folder: Path) -> Path:
     folder.mkdir()
     path = folder / f"{file_name_text(origin_of(edit).method) or 'edit'}.safetensors"
     edit.save(path)
+    if isinstance(edit.maker, OriginMaker):
+        record_base(folder, absolute_source(edit.maker.model.name))
     return path
 
 

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
@@ -19,9 +18,9 @@ from ..ledger.request_state import RequestState
 from ..ledger.verify import repair_ledger
 from ..methods import methods
 from ..models import ModelView, open_model
+from ..models.loading import absolute_source
 from ..training.options import changed_options
 from ..training.regularisers import build_regularisers
-from ..worlds.registry import embedded_world
 from .command_options import EraseOptions
 from .erase import Job
 from .ledger_options import AddOptions, InitOptions, LedgerOptions, MaterializeOptions, NoteOptions, RevokeOptions
@@ -110,12 +109,6 @@ def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # Not empty: another training was interrupted.
         folder.parent.rmdir()
-
-
-def absolute_source(model: str) -> str:
-    """Make a path absolute; names of embedded models and Hub ids stay as they are."""
-    path = Path(model).expanduser()
-    return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
 
 
 def _open_base(model: str, device: str) -> ModelView:

@@ -13,7 +13,8 @@ from ..ledger.ledger import EntryNote, Ledger
 from ..ledger.page import write_ledger_page
 from ..ledger.status import ledger_status
 from ..ledger.verify import VerificationResult, verify_ledger
-from .ledger import absolute_source, ledger_training, open_ledger_model
+from ..models.loading import absolute_source
+from .ledger import ledger_training, open_ledger_model
 from .ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
 
 

@@ -60,8 +60,16 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(SourceOptions):
-    """The model, its device and its data type."""
+class EditBaseOptions:
+    """The model, for commands that are given an edit."""
+
+    model: Annotated[ModelSource, Flag(kind=str, show_default=False)] = None
+    """Model, as for `erase`.  [default: the model that the edit was made for]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """The device and the data type of the model."""
 
     help_group: ClassVar[str] = "model"
 
@@ -69,6 +77,11 @@ class ModelOptions(SourceOptions):
     """Device: auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
     """Data type of the model: auto, float64, float32, bfloat16 or float16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(DeviceOptions, SourceOptions):
+    """The model, its device and its data type."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
         sizes=sizes,
         spec=spec,
         options=build_settings(TrainingOptions, layered_values(trainings), "training option"),
-        recipe=recipe,
+        recipe=Path(recipe).name if recipe else None,
         store=options.store,
     )
     return JobPlan(job, reasons, request, settings, trainings, regularisers, merge_layers(("flag", changed)))

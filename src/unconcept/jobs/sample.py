@@ -15,6 +15,7 @@ from ..models import open_model
 from ..prompts.checks import Prompt
 from ..report.images import to_image
 from .command_options import SamplingOptions
+from .edit_base import base_of_edits
 from .options import paths, texts
 
 
@@ -31,9 +32,10 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     prompts, found = texts(options.prompts), options.found
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
     edits = [load_edit(path).scaled(options.strength, options.amplify) for path in paths(options.edits)]
-    model = open_model(options.model, options.device, options.dtype)
+    base = base_of_edits(paths(options.edits), options.model)
+    model = open_model(base, options.device, options.dtype)
     require_text_length(model, prompts)
-    spec = spec_for(options.model, options.steps, options.guidance_scale, options.batch_size)
+    spec = spec_for(base, options.steps, options.guidance_scale, options.batch_size)
     inputs = list(load_adversarial(found).values()) if found else []
     identity = {
         "prompts": list(prompts) or None,
@@ -41,7 +43,7 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
         "edit": [edit.hash for edit in edits],
         "spec": str(spec),
         "seed": options.seed,
-        "model": options.model,
+        "model": base,
     }
     asked = [Prompt(text, options.seed + i) for i, text in enumerate(prompts)]
     with atomic_folder(options.out, identity, options.overwrite) as folder, ExitStack() as applied:

@@ -15,6 +15,7 @@ import torch
 from ..core import pinned_threads
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json, hash_tensors
+from ..core.recipe import without_folders
 from ..core.request import Request, merge_requests
 from ..core.versions import library_versions
 from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, TextMapEdit
@@ -262,7 +263,11 @@ def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequenc
     joined = merged_request(requests) if requests else None
     return EditOrigin(
         method="ledger",
-        settings={"rule": policy.pop("rule"), "policy": policy, "requests": [one.id for one in requests]},
+        settings={
+            "rule": policy.pop("rule"),
+            "policy": without_folders(policy),
+            "requests": [one.id for one in requests],
+        },
         targets=joined.targets if joined else (),
         anchors=joined.anchors if joined else (),
         retain=joined.retain if joined else (),

@@ -1,6 +1,5 @@
 """Opens models: turns the values of `--model`, `--device` and `--dtype` into a `ModelView`."""
 
-import re
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -10,6 +9,7 @@ from ..core.errors import DeviceError, ModelError, SettingsError, require
 from ..core.regular_files import require_own_files, require_regular_file
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
 from .checkpoint.config import config_folder, family_of_folder
+from .checkpoint.hub import is_hub_id
 from .checkpoint.pipeline import Pipeline
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
@@ -20,7 +20,6 @@ from .views.pipeline_view import PipelineView
 
 LOADING = __name__  # the module that imports all code for models in this folder
 _open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary()  # by the pipeline's id
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -40,7 +39,7 @@ def _located(source: str) -> Path:
     if world is not None:
         return world.model_folder
     path = Path(source).expanduser()
-    if not path.exists() and _HUB_ID.fullmatch(source):
+    if not path.exists() and is_hub_id(source):
         return _cached(source)
     known = ", ".join(map(repr, worlds))
     message = (
@@ -59,6 +58,12 @@ def _located(source: str) -> Path:
         ModelError,
     )
     return path
+
+
+def absolute_source(model: str) -> str:
+    """Make a path absolute; names of embedded models and Hub ids stay as they are."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
 
 
 def _cached(name: str) -> Path:

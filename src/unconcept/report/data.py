@@ -236,6 +236,8 @@ class RunData(_SparseTable):
     """When the report was written, UTC."""
     command: str = ""
     """The command as it was typed; empty if Python called the library."""
+    base: str | None = None
+    """The model of the edits, with its path: this file is not published."""
     libraries: dict[str, str]
     device: str
     dtype: str

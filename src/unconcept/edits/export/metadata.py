@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ...core.recipe import without_folders
 from ...core.versions import library_versions
 from ...models.checkpoint.model_card import read_licence
 from ...models.families import FAMILIES, families
@@ -32,7 +33,7 @@ def export_metadata(edit: Edit, source: Path, to: str, dtype: torch.dtype | None
             "family": origin.family,
             "licence": read_licence(source) or origin.licence or None,
         },
-        **{"method": origin.method, "settings": dict(origin.settings), "kind": origin.kind},
+        **{"method": origin.method, "settings": without_folders(origin.settings), "kind": origin.kind},
         **{"targets": list(origin.targets), "anchors": list(origin.anchors), "retain": list(origin.retain)},
         **{"edit_hash": edit.hash, "report": dict(origin.report)},
     }

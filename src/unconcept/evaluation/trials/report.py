@@ -9,6 +9,7 @@ from ...attacks import attacks
 from ...edits import origin_of
 from ...edits.base import EditOrigin
 from ...methods import methods
+from ...models.loading import absolute_source
 from ...prompts.sets import PROMPT_GROUPS
 from ...report.csv import CsvCell, write_csv
 from ...report.data import (
@@ -171,7 +172,8 @@ def write_run(report: Report, folder: Path) -> None:
     """Write `run.json`: environment, timings, and hash and cost of each edit."""
     trials = [finding.answered_trial.trial for finding in report.findings]
     edits = [RunEditData.model_validate({"hash": trial.subject.edit_hash, **trial.cost}) for trial in trials]
-    run = RunData(**report.circumstances, edits=tuple(edits), failures=report.failures)
+    base = absolute_source(trials[0].subject.model) if trials else None
+    run = RunData(base=base, **report.circumstances, edits=tuple(edits), failures=report.failures)
     write_json(folder / "run.json", run.model_dump(mode="json"))
 
 

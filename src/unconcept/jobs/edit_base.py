@@ -1,0 +1,67 @@
+"""Finds the model that edits were made for, for commands that are given edits and no model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.errors import EditError, ModelError, require
+from ..core.hashing import hash_tensors
+from ..core.output_folder import RUN_FILE
+from ..edits import Edit, load_edit, origin_of
+from ..models import open_model
+from ..models.checkpoint.hub import is_hub_id
+from ..worlds.registry import DEFAULT_MODEL, embedded_world
+
+_BENCH_FOLDER = "edits"  # in which a bench keeps its edits, below its own run.json
+
+
+def base_of_edits(edits: Sequence[Path], model: str | None = None) -> str:
+    """The named model, else the one that all the edits were made for; without edits the embedded one.
+
+    An embedded model and a Hub id are named in an edit's header. A path is not, because edits are published: it is in
+    the run.json beside the edit, and counts only if the weights there are the edit's. `EditError` if nothing is known.
+    """
+    if model is not None:
+        return model
+    found = {str(path): _base_of(path) for path in edits}
+    names = list(dict.fromkeys(found.values()))
+    told = ", ".join(f"{path} is for {name}" for path, name in found.items())
+    require(len(names) < 2, f"the edits were made for different models: {told}; give edits of one model", EditError)
+    return names[0] if names else DEFAULT_MODEL
+
+
+def _base_of(path: Path) -> str:
+    edit = load_edit(path)
+    made = origin_of(edit)
+    if is_hub_id(made.base):  # It may have to be fetched first; the edit is checked against it when it is applied.
+        return made.base
+    named = [made.base] if embedded_world(made.base) is not None else []
+    for model in (*_recorded(path), *named):
+        if _is_base(model, edit):
+            return model
+    raise EditError(f"edit {path}: give --model; its base is {made.base}, hash {made.base_hash[:12]}")
+
+
+def _recorded(path: Path) -> list[str]:
+    """The base in the run.json of the run that made an edit; empty if there is none or it names none."""
+    folder = path.resolve().parent
+    run = (folder.parent if folder.name == _BENCH_FOLDER else folder) / RUN_FILE
+    try:
+        base = json.loads(run.read_text(encoding="utf-8"))["base"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [base] if isinstance(base, str) else []
+
+
+def _is_base(model: str, edit: Edit) -> bool:
+    """Whether a model has the weights that an edit was made for."""
+    try:
+        own = open_model(model, "cpu", "float32").reference(edit.bound_names)
+        return hash_tensors(own) == origin_of(edit).base_hash
+    except ModelError:
+        return False
+
+
+def record_base(folder: Path, model: str) -> None:
+    """Write a run.json that names only the base of the edits beside it."""
+    (folder / RUN_FILE).write_text(json.dumps({"base": model}), encoding="utf-8")

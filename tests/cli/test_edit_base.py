@@ -1,0 +1,147 @@
+"""Commands that are given an edit and no model use the model that the edit was made for, or say what is missing."""
+
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tests.cli.test_cli import run
+from unconcept import UCE, Concept, Request, erase, open_model
+from unconcept.core.errors import EditError, RequestError
+from unconcept.core.recipe import without_folders
+from unconcept.edits import load_edit, origin_of
+from unconcept.jobs import command_options
+from unconcept.jobs.edit_base import base_of_edits
+from unconcept.jobs.keywords import evaluate_edits
+
+TAKE_EDITS = {
+    "ApplyOptions": ("apply", "{edit}", "--out", "{out}"),
+    "ExportOptions": ("export", "{edit}", "--to", "kohya", "--out", "{out}.safetensors"),
+    "SamplingOptions": ("sample", "a dog", "--edit", "{edit}", "--steps", 1, "--quiet", "--out", "{out}"),
+    "EvaluateOptions": ("evaluate", "dog", "--edit", "{edit}", "--out", "{out}"),
+    "AttackOptions": ("attack", "p4d", "dog", "--edit", "{edit}", "--out", "{out}"),
+}
+
+
+def command(name: str, edit: Path, out: Path):
+    return run(*(str(word).format(edit=edit, out=out) for word in TAKE_EDITS[name]))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The output of an erasure from a local model, whose folder is named like the embedded one."""
+    root = tmp_path_factory.mktemp("made")
+    model = tiny.folder("sd1", root / "moji")
+    result = run("erase", "dog", "--anchor", "cat", "--model", model, "--no-report", "--quiet", "--out", root / "dog")
+    assert result.exit_code == 0, result.stderr
+    return root / "dog"
+
+
+@pytest.fixture
+def alone(made, tmp_path) -> Path:
+    """The edit without the files beside it."""
+    return Path(shutil.copy(made / "edit.safetensors", tmp_path / "alone.safetensors"))
+
+
+def test_every_command_that_takes_an_edit_is_here() -> None:
+    """None of them has the embedded model as its default."""
+    options = {name: kind for name, kind in vars(command_options).items() if name.endswith("Options")}
+    taking = {
+        name: kind
+        for name, kind in options.items()
+        if kind.__module__ == command_options.__name__ and {"edit", "edits"} & {field.name for field in fields(kind)}
+    }
+    found = {
+        name: kind for name, kind in taking.items() if not any(kind in other.__mro__[1:] for other in taking.values())
+    }
+    assert set(found) == set(TAKE_EDITS)
+    assert all(kind.model is None for kind in found.values())
+
+
+@pytest.mark.parametrize("name", TAKE_EDITS)
+def test_a_local_base_is_found_through_the_run(name, made, tmp_path, monkeypatch) -> None:
+    """From any working directory. What has no judge says so, of that very model."""
+    monkeypatch.chdir(tmp_path)
+    result = command(name, made / "edit.safetensors", tmp_path / "out")
+    if name in ("EvaluateOptions", "AttackOptions"):
+        assert f"model {made.parent / 'moji'} has no judge of its own" in result.stderr
+    else:
+        assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", TAKE_EDITS)
+def test_an_edit_alone_says_what_its_base_is(name, alone, tmp_path) -> None:
+    """Though its base is named as the embedded model is, that one is never taken in its place."""
+    result = command(name, alone, tmp_path / "out")
+    made = origin_of(load_edit(alone))
+    assert result.exit_code == 2
+    assert result.stderr.strip().endswith(f"give --model; its base is moji, hash {made.base_hash[:12]}")
+    assert [path.name for path in tmp_path.iterdir()] == [alone.name]
+
+
+def test_a_base_that_has_changed_is_not_taken(made, tmp_path) -> None:
+    shutil.copytree(made.parent, tmp_path / "copy")
+    run_json = tmp_path / "copy/dog/run.json"
+    run_json.write_text(run_json.read_text().replace(str(made.parent), str(tmp_path / "copy")))
+    edit = tmp_path / "copy/dog/edit.safetensors"
+    assert base_of_edits([edit]) == str(tmp_path / "copy/moji")
+    (file,) = (tmp_path / "copy/moji/unet").glob("*.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(EditError, match="give --model"):
+        base_of_edits([edit])
+    shutil.rmtree(tmp_path / "copy/moji")
+    for text in ("[]", "{", '{"base": 3}', '{"base": "/nowhere"}'):
+        run_json.write_text(text)
+        with pytest.raises(EditError, match="give --model"):
+            base_of_edits([edit])
+
+
+def test_headers_name_embedded_models_and_hub_ids(made, tmp_path) -> None:
+    dog = tmp_path / "dog"
+    assert run("erase", "guitar", "--no-report", "--quiet", "--out", dog).exit_code == 0
+    own = shutil.copy(dog / "edit.safetensors", tmp_path / "own.safetensors")
+    assert base_of_edits([own]) == "moji"
+    first = load_edit(made / "edit.safetensors")
+    first.stamped(replace(origin_of(first), base="owner/name")).save(tmp_path / "hub.safetensors")
+    assert base_of_edits([tmp_path / "hub.safetensors"]) == "owner/name"
+    assert base_of_edits([own], "other") == "other"
+    assert base_of_edits([]) == "moji"
+    with pytest.raises(EditError, match=r"different models: .*own.safetensors is for moji, .* is for owner/name"):
+        base_of_edits([own, tmp_path / "hub.safetensors"])
+
+
+def test_a_bench_and_edits_in_memory_know_their_base(made, tmp_path) -> None:
+    (tmp_path / "edits").mkdir()
+    shutil.copy(made / "run.json", tmp_path)
+    edit = shutil.copy(made / "edit.safetensors", tmp_path / "edits/dog-uce.safetensors")
+    assert base_of_edits([edit]) == str(made.parent / "moji")
+    model = open_model(str(made.parent / "moji"), "cpu")
+    fresh = UCE().erase(model, Request.of([Concept("dog", "object")], ("cat",), ()))
+    with pytest.raises(RequestError, match=f"model {made.parent}/moji has no judge"):
+        evaluate_edits("dog", edits=fresh, out=tmp_path / "o")
+
+
+def test_what_is_published_names_no_folder(made, tmp_path) -> None:
+    """The report's files, headers and exported files; run.json stays where it was made."""
+    assert str(made.parent).encode() in (made / "run.json").read_bytes()
+    home = str(tmp_path.parent.parent).encode()
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('source = "own"\nmethod = "uce"\n')
+    erase("cat", out=tmp_path / "cat", recipe=str(recipe), model=str(made.parent / "moji"), anchors="dog", limit=1)
+    for to, name in (("diffusers", "m"), ("kohya", "k.safetensors"), ("peft", "p"), ("comfyui", "c.safetensors")):
+        result = run("export", tmp_path / "cat/edit.safetensors", "--to", to, "--out", tmp_path / "cat" / name)
+        assert result.exit_code == 0, result.stderr
+    files = [path for path in (tmp_path / "cat").rglob("*") if path.is_file() and path.name != "run.json"]
+    assert len(files) > 12
+    assert [path.name for path in files if home in path.read_bytes()] == []
+
+
+def test_settings_that_are_paths_keep_their_last_part() -> None:
+    given = {"clip": "/a/b", "images": "", "prior": "/c/d.txt", "lamb": 0.5, "methods": {"slug": {"images": "/e/f"}}}
+    assert without_folders(given) == {
+        "clip": "b", "images": "", "prior": "d.txt", "lamb": 0.5, "methods": {"slug": {"images": "f"}}
+    }  # fmt: skip
