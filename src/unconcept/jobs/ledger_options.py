@@ -14,6 +14,7 @@ from .options import (
     SettingOptions,
     SourceOptions,
     Texts,
+    join_config,
 )
 
 
@@ -41,6 +42,11 @@ class BaseOptions:
 
     model: Annotated[str | None, Flag(show_default=False)] = None
     """Base model, if it was moved.  [default: as recorded in the ledger]"""
+    config: Path | None = None
+    """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
+
+    def __post_init__(self) -> None:
+        join_config(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from ..core.model_source import with_config
 from ..core.text_files import read_lines
 from ..worlds.registry import DEFAULT_MODEL
 
@@ -57,6 +58,11 @@ class SourceOptions:
 
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
     """Model: moji, a diffusers folder, a .safetensors file or a cached Hub id."""
+    config: Path | None = None
+    """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
+
+    def __post_init__(self) -> None:
+        join_config(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,11 @@ class EditBaseOptions:
 
     model: Annotated[ModelSource, Flag(kind=str, show_default=False)] = None
     """Model, as for `erase`.  [default: the model that the edit was made for]"""
+    config: Path | None = None
+    """As for `erase`."""
+
+    def __post_init__(self) -> None:
+        join_config(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +261,11 @@ def texts(given: Texts) -> tuple[str, ...]:
 def paths(given: Paths) -> tuple[Path, ...]:
     """One path or several, as a tuple."""
     return (Path(given),) if isinstance(given, str | Path) else tuple(map(Path, given))
+
+
+def join_config(options: Any) -> None:
+    """Put the configs into the model's name, because workers and files know a model by its name alone."""
+    if options.config is not None:
+        named = "" if options.model is None else str(options.model)
+        object.__setattr__(options, "model", with_config(named, options.config))
+        object.__setattr__(options, "config", None)

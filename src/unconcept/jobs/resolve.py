@@ -13,6 +13,7 @@ from ..core.request import RequestSpec
 from ..core.settings import LayeredValue, build_settings, layered_values, merge_layers
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.worlds import world_of
+from ..models.loading import recognised_title
 from ..prompts.checks import GroupSizes
 from ..training.options import TrainingOptions
 from .command_options import EraseOptions
@@ -98,6 +99,8 @@ def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str
     require(method in (None, name), message, RecipeError)
     if world.title is not None:
         reasons["model"] = world.title
+    elif (title := recognised_title(str(options.model))) is not None:
+        reasons["model"] = f"{title}, recognised by its tensors: configs and vocabulary are the packaged ones"
     return loaded, recipe, reasons
 
 

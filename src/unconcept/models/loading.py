@@ -6,11 +6,13 @@ from weakref import WeakValueDictionary
 import torch
 
 from ..core.errors import DeviceError, ModelError, SettingsError, require
+from ..core.model_source import split_config, with_config
 from ..core.regular_files import require_own_files, require_regular_file
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
-from .checkpoint.config import config_folder, family_of_folder
+from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import is_hub_id
 from .checkpoint.pipeline import Pipeline
+from .checkpoint.published import published_title
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
@@ -28,8 +30,11 @@ def find_model(source: str) -> Path:
 
     `ModelError` for pipes, devices and links that leave the model's folder.
     """
-    files = _located(source)
+    name, config = split_config(source)
+    files = _located(name)
     require_regular_file(files, ModelError)
+    if config:
+        name_configs(files, config)
     require_own_files(config_folder(files), ModelError)
     return files
 
@@ -49,7 +54,6 @@ def _located(source: str) -> Path:
     require(path.exists(), message, ModelError)
     require(path.suffix not in PICKLE_SUFFIXES, f"model {source}: {PICKLE_REMEDY}", ModelError)
     if path.is_file() and path.suffix == ".safetensors":
-        config_folder(path)
         return path
     require(
         path.is_dir() and (path / "model_index.json").exists(),
@@ -60,10 +64,19 @@ def _located(source: str) -> Path:
     return path
 
 
+def recognised_title(source: str) -> str | None:
+    """What a single file was recognised as; None for any model that comes with its own configs."""
+    name, config = split_config(source)
+    return published_title(config_folder(find_model(name))) if name.endswith(".safetensors") and not config else None
+
+
 def absolute_source(model: str) -> str:
-    """Make a path absolute; names of embedded models and Hub ids stay as they are."""
-    path = Path(model).expanduser()
-    return str(path.resolve()) if embedded_world(model) is None and path.exists() else model
+    """Make paths absolute; names of embedded models and Hub ids stay as they are."""
+    name, config = split_config(model)
+    path = Path(name).expanduser()
+    if embedded_world(name) is not None or not path.exists():
+        return model
+    return with_config(str(path.resolve()), config.resolve() if config else None)
 
 
 def _cached(name: str) -> Path:
@@ -106,15 +119,21 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def open_model(source: str | Path | Pipeline = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> ModelView:
+def open_model(
+    source: str | Path | Pipeline = DEFAULT_MODEL,
+    device: str = "auto",
+    dtype: str = "auto",
+    config: str | Path | None = None,
+) -> ModelView:
     """Open an embedded model, a diffusers folder, a .safetensors file, a Hub id, or a diffusers pipeline in memory.
 
     Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, on its own device and in
-    its own dtype. `ModelError` if the family is not supported.
+    its own dtype. A file needs no configs if it has the shape of SD 1.x, 2.x or SDXL; `config` names others.
+    `ModelError` if the family is not supported.
     """
     if not isinstance(source, str | Path):
         return _open_pipeline(source)
-    name = str(source)
+    name = with_config(str(source), config)
     where, files = find_device(device), find_model(name)
     spec = family_of_folder(files)
     return view_class(spec).from_files(spec, files, name, where, find_dtype(dtype, where))

@@ -17,6 +17,7 @@ from ..text.tokenizer import ClipTokenizer, TokenPosition
 from .config import config_folder, read_config
 from .locations import has_part, tensor_locations
 from .pipeline import Pipeline, build_pipeline
+from .published import vocabulary_folder
 from .safetensors_io import LazyTensors, TensorLocation
 
 
@@ -100,7 +101,7 @@ class Checkpoint:
         part = encoder.tokenizer
         if part not in self._tokenizers:
             own = (
-                ClipTokenizer.load(config_folder(self.source) / part)
+                _load_tokenizer(config_folder(self.source) / part)
                 if self.source
                 else ClipTokenizer.of(getattr(self.pipeline, part))
             )
@@ -123,3 +124,7 @@ class Checkpoint:
             )
             found[name] = known[rest] if self.source is not None else saved.get(name, known[rest])
         return LazyTensors(found) if self.source is not None else found
+
+
+def _load_tokenizer(folder: Path) -> ClipTokenizer:
+    return ClipTokenizer.load(folder, vocabulary_folder(folder))

@@ -7,22 +7,36 @@ from typing import Any
 from ...core.errors import ModelError, require
 from ..families import PIPELINES, family_of_pipeline
 from ..family import FamilySpec
+from .published import published_configs
+
+_named_configs: dict[Path, Path] = {}  # config folders that the user named, by single file
 
 
 def config_folder(source: Path) -> Path:
     """The folder with a model's configs and tokenizers.
 
-    It is a diffusers folder itself; for a single file, the folder with its name beside it, which needs no weights.
+    It is a diffusers folder itself. For a single file it is the one that the user named, else the folder with the
+    file's name beside it, else the packaged one that fits the file; it needs no weights.
     """
     if source.suffix != ".safetensors":
         return source
-    folder = source.with_suffix("")
-    wanted = (
-        f"{source} is a single file: put the configs and tokenizers of its base (a diffusers folder, weights not"
-        f" needed) into {folder}"
+    beside = source.with_suffix("")
+    if source in _named_configs:
+        return _named_configs[source]
+    return beside if (beside / "model_index.json").exists() else published_configs(source)
+
+
+def name_configs(file: Path, folder: Path) -> None:
+    """Use a folder's configs for a single file, in this process; `ModelError` if the file is in use with others."""
+    require(
+        (folder / "model_index.json").exists(),
+        f"config {folder} is not a diffusers folder, because it has no model_index.json: give one that save_pretrained"
+        " wrote, weights not needed",
+        ModelError,
     )
-    require((folder / "model_index.json").exists(), wanted, ModelError)
-    return folder
+    known = _named_configs.setdefault(file, folder)
+    message = f"{file} is already open with the configs in {known}: open it with others in a process of its own"
+    require(known == folder, message, ModelError)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
         keys = list(file.keys())
     found = ModelLayout.of(source).in_folder(keys, part)
     message = (
-        f"{source} holds no {part} in the original layout: it is a LoRA, or of another family than the configs in"
-        f" {config_folder(source)}; give a whole checkpoint with its own configs"
+        f"{source} holds no {part} in the original layout: give a whole checkpoint of the family that its configs name,"
+        f" or with --config a diffusers folder that has the weights of {part}"
     )
     require(bool(found), message, ModelError)
     return {name: TensorLocation(source, *stands) for name, stands in found.items()}

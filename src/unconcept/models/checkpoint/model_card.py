@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ...core.model_source import split_config
 from .config import config_folder
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
@@ -11,6 +12,7 @@ _LICENCE_LINE = re.compile(r"^(license|license_name):[ \t]*(\S.*)$", re.MULTILIN
 
 def base_id(name: str) -> str:
     """The name of a model for file headers: a Hub id, or the last part of a path, since its folders are private."""
+    name, _ = split_config(name)
     return name if not Path(name).expanduser().exists() and name.count("/") == 1 else Path(name).name
 
 

@@ -11,6 +11,7 @@ from ...core.errors import ModelError, OutputError, require
 from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
 from .locations import companion_folder
+from .published import CLIP_VOCABULARY, published_title
 from .safetensors_io import is_finite
 from .weight_files import variant_of
 
@@ -48,7 +49,10 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     with library_errors(source):
         if source != folder:
             absent.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
-            given = {part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)}
+            given: dict[str, Any] = {
+                part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)
+            }
+            given |= _packaged_tokenizers(folder)
             pipeline = getattr(diffusers, kind).from_single_file(
                 str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given
             )
@@ -93,3 +97,17 @@ def _loaded(folder: Path, part: str, told: object) -> nn.Module:
         folder / part, local_files_only=True, use_safetensors=True
     )
     return module
+
+
+def _packaged_tokenizers(folder: Path) -> dict[str, Any]:
+    """The tokenizers of packaged configs, which share one vocabulary; empty for any other folder."""
+    if published_title(folder) is None:
+        return {}
+    from transformers import CLIPTokenizer
+
+    files = {"vocab": str(CLIP_VOCABULARY / "vocab.json"), "merges": str(CLIP_VOCABULARY / "merges.txt")}
+    found = {}
+    for encoder in family_of_folder(folder).encoders:
+        config = read_config(folder / encoder.tokenizer / "tokenizer_config.json")
+        found[encoder.tokenizer] = CLIPTokenizer(**files, **{k: v for k, v in config.items() if k != "tokenizer_class"})
+    return found

@@ -66,24 +66,29 @@ class ClipTokenizer:
         return self([""]).ids[0][-1]
 
     @classmethod
-    def load(cls, folder: Path) -> "ClipTokenizer":
+    def load(cls, folder: Path, vocabulary: Path | None = None) -> "ClipTokenizer":
         """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`.
+
+        `vocabulary` is the folder of these files if it is not the tokenizer's own.
 
         `ModelError` names a missing or broken file.
         """
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            tokenizer = _read(folder)
+            tokenizer = _read(vocabulary or folder)
         except Exception as error:  # `tokenizers` raises bare Exceptions on broken files.
             raise ModelError(f"tokenizer {folder}: {error}; give a complete diffusers folder") from None
         tokenizer.no_padding()
         tokenizer.no_truncation()
         pad = config.get("pad_token") or END_TOKEN
-        pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        pad_text = pad["content"] if isinstance(pad, dict) else pad
+        pad_id = tokenizer.token_to_id(pad_text)
         if pad_id is None:
             raise ModelError(
                 f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary; give a complete folder"
             )
+        # OpenCLIP's pad is "!": transformers takes one in a text for the pad too, whatever word it follows.
+        tokenizer.add_special_tokens([AddedToken(pad_text, special=True)])
         return cls(tokenizer, pad_id, int(config.get("model_max_length", 77)))
 
     @classmethod
