@@ -11,8 +11,9 @@ import typer
 
 from ..core.docstrings import field_descriptions
 from ..jobs.options import Flag, PythonOnly
-from .console import exit_codes, quiet_libraries
+from .console import exit_codes, network, quiet_libraries
 from .help import OWN_GROUP
+from .options import NetworkOptions
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -22,10 +23,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """
     groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
     options = [option for kind in groups.values() for option in _options(kind)]
+    if any(option.field.name == "model" for option in options):
+        options += _options(NetworkOptions)
 
     @wraps(function)
     def run(**values: Any) -> None:
-        with exit_codes():
+        with exit_codes(), network(bool(values.get("offline")), bool(values.get("quiet"))):
             quiet_libraries()
             function(**{name: _build(kind, values) for name, kind in groups.items()})
 

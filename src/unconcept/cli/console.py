@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from ..core.errors import UnconceptError, UsageError
 from ..core.escapes import json_text, require_unicode, visible_text
+from ..core.progress import ignore_progress, report_downloads
 
 EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 
@@ -79,6 +80,22 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def network(offline: bool, quiet: bool) -> Iterator[None]:
+    """Inside, downloads print lines, or are forbidden; worker processes inherit that through the environment."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        with report_downloads(ignore_progress if quiet else _Lines()):
+            yield
+    finally:
+        if offline and before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        elif offline:
+            os.environ["HF_HUB_OFFLINE"] = str(before)
 
 
 @contextmanager

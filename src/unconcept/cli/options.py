@@ -29,3 +29,11 @@ class QuietOptions:
 @dataclass(frozen=True, kw_only=True)
 class PrintOptions(QuietOptions, JsonOptions):
     """What a command prints: JSON or tables, with or without progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Whether models are fetched; every command with a model has it."""
+
+    offline: Annotated[bool, Flag("--offline")] = False
+    """Fetch nothing: a Hub id must be in the Hugging Face cache. HF_HUB_OFFLINE=1 does the same."""

@@ -5,11 +5,11 @@ An embedded model has its own; for any other model the user names CLIP folders o
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from ..core.errors import SettingsError, require
 from ..methods import VisionTextTower, VisionTextTowers
 from ..models import ModelView
+from ..models.loading import find_network
 from ..models.vision.paired_clip import open_paired_clip
 from ..scorers.moji_clip import MojiClip
 from ..worlds.registry import EmbeddedWorld, embedded_world
@@ -40,5 +40,5 @@ def named_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionTex
             f" comes from, --set {setting}=FOLDER"
         )
         require(bool(folder), message, SettingsError)
-        found[part] = open_paired_clip(Path(folder), model, part)
+        found[part] = open_paired_clip(find_network(folder), model, part)
     return found

@@ -57,7 +57,7 @@ class SourceOptions:
     help_group: ClassVar[str] = "model"
 
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
-    """Model: moji, a diffusers folder, a .safetensors file or a cached Hub id."""
+    """Model: moji, a diffusers folder, a .safetensors file or a Hub id (OWNER/NAME@REVISION pins it)."""
     config: Path | None = None
     """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
 
@@ -114,7 +114,7 @@ class JudgeOptions:
     help_group: ClassVar[str] = "pictures"
 
     judge: Annotated[str | None, Flag(show_default=False)] = None
-    """Judge of pictures: clip-score=FOLDER or nudenet; moji has its own."""
+    """Judge of pictures: clip-score=FOLDER, clip-score=HUB-ID or nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
     """Most prompts per group."""
 

@@ -10,7 +10,7 @@ from ..core.model_source import split_config, with_config
 from ..core.regular_files import require_own_files, require_regular_file
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
 from .checkpoint.config import config_folder, family_of_folder, name_configs
-from .checkpoint.hub import is_hub_id
+from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
 from .checkpoint.pipeline import Pipeline
 from .checkpoint.published import published_title
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
@@ -26,7 +26,7 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch
 
 
 def find_model(source: str) -> Path:
-    """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id in the local cache.
+    """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id, which may be fetched.
 
     `ModelError` for pipes, devices and links that leave the model's folder.
     """
@@ -45,7 +45,7 @@ def _located(source: str) -> Path:
         return world.model_folder
     path = Path(source).expanduser()
     if not path.exists() and is_hub_id(source):
-        return _cached(source)
+        return hub_pipeline(source)
     known = ", ".join(map(repr, worlds))
     message = (
         f"model {source!r} is neither {known} nor an existing path; give a diffusers folder, a .safetensors file or"
@@ -64,6 +64,12 @@ def _located(source: str) -> Path:
     return path
 
 
+def find_network(source: str) -> Path:
+    """Find the folder of a single network, such as a CLIP: a path as it is, or a Hub id, which may be fetched."""
+    path = Path(source).expanduser()
+    return hub_network(source) if not path.exists() and is_hub_id(source) else path
+
+
 def recognised_title(source: str) -> str | None:
     """What a single file was recognised as; None for any model that comes with its own configs."""
     name, config = split_config(source)
@@ -77,24 +83,6 @@ def absolute_source(model: str) -> str:
     if embedded_world(name) is not None or not path.exists():
         return model
     return with_config(str(path.resolve()), config.resolve() if config else None)
-
-
-def _cached(name: str) -> Path:
-    """The folder of a Hub id in the Hugging Face cache. Nothing is downloaded; `ModelError` if it is missing."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        folder = None
-    message = (
-        f"model {name!r} is neither a path nor in the Hugging Face cache, and nothing is downloaded: run `hf download"
-        f" {name}` first"
-    )
-    if folder is None or not (folder / "model_index.json").exists():
-        raise ModelError(message)
-    return folder
 
 
 def find_device(name: str = "auto") -> torch.device:

@@ -36,6 +36,17 @@ def command_line() -> str:
     return " ".join(map(shell_text, ("unconcept", *words))) if is_command else ""
 
 
+def published_command(command: str) -> str:
+    """A command whose absolute paths are reduced to their last part, for pages that are published."""
+    return shlex.join(_without_folders(word) for word in shlex.split(command))
+
+
+def _without_folders(word: str) -> str:
+    start, equals, value = word.rpartition("=")
+    is_path = Path(value).expanduser().is_absolute() or value.startswith("~")
+    return f"{start}{equals}{Path(value).name}" if is_path else word
+
+
 def peak_memory_bytes() -> int:
     """The peak memory of this process. psutil reports it on Windows only, `resource` everywhere else."""
     if sys.platform == "win32":

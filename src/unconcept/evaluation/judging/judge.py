@@ -6,11 +6,11 @@ Any scorer that is registered with an `AnswerReader` can be a judge; the reader 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
+from ...models.loading import find_network
 from ...prompts.checks import Check
 from ...scorers import AnswerReader, FeatureScorer, PairScorer, RawScore, Scorer, scorers
 from ..tasks.edited_model import EditedModel
@@ -91,7 +91,7 @@ def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()
     """
     info, given = scorers[name], dict[str, object]()
     if path:
-        given["path"] = Path(path)
+        given["path"] = find_network(path)
     if labels:
         given["labels"] = labels
     if info.text_encoder_of is not None:

@@ -5,6 +5,7 @@ A part is a folder of a model, such as unet or text_encoder.
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import ModelError, require
@@ -33,6 +34,19 @@ def weight_variants(folder: Path) -> dict[str, Path]:
     ):
         found.setdefault(match["variant"] or _NO_VARIANT, path)
     return found
+
+
+def chosen_weights(names: Sequence[str]) -> list[str]:
+    """Of the files of a part, all shards of the weights to read: those of the preferred variant."""
+    sets: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names):
+        if match := _WEIGHT_FILE.fullmatch(name):
+            sets.setdefault((match["variant"] or match["late"] or _NO_VARIANT, match["stem"]), []).append(name)
+    usual = {key: files for key, files in sets.items() if key[1] in _WEIGHT_STEMS} or sets
+    if not usual:
+        return []
+    variant = preferred_variant({variant: Path() for variant, _ in usual})
+    return next(files for (own, _), files in usual.items() if own == variant)
 
 
 def preferred_variant(variants: dict[str, Path]) -> str:
