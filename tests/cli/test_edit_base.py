@@ -17,6 +17,7 @@ from unconcept.edits import load_edit, origin_of
 from unconcept.jobs import command_options
 from unconcept.jobs.edit_base import base_of_edits
 from unconcept.jobs.keywords import evaluate_edits
+from unconcept.report.environment import command_line
 
 TAKE_EDITS = {
     "ApplyOptions": ("apply", "{edit}", "--out", "{out}"),
@@ -145,3 +146,12 @@ def test_settings_that_are_paths_keep_their_last_part() -> None:
     assert without_folders(given) == {
         "clip": "b", "images": "", "prior": "d.txt", "lamb": 0.5, "methods": {"slug": {"images": "f"}}
     }  # fmt: skip
+
+
+def test_the_command_on_a_page_names_no_folder(monkeypatch) -> None:
+    typed = ["erase", "a dog", "--model", "/a/b/m.safetensors", "--set", "images=/c/d", "--out", "~/e/f", "--seed", "3"]
+    monkeypatch.setattr("sys.argv", ["/bin/unconcept", *typed])
+    assert command_line(with_folders=False) == (
+        "unconcept erase 'a dog' --model m.safetensors --set images=d --out f --seed 3"
+    )
+    assert "--model /a/b/m.safetensors" in command_line()

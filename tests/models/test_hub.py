@@ -133,7 +133,7 @@ def test_offline_forbids(how, hub: Hub, tmp_path, monkeypatch) -> None:
     flags, name = ("--offline",) if how == "flag" else (), f"owner/{how}"
     hub.repositories[name] = hub.repositories[NAME]
     words = ("erase", "dog", "--anchor", "cat", "--model", name, "--no-report", "--out", tmp_path / "o")
-    result = run(*words, *flags)
+    result = run(*words, "--quiet", *flags)
     assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1)
     assert "--offline or HF_HUB_OFFLINE forbids to fetch it" in result.stderr
     assert hub.fetched == []

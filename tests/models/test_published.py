@@ -249,7 +249,7 @@ def test_named_configs_that_cannot_be(toy, tmp_path) -> None:
         (("--model", configs, "--config", configs), "goes with --model FILE.safetensors"),
         (("--model", file, "--config", tmp_path), "is not a diffusers folder"),
     ):
-        result = run("erase", "dog", *words, "--no-report", "--out", tmp_path / "o")
+        result = run("erase", "dog", *words, "--no-report", "--quiet", "--out", tmp_path / "o")
         assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1)
         assert said in result.stderr
     other = shutil.copytree(configs, tmp_path / "other")

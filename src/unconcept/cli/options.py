@@ -35,5 +35,7 @@ class PrintOptions(QuietOptions, JsonOptions):
 class NetworkOptions:
     """Whether models are fetched; every command with a model has it."""
 
+    help_group: ClassVar[str] = "model"
+
     offline: Annotated[bool, Flag("--offline")] = False
     """Fetch nothing: a Hub id must be in the Hugging Face cache. HF_HUB_OFFLINE=1 does the same."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.errors import RequestError, SettingsError, require
+from ..core.errors import DataError, RequestError, SettingsError, require
 from ..core.escapes import file_name_text
 from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
@@ -160,7 +160,11 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
 
 
 def _require_known_names(run: EvaluationRun) -> None:
-    """Raise `UnknownName` for an attack or a judge that does not exist, before any edit file is read."""
+    """Raise a `UsageError` for a name that does not exist, before any edit file is read."""
+    suites[run.suite]
+    require(bool(run.concepts), "no concept: name at least one", RequestError)
+    message = f"prompts {run.prompts}: the file does not exist"
+    require(run.prompts is None or run.prompts.exists(), message, DataError)
     for name in run.attacks or ():
         if name != "*":
             attacks[name]
@@ -201,7 +205,6 @@ def _mark(folder: Path, finished: bool) -> None:
 
 def _suite(run: EvaluationRun) -> Suite:
     """The suite with the chosen prompts, size and attacks."""
-    require(bool(run.concepts), "no concept: name at least one", RequestError)
     suite, world = suites[run.suite], world_of(run.model)
     world.require_concepts(run.concepts)
     if run.prompts is not None:

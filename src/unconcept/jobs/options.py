@@ -69,6 +69,8 @@ class SourceOptions:
 class EditBaseOptions:
     """The model, for commands that are given an edit."""
 
+    help_group: ClassVar[str] = "model"
+
     model: Annotated[ModelSource, Flag(kind=str, show_default=False)] = None
     """Model, as for `erase`.  [default: the model that the edit was made for]"""
     config: Path | None = None

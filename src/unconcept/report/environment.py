@@ -29,16 +29,15 @@ def run_environment(
     }
 
 
-def command_line() -> str:
-    """The command of this process as it can be typed again; empty where Python called the library."""
+def command_line(with_folders: bool = True) -> str:
+    """The command of this process as it can be typed again; empty where Python called the library.
+
+    Without folders, absolute paths are reduced to their last part, for pages that are published.
+    """
     program, *words = sys.argv
     is_command = Path(program).stem in ("unconcept", "__main__")
-    return " ".join(map(shell_text, ("unconcept", *words))) if is_command else ""
-
-
-def published_command(command: str) -> str:
-    """A command whose absolute paths are reduced to their last part, for pages that are published."""
-    return shlex.join(_without_folders(word) for word in shlex.split(command))
+    shown = words if with_folders else [_without_folders(word) for word in words]
+    return " ".join(map(shell_text, ("unconcept", *shown))) if is_command else ""
 
 
 def _without_folders(word: str) -> str:

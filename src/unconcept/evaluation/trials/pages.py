@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...prompts.checks import Check, Prompt
 from ...prompts.sets import PROMPT_GROUPS, PromptGroup
+from ...report.environment import command_line
 from ...report.html import (
     GROUP_MEANINGS,
     ImagePair,
@@ -17,7 +18,6 @@ from ...report.html import (
     write_card,
     write_report_page,
 )
-from ...report.environment import published_command
 from ...report.images import to_image
 from ...report.markdown import DETECTABLE_MEANING, attacks_table, change_table, results_table
 from ...worlds.registry import embedded_world
@@ -39,7 +39,7 @@ def report_page(report: Report, pictures: Sequence[PicturePairs] = ()) -> Report
         title=report.title,
         action=report.action,
         report=report.record(),
-        run={**report.circumstances, "command": published_command(str(report.circumstances.get("command", "")))},
+        run={**report.circumstances, "command": command_line(with_folders=False)},
         sections=[
             _section(finding, sides, count)
             for finding, sides in zip(report.findings, pictures or [{}] * len(report.findings), strict=True)
