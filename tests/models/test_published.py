@@ -21,7 +21,6 @@ from tests.cli.test_cli import run
 from tests.edits.test_export_names import KEYS, listed, parameters
 from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
-from unconcept.core.model_source import split_config, with_config
 from unconcept.edits import load_edit
 from unconcept.models.checkpoint.config import config_folder, read_config
 from unconcept.models.checkpoint.pipeline import _packaged_tokenizers
@@ -30,6 +29,7 @@ from unconcept.models.checkpoint.safetensors_io import tensor_shapes
 from unconcept.models.layouts.layout import ModelLayout
 from unconcept.models.loading import absolute_source, find_model, open_model, recognised_title
 from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.worlds.model_source import split_config, with_config
 
 PACKAGED = CLIP_VOCABULARY.parent
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat", as CLIP's authors' tokenizer reads it

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from ..core.model_source import with_config
 from ..core.text_files import read_lines
+from ..worlds.model_source import with_config
 from ..worlds.registry import DEFAULT_MODEL
 
 Texts = str | Sequence[str]

@@ -5,7 +5,7 @@ Workers, ledgers and run.json know a model by its name alone, so both are one te
 
 from pathlib import Path
 
-from .errors import ModelError, require
+from ..core.errors import ModelError, require
 
 _MARK = "?config="
 
