@@ -10,7 +10,7 @@ import torch
 import unconcept
 from tests import tiny
 from unconcept import Request, load_edit, open_model
-from unconcept.core.errors import EditError, ModelError
+from unconcept.core.errors import EditError, ModelError, SettingsError
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog",), ("cat",))
@@ -146,7 +146,7 @@ def test_what_is_of_the_wrong_type_is_refused(call, told) -> None:
 
 
 def test_a_missing_keyword_is_named() -> None:
-    with pytest.raises(TypeError, match="missing a required argument: 'name'"):
+    with pytest.raises(SettingsError, match="attack: missing a required argument: 'name'"):
         unconcept.attack("dog", edits="edit.safetensors", out="o")
 
 

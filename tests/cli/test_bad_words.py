@@ -78,7 +78,31 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, monkeypatch) -
     assert list(tmp_path.iterdir()) == []
 
 
+ANYWHERE = {
+    "argument": ("erase", "d\udcff"),
+    "flag": ("erase", "dog face", "--anchor", "d\udcff"),
+    "setting": ("erase", "dog face", "--set", "lamb=\udcff"),
+    "path": ("apply", "\udcff.safetensors"),
+    "recipe": ("erase", "--recipe", "\udcff.toml"),
+    "ledger": ("ledger", "status", "\udcff"),
+    "command": ("\udcff",),
+}
+
+
+@pytest.mark.parametrize("case", ANYWHERE)
+def test_an_argument_that_is_no_utf_8_is_one_line(case, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*ANYWHERE[case])
+    assert result.exit_code == 2, result.output
+    assert r"\udcff" in result.stderr
+    assert "is no valid Unicode text: write it in UTF-8" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 FLAGS = {
+    "huge seed": (("erase", "dog face", "--seed", 10**40), "'--seed'"),
+    "negative seed": (("sample", "a dog", "--out", "o", "--seed", -1), "'--seed'"),
     "flag out of range": (("erase", "dog face", "--limit", 0), "'--limit'"),
     "flag of the wrong type": (("erase", "dog face", "--seed", "x"), "'--seed'"),
     "unknown flag": (("erase", "dog face", "--methd", "uce"), "--method"),

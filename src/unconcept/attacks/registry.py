@@ -11,6 +11,7 @@ from ..core.concept import Concept
 from ..core.docstrings import summary_of
 from ..core.errors import require
 from ..core.registry import Registry
+from ..core.settings import refuse_wrong_types
 from ..edits import ApplicableEdit, Edit
 from ..models import Conditioning, Family, ModelView
 from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
@@ -137,6 +138,7 @@ def attack(
     require_families(families, f"attack {name}")
 
     def put(kind: _AttackClass) -> _AttackClass:
+        refuse_wrong_types(kind, f"{name} setting")
         summary = summary_of(kind)
         attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever))
         return kind

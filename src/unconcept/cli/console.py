@@ -100,9 +100,9 @@ def network(offline: bool, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Report progress from the first second on: a bar on a terminal, lines in a pipe, nothing if quiet.
+    """Report progress: a bar on a terminal from the first second on, lines in a pipe, nothing if quiet.
 
-    Import what is heavy inside the block: that is its first stage.
+    Import what is heavy inside the block: that is the bar's first stage.
     """
     if quiet:
         yield lambda what, done, of: None
@@ -110,8 +110,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         with _bar() as tell:
             tell("load", 0, 1)
             yield tell
-    else:
-        say("load", error=True)
+    else:  # Without a line for that stage: where input is bad, the error is the only line.
         yield _Lines()
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from .errors import RequestError, require
+from .escapes import require_unicode
 
 ConceptKind = Literal["object", "style", "person", "character", "harmful", "explicit"]
 CONCEPT_KINDS: tuple[ConceptKind, ...] = get_args(ConceptKind)
@@ -22,6 +23,9 @@ class Concept:
     contexts: tuple[str, ...] = ()  # each with one {}, which the target and its anchor fill in turn
 
     def __post_init__(self) -> None:
+        for text in (self.name, *self.aliases, *self.contexts):
+            require(isinstance(text, str), f"concept {text!r} is no text: give its name", RequestError)
+            require_unicode(text, "concept", RequestError)
         require(bool(self.name.strip()), f"concept {self.name!r} is empty: give at least one word", RequestError)
         require(self.kind in CONCEPT_KINDS, f"kind {self.kind!r}: allowed are {', '.join(CONCEPT_KINDS)}", RequestError)
 

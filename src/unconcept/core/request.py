@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from .concept import CONCEPT_KINDS, NULL_ANCHORS, Concept, ConceptKind
 from .errors import RequestError, require
+from .escapes import require_unicode
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Request:
             texts = getattr(self, name)
             is_several = not isinstance(texts, str)
             require(is_several, f"{name} = {texts!r} is one text: write ({texts!r},)", RequestError)
+            require(isinstance(texts, Sequence), f"{name} = {texts!r}: give a tuple of texts", RequestError)
+            for text in texts:
+                require(isinstance(text, str), f"{name}: {text!r} is no text: give names", RequestError)
+                require_unicode(text, name, RequestError)
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
         n, k = len(self.targets), len(self.anchors)
         require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)

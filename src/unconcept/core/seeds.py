@@ -14,8 +14,8 @@ def check_seed(name: str, seed: int) -> None:
 
 
 def numbered_seed(seed: int, number: int) -> int:
-    """The seed of draw `number` that is derived from `seed`."""
-    return seed * _STEP + number
+    """The seed of draw `number` that is derived from `seed`, below 2**63 for any seed of a published prompt."""
+    return (seed * _STEP + number) % 2**63
 
 
 def picture_seeds(seed: int, count: int) -> list[int]:

@@ -1,9 +1,11 @@
 """Builds checked, frozen dataclasses from layers: default < recipe < --set < flag. The only configuration code."""
 
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,14 +20,40 @@ _STRICT_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 
 def build_settings(kind: type[_T], values: Mapping[str, object], noun: str = "setting") -> _T:
     """Return `kind(**values)` after checking every name and type; the error for an unknown name suggests a near one."""
+    require_known_names(kind, values, noun)
+    return kind(**_checked_values(kind, values, noun))
+
+
+def require_known_names(kind: type, names: Iterable[str], noun: str = "setting") -> None:
+    """Raise `SettingsError` for a name that is no field of a dataclass, with a suggestion."""
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
-    for name in values:
+    for name in names:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         require(name in known, f"unknown {noun} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
-    checked = {field.name: _checked(noun, field, values[field.name]) for field in fields(kind) if field.name in values}
-    return kind(**checked)
+
+
+def refuse_wrong_types(kind: type, noun: str) -> None:
+    """Make a dataclass check names and types wherever it is built, as `build_settings` does, before its own checks."""
+    build: Callable[..., None] = vars(kind)["__init__"]
+    signature = inspect.signature(build)
+
+    @wraps(build)
+    def checked_build(self: object, *args: object, **given: object) -> None:
+        require_known_names(kind, given, noun)
+        try:
+            named = signature.bind(self, *args, **given).arguments
+        except TypeError as error:
+            raise SettingsError(f"{noun}: {error}") from None
+        values = {name: value for name, value in named.items() if name != "self"}
+        build(self, **_checked_values(kind, values, noun))
+
+    type.__setattr__(kind, "__init__", checked_build)
+
+
+def _checked_values(kind: type, values: Mapping[str, object], noun: str) -> dict[str, object]:
+    return {field.name: _checked(noun, field, values[field.name]) for field in fields(kind) if field.name in values}
 
 
 def accepts_value(kind: type, name: str, value: object) -> bool:

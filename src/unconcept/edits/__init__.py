@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..core.errors import EditError
+from ..core.errors import EditError, require
 from . import edit_file as files
 from .adapter import AdapterEdit, BottleneckAdapter
 from .applied import EditHandle
@@ -16,6 +16,7 @@ from .weight_edits import DenseEdit, LowRankEdit
 
 def load_edit(path: str | Path) -> Edit:
     """Read an edit file. Raises `EditError` with the fault if it cannot be used."""
+    require(isinstance(path, str | Path), f"a {type(path).__name__} is no path of an edit file: give one", EditError)
     stored = files.read_edit_file(Path(path))
     try:
         return edit_kinds[stored.kind].from_stored(stored)

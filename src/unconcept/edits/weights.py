@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..core.errors import EditError, require
+from ..core.errors import EditError, ModelError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
 from ..models.hooks.parameters import with_values
@@ -21,6 +21,12 @@ def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
     values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
     with with_values(live, values, model.original_weights):
         yield
+
+
+def require_model(model: ModelView) -> None:
+    """Raise `ModelError` for what is no opened model, such as a diffusers pipeline."""
+    message = f"a {type(model).__name__} is no opened model: open it with open_model, or use the edit's apply_to"
+    require(hasattr(model, "reference"), message, ModelError)
 
 
 def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
@@ -38,6 +44,7 @@ def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
 
 def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the parameters that the model now computes with, by full name."""
+    require_model(model)
     found: dict[str, Tensor] = {}
     for name in names:
         part, _, rest = name.partition(".")
@@ -50,6 +57,7 @@ def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tenso
 
 def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
     """Return the model's own weights under these names. Raises `EditError` if the edit was made for other weights."""
+    require_model(model)
     own = model.reference(names)
     if origin is None:
         return own

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from ..core.errors import EditError, require
+from ..core.errors import EditError, SettingsError, require
 from ..core.escapes import file_name_text
-from ..core.settings import build_settings
+from ..core.settings import build_settings, require_known_names
 from ..edits import Edit, origin_of
 from ..edits.origin import OriginMaker
 from ..evaluation.trials.report import Report
@@ -38,7 +38,11 @@ def _keyword_function(
     assert isinstance(options, type)
 
     def call(*args: _P.args, **given: _P.kwargs) -> _Outcome:
-        named = inspect.signature(options).bind(*args, **given).arguments
+        require_known_names(options, given, f"{name} keyword")
+        try:
+            named = inspect.signature(options).bind(*args, **given).arguments
+        except TypeError as error:
+            raise SettingsError(f"{name}: {error}; see help(unconcept.{name})") from None
         with _on_disk(dict(named)) as stored:
             return job(build_settings(options, stored, f"{name} keyword"))
 
@@ -53,7 +57,7 @@ def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
     """Inside, the keywords hold paths in place of a pipeline or edits in memory."""
     with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
         for name in _PATH_NAMES & given.keys():
-            given[name] = None if given[name] is None else Path(given[name])
+            given[name] = Path(given[name]) if isinstance(given[name], str) else given[name]
         if given.get("model") is not None:
             given["model"] = _stored_model(given["model"], Path(place))
         if "edits" in given:

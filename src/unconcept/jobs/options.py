@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from ..core.seeds import SEED_BOUND, check_seed
 from ..core.text_files import read_lines
 from ..worlds.model_source import with_config
 from ..worlds.registry import DEFAULT_MODEL
@@ -105,8 +106,11 @@ class DrawOptions:
 
     batch_size: Annotated[int, Flag(least=1, most=1024)] = 24
     """Pictures drawn at once."""
-    seed: int = 0
+    seed: Annotated[int, Flag(least=0, most=SEED_BOUND - 1)] = 0
     """Seed of the initial noise."""
+
+    def __post_init__(self) -> None:
+        check_seed("--seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..core.docstrings import summary_of
-from ..core.errors import ModelError, require
+from ..core.errors import ModelError, RequestError, require
 from ..core.registry import Registry
 from ..core.request import Request
-from ..core.settings import settings_data
+from ..core.settings import refuse_wrong_types, settings_data
 from ..edits import Edit
 from ..edits.origin import OriginMaker
 from ..models import Family, ModelView
@@ -127,6 +126,7 @@ def method(
     require_families(families, f"method {name}")
 
     def put(kind: _MethodClass) -> _MethodClass:
+        refuse_wrong_types(kind, f"{name} setting")
         summary = summary_of(kind)
         methods.register(name)(
             MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses)
@@ -144,7 +144,9 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
     @wraps(erase)
     def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
         message = f"{name} erases from a model that open_model opened, not from a {type(model).__name__}"
-        require(not isinstance(model, str | Path) and not hasattr(model, "components"), message, ModelError)
+        require(hasattr(model, "family") and not hasattr(model, "components"), message, ModelError)
+        message = f"{name} erases what a Request asks for, not a {type(request).__name__}: build one with Request.of"
+        require(isinstance(request, Request), message, RequestError)
         edit = erase(self, model, request, services)
         if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
             return edit

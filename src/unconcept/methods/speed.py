@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
+from ..core.seeds import check_seed
 from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.kmeans import kmeans_centres
@@ -68,6 +69,7 @@ class SPEED:
     """Last subject token, or all but the start token; None: all for kind explicit, else last."""
 
     def __post_init__(self) -> None:
+        check_seed("speed", self.seed)
         require(self.aug_num >= 0, f"speed: aug_num must be >= 0, got {self.aug_num}")
         require(
             self.threshold > 0,

@@ -87,6 +87,7 @@ def absolute_source(model: str) -> str:
 
 def find_device(name: str = "auto") -> torch.device:
     """Find a device by name; "auto" prefers CUDA, then MPS, then the CPU. `DeviceError` if it does not exist."""
+    require(isinstance(name, str), f"device {name!r}: give its name, such as 'cpu' or 'cuda:0'", DeviceError)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
