@@ -88,7 +88,7 @@ def _print(report: "Report") -> None:
     if len({trial["label"] for trial in trials}) > 1:
         _print_methods(report)
     for line in detectable_lines(trials):
-        print(line)
+        say(line)
     print_trust(judge_calibration(report.findings))
     print_shares(trials)
     for reason in (report.reasons or {}).values():
