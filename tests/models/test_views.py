@@ -12,8 +12,9 @@ from unconcept.evaluation.sampling import initial_noise
 from unconcept.models import open_model
 from unconcept.models.diffusion.schedulers import SAMPLERS
 from unconcept.models.diffusion.vae import decode_latents, encode_images
-from unconcept.models.loading import find_device, find_dtype
+from unconcept.models.loading import find_device
 from unconcept.models.model_view import SoftPrompts
+from unconcept.models.precision import dtype_policy
 from unconcept.models.views.unet import UNetView
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
@@ -241,7 +242,7 @@ def test_paths_and_devices_that_are_not_there(tmp_path) -> None:
     with pytest.raises(DeviceError, match="cuda:99"):
         find_device("cuda:99")
     with pytest.raises(SettingsError, match="dtype 'int8'"):
-        find_dtype("int8", torch.device("cpu"))
+        dtype_policy("int8", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("sampler", [None, "ddim", "dpm"])

@@ -5,7 +5,7 @@ from ..core.registry import suggest
 from ..edits import load_edit
 from ..edits.export.export import EXPORT_TARGETS, FOLDER_TARGETS, ExportOutcome, export_edit, require_export_path
 from ..models import find_model
-from ..models.loading import find_device, find_dtype
+from ..models.precision import named_dtype
 from .command_options import ExportOptions
 from .edit_base import base_of_edits
 
@@ -14,7 +14,7 @@ def export(options: ExportOptions) -> ExportOutcome:
     """Write an edit for diffusers, A1111, Forge, ComfyUI or PEFT."""
     target = suggest(options.to, {name: name for name in EXPORT_TARGETS}, "export")
     require_export_path(target, options.out)
-    dtype = None if options.dtype == "auto" else find_dtype(options.dtype, find_device("cpu"))
+    dtype = None if options.dtype == "auto" else named_dtype(options.dtype)
     model = base_of_edits([options.edit], options.model)
     edit, source = load_edit(options.edit), find_model(model)
     edit = edit.scaled(options.strength, options.amplify)

@@ -5,7 +5,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from ..core.errors import DeviceError, ModelError, SettingsError, require
+from ..core.errors import DeviceError, ModelError, require
 from ..core.regular_files import require_own_files, require_regular_file
 from ..worlds.model_source import split_config, with_config
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
@@ -17,12 +17,12 @@ from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
 from .pipeline_checks import require_known_class, require_plain
+from .precision import dtype_policy
 from .views import view_class, view_of_pipeline
 from .views.pipeline_view import PipelineView
 
 LOADING = __name__  # the module that imports all code for models in this folder
 _open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary()  # by the pipeline's id
-_DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_model(source: str) -> Path:
@@ -100,14 +100,6 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Find a dtype by name; "auto" is float16 on CUDA, float32 elsewhere."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    require(name in _DTYPES, f"dtype {name!r}: allowed are auto, {', '.join(_DTYPES)}", SettingsError)
-    return _DTYPES[name]
-
-
 def open_model(
     source: str | Path | Pipeline = DEFAULT_MODEL,
     device: str = "auto",
@@ -125,7 +117,7 @@ def open_model(
     name = with_config(str(source), config)
     where, files = find_device(device), find_model(name)
     spec = family_of_folder(files)
-    return view_class(spec).from_files(spec, files, name, where, find_dtype(dtype, where))
+    return view_class(spec).from_files(spec, files, name, where, dtype_policy(dtype, where))
 
 
 def _open_pipeline(pipeline: Pipeline) -> ModelView:

@@ -11,6 +11,7 @@ from typing import Any
 from ..core.escapes import shell_text
 from ..core.versions import library_versions
 from ..models import ModelView
+from ..models.precision import DtypePolicy
 
 
 def run_environment(
@@ -22,7 +23,7 @@ def run_environment(
         "command": command_line(),
         "libraries": {"unconcept": version("unconcept"), **library_versions(), "python": platform.python_version()},
         "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": str(DtypePolicy(model.dtype, getattr(model, "drawing_dtype", None) or model.dtype)),
         **({"training": dict(training)} if training else {}),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_bytes": peak_memory_bytes(),

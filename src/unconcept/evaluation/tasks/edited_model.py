@@ -10,7 +10,8 @@ from ...core.hashing import hash_json
 from ...edits import Edit, load_edit
 from ...models import ModelView, find_model, open_model
 from ...models.checkpoint.config import config_folder
-from ...models.loading import find_device, find_dtype
+from ...models.loading import find_device
+from ...models.precision import dtype_policy
 from ...prompts.checks import Prompt
 from ...worlds.registry import DEFAULT_MODEL
 from ..sampling import DrawSpec
@@ -42,7 +43,8 @@ class EditedModel:
     @property
     def key(self) -> str:
         """Hash of everything a picture depends on: weights, edit, strength, precision. Not the device."""
-        dtype = str(find_dtype(self.dtype, find_device(self.device)))
+        policy = dtype_policy(self.dtype, find_device(self.device))
+        dtype = str(policy.computing) if policy.computing == policy.drawing else str(policy)
         edited = [self.edit_hash, self.strength] if self.edit_path and self.strength else None
         return hash_json([_weights(find_model(self.model)), edited, dtype])
 

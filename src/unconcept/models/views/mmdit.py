@@ -83,16 +83,17 @@ class MMDiTView(PipelineView):
         if guidance_scale > 1 and not self._is_distilled:
             text |= self._given([""] * len(noise), "negative_")
         height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        result = pipeline(
-            **text,
-            **{self._guidance_argument: guidance_scale},
-            height=height,
-            width=width,
-            latents=self._packed(noise.to(self.device, self.dtype)),
-            num_inference_steps=steps,
-            max_sequence_length=self.spec.encoders[-1].length,
-            output_type="pt",
-        )
+        with self._drawing():
+            result = pipeline(
+                **text,
+                **{self._guidance_argument: guidance_scale},
+                height=height,
+                width=width,
+                latents=self._packed(noise.to(self.device, self.dtype)),
+                num_inference_steps=steps,
+                max_sequence_length=self.spec.encoders[-1].length,
+                output_type="pt",
+            )
         images: Tensor = result.images.float().cpu()
         return images
 

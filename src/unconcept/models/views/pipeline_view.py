@@ -1,7 +1,8 @@
 """The common base of all views: a model's name, its files or pipeline, and its text encoders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,7 @@ from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
 from ..layouts.unet import CROSS_ATTENTION_MAP
 from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.t5_encoder import T5Encoder
 from ..text.tokenizer import ClipTokenizer, TextPosition
@@ -34,13 +36,15 @@ class PipelineView(ABC):
     dtype: torch.dtype
     original_weights: dict[str, Tensor] = field(default_factory=dict)
     """Weights from before the edits that are applied now."""
+    drawing_dtype: torch.dtype | None = None
+    """In which denoiser and autoencoder compute while pictures are drawn; None for `dtype`."""
 
     @classmethod
-    def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+    def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, policy: DtypePolicy) -> Self:
         """View a diffusers folder, or a single file in the original layout; `ModelError` if layers are missing."""
-        checkpoint = Checkpoint(spec.denoiser, device, dtype, source)
+        checkpoint = Checkpoint(spec.denoiser, device, policy.computing, source)
         require_complete(checkpoint, spec, name)
-        return cls(name, spec, checkpoint, device, dtype)
+        return cls(name, spec, checkpoint, device, policy.computing, drawing_dtype=policy.drawing)
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
@@ -87,6 +91,13 @@ class PipelineView(ABC):
         sampler: str | None = None,
     ) -> Tensor:
         """Draw pictures in [0, 1] with the stock pipeline."""
+
+    @contextmanager
+    def _drawing(self) -> Iterator[Pipeline]:
+        """Inside, the pipeline draws in the type for pictures."""
+        pipeline = self.checkpoint.built_pipeline
+        with drawing_in(self.drawing_dtype or self.dtype, pipeline, self.modules("denoiser")):
+            yield pipeline
 
     def modules(self, part: str) -> nn.Module:
         """A component of the pipeline by name; "denoiser" is the network to edit."""

@@ -89,7 +89,7 @@ class PixArtView(PipelineView):
         if guidance_scale > 1:
             text |= self._given([""] * len(noise), "negative_")
         height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        with sampled_by(pipeline, sampler, steps):
+        with self._drawing(), sampled_by(pipeline, sampler, steps):
             result = pipeline(
                 **text,
                 negative_prompt=None,

@@ -94,8 +94,8 @@ class UNetView(PipelineView):
         text: dict[str, Any] = (
             {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
         )
-        pipeline, scaled = self.checkpoint.built_pipeline, noise.to(self.device, self.dtype)
-        with sampled_by(pipeline, sampler, steps):
+        scaled = noise.to(self.device, self.dtype)
+        with self._drawing() as pipeline, sampled_by(pipeline, sampler, steps):
             result = pipeline(
                 **text,
                 latents=scaled,
