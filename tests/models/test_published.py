@@ -29,7 +29,7 @@ from unconcept.models.checkpoint.safetensors_io import tensor_shapes
 from unconcept.models.layouts.layout import ModelLayout
 from unconcept.models.loading import absolute_source, find_model, open_model, recognised_title
 from unconcept.models.text.tokenizer import ClipTokenizer
-from unconcept.worlds.model_source import split_config, with_config
+from unconcept.worlds.registry import split_config, with_config
 
 PACKAGED = CLIP_VOCABULARY.parent
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat", as CLIP's authors' tokenizer reads it

@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from ..core.seeds import SEED_BOUND, check_seed
 from ..core.text_files import read_lines
-from ..worlds.model_source import with_config
-from ..worlds.registry import DEFAULT_MODEL
+from ..worlds.registry import DEFAULT_MODEL, with_config
 
 Texts = str | Sequence[str]
 Paths = str | Path | Sequence[str | Path]

@@ -7,8 +7,7 @@ import torch
 
 from ..core.errors import DeviceError, ModelError, require
 from ..core.regular_files import require_own_files, require_regular_file
-from ..worlds.model_source import split_config, with_config
-from ..worlds.registry import DEFAULT_MODEL, embedded_world, worlds
+from ..worlds.registry import DEFAULT_MODEL, embedded_world, split_config, with_config, worlds
 from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
 from .checkpoint.pipeline import Pipeline

@@ -1,14 +1,20 @@
-"""The registry of embedded models: each is a folder with a `world.toml`. They share table, captions and judge."""
+"""The registry of embedded models: each is a folder with a `world.toml`. They share table, captions and judge.
+
+Also how any model is named: a single file together with the folder of its configs is one text, because workers, ledgers
+and run.json know a model by its name alone.
+"""
 
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.errors import ModelError, require
 from ..core.registry import Registry
 
 DEFAULT_MODEL = "moji"
 """The model that is used if the user names none."""
 _FOLDER = Path(__file__).parent
+_MARK = "?config="  # between a single file and the folder of its configs
 JUDGE_WEIGHTS = _FOLDER / "moji" / "judge.safetensors"
 """The network that every scorer of the embedded models uses."""
 
@@ -42,6 +48,21 @@ worlds: Registry[EmbeddedWorld] = Registry("world")
 def embedded_world(model: str) -> EmbeddedWorld | None:
     """The embedded model of this name; None for a user's own model."""
     return worlds[model] if model in set(worlds) else None
+
+
+def with_config(model: str, config: str | Path | None) -> str:
+    """Join a single file and the folder of its configs; `ModelError` for a model of another kind."""
+    if config is None:
+        return model
+    message = f"--config {config} goes with --model FILE.safetensors, not with {model or 'no model'}: leave it out"
+    require(model.endswith(".safetensors"), message, ModelError)
+    return f"{model}{_MARK}{config}"
+
+
+def split_config(source: str) -> tuple[str, Path | None]:
+    """Split a name into the model and the folder of its configs, if one was named."""
+    model, _, config = source.partition(_MARK)
+    return model, Path(config).expanduser() if config else None
 
 
 for _file in sorted(_FOLDER.glob("*/world.toml")):

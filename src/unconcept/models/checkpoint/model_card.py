@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ...worlds.model_source import split_config
+from ...worlds.registry import split_config
 from .config import config_folder
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
