@@ -272,8 +272,8 @@ of all trainings that a state is made of. Unedited (at the last step): {before}.
 """
 ARMS = """
 `sequential` trains each request on top of the last, `simultaneous` all of them at once from the unedited model, with \
-at most twice the steps
-of one request (Sculpting Memory: as many); merges are of trainings of each request alone. The regularisers act in a \
+the steps that a
+training on so many targets has; merges are of trainings of each request alone. The regularisers act in a \
 sequence, under the weights of
 `benchmarks/continual.toml`, which also shortens Sculpting Memory's recipe. `ledger + N captions` retains N everyday \
 captions beside the table's texts.

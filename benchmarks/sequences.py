@@ -39,8 +39,6 @@ Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")
 # The setting that says how long is trained.
 BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}
-# So many times one request's budget has a training on several at once: none takes longer than a minute.
-MOST_TIMES = {"concept-ablation": 2, "esd": 2}
 BASE = EditedModel(DEFAULT_MODEL, device="cpu", dtype="float32")  # as the ledger's commands open it
 
 
@@ -149,11 +147,7 @@ class Course:
 
     def _at_once(self, k: int) -> tuple[Path, float]:
         """Trained on all of them from the unedited model, in one training of its own."""
-        times = min(k, MOST_TIMES.get(self.arm.method, 1))
-        more = {BUDGET[self.arm.method]: self.settings[BUDGET[self.arm.method]] * times} if times > 1 else {}
-        task = EditTask(
-            BASE, Variant(self.arm.label, self.arm.method, {**self.settings, **more}), self.names[:k], self.folder
-        )
+        task = EditTask(BASE, Variant(self.arm.label, self.arm.method, self.settings), self.names[:k], self.folder)
         if not task.path.with_suffix(".json").exists():
             task.run(PictureStore(self.folder / "store"))
         return task.path, float(task.trial().cost["seconds"])

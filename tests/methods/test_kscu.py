@@ -110,10 +110,10 @@ def test_without_its_own_parts_it_is_esd(family, monkeypatch) -> None:
     view, count, steps = tiny.view(family), 4, 4
 
     def drawn(seed):
-        """What ESD draws at each step: the prompt, the number of steps, the seed of the noise."""
+        """What ESD draws at each step: the number of steps, the seed of the noise."""
         rng = torch.Generator().manual_seed(seed)
         return [
-            [int(torch.randint(top, size, generator=rng)) for top, size in ((1, ()), (steps, ()), (2**31, (1,)))][1:]
+            [int(torch.randint(top, size, generator=rng)) for top, size in ((steps, ()), (2**31, (1,)))]
             for _ in range(count)
         ]
 

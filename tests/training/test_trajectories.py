@@ -81,6 +81,15 @@ def test_every_latent_of_a_pool_is_partial_sampling_and_each_is_used_once() -> N
             )
 
 
+def test_prompts_of_a_pool_take_turns() -> None:
+    """Three trajectories of five steps: each three rows in turn are of all three prompts, each row another one."""
+    pool = TrajectoryPool(walk(tiny.shared("sd1")), ["dog", "cat", "car"], 3, 15, seed=3)
+    points = [pool.draw(step, 3, torch.Generator()) for step in range(5)]
+    assert all(set(point.prompts) == {"dog", "cat", "car"} for point in points)
+    assert len({(prompt, k) for point in points for prompt, k in zip(point.prompts, point.k, strict=True)}) == 15
+    assert len({point.k for point in points}) == 5
+
+
 def test_a_pool_can_be_asked_out_of_order_and_draws_no_more_than_it_must() -> None:
     view = tiny.view("sd1")
     one, two = (TrajectoryPool(walk(view), ["dog"], 3, 17, seed=1) for _ in range(2))
@@ -110,7 +119,8 @@ def test_partial_sampling_draws_every_number_of_steps() -> None:
     source, rng = PartialSampling(walk(tiny.shared("sd1"), 3), ["dog", "cat"]), torch.Generator().manual_seed(0)
     points = [source.draw(step, 2, rng) for step in range(24)]
     assert {point.k[0] for point in points} == {0, 1, 2}
-    assert {point.prompts[0] for point in points} == {"dog", "cat"}
+    turns = [{point.prompts[0] for point in points[at : at + 2]} for at in range(0, 24, 2)]
+    assert turns == [{"dog", "cat"}] * 12
     assert not torch.equal(points[0].x_t[0], points[0].x_t[1])
 
 

@@ -5,7 +5,7 @@ the target back. A second loss preserves retained texts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
 
@@ -26,6 +26,7 @@ from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, refuse_named_targets
 from ..prompts.text_matching import without_names
 from ..training import Descent, TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import (
     GuidanceReference,
     PredictionGoal,
@@ -59,7 +60,7 @@ _LossPart = tuple[NoisyLatents, Conditioning, list[PredictionGoal]]
 _AttackType = Literal["prefix_k", "suffix_k", "mid_k", "insert_k", "per_k_words", "replace_k", "add"]
 
 
-@method("advunlearn", paper="arXiv:2405.15234", families=("sd1", "sd2", "sdxl"))
+@method("advunlearn", paper="arXiv:2405.15234", families=("sd1", "sd2", "sdxl"), version=2)
 @dataclass(frozen=True)
 class AdvUnlearn:
     """Trains the text encoder against word embeddings that bring the target back.
@@ -68,11 +69,11 @@ class AdvUnlearn:
     """
 
     iterations: int = 1000
-    """Training steps on the target."""
+    """Training steps on up to four targets; more targets have more."""
     lr: float = 1e-5
     """Learning rate of the text encoder."""
     warmup_iter: int = 200
-    """First iterations, which have no attack."""
+    """First iterations, which have no attack; more for more targets, as `iterations`."""
     attack_step: int = 30
     """Search steps of the attack in each further iteration."""
     attack_lr: float = 1e-3
@@ -148,9 +149,10 @@ class AdvUnlearn:
         trained, texts = TrainableWeights(model, names), TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         kept, turns = self._retained(model, request), 1 if self.retain_train == "reg" else 1 + self.retain_step
-        rows = self.iterations * max(1, turns - 1) * self.retain_batch
+        steps, calm = (training_budget(each, len(request.targets)) for each in (self.iterations, self.warmup_iter))
+        rows = steps * max(1, turns - 1) * self.retain_batch
         beside = TrajectoryPool(walk, kept, self.pool, rows, self.seed, every=False)
-        foe = _Foe(self, model, trained, texts, walk, request.targets)
+        foe = _Foe(replace(self, iterations=steps, warmup_iter=calm), model, trained, texts, walk, request.targets)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             turn, part = divmod(step, turns)
@@ -172,8 +174,7 @@ class AdvUnlearn:
             return {name: weights[name] * rows.mean() for name, rows in zip(found, errors, strict=True)}
 
         about = {"settings": settings_data(self), "request": vars(request), "retained": kept}
-        plan = TrainingPlan(self.iterations * turns, self.lr, seed=self.seed)
-        losses = train(trained, loss, plan, about, [foe], "advunlearn")
+        losses = train(trained, loss, TrainingPlan(steps * turns, self.lr, seed=self.seed), about, [foe], "advunlearn")
         return trained.edit(loss_figures(losses))
 
     def _retained(self, model: ModelView, request: Request) -> list[str]:

@@ -19,13 +19,14 @@ from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import PredictionGoal, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
 from .registry import NO_SERVICES, MethodServices, method
 
 
-@method("all-but-one", paper="arXiv:2312.12807", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("all-but-one", paper="arXiv:2312.12807", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class AllButOne:
     """Moves the guidance term of the target to that of its anchor.
@@ -44,7 +45,7 @@ class AllButOne:
     start_guidance: float = 3.0
     """Guidance scale for sampling x_t, >= 0."""
     iterations: int = 500
-    """Training steps."""
+    """Training steps for up to four targets; more targets have more."""
     lr: float = 1e-5
     """Learning rate."""
     batch_size: int = 1
@@ -81,7 +82,8 @@ class AllButOne:
         """
         trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), self.train_method))
         texts, anchors = TextEncodings.of(model), dict(zip(request.targets, request.anchors, strict=True))
-        source = self._source(GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request)
+        steps = training_budget(self.iterations, len(request.targets))
+        source = self._source(GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request, steps)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             with trained.teacher() if self.sampling == "reference" else nullcontext():
@@ -101,14 +103,13 @@ class AllButOne:
             }
 
         about = {"settings": settings_data(self), "request": vars(request)}
-        losses = train(trained, loss, TrainingPlan(self.iterations, self.lr, seed=self.seed), about, name="all-but-one")
+        losses = train(trained, loss, TrainingPlan(steps, self.lr, seed=self.seed), about, name="all-but-one")
         return trained.edit(loss_figures(losses))
 
-    def _source(self, sampler: GuidedSampler, request: Request) -> TrajectoryPool | PartialSampling:
+    def _source(self, sampler: GuidedSampler, request: Request, steps: int) -> TrajectoryPool | PartialSampling:
         if self.sampling == "reference" and self.pool:
-            rows = self.iterations * self.batch_size
-            return TrajectoryPool(sampler, request.targets, self.pool, rows, self.seed)
-        return PartialSampling(sampler, request.targets)
+            return TrajectoryPool(sampler, request.targets, self.pool, steps * self.batch_size, self.seed)
+        return PartialSampling(sampler, request.targets, seed=self.seed)
 
     def _goal(self, target: str, anchor: str) -> PredictionGoal:
         """Build the goal e*_0 plus the wanted guidance term: e*_r - eta (e*_c - e*_0)."""

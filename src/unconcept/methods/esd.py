@@ -19,6 +19,7 @@ from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import target_in_turn, training_budget
 from ..training.goals import (
     GuidanceReference,
     TextEncodings,
@@ -67,7 +68,7 @@ _TrainMethod = Literal[
 ]
 
 
-@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"))
+@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"), version=2)
 @dataclass(frozen=True)
 class ESD:
     """Fine-tunes the denoiser towards negative guidance.
@@ -84,7 +85,7 @@ class ESD:
     start_guidance: float = 3.0
     """Guidance scale for sampling x_t."""
     iterations: int = 200
-    """Training steps."""
+    """Training steps for up to four targets; more targets have more."""
     lr: float = 5e-5
     """Learning rate."""
     batch_size: int = 1
@@ -129,11 +130,12 @@ class ESD:
         texts = TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         drawn = (self.erase_from,) if self.erase_from else request.targets
+        steps = training_budget(self.iterations, len(request.targets))
         pooled = self.sampling == "reference" and self.pool > 0
         source: TrajectoryPool | PartialSampling = (
-            TrajectoryPool(walk, drawn, self.pool, self.iterations * self.batch_size, self.seed)
+            TrajectoryPool(walk, drawn, self.pool, steps * self.batch_size, self.seed)
             if pooled
-            else PartialSampling(walk, drawn)
+            else PartialSampling(walk, drawn, seed=self.seed)
         )
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
@@ -142,19 +144,20 @@ class ESD:
             # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 if `erase_from` is empty: f = c.
             goals = [
                 negative_guidance_goal(c, 1 + self.negative_guidance, references[c], start=self.erase_from or c)
-                for c in self._named(request, point.prompts, rng)
+                for c in self._named(request, point.prompts, step)
             ]
             with trained.teacher():
                 (wanted,) = goal_predictions(model, texts, point.x_t, point.t, [goals])
             said = model.denoise(point.x_t, point.t, texts(point.prompts))
             return (said - wanted).float().square().mean()
 
-        plan = TrainingPlan(self.iterations, self.lr, seed=self.seed)
+        plan = TrainingPlan(steps, self.lr, seed=self.seed)
         losses = train(trained, loss, plan, {"settings": settings_data(self), "request": vars(request)}, name="esd")
         return trained.edit(loss_figures(losses))
 
-    def _named(self, request: Request, prompts: tuple[str, ...], rng: torch.Generator) -> tuple[str, ...]:
-        """Return the target of each row: its prompt, or a random target if the prompt was `erase_from`."""
+    def _named(self, request: Request, prompts: tuple[str, ...], step: int) -> tuple[str, ...]:
+        """Return the target of each row: its prompt, or the targets in turn if the prompt was `erase_from`."""
         if not self.erase_from:
             return prompts
-        return tuple(request.targets[i] for i in torch.randint(len(request.targets), (len(prompts),), generator=rng))
+        rows = range(step * len(prompts), (step + 1) * len(prompts))
+        return tuple(request.targets[target_in_turn(row, len(request.targets), self.seed)] for row in rows)

@@ -23,6 +23,7 @@ from ..models.hooks.modules import denoiser_parameters
 from ..models.text.state_rows import fits_context
 from ..prompts.templates import open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import (
     GuidanceReference,
     TextEncodings,
@@ -54,7 +55,7 @@ _INSTANCE_DEFAULTS = KindDefaults(200, 0.8, "xattn")
 _DEFAULTS_BY_KIND = {"style": _STYLE_DEFAULTS, "person": _INSTANCE_DEFAULTS, "character": _INSTANCE_DEFAULTS}
 
 
-@method("kscu", paper="arXiv:2507.06526", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("kscu", paper="arXiv:2507.06526", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class KSCU:
     """Fine-tunes the denoiser on the late steps of its own trajectories.
@@ -63,7 +64,10 @@ class KSCU:
     """
 
     iterations: int | None = None
-    """Training steps; None: 500 for one style, 200 for one person or character, 750 otherwise."""
+    """Training steps for up to four targets; more targets have more.
+
+    None: 500 for one style, 200 for one person or character, 750 otherwise.
+    """
     start: float | None = None
     """Share of the steps before the first window; None: 0.48 for styles, 0.8 for persons and characters, else 0.28."""
     scope: Literal["noxattn", "xattn", "attn"] | None = None
@@ -122,15 +126,14 @@ class KSCU:
         """
         references = reference_texts("kscu", request, self.reference)
         own = _DEFAULTS_BY_KIND.get(request.kind, _OBJECT_DEFAULTS)
-        usual = own.iterations if len(request.targets) == 1 else _OBJECT_DEFAULTS.iterations
-        iterations = usual if self.iterations is None else self.iterations
+        first = round((own.start if self.start is None else self.start) * self.steps)
+        iterations = self._iterations(len(request.targets), own, least=self.steps - first)
         scope = _SCOPES[self.scope or own.scope]
         trained = TrainableWeights(
             model, select_parameters(denoiser_parameters(model), scope, joint=None if self.scope else "attn")
         )
         texts = TextEncodings.of(model)
         kept = ResumableTrajectory(GuidedSampler(model, texts, self.steps, self.guidance_scale), self.seed)
-        first = round((own.start if self.start is None else self.start) * self.steps)
         plan = key_steps(len(request.targets), first, self.steps, iterations, self.loops)
         fitting = self._fitting_wordings(model, request)
 
@@ -158,6 +161,11 @@ class KSCU:
         about = {"settings": settings_data(self), "request": vars(request)}
         losses = train(trained, loss, TrainingPlan(iterations, self.lr, seed=self.seed), about, [kept], "kscu")
         return trained.edit(loss_figures(losses))
+
+    def _iterations(self, targets: int, own: KindDefaults, least: int) -> int:
+        """Return the training steps for so many targets, with at least one window of each."""
+        usual = own.iterations if targets == 1 else _OBJECT_DEFAULTS.iterations
+        return training_budget(usual if self.iterations is None else self.iterations, targets, least)
 
     def _fitting_wordings(self, model: ModelView, request: Request) -> list[list[str]]:
         """Return the reworded prompts of each target that the encoder can hold, or the target's bare name."""

@@ -21,6 +21,7 @@ from ..models.hooks.attention_maps import record_attention, text_attentions
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.state_rows import content_positions, positions_after
 from ..training import Descent, TrainableErasers, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import (
     GuidanceReference,
     TextEncodings,
@@ -34,7 +35,7 @@ from ..training.trajectories import GuidedSampler, PartialSampling
 from .registry import NO_SERVICES, MethodServices, method
 
 
-@method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class Receler:
     """Trains erasers after cross-attentions, against adversarial soft tokens.
@@ -43,7 +44,7 @@ class Receler:
     """
 
     iterations: int = 500
-    """Training steps."""
+    """Training steps for up to four targets; more targets have more."""
     lr: float = 3e-4
     """Learning rate of the erasers."""
     eraser_rank: int = 128
@@ -119,11 +120,9 @@ class Receler:
         )
         texts, (_, height, width) = TextEncodings.of(model), model.latent_shape
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
-        source = PartialSampling(walk, request.targets, lowest=1)
-        searches = {}
-        if self.advrs_iters > 0 and self.compat != "authors":
-            for i, target in enumerate(request.targets):
-                searches[target] = _Search(model, texts([target]), target, self, i)
+        source = PartialSampling(walk, request.targets, lowest=1, seed=self.seed)
+        searched = enumerate(request.targets) if self.advrs_iters > 0 and self.compat != "authors" else ()
+        searches = {target: _Search(model, texts([target]), target, self, i) for i, target in searched}
         looked_for = {target: list(chain(*content_positions(model, target))) for target in request.targets}
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -140,10 +139,9 @@ class Receler:
             error = (model.denoise(point.x_t, point.t, given) - wanted).float().square().mean()
             return {"target": error, "outside": self.concept_reg_weight * outside_mask_energy(trained.given, mask)}
 
-        stateful = [search.descent for search in searches.values()]
-        plan = TrainingPlan(self.iterations, self.lr, seed=self.seed)
+        plan = TrainingPlan(training_budget(self.iterations, len(request.targets)), self.lr, seed=self.seed)
         about = {"settings": settings_data(self), "request": vars(request)}
-        losses = train(trained, loss, plan, about, stateful, "receler")
+        losses = train(trained, loss, plan, about, [search.descent for search in searches.values()], "receler")
         return trained.edit(loss_figures(losses))
 
 

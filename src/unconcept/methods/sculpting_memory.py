@@ -6,7 +6,7 @@ previous stage preserves what was forgotten before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 from typing import Literal
 
@@ -24,6 +24,7 @@ from ..models.hooks.modules import attention_linears, denoiser_parameters
 from ..prompts.templates import check_sentences, refuse_named_targets
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.best_epoch import BestEpoch
+from ..training.budget import training_budget
 from ..training.goals import TextEncodings, goal_predictions, keep_goal
 from ..training.gradient_transforms import DynamicWeightMask
 from ..training.images.training_images import IMAGE_BATCH
@@ -38,7 +39,7 @@ _RISING_SHARE, _FIRST_LR_SHARE, _LAST_LR_SHARE = (
 )  # of torch's OneCycleLR: share of the steps that rise; lr at both ends, in parts of its peak
 
 
-@method("sculpting-memory", paper="arXiv:2504.09039", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("sculpting-memory", paper="arXiv:2504.09039", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class SculptingMemory:
     """Fine-tunes attention weights under a dynamic mask, concept by concept.
@@ -47,7 +48,7 @@ class SculptingMemory:
     """
 
     num_epochs: int = 10
-    """Epochs for each concept."""
+    """Epochs of a stage on up to four targets; one on more targets has more."""
     batch_size: int = 2
     """Images in a step."""
     pictures: int = 100
@@ -121,7 +122,8 @@ class SculptingMemory:
         refuse_named_targets("sculpting-memory", [self.prompt], request.targets)
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
-        drawn = [self._drawn(model, stage) for stage in stages]
+        longer = self._for_targets(len(stages[0]))
+        drawn = [longer._drawn(model, stage) for stage in stages]
         names = select_parameters(denoiser_parameters(model), "xattn" if self.ca else "full")
         found, losses = TrainableWeights(model, names), list[float]()
         with found.student():
@@ -131,12 +133,17 @@ class SculptingMemory:
                     "request": vars(request),
                     "pictures": hash_tensors({"pictures": latents}),
                 }
-                now, own = self._forgotten(model, stage, latents, names, about, f"sculpting-memory-{number}")
+                now, own = longer._forgotten(model, stage, latents, names, about, f"sculpting-memory-{number}")
                 losses += own
                 with torch.no_grad():
                     for name, tensor in now.tensors.items():
                         found.student_parameters[name].copy_(tensor)
         return found.edit(loss_figures(losses))
+
+    def _for_targets(self, count: int) -> "SculptingMemory":
+        """Return these settings with the budget of a stage on so many targets, each with at least one image."""
+        epochs = training_budget(self.num_epochs, count)
+        return replace(self, num_epochs=epochs, pictures=max(self.pictures, count))
 
     def _forgotten(
         self,

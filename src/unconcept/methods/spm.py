@@ -21,6 +21,7 @@ from ..edits.gating import LikenessMetric, PromptLikeness
 from ..models import Conditioning, ModelView
 from ..models.hooks.modules import denoiser_modules, denoiser_parameters
 from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import GivenStates, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.lr_schedules import cosine_restarts
 from ..training.parameter_groups import select_parameters
@@ -30,7 +31,7 @@ from .registry import NO_SERVICES, MethodServices, method
 _LEAST_LENGTH, _MOST_LENGTH = 0.8, 1.2  # lengths of random states, relative to the target's
 
 
-@method("spm", paper="arXiv:2312.16145", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("spm", paper="arXiv:2312.16145", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class SPM:
     """Trains rank-1 adapters that are scaled by each prompt's likeness to the target.
@@ -43,7 +44,7 @@ class SPM:
     alpha: float = 1.0
     """Scale of the adapter, which is alpha / rank up down."""
     iterations: int = 3000
-    """Training steps."""
+    """Training steps of an adapter for up to four targets; one for more targets has more."""
     lr: float = 1e-4
     """Learning rate."""
     lr_warmup_steps: int = 500
@@ -130,7 +131,7 @@ class SPM:
         trained = TrainableLowRank(model, maps, self.rank, self.seed, init="uniform", scale=self.alpha / self.rank)
         texts = TextEncodings.of(model)
         source = PartialSampling(
-            GuidedSampler(model, texts, self.max_denoising_steps, self.start_guidance), tuple(anchors), lowest=1
+            GuidedSampler(model, texts, self.max_denoising_steps, self.start_guidance), tuple(anchors), 1, self.seed
         )
         rows, count = self.batch_size, self.sampling_batch_size if self.action == "erase_with_la" else 0
 
@@ -149,8 +150,9 @@ class SPM:
                 {"anchoring": self.la_strength * error[rows:].mean()} if count else {}
             )
 
-        rate = cosine_restarts(self.iterations, self.lr_warmup_steps, self.lr_scheduler_num_cycles)
-        plan = TrainingPlan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, rate=rate)
+        steps = training_budget(self.iterations, len(anchors))
+        rate = cosine_restarts(steps, self.lr_warmup_steps, self.lr_scheduler_num_cycles)
+        plan = TrainingPlan(steps, self.lr, "adamw", self.weight_decay, self.seed, rate=rate)
         losses = train(trained, loss, plan, {"settings": settings_data(self), "anchors": anchors}, name=name)
         return dict(trained.edit({}).pairs), losses
 

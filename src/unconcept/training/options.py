@@ -16,6 +16,9 @@ class TrainingOptions:
     The defaults change nothing.
     """
 
+    budget: Literal["targets", "fixed"] = "targets"
+    """targets: a method's budget serves up to four targets and grows in proportion beyond, tenfold at most; fixed: not.
+    """
     mixed_precision: PrecisionName = "no"
     """Precision of the networks' computations; weights and optimizer stay float32. fp16 needs a GPU."""
     checkpointing: bool = False

@@ -3,6 +3,7 @@
 All use the model's own sampling grid, and sample with the model in its current state, student or teacher.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from ..core.errors import require
 from ..core.seeds import BLOCK_SEED_STEP, numbered_seed
 from ..models import ModelView
 from ..models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
+from .budget import target_in_turn
 from .distributed import rank_seed_offset
 from .goals import TextEncodings
 from .sample_options import augment_sample
@@ -88,10 +90,11 @@ class PartialSampling:
     sampler: GuidedSampler
     prompts: Sequence[str]
     lowest: int = 0  # smallest number of steps
+    seed: int = 0  # of the order of the prompts, which are taken in turn
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
-        prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=rng))]
+        prompt = self.prompts[target_in_turn(step, len(self.prompts), self.seed)]
         k = int(torch.randint(self.lowest, self.sampler.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
         x = self.sampler.denoise_steps(self.sampler.initial_latents(seeds), [prompt] * rows, 0, k)
@@ -104,7 +107,8 @@ class TrajectoryPool:
     """Samples trajectories of a frozen model and uses every step: one of N steps gives N latents instead of one.
 
     It samples a block of `size` trajectories at once and uses it in random order, so each number of steps is equally
-    frequent. A row depends only on seed and row number, so a resumed training samples its block again.
+    frequent; the prompts take turns. A row depends only on seed and row number, so a resumed training samples its block
+    again.
     """
 
     sampler: GuidedSampler
@@ -153,7 +157,8 @@ class TrajectoryPool:
             kept.append(x)
             x = self.sampler.denoise_steps(x, prompts, k, k + 1) if k + 1 < length else x
         self._latents, self._block, self._shown = torch.stack(kept, 1), block, prompts
-        self._order = torch.randperm(size * length, generator=self._rng(block))
+        order = torch.randperm(size * length, generator=self._rng(block))
+        self._order = order[_turns([prompts[int(row) // length] for row in order])] if self.every else order
 
     def _asked(self, block: int, size: int) -> list[str]:
         count = len(self.prompts)
@@ -169,6 +174,16 @@ class TrajectoryPool:
         return torch.Generator().manual_seed(
             numbered_seed(self.seed, turn) + rank_seed_offset(self.sampler.model.device)
         )
+
+
+def _turns(prompts: Sequence[str]) -> list[int]:
+    """Return an order of rows in which prompts take turns; a prompt with twice as many rows has twice as many turns."""
+    count, number = Counter(prompts), Counter[str]()
+    places = []
+    for prompt in prompts:
+        number[prompt] += 1
+        places.append(number[prompt] / count[prompt])
+    return sorted(range(len(prompts)), key=places.__getitem__)
 
 
 @dataclass
