@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unconcept.core.errors import OutputError
-from unconcept.core.output_folder import atomic_file, output_file, write_atomically
+from unconcept.core.output_folder import atomic_file, atomic_folder, output_file, write_atomically
 
 
 def _stop_midway(path: Path, durable: bool) -> None:
@@ -59,3 +59,33 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path) -
     with output_file(path, True) as part:
         part.write_bytes(b"ours")
     assert path.read_bytes() == b"ours"
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def test_a_kill_between_two_renames_loses_neither_folder(tmp_path, monkeypatch) -> None:
+    out, rename = tmp_path / "o", Path.rename
+
+    def write(text: str) -> None:
+        with atomic_folder(out, {"it": text}, overwrite=True) as folder:
+            (folder / "a").write_text(text)
+
+    def die(self: Path, target: Path) -> Path:
+        if target == out:
+            raise Killed
+        return rename(self, target)
+
+    write("first")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", die)
+        with pytest.raises(Killed):
+            write("second")
+    assert not out.exists()
+    with pytest.raises(OutputError, match="exists"), atomic_folder(out, {"it": "third"}, overwrite=False):
+        raise AssertionError
+    assert (out / "a").read_text() == "first"
+    write("third")
+    assert (out / "a").read_text() == "third"
+    assert list(tmp_path.iterdir()) == [out]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ _STATE_FILE = "state.json"
 PARTIAL_FILE = "PARTIAL"  # a folder with a file of this name keeps its state, so the run can be resumed
 RUN_FILE = "run.json"  # the command that made a run's folder
 _OWNERSHIP_FILE = ".unconcept"  # marks every other folder that this program made
+_HIDDEN_PART = re.compile(
+    r"\.([^/\\]+?)(\.[0-9a-f]{12})?\.part(?=[/\\]|$)"
+)  # what a path is called until it is complete
 _REMEDY = "free some space or choose another path for --out"
 
 
@@ -46,6 +50,7 @@ def output_errors(place: Path, remedy: str = _REMEDY) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own.
+        place = Path(_HIDDEN_PART.sub(r"\1", str(place)))
         raise OutputError(f"{place}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
 
 
@@ -120,7 +125,9 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
 @contextmanager
 def _written_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
     mark = json.dumps(identity, sort_keys=True, default=str)
-    part = out.parent / f".{out.name}.part"
+    part, former = _beside(out, "part"), _beside(out, "former")
+    if former.exists() and not out.exists():  # A process was killed between the two renames.
+        former.rename(out)
     if (out / PARTIAL_FILE).exists() and _read(out / _STATE_FILE) == mark and not part.exists():
         out.rename(part)
     require_free_output(out, overwrite)
@@ -138,14 +145,26 @@ def _written_folder(out: Path, identity: Mapping[str, object], overwrite: bool) 
                 (part / _OWNERSHIP_FILE).write_text(
                     "made by unconcept: --overwrite may replace this folder\n", encoding="utf-8"
                 )
-            if out.exists():
-                shutil.rmtree(out)
-            part.rename(out)
+            _replace(out, part)
     except (KeyboardInterrupt, WorkerError):
         raise
     except BaseException:
         _drop(part, fresh)
         raise
+
+
+def _beside(out: Path, role: str) -> Path:
+    return out.parent / f".{out.name}.{role}"
+
+
+def _replace(out: Path, part: Path) -> None:
+    """Put the finished folder in the place of a former one, which is there whole until then."""
+    former = _beside(out, "former")
+    shutil.rmtree(former, ignore_errors=True)
+    if out.exists():
+        out.rename(former)
+    part.rename(out)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _drop(part: Path, fresh: bool) -> None:
@@ -155,7 +174,7 @@ def _drop(part: Path, fresh: bool) -> None:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def is_inside(folder: Path, name: str) -> bool:

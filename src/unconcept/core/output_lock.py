@@ -33,6 +33,7 @@ def output_lock(out: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = _acquire(file, out)
     except OSError as error:
+        _remove_empty(made)
         raise OutputError(f"{out}: {error.strerror or error}; free some space or choose another path") from None
     _held[file] = get_ident()
     try:
@@ -40,9 +41,14 @@ def output_lock(out: Path) -> Iterator[None]:
     finally:
         del _held[file]
         _release(file, handle)
-        for folder in made:  # Those that the command did not need after all.
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those folders that the command did not need after all."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def require_writable_parent(out: Path) -> None:
@@ -73,7 +79,7 @@ def _acquire(file: Path, out: Path) -> int:
                 holder = _read_holder(handle)
                 raise OutputError(f"{out} is being written by {holder}: wait until it ends, or choose another path")
             if _is_in_place(file, handle):
-                _write_holder(handle)
+                _write_holder(file, handle)
                 return handle
         except BaseException:
             os.close(handle)
@@ -115,12 +121,16 @@ def _release(file: Path, handle: int) -> None:
             file.unlink()
 
 
-def _write_holder(handle: int) -> None:
+def _write_holder(file: Path, handle: int) -> None:
     command = " ".join(map(shell_text, (Path(sys.argv[0]).name or "python", *sys.argv[1:])))
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    os.ftruncate(handle, 0)
-    os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, json.dumps({"process": os.getpid(), "command": command, "since": since}).encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, json.dumps({"process": os.getpid(), "command": command, "since": since}).encode())
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _read_holder(handle: int) -> str:

@@ -1,7 +1,7 @@
 """Runs a method on a request and records in the edit where it comes from."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,8 +79,12 @@ def train_in_folder(
         trained = True
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
-    with training_session(TrainingSession(report_step, folder, options=options)):
-        yield
+    try:
+        with training_session(TrainingSession(report_step, folder, options=options)):
+            yield
+    finally:
+        with suppress(OSError):  # It holds a state, or nothing was trained.
+            folder.rmdir()
     message = (
         f"{', '.join(changed_options(options))}: only for methods that train step by step, and this one does not: leave"
         " it out"

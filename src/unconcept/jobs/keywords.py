@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..core.errors import EditError, SettingsError, require
 from ..core.escapes import file_name_text
+from ..core.output_folder import output_errors
 from ..core.settings import build_settings, require_known_names
 from ..edits import Edit, origin_of
 from ..edits.origin import OriginMaker
@@ -69,7 +70,8 @@ def _stored_model(model: Any, place: Path) -> str:
     if isinstance(model, str | Path):
         return str(model)
     name = Path(open_model(model).name).name  # Raises an error for a model that cannot be edited.
-    model.save_pretrained(place / name)
+    with output_errors(place, "set TMPDIR to a folder with more space"):
+        model.save_pretrained(place / name)
     return str(place / name)
 
 
