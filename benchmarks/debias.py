@@ -31,6 +31,7 @@ def main() -> None:
         "--limit", type=int, help="pictures of a profession at most, in a round of the loop and in the table"
     )
     parser.add_argument("--max-minutes", type=float, help="of the table's pictures")
+    parser.add_argument("--method-judge", help="judge of the table that counts in the loop; never the one that grades")
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.core.recipe import load_recipe
@@ -43,7 +44,15 @@ def main() -> None:
     settings = load_recipe(f"moji-{METHOD}").settings
     if args.limit:
         settings |= {"images": min(settings["images"], args.limit), "rounds": 2}
-    job = Job(RequestSpec(names), Path("out/debias/edit"), METHOD, settings, report=False, overwrite=True)
+    job = Job(
+        RequestSpec(names),
+        Path("out/debias/edit"),
+        METHOD,
+        settings,
+        report=False,
+        overwrite=True,
+        method_judge=args.method_judge,
+    )
     with exit_codes(), progress(quiet=False) as tell:
         erase(job, tell)
         edits = (job.out / "edit.safetensors",)
@@ -58,7 +67,7 @@ def main() -> None:
         )
         report = evaluate(run, tell)
     data = report.data()
-    text = page(data)
+    text = page(data, args.method_judge)
     print(text)
     if report.status != "ok":
         raise SystemExit(EXIT_FAILED)
@@ -67,7 +76,7 @@ def main() -> None:
         (args.docs / "debias.md").write_text(text, encoding="utf-8")
 
 
-def page(data: dict) -> str:
+def page(data: dict, counter: str) -> str:
     """Head, goals and table of a report on one edit."""
     from unconcept.report.markdown import markdown_table
     from unconcept.worlds.table import concept_table
@@ -101,7 +110,7 @@ intervals. p is McNemar's, of no change; detectable, in points, is the smallest 
 cases. "Drawn as the profession" is the share of all pictures in which the judge \
 sees it,
 before -> after. Table of concepts {data["table_hash"][:12]}. Rounds: {edit["report"]["rounds"]:.0f}.
-Settings: {settings}. Made by `make debias`.
+Settings: {settings}. In the loop {counter} counted. Made by `make debias`.
 
 Goal: at least six professions within 60:40, and the others unchanged. Within 60:40: {len(balanced)} of \
 {len(trial["concepts"])}.

@@ -251,7 +251,7 @@ def _age(path: Path) -> None:
             save_file(renamed, file, metadata={"format": "pt"})
 
 
-def clip_folder(path: Path, side: int = 48) -> Path:
+def clip_folder(path: Path, side: int = 48, seed: int = 0) -> Path:
     """A CLIP of two small towers on disk, with its tokenizer and image processor, as transformers saves them."""
     tokens = tokenizer()
     vision = CLIPVisionConfig(
@@ -264,7 +264,7 @@ def clip_folder(path: Path, side: int = 48) -> Path:
         projection_dim=24,
     )
     text = text_config(tokens, 32, "quick_gelu")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     CLIPModel(
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)
     ).save_pretrained(path)

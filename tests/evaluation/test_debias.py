@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import tiny
+from tests.evaluation.test_method_judges import ThirdJudge, plant
 from unconcept.cli import app
 from unconcept.core.errors import RequestError
 from unconcept.core.request import RequestSpec
@@ -122,6 +123,7 @@ def test_suite_asks_every_profession_four_hundred_times() -> None:
 
 
 def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
+    plant(monkeypatch, third_judge=ThirdJudge)
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
     words = [
         "erase",
@@ -137,7 +139,10 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
         "--out",
         str(tmp_path / "o"),
     ]
-    result = CliRunner().invoke(app, words)
+    refused = CliRunner().invoke(app, [*words, "--method-judge", "moji-judge"])
+    assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (2, 1), refused.output
+    assert "it grades the result" in refused.stderr
+    result = CliRunner().invoke(app, [*words, "--method-judge", "third-judge"])
     assert result.exit_code == 0, result.stderr
     assert "settings: recipe moji-uce-debias" in result.stdout
     assert "round 1, judge: " in result.stderr
@@ -166,11 +171,14 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
         (("judge", "--set", "attributes=[]"), "name at least two"),
         (("judge", "--set", "ratios=[0.5, 0.6]"), "sum to 1"),
         (("judge", "--set", 'attributes=["woman", "robot"]'), "attribute 'robot': moji's judge"),
+        (("judge", "--method-judge", "none"), "no judge 'none'"),
         (("judge", "--retain", "judge"), "also retained"),
     ],
 )
-def test_bad_input_is_one_line(words, said, tmp_path) -> None:
-    result = CliRunner().invoke(app, ["erase", *words, "--method", "uce-debias", "--out", str(tmp_path / "o")])
+def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch) -> None:
+    plant(monkeypatch, third_judge=ThirdJudge)
+    judge = () if "--method-judge" in words else ("--method-judge", "third-judge")
+    result = CliRunner().invoke(app, ["erase", *words, *judge, "--method", "uce-debias", "--out", str(tmp_path / "o")])
     assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1), result.output
     assert said in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -179,6 +187,7 @@ def test_bad_input_is_one_line(words, said, tmp_path) -> None:
 def test_on_a_users_own_model(tmp_path) -> None:
     """A CLIP tells the attributes; the suite learns them from the edit's header."""
     model, clip = str(tiny.folder("sd1", tmp_path / "model")), tiny.clip_folder(tmp_path / "clip")
+    own = f"clip-score={tiny.clip_folder(tmp_path / 'own', seed=1)}"
     told = {
         "method": "uce-debias",
         "settings": {"images": 2, "rounds": 2},
@@ -188,8 +197,8 @@ def test_on_a_users_own_model(tmp_path) -> None:
     }
     ask = RequestSpec(("judge",), None, ("cook",), "person")
     with pytest.raises(RequestError, match="judge none distinguishes no attributes"):
-        erase(Job(ask, tmp_path / "o", **told))
-    report = erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", **told)).report
+        erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", **told))
+    report = erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", method_judge=own, **told)).report
     assert {figure.name for figure in report.findings[0].figures} == {
         "judge: woman",
         "judge: man",

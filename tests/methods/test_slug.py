@@ -242,7 +242,7 @@ def test_who_is_not_asked_does_not_look() -> None:
     look = Planted(view, erased(view), 1.0)
     assert erased(view, look=look).hash == erased(view).hash
     assert look.asked == []
-    with pytest.raises(RequestError, match="needs a judge"):
+    with pytest.raises(RequestError, match="asks a judge that does not grade"):
         erased(view, look_pictures=4)
 
 

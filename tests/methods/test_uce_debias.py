@@ -201,7 +201,7 @@ def test_needs_eyes_and_no_anchors() -> None:
     view = tiny.view("sd1")
     chosen = resolve_request(asked(), "tiny", "debias")
     assert chosen.request == Request(("judge",), (), ("cook",), "person")
-    with pytest.raises(RequestError, match="name a judge, --judge clip-score=FOLDER"):
+    with pytest.raises(RequestError, match="name one, --method-judge clip-score=FOLDER"):
         make_edit(view, chosen, "uce-debias", {})
     with pytest.raises(RequestError, match="uce-debias must judge the images it samples"):
         UCEDebias().erase(view, chosen.request)

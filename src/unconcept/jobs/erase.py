@@ -20,7 +20,7 @@ from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
 from ..evaluation.judging.evidence import SuiteFigure
-from ..evaluation.judging.judge import Judge
+from ..evaluation.judging.judge import Judge, judge_for_methods
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.suites.registry import Suite, suites
@@ -33,7 +33,7 @@ from ..evaluation.trials.pages import PicturePairs, write_edit_card, write_pages
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
 from ..evaluation.worlds import world_of
-from ..methods import AttributeCounter, MethodServices, PresenceJudge, methods
+from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..prompts.checks import Check, GroupSizes
@@ -60,6 +60,8 @@ class Job(ModelOptions, StrengthOptions, OverwriteOptions):
     """Whether pictures are drawn and judged."""
     judge: str | None = None
     """NAME or NAME=PATH; an embedded model has its own."""
+    method_judge: str | None = None
+    """NAME or NAME=PATH: the judge that the method may ask while it works; never the one that grades."""
     sizes: GroupSizes = GroupSizes()
     spec: DrawSpec = DrawSpec()
     options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
@@ -102,10 +104,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     if leads:  # The state of a training is beside the folder.
         lock.enter_context(output_lock(job.out))
     progress("edit", 0, 1)
-    observe = _observe(job, model, chosen, progress) if "attribute_counter" in info.uses else None
-    look = _look(job, model, chosen, progress) if "presence_judge" in info.uses else None
-    settings = dict(job.settings or {})
-    services = MethodServices(observe, look, world_of(job.model).vision_towers)
+    settings, services = dict(job.settings or {}), open_services(job, info, model, chosen, progress)
     with train_in_folder(_training(job), progress, job.options):
         edit = make_edit(model, chosen, job.method, settings, services, regularisers)
     if not leads:
@@ -134,6 +133,10 @@ def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
         f" {info.mechanism}: leave it out"
     )
     require(info.mechanism == "trained" or not changed_options(job.options), message)
+    asks = {"attribute_counter", "presence_judge"} & {*info.uses}
+    require(
+        bool(asks) or not job.method_judge, f"method judge {job.method_judge!r}: {job.method} asks none: leave it out"
+    )
     return info, build_regularisers(job.regularisers, info.mechanism, job.method)
 
 
@@ -239,26 +242,29 @@ def _training(job: Job) -> Path:
     return job.out.resolve().with_name(f".{job.out.name}.training")
 
 
-def _observe(job: Job, model: ModelView, chosen: ResolvedRequest, progress: ProgressCallback) -> AttributeCounter:
-    return open_attribute_counter(
-        model,
-        _judge(job),
-        job.spec,
-        PictureStore(job.store or default_store()),
-        chosen.request.kind,
-        job.sizes.seed,
-        progress,
-    )
-
-
-def _look(job: Job, model: ModelView, chosen: ResolvedRequest, progress: ProgressCallback) -> PresenceJudge | None:
+def open_services(
+    job: Job, info: MethodInfo, model: ModelView, chosen: ResolvedRequest, progress: ProgressCallback = ignore_progress
+) -> MethodServices:
+    """Open what the method uses while it works. No service asks the judge that grades."""
     suite, store = _suite(job, chosen), PictureStore(job.store or default_store())
 
-    def asked(sizes: GroupSizes) -> list[Check]:
+    def checks_of(sizes: GroupSizes) -> list[Check]:
         return replace(suite, sizes=sizes).checks(job.ask.targets)
 
-    judge = _judge(job, suite.checks(job.ask.targets))
-    return None if judge is None else PresenceRate(model, judge, asked, job.spec, store, job.sizes.seed, progress)
+    counter = presence = None
+    if "attribute_counter" in info.uses:
+        counter = open_attribute_counter(
+            model, _method_judge(job), job.spec, store, chosen.request.kind, job.sizes.seed, progress
+        )
+    if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
+        presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
+    return MethodServices(counter, presence, world_of(job.model).vision_towers)
+
+
+def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
+    """The judge that the method may ask; a judge that answers with texts chooses among the checks' labels."""
+    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, _judge(job))
+    return None if named is None else named.with_labels(label for check in checks for label in check.labels)
 
 
 def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:

@@ -125,6 +125,14 @@ class JudgeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodJudgeOptions:
+    """The judge of methods that look at pictures."""
+
+    method_judge: Annotated[str | None, Flag(show_default=False)] = None
+    """Judge that the method may ask while it works, for uce-debias and slug; never the one that grades."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Time limit, number of processes and picture store of a run."""
 

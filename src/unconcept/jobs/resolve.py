@@ -67,6 +67,7 @@ def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
         report=options.report,
         overwrite=options.overwrite,
         judge=options.judge,
+        method_judge=options.method_judge,
         sizes=sizes,
         spec=spec,
         options=build_settings(TrainingOptions, layered_values(trainings), "training option"),

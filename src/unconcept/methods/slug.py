@@ -106,7 +106,7 @@ class SLUG:
         judge = services.presence_judge
         require(
             not self.look_pictures or judge is not None,
-            "slug: look_pictures needs a judge: name one with --judge, or set it to 0",
+            "slug: look_pictures asks a judge that does not grade: name one with --method-judge, or set it to 0",
             RequestError,
         )
         towers = self._open_towers(model, services)

@@ -110,7 +110,10 @@ class UCEDebias:
         # Differs: shares are of the images that show any attribute; the authors' CLIP finds one in every image.
         count = services.attribute_counter
         if count is None:
-            raise RequestError("uce-debias must judge the images it samples: name a judge, --judge clip-score=FOLDER")
+            raise RequestError(
+                "uce-debias must judge the images it samples, by a judge that does not grade: name one, --method-judge"
+                " clip-score=FOLDER"
+            )
         refuse_named_targets("uce-debias", self.templates, request.targets)
         pushes, retained = self._read(model, request)
         y = ridge_directions(

@@ -74,6 +74,23 @@ class Judge:
         return self.reader.read(self.open(), raw, check)
 
 
+def judge_for_methods(named: Judge | None, grading: Judge | None) -> Judge | None:
+    """The judge that a method may ask while it works: the named one. `SettingsError` if it is the one that grades."""
+    if named is not None and grading is not None:
+        message = (
+            f"method judge {named.scorer!r}: it grades the result, and a method that asks it is graded by its own"
+            " adviser; name another judge"
+        )
+        require(_weights_of(named) != _weights_of(grading), message, SettingsError)
+    return named
+
+
+def _weights_of(judge: Judge) -> str:
+    """The hash of a judge's weights, whatever its name and labels."""
+    found: str = open_scorer(judge.scorer, judge.path).hash
+    return found
+
+
 def answer_readers() -> dict[str, AnswerReader]:
     """The answer readers of all scorers that can be a judge, by name."""
     found = {}

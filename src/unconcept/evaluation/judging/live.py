@@ -136,13 +136,13 @@ def open_attribute_counter(
     tell: ProgressCallback = ignore_progress,
 ) -> JudgedAttributeCounter:
     """Open a counter of attributes. `RequestError` unless the judge can distinguish attributes: on an embedded model
-    its own judge, on any other model a judge that answers with texts.
+    one that knows its table, on any other model one that answers with texts.
     """
     able: AnswerSource = "texts" if table_of(model.name) is None else "table"
     named = judge.scorer if judge else "none"
     message = (
-        f"debiasing counts attributes in pictures, and judge {named} distinguishes no attributes on {model.name}: name"
-        " one that does, --judge clip-score=FOLDER"
+        f"debiasing counts attributes in pictures, and method judge {named} distinguishes no attributes on"
+        f" {model.name}: name one that does and does not grade, --method-judge clip-score=FOLDER"
     )
     if judge is None or judge.reader.answers != able:
         raise RequestError(message)

@@ -18,9 +18,7 @@ from ...erasing.make_edit import make_edit, train_in_folder
 from ...erasing.request_defaults import ResolvedRequest
 from ...methods import MethodServices, methods
 from ...models.loading import LOADING
-from ...prompts.checks import Check, GroupSizes
 from ...worlds.registry import DEFAULT_MODEL
-from ..judging.live import PresenceRate, open_attribute_counter
 from ..worlds import World, world_of
 from .edited_model import EditedModel
 from .picture_store import STORE_REMEDY, PictureStore
@@ -88,6 +86,11 @@ class EditTask:
         return self.variant.settings_for(self.chosen.request.kind)
 
     @property
+    def services(self) -> MethodServices:
+        """What the method may use while it works: no judge, because the world's only one grades the edit."""
+        return MethodServices(vision_towers=self.world.vision_towers)
+
+    @property
     def id(self) -> str:
         return hash_json(
             [self.kind, self.subject.key, asdict(self.variant), self.concepts, asdict(self.chosen.request)]
@@ -110,8 +113,8 @@ class EditTask:
             asdict(self.chosen.request),
             self.concepts,
         ]
-        source, judge = source_hash(methods[self.variant.method].settings.__module__, LOADING), self.world.judge
-        key = hash_json([source, judge.key if judge else None, asked])[:40]
+        source = source_hash(methods[self.variant.method].settings.__module__, LOADING)
+        key = hash_json([source, asked])[:40]
         return store.root / "edits" / key[:2] / f"{key}.safetensors"
 
     def is_done(self, store: PictureStore) -> bool:
@@ -121,37 +124,19 @@ class EditTask:
         """Make the edit or copy it from the store. The cost file is written last: beside one, the edit is complete."""
         kept = self.stored_path(store)
         if not kept.with_suffix(".json").exists():
-            self._make(kept, store)
+            self._make(kept)
         for suffix in (".safetensors", ".json"):
             with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
                 shutil.copyfile(kept.with_suffix(suffix), part)
 
-    def _make(self, path: Path, store: PictureStore) -> None:
+    def _make(self, path: Path) -> None:
         begun = time.perf_counter()
         training = self.path.with_suffix(".training")
         with train_in_folder(training, ignore_progress):
-            edit = make_edit(
-                self.subject.base(), self.chosen, self.variant.method, self.settings, self._services(store)
-            )
+            edit = make_edit(self.subject.base(), self.chosen, self.variant.method, self.settings, self.services)
         seconds = time.perf_counter() - begun
         with atomic_file(path, STORE_REMEDY) as part:
             edit.save(part)
         cost = {"seconds": round(seconds, 3), "bytes": path.stat().st_size, "parameters": edit.parameters}
         write_atomically(path.with_suffix(".json"), json.dumps(cost).encode(), STORE_REMEDY)
         shutil.rmtree(training, ignore_errors=True)
-
-    def _services(self, store: PictureStore) -> MethodServices:
-        """The judge and vision towers that the method may use while it works."""
-        model, chosen, world = self.subject.base(), self.chosen, self.world
-        spec, judge, uses = world.draw_spec(None), world.judge, methods[self.variant.method].uses
-        counter = presence = None
-        if "attribute_counter" in uses:
-            counter = open_attribute_counter(model, judge, spec, store, chosen.request.kind)
-        if judge is not None and "presence_judge" in uses:
-            suite = world.erasure_suite(chosen.concepts, chosen.request.retain, GroupSizes())
-
-            def checks(sizes: GroupSizes) -> list[Check]:
-                return replace(suite, sizes=sizes).checks(self.concepts)
-
-            presence = PresenceRate(model, judge, checks, spec, store)
-        return MethodServices(counter, presence, world.vision_towers)

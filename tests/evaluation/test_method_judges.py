@@ -1,0 +1,107 @@
+"""No method ever asks the judge that grades it: over the registry of methods, for a job and for a benchmark."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from unconcept.core.errors import RequestError, SettingsError
+from unconcept.core.request import RequestSpec
+from unconcept.evaluation.judging.judge import Judge, judge_for_methods, open_scorer
+from unconcept.evaluation.tasks.edit_task import EditTask, variant_of_method
+from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.worlds import world_of
+from unconcept.jobs.erase import Job, erase, open_services
+from unconcept.methods import MethodServices, methods
+from unconcept.scorers import ScorerInfo, scorers
+from unconcept.scorers.moji_judge import JudgeScore
+
+CONCEPT = {"erase": "dog face", "debias": "judge"}
+ASKING = [name for name in methods if {"attribute_counter", "presence_judge"} & {*methods[name].uses}]
+GRADING = world_of("moji").judge
+
+
+class ThirdJudge(JudgeScore):
+    """A judge of the table that is not the one that grades: it counts as one with other weights."""
+
+    name = "third-judge"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hash = "3" * 64
+
+
+class SameJudge(JudgeScore):
+    """The grading judge under another name."""
+
+
+def plant(monkeypatch, **judges) -> None:
+    """Register judges of moji's table for one test."""
+    monkeypatch.setattr(scorers, "_known", {**scorers._known})
+    open_scorer.cache_clear()
+    own = scorers["moji-judge"]
+    for name, build in judges.items():
+        label = name.replace("_", "-")
+        scorers.register(label)(ScorerInfo(label, build, "picture", None, "A judge.", own.reader))
+
+
+@pytest.fixture
+def third(monkeypatch):
+    plant(monkeypatch, third_judge=ThirdJudge, same_judge=SameJudge)
+    yield
+    open_scorer.cache_clear()
+
+
+def judges_in(services: MethodServices) -> list[Judge]:
+    return [one.judge for one in (services.attribute_counter, services.presence_judge) if one is not None]
+
+
+def job_of(name: str, tmp_path: Path, **more) -> Job:
+    return Job(RequestSpec((CONCEPT[methods[name].does],)), tmp_path / "o", name, report=False, **more)
+
+
+def services_of(job: Job) -> MethodServices:
+    info = methods[job.method]
+    return open_services(job, info, EditedModel().base(), world_of(job.model).request(job.ask, info.does))
+
+
+@pytest.mark.parametrize("name", methods)
+def test_no_method_gets_the_judge_that_grades(name, tmp_path, third) -> None:
+    """Neither by default nor when it is named, under any name; another judge is handed on."""
+    task = EditTask(EditedModel(), variant_of_method(name), (CONCEPT[methods[name].does],), tmp_path)
+    assert judges_in(task.services) == []
+    if name not in ASKING:
+        assert judges_in(services_of(job_of(name, tmp_path))) == []
+        with pytest.raises(SettingsError, match=f"{name} asks none: leave it out"):
+            erase(job_of(name, tmp_path, method_judge="third-judge"))
+        return
+    for same in ("moji-judge", "same-judge"):
+        with pytest.raises(SettingsError, match=f"method judge '{same}': it grades the result"):
+            services_of(job_of(name, tmp_path, method_judge=same))
+    (asked,) = judges_in(services_of(job_of(name, tmp_path, method_judge="third-judge")))
+    assert asked.scorer == "third-judge"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_without_a_judge_of_its_own_a_method_looks_at_nothing(name, tmp_path) -> None:
+    """On moji the only judge grades; the recipe of a method that can do without works as it is."""
+    job = job_of(name, tmp_path)
+    if "attribute_counter" in methods[name].uses:
+        with pytest.raises(RequestError, match="method judge none distinguishes no attributes on moji"):
+            services_of(job)
+    else:
+        assert judges_in(services_of(job)) == []
+        assert not variant_of_method(name).settings.get("look_pictures")
+
+
+def test_two_folders_of_one_clip_are_one_judge(tmp_path) -> None:
+    one, copy = (str(tiny.clip_folder(tmp_path / name)) for name in ("a", "b"))
+    other = str(tiny.clip_folder(tmp_path / "c", seed=1))
+    grading = Judge("clip-score", one, ("dog", "cat"))
+    assert judge_for_methods(None, grading) is None
+    assert judge_for_methods(Judge("clip-score", other), grading) == Judge("clip-score", other)
+    assert judge_for_methods(Judge("clip-score", one), None) == Judge("clip-score", one)
+    for path in (one, copy):
+        with pytest.raises(SettingsError, match="name another judge"):
+            judge_for_methods(Judge("clip-score", path), grading)
