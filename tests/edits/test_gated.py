@@ -110,6 +110,8 @@ def test_gammas(family) -> None:
         assert float(by["tokenuni"][4, 0]) == pytest.approx(1 / 7)
     floored = replace(edit, likeness=PromptLikeness("tokenuni", 0.2)).gammas(view, ("do", "zzz", "dog face"))
     assert floored[1:, 0].tolist() == [0, 1]
+    full = replace(edit, likeness=PromptLikeness("clipcos", 0.1, 0.5)).gammas(view, ("dog face", "a sun dial", "zzz"))
+    assert torch.allclose(full[:, 0], ((by["clipcos"][[0, 2, 3], 0] - 0.1) / 0.4).clamp(0, 1), atol=1e-6)
 
 
 def test_states_that_no_text_gave_are_judged_by_their_cosine() -> None:
@@ -164,9 +166,67 @@ def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
 
 
 @pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("negative", ["", "quick sun"])
+def test_both_sides_of_guidance_have_the_prompts_weight(family, negative) -> None:
+    """A picture is the one that the change of weights at its prompt's gammas draws, in the stock pipeline too."""
+    view = tiny.view(family)
+    edit, prompts = made(view), ["a dog face", "by a sun"]
+    noise = torch.randn(2, *view.latent_shape, dtype=view.dtype, generator=torch.Generator().manual_seed(0))
+    pipe = view.checkpoint.built_pipeline
+
+    def drawn(texts, start):
+        if not negative:
+            return view.sample(texts, start, 2, 3.0)
+        given, against = view.condition(texts), view.condition([negative] * len(texts))
+        words = {"prompt_embeds": given.states, "negative_prompt_embeds": against.states}
+        if given.pooled is not None:
+            words |= {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": against.pooled}
+        scale = {"true_cfg_scale": 3.0} if family == "flux" else {"guidance_scale": 3.0}
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(len(texts))]
+        side = view.latent_shape[-1] * pipe.vae_scale_factor
+        asked = {"num_inference_steps": 2, "output_type": "pt", "height": side, "width": side}
+        return pipe(**words, **scale, **asked, generator=seeds).images.float()
+
+    wanted = []
+    for text, own in zip(prompts, edit.gammas(view, tuple(prompts)), strict=True):
+        with weighed(edit, own).applied(view):
+            wanted.append(drawn([text], noise[:1]))
+    noise[1] = noise[0]
+    with edit.applied(view):
+        found = [drawn([text], noise[:1]) for text in prompts]
+        both = view.sample(prompts, noise, 2, 3.0) if not negative else None
+    for own, alone in zip(wanted, found, strict=True):
+        assert torch.allclose(own, alone, atol=1e-5)
+    if both is not None:
+        assert torch.allclose(both, torch.cat(wanted), atol=1e-5)
+    assert "progress_bar" not in vars(pipe)
+
+
+def test_guidance_is_watched_by_each_of_several_edits() -> None:
+    """Removed in any order, they leave the pipeline as it was; a loop that ends in an error counts as ended."""
+    view = tiny.view("sd1")
+    pipe, both = view.checkpoint.built_pipeline, made(view)
+    noise = torch.zeros(1, *view.latent_shape, dtype=view.dtype)
+    with both.applied(view):
+        wanted = view.sample(["a dog face"], noise, 2, 3.0)
+    first, second = (replace(both, parts=(part,)).apply_to(view) for part in both.parts)
+    assert torch.allclose(view.sample(["a dog face"], noise, 2, 3.0), wanted, atol=1e-5)
+    with pytest.raises(ZeroDivisionError), pipe.progress_bar(total=2):
+        _ = 1 / 0
+    assert list(pipe.progress_bar([1, 2])) == [1, 2]
+    own = both.gammas(view, TEXTS)
+    outside = [said(view, TEXTS)]
+    first.remove()
+    second.remove()
+    assert "progress_bar" not in vars(pipe)
+    with weighed(both, own[1]).applied(view):  # the empty text, outside of a pipeline's loop
+        assert torch.allclose(said(view, TEXTS)[1], outside[0][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", EVERY)
 def test_save_and_load(family, tmp_path) -> None:
     view = tiny.shared(family)
-    edit = made(view, likeness=PromptLikeness("both", 0.25), combine="authors").scaled(0.5)
+    edit = made(view, likeness=PromptLikeness("both", 0.25, 0.75), combine="authors").scaled(0.5)
     edit.save(tmp_path / "e.safetensors")
     loaded = load_edit(tmp_path / "e.safetensors")
     assert isinstance(loaded, GatedEdit)
@@ -194,6 +254,15 @@ def test_save_and_load(family, tmp_path) -> None:
         == 4
     )
     assert edit.bound_names == edit.maps
+
+
+def test_a_file_without_a_ceiling_is_read_as_before(tmp_path) -> None:
+    """As 0.1 wrote it: the details have no ceiling, and neither has the file of an edit whose ceiling is 1."""
+    edit = made(tiny.shared("sd1"), likeness=PromptLikeness("both", 0.25))
+    edit.save(tmp_path / "e.safetensors")
+    with safe_open(tmp_path / "e.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["details"]).keys() == {"texts", "combine", "metric", "floor"}
+    assert load_edit(tmp_path / "e.safetensors").hash == edit.hash
 
 
 def test_the_static_form_is_the_edit_at_full_weight(tmp_path) -> None:
@@ -251,8 +320,10 @@ def test_figures_without_a_picture() -> None:
         ({"texts": [["dog"], ["sun"], ["cat"]]}, "changes nothing"),
         ({"combine": "loud"}, "its combine is 'loud'"),
         ({"metric": "taste"}, "its metric is 'taste'"),
-        ({"floor": 1.0}, "its floor is 1.0"),
-        ({"floor": None}, "its metric and floor"),
+        ({"floor": 1.0}, "its floor and ceiling are 1.0 and 1.0"),
+        ({"floor": 0.5, "ceiling": 0.5}, "the floor below the ceiling"),
+        ({"floor": None}, "its metric, floor and ceiling"),
+        ({"ceiling": "high"}, "its metric, floor and ceiling"),
         ({"drop": ".down"}, "no up and down factor"),
     ],
 )

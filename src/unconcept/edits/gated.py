@@ -15,6 +15,7 @@ from ..core.request import Request
 from ..linalg.low_rank import sum_pairs
 from ..models import ModelView
 from ..models.hooks.forward import watch_text_states
+from ..models.hooks.guidance import watch_guidance
 from ..models.hooks.low_rank import LowRankMiddle, lora_hooks
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.prompt_tracking import TokenIds, track_prompts
@@ -56,7 +57,8 @@ class GatedAdapter:
 class GatedEdit(BesideEdit):
     """Computes W x + sum_i gamma_i up_i down_i x, where gamma_i (b,) is each row's likeness to the concepts of part i.
 
-    Every row of a batch has the gammas of its own text; the empty text has its own too.
+    While a stock pipeline draws, both sides of guidance have the gammas of the prompt. Anywhere else, as in a loop of
+    one's own, every row has the gammas of its own text, and the empty text has its own too.
     """
 
     parts: tuple[GatedAdapter, ...]
@@ -119,7 +121,7 @@ class GatedEdit(BesideEdit):
     def static(self) -> LowRankEdit:
         """Return the sum of all parts at gamma 1 for every prompt, which a LoRA file or a weight can hold.
 
-        It changes unrelated prompts more than the gated edit does.
+        It changes unrelated prompts more than the gated edit does, on both sides of guidance.
         """
         pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
@@ -137,15 +139,16 @@ class GatedEdit(BesideEdit):
         """
         require_same_base(self.origin, model, self.maps)
         modules, weigh = denoiser_modules(model, self.maps), self._weigher(model)
+        denoiser, pipeline = model.modules("denoiser"), model.checkpoint.built_pipeline
         now: LowRankMiddle = 0.0
         pairs = [(modules[name], *self._laid(name, model.device)) for name in self.maps]
-        with track_prompts(model) as ids_of:
+        with track_prompts(model) as ids_of, watch_guidance(pipeline, denoiser) as sides:
 
             def see(states: Tensor) -> None:
                 nonlocal now
-                now = self._between(weigh(states, ids_of(states)))
+                now = self._between(sides.of_prompts(weigh(states, ids_of(states))))
 
-            with watch_text_states(model.modules("denoiser"), see), lora_hooks(pairs, lambda: now):
+            with watch_text_states(denoiser, see), lora_hooks(pairs, lambda: now):
                 yield
 
     @torch.no_grad()
@@ -189,12 +192,16 @@ class GatedEdit(BesideEdit):
         write_edit_file(path, StoredEdit("gated", self.tensors(), origin_of(self), self._details()))
 
     def _details(self) -> dict[str, Any]:
-        return {"texts": [list(part.texts) for part in self.parts], "combine": self.combine, **vars(self.likeness)}
+        likeness = vars(self.likeness)
+        if self.likeness.ceiling == 1:  # Files of 0.1 have none.
+            likeness = {name: value for name, value in likeness.items() if name != "ceiling"}
+        return {"texts": [list(part.texts) for part in self.parts], "combine": self.combine, **likeness}
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "GatedEdit":
         """Invert `save`. Raises `EditError` if something is missing or does not fit."""
         texts, combine, metric, floor = (stored.details.get(key) for key in ("texts", "combine", "metric", "floor"))
+        ceiling = stored.details.get("ceiling", 1.0)
         require(
             isinstance(texts, list) and all(map(_is_list_of_texts, texts)),
             "its texts are not lists of texts",
@@ -202,8 +209,8 @@ class GatedEdit(BesideEdit):
         )
         require(combine in ("sum", "authors"), f"its combine is {combine!r}, not 'sum' or 'authors'", EditError)
         require(
-            isinstance(floor, float) and isinstance(metric, str),
-            f"its metric and floor are {metric!r} and {floor!r}, not a name and a number",
+            isinstance(floor, float) and isinstance(ceiling, float) and isinstance(metric, str),
+            f"its metric, floor and ceiling are {metric!r}, {floor!r} and {ceiling!r}, not a name and two numbers",
             EditError,
         )
         found = [_below(stored.tensors, str(i)) for i in range(len(texts or ()))]
@@ -211,7 +218,7 @@ class GatedEdit(BesideEdit):
         parts = tuple(
             GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
         )
-        return cls(parts, PromptLikeness(metric, floor), combine, stored.origin)  # type: ignore[arg-type]
+        return cls(parts, PromptLikeness(metric, floor, ceiling), combine, stored.origin)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:

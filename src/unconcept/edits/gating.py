@@ -29,7 +29,8 @@ class PromptLikeness:
     """
 
     metric: LikenessMetric = "both"
-    floor: float = 0.0  # likeness that counts as 0; the rest is rescaled to 1
+    floor: float = 0.0  # likeness that counts as 0
+    ceiling: float = 1.0  # likeness that counts as 1; what lies between is rescaled
 
     def __post_init__(self) -> None:
         require(
@@ -37,7 +38,12 @@ class PromptLikeness:
             f"its metric is {self.metric!r}: allowed are {', '.join(_LIKENESS_METRICS)}",
             EditError,
         )
-        require(0 <= self.floor < 1, f"its floor is {self.floor}: allowed is 0 to below 1", EditError)
+        require(
+            0 <= self.floor < self.ceiling <= 1,
+            f"its floor and ceiling are {self.floor} and {self.ceiling}: allowed are 0 to 1, the floor below the"
+            " ceiling",
+            EditError,
+        )
 
     def __call__(
         self, states: Tensor, tokens: Sequence[frozenset[int] | None], own: Tensor, own_tokens: Sequence[frozenset[int]]
@@ -52,7 +58,7 @@ class PromptLikeness:
         if self.metric != "clipcos":
             worded = torch.tensor([text is not None for text in tokens], device=found.device)[:, None]
             found = torch.where(worded, shared if self.metric == "tokenuni" else torch.maximum(found, shared), found)
-        return ((found.amax(1) - self.floor) / (1 - self.floor)).clamp(0, 1)
+        return ((found.amax(1) - self.floor) / (self.ceiling - self.floor)).clamp(0, 1)
 
 
 def state_cosines(states: Tensor, own: Tensor) -> Tensor:

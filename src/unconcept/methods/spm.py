@@ -72,7 +72,9 @@ class SPM:
     metric: LikenessMetric = "both"
     """Likeness by cosine of states (clipcos), by shared tokens (tokenuni), or the larger of the two."""
     floor: float = 0.0
-    """Likeness that counts as 0, from 0 to below 1: ours, because padded texts are all alike."""
+    """Likeness that counts as 0, from 0 to below the ceiling: ours, because padded texts are all alike."""
+    ceiling: float = 1.0
+    """Likeness that counts as 1: ours, because the adapter was trained at 1, and unnamed wordings are less alike."""
     combine: GateCombination = "sum"
     """How to combine several adapters: their sum, or the formula of the authors' script."""
     seed: int = 0
@@ -95,7 +97,8 @@ class SPM:
             f"spm: sampling_batch_size must be a multiple of batch_size {self.batch_size}, got"
             f" {self.sampling_batch_size}",
         )
-        require(0 <= self.floor < 1, f"spm: floor must be 0 to below 1, got {self.floor}")
+        message = f"spm: floor must be 0 to below the ceiling, at most 1, got {self.floor} and {self.ceiling}"
+        require(0 <= self.floor < self.ceiling <= 1, message)
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> GatedEdit:
         """Minimise |eps(x_t, c) - (n - g (p - n))|^2 + la_strength mean_i |eps(x_t, a_i) - eps*(x_t, a_i)|^2.
@@ -108,8 +111,8 @@ class SPM:
         # Differs: predictions are at the sampler's own timestep, that of its latents; the authors' is up to a step
         # noisier.
         # Differs: images have the model's own size; the authors sample other, smaller ones.
-        # Differs: each row of a batch has the gate of its own text; the authors give guidance's empty half the
-        # prompt's.
+        # Differs: SDXL's trajectories are guided as they are; the authors rescale them by 0.7 after guidance.
+        # Differs: AdamW keeps its moments in full; the authors' keeps 8 bits of them.
         anchors = dict(zip(request.targets, request.anchors, strict=True))
         groups = [(target,) for target in request.targets] if self.adapters == "each" else [request.targets]
         parts, losses = [], []
@@ -120,7 +123,10 @@ class SPM:
             losses.append(own_losses)
         means = [sum(step) / len(step) for step in zip(*losses, strict=True)]
         return GatedEdit(
-            tuple(parts), PromptLikeness(self.metric, self.floor), self.combine, solve_figures=loss_figures(means)
+            tuple(parts),
+            PromptLikeness(self.metric, self.floor, self.ceiling),
+            self.combine,
+            solve_figures=loss_figures(means),
         )
 
     def _trained(

@@ -1,0 +1,84 @@
+"""Classifier-free guidance inside a stock pipeline: which rows of the denoiser's batch belong to one prompt."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checkpoint.pipeline import Pipeline
+from .forward import remove_on_exit
+
+
+class GuidanceSides:
+    """Gives both sides of guidance what belongs to the prompt, while a stock pipeline draws.
+
+    Pipelines guide in one of two ways: by a batch whose first half is the negative prompts, or by a second call at the
+    same timestep (FLUX). Outside a pipeline's loop, every row keeps its own.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._is_drawing = False
+        self._rows = 0  # of the loop's first call
+        self._timestep: Tensor | None = None
+        self._is_second_call = False
+        self._of_prompts: Tensor | None = None
+
+    def start(self) -> None:
+        """Begin a pipeline's loop."""
+        self._is_drawing, self._rows, self._timestep, self._of_prompts = True, 0, None, None
+
+    def stop(self) -> None:
+        """End a pipeline's loop."""
+        self._is_drawing = False
+
+    def note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the timestep of a denoiser's call."""
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        own = timestep.detach().flatten()[0] if isinstance(timestep, Tensor) else None
+        before, self._timestep = self._timestep, own
+        self._is_second_call = before is not None and own is not None and bool(before == own)
+
+    def of_prompts(self, rows: Tensor) -> Tensor:
+        """Return rows (b, ..) in which a negative side's are those of its prompts."""
+        if not self._is_drawing:
+            return rows
+        self._rows = self._rows or len(rows)
+        if getattr(self._pipeline, "do_classifier_free_guidance", False):
+            half = len(rows) // 2
+            # SD3's skip-layer call is of the prompts alone.
+            return rows[half:].repeat(2, *[1] * (rows.ndim - 1)) if len(rows) == self._rows == 2 * half else rows
+        if self._is_second_call and self._of_prompts is not None and len(self._of_prompts) == len(rows):
+            return self._of_prompts
+        self._of_prompts = rows
+        return rows
+
+
+@contextmanager
+def watch_guidance(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[GuidanceSides]:
+    """Watch the loops of a stock pipeline inside the block: each runs under the pipeline's progress bar."""
+    sides, progress_bar = GuidanceSides(pipeline), pipeline.progress_bar
+
+    @contextmanager
+    def loop(total: int | None) -> Iterator[Any]:
+        sides.start()
+        try:
+            with progress_bar(total=total) as bar:
+                yield bar
+        finally:
+            sides.stop()
+
+    def watched(iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
+        return loop(total) if iterable is None else progress_bar(iterable, total)
+
+    before = vars(pipeline).get("progress_bar")  # another edit's, where several are applied
+    pipeline.progress_bar = watched
+    try:
+        with remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]):
+            yield sides
+    finally:
+        if before is None:
+            del pipeline.progress_bar
+        else:
+            pipeline.progress_bar = before
