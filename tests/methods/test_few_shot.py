@@ -11,6 +11,7 @@ from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.core.seeds import picture_seeds
 from unconcept.core.settings import build_settings
+from unconcept.methods import few_shot
 from unconcept.methods.few_shot import FewShot
 from unconcept.models.diffusion.vae import encode_images
 from unconcept.models.images import read_picture_folder
@@ -99,6 +100,27 @@ def test_a_folder_of_pictures_is_what_is_unlearned(tmp_path) -> None:
     deltas, plain = plainly(view, z, 4, 1e-3)
     assert losses == pytest.approx(plain, rel=1e-5)
     assert {*edit.names} == {*deltas}
+
+
+def test_a_picture_keeps_the_prompt_that_it_was_drawn_with(monkeypatch) -> None:
+    """Each step asks for exactly the prompts of its pictures, which are told apart by their latents."""
+    view, asked, texts = tiny.view("sd1"), [], []
+    noised = few_shot.noise_latents
+    monkeypatch.setattr(few_shot, "noise_latents", lambda model, z, rng: asked.append(z) or noised(model, z, rng))
+    condition = type(view).condition
+    monkeypatch.setattr(
+        type(view), "condition", lambda self, prompts: texts.append(prompts) or condition(self, prompts)
+    )
+    request = Request(("dog", "fox"), ("", ""))
+    erased(view, request, pictures=4, templates=("a {}", "the {}"), lr=0.0)
+    monkeypatch.undo()
+    prompts = ["a dog", "a fox", "the dog", "the fox"]
+    z = encode_images(view, generate_images(view, prompts, picture_seeds(0, 4), 2, 7.5)).detach()
+    steps = [own for own in texts if len(own) == 2 and isinstance(own, list)]
+    assert len(asked) == 4
+    for rows, own in zip(asked, steps[-4:], strict=True):
+        which = [int((z - row).abs().flatten(1).sum(1).argmin()) for row in rows]
+        assert own == [prompts[i] for i in which]
 
 
 def test_without_pictures_a_batch_an_epoch() -> None:

@@ -6,13 +6,14 @@ model decides what replaces the target.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..core.errors import RequestError, require
+from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.seeds import check_seed, numbered_seed, picture_seeds
@@ -21,10 +22,10 @@ from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.images import read_picture_folder
 from ..models.text.parameters import encoder_parameters
-from ..models.text.state_rows import fits_context
+from ..models.text.state_rows import sentences_that_fit
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.images.training_images import generate_images, images_to_latents
+from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
 from ..training.parameter_groups import select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method
@@ -53,7 +54,7 @@ class FewShot:
     images: str = ""
     """Folder of images of the target; "" lets the unedited model generate them."""
     pictures: int = 4
-    """Number of generated images."""
+    """Number of generated images, at least one of each target."""
     picture_steps: int = 25
     """Sampling steps of the generated images."""
     picture_guidance: float = 7.5
@@ -84,9 +85,12 @@ class FewShot:
         """Minimise -|eps(x_t, T(p)) - eps|^2, mean over the images x_0 of a batch; p names the target, T encodes text.
 
         Adam goes `epochs` times over the images, with uniform t. SDXL's two encoders are trained together. In v and
-        flow models their own training target replaces eps. Differs: sentences are ours, the authors' are textual
-        inversion's; we look up the last layer that is used, theirs is number 11. Differs: images are scaled to the
-        shorter side and cropped, so that none is distorted. Anchors and retained texts are not used.
+        flow models their own training target replaces eps. A generated image keeps the prompt that it was drawn with;
+        the user's images and random latents get any of the prompts, as the authors' do. Differs: sentences are ours,
+        the authors' are textual inversion's; we look up the last layer that is used, theirs is number 11. Differs:
+        images are scaled to the shorter side and cropped, so that none is distorted. Differs: the authors train on a
+        few real images, generated ones are ours; the last epoch is the edit, they save each. Anchors and retained texts
+        are not used.
         """
         trained = TrainableWeights(
             model,
@@ -97,14 +101,16 @@ class FewShot:
             ),
         )
         prompts = self._prompts(model, request)
-        z = self._latents(model, prompts)
-        batches = ceil(len(z) / self.batch_size)
+        z, own = self._latents(model, prompts)
+        every, batches = list(chain(*prompts)), ceil(len(z) / self.batch_size)
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
             epoch, place = divmod(step, batches)
             order = torch.randperm(len(z), generator=torch.Generator().manual_seed(numbered_seed(self.seed, epoch)))
-            x_t, t, wanted = noise_latents(model, z[order[place * self.batch_size :][: self.batch_size]], rng)
-            asked = [prompts[i] for i in torch.randint(len(prompts), (len(x_t),), generator=rng).tolist()]
+            rows = order[place * self.batch_size :][: self.batch_size].tolist()
+            x_t, t, wanted = noise_latents(model, z[rows], rng)
+            drawn = torch.randint(len(every), (len(rows),), generator=rng).tolist()
+            asked = [own[i] for i in rows] if own else [every[i] for i in drawn]
             return -(model.denoise(x_t, t, model.condition(asked)) - wanted).float().square().mean()
 
         plan = TrainingPlan(
@@ -119,31 +125,25 @@ class FewShot:
         losses = train(trained, loss, plan, about, name="few-shot")
         return trained.edit(loss_figures(losses))
 
-    def _prompts(self, model: ModelView, request: Request) -> list[str]:
-        """Put each target, in turn, into every sentence, without those that are too long for the encoder."""
-        sentences = open_sentences("few-shot", request, self.templates)
-        found = [form.replace("{}", target) for form in sentences for target in request.targets]
-        held = [text for text in found if fits_context(model, text)]
-        message = (
-            f"few-shot: no sentence around {request.targets[0]!r} is within the encoder's {model.tokenizer.length}"
-            " tokens: shorten it"
-        )
-        require(bool(held), message, RequestError)
-        return held
+    def _prompts(self, model: ModelView, request: Request) -> list[list[str]]:
+        """Put each target into every sentence that fits into the encoder with it."""
+        forms, found = open_sentences("few-shot", request, self.templates), []
+        for target in request.targets:
+            found.append([form.replace("{}", target) for form in sentences_that_fit(model, forms, target)])
+        return found
 
-    def _latents(self, model: ModelView, prompts: Sequence[str]) -> Tensor:
-        """Return latents (n, c, h, w): of the user's images, of the model's own, or random ones without images."""
+    def _latents(self, model: ModelView, prompts: Sequence[Sequence[str]]) -> tuple[Tensor, list[str]]:
+        """Return latents (n, c, h, w): of the user's images, of the model's own, or random ones without images.
+
+        The model's own images come with their prompts: every target's in turn, each drawn at least once.
+        """
         if self.is_zero_shot:
             noise = torch.rand(self.batch_size, *model.latent_shape, generator=torch.Generator().manual_seed(self.seed))
-            return noise.to(model.device, model.dtype)
+            return noise.to(model.device, model.dtype), []
         if self.images:
-            return images_to_latents(model, read_picture_folder(Path(self.images), model, self.batch_size)).to(
-                model.dtype
-            )
-        shown = [prompts[i % len(prompts)] for i in range(self.pictures)]
-        return images_to_latents(
-            model,
-            generate_images(
-                model, shown, picture_seeds(self.seed, len(shown)), self.picture_steps, self.picture_guidance
-            ),
-        )
+            pictures = read_picture_folder(Path(self.images), model, self.batch_size)
+            return images_to_latents(model, pictures).to(model.dtype), []
+        shown = take_in_turn(prompts, max(self.pictures, len(prompts)))
+        seeds = picture_seeds(self.seed, len(shown))
+        pictures = generate_images(model, shown, seeds, self.picture_steps, self.picture_guidance)
+        return images_to_latents(model, pictures), shown

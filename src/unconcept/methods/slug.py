@@ -26,7 +26,7 @@ from ..models.vision.paired_clip import VisionTextTowers
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, loss_gradient
 from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
-from ..training.images.training_images import generate_images
+from ..training.images.training_images import generate_images, take_in_turn
 from .registry import NO_SERVICES, MethodServices, PresenceJudge, method
 
 _FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that move together
@@ -66,7 +66,7 @@ class SLUG:
     images: str = ""
     """Folder of images of the target; "" lets the unedited model generate them."""
     pictures: int = 16
-    """Images of the targets, of the retained texts, and again of both for the search (inferred)."""
+    """Images of the targets, at least one of each, of the retained texts, and again of both for a search (inferred)."""
     picture_steps: int = 25
     """Sampling steps of the generated images."""
     picture_guidance: float = 7.5
@@ -96,6 +96,7 @@ class SLUG:
         the notebook's cells use. Several concepts share one gradient; for the paper's modular form make one edit for
         each and add them. Anchors are not used.
         """
+        # Differs: the search tells a target from the retained texts; the authors' from a hundred names of people.
         # Differs: the rule tests the pooled text, which SD's denoiser never uses; with `look_pictures` all encoders
         # move on together until no image shows the target.
         require(
@@ -192,13 +193,12 @@ class SLUG:
     def _pairs(self, model: ModelView, request: Request) -> ImageTextPairs:
         """Generate the images of targets and retained texts; the user's images replace those of the targets."""
         sentences = open_sentences("slug", request, self.templates)
-        forms = {text: sentences_that_fit(model, sentences, text) for text in (*request.targets, *request.retain)}
+        worded = {}
+        for text in (*request.targets, *request.retain):
+            worded[text] = [form.replace("{}", text) for form in sentences_that_fit(model, sentences, text)]
 
-        def sheet(texts: Sequence[str], turn: int) -> tuple[list[str], Tensor]:
-            shown = [texts[i % len(texts)] for i in range(self.pictures)]
-            prompts = [
-                forms[text][i // len(texts) % len(forms[text])].replace("{}", text) for i, text in enumerate(shown)
-            ]
+        def sheet(texts: Sequence[str], turn: int, count: int = self.pictures) -> tuple[list[str], Tensor]:
+            prompts = take_in_turn([worded[text] for text in texts], count)
             return prompts, generate_images(
                 model,
                 prompts,
@@ -210,7 +210,7 @@ class SLUG:
         own = (
             [read_picture_folder(Path(self.images), model, 1)] * 2
             if self.images
-            else [sheet(request.targets, turn)[1] for turn in (0, 1)]
+            else [sheet(request.targets, turn, max(self.pictures, len(request.targets)))[1] for turn in (0, 1)]
         )
         captions, kept = sheet(request.retain, 0)
         if self.compat == "authors":

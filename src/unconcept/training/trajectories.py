@@ -40,6 +40,11 @@ class GuidedSampler:
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", SamplingGrid.of(self.model, self.steps))
 
+    @classmethod
+    def of(cls, model: ModelView, steps: int, guidance_scale: float) -> "GuidedSampler":
+        """Build a sampler that encodes texts with the current model."""
+        return cls(model, TextEncodings.of(model), steps, guidance_scale)
+
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
         """Draw noise (b, c, h, w), one image for each seed."""
         noise = normal_noise(

@@ -5,19 +5,31 @@ The placement is that of Custom Diffusion (CVPR 2023) and Concept Ablation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...models import ModelView
-from ...models.diffusion.vae import encode_images
+from ...models.diffusion.vae import decode_latents, encode_images
 from ..token_search import normal_noise
+from ..trajectories import GuidedSampler
 
 IMAGE_BATCH = 8  # images generated or encoded together
 _SMALL_SCALES, _LARGE_SCALES = (1 / 3, 1.0), (1.2, 1.4)  # scales, drawn from the first range two times out of three
 _FAR_PREFIXES, _NEAR_PREFIXES = ("a far away ", "very small "), ("zoomed in ", "close up ")
 _FAR_BELOW = 0.6
+_Item = TypeVar("_Item")
+
+
+def take_in_turn(groups: Sequence[Sequence[_Item]], count: int) -> list[_Item]:
+    """Take `count` items, one of each group in turn; a group whose items are used up begins again."""
+    taken = []
+    for i in range(count):
+        turn, place = divmod(i, len(groups))
+        taken.append(groups[place][turn % len(groups[place])])
+    return taken
 
 
 def generate_images(
@@ -27,13 +39,33 @@ def generate_images(
     steps: int,
     guidance_scale: float,
     sampler: str | None = None,
+    negatives: Sequence[str] = (),
 ) -> Tensor:
-    """Generate images (n, 3, H, W) in [0, 1] with the current model, one for each prompt and its seed."""
+    """Generate images (n, 3, H, W) in [0, 1] with the current model, one for each prompt and its seed.
+
+    Guidance leads away from `negatives`, one for each prompt, or from the empty text. Guidance-distilled models have
+    none.
+    """
+    if any(negatives):
+        return _generate_against(model, prompts, seeds, GuidedSampler.of(model, steps, guidance_scale), negatives)
     found = []
     for begin in range(0, len(prompts), IMAGE_BATCH):
         part = slice(begin, begin + IMAGE_BATCH)
         noise = normal_noise(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
         found.append(model.sample(prompts[part], noise, steps, guidance_scale, sampler))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _generate_against(
+    model: ModelView, prompts: Sequence[str], seeds: Sequence[int], walk: GuidedSampler, negatives: Sequence[str]
+) -> Tensor:
+    found = []
+    for begin in range(0, len(prompts), IMAGE_BATCH):
+        part = slice(begin, begin + IMAGE_BATCH)
+        start = walk.initial_latents(seeds[part])
+        latents = walk.denoise_steps(start, prompts[part], 0, walk.steps, negatives[part])
+        found.append(decode_latents(model, latents).float().cpu())
     return torch.cat(found)
 
 
@@ -55,12 +87,16 @@ class PlacedImage:
     prefix: str
 
 
-def place_image(picture: Tensor, cells: int, rng: torch.Generator) -> PlacedImage:
-    """Place a square image at a random scale and position, mirrored half of the time; `cells` is the latents' side."""
+def place_image(picture: Tensor, cells: int, rng: torch.Generator, mirror: bool = True) -> PlacedImage:
+    """Place a square image at a random scale and position; `cells` is the latents' side.
+
+    With `mirror` half of the images are mirrored.
+    """
     side = picture.shape[-1]
     low, high = _SMALL_SCALES if _uniform(rng) < 0.66 else _LARGE_SCALES
     size = max(cells // 4, round(side * (low + (high - low) * _uniform(rng))))
-    mirrored = picture.flip(-1) if _uniform(rng) < 0.5 else picture
+    is_turned = _uniform(rng) < 0.5
+    mirrored = picture.flip(-1) if mirror and is_turned else picture
     scaled = F.interpolate(mirrored[None], (size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)
     if size >= side:
         top, left = (_whole(size - side + 1, rng) for _ in range(2))
