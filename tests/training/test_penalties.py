@@ -1,5 +1,7 @@
 """Gradient transforms: each the identity at its neutral setting, and its rule written out."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -101,6 +103,31 @@ def test_a_dynamic_mask_moves_nothing_before_it_is_drawn_and_its_share_after() -
         for a, b in zip(descended([DynamicWeightMask(0.5, 3, 99, 0.0, 9)], steps=8), start(), strict=True)
     ]
     assert moved == pytest.approx([0.5, 0.4])
+
+
+def test_a_dynamic_mask_is_redrawn_when_the_authors_redraw_it() -> None:
+    """Their loop written out: steps counted from the warm-up's first, the share by epochs, none in the last fifth."""
+    share, warm_up, interval, turnover, epochs, epoch = 0.5, 3, 4, 0.6, 5, 6
+    ours = DynamicWeightMask(share, warm_up, interval, turnover, epochs, epoch)
+    sums, masks, redrawn = [torch.zeros_like(t) for t in start()], [], []
+    for number in range(1, epochs * epoch + 1):
+        gradients = tensors(number)
+        passed = ours.gradient(number - 1, gradients, start())
+        assert (passed is None) == (not masks)
+        if passed is not None:
+            assert all(torch.equal(f, g * mask) for f, g, mask in zip(passed, gradients, masks, strict=True))
+        sums = [total + g for total, g in zip(sums, gradients, strict=True)]
+        now = (number - 1) // epoch
+        if number == warm_up:
+            masks = [largest_share_mask(total.abs(), share) for total in sums]
+        elif number > warm_up and number % interval == 0 and now < int(0.8 * epochs):
+            part = turnover * 0.5 * (1 + math.cos(math.pi * now / epochs))
+            masks = [turn_over_mask(mask, total.abs(), part) for mask, total in zip(masks, sums, strict=True)]
+            redrawn.append(number)
+        else:
+            continue
+        sums = [torch.zeros_like(total) for total in sums]
+    assert redrawn == [4, 8, 12, 16, 20, 24]
 
 
 def test_a_dynamic_mask_goes_on_where_it_was() -> None:

@@ -7,7 +7,8 @@ anchor.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import zip_longest
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from ..prompts.text_matching import replace_name
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import GradientClip, GradientTransform, WeightMask
-from ..training.images.training_images import generate_images, images_to_latents, place_image
+from ..training.images.training_images import generate_images, images_to_latents, place_image, take_in_turn
 from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method
@@ -38,8 +39,15 @@ from .registry import NO_SERVICES, MethodServices, method
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
 _STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
 _HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
-# A prompt with the anchor, and its forms with the target.
-_PromptPair = tuple[str, tuple[str, ...]]
+_KINDS_DRAWN_AGAINST_TARGET = ("harmful", "explicit")  # whose anchors have the target as negative prompt
+
+
+class PromptPair(NamedTuple):
+    """A prompt with the anchor, its forms with the target, and the negative prompt of its image."""
+
+    anchor: str
+    targets: tuple[str, ...]
+    negative: str = ""
 
 
 @method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
@@ -59,7 +67,7 @@ class ConceptAblation:
     iterations: int = 200
     """Training steps."""
     lr: float = 8e-6
-    """Learning rate: 2e-6 times batch, as with the authors' --scale_lr."""
+    """Learning rate: 2e-6 times batch, as with the authors' --scale_lr, which also doubles it if there is a prior."""
     batch_size: int = 4
     """Images in a step."""
     weight_decay: float = 1e-2
@@ -69,13 +77,17 @@ class ConceptAblation:
     prior_loss_weight: float = 0.0
     """Weight of the anchor's own loss; use 1 if the target contains the anchor's word, and for harmful content."""
     pictures: int = 200
-    """Images of the anchors, as many as in the paper's own runs; the later script generates 1000."""
+    """Images of the anchors, at least one for each target: as in the paper's own runs; a later script has 1000."""
     picture_steps: int = 25
     """Sampling steps of these images."""
     picture_guidance: float = 6.0
     """Guidance scale of these images (inferred)."""
     augment: bool = True
-    """Show the images at random sizes, with prompts that name the size."""
+    """Show the images at random sizes, with targets' prompts that name the size; the authors do not for styles and
+    harmful content.
+    """
+    mirror: bool = True
+    """Mirror half of the images."""
     anchor_prompts: str = ""
     """Captions that name the anchor: a packaged set or a file; "" uses sentences instead."""
     templates: tuple[str, ...] = ()
@@ -95,11 +107,14 @@ class ConceptAblation:
         """Minimise the mean over images of sum_xy |eps(x_t, p) - sg eps(x_t, p*)|^2.
 
         p* is a prompt with the anchor, p the same with the target. No gradient goes through keys and values of the
-        start token. Differs: the model's own sampler generates the images, the authors' are by DPM-Solver++; retained
-        texts are not used. "embedding" trains SDXL's two tables together (inferred).
+        start token. Images of harmful and explicit requests are generated with the target as negative prompt. The prior
+        is the plain diffusion loss on whole images. Differs: the model's own sampler generates the images, the authors'
+        are by DPM-Solver++; latents are the posterior's mean, theirs are drawn from it; without `augment` the mask is
+        whole, theirs lacks a cell at each edge. Retained texts are not used. "embedding" trains SDXL's two tables
+        together (inferred).
         """
         trained = TrainableWeights(model, self._names(model))
-        data = _Pictures.drawn(model, self._pairs(model, request), self)
+        data = _Pictures.drawn(model, self._pairs(model, request), self, len(request.targets))
         # The table changes the encodings, so each text is encoded by the current model, with its gradient.
         texts: Callable[[Sequence[str]], Conditioning] = (
             model.condition if self.parameter_group == "embedding" else TextEncodings.of(model)
@@ -113,11 +128,10 @@ class ConceptAblation:
                     wanted = model.denoise(x_t, t, texts(anchors))
             terms = {"target": masked_error(model.denoise(x_t, t, texts(targets)), wanted, mask)}
             if self.prior_loss_weight:
-                z, mask, anchors, _ = data.batch(self.batch_size, rng)
+                z, anchors = data.whole(data.chosen(self.batch_size, rng), rng)
                 x_t, t, noise = noise_latents(model, z, rng)
-                terms["prior"] = self.prior_loss_weight * masked_error(
-                    model.denoise(x_t, t, texts(anchors)), noise, mask
-                )
+                said = model.denoise(x_t, t, texts(anchors))
+                terms["prior"] = self.prior_loss_weight * (said - noise).float().square().mean()
             return terms
 
         rules: list[GradientTransform] = [GradientClip(self.max_grad_norm)]
@@ -145,23 +159,29 @@ class ConceptAblation:
             name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-tokens")
         )
 
-    def _pairs(self, model: ModelView, request: Request) -> list[_PromptPair]:
-        """Pair prompts of each anchor with those of its target, without prompts that are too long for the encoder."""
-        found: list[_PromptPair] = []
-        sentences = open_sentences("concept-ablation", request, self.templates)
-        for target, anchor in zip(request.targets, request.anchors, strict=True):
-            if not self.anchor_prompts:
-                held = sentences_that_fit(model, sentences, target, anchor)
-                found += [(form.replace("{}", anchor), (form.replace("{}", target),)) for form in held]
-                continue
-            for p in load_captions(self.anchor_prompts):
-                forms = {"style": _STYLE_FORMS, "harmful": _HARMFUL_FORMS, "explicit": _HARMFUL_FORMS}.get(request.kind)
-                changed = (
-                    tuple(form.format(p=p, c=target) for form in forms)
-                    if forms
-                    else (replace_name(p, [anchor] if anchor else [], target),)
-                )
-                found += [(p, changed)] if all(fits_context(model, text) for text in (p, *changed)) else []
+    def _pairs(self, model: ModelView, request: Request) -> list[PromptPair]:
+        """Pair prompts of each anchor with those of its target: a pair of each target in turn."""
+        both = zip(request.targets, request.anchors, strict=True)
+        own = [self._pairs_of(model, request, target, anchor) for target, anchor in both]
+        return [pair for turn in zip_longest(*own) for pair in turn if pair is not None]
+
+    def _pairs_of(self, model: ModelView, request: Request, target: str, anchor: str) -> list[PromptPair]:
+        """Pair the prompts of one target, without those that are too long for the encoder."""
+        negative = target if request.kind in _KINDS_DRAWN_AGAINST_TARGET else ""
+        if not self.anchor_prompts:
+            forms = open_sentences("concept-ablation", request, self.templates)
+            held = sentences_that_fit(model, forms, target, anchor)
+            return [PromptPair(form.replace("{}", anchor), (form.replace("{}", target),), negative) for form in held]
+        around = {"style": _STYLE_FORMS, "harmful": _HARMFUL_FORMS, "explicit": _HARMFUL_FORMS}.get(request.kind)
+        found = []
+        for p in load_captions(self.anchor_prompts):
+            changed = (
+                tuple(form.format(p=p, c=target) for form in around)
+                if around
+                else (replace_name(p, [anchor] if anchor else [], target),)
+            )
+            if all(fits_context(model, text) for text in (p, *changed)):
+                found.append(PromptPair(p, changed, negative))
         require(
             bool(found),
             f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length}"
@@ -201,45 +221,58 @@ def _read_maps(model: ModelView) -> list[str]:
 
 @dataclass
 class _Pictures:
-    """The anchors' images with their prompts; encoded to latents at once if they are not augmented."""
+    """The anchors' images with their prompts; whole ones are encoded to latents at once."""
 
     model: ModelView
-    pairs: Sequence[_PromptPair]  # one for each image
+    pairs: Sequence[PromptPair]  # one for each image
     pictures: Tensor
-    augment: bool
-    latents: Tensor = field(init=False)
+    settings: ConceptAblation
+    latents: Tensor = field(init=False)  # (2, n, c, h, w): as they are, and mirrored
 
     def __post_init__(self) -> None:
-        self.latents = torch.empty(0) if self.augment else images_to_latents(self.model, self.pictures)
+        needed = not self.settings.augment or self.settings.prior_loss_weight > 0
+        sides = [self.pictures, self.pictures.flip(-1)] if self.settings.mirror else [self.pictures]
+        self.latents = (
+            torch.stack([images_to_latents(self.model, side) for side in sides]) if needed else torch.empty(0)
+        )
 
     @classmethod
-    def drawn(cls, model: ModelView, pairs: Sequence[_PromptPair], settings: ConceptAblation) -> "_Pictures":
-        """Generate the images with the unedited model, with the prompts in turn."""
-        shown = [pairs[i % len(pairs)] for i in range(settings.pictures)]
+    def drawn(cls, model: ModelView, pairs: Sequence[PromptPair], settings: ConceptAblation, least: int) -> "_Pictures":
+        """Generate the images with the unedited model, with the prompts in turn: at least `least` of them."""
+        shown = take_in_turn([pairs], max(settings.pictures, least))
         pictures = generate_images(
             model,
-            [p for p, _ in shown],
+            [pair.anchor for pair in shown],
             picture_seeds(settings.seed, len(shown)),
             settings.picture_steps,
             settings.picture_guidance,
+            negatives=[pair.negative for pair in shown],
         )
-        return cls(model, shown, pictures, settings.augment)
+        return cls(model, shown, pictures, settings)
+
+    def chosen(self, rows: int, rng: torch.Generator) -> list[int]:
+        """Draw a batch of images."""
+        return torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
 
     def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
         """Draw a batch: latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
-        which = torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
-        chosen = []
-        for prompt, forms in [self.pairs[i] for i in which]:
-            chosen.append((prompt, forms[int(torch.randint(len(forms), (), generator=rng))]))
-        if not self.augment:
-            z = self.latents[which]
-            return z, torch.ones_like(z[:, :1]), [p for p, _ in chosen], [c for _, c in chosen]
-        shown = [place_image(self.pictures[i], self.model.latent_shape[-1], rng) for i in which]
+        which = self.chosen(rows, rng)
+        forms = [self.pairs[i].targets for i in which]
+        targets = [own[int(torch.randint(len(own), (), generator=rng))] for own in forms]
+        if not self.settings.augment:
+            z, anchors = self.whole(which, rng)
+            return z, torch.ones_like(z[:, :1]), anchors, targets
+        cells = self.model.latent_shape[-1]
+        shown = [place_image(self.pictures[i], cells, rng, self.settings.mirror) for i in which]
         z = images_to_latents(self.model, torch.stack([each.picture for each in shown]))
         masks = torch.stack([each.mask for each in shown]).to(z)
-        anchor_prompts = [self._prefixed(each.prefix, p) for each, (p, _) in zip(shown, chosen, strict=True)]
-        target_prompts = [self._prefixed(each.prefix, c) for each, (_, c) in zip(shown, chosen, strict=True)]
-        return z, masks, anchor_prompts, target_prompts
+        sized = [self._prefixed(each.prefix, text) for each, text in zip(shown, targets, strict=True)]
+        return z, masks, [self.pairs[i].anchor for i in which], sized
+
+    def whole(self, which: Sequence[int], rng: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Return whole images as latents (b, c, h, w), half of them mirrored, and their prompts."""
+        sides = torch.randint(2, (len(which),), generator=rng) if self.settings.mirror else 0
+        return self.latents[sides, which], [self.pairs[i].anchor for i in which]
 
     def _prefixed(self, prefix: str, text: str) -> str:
         """Return the prompt with the image's size before it, if the encoder holds both."""

@@ -115,12 +115,20 @@ class SculptingMemory:
         """Minimise, stage by stage, |eps(x_t, c) - sg eps(x_t, s)|^2 + scale |eps(y_t, s) - noise|^2 + scale_kd D.
 
         D = |eps(y_t, s) - eps_before(y_t, s)|^2. x_t, y_t (b, c, h, w) are noised images of target c and of its anchor,
-        the super-class s, at one t; eps_before is the model at the start of the stage. Differs: latents come directly
-        from sampling and are not decoded and encoded again; Adam's beta_1 does not follow the learning rate's cycle;
-        retained texts are not used.
+        the super-class s, at one t; eps_before is the model at the start of the stage. The learning rate's cycle is as
+        long as all steps and begins after the warm-up, so its last steps are never taken, as in the authors' code.
+        Differs: latents come directly from sampling and are not decoded and encoded again; Adam's beta_1 does not
+        follow the learning rate's cycle; warm-up losses do not count in the choice of the best epoch; a mask is not
+        updated at the step that chose it, and a share of turnover that is less than one entry swaps none. Retained
+        texts are not used.
         """
         refuse_named_targets("sculpting-memory", [self.prompt], request.targets)
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
+        message = (
+            f"sculpting-memory: {self.pictures} pictures for {len(pairs)} targets in one stage, and each needs one:"
+            " raise pictures"
+        )
+        require(self.sequential or self.pictures >= len(pairs), message)
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
         longer = self._for_targets(len(stages[0]))
         drawn = [longer._drawn(model, stage) for stage in stages]
@@ -198,7 +206,8 @@ class SculptingMemory:
             warm_up=warm_up,
             interval=self.mask_update_interval,
             turnover=self.initial_turnover_fraction,
-            steps=self._steps,
+            epochs=self.num_epochs,
+            epoch=self.pictures // self.batch_size,
             free=[name not in matrices for name in names],
             exact=self.compat != "authors",
         )
@@ -207,7 +216,7 @@ class SculptingMemory:
             self.lr,
             seed=self.seed,
             transforms=[mask],
-            rate=lambda step: one_cycle_rate(step - warm_up, self._steps - warm_up),
+            rate=lambda step: one_cycle_rate(step - warm_up, self._steps),
         )
 
     def _said(self, concept: str) -> str:

@@ -58,7 +58,7 @@ class UCEDebias:
     """Amount of an attribute added for each unit of missing share."""
     erase_scale: float = 1.0
     """Weight of each target (set E), > 0."""
-    preserve_scale: float = 0.1
+    preserve_scale: float = 1.0
     """Weight of each retained text (set P), >= 0."""
     lamb: float = 0.5
     """lambda, pull towards the old weights, > 0."""

@@ -79,15 +79,17 @@ class DynamicWeightMask:
     """Chooses a mask by summed gradients after `warm_up` steps and updates it every `interval` (Sculpting Memory).
 
     Before it is chosen, no step is taken. An update swaps a share of `turnover` of the active entries, those with the
-    smallest sums, for as many inactive ones with the largest sums. The share falls as a half cosine over `steps`; after
-    the share `last` of them nothing is swapped.
+    smallest sums, for as many inactive ones with the largest sums. Updates are counted from the first step of the
+    warm-up. The share falls from epoch to epoch as a half cosine; from the share `last` of all epochs on nothing is
+    swapped.
     """
 
     share: float  # of each masked tensor's entries that are active
     warm_up: int
     interval: int
     turnover: float
-    steps: int
+    epochs: int
+    epoch: int = 1  # steps of one
     last: float = 0.8
     free: Sequence[bool] = ()  # whether each tensor is trained without a mask; () means all are masked
     exact: bool = True  # freeze inactive entries; else momentum still moves them, as in the authors' code
@@ -111,8 +113,12 @@ class DynamicWeightMask:
             self.masks = [torch.zeros_like(g, dtype=torch.bool) for g in gradients]
         if step == self.warm_up:
             self._redraw([largest_share_mask(total.abs(), self.share) for total in self.sums])
-        elif step > self.warm_up and (step - self.warm_up) % self.interval == 0 and step < self.last * self.steps:
-            share = self.turnover * 0.5 * (1 + cos(pi * step / self.steps))
+        elif (
+            step > self.warm_up
+            and step % self.interval == 0
+            and self._epoch_before(step) < int(self.last * self.epochs)
+        ):
+            share = self.turnover * 0.5 * (1 + cos(pi * self._epoch_before(step) / self.epochs))
             self._redraw(
                 [turn_over_mask(mask, total.abs(), share) for mask, total in zip(self.masks, self.sums, strict=True)]
             )
@@ -122,6 +128,10 @@ class DynamicWeightMask:
             return None
         self.before = [param.detach().clone() for param in params] if self.exact else []
         return [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+
+    def _epoch_before(self, step: int) -> int:
+        """Return the number of the epoch that the step before this one belongs to."""
+        return (step - 1) // self.epoch
 
     def after_step(self, params: Sequence[Tensor]) -> None:
         """Reset inactive entries to their values before the step."""

@@ -1,0 +1,52 @@
+"""Methods that draw pictures of the targets draw every target, however few pictures are asked for."""
+
+from dataclasses import fields
+
+import pytest
+
+from tests import tiny
+from tests.methods.planted import planted_services
+from tests.methods.quick import QUICK
+from unconcept.core import Request
+from unconcept.methods import methods
+from unconcept.training.images.training_images import take_in_turn
+from unconcept.training.trajectories import GuidedSampler
+
+DRAWING = [name for name in methods if "pictures" in {field.name for field in fields(methods[name].settings)}]
+TARGETS = ("dog", "fox", "hat", "sun", "bus")
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[str]:
+    """The prompts of all pictures."""
+    view, prompts = tiny.shared("sd1"), []
+    sample, walk = type(view).sample, GuidedSampler.denoise_steps
+
+    def keep_sampled(self, asked, *args, **kwargs):
+        prompts.extend(asked)
+        return sample(self, asked, *args, **kwargs)
+
+    def keep_walked(self, x, asked, *args, **kwargs):
+        prompts.extend(asked)
+        return walk(self, x, asked, *args, **kwargs)
+
+    monkeypatch.setattr(type(view), "sample", keep_sampled)
+    monkeypatch.setattr(GuidedSampler, "denoise_steps", keep_walked)
+    return prompts
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_every_target_is_drawn(name, drawn) -> None:
+    """By a method whose pictures are the anchors', every anchor is."""
+    view = tiny.view("sd1")
+    words = TARGETS if name != "concept-ablation" else tuple(f"no {target}" for target in TARGETS)
+    anchors = tuple(f"a {target}" for target in TARGETS) if name == "concept-ablation" else ("cat",) * len(TARGETS)
+    pictures = max(2, QUICK[name].get("pictures", 2))
+    settings = QUICK[name] | {"pictures": min(pictures, len(TARGETS) - 1)}
+    methods[name].settings(**settings).erase(view, Request(words, anchors, ("cod",)), planted_services(view))
+    assert {target for target in TARGETS if any(target in prompt for prompt in drawn)} == set(TARGETS)
+
+
+def test_items_are_taken_group_by_group() -> None:
+    assert take_in_turn([["a", "b"], ["c"]], 5) == ["a", "c", "b", "c", "a"]
+    assert take_in_turn([["a", "b"]], 1) == ["a"]
