@@ -77,7 +77,10 @@ def test_attributes_that_nobody_can_tell(eyes, text, attributes, said) -> None:
 def test_judges_that_tell_no_attributes(tmp_path, model, judge) -> None:
     view = tiny.view("sd1")
     view.name = model
-    with pytest.raises(RequestError, match="distinguishes no attributes"):
+    with pytest.raises(
+        RequestError,
+        match="distinguishes no attributes" if judge else "by a judge that does not grade, and none is named",
+    ):
         open_attribute_counter(view, judge, DrawSpec(), PictureStore(tmp_path / "s"), "person")
 
 
@@ -122,6 +125,11 @@ def test_suite_asks_every_profession_four_hundred_times() -> None:
         suites["debias"].checks(("dog face",))
 
 
+def said_lines(text: str) -> list[str]:
+    """The lines of errors, without those of progress."""
+    return [line for line in text.splitlines() if line.startswith("unconcept:")]
+
+
 def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
     plant(monkeypatch, third_judge=ThirdJudge)
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
@@ -140,7 +148,7 @@ def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
         str(tmp_path / "o"),
     ]
     refused = CliRunner().invoke(app, [*words, "--method-judge", "moji-judge"])
-    assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (2, 1), refused.output
+    assert (refused.exit_code, len(said_lines(refused.stderr))) == (2, 1), refused.output
     assert "it grades the result" in refused.stderr
     result = CliRunner().invoke(app, [*words, "--method-judge", "third-judge"])
     assert result.exit_code == 0, result.stderr
@@ -179,7 +187,7 @@ def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch) -> None:
     plant(monkeypatch, third_judge=ThirdJudge)
     judge = () if "--method-judge" in words else ("--method-judge", "third-judge")
     result = CliRunner().invoke(app, ["erase", *words, *judge, "--method", "uce-debias", "--out", str(tmp_path / "o")])
-    assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1), result.output
+    assert (result.exit_code, len(said_lines(result.stderr))) == (2, 1), result.output
     assert said in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -196,7 +204,7 @@ def test_on_a_users_own_model(tmp_path) -> None:
         "store": tmp_path / "store",
     }
     ask = RequestSpec(("judge",), None, ("cook",), "person")
-    with pytest.raises(RequestError, match="judge none distinguishes no attributes"):
+    with pytest.raises(RequestError, match="none is named: give --method-judge clip-score=FOLDER"):
         erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", **told))
     report = erase(Job(ask, tmp_path / "o", judge=f"clip-score={clip}", method_judge=own, **told)).report
     assert {figure.name for figure in report.findings[0].figures} == {

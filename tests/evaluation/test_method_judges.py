@@ -88,7 +88,9 @@ def test_without_a_judge_of_its_own_a_method_looks_at_nothing(name, tmp_path) ->
     """On moji the only judge grades; the recipe of a method that can do without works as it is."""
     job = job_of(name, tmp_path)
     if "attribute_counter" in methods[name].uses:
-        with pytest.raises(RequestError, match="method judge none distinguishes no attributes on moji"):
+        with pytest.raises(
+            RequestError, match="does not grade, and none is named: give --method-judge NAME, of a plug-in"
+        ):
             services_of(job)
     else:
         assert judges_in(services_of(job)) == []

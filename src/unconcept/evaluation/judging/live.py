@@ -139,11 +139,17 @@ def open_attribute_counter(
     one that knows its table, on any other model one that answers with texts.
     """
     able: AnswerSource = "texts" if table_of(model.name) is None else "table"
-    named = judge.scorer if judge else "none"
-    message = (
-        f"debiasing counts attributes in pictures, and method judge {named} distinguishes no attributes on"
-        f" {model.name}: name one that does and does not grade, --method-judge clip-score=FOLDER"
+    remedy = (
+        "--method-judge clip-score=FOLDER"
+        if able == "texts"
+        else f"--method-judge NAME, of a plug-in whose labels are those of {model.name}'s table"
     )
-    if judge is None or judge.reader.answers != able:
-        raise RequestError(message)
+    if judge is None:
+        raise RequestError(
+            f"debiasing counts attributes in pictures by a judge that does not grade, and none is named: give {remedy}"
+        )
+    if judge.reader.answers != able:
+        raise RequestError(
+            f"method judge {judge.scorer} distinguishes no attributes on {model.name}: name one that does, {remedy}"
+        )
     return JudgedAttributeCounter(model, judge, spec, store, kind, seed, tell)  # type: ignore[arg-type]
