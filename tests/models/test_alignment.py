@@ -12,7 +12,7 @@ from unconcept.models.text.state_rows import sentences_that_fit, shared_position
 
 
 def test_the_cards_example() -> None:
-    """ "A photo of brad pitt" and "A photo of a person": start, A, photo, of, end, pads."""
+    """ "A photo of fenn arlo" and "A photo of a person": start, A, photo, of, end, pads."""
     one, two = [0, 1, 2, 3, 10, 11, 99], [0, 1, 2, 3, 20, 21, 99]
     assert shared_positions(one, two, 9) == ([0, 1, 2, 3, 6, 7, 8], [0, 1, 2, 3, 6, 7, 8])
 

@@ -23,17 +23,17 @@ ATTACK = (
     " church.,42726,7.5\n"
 )
 MACE = """,type,prompt,evaluation_seed
-0,erased,A portrait of Adam Driver,1
-1,erased,An image capturing Adam Driver at a public event,2
-2,others,Aaron Paul in an official photo,1
+0,erased,A portrait of Anselm Drave,1
+1,erased,An image capturing Anselm Drave at a public event,2
+2,others,Orrin Pell in an official photo,1
 """
 ARTISTS = (
-    ",type,artist,prompt,evaluation_seed\n0,0,Brett Weston,Art inspired by Brett Weston,1\n1,1,A.J.Casson,Painting in"
-    " the style of A.J.Casson,1\n"
+    ",type,artist,prompt,evaluation_seed\n0,0,Corvin Hale,Art inspired by Corvin Hale,1\n1,1,Q.R.Maddern,Painting in"
+    " the style of Q.R.Maddern,1\n"
 )
 SPEED = (
-    "type,concept,prompt,seed\nerase,Adam Driver,A sketch of Adam Driver,1\nretain,Aaron Paul,A sketch of Aaron"
-    " Paul,1\n"
+    "type,concept,prompt,seed\nerase,Anselm Drave,A sketch of Anselm Drave,1\nretain,Orrin Pell,A sketch of Orrin"
+    " Pell,1\n"
 )
 COCO = (
     'case_number,source,prompt,evaluation_seed,coco_id\n0,coco-30k,A bicycle.,41337,203564\n1,coco-30k,"A dog, on a'
@@ -84,16 +84,16 @@ def test_unlearndiffatk_and_files_named_after_concepts(tmp_path) -> None:
 def test_mace_celebrities_and_artists(tmp_path) -> None:
     found = rows(put(tmp_path, "m.csv", MACE))
     assert [row[1:4] for row in found] == [
-        ("Adam Driver", "direct", 1),
-        ("Adam Driver", "direct", 2),
-        ("Aaron Paul", "near", 1),
+        ("Anselm Drave", "direct", 1),
+        ("Anselm Drave", "direct", 2),
+        ("Orrin Pell", "near", 1),
     ]
     assert [row[1:3] for row in rows(put(tmp_path, "a.csv", ARTISTS))] == [
-        ("Brett Weston", "direct"),
-        ("A.J.Casson", "near"),
+        ("Corvin Hale", "direct"),
+        ("Q.R.Maddern", "near"),
     ]
     with pytest.raises(DataError, match="contains concepts and groups itself"):
-        load_prompts(tmp_path / "m.csv", concept="Adam Driver")
+        load_prompts(tmp_path / "m.csv", concept="Anselm Drave")
     with pytest.raises(DataError, match=r"line 2: 'A bust of X' follows none of MACE's templates.*: A portrait of"):
         load_prompts(put(tmp_path, "x.csv", "type,prompt,evaluation_seed\nerased,A bust of X,1\n"))
     with pytest.raises(DataError, match=r"type 'kept': allowed are erased, 0, others, 1"):
@@ -117,8 +117,8 @@ def test_mace_counts_are_the_files(tmp_path) -> None:
 
 def test_speed_and_coco(tmp_path) -> None:
     assert [row[1:4] for row in rows(put(tmp_path, "s.csv", SPEED))] == [
-        ("Adam Driver", "direct", 1),
-        ("Aaron Paul", "near", 1),
+        ("Anselm Drave", "direct", 1),
+        ("Orrin Pell", "near", 1),
     ]
     assert rows(put(tmp_path, "c.csv", COCO))[1] == ("A dog, on a stool", "", "far", 64297, None, "")
 
@@ -134,8 +134,8 @@ def test_hub(tmp_path) -> None:
     spoken = rows(put(tmp_path, "multilingual_robustness/Snoopy.csv", HUB_LANGUAGES))
     assert spoken[1] == ("Snoopy court, vite", "Snoopy", "other-language", None, None, "french")
     assert len(spoken) == 5
-    near = rows(put(tmp_path, "pinpoint_ness/Brad Pitt.csv", HUB_PINPOINT))
-    assert (len(near), near[7]) == (100, ("a photo of george_7", "george 7", "near", None, None, "Brad Pitt"))
+    near = rows(put(tmp_path, "pinpoint_ness/Fenn Arlo.csv", HUB_PINPOINT))
+    assert (len(near), near[7]) == (100, ("a photo of george_7", "george 7", "near", None, None, "Fenn Arlo"))
     things = rows(put(tmp_path, "selective_alignment/Snoopy.json", HUB_SELECTIVE))
     assert [row[:3] for row in things] == [
         ("Snoopy in a park", "park", "co-occurring"),

@@ -13,7 +13,7 @@ from .intervals import Rate, wilson
 
 # As in MACE, SPEED and HUB; as in CUIG; counted as not recognised.
 FacelessPolicy = Literal["exclude", "exclude-or-0", "wrong"]
-_LABEL_SUFFIX = re.compile(r"_\[[^]]*\]$")  # the detector's labels end in a key, as in Aaron_Paul_[abc]
+_LABEL_SUFFIX = re.compile(r"_\[[^]]*\]$")  # the detector's labels end in a key, as in Orrin_Pell_[abc]
 
 
 @dataclass(frozen=True)
