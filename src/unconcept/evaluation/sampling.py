@@ -14,6 +14,7 @@ from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
 from ..prompts.checks import Prompt
+from ..prompts.safety import require_drawable
 from ..worlds.registry import embedded_world
 
 USUAL_GUIDANCE = 7.5  # the default of diffusers
@@ -75,7 +76,11 @@ def _fits(model: ModelView, text: str) -> bool:
 def draw_prompts(
     model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec, tick: Callable[[int], None] = lambda n: None
 ) -> Tensor:
-    """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` with the size of each finished batch."""
+    """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` with the size of each finished batch.
+
+    Raises `RequestError` for a prompt that is never drawn.
+    """
+    require_drawable(prompt.text for prompt in prompts)
     pictures = []
     for start in range(0, len(prompts), spec.batch_size):
         chunk = prompts[start : start + spec.batch_size]

@@ -37,11 +37,13 @@ from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..prompts.checks import Check, GroupSizes
+from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
 from ..training.distributed import process_state
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.regularisers import Regularisers, build_regularisers
 from .options import ModelOptions, OverwriteOptions, StrengthOptions
+from .privacy import may_keep_pictures, run_store, why_no_pictures
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Job(ModelOptions, StrengthOptions, OverwriteOptions):
     """Training options of a trained method."""
     recipe: str | None = None
     store: Path | None = None
+    store_pictures: bool = False
+    """Whether pictures of an explicit concept stay too."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     started = time.perf_counter()
     info, regularisers = _check(job)
     chosen = world_of(job.model).request(job.ask, info.does)
+    if job.report:
+        require_drawable(chosen.request.targets)
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
         named.open()  # Open the judge first, so that a missing one fails before training.
@@ -191,19 +197,20 @@ def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progr
     judge = _judge(job, suite.checks(trial.concepts))
     if not job.report:
         return _Answers(suite, judge, AnsweredTrial(trial, (), ()))
-    store = PictureStore(job.store or default_store())
-    context = RunContext(store, TaskRecord(folder / RECORD_FILE), job.spec, judge, tell=progress)
-    (answered,), tally = answer_trials([trial], suite, context)
-    pictures = image_pairs(trial, answered.checks, context)
-    return _Answers(
-        suite,
-        judge,
-        answered,
-        pictures,
-        suite_figures(answered, suite, context),
-        (*tally.failed, *picture_failures(pictures)),
-        context.record.seconds(),
-    )
+    keeps = may_keep_pictures([chosen.request.kind], job.store_pictures)
+    with run_store(job.store, folder, keeps) as store:
+        context = RunContext(store, TaskRecord(folder / RECORD_FILE), job.spec, judge, tell=progress)
+        (answered,), tally = answer_trials([trial], suite, context)
+        pictures = image_pairs(trial, answered.checks, context)
+        return _Answers(
+            suite,
+            judge,
+            answered,
+            pictures if keeps else {},
+            suite_figures(answered, suite, context),
+            (*tally.failed, *picture_failures(pictures)),
+            context.record.seconds(),
+        )
 
 
 def _report(
@@ -218,7 +225,7 @@ def _report(
         run_environment(model, seconds, changed_options(job.options)),
         (*weight_failures(trial.edit, job.strength), *found.failed),
         0,
-        chosen.reasons,
+        {**chosen.reasons, **why_no_pictures(may_keep_pictures([chosen.request.kind], job.store_pictures))},
         job.recipe,
     )
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
-from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import examine_trials, run_bench, trial_of_edit
 from ..evaluation.trials.finding import Finding
@@ -31,6 +31,7 @@ from ..evaluation.trials.trial import RunContext, image_pairs
 from ..evaluation.worlds import world_of
 from ..methods import methods
 from ..models import Family, ModelView, find_model
+from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
 from .edit_base import base_of_edits
@@ -44,6 +45,7 @@ from .options import (
     StrengthOptions,
     paths,
 )
+from .privacy import may_keep_pictures, run_store, why_no_pictures
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,14 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     run = replace(run, model=base_of_edits(run.edits, run.model))
     unedited, suite, judge, spec, left_out = _opened(run)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
-    reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out
+    keeps = may_keep_pictures([concept.kind for concept in _words(run)], run.store_pictures)
+    reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out | why_no_pictures(keeps)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
     identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
-    with atomic_folder(run.out, identity, run.overwrite) as folder:
+    with atomic_folder(run.out, identity, run.overwrite) as folder, ExitStack() as opened:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
-        store, record = PictureStore(run.store or default_store()), TaskRecord(folder / RECORD_FILE)
-        context = RunContext(store, record, spec, judge, run.workers, deadline, progress)
+        store = opened.enter_context(run_store(run.store, folder, keeps))
+        context = RunContext(store, TaskRecord(folder / RECORD_FILE), spec, judge, run.workers, deadline, progress)
         if run.variants:
             found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
         else:
@@ -138,7 +141,7 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
         report = Report(found, suite, spec, judge, conditions, failures, _missing(run, found), reasons)
-        _write(run, report, pictures, folder)
+        _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
 
@@ -154,6 +157,8 @@ def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, di
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
     judge.open()  # So that a missing judge fails before anything is drawn.
+    for names in run.requests:
+        require_drawable([check.prompt.text for check in suite.checks(names)], names)
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
     return unedited, suite, judge, spec, left_out
@@ -188,7 +193,7 @@ def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs],
     if run.variants and report.findings:
         write_tables(report.findings, folder)
     write_pages(report, pictures, folder)
-    for number, finding in enumerate(report.findings):
+    for number, finding in enumerate(report.findings if pictures else ()):
         label = file_name_text(finding.answered_trial.trial.label)
         for i, (name, file) in enumerate(finding.adversarial_files):
             copy_adversarial(file, folder / "found" / f"{number:02d}-{label}-{name}-{i}.safetensors")

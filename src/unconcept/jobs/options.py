@@ -122,6 +122,8 @@ class JudgeOptions:
     """Judge of pictures: clip-score=FOLDER, clip-score=HUB-ID or nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
     """Most prompts per group."""
+    store_pictures: Annotated[bool, Flag("--store-pictures")] = False
+    """Keep the pictures of an explicit concept too; without it only their scores stay."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
         options=build_settings(TrainingOptions, layered_values(trainings), "training option"),
         recipe=Path(recipe).name if recipe else None,
         store=options.store,
+        store_pictures=options.store_pictures,
     )
     return JobPlan(job, reasons, request, settings, trainings, regularisers, merge_layers(("flag", changed)))
 

@@ -20,10 +20,12 @@ from ...edits import Edit, load_edit
 from ...models import Conditioning, ModelView
 from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.model_view import SoftPrompts
+from ...prompts.safety import require_drawable
 from ..sampling import DrawSpec, initial_noise
 from ..tasks.picture_store import STORE_REMEDY
 
 _INPUTS_FORMAT = "unconcept-found"
+PRIVATE_MODE = 0o600  # whoever has what an attack found has the concept
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,10 @@ def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str
 @torch.no_grad()
 def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec: DrawSpec) -> Tensor:
     """Draw pictures (n, 3, h, w) with the model as it now computes, from the noise of each prompt's seed or the noise
-    that the attack found.
+    that the attack found. Raises `RequestError` for a prompt that is never drawn.
     """
+    for one in found:
+        require_drawable([one.input.text], [one.prompt])
     by_edit: dict[str | None, list[int]] = {}
     for i, one in enumerate(found):
         by_edit.setdefault(one.input.weights.hash if one.input.weights else None, []).append(i)
@@ -142,11 +146,14 @@ def _start(one: AdversarialInput, shape: tuple[int, int, int]) -> Tensor:
 
 
 def copy_adversarial(source: Path, target: Path) -> None:
-    """Copy a file of inputs with the edits beside it."""
+    """Copy a file of inputs with the edits beside it, readable by its owner alone."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    copies = [(source, target)]
     for weights in source.parent.glob(f"{source.stem}-*.weights.safetensors"):
-        shutil.copyfile(weights, target.with_name(weights.name.replace(source.stem, target.stem)))
+        copies.append((weights, target.with_name(weights.name.replace(source.stem, target.stem))))
+    for old, new in copies:
+        new.touch(PRIVATE_MODE)
+        shutil.copyfile(old, new)
 
 
 def _condition(model: ModelView, inputs: Sequence[AttackInput]) -> Conditioning:

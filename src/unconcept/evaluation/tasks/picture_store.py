@@ -34,8 +34,9 @@ def default_store() -> Path:
 class PictureStore:
     """A folder of pictures, results of attacks, edits and a table of raw scores."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, pictures: Path | None = None) -> None:
+        """Open a store; `pictures` is another folder for pictures that must not stay."""
+        self.root, self.pictures = root, pictures or root / "pictures"
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._check_format(root / "store.json")
@@ -61,7 +62,7 @@ class PictureStore:
         require(found == _STORE_FORMAT, message, StoreError)
 
     def path(self, key: str) -> Path:
-        return self.root / "pictures" / key[:2] / f"{key}.png"
+        return self.pictures / key[:2] / f"{key}.png"
 
     def has(self, key: str) -> bool:
         return self.path(key).exists()

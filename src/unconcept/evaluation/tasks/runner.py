@@ -162,7 +162,7 @@ def _results(
             late = deadline is not None and time.monotonic() > deadline
             while queue and len(running) < workers and not late:
                 task = queue.pop()
-                running[pool.submit(_run_in_worker, task, store.root)] = task
+                running[pool.submit(_run_in_worker, task, store.root, store.pictures)] = task
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -220,9 +220,9 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_in_worker(task: Task, root: Path) -> tuple[float, str | None]:
+def _run_in_worker(task: Task, root: Path, pictures: Path) -> tuple[float, str | None]:
     with pinned_threads(1):
-        return _run(task, PictureStore(root))
+        return _run(task, PictureStore(root, pictures))
 
 
 def _run(task: Task, store: PictureStore) -> tuple[float, str | None]:
