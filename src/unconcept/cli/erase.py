@@ -50,7 +50,7 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
     from ..report.markdown import format_detectable
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
-    for name, reason in {**reasons, **outcome.chosen.reasons}.items():
+    for name, reason in {**reasons, **(report.reasons or {})}.items():
         say(f"{name}: {reason}")
     if rows:
         cells = [

@@ -225,9 +225,21 @@ def _report(
         run_environment(model, seconds, changed_options(job.options)),
         (*weight_failures(trial.edit, job.strength), *found.failed),
         0,
-        {**chosen.reasons, **why_no_pictures(may_keep_pictures([chosen.request.kind], job.store_pictures))},
+        {**chosen.reasons, **_warnings(job, chosen)},
         job.recipe,
     )
+
+
+def _warnings(job: Job, chosen: ResolvedRequest) -> dict[str, str]:
+    """What a reader of the report must know beside the reasons of the request."""
+    told = why_no_pictures(may_keep_pictures([chosen.request.kind], job.store_pictures))
+    crowd, count = methods[job.method].crowded_from, len(chosen.concepts)
+    if crowd is not None and count >= crowd and not chosen.request.retain:
+        told["crowd"] = (
+            f"{job.method} erases {count} concepts at once and nothing is retained: from {crowd} on it was measured to"
+            " cost other concepts too; name what must stay with --retain or --retain-file"
+        )
+    return told
 
 
 def _write(job: Job, report: Report, pictures: PicturePairs, folder: Path) -> None:

@@ -8,7 +8,7 @@ in closed form, all adapters are fused into one edit.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class MACE:
 
     Scales are those of the authors' configs for 10 persons, `lamb` that of the one for birds.
     """
+
+    crowded_from: ClassVar[int] = 100
 
     lamb: float = 10.0
     """lambda, pull towards the old weights."""

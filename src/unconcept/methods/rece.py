@@ -5,7 +5,7 @@ images.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class RECE:
 
     Defaults from the authors' `train.py`.
     """
+
+    crowded_from: ClassVar[int] = 10
 
     regular_scale: float = 0.1
     """lambda of the derive step, ridge on the derived embedding; 1e-3 for styles and hard objects."""

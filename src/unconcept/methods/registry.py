@@ -99,6 +99,15 @@ class MethodInfo:
     uses: tuple[ServiceName, ...] = ()
     """Services that it needs; callers build no others."""
 
+    @property
+    def crowded_from(self) -> int | None:
+        """Concepts in one request from which it was measured to cost others, in docs/crowd.md; None if it was not.
+
+        A method says so by a class variable of the same name.
+        """
+        found: int | None = getattr(self.settings, "crowded_from", None)
+        return found
+
     def refusal(self, family: str) -> str | None:
         """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:

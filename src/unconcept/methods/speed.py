@@ -6,7 +6,7 @@ no images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class SPEED:
 
     Defaults from the authors' `train_erase_null.py`.
     """
+
+    crowded_from: ClassVar[int] = 10
 
     params: KeysOrValues = "V"
     """Matrices to edit: values, keys or both."""

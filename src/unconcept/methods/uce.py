@@ -4,7 +4,7 @@ Edits the text maps so that they map each target concept to the values of its an
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from .registry import NO_SERVICES, MethodServices, method
 @dataclass(frozen=True)
 class UCE:
     """Edits all text maps in closed form. Defaults from the authors' 2025 `uce_sd_erase.py`."""
+
+    crowded_from: ClassVar[int] = 10
 
     erase_scale: float = 1.0
     """Weight of each target (set E), > 0."""
