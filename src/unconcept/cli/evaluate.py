@@ -2,53 +2,54 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from .console import EXIT_FAILED, print_json, print_table, progress, say
-from .options import PrintOptions
+from .options import PlanOptions, PrintOptions
+from .plan import print_plan
 
 if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
     from ..evaluation.trials.report import Report
+    from ..jobs.evaluate import EvaluationRun
 
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
 
 
-def evaluate(options: EvaluateOptions, shown: PrintOptions) -> None:
+def evaluate(options: EvaluateOptions, shown: PrintOptions, planning: PlanOptions) -> None:
     """Evaluate edits with a suite, on the same prompts and noise as the unedited model."""
-    with progress(shown.quiet) as tell:
-        from ..jobs.evaluate import evaluate as job
-        from ..jobs.evaluate import plan_evaluation
-
-        run = plan_evaluation(options)
-        report = job(run, tell)
-    _finish(report, run.out, shown)
+    _run(lambda jobs: jobs.plan_evaluation(options), shown, planning)
 
 
-def attack(options: AttackOptions, shown: PrintOptions) -> None:
+def attack(options: AttackOptions, shown: PrintOptions, planning: PlanOptions) -> None:
     """Try to bring erased concepts back, and compare with the same attack on the unedited model."""
-    with progress(shown.quiet) as tell:
-        from ..jobs.evaluate import evaluate as job
-        from ..jobs.evaluate import plan_attack
-
-        run = plan_attack(options)
-        report = job(run, tell)
-    _finish(report, run.out, shown)
+    _run(lambda jobs: jobs.plan_attack(options), shown, planning)
 
 
-def bench(options: BenchOptions, shown: PrintOptions) -> None:
+def bench(options: BenchOptions, shown: PrintOptions, planning: PlanOptions) -> None:
     """Erase every concept with every method, one edit each, and compare the methods in one table."""
-    with progress(shown.quiet) as tell:
-        from ..jobs.evaluate import evaluate as job
-        from ..jobs.evaluate import plan_bench
+    _run(lambda jobs: jobs.plan_bench(options), shown, planning)
 
-        run = plan_bench(options)
-        report = job(run, tell)
-    _finish(report, run.out, shown)
+
+def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions, planning: PlanOptions) -> None:
+    """Run or plan the evaluation that `make` builds with the module of jobs, which is heavy to import."""
+    with progress(shown.quiet) as tell:
+        from ..jobs import evaluate as jobs
+
+        run = make(jobs)
+        if not planning.dry_run:
+            report = jobs.evaluate(run, tell)
+    if planning.dry_run:
+        from ..jobs.plan import plan_run
+
+        print_plan(plan_run(run), shown.as_json)
+    else:
+        _finish(report, run.out, shown)
 
 
 def _finish(report: "Report", out: Path, shown: PrintOptions) -> None:

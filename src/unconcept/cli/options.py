@@ -27,6 +27,16 @@ class QuietOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Whether the command only says what it would do."""
+
+    help_group: ClassVar[str] = "run"
+
+    dry_run: Annotated[bool, Flag("--dry-run")] = False
+    """Print what would be done, written and spent, and do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrintOptions(QuietOptions, JsonOptions):
     """What a command prints: JSON or tables, with or without progress."""
 

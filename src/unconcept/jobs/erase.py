@@ -293,6 +293,12 @@ def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
     return Judge.parse(job.judge).with_labels(label for check in checks for label in check.labels)
 
 
+def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:
+    """The checks of an erasure, without those of debiasing, which depend on the finished edit."""
+    is_erasure = methods[job.method].does == "erase"
+    return _suite(job, chosen).checks([concept.name for concept in chosen.concepts]) if is_erasure else []
+
+
 def _suite(job: Job, chosen: ResolvedRequest) -> Suite:
     return world_of(job.model).erasure_suite(chosen.concepts, chosen.request.retain, job.sizes)
 

@@ -119,9 +119,8 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     If results are missing, the report is PARTIAL and the same command continues.
     """
     begun = time.perf_counter()
-    _require_known_names(run)
-    run = replace(run, model=base_of_edits(run.edits, run.model))
-    unedited, suite, judge, spec, left_out = _opened(run)
+    run = with_base(run)
+    unedited, suite, judge, spec, left_out = open_run(run)
     asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
     keeps = may_keep_pictures([concept.kind for concept in _words(run)], run.store_pictures)
     reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out | why_no_pictures(keeps)
@@ -146,7 +145,13 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     return report
 
 
-def _opened(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
+def with_base(run: EvaluationRun) -> EvaluationRun:
+    """The same run on the base of its edits, if no model was named. Names are checked before an edit is read."""
+    _require_known_names(run)
+    return replace(run, model=base_of_edits(run.edits, run.model))
+
+
+def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
     """Open the unedited model, suite, judge and sampler settings; also returns reasons for attacks that are left out.
 
     Bad input raises `UsageError` before anything is drawn.
