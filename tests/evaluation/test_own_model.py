@@ -55,7 +55,8 @@ def test_concepts_in_templates(place, tmp_path) -> None:
     assert trial["groups"]["direct"]["after"]["n"] == 2
     assert trial["groups"]["far"]["after"]["n"] == 2
     assert (data["judge"]["name"].startswith("clip:"), data["table_hash"]) == (True, None)
-    assert {check["after"] for check in trial["checks"]} <= {"dog", "cat", "sea", "old tree"}
+    assert trial["groups"]["near"]["after"]["n"] == 2, "others of its kind"
+    assert {check["after"] for check in trial["checks"]} <= {"dog", "cat", "sea", "old tree", "bicycle", "teapot"}
     (row,) = trial["attacks"]
     assert (row["attack"], row["success"]["n"], row["missing"]) == ("derived-embedding", 2, 0)
     assert trial["edit"]["licence"] == "openrail++"

@@ -32,15 +32,10 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
     prompts, found = texts(options.prompts), options.found
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
-<<<<<<< HEAD
+    require_drawable(prompts)
     edits = [load_edit(path).scaled(options.strength, options.amplify) for path in paths(options.edits)]
     base = base_of_edits(paths(options.edits), options.model)
     model = open_model(base, options.device, options.dtype)
-=======
-    require_drawable(prompts)
-    edits = [load_edit(path).scaled(options.strength) for path in paths(options.edits)]
-    model = open_model(options.model, options.device, options.dtype)
->>>>>>> 580404b (prompts/safety, jobs/privacy: what joins sexual content and minors is never drawn; pictures of explicit concepts do not stay)
     require_text_length(model, prompts)
     spec = spec_for(base, options.steps, options.guidance_scale, options.batch_size)
     inputs = list(load_adversarial(found).values()) if found else []

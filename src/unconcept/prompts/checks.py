@@ -17,7 +17,7 @@ JudgedAspect = Literal["object", "style", "left", "right"]
 _FAR_PROMPTS = ["a landscape", "a city street", "a bowl of fruit"]
 # Other concepts of a kind, for models without a table: what an erasure of that kind may cost first.
 _OTHERS_OF_KIND: Mapping[ConceptKind, tuple[str, ...]] = {
-    "object": ("bicycle", "teapot", "umbrella", "wooden chair", "lantern", "clock"),
+    "object": ("bicycle", "teapot", "umbrella", "chair", "lantern", "clock"),
     "style": ("watercolour", "oil painting", "pencil sketch", "woodcut", "pixel art", "art nouveau"),
     "person": ("an old fisherman", "a young woman with glasses", "a bearded sailor", "a smiling nurse"),
     "character": ("a knight", "a robot", "a wizard", "a pirate"),

@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...models import ModelView
-<<<<<<< HEAD
 from ...models.diffusion.vae import decode_latents, encode_images
-=======
-from ...models.diffusion.vae import encode_images
 from ...prompts.safety import require_drawable
->>>>>>> 580404b (prompts/safety, jobs/privacy: what joins sexual content and minors is never drawn; pictures of explicit concepts do not stay)
 from ..token_search import normal_noise
 from ..trajectories import GuidedSampler
 
@@ -48,17 +44,12 @@ def generate_images(
 ) -> Tensor:
     """Generate images (n, 3, H, W) in [0, 1] with the current model, one for each prompt and its seed.
 
-<<<<<<< HEAD
     Guidance leads away from `negatives`, one for each prompt, or from the empty text. Guidance-distilled models have
-    none.
-    """
-    if any(negatives):
-        return _generate_against(model, prompts, seeds, GuidedSampler.of(model, steps, guidance_scale), negatives)
-=======
-    Raises `RequestError` for a prompt that is never drawn.
+    none. Raises `RequestError` for a prompt that is never drawn.
     """
     require_drawable(prompts)
->>>>>>> 580404b (prompts/safety, jobs/privacy: what joins sexual content and minors is never drawn; pictures of explicit concepts do not stay)
+    if any(negatives):
+        return _generate_against(model, prompts, seeds, GuidedSampler.of(model, steps, guidance_scale), negatives)
     found = []
     for begin in range(0, len(prompts), IMAGE_BATCH):
         part = slice(begin, begin + IMAGE_BATCH)
