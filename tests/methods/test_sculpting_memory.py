@@ -158,12 +158,6 @@ def test_the_cycle_is_as_long_as_all_steps_and_begins_after_the_warm_up() -> Non
     assert [plan.rate(step) for step in range(3, 10)] == [one_cycle_rate(step, 10) for step in range(7)]
 
 
-def test_every_target_of_a_stage_has_a_picture() -> None:
-    words = tuple(f"dog {i}" for i in range(5))
-    with pytest.raises(SettingsError, match="4 pictures for 5 targets in one stage, and each needs one"):
-        erased(tiny.view("sd1"), Request(words, ("cat",) * 5), sequential=False)
-
-
 def test_the_learning_rate_is_torchs_one_cycle() -> None:
     for steps in (4, 50, 450):
         rule = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1.0)

@@ -124,11 +124,6 @@ class SculptingMemory:
         """
         refuse_named_targets("sculpting-memory", [self.prompt], request.targets)
         pairs = tuple(zip(request.targets, request.anchors, strict=True))
-        message = (
-            f"sculpting-memory: {self.pictures} pictures for {len(pairs)} targets in one stage, and each needs one:"
-            " raise pictures"
-        )
-        require(self.sequential or self.pictures >= len(pairs), message)
         stages = [(pair,) for pair in pairs] if self.sequential else [pairs]
         longer = self._for_targets(len(stages[0]))
         drawn = [longer._drawn(model, stage) for stage in stages]

@@ -59,5 +59,5 @@ def require_bakeable(edit: Edit) -> None:
         raise EditError(f"{told}, so it cannot be baked or exported; {remedy}")
     raise EditError(
         f"{told}, and in a weight or a LoRA that gating is lost: {remedy}, or write it at full strength for every"
-        " prompt with --static"
+        " prompt, on both sides of guidance, with --static"
     )
