@@ -13,7 +13,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 PYTEST := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
-.PHONY: golden results attacks crowd debias continual bench clean
+.PHONY: golden results attacks crowd debias continual bench accelerator clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -81,6 +81,9 @@ debias: $(READY)
 
 continual: $(READY)
 	$(BIN)/python -m benchmarks.continual
+
+accelerator: $(READY)
+	$(BIN)/python -m benchmarks.accelerator
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed

@@ -1,13 +1,18 @@
 """What is measured is the same edit: the papers' loops agree with our solvers, and the yardsticks are what they say."""
 
+import json
+from functools import partial
+
 import pytest
 import torch
 
+from benchmarks import accelerator, accelerator_shapes
 from benchmarks.growth import exponent
 from benchmarks.names import names
 from benchmarks.papers import LOOPS
 from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
+from unconcept.core.errors import SettingsError
 from unconcept.core.request import Request
 from unconcept.methods import methods
 from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
@@ -62,3 +67,45 @@ def test_shapes_are_written_in_shards(tmp_path, monkeypatch) -> None:
     assert found["b.bias"].eq(0).all()
     assert found["norm.weight"].eq(1).all()
     assert not torch.equal(*(drawn(name, torch.Size((4, 4)), torch.randn(97)) for name in ("a", "b")))
+
+
+def test_what_an_accelerator_is_asked(tmp_path) -> None:
+    """Every data type at toy size, beside the CPU's float32; what cannot run is a row that says so."""
+    words = ("--device", "cpu", "--families", "sd1", "--methods", "uce", "--attacks", "--out", str(tmp_path))
+    assert accelerator.main(words) == 0
+    rows = json.loads((tmp_path / "accelerator.json").read_text())["rows"]
+    assert [(row["what"], row["dtype"]) for row in rows] == [
+        (what, dtype) for dtype in accelerator.DTYPES for what in ("draw", "uce")
+    ]
+    assert {row["outcome"] for row in rows} == {"ok"}
+    of = {(row["what"], row["dtype"]): row["difference"] for row in rows}
+    assert of["uce", "auto"] == 0, "edits are made in float32"
+    assert 0 < of["draw", "auto"] < 0.05
+    assert of["uce", "float16"] < of["uce", "bfloat16"] < 0.3
+
+
+def test_what_goes_wrong_on_an_accelerator_is_a_row() -> None:
+    def fails(error: Exception) -> float:
+        raise error
+
+    cpu = torch.device("cpu")
+    for error, dtype, outcome, is_fault in (
+        (SettingsError("no"), "float16", "refused", False),
+        (SettingsError("no"), "auto", "refused", True),
+        (torch.OutOfMemoryError("full"), "auto", "does not fit", False),
+        (RuntimeError("planted"), "float16", "failed", True),
+    ):
+        row = accelerator.tried("sd1", "x", dtype, cpu, partial(fails, error))
+        assert (row.outcome, row.is_fault) == (outcome, is_fault)
+        assert str(error) in row.note
+        assert (str(error) in accelerator.summary([row])) == (outcome != "refused" or is_fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("sd14", 1.07), ("sdxl", 3.47), ("flux", 16.87)])
+def test_shapes_of_published_models_are_built(name, count) -> None:
+    """10^9 weights of all networks together, none of them made."""
+    networks = accelerator_shapes.networks_of(name, "meta", torch.float32)
+    assert sum(p.numel() for part in networks.values() for p in part.parameters()) / 1e9 == pytest.approx(
+        count, abs=0.02
+    )

@@ -10,8 +10,10 @@ from tests.contract_settings import contract_settings
 from unconcept.attacks import AttackAttempt, AttackCase
 from unconcept.core import Concept, Request
 from unconcept.core.hashing import hash_tensors
+from unconcept.edits import ApplicableEdit
 from unconcept.methods.uce import UCE
 from unconcept.models import Conditioning
+from unconcept.models.views import PipelineView
 
 QUICK = contract_settings(Path(__file__).parent)
 
@@ -24,8 +26,12 @@ def shared(family: str):
 
 
 def case(family: str, edited: bool = True, seed: int = 0) -> AttackCase:
-    """Three prompts about a dog; one names it by an alias, one not at all."""
     view, edit = shared(family)
+    return case_of(view, edit if edited else None, seed)
+
+
+def case_of(view: PipelineView, edit: ApplicableEdit | None, seed: int = 0) -> AttackCase:
+    """Three prompts about a dog; one names it by an alias, one not at all."""
     rng = torch.Generator().manual_seed(1)
 
     def pictures(n):
@@ -33,7 +39,7 @@ def case(family: str, edited: bool = True, seed: int = 0) -> AttackCase:
 
     return AttackCase(
         model=view,
-        edit=edit if edited else None,
+        edit=edit,
         concept=Concept("dog", aliases=("hound",)),
         prompts=("a dog in ink", "hound", "it barks"),
         noise=torch.randn(3, 4, 8, 8, generator=rng),

@@ -23,7 +23,7 @@ from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.edits import load_edit
 from unconcept.models.checkpoint.config import config_folder, read_config
-from unconcept.models.checkpoint.pipeline import _packaged_tokenizers
+from unconcept.models.checkpoint.pipeline import packaged_tokenizers
 from unconcept.models.checkpoint.published import CLIP_VOCABULARY, vocabulary_folder
 from unconcept.models.checkpoint.safetensors_io import tensor_shapes
 from unconcept.models.layouts.layout import ModelLayout
@@ -194,7 +194,7 @@ def test_the_packaged_vocabulary_is_clips(place, pad) -> None:
     folder = PACKAGED / place
     ours = ClipTokenizer.load(folder, vocabulary_folder(folder))
     assert ours(["a photo of a cat"]).padded() == [[*CAT, *[pad] * 70]]
-    (theirs,) = (t for name, t in _packaged_tokenizers(folder.parent).items() if name == folder.name)
+    (theirs,) = (t for name, t in packaged_tokenizers(folder.parent).items() if name == folder.name)
     texts = ["", "Zoé's  wolf-dog, 3 ☕!", "THE Quick brown fox", "naïve façade", "a" * 40, "猫 と 犬"]
     assert theirs(texts, padding="max_length")["input_ids"] == ours(texts).padded()
 

@@ -52,7 +52,7 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
             given: dict[str, Any] = {
                 part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)
             }
-            given |= _packaged_tokenizers(folder)
+            given |= packaged_tokenizers(folder)
             pipeline = getattr(diffusers, kind).from_single_file(
                 str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given
             )
@@ -99,7 +99,7 @@ def _loaded(folder: Path, part: str, told: object) -> nn.Module:
     return module
 
 
-def _packaged_tokenizers(folder: Path) -> dict[str, Any]:
+def packaged_tokenizers(folder: Path) -> dict[str, Any]:
     """The tokenizers of packaged configs, which share one vocabulary; empty for any other folder."""
     if published_title(folder) is None:
         return {}
