@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.cli.test_cli import run
 from unconcept import UCE, Concept, Request, erase, open_model
-from unconcept.core.errors import EditError, RequestError
+from unconcept.core.errors import EditError, RequestError, SettingsError
 from unconcept.core.recipe import without_folders
 from unconcept.edits import load_edit, origin_of
 from unconcept.jobs import command_options
@@ -155,3 +155,21 @@ def test_the_command_on_a_page_names_no_folder(monkeypatch) -> None:
         "unconcept erase 'a dog' --model m.safetensors --set images=d --out f --seed 3"
     )
     assert "--model /a/b/m.safetensors" in command_line()
+
+
+OPTIONS = [kind for name, kind in vars(command_options).items() if name.endswith("Options")]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_every_group_of_a_command_is_checked(kind) -> None:
+    """A command has several groups of options; the check of one does not hide another's."""
+    names = {field.name for field in fields(kind)}
+    needed = {"out": Path("o"), "edit": Path("e"), "edits": (), "name": "p4d", "lora": Path("l"), "to": "kohya"}
+    given = {name: value for name, value in needed.items() if name in names}
+    given |= {"recipe": "moji-uce"} if kind.__name__ == "ExplainOptions" else {}
+    given |= {"concepts": "dog"} if "concepts" in names else {}
+    if "config" in names:
+        assert kind(**given, model="m.safetensors", config=Path("c")).model == "m.safetensors?config=c"
+    if "seed" in names and kind.__name__ != "ExplainOptions":
+        with pytest.raises(SettingsError, match="--seed"):
+            kind(**given, seed=-1)

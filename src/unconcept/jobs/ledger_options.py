@@ -6,6 +6,7 @@ from typing import Annotated
 
 from .options import (
     CONCEPTS_ARGUMENT,
+    CheckedOptions,
     Flag,
     MethodOptions,
     OutputOptions,
@@ -37,7 +38,7 @@ class NoteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseOptions:
+class BaseOptions(CheckedOptions):
     """Location of a ledger's base model."""
 
     model: Annotated[str | None, Flag(show_default=False)] = None
@@ -47,6 +48,7 @@ class BaseOptions:
 
     def __post_init__(self) -> None:
         join_config(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,15 @@ REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metav
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class CheckedOptions:
+    """The base of groups of options that are checked when they are built: a command may have several such groups."""
+
+    def __post_init__(self) -> None:
+        """Each group calls the next one's check."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(CheckedOptions):
     """The model."""
 
     help_group: ClassVar[str] = "model"
@@ -63,10 +71,11 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         join_config(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditBaseOptions:
+class EditBaseOptions(CheckedOptions):
     """The model, for commands that are given an edit."""
 
     help_group: ClassVar[str] = "model"
@@ -78,6 +87,7 @@ class EditBaseOptions:
 
     def __post_init__(self) -> None:
         join_config(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +108,7 @@ class ModelOptions(DeviceOptions, SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawOptions:
+class DrawOptions(CheckedOptions):
     """How pictures are drawn."""
 
     help_group: ClassVar[str] = "pictures"
@@ -110,6 +120,7 @@ class DrawOptions:
 
     def __post_init__(self) -> None:
         check_seed("--seed", self.seed)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
