@@ -17,9 +17,11 @@ from unconcept.edits.merge import MergeSettings
 from unconcept.ledger import ledger as ledger_module
 from unconcept.ledger.audit import audit_requests
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, request_set_hash
+from unconcept.ledger.ledger import EntryNote, Ledger, request_set_hash
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.policy import LedgerPolicy
+from unconcept.ledger.storage import private_file
 from unconcept.models import ModelView
 from unconcept.training.regularisers import Regularisers
 
@@ -133,11 +135,21 @@ def clock() -> Callable[[], str]:
     return lambda: f"2026-01-01T00:00:{next(seconds):02}.000000+00:00"
 
 
+def salts() -> Callable[[], str]:
+    """The number of the call: entries chain commitments with salts, which are random elsewhere."""
+    numbers = count()
+    return lambda: f"{next(numbers):064}"
+
+
 def ledgers() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (*OTHERS, *POLICIES):
         torch.manual_seed(0)
-        with TemporaryDirectory() as folder, patch.object(ledger_module, "utc_timestamp", clock()):
+        with (
+            TemporaryDirectory() as folder,
+            patch.object(ledger_module, "utc_timestamp", clock()),
+            patch.object(private_file, "random_salt", salts()),
+        ):
             found |= {f"{name} {what}": value for what, value in describe(make(name, Path(folder))).items()}
     return found
 

@@ -19,8 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unconcept.core.request import Request
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
+from unconcept.ledger.ledger import EntryNote, Ledger, create_ledger
 from unconcept.ledger.operations import add_request
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.models import find_model
 from unconcept.models.views.unet import UNetView
 from unconcept.report.environment import peak_memory_bytes

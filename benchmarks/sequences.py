@@ -23,11 +23,12 @@ from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.ledger.entry_log import ENTRIES_FILE
 from unconcept.ledger.fold import fold_requests, state_origin
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, create_ledger
+from unconcept.ledger.ledger import EntryNote, Ledger, create_ledger
 from unconcept.ledger.operations import add_request
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.request_state import RequestState
+from unconcept.ledger.storage.entry_log import ENTRIES_FILE
 from unconcept.ledger.verify import repair_ledger
 from unconcept.methods import methods
 from unconcept.prompts.captions import load_captions

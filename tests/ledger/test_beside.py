@@ -12,9 +12,10 @@ from unconcept.core.errors import SettingsError
 from unconcept.edits import DenseEdit, GatedEdit, load_edit
 from unconcept.ledger.audit import audit_requests
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import EntryNote, LedgerPolicy
+from unconcept.ledger.ledger import EntryNote
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.refold import refold_on_current_weights
 from unconcept.ledger.verify import verify_ledger
 from unconcept.methods import methods

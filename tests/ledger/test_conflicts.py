@@ -8,7 +8,7 @@ from unconcept.core import Request
 from unconcept.edits.merge import MergeSettings, merge_edits
 from unconcept.ledger.conflicts import find_conflicts
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import LedgerPolicy
+from unconcept.ledger.policy import LedgerPolicy
 
 MEET = (
     Request(("dog",), ("cat",), ("fox",)),

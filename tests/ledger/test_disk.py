@@ -4,20 +4,21 @@ is refused.
 
 import json
 import random
-from hashlib import sha256
 
 import pytest
 
-from tests.ledger.desk import ask, ledger, model
+from tests.ledger.desk import ask, ledger, model, write_plainly, write_sealed
 from unconcept.core.errors import LedgerError, OutputError
-from unconcept.ledger import entry_log as chain
 from unconcept.ledger import ledger as books
-from unconcept.ledger.entry_log import ENTRIES_FILE, HEAD_FILE, LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX, canonical_json
 from unconcept.ledger.ledger import EntryNote, Ledger
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.repair import repair_ledger
 from unconcept.ledger.status import ledger_status
-from unconcept.ledger.verify import repair_ledger, verify_ledger
+from unconcept.ledger.storage.disk import canonical_json
+from unconcept.ledger.storage.entry_log import ENTRIES_FILE, HEAD_FILE
+from unconcept.ledger.storage.private_file import PRIVATE_FILE
+from unconcept.ledger.verify import verify_ledger
 
 
 def test_a_sound_ledger_verifies_and_builds(book) -> None:
@@ -30,7 +31,8 @@ def test_a_sound_ledger_verifies_and_builds(book) -> None:
 def test_a_tampered_byte_anywhere_is_named(book) -> None:
     """Every file, at places all over it, line ends included; nothing is then folded in silence."""
     rng = random.Random(0)
-    files = [book.folder / ENTRIES_FILE, book.folder / HEAD_FILE, *sorted((book.folder / "artifacts").iterdir())]
+    own = [book.folder / name for name in (ENTRIES_FILE, PRIVATE_FILE, HEAD_FILE)]
+    files = [*own, *sorted((book.folder / "artifacts").iterdir())]
     for path in files:
         data = path.read_bytes()
         places = (
@@ -70,18 +72,13 @@ def test_lines_taken_out_or_moved_are_named(book) -> None:
     path.write_bytes(data)
 
 
-def test_a_hand_edited_entry_is_named_even_if_it_is_hashed_anew(book) -> None:
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_hand_edited_entry_is_named_even_if_it_is_hashed_anew(book, sealed) -> None:
     """Someone who rewrites the whole chain is found by the id, which is the hash of what is asked."""
-    path, parent, lines = book.folder / ENTRIES_FILE, chain.FIRST_PARENT_HASH, []
-    for body in book.entry_log.bodies:
-        changed = {**body, "parent": parent}
-        if body["op"] == "add":
-            changed["asked"] = {**body["asked"], "targets": ["something else", *body["asked"]["targets"][1:]]}
-        text = canonical_json(changed)
-        parent = sha256(text).hexdigest()
-        lines.append(LINE_PREFIX + text + LINE_SEPARATOR + parent.encode() + LINE_SUFFIX + b"\n")
-    path.write_bytes(b"".join(lines))
-    (book.folder / HEAD_FILE).write_bytes(canonical_json({"format": 1, "seq": len(lines) - 1, "hash": parent}))
+    if sealed:
+        write_sealed(book, lambda bodies, data: data[1]["what"]["asked"].update(targets=["something else", "more"]))
+    else:
+        write_plainly(book, lambda bodies: bodies[1]["asked"].update(targets=["something else", "more"]))
     assert any("its id is not the hash of its request" in fault for fault in verify_ledger(book.folder).faults)
 
 
@@ -94,7 +91,7 @@ def test_a_torn_last_line_is_told_and_mended_by_repair_alone(book) -> None:
         assert verify_ledger(book.folder).torn
         assert ledger_status(Ledger.open(book.folder, torn=True), True)["active"] == 1
         for verb in (lambda: ask(Ledger.open(book.folder), 5), lambda: ask(book, 5)):
-            with pytest.raises(LedgerError, match=r"torn.*no entry is lost: repair it with `unconcept ledger repair"):
+            with pytest.raises(LedgerError, match=r"torn.*no entry is lost: run `unconcept ledger repair"):
                 verb()
         assert "incomplete line" in repair_ledger(book.folder)[0]
         assert path.read_bytes() == whole
@@ -150,19 +147,19 @@ def test_a_clock_that_went_back_is_refused(book, monkeypatch) -> None:
 
 def test_a_newer_format_is_refused(book) -> None:
     head = json.loads((book.folder / HEAD_FILE).read_bytes())
-    (book.folder / HEAD_FILE).write_bytes(canonical_json({**head, "format": 2}))
-    with pytest.raises(LedgerError, match="format version 2, this library reads 1: update unconcept"):
+    (book.folder / HEAD_FILE).write_bytes(canonical_json({**head, "format": 3}))
+    with pytest.raises(LedgerError, match="format version 3, this library reads 1 and 2: update unconcept"):
         Ledger.open(book.folder)
 
 
 def test_a_newer_format_is_left_as_it_is(book) -> None:
     head = book.folder / HEAD_FILE
-    head.write_bytes(head.read_bytes().replace(b'"format":1', b'"format":2'))
+    head.write_bytes(head.read_bytes().replace(b'"format":2', b'"format":3'))
     before = head.read_bytes()
     assert verify_ledger(book.folder).faults == (
-        f"{HEAD_FILE}: ledger {book.folder} has format version 2, this library reads 1: update unconcept",
+        f"{HEAD_FILE}: ledger {book.folder} has format version 3, this library reads 1 and 2: update unconcept",
     )
-    with pytest.raises(LedgerError, match="has format version 2"):
+    with pytest.raises(LedgerError, match="has format version 3"):
         repair_ledger(book.folder)
     assert head.read_bytes() == before
 
@@ -192,11 +189,9 @@ def test_what_is_no_ledger_is_refused(tmp_path) -> None:
         ledger(tmp_path)
 
 
-def test_unknown_kinds_of_entries_are_named(book, monkeypatch) -> None:
+def test_unknown_kinds_of_entries_are_named(book) -> None:
     """A later version wrote one."""
-    with monkeypatch.context() as later, book.write_lock():
-        later.setattr(chain, "schema_error", lambda body: None)
-        book.append("celebrate", EntryNote())
+    write_plainly(book, lambda bodies: bodies.append({**bodies[-1], "op": "celebrate", "seq": len(bodies)}))
     assert any(
         "is an entry of a kind that this library does not know" in fault for fault in verify_ledger(book.folder).faults
     )

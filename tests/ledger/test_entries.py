@@ -7,8 +7,8 @@ from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.settings import build_settings
 from unconcept.ledger.entry import canonical_settings, method_from_settings
-from unconcept.ledger.entry_log import ENTRIES_FILE
 from unconcept.ledger.ledger import EntryNote
+from unconcept.ledger.storage.entry_log import ENTRIES_FILE
 from unconcept.methods import methods
 
 RECIPES = {name: load_recipe(name) for name in recipes()}
@@ -35,6 +35,6 @@ def test_what_is_no_number_is_refused_by_name() -> None:
 
 def test_nothing_is_written_that_could_not_be_read(book) -> None:
     before = (book.folder / ENTRIES_FILE).read_bytes()
-    with book.write_lock(), pytest.raises(AssertionError, match=r"\(revoke\) has a form .* see its id"):
+    with book.write_lock(), pytest.raises(AssertionError, match=r"\(revoke\) has a form .* see its ask"):
         book.append("revoke", EntryNote())
     assert (book.folder / ENTRIES_FILE).read_bytes() == before

@@ -17,8 +17,9 @@ from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.ledger.conflicts import find_conflicts
 from unconcept.ledger.fold import empty_edit, fold_requests, merged_request, stored_text_states
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy
+from unconcept.ledger.ledger import EntryNote, Ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.uce_updates import UCEUpdates
 from unconcept.methods.uce import UCE
 

@@ -1,20 +1,17 @@
 """Entries that somebody rewrote, hashes and all: named in one line by whatever reads them, and never folded."""
 
-import json
 import re
-from hashlib import sha256
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.ledger.desk import ask, ledger, model
+from tests.ledger.desk import ask, errors, ledger, model, write_plainly, write_sealed
 from unconcept.cli import app
 from unconcept.core.errors import LedgerError
-from unconcept.ledger import entry_log as chain
-from unconcept.ledger.entry_log import ENTRIES_FILE, HEAD_FILE, LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX, canonical_json
 from unconcept.ledger.ledger import EntryNote
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.storage.entry_log import ENTRIES_FILE
 from unconcept.ledger.verify import verify_ledger
 
 RUN = CliRunner()
@@ -29,18 +26,6 @@ def book(tmp_path):
     revoke_request(made, first.id, EntryNote())
     materialize_ledger(made, model(), tmp_path / "out", False, False, EntryNote())
     return made
-
-
-def rewrite(book, change) -> None:
-    """The whole ledger, each line hashed and chained anew."""
-    bodies, parent, lines = json.loads(json.dumps(book.entry_log.bodies)), chain.FIRST_PARENT_HASH, []
-    change(bodies)
-    for body in bodies:
-        text = canonical_json({**body, "parent": parent} if isinstance(body, dict) else body)
-        parent = sha256(text).hexdigest()
-        lines.append(LINE_PREFIX + text + LINE_SEPARATOR + parent.encode() + LINE_SUFFIX + b"\n")
-    (book.folder / ENTRIES_FILE).write_bytes(b"".join(lines))
-    (book.folder / HEAD_FILE).write_bytes(canonical_json({"format": 1, "seq": len(lines) - 1, "hash": parent}))
 
 
 WRONG = {
@@ -73,7 +58,7 @@ WRONG = {
 @pytest.mark.parametrize("name", list(WRONG))
 def test_a_form_that_cannot_be_is_one_line(book, name) -> None:
     change, said = WRONG[name]
-    rewrite(book, change)
+    write_plainly(book, change)
     before = (book.folder / ENTRIES_FILE).read_bytes()
     found = verify_ledger(book.folder)
     assert found.faults
@@ -86,14 +71,38 @@ def test_a_form_that_cannot_be_is_one_line(book, name) -> None:
         ["materialize", "--out", str(book.folder.parent / "other")],
     ):
         result = RUN.invoke(app, ["ledger", words[0], str(book.folder), *words[1:]])
-        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (words, result.output, result.exception)
+        assert (result.exit_code, errors(result)) == (2, 1), (words, result.output, result.exception)
     with pytest.raises(LedgerError, match=said):
         type(book).open(book.folder)
     assert (book.folder / ENTRIES_FILE).read_bytes() == before
 
 
+SEALED_WRONG = {
+    "no commitment": (
+        lambda b, d: (b[1].update(sealed={}), d[1].clear()),
+        r"line 2 .* \(add\) has no commitment to its what, who",
+    ),
+    "a later format": (lambda b, _: b[1].update(format=3), "line 2 of entries.jsonl is not an entry"),
+    "an ask that is a text": (lambda b, _: b[3].update(ask="1"), r"\(revoke\) has a form .*, see its ask"),
+    "withdraws what is no ask": (lambda b, _: b[3].update(ask=0), "names entry 0, which is not an ask"),
+    "withdraws what is to come": (lambda b, _: b[3].update(ask=9), "names entry 9, which is not an ask"),
+    "no id": (lambda b, d: d[1]["what"].pop("id"), r"\(add\) has a form .*, see its id"),
+    "targets that are numbers": (lambda b, d: d[1]["what"]["asked"].update(targets=[1]), "see its asked"),
+    "a part that is gone": (lambda b, d: d[1].pop("what"), r"entry 1 \(add\): its part 'what' is missing"),
+}
+
+
+@pytest.mark.parametrize("name", list(SEALED_WRONG))
+def test_a_sealed_form_that_cannot_be_is_one_line(book, name) -> None:
+    change, said = SEALED_WRONG[name]
+    write_sealed(book, change)
+    assert any(re.search(said, fault) for fault in verify_ledger(book.folder).faults), verify_ledger(book.folder).faults
+    with pytest.raises(LedgerError, match=said):
+        type(book).open(book.folder)
+
+
 def test_another_policy_is_named(book) -> None:
-    rewrite(book, lambda bodies: bodies[0]["policy"].update(rule="guess"))
+    write_plainly(book, lambda bodies: bodies[0]["policy"].update(rule="guess"))
     assert any(
         "policy rule = 'guess': input should be 'recompute'" in fault for fault in verify_ledger(book.folder).faults
     )
@@ -102,7 +111,7 @@ def test_another_policy_is_named(book) -> None:
 
 def test_what_nobody_asked_is_neither_told_of_nor_shipped(book) -> None:
     """Every verb that reads the ledger names the entry whose id is not the hash of what it asks."""
-    rewrite(book, lambda bodies: bodies[2]["asked"].update(concepts=["something else"]))
+    write_plainly(book, lambda bodies: bodies[2]["asked"].update(concepts=["something else"]))
     before, out = (book.folder / ENTRIES_FILE).read_bytes(), book.folder.parent / "other"
     asks = ["add", "moon", "--anchor", "sun"]
     for verb, *words in (
@@ -115,7 +124,7 @@ def test_what_nobody_asked_is_neither_told_of_nor_shipped(book) -> None:
         ["repair"],
     ):
         result = RUN.invoke(app, ["ledger", verb, str(book.folder), *words])
-        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (verb, result.output, result.exception)
+        assert (result.exit_code, errors(result)) == (2, 1), (verb, result.output, result.exception)
         assert re.search(r"entry 2 \(add\): its id( [0-9a-f]{8})? is not the hash of its request", result.stderr), (
             verb,
             result.stderr,

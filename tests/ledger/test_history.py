@@ -12,9 +12,10 @@ from unconcept.core.errors import LedgerError
 from unconcept.edits.merge import MergeSettings, merge_edits
 from unconcept.ledger.drift import measure_drift, weight_change
 from unconcept.ledger.drift_history import drift_history, retain_costs, state_source
-from unconcept.ledger.ledger import EntryNote, LedgerPolicy
+from unconcept.ledger.ledger import EntryNote
 from unconcept.ledger.operations import revoke_request
 from unconcept.ledger.page import write_ledger_page
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.status import ledger_status
 from unconcept.methods import methods
 

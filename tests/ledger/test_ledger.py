@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import tiny
+from tests.ledger.desk import errors
 from tests.methods.quick import QUICK
 from unconcept.cli import app
 from unconcept.edits import load_edit
@@ -72,7 +73,7 @@ def test_what_is_asked_is_told(book) -> None:
     assert "erased and retained: cat" in run("status", book).stdout
 
 
-def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -> None:
+def test_asking_again_is_recorded_and_taking_back_is_exact(book, tmp_path) -> None:
     for name in "ab":
         assert run("materialize", book, "--out", tmp_path / name, "--quiet").exit_code == 0
         assert run("add", book, "red car", "cat", "--anchor", "bus", "--by", "someone else").stdout.startswith(
@@ -80,7 +81,10 @@ def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -
         )
         came = json.loads(run("add", book, "moon", "--anchor", "sun", "--json").stdout)
         assert came["came"] == ("added" if name == "a" else "in force again")
-        assert json.loads(run("revoke", book, came["id"][:10], "--by", "B", "--json").stdout)["state"] == "revoked"
+        assert (
+            json.loads(run("revoke", book, came["id"][:10], "--recorded-by", "B", "--json").stdout)["state"]
+            == "revoked"
+        )
     files = [(tmp_path / name / "edit.safetensors").read_bytes() for name in "ab"]
     assert files[0] == files[1]
     card = json.loads((tmp_path / "a/card.json").read_text())
@@ -89,6 +93,22 @@ def test_asking_again_changes_nothing_and_taking_back_is_exact(book, tmp_path) -
     assert card["base"]["licence"] == origin.licence == "openrail++"
     assert {"torch", "diffusers"} <= set(origin.libraries)
     assert card["ledger"]["policy"]["rule"] == "recompute"
+
+
+def test_who_still_asks_is_told_until_the_last_one_is_forgotten(book) -> None:
+    words = ("red car", "cat", "--anchor", "bus", "--by", "Bo", "--recorded-by", "clerk")
+    assert "2 ask for it now: it stays in force until each of them withdraws" in run("add", book, *words).stdout
+    id_ = told(book)["requests"][1]["id"]
+    result = run("revoke", book, id_[:8])
+    assert (result.exit_code, errors(result)) == (2, 1)
+    assert "has 2 asks in force: entry 2 by somebody unnamed at" in result.stderr
+    assert "still asked for in entry 2 by somebody unnamed" in run("revoke", book, id_[:8], "--by", "Bo").stdout
+    assert run("forget", book, 3).stdout.startswith("forgotten: entry 3, 3 parts and 0 artifacts destroyed")
+    assert "entry 3 is forgotten: its text was destroyed" in run("verify", book, "--bytes-only").stdout
+    for output in (run("status", book).stdout, run("status", book, "--json").stdout):
+        assert "A. Artist" in output
+        assert "Bo" not in output
+    assert "forgotten: entries 3" in run("status", book).stdout
 
 
 def test_a_checkpoint_is_a_folder_that_loads(book, tmp_path) -> None:
@@ -141,7 +161,7 @@ def test_the_page_is_one_file(book, tmp_path) -> None:
 def test_bad_input_is_one_line(book, words, said) -> None:
     before = (book / "entries.jsonl").read_bytes()
     result = run(words[0], book, *words[1:])
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert (result.exit_code, errors(result)) == (2, 1), result.stderr
     assert said in result.stderr
     assert (book / "entries.jsonl").read_bytes() == before
 
@@ -174,24 +194,39 @@ def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> 
     settings = [word for name, value in QUICK["esd"].items() for word in ("--set", f"{name}={value}")]
     assert run("init", tmp_path / "l", "--model", base, "--method", "esd", "--rule", "merge", *settings).exit_code == 0
     assert run("add", tmp_path / "l", "dog", "--anchor", "cat", "--quiet").exit_code == 0
-    assert {path.name for path in (tmp_path / "l").iterdir()} == {"artifacts", "entries.jsonl", "head.json", "lock"}
+    assert {path.name for path in (tmp_path / "l").iterdir()} == {
+        "artifacts",
+        "entries.jsonl",
+        "head.json",
+        "lock",
+        "private.jsonl",
+    }
 
 
 def test_a_recipe_that_trains_in_another_way_is_refused(base, tmp_path) -> None:
     """What a ledger keeps is to be made again bit by bit: nothing of a recipe is dropped in silence."""
     (tmp_path / "r.toml").write_text('source = "here"\nmethod = "esd"\n[training]\nmixed_precision = "bf16"\n')
     result = run("init", tmp_path / "l", "--model", base, "--recipe", tmp_path / "r.toml")
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert (result.exit_code, errors(result)) == (2, 1)
     assert "mixed_precision" in result.stderr
     assert not (tmp_path / "l").exists()
 
 
-def test_verify_fails_aloud(book) -> None:
-    path = book / "entries.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"dog face", b"dog fake"))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("entries.jsonl", "line 2 of entries.jsonl was changed"),
+        ("private.jsonl", "private.jsonl: entry 1 (add): its part 'who' was changed"),
+    ],
+)
+def test_verify_fails_aloud(book, name, said) -> None:
+    path = book / name
+    data = path.read_bytes()
+    at = data.index(b"A. Artist") if name == "private.jsonl" else data.index(b'"op":"add"') + 7
+    path.write_bytes(data[:at] + b"X" + data[at + 1 :])
     result = run("verify", book)
     assert result.exit_code == 1
-    assert "FAILED: line 2 of entries.jsonl was changed" in result.stderr
+    assert f"FAILED: {said}" in result.stderr
     assert run("status", book).exit_code == 2
 
 

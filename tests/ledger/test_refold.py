@@ -11,7 +11,7 @@ from unconcept.core import Request
 from unconcept.edits import DenseEdit
 from unconcept.edits.merge import MergeSettings
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import LedgerPolicy
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.refold import refold_on_current_weights
 from unconcept.training import TrainingSession, training_session
 

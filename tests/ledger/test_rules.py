@@ -16,9 +16,10 @@ from unconcept.edits.merge import MergeSettings, merge_edits, stack_edits, ties_
 from unconcept.ledger.drift import measure_drift
 from unconcept.ledger.drift_history import drift_history, retain_costs
 from unconcept.ledger.fold import fold_requests, merged_request
-from unconcept.ledger.ledger import EntryNote, Ledger, LedgerPolicy, request_set_hash
+from unconcept.ledger.ledger import EntryNote, Ledger, request_set_hash
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.verify import numeric_environment, verify_ledger
 from unconcept.methods import methods
 from unconcept.models import open_model

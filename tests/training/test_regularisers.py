@@ -20,7 +20,8 @@ from unconcept.edits.merge import MergeSettings
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.ledger.fold import fold_requests
-from unconcept.ledger.ledger import Ledger, LedgerPolicy
+from unconcept.ledger.ledger import Ledger
+from unconcept.ledger.policy import LedgerPolicy
 from unconcept.linalg.null_space import dissimilar_rows, soft_projection_basis
 from unconcept.methods import methods
 from unconcept.prompts.captions import load_captions

@@ -2,10 +2,18 @@
 
 import typer
 
-from ..jobs.ledger_options import AddOptions, InitOptions, LedgerOptions, MaterializeOptions, RevokeOptions
+from ..jobs.ledger_options import (
+    AddOptions,
+    ForgetOptions,
+    InitOptions,
+    LedgerOptions,
+    MaterializeOptions,
+    RevokeOptions,
+)
 from . import ledger_views
 from .commands import command
-from .console import print_json, progress
+from .console import print_json, progress, say
+from .ledger_views import print_head
 from .options import JsonOptions, PrintOptions
 
 app = typer.Typer(
@@ -23,7 +31,7 @@ def init(options: InitOptions) -> None:
     begun = job(options)
     method = begun.first["method"]
     settings = ", ".join(f"{name} = {value}" for name, value in begun.request_states.settings[method].items())
-    print(f"rule {options.rule}, {method} with {settings} -> {options.folder}")
+    say(f"rule {options.rule}, {method} with {settings} -> {options.folder}")
 
 
 def add(options: AddOptions, shown: PrintOptions) -> None:
@@ -33,22 +41,42 @@ def add(options: AddOptions, shown: PrintOptions) -> None:
     with progress(shown.quiet) as tell:
         came = job(options, tell)
     if shown.as_json:
-        print_json({"id": came.id, "came": came.came, "near": [dict(one) for one in came.near]})
+        near = [dict(one) for one in came.near]
+        print_json({"id": came.id, "came": came.came, "asks": came.asks, "near": near})
         return
-    print(f"{came.came}: {came.id} ({', '.join(options.names)})")
+    say(f"{came.came}: {came.id} ({', '.join(options.names)})")
+    if came.asks > 1:
+        say(f"{came.asks} ask for it now: it stays in force until each of them withdraws")
     for one in came.near:
-        print(f"near {one['target']!r} of {one['id'][:8]}: cosine {one['cosine']} with {one['to']!r}")
+        say(f"near {one['target']!r} of {one['id'][:8]}: cosine {one['cosine']} with {one['to']!r}")
 
 
 def revoke(options: RevokeOptions, shown: JsonOptions) -> None:
-    """Revoke a request: the state is then the same as if it had never been added."""
+    """Take an ask back. Once nobody asks for a request, the state is the same as if it had never been added."""
     from ..jobs.ledger import revoke as job
 
     gone = job(options)
     if shown.as_json:
         print_json(gone.data())
+    elif gone.standing:
+        say(f"withdrawn, but still in force: {gone.id} ({', '.join(gone.content.concepts)})")
+        for ask in gone.standing:
+            say(f"still asked for in {ask}")
     else:
-        print(f"revoked: {gone.id} ({', '.join(gone.content.concepts)})")
+        say(f"revoked: {gone.id} ({', '.join(gone.content.concepts)})")
+
+
+def forget(options: ForgetOptions, shown: JsonOptions) -> None:
+    """Destroy a withdrawn ask: its text, its id, who asked and why, and all that was made of it."""
+    from ..jobs.ledger import forget as job
+
+    gone = job(options)
+    if shown.as_json:
+        print_json(vars(gone))
+        return
+    say(f"forgotten: entry {gone.entry}, {gone.parts} parts and {gone.artifacts} artifacts destroyed")
+    for name in gone.left:
+        say(f"left, may hold text of a request: {name}")
 
 
 def repair(options: LedgerOptions) -> None:
@@ -56,7 +84,7 @@ def repair(options: LedgerOptions) -> None:
     from ..jobs.ledger import repair as job
 
     for line in job(options) or ["nothing to repair"]:
-        print(line)
+        say(line)
 
 
 def materialize(options: MaterializeOptions, shown: PrintOptions) -> None:
@@ -68,13 +96,15 @@ def materialize(options: MaterializeOptions, shown: PrintOptions) -> None:
     if shown.as_json:
         print_json(card)
     else:
-        print(f"{len(card['in_force'])} requests, edit {card['edit']['hash'][:12]} -> {options.out}")
+        say(f"{len(card['in_force'])} requests, edit {card['edit']['hash'][:12]} -> {options.out}")
+        print_head(card["ledger"]["entries"], card["ledger"]["head"])
 
 
 for _function in (
     init,
     add,
     revoke,
+    forget,
     repair,
     materialize,
     ledger_views.status,

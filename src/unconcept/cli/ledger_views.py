@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..jobs.ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
-from .console import EXIT_FAILED, print_json, print_table, progress
+from .console import EXIT_FAILED, print_json, print_table, progress, say
 from .options import JsonOptions, PrintOptions
 
 if TYPE_CHECKING:
@@ -24,17 +24,13 @@ def status(options: StatusOptions, shown: JsonOptions) -> None:
 
     told = job(options)
     if options.html is not None:
-        print(f"-> {options.html}")
+        say(f"-> {options.html}")
     elif shown.as_json:
         print_json(told)
     else:
         _print_status(told)
     if told["torn"]:
-        typer.echo(
-            "unconcept: the last line is incomplete; no entry is lost: remove it with `unconcept ledger repair"
-            f" {options.folder}`",
-            err=True,
-        )
+        say("unconcept: the last line is incomplete; no entry is lost: run `unconcept ledger repair`", error=True)
 
 
 def drift(options: DriftOptions, shown: PrintOptions) -> None:
@@ -59,17 +55,19 @@ def verify(options: VerifyOptions, shown: PrintOptions) -> None:
         found = job(options, tell)
     faults = [*found.faults]
     if found.torn:
-        repair = f"unconcept ledger repair {options.folder}"
-        faults.append(f"the last line is incomplete; no entry is lost: remove it with `{repair}`")
+        faults.append("the last line is incomplete; no entry is lost: run `unconcept ledger repair`")
     if shown.as_json:
         print_json(vars(found))
     elif not faults:
         state = f", state {found.state}" if found.state else ""
-        print(f"no faults: {found.entries} entries, {found.artifacts} artifacts{state}")
+        say(f"no faults: {found.entries} entries, {found.artifacts} artifacts{state}")
+    for entry in found.forgotten:
+        if not shown.as_json:
+            say(f"entry {entry} is forgotten: its text was destroyed")
     for line in found.notes:
-        typer.echo(f"note: {line}", err=True)
+        say(f"note: {line}", error=True)
     for fault in faults:
-        typer.echo(f"unconcept: FAILED: {fault}", err=True)
+        say(f"unconcept: FAILED: {fault}", error=True)
     if faults:
         raise typer.Exit(EXIT_FAILED)
 
@@ -100,12 +98,12 @@ def diff(options: DiffOptions, shown: JsonOptions) -> None:
     if shown.as_json:
         print_json(found)
         return
-    print("the same state" if found["same"] else f"{found['both']} requests in both")
+    say("the same state" if found["same"] else f"{found['both']} requests in both")
     for sign, side in (("-", "only_first"), ("+", "only_second")):
         for one in found[side]:
-            print(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
+            say(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
     for name, (mine, theirs) in found["apart"].items():
-        print(f"{name}: {mine} | {theirs}")
+        say(f"{name}: {mine} | {theirs}")
 
 
 def _print_history(steps: "Sequence[HistoryStep]", as_json: bool) -> None:
@@ -122,10 +120,10 @@ def _print_history(steps: "Sequence[HistoryStep]", as_json: bool) -> None:
 
 def _print_drift(found: "StateDrift") -> None:
     changed = f"{found.total:.4%} of their norm over {len(found.layers)} tensors"
-    print(f"weights: {changed if found.layers else 'none is changed, all edits in force run beside the model'}")
+    say(f"weights: {changed if found.layers else 'none is changed, all edits in force run beside the model'}")
     worst = [(one.text, f"{one.share:.2%}", one.nearest, f"{one.cosine:.3f}") for one in found.retained[:12]]
     if worst:
-        print(f"retained texts: the text maps' outputs moved by {_share(found.function)} of their norm")
+        say(f"retained texts: the text maps' outputs moved by {_share(found.function)} of their norm")
         print_table("retained texts that moved most", ("text", "moved", "nearest target", "cosine"), worst)
 
 
@@ -135,11 +133,32 @@ def _print_status(told: Mapping[str, Any]) -> None:
     print_table(
         f"{told['active']} of {len(rows)} requests in force; rule {told['rule']}; base {base['model']}"
         f" ({base['family']}, {base['text_maps'][:12]})",
-        ("id", "state", "concepts", "read as", "method", "added", "revoked", "by"),
+        ("id", "state", "concepts", "read as", "method", "added", "revoked", "asked for by"),
         rows,
     )
+    print_table("asks", ("entry", "id", "by", "why", "asked", "withdrawn", "recorded by"), _ask_rows(told["requests"]))
+    if told["forgotten"]:
+        say(f"forgotten: entries {', '.join(map(str, told['forgotten']))}")
     for one in told["conflicts"]:
-        print(f"{one['conflict']}: {one['text']}: {one['policy']} ({', '.join(id_[:8] for id_ in one['requests'])})")
+        say(f"{one['conflict']}: {one['text']}: {one['policy']} ({', '.join(id_[:8] for id_ in one['requests'])})")
+    print_head(told["entries"], told["head"])
+
+
+def print_head(entries: int, hash_: str) -> None:
+    """Print the line to write down elsewhere: `verify --head` tells by it whether the ledger was rolled back."""
+    say(f"head {entries} {hash_}")
+
+
+def _ask_rows(requests: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The asks of all requests, in the order of their entries."""
+    rows = []
+    for request in requests:
+        for ask in request["asks"]:
+            gone = ask["withdrawn"] or {"at": "", "recorded_by": ""}
+            clerks = dict.fromkeys(name for name in (ask["recorded_by"], gone["recorded_by"]) if name)
+            who = (request["id"][:8], ask["by"], ask["because"], ask["at"][:19], gone["at"][:19], ", ".join(clerks))
+            rows.append((ask["entry"], who))
+    return [(str(entry), *who) for entry, who in sorted(rows)]
 
 
 def _status_row(request: Mapping[str, Any]) -> tuple[str, ...]:
@@ -151,7 +170,7 @@ def _status_row(request: Mapping[str, Any]) -> tuple[str, ...]:
         request["method"],
         request["added"][:19],
         (request["revoked"] or "")[:19],
-        request["by"],
+        ", ".join(name or "not stated" for name in request["asked_by"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands of `unconcept ledger` that write: init, add, revoke, repair, materialize."""
+"""The commands of `unconcept ledger` that write: init, add, revoke, forget, repair, materialize."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,11 +11,13 @@ from ..core.hashing import hash_json
 from ..core.progress import ProgressCallback, ignore_progress
 from ..erasing.make_edit import train_in_folder
 from ..erasing.request_defaults import resolve_request
-from ..ledger.ledger import EntryNote, Ledger, create_ledger, resolve_policy
+from ..ledger.forget import TRAINING_FOLDER, ForgetOutcome, forget_ask
+from ..ledger.ledger import EntryNote, Ledger, create_ledger
 from ..ledger.materialize import materialize_ledger
 from ..ledger.operations import AddOutcome, add_request, revoke_request
+from ..ledger.policy import resolve_policy
+from ..ledger.repair import repair_ledger
 from ..ledger.request_state import RequestState
-from ..ledger.verify import repair_ledger
 from ..methods import methods
 from ..models import ModelView, open_model
 from ..models.loading import absolute_source
@@ -23,7 +25,16 @@ from ..training.options import changed_options
 from ..training.regularisers import build_regularisers
 from .command_options import EraseOptions
 from .erase import Job
-from .ledger_options import AddOptions, InitOptions, LedgerOptions, MaterializeOptions, NoteOptions, RevokeOptions
+from .ledger_options import (
+    AddOptions,
+    AskOptions,
+    ForgetOptions,
+    InitOptions,
+    LedgerOptions,
+    MaterializeOptions,
+    NoteOptions,
+    RevokeOptions,
+)
 from .resolve import plan_job
 
 
@@ -71,8 +82,14 @@ def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> Ad
 
 
 def revoke(options: RevokeOptions) -> RequestState:
-    """Revoke a request: the state is then the same as if it had never been added."""
-    return revoke_request(Ledger.open(options.folder), options.id, entry_note(options))
+    """Take an ask back. Once nobody asks for a request, the state is the same as if it had never been added."""
+    note = EntryNote("", options.because, options.recorded_by)
+    return revoke_request(Ledger.open(options.folder), options.id, note, options.by, options.every)
+
+
+def forget(options: ForgetOptions) -> ForgetOutcome:
+    """Destroy the text of a withdrawn ask, who asked and why, and all that was made of it."""
+    return forget_ask(Ledger.open(options.folder), options.entry, entry_note(options))
 
 
 def repair(options: LedgerOptions) -> list[str]:
@@ -90,9 +107,9 @@ def materialize(options: MaterializeOptions, progress: ProgressCallback = ignore
         )
 
 
-def entry_note(options: NoteOptions) -> EntryNote:
+def entry_note(options: NoteOptions | AskOptions) -> EntryNote:
     """The author and the reason of an entry."""
-    return EntryNote(options.by, options.because)
+    return EntryNote(options.by, options.because, options.recorded_by if isinstance(options, AskOptions) else "")
 
 
 def open_ledger_model(ledger: Ledger, model: str | None, device: str) -> ModelView:
@@ -103,7 +120,7 @@ def open_ledger_model(ledger: Ledger, model: str | None, device: str) -> ModelVi
 @contextmanager
 def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback) -> Iterator[None]:
     """Inside, trainings report their progress and resume where the same training was interrupted."""
-    folder = ledger.folder / "training" / hash_json(about)[:12]
+    folder = ledger.folder / TRAINING_FOLDER / hash_json(about)[:12]
     with train_in_folder(folder, progress):
         yield
     shutil.rmtree(folder, ignore_errors=True)

@@ -38,6 +38,18 @@ class NoteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AskOptions(CheckedOptions):
+    """Who asks for a request or withdraws an ask, and why."""
+
+    by: str = ""
+    """Who asks for it."""
+    because: str = ""
+    """Reason, for the record."""
+    recorded_by: str = ""
+    """Who types this, if it is somebody else: the clerk."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseOptions(CheckedOptions):
     """Location of a ledger's base model."""
 
@@ -76,7 +88,7 @@ class InitOptions(NoteOptions, MethodOptions, SourceOptions, LedgerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddOptions(NoteOptions, BaseDeviceOptions, SettingOptions, RequestOptions, LedgerOptions):
+class AddOptions(AskOptions, BaseDeviceOptions, SettingOptions, RequestOptions, LedgerOptions):
     """Options of `ledger add`."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
@@ -86,11 +98,27 @@ class AddOptions(NoteOptions, BaseDeviceOptions, SettingOptions, RequestOptions,
 
 
 @dataclass(frozen=True, kw_only=True)
-class RevokeOptions(NoteOptions, LedgerOptions):
+class RevokeOptions(LedgerOptions):
     """Options of `ledger revoke`."""
 
     id: Annotated[str, Flag(position=1, metavar="ID")]
     """The first digits of a request's id."""
+    by: Annotated[str | None, Flag(show_default=False)] = None
+    """Whose ask to take back, where several ask for the request."""
+    every: Annotated[bool, Flag("--all")] = False
+    """Take back all asks for the request."""
+    because: str = ""
+    """Reason, for the record."""
+    recorded_by: str = ""
+    """Who types this: the clerk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetOptions(NoteOptions, LedgerOptions):
+    """Options of `ledger forget`."""
+
+    entry: Annotated[int, Flag(position=1, metavar="ENTRY")]
+    """Number of the entry with the withdrawn ask, as `ledger status` lists it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +151,10 @@ class VerifyOptions(BaseOptions, LedgerOptions):
 
     bytes_only: Annotated[bool, Flag("--bytes-only")] = False
     """Check only the files: do not open the model and rebuild the state."""
+    head: Path | None = None
+    """File of heads written down earlier, one a line as `ledger status` prints them: the chain must contain them."""
+    card: Path | None = None
+    """A `card.json` of `ledger materialize`: the chain must contain the head in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from ..ledger.drift_history import HistoryStep, drift_history
 from ..ledger.ledger import EntryNote, Ledger
 from ..ledger.page import write_ledger_page
 from ..ledger.status import ledger_status
+from ..ledger.storage.heads import read_card_head, read_heads
 from ..ledger.verify import VerificationResult, verify_ledger
 from ..models.loading import absolute_source
 from .ledger import ledger_training, open_ledger_model
@@ -40,12 +41,14 @@ def drift(options: DriftOptions, progress: ProgressCallback = ignore_progress) -
 
 def verify(options: VerifyOptions, progress: ProgressCallback = ignore_progress) -> VerificationResult:
     """Hash all files again and rebuild the state; list every fault."""
-    found = verify_ledger(options.folder)
+    heads = list(read_heads(options.head)) if options.head else []
+    heads += [read_card_head(options.card)] if options.card else []
+    found = verify_ledger(options.folder, None, heads)
     if options.bytes_only or found.faults or found.torn:
         return found
     ledger = Ledger.open(options.folder)
     with ledger_training(ledger, ["verify"], progress):
-        return verify_ledger(options.folder, open_ledger_model(ledger, options.model, "auto"))
+        return verify_ledger(options.folder, open_ledger_model(ledger, options.model, "auto"), heads)
 
 
 def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:

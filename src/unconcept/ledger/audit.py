@@ -14,7 +14,7 @@ from ..edits import ApplicableEdit
 from ..models import ModelView
 from .entry import changes_no_weight
 from .fold import fold_requests, merged_request
-from .ledger import EntryNote, Ledger
+from .ledger import EntryNote, Ledger, partly_done
 from .refold import refold_on_current_weights
 
 RefoldContext = Callable[[], AbstractContextManager[None]]
@@ -58,7 +58,7 @@ def audit_requests(
         if all(changes_no_weight(one.content.method) for one in active)
         else partial(refold_on_current_weights, ledger, model)
     )
-    for one in wanted:
+    for done, one in enumerate(wanted):
         known = _known(ledger, one.id, state.hash, look)
         if known is not None:
             found[one.id] = known
@@ -66,18 +66,18 @@ def audit_requests(
         shown = {concept: look(model, state, concept, erased, refold) for concept in one.content.concepts}
         told = {concept: {**counts, "came_back": resurgence_share(counts)} for concept, counts in shown.items()}
         found[one.id] = {"state": state.hash, "look": dict(look.settings), "concepts": told}
-        with ledger.write_lock():
+        with partly_done(done, len(wanted), "findings are written"), ledger.write_lock():
             ledger.append("audit", note, requests=[one.id], found=found[one.id])
     return found
 
 
 def _known(ledger: Ledger, id_: str, state: str, look: ResurgenceProbe) -> dict[str, Any] | None:
     """What an earlier audit with the same probe settings found in the same state."""
-    audits = (body for body in ledger.entry_log.bodies if body["op"] == "audit" and id_ in body["requests"])
+    audits = (body for body in ledger.entry_log.bodies if body["op"] == "audit" and id_ in body.get("requests", ()))
     same: list[dict[str, Any]] = [
         body["found"]
         for body in audits
-        if (body["found"]["state"], body["found"]["look"]) == (state, dict(look.settings))
+        if (body["found"].get("state"), body["found"]["look"]) == (state, dict(look.settings))
     ]
     return same[-1] if same else None
 

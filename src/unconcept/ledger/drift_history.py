@@ -16,10 +16,9 @@ from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
 from .drift import squared_reading_changes, weight_change
 from .entry import changes_no_weight
-from .entry_log import EntryBody
 from .fold import edits_text_encoder, fold_requests, merged_request, stored_text_states
 from .ledger import NEIGHBOUR_POSITION, Ledger, method_mechanism
-from .request_state import RequestState
+from .request_state import RequestState, StateChange
 from .uce_updates import UCEUpdates
 
 # Where past states come from: rank-one updates of UCE's map; the edits that a sequential ledger stored; one fold each.
@@ -67,10 +66,9 @@ def state_source(ledger: Ledger, most: int | None = None) -> StateSource:
         )
         require(not trained, message, LedgerError)
         found = "folds"
-    count = len(_bodies(ledger, every))
+    count = len(_changes(ledger, every))
     message = (
-        f"{count} states would have to be rebuilt, more than {most}: use `unconcept ledger drift {ledger.folder}"
-        " --history`"
+        f"{count} states would have to be rebuilt, more than {most}: use `unconcept ledger drift` with `--history`"
     )
     require(most is None or count <= most, message, LedgerError)
     return found
@@ -87,16 +85,16 @@ def drift_history(ledger: Ledger, model: ModelView, most: int | None = None) -> 
     every = _changing(ledger.request_states.by_id.values())
     probes, e = _probes(ledger, model, every)
     steps = []
-    for body, edit, count in _states(ledger, model, every):
+    for change, edit, count in _states(ledger, model, every):
         shares = _shares(model, e, edit)
         told = (
             (None, None, None)
             if shares is None
             else (float(shares.mean()), float(shares.max()), probes[int(shares.argmax())])
         )
-        asked = ledger.request_states.by_id[body["id"]].content
+        asked = ledger.request_states.by_id[change.id].content
         steps.append(
-            HistoryStep(body["at"], body["op"], asked.concepts, count, None, weight_change(model, edit)[0], *told)
+            HistoryStep(change.body["at"], change.op, asked.concepts, count, None, weight_change(model, edit)[0], *told)
         )
     return steps
 
@@ -119,8 +117,8 @@ def retain_costs(ledger: Ledger, model: ModelView, most: int | None = None) -> d
     probes, e = _probes(ledger, model, active)
     if known == "kept":
         before: Edit | None = None
-        for body, edit, _ in _states(ledger, model, active):
-            _put(found, body["id"], probes, _shares(model, e, edit, before))
+        for change, edit, _ in _states(ledger, model, active):
+            _put(found, change.id, probes, _shares(model, e, edit, before))
             before = edit
         return found
     whole = fold_requests(ledger, model, active).edit
@@ -134,32 +132,32 @@ def _changing(requests: Iterable[RequestState]) -> list[RequestState]:
     return [one for one in requests if not changes_no_weight(one.content.method)]
 
 
-def _bodies(ledger: Ledger, requests: Sequence[RequestState]) -> list[EntryBody]:
-    """The entries that added or revoked one of the requests."""
+def _changes(ledger: Ledger, requests: Sequence[RequestState]) -> list[StateChange]:
+    """The entries with which one of the requests came into force or went out of it."""
     ids = {one.id for one in requests}
-    return [body for body in ledger.entry_log.bodies if body["op"] in ("add", "revoke") and body["id"] in ids]
+    return [change for change in ledger.request_states.changes if change.id in ids]
 
 
-def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tuple[EntryBody, list[RequestState]]]:
-    """Each of these entries with the requests that were in force after it, sorted by id."""
+def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tuple[StateChange, list[RequestState]]]:
+    """Each of these changes with the requests that were in force after it, sorted by id."""
     now: dict[str, RequestState] = {}
-    for body in _bodies(ledger, requests):
-        if body["op"] == "add":
-            now[body["id"]] = ledger.request_states.by_id[body["id"]]
+    for change in _changes(ledger, requests):
+        if change.op == "add":
+            now[change.id] = ledger.request_states.by_id[change.id]
         else:
-            del now[body["id"]]
-        yield body, [now[id_] for id_ in sorted(now)]
+            del now[change.id]
+        yield change, [now[id_] for id_ in sorted(now)]
 
 
 def _states(
     ledger: Ledger, model: ModelView, requests: Sequence[RequestState]
-) -> Iterator[tuple[EntryBody, Edit, int]]:
-    """Each of these entries with the state after it and the number of requests then in force."""
+) -> Iterator[tuple[StateChange, Edit, int]]:
+    """Each of these changes with the state after it and the number of requests then in force."""
     sequence = ledger.policy.rule == "sequential"
-    for body, now in _in_force(ledger, requests):
+    for change, now in _in_force(ledger, requests):
         yield (
-            body,
-            ledger.artifacts.get_edit(body["edit"]) if sequence else fold_requests(ledger, model, now).edit,
+            change,
+            ledger.artifacts.get_edit(change.body["edit"]) if sequence else fold_requests(ledger, model, now).edit,
             len(now),
         )
 
@@ -211,7 +209,7 @@ def _updated(ledger: Ledger, model: ModelView) -> list[HistoryStep]:
         {text for one in every for text in one.content.retain} - {text for one in every for text in one.content.targets}
     )
     e = torch.cat([known[NEIGHBOUR_POSITION, text].double() for text in probes]) if probes else None
-    for body, now in _in_force(ledger, every):
+    for change, now in _in_force(ledger, every):
         t = preview.update_to(now)
         shares = None if e is None else (e @ t.T).norm(dim=1) / e.norm(dim=1)
         worst = None if shares is None else int(shares.argmax())
@@ -220,8 +218,9 @@ def _updated(ledger: Ledger, model: ModelView) -> list[HistoryStep]:
             if shares is None or worst is None
             else (float(shares.mean()), float(shares[worst]), probes[worst // model.streams])
         )
-        asked = ledger.request_states.by_id[body["id"]].content
-        steps.append(HistoryStep(body["at"], body["op"], asked.concepts, len(now), float(t.norm()), None, *told))
+        asked = ledger.request_states.by_id[change.id].content
+        at, norm = change.body["at"], float(t.norm())
+        steps.append(HistoryStep(at, change.op, asked.concepts, len(now), norm, None, *told))
     return steps
 
 

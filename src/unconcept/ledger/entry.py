@@ -14,7 +14,7 @@ from ..core.settings import accepts_value, build_settings, settings_data
 from ..edits import Edit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
-from .entry_schema import RequestContent
+from .storage.entry_schema import RequestContent
 
 FoldRule = Literal["recompute", "merge", "sequential"]
 

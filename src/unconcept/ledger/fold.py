@@ -26,10 +26,9 @@ from ..models.checkpoint.model_card import base_id, read_licence
 from ..models.text.state_cache import TextStateCache, deterministic_text_states
 from ..training.regularisers import use_regularisers
 from .entry import method_from_settings
-from .entry_log import EntryBody
-from .entry_schema import RequestContent
 from .ledger import Ledger, method_mechanism, request_set_hash
 from .request_state import RequestState
+from .storage.entry_schema import RequestContent
 
 _StageCallback = Callable[[str, int, int], None]  # name of the stage, number done, total
 _ID_DIGITS_IN_NAMES = 12  # digits of an id in a file name
@@ -236,15 +235,15 @@ def train_request(
 
 def _last(ledger: Ledger, requests: Sequence[RequestState]) -> Edit | None:
     """The stored edit after the last request, under the rule sequential."""
-    latest: EntryBody | None = next((body for body in reversed(ledger.entry_log.bodies) if body["op"] == "add"), None)
-    if latest is None:
+    if not ledger.request_states.changes:
         return None
-    if latest["id"] not in {one.id for one in requests}:
+    latest = ledger.request_states.changes[-1]
+    if latest.id not in {one.id for one in requests}:
         raise LedgerError(
             "a sequential ledger has only the state of all its requests, and some are left out here: fold all of them,"
             " or begin a ledger of rule recompute or merge"
         )
-    return ledger.artifacts.get_edit(latest["edit"])
+    return ledger.artifacts.get_edit(latest.body["edit"])
 
 
 def edits_text_encoder(edit: Edit) -> bool:

@@ -2,103 +2,38 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..core.errors import LedgerError, OutputError, require
 from ..core.hashing import hash_json
-from ..core.settings import build_settings, default_settings
-from ..edits.merge import MergeSettings
+from ..core.output_folder import output_errors
+from ..core.settings import build_settings
 from ..methods import Mechanism, methods
 from ..models import ModelView
 from ..models.checkpoint.fingerprint import encoders_hash, networks_hash, text_maps_hash
 from ..models.text.tokenizer import TextPosition
-from ..training.regularisers import NO_REGULARISERS, Regularisers
-from .artifacts import ARTIFACTS_FOLDER, Artifacts
-from .entry import FoldRule, canonical_settings, ledger_method, parse_decimal, utc_timestamp
-from .entry_log import ENTRIES_FILE, EntryBody, EntryLog, append_durably, folder_lock, gc_paused
+from ..training.regularisers import Regularisers
+from .entry import canonical_settings, ledger_method, utc_timestamp
+from .policy import LedgerPolicy
 from .request_state import RequestStates
+from .storage.artifacts import ARTIFACTS_FOLDER, Artifacts
+from .storage.disk import WRITE_REMEDY, append_durably, folder_lock
+from .storage.entry_log import ENTRIES_FILE, EntryLog, gc_paused
+from .storage.sealed_entries import EntryBody
 
 NEIGHBOUR_POSITION: TextPosition = "last_subject"  # token position at which targets are compared
-LedgerTeacher = Literal["previous", "pretrained"]
-_FLOAT_REGULARISERS = [name for name, value in default_settings(Regularisers).items() if isinstance(value, float)]
-_RETAIN_POLICY = (
-    "union of typed sets, and of default ones less what is withheld, less all targets"  # in entries: never reword
-)
 
 
 @dataclass(frozen=True)
 class EntryNote:
-    """Who added an entry, and why. Stored with the entry, not part of a request's id."""
+    """Who asks or makes an entry, and why. Stored beside the entry, not part of a request's id."""
 
     by: str = ""
     because: str = ""
-
-
-@dataclass(frozen=True)
-class LedgerPolicy:
-    """How requests of trained methods combine into one state.
-
-    Closed forms always fold exactly, except under `sequential`, which is how the literature edits continually.
-    """
-
-    rule: FoldRule = "recompute"
-    merge: MergeSettings = field(default_factory=MergeSettings)  # for the rule merge
-    # For the rule sequential: the model before the request, or before all requests.
-    teacher: LedgerTeacher = "previous"
-    regularisers: Regularisers = NO_REGULARISERS  # for every training
-
-    def data(self) -> dict[str, Any]:
-        """Plain data of the settings that matter under the rule."""
-        told: dict[str, Any] = {"rule": self.rule, "retain": _RETAIN_POLICY}
-        if self.rule == "merge":
-            told["merge"] = _decimals(asdict(self.merge))
-        if self.regularisers != NO_REGULARISERS:
-            told["regularisers"] = _decimals(self.regularisers.data())
-        return told | ({"teacher": self.teacher} if self.rule == "sequential" else {})
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "LedgerPolicy":
-        """Build a policy from `data`; `SettingsError` names a setting that is invalid."""
-        merge = build_settings(
-            MergeSettings,
-            {name: value if name == "how" else parse_decimal(value) for name, value in data.get("merge", {}).items()},
-            "merge",
-        )
-        held = {
-            name: parse_decimal(value) if name in _FLOAT_REGULARISERS else value
-            for name, value in data.get("regularisers", {}).items()
-        }
-        bare = build_settings(cls, {name: data[name] for name in ("rule", "teacher") if name in data}, "policy")
-        return replace(bare, merge=merge, regularisers=build_settings(Regularisers, held, "regulariser"))
-
-
-def resolve_policy(rule: str, merge: Mapping[str, Any], teacher: str | None) -> LedgerPolicy:
-    """Build a policy from options, None for the default; `SettingsError` for one without effect under the rule."""
-    given = {name: value for name, value in merge.items() if value is not None}
-    policy = build_settings(
-        LedgerPolicy, {"rule": rule} | ({"teacher": teacher} if teacher is not None else {}), "option"
-    )
-    merging = build_settings(MergeSettings, given, "merge")
-    require(
-        not given or policy.rule == "merge",
-        f"merge {', '.join(given)} has no effect under rule {rule}: choose rule merge, or leave it out",
-    )
-    idle = {"uniform": ("scale", "topk"), "task-arithmetic": ("topk",), "ties": ()}[merging.how]
-    vain = [name for name in idle if name in given]
-    require(not vain, f"merge {', '.join(vain)} has no effect on {merging.how}: leave it out")
-    require(
-        teacher is None or policy.rule == "sequential",
-        f"teacher has no effect under rule {rule}: choose rule sequential, or leave it out",
-    )
-    return replace(policy, merge=merging)
-
-
-def _decimals(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert floats to decimal texts, as entries store them."""
-    return {name: repr(value) if isinstance(value, float) else value for name, value in values.items()}
+    recorded_by: str = ""  # the clerk, if somebody else typed it
 
 
 @dataclass
@@ -111,6 +46,7 @@ class Ledger:
     request_states: RequestStates = field(default_factory=RequestStates)
     hashes: dict[tuple[int, tuple[str, ...]], str] = field(default_factory=dict)  # by model and names of its tensors
     _checked: dict[tuple[int, Mechanism], str] = field(default_factory=dict)  # hashes of models that were compared
+    _generation: int = 0  # of the entries from which the states were derived
 
     @classmethod
     def open(cls, folder: Path, torn: bool = False) -> "Ledger":
@@ -132,14 +68,20 @@ class Ledger:
         """Read entries that were written since. Returns whether the last line is torn."""
         with gc_paused():
             found = self.entry_log.refresh(torn)
-            self.request_states.read_entries(self.entry_log.bodies)
+            self._derive()
         return found.torn
+
+    def _derive(self) -> None:
+        """Bring the states of requests up to date with the entries."""
+        if self._generation != self.entry_log.generation:
+            self.request_states, self._generation = RequestStates(), self.entry_log.generation
+        self.request_states.read_entries(self.entry_log.bodies)
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
         """Hold the write lock: inside, no other process writes, and all earlier entries have been read."""
         with self.entry_log.write_lock():
-            self.request_states.read_entries(self.entry_log.bodies)
+            self._derive()
             yield
 
     def append(self, op: str, note: EntryNote, **about: Any) -> EntryBody:
@@ -150,9 +92,11 @@ class Ledger:
             f"the clock shows {at}, before the last entry of {self.folder} at {last}: set the clock",
             LedgerError,
         )
-        body = self.entry_log.append({"op": op, "at": at, "by": note.by, "because": note.because, **about})
-        self.request_states.read_entries(self.entry_log.bodies)
-        return body
+        try:
+            self.entry_log.append({"op": op, "at": at, **asdict(note), **about})
+        finally:  # Also if the entry was written, but not the head file.
+            self._derive()
+        return self.entry_log.bodies[-1]
 
     def require_base(self, model: ModelView, mechanism: Mechanism) -> str:
         """Check the model against the hashes in the first entry; `LedgerError` if they differ.
@@ -215,36 +159,48 @@ def create_ledger(
     )
     known = canonical_settings(ledger_method(method, model.family, policy.rule), settings)
     base = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model), "networks": networks_hash(model)}
-    was_there = folder.exists()
+    about = {
+        "model": model.name,
+        "family": model.family,
+        "base": base,
+        "method": method,
+        "settings": known,
+        "policy": policy.data(),
+    }
+    was_there, is_ours = folder.exists(), False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ARTIFACTS_FOLDER).mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror or error}; choose another place") from None
-    chain = EntryLog(folder)
-    with folder_lock(folder):
-        require(
-            not (folder / ENTRIES_FILE).exists(),
-            f"another process just made {folder} a ledger: use that one, or choose another place",
-            OutputError,
-        )
-        about = {
-            "model": model.name,
-            "family": model.family,
-            "base": base,
-            "method": method,
-            "settings": known,
-            "policy": policy.data(),
-        }
-        try:
+        with output_errors(folder, WRITE_REMEDY):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ARTIFACTS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        with folder_lock(folder):
+            message = f"another process just made {folder} a ledger: use that one, or choose another place"
+            require(not (folder / ENTRIES_FILE).exists(), message, LedgerError)
+            is_ours = True
             append_durably(folder / ENTRIES_FILE, b"", 0)
-            chain.append({"op": "init", "at": utc_timestamp(), "by": note.by, "because": note.because, **about})
-        except OutputError:
-            shutil.rmtree(folder, ignore_errors=True)
-            if was_there:
-                folder.mkdir()
-            raise
+            EntryLog(folder).append({"op": "init", "at": utc_timestamp(), **asdict(note), **about})
+    except OutputError as error:
+        _remove_unbegun(folder, was_there, is_ours)
+        raise OutputError(f"{str(error).partition('; ')[0]}; {WRITE_REMEDY}") from None
     return Ledger.open(folder)
+
+
+def _remove_unbegun(folder: Path, was_there: bool, is_ours: bool) -> None:
+    """Remove what `create_ledger` made; another process may have begun a ledger there meanwhile, which stays."""
+    for path in folder.iterdir() if is_ours else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for empty in [folder / ARTIFACTS_FOLDER, *([] if was_there else [folder])]:
+        with suppress(OSError):
+            empty.rmdir()
+
+
+@contextmanager
+def partly_done(done: int, of: int, what: str) -> Iterator[None]:
+    """Inside, an `OutputError` also says how many of several entries are written already."""
+    try:
+        yield
+    except OutputError as error:
+        require(not done, f"{done} of {of} {what}; the next one: {error}", OutputError)
+        raise
 
 
 def request_set_hash(ids: list[str]) -> str:

@@ -1,19 +1,20 @@
 """Writes a ledger's state to a folder: an edit file, a card and, on demand, a whole checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core.errors import LedgerError, require
+from ..core.errors import LedgerError, OutputError, require
+from ..core.escapes import json_text
 from ..core.output_folder import atomic_folder
 from ..edits.export.bake import bake
 from ..models import ModelView, find_model
-from ..models.checkpoint.model_card import read_licence
+from ..models.checkpoint.model_card import base_id, read_licence
 from .conflicts import find_conflicts
 from .fold import LedgerState, fold_requests
 from .ledger import EntryNote, Ledger, request_set_hash
+from .storage.heads import WrittenHead, current_head
 from .verify import numeric_environment
 
 _EDIT_FILE, _CARD_FILE, _MODEL_FOLDER = "edit.safetensors", "card.json", "model"
@@ -27,26 +28,30 @@ def materialize_ledger(
     Returns the card.
     """
     ids = [one.id for one in ledger.request_states.active]
-    key = request_set_hash(ids)
-    with atomic_folder(
-        out, {"ledger": ledger.first["at"], "requests": key, "checkpoint": checkpoint}, overwrite
-    ) as folder:
-        state = fold_requests(ledger, model)
-        message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
-        require(not (checkpoint and state.runtime_edits), message, LedgerError)
-        state.edit.save(folder / _EDIT_FILE)
-        for name, running in state.runtime_edits.items():
-            running.save(folder / f"{name}.safetensors")
-        if checkpoint:
-            bake(state.edit, find_model(model.name), folder / _MODEL_FOLDER)
-        head = _recorded(ledger, state, ids, key, note)
-        card = _card(ledger, model, state, ids, head)
-        (folder / _CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    identity = {"ledger": ledger.first["at"], "requests": request_set_hash(ids), "checkpoint": checkpoint}
+    head: WrittenHead | None = None
+    try:
+        with atomic_folder(out, identity, overwrite) as folder:
+            state = fold_requests(ledger, model)
+            message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
+            require(not (checkpoint and state.runtime_edits), message, LedgerError)
+            state.edit.save(folder / _EDIT_FILE)
+            for name, running in state.runtime_edits.items():
+                running.save(folder / f"{name}.safetensors")
+            if checkpoint:
+                bake(state.edit, find_model(model.name), folder / _MODEL_FOLDER)
+            head = _recorded(ledger, state, ids, note)
+            card = _card(ledger, model, state, ids, head)
+            (folder / _CARD_FILE).write_text(json_text(card, indent=2) + "\n", encoding="utf-8")
+    except OutputError as error:
+        known = f"{error}; entry {head.entries - 1 if head else 0} records the state, but {out} is not written"
+        require(head is None, known, OutputError)
+        raise
     return card
 
 
-def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note: EntryNote) -> str:
-    """Store trained edits and append an entry with the hash of the state. Returns the hash of that entry."""
+def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], note: EntryNote) -> WrittenHead:
+    """Store trained edits and append an entry with the hash of the state. Returns the head after it."""
     trained = {}
     for method, edit in state.trained_edits.items():
         own = [one.id for one in ledger.request_states.active if one.content.method == method]
@@ -54,25 +59,34 @@ def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], key: str, note
     with ledger.write_lock():
         same = [one.id for one in ledger.request_states.active] == ids
         require(same, f"ledger {ledger.folder} changed while its state was built: run the command again", LedgerError)
+        ledger.artifacts.require_all([str(one["edit"]) for one in trained.values()])
         ledger.append(
-            "materialize", note, requests=key, state=state.hash, libraries=numeric_environment(), trained=trained
+            "materialize",
+            note,
+            requests=request_set_hash(ids),
+            state=state.hash,
+            libraries=numeric_environment(),
+            trained=trained,
         )
-    return ledger.entry_log.last
+        return current_head(ledger.entry_log)
 
 
-def _card(ledger: Ledger, model: ModelView, state: LedgerState, ids: list[str], head: str) -> dict[str, Any]:
-    """The content of `card.json`: who requested what and when, and hashes to verify the files."""
-    requests = [one.data() for one in ledger.request_states.active]
+def _card(ledger: Ledger, model: ModelView, state: LedgerState, ids: list[str], head: WrittenHead) -> dict[str, Any]:
+    """The content of `card.json`: what is in force and since when, and hashes to verify the files.
+
+    It ships, so it names no requester, reason or path of a machine: only how many ask for a request.
+    """
+    requests = [one.public_data() for one in ledger.request_states.active]
     return {
         "ledger": {
             "rule": ledger.policy.rule,
             "policy": ledger.policy.data(),
             "begun": ledger.first["at"],
-            "head": head,
-            "entries": len(ledger.entry_log.bodies),
+            "head": head.hash,
+            "entries": head.entries,
         },
         "base": {
-            "model": ledger.first["model"],
+            "model": base_id(model.name),
             "family": model.family,
             "licence": read_licence(model.checkpoint.source),
             **ledger.first["base"],

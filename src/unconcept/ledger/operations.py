@@ -1,4 +1,4 @@
-"""Adds and revokes requests: the two operations that change which requests are in force."""
+"""Records asks for requests and withdraws them: the two operations that change which requests are in force."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,10 +17,10 @@ from ..models.text.state_cache import TextStateCache, deterministic_text_states
 from ..training.session import current_session, training_session
 from ..training.trainables import with_pristine_weights
 from .entry import method_from_settings, request_content
-from .entry_schema import RequestContent
 from .fold import empty_edit, state_origin, train_request
-from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism
-from .request_state import ID_DIGITS, RequestState
+from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism, partly_done
+from .request_state import ID_DIGITS, Ask, RequestState
+from .storage.entry_schema import RequestContent
 
 _MOST_NEIGHBOURS = 8  # most neighbours that are reported
 _NEIGHBOUR_COSINE = 0.95  # targets whose states have at least this cosine are reported as neighbours
@@ -33,6 +33,8 @@ class AddOutcome:
     id: str
     came: Literal["added", "in force", "in force again"]
     near: tuple[Mapping[str, Any], ...] = ()
+    asks: int = 1
+    """How many asks for it stand now."""
 
 
 def add_request(
@@ -44,72 +46,90 @@ def add_request(
     settings: Mapping[str, Any] | None,
     note: EntryNote,
 ) -> AddOutcome:
-    """Put a request in force. When this returns, it is on the disk.
+    """Record that somebody asks for a request, which is then in force. When this returns, it is on the disk.
 
-    A request that is in force already changes nothing; a revoked one is in force again.
+    Asking for what is in force already changes no state, but the request then stays in force until every ask is
+    withdrawn.
     """
     known = ledger.settings_for(method, settings)
     base = ledger.require_base(model, method_mechanism(method))
     wanted = request_content(model, concepts, request, method, known, ledger.first["base"]["encoders"])
     standing = ledger.request_states.by_id.get(wanted.id)
     if standing is not None and standing.state == "active":
-        return AddOutcome(wanted.id, "in force", standing.near)
+        with ledger.write_lock():
+            standing = ledger.request_states.by_id.get(wanted.id)
+            if standing is not None and standing.state == "active":
+                return _asked_again(ledger, standing, note)
     if ledger.policy.rule == "sequential":
         return _sequential(ledger, model, wanted, base, note)
     states, edit = _made(ledger, model, wanted)
     near = _near(ledger, wanted, states)
     artifacts = _kept(ledger, wanted, states)
     name = None if edit is None else ledger.artifacts.put_edit(edit)
-    return _written(ledger, wanted, base, note, artifacts=artifacts, edit=name, near=near)
+    return _written(ledger, RequestState(wanted.id, wanted, (), "", base, artifacts, name, tuple(near)), note)
 
 
-def revoke_request(ledger: Ledger, start: str, note: EntryNote) -> RequestState:
-    """Revoke a request, named by the beginning of its id. Its entries stay; the state no longer contains it."""
+def revoke_request(
+    ledger: Ledger, start: str, note: EntryNote, by: str | None = None, every: bool = False
+) -> RequestState:
+    """Withdraw asks for a request, which is named by the beginning of its id.
+
+    A single ask is withdrawn as it is. Of several, `by` picks those of one requester, and `every` takes all; the
+    request stays in force while an ask is left. Entries stay; a state no longer contains a request that nobody asks
+    for.
+    """
     require(
         ledger.policy.rule != "sequential",
         "a sequential ledger cannot revoke a request: later edits were made on top of earlier ones, and subtraction"
         " does not undo that; begin a ledger of rule recompute or merge and add the requests there",
         LedgerError,
     )
+    require(by is None or not every, "--by picks one requester and --all takes all: give one of them")
     with ledger.write_lock():
         found = ledger.request_states.find(start)
-        message = (
-            f"request {found.id[:ID_DIGITS]} ({', '.join(found.content.concepts)}) was revoked at {found.revoked}:"
-            " there is nothing to revoke"
-        )
-        require(found.state == "active", message, LedgerError)
-        ledger.append("revoke", note, id=found.id)
+        asks = _withdrawable(found, by, every)
+        for done, ask in enumerate(asks):
+            with partly_done(done, len(asks), "asks are withdrawn"):
+                ledger.append("revoke", replace(note, by=ask.by), ask=ask.entry)
     return ledger.request_states.by_id[found.id]
 
 
-def _written(
-    ledger: Ledger,
-    wanted: RequestContent,
-    base: str,
-    note: EntryNote,
-    artifacts: Sequence[str],
-    edit: str | None,
-    near: Sequence[Mapping[str, Any]],
-) -> AddOutcome:
+def _withdrawable(found: RequestState, by: str | None, every: bool) -> tuple[Ask, ...]:
+    """The asks to withdraw; `LedgerError` if there is none, or if it is not clear which one is meant."""
+    name = f"request {found.id[:ID_DIGITS]} ({', '.join(found.content.concepts)})"
+    message = f"{name} was revoked at {found.revoked}: there is nothing to revoke"
+    require(found.state == "active", message, LedgerError)
+    listed = "; ".join(map(str, found.standing))
+    picked = tuple(ask for ask in found.standing if by is None or ask.by == by)
+    require(bool(picked), f"{name} was not asked for by {by!r}, but in {listed}: name one of them", LedgerError)
+    message = (
+        f"{name} has {len(picked)} asks in force: {listed}; --by NAME takes back those of one requester, --all takes"
+        " back all"
+    )
+    require(by is not None or every or len(picked) == 1, message, LedgerError)
+    return picked
+
+
+def _asked_again(ledger: Ledger, standing: RequestState, note: EntryNote) -> AddOutcome:
+    """Record one more ask for a request that is in force. Call it inside `write_lock` only."""
+    _append(ledger, replace(standing, near=()), note)
+    return AddOutcome(standing.id, "in force", standing.near, len(standing.standing) + 1)
+
+
+def _written(ledger: Ledger, made: RequestState, note: EntryNote) -> AddOutcome:
     with ledger.write_lock():
-        before = ledger.request_states.by_id.get(wanted.id)
+        before = ledger.request_states.by_id.get(made.id)
         if before is not None and before.state == "active":
-            return AddOutcome(wanted.id, "in force", before.near)
-        _append(ledger, wanted, base, note, artifacts, edit, near)
-    return AddOutcome(wanted.id, "added" if before is None else "in force again", tuple(near))
+            return _asked_again(ledger, before, note)
+        ledger.artifacts.require_all(made.artifacts if made.edit is None else (*made.artifacts, made.edit))
+        _append(ledger, made, note)
+    return AddOutcome(made.id, "added" if before is None else "in force again", made.near)
 
 
-def _append(
-    ledger: Ledger,
-    wanted: RequestContent,
-    base: str,
-    note: EntryNote,
-    artifacts: Sequence[str],
-    edit: str | None,
-    near: Sequence[Mapping[str, Any]],
-) -> None:
-    about = {"asked": wanted.model_dump(), "base": base, "artifacts": list(artifacts), "edit": edit, "near": list(near)}
-    ledger.append("add", note, id=wanted.id, **about)
+def _append(ledger: Ledger, made: RequestState, note: EntryNote) -> None:
+    about = {"asked": made.content.model_dump(), "base": made.base, "edit": made.edit}
+    lists = {"artifacts": list(made.artifacts), "near": [dict(one) for one in made.near]}
+    ledger.append("add", note, id=made.id, **about, **lists)
 
 
 def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[TextStateCache, Edit | None]:
@@ -133,10 +153,9 @@ def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[Tex
 def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: str, note: EntryNote) -> AddOutcome:
     """Make the edit on the model with all earlier edits applied, as the literature does. Holds the write lock."""
     with ledger.write_lock():
-        known = ledger.request_states.by_id
-        if wanted.id in known:
-            return AddOutcome(wanted.id, "in force")
-        latest = next((body["edit"] for body in reversed(ledger.entry_log.bodies) if body["op"] == "add"), None)
+        if wanted.id in ledger.request_states.by_id:
+            return _asked_again(ledger, ledger.request_states.by_id[wanted.id], note)
+        latest = ledger.request_states.changes[-1].body["edit"] if ledger.request_states.changes else None
         under = ledger.artifacts.get_edit(latest) if latest else None
         way, request = method_mechanism(wanted.method), merge_requests([wanted.request])
         pretrained = ledger.policy.teacher == "pretrained"
@@ -156,7 +175,7 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: 
             state = stack_edits(model, under, made)
         active = [*ledger.request_states.active, _alone(wanted)]
         name = ledger.artifacts.put_edit(state.stamped(state_origin(ledger, model, state, active)))
-        _append(ledger, wanted, base, note, (), name, ())
+        _append(ledger, replace(_alone(wanted), base=base, edit=name), note)
     return AddOutcome(wanted.id, "added")
 
 
@@ -166,7 +185,8 @@ def _erased(ledger: Ledger) -> list[str]:
 
 
 def _alone(wanted: RequestContent) -> RequestState:
-    return RequestState(wanted.id, wanted, "active", "", "", "", "")
+    """The request as if it were in force, though nobody asks for it yet."""
+    return RequestState(wanted.id, wanted)
 
 
 def _kept(ledger: Ledger, wanted: RequestContent, states: TextStateCache) -> tuple[str, ...]:

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
 from ..core.errors import LedgerError
 from ..core.output_folder import output_file
 from ..models import ModelView
+from ..report.page_templates import html_templates
 from ..report.svg import drift_curve_svg
 from .drift_history import HistoryStep, drift_history, retain_costs, state_source
-from .entry_log import EntryBody
 from .ledger import Ledger
+from .storage.sealed_entries import EntryBody
 
 _MOST_STATES = 48  # most states that are rebuilt for a page
 _MOST_LABELS, _LABEL_LENGTH = 9, 12  # most entries that are labelled below the curve, and characters of a label
@@ -42,17 +41,15 @@ def write_ledger_page(
         "how": known,
         "retained": any(step.mean_drift is not None for step in steps),
     }
-    pages = Environment(
-        loader=PackageLoader("unconcept.ledger"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
-    )
-    text = pages.get_template("ledger.html").render(ledger_data=ledger_data, entries=entries, **about)
+    page = html_templates("unconcept.ledger").get_template("ledger.html")
+    text = page.render(ledger_data=ledger_data, entries=entries, **about)
     with output_file(out, overwrite) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def _named(ledger: Ledger, body: EntryBody) -> str:
     """The concepts of the requests that an entry is about; empty for an entry about the whole state."""
-    ids = body["requests"] if body["op"] == "audit" else [body["id"]] if "id" in body else []
+    ids = body.get("requests", ()) if body["op"] == "audit" else [body["id"]] if "id" in body else []
     return ", ".join(concept for id_ in ids for concept in ledger.request_states.by_id[id_].content.concepts)
 
 

@@ -1,59 +1,114 @@
-"""Derives from the entries which requests are in force, and since when. Pure functions."""
+"""Derives from the entries which requests are in force, who asks for each, and since when. Pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json
-from .entry_log import EntryBody
-from .entry_schema import RequestContent
+from .storage.entry_schema import RequestContent
+from .storage.sealed_entries import EntryBody
 
 ID_DIGITS = 8  # digits of an id in messages
 
 
 @dataclass(frozen=True)
+class Withdrawal:
+    """The entry that took an ask back."""
+
+    entry: int
+    at: str
+    because: str
+    recorded_by: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One ask for a request: who, when and why. It stands until it is withdrawn."""
+
+    entry: int
+    at: str
+    by: str
+    because: str
+    recorded_by: str
+    withdrawn: Withdrawal | None = None
+
+    def __str__(self) -> str:
+        return f"entry {self.entry} by {self.by or 'somebody unnamed'} at {self.at[:19]}"
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """The entry with which a request came into force or went out of it."""
+
+    body: EntryBody
+    op: Literal["add", "revoke"]
+    id: str
+
+
+@dataclass(frozen=True)
 class RequestState:
-    """One request and its status. A request may be added and revoked several times: the last time of each counts."""
+    """One request and all asks for it. It is in force while one of them stands."""
 
     id: str
     content: RequestContent
-    state: Literal["active", "revoked"]
-    added: str
-    by: str
-    because: str
-    base: str  # hash of the parts that its method may change
+    asks: tuple[Ask, ...] = ()  # in the order in which they came; forgotten ones are missing
+    added: str = ""  # when it last came into force
+    base: str = ""  # hash of the parts that its method may change
     artifacts: tuple[str, ...] = ()  # files with its text states
     edit: str | None = None  # its own edit; under the rule sequential all edits up to it, stacked
     near: tuple[Mapping[str, Any], ...] = ()  # targets close to its own when it was added
-    revoked: str | None = None
-    revoked_by: str = ""
-    revoked_because: str = ""
+
+    @property
+    def standing(self) -> tuple[Ask, ...]:
+        """The asks that were not withdrawn."""
+        return tuple(ask for ask in self.asks if ask.withdrawn is None)
+
+    @property
+    def state(self) -> Literal["active", "revoked"]:
+        return "active" if self.standing else "revoked"
+
+    @property
+    def revocation(self) -> Withdrawal | None:
+        """The withdrawal of the last ask; None while one stands."""
+        gone = [ask.withdrawn for ask in self.asks if ask.withdrawn is not None]
+        return None if self.standing or not gone else max(gone, key=lambda one: one.entry)
+
+    @property
+    def revoked(self) -> str | None:
+        """When the request went out of force; None while it is in force."""
+        return self.revocation.at if self.revocation else None
 
     def data(self) -> dict[str, Any]:
-        """Plain data, as `status --json` prints it."""
-        told = {
+        """Plain data, as `status --json` prints it, with who asks and why."""
+        first = (self.standing or self.asks[-1:])[0]
+        who: dict[str, Any] = {
+            "by": first.by,
+            "because": first.because,
+            "asked_by": list(dict.fromkeys(ask.by for ask in self.standing)),
+            "asks": [asdict(ask) for ask in self.asks],
+        }
+        if self.revocation:
+            who |= {"revoked_by": self.revocation.recorded_by, "revoked_because": self.revocation.because}
+        return {**self.public_data(), **who, "near": [dict(one) for one in self.near]}
+
+    def public_data(self) -> dict[str, Any]:
+        """Plain data that names nobody, as a card that ships may hold it."""
+        return {
             "id": self.id,
             "concepts": list(self.content.concepts),
             "anchor": list(dict.fromkeys(self.content.anchors)),
             "method": self.content.method,
-        }
-        when = {
             "state": self.state,
             "added": self.added,
             "revoked": self.revoked,
-            "by": self.by,
-            "because": self.because,
-        }
-        if self.revoked:
-            when |= {"revoked_by": self.revoked_by, "revoked_because": self.revoked_because}
-        asked = {
+            "asks_in_force": len(self.standing),
             "targets": list(self.content.targets),
             "retain": list(self.content.retain),
             "kind": self.content.kind,
             "settings": dict(self.content.settings),
+            "base": self.base,
         }
-        return {**told, **when, **asked, "base": self.base, "near": [dict(one) for one in self.near]}
 
 
 @dataclass
@@ -62,22 +117,16 @@ class RequestStates:
 
     by_id: dict[str, RequestState] = field(default_factory=dict)
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of each method: the ledger's policy
+    changes: list[StateChange] = field(default_factory=list)  # of the set in force, in order
     entries_read: int = 0
 
     def read_entries(self, bodies: Sequence[EntryBody]) -> None:
+        """Read the entries that are new. Forgotten ones change nothing."""
         for body in bodies[self.entries_read :]:
-            if body["op"] == "add":
+            if body["op"] == "add" and "id" in body:
                 self._add(body)
-            elif body["op"] == "revoke":
-                found = self.by_id.get(body["id"])
-                if found is None:
-                    raise LedgerError(
-                        f"entry {body['seq']} revokes a request that was never added: the ledger was changed by hand;"
-                        " restore the ledger from a copy"
-                    )
-                self.by_id[found.id] = replace(
-                    found, state="revoked", revoked=body["at"], revoked_by=body["by"], revoked_because=body["because"]
-                )
+            elif body["op"] == "revoke" and "id" in body:
+                self._withdraw(body)
             elif body["op"] == "init":
                 self.settings[body["method"]] = body["settings"]
             self.entries_read += 1
@@ -91,9 +140,36 @@ class RequestStates:
         )
         require(hash_json(body["asked"]) == body["id"], message, LedgerError)
         self.settings.setdefault(asked.method, asked.settings)
-        beside: dict[str, Any] = {name: body[name] for name in ("id", "by", "because", "base", "edit")}
-        lists: dict[str, Any] = {name: tuple(body[name]) for name in ("artifacts", "near")}
-        self.by_id[body["id"]] = RequestState(content=asked, state="active", added=body["at"], **beside, **lists)
+        ask = Ask(body["seq"], body["at"], body["by"], body["because"], body.get("recorded_by", ""))
+        before = self.by_id.get(body["id"])
+        if before is None or before.state == "revoked":
+            self.changes.append(StateChange(body, "add", body["id"]))
+        self.by_id[body["id"]] = RequestState(
+            body["id"],
+            asked,
+            (*(before.asks if before else ()), ask),
+            before.added if before and before.state == "active" else body["at"],
+            body["base"],
+            tuple(body["artifacts"]),
+            body["edit"],
+            tuple(body["near"]) or (before.near if before else ()),
+        )
+
+    def _withdraw(self, body: EntryBody) -> None:
+        """Take back the ask that an entry names; in format 1 it names the request, and every ask of it goes."""
+        found = self.by_id.get(body["id"])
+        if found is None:
+            raise LedgerError(
+                f"entry {body['seq']} revokes a request that was never added: the ledger was changed by hand;"
+                " restore the ledger from a copy"
+            )
+        gone = Withdrawal(body["seq"], body["at"], body["because"], body.get("recorded_by") or body["by"])
+        taken = {body["ask"]} if "ask" in body else {ask.entry for ask in found.standing}
+        asks = tuple(replace(ask, withdrawn=gone) if ask.entry in taken else ask for ask in found.asks)
+        left = replace(found, asks=asks)
+        if found.state == "active" and left.state == "revoked":
+            self.changes.append(StateChange(body, "revoke", found.id))
+        self.by_id[found.id] = left
 
     @property
     def active(self) -> list[RequestState]:
@@ -110,3 +186,11 @@ class RequestStates:
         require(bool(found), f"no request has an id that begins with {start!r}; known: {shown or 'none'}", LedgerError)
         require(len(found) == 1, f"{len(found)} ids begin with {start!r}: {shown}; give more digits", LedgerError)
         return self.by_id[found[0]]
+
+    def find_ask(self, entry: int) -> tuple[RequestState, Ask] | None:
+        """The ask of an `add` entry with its request; None if it is forgotten or the entry is none."""
+        for one in self.by_id.values():
+            for ask in one.asks:
+                if ask.entry == entry:
+                    return one, ask
+        return None

@@ -3,8 +3,9 @@
 from typing import Any
 
 from .conflicts import find_conflicts
-from .entry_log import EntryBody, gc_paused
 from .ledger import Ledger
+from .storage.entry_log import gc_paused
+from .storage.sealed_entries import EntryBody, forgotten_asks
 
 
 def ledger_status(ledger: Ledger, torn: bool = False) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
     audits: dict[str, list[dict[str, Any]]] = {}
     for body in bodies:
         if body["op"] == "audit":
-            for id_ in body["requests"]:
+            for id_ in body.get("requests", ()):
                 audits.setdefault(id_, []).append({"at": body["at"], **body["found"]})
     for one in requests:
         one["audits"] = audits.get(one["id"], [])
@@ -34,6 +35,7 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
         "entries": len(bodies),
         "head": ledger.entry_log.last,
         "torn": torn,
+        "forgotten": forgotten_asks(bodies),
         "active": sum(one["state"] == "active" for one in requests),
         "requests": requests,
         "conflicts": find_conflicts(ledger),
@@ -42,4 +44,4 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
 
 
 def _materialized(body: EntryBody) -> dict[str, Any]:
-    return {name: body[name] for name in ("at", "requests", "state")}
+    return {"at": body["at"], "requests": body.get("requests"), "state": body.get("state")}

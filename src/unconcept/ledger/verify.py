@@ -1,31 +1,28 @@
 """Verifies a ledger: hashes every byte, checks every id and reference, rebuilds the state.
 
-Also repairs what a process left behind when it was killed.
+A head that was written down elsewhere shows whether the ledger was rolled back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from ..core.errors import LedgerError, SettingsError, UnconceptError, require
-from ..core.output_folder import fsync
 from ..models import ModelView
-from .artifacts import ARTIFACTS_FOLDER, Artifacts
-from .entry_log import (
-    ENTRIES_FILE,
-    HEAD_FILE,
-    EntryBody,
-    EntryLog,
-    append_durably,
-    folder_lock,
-    ledger_read_errors,
-    scan_entries,
-)
-from .entry_schema import RequestContent
 from .fold import fold_requests
-from .ledger import Ledger, LedgerPolicy, request_set_hash
+from .forget import QUARANTINE_FOLDER, unfinished_parts
+from .ledger import Ledger, request_set_hash
+from .policy import LedgerPolicy
+from .storage.artifacts import ARTIFACTS_FOLDER, Artifacts, artifact_names
+from .storage.disk import ledger_read_errors
+from .storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog, scan_entries
+from .storage.entry_schema import RequestContent
+from .storage.heads import WrittenHead
+from .storage.private_file import PRIVATE_FILE
+from .storage.sealed_entries import EntryBody, forgotten_asks
 
+_READ_ATTEMPTS = 5
 _HASHED_LIBRARIES = ("unconcept", "torch", "safetensors", "tokenizers")
 
 
@@ -39,116 +36,122 @@ class VerificationResult:
     notes: tuple[str, ...] = ()
     torn: bool = False
     state: str | None = None  # hash of the rebuilt state, if a model was given
+    forgotten: tuple[int, ...] = ()  # asks whose text was destroyed, by number of their entry
 
 
 @dataclass
 class _Findings:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    has_head: bool = True
 
 
-def verify_ledger(folder: Path, model: ModelView | None = None) -> VerificationResult:
-    """Verify everything on the disk and, with a model, the state. Lists every fault and changes nothing."""
-    require(
-        (folder / ENTRIES_FILE).exists(),
-        f"{folder} is not a ledger: make one with `unconcept ledger init`",
-        LedgerError,
-    )
-    told = _Findings()
-    chain = EntryLog(folder)
-    with ledger_read_errors(chain.file):
-        found = scan_entries(chain.file.read_bytes())
-    chain.bodies, chain.last = list(found.bodies), found.last
-    torn = _head(chain, found.fault, found.torn, told)
-    whole = not told.faults  # With faults, a file may belong to an entry that is lost or cannot be read.
-    _entries(found.bodies, told)
-    artifacts = Artifacts(folder / ARTIFACTS_FOLDER)
-    named = _named(found.bodies)
-    for name in sorted(named):
-        if fault := artifacts.integrity_error(name):
-            told.faults.append(fault)
-    strays = artifacts.unreferenced_files(named)
-    if strays and whole:
-        told.notes.append(
-            f"{len(strays)} files in {ARTIFACTS_FOLDER} belong to no entry, because a process was stopped before it"
-            " wrote one: `unconcept ledger repair` removes them"
-        )
-    state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
-    return VerificationResult(len(found.bodies), len(named), tuple(told.faults), tuple(told.notes), torn, state)
+def verify_ledger(
+    folder: Path, model: ModelView | None = None, heads: Sequence[WrittenHead] = ()
+) -> VerificationResult:
+    """Verify everything on the disk, heads that were written down elsewhere and, with a model, the state.
 
-
-def repair_ledger(folder: Path) -> list[str]:
-    """Repair what a killed process left behind: a torn last line, an outdated head file, stray files.
-
-    Returns one line for each repair. `LedgerError` for any other damage: acknowledged entries are never removed.
+    Lists every fault and changes nothing.
     """
     require(
         (folder / ENTRIES_FILE).exists(),
         f"{folder} is not a ledger: make one with `unconcept ledger init`",
         LedgerError,
     )
-    done: list[str] = []
-    with folder_lock(folder):
-        found = verify_ledger(folder)
-        lost = [fault for fault in found.faults if not (fault.startswith(HEAD_FILE) and "missing" in fault)]
-        require(
-            not lost,
-            f"ledger {folder}: {lost[0] if lost else ''}: this is not a torn last line, and cannot be repaired;"
-            " restore the ledger from a copy",
-            LedgerError,
+    told = _Findings()
+    log, torn = _read(folder, told)
+    whole = not told.faults  # With faults, a file may belong to an entry that is lost or cannot be read.
+    _entries(log.bodies, told)
+    artifacts = Artifacts(folder / ARTIFACTS_FOLDER)
+    named = artifact_names(log.bodies)
+    for name in sorted(named):
+        if fault := artifacts.integrity_error(name):
+            told.faults.append(fault)
+    if not told.has_head and len(told.faults) == 1:
+        _lost(log, artifacts, named, told)
+    elif whole:
+        _left_behind(log, artifacts, named, told)
+    told.faults += [fault for head in heads if (fault := head.fault(log))]
+    state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
+    return VerificationResult(
+        len(log.chain), len(named), tuple(told.faults), tuple(told.notes), torn, state, tuple(forgotten_asks(log.chain))
+    )
+
+
+def _read(folder: Path, told: _Findings) -> tuple[EntryLog, bool]:
+    """Read all entries with their private parts. Also returns whether the last line is torn."""
+    for _ in range(_READ_ATTEMPTS):  # A `forget` of another process may come between the two files.
+        log = EntryLog(folder)
+        with ledger_read_errors(log.file):
+            found = scan_entries(log.file.read_bytes())
+        log.accept(found)
+        faults = log.reveal()
+        if not faults:
+            break
+    torn = _head(log, found.fault, found.torn, told)
+    told.faults += faults
+    return log, torn
+
+
+def _lost(log: EntryLog, artifacts: Artifacts, named: Collection[str], told: _Findings) -> None:
+    """Without a head, files that no entry names show that acknowledged entries are missing."""
+    strays = [path.name for path in artifacts.unreferenced_files(named)]
+    if log.private.tail():
+        strays.append(f"the end of {PRIVATE_FILE}")
+    if strays:
+        told.faults.append(
+            f"{', '.join(strays)} belong to no entry, and {HEAD_FILE}, which would count the entries, is missing or"
+            " damaged: entries were lost"
         )
-        chain, data = EntryLog(folder), (folder / ENTRIES_FILE).read_bytes()
-        sound = scan_entries(data)
-        chain.bodies, chain.last, chain.length = list(sound.bodies), sound.last, sound.length
-        require(bool(sound.bodies), f"ledger {folder} has no entry: delete it and begin again", LedgerError)
-        if found.torn:
-            append_durably(chain.file, b"", sound.length)
-            with chain.file.open("r+b") as file:
-                file.truncate(sound.length)
-            fsync(chain.file)
-            done.append(f"removed {len(data) - sound.length} bytes of an incomplete line at the end of {ENTRIES_FILE}")
-        if found.faults or chain.head()["seq"] != len(chain.bodies) - 1:
-            done.append(f"{HEAD_FILE} now counts all {len(chain.bodies)} entries")
-        chain.acknowledge()
-        for path in [
-            *Artifacts(folder / ARTIFACTS_FOLDER).unreferenced_files(_named(sound.bodies)),
-            *folder.glob(".*.part"),
-        ]:
-            path.unlink()
-            done.append(f"removed {path.name}, which no entry names")
-    return done
 
 
-def _head(chain: EntryLog, fault: str | None, torn: bool, told: _Findings) -> bool:
+def _left_behind(log: EntryLog, artifacts: Artifacts, named: Collection[str], told: _Findings) -> None:
+    """Note what a process left that was stopped."""
+    strays = len(artifacts.unreferenced_files(named)) + bool(log.private.tail())
+    if strays:
+        told.notes.append(
+            f"{strays} files belong to no entry, because a process was stopped before it wrote one: `unconcept ledger"
+            f" repair` moves them to {QUARANTINE_FOLDER}"
+        )
+    for entry in sorted({entry for entry, _ in unfinished_parts(log)}):
+        told.notes.append(
+            f"entry {entry} is forgotten, but its text is still there, because a process was stopped: `unconcept ledger"
+            " repair` destroys it"
+        )
+
+
+def _head(log: EntryLog, fault: str | None, torn: bool, told: _Findings) -> bool:
     """Compare with the head file. Returns whether the last line is torn and was not acknowledged."""
     try:
-        head = chain.known_head()
+        head = log.known_head()
     except LedgerError as error:
         told.faults.append(f"{HEAD_FILE}: {error}")
         return False
     if head is None:
+        told.has_head = False
         told.faults.append(
             f"{HEAD_FILE} is missing or damaged" + ("; `unconcept ledger repair` writes it again" if not fault else "")
         )
         if fault:
             told.faults.append(fault)
         return False
-    if head["seq"] >= len(chain.bodies):
+    if head["seq"] >= len(log.chain):
         told.faults.append(
             fault
-            or f"{ENTRIES_FILE} holds {len(chain.bodies)} entries, {HEAD_FILE} counts {head['seq'] + 1}: some were lost"
+            or f"{ENTRIES_FILE} holds {len(log.chain)} entries, {HEAD_FILE} counts {head['seq'] + 1}: some were lost"
         )
         return False
     if fault and not torn:
         told.faults.append(fault)
-    if chain.hash_of(head["seq"]) != head["hash"]:
+    if log.hash_of(head["seq"]) != head["hash"]:
         told.faults.append(f"{HEAD_FILE} does not match the entries in {ENTRIES_FILE}")
     return torn
 
 
-def _entries(bodies: Iterable[EntryBody], told: _Findings) -> None:
-    """Check that ids match their requests, times increase, and adds and revocations alternate."""
-    active: dict[str, bool] = {}
+def _entries(bodies: Sequence[EntryBody], told: _Findings) -> None:
+    """Check that ids match their requests, times increase, and only asks that stand are withdrawn, then forgotten."""
+    standing: dict[int, str] = {}  # asks by entry; the id of a forgotten one is unknown
+    withdrawn: set[int] = set()
     before = ""
     for body in bodies:
         name = f"entry {body['seq']} ({body['op']})"
@@ -158,15 +161,19 @@ def _entries(bodies: Iterable[EntryBody], told: _Findings) -> None:
         if body["op"] == "init":
             told.faults += _policy(body)
         elif body["op"] == "add":
-            if RequestContent.of(body).id != body["id"]:
+            if "id" in body and RequestContent.of(body).id != body["id"]:
                 told.faults.append(f"{name}: its id is not the hash of its request")
-            if active.get(body["id"]):
+            if "format" not in body and body["id"] in standing.values():
                 told.faults.append(f"{name}: request {body['id'][:12]} was in force already")
-            active[body["id"]] = True
+            standing[body["seq"]] = body.get("id", "")
         elif body["op"] == "revoke":
-            if not active.get(body["id"]):
-                told.faults.append(f"{name}: request {body['id'][:12]} was not in force")
-            active[body["id"]] = False
+            asks = [body["ask"]] if "ask" in body else [ask for ask, id_ in standing.items() if id_ == body["id"]]
+            if not asks or asks[0] not in standing:
+                what = f"entry {asks[0]}" if asks else f"request {body['id'][:12]}"
+                told.faults.append(f"{name}: {what} was not in force")
+            withdrawn |= {ask for ask in asks if standing.pop(ask, None) is not None}
+        elif body["op"] == "forget" and body["ask"] not in withdrawn:
+            told.faults.append(f"{name}: entry {body['ask']} was not withdrawn")
 
 
 def _policy(first: EntryBody) -> list[str]:
@@ -176,16 +183,6 @@ def _policy(first: EntryBody) -> list[str]:
     except SettingsError as error:
         return [f"entry 0 (init): {error}"]
     return []
-
-
-def _named(bodies: Iterable[EntryBody]) -> set[str]:
-    """Names of all artifacts that entries refer to."""
-    names: set[str] = set()
-    for body in bodies:
-        names |= {*body.get("artifacts", ()), *(kept["edit"] for kept in body.get("trained", {}).values())}
-        if body["op"] == "add" and body["edit"]:
-            names.add(body["edit"])
-    return names
 
 
 def _rebuilt(folder: Path, model: ModelView, told: _Findings) -> str | None:
@@ -198,7 +195,11 @@ def _rebuilt(folder: Path, model: ModelView, told: _Findings) -> str | None:
         return None
     key = request_set_hash([one.id for one in ledger.request_states.active])
     written = next(
-        (body for body in reversed(ledger.entry_log.bodies) if body["op"] == "materialize" and body["requests"] == key),
+        (
+            body
+            for body in reversed(ledger.entry_log.bodies)
+            if body["op"] == "materialize" and body.get("requests") == key
+        ),
         None,
     )
     if written is not None and written["state"] != state:

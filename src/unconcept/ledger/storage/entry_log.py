@@ -3,34 +3,40 @@
 A line is `{"body":BODY,"hash":"SHA-256 of BODY"}` with BODY canonical JSON that names the hash of the line before as
 `parent`. `head.json`, replaced whole after each append, names the last acknowledged entry. Lines after it come from a
 process that died before it updated the head: a complete line counts as an entry, a torn line does not, and only
-`repair` removes it.
+`repair` takes it off. New entries have format 2: what they say of persons and requests stands in the private file, and
+the chain holds commitments to it. Entries of format 1, which version 0.1 wrote, hold everything themselves.
 """
 
 import gc
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
+from ...core.errors import LedgerError, OutputError, require
+from ...core.output_folder import write_atomically
+from .disk import append_durably, canonical_json, folder_lock, ledger_read_errors
+from .entry_schema import content_error, schema_error
+from .private_file import PrivateFile, seal_parts
+from .sealed_entries import (
+    SEALED_FORMAT,
+    EntryBody,
+    ForgottenParts,
+    forgotten_parts,
+    reveal_body,
+    seal_body,
+    sealed_faults,
+)
 
-from ..core.errors import LedgerError, require
-from ..core.output_folder import output_errors, write_atomically
-from .entry_schema import schema_error
-
-_LEDGER_FORMAT = 1
-ENTRIES_FILE, HEAD_FILE, _LOCK_FILE = "entries.jsonl", "head.json", "lock"
+_FORMATS = (1, SEALED_FORMAT)
+ENTRIES_FILE, HEAD_FILE = "entries.jsonl", "head.json"
 FIRST_PARENT_HASH = "0" * 64  # parent of the first entry
 LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX = b'{"body":', b',"hash":"', b'"}'
 _LINE_TAIL_LENGTH = len(LINE_SEPARATOR) + 64 + len(LINE_SUFFIX)
-_LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
-WRITE_REMEDY = "nothing was changed: free some space, or make the folder writable"
-
-EntryBody = dict[str, Any]
+_READ_ATTEMPTS = 5  # a `forget` of another process may come between reading the entries and the private file
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,6 @@ class ScanResult:
     length: int = 0  # bytes of the valid lines
     fault: str | None = None  # what is wrong with the first invalid line
     torn: bool = False  # the invalid line is the last one, without a line break
-
-
-def canonical_json(body: EntryBody) -> bytes:
-    """JSON with sorted keys and no spaces, UTF-8. Without floats, which other languages print differently."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def scan_entries(data: bytes, parent: str = FIRST_PARENT_HASH, first: int = 0) -> ScanResult:
@@ -95,9 +96,15 @@ class EntryLog:
     """The entries of one ledger. Entries that were read and verified are not read again."""
 
     folder: Path
-    bodies: list[EntryBody] = field(default_factory=list)
+    chain: list[EntryBody] = field(default_factory=list)  # as the lines hold them
+    bodies: list[EntryBody] = field(default_factory=list)  # joined with what is left of their private parts
     last: str = FIRST_PARENT_HASH
     length: int = 0
+    generation: int = 0  # rises when earlier entries lose parts: what was derived from them is to be derived again
+    forgotten: ForgottenParts = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.private = PrivateFile(self.folder)
 
     @property
     def file(self) -> Path:
@@ -115,30 +122,37 @@ class EntryLog:
         if not isinstance(told, dict) or [type(told.get(key)) for key in ("format", "seq", "hash")] != [int, int, str]:
             return None
         message = (
-            f"ledger {self.folder} has format version {told['format']}, this library reads {_LEDGER_FORMAT}: update"
-            " unconcept"
+            f"ledger {self.folder} has format version {told['format']}, this library reads"
+            f" {' and '.join(map(str, _FORMATS))}: update unconcept"
         )
-        require(told["format"] == _LEDGER_FORMAT, message, LedgerError)
+        require(told["format"] in _FORMATS, message, LedgerError)
         return told
 
     def head(self) -> EntryBody:
         """The last acknowledged entry: its number and hash; `LedgerError` if the head file is missing or damaged."""
         told = self.known_head()
         if told is None:
-            raise LedgerError(
-                f"ledger {self.folder}: {HEAD_FILE} is missing or damaged: run `unconcept ledger verify {self.folder}`"
-            )
+            raise LedgerError(f"ledger {self.folder}: {HEAD_FILE} is missing or damaged: run `unconcept ledger verify`")
         return told
 
     def hash_of(self, seq: int) -> str:
         """The hash of an entry that was read."""
-        return self.last if seq == len(self.bodies) - 1 else self.bodies[seq + 1]["parent"]
+        return self.last if seq == len(self.chain) - 1 else self.chain[seq + 1]["parent"]
 
     def refresh(self, torn: bool = False) -> ScanResult:
-        """Read new entries.
+        """Read new entries and their private parts.
 
         `LedgerError` names the first invalid line; a torn last line is tolerated if `torn`.
         """
+        faults: list[str] = []
+        for _ in range(_READ_ATTEMPTS):
+            found = self._read_chain(torn)
+            faults = self.reveal()
+            if not faults:
+                return found
+        raise LedgerError(f"ledger {self.folder}: {faults[0]}; restore the ledger from a copy")
+
+    def _read_chain(self, torn: bool) -> ScanResult:
         require(
             self.folder.is_dir() and self.file.exists(),
             f"{self.folder} is not a ledger: make one with `unconcept ledger init`",
@@ -152,13 +166,9 @@ class EntryLog:
                 LedgerError,
             )
             file.seek(self.length)
-            found = scan_entries(file.read(), self.last, len(self.bodies))
-        acknowledged = 0 <= head["seq"] < len(self.bodies) + len(found.bodies)
-        mend = (
-            f"; no entry is lost: repair it with `unconcept ledger repair {self.folder}`"
-            if found.torn and acknowledged
-            else ""
-        )
+            found = scan_entries(file.read(), self.last, len(self.chain))
+        acknowledged = 0 <= head["seq"] < len(self.chain) + len(found.bodies)
+        mend = "; no entry is lost: run `unconcept ledger repair`" if found.torn and acknowledged else ""
         require(not found.fault or (torn and bool(mend)), f"ledger {self.folder}: {found.fault}{mend}", LedgerError)
         require(
             acknowledged,
@@ -166,8 +176,7 @@ class EntryLog:
             " lost; restore the ledger from a copy",
             LedgerError,
         )
-        self.bodies += found.bodies
-        self.last, self.length = found.last, self.length + found.length
+        self.accept(found)
         require(
             self.hash_of(head["seq"]) == head["hash"],
             f"ledger {self.folder}: {HEAD_FILE} does not match the entries in {ENTRIES_FILE}: restore the ledger"
@@ -175,6 +184,48 @@ class EntryLog:
             LedgerError,
         )
         return found
+
+    def accept(self, found: ScanResult) -> None:
+        """Take over lines that were read."""
+        self.chain += found.bodies
+        self.last, self.length = found.last, self.length + found.length
+
+    def reveal(self) -> list[str]:
+        """Join entries with their private parts. Returns what is wrong with these; then nothing is joined."""
+        new = self.chain[len(self.bodies) :]
+        forgets = any(body["op"] == "forget" for body in new)
+        if forgets:
+            self.private.reset()
+            self.forgotten = forgotten_parts(self.chain)
+        if self.private.refresh(len(self.chain)) or forgets:
+            self.bodies, new = [], self.chain
+            self.generation += 1
+        faults = sealed_faults(new, self.private.parts, self.forgotten)
+        if faults and self.private.fault:
+            faults.insert(0, self.private.fault)
+        if faults:
+            return faults
+        bodies = list(self.bodies)
+        for public in new:
+            body, fault = self._joined(public, bodies)
+            if fault:
+                return [f"line {public['seq'] + 1} of {ENTRIES_FILE} {fault}"]
+            bodies.append(body)
+        self.bodies = bodies
+        return []
+
+    def _joined(self, public: EntryBody, before: list[EntryBody]) -> tuple[EntryBody, str | None]:
+        """An entry with its parts, and what is wrong with it."""
+        seq, gone = public["seq"], self.forgotten.get(public["seq"], frozenset())
+        stored = self.private.parts.get(seq, {})
+        body = reveal_body(public, {name: part for name, part in stored.items() if name not in gone})
+        if "ask" in public:
+            ask = before[public["ask"]] if 0 <= public["ask"] < seq else {"op": ""}
+            if ask["op"] != "add":
+                return body, f"({body['op']}) names entry {public['ask']}, which is not an ask"
+            body |= {"id": ask["id"]} if "id" in ask else {}
+        is_whole = "format" in public and not gone and (body["op"] != "revoke" or "id" in body)
+        return body, content_error(body) if is_whole else None
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
@@ -185,22 +236,41 @@ class EntryLog:
 
     def append(self, body: EntryBody) -> EntryBody:
         """Write one entry to the disk, whole or not at all. Call it inside `write_lock` only."""
-        whole = {**body, "seq": len(self.bodies), "parent": self.last}
-        text = canonical_json(whole)
+        public, parts = seal_body(body)
+        seq = len(self.chain)
+        try:
+            sealed = seal_parts(parts)
+            commitments = {name: part.commitment for name, part in sealed.items()}
+            whole = {**public, "sealed": commitments, "seq": seq, "parent": self.last}
+            text = canonical_json(whole)
+        except UnicodeEncodeError as error:
+            raise LedgerError(
+                f"{error.object[error.start : error.end]!r} is half of a character, which UTF-8 cannot hold: type it"
+                " again, without what was cut off"
+            ) from None
         fault = schema_error(json.loads(text))
         assert fault is None, fault
         said = sha256(text).hexdigest()
         line = LINE_PREFIX + text + LINE_SEPARATOR + said.encode() + LINE_SUFFIX + b"\n"
-        append_durably(self.file, line, self.length)
-        self.bodies.append(whole)
-        self.last, self.length = said, self.length + len(line)
-        self.acknowledge()
-        return whole
+        self.private.append(seq, sealed)
+        try:
+            append_durably(self.file, line, self.length)
+        except OutputError:
+            with suppress(OutputError):  # Without its entry, the line counts for nothing.
+                self.private.take_back(seq)
+            raise
+        self.accept(ScanResult((whole,), said, len(line)))
+        faults = self.reveal()
+        assert not faults, faults
+        self.acknowledge(f"entry {seq} ({body['op']}) is on the disk and counts, do not repeat it")
+        return self.bodies[-1]
 
-    def acknowledge(self) -> None:
-        """Write the head file: it names the last entry that was read or written."""
-        head = canonical_json({"format": _LEDGER_FORMAT, "seq": len(self.bodies) - 1, "hash": self.last}) + b"\n"
-        write_atomically(self.folder / HEAD_FILE, head, WRITE_REMEDY, durable=True)
+    def acknowledge(self, known: str = "the entries are as they were") -> None:
+        """Write the head file: it names the last entry that was read or written. If that fails, say what is known."""
+        version = self.chain[-1].get("format", 1)
+        head = canonical_json({"format": version, "seq": len(self.chain) - 1, "hash": self.last}) + b"\n"
+        remedy = f"{known}; free some space, then run `unconcept ledger repair`: only {HEAD_FILE} is not up to date"
+        write_atomically(self.folder / HEAD_FILE, head, remedy, durable=True)
 
 
 @contextmanager
@@ -215,47 +285,3 @@ def gc_paused() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel releases it if the process dies."""
-    lock = FileLock(folder / _LOCK_FILE, timeout=_LOCK_TIMEOUT)
-    with output_errors(folder, WRITE_REMEDY):
-        try:
-            lock.acquire(poll_interval=0.01)
-        except Timeout:
-            raise LedgerError(f"ledger {folder}: another process is writing; wait for it and try again") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def append_durably(path: Path, data: bytes, length: int) -> None:
-    """Append after the first `length` bytes and sync to the disk; an error leaves the file as it was."""
-    with output_errors(path, WRITE_REMEDY):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            os.lseek(handle, length, os.SEEK_SET)
-            written = 0
-            while written < len(data):
-                written += os.write(handle, data[written:])
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, length)
-            os.fsync(handle)
-            raise
-        finally:
-            os.close(handle)
-
-
-@contextmanager
-def ledger_read_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` inside into a `LedgerError`: the file exists but cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise LedgerError(
-            f"{path} cannot be read: {error.strerror or error}; make it readable, or restore the ledger from a copy"
-        ) from None

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
-from ..core.hashing import hash_json
-from ..core.request import Request
+from ...core.hashing import hash_json
+from ...core.request import Request
 
 _UPGRADE_HINT = "update unconcept if a newer one wrote it"
 _Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in JSON
@@ -153,18 +153,99 @@ class AuditEntry(_Entry):
     found: AuditFindings
 
 
-LedgerEntry = Annotated[InitEntry | AddEntry | RevokeEntry | MaterializeEntry | AuditEntry, Field(discriminator="op")]
-_ENTRY: TypeAdapter[LedgerEntry] = TypeAdapter(LedgerEntry)
+_LedgerEntry = Annotated[InitEntry | AddEntry | RevokeEntry | MaterializeEntry | AuditEntry, Field(discriminator="op")]
+_ENTRY: TypeAdapter[_LedgerEntry] = TypeAdapter(_LedgerEntry)
+
+
+class _SealedEntry(_Table):
+    """Fields of every entry of format 2. What it says of persons and requests is in the private file."""
+
+    format: Literal[2]
+    at: str
+    seq: int
+    parent: str
+    sealed: dict[str, str]
+    """A commitment to each private part, by name."""
+
+
+class SealedInit(_SealedEntry):
+    """Begins a ledger."""
+
+    op: Literal["init"]
+    model: str
+    family: str
+    base: BaseHashes
+    method: str
+    settings: dict[str, Any]
+    policy: PolicyTable
+
+
+class SealedAsk(_SealedEntry):
+    """One ask for a request: the request is in force while one of its asks stands."""
+
+    op: Literal["add"]
+
+
+class SealedWithdrawal(_SealedEntry):
+    """Takes one ask back."""
+
+    op: Literal["revoke"]
+    ask: int
+    """Number of the `add` entry."""
+
+
+class SealedState(_SealedEntry):
+    """Records the hash of the state that a set of requests gave."""
+
+    op: Literal["materialize"]
+    libraries: dict[str, Any]
+
+
+class SealedAudit(_SealedEntry):
+    """Records whether a concept came back after a fine-tune."""
+
+    op: Literal["audit"]
+
+
+class ForgetEntry(_SealedEntry):
+    """Destroys private parts of earlier entries."""
+
+    op: Literal["forget"]
+    ask: int
+    """Number of the withdrawn `add` entry that was to be forgotten."""
+    forgets: dict[str, list[str]]
+    """Names of the parts by the number of their entry."""
+
+
+_SealedUnion = Annotated[
+    SealedInit | SealedAsk | SealedWithdrawal | SealedState | SealedAudit | ForgetEntry, Field(discriminator="op")
+]
+_SEALED: TypeAdapter[_SealedUnion] = TypeAdapter(_SealedUnion)
+_NEEDED_PARTS = {"add": {"who", "what"}, "materialize": {"who", "state"}, "audit": {"who", "found", "state"}}
 
 
 def schema_error(body: Any) -> str | None:
-    """Describe what is wrong with the form of an entry; None if it is valid."""
+    """Describe what is wrong with the form of an entry as the chain holds it; None if it is valid."""
+    sealed = isinstance(body, dict) and "format" in body
+    try:
+        (_SEALED if sealed else _ENTRY).validate_python(body)
+    except ValidationError as error:
+        return _describe(body, error)
+    if sealed and (missing := _NEEDED_PARTS.get(body["op"], {"who"}) - body["sealed"].keys()):
+        return f"({body['op']}) has no commitment to its {', '.join(sorted(missing))}: {_UPGRADE_HINT}"
+    if (body["op"] == "init") != (body["seq"] == 0):
+        return f"({body['op']}) is in the wrong place: a ledger has exactly one init entry, and it comes first"
+    return None
+
+
+def content_error(body: Any) -> str | None:
+    """Describe what is wrong with an entry of format 2 joined with all its parts; None if it is valid."""
+    if body["op"] == "forget":
+        return None
     try:
         _ENTRY.validate_python(body)
     except ValidationError as error:
         return _describe(body, error)
-    if (body["op"] == "init") != (body["seq"] == 0):
-        return f"({body['op']}) is in the wrong place: a ledger has exactly one init entry, and it comes first"
     return None
 
 
@@ -174,6 +255,6 @@ def _describe(body: Any, error: ValidationError) -> str:
     if faults[0]["type"] == "union_tag_invalid" and isinstance(body["op"], str):
         return f"({body['op']}) is an entry of a kind that this library does not know: {_UPGRADE_HINT}"
     names = list(dict.fromkeys(str(fault["loc"][1]) for fault in faults if len(fault["loc"]) > 1))
-    if not names or set(names) & set(_Entry.model_fields):
+    if not names or set(names) & {*_Entry.model_fields, *_SealedEntry.model_fields}:
         return f"is not an entry: {_UPGRADE_HINT}"
     return f"({body['op']}) has a form that this library does not know, see its {', '.join(names)}: {_UPGRADE_HINT}"

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from ..core.errors import LedgerError, require
-from ..core.output_folder import output_errors, rename_durably
-from ..edits import Edit, load_edit
-from ..models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
-from ..models.text.state_cache import TextStateCache
-from ..models.text.tokenizer import TextPosition
-from .entry_log import WRITE_REMEDY, ledger_read_errors
+from ...core.errors import LedgerError, require
+from ...core.output_folder import output_errors, rename_durably
+from ...edits import Edit, load_edit
+from ...models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
+from ...models.text.state_cache import TextStateCache
+from ...models.text.tokenizer import TextPosition
+from .disk import PRIVATE_MODE, WRITE_REMEDY, ledger_read_errors
 
 ARTIFACTS_FOLDER = "artifacts"
 
@@ -94,6 +95,12 @@ class Artifacts:
             return str(error)
         return None
 
+    def require_all(self, names: Iterable[str]) -> None:
+        """`LedgerError` if an artifact that was just stored is gone. Call it inside the write lock."""
+        for name in names:
+            message = f"artifact {name} was removed by `repair` or `forget` meanwhile: run the command again"
+            require((self.folder / f"{name}.safetensors").is_file(), message, LedgerError)
+
     def unreferenced_files(self, named: Iterable[str]) -> list[Path]:
         """List files that no entry names: a process died before it wrote the entry."""
         kept = {f"{name}.safetensors" for name in named}
@@ -111,12 +118,24 @@ class Artifacts:
         with output_errors(self.folder, WRITE_REMEDY):
             try:
                 self.folder.mkdir(exist_ok=True)
+                part.touch(PRIVATE_MODE)  # It holds texts that were asked for.
                 write(part)
+                part.chmod(PRIVATE_MODE)
                 name = sha256(part.read_bytes()).hexdigest()
                 rename_durably(part, self.folder / f"{name}.safetensors")
             finally:
                 part.unlink(missing_ok=True)
         return name
+
+
+def artifact_names(bodies: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names of all artifacts that entries refer to."""
+    names: set[str] = set()
+    for body in bodies:
+        names |= {*body.get("artifacts", ()), *(kept["edit"] for kept in body.get("trained", {}).values())}
+        if body.get("edit"):
+            names.add(body["edit"])
+    return names
 
 
 def _slot(tensor: Tensor) -> DeferredTensor:

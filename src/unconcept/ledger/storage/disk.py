@@ -1,0 +1,101 @@
+"""Writes to a ledger's files: durable appends, truncation, the folder's lock, and errors that say what is known."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ...core.errors import LedgerError, OutputError
+from ...core.output_folder import atomic_file, fsync, output_errors
+
+LOCK_FILE = "lock"
+PRIVATE_MODE = 0o600  # of files that hold what was asked, and by whom
+_LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
+WRITE_REMEDY = "nothing was changed: free some space, or make the folder writable"
+
+
+def canonical_json(body: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys and no spaces, UTF-8. Without floats, which other languages print differently."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel releases it if the process dies."""
+    lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_TIMEOUT)
+    with output_errors(folder, WRITE_REMEDY):
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout:
+            raise LedgerError(f"ledger {folder}: another process is writing; wait for it and try again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def append_durably(path: Path, data: bytes, length: int, mode: int = 0o644, remedy: str = WRITE_REMEDY) -> None:
+    """Write `data` after the first `length` bytes, drop what stood there, and sync to the disk.
+
+    An error leaves the file with its first `length` bytes; where even that fails, the error says so.
+    """
+    with output_errors(path, remedy):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+        try:
+            _write_at(handle, data, length)
+        except OSError as error:
+            try:
+                os.ftruncate(handle, length)
+                os.fsync(handle)
+            except OSError:
+                raise OutputError(
+                    f"{path}: {error.strerror or error}; it is not known whether the entry is on the disk: free some"
+                    " space, then run `unconcept ledger verify` and `unconcept ledger status`"
+                ) from None
+            raise
+        finally:
+            os.close(handle)
+
+
+def _write_at(handle: int, data: bytes, length: int) -> None:
+    os.ftruncate(handle, length)
+    os.lseek(handle, length, os.SEEK_SET)
+    written = 0
+    while written < len(data):
+        written += os.write(handle, data[written:])
+    os.fsync(handle)
+
+
+def write_privately(path: Path, data: bytes, remedy: str) -> None:
+    """Replace a file durably by one that only its owner may read."""
+    with atomic_file(path, remedy, durable=True) as part:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+        try:
+            _write_at(handle, data, 0)
+        finally:
+            os.close(handle)
+
+
+def delete_durably(paths: list[Path], remedy: str) -> None:
+    """Delete files that may be gone already, and sync their folders."""
+    for folder in {path.parent for path in paths}:
+        with output_errors(folder, remedy):
+            for path in paths:
+                if path.parent == folder:
+                    path.unlink(missing_ok=True)
+            fsync(folder)
+
+
+@contextmanager
+def ledger_read_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` inside into a `LedgerError`: the file exists but cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(
+            f"{path} cannot be read: {error.strerror or error}; make it readable, or restore the ledger from a copy"
+        ) from None
