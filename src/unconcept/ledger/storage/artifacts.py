@@ -19,7 +19,7 @@ from ...edits import Edit, load_edit
 from ...models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from ...models.text.state_cache import TextStateCache
 from ...models.text.tokenizer import TextPosition
-from .disk import PRIVATE_MODE, WRITE_REMEDY, ledger_read_errors
+from .disk import LEDGER_MODE, WRITE_REMEDY, ledger_read_errors
 
 ARTIFACTS_FOLDER = "artifacts"
 
@@ -118,9 +118,9 @@ class Artifacts:
         with output_errors(self.folder, WRITE_REMEDY):
             try:
                 self.folder.mkdir(exist_ok=True)
-                part.touch(PRIVATE_MODE)  # It holds texts that were asked for.
+                part.touch(LEDGER_MODE)  # It holds texts that were asked for.
                 write(part)
-                part.chmod(PRIVATE_MODE)
+                part.chmod(LEDGER_MODE)
                 name = sha256(part.read_bytes()).hexdigest()
                 rename_durably(part, self.folder / f"{name}.safetensors")
             finally:

@@ -13,7 +13,7 @@ from ...core.errors import LedgerError, OutputError
 from ...core.output_folder import atomic_file, fsync, output_errors
 
 LOCK_FILE = "lock"
-PRIVATE_MODE = 0o600  # of files that hold what was asked, and by whom
+LEDGER_MODE = 0o600  # of files that hold what was asked, and by whom
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
 WRITE_REMEDY = "nothing was changed: free some space, or make the folder writable"
 
@@ -73,7 +73,7 @@ def _write_at(handle: int, data: bytes, length: int) -> None:
 def write_privately(path: Path, data: bytes, remedy: str) -> None:
     """Replace a file durably by one that only its owner may read."""
     with atomic_file(path, remedy, durable=True) as part:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, LEDGER_MODE)
         try:
             _write_at(handle, data, 0)
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...core.hashing import hash_json
 from ...core.output_folder import fsync, output_errors
-from .disk import PRIVATE_MODE, WRITE_REMEDY, append_durably, canonical_json, ledger_read_errors, write_privately
+from .disk import LEDGER_MODE, WRITE_REMEDY, append_durably, canonical_json, ledger_read_errors, write_privately
 
 PRIVATE_FILE = "private.jsonl"
 _SALT_BYTES = 32
@@ -104,7 +104,7 @@ class PrivateFile:
     def append(self, entry: int, parts: EntryParts) -> None:
         """Write the parts of one entry to the disk, before the entry itself is written."""
         line, is_new = private_line(entry, parts), not self.path.exists()
-        append_durably(self.path, line, self.length, PRIVATE_MODE)
+        append_durably(self.path, line, self.length, LEDGER_MODE)
         if is_new:
             with output_errors(self.folder, WRITE_REMEDY):
                 fsync(self.folder)
@@ -115,7 +115,7 @@ class PrivateFile:
     def take_back(self, entry: int) -> None:
         """Remove the parts of the last entry, which could not be written."""
         self.length -= len(private_line(entry, self.parts.pop(entry)))
-        append_durably(self.path, b"", self.length, PRIVATE_MODE)
+        append_durably(self.path, b"", self.length, LEDGER_MODE)
 
     def destroy(self, gone: Iterable[tuple[int, str]]) -> None:
         """Write the file again without these parts and their salts, by entry and name."""
