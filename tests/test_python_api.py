@@ -79,49 +79,6 @@ def test_methods_are_at_the_root_by_the_names_of_their_classes() -> None:
         assert getattr(unconcept, kind.__name__) is kind
 
 
-def fused(pipe) -> None:
-    pipe.fuse_qkv_projections()
-
-
-def cast(pipe) -> None:
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
-
-
-def with_peft(pipe) -> None:
-    from peft import LoraConfig
-
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k", "to_v"]))
-
-
-def compiled(pipe) -> None:
-    pipe.unet = torch.compile(pipe.unet)
-
-
-def compiled_in_place(pipe) -> None:
-    pipe.unet.compile()
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # of torch.compile itself
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (fused, "fused attention projections: call unfuse_qkv_projections"),
-        (cast, "casts its layers while it runs: load the pipeline without"),
-        (with_peft, "carries PEFT adapters: fuse or unload them first"),
-        (compiled, "is compiled: open the pipeline before torch.compile"),
-        (compiled_in_place, "is compiled: open the pipeline before torch.compile"),
-    ],
-)
-def test_what_would_not_compute_with_its_own_weights_is_refused(change, told, tmp_path) -> None:
-    """In one line, before anything is made."""
-    pipe = tiny.pipeline("sd1")
-    change(pipe)
-    with pytest.raises(ModelError, match=told) as error:
-        unconcept.erase("dog", model=pipe, out=tmp_path / "o")
-    assert len(str(error.value).splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
 def test_another_pipeline_is_refused() -> None:
     with pytest.raises(ModelError, match="a object in memory is not a supported model"):
         open_model(object())

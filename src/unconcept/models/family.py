@@ -96,6 +96,10 @@ class FamilySpec:
     """Whether kohya's trainer uses diffusers' names for the denoiser's modules instead of the original ones."""
     kohya_base: str = ""
     """Prefix of the base model's name in the header of kohya's files."""
+    modelspec: str = ""
+    """Prefix of its architecture in headers by the `modelspec` standard, with dashes for dots."""
+    module_names: re.Pattern[str] | None = None
+    """Pattern of names that only occur in files for its kind of denoiser; None: they are not known."""
     kohya_metadata: Mapping[str, str] = field(default_factory=dict)
     """Entries in a LoRA's header from which A1111 and Forge recognise the models it fits."""
 

@@ -15,7 +15,7 @@ from .checkpoint.published import published_title
 from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
-from .pipeline_checks import require_known_class, require_plain
+from .pipeline_checks import require_known_class
 from .precision import dtype_policy
 from .views import view_class, view_of_pipeline
 from .views.pipeline_view import PipelineView
@@ -52,6 +52,8 @@ def _located(source: str) -> Path:
     )
     require(path.exists(), message, ModelError)
     require(path.suffix not in PICKLE_SUFFIXES, f"model {source}: {PICKLE_REMEDY}", ModelError)
+    message = f"model {source}: quantised GGUF files are not read; give the model's .safetensors file"
+    require(path.suffix != ".gguf", message, ModelError)
     if path.is_file() and path.suffix == ".safetensors":
         return path
     require(
@@ -125,7 +127,6 @@ def _open_pipeline(pipeline: Pipeline) -> ModelView:
     if known is not None and known.device == pipeline.device:
         return known
     require_known_class(pipeline, PIPELINES)
-    require_plain(pipeline)
     name = str(getattr(pipeline.config, "_name_or_path", None) or "pipeline")
     view = _open_pipelines[id(pipeline)] = view_of_pipeline(pipeline, name)
     return view

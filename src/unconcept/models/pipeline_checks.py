@@ -1,17 +1,36 @@
-"""Checks that a diffusers pipeline in memory is of a supported class and computes with its plain weights."""
+"""Checks that a diffusers pipeline in memory is of a supported class and computes with its plain weights.
+
+An edit changes weights, records them, and puts them back. In a network that computes with anything else, such as copies
+of its weights, packed numbers, or weights on another device, it would change nothing, or not what it says.
+"""
 
 from collections.abc import Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..core.errors import ModelError, require
 from .checkpoint.pipeline import Pipeline
 
+_PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _REMEDIES = {
     "is compiled": "open the pipeline before torch.compile, and compile it afterwards",
     "has fused attention projections": "call unfuse_qkv_projections() on it first",
     "casts its layers while it runs": "load the pipeline without enable_layerwise_casting()",
     "carries PEFT adapters": "fuse or unload them first, with fuse_lora() and unload_lora_weights()",
+    "has an IP-Adapter": "call unload_ip_adapter() on it first",
+    "has attention processors with weights of their own": "call set_default_attn_processor() on it first",
+    "moves its weights between devices while it runs": "load the pipeline without offloading",
+    "has no weights in memory": "load the pipeline without offloading to the meta device",
+    "has quantised weights": "load the pipeline in float32, float16 or bfloat16",
+    "skips or reuses parts of its computation": "call disable_cache() on it, or remove its hooks, first",
+}
+_HOOKS = {  # of diffusers, by the start of their names; any other one skips or reuses something
+    "layerwise_casting": "casts its layers while it runs",
+    "peft_autocast_disable": "casts its layers while it runs",
+    "group_offloading": "moves its weights between devices while it runs",
+    "layer_execution_tracker": "moves its weights between devices while it runs",
+    "lazy_prefetch_group_offloading": "moves its weights between devices while it runs",
 }
 
 
@@ -34,10 +53,28 @@ def _states(network: nn.Module) -> Iterator[str]:
     for module in network.modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             yield "is compiled"
+        if isinstance(module, torch.jit.ScriptModule):
+            yield "is compiled"
         if getattr(module, "fused_projections", False):
             yield "has fused attention projections"
         hooks = getattr(module, "_diffusers_hook", None)
-        if hooks is not None and hooks.get_hook("layerwise_casting") is not None:
-            yield "casts its layers while it runs"
-        if hasattr(module, "base_layer") and hasattr(module, "lora_A"):
+        for name in hooks.hooks if hooks is not None else ():
+            yield _HOOKS.get(name, "skips or reuses parts of its computation")
+        if getattr(module, "_hf_hook", None) is not None:
+            yield "moves its weights between devices while it runs"
+        if hasattr(module, "base_layer"):
             yield "carries PEFT adapters"
+        if getattr(module, "encoder_hid_proj", None) is not None:
+            yield "has an IP-Adapter"
+        processor = getattr(module, "processor", None)
+        if isinstance(processor, nn.Module) and next(processor.parameters(), None) is not None:
+            yield "has attention processors with weights of their own"
+    yield from _weight_states(network)
+
+
+def _weight_states(network: nn.Module) -> Iterator[str]:
+    for weight in network.parameters():
+        if weight.is_meta:
+            yield "has no weights in memory"
+        if weight.dtype not in _PLAIN_DTYPES or type(weight.data) is not Tensor:
+            yield "has quantised weights"

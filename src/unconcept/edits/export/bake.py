@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...core.errors import EditError, require
 from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation, open_file, patch_file, tensor_shapes
+from ...models.checkpoint.storage import stored_tensors
 from ...models.checkpoint.weight_files import tensor_files, weight_variants
 from ...models.layouts.layout import EMA_PREFIX
 from ..base import Edit
@@ -27,6 +28,9 @@ def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
     Returns the names of the files that were left out of a folder.
     """
     base = read_base_weights(edit, source)
+    remedy = "--to diffusers --dtype float16" if source.is_dir() else "--to kohya or comfyui"
+    message = f"{source} holds its weights as 8-bit floats, too coarse to hold an edit: `unconcept export {remedy}`"
+    require(not any(place.is_eight_bit for place in base.places.values()), message, EditError)
     if not source.is_dir():
         with open_file(source) as file:
             kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
@@ -62,13 +66,15 @@ def _edited(edit: Edit, members: Mapping[str, TensorLocation]) -> Iterator[tuple
 
 def _copies(stands: Path, own: Mapping[str, TensorLocation]) -> dict[str, TensorLocation]:
     """Locate the edited weights in a variant; empty if it holds other weights or lacks some."""
-    there = tensor_files(stands)
+    there = stored_tensors(stands)
     if not {place.name for place in own.values()} <= set(there):
         return {}
-    found = {name: TensorLocation(there[place.name], place.name) for name, place in own.items()}
+    found = {name: there[place.name] for name, place in own.items()}
     if found == own:
         return found
-    if any(not file.exists() for file in there.values()) or tensor_shapes(found) != tensor_shapes(own):
+    if any(place.is_eight_bit or not place.file.exists() for place in there.values()) or tensor_shapes(
+        found
+    ) != tensor_shapes(own):
         return {}
     ours, theirs = LazyTensors(own), LazyTensors(found)
     return found if all(_same(ours[name], theirs[name]) for name in own) else {}

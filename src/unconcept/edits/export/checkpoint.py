@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from ...models.checkpoint.locations import has_part, tensor_locations
-from ...models.checkpoint.safetensors_io import SAFETENSORS_DTYPES, DeferredTensor, open_file, write_deferred_tensors
+from ...models.checkpoint.safetensors_io import (
+    SAFETENSORS_DTYPES,
+    DeferredTensor,
+    TensorLocation,
+    open_file,
+    read_tensors,
+    write_deferred_tensors,
+)
 from ...models.checkpoint.weight_files import WEIGHT_PARTS, weight_file
 from ...models.layouts.layout import ModelLayout, group_by_packed_tensor
 from ...models.layouts.packing import Packing, pack_members
@@ -23,16 +30,16 @@ def write_single_file(
     edit: Edit, source: Path, layout: ModelLayout, dtype: torch.dtype | None, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Write denoiser, VAE and text encoders of the diffusers folder `source` to one file, tensor by tensor."""
-    files = {
-        f"{part}.{name}": place.file
+    places = {
+        f"{part}.{name}": place
         for part in layout.parts
         if has_part(source, part)
         for name, place in tensor_locations(source, part).items()
     }
     opened = cache(open_file)
     slots = {}
-    for target, members in group_by_packed_tensor(files, layout).items():
-        parts = {name: (_slot(edit, opened, files[name], name, dtype), laid) for name, laid in members.items()}
+    for target, members in group_by_packed_tensor(places, layout).items():
+        parts = {name: (_slot(edit, opened, places[name], name, dtype), laid) for name, laid in members.items()}
         first, laid = next(iter(parts.values()))
         shape = first.shape[::-1] if laid.transposed else first.shape
         shape = (shape[0] // laid.rows[1] * laid.rows[2], *shape[1:]) if shape else shape
@@ -50,19 +57,19 @@ def write_folder(
     Returns the names of the files that were left out.
     """
     opened = cache(open_file)
-    known = {}
-    for part in WEIGHT_PARTS:
-        if has_part(source, part):
-            known[part] = {place.file for place in tensor_locations(source, part).values()}
-    written = {file for files in known.values() for file in files}
-    indexes = [stands for part in known if (stands := weight_file(source, part)) not in written]
-    left_out = copy_unedited_files(source, target, written, indexes, known)
-    for part, file in ((part, file) for part, files in known.items() for file in sorted(files)):
-        slots = {name: _slot(edit, opened, file, f"{part}.{name}", dtype) for name in opened(file).keys()}
-        write_deferred_tensors(target / file.relative_to(source), slots, metadata)
-    for index in indexes:
+    known = {part: tensor_locations(source, part) for part in WEIGHT_PARTS if has_part(source, part)}
+    written = {place.file for places in known.values() for place in places.values()}
+    indexes = {part: stands for part in known if (stands := weight_file(source, part)) not in written}
+    left_out = copy_unedited_files(source, target, written, indexes.values(), known)
+    for part, places in known.items():
+        for file in sorted({place.file for place in places.values()}):
+            own = {name: place for name, place in places.items() if place.file == file}
+            slots = {name: _slot(edit, opened, place, f"{part}.{name}", dtype) for name, place in own.items()}
+            write_deferred_tensors(target / file.relative_to(source), slots, metadata)
+    for part, index in indexes.items():
         table = json.loads(index.read_text(encoding="utf-8"))
-        sizes = (opened(index.parent / file).get_slice(name) for name, file in table["weight_map"].items())
+        table["weight_map"] = {name: place.file.name for name, place in known[part].items()}  # Scales are gone.
+        sizes = (opened(place.file).get_slice(place.name) for place in known[part].values())
         table["metadata"] = {
             "total_size": sum(torch.Size(piece.get_shape()).numel() * dtype.itemsize for piece in sizes)
         }
@@ -71,16 +78,20 @@ def write_folder(
 
 
 def _slot(
-    edit: Edit, opened: Callable[[Path], Any], file: Path, name: str, dtype: torch.dtype | None
+    edit: Edit, opened: Callable[[Path], Any], place: TensorLocation, name: str, dtype: torch.dtype | None
 ) -> DeferredTensor:
-    """Prepare one tensor of the folder with the edit in it, rounded once; integers keep their dtype."""
-    inner = name.partition(".")[2]
-    piece = opened(file).get_slice(inner)
-    own = SAFETENSORS_DTYPES[piece.get_dtype()]
+    """Prepare one tensor of the folder with the edit in it, rounded once; integers keep their dtype.
+
+    8-bit floats become the given dtype, or float32.
+    """
+    piece = opened(place.file).get_slice(place.name)
+    own = torch.float32 if place.is_eight_bit else SAFETENSORS_DTYPES[piece.get_dtype()]
     kept = dtype if dtype is not None and own.is_floating_point else own
 
     def make() -> Tensor:
-        weight: Tensor = opened(file).get_tensor(inner)
+        weight: Tensor = opened(place.file).get_tensor(place.name)
+        if place.is_eight_bit:
+            (weight,) = read_tensors({name: place}, [name]).values()
         if name not in edit.names:
             return weight.to(kept)
         wide = torch.promote_types(weight.dtype, torch.float32)

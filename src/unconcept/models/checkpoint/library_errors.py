@@ -1,19 +1,36 @@
 """The border to the libraries that build models: whatever they raise is one line that names the model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 
 from ...core.errors import ModelError, UnconceptError
 
 _REMEDY = "give a complete model with its own configs"
 
 
+_LIBRARIES = (
+    "accelerate",
+    "diffusers",
+    "huggingface_hub",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
 @contextmanager
-def library_errors(source: str | Path, what: str = "diffusers cannot load it", remedy: str = _REMEDY) -> Iterator[None]:
+def library_errors(
+    source: str | Path,
+    what: str = "diffusers cannot load it",
+    passes: Callable[[Exception], bool] = lambda error: False,
+) -> Iterator[None]:
     """Turn any error inside the block into a `ModelError`: damaged files raise errors of every class there.
 
-    Only calls of other libraries stand inside. Our own errors and a lack of memory pass.
+    Only calls of other libraries stand inside. Our own errors and a lack of memory pass, and what `passes` names.
     """
     # Here, as the import of accelerate takes long.
     from accelerate.utils.memory import should_reduce_batch_size
@@ -23,9 +40,26 @@ def library_errors(source: str | Path, what: str = "diffusers cannot load it", r
     except (UnconceptError, MemoryError):
         raise
     except Exception as error:
-        if should_reduce_batch_size(error):
+        if should_reduce_batch_size(error) or passes(error):
             raise
-        raise ModelError(f"{source}: {what}: {_first_line(error)}; {remedy}") from None
+        raise ModelError(f"{source}: {what}: {_first_line(error)}; {_REMEDY}") from None
+
+
+@contextmanager
+def drawing_errors(source: str | Path) -> Iterator[None]:
+    """The same around a call of the stock pipeline, where a config may turn out to be wrong.
+
+    An error of any other code passes: of a hook, a callback, an edit or a plug-in.
+    """
+    with library_errors(source, "diffusers cannot draw with it", passes=_is_of_other_code):
+        yield
+
+
+def _is_of_other_code(error: Exception) -> bool:
+    """Whether code of no library is below the block's own frame in the traceback of an error."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    inner = [name for name in names if name != __name__][1:]
+    return any(name.partition(".")[0] not in _LIBRARIES for name in inner)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,12 +1,14 @@
 """Finds the file and name of each tensor of a model, in a diffusers folder or a single file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import ModelError, require
 from ..layouts.layout import ModelLayout
 from .config import config_folder
 from .safetensors_io import TensorLocation, open_file
-from .weight_files import tensor_files, weight_file, weight_variants
+from .storage import stored_tensors
+from .weight_files import weight_file, weight_variants
 
 
 def has_part(source: Path, part: str) -> bool:
@@ -30,15 +32,14 @@ def companion_folder(source: Path) -> list[str]:
 def tensor_locations(source: Path, part: str) -> dict[str, TensorLocation]:
     """Find the tensors of a part of `source`, by their names in a diffusers folder; `ModelError` if there are none."""
     if source.is_dir():
-        return {name: TensorLocation(file, name) for name, file in tensor_files(weight_file(source, part)).items()}
+        return stored_tensors(weight_file(source, part))
     if part in companion_folder(source):
         return tensor_locations(config_folder(source), part)
-    with open_file(source) as file:
-        keys = list(file.keys())
-    found = ModelLayout.of(source).in_folder(keys, part)
+    stored = stored_tensors(source)
+    found = ModelLayout.of(source).in_folder(stored, part)
     message = (
         f"{source} holds no {part} in the original layout: give a whole checkpoint of the family that its configs name,"
         f" or with --config a diffusers folder that has the weights of {part}"
     )
     require(bool(found), message, ModelError)
-    return {name: TensorLocation(source, *stands) for name, stands in found.items()}
+    return {name: replace(stored[key], packing=packing) for name, (key, packing) in found.items()}

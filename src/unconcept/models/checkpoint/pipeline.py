@@ -1,6 +1,7 @@
 """Builds a diffusers pipeline from a diffusers folder or single file, with local files only."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...core.errors import ModelError, OutputError, require
 from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
 from .locations import companion_folder
+from .networks import own_networks, part_class
 from .published import CLIP_VOCABULARY, published_title
 from .safetensors_io import is_finite
 from .weight_files import variant_of
@@ -39,22 +41,19 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     transformers_logging.disable_progress_bar()
     folder = config_folder(source)
     told = read_config(folder / "model_index.json")
-    kind = str(told.get("_class_name"))
-    absent: dict[str, Any] = (
-        {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
-    )
-    for encoder in family_of_folder(folder).encoders:
-        if encoder.is_optional and not (folder / encoder.part).exists():
-            absent |= {encoder.part: None, encoder.tokenizer: None}
+    for path in sorted(folder.glob("*/*config.json")):
+        read_config(path)  # diffusers takes what is no table for a Hub id, and asks for it.
+    given = _absent_parts(folder, told) | own_networks(source, told, dtype)
     with library_errors(source):
         if source != folder:
-            absent.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
-            given: dict[str, Any] = {
-                part: _loaded(folder, part, told.get(part)).to(dtype) for part in companion_folder(source)
-            }
-            given |= packaged_tokenizers(folder)
-            pipeline = getattr(diffusers, kind).from_single_file(
-                str(source), config=str(folder), local_files_only=True, dtype=dtype, **absent, **given
+            given = packaged_tokenizers(folder) | given
+        if source != folder and family_of_folder(folder).denoiser not in given:
+            given.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
+            for part in companion_folder(source):
+                if part not in given:
+                    given[part] = _loaded(folder, part, told.get(part)).to(dtype)
+            pipeline = getattr(diffusers, str(told.get("_class_name"))).from_single_file(
+                str(source), config=str(folder), local_files_only=True, dtype=dtype, **given
             )
         else:
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
@@ -63,18 +62,32 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
                 local_files_only=True,
                 use_safetensors=True,
                 variant=variant_of(folder) or None,
-                **absent,
+                **given,
             )
     _check_components(pipeline, source)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
+def _absent_parts(folder: Path, told: Mapping[str, object]) -> dict[str, Any]:
+    """Arguments that tell diffusers which parts not to load: the safety checker, and encoders that are not there."""
+    absent: dict[str, Any] = (
+        {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
+    )
+    for encoder in family_of_folder(folder).encoders:
+        if encoder.is_optional and not (folder / encoder.part).exists():
+            absent |= {encoder.part: None, encoder.tokenizer: None}
+    return absent
+
+
 def _check_components(pipeline: Pipeline, source: Path) -> None:
-    """Put each network into evaluation mode; `ModelError` if a weight is NaN or infinite."""
+    """Put each network into evaluation mode; `ModelError` if a weight is missing, NaN or infinite."""
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             part.eval()  # diffusers leaves the T5 of a single file in training mode, with dropout.
+            missing = [f"{name}.{inner}" for inner, weight in part.named_parameters() if weight.is_meta]
+            message = f"{source} lacks {missing[0] if missing else ''}, which its config implies: give a complete model"
+            require(not missing, message, ModelError)
             broken = [f"{name}.{inner}" for inner, weight in part.named_parameters() if not is_finite(weight.detach())]
             require(
                 not broken,
@@ -86,14 +99,7 @@ def _check_components(pipeline: Pipeline, source: Path) -> None:
 
 def _loaded(folder: Path, part: str, told: object) -> nn.Module:
     """Load a part from the config folder of a single file."""
-    import diffusers
-    import transformers
-
-    library, kind = told if isinstance(told, list) and len(told) == 2 else (None, None)
-    known = {"diffusers": diffusers, "transformers": transformers}
-    message = f"{folder}: model_index.json has {told} for {part}; give a complete diffusers folder"
-    require(library in known and hasattr(known[str(library)], str(kind)), message, ModelError)
-    module: nn.Module = getattr(known[str(library)], str(kind)).from_pretrained(
+    module: nn.Module = part_class(folder, part, told).from_pretrained(
         folder / part, local_files_only=True, use_safetensors=True
     )
     return module

@@ -24,11 +24,15 @@ PICKLE_REMEDY = (
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """The location of a tensor: its file, its name in it, and how it is packed there."""
+    """The location of a tensor: its file, its name in it, and how it is packed and stored there."""
 
     file: Path
     name: str
     packing: Packing = Packing()
+    scale: "TensorLocation | None" = None
+    """A single number by which the stored tensor is multiplied."""
+    is_eight_bit: bool = False
+    """Whether it is stored as 8-bit floats, which are read as float32."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ def open_file(path: Path) -> Any:
 
 
 def read_tensors(places: Mapping[str, TensorLocation], names: Iterable[str]) -> dict[str, Tensor]:
-    """Read the named tensors in their own dtype. `ModelError` if one contains NaN or infinity."""
+    """Read the named tensors in their own dtype, 8-bit floats as float32 and with their scale.
+
+    `ModelError` if one contains NaN or infinity.
+    """
     wanted: dict[Path, list[str]] = {}
     for name in names:
         wanted.setdefault(places[name].file, []).append(name)
@@ -69,7 +76,7 @@ def read_tensors(places: Mapping[str, TensorLocation], names: Iterable[str]) -> 
     for path, members in wanted.items():
         with open_file(path) as file:
             for name in members:
-                tensors[name] = _taken(file, places[name])
+                tensors[name] = _scaled(_taken(file, places[name]), places[name].scale)
                 message = (
                     f"{path}: {places[name].name} contains NaN or infinity; the checkpoint is damaged: download it"
                     " again"
@@ -94,9 +101,26 @@ def tensor_shapes(places: Mapping[str, TensorLocation]) -> dict[str, tuple[int, 
 def _taken(file: Any, place: TensorLocation) -> Tensor:
     piece, laid = _slice(file, place), place.packing
     if laid.rows[2] == 1:
-        return laid.pack(file.get_tensor(place.name)).contiguous()
-    first, count = laid.span(piece.get_shape()[0])
-    return laid.pack(piece[first : first + count]).contiguous()
+        stored = file.get_tensor(place.name)
+    else:
+        first, count = laid.span(piece.get_shape()[0])
+        stored = piece[first : first + count]
+    return laid.pack(widen_eight_bit(stored)).contiguous()
+
+
+def widen_eight_bit(tensor: Tensor) -> Tensor:
+    """Return 8-bit floats as float32, which is exact, and any other tensor as it is."""
+    return tensor.float() if tensor.dtype in EIGHT_BIT_DTYPES.values() else tensor
+
+
+def _scaled(tensor: Tensor, scale: TensorLocation | None) -> Tensor:
+    """Multiply a tensor by the number that is stored as its scale."""
+    if scale is None:
+        return tensor
+    (factor,) = read_tensors({"scale": scale}, ["scale"]).values()
+    message = f"{scale.file}: {scale.name} has {factor.numel()} elements; only a scale of one number is read"
+    require(factor.numel() == 1, message, ModelError)
+    return tensor * factor.to(tensor.dtype).reshape(())
 
 
 def _slice(file: Any, place: TensorLocation) -> Any:
@@ -148,6 +172,7 @@ _SAFETENSORS_NAMES = {
 
 
 SAFETENSORS_DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
+EIGHT_BIT_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # read, never written
 
 
 @dataclass(frozen=True)

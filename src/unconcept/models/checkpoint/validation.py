@@ -1,21 +1,30 @@
 """Checks a model against its own configs before any edit: no layer may be missing, renamed or of another shape."""
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from ...core.errors import ModelError, require
 from ..family import Config, FamilySpec, NamedShapes
 from .checkpoint import Checkpoint
 from .safetensors_io import tensor_shapes
+from .storage import require_no_quantiser, stored_tensors
+from .weight_files import weight_file, weight_variants
 
 _Shape = tuple[int, ...]
+_MOST_TENSORS = 100_000
+_MORE_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")  # labels, and states of pictures
 
 
 def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:
-    """Raise `ModelError` unless text maps and layers of the text encoders match the configs.
+    """Raise `ModelError` unless text maps and layers of the text encoders match the configs, in a known format.
+
+    The denoiser must take the autoencoder's latents and nothing else.
 
     Only names are checked, and for files also shapes: the weights of a pipeline may be packed.
     """
     denoiser = spec.denoiser
+    _check_formats(checkpoint, spec, model)
+    _check_latents(checkpoint, spec, model)
     maps = _implied(spec.required_maps, checkpoint, denoiser)
     found = {name for name in checkpoint.lazy_parameters(denoiser) if spec.map_pattern.search(name)}
     _compare(f"{model}: {denoiser}", "maps of the text", set(maps), found)
@@ -31,15 +40,51 @@ def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> No
             )
 
 
+def _check_formats(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:
+    """Raise `ModelError` for quantised weights in any part, the autoencoder included."""
+    for part in (spec.denoiser, "vae", *(encoder.part for encoder in spec.encoders)):
+        if checkpoint.has(part):
+            require_no_quantiser(checkpoint.config(part), f"{model}: {part}")
+    source = checkpoint.source
+    if source is not None and source.is_dir() and weight_variants(source / "vae"):
+        stored_tensors(weight_file(source, "vae"))
+
+
+def _check_latents(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:
+    """Raise `ModelError` for a denoiser with more inputs than latents: of inpainting, edit and depth models."""
+    told = checkpoint.config(spec.denoiser)
+    more = [name for name in _MORE_INPUTS if told.get(name) is not None]
+    message = f"{model}: its {spec.denoiser} needs other inputs too, by {', '.join(more)} in its config"
+    require(not more, f"{message}: give a text-to-image model", ModelError)
+    side = told.get("sample_size", 1)
+    has_side = side is None or (isinstance(side, int) and side > 0)
+    require(has_side, f"{model}: its {spec.denoiser} has sample_size {side!r}; it is a number of cells", ModelError)
+    if not checkpoint.has("vae"):
+        return
+    taken, given = (
+        checkpoint.config(part).get(name) for part, name in ((spec.denoiser, "in_channels"), ("vae", "latent_channels"))
+    )
+    latents = given * spec.latent_patch**2 if isinstance(given, int) else given
+    message = (
+        f"{model}: its {spec.denoiser} takes {taken} channels and its autoencoder gives {latents}: it is an inpainting,"
+        " edit or depth model; give a text-to-image model"
+    )
+    require(None in (taken, given) or taken == latents, message, ModelError)
+
+
 def _implied(rule: Callable[[Config], NamedShapes], checkpoint: Checkpoint, part: str) -> dict[str, _Shape]:
+    """The names and shapes that a part's config implies; `ModelError` if it cannot be a network's config."""
     config = checkpoint.config(part)
     try:
-        return dict(rule(config))
-    except (KeyError, TypeError, IndexError) as error:
+        found = dict(islice(rule(config), _MOST_TENSORS + 1))
+        require(len(found) <= _MOST_TENSORS, f"it implies more than {_MOST_TENSORS} tensors", ModelError)
+    # Any value of a config may be of another type, or too large.
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, ModelError) as error:
         raise ModelError(
             f"{checkpoint.source}: {part}/config.json lacks the number or sizes of layers ({error!r}); give its own"
             " config"
         ) from None
+    return found
 
 
 def _check_shapes(where: str, checkpoint: Checkpoint, part: str, wanted: Mapping[str, tuple[str, _Shape]]) -> None:

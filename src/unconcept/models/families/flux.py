@@ -1,5 +1,7 @@
 """FLUX.1: a joint transformer that reads T5's states and CLIP's pooled text."""
 
+import re
+
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, flux_names, joint_maps
 
@@ -36,4 +38,6 @@ FLUX = FamilySpec(
     denoiser_names=flux_names,
     vae_prefix="vae.",
     kohya_base="flux",
+    module_names=re.compile(r"double_blocks|single_blocks|single_transformer_blocks"),
+    modelspec="flux-1",
 )

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x: a UNet that reads CLIP ViT-L/14."""
 
 from ..family import FamilySpec, TextEncoderSpec, has_open_clip
-from ..layouts.unet import CROSS_ATTENTION_MAP, UNetNames, unet_maps
+from ..layouts.unet import CROSS_ATTENTION_MAP, UNET_MODULE_NAMES, UNetNames, unet_maps
 
 SD1 = FamilySpec(
     name="sd1",
@@ -27,5 +27,7 @@ SD1 = FamilySpec(
     vae_prefix="first_stage_model.",
     has_diffusers_loras=True,
     kohya_base="sd_v1",
+    module_names=UNET_MODULE_NAMES,
+    modelspec="stable-diffusion-v1",
     kohya_metadata={"ss_base_model_version": "sd_v1", "ss_v2": "False"},
 )

@@ -1,7 +1,7 @@
 """Stable Diffusion 2.x: the UNet of 1.x that reads OpenCLIP ViT-H/14."""
 
 from ..family import FamilySpec, TextEncoderSpec, has_open_clip
-from ..layouts.unet import CROSS_ATTENTION_MAP, UNetNames, unet_maps
+from ..layouts.unet import CROSS_ATTENTION_MAP, UNET_MODULE_NAMES, UNetNames, unet_maps
 
 SD2 = FamilySpec(
     name="sd2",
@@ -28,5 +28,7 @@ SD2 = FamilySpec(
     vae_prefix="first_stage_model.",
     has_diffusers_loras=True,
     kohya_base="sd_v2",
+    module_names=UNET_MODULE_NAMES,
+    modelspec="stable-diffusion-v2",
     kohya_metadata={"ss_base_model_version": "sd_v2", "ss_v2": "True"},
 )

@@ -1,5 +1,7 @@
 """Stable Diffusion 3 and 3.5: a joint transformer that reads rows of two concatenated CLIP states, then T5's rows."""
 
+import re
+
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, joint_maps, sd3_names
 
@@ -45,4 +47,6 @@ SD3 = FamilySpec(
     denoiser_names=sd3_names,
     vae_prefix="first_stage_model.",
     kohya_base="sd3",
+    module_names=re.compile(r"joint_blocks|context_block"),
+    modelspec="stable-diffusion-3",
 )

@@ -1,7 +1,7 @@
 """Stable Diffusion XL: a UNet that reads CLIP ViT-L/14 and OpenCLIP bigG/14, and the latter's pooled text."""
 
 from ..family import FamilySpec, TextEncoderSpec
-from ..layouts.unet import CROSS_ATTENTION_MAP, UNetNames, unet_maps
+from ..layouts.unet import CROSS_ATTENTION_MAP, UNET_MODULE_NAMES, UNetNames, unet_maps
 
 SDXL = FamilySpec(
     name="sdxl",
@@ -36,5 +36,7 @@ SDXL = FamilySpec(
     denoiser_names=UNetNames.of,
     vae_prefix="first_stage_model.",
     kohya_base="sdxl",
+    module_names=UNET_MODULE_NAMES,
+    modelspec="stable-diffusion-xl",
     kohya_metadata={"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"},
 )

@@ -13,6 +13,7 @@ from ..family import Config, NamedShapes
 from .packing import Packing
 
 CROSS_ATTENTION_MAP = re.compile(r"\.attn2\.to_[kv]\.weight$")
+UNET_MODULE_NAMES = re.compile(r"input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block")
 _OUTER_MODULES = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",

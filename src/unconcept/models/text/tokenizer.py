@@ -75,21 +75,21 @@ class ClipTokenizer:
         """
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            pad, length = config.get("pad_token") or END_TOKEN, int(config.get("model_max_length", 77))
+            pad_text = pad["content"] if isinstance(pad, dict) else pad
             tokenizer = _read(vocabulary or folder)
-        except Exception as error:  # `tokenizers` raises bare Exceptions on broken files.
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            pad_id = tokenizer.token_to_id(pad_text)
+        except Exception as error:  # `tokenizers` raises bare Exceptions on broken files, and a config may be anything.
             raise ModelError(f"tokenizer {folder}: {error}; give a complete diffusers folder") from None
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        pad = config.get("pad_token") or END_TOKEN
-        pad_text = pad["content"] if isinstance(pad, dict) else pad
-        pad_id = tokenizer.token_to_id(pad_text)
         if pad_id is None:
             raise ModelError(
                 f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary; give a complete folder"
             )
         # OpenCLIP's pad is "!": transformers takes one in a text for the pad too, whatever word it follows.
         tokenizer.add_special_tokens([AddedToken(pad_text, special=True)])
-        return cls(tokenizer, pad_id, int(config.get("model_max_length", 77)))
+        return cls(tokenizer, pad_id, length)
 
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase") -> "ClipTokenizer":

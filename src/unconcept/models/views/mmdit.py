@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import ModelError, SettingsError, require
+from ..checkpoint.library_errors import drawing_errors
 from ..family import TextEncoderSpec
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition, TokenPosition
@@ -83,7 +84,7 @@ class MMDiTView(PipelineView):
         if guidance_scale > 1 and not self._is_distilled:
             text |= self._given([""] * len(noise), "negative_")
         height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        with self._drawing():
+        with self._drawing(), drawing_errors(self.name):
             result = pipeline(
                 **text,
                 **{self._guidance_argument: guidance_scale},

@@ -19,6 +19,7 @@ from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
 from ..layouts.unet import CROSS_ATTENTION_MAP
 from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..pipeline_checks import require_plain
 from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.t5_encoder import T5Encoder
@@ -48,7 +49,11 @@ class PipelineView(ABC):
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
-        """View a loaded pipeline of one of this view's families, which is used as it is, not copied."""
+        """View a loaded pipeline of one of this view's families, which is used as it is, not copied.
+
+        `ModelError` if it does not compute with exactly its own weights, or lacks layers.
+        """
+        require_plain(pipeline)
         spec = pipeline_family(pipeline)
         device, dtype = pipeline.device, getattr(pipeline, spec.denoiser).dtype
         checkpoint = Checkpoint(spec.denoiser, device, dtype, pipeline=pipeline)

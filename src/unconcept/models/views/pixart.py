@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
+from ..checkpoint.library_errors import drawing_errors
 from ..diffusion.schedulers import sampled_by
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition
@@ -89,7 +90,7 @@ class PixArtView(PipelineView):
         if guidance_scale > 1:
             text |= self._given([""] * len(noise), "negative_")
         height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        with self._drawing(), sampled_by(pipeline, sampler, steps):
+        with self._drawing(), sampled_by(pipeline, sampler, steps), drawing_errors(self.name):
             result = pipeline(
                 **text,
                 negative_prompt=None,

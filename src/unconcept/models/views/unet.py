@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import ModelError, require
+from ..checkpoint.library_errors import drawing_errors
 from ..diffusion.schedulers import sampled_by
 from ..hooks.forward import with_soft_rows
 from ..model_view import Conditioning, SoftPrompts, TextInput
@@ -95,7 +96,7 @@ class UNetView(PipelineView):
             {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
         )
         scaled = noise.to(self.device, self.dtype)
-        with self._drawing() as pipeline, sampled_by(pipeline, sampler, steps):
+        with self._drawing() as pipeline, sampled_by(pipeline, sampler, steps), drawing_errors(self.name):
             result = pipeline(
                 **text,
                 latents=scaled,
