@@ -16,7 +16,7 @@ from unconcept.core.errors import EditError, ModelError
 from unconcept.core.request import RequestSpec
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import export_edit
-from unconcept.edits.export.lora_reader import read_lora
+from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.models import open_model
@@ -144,4 +144,4 @@ def test_what_has_no_place_is_refused(family, mmdit_base, tmp_path) -> None:
     lora = exported(edit, mmdit_base(family), "kohya", tmp_path / "l.safetensors")
     save_file({key.replace("lora_unet_", "lora_unet_x_"): t for key, t in lora.items()}, tmp_path / "x.safetensors")
     with pytest.raises(EditError, match="are not in base, the first is lora_unet_x_"):
-        read_lora(tmp_path / "x.safetensors", mmdit_base(family))
+        read_foreign_edit(tmp_path / "x.safetensors", mmdit_base(family))

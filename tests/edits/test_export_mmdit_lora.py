@@ -12,7 +12,7 @@ from tests.edits.test_export import networks, parameters, stamped, stock
 from unconcept.edits import DenseEdit, LowRankEdit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import export_edit
-from unconcept.edits.export.lora_reader import read_lora
+from unconcept.edits.export.foreign import read_foreign_edit
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
 
@@ -147,7 +147,7 @@ def test_what_was_exported_is_imported(family, to, make, mmdit_base, tmp_path) -
     export_edit(edit, folder, to, place, torch.float32)
     there, again = (
         parameters(folder, *(p.name for p in folder.iterdir() if p.name.startswith(("transformer", "text_enc")))),
-        read_lora(place, folder),
+        read_foreign_edit(place, folder).edit,
     )
     assert set(edit.names) <= set(again.names)
     for name in again.names:

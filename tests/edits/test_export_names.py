@@ -219,7 +219,7 @@ def test_no_name_a_lora_may_use_means_two_modules(family, layout) -> None:
     assert not [
         known
         for known, names in means.items()
-        if len(names) > 1 and known.startswith(("lora_", "unet.", "text_", "diffusion_model."))
+        if len(names) > 1 and known.startswith(("lora_", "unet.", "text_encoder", "diffusion_model."))
     ]
 
 

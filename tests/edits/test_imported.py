@@ -16,7 +16,7 @@ from unconcept.core.errors import EditError
 from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, LowRankEdit, load_edit
 from unconcept.edits.export.export import export_edit
-from unconcept.edits.export.lora_reader import read_lora
+from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.jobs.import_edit import import_edit
 from unconcept.models import open_model
 
@@ -46,7 +46,10 @@ def test_our_own_exports_come_back(family, to, file, base, tmp_path) -> None:  #
     folder = base(family)
     edit = dense(folder) if to == "comfyui" else low_rank(folder)
     export_edit(edit, folder, to, tmp_path / file, torch.float32)
-    found, there = read_lora(tmp_path / file, folder), parameters(folder, "unet", "text_encoder", "text_encoder_2")
+    found, there = (
+        read_foreign_edit(tmp_path / file, folder).edit,
+        parameters(folder, "unet", "text_encoder", "text_encoder_2"),
+    )
     assert found.names == edit.names
     assert isinstance(found, DenseEdit) == (to == "comfyui")
     assert all(
@@ -71,7 +74,7 @@ def test_kohyas_alpha_over_rank(stem, name, tiny_folder, tmp_path) -> None:
     pair = {f"{stem}.lora_up.weight": up.half(), f"{stem}.lora_down.weight": down.half()}
     for alpha, factor in ((torch.tensor(1.0), 0.25), (torch.tensor(8).half(), 2.0), (None, 1.0)):
         save_file({**pair, f"{stem}.alpha": alpha} if alpha is not None else pair, tmp_path / "l.safetensors")
-        edit = read_lora(tmp_path / "l.safetensors", folder)
+        edit = read_foreign_edit(tmp_path / "l.safetensors", folder).edit
         found, delta = only(edit, folder)
         assert found == f"{name}.weight"
         assert torch.allclose(delta, factor * up.half().float() @ down.half().float(), atol=1e-5)
@@ -120,7 +123,7 @@ def test_spellings_of_diffusers_old_and_new(keys, module, tiny_folder, tmp_path)
     o, d = parameters(folder, wanted.partition(".")[0])[wanted].shape
     up, down = drawn(o, 2), drawn(2, d, seed=1)
     save_file({keys[0]: up, keys[1]: down}, tmp_path / "l.safetensors")
-    found, delta = only(read_lora(tmp_path / "l.safetensors", folder), folder)
+    found, delta = only(read_foreign_edit(tmp_path / "l.safetensors", folder).edit, folder)
     assert found == wanted
     assert torch.allclose(delta, up @ down, atol=1e-5)
 
@@ -147,7 +150,7 @@ def test_a_lora_saved_by_diffusers_is_read_as_diffusers_runs_it(family, rslora, 
     type(pipe).save_lora_weights(
         tmp_path / "l", unet_lora_layers=layers, unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict()
     )
-    edit = read_lora(tmp_path / "l/pytorch_lora_weights.safetensors", folder)
+    edit = read_foreign_edit(tmp_path / "l/pytorch_lora_weights.safetensors", folder).edit
     pipe.unet.fuse_lora()
     pipe.unet.unload_lora()
     before, merged = (
@@ -168,7 +171,7 @@ def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(base, tmp_p
     export_edit(made, folder, "kohya", tmp_path / "esd.safetensors", torch.float32)
     edit = import_edit(
         tmp_path / "esd.safetensors", str(folder), RequestSpec(("dog face",), ("goat",), ("cat",)), "esd"
-    )
+    ).edit
     assert (edit.origin.method, edit.origin.targets, edit.origin.anchors, edit.origin.retain) == (
         "esd",
         ("dog face",),
@@ -190,7 +193,7 @@ def test_an_imported_eraser_is_stamped_drawn_with_and_exported_again(base, tmp_p
             pictures.append(view.sample(["a dog face"], noise, 2, 3.0))
     assert torch.allclose(*pictures, atol=1e-4)
     export_edit(loaded, folder, "peft", tmp_path / "again")
-    assert read_lora(tmp_path / "again", folder).names == made.names
+    assert read_foreign_edit(tmp_path / "again", folder).edit.names == made.names
 
 
 def test_an_eraser_of_the_text_encoder_says_nothing_of_text_maps(tiny_folder, tmp_path) -> None:
@@ -198,7 +201,7 @@ def test_an_eraser_of_the_text_encoder_says_nothing_of_text_maps(tiny_folder, tm
     save_file(
         {f"{stem}.lora_up.weight": drawn(32, 1), f"{stem}.lora_down.weight": drawn(1, 32)}, tmp_path / "l.safetensors"
     )
-    edit = import_edit(tmp_path / "l.safetensors", str(tiny_folder("sd1")), RequestSpec(("dog",)), "imported")
+    edit = import_edit(tmp_path / "l.safetensors", str(tiny_folder("sd1")), RequestSpec(("dog",)), "imported").edit
     assert "residual" not in edit.origin.report
 
 
@@ -211,11 +214,17 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
     for tensors, said in (
         (load_file(tmp_path / "xl.safetensors"), "does not fit the model's|another family"),
         (
-            {**pair, "lora_unet_down_blocks_7_to_k.lora_up.weight": torch.ones(1, 1)},
+            {
+                **pair,
+                **{f"lora_unet_down_blocks_7_to_k.lora_{half}.weight": torch.ones(1, 1) for half in ("up", "down")},
+            },
             "1 of its 2 modules are not in base, the first is lora_unet_down_blocks_7_to_k",
         ),
-        ({**pair, f"{stem}.dora_scale": torch.ones(8)}, "dora_scale is neither half of a LoRA pair nor a .diff"),
-        ({**pair, f"{stem}.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "lora_mid.weight is neither"),
+        ({**pair, f"{stem}.dora_scale": torch.ones(8)}, "dora_scale belongs to DoRA; only plain LoRA"),
+        (
+            {**pair, f"{stem}.lora_mid.weight": torch.ones(2, 2, 3, 3)},
+            "belongs to a LoRA with Tucker factors",
+        ),
         ({up: pair[up]}, "has half of a pair"),
         (
             {up: pair[up], down: torch.ones(2, 31)},
@@ -231,9 +240,9 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
         ),
         ({}, "holds no LoRA"),
     ):
-        save_file(tensors, file)
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, file)
         with pytest.raises(EditError, match=said) as raised:
-            read_lora(file, folder)
+            read_foreign_edit(file, folder)
         assert "\n" not in str(raised.value)
         assert str(file) in str(raised.value)
     save_file(pair, file)
@@ -247,7 +256,7 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
         (tmp_path / "folder", "no adapter_model"),
     ):
         with pytest.raises(EditError, match=said):
-            read_lora(path, folder)
+            read_foreign_edit(path, folder)
 
 
 def test_peft_adapters_that_are_no_plain_lora_are_refused(base, tmp_path) -> None:  # noqa: F811
@@ -256,7 +265,7 @@ def test_peft_adapters_that_are_no_plain_lora_are_refused(base, tmp_path) -> Non
     for change in ({"use_dora": True}, {"peft_type": "LOHA"}):
         (tmp_path / "p/adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(EditError, match="only plain LoRA"):
-            read_lora(tmp_path / "p", base("sd1"))
+            read_foreign_edit(tmp_path / "p", base("sd1"))
 
 
 @pytest.mark.parametrize(
@@ -271,10 +280,12 @@ def test_a_header_that_names_another_family(told, family, tiny_folder, tmp_path)
     save_file(pair, tmp_path / "l.safetensors", metadata=told or None)
     for model in ("sd1", "sd2"):
         if family in (None, model):
-            assert read_lora(tmp_path / "l.safetensors", tiny_folder(model)).names == (f"unet.{OUT}.weight",)
+            assert read_foreign_edit(tmp_path / "l.safetensors", tiny_folder(model)).edit.names == (
+                f"unet.{OUT}.weight",
+            )
         else:
             with pytest.raises(
                 EditError,
                 match=f"its header says that it is for {family} models, base is {model}: it is for another family",
             ):
-                read_lora(tmp_path / "l.safetensors", tiny_folder(model))
+                read_foreign_edit(tmp_path / "l.safetensors", tiny_folder(model))

@@ -12,7 +12,7 @@ from tests.edits.test_export import text_map
 from unconcept.core.errors import EditError, ModelError
 from unconcept.core.regular_files import require_own_files
 from unconcept.edits.export.bake import bake
-from unconcept.edits.export.lora_reader import read_lora
+from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.models import find_model
 
 WEIGHTS, CONFIG = "unet/diffusion_pytorch_model.safetensors", "unet/config.json"
@@ -110,4 +110,4 @@ def test_a_lora_that_is_a_pipe_or_holds_a_link(folder, tmp_path) -> None:
         ("zero.safetensors", "is a pipe, a socket or a device"),
     ):
         with pytest.raises(EditError, match=said):
-            read_lora(tmp_path / name, folder)
+            read_foreign_edit(tmp_path / name, folder)

@@ -1,11 +1,14 @@
-"""`unconcept import`: converts a LoRA eraser from another tool to an edit file."""
+"""`unconcept import`: converts what another tool made of a model to an edit file."""
 
 from ..jobs.command_options import ImportOptions
 from .console import say
 
 
 def import_(options: ImportOptions) -> None:
-    """Convert a LoRA eraser to an edit file, which can be sampled, evaluated, attacked and exported like any other."""
+    """Convert a LoRA or an edited checkpoint to an edit file, to be sampled, evaluated, attacked and exported."""
     from ..jobs.import_edit import import_to_file
 
-    say(f"{len(import_to_file(options).names)} weights -> {options.out}")
+    done = import_to_file(options)
+    for note in done.notes:
+        say(note)
+    say(f"{len(done.edit.names)} weights -> {options.out}")

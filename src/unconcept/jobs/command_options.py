@@ -116,6 +116,8 @@ class BenchOptions(SourceOptions, SuiteOptions):
 
     methods: str = "all"
     """Methods, separated by commas; `all` runs every method."""
+    edits: Annotated[Paths, Flag("--edit", Path, repeats=True, show_default=False)] = ()
+    """Finished edit file to measure beside the methods, for the concepts that it erases; repeatable."""
     suite: str = "quick"
     """Suite; see `unconcept suites`."""
 
@@ -172,8 +174,8 @@ class ExportOptions(WriteOptions):
 class ImportOptions(OverwriteOptions, AnchorOptions, SourceOptions):
     """Options of `import`."""
 
-    lora: Annotated[Path, Flag(position=0, metavar="FILE")]
-    """LoRA in kohya's or diffusers' format, .diff patch, or PEFT folder."""
+    source: Annotated[Path, Flag(position=0, metavar="PATH")]
+    """LoRA of any trainer, .diff patch, PEFT folder, file of whole weights, or an edited checkpoint: folder or file."""
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT]
     """Concepts that it was made to erase; one or several."""
     out: Path

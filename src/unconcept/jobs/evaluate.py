@@ -23,7 +23,7 @@ from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
-from ..evaluation.trials.bench import examine_trials, run_bench, trial_of_edit
+from ..evaluation.trials.bench import edits_beside_methods, examine_trials, run_bench, trial_of_edit
 from ..evaluation.trials.finding import Finding
 from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
@@ -52,7 +52,7 @@ from .privacy import may_keep_pictures, run_store, why_no_pictures
 class EvaluationRun(
     RunOptions, DrawOptions, JudgeOptions, StrengthOptions, DeviceOptions, EditBaseOptions, OverwriteOptions
 ):
-    """A complete evaluation job. It evaluates finished `edits`, or makes edits of `variants` first."""
+    """A complete evaluation job. It makes edits of `variants`, and evaluates them beside finished `edits`."""
 
     concepts: tuple[str, ...]
     out: Path
@@ -99,7 +99,7 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
     else:
         names = [methods[name.strip()].name for name in options.methods.split(",")]
     variants = tuple(variant_of_method(name, options.model) for name in names)
-    return _planned(options, variants=variants, suite=options.suite)
+    return _planned(options, variants=variants, edits=paths(options.edits), suite=options.suite)
 
 
 def _strength(options: StrengthOptions) -> dict[str, Any]:
@@ -121,25 +121,25 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     begun = time.perf_counter()
     run = with_base(run)
     unedited, suite, judge, spec, left_out = open_run(run)
-    asked = [run.concepts[: i + 1] if suite.stepwise else run.concepts for i in range(len(run.edits))]
+    asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
+    requests = [*(run.requests if run.variants else ()), *(names for _, names in asked)]
     keeps = may_keep_pictures([concept.kind for concept in _words(run)], run.store_pictures)
-    reasons = _long_prompts(suite, asked or run.requests, unedited.base()) | left_out | why_no_pictures(keeps)
-    trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in zip(run.edits, asked, strict=True)]
+    reasons = _long_prompts(suite, requests, unedited.base()) | left_out | why_no_pictures(keeps)
+    trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
     with atomic_folder(run.out, identity, run.overwrite) as folder, ExitStack() as opened:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         store = opened.enter_context(run_store(run.store, folder, keeps))
         context = RunContext(store, TaskRecord(folder / RECORD_FILE), spec, judge, run.workers, deadline, progress)
-        if run.variants:
-            found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
-        else:
-            found, tally = examine_trials(trials, suite, context)
+        found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
+        finished, more = examine_trials(trials, suite, context)
+        found, tally = [*found, *finished], tally + more
         seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
         answered = [finding.answered_trial for finding in found]
         pictures = [image_pairs(one.trial, one.checks, context) for one in answered]
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
-        report = Report(found, suite, spec, judge, conditions, failures, _missing(run, found), reasons)
+        report = Report(found, suite, spec, judge, conditions, failures, _missing(run, len(asked), found), reasons)
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
@@ -149,6 +149,11 @@ def with_base(run: EvaluationRun) -> EvaluationRun:
     """The same run on the base of its edits, if no model was named. Names are checked before an edit is read."""
     _require_known_names(run)
     return replace(run, model=base_of_edits(run.edits, run.model))
+
+
+def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str, ...]]]:
+    """Pair each edit file with the concepts that it is asked about: all, or one more for each edit."""
+    return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
 
 
 def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
@@ -293,8 +298,8 @@ def _retained(run: EvaluationRun) -> list[str]:
     return list(dict.fromkeys(text for path in run.edits for text in origin_of(load_edit(path)).retain))
 
 
-def _missing(run: EvaluationRun, found: Sequence[Finding]) -> int:
+def _missing(run: EvaluationRun, finished: int, found: Sequence[Finding]) -> int:
     """Count planned results that are missing: edits, answers, and attacked prompts, ceilings included."""
-    wanted = len(run.variants) * len(run.requests) if run.variants else len(run.edits)
+    wanted = len(run.variants) * len(run.requests) + finished
     attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attack_results)
     return wanted - len(found) + attacked + sum(f.answered_trial.missing for f in found)

@@ -1,13 +1,14 @@
-"""Imports LoRA erasers from other tools as edits, so that they can be evaluated, attacked and exported."""
+"""Imports what other tools made of a model as an edit, so that it can be evaluated, attacked and exported."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.output_folder import output_file
 from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit
-from ..edits.export.lora_reader import read_lora
+from ..edits.export.foreign import read_foreign_edit
 from ..edits.origin import origin_for
 from ..erasing.request_defaults import resolve_request
 from ..models import find_model, open_model
@@ -15,8 +16,17 @@ from .command_options import ImportOptions
 from .options import texts
 
 
-def import_to_file(options: ImportOptions) -> Edit:
-    """Convert a LoRA eraser to an edit file, which can be sampled, evaluated, attacked and exported like any other."""
+@dataclass(frozen=True)
+class ImportOutcome:
+    """The result of `import`."""
+
+    edit: Edit
+    notes: tuple[str, ...]
+    """How the files were read, where that is not plain."""
+
+
+def import_to_file(options: ImportOptions) -> ImportOutcome:
+    """Convert a LoRA or an edited checkpoint to an edit file, which can be evaluated and exported like any other."""
     typed = {
         "targets": texts(options.concepts),
         "anchors": None if options.anchors is None else texts(options.anchors),
@@ -26,26 +36,37 @@ def import_to_file(options: ImportOptions) -> Edit:
     given = {name: value for name, value in typed.items() if value is not None}
     request = build_settings(RequestSpec, given, "option")
     with output_file(options.out, options.overwrite) as place:
-        edit = import_edit(options.lora, options.model, request, options.method)
-        edit.save(place)
-    return edit
+        found = import_edit(options.source, options.model, request, options.method)
+        found.edit.save(place)
+    return found
 
 
-def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> Edit:
-    """Read a LoRA file as an edit of `model` that erases the concepts in `ask`. The header records the file's name and
-    hash.
+def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> ImportOutcome:
+    """Read files of another tool as an edit of `model` that erases the concepts in `ask`.
+
+    The header records their name and hash, and how they were read.
     """
     request = resolve_request(ask, model).request
-    edit = read_lora(path, find_model(model))
+    place = path if path.exists() or path.suffix else _on_hub(path)
+    found = read_foreign_edit(place, find_model(model))
+    settings: dict[str, object] = {"file": path.name, "sha256": _digest(place)}
+    if found.notes:
+        settings["notes"] = list(found.notes)
+    base = open_model(model, "cpu", "float32")
+    origin = origin_for(found.edit, base, request, method, settings)
+    return ImportOutcome(found.edit.stamped(origin), found.notes)
+
+
+def _on_hub(path: Path) -> Path:
+    """The folder of a Hub id; the path itself if it is none."""
+    return find_model(path.as_posix()) if path.as_posix().count("/") == 1 else path
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 over the weight files, in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return edit.stamped(
-        origin_for(
-            edit,
-            open_model(model, "cpu", "float32"),
-            request,
-            method,
-            {"file": path.name, "sha256": digest.hexdigest()},
-        )
-    )
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...attacks import attacks, why_out_of_reach
 from ...core.concept import Concept
+from ...core.errors import RequestError, require
 from ...edits import load_edit, origin_of
 from ...edits.base import EditOrigin
 from ...prompts.checks import Check
@@ -34,6 +35,8 @@ def run_bench(
 
     Results missing at the deadline are counted as missing.
     """
+    if not variants:
+        return [], TaskTally()
     tasks = [EditTask(unedited, one, concepts, folder / "edits") for concepts in requests for one in variants]
     tally = run_tasks(tasks, context.store, context.record, 1, context.deadline, context.tell)
     found, more = examine_trials([trial_of_task(task) for task in tasks if task.is_done(context.store)], suite, context)
@@ -54,6 +57,23 @@ def trial_of_edit(path: Path, unedited: EditedModel, concepts: Sequence[str], st
         pass
     cost = {"bytes": path.stat().st_size, "parameters": edit.parameters}
     return Trial(label, tuple(concepts), EditedModel.of(unedited, path, strength), edit, cost)
+
+
+def edits_beside_methods(
+    edits: Sequence[Path], requests: Sequence[tuple[str, ...]]
+) -> list[tuple[Path, tuple[str, ...]]]:
+    """Pair finished edits with the requests that they erase: each has a row in the table of the methods.
+
+    `RequestError` if an edit erases none of them.
+    """
+    found: list[tuple[Path, tuple[str, ...]]] = []
+    for path in edits:
+        targets = origin_of(load_edit(path)).targets
+        own = [(path, names) for names in requests if set(names) <= set(targets)]
+        told = f"edit {path} erases {', '.join(targets)}, which is none of the requests; name its concept too"
+        require(bool(own), told, RequestError)
+        found += own
+    return found
 
 
 def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[Finding], TaskTally]:

@@ -1,0 +1,207 @@
+"""Weights stored as 8-bit floats are read as the numbers that they are; other quantised formats are refused."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tests.cli.test_bad_models import ERASE, SAMPLE, refused
+from tests.cli.test_cli import run
+from tests.edits import mmdit_toys
+from tests.edits.test_export import base as wide_base  # noqa: F401
+from tests.edits.test_export import text_map
+from tests.models.test_single_file import single
+from unconcept.core.errors import ModelError
+from unconcept.edits.export.foreign import read_foreign_edit
+from unconcept.models import open_model
+from unconcept.models.families import families
+
+FAMILIES = (*tiny.FAMILIES, *tiny.MMDITS, "pixart")
+NOISE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+DTYPES = [torch.float8_e4m3fn, torch.float8_e5m2]
+A_WEIGHT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, wide_base):  # noqa: F811
+    """SD3's single files have the identity as CLIP-L's projection, and so has its toy."""
+
+    @cache
+    def of(family: str) -> Path:
+        place = tmp_path_factory.mktemp(family) / "base"
+        if family == "sdxl":
+            return wide_base(family)
+        return mmdit_toys.saved(family, place) if family == "sd3" else tiny.folder(family, place)
+
+    return of
+
+
+def stored(tensors: dict[str, torch.Tensor], dtype: torch.dtype, scaled: bool) -> dict[str, torch.Tensor]:
+    """Every matrix as 8-bit floats; with scales as ComfyUI writes them."""
+    kept = {"scaled_fp8": torch.zeros(2, dtype=dtype)} if scaled else {}
+    for name, tensor in tensors.items():
+        scale = tensor.abs().max().clamp(min=1e-12) / torch.finfo(dtype).max
+        if tensor.ndim != 2 or not name.endswith("weight") or "first_stage" in name or "in_proj" in name:
+            kept[name] = tensor
+        elif scaled:
+            kept[name] = (tensor / scale).to(dtype)
+            kept[name.removesuffix("weight") + "scale_weight"] = scale
+            kept[name.removesuffix("weight") + "scale_input"] = torch.ones(())
+        else:
+            kept[name] = tensor.to(dtype)
+    return kept
+
+
+def values(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the stored tensors mean, in float32."""
+    found = {}
+    for name, tensor in tensors.items():
+        scale = tensors.get(name.removesuffix("weight") + "scale_weight", torch.ones(()))
+        if not name.endswith(("scale_weight", "scale_input", "scaled_fp8")):
+            found[name] = (
+                tensor.float() * (scale if name.endswith("weight") else 1) if tensor.is_floating_point() else tensor
+            )
+    return found
+
+
+def rewritten(file: Path, dtype: torch.dtype, scaled: bool, plain: Path) -> None:
+    """A file's tensors as 8-bit floats, and what they mean in the file `plain`."""
+    tensors = stored(load_file(file), dtype, scaled)
+    save_file(tensors, file, metadata={"format": "pt"})
+    save_file(values(tensors), plain, metadata={"format": "pt"})
+
+
+def same_model(one: Path, other: Path) -> None:
+    """Text maps and states bitwise, the built networks bitwise, and the pictures."""
+    ours, plain = (open_model(str(source), "cpu", "float32") for source in (one, other))
+    maps = plain.text_maps()
+    assert all(torch.equal(weight, maps[name]) for name, weight in ours.text_maps().items())
+    assert torch.equal(ours.embed(["a dog"], at="all"), plain.embed(["a dog"], at="all"))
+    for part in (ours.spec.denoiser, "vae", *(encoder.part for encoder in ours.spec.encoders)):
+        built = dict(plain.modules(part).named_parameters())
+        assert all(torch.equal(weight, built[name]) for name, weight in ours.modules(part).named_parameters())
+    pictures = [view.sample(["a dog"], NOISE, 1, 3.0) for view in (ours, plain)]
+    assert torch.allclose(*pictures, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("dtype", "scaled"), [(DTYPES[0], True), (DTYPES[1], False)])
+def test_a_folder(family, dtype, scaled, base, tmp_path) -> None:
+    """Of every family, denoiser and encoders; the same as the folder with the values in float32."""
+    ours, plain = (shutil.copytree(base(family), tmp_path / name) for name in ("ours", "plain"))
+    spec = families[family]
+    for part in (spec.denoiser, *(encoder.part for encoder in spec.encoders)):
+        (file,) = (ours / part).glob("*.safetensors")
+        rewritten(file, dtype, scaled, plain / part / file.name)
+    same_model(ours, plain)
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "scaled"),
+    [("sd1", DTYPES[0], True), ("sd1", DTYPES[0], False), ("sdxl", DTYPES[0], True), ("sd3", DTYPES[0], True)],
+)
+def test_a_single_file(family, dtype, scaled, base, tmp_path) -> None:
+    file = single(base(family), tmp_path)
+    plain = tmp_path / "plain.safetensors"
+    shutil.copytree(tmp_path / "m", tmp_path / "plain")
+    rewritten(file, dtype, scaled, plain)
+    same_model(file, plain)
+
+
+def test_shards_with_the_scale_in_another(base, tmp_path) -> None:
+    ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
+    file = ours / "unet/diffusion_pytorch_model.safetensors"
+    rewritten(file, DTYPES[0], True, plain / "unet" / file.name)
+    tensors = load_file(file)
+    names = sorted(tensors)
+    table = {}
+    for shard, own in enumerate((names[::2], names[1::2])):
+        place = f"diffusion_pytorch_model-{shard + 1:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in own}, file.with_name(place), metadata={"format": "pt"})
+        table |= dict.fromkeys(own, place)
+    file.unlink()
+    (ours / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    same_model(ours, plain)
+
+
+def test_edits_of_8_bit_weights(base, tmp_path) -> None:
+    """They are made, drawn, and exported at a wider dtype; 8 bits are too coarse to hold one."""
+    ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
+    for part in ("unet", "text_encoder"):
+        (file,) = (ours / part).glob("*.safetensors")
+        rewritten(file, DTYPES[0], True, plain / part / file.name)
+    made = tmp_path / "made"
+    assert run(*ERASE, "--model", ours, "--out", made).exit_code == 0
+    edit = made / "edit.safetensors"
+    assert run(*SAMPLE, "--model", ours, "--edit", edit, "--out", tmp_path / "s").exit_code == 0
+    refused(tmp_path / "o", "apply", edit, "--model", ours, said="export --to diffusers --dtype float16")
+    for model in (ours, plain):
+        words = ("export", edit, "--model", model, "--to", "diffusers", "--dtype", "float32")
+        assert run(*words, "--out", made / model.name).exit_code == 0
+    same_model(made / "ours", made / "plain")
+    DiffusionPipeline.from_pretrained(made / "ours", local_files_only=True)
+    for to in ("kohya", "single-file", "comfyui"):
+        out = made / f"{to}.safetensors"
+        assert run("export", edit, "--model", ours, "--to", to, "--out", out).exit_code == 0
+    shutil.copytree(ours, made / "single-file", ignore=shutil.ignore_patterns("*.safetensors"))
+    same_model(made / "single-file.safetensors", made / "plain")
+    assert set(read_foreign_edit(made / "kohya.safetensors", ours).edit.names) == set(text_map(ours).names)
+
+
+U8, SCALE = torch.zeros(3, 1, dtype=torch.uint8), torch.ones(())
+X = A_WEIGHT.removesuffix(".weight")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({f"{X}.weight.absmax": SCALE, f"{X}.weight.quant_map": SCALE}, "bitsandbytes' 4-bit"),
+        ({A_WEIGHT: U8, f"{X}.weight.quant_state.bitsandbytes__nf4": U8}, "bitsandbytes' 4-bit"),
+        ({A_WEIGHT: torch.zeros(16, 32, dtype=torch.int8), f"{X}.SCB": torch.ones(16)}, "bitsandbytes' 8-bit"),
+        ({f"{X}.comfy_quant": U8}, "ComfyUI's quantised"),
+        ({f"{X}.weight_scale": SCALE, f"{X}.weight_scale_2": SCALE}, "scaled format of ComfyUI or BFL"),
+        ({f"{X}.qweight": U8, f"{X}.wscales": SCALE, f"{X}.smooth_factor": SCALE}, "SVDQuant"),
+        ({f"{X}.weight._data": U8, f"{X}.weight._scale": SCALE}, "quanto"),
+        ({f"{X}.something_new": SCALE}, "quantised or fused"),
+        ({A_WEIGHT: torch.zeros(16, 32, dtype=torch.int8)}, "I8"),
+        ({A_WEIGHT: torch.zeros(16, 32, dtype=torch.float8_e4m3fnuz)}, "F8_E4M3FNUZ"),
+        ({f"{X}.scale_weight": SCALE}, "has a scale but is no 8-bit float"),
+        ({A_WEIGHT: torch.zeros(16, 32).to(DTYPES[0]), f"{X}.scale_weight": torch.ones(16)}, "has 16 elements"),
+        ({A_WEIGHT: torch.zeros(16, 32).to(DTYPES[0]), f"{X}.scale_weight": SCALE * float("nan")}, "NaN"),
+        ({A_WEIGHT: torch.full((16, 32), float("nan")).to(DTYPES[1])}, "NaN"),
+        ({f"{X.removesuffix('to_k')}to_kv.weight": torch.ones(2, 2)}, "fused attention projections"),
+        ({f"{X}.base_layer.weight": torch.ones(2, 2)}, "adapters that are not fused"),
+    ],
+)
+def test_what_is_not_understood_is_refused(more, said, base, tmp_path) -> None:
+    """When the file is opened; a number that is wrong when it is read."""
+    folder = shutil.copytree(base("sd1"), tmp_path / "m")
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file(
+        {name: tensor.clone() for name, tensor in (load_file(file) | more).items()}, file, metadata={"format": "pt"}
+    )
+    for words in (ERASE, SAMPLE):
+        refused(tmp_path / "o", *words, "--model", folder, said=said)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_configs_and_every_part(part, base, tmp_path) -> None:
+    folder = shutil.copytree(base("sd1"), tmp_path / "m")
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith(".weight"))
+    save_file(tensors | {f"{name}.absmax": torch.ones(3)}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="quantised"):
+        open_model(str(folder), "cpu")
+    save_file(tensors, file, metadata={"format": "pt"})
+    told = json.loads((folder / part / "config.json").read_text())
+    told["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / part / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=f"{part}: its config.json names quantised weights .bitsandbytes."):
+        open_model(str(folder), "cpu")
