@@ -229,7 +229,7 @@ def test_the_prior_is_the_plain_diffusion_loss_on_whole_pictures(family) -> None
 def test_words_for_the_size_belong_to_the_targets_prompt_alone() -> None:
     view = tiny.view("sd1")
     settings = ConceptAblation(**{**QUICK, "augment": True})
-    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 1)
+    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 3)
     _, _, anchors, targets = data.batch(60, torch.Generator().manual_seed(0))
     assert set(anchors) == {"a cat"}
     sizes = {"a far away ", "very small ", "zoomed in ", "close up ", ""}
@@ -243,7 +243,7 @@ def fits(view, text) -> bool:
 def test_half_of_the_pictures_are_mirrored() -> None:
     view = tiny.view("sd1")
     settings = ConceptAblation(**{**QUICK, "mirror": True})
-    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 1)
+    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 3)
     z, masks, _, _ = data.batch(40, torch.Generator().manual_seed(0))
     assert bool(masks.all())
     plain, turned = (encode_images(view, side) for side in (data.pictures, data.pictures.flip(-1)))
@@ -266,7 +266,7 @@ def test_pictures_of_harmful_anchors_have_the_target_as_negative_prompt() -> Non
     shown = {}
     for kind in ("object", "explicit"):
         request = Request(("dog",), ("cat",), kind=kind)
-        shown[kind] = _Pictures.drawn(view, settings._pairs(view, request), settings, 1).pictures
+        shown[kind] = _Pictures.drawn(view, settings._pairs(view, request), settings, 3).pictures
     walk = GuidedSampler.of(view, 2, 6.0)
     start = walk.initial_latents(picture_seeds(0, 3))
     for kind, negative in (("object", ""), ("explicit", "dog")):

@@ -158,6 +158,11 @@ def test_the_cycle_is_as_long_as_all_steps_and_begins_after_the_warm_up() -> Non
     assert [plan.rate(step) for step in range(3, 10)] == [one_cycle_rate(step, 10) for step in range(7)]
 
 
+def test_every_target_of_a_stage_has_a_picture() -> None:
+    longer = SculptingMemory(**QUICK)._for_targets(5)
+    assert (QUICK["pictures"], longer.pictures, longer.num_epochs) == (4, 5, 5)  # least: one epoch for each target
+
+
 def test_the_learning_rate_is_torchs_one_cycle() -> None:
     for steps in (4, 50, 450):
         rule = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1.0)

@@ -29,6 +29,7 @@ from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, open_sentences
 from ..prompts.text_matching import replace_name
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import GradientClip, GradientTransform, WeightMask
 from ..training.images.training_images import generate_images, images_to_latents, place_image, take_in_turn
@@ -50,7 +51,7 @@ class PromptPair(NamedTuple):
     negative: str = ""
 
 
-@method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
+@method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
 @dataclass(frozen=True)
 class ConceptAblation:
     """Fine-tunes the denoiser, on images of the anchor, to treat a target as its anchor.
@@ -65,7 +66,7 @@ class ConceptAblation:
     target_model: Literal["student", "frozen"] = "student"
     """Model that predicts under the anchor."""
     iterations: int = 200
-    """Training steps."""
+    """Training steps for up to four targets; more targets have more."""
     lr: float = 8e-6
     """Learning rate: 2e-6 times batch, as with the authors' --scale_lr, which also doubles it if there is a prior."""
     batch_size: int = 4
@@ -114,7 +115,8 @@ class ConceptAblation:
         together (inferred).
         """
         trained = TrainableWeights(model, self._names(model))
-        data = _Pictures.drawn(model, self._pairs(model, request), self, len(request.targets))
+        count = max(training_budget(self.pictures, len(request.targets)), len(request.targets))
+        data = _Pictures.drawn(model, self._pairs(model, request), self, count)
         # The table changes the encodings, so each text is encoded by the current model, with its gradient.
         texts: Callable[[Sequence[str]], Conditioning] = (
             model.condition if self.parameter_group == "embedding" else TextEncodings.of(model)
@@ -137,7 +139,8 @@ class ConceptAblation:
         rules: list[GradientTransform] = [GradientClip(self.max_grad_norm)]
         if self.parameter_group == "embedding":
             rules.insert(0, restrict_to_target_rows(model, trained, request.targets))
-        plan = TrainingPlan(self.iterations, self.lr, "adamw", self.weight_decay, self.seed, transforms=rules)
+        steps = training_budget(self.iterations, len(request.targets))
+        plan = TrainingPlan(steps, self.lr, "adamw", self.weight_decay, self.seed, transforms=rules)
         about = {
             "settings": settings_data(self),
             "request": vars(request),
@@ -237,9 +240,9 @@ class _Pictures:
         )
 
     @classmethod
-    def drawn(cls, model: ModelView, pairs: Sequence[PromptPair], settings: ConceptAblation, least: int) -> "_Pictures":
-        """Generate the images with the unedited model, with the prompts in turn: at least `least` of them."""
-        shown = take_in_turn([pairs], max(settings.pictures, least))
+    def drawn(cls, model: ModelView, pairs: Sequence[PromptPair], settings: ConceptAblation, count: int) -> "_Pictures":
+        """Generate `count` images with the unedited model, with the prompts in turn."""
+        shown = take_in_turn([pairs], count)
         pictures = generate_images(
             model,
             [pair.anchor for pair in shown],

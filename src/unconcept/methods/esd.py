@@ -19,7 +19,7 @@ from ..edits import DenseEdit
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.budget import target_in_turn, training_budget
+from ..training.budget import number_in_turn, training_budget
 from ..training.goals import (
     GuidanceReference,
     TextEncodings,
@@ -160,4 +160,4 @@ class ESD:
         if not self.erase_from:
             return prompts
         rows = range(step * len(prompts), (step + 1) * len(prompts))
-        return tuple(request.targets[target_in_turn(row, len(request.targets), self.seed)] for row in rows)
+        return tuple(request.targets[number_in_turn(row, len(request.targets), self.seed)] for row in rows)

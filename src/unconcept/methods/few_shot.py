@@ -6,7 +6,6 @@ model decides what replaces the target.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import ceil
 from pathlib import Path
 
@@ -25,13 +24,14 @@ from ..models.text.parameters import encoder_parameters
 from ..models.text.state_rows import sentences_that_fit
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.budget import number_in_turn, training_budget
 from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
 from ..training.parameter_groups import select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method
 
 
-@method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"))
+@method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"), version=2)
 @dataclass(frozen=True)
 class FewShot:
     """Unlearns a few images of the target in the text encoder's MLPs and last attention.
@@ -50,11 +50,11 @@ class FewShot:
     batch_size: int = 2
     """Images in a step."""
     epochs: int = 5
-    """Passes over the images; nothing else bounds the ascent."""
+    """Passes over the images; nothing else bounds the ascent. More than four targets have more of the user's images."""
     images: str = ""
     """Folder of images of the target; "" lets the unedited model generate them."""
     pictures: int = 4
-    """Number of generated images, at least one of each target."""
+    """Number of generated images for up to four targets; more targets have more."""
     picture_steps: int = 25
     """Sampling steps of the generated images."""
     picture_guidance: float = 7.5
@@ -102,19 +102,21 @@ class FewShot:
         )
         prompts = self._prompts(model, request)
         z, own = self._latents(model, prompts)
-        every, batches = list(chain(*prompts)), ceil(len(z) / self.batch_size)
+        # More targets have more images of the model's own, or more passes over what there is.
+        epochs = self.epochs if own else training_budget(self.epochs, len(prompts))
+        batches = ceil(len(z) / self.batch_size)
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
             epoch, place = divmod(step, batches)
             order = torch.randperm(len(z), generator=torch.Generator().manual_seed(numbered_seed(self.seed, epoch)))
             rows = order[place * self.batch_size :][: self.batch_size].tolist()
             x_t, t, wanted = noise_latents(model, z[rows], rng)
-            drawn = torch.randint(len(every), (len(rows),), generator=rng).tolist()
-            asked = [own[i] for i in rows] if own else [every[i] for i in drawn]
+            drawn = torch.randint(sum(map(len, prompts)), (len(rows),), generator=rng).tolist()
+            asked = [own[i] for i in rows] if own else self._any_prompts(prompts, step, drawn)
             return -(model.denoise(x_t, t, model.condition(asked)) - wanted).float().square().mean()
 
         plan = TrainingPlan(
-            self.epochs * batches,
+            epochs * batches,
             self.lr,
             weight_decay=self.weight_decay,
             seed=self.seed,
@@ -132,6 +134,14 @@ class FewShot:
             found.append([form.replace("{}", target) for form in sentences_that_fit(model, forms, target)])
         return found
 
+    def _any_prompts(self, prompts: Sequence[Sequence[str]], step: int, drawn: Sequence[int]) -> list[str]:
+        """Return a random prompt for each row of a step, by its random number; targets take turns."""
+        found = []
+        for row, number in enumerate(drawn, step * self.batch_size):
+            own = prompts[number_in_turn(row, len(prompts), self.seed)]
+            found.append(own[number % len(own)])
+        return found
+
     def _latents(self, model: ModelView, prompts: Sequence[Sequence[str]]) -> tuple[Tensor, list[str]]:
         """Return latents (n, c, h, w): of the user's images, of the model's own, or random ones without images.
 
@@ -143,7 +153,7 @@ class FewShot:
         if self.images:
             pictures = read_picture_folder(Path(self.images), model, self.batch_size)
             return images_to_latents(model, pictures).to(model.dtype), []
-        shown = take_in_turn(prompts, max(self.pictures, len(prompts)))
+        shown = take_in_turn(prompts, max(training_budget(self.pictures, len(prompts)), len(prompts)))
         seeds = picture_seeds(self.seed, len(shown))
         pictures = generate_images(model, shown, seeds, self.picture_steps, self.picture_guidance)
         return images_to_latents(model, pictures), shown

@@ -30,7 +30,7 @@ def training_budget(steps: int, targets: int, least: int = 1) -> int:
     return max(ceil(steps * budgets), targets * least)
 
 
-def target_in_turn(step: int, targets: int, seed: int) -> int:
+def number_in_turn(step: int, targets: int, seed: int) -> int:
     """Return the number of a step's target: each turn takes all of them once, in its own random order."""
     turn, place = divmod(step, targets)
     order = torch.randperm(targets, generator=torch.Generator().manual_seed(numbered_seed(seed, turn)))

@@ -14,7 +14,7 @@ from ..core.errors import require
 from ..core.seeds import BLOCK_SEED_STEP, numbered_seed
 from ..models import ModelView
 from ..models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
-from .budget import target_in_turn
+from .budget import number_in_turn
 from .distributed import rank_seed_offset
 from .goals import TextEncodings
 from .sample_options import augment_sample
@@ -99,7 +99,7 @@ class PartialSampling:
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
-        prompt = self.prompts[target_in_turn(step, len(self.prompts), self.seed)]
+        prompt = self.prompts[number_in_turn(step, len(self.prompts), self.seed)]
         k = int(torch.randint(self.lowest, self.sampler.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
         x = self.sampler.denoise_steps(self.sampler.initial_latents(seeds), [prompt] * rows, 0, k)
