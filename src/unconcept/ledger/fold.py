@@ -66,8 +66,14 @@ class LedgerState:
 def fold_requests(ledger: Ledger, model: ModelView, active: Sequence[RequestState] | None = None) -> LedgerState:
     """Fold the ledger's requests in force, or only those in `active`, into one state.
 
-    `LedgerError` if the base or a text encoder is not the ledger's.
+    Runs on one thread, so that bytes do not depend on the number of cores. `LedgerError` if the base or a text encoder
+    is not the ledger's.
     """
+    with pinned_threads(1):
+        return _folded(ledger, model, active)
+
+
+def _folded(ledger: Ledger, model: ModelView, active: Sequence[RequestState] | None) -> LedgerState:
     requests = sorted(ledger.request_states.active if active is None else active, key=lambda one: one.id)
     groups = _by_method(requests)
     for method in groups or [ledger.first["method"]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..core import pinned_threads
 from ..core.errors import LedgerError, require
 from ..core.request import Request, merge_requests
 from ..edits import Edit
@@ -151,8 +152,11 @@ def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[Tex
 
 
 def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: str, note: EntryNote) -> AddOutcome:
-    """Make the edit on the model with all earlier edits applied, as the literature does. Holds the write lock."""
-    with ledger.write_lock():
+    """Make the edit on the model with all earlier edits applied, as the literature does. Holds the write lock.
+
+    Runs on one thread, as folding does.
+    """
+    with ledger.write_lock(), pinned_threads(1):
         if wanted.id in ledger.request_states.by_id:
             return _asked_again(ledger, ledger.request_states.by_id[wanted.id], note)
         latest = ledger.request_states.changes[-1].body["edit"] if ledger.request_states.changes else None
