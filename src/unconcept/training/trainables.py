@@ -76,8 +76,8 @@ class TrainableWeights:
         narrow = next((t.dtype for t in self.start.values() if t.dtype not in _TRAINABLE_DTYPES), None)
         require(
             narrow is None,
-            f"training weights in {narrow} would lose small steps: open the model with --dtype float32; to compute in"
-            " lower precision use --mixed-precision",
+            f"training weights in {narrow} would lose small steps: open the model with --dtype auto or --dtype float32;"
+            " to compute in lower precision use --mixed-precision",
             SettingsError,
         )
         self.student_parameters = {name: nn.Parameter(t.detach().clone()) for name, t in self.start.items()}
