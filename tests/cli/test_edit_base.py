@@ -24,6 +24,7 @@ TAKE_EDITS = {
     "ExportOptions": ("export", "{edit}", "--to", "kohya", "--out", "{out}.safetensors"),
     "SamplingOptions": ("sample", "a dog", "--edit", "{edit}", "--steps", 1, "--quiet", "--out", "{out}"),
     "EvaluateOptions": ("evaluate", "dog", "--edit", "{edit}", "--out", "{out}"),
+    "BenchOptions": ("bench", "dog", "--methods", "uce", "--edit", "{edit}", "--out", "{out}"),
     "AttackOptions": ("attack", "p4d", "dog", "--edit", "{edit}", "--out", "{out}"),
 }
 
@@ -68,7 +69,7 @@ def test_a_local_base_is_found_through_the_run(name, made, tmp_path, monkeypatch
     """From any working directory. What has no judge says so, of that very model."""
     monkeypatch.chdir(tmp_path)
     result = command(name, made / "edit.safetensors", tmp_path / "out")
-    if name in ("EvaluateOptions", "AttackOptions"):
+    if name in ("EvaluateOptions", "AttackOptions", "BenchOptions"):
         assert f"model {made.parent / 'moji'} has no judge of its own" in result.stderr
     else:
         assert result.exit_code == 0, result.stderr
@@ -164,7 +165,7 @@ OPTIONS = [kind for name, kind in vars(command_options).items() if name.endswith
 def test_every_group_of_a_command_is_checked(kind) -> None:
     """A command has several groups of options; the check of one does not hide another's."""
     names = {field.name for field in fields(kind)}
-    needed = {"out": Path("o"), "edit": Path("e"), "edits": (), "name": "p4d", "lora": Path("l"), "to": "kohya"}
+    needed = {"out": Path("o"), "edit": Path("e"), "edits": (), "name": "p4d", "source": Path("l"), "to": "kohya"}
     given = {name: value for name, value in needed.items() if name in names}
     given |= {"recipe": "moji-uce"} if kind.__name__ == "ExplainOptions" else {}
     given |= {"concepts": "dog"} if "concepts" in names else {}

@@ -111,7 +111,7 @@ class AttackOptions(StrengthOptions, EditBaseOptions, SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(SourceOptions, SuiteOptions):
+class BenchOptions(EditBaseOptions, SuiteOptions):
     """Options of `bench`."""
 
     methods: str = "all"

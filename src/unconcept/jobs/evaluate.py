@@ -98,8 +98,10 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
         names = [name for name in methods if methods[name].does == "erase"]
     else:
         names = [methods[name.strip()].name for name in options.methods.split(",")]
-    variants = tuple(variant_of_method(name, options.model) for name in names)
-    return _planned(options, variants=variants, edits=paths(options.edits), suite=options.suite)
+    edits = paths(options.edits)
+    model = base_of_edits(edits, options.model)
+    variants = tuple(variant_of_method(name, model) for name in names)
+    return _planned(options, variants=variants, edits=edits, suite=options.suite, model=model)
 
 
 def _strength(options: StrengthOptions) -> dict[str, Any]:

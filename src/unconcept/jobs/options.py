@@ -81,7 +81,7 @@ class EditBaseOptions(CheckedOptions):
     help_group: ClassVar[str] = "model"
 
     model: Annotated[ModelSource, Flag(kind=str, show_default=False)] = None
-    """Model, as for `erase`.  [default: the model that the edit was made for]"""
+    """Model, as for `erase`.  [default: the model that the edit was made for, or moji without an edit]"""
     config: Path | None = None
     """As for `erase`."""
 
