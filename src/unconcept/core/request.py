@@ -1,11 +1,12 @@
 """Erasure requests: the targets, the anchor of each, and the texts that must not change."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import InitVar, dataclass
 
 from .concept import CONCEPT_KINDS, NULL_ANCHORS, Concept, ConceptKind
 from .errors import RequestError, require
 from .escapes import require_unicode
+from .text_identity import TextKey, distinct_texts, folded_text, normalised_text
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Request:
     be the empty text. Aliases and contexts are targets of their own. A request without anchors leaves the targets
     what they are; only debiasing methods accept it. `withheld` texts are the ones that an evaluation of these targets
     measures; default retain sets leave them out.
+
+    Texts that differ only in Unicode form, white space or, with `folds_case`, capitals are one text: no target may be
+    named twice or also retained.
     """
 
     targets: tuple[str, ...]
@@ -38,8 +42,10 @@ class Request:
     kind: str = "object"
     withheld: tuple[str, ...] | None = None
     """None if the user typed the retained texts."""
+    folds_case: InitVar[bool] = True
+    """Whether capitals alone make no other text, as for CLIP; T5 tells them apart. Checked once, not kept."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, folds_case: bool) -> None:
         for name in ("targets", "anchors", "retain"):
             texts = getattr(self, name)
             is_several = not isinstance(texts, str)
@@ -51,7 +57,6 @@ class Request:
         require(bool(self.targets), "no target: name at least one concept to erase", RequestError)
         n, k = len(self.targets), len(self.anchors)
         require(k in (0, n), f"{n} targets but {k} anchors: give one anchor, or one for each target", RequestError)
-        retained = {normalised_text(text) for text in self.retain}
         for target, anchor in zip(self.targets, self.anchors or (None,) * n, strict=True):
             require(bool(target.strip()), f"target {target!r} is empty: give at least one word", RequestError)
             require(
@@ -59,16 +64,7 @@ class Request:
                 f"target {target!r} equals its anchor: nothing would change; choose another anchor",
                 RequestError,
             )
-            require(
-                normalised_text(target) not in retained,
-                f"target {target!r} is also retained: remove it from the targets or from the retain set",
-                RequestError,
-            )
-        require(
-            len(set(self.targets)) == n,
-            f"targets {list(self.targets)} name one target twice: name it once",
-            RequestError,
-        )
+        require_distinct_texts(self.targets, self.retain, folded_text if folds_case else normalised_text)
 
     @classmethod
     def of(
@@ -77,6 +73,7 @@ class Request:
         anchors: Sequence[str] = (),
         retain: Sequence[str] = (),
         withheld: Sequence[str] | None = None,
+        folds_case: bool = True,
     ) -> "Request":
         """Make a request for concepts and their aliases.
 
@@ -98,45 +95,100 @@ class Request:
             for word in c.all_names
             for form in c.contexts
         ]
-        for text, anchor in pairs:
-            message = (
-                f"target {text!r} differs from its anchor {anchor!r} only in capitals and spaces: nothing would change;"
-                " choose another anchor"
-            )
-            require(text == anchor or normalised_text(text) != normalised_text(anchor), message, RequestError)
-        return cls(
+        made = cls(
             tuple(w for w, _ in pairs),
             tuple(a for _, a in pairs),
             tuple(dict.fromkeys(retain)),
             kind,
             None if withheld is None else tuple(withheld),
+            folds_case,
+        )
+        require_distinct_anchors(made, folded_text if folds_case else normalised_text)
+        return made
+
+    @classmethod
+    def recorded(
+        cls,
+        targets: Sequence[str],
+        anchors: Sequence[str],
+        retain: Sequence[str],
+        kind: str,
+        withheld: Sequence[str] | None,
+    ) -> "Request":
+        """Make a request from a record of an earlier version, which accepted two spellings of one text.
+
+        The first spelling counts, and a text that is erased is not retained.
+        """
+        first: dict[Hashable, int] = {}
+        for i, target in enumerate(targets):
+            first.setdefault(normalised_text(target), i)
+        return cls(
+            tuple(targets[i] for i in first.values()),
+            tuple(anchors[i] for i in first.values()) if anchors else (),
+            tuple(text for text in retain if normalised_text(text) not in first),
+            kind,
+            None if withheld is None else tuple(withheld),
+            folds_case=False,
         )
 
 
-def normalised_text(text: str) -> str:
-    """The text in lower case with single spaces, so that texts that mean the same compare equal."""
-    return " ".join(text.casefold().split())
+def require_distinct_texts(targets: Sequence[str], retain: Sequence[str], key: TextKey) -> None:
+    """Raise `RequestError` if a target is named twice, or is also retained."""
+    named: dict[Hashable, str] = {}
+    for target in targets:
+        other = named.get(key(target))
+        if other is not None:
+            spelled = "" if other == target else f", as {other!r} and {target!r} are one text to the model"
+            raise RequestError(f"targets {list(targets)} name one target twice{spelled}: name it once")
+        named[key(target)] = target
+    for text in retain:
+        target_of_key = named.get(key(text))
+        if target_of_key is not None:
+            spelled = "" if text == target_of_key else f", as {text!r}, which is one text to the model"
+            raise RequestError(
+                f"target {target_of_key!r} is also retained{spelled}: remove it from the targets or from the retain set"
+            )
 
 
-def merge_requests(requests: Sequence[Request]) -> Request:
+def require_distinct_anchors(request: Request, key: TextKey) -> None:
+    """Raise `RequestError` if a target and its anchor are one text."""
+    for target, anchor in zip(request.targets, request.anchors, strict=bool(request.anchors)):
+        message = (
+            f"target {target!r} differs from its anchor {anchor!r} only in how it is spelled, which the model does not"
+            " read: nothing would change; choose another anchor"
+        )
+        require(key(target) != key(anchor), message, RequestError)
+
+
+def merge_requests(requests: Sequence[Request], key: TextKey = folded_text) -> Request:
     """Merge requests into one. The result is sorted and does not depend on their order.
 
-    A target that several requests name counts once; if its anchors differ, the one that sorts first wins. A target of
-    any request is not retained. A text that one request withholds is dropped from the default retain sets of the
-    others, but kept where a user typed it.
+    `key` tells which texts are one text. A target that several requests name counts once, in the spelling and with the
+    anchor that sort first.
+    A target of any request is not retained. A text that one request withholds is dropped from the default retain sets
+    of the others, but kept where a user typed it.
     """
     require(bool(requests), "no request to merge: give at least one", RequestError)
-    anchors: dict[str, str] = {}
+    anchors: dict[Hashable, str] = {}
     for request in requests:
         for target, anchor in zip(request.targets, request.anchors, strict=bool(request.anchors)):
-            anchors[target] = min(anchor, anchors.get(target, anchor))
-    targets = tuple(sorted({target for request in requests for target in request.targets}))
+            anchors[key(target)] = min(anchor, anchors.get(key(target), anchor))
+    targets = _sorted_spellings((target for request in requests for target in request.targets), key)
+    named = {key(target) for target in targets}
     withheld = {text for request in requests for text in request.withheld or ()}
+    left_out = {key(text) for text in withheld}
     typed = {text for request in requests if request.withheld is None for text in request.retain}
     given = {text for request in requests if request.withheld is not None for text in request.retain}
-    named = {normalised_text(target) for target in targets}
-    retain = {text for text in typed | (given - withheld) if normalised_text(text) not in named}
+    wanted = typed | {text for text in given if key(text) not in left_out}
+    retain = _sorted_spellings((text for text in wanted if key(text) not in named), key)
     kinds: list[str] = list(CONCEPT_KINDS)
     kind = min((request.kind for request in requests), key=kinds.index)
-    left = None if all(request.withheld is None for request in requests) else tuple(sorted(withheld - retain))
-    return Request(targets, tuple(anchors[t] for t in targets) if anchors else (), tuple(sorted(retain)), kind, left)
+    is_typed = all(request.withheld is None for request in requests)
+    left = None if is_typed else tuple(sorted(withheld.difference(retain)))
+    own = tuple(anchors[key(target)] for target in targets) if anchors else ()
+    return Request(targets, own, retain, kind, left, folds_case=False)
+
+
+def _sorted_spellings(texts: Iterable[str], key: TextKey) -> tuple[str, ...]:
+    """The texts sorted, each once, in the spelling that sorts first."""
+    return distinct_texts(sorted(texts), key)

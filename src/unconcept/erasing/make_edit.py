@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ..core.errors import RequestError, SettingsError, require
 from ..core.progress import ProgressCallback
-from ..core.request import merge_requests
+from ..core.request import merge_requests, require_distinct_anchors, require_distinct_texts
 from ..core.settings import build_settings, settings_data
 from ..edits import Edit
 from ..edits.origin import origin_for
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
+from ..models.text.text_identity import TokenTextKey
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.regularisers import NO_REGULARISERS, Regularisers, require_stepwise_training, use_regularisers
 from ..training.session import TrainingProgress as Step
@@ -54,7 +55,10 @@ def make_edit(
             f"{method} needs an anchor, the concept that a target shall be read as: name one with --anchor",
             RequestError,
         )
-        request = merge_requests([chosen.request])
+        key = TokenTextKey.of(model)
+        require_distinct_texts(chosen.request.targets, chosen.request.retain, key)
+        require_distinct_anchors(chosen.request, key)
+        request = merge_requests([chosen.request], key)
         alone = deterministic_text_states(model) if info.mechanism == "closed-form" else nullcontext(model)
         with alone as fixed, use_regularisers(regularisers, request):
             edit = solver.erase(fixed, request, services)

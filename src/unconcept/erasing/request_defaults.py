@@ -22,15 +22,17 @@ class ResolvedRequest:
     reasons: dict[str, str]
 
 
-def resolve_request(ask: RequestSpec, model: str, does: MethodTask = "erase") -> ResolvedRequest:
+def resolve_request(
+    ask: RequestSpec, model: str, does: MethodTask = "erase", folds_case: bool = True
+) -> ResolvedRequest:
     """Complete a request. For an embedded model its table supplies what the user leaves open; for any other model
-    any words can be a concept.
+    any words can be a concept. `folds_case` says whether its tokenizers fold capitals.
     """
     require(bool(ask.targets), f"no concept: name at least one to {does}", RequestError)
     known = table_of(model)
     if does == "debias":
-        return debias_request(ask, known)
-    return request_from_words(ask) if known is None else request_from_table(ask, known)
+        return debias_request(ask, known, folds_case)
+    return request_from_words(ask, folds_case) if known is None else request_from_table(ask, known)
 
 
 def request_from_table(ask: RequestSpec, known: ConceptTable) -> ResolvedRequest:
@@ -89,7 +91,7 @@ def default_retain(known: ConceptTable, names: Sequence[str], anchors: Sequence[
     return tuple(dict.fromkeys(wanted))
 
 
-def request_from_words(ask: RequestSpec) -> ResolvedRequest:
+def request_from_words(ask: RequestSpec, folds_case: bool = True) -> ResolvedRequest:
     """Make a request of the words as typed; by default the anchor is the kind's null anchor and nothing is retained."""
     kind = ask.kind or "object"
     concepts = tuple(Concept(name, kind) for name in ask.targets)
@@ -98,11 +100,11 @@ def request_from_words(ask: RequestSpec) -> ResolvedRequest:
         reasons["anchors"] = f"{NULL_ANCHORS[kind]!r}, the null anchor of kind {kind}"
     if ask.retain is None:
         reasons["retain"] = "empty: no concept was named to be retained"
-    request = Request.of(concepts, ask.anchors or (), ask.retain or ())
+    request = Request.of(concepts, ask.anchors or (), ask.retain or (), folds_case=folds_case)
     return ResolvedRequest(request, concepts, {"targets": "as typed", **reasons})
 
 
-def debias_request(ask: RequestSpec, known: ConceptTable | None) -> ResolvedRequest:
+def debias_request(ask: RequestSpec, known: ConceptTable | None, folds_case: bool = True) -> ResolvedRequest:
     """Make a request to debias, which has no anchors.
 
     On `moji` targets are professions, and the other professions are retained.
@@ -134,7 +136,8 @@ def debias_request(ask: RequestSpec, known: ConceptTable | None) -> ResolvedRequ
         else "empty: no concept was named to be retained"
     )
     concepts = tuple(Concept(name, kind) for name in ask.targets)
-    return ResolvedRequest(Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind), concepts, reasons)
+    request = Request(ask.targets, (), tuple(dict.fromkeys(retain)), kind, folds_case=folds_case)
+    return ResolvedRequest(request, concepts, reasons)
 
 
 def _typed(ask: RequestSpec) -> dict[str, str]:

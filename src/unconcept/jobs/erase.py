@@ -36,6 +36,7 @@ from ..evaluation.worlds import world_of
 from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
+from ..models.text.text_identity import TokenTextKey
 from ..prompts.checks import Check, GroupSizes
 from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
@@ -98,10 +99,11 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
 def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> EraseOutcome | None:
     started = time.perf_counter()
     info, regularisers = _check(job)
-    chosen = world_of(job.model).request(job.ask, info.does)
+    unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
+    folds_case = TokenTextKey.of(unedited.base()).folds_case
+    chosen = world_of(job.model).request(job.ask, info.does, folds_case)
     if job.report:
         require_drawable(chosen.request.targets)
-    unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
         named.open()  # Open the judge first, so that a missing one fails before training.
     model = unedited.base()

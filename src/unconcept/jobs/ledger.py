@@ -21,6 +21,7 @@ from ..ledger.request_state import RequestState
 from ..methods import methods
 from ..models import ModelView, open_model
 from ..models.loading import absolute_source
+from ..models.text.text_identity import TokenTextKey
 from ..training.options import changed_options
 from ..training.regularisers import build_regularisers
 from .command_options import EraseOptions
@@ -76,7 +77,9 @@ def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> Ad
         )
     )
     ledger.require_regularisers(job.regularisers)
-    request, settings = resolve_request(job.ask, model.name).request, job.settings if asks_anew else None
+    folds_case = TokenTextKey.of(model).folds_case
+    request = resolve_request(job.ask, model.name, folds_case=folds_case).request
+    settings = job.settings if asks_anew else None
     with ledger_training(ledger, [job.method, str(job.settings), str(request)], progress):
         return add_request(ledger, model, options.names, request, job.method, settings, entry_note(options))
 

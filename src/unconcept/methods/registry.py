@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from ..core.docstrings import summary_of
-from ..core.errors import ModelError, RequestError, require
+from ..core.errors import ModelError, PluginError, RequestError, require
 from ..core.registry import Registry
 from ..core.request import Request
 from ..core.settings import refuse_wrong_types, settings_data
@@ -15,11 +15,15 @@ from ..edits.origin import OriginMaker
 from ..models import Family, ModelView
 from ..models.families import families as known_families
 from ..models.families import require_families
+from ..models.text.text_identity import request_as_read
 from ..models.vision.paired_clip import VisionTextTowers
 
 MethodTask = Literal["erase", "debias"]
 # Solved from texts alone; trained step by step; one step along a gradient; a rule while sampling.
 Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
+# What a method promises of its edit, whatever the request: it changes the model at all; the maps' output for a target
+# moves; it moves towards the anchor's; the model's own vision tower no longer tells the target from others.
+Promise = Literal["changes", "moves-targets", "nears-anchors", "leaves-vision-tower"]
 _UNDEFINED_REASON = "its paper does not define it there"
 
 
@@ -98,6 +102,8 @@ class MethodInfo:
     """Why it refuses families whose attention to the text differs from that of all its families."""
     uses: tuple[ServiceName, ...] = ()
     """Services that it needs; callers build no others."""
+    promises: tuple[Promise, ...] = ("changes",)
+    """What its edits are checked for; nothing else counts as a failure of them, unless they break the model."""
 
     @property
     def crowded_from(self) -> int | None:
@@ -130,15 +136,23 @@ def method(
     unsupported_reason: str = _UNDEFINED_REASON,
     uses: tuple[ServiceName, ...] = (),
 ) -> Callable[[_MethodClass], _MethodClass]:
-    """Register a method under its name for users. `unsupported_reason` explains why it refuses other families."""
+    """Register a method under its name for users. `unsupported_reason` explains why it refuses other families.
+
+    The class may declare `promises: ClassVar`; by default its edits are only checked to change the model.
+    """
 
     require_families(families, f"method {name}")
 
     def put(kind: _MethodClass) -> _MethodClass:
         refuse_wrong_types(kind, f"{name} setting")
-        summary = summary_of(kind)
+        summary, promises = summary_of(kind), getattr(kind, "promises", ("changes",))
+        unknown = [promise for promise in promises if promise not in get_args(Promise)]
+        allowed = ", ".join(get_args(Promise))
+        require(not unknown, f"method {name} promises {unknown}: allowed are {allowed}", PluginError)
         methods.register(name)(
-            MethodInfo(name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses)
+            MethodInfo(
+                name, kind, paper, families, summary, does, mechanism, version, unsupported_reason, uses, promises
+            )
         )
         solver: Any = kind
         solver.erase = _with_maker(name, solver.erase)
@@ -156,7 +170,7 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
         require(hasattr(model, "family") and not hasattr(model, "components"), message, ModelError)
         message = f"{name} erases what a Request asks for, not a {type(request).__name__}: build one with Request.of"
         require(isinstance(request, Request), message, RequestError)
-        edit = erase(self, model, request, services)
+        edit = erase(self, model, request_as_read(model, request), services)
         if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
             return edit
         return replace(edit, maker=OriginMaker(name, settings_data(self), model, request))

@@ -78,7 +78,8 @@ class EditTask:
         if self.variant.bare:
             return self.world.bare_request(ask)
         chosen = self.world.request(ask, methods[self.variant.method].does)
-        return replace(chosen, request=replace(chosen.request, retain=(*chosen.request.retain, *self.variant.retain)))
+        retain = (*chosen.request.retain, *self.variant.retain)
+        return replace(chosen, request=replace(chosen.request, retain=retain, folds_case=False))
 
     @property
     def settings(self) -> dict[str, object]:

@@ -42,7 +42,7 @@ class RequestContent(BaseModel):
 
     @property
     def request(self) -> Request:
-        return Request(self.targets, self.anchors, self.retain, self.kind, self.withheld)
+        return Request.recorded(self.targets, self.anchors, self.retain, self.kind, self.withheld)
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "RequestContent":
