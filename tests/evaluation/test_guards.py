@@ -6,13 +6,26 @@ import torch
 from tests import tiny
 from tests.cli.test_cli import run
 from tests.evaluation.test_harness import pizza as pizza
-from unconcept.core.request import RequestSpec
+from tests.methods.planted import planted_services
+from tests.methods.quick import QUICK
+from tests.methods.test_contract import chosen
+from tests.methods.test_rece import edited, literal
+from unconcept.core.request import Request, RequestSpec, merge_requests
 from unconcept.edits import DenseEdit, EditOrigin
-from unconcept.erasing.failure_checks import MAX_NORM_JUMP, is_blank, is_noise, picture_failures, weight_failures
+from unconcept.erasing.failure_checks import (
+    MAX_NORM_JUMP,
+    PROMISE_CHECKS,
+    is_blank,
+    is_noise,
+    picture_failures,
+    weight_failures,
+)
 from unconcept.erasing.make_edit import make_edit
-from unconcept.erasing.request_defaults import resolve_request
+from unconcept.erasing.request_defaults import ResolvedRequest, resolve_request
 from unconcept.evaluation.tasks import draw as drawing
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.methods import methods
+from unconcept.methods.rece import RECE
 from unconcept.prompts.checks import Prompt
 
 CHOSEN = resolve_request(RequestSpec(("dog",), ("cat",), ("cow",)), "tiny")
@@ -58,6 +71,52 @@ def test_a_jump_is_told_whatever_the_residual_says(jump, said) -> None:
     assert [failure.startswith("collapse: the norm of a weight matrix became ") for failure in failures] == [
         True
     ] * said
+
+
+BROKEN = {  # figures that break each promise, and what is then said
+    "changes": ({"relative_norm": 0.0}, "changes no weight"),
+    "moves-targets": ({"moved": 0.001}, "still reads a target as before"),
+    "nears-anchors": ({"residual": 1.2}, "no nearer to its anchor"),
+    "leaves-vision-tower": ({"forget_accuracy": 0.5}, "recognises the target in 50%"),
+}
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_a_guard_tests_what_the_method_promises(name) -> None:
+    """And nothing else: RECE, for one, makes the derived embeddings read as the anchor, not the target's own."""
+    assert set(BROKEN) == set(PROMISE_CHECKS)
+    for promise, (figures, said) in BROKEN.items():
+        origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", figures)
+        edit = DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin)
+        failures = weight_failures(edit, 1.0)
+        assert len(failures) == (promise in methods[name].promises)
+        assert all(said in failure for failure in failures)
+        assert weight_failures(edit, 0.0) == []
+
+
+FIGURES = {"changes": "relative_norm", "moves-targets": "moved", "nears-anchors": "residual"}
+
+
+@pytest.mark.parametrize("name", [name for name in methods if methods[name].mechanism in ("closed-form", "steering")])
+def test_a_promise_has_a_figure_that_can_break_it(name) -> None:
+    view = tiny.view("sd1", torch.float32)
+    edit = make_edit(view, chosen(name), name, QUICK.get(name, {}), planted_services(view))
+    told = {FIGURES[promise] for promise in methods[name].promises if promise != "changes"}
+    assert told <= set(edit.origin.report)
+    assert weight_failures(edit, 1.0) == []
+
+
+def test_rece_that_equals_its_oracle_passes() -> None:
+    """After two rounds its edit is the authors', though no target is nearer to its anchor than before."""
+    view, method = tiny.shared("sd1"), RECE(epochs=2)
+    request = Request(("guitar",), ("piano",), ("cow", "wolf"))
+    edit = make_edit(view, ResolvedRequest(request, (), {}), "rece", {"epochs": 2})
+    found = edited(view, edit)
+    with torch.no_grad():
+        for name, w in literal(view, merge_requests([request]), method).items():
+            assert torch.allclose(found[name], w, atol=1e-9, rtol=1e-7)
+    assert edit.origin.report["residual"] > 0.99
+    assert weight_failures(edit, 1.0) == []
 
 
 def test_a_closed_form_that_blows_up_fails_and_keeps_what_was_made(tmp_path) -> None:

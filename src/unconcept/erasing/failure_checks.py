@@ -1,12 +1,14 @@
 """Detects, without a judge, that an edit had no effect or broke the model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from ..core.errors import NumericsError
 from ..edits import Edit, origin_of
+from ..methods import methods
+from ..methods.registry import Promise
 from ..prompts.checks import Prompt
 
 COLLAPSE_PREFIX = "collapse: "  # starts the message about an edit that breaks the model
@@ -19,42 +21,62 @@ _NOISE_ROUGHNESS = 1.0
 
 
 def weight_failures(edit: Edit, strength: float) -> list[str]:
-    """List the failures that an edit's own figures show; `NumericsError` if a tensor holds NaN or infinity."""
+    """List what an edit's own figures show: a broken model, or a promise of its method that it does not keep.
+
+    `NumericsError` if a tensor holds NaN or infinity.
+    """
     if not all(bool(torch.isfinite(tensor).all()) for tensor in edit.tensors().values()):
         raise NumericsError("the edit holds NaN or infinite numbers: use a larger lamb, or --dtype float32")
-    figures = origin_of(edit).report
-    jump = figures.get("norm_jump", 1.0)
+    origin = origin_of(edit)
+    jump = origin.report.get("norm_jump", 1.0)
     if not 1 / MAX_NORM_JUMP < jump < MAX_NORM_JUMP:
         return [
             f"{COLLAPSE_PREFIX}the norm of a weight matrix became {jump:.3g} times as large, the allowed range is"
             f" {1 / MAX_NORM_JUMP:g} to {MAX_NORM_JUMP:g}: use a larger lamb or a lower strength"
         ]
-    # `largest_gap` is a figure of debiasing, which changes nothing where the model was balanced already.
-    if strength and figures.get("relative_norm", 1.0) == 0.0 and "largest_gap" not in figures:
-        return [
-            (
-                "no effect: the edit changes no weight"
-                if edit.names
-                else "no effect: the modules that the edit adds beside the model do nothing"
-            )
-        ]
-    if strength and figures.get("moved", 1.0) < 0.01:
-        return [
-            f"no effect: the model still reads a target as before (its states moved by {figures['moved']:.3f} of their"
-            " size)"
-        ]
-    if (
-        strength
-        and "further" not in figures
-        and (left := max(figures.get(f"forget_accuracy{of}", 0.0) for of in ("", " 2"))) > 0
-    ):
-        return [
-            f"no step size was enough: the vision tower still recognises the target in {left:.0%} of its pictures:"
-            " choose another layer, or raise max_search_iterations"
-        ]
-    if strength and figures.get("residual", 0.0) > 0.99:
-        return [f"no effect: a target is no nearer to its anchor than before (residual {figures['residual']:.3f})"]
-    return []
+    promises = methods[origin.method].promises if strength and origin.method in methods else ()
+    broken = [PROMISE_CHECKS[promise](edit, origin.report) for promise in promises]
+    return [failure for failure in broken if failure is not None][:1]
+
+
+def _unchanged(edit: Edit, figures: Mapping[str, float]) -> str | None:
+    if figures.get("relative_norm", 1.0) != 0.0:
+        return None
+    if edit.names:
+        return "no effect: the edit changes no weight"
+    return "no effect: the modules that the edit adds beside the model do nothing"
+
+
+def _unmoved(edit: Edit, figures: Mapping[str, float]) -> str | None:
+    moved = figures.get("moved", 1.0)
+    if moved >= 0.01:
+        return None
+    return f"no effect: the model still reads a target as before (its states moved by {moved:.3f} of their size)"
+
+
+def _no_nearer(edit: Edit, figures: Mapping[str, float]) -> str | None:
+    residual = figures.get("residual", 0.0)
+    if residual <= 0.99:
+        return None
+    return f"no effect: a target is no nearer to its anchor than before (residual {residual:.3f})"
+
+
+def _recognised(edit: Edit, figures: Mapping[str, float]) -> str | None:
+    left = max(figures.get(f"forget_accuracy{of}", 0.0) for of in ("", " 2"))
+    if left <= 0 or "further" in figures:  # With `further`, drawn pictures had the last word.
+        return None
+    return (
+        f"no step size was enough: the vision tower still recognises the target in {left:.0%} of its pictures:"
+        " choose another layer, or raise max_search_iterations"
+    )
+
+
+PROMISE_CHECKS: dict[Promise, Callable[[Edit, Mapping[str, float]], str | None]] = {
+    "changes": _unchanged,
+    "moves-targets": _unmoved,
+    "leaves-vision-tower": _recognised,
+    "nears-anchors": _no_nearer,
+}
 
 
 def picture_failures(pictures: Mapping[Prompt, tuple[Tensor, Tensor]]) -> list[str]:

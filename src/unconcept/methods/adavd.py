@@ -5,6 +5,7 @@ more alike the two are.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -13,7 +14,7 @@ from ..core.request import Request
 from ..edits import SteeringEdit
 from ..edits.steering_rules import Decomposition
 from ..models import ModelView
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Promise, method
 
 
 @method(
@@ -29,6 +30,8 @@ class AdaVD:
 
     Defaults from the authors' demonstration notebook.
     """
+
+    promises: ClassVar[tuple[Promise, ...]] = ("changes", "moves-targets")
 
     token_sim: bool = True
     """Scale the shift by likeness; else make every token's value orthogonal to the targets'."""

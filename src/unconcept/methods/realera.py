@@ -6,6 +6,7 @@ anchor, so that similar wordings are erased too, and preserves embeddings beyond
 
 import hashlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.state_rows import embed_together, fits_context, text_state_moments
 from ..prompts.captions import load_captions
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Promise, method
 
 
 @method(
@@ -37,6 +38,8 @@ class RealEra:
 
     A reconstruction: every default is (inferred).
     """
+
+    promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
 
     d1: float = 0.6
     """Largest distance of a neighbour, in lengths of the target's embedding."""

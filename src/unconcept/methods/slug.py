@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, loss_gradient
 from ..training.clip_objectives import EmbeddedPairs, ImageTextPairs
 from ..training.images.training_images import generate_images, take_in_turn
-from .registry import NO_SERVICES, MethodServices, PresenceJudge, method
+from .registry import NO_SERVICES, MethodServices, PresenceJudge, Promise, method
 
 _FUSED_MATRICES = (r"self_attn\.[qkv]_proj", r"mlp\.fc[12]")  # matrices that move together
 _NamedTensors = dict[str, Tensor]
@@ -46,6 +46,8 @@ class SLUG:
 
     Defaults from the authors' scripts, except for numbers of images.
     """
+
+    promises: ClassVar[tuple[Promise, ...]] = ("changes", "leaves-vision-tower")
 
     clip: str = ""
     """Folder of the whole CLIP that the text encoder belongs to; moji has its own."""

@@ -27,7 +27,7 @@ from ..models import ModelView
 from ..models.hooks.modules import KeysOrValues, select_keys_or_values
 from ..models.text.state_rows import content_positions, embed_together
 from ..prompts.text_matching import without_names
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Promise, method
 
 NULL_TEXT_CENTRES = 3  # number of k-means centres of the null text
 SETTLED_SHIFT = 1e-4  # squared sum of the centres' shifts below which k-means stops
@@ -49,6 +49,7 @@ class SPEED:
     Defaults from the authors' `train_erase_null.py`.
     """
 
+    promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
     crowded_from: ClassVar[int] = 10
 
     params: KeysOrValues = "V"

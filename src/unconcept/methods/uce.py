@@ -18,16 +18,20 @@ from ..linalg.ridge import RidgeTextMap, ridge_text_map
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import embed_together, text_state_moments
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Promise, method
 
 
 @method(
-    "uce", paper="arXiv:2308.14761", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"), mechanism="closed-form"
+    "uce",
+    paper="arXiv:2308.14761",
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
+    mechanism="closed-form",
 )
 @dataclass(frozen=True)
 class UCE:
     """Edits all text maps in closed form. Defaults from the authors' 2025 `uce_sd_erase.py`."""
 
+    promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
     crowded_from: ClassVar[int] = 10
 
     erase_scale: float = 1.0
@@ -91,5 +95,5 @@ class UCE:
             " use last",
         )
         return *aligned_suffix_pairs(model, request.targets, request.anchors), text_state_moments(
-            model, ("", *request.retain)
+            model, tuple(dict.fromkeys(("", *request.retain)))
         )

@@ -6,7 +6,7 @@ wanted shares. Closed form; between the solves, images are sampled and counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
 from ..prompts.templates import check_sentences, refuse_named_targets
-from .registry import NO_SERVICES, AttributeCounter, MethodServices, method
+from .registry import NO_SERVICES, AttributeCounter, MethodServices, Promise, method
 
 
 @method(
@@ -39,6 +39,9 @@ class UCEDebias:
 
     Defaults from the authors' 2025 `uce_sd_debias.py`.
     """
+
+    # It changes nothing where the model is balanced already.
+    promises: ClassVar[tuple[Promise, ...]] = ()
 
     attributes: tuple[str, ...] = ("woman", "man")
     """Attributes to balance in images of a target."""
@@ -147,7 +150,9 @@ class UCEDebias:
             *read, kept = embed_together(model, texts, *words, retained)
             by_wording = list(zip(*(rows[:, None] for rows in read), strict=True))
             return self._pushes(by_wording), kept.double()
-        return self._pushes(aligned_suffix_rows(model, texts, *words)), text_state_moments(model, ("", *retained))
+        return self._pushes(aligned_suffix_rows(model, texts, *words)), text_state_moments(
+            model, tuple(dict.fromkeys(("", *retained)))
+        )
 
     def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["AttributeShift"]:
         """Build the shifts from lists of rows (l, d): those of a wording, then those of each attribute."""
