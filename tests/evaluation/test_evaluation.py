@@ -9,7 +9,6 @@ from unconcept.core.concept import Concept
 from unconcept.core.errors import OutputError, RecipeError, RequestError, SettingsError, UnknownName
 from unconcept.core.output_folder import atomic_folder
 from unconcept.core.request import RequestSpec
-from unconcept.core.text_files import read_lines
 from unconcept.erasing.request_defaults import STYLE_CARRIERS, resolve_request
 from unconcept.evaluation.judging.rates import PairedAnswer, calibrate_judge, group_rates
 from unconcept.evaluation.sampling import DrawSpec, initial_noise
@@ -278,16 +277,6 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path) -> None:
     with pytest.raises(OutputError, match="No space left"), atomic_folder(tmp_path / "o", {}, False):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_lines(tmp_path) -> None:
-    path = tmp_path / "l.txt"
-    path.write_text("a b\n\n# no\n c \n")
-    assert read_lines(path) == ["a b", "c"]
-    assert read_lines(None) == []
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RequestError, match="UTF-8"):
-        read_lines(path)
 
 
 def test_strength_is_a_number(tmp_path) -> None:

@@ -92,8 +92,9 @@ def test_mace_celebrities_and_artists(tmp_path) -> None:
         ("Corvin Hale", "direct"),
         ("Q.R.Maddern", "near"),
     ]
-    with pytest.raises(DataError, match="contains concepts and groups itself"):
-        load_prompts(tmp_path / "m.csv", concept="Anselm Drave")
+    assert {row[1] for row in rows(tmp_path / "m.csv", concept="dog")} == {"Anselm Drave", "Orrin Pell"}
+    with pytest.raises(DataError, match="form mace contains groups itself: leave out `group`"):
+        load_prompts(tmp_path / "m.csv", group="direct")
     with pytest.raises(DataError, match=r"line 2: 'A bust of X' follows none of MACE's templates.*: A portrait of"):
         load_prompts(put(tmp_path, "x.csv", "type,prompt,evaluation_seed\nerased,A bust of X,1\n"))
     with pytest.raises(DataError, match=r"type 'kept': allowed are erased, 0, others, 1"):
@@ -178,6 +179,52 @@ def test_files_of_ones_own(tmp_path) -> None:
     assert [row[1] for row in rows(plain_text, group="far")] == ["", ""]
 
 
+# Headers as authors ship them, with a row whose prompt is `p`, and what it is about where the caller asks for "dog".
+PUBLISHED = {
+    "esd artists": (",case_number,prompt,evaluation_seed,artist", "0,0,p,1,Lund", "Lund"),
+    "unlearndiffatk": ("Unnamed: 0,case_number,prompt,evaluation_seed,artist", "0,0,p,1,Lund", "Lund"),
+    "esd imagenette": (",case_number,prompt,evaluation_seed,class", "0,0,p,1,tench", "tench"),
+    "salun": ("case_number,prompt,evaluation_seed,class,classidx", "0,p,1,tench,0", "tench"),
+    "labels": ("case_number,prompt,label,label_str,evaluation_seed", "0,p,0,tench,1", "tench"),
+    "uce professions": ("case_number,prompt,evaluation_seed,profession", "0,p,1,baker", "baker"),
+    "targets": ("case_number,prompt,evaluation_seed,target", "0,p,1,Ann Bee", "Ann Bee"),
+    "mace artists": (",type,prompt,sim,artist,evaluation_seed", "0,0,p,1.0,Lund,1", "Lund"),
+    "speed": ("type,concept,prompt", "erase,Ann Bee,p", "Ann Bee"),
+    "own": ("prompt,concept", "p,Ann Bee", "Ann Bee"),
+    "no concept": (",prompt,evaluation_seed,case_number", "1,p,2345,1", "dog"),
+    "coco": ("case_number,source,prompt,evaluation_seed,coco_id", "0,coco,p,1,9", ""),
+    "coco images": ("image_id,prompt,evaluation_seed,width,height", "9,p,1,512,512", ""),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_row_says_what_it_is_about(tmp_path, name) -> None:
+    """Whatever the caller asks for; rows without a prompt are passed over and counted."""
+    header, row, about = PUBLISHED[name]
+    empty = row.replace("p", " ", 1) if ",p" in row or row.startswith("p") else row
+    blank = "," * header.count(",")
+    for number, mark in enumerate((",", "\t")):
+        text = "\n".join((header, row, empty, blank, row + ",")).replace(",", mark) + "\n"
+        read = load_prompts(put(tmp_path, f"t{number}.{'tsv' if mark != ',' else 'csv'}", text), concept="dog")
+        assert [(item.text, item.concept) for item in read] == [("p", about)] * 2
+        assert read.empty_rows == 2
+
+
+def test_pairs_of_ring_a_bell(tmp_path) -> None:
+    path = put(tmp_path, "dogs.csv", "sensitive prompt,normal prompt\na dog runs,it runs\na dog,\n")
+    assert [row[:3] for row in rows(path, concept="dog")] == [
+        ("a dog runs", "dog", "direct"),
+        ("it runs", "", "far"),
+        ("a dog", "dog", "direct"),
+    ]
+
+
+def test_json_lines(tmp_path) -> None:
+    path = put(tmp_path, "l.jsonl", '"a dog"\n\n{"prompt": "a cat", "concept": "cat"}\n{"prompt": " "}\n')
+    assert [row[:2] for row in rows(path, concept="dog")] == [("a dog", "dog"), ("a cat", "cat")]
+    assert load_prompts(path, concept="dog").empty_rows == 1
+
+
 def test_same_questions_in_another_form_have_the_same_hash(tmp_path) -> None:
     table = load_prompts(put(tmp_path, "t.csv", "prompt,concept\na dog,dog\na hound,dog\n"))
     lines = load_prompts(put(tmp_path, "t.txt", "a hound\na dog\n"), concept="dog")
@@ -214,7 +261,8 @@ def test_utf8_mark_is_passed_over(tmp_path, name, text) -> None:
         ),
         ("t.csv", 'prompt,seed\n"a dog,1\n', r"close every double quote"),
         ("t.csv", 'prompt,concept\n"a" dog,dog\n', r"line 2: .*double those inside a cell"),
-        ("t.csv", "prompt,concept\na dog,dog\n  ,dog\n", r"line 3: prompt '' is empty"),
+        ("t.csv", "prompt,concept\n  ,dog\n", r"contains no prompts"),
+        ("t.jsonl", '"a dog"\n{\n', r"line 2 is not JSON: Expecting"),
         ("t.csv", "prompt,concept,seed\na dog,dog,1.5\n", r"line 2: seed '1.5': give a whole number"),
         ("t.csv", "prompt,concept,seed\na dog,dog,1_0\n", r"seed '1_0'"),
         ("t.csv", "prompt,concept,seed\na dog,dog,-1\n", r"seed '-1'"),

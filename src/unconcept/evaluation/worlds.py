@@ -12,6 +12,7 @@ from typing import Protocol
 from ..core.concept import Concept, ConceptKind
 from ..core.recipe import load_recipe, recipes
 from ..core.request import RequestSpec
+from ..core.text_identity import TextKey, folded_text
 from ..edits.base import EditOrigin
 from ..erasing.request_defaults import ResolvedRequest, request_from_words, resolve_request
 from ..erasing.vision_towers import named_vision_towers, own_vision_towers
@@ -38,8 +39,8 @@ class World(Protocol):
     def judge(self) -> Judge | None:
         """The model's own judge; None if the user must name one."""
 
-    def request(self, ask: RequestSpec, does: MethodTask = "erase") -> ResolvedRequest:
-        """Complete a request: fill in what the user leaves open."""
+    def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
+        """Complete a request: fill in what the user leaves open. `folds_case`: the tokenizers fold capitals."""
 
     def bare_request(self, ask: RequestSpec) -> ResolvedRequest:
         """Make a request of the names only, with their kind's null anchor, as the papers' scripts do."""
@@ -66,8 +67,8 @@ class World(Protocol):
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         """The suite that checks an erasure of concepts."""
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str]) -> Suite:
-        """The suite of a prompt file."""
+    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
+        """The suite of a prompt file; `key` tells which names are one concept."""
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         """What an attacker may know about an erased concept; `retain` was retained beside it."""
@@ -94,8 +95,8 @@ class MojiWorld:
     def table(self) -> ConceptTable:
         return concept_table()
 
-    def request(self, ask: RequestSpec, does: MethodTask = "erase") -> ResolvedRequest:
-        return resolve_request(ask, self.data.name, does)
+    def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
+        return resolve_request(ask, self.data.name, does, folds_case)
 
     def bare_request(self, ask: RequestSpec) -> ResolvedRequest:
         return request_from_words(replace(ask, kind=self.table[ask.targets[0]].kind))
@@ -122,8 +123,8 @@ class MojiWorld:
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         return replace(suites["erase"], sizes=sizes)
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str]) -> Suite:
-        return suite_from_file(path, concepts, self.table)
+    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
+        return suite_from_file(path, concepts, self.table, key)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         return knowledge_from_table(concept.name)
@@ -140,8 +141,8 @@ class UserWorld:
     title: str | None = None
     judge: Judge | None = None
 
-    def request(self, ask: RequestSpec, does: MethodTask = "erase") -> ResolvedRequest:
-        return resolve_request(ask, self.model, does)
+    def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
+        return resolve_request(ask, self.model, does, folds_case)
 
     def bare_request(self, ask: RequestSpec) -> ResolvedRequest:
         return request_from_words(ask)
@@ -172,8 +173,8 @@ class UserWorld:
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         return suite_from_concepts(concepts, retain, sizes)
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str]) -> Suite:
-        return suite_from_file(path, concepts, None)
+    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
+        return suite_from_file(path, concepts, None, key)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         return knowledge_from_concept(concept, retain)

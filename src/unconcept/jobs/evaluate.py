@@ -13,6 +13,7 @@ from ..core.errors import DataError, RequestError, SettingsError, require
 from ..core.escapes import file_name_text
 from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
+from ..core.text_identity import TextKey, folded_text
 from ..edits import load_edit, origin_of
 from ..edits.base import validate_strength
 from ..erasing.failure_checks import picture_failures
@@ -31,6 +32,7 @@ from ..evaluation.trials.trial import RunContext, image_pairs
 from ..evaluation.worlds import world_of
 from ..methods import methods
 from ..models import Family, ModelView, find_model
+from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
@@ -159,21 +161,22 @@ def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str,
 
 
 def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
-    """Open the unedited model, suite, judge and sampler settings; also returns reasons for attacks that are left out.
+    """Open the unedited model, suite, judge and sampler settings; also returns notes on attacks and prompts left out.
 
     Bad input raises `UsageError` before anything is drawn.
     """
     validate_strength(run.strength, run.amplify)
     find_model(run.model)
-    suite = _suite(run)
+    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
+    suite = _suite(run, TokenTextKey.of(unedited.base()))
     judge = _judge(run, suite)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
     judge.open()  # So that a missing judge fails before anything is drawn.
     for names in run.requests:
         require_drawable([check.prompt.text for check in suite.checks(names)], names)
-    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
-    return unedited, suite, judge, spec, left_out
+    notes = {"prompts of the file": suite.note} if suite.note else {}
+    return unedited, suite, judge, spec, {**left_out, **notes}
 
 
 def _require_known_names(run: EvaluationRun) -> None:
@@ -220,12 +223,12 @@ def _mark(folder: Path, finished: bool) -> None:
         (folder / PARTIAL_FILE).write_text("run the same command again to continue\n", encoding="utf-8")
 
 
-def _suite(run: EvaluationRun) -> Suite:
-    """The suite with the chosen prompts, size and attacks."""
+def _suite(run: EvaluationRun, key: TextKey = folded_text) -> Suite:
+    """The suite with the chosen prompts, size and attacks; `key` tells which names are one concept."""
     suite, world = suites[run.suite], world_of(run.model)
     world.require_concepts(run.concepts)
     if run.prompts is not None:
-        own = world.suite_from_file(run.prompts, run.concepts)
+        own = world.suite_from_file(run.prompts, run.concepts, key)
         if run.judge is None:  # The world's own judge knows only the world's concepts.
             world.require_concepts([check.concept for check in own.checks(run.concepts)])
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)

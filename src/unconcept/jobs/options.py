@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from ..core.seeds import SEED_BOUND, check_seed
-from ..core.text_files import read_lines
+from ..prompts.lists import read_texts
 from ..worlds.registry import DEFAULT_MODEL, with_config
 
 Texts = str | Sequence[str]
@@ -200,12 +200,12 @@ class ConceptOptions:
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """Concepts to erase; one or several."""
     concepts_file: Annotated[Path | None, Flag("--concepts")] = None
-    """File with more concepts, one per line."""
+    """File with more concepts: one per line, a table with a column concept, or a JSON list."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """All concepts, typed ones first."""
-        return (*texts(self.concepts), *read_lines(self.concepts_file))
+        return (*texts(self.concepts), *read_texts(self.concepts_file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,14 +229,14 @@ class RequestOptions(ConceptOptions, AnchorOptions):
     help_group: ClassVar[str] = "request"
 
     retain_file: Path | None = None
-    """File with texts that must not change, one per line."""
+    """File with texts that must not change: one per line, a table with a column concept or text, or a JSON list."""
 
     @property
     def retained(self) -> tuple[str, ...] | None:
         """All retained texts; None if neither option is given."""
         if self.retain is None and self.retain_file is None:
             return None
-        return (*texts(self.retain or ()), *read_lines(self.retain_file))
+        return (*texts(self.retain or ()), *read_texts(self.retain_file))
 
 
 @dataclass(frozen=True, kw_only=True)

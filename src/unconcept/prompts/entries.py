@@ -1,4 +1,4 @@
-"""Reads entries of text files: rows of a CSV table, lines, elements of JSON.
+"""Reads entries of text files: rows of a table, lines, elements of JSON.
 
 A broken file raises an error of one line that says how to fix it. Tables and lines are streamed, so memory does not
 grow with the file; JSON is read as a whole, up to `_MOST_JSON_BYTES`.
@@ -90,6 +90,8 @@ def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     rows = _rows(path)
     next(rows)
     for number, cells in rows:
+        if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
+            cells = cells[:width]  # Spreadsheets write commas after the last column.
         if len(cells) != width:
             raise DataError(
                 f"{path}, line {number}: {len(cells)} cells, but {width} columns: put prompts that contain commas in"
@@ -99,7 +101,7 @@ def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(iter_raw_lines(path, newline=""), strict=True)
+    reader = csv.reader(iter_raw_lines(path, newline=""), delimiter=_delimiter(path), strict=True)
     try:
         for cells in reader:
             if cells:
@@ -108,6 +110,24 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(
             f"{path}, line {reader.line_num}: {error}; close every double quote, and double those inside a cell"
         ) from None
+
+
+def _delimiter(path: Path) -> str:
+    """A tab in a .tsv file whose header has one, else a comma."""
+    if path.suffix.lower() != ".tsv":
+        return ","
+    return "\t" if "\t" in next(iter_raw_lines(path), "") else ","
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (place, element) of a file with one JSON element a line; blank lines are skipped."""
+    for number, line in enumerate(iter_raw_lines(path), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
+                reason = str(error) or "nested too deeply"
+                raise DataError(f"{path}, line {number} is not JSON: {reason}; give one element a line") from None
 
 
 def read_json_entries(path: Path) -> list[tuple[str, Any]]:

@@ -4,20 +4,17 @@ A reader gets a table row, a line, or a JSON element, and the context of the who
 leaves open. Columns that a form does not name are ignored.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
 from ..core.docstrings import summary_of
 from ..core.errors import DataError, require
 from ..core.registry import Registry
-from .sets import PROMPT_GROUPS, PromptGroup, PromptItem
+from .cells import CsvRow, item_of_row, json_object, own_concept, prompt_group, text_field
+from .sets import PromptGroup, PromptItem
 
 PromptFileKind = Literal["table", "lines", "json"]
-_CsvRow = Mapping[str, str]
-_SEED_COLUMNS = ("evaluation_seed", "sd_seed", "seed")
-_GUIDANCE_COLUMNS = ("evaluation_guidance", "sd_guidance_scale", "guidance_scale", "guidance")
 _HUB_LANGUAGES = ("spanish", "french", "german", "italian", "portuguese")
 _CELEBRITY_TEMPLATES = (
     "A portrait of {}",
@@ -33,7 +30,7 @@ class PromptFileContext:
     """Information about a whole prompt file."""
 
     concept: str | None
-    """The concept that the caller gives, if any."""
+    """The concept of rows that name none themselves, if the caller gives one."""
     group: PromptGroup | None
     stem: str
     """The file's name without its suffix; several benchmarks name files after concepts."""
@@ -56,7 +53,7 @@ class PromptForm:
     needs: tuple[str, ...]
     """Columns of a table by which this form is recognised."""
     open: bool
-    """Whether the caller may name concept and group."""
+    """Whether the caller may name the group."""
     most: int | None
     """The number of entries that the protocol uses from the start of a file; None for all."""
     read: _EntryReader
@@ -80,39 +77,55 @@ def prompt_form(
 
 
 @prompt_form("i2p", "table", ("prompt", "categories", "inappropriate_percentage"))
-def read_i2p(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_i2p(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """I2P and its subsets, also UnlearnDiffAtk's: each row has a seed and a guidance scale; the category is the tag."""
     category = row["categories"].strip()
-    yield _item(row, given.concept or category, given.group or "indirect", category)
+    yield item_of_row(row, given.concept or category, given.group or "indirect", category)
 
 
 @prompt_form("unlearndiffatk", "table", ("prompt", "case_number", "evaluation_seed"))
-def read_unlearndiffatk(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """UnlearnDiffAtk's and ESD's prompts for a concept, which the column `class` or the file's name gives."""
-    yield _item(row, given.concept or row.get("class", "").strip() or given.about, given.group or "direct")
+def read_unlearndiffatk(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+    """UnlearnDiffAtk's, ESD's and UCE's prompts; their concept is in a column such as class, or in the file's name."""
+    yield item_of_row(row, own_concept(row) or given.about, given.group or "direct")
 
 
 @prompt_form("coco", "table", ("prompt", "coco_id"))
-def read_coco(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """COCO captions with seeds, as MACE and ESD publish them: far prompts about nothing in particular."""
-    yield _item(row, given.concept or "", given.group or "far")
+def read_coco(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+    """COCO captions with seeds, as MACE and ESD publish them: far prompts, about nothing whatever the caller asks."""
+    yield item_of_row(row, "", given.group or "far")
+
+
+@prompt_form("coco-images", "table", ("prompt", "image_id"))
+def read_coco_images(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+    """COCO captions by the id of their image, as SPM publishes them: far prompts about nothing."""
+    yield item_of_row(row, "", given.group or "far")
+
+
+@prompt_form("sensitive-pairs", "table", ("sensitive prompt", "normal prompt"))
+def read_sensitive_pairs(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+    """Pairs for Ring-A-Bell, as RECE publishes them: a prompt with the concept, and one without it, about nothing."""
+    for column, concept, group in (
+        ("sensitive prompt", given.about, given.group or "direct"),
+        ("normal prompt", "", "far"),
+    ):
+        if row[column].strip():
+            yield PromptItem(row[column].strip(), concept, prompt_group(group))
 
 
 @prompt_form("mace", "table", ("type", "prompt", "evaluation_seed"), open=False)
-def read_mace(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_mace(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """MACE's celebrities and artists: the erased ones are direct, the others near.
 
     Artists have types 0 and 1; that 0 means erased is (inferred), because erased ones come first in all files.
     """
     kind = _kind(row, {"erased": "direct", "0": "direct", "others": "near", "1": "near"})
-    artist = row.get("artist", "").strip()
-    yield _item(row, artist or _celebrity(row["prompt"].strip()), kind)
+    yield item_of_row(row, own_concept(row) or _celebrity(row["prompt"].strip()), kind)
 
 
 @prompt_form("speed", "table", ("type", "concept", "prompt"), open=False)
-def read_speed(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_speed(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """SPEED's celebrities: type erase is direct, retain is near. That column `prompt` has the prompts is (inferred)."""
-    yield _item(row, row["concept"].strip(), _kind(row, {"erase": "direct", "retain": "near"}))
+    yield item_of_row(row, row["concept"].strip(), _kind(row, {"erase": "direct", "retain": "near"}))
 
 
 @prompt_form("hub-lines", "lines")
@@ -129,31 +142,33 @@ def read_hub_lines(line: str, given: PromptFileContext) -> Iterable[PromptItem]:
 
 
 @prompt_form("hub-languages", "table", ("original", *_HUB_LANGUAGES))
-def read_hub_languages(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_hub_languages(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """HUB's multilingual_robustness: five translations of each prompt, with the language as tag.
 
     The English originals are the prompts of target_image.
     """
     for language in _HUB_LANGUAGES:
-        yield PromptItem(row[language].strip(), given.about, given.group or "other-language", tag=language)
+        if row[language].strip():
+            yield PromptItem(row[language].strip(), given.about, given.group or "other-language", tag=language)
 
 
 @prompt_form("hub-pinpoint", "table", ("noun", "similarity"), open=False, most=100)
-def read_hub_pinpoint(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+def read_hub_pinpoint(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
     """HUB's pinpoint_ness: the nouns nearest to a concept, which the model must still draw; the first 100 of a file."""
     noun = row["noun"].strip()
-    yield PromptItem(f"a photo of {noun}", noun.replace("_", " "), "near", tag=given.stem)
+    if noun:
+        yield PromptItem(f"a photo of {noun}", noun.replace("_", " "), "near", tag=given.stem)
 
 
 @prompt_form("hub-selective", "json", ("prompt", "nouns"))
 def read_hub_selective(entry: object, given: PromptFileContext) -> Iterable[PromptItem]:
     """HUB's selective_alignment: target prompts, with one question for each of the other things in them."""
-    fields = _object(entry)
+    fields = json_object(entry)
     nouns = fields.get("nouns")
     if not (isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns)):
         raise DataError(f"nouns {str(nouns)[:40]!r}: give a list of strings")
     for noun in dict.fromkeys(noun.strip() for noun in nouns if noun.strip()):
-        yield PromptItem(_text(fields, "prompt"), noun, given.group or "co-occurring", tag=given.about)
+        yield PromptItem(text_field(fields, "prompt"), noun, given.group or "co-occurring", tag=given.about)
 
 
 @prompt_form("erase-eval", "json")
@@ -167,7 +182,7 @@ def read_erase_eval(entry: object, given: PromptFileContext) -> Iterable[PromptI
     concept, value = entry
     if isinstance(value, dict):
         sides: tuple[tuple[str, PromptGroup], ...] = (("explicit", "direct"), ("implicit", "indirect"))
-        found = [(_text(value, side), group) for side, group in sides if side in value]
+        found = [(text_field(value, side), group) for side, group in sides if side in value]
         require(bool(found), f"keys {', '.join(value)}: give explicit, implicit, or both", DataError)
     else:
         stems: dict[str, PromptGroup] = {"protocol1": "direct", "protocol2": "indirect"}
@@ -178,16 +193,16 @@ def read_erase_eval(entry: object, given: PromptFileContext) -> Iterable[PromptI
             " indirect",
             DataError,
         )
-        found = [(_text({"prompt": value}, "prompt"), group or "direct")]
+        found = [(text_field({"prompt": value}, "prompt"), group or "direct")]
     for text, group in found:
         yield PromptItem(text, concept.strip(), group)
 
 
 @prompt_form("table", "table", ("prompt",))
-def read_own_table(row: _CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """A CSV table of your own: column prompt, and optionally concept, group, seed, guidance_scale, tag, id."""
+def read_own_table(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
+    """A table of your own: column prompt, and optionally concept, group, seed, guidance_scale, tag, id."""
     group = row.get("group", "").strip() or given.group or "direct"
-    yield _item(row, row.get("concept", "").strip() or given.concept or "", _group(group), row.get("tag", "").strip())
+    yield item_of_row(row, own_concept(row) or given.concept or "", prompt_group(group), row.get("tag", "").strip())
 
 
 @prompt_form("list", "json")
@@ -196,8 +211,8 @@ def read_own_list(entry: object, given: PromptFileContext) -> Iterable[PromptIte
     if isinstance(entry, str):
         yield PromptItem(entry.strip(), given.concept or "", given.group or "direct")
         return
-    fields = _object(entry)
-    _text(fields, "prompt")
+    fields = json_object(entry)
+    text_field(fields, "prompt")
     for key in ("seed", "guidance_scale"):
         allowed = int if key == "seed" else (int, float)
         value = fields.get(key)
@@ -217,54 +232,7 @@ def read_own_lines(line: str, given: PromptFileContext) -> Iterable[PromptItem]:
         yield PromptItem(text, given.concept or "", given.group or "direct")
 
 
-def _item(row: _CsvRow, concept: str, group: PromptGroup, tag: str = "") -> PromptItem:
-    return PromptItem(row["prompt"].strip(), concept, group, _seed(row), _guidance(row), tag=tag)
-
-
-def _cell(row: _CsvRow, names: tuple[str, ...]) -> str:
-    """The cell in one of these columns; if several are filled, they must agree."""
-    value = ""
-    for name in names:
-        cell = row.get(name, "").strip()
-        if cell and value and cell != value:
-            raise DataError(
-                f"columns {', '.join(name for name in names if name in row)} disagree: {value[:40]!r} and"
-                f" {cell[:40]!r}; keep one"
-            )
-        value = value or cell
-    return value
-
-
-def _seed(row: _CsvRow) -> int | None:
-    cell = _cell(row, _SEED_COLUMNS)
-    if not cell:
-        return None
-    if not (cell.isascii() and cell.isdigit() and len(cell) < 20):
-        raise DataError(f"seed {cell[:40]!r}: give a whole number from 0 to 2**63 - 1, such as 42")
-    return int(cell)
-
-
-def _guidance(row: _CsvRow) -> float | None:
-    cell = _cell(row, _GUIDANCE_COLUMNS)
-    if not cell:
-        return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value) or "_" in cell:
-        raise DataError(f"guidance scale {cell[:40]!r}: give a number, such as 7.5")
-    return value
-
-
-def _group(name: str) -> PromptGroup:
-    for group in PROMPT_GROUPS:
-        if name == group:
-            return group
-    raise DataError(f"group {name!r}: allowed are {', '.join(PROMPT_GROUPS)}")
-
-
-def _kind(row: _CsvRow, known: dict[str, PromptGroup]) -> PromptGroup:
+def _kind(row: CsvRow, known: dict[str, PromptGroup]) -> PromptGroup:
     name = row["type"].strip().lower()
     require(name in known, f"type {name!r}: allowed are {', '.join(known)}", DataError)
     return known[name]
@@ -279,16 +247,3 @@ def _celebrity(prompt: str) -> str:
     raise DataError(
         f"{prompt!r} follows none of MACE's templates, so it names no one: {'; '.join(_CELEBRITY_TEMPLATES)}"
     )
-
-
-def _object(entry: object) -> dict[str, object]:
-    if not isinstance(entry, dict):
-        raise DataError(f"{str(entry)[:40]!r} is not an object: give one with a key `prompt`")
-    return entry
-
-
-def _text(fields: dict[str, object], key: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str):
-        raise DataError(f"{key} {str(value)[:40]!r}: give a string; the keys are {', '.join(fields)}")
-    return value.strip()

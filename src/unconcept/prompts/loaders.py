@@ -1,11 +1,19 @@
 """Reads prompt files of any known form. The caller names the form, or the header shows it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError, require
-from .entries import iter_raw_lines, read_header, read_json_entries, read_table, require_text_file
+from .entries import (
+    iter_raw_lines,
+    read_header,
+    read_json_entries,
+    read_json_lines,
+    read_table,
+    require_text_file,
+)
 from .forms import PromptFileContext, PromptForm, prompt_forms
 from .sets import PROMPT_GROUPS, PromptGroup, PromptItem, PromptSet
 
@@ -14,7 +22,15 @@ _TABLE_SUFFIXES = (".csv", ".tsv")
 _HUB_FOLDERS = ("target_image", "attack_robustness")  # HUB's files there end in .csv and are plain lines
 # Columns that several forms share, so that they do not identify a form.
 _AMBIGUOUS_COLUMNS = {"prompt", "evaluation_seed", "case_number"}
-_ID_COLUMNS = ("id", "case_number")  # columns that name a row: no two rows may share one
+_ID_COLUMN = "id"  # names a row: no two rows may share one
+
+
+@dataclass
+class ReadingTally:
+    """What a reader passed over."""
+
+    empty: int = 0
+    """Rows whose prompt is blank."""
 
 
 def load_prompts(
@@ -29,8 +45,9 @@ def load_prompts(
 
     See `read_prompts` for the arguments. Equal items are numbered, so that none is lost.
     """
-    path = Path(path)
-    return PromptSet.of(path.stem, 1, read_prompts(path, form, concept=concept, group=group, limit=limit))
+    path, tally = Path(path), ReadingTally()
+    found = read_prompts(path, form, concept=concept, group=group, limit=limit, tally=tally)
+    return replace(PromptSet.of(path.stem, 1, found), empty_rows=tally.empty)
 
 
 def read_prompts(
@@ -40,12 +57,14 @@ def read_prompts(
     concept: str | None = None,
     group: PromptGroup | None = None,
     limit: int = _MOST_PROMPTS,
+    tally: ReadingTally | None = None,
 ) -> Iterator[PromptItem]:
     """Yield the items of a prompt file one by one, in the file's order.
 
     `form` is a name in `prompt_forms`; None detects it from the header, the structure of the JSON, or the suffix.
-    `concept` and `group` fill in what the form leaves open. More than `limit` prompts, or anything unreadable, raises a
-    `DataError` that names file and line.
+    `concept` and `group` fill in what a row leaves open: what it says itself wins. Rows without a prompt are passed
+    over and counted in `tally`. More than `limit` prompts, or anything unreadable, raises a `DataError` that names file
+    and line.
     """
     path = Path(path)
     require(limit > 0, f"limit {limit}: give a whole number from 1", DataError)
@@ -54,18 +73,43 @@ def read_prompts(
     )
     require_text_file(path)
     named = prompt_forms[form] if form else None
-    is_json = named.kind == "json" if named else path.suffix.lower() == ".json"
-    entries: Iterable[tuple[str, Any]] | None = read_json_entries(path) if is_json else None
+    suffix = path.suffix.lower()
+    entries: Iterable[tuple[str, Any]] | None = None
+    if named.kind == "json" if named else suffix in (".json", ".jsonl"):
+        entries = list(read_json_lines(path)) if suffix == ".jsonl" else read_json_entries(path)
     known = named or _see(path, entries)
-    message = f"{path}: form {known.name} contains concepts and groups itself: leave out `concept` and `group`"
-    require(known.open or (concept is None and group is None), message, DataError)
+    message = f"{path}: form {known.name} contains groups itself: leave out `group`"
+    require(known.open or group is None, message, DataError)
     if entries is None:
         entries = (
             _table(path, known)
             if known.kind == "table"
             else ((f"line {n}", line) for n, line in enumerate(iter_raw_lines(path), 1))
         )
-    yield from _items(path, known, entries, PromptFileContext(concept, group, path.stem), limit)
+    filled = _without_empty(entries, tally or ReadingTally())
+    yield from _items(path, known, filled, PromptFileContext(concept, group, path.stem), limit)
+
+
+def _without_empty(entries: Iterable[tuple[str, Any]], tally: ReadingTally) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a table or a JSON file that have a prompt; blank lines of plain text are not counted."""
+    for where, entry in entries:
+        if _has_no_prompt(entry):
+            tally.empty += 1
+        else:
+            yield where, entry
+
+
+def _has_no_prompt(entry: object) -> bool:
+    """Whether a row, an element or a value is blank, or its prompt is."""
+    if isinstance(entry, tuple):
+        return _is_blank(entry[1])
+    if isinstance(entry, dict):
+        return _is_blank(entry.get("prompt")) or (bool(entry) and all(map(_is_blank, entry.values())))
+    return entry == ""
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _items(
@@ -117,15 +161,13 @@ def _table(path: Path, known: PromptForm) -> Iterator[tuple[str, dict[str, str]]
     header = read_header(path)
     missing = [name for name in known.needs if name not in header]
     require(not missing, f"{_columns(path, header, known.needs)} (form {known.name})", DataError)
-    names = [name for name in _ID_COLUMNS if name in header]
-    seen: dict[str, dict[str, str]] = {name: {} for name in names}
+    seen: dict[str, str] = {}
     for where, row in read_table(path):
-        for name in names:
-            cell = row[name].strip()
-            if cell and (first := seen[name].setdefault(cell, where)) != where:
-                raise DataError(
-                    f"{path}, {where}: {name} {cell!r} is also on {first}: number the rows anew or remove the column"
-                )
+        cell = row.get(_ID_COLUMN, "").strip()
+        if cell and (first := seen.setdefault(cell, where)) != where:
+            raise DataError(
+                f"{path}, {where}: {_ID_COLUMN} {cell!r} is also on {first}: number the rows anew or remove the column"
+            )
         yield where, row
 
 

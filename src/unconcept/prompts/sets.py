@@ -86,6 +86,8 @@ class PromptSet:
     name: str
     version: int
     items: tuple[PromptItem, ...]
+    empty_rows: int = field(default=0, compare=False)
+    """Rows of its file that have no prompt."""
 
     def __post_init__(self) -> None:
         require(bool(self.items), f"prompt set {self.name!r} contains no prompts: give at least one", DataError)

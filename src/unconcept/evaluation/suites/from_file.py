@@ -1,31 +1,86 @@
 """Makes suites from a user's prompt file, or from concepts of a model that has no table."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.concept import Concept
+from ...core.errors import DataError, require
+from ...core.text_identity import TextKey, folded_text
 from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, template_checks
 from ...prompts.loaders import load_prompts
-from ...prompts.sets import PromptItem
+from ...prompts.sets import PromptGroup, PromptItem, PromptSet
+from ...prompts.text_matching import find_name
 from ...worlds.table import ConceptTable
 from .registry import Suite
 
 UNLIMITED_SIZES = GroupSizes(1_000_000, 1_000_000)
+# Groups of prompts that ask for the target, in some words. About a concept that is not a target, they are near.
+_TARGET_GROUPS: tuple[PromptGroup, ...] = ("direct", "synonym", "paraphrase", "indirect", "other-language")
 
 
-def suite_from_file(path: Path, concepts: Sequence[str], table: ConceptTable | None) -> Suite:
+def suite_from_file(
+    path: Path, concepts: Sequence[str], table: ConceptTable | None, key: TextKey = folded_text
+) -> Suite:
     """Make a suite of all prompts in a published or own file, by group, with the file's seeds and guidance if it has
     them.
 
-    Prompts without a concept are skipped, because no judge can answer them. If the file has no column for the concept,
-    all prompts are about the first concept.
+    What a row is about wins over `concepts`: prompts about others are near. Rows that name no concept are about the
+    first one. Captions about nothing are left out, because no judge can answer them. The suite's note counts all of
+    these. `key` tells which names are one concept.
     """
-    items = [item for item in load_prompts(path, concept=concepts[0]) if item.concept]
+    read = load_prompts(path, concept=concepts[0])
+    asked = {key(name): name for name in reversed(concepts)}
+    items = [_grouped(item, asked, key) for item in read if item.concept]
+    require(
+        bool(items),
+        f"{path}: all {len(read)} prompts are captions about nothing in particular, which a judge has no question for:"
+        " give prompts about concepts",
+        DataError,
+    )
+    _require_known_spelling(path, items, concepts)
 
     def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
         return [_check(item, sizes, table) for item in first_of_each_group(items, sizes)]
 
-    return Suite(path.stem, f"{len(items)} prompts of {path.name}", UNLIMITED_SIZES, ask)
+    summary = f"{len(items)} prompts of {path.name}"
+    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=_reading_note(path, read, items, concepts))
+
+
+def _grouped(item: PromptItem, asked: Mapping[Hashable, str], key: TextKey) -> PromptItem:
+    """The item with the concept as typed: what is about a target is not near, what is about another is not direct."""
+    name = asked.get(key(item.concept))
+    if name is not None:
+        return replace(item, concept=name, group="direct" if item.group == "near" else item.group)
+    return replace(item, group="near") if item.group in _TARGET_GROUPS else item
+
+
+def _require_known_spelling(path: Path, items: Sequence[PromptItem], concepts: Sequence[str]) -> None:
+    """Raise `DataError` if no prompt is about a target, but the file has a longer or shorter name for one."""
+    about = dict.fromkeys(item.concept for item in items)
+    if set(concepts) & set(about):
+        return
+    alike = [name for name in about for asked in concepts if find_name(name, [asked]) or find_name(asked, [name])]
+    if alike:
+        raise DataError(
+            f"{path}: no prompt is about {', '.join(map(repr, concepts))}, some are about {alike[0]!r}: ask for that"
+            " name, or rename it in the file"
+        )
+
+
+def _reading_note(path: Path, read: PromptSet, items: Sequence[PromptItem], concepts: Sequence[str]) -> str:
+    """Say what was counted otherwise than asked, in one line; "" if all prompts are about the targets."""
+    others = Counter(item.concept for item in items if item.concept not in concepts and item.group == "near")
+    told = []
+    if others:
+        names = ", ".join(list(others)[:3]) + (", ..." if len(others) > 3 else "")
+        told.append(f"{others.total()} prompts are about {len(others)} other concepts ({names}) and count as near")
+    if len(read) > len(items):
+        told.append(f"{len(read) - len(items)} captions about nothing in particular were left out")
+    if read.empty_rows:
+        told.append(f"{read.empty_rows} rows without a prompt were passed over")
+    return f"{path.name}: {'; '.join(told)}" if told else ""
 
 
 def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:

@@ -49,6 +49,8 @@ class Suite:
     """Name of the paper's sampler settings; None: the model's default."""
     meaning: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Groups that differ from the standard ones: title, description, expected change."""
+    note: str = ""
+    """What a report must say of its prompts, in one line; "" for nothing."""
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
         """Make the checks of these concepts."""
