@@ -145,7 +145,8 @@ def method(
 
     def put(kind: _MethodClass) -> _MethodClass:
         refuse_wrong_types(kind, f"{name} setting")
-        summary, promises = summary_of(kind), getattr(kind, "promises", ("changes",))
+        summary = summary_of(kind)
+        promises: tuple[Promise, ...] = getattr(kind, "promises", ("changes",))
         unknown = [promise for promise in promises if promise not in get_args(Promise)]
         allowed = ", ".join(get_args(Promise))
         require(not unknown, f"method {name} promises {unknown}: allowed are {allowed}", PluginError)

@@ -16,7 +16,7 @@ _STATE_BATCH = 64  # texts whose states are in memory at once
 
 def fits_context(model: ModelView, text: str) -> bool:
     """Whether the text fits into every text encoder."""
-    return all(len(each.tokenizer.encode(text).ids) <= each.length for each in model.tokenizers)
+    return all(each.can_hold(text) for each in model.tokenizers)
 
 
 def sentences_that_fit(model: ModelView, forms: Sequence[str], *words: str) -> list[str]:

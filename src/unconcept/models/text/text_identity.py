@@ -29,7 +29,7 @@ class TokenTextKey:
     def __call__(self, text: str) -> _TokenKey:
         if text not in self._known:
             plain = normalised_text(text)
-            self._known[text] = tuple(tuple(each.tokenizer.encode(plain).ids) for each in self.tokenizers)
+            self._known[text] = tuple(each.encode([plain])[0] for each in self.tokenizers)
         return self._known[text]
 
     @property

@@ -1,4 +1,4 @@
-"""Tokenizers of CLIP and T5, loaded without transformers, and token positions by name."""
+"""Tokenizers of CLIP and T5, and token positions by name."""
 
 import json
 from collections.abc import Sequence
@@ -6,21 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tokenizers
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE
+from tokenizers import Tokenizer
 
 from ...core.errors import ModelError, RequestError, require
 from ..family import TextEncoderSpec
+from .tokenizer_files import END_TOKEN, read_tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TokenPosition = Literal["last_subject", "first_eot", "all"]
 TextPosition = TokenPosition | Literal["pooled"]  # positions of tokens, or the pooled text
-START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
-# CLIP splits text into words by this before its byte-pair merges (Radford et al. 2021, released tokenizer).
-_CLIP_WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,8 @@ class ClipTokenizer:
     length: int
     reads_padding: bool = True
     """Whether the encoder and the networks that read its states attend to padding."""
+    is_lowercased: bool = False
+    """Whether the pipeline strips texts and puts them in lower case first."""
 
     @property
     def end(self) -> int:
@@ -67,7 +65,7 @@ class ClipTokenizer:
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Path | None = None) -> "ClipTokenizer":
-        """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`.
+        """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`, and added tokens.
 
         `vocabulary` is the folder of these files if it is not the tokenizer's own.
 
@@ -76,42 +74,42 @@ class ClipTokenizer:
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             pad, length = config.get("pad_token") or END_TOKEN, int(config.get("model_max_length", 77))
-            pad_text = pad["content"] if isinstance(pad, dict) else pad
-            tokenizer = _read(vocabulary or folder)
+            tokenizer, pad_id = read_tokenizer(folder, config, vocabulary)
             tokenizer.no_padding()
             tokenizer.no_truncation()
-            pad_id = tokenizer.token_to_id(pad_text)
+            if pad_id is None:
+                pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        except ModelError as error:
+            raise ModelError(f"tokenizer {folder}: {error}") from None
         except Exception as error:  # `tokenizers` raises bare Exceptions on broken files, and a config may be anything.
             raise ModelError(f"tokenizer {folder}: {error}; give a complete diffusers folder") from None
         if pad_id is None:
             raise ModelError(
                 f"tokenizer {folder}: its pad token {pad!r} is not in its vocabulary; give a complete folder"
             )
-        # OpenCLIP's pad is "!": transformers takes one in a text for the pad too, whatever word it follows.
-        tokenizer.add_special_tokens([AddedToken(pad_text, special=True)])
         return cls(tokenizer, pad_id, length)
 
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase") -> "ClipTokenizer":
         """Make it from a tokenizer that transformers has loaded, without its padding."""
-        tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+        tokenizer = tokenizer_of(loaded)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
 
     def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
         """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder."""
-        found = replace(self, length=encoder.length or self.length, reads_padding=not encoder.is_masked)
-        if not encoder.is_lowercased:
-            return found
-        lower = Tokenizer.from_str(self.tokenizer.to_str())
-        own = [] if lower.normalizer is None else [lower.normalizer]
-        lower.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip(), *own])
-        return replace(found, tokenizer=lower)
+        length = encoder.length or self.length
+        return replace(self, length=length, reads_padding=not encoder.is_masked, is_lowercased=encoder.is_lowercased)
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of each text with start and end token, however long it is."""
+        read = [text.lower().strip() for text in texts] if self.is_lowercased else list(texts)
+        return [tuple(coded.ids) for coded in self.tokenizer.encode_batch(read)]
 
     def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize texts. One that is too long for the encoder is an error and never cut silently."""
-        rows = tuple(tuple(coded.ids) for coded in self.tokenizer.encode_batch(list(texts)))
+        rows = tuple(self.encode(texts))
         for text, row in zip(texts, rows, strict=True):
             shown = text if len(text) <= 60 else text[:57] + "..."
             message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
@@ -120,7 +118,7 @@ class ClipTokenizer:
 
     def can_hold(self, text: str) -> bool:
         """Whether the whole text fits into the encoder."""
-        return len(self.tokenizer.encode(text).ids) <= self.length
+        return len(self.encode([text])[0]) <= self.length
 
     def span(self, form: str, word: str) -> range:
         """The positions of the tokens of a word that replaces {} in a sentence; the start token is position 0."""
@@ -128,20 +126,3 @@ class ClipTokenizer:
         front, back = (len(row) for row in self([before, after]).ids)
         (whole,) = self([form.replace("{}", word)]).ids
         return range(front - 1, len(whole) - back + 1)
-
-
-def _read(folder: Path) -> Tokenizer:
-    if (folder / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    bpe = BPE.from_file(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token=END_TOKEN
-    )
-    tokenizer = Tokenizer(bpe)
-    spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
-    words = pre_tokenizers.Split(tokenizers.Regex(_CLIP_WORD_PATTERN), "removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.add_special_tokens([AddedToken(START_TOKEN, special=True), AddedToken(END_TOKEN, special=True)])
-    start, end = ((token, tokenizer.token_to_id(token) or 0) for token in (START_TOKEN, END_TOKEN))
-    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
-    return tokenizer

@@ -49,7 +49,7 @@ def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
     """
     tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
     text = " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
-    while text and len(tokenizer.tokenizer.encode(text).ids) > tokenizer.length:
+    while text and not tokenizer.can_hold(text):
         text = text.rpartition(" ")[0]
     return text
 

@@ -172,7 +172,7 @@ class _Transformers:
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         length, end = self.tokenizer.length, self.tokenizer.end
-        rows = [coded.ids for coded in self.tokenizer.tokenizer.encode_batch(list(texts))]
+        rows = [list(ids) for ids in self.tokenizer.encode(texts)]
         cut = [row if len(row) <= length else [*row[: length - 1], end] for row in rows]
         ids = torch.tensor(
             [[*row, *[self.tokenizer.pad] * (length - len(row))] for row in cut], device=self.model.device
