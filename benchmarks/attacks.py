@@ -1,5 +1,5 @@
-"""The attacks tables: every attack on UCE's edits of an object, a style and a harmful object, and with fewer prompts on
-every method's: `make attacks`.
+"""The attacks tables: every attack on UCE's edits of the drawn report concepts, with fewer prompts on every method's,
+and apart from them on UCE's edits of the seen concepts: `make attacks`.
 
 Finished attacks are kept in the store, ceilings are computed once; `--full` takes more concepts.
 """
@@ -7,7 +7,9 @@ Finished attacks are kept in the store, ceilings are computed once; `--full` tak
 import argparse
 from pathlib import Path
 
-from benchmarks.results import KINDS, rivals
+from benchmarks import known_faults
+from benchmarks.report_concepts import report_concepts, seen_concepts
+from benchmarks.results import rivals
 from benchmarks.sections import write_sections
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
@@ -16,7 +18,7 @@ OUT = Path("out/attacks")
 MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
 FEWER = 2  # prompts a concept, of the table of rivals
 MAIN = "uce"
-TABLES = {"uce": "UCE", "rivals": "Methods beside each other"}
+TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "seen": "UCE on concepts that were seen"}
 HEAD = """# Attacks on `moji`
 
 Every attack on one edit for each of {count} `report` concepts ({names}), pooled. ASR: share of prompts that show the \
@@ -51,16 +53,18 @@ def main() -> None:
     from unconcept.evaluation.tasks.edit_task import variant_of_method
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
 
-    chosen = (*KINDS, *MORE) if args.full else KINDS
+    chosen = tuple(dict.fromkeys((*report_concepts(), *MORE))) if args.full else report_concepts()
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}
     runs = {
         "uce": EvaluationRun(chosen, OUT / "uce", variants=(variant_of_method(MAIN),), **told),
+        "seen": EvaluationRun(seen_concepts(), OUT / "seen", variants=(variant_of_method(MAIN),), **told),
         "rivals": EvaluationRun(chosen, OUT / "rivals", variants=rivals(args.methods), limit=FEWER, **told),
     }
     with exit_codes(), progress(quiet=False) as tell:
         reports = {name: evaluate(runs[name], tell) for name in asked}
     whole_or_exit(reports.values())
     begin = HEAD.format(count=len(chosen), names=", ".join(chosen), judge=reports[asked[0]].data()["judge"])
+    begin += known_faults.ATTACKS
     measured = {name: (runs[name].out / "attacks.md").read_text(encoding="utf-8") for name in asked}
     print(write_sections(args.docs / "attacks.md", begin, TABLES, measured))
 

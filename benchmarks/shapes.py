@@ -20,7 +20,8 @@ from torch import Tensor
 
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP
-from unconcept.models.text.tokenizer import END_TOKEN, START_TOKEN, ClipTokenizer
+from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer_files import END_TOKEN, START_TOKEN
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # of CLIP's, out of more that its file holds

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
+from unconcept.core.errors import UnconceptError
 
+from .report_concepts import require_tune
 from .results import spread
 
 CANDIDATES = Path(__file__).with_name("candidates.toml")
 OBJECTS = 4  # beside both styles and the harmful objects
-EVERY = 1000
 
 
 def main() -> None:
@@ -38,8 +39,10 @@ def main() -> None:
     chosen = tune_objects()[: args.limit] if args.together else spread("tune", OBJECTS, args.limit)
     if args.concepts:
         chosen = tuple(args.concepts.split(","))
-        if others := sorted(set(chosen) - set(spread("tune", EVERY))):
-            parser.error(f"{others[0]!r} is no tune concept, and nothing else may choose settings")
+    try:
+        require_tune(chosen)
+    except UnconceptError as error:
+        parser.error(str(error))
     run = EvaluationRun(
         chosen,
         Path("out/tuning"),

@@ -2,21 +2,30 @@
 
 import json
 from functools import partial
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import accelerator, accelerator_shapes
+from benchmarks import accelerator, accelerator_shapes, known_faults, tuning
 from benchmarks.growth import exponent
 from benchmarks.names import names
 from benchmarks.papers import LOOPS
+from benchmarks.report_concepts import report_concepts, require_tune, seen_concepts
+from benchmarks.results import spread, together
 from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
-from unconcept.core.errors import SettingsError
+from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.request import Request
 from unconcept.methods import methods
 from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
 from unconcept.models.checkpoint.weight_files import weight_files
+from unconcept.worlds.table import concept_table
+
+ROOT = Path(__file__).parents[1]
 
 SETTINGS = {
     "uce": {"lamb": 0.3, "preserve_scale": 0.7},
@@ -109,3 +118,48 @@ def test_shapes_of_published_models_are_built(name, count) -> None:
     assert sum(p.numel() for part in networks.values() for p in part.parameters()) / 1e9 == pytest.approx(
         count, abs=0.02
     )
+
+
+def test_headline_concepts_are_drawn_by_hash() -> None:
+    """So that no one picks them: a name's turn follows from the table."""
+    table = concept_table()
+    found, seen = report_concepts(), seen_concepts()
+    assert Counter(table[name].kind for name in found) == {"object": 4, "style": 2, "harmful": 2}
+    assert {table[name].split for name in found} == {"report"}
+    assert sorted(seen) == ["dog face", "ink", "kitchen knife"]
+    assert not set(seen) & {*found, *spread("report", 1000), *spread("tune", 1000), *together()["10 objects"]}
+    for kind in ("object", "style", "harmful"):
+        turns = {
+            entry.name: hashlib.sha256(f"{table.hash}\0{entry.name}".encode()).hexdigest()
+            for entry in table.entries
+            if entry.kind == kind and entry.erasable and entry.split == "report"
+        }
+        first = [name for name in found if table[name].kind == kind]
+        assert first == sorted(turns, key=turns.__getitem__)[: len(first)]
+
+
+@pytest.mark.parametrize(("name", "split"), [("dog face", "seen"), ("ink", "seen"), ("pizza", "report")])
+def test_settings_are_chosen_on_tune_concepts_alone(name, split) -> None:
+    require_tune(["guitar", "twemoji"])
+    with pytest.raises(
+        RequestError, match=f"'{name}' is a {split} concept: settings are chosen on tune concepts alone"
+    ):
+        require_tune(["guitar", name])
+
+
+def test_tuning_refuses_other_concepts_before_it_draws(monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tuning", "--methods", "uce", "--concepts", "guitar,ink"])
+    with pytest.raises(SystemExit) as stopped:
+        tuning.main()
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_whoever_asks_the_suite_for_tuning_asks_for_tune_concepts(path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "require_tune(" in text or not re.search(r"""suite=["']tuning""", text)
+
+
+def test_documents_say_which_rows_are_known_to_be_wrong() -> None:
+    assert known_faults.RESULTS in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert known_faults.ATTACKS in (ROOT / "docs/attacks.md").read_text(encoding="utf-8")

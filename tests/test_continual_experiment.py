@@ -59,7 +59,7 @@ def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation",
 
 def test_what_is_reported_and_what_is_tuned_are_apart() -> None:
     known, report, tune = concept_table(), continual.sequences(), continual.sequences(tune=True)
-    assert (len(report["objects"]), len(report["styles"]), set(tune)) == (12, 6, {"objects"})
+    assert (len(report["objects"]), len(report["styles"]), set(tune)) == (12, 5, {"objects"})
     assert {known[name].split for names in report.values() for name in names} == {"report"}
     assert {known[name].split for name in tune["objects"]} == {"tune"}
     assert len(continual.sequences(many=True)["100-objects"]) == 100

@@ -36,6 +36,8 @@ class EmbeddedWorld:
     guidance_scale: float
     sampler: str | None = None
     """Its sampler; None: the one in its files."""
+    seen: tuple[str, ...] = ()
+    """Report concepts that were looked at while something was chosen or mended."""
 
     @property
     def model_folder(self) -> Path:

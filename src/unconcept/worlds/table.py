@@ -1,8 +1,9 @@
 """The table of concepts that `moji` can draw, with their wordings, neighbours and use in tuning and reports.
 
 Training, request defaults, evaluation, recipes and tests all read `concepts.toml` through this module, which needs no
-torch. `tune` concepts serve to choose settings; all published figures are measured on `report` concepts. Words and
-neighbours marked `given` may be part of a request; `held_out` ones are only measured.
+torch. `tune` concepts serve to choose settings; all published figures are measured on `report` concepts. A report
+concept on which faults were looked for is `seen` (world.toml): it serves for neither, and its figures stand apart.
+Words and neighbours marked `given` may be part of a request; `held_out` ones are only measured.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from typing import Any, Literal
 
 from ..core.concept import ConceptKind
 from ..core.registry import suggest
-from .registry import embedded_world
+from .registry import embedded_world, worlds
 
 WordShare = Literal["given", "held_out"]
-TableSplit = Literal["tune", "report"]
+TableSplit = Literal["tune", "seen", "report"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def concept_table() -> ConceptTable:
     """Read the packaged table, once for each process."""
     data = resources.files(__package__).joinpath("moji/concepts.toml").read_bytes()
     rows = tomllib.loads(data.decode("utf-8"))["concept"]
+    seen = {name for world in worlds for name in worlds[world].seen}
+    rows = [{**row, "split": "seen"} if row["name"] in seen else row for row in rows]
     return ConceptTable(tuple(_entry(row) for row in rows), hashlib.sha256(data).hexdigest())
 
 
