@@ -1,10 +1,10 @@
 """What is measured is the same edit: the papers' loops agree with our solvers, and the yardsticks are what they say."""
 
-import json
-from functools import partial
 import hashlib
+import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest

@@ -12,6 +12,7 @@ from tests.methods.test_contract import chosen
 from tests.methods.test_rece import edited, literal
 from unconcept.core.request import Request, RequestSpec, merge_requests
 from unconcept.edits import DenseEdit, EditOrigin
+from unconcept.erasing.edit_notes import edit_notes
 from unconcept.erasing.failure_checks import (
     MAX_NORM_JUMP,
     PROMISE_CHECKS,
@@ -186,3 +187,13 @@ def test_an_evaluation_of_degenerate_pictures_is_whole_and_says_so(pizza, tmp_pa
         "results.csv",
         "run.json",
     ]
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "flux"])
+@pytest.mark.parametrize(("name", "subject"), [("uce", "pooled text"), ("esd", "unconditional")])
+def test_what_an_edit_of_sdxl_cannot_reach_is_said(family, name, subject) -> None:
+    """SD 1.x reads no pooled text, and FLUX reads it through a map that UCE edits."""
+    origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", family, "tiny", "0" * 64, "0", {})
+    notes = edit_notes(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), tiny.shared(family))
+    assert list(notes) == ([subject] if family == "sdxl" else [])
+    assert all("\n" not in note and name in note for note in notes.values())

@@ -32,7 +32,7 @@ def test_rows_about_others_are_near(tmp_path, column) -> None:
         ("a blue shoe", "near", "blue shoe", ("blue shoe",)),
         ("a cup", "near", "cup", ("cup",)),
     ]
-    assert note == "t.csv: 2 prompts are about 2 other concepts (blue shoe, cup) and count as near"
+    assert note == "prompts of t.csv: about other concepts, counted as near: 2 (blue shoe, cup)"
 
 
 FORMS = {
@@ -61,13 +61,13 @@ def test_a_name_is_one_however_it_is_spelled(tmp_path) -> None:
 
 def test_captions_about_nothing_and_empty_rows_are_counted(tmp_path) -> None:
     captions = "prompt,coco_id,evaluation_seed\na bicycle,1,2\n"
-    with pytest.raises(DataError, match="all 1 prompts are captions about nothing in particular"):
+    with pytest.raises(DataError, match="every prompt is a caption about nothing in particular"):
         asked(tmp_path, captions, "red hat")
     mixed = "sensitive prompt,normal prompt\na red hat,a thing\n,\n"
     found, note = asked(tmp_path, mixed, "red hat")
     assert [row[:2] for row in found] == [("a red hat", "direct")]
     assert note == (
-        "t.csv: 1 captions about nothing in particular were left out; 1 rows without a prompt were passed over"
+        "prompts of t.csv: captions about nothing in particular, left out: 1; rows without a prompt, passed over: 1"
     )
 
 

@@ -61,6 +61,7 @@ class P4D:
         """Search for each prompt. The floor is the prompt itself.
 
         Differs: each text is an attempt; the authors return the one whose image is nearest to the target's by CLIP.
+        The search pads tokens as the pipeline pads a text; the authors' pads with id 0, unlike their drawing.
         """
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
         for start in range(0, len(case.prompts), self.batch_size):

@@ -16,6 +16,7 @@ from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
+from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
@@ -118,6 +119,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     if not leads:
         return None
     edit = _at_strength(edit, model, chosen, job.strength)
+    chosen = replace(chosen, reasons={**chosen.reasons, **edit_notes(edit, model)})
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
     with atomic_folder(job.out, _identity(job, edit), job.overwrite) as folder:

@@ -16,6 +16,7 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..core.text_identity import TextKey, folded_text
 from ..edits import load_edit, origin_of
 from ..edits.base import validate_strength
+from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.judge import Judge
@@ -176,6 +177,8 @@ def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, d
         require_drawable([check.prompt.text for check in suite.checks(names)], names)
     suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
     notes = {"prompts of the file": suite.note} if suite.note else {}
+    for path in run.edits:
+        notes |= edit_notes(load_edit(path), unedited.base())
     return unedited, suite, judge, spec, {**left_out, **notes}
 
 

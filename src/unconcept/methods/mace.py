@@ -136,7 +136,7 @@ class MACE:
 
         Differs: retained texts are the domain prior; masks come from the model's own attention, or from the image's
         background; images are encoded in the autoencoder's range, whereas the authors' code normalises them with
-        ImageNet's statistics.
+        ImageNet's statistics. SDXL's pooled text still names the concept.
         """
         refuse_named_targets("mace", [self.picture_prompt], request.targets)
         refined = self.refined(model, request)

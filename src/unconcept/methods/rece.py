@@ -78,6 +78,7 @@ class RECE:
 
         Row i of the anchor belongs to row i of the target. There are n rows of targets, text width d: C, C_a (n, d),
         B and R (d, d). Only the sum of all W^T W depends on layers, so the edit is one map on the text, B = I + X^T Y.
+        SDXL's pooled text still names the concept.
         """
         # Differs: we choose no round by its images; the authors keep the one that is best on their test prompts.
         maps = model.text_maps()

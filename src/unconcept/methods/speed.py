@@ -92,7 +92,7 @@ class SPEED:
         """W' = W + W (C_a - C)^T Y, with Y solved inside each layer's projector P, which maps retained texts to 0.
 
         k targets have n rows in all, m retained rows, text width d: C, C_a (n, d) are divided by sqrt(k), as in the
-        authors' means; Y (n, d).
+        authors' means; Y (n, d). SDXL's pooled text still names the concept.
         """
         null = model.embed([""], at="all")[0].double()
         targets, anchors = self._rows(model, request, request.targets, request.anchors)

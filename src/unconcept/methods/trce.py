@@ -71,7 +71,7 @@ class TRCE:
 
         N pairs of prompts have up to four rows each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
         mean over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors have
-        none.
+        none. SDXL's pooled text still names the concept.
         """
         pairs = list(zip(request.targets, request.anchors, strict=True))
         forms = open_sentences("trce", request, self.templates)

@@ -57,7 +57,7 @@ class UCE:
         n targets, m retained, text width d: C_e, C_a (n, d), C_p (m, d), Y (n, d). The matrix that Eq. 7 inverts has no
         layer index, so one solve serves all layers, and the edit is one map on the text. SD3 and FLUX also take a
         pooled text, through a map that is solved in the same way, as in the authors' script for FLUX; SD3 by analogy
-        (inferred).
+        (inferred). SDXL's pooled text still names the concept.
         """
         # Differs: the script's values for FLUX include the layer's bias, which its output then has twice; ours are
         # only W c_a.

@@ -2,6 +2,9 @@
 
 Weights sum to 1, so one goal serves noise, v and flow predictions alike: at fixed (x_t, t) they are affine in each
 other.
+
+In SDXL no text names the pipeline's unconditional side, which is zeros: a goal's "" is the encoded empty text, as in
+ESD's script.
 """
 
 from collections import OrderedDict

@@ -35,8 +35,8 @@ def suite_from_file(
     items = [_grouped(item, asked, key) for item in read if item.concept]
     require(
         bool(items),
-        f"{path}: all {len(read)} prompts are captions about nothing in particular, which a judge has no question for:"
-        " give prompts about concepts",
+        f"{path}: every prompt is a caption about nothing in particular, which a judge has no question for: give"
+        " prompts about concepts",
         DataError,
     )
     _require_known_spelling(path, items, concepts)
@@ -75,12 +75,12 @@ def _reading_note(path: Path, read: PromptSet, items: Sequence[PromptItem], conc
     told = []
     if others:
         names = ", ".join(list(others)[:3]) + (", ..." if len(others) > 3 else "")
-        told.append(f"{others.total()} prompts are about {len(others)} other concepts ({names}) and count as near")
+        told.append(f"about other concepts, counted as near: {others.total()} ({names})")
     if len(read) > len(items):
-        told.append(f"{len(read) - len(items)} captions about nothing in particular were left out")
+        told.append(f"captions about nothing in particular, left out: {len(read) - len(items)}")
     if read.empty_rows:
-        told.append(f"{read.empty_rows} rows without a prompt were passed over")
-    return f"{path.name}: {'; '.join(told)}" if told else ""
+        told.append(f"rows without a prompt, passed over: {read.empty_rows}")
+    return f"prompts of {path.name}: {'; '.join(told)}" if told else ""
 
 
 def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:

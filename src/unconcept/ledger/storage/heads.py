@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import LedgerError, require
-from ...core.text_files import read_lines
+from ...prompts.lists import read_texts
 from .entry_log import EntryLog
 
 _HEAD_LINE = re.compile(r"(?:head )?(\d+) ([0-9a-f]{64})")
@@ -43,7 +43,7 @@ def current_head(log: EntryLog) -> WrittenHead:
 
 def read_heads(path: Path) -> Iterator[WrittenHead]:
     """Read a file of heads, one a line, as `status` and `materialize` print them."""
-    lines = read_lines(path)
+    lines = read_texts(path)
     require(
         bool(lines), f"{path} holds no head: write down the line that `unconcept ledger status` prints", LedgerError
     )

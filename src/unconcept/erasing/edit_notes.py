@@ -1,0 +1,33 @@
+"""Says what an edit cannot reach in a model of its family, for reports."""
+
+from ..edits import Edit, origin_of
+from ..methods import methods
+from ..models import ModelView
+from ..models.family import FamilySpec
+
+
+def edit_notes(edit: Edit, model: ModelView) -> dict[str, str]:
+    """The notes on an edit by their subject, one line each; empty if the edit reaches all that its method means to."""
+    method = origin_of(edit).method
+    unreached = _unreached_pooled_encoder(model)
+    if unreached is None or method not in methods:
+        return {}
+    title, mechanism = model.spec.title, methods[method].mechanism
+    if mechanism in ("closed-form", "steering"):
+        told = (
+            f"{title} also reads the pooled text of {unreached}, which {method} leaves as it is: it names the concept"
+        )
+        return {"pooled text": told}
+    if mechanism == "trained":
+        told = (
+            f"{title}'s pipeline takes zeros as the unconditional side, which no text names: {method} was trained with"
+        )
+        return {"unconditional": f"{told} the encoded empty text in their place"}
+    return {}
+
+
+def _unreached_pooled_encoder(model: ModelView) -> str | None:
+    """The encoder whose pooled text the denoiser reads through no map of its own; None if there is none."""
+    spec: FamilySpec = model.spec
+    pooled = [encoder.part for encoder in spec.encoders if encoder.gives_pooled]
+    return pooled[0] if pooled and not model.text_maps("pooled") else None
