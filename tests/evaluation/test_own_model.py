@@ -192,7 +192,7 @@ def test_a_protocol_of_prompt_files(place, tmp_path) -> None:
 
 def test_a_judge_is_needed_and_named_right(place, tmp_path) -> None:
     with pytest.raises(RequestError, match="no judge of its own"):
-        evaluate(run(place, tmp_path / "o", judge=None))
+        evaluate(run(place, tmp_path / "o", judge=None, attacks=("wordings",)))
     with pytest.raises(UnknownName, match="did you mean 'clip-score'"):
         Judge.parse("clip-scor=x")
     with pytest.raises(SettingsError, match="clip-score=FOLDER"):

@@ -24,6 +24,7 @@ def test_the_table() -> None:
     assert reads == {
         "clip-embedding": "set",
         "clip-score": "text",
+        "diffusion-classifier": "text",
         "diffusion-probe": "picture",
         "lpips": "pair",
         "moji-clip": "text",

@@ -115,6 +115,8 @@ class AttackInfo:
     summary: str
     lever: AttackLever = "anything"
     """What an edit must change so that the attack can act on it."""
+    white_box: bool = True
+    """Whether it sees the weights or gradients of the edited model; else only what anybody can type or encode."""
 
 
 attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")
@@ -133,6 +135,7 @@ def attack(
     scope: SearchScope,
     families: tuple[Family, ...],
     lever: AttackLever = "anything",
+    white_box: bool = True,
 ) -> Callable[[_AttackClass], _AttackClass]:
     """Register an attack under its name for users."""
     require_families(families, f"attack {name}")
@@ -140,7 +143,7 @@ def attack(
     def put(kind: _AttackClass) -> _AttackClass:
         refuse_wrong_types(kind, f"{name} setting")
         summary = summary_of(kind)
-        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever))
+        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever, white_box))
         return kind
 
     return put

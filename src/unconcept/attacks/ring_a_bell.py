@@ -32,7 +32,14 @@ class Population:
     loss: float = float("inf")
 
 
-@attack("ring-a-bell", paper="arXiv:2310.10012", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "ring-a-bell",
+    paper="arXiv:2310.10012",
+    rung="text",
+    scope="prompt",
+    families=("sd1", "sd2", "sdxl"),
+    white_box=False,
+)
 @dataclass(frozen=True)
 class RingABell:
     """Searches tokens near the prompt plus the concept's direction. Defaults from the authors' notebooks (nudity)."""

@@ -12,7 +12,7 @@ from ..prompts.text_matching import replace_name, typos
 from .registry import AttackAttempt, AttackCase, AttackInput, attack
 
 
-@attack("wordings", paper="none", rung="text", scope="prompt", families=FAMILIES)
+@attack("wordings", paper="none", rung="text", scope="prompt", families=FAMILIES, white_box=False)
 @dataclass(frozen=True)
 class Wordings:
     """Tries synonyms that the request did not contain, then single typing errors in the concept's name."""

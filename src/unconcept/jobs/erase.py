@@ -20,6 +20,7 @@ from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
+from ..evaluation.judging.choice import announce_judge, choose_judge
 from ..evaluation.judging.evidence import SuiteFigure
 from ..evaluation.judging.judge import Judge, judge_for_methods
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
@@ -105,7 +106,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     chosen = world_of(job.model).request(job.ask, info.does, folds_case)
     if job.report:
         require_drawable(chosen.request.targets)
-    if info.does == "erase" and (named := _judge(job, _suite(job, chosen).checks(job.ask.targets))):
+    if info.does == "erase" and (named := _judge(job, unedited, _suite(job, chosen))):
         named.open()  # Open the judge first, so that a missing one fails before training.
     model = unedited.base()
     leads = process_state(model.device).is_main_process
@@ -192,15 +193,18 @@ class _Answers:
     figures: tuple[SuiteFigure, ...] = ()
     failed: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Who judged, or why nobody did."""
 
 
 def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progress: ProgressCallback) -> _Answers:
     """Draw before and after from the same noise, and judge."""
     edit = trial.edit
     suite = _suite(job, chosen) if methods[job.method].does == "erase" else _suite_of_debias(job, chosen, edit)
-    judge = _judge(job, suite.checks(trial.concepts))
+    judge = _judge(job, trial.subject.unedited, suite)
     if not job.report:
         return _Answers(suite, judge, AnsweredTrial(trial, (), ()))
+    notes = announce_judge(judge, 2 * len(suite.checks(trial.concepts)), progress)
     keeps = may_keep_pictures([chosen.request.kind], job.store_pictures)
     with run_store(job.store, folder, keeps) as store:
         context = RunContext(store, TaskRecord(folder / RECORD_FILE), job.spec, judge, tell=progress)
@@ -214,6 +218,7 @@ def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progr
             suite_figures(answered, suite, context),
             (*tally.failed, *picture_failures(pictures)),
             context.record.seconds(),
+            notes,
         )
 
 
@@ -229,7 +234,7 @@ def _report(
         run_environment(model, seconds, changed_options(job.options)),
         (*weight_failures(trial.edit, job.strength), *found.failed),
         0,
-        {**chosen.reasons, **_warnings(job, chosen)},
+        {**chosen.reasons, **_warnings(job, chosen), **found.notes},
         job.recipe,
     )
 
@@ -286,15 +291,18 @@ def open_services(
 
 def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
     """The judge that the method may ask; a judge that answers with texts chooses among the checks' labels."""
-    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, _judge(job))
-    return None if named is None else named.with_labels(label for check in checks for label in check.labels)
+    grading = world_of(job.model).judge if job.judge is None else Judge.parse(job.judge)
+    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, grading)
+    return None if named is None else named.with_labels((), checks)
 
 
-def _judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
-    """The named judge or the world's own; a judge that answers with texts chooses among the checks' labels."""
-    if job.judge is None:
-        return world_of(job.model).judge
-    return Judge.parse(job.judge).with_labels(label for check in checks for label in check.labels)
+def _judge(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
+    """The judge of the report; one that answers with texts chooses among the request's texts and the suite's labels."""
+    judge = choose_judge(job.judge, world_of(job.model).judge, unedited)
+    targets = job.ask.targets
+    if judge is None:
+        return None
+    return judge.with_labels((*targets, *(job.ask.retain or ())), suite.checks(targets), targets)
 
 
 def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:

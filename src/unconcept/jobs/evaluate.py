@@ -9,7 +9,7 @@ from typing import Any
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.errors import DataError, RequestError, SettingsError, require
+from ..core.errors import DataError, RequestError, require
 from ..core.escapes import file_name_text
 from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
@@ -19,6 +19,8 @@ from ..edits.base import validate_strength
 from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
+from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
+from ..evaluation.judging.choice import announce_judge, choose_judge, judge_caveat
 from ..evaluation.judging.judge import Judge
 from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
@@ -26,13 +28,13 @@ from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import edits_beside_methods, examine_trials, run_bench, trial_of_edit
-from ..evaluation.trials.finding import Finding
+from ..evaluation.trials.finding import Finding, missing_results
 from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..evaluation.worlds import world_of
 from ..methods import methods
-from ..models import Family, ModelView, find_model
+from ..models import ModelView, find_model
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
@@ -125,11 +127,14 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     """
     begun = time.perf_counter()
     run = with_base(run)
-    unedited, suite, judge, spec, left_out = open_run(run)
+    unedited, suite, judge, spec, notes = open_run(run)
     asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
     requests = [*(run.requests if run.variants else ()), *(names for _, names in asked)]
     keeps = may_keep_pictures([concept.kind for concept in _words(run)], run.store_pictures)
-    reasons = _long_prompts(suite, requests, unedited.base()) | left_out | why_no_pictures(keeps)
+    reasons = _long_prompts(suite, requests, unedited.base()) | notes | why_no_pictures(keeps)
+    planned = len(run.variants) * len(run.requests) + len(asked)
+    prompts = sum(len(suite.checks(names)) for names in run.requests)
+    reasons |= announce_judge(judge, prompts * (1 + planned // max(1, len(run.requests))), progress)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
     with atomic_folder(run.out, identity, run.overwrite) as folder, ExitStack() as opened:
@@ -144,7 +149,8 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
         pictures = [image_pairs(one.trial, one.checks, context) for one in answered]
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
-        report = Report(found, suite, spec, judge, conditions, failures, _missing(run, len(asked), found), reasons)
+        missing = missing_results(planned, found, pictures, judge is not None)
+        report = Report(found, suite, spec, judge, conditions, failures, missing, reasons)
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
@@ -161,7 +167,7 @@ def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str,
     return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
 
 
-def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, dict[str, str]]:
+def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge | None, DrawSpec, dict[str, str]]:
     """Open the unedited model, suite, judge and sampler settings; also returns notes on attacks and prompts left out.
 
     Bad input raises `UsageError` before anything is drawn.
@@ -170,16 +176,18 @@ def open_run(run: EvaluationRun) -> tuple[EditedModel, Suite, Judge, DrawSpec, d
     find_model(run.model)
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
     suite = _suite(run, TokenTextKey.of(unedited.base()))
-    judge = _judge(run, suite)
-    spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
-    judge.open()  # So that a missing judge fails before anything is drawn.
     for names in run.requests:
         require_drawable([check.prompt.text for check in suite.checks(names)], names)
-    suite, left_out = _within_reach(suite, run.attacks or (), unedited.base().family)
+    judge = _judge(run, suite, unedited)
+    spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
+    suite, ungraded = gradable_attacks(suite, run.attacks or (), judge)
+    if judge is not None:
+        judge.open()  # So that a missing judge fails before anything is drawn.
+    suite, left_out = attacks_of_family(suite, run.attacks or (), unedited.base().family)
     notes = {"prompts of the file": suite.note} if suite.note else {}
     for path in run.edits:
         notes |= edit_notes(load_edit(path), unedited.base())
-    return unedited, suite, judge, spec, {**left_out, **notes}
+    return unedited, suite, judge, spec, {**ungraded, **left_out, **notes}
 
 
 def _require_known_names(run: EvaluationRun) -> None:
@@ -209,7 +217,7 @@ def _write(run: EvaluationRun, report: Report, pictures: Sequence[PicturePairs],
     write_run(report, folder)
     write_data(report, folder)
     if run.variants and report.findings:
-        write_tables(report.findings, folder)
+        write_tables(report.findings, folder, judge_caveat(report.judge))
     write_pages(report, pictures, folder)
     for number, finding in enumerate(report.findings if pictures else ()):
         label = file_name_text(finding.answered_trial.trial.label)
@@ -244,19 +252,6 @@ def _suite(run: EvaluationRun, key: TextKey = folded_text) -> Suite:
     return replace(suite, attacks=tuple(name if name == "*" else attacks[name].name for name in run.attacks))
 
 
-def _within_reach(suite: Suite, named: Sequence[str], family: Family) -> tuple[Suite, dict[str, str]]:
-    """Drop attacks that are not defined for the family; also returns a note about them.
-
-    `SettingsError` if the user named such an attack.
-    """
-    wanted = list(attacks) if "*" in suite.attacks else suite.attacks
-    beyond = [name for name in wanted if family not in attacks[name].families]
-    for info in (attacks[name] for name in beyond if name in named):
-        raise SettingsError(f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}")
-    told = {"attacks": f"attacks left out, not defined for {family} models: {', '.join(beyond)}"} if beyond else {}
-    return replace(suite, attacks=tuple(name for name in wanted if name not in beyond)), told
-
-
 def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
     """Make a note about prompts that are too long for the text encoders.
 
@@ -280,21 +275,16 @@ def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: Mode
     )
 
 
-def _judge(run: EvaluationRun, suite: Suite) -> Judge:
-    """The named judge or the world's own; a judge that answers with texts chooses among concepts, retained texts,
-    anchors and the suite's labels.
+def _judge(run: EvaluationRun, suite: Suite, unedited: EditedModel) -> Judge | None:
+    """The judge of the run; one that answers with texts chooses among concepts, retained texts, anchors and the suite's
+    labels.
     """
-    if run.judge is None:
-        own = world_of(run.model).judge
-        if own is None:
-            raise RequestError(
-                f"model {run.model} has no judge of its own: name one, --judge clip-score=FOLDER or --judge nudenet"
-            )
-        return own
-    named = Judge.parse(run.judge)
+    judge = choose_judge(run.judge, world_of(run.model).judge, unedited)
+    if judge is None:
+        return None
     anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
-    allowed = [label for check in suite.checks(run.concepts) for label in (*check.labels, *check.among)]
-    return named.with_labels((*run.concepts, *_retained(run), *anchors, *allowed))
+    texts = (*run.concepts, *_retained(run), *anchors)
+    return judge.with_labels(texts, suite.checks(run.concepts), run.concepts)
 
 
 def _words(run: EvaluationRun) -> list[Concept]:
@@ -304,10 +294,3 @@ def _words(run: EvaluationRun) -> list[Concept]:
 
 def _retained(run: EvaluationRun) -> list[str]:
     return list(dict.fromkeys(text for path in run.edits for text in origin_of(load_edit(path)).retain))
-
-
-def _missing(run: EvaluationRun, finished: int, found: Sequence[Finding]) -> int:
-    """Count planned results that are missing: edits, answers, and attacked prompts, ceilings included."""
-    wanted = len(run.variants) * len(run.requests) + finished
-    attacked = sum(row.missing + (0 if row.ceiling else row.success.n) for f in found for row in f.attack_results)
-    return wanted - len(found) + attacked + sum(f.answered_trial.missing for f in found)

@@ -9,6 +9,7 @@ import torch
 
 from ..core.settings import build_settings
 from ..erasing.request_defaults import ResolvedRequest
+from ..evaluation.judging.choice import NOT_JUDGED_NOTE
 from ..evaluation.sampling import DrawSpec, initial_noise
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.worlds import world_of
@@ -69,11 +70,14 @@ def plan_run(run: EvaluationRun) -> RunPlan:
         "model": f"{run.model} ({unedited.base().family})",
         "edits": f"{edits} to make" if run.variants else str(edits),
         "suite": f"{suite.name}: {len(prompts)} prompts",
-        "judge": judge.open().name,
+        "judge": NOT_JUDGED_NOTE if judge is None else judge.open().name,
     }
     if suite.attacks:
         facts["attacks"] = f"{', '.join(suite.attacks)}; their searches are not in the estimate"
     seconds = pictures * spec.steps * seconds_of_step(unedited.base(), spec)
+    if judge is not None and judge.reader.needs_model:
+        facts["judge"] += f": {judge.reader.caveat}"
+        seconds += pictures * judge.open().seconds_per_picture()
     files = ("report.html", "report.json", "results.csv", "run.json")
     return RunPlan(facts, pictures, seconds, tuple(str(run.out / name) for name in files))
 

@@ -153,6 +153,8 @@ class CalibrationData(_Table):
     true_positive: RateData
     false_positive: RateData | None
     nothing: RateData
+    warning: str = ""
+    """Why the judge's counts say nothing; empty if it is sound."""
 
 
 class TrialData(_Table):
@@ -189,6 +191,8 @@ class JudgeData(_Table):
     version: int
     hash: str
     policy: str
+    caveat: str = ""
+    """What its word is worth, if it is not an independent judge's."""
 
 
 class MeasureData(_Table):

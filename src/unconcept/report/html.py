@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
-from .data import GroupData, RateData, ReportData, TrialData
+from .data import GroupData, JudgeData, RateData, ReportData, TrialData
 from .images import data_uri
 from .markdown import DETECTABLE_MEANING
 from .page_templates import html_templates, markdown_templates
@@ -97,7 +97,7 @@ def write_report_page(page: ReportPage, path: Path) -> None:
         "report": page.report,
         "base": page.sections[0].trial.edit.base if page.sections else "the model; no edit is made yet",
         "run": page.run,
-        "sections": [_section(section, page.meaning) for section in page.sections],
+        "sections": [_section(section, page.meaning, page.report.judge) for section in page.sections],
         "single": single,
         "pooled": page.pooled,
         "summary": method_rates(page.pooled),
@@ -123,7 +123,7 @@ def write_card(page: ReportPage, weights: int, is_bundled: bool, path: Path) -> 
         "weights": weights,
         "rows": section.trial.groups,
         "trust": section.calibration,
-        "verdict": verdict(section.trial, page.meaning),
+        "verdict": verdict(section.trial, page.meaning, page.report.judge),
         "figures": [figure for figure in section.trial.figures if figure.interval],
         "meaning": page.meaning,
         "detectable": DETECTABLE_MEANING,
@@ -170,12 +170,12 @@ def trade_off_svg(pooled: Mapping[str, Mapping[PromptGroup, GroupData]]) -> str:
     return scatter_svg(dots, "far objects still drawn", "target not drawn")
 
 
-def _section(section: ReportSection, meaning: Mapping[str, GroupMeaning]) -> dict[str, Any]:
+def _section(section: ReportSection, meaning: Mapping[str, GroupMeaning], judge: JudgeData | None) -> dict[str, Any]:
     trial = section.trial
     return {
         "name": trial.label,
         "concepts": ", ".join(trial.concepts),
-        "verdict": verdict(trial, meaning),
+        "verdict": verdict(trial, meaning, judge),
         "seeds": seed_range(trial),
         "images": {group: list(map(_image_cell, pairs)) for group, pairs in section.images.items() if pairs},
         "data": trial,

@@ -3,25 +3,28 @@
 from collections.abc import Mapping, Sequence
 
 from ..attacks import attacks
-from .data import AttackData, GroupData, RateData, TrialData
+from .data import AttackData, GroupData, JudgeData, RateData, TrialData
 
 _SHOULD_FALL, _SHOULD_STAY = "should fall", "should stay"
 NOT_JUDGED = "Not judged: no judge looked at the pictures, so nothing was counted. Look at them."
 
 
-def verdict(trial: TrialData, meaning: Mapping[str, tuple[str, str, str]]) -> list[str]:
+def verdict(trial: TrialData, meaning: Mapping[str, tuple[str, str, str]], judge: JudgeData | None = None) -> list[str]:
     """Return sentences: what is still drawn, what stayed, what came back, what was not tried.
 
-    `meaning` gives title, content and expectation of each group of prompts.
+    `meaning` gives title, content and expectation of each group of prompts. A judge that is not independent is named.
     """
     fall = {meaning[g][0]: row for g, row in trial.groups.items() if meaning[g][2] == _SHOULD_FALL and g != "direct"}
     stay = {meaning[g][0]: row for g, row in trial.groups.items() if meaning[g][2] == _SHOULD_STAY}
     direct = trial.groups.get("direct")
-    told = [] if direct is None else [_target(direct)]
+    told = [f"{trial.calibration.warning}."] if trial.calibration and trial.calibration.warning else []
+    told += [] if direct is None else [_target(direct)]
     if fall:
         told.append(f"Drawn when asked for otherwise: {_counts(fall)}.")
     if stay:
         told.append(f"Kept: {_counts(stay)}.")
+    if trial.groups and judge is not None and judge.caveat:
+        told.append(f"Counted by {judge.name}: {judge.caveat}.")
     if not trial.groups and not trial.figures:
         told.append(NOT_JUDGED)
     return [*told, *_attacked(trial.attacks), *_not_tried(trial, meaning)]

@@ -15,13 +15,13 @@ from ..core.hashing import hash_tensors
 from ..linalg.logistic import fit_logistic
 from ..metrics.intervals import Rate, wilson
 from ..models import Conditioning, ModelView
+from ..models.diffusion.prediction_seal import PredictionSeal
 from ..models.diffusion.vae import encode_images
 from ..models.hooks.forward import record_outputs
 from .registry import RawScore, scorer
 
 _ACTIVATION_BATCH = 16
 _TRUSTED_ACCURACY = 0.8  # held-out accuracy from which a probe's verdicts may be printed as a rate (inferred)
-_PREDICTION_TOLERANCE = 1e-4  # relative change of a prediction that arithmetic alone may cause
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class DiffusionProbe:
         hits = self._read(found[test]).argmax(1) == wanted[test]
         self.accuracy: Rate = wilson(int(hits.sum()), len(test))
         self.hash = hash_tensors({"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias})
-        self.seal = self._signature()
+        self.seal = PredictionSeal.of(model, tap.timesteps[-1], tap.seed)
 
     @property
     def is_trusted(self) -> bool:
@@ -139,13 +139,7 @@ class DiffusionProbe:
 
         `asked` is ignored. Raises `ModelError` if an edit is applied to the model.
         """
-        now = self._signature()
-        moved = float((now - self.seal).norm() / self.seal.norm())
-        require(
-            moved < _PREDICTION_TOLERANCE,
-            f"the model's prediction has moved by {moved:.2g} since the probe was fitted: use the unedited model",
-            ModelError,
-        )
+        self.seal.require_unedited(self.model)
         rows = self._read(activations(self.model, pictures, self.tap)).tolist()
         return [{"labels": _rounded(row)} for row in rows]
 
@@ -154,12 +148,6 @@ class DiffusionProbe:
 
     def _read(self, found: Tensor) -> Tensor:
         return (self._standard(found) @ self.weight.T + self.bias).log_softmax(1)
-
-    @torch.no_grad()
-    def _signature(self) -> Tensor:
-        """Return the model's prediction for pure noise, which any edit changes: of weights, adapters or steering."""
-        noise = _noise(self.model, self.tap.seed).to(self.model.device, self.model.dtype)
-        return _predict(self.model, noise, self.tap.timesteps[-1], noise, self.model.condition([""])).double().cpu()
 
 
 def _rounded(row: Sequence[float]) -> list[float]:

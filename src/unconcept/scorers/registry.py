@@ -82,6 +82,15 @@ class AnswerReader:
     """Describes the path that must follow NAME= after `--judge` and is passed as `path`; None: no path is needed."""
     measures: Mapping[MeasureRole, str] = field(default_factory=dict)
     """Scorers that measure how the judged images changed: agreement with a text, features of sets, distances."""
+    needs_model: bool = False
+    """Whether it judges by the unedited model itself. The scorer is then built with `model`, `model_key`, `styles` and
+    `targets`."""
+    caveat: str = ""
+    """What stands beside its name in every report; "" for an independent judge."""
+    grades_white_box: bool = True
+    """Whether it may grade attacks that see weights or gradients, which can climb a model's own judgement."""
+    pictures_at_once: int = 256
+    """Images in one task; small for a slow scorer, so that little is lost when a run is stopped."""
 
 
 _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])

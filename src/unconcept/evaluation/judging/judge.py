@@ -26,6 +26,12 @@ class Judge:
     """Folder or file of its weights, if they are not shipped with the package."""
     labels: tuple[str, ...] = ()
     """Possible answers of a judge that answers with texts."""
+    styles: tuple[str, ...] = ()
+    """Possible answers to questions about a style; () if the labels are."""
+    targets: tuple[str, ...] = ()
+    """Answers that must be possible for every picture: the erased concepts."""
+    model: EditedModel | None = None
+    """The unedited model, for a judge that judges by it."""
 
     @classmethod
     def parse(cls, text: str) -> "Judge":
@@ -36,11 +42,23 @@ class Judge:
         require(wanted is None or bool(path), f"judge {name}: give {wanted}", SettingsError)
         return judge
 
-    def with_labels(self, labels: Iterable[str]) -> "Judge":
-        """The same judge with these possible answers; a judge with its own labels stays as it is."""
+    def with_labels(self, labels: Iterable[str], checks: Iterable[Check] = (), targets: Iterable[str] = ()) -> "Judge":
+        """The same judge with these possible answers and those of the checks; a judge with its own labels stays as it
+        is.
+        """
         if self.reader.answers != "texts":
             return self
-        return replace(self, labels=tuple(dict.fromkeys(text for text in labels if text.strip())))
+        styles: list[str] = []
+        objects = list(labels)
+        for check in checks:
+            mine = styles if check.by == "style" and self.reader.needs_model else objects
+            mine += [*check.labels, *check.among]
+        always = _distinct(targets) if self.reader.needs_model else ()
+        return replace(self, labels=_distinct(objects), styles=_distinct(styles), targets=always)
+
+    def for_model(self, unedited: EditedModel) -> "Judge":
+        """The same judge, which judges by this model if it needs one."""
+        return replace(self, model=unedited) if self.reader.needs_model else self
 
     @property
     def reader(self) -> AnswerReader:
@@ -58,7 +76,7 @@ class Judge:
 
     def open(self) -> Any:
         """The scorer, opened once per process."""
-        return open_scorer(self.scorer, self.path, self.labels)
+        return open_scorer(self.scorer, self.path, self.labels, self.styles, self.targets, self.model)
 
     @property
     def key(self) -> str:
@@ -76,7 +94,9 @@ class Judge:
 
 def judge_for_methods(named: Judge | None, grading: Judge | None) -> Judge | None:
     """The judge that a method may ask while it works: the named one. `SettingsError` if it is the one that grades."""
-    if named is not None and grading is not None:
+    if named is not None and named.reader.needs_model:
+        raise SettingsError(f"method judge {named.scorer!r}: it judges by the unedited model alone; name another judge")
+    if named is not None and grading is not None and not grading.reader.needs_model:
         message = (
             f"method judge {named.scorer!r}: it grades the result, and a method that asks it is graded by its own"
             " adviser; name another judge"
@@ -101,12 +121,28 @@ def answer_readers() -> dict[str, AnswerReader]:
     return found
 
 
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts without repetitions and blank ones."""
+    return tuple(dict.fromkeys(text for text in texts if text.strip()))
+
+
 @lru_cache(maxsize=8)
-def open_scorer(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Any:
+def open_scorer(
+    name: str,
+    path: str | None = None,
+    labels: tuple[str, ...] = (),
+    styles: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+    model: EditedModel | None = None,
+) -> Any:
     """Open a scorer by name, once per process, with the arguments it takes: `path`, `labels`, a text encoder as
-    `embed`.
+    `embed`, the unedited model with the answers about styles and the erased concepts.
     """
     info, given = scorers[name], dict[str, object]()
+    if info.reader is not None and info.reader.needs_model:
+        require(model is not None, f"judge {name} judges by a model: give the model, `Judge.for_model`", SettingsError)
+        assert model is not None
+        given |= {"model": model.base(), "model_key": model.unedited.key, "styles": styles, "targets": targets}
     if path:
         given["path"] = find_network(path)
     if labels:

@@ -13,6 +13,8 @@ from ...prompts.sets import PROMPT_GROUPS, PromptGroup
 from ...scorers import NOTHING_LABEL
 from .judge import Judge
 
+_NOWHERE, _EVERYWHERE = 0.1, 0.9  # rates on the unedited model from which a judge is flagged
+
 
 @dataclass(frozen=True)
 class PairedAnswer:
@@ -108,6 +110,18 @@ class JudgeCalibration:
     nothing: Rate
     """Share of pictures of any prompt in which the judge recognises nothing."""
 
+    @property
+    def warning(self) -> str:
+        """What makes the judge's rates worthless: it finds the target nowhere, or everywhere; "" if neither."""
+        found, false = self.true_positive, self.false_positive
+        if found.value <= _NOWHERE:
+            seen = f"{round(found.value * found.n)} of {found.n} pictures drawn for it before the edit"
+        elif false is not None and false.value >= _EVERYWHERE:
+            seen = f"{round(false.value * false.n)} of {false.n} pictures drawn for something else"
+        else:
+            return ""
+        return f"The judge finds the target in {seen}: its counts say nothing"
+
     def __str__(self) -> str:
         """The sentence printed with every table of rates."""
         others = f", sees it in {self.false_positive} of {self.false_positive.n} others" if self.false_positive else ""
@@ -116,7 +130,8 @@ class JudgeCalibration:
             f"finds the target in {found} of the {found.n} pictures asked for it{others}, and nothing in {nothing} of"
             f" all {nothing.n}"
         )
-        return f"On the unedited model the judge {seen}."
+        warned = f" {self.warning}." if self.warning else ""
+        return f"On the unedited model the judge {seen}.{warned}"
 
 
 def calibrate_judge(*asked: Sequence[PairedAnswer]) -> JudgeCalibration:

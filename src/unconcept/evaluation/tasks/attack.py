@@ -117,6 +117,11 @@ class AttackTask:
     def run(self, store: PictureStore) -> None:
         """Search, draw and judge; the result file is written last, in one step."""
         info = attacks[self.name]
+        message = (
+            f"{self.judge.scorer} does not grade white-box attacks such as {self.name}, which climb the error that it"
+            " judges by: name another judge"
+        )
+        require(self.judge.reader.grades_white_box or not info.white_box, message, SettingsError)
         model = self.subject.base()
         require(
             model.family in info.families,

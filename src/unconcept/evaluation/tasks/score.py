@@ -9,8 +9,6 @@ from ...core.hashing import hash_json
 from ..judging.judge import Judge
 from .picture_store import PictureStore
 
-_SCORE_BATCH = 256
-
 
 @dataclass(frozen=True)
 class ScoreTask:
@@ -43,7 +41,8 @@ def plan_scores(judge: Judge, asked: Sequence[tuple[str, str]], store: PictureSt
     known = store.load_scores(judge.key, asked)
     wanted = [pair for pair in dict.fromkeys(asked) if pair not in known and store.has(pair[0])]
     tasks = []
-    for start in range(0, len(wanted), _SCORE_BATCH):
-        pictures, questions = zip(*wanted[start : start + _SCORE_BATCH], strict=True)
+    count = judge.reader.pictures_at_once
+    for start in range(0, len(wanted), count):
+        pictures, questions = zip(*wanted[start : start + count], strict=True)
         tasks.append(ScoreTask(judge, pictures, questions))
     return tasks

@@ -1,9 +1,12 @@
 """The results of one trial: answers, attacks on the edit, and the suite's own figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
+from ...prompts.checks import Prompt
 from ..attacks.rates import AttackRow
 from ..judging.evidence import SuiteFigure
 from .trial import AnsweredTrial
@@ -20,3 +23,18 @@ class Finding:
     """Files of inputs that attacks found: (name of the attack, file)."""
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
     """Attacks that cannot act on the edit, which have no result: name and reason."""
+
+
+def missing_results(
+    planned: int, found: Sequence[Finding], pictures: Sequence[Mapping[Prompt, tuple[Tensor, Tensor]]], judged: bool
+) -> int:
+    """Count planned results that are missing: edits, answers, and attacked prompts, ceilings included.
+
+    If nobody judges, pictures are what is planned. `pictures[i]`: those of finding i before and after, by prompt.
+    """
+    missing = planned - len(found)
+    for finding, sides in zip(found, pictures, strict=True):
+        missing += sum(row.missing + (0 if row.ceiling else row.success.n) for row in finding.attack_results)
+        prompts = {check.prompt for check in finding.answered_trial.checks}
+        missing += finding.answered_trial.missing if judged else len(prompts - sides.keys())
+    return missing

@@ -66,12 +66,12 @@ def write_edit_card(report: Report, folder: Path) -> None:
     )
 
 
-def write_tables(findings: Sequence[Finding], folder: Path) -> None:
+def write_tables(findings: Sequence[Finding], folder: Path, caveat: str = "") -> None:
     """Write `results.md`, the chart `results.svg` of efficacy against specificity and, if there were attacks,
-    `attacks.md`.
+    `attacks.md`. `caveat` says what the judge's word is worth, if it is not independent.
     """
     calibration, variants = judge_calibration(findings), variant_rows(findings)
-    trust = f"\n{calibration}\n" if calibration else ""
+    trust = f"\n{' '.join(filter(None, (caveat, str(calibration))))}\n" if calibration else ""
     tables = f"{results_table(variants)}\n{change_table(variants)}\n{DETECTABLE_MEANING}\n{trust}"
     (folder / "results.md").write_text(tables, encoding="utf-8")
     (folder / "results.svg").write_text(trade_off_svg({one.label: one.groups for one in variants}), encoding="utf-8")

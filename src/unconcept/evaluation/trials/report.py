@@ -79,7 +79,7 @@ class Report:
         on every machine.
         """
         judge = self.judge.open() if self.judge and self.judged else None
-        about = {"policy": self.judge.policy} if self.judge else {}
+        about = {"policy": self.judge.policy, "caveat": self.judge.reader.caveat} if self.judge else {}
         return ReportData(
             status=self.status,
             failures=self.failures,

@@ -1,0 +1,47 @@
+"""Chooses who judges: the named judge, the world's own, on an accelerator the model itself, else nobody."""
+
+from ...core.progress import ProgressCallback
+from ...models.vision.cached_clip import cached_clips
+from ..tasks.edited_model import EditedModel
+from .judge import Judge
+
+OWN_JUDGE = "diffusion-classifier"
+"""The judge that needs nothing but the model."""
+NOT_JUDGED_NOTE = (
+    f"not judged: this model has no judge of its own; name one: --judge {OWN_JUDGE} (the model's own word; its cost is"
+    " printed first) or --judge clip-score=FOLDER"
+)
+
+
+def choose_judge(named: str | None, own: Judge | None, unedited: EditedModel) -> Judge | None:
+    """The judge of a run; None if pictures are only shown. `own` is the world's judge.
+
+    The model itself judges unasked only on an accelerator, because on a CPU it takes longer than drawing.
+    """
+    if named is not None:
+        return Judge.parse(named).for_model(unedited)
+    if own is not None:
+        return own
+    if unedited.base().device.type == "cpu":
+        return None
+    return Judge(OWN_JUDGE).for_model(unedited)
+
+
+def announce_judge(judge: Judge | None, pictures: int, tell: ProgressCallback) -> dict[str, str]:
+    """Report what judging will cost, before it starts; return the report's note about the judge, if there is one."""
+    clips = [f"a CLIP is in your cache: --judge clip-score={folder}" for folder in cached_clips()[:1]]
+    if judge is None:
+        tell("; ".join([NOT_JUDGED_NOTE, *clips]), 1, 1)
+        return {"judge": NOT_JUDGED_NOTE}
+    if not judge.reader.needs_model:
+        return {}
+    seconds = judge.open().seconds_per_picture()
+    total = f"{pictures} pictures, {seconds * pictures / 60:.2g} minutes"
+    cost = f"{judge.scorer} takes about {seconds:.2g} s a picture by one timed step: {total}"
+    tell("; ".join([cost, *clips]), 1, 1)
+    return {"judge": f"judged by {judge.scorer}: {judge.reader.caveat}"}
+
+
+def judge_caveat(judge: Judge | None) -> str:
+    """The sentence that stands with every rate of a judge that is not independent; "" for any other."""
+    return f"Counted by {judge.scorer}: {judge.reader.caveat}." if judge is not None and judge.reader.caveat else ""
