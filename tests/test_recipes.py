@@ -66,6 +66,7 @@ def test_a_job_takes_those_of_its_concepts(by_kind) -> None:
         return job.settings["lr"]
 
     assert (lr("twemoji"), lr("guitar"), lr()) == (1e-4, 1e-3, 1e-3)
+    assert lr("twemoji", "guitar") == lr("guitar", "twemoji") == 1e-3
     assert lr("twemoji", settings={"lr": 0.5}) == 0.5
     assert lr("twemoji", for_any_kind=True) == 1e-3
     assert lr("cubism", model="elsewhere", kind="style") == 1e-4

@@ -1,5 +1,6 @@
 """Concepts, their kinds, and the prompt templates of each kind."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -52,3 +53,9 @@ KIND_TEMPLATES: dict[ConceptKind, tuple[str, ...]] = {  # Prompts that show a co
     "harmful": ("a {}", "a photo of a {}", "a picture of a {}"),
     "explicit": ("{}", "a photo of {}", "a picture of {}"),
 }
+
+
+def shared_kind(kinds: Iterable[str]) -> ConceptKind:
+    """The kind of concepts that are erased together: the first of theirs in the order above, however they are typed."""
+    found = set(kinds)
+    return next(kind for kind in CONCEPT_KINDS if kind in found)

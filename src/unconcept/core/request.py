@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import InitVar, dataclass
 
-from .concept import CONCEPT_KINDS, NULL_ANCHORS, Concept, ConceptKind
+from .concept import NULL_ANCHORS, Concept, ConceptKind, shared_kind
 from .errors import RequestError, require
 from .escapes import require_unicode
 from .text_identity import TextKey, distinct_texts, folded_text, normalised_text
@@ -80,7 +80,7 @@ class Request:
         Without anchors each concept gets the null anchor of its kind; a single anchor serves all concepts.
         """
         require(bool(concepts), "no concept: name at least one to erase", RequestError)
-        kind = concepts[0].kind
+        kind = shared_kind(concept.kind for concept in concepts)
         if not anchors:
             anchors = [NULL_ANCHORS[concept.kind] for concept in concepts]
         elif len(anchors) == 1:
@@ -181,8 +181,7 @@ def merge_requests(requests: Sequence[Request], key: TextKey = folded_text) -> R
     given = {text for request in requests if request.withheld is not None for text in request.retain}
     wanted = typed | {text for text in given if key(text) not in left_out}
     retain = _sorted_spellings((text for text in wanted if key(text) not in named), key)
-    kinds: list[str] = list(CONCEPT_KINDS)
-    kind = min((request.kind for request in requests), key=kinds.index)
+    kind = shared_kind(request.kind for request in requests)
     is_typed = all(request.withheld is None for request in requests)
     left = None if is_typed else tuple(sorted(withheld.difference(retain)))
     own = tuple(anchors[key(target)] for target in targets) if anchors else ()

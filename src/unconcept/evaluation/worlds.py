@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ..core.concept import Concept, ConceptKind
+from ..core.concept import Concept, ConceptKind, shared_kind
 from ..core.recipe import load_recipe, recipes
 from ..core.request import RequestSpec
 from ..core.text_identity import TextKey, folded_text
@@ -106,7 +106,7 @@ class MojiWorld:
             self.table[name]
 
     def kind(self, ask: RequestSpec) -> ConceptKind | None:
-        return self.table[ask.targets[0]].kind if ask.targets else ask.kind
+        return shared_kind(self.table[name].kind for name in ask.targets) if ask.targets else ask.kind
 
     def recipe(self, name: str) -> str | None:
         own = f"{self.data.recipes}{name}"
