@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.sections import write_sections
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
 if TYPE_CHECKING:
@@ -27,21 +28,25 @@ SEEN = ("dog face", "ink", "kitchen knife")  # report concepts on which faults w
 KINDS = {"object": 4, "style": 2, "harmful": 2}  # report concepts of each kind, drawn by hash
 PICTURES = 25  # edited pictures of a concept, 200 in all, and half as many unedited ones
 SHARES = {"synonym": 0.16, "near": 0.16, "far": 0.16, "style": 0.16}  # of a concept's pictures; the rest is direct
+TABLES = {"agreement": "Agreement", "settings": "Settings"}
 HEAD = """# The model's own word
 
 `diffusion-classifier` judges by the unedited model's own denoiser (Li et al., ICCV 2023, arXiv:2303.16203): a picture \
 shows the candidate
-under whose text noise is removed best, if it beats a general text and the empty one. Beside it stands moji-judge, \
-which never saw a drawn
-picture. Both answer the same question about the same picture: does it show what its prompt asks for? One UCE edit \
-for each of
-{count} `report` concepts ({names}), drawn by hash; seeds from 1,000,000 on; exact 95 % intervals. "Target found \
-elsewhere": pictures of
-the unedited model drawn for something else. Seconds are the CPU's, of one core, in the median. Settings \
-(draws {settings.draws}, timesteps
-{settings.earliest} to {settings.latest} of the schedule, {settings.neighbours} neighbours, {settings.keep} kept, \
-threshold {settings.threshold}) were chosen on tune concepts by
-`python -m benchmarks.own_word_tuning`. Made by `python -m benchmarks.own_word`.
+under whose text noise is removed best, if it beats a general text and the empty one; else it shows nothing. \
+Candidates are what the prompt
+asks for, the erased concept and the nearest other labels, each in the concept's place in the prompt. Beside it stands \
+moji-judge, which never
+saw a drawn picture. Agreement: of the same picture, both say that it shows what its prompt asks for, or both that it \
+does not. "Target found
+elsewhere": by the classifier, in pictures of the unedited model drawn for something else. One UCE edit a concept; \
+exact 95 % intervals.
+This is `moji`: on no other model was it measured.
+
+"""
+AGREEMENT = """{count} `report` concepts ({names}), drawn by hash; seeds from 1,000,000 on. Seconds are the CPU's, \
+of one core, in the
+median. Made by `python -m benchmarks.own_word`.
 
 """
 
@@ -169,8 +174,8 @@ def by_group(found: Sequence[Answer]) -> str:
     return markdown_table(lines)
 
 
-def page(found: Sequence[Answer], names: Sequence[str]) -> str:
-    """The page: what was compared, agreement in all and by group."""
+def agreement(found: Sequence[Answer], names: Sequence[str]) -> str:
+    """What was compared, agreement in all and by group."""
     from unconcept.report.markdown import markdown_table
     from unconcept.scorers.diffusion_classifier import ClassifierSettings
 
@@ -181,7 +186,7 @@ def page(found: Sequence[Answer], names: Sequence[str]) -> str:
         ["---"] * 5,
         [*row(found), str(settings.calls(3 + settings.neighbours)), f"{seconds:.2g}"],
     ]
-    head = HEAD.format(count=len(names), names=", ".join(names), settings=settings)
+    head = AGREEMENT.format(count=len(names), names=", ".join(names))
     return f"{head}{markdown_table(lines)}\n{by_group(found)}"
 
 
@@ -210,9 +215,7 @@ def main() -> None:
         for i, name in enumerate(names):
             tell("judge", i, len(names))
             found += kept_answers(name, args.pictures)
-    text = page(found, names)
-    (args.docs / "judge.md").write_text(text, encoding="utf-8")
-    print(text)
+    print(write_sections(args.docs / "judge.md", HEAD, TABLES, {"agreement": agreement(found, names)}))
 
 
 if __name__ == "__main__":

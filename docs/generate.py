@@ -46,8 +46,8 @@ WRITTEN: list[tuple[str, list[str]]] = [
     (
         "Measured",
         [
-            "measured.md", "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md", "continual-many.md",
-            "debias.md", "speed.md",
+            "measured.md", "judge.md", "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md",
+            "continual-many.md", "debias.md", "speed.md",
         ],
     ),
 ]  # fmt: skip

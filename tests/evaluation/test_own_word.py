@@ -89,10 +89,8 @@ def test_a_clip_in_the_cache_is_offered(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     told: list[str] = []
     notes = announce_judge(None, 4, lambda what, done, of: told.append(what))
-    assert told[0].endswith(
-        "a CLIP is in your cache: --judge clip-score=" + str(tmp_path / "models--org--clip/snapshots/0")
-    )
-    assert notes == {"judge": NOT_JUDGED_NOTE}, "a report names no folder of this machine"
+    assert told[0].endswith("a CLIP is in your cache: --judge clip-score=org/clip")
+    assert notes == {"judge": NOT_JUDGED_NOTE}, "a report says nothing of this machine"
     monkeypatch.setattr(choice, "cached_clips", list)
     announce_judge(None, 4, lambda what, done, of: told.append(what))
     assert told[1] == NOT_JUDGED_NOTE

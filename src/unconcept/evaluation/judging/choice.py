@@ -29,7 +29,7 @@ def choose_judge(named: str | None, own: Judge | None, unedited: EditedModel) ->
 
 def announce_judge(judge: Judge | None, pictures: int, tell: ProgressCallback) -> dict[str, str]:
     """Report what judging will cost, before it starts; return the report's note about the judge, if there is one."""
-    clips = [f"a CLIP is in your cache: --judge clip-score={folder}" for folder in cached_clips()[:1]]
+    clips = [f"a CLIP is in your cache: --judge clip-score={name}" for name in cached_clips()[:1]]
     if judge is None:
         tell("; ".join([NOT_JUDGED_NOTE, *clips]), 1, 1)
         return {"judge": NOT_JUDGED_NOTE}

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 
-def cached_clips() -> list[Path]:
-    """The folders of the CLIPs that transformers can open, by name; empty without a cache."""
+def cached_clips() -> list[str]:
+    """The Hub ids of the CLIPs that transformers can open, by name; empty without a cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     found = []
@@ -15,5 +15,5 @@ def cached_clips() -> list[Path]:
         except (OSError, ValueError, AttributeError):  # An unreadable or foreign file is no offer.
             continue
         if is_clip and any(config.parent.glob("*.safetensors")):
-            found.append(config.parent)
-    return found
+            found.append(config.parents[2].name.removeprefix("models--").replace("--", "/", 1))
+    return list(dict.fromkeys(found))
