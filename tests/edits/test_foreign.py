@@ -189,7 +189,7 @@ OTHER_ADAPTERS = {
     "textual inversion": {"emb_params": R(1, 32)},
     "numbered, not named": {"unet:0:up": R(8, 2), "unet:0:down": R(2, 32)},
     "half of a pair": {f"{STEM}.lora_down.weight": R(2, 32)},
-    "holds 1 alphas and no pair": {f"{STEM}.alpha": torch.tensor(1.0)},
+    "holds alphas (1) and no pair": {f"{STEM}.alpha": torch.tensor(1.0)},
     "has an alpha and no pair": PAIR | {f"{STEM.replace('to_k', 'to_v')}.alpha": torch.tensor(1.0)},
     "has 2 elements": PAIR | {f"{STEM}.alpha": torch.ones(2)},
     "has 0 elements": PAIR | {f"{STEM}.alpha": torch.ones(0)},

@@ -139,7 +139,7 @@ def _require_pairs(patches: Mapping[str, Patch]) -> None:
     alone = [module for module, patch in patches.items() if not patch.tensors]
     require(
         not alone or len(alone) < len(patches),
-        f"it holds {len(alone)} alphas and no pair: give the whole file",
+        f"it holds alphas ({len(alone)}) and no pair: give the whole file",
         EditError,
     )
     require(not alone, f"{alone[0] if alone else ''} has an alpha and no pair: give the whole file", EditError)

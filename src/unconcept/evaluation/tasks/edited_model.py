@@ -56,7 +56,7 @@ class EditedModel:
         """The edit, scaled to its strength, which the caller has checked."""
         if not self.edit_path or not self.strength:
             return None
-        return load_edit(Path(self.edit_path)).scaled(self.strength, amplify=True)
+        return _edit(self.edit_path, self.edit_hash).scaled(self.strength, amplify=True)
 
     @contextmanager
     def applied(self) -> Iterator[ModelView]:
@@ -69,6 +69,12 @@ class EditedModel:
         """Key of one picture. `found` is the hash of an attack's input, if that is drawn instead of the prompt."""
         how = [spec.sampler, spec.steps, spec.of(prompt).guidance_scale]
         return hash_json([self.key, how, prompt.text, prompt.seed, *([found] if found else [])])[:40]
+
+
+@lru_cache(maxsize=1)  # The difference to a whole checkpoint has gigabytes.
+def _edit(path: str, content: str | None) -> Edit:
+    """Read an edit file once for all tasks that need it in a row; `content` is its hash."""
+    return load_edit(Path(path))
 
 
 @lru_cache(maxsize=2)

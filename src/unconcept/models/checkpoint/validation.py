@@ -56,9 +56,6 @@ def _check_latents(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None
     more = [name for name in _MORE_INPUTS if told.get(name) is not None]
     message = f"{model}: its {spec.denoiser} needs other inputs too, by {', '.join(more)} in its config"
     require(not more, f"{message}: give a text-to-image model", ModelError)
-    side = told.get("sample_size", 1)
-    has_side = side is None or (isinstance(side, int) and side > 0)
-    require(has_side, f"{model}: its {spec.denoiser} has sample_size {side!r}; it is a number of cells", ModelError)
     if not checkpoint.has("vae"):
         return
     taken, given = (

@@ -25,6 +25,8 @@ from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.t5_encoder import T5Encoder
 from ..text.tokenizer import ClipTokenizer, TextPosition
 
+_MOST_CELLS = 1 << 16  # of a side
+
 
 @dataclass
 class PipelineView(ABC):
@@ -45,7 +47,10 @@ class PipelineView(ABC):
         """View a diffusers folder, or a single file in the original layout; `ModelError` if layers are missing."""
         checkpoint = Checkpoint(spec.denoiser, device, policy.computing, source)
         require_complete(checkpoint, spec, name)
-        return cls(name, spec, checkpoint, device, policy.computing, drawing_dtype=policy.drawing)
+        view = cls(name, spec, checkpoint, device, policy.computing, drawing_dtype=policy.drawing)
+        if checkpoint.has("vae"):
+            view._require_latent_shape()
+        return view
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
@@ -59,6 +64,16 @@ class PipelineView(ABC):
         checkpoint = Checkpoint(spec.denoiser, device, dtype, pipeline=pipeline)
         require_complete(checkpoint, spec, name)
         return cls(name, spec, checkpoint, device, dtype)
+
+    def _require_latent_shape(self) -> None:
+        """Raise `ModelError` unless the configs tell the size of a picture's latents."""
+        message = f"{self.name}: the configs of its {self.spec.denoiser} and vae do not tell the size of its latents"
+        try:
+            shape = self.latent_shape
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # A config may hold anything.
+            raise ModelError(f"{message} ({error!r}): give its own configs") from None
+        is_size = all(isinstance(side, int) and 0 < side < _MOST_CELLS for side in shape)
+        require(is_size, f"{message}, but {shape}: give its own configs", ModelError)
 
     @property
     def family(self) -> str:
