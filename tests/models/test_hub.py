@@ -15,6 +15,7 @@ from unconcept.core.progress import report_downloads
 from unconcept.edits import load_edit, origin_of
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.models.checkpoint.hub import is_hub_id
+from unconcept.models.checkpoint.model_card import base_id
 from unconcept.models.loading import find_model, find_network
 
 NAME = "owner/model"
@@ -156,5 +157,7 @@ def test_a_judge_is_fetched_too(hub: Hub) -> None:
 def test_names_of_hub_ids() -> None:
     for name in ("owner/model", "o.w-n_er/m.1", "owner/model@refs/pr/1", "owner/model@0123abc"):
         assert is_hub_id(name)
+    assert base_id("owner/model@refs/pr/1") == "owner/model@refs/pr/1"
+    assert base_id("/a/model") == base_id("a/b/model") == "model"
     for name in ("moji", "../model", "./model", "a/b/c", "owner/model@", "owner/", "/abs", "owner/model@../x"):
         assert not is_hub_id(name)

@@ -33,6 +33,7 @@ from unconcept.worlds.registry import split_config, with_config
 
 PACKAGED = CLIP_VOCABULARY.parent
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat", as CLIP's authors' tokenizer reads it
+LABEL = "model.diffusion_model.label_emb.0.0.weight"  # a 2.x unCLIP has one
 V_BIAS = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -159,6 +160,7 @@ def transformer(name: str) -> Shapes:
             "its UNet takes 9 channels instead of the autoencoder's 4",
         ),
         (without_a_map, {}, "its UNet's 139 maps of the text have other names or shapes"),
+        (lambda: {**real_shapes("sd2"), LABEL: (1280, 2048)}, {}, "other names or shapes, and it reads labels"),
         (lambda: {**real_shapes("sdxl"), "v_pred": (1,)}, {}, "it does not predict noise"),
         (lambda: real_shapes("sd1"), {"modelspec.prediction_type": "v"}, "it does not predict noise"),
         (lambda: {"x": (1,)}, {}, "it holds no UNet in the original layout"),

@@ -35,7 +35,7 @@ def hub_pipeline(name: str) -> Path:
 
 def hub_network(name: str) -> Path:
     """The folder of a single network with its tokenizer in the cache, such as a CLIP, fetched if it is not there."""
-    return _snapshot(name, _NETWORK, lambda folder: _has_weights(folder), _network_files)
+    return _snapshot(name, _NETWORK, _has_weights, _network_files)
 
 
 def _snapshot(name: str, marker: str, is_whole: Callable[[Path], bool], choose: _Chooser) -> Path:

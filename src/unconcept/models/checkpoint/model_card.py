@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...worlds.registry import split_config
 from .config import config_folder
+from .hub import is_hub_id
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)  # of a model card
 _LICENCE_LINE = re.compile(r"^(license|license_name):[ \t]*(\S.*)$", re.MULTILINE)
@@ -13,7 +14,7 @@ _LICENCE_LINE = re.compile(r"^(license|license_name):[ \t]*(\S.*)$", re.MULTILIN
 def base_id(name: str) -> str:
     """The name of a model for file headers: a Hub id, or the last part of a path, since its folders are private."""
     name, _ = split_config(name)
-    return name if not Path(name).expanduser().exists() and name.count("/") == 1 else Path(name).name
+    return name if is_hub_id(name) and not Path(name).expanduser().exists() else Path(name).name
 
 
 def read_licence(source: Path | None) -> str:

@@ -24,6 +24,7 @@ _TITLES = {  # of two that fit, the second predicts v
 }
 _UNET = "model.diffusion_model."
 _LATENT_CHANNELS = 4
+_LABEL = f"{_UNET}label_emb.0.0.weight"  # reads SDXL's sizes and pooled text; in a 2.x unCLIP, a picture
 _TRANSFORMERS = {"double_blocks.": "FLUX.1", "joint_blocks.": "Stable Diffusion 3"}  # by the start of their blocks
 # Only v-prediction moves this bias so far from 0 (inferred): ComfyUI tells the 2.x models apart by the same number.
 _V_BIAS, _V_DEVIATION = f"{_UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
@@ -56,10 +57,12 @@ def _recognised(file: Path, size: int, changed: int) -> str:
         if channels != _LATENT_CHANNELS:
             raise _not_packaged(file, f"its UNet takes {channels} channels instead of the autoencoder's 4")
         maps = [key for key in keys if key.startswith(_UNET) and CROSS_ATTENTION_MAP.search(key)]
-        shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in maps}
-        fitting = [name for name in _TITLES if _implied_maps(name) == shapes]
+        telling = [*maps, *(key for key in keys if key == _LABEL)]
+        shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in telling}
+        fitting = [name for name in _TITLES if _implied_shapes(name) == shapes]
         if not fitting:
-            raise _not_packaged(file, f"its UNet's {len(maps)} maps of the text have other names or shapes")
+            labelled = ", and it reads labels" if _LABEL in shapes else ""
+            raise _not_packaged(file, f"its UNet's {len(maps)} maps of the text have other names or shapes{labelled}")
         said = (opened.metadata() or {}).get("modelspec.prediction_type", "")
         bias = opened.get_tensor(_V_BIAS) if len(fitting) == 2 and not said and _V_BIAS in keys else None
     predicts_v = said.startswith("v") or (bias is not None and bool(bias.float().std(correction=0) > _V_DEVIATION))
@@ -98,12 +101,13 @@ def _two_ways(file: Path) -> str:
     )
 
 
-def _implied_maps(name: str) -> dict[str, tuple[int, ...]]:
-    """Original names and shapes of the maps that read the text, by packaged configs."""
+def _implied_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Original names and shapes of what reads the text and labels, by packaged configs."""
     config: dict[str, Any] = json.loads((_FOLDER / name / "unet" / "config.json").read_text(encoding="utf-8"))
     names, found = UNetNames.of(config), {}
     for own, shape in unet_maps(config):
         original = names.original(own)
         assert original is not None
         found[f"{_UNET}{original[0]}"] = shape
-    return found
+    labels = config.get("projection_class_embeddings_input_dim")
+    return found | ({_LABEL: (4 * config["block_out_channels"][0], labels)} if labels else {})
