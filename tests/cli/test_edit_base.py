@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.cli.test_cli import run
 from unconcept import UCE, Concept, Request, erase, open_model
-from unconcept.core.errors import EditError, RequestError, SettingsError
+from unconcept.core.errors import EditError, SettingsError
 from unconcept.core.recipe import without_folders
 from unconcept.edits import load_edit, origin_of
 from unconcept.jobs import command_options
+from unconcept.jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from unconcept.jobs.edit_base import base_of_edits
-from unconcept.jobs.keywords import evaluate_edits
+from unconcept.jobs.evaluate import plan_attack, plan_bench, plan_evaluation, with_base
+from unconcept.jobs.keywords import _on_disk
 from unconcept.report.environment import command_line
 
 TAKE_EDITS = {
@@ -64,15 +66,22 @@ def test_every_command_that_takes_an_edit_is_here() -> None:
     assert all(kind.model is None for kind in found.values())
 
 
-@pytest.mark.parametrize("name", TAKE_EDITS)
+@pytest.mark.parametrize("name", ["ApplyOptions", "ExportOptions", "SamplingOptions"])
 def test_a_local_base_is_found_through_the_run(name, made, tmp_path, monkeypatch) -> None:
-    """From any working directory. What has no judge says so, of that very model."""
+    """From any working directory."""
     monkeypatch.chdir(tmp_path)
     result = command(name, made / "edit.safetensors", tmp_path / "out")
-    if name in ("EvaluateOptions", "AttackOptions", "BenchOptions"):
-        assert f"model {made.parent / 'moji'} has no judge of its own" in result.stderr
-    else:
-        assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
+
+
+def test_what_judges_finds_a_local_base_too(made) -> None:
+    edit, told = made / "edit.safetensors", {"concepts": "dog", "out": Path("o")}
+    for planned in (
+        plan_evaluation(EvaluateOptions(edits=edit, **told)),
+        plan_attack(AttackOptions(name="p4d", edits=edit, **told)),
+        plan_bench(BenchOptions(methods="uce", edits=edit, **told)),
+    ):
+        assert with_base(planned).model == str(made.parent / "moji")
 
 
 @pytest.mark.parametrize("name", TAKE_EDITS)
@@ -123,8 +132,8 @@ def test_a_bench_and_edits_in_memory_know_their_base(made, tmp_path) -> None:
     assert base_of_edits([edit]) == str(made.parent / "moji")
     model = open_model(str(made.parent / "moji"), "cpu")
     fresh = UCE().erase(model, Request.of([Concept("dog", "object")], ("cat",), ()))
-    with pytest.raises(RequestError, match=f"model {made.parent}/moji has no judge"):
-        evaluate_edits("dog", edits=fresh, out=tmp_path / "o")
+    with _on_disk({"edits": fresh}) as stored:
+        assert base_of_edits(stored["edits"]) == str(made.parent / "moji")
 
 
 def test_what_is_published_names_no_folder(made, tmp_path) -> None:
