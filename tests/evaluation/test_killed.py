@@ -1,5 +1,6 @@
 """A run that is killed at any moment goes on with the same command and ends in the same report."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.evaluation.test_harness import pizza as pizza
@@ -15,7 +17,7 @@ from tests.evaluation.test_harness import pizza as pizza
 TRIALS = 20
 
 
-def command(edit: Path, out: Path) -> list[str]:
+def command(edit: Path, out: Path, workers: int) -> list[str]:
     words = [
         "evaluate",
         "pizza",
@@ -28,11 +30,21 @@ def command(edit: Path, out: Path) -> list[str]:
         "--batch-size",
         "3",
         "--workers",
-        "1",
+        str(workers),
         "--out",
         out,
     ]
     return [sys.executable, "-m", "unconcept", *map(str, words)]
+
+
+def workers_in(store: str) -> list[int]:
+    """Processes that use a store."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("UNCONCEPT_STORE") == store:
+                found.append(process.pid)
+    return found
 
 
 def untimed(out: Path) -> object:
@@ -43,10 +55,10 @@ def untimed(out: Path) -> object:
 
 @pytest.mark.slow
 def test_kill_9_at_random_points(pizza, tmp_path) -> None:
-    def place(name: str) -> tuple[list[str], dict[str, str], Path]:
+    def place(name: str, workers: int = 1) -> tuple[list[str], dict[str, str], Path]:
         out = tmp_path / name / "out"
         return (
-            command(pizza, out),
+            command(pizza, out, workers),
             {**os.environ, "UNCONCEPT_STORE": str(tmp_path / name / "store"), "OMP_NUM_THREADS": "1"},
             out,
         )
@@ -57,11 +69,14 @@ def test_kill_9_at_random_points(pizza, tmp_path) -> None:
     whole, seconds = untimed(out), time.monotonic() - begun
     rng = random.Random(0)
     for trial in range(TRIALS):
-        words, env, out = place(f"trial-{trial}")
+        words, env, out = place(f"trial-{trial}", 1 + trial % 2)
         process = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
         process.kill()
         process.wait()
+        seen = workers_in(env["UNCONCEPT_STORE"])
         finished = subprocess.run([*words, "--overwrite"], env=env, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, finished.stderr
         assert untimed(out) == whole, f"trial {trial}"
+        assert {path.name for path in out.parent.iterdir()} == {"out", "store"}, f"trial {trial}"
+        assert not [pid for pid in seen if psutil.pid_exists(pid)], f"trial {trial}: workers outlived the run"

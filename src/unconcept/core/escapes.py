@@ -24,7 +24,7 @@ _SHELL_ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'"})
 def require_unicode(text: str, place: str, error: type[UnconceptError] = SettingsError) -> None:
     """Raise `error` for a lone surrogate: a byte of an argument that is no UTF-8, or half of a character in JSON."""
     if _SURROGATE.search(text):
-        raise error(f"{place} '{visible_text(text)}' is no valid Unicode text: write it in UTF-8")
+        raise error(f"{place} '{visible_text(text)[:200]}' is no valid Unicode text: write it in UTF-8")
 
 
 def visible_text(text: str) -> str:

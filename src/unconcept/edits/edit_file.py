@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import EditError, OutputError, require
+from ..core.escapes import require_unicode
 from ..core.hashing import hash_tensors
 from ..core.output_folder import atomic_file
 from ..core.regular_files import require_regular_file
@@ -97,4 +98,5 @@ def _details(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise EditError(f"its details cannot be read: {error}") from None
     require(isinstance(details, dict), "its details are not a JSON object", EditError)
+    require_unicode(json.dumps(details, ensure_ascii=False), "its details", EditError)
     return details

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -216,8 +217,19 @@ def require_main_guard() -> None:
 
 
 def _begin() -> None:
-    """Ignore Ctrl-C in a worker: a terminal sends it to every process, and the parent ends the workers."""
+    """Ignore Ctrl-C in a worker: a terminal sends it to every process, and the parent ends the workers.
+
+    A parent that is killed cannot: the worker then ends by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_in_worker(task: Task, root: Path, pictures: Path) -> tuple[float, str | None]:
