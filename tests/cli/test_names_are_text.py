@@ -12,6 +12,8 @@ import torch
 from rich.console import Console
 
 import unconcept.cli
+from tests import tiny
+from tests.cli.test_cli import run
 from tests.core.test_escapes import NASTY_NAMES, markdown_it, yaml
 from unconcept.cli.console import _bar, _Lines, exit_codes, print_json, print_table, say
 from unconcept.core.errors import UsageError
@@ -196,3 +198,30 @@ def test_only_the_console_prints() -> None:
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = {ast.unparse(call) for call in calls} & {"print", "typer.echo", "sys.stdout.write", "sys.stderr.write"}
         assert path.name == "console.py" or not names, f"{path.name}: {names}"
+
+
+def test_commands_with_such_names(tmp_path, monkeypatch) -> None:
+    """As arguments, on their way through edits, pages, cards, exports and a ledger."""
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
+    model, book, names = tiny.folder("sd1", tmp_path / "m"), tmp_path / "l", ("[/b]", "<i>$(x)`", "\x1b[2J|\u202e")
+    drawn = ("--limit", 1, "--batch-size", 8)
+    commands = [
+        ("erase", *names, "--anchor", "[red]", "--retain", "*_a_*", *drawn, "--model", model, "--out", tmp_path / "e"),
+        ("sample", *names, "--steps", 1, "--model", model, "--out", tmp_path / "s"),
+        ("export", tmp_path / "e/edit.safetensors", "--to", "peft", "--model", model, "--out", tmp_path / "p"),
+        ("ledger", "init", book, "--model", model, "--by", names[0]),
+        *(("ledger", "add", book, name, "--anchor", "[red]", "--by", names[2], "--because", name) for name in names),
+        ("ledger", "status", book),
+        ("ledger", "status", book, "--html", tmp_path / "l.html"),
+        ("ledger", "materialize", book, "--out", tmp_path / "made"),
+    ]
+    for words in commands:
+        result = run(*words)
+        assert result.exit_code in (0, 1), result.output  # 1: a toy's picture may be blank before the edit.
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stdout + result.stderr), words
+    for path in (path for path in tmp_path.rglob("*") if path.suffix in (".html", ".md", ".json", ".csv")):
+        if "m" not in path.relative_to(tmp_path).parts:
+            text = path.read_text(encoding="utf-8")
+            assert "\x1b" not in text, path
+            assert "<i>" not in text or path.suffix in (".json", ".csv"), path

@@ -29,4 +29,4 @@ def hash_tensors(tensors: Mapping[str, "Tensor"]) -> str:
 def hash_json(data: object) -> str:
     """SHA-256 of plain data as canonical JSON: sorted keys, no spaces."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # Half characters are in names of files.

@@ -138,7 +138,7 @@ def hash_folder(folder: Path) -> str:
     """SHA-256 over names and bytes of a model folder's configuration and weight files."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt")):
-        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(os.fsencode(path.relative_to(folder)))
         digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()
 
