@@ -165,8 +165,10 @@ def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
     assert torch.allclose(both[1], plain[1], atol=1e-6)  # no token in common, and the empty side has none
 
 
-@pytest.mark.parametrize("family", EVERY)
-@pytest.mark.parametrize("negative", ["", "quick sun"])
+@pytest.mark.parametrize(
+    ("family", "negative"),
+    [("sd1", ""), ("sd1", "quick sun"), ("sdxl", ""), ("sd3", "quick sun"), ("flux", "quick sun")],
+)
 def test_both_sides_of_guidance_have_the_prompts_weight(family, negative) -> None:
     """A picture is the one that the change of weights at its prompt's gammas draws, in the stock pipeline too."""
     view = tiny.view(family)

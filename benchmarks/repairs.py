@@ -1,0 +1,134 @@
+"""What a repair of a method changed, on tune concepts: `python -m benchmarks.repairs spm --label after`.
+
+Measures each method's recipe for `moji` and keeps the counts under the label; then writes the page from all counts.
+Without a method it only writes the page. Rows named "before" were measured by this file on the commit before a repair.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from unconcept.cli.console import quiet_libraries
+
+RECORD = Path(__file__).with_name("repairs.json")
+CONCEPTS = ("guitar", "horse face", "twemoji", "classic")  # two objects and both styles of the split tune
+GROUPS = {"direct": "target", "synonym": "held-out synonyms", "far": "far objects", "style": "other styles"}
+PICTURES, STEPS = 28, 12  # of a group; fewer steps than usual, so that a row takes a minute
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", metavar="METHOD")
+    parser.add_argument("--label", default="after", help="name of the row")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="setting, as JSON")
+    parser.add_argument("--concepts", default=",".join(CONCEPTS), help="tune concepts, separated by commas")
+    parser.add_argument("--out", type=Path, default=Path("out/repairs"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    quiet_libraries()
+    settings = {name: json.loads(value) for name, _, value in (each.partition("=") for each in args.set)}
+    for method in args.methods:
+        for concept in args.concepts.split(","):
+            if concept not in CONCEPTS:
+                parser.error(f"{concept!r}: settings are chosen on {', '.join(CONCEPTS)} alone")
+            keep(method, args.label, concept, measured(method, settings, concept, args.out))
+    (args.docs / "repairs.md").write_text(page(), encoding="utf-8")
+
+
+def measured(method: str, settings: dict[str, object], concept: str, out: Path) -> dict[str, list[int]]:
+    """Make one edit and draw with it; count the pictures of each group that show what was asked for, of how many."""
+    from unconcept.edits import load_edit
+    from unconcept.evaluation.judging.rates import judge_labels
+    from unconcept.evaluation.sampling import draw_prompts
+    from unconcept.evaluation.suites.registry import suites
+    from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
+    from unconcept.evaluation.tasks.edited_model import EditedModel
+    from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
+    from unconcept.evaluation.worlds import world_of
+
+    own, world, subject = variant_of_method(method), world_of("moji"), EditedModel()
+    task = EditTask(subject, Variant(method, method, {**own.settings, **settings}), (concept,), out)
+    out.mkdir(parents=True, exist_ok=True)
+    task.run(PictureStore(default_store()))
+    checks, model = asked(suites["tuning"]).checks((concept,)), subject.base()
+    prompts = list(dict.fromkeys(check.prompt for check in checks))
+    spec = replace(world.draw_spec(None), steps=STEPS)
+    with load_edit(task.path).applied(model):
+        pictures = dict(zip(prompts, draw_prompts(model, prompts, spec), strict=True))
+    words = judge_labels(world.judge, checks, pictures)
+    found = {}
+    for group in GROUPS:
+        hits = [word in check.labels for word, check in zip(words, checks, strict=True) if check.group == group]
+        found[group] = [sum(hits), len(hits)]
+    save_sheet(list(pictures.values()), out / f"{method} {concept}.png")
+    print(method, concept, found, flush=True)
+    return found
+
+
+def save_sheet(pictures, path: Path) -> None:
+    """All pictures in rows of 14, to be looked at."""
+    import torch
+    from PIL import Image
+
+    rows = [torch.cat(pictures[i : i + 14], 2) for i in range(0, len(pictures) - len(pictures) % 14, 14)]
+    sheet = (torch.cat(rows, 1).permute(1, 2, 0) * 255).round().to(torch.uint8)
+    Image.fromarray(sheet.numpy()).save(path)
+
+
+def asked(suite):
+    """The suite for tuning with enough prompts, in the groups of the table alone, its synonyms the held-out ones."""
+    from unconcept.prompts.checks import GroupSizes
+
+    def checks(names, sizes):
+        return [held_out(check, names[0]) for check in suite.ask(names, sizes) if check.group in GROUPS]
+
+    return replace(suite, sizes=GroupSizes(PICTURES, PICTURES, tuning=True), ask=checks)
+
+
+def held_out(check, concept: str):
+    """A check that names the concept by a word that no request holds; any other check as it is."""
+    from unconcept.worlds.table import concept_table
+
+    words = concept_table()[concept].synonyms
+    known = next((word for word in sorted(words.given, key=len)[::-1] if word in check.prompt.text), None)
+    if check.group != "synonym" or known is None:
+        return check
+    other = words.held_out[words.given.index(known) % len(words.held_out)]
+    return replace(check, prompt=replace(check.prompt, text=check.prompt.text.replace(known, other)))
+
+
+def keep(method: str, label: str, concept: str, counts: dict[str, list[int]]) -> None:
+    known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    known.setdefault(method, {}).setdefault(label, {})[concept] = counts
+    RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def page() -> str:
+    """The table of all counts."""
+    from unconcept.report.markdown import markdown_table
+
+    known = json.loads(RECORD.read_text(encoding="utf-8"))
+    heads = ("method", "concept", "", *GROUPS.values())
+    lines = [heads, ("---",) * len(heads)]
+    for method, rows in known.items():
+        for concept in CONCEPTS:
+            lines += [
+                (method, concept, label, *cells(rows[label][concept])) for label in rows if concept in rows[label]
+            ]
+    return f"""# Repairs of methods, on tune concepts
+
+Pictures that show what the prompt asks for, of {PICTURES} in a group (seeds below 1,000,000), by moji-judge, with the
+recipe of `moji`, in {STEPS} steps. "before" is the version before the repair; what was repaired stands in CHANGELOG.md.
+Settings are chosen on these concepts, so the rows show that a repair works and rank no methods.
+Made by `python -m benchmarks.repairs`.
+
+{markdown_table(lines)}"""
+
+
+def cells(counts: dict[str, list[int]]) -> list[str]:
+    return [f"{counts[group][0]} of {counts[group][1]}" if counts.get(group, [0, 0])[1] else "" for group in GROUPS]
+
+
+if __name__ == "__main__":
+    main()
