@@ -46,13 +46,8 @@ WRITTEN: list[tuple[str, list[str]]] = [
     (
         "Measured",
         [
-<<<<<<< HEAD
             "measured.md", "judge.md", "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md",
-            "continual-many.md", "debias.md", "speed.md",
-=======
-            "measured.md", "results.md", "findings.md", "attacks.md", "crowd.md", "continual.md", "continual-many.md",
-            "debias.md", "repairs.md", "speed.md",
->>>>>>> 0e7293a (benchmarks/repairs: what a repair changed is measured on tune concepts, before and after)
+            "continual-many.md", "debias.md", "repairs.md", "speed.md",
         ],
     ),
 ]  # fmt: skip
