@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+from unconcept.prompts.lists import read_texts
+
 SYLLABLES = (
     "al an ar ben bor cal dan del el far gan hol il jan kar lin lor mar mel nor os par ran ric sal son tan tor val ver"
     " wil zan"
@@ -12,9 +14,7 @@ SYLLABLES = (
 def names(count: int, file: Path | None = None) -> tuple[str, ...]:
     """That many distinct names, or the first lines of a file."""
     if file:
-        lines = tuple(
-            dict.fromkeys(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-        )
+        lines = tuple(dict.fromkeys(read_texts(file)))
         if len(lines) < count:
             raise SystemExit(f"{file} has {len(lines)} names, {count} are needed: add some, or leave --names out")
         return lines[:count]

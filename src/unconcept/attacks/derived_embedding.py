@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from ..core.errors import require
+from ..core.text_identity import composed_text
 from ..linalg.derive import derive_map
 from ..prompts.text_matching import find_name
 from .registry import AttackAttempt, AttackCase, AttackInput, attack
@@ -59,5 +60,6 @@ class DerivedEmbedding:
 
 def _last(case: AttackCase, prompt: str) -> int:
     """Return the position of the last token of the concept's name, or of the prompt if it does not name it."""
+    prompt = composed_text(prompt)
     place = find_name(prompt, (*case.concept.all_names, *case.wordings))
     return case.model.tokenizer([prompt if place is None else prompt[: place[1]]]).index("last_subject")[0]

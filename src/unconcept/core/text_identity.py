@@ -10,9 +10,14 @@ TextKey = Callable[[str], Hashable]
 """Maps a text to its key: texts with equal keys are one text."""
 
 
+def composed_text(text: str) -> str:
+    """The text in Unicode's composed form, NFC."""
+    return unicodedata.normalize("NFC", text)
+
+
 def normalised_text(text: str) -> str:
-    """The text in Unicode's composed form (NFC) with single spaces: what every text encoder is given alike."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """The text in Unicode's composed form with single spaces: what every text encoder is given alike."""
+    return " ".join(composed_text(text).split())
 
 
 def folded_text(text: str) -> str:

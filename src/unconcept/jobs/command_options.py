@@ -85,7 +85,7 @@ class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, DeviceO
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
     """Concepts that the edits should erase; one or several."""
     prompts: Annotated[Path | None, Flag(show_default=False)] = None
-    """Prompt file (CSV, JSON or one prompt per line) to use instead of the suite's prompts."""
+    """Prompt file (.csv, .tsv, .json, .jsonl or one prompt per line) to use instead of the suite's prompts."""
     spec: Annotated[str | None, Flag(show_default=False)] = None
     """Steps, guidance and sampler of a paper, by name; see `unconcept specs`."""
 

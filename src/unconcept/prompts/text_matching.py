@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ..core.concept import ConceptKind
+from ..core.text_identity import composed_text
 
 GENERAL_WORDS: dict[ConceptKind, str] = {  # General words in place of a concept, by its kind.
     "object": "object",
@@ -17,9 +18,12 @@ _KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # keys side by side
 
 
 def find_name(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
-    """Find the span of the longest wording that is in the text as whole words, ignoring case; None if none is."""
+    """Find the span of the longest wording that is in the text as whole words, ignoring case; None if none is.
+
+    The text must be in Unicode's composed form (`composed_text`); the wordings may be in any form.
+    """
     for wording in sorted(wordings, key=len, reverse=True):
-        found = re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE)
+        found = re.search(_whole_words(wording), text, re.IGNORECASE)
         if found:
             return found.span()
     return None
@@ -27,18 +31,26 @@ def find_name(text: str, wordings: Sequence[str]) -> tuple[int, int] | None:
 
 def without_names(texts: Sequence[str], wordings: Sequence[str]) -> list[str]:
     """The texts that contain none of the wordings as whole words, ignoring case."""
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, wordings))})(?!\w)", re.IGNORECASE)
-    return [text for text in texts if not named.search(text)]
+    named = re.compile("|".join(map(_whole_words, wordings)), re.IGNORECASE)
+    return [text for text in texts if not named.search(composed_text(text))]
+
+
+def _whole_words(wording: str) -> str:
+    """The pattern of a wording as whole words, with any white space between them."""
+    words = r"\s+".join(map(re.escape, composed_text(wording).split()))
+    return rf"(?<!\w){words}(?!\w)"
 
 
 def text_around_name(text: str, wordings: Sequence[str]) -> tuple[str, str]:
     """The text before and after the concept's name; without the name, "" and the whole text."""
+    text = composed_text(text)
     place = find_name(text, wordings)
     return ("", text) if place is None else (text[: place[0]].strip(), text[place[1] :].strip())
 
 
 def replace_name(text: str, wordings: Sequence[str], other: str) -> str:
     """Replace the concept's name by `other`; if the text lacks the name, put `other` before it."""
+    text = composed_text(text)
     place = find_name(text, wordings)
     return f"{other} {text}" if place is None else text[: place[0]] + other + text[place[1] :]
 

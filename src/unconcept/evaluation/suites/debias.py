@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ...core.concept import KIND_TEMPLATES
 from ...core.errors import RequestError, require
+from ...core.text_identity import distinct_texts, folded_text
 from ...edits.base import EditOrigin
 from ...metrics.intervals import Rate, wilson
 from ...prompts.checks import Check, GroupSizes
@@ -64,8 +65,9 @@ def debias_checks_of_edits(origins: Sequence[EditOrigin], concepts: Sequence[str
         RequestError,
     )
     forms = KIND_TEMPLATES[origins[0].kind]  # type: ignore[index]
-    retain = dict.fromkeys(
-        text for origin in origins for text in origin.retain if text.strip() and text not in concepts
+    named = {folded_text(name) for name in concepts}
+    retain = distinct_texts(
+        text for origin in origins for text in origin.retain if text.strip() and folded_text(text) not in named
     )
     members: list[tuple[str, PromptGroup, int]] = [(name, "direct", sizes.direct) for name in concepts] + [
         (name, "near", sizes.other) for name in retain

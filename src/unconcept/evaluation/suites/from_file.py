@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...core.concept import Concept
 from ...core.errors import DataError, require
-from ...core.text_identity import TextKey, folded_text
+from ...core.text_identity import TextKey, composed_text, folded_text
 from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, template_checks
 from ...prompts.loaders import load_prompts
 from ...prompts.sets import PromptGroup, PromptItem, PromptSet
@@ -61,12 +61,16 @@ def _require_known_spelling(path: Path, items: Sequence[PromptItem], concepts: S
     about = dict.fromkeys(item.concept for item in items)
     if set(concepts) & set(about):
         return
-    alike = [name for name in about for asked in concepts if find_name(name, [asked]) or find_name(asked, [name])]
+    alike = [name for name in about for asked in concepts if _names(name, asked) or _names(asked, name)]
     if alike:
         raise DataError(
             f"{path}: no prompt is about {', '.join(map(repr, concepts))}, some are about {alike[0]!r}: ask for that"
             " name, or rename it in the file"
         )
+
+
+def _names(text: str, name: str) -> bool:
+    return find_name(composed_text(text), [name]) is not None
 
 
 def _reading_note(path: Path, read: PromptSet, items: Sequence[PromptItem], concepts: Sequence[str]) -> str:
