@@ -27,9 +27,9 @@ from unconcept.ledger.fold import fold_requests, state_origin
 from unconcept.ledger.ledger import EntryNote, Ledger, create_ledger
 from unconcept.ledger.operations import add_request
 from unconcept.ledger.policy import LedgerPolicy
+from unconcept.ledger.repair import repair_ledger
 from unconcept.ledger.request_state import RequestState
 from unconcept.ledger.storage.entry_log import ENTRIES_FILE
-from unconcept.ledger.verify import repair_ledger
 from unconcept.methods import methods
 from unconcept.prompts.captions import load_captions
 from unconcept.training import Regularisers
