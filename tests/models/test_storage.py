@@ -20,6 +20,8 @@ from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.models import open_model
+from unconcept.models.checkpoint.locations import tensor_locations
+from unconcept.models.checkpoint.safetensors_io import LazyTensors
 from unconcept.models.families import families
 
 FAMILIES = (*tiny.FAMILIES, *tiny.MMDITS, "pixart")
@@ -111,6 +113,23 @@ def test_a_single_file(family, dtype, scaled, base, tmp_path) -> None:
     plain = tmp_path / "plain.safetensors"
     shutil.copytree(tmp_path / "m", tmp_path / "plain")
     rewritten(file, dtype, scaled, plain)
+    same_model(file, plain)
+
+
+def test_a_denoiser_alone(base, tmp_path) -> None:
+    """As published scaled FLUX: no prefix, encoders and autoencoder in the folder of the configs."""
+    folder = base("flux")
+    file, plain = single(folder, tmp_path), shutil.copytree(folder, tmp_path / "plain")
+    prefix = "model.diffusion_model."
+    own = {name.removeprefix(prefix): t for name, t in load_file(file).items() if name.startswith(prefix)}
+    save_file(stored(own, DTYPES[0], True), file)
+    shutil.copytree(folder, tmp_path / "m", dirs_exist_ok=True)
+    (tmp_path / "m/transformer/diffusion_pytorch_model.safetensors").unlink()
+    tensors = LazyTensors(tensor_locations(file, "transformer"))
+    meant = {name: tensors[name].clone() for name in tensors}
+    save_file(meant, plain / "transformer/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    weights = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+    assert all(torch.allclose(meant[name], weights[name], rtol=0.1, atol=0.01) for name in weights)
     same_model(file, plain)
 
 
