@@ -129,12 +129,12 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     run = with_base(run)
     unedited, suite, judge, spec, notes = open_run(run)
     asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
-    requests = [*(run.requests if run.variants else ()), *(names for _, names in asked)]
+    requests = [*(run.requests if run.variants or not asked else ()), *(names for _, names in asked)]
     keeps = may_keep_pictures([concept.kind for concept in _words(run)], run.store_pictures)
     reasons = _long_prompts(suite, requests, unedited.base()) | notes | why_no_pictures(keeps)
     planned = len(run.variants) * len(run.requests) + len(asked)
-    prompts = sum(len(suite.checks(names)) for names in run.requests)
-    reasons |= announce_judge(judge, prompts * (1 + planned // max(1, len(run.requests))), progress)
+    sides = 1 + max(1, len(run.variants))  # The unedited model's pictures are judged once for all methods.
+    reasons |= announce_judge(judge, sides * sum(len(suite.checks(names)) for names in requests), progress)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
     with atomic_folder(run.out, identity, run.overwrite) as folder, ExitStack() as opened:
