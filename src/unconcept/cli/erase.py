@@ -72,7 +72,7 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
         print_table(report.title, ("group", "before", "after", "nothing after", "detectable, points", "n"), cells)
         print_trust(judge_calibration(report.findings))
     if report.reasons and "judge" in report.reasons:
-        print(report.reasons["judge"])
+        say(report.reasons["judge"])
     print_shares(report.data()["trials"])
     figures = origin_of_finding(report.findings[0]).report.items()
     say(f"exact figures: {', '.join(f'{name} {value:.3g}' for name, value in figures if ' ' not in name)}")
