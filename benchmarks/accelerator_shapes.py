@@ -22,6 +22,7 @@ from unconcept.models.views import PipelineView, view_of_pipeline
 
 SHAPE_NAMES = ("sd14", "sdxl", "flux")
 PACKAGED = CLIP_VOCABULARY.parent
+FOLDERS = {"sd14": "stable-diffusion-1", "sdxl": "stable-diffusion-xl"}
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
 STEPS, GUIDANCE = 4, 5.0
 ESD = {"iterations": 3, "ddim_steps": 2, "pool": 1}
@@ -99,7 +100,7 @@ def networks_of(name: str, device: torch.device | str, dtype: torch.dtype) -> di
     try:
         with torch.device(device):
             torch.manual_seed(0)
-            return _flux_networks() if name == "flux" else _unet_networks("sd1" if name == "sd14" else name)
+            return _flux_networks() if name == "flux" else _unet_networks(FOLDERS[name])
     finally:
         torch.set_default_dtype(before)
 
@@ -117,7 +118,7 @@ def _unet_networks(name: str) -> dict[str, nn.Module]:
 
 
 def _flux_networks() -> dict[str, nn.Module]:
-    clip = read_config(PACKAGED / "sd1/text_encoder/config.json")
+    clip = read_config(PACKAGED / FOLDERS["sd14"] / "text_encoder/config.json")
     return {
         "transformer": diffusers.FluxTransformer2DModel(**FLUX),
         "vae": diffusers.AutoencoderKL(
@@ -140,10 +141,13 @@ def _flux_networks() -> dict[str, nn.Module]:
 def _pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     networks = {part: network.eval() for part, network in networks_of(name, device, dtype).items()}
     if name == "flux":
-        words = {"tokenizer": packaged_tokenizers(PACKAGED / "sd1")["tokenizer"], "tokenizer_2": tiny.t5(48)[1]}
+        words = {
+            "tokenizer": packaged_tokenizers(PACKAGED / FOLDERS["sd14"])["tokenizer"],
+            "tokenizer_2": tiny.t5(48)[1],
+        }
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
         return diffusers.FluxPipeline(scheduler=scheduler, **networks, **words)
-    folder = PACKAGED / ("sd1" if name == "sd14" else name)
+    folder = PACKAGED / FOLDERS[name]
     index = read_config(folder / "model_index.json")
     scheduler = getattr(diffusers, index["scheduler"][1]).from_config(
         read_config(folder / "scheduler/scheduler_config.json")

@@ -32,6 +32,7 @@ from unconcept.models.text.tokenizer import ClipTokenizer
 from unconcept.worlds.registry import split_config, with_config
 
 PACKAGED = CLIP_VOCABULARY.parent
+FOLDERS = {"sd1": "stable-diffusion-1", "sd2": "stable-diffusion-2-base", "sdxl": "stable-diffusion-xl"}
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat", as CLIP's authors' tokenizer reads it
 LABEL = "model.diffusion_model.label_emb.0.0.weight"  # a 2.x unCLIP has one
 V_BIAS = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -55,7 +56,7 @@ def write_hole(path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = 
 @cache
 def real_shapes(family: str) -> Shapes:
     """Names and shapes of a published file, from the real networks and the layout that `test_export_names` checks."""
-    layout = ModelLayout.of(PACKAGED / ("sd2-base" if family == "sd2" else family))
+    layout = ModelLayout.of(PACKAGED / FOLDERS[family])
     found: dict[str, tuple[int, ...]] = {}
     for name, parameter in parameters(family).items():
         place = layout.in_single_file(name)
@@ -83,7 +84,7 @@ def test_a_published_file_needs_nothing_else(family, file) -> None:
     """It is recognised, and the networks that its packaged configs build have the names and shapes of the file."""
     path = file(family)
     folder = config_folder(path)
-    assert folder == PACKAGED / ("sd2-base" if family == "sd2" else family)
+    assert folder == PACKAGED / FOLDERS[family]
     view = open_model(str(path), "cpu", "float32")
     assert view.family == family
     assert [tokens(["a photo of a cat"]).ids[0] for tokens in view.tokenizers] == [tuple(CAT)] * len(view.spec.encoders)
@@ -111,7 +112,7 @@ def network(folder: Path, part: str) -> nn.Module:
 
 
 def test_both_2x_models_have_one_shape() -> None:
-    ours = {name: PACKAGED / name for name in ("sd2-base", "sd2-v")}
+    ours = {name: PACKAGED / name for name in ("stable-diffusion-2-base", "stable-diffusion-2-v")}
     for part in ("unet", "vae", "text_encoder", "tokenizer"):
         name = "tokenizer_config.json" if part == "tokenizer" else "config.json"
         base, v = (read_config(folder / part / name) for folder in ours.values())
@@ -124,9 +125,9 @@ def test_sdxl_is_recognised(file) -> None:
 
 def test_a_2x_file_says_what_it_predicts(file, tmp_path) -> None:
     """By its metadata, else by the weights that only v-prediction moves far from 0."""
-    for said, name in (("v", "sd2-v"), ("epsilon", "sd2-base")):
+    for said, name in (("v", "stable-diffusion-2-v"), ("epsilon", "stable-diffusion-2-base")):
         assert config_folder(file("sd2", {"modelspec.prediction_type": said})).name == name
-    assert config_folder(file("sd2")).name == "sd2-base"
+    assert config_folder(file("sd2")).name == "stable-diffusion-2-base"
     path = file("sd2")
     with path.open("r+b") as opened:
         size = int.from_bytes(opened.read(8), "little")
@@ -134,9 +135,12 @@ def test_a_2x_file_says_what_it_predicts(file, tmp_path) -> None:
         opened.seek(8 + size + begin)
         values = torch.linspace(-0.2, 0.2, (end - begin) // 2, dtype=torch.float16)
         opened.write(values.view(torch.uint8).numpy().tobytes())
-    assert config_folder(path).name == "sd2-v"
-    scheduler = read_config(PACKAGED / "sd2-v/scheduler/scheduler_config.json")
-    assert (scheduler["prediction_type"], read_config(PACKAGED / "sd2-v/unet/config.json")["sample_size"]) == (
+    assert config_folder(path).name == "stable-diffusion-2-v"
+    scheduler = read_config(PACKAGED / "stable-diffusion-2-v/scheduler/scheduler_config.json")
+    assert (
+        scheduler["prediction_type"],
+        read_config(PACKAGED / "stable-diffusion-2-v/unet/config.json")["sample_size"],
+    ) == (
         "v_prediction",
         96,
     )
@@ -190,7 +194,14 @@ def test_loras_and_networks_alone_are_told_apart_from_models(tmp_path) -> None:
         open_model(str(path), "cpu")
 
 
-@pytest.mark.parametrize(("place", "pad"), [("sd1/tokenizer", 49407), ("sd2-v/tokenizer", 0), ("sdxl/tokenizer_2", 0)])
+@pytest.mark.parametrize(
+    ("place", "pad"),
+    [
+        ("stable-diffusion-1/tokenizer", 49407),
+        ("stable-diffusion-2-v/tokenizer", 0),
+        ("stable-diffusion-xl/tokenizer_2", 0),
+    ],
+)
 def test_the_packaged_vocabulary_is_clips(place, pad) -> None:
     """The known ids, and those of transformers; CLIP-L is padded with the end token, OpenCLIP's G and H with "!"."""
     folder = PACKAGED / place

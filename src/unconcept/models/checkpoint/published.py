@@ -17,10 +17,10 @@ _FOLDER = Path(__file__).parent / "published"
 CLIP_VOCABULARY = _FOLDER / "clip"
 """CLIP's `vocab.json` and `merges.txt`, which all these models share."""
 _TITLES = {  # of two that fit, the second predicts v
-    "sd1": "Stable Diffusion 1.x",
-    "sd2-base": "Stable Diffusion 2.x, which predicts noise",
-    "sd2-v": "Stable Diffusion 2.x, which predicts v",
-    "sdxl": "Stable Diffusion XL",
+    "stable-diffusion-1": "Stable Diffusion 1.x",
+    "stable-diffusion-2-base": "Stable Diffusion 2.x, which predicts noise",
+    "stable-diffusion-2-v": "Stable Diffusion 2.x, which predicts v",
+    "stable-diffusion-xl": "Stable Diffusion XL",
 }
 _UNET = "model.diffusion_model."
 _LATENT_CHANNELS = 4
