@@ -91,12 +91,15 @@ def audit(options: AuditOptions, shown: PrintOptions) -> None:
 
 
 def diff(options: DiffOptions, shown: JsonOptions) -> None:
-    """Compare the requests in force and the policies of two ledgers."""
+    """Compare the requests in force and the policies of two ledgers, or the edits of two releases."""
     from ..jobs.ledger_views import diff as job
 
     found = job(options)
     if shown.as_json:
         print_json(found)
+        return
+    if "difference" in found:
+        _print_release_difference(found)
         return
     say("the same state" if found["same"] else f"{found['both']} requests in both")
     for sign, side in (("-", "only_first"), ("+", "only_second")):
@@ -104,6 +107,16 @@ def diff(options: DiffOptions, shown: JsonOptions) -> None:
             say(f"{sign} {one['id'][:8]} {', '.join(one['concepts'])} ({one['method']})")
     for name, (mine, theirs) in found["apart"].items():
         say(f"{name}: {mine} | {theirs}")
+
+
+def _print_release_difference(found: Mapping[str, Any]) -> None:
+    say("the same edit" if found["same"] else f"{found['both']} requests in both")
+    for sign, side in (("-", "only_first"), ("+", "only_second")):
+        for id_ in found[side]:
+            say(f"{sign} {id_[:8]}")
+    if not found["same"]:
+        rank = "" if found["directions"] is None else f", in {found['directions']} directions"
+        say(f"the edits differ by {_share(found['difference'])} of the first one's norm{rank}")
 
 
 def _print_history(steps: "Sequence[HistoryStep]", as_json: bool) -> None:

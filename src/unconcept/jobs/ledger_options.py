@@ -178,4 +178,4 @@ class DiffOptions(LedgerOptions):
     """Options of `ledger diff`."""
 
     other: Annotated[Path, Flag(position=1, metavar="DIR2")]
-    """The other ledger."""
+    """The other ledger, or the other folder of `materialize` if the first is one."""

@@ -6,7 +6,7 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
 from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..ledger.audit import audit_requests
-from ..ledger.diff import compare_ledgers
+from ..ledger.diff import compare_ledgers, compare_releases, is_release
 from ..ledger.drift import StateDrift, measure_drift
 from ..ledger.drift_history import HistoryStep, drift_history
 from ..ledger.ledger import EntryNote, Ledger
@@ -65,5 +65,7 @@ def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -
 
 
 def diff(options: DiffOptions) -> dict[str, Any]:
-    """Compare the requests in force and the policies of two ledgers."""
+    """Compare the requests in force and the policies of two ledgers, or the edits of two releases."""
+    if is_release(options.folder) and is_release(options.other):
+        return compare_releases(options.folder, options.other)
     return compare_ledgers(Ledger.open(options.folder), Ledger.open(options.other))

@@ -17,7 +17,7 @@ from .ledger import EntryNote, Ledger, request_set_hash
 from .storage.heads import WrittenHead, current_head
 from .verify import numeric_environment
 
-_EDIT_FILE, _CARD_FILE, _MODEL_FOLDER = "edit.safetensors", "card.json", "model"
+EDIT_FILE, _CARD_FILE, _MODEL_FOLDER = "edit.safetensors", "card.json", "model"
 
 
 def materialize_ledger(
@@ -35,7 +35,7 @@ def materialize_ledger(
             state = fold_requests(ledger, model)
             message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
             require(not (checkpoint and state.runtime_edits), message, LedgerError)
-            state.edit.save(folder / _EDIT_FILE)
+            state.edit.save(folder / EDIT_FILE)
             for name, running in state.runtime_edits.items():
                 running.save(folder / f"{name}.safetensors")
             if checkpoint:
