@@ -51,7 +51,7 @@ def audit_requests(
     require(
         wanted[0].state == "active", f"request {wanted[0].id[:8]} was revoked: there is nothing to audit", LedgerError
     )
-    state, erased, found = fold_requests(ledger, model), merged_request(active).targets, {}
+    state, erased, found = fold_requests(ledger, model), merged_request(active, ledger.text_key(model)).targets, {}
     # Edits that run beside the model stay applied: a fine-tune of weights cannot remove them, so nothing is refolded.
     refold = (
         None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.concept import CONCEPT_KINDS
+from ..core.text_identity import normalised_text
 from .entry import FoldRule, changes_no_weight
 from .ledger import Ledger, method_mechanism
 from .request_state import ID_DIGITS, RequestState
@@ -55,10 +56,13 @@ def find_conflicts(ledger: Ledger) -> list[dict[str, Any]]:
     for one in ledger.request_states.active:
         unit = apart.of(one)
         kinds[unit][one.content.kind].add(one.id)
-        for target, anchor in zip(one.content.targets, one.content.anchors, strict=True):
+        anchored = zip(
+            map(normalised_text, one.content.targets), map(normalised_text, one.content.anchors), strict=True
+        )
+        for target, anchor in anchored:
             erased[target][unit][one.id] = anchor
             anchors[anchor][unit].add(one.id)
-        for text in one.content.retain:
+        for text in map(normalised_text, one.content.retain):
             retained[text][unit].add(one.id)
     found = [_kept(text, erased[text], retained[text], apart) for text in sorted(erased.keys() & retained.keys())]
     for target in sorted(erased):

@@ -52,7 +52,7 @@ def measure_drift(ledger: Ledger, model: ModelView, probes: Sequence[str] = ()) 
     active = ledger.request_states.active
     edit = fold_requests(ledger, model).edit
     total, layers = weight_change(model, edit)
-    asked = merged_request(active) if active else None
+    asked = merged_request(active, ledger.text_key(model)) if active else None
     kept = tuple(probes) or (asked.retain if asked else ())
     read = _readings(ledger, model, edit, kept, asked.targets if asked else (), asked.anchors if asked else ())
     return StateDrift(total, layers, *read)

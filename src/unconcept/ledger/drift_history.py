@@ -92,7 +92,7 @@ def drift_history(ledger: Ledger, model: ModelView, most: int | None = None) -> 
             if shares is None
             else (float(shares.mean()), float(shares.max()), probes[int(shares.argmax())])
         )
-        asked = ledger.request_states.by_id[change.id].content
+        asked = _request(ledger, change).content
         steps.append(
             HistoryStep(change.body["at"], change.op, asked.concepts, count, None, weight_change(model, edit)[0], *told)
         )
@@ -118,7 +118,7 @@ def retain_costs(ledger: Ledger, model: ModelView, most: int | None = None) -> d
     if known == "kept":
         before: Edit | None = None
         for change, edit, _ in _states(ledger, model, active):
-            _put(found, change.id, probes, _shares(model, e, edit, before))
+            _put(found, _request(ledger, change).id, probes, _shares(model, e, edit, before))
             before = edit
         return found
     whole = fold_requests(ledger, model, active).edit
@@ -134,19 +134,26 @@ def _changing(requests: Iterable[RequestState]) -> list[RequestState]:
 
 def _changes(ledger: Ledger, requests: Sequence[RequestState]) -> list[StateChange]:
     """The entries with which one of the requests came into force or went out of it."""
-    ids = {one.id for one in requests}
-    return [change for change in ledger.request_states.changes if change.id in ids]
+    groups = {one.group for one in requests}
+    return [change for change in ledger.request_states.changes if change.group in groups]
+
+
+def _request(ledger: Ledger, change: StateChange) -> RequestState:
+    found = ledger.request_states.of_group(change.group)
+    assert found is not None, "a forgotten request has no changes"
+    return found
 
 
 def _in_force(ledger: Ledger, requests: Sequence[RequestState]) -> Iterator[tuple[StateChange, list[RequestState]]]:
     """Each of these changes with the requests that were in force after it, sorted by id."""
-    now: dict[str, RequestState] = {}
+    known = {one.group: one for one in requests}
+    now: dict[int, RequestState] = {}
     for change in _changes(ledger, requests):
         if change.op == "add":
-            now[change.id] = ledger.request_states.by_id[change.id]
+            now[change.group] = known[change.group]
         else:
-            del now[change.id]
-        yield change, [now[id_] for id_ in sorted(now)]
+            del now[change.group]
+        yield change, sorted(now.values(), key=lambda one: one.id)
 
 
 def _states(
@@ -218,7 +225,7 @@ def _updated(ledger: Ledger, model: ModelView) -> list[HistoryStep]:
             if shares is None or worst is None
             else (float(shares.mean()), float(shares[worst]), probes[worst // model.streams])
         )
-        asked = ledger.request_states.by_id[change.id].content
+        asked = _request(ledger, change).content
         at, norm = change.body["at"], float(t.norm())
         steps.append(HistoryStep(at, change.op, asked.concepts, len(now), norm, None, *told))
     return steps
@@ -226,7 +233,7 @@ def _updated(ledger: Ledger, model: ModelView) -> list[HistoryStep]:
 
 def _costs_updated(ledger: Ledger, model: ModelView) -> dict[str, tuple[str, float]]:
     active = [one for one in ledger.request_states.active if one.content.method == "uce"]
-    asked = merged_request(active) if active else None
+    asked = merged_request(active, ledger.text_key(model)) if active else None
     if asked is None or not asked.retain:
         return {}
     known = stored_text_states(ledger, model, active)

@@ -3,7 +3,7 @@
 The id of a request is the hash of this content. Time, author and reason stand beside it and are not hashed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, get_type_hints
 
@@ -11,6 +11,7 @@ from ..core.errors import SettingsError, require
 from ..core.hashing import hash_json
 from ..core.request import Request
 from ..core.settings import accepts_value, build_settings, settings_data
+from ..core.text_identity import TextKey
 from ..edits import Edit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
@@ -41,6 +42,18 @@ def request_content(
         token_ids=hash_json(ids),
         encoders=encoders,
     )
+
+
+def reading_key(content: RequestContent, key: TextKey) -> Hashable:
+    """Maps a request to its key of comparison: requests that differ in nothing but in spellings of the same texts have
+    the same key.
+    """
+    pairs = frozenset(
+        (key(target), key(anchor)) for target, anchor in zip(content.targets, content.anchors, strict=True)
+    )
+    withheld = None if content.withheld is None else frozenset(map(key, content.withheld))
+    others = content.model_dump(exclude={"concepts", "targets", "anchors", "retain", "withheld", "token_ids"})
+    return (hash_json(others), pairs, frozenset(map(key, content.retain)), withheld)
 
 
 def changes_no_weight(name: str) -> bool:

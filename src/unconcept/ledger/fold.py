@@ -17,6 +17,7 @@ from ..core.errors import LedgerError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.recipe import without_folders
 from ..core.request import Request, merge_requests
+from ..core.text_identity import TextKey, folded_text
 from ..core.versions import library_versions
 from ..edits import DenseEdit, Edit, EditOrigin, GatedEdit, TextMapEdit
 from ..edits.merge import merge_edits, stack_edits
@@ -137,9 +138,9 @@ def empty_edit(model: ModelView) -> TextMapEdit:
     return TextMapEdit(torch.zeros(0, width), torch.zeros(0, width), tuple(sorted(model.text_maps())))
 
 
-def merged_request(requests: Sequence[RequestState]) -> Request:
-    """Merge the requests into one."""
-    return merge_requests([one.content.request for one in requests])
+def merged_request(requests: Sequence[RequestState], key: TextKey = folded_text) -> Request:
+    """Merge the requests into one; `key` tells which texts are one text."""
+    return merge_requests([one.content.request for one in requests], key)
 
 
 def stored_text_states(ledger: Ledger, model: ModelView, requests: Sequence[RequestState]) -> TextStateCache:
@@ -161,7 +162,7 @@ def _closed(
     solver = method_from_settings(methods[method], requests[0].content.settings)
     with deterministic_text_states(model, known) as fixed:
         with under.applied(model) if under else nullcontext():
-            edit = solver.erase(fixed, merged_request(requests))
+            edit = solver.erase(fixed, merged_request(requests, ledger.text_key(model)))
         return stack_edits(fixed, under, edit)
 
 
@@ -175,7 +176,7 @@ def _parts(ledger: Ledger, model: ModelView, method: str, requests: Sequence[Req
         return {}
     if method_mechanism(method) == "steering":
         steering = method_from_settings(methods[method], requests[0].content.settings).erase(
-            model, merged_request(requests)
+            model, merged_request(requests, ledger.text_key(model))
         )
         return {f"steering-{steering.rule.__class__.__name__.lower()}": (steering, requests)}
     if ledger.policy.rule == "merge":
@@ -212,7 +213,7 @@ def _trained(ledger: Ledger, model: ModelView, method: str, requests: Sequence[R
         kept = body.get("trained", {}).get(method)
         if kept and kept["requests"] == key:
             return ledger.artifacts.get_edit(kept["edit"])
-    return train_request(ledger, model, requests[0].content, merged_request(requests))
+    return train_request(ledger, model, requests[0].content, merged_request(requests, ledger.text_key(model)))
 
 
 def _with_own_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> Edit:
@@ -244,7 +245,7 @@ def _last(ledger: Ledger, requests: Sequence[RequestState]) -> Edit | None:
     if not ledger.request_states.changes:
         return None
     latest = ledger.request_states.changes[-1]
-    if latest.id not in {one.id for one in requests}:
+    if latest.group not in {one.group for one in requests}:
         raise LedgerError(
             "a sequential ledger has only the state of all its requests, and some are left out here: fold all of them,"
             " or begin a ledger of rule recompute or merge"
@@ -265,7 +266,7 @@ def _stamped(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[Re
 def state_origin(ledger: Ledger, model: ModelView, edit: Edit, requests: Sequence[RequestState]) -> EditOrigin:
     """The header of a state: the exact set of requests, without times or names."""
     policy = ledger.policy.data() | {"methods": {one.content.method: dict(one.content.settings) for one in requests}}
-    joined = merged_request(requests) if requests else None
+    joined = merged_request(requests, ledger.text_key(model)) if requests else None
     return EditOrigin(
         method="ledger",
         settings={

@@ -77,7 +77,7 @@ def _parts_of(ledger: Ledger, request: RequestState, ask: Ask) -> _Parts:
     """All private parts that tell of an ask."""
     assert ask.withdrawn is not None
     gone: _Parts = defaultdict(set)
-    is_last = len(request.asks) == 1
+    is_last = sum(other.made.id == ask.made.id for other in request.asks) == 1
     chain, bodies = ledger.entry_log.chain, ledger.entry_log.bodies
     # Those of asks that are forgotten already too: what was kept then because another ask stood may go now.
     spans = _spans(chain, {ask.entry, *forgotten_asks(chain)})
@@ -87,11 +87,11 @@ def _parts_of(ledger: Ledger, request: RequestState, ask: Ask) -> _Parts:
         seq, sealed = body["seq"], chain[body["seq"]].get("sealed", {})
         if any(begun < seq < ended for begun, ended in spans) and body["op"] in ("materialize", "audit"):
             gone[seq] |= _states_without(ledger, body, request.content.method) & sealed.keys()
-        if is_last and body["op"] == "audit" and body.get("requests") == [request.id]:
+        if is_last and body["op"] == "audit" and body.get("requests") == [ask.made.id]:
             gone[seq] |= sealed.keys()
         if is_last and body["op"] == "add":
             near = (name for name in sealed if name.startswith("near "))
-            gone[seq] |= {name for name in near if _names(ledger.entry_log, seq, name, request.id)}
+            gone[seq] |= {name for name in near if _names(ledger.entry_log, seq, name, ask.made.id)}
     fresh = {seq: names - ledger.entry_log.forgotten.get(seq, frozenset()) for seq, names in gone.items()}
     return {seq: names for seq, names in fresh.items() if names}
 

@@ -1,7 +1,7 @@
 """Opens, creates and appends to a ledger on disk, and checks models and settings against its policy."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,14 +14,16 @@ from ..core.settings import build_settings
 from ..methods import Mechanism, methods
 from ..models import ModelView
 from ..models.checkpoint.fingerprint import encoders_hash, networks_hash, text_maps_hash
+from ..models.text.text_identity import TokenTextKey
 from ..models.text.tokenizer import TextPosition
 from ..training.regularisers import Regularisers
-from .entry import canonical_settings, ledger_method, utc_timestamp
+from .entry import canonical_settings, ledger_method, reading_key, utc_timestamp
 from .policy import LedgerPolicy
-from .request_state import RequestStates
+from .request_state import RequestState, RequestStates
 from .storage.artifacts import ARTIFACTS_FOLDER, Artifacts
 from .storage.disk import WRITE_REMEDY, append_durably, folder_lock
 from .storage.entry_log import ENTRIES_FILE, EntryLog, gc_paused
+from .storage.entry_schema import RequestContent
 from .storage.sealed_entries import EntryBody
 
 NEIGHBOUR_POSITION: TextPosition = "last_subject"  # token position at which targets are compared
@@ -46,6 +48,8 @@ class Ledger:
     request_states: RequestStates = field(default_factory=RequestStates)
     hashes: dict[tuple[int, tuple[str, ...]], str] = field(default_factory=dict)  # by model and names of its tensors
     _checked: dict[tuple[int, Mechanism], str] = field(default_factory=dict)  # hashes of models that were compared
+    _text_keys: dict[int, TokenTextKey] = field(default_factory=dict)  # by model
+    _readings: dict[str, Hashable] = field(default_factory=dict)  # keys of comparison of requests, by id
     _generation: int = 0  # of the entries from which the states were derived
 
     @classmethod
@@ -120,6 +124,26 @@ class Ledger:
                     )
             self._checked[key] = found["networks" if mechanism != "closed-form" else "text_maps"]
         return self._checked[key]
+
+    def text_key(self, model: ModelView) -> TokenTextKey:
+        """The key of the model's texts; what was read once is not read again."""
+        if id(model) not in self._text_keys:
+            self._text_keys[id(model)] = TokenTextKey.of(model)
+        return self._text_keys[id(model)]
+
+    def same_request(self, model: ModelView, wanted: RequestContent) -> RequestState | None:
+        """The request of this ledger whose texts the model reads like these; None if there is none."""
+        found = self.request_states.get(wanted.id)
+        if found is not None:
+            return found
+        key = self.text_key(model)
+        reading = reading_key(wanted, key)
+        for one in self.request_states.by_id.values():
+            if one.id not in self._readings:
+                self._readings[one.id] = reading_key(one.content, key)
+            if self._readings[one.id] == reading:
+                return one
+        return None
 
     def require_regularisers(self, given: Mapping[str, Any]) -> None:
         """`LedgerError` if a recipe has other regularisers than the ledger: one ledger has one policy."""

@@ -20,11 +20,14 @@ from ..training.trainables import with_pristine_weights
 from .entry import method_from_settings, request_content
 from .fold import empty_edit, state_origin, train_request
 from .ledger import NEIGHBOUR_POSITION, EntryNote, Ledger, method_mechanism, partly_done
-from .request_state import ID_DIGITS, Ask, RequestState
+from .request_state import ID_DIGITS, Ask, AskedContent, RequestState
 from .storage.entry_schema import RequestContent
 
 _MOST_NEIGHBOURS = 8  # most neighbours that are reported
 _NEIGHBOUR_COSINE = 0.95  # targets whose states have at least this cosine are reported as neighbours
+
+
+_Came = Literal["added", "in force", "in force again"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class AddOutcome:
     """The result of adding a request."""
 
     id: str
-    came: Literal["added", "in force", "in force again"]
+    came: _Came
     near: tuple[Mapping[str, Any], ...] = ()
     asks: int = 1
     """How many asks for it stand now."""
@@ -55,19 +58,23 @@ def add_request(
     known = ledger.settings_for(method, settings)
     base = ledger.require_base(model, method_mechanism(method))
     wanted = request_content(model, concepts, request, method, known, ledger.first["base"]["encoders"])
-    standing = ledger.request_states.by_id.get(wanted.id)
-    if standing is not None and standing.state == "active":
-        with ledger.write_lock():
-            standing = ledger.request_states.by_id.get(wanted.id)
-            if standing is not None and standing.state == "active":
-                return _asked_again(ledger, standing, note)
     if ledger.policy.rule == "sequential":
         return _sequential(ledger, model, wanted, base, note)
+    with ledger.write_lock():
+        again = _asked_again(ledger, model, wanted, note)
+    if again is not None:
+        return again
     states, edit = _made(ledger, model, wanted)
     near = _near(ledger, wanted, states)
     artifacts = _kept(ledger, wanted, states)
     name = None if edit is None else ledger.artifacts.put_edit(edit)
-    return _written(ledger, RequestState(wanted.id, wanted, (), "", base, artifacts, name, tuple(near)), note)
+    made = AskedContent(wanted.id, wanted, base, artifacts, name, tuple(near))
+    with ledger.write_lock():
+        again = _asked_again(ledger, model, wanted, note)
+        if again is not None:
+            return again
+        ledger.artifacts.require_all(artifacts if name is None else (*artifacts, name))
+        return _append(ledger, made, ledger.same_request(model, wanted), note)
 
 
 def revoke_request(
@@ -92,7 +99,9 @@ def revoke_request(
         for done, ask in enumerate(asks):
             with partly_done(done, len(asks), "asks are withdrawn"):
                 ledger.append("revoke", replace(note, by=ask.by), ask=ask.entry)
-    return ledger.request_states.by_id[found.id]
+    left = ledger.request_states.of_group(found.group)
+    assert left is not None
+    return left
 
 
 def _withdrawable(found: RequestState, by: str | None, every: bool) -> tuple[Ask, ...]:
@@ -111,26 +120,28 @@ def _withdrawable(found: RequestState, by: str | None, every: bool) -> tuple[Ask
     return picked
 
 
-def _asked_again(ledger: Ledger, standing: RequestState, note: EntryNote) -> AddOutcome:
-    """Record one more ask for a request that is in force. Call it inside `write_lock` only."""
-    _append(ledger, replace(standing, near=()), note)
-    return AddOutcome(standing.id, "in force", standing.near, len(standing.standing) + 1)
+def _asked_again(ledger: Ledger, model: ModelView, wanted: RequestContent, note: EntryNote) -> AddOutcome | None:
+    """Record one more ask for a request that is in force in the same words; None if there is none.
+
+    Call it inside `write_lock` only.
+    """
+    request = ledger.same_request(model, wanted)
+    standing = [ask.made for ask in (request.standing if request else ()) if ask.made.id == wanted.id]
+    if not standing:
+        return None
+    outcome = _append(ledger, replace(standing[-1], near=()), request, note)
+    return replace(outcome, near=standing[-1].near)
 
 
-def _written(ledger: Ledger, made: RequestState, note: EntryNote) -> AddOutcome:
-    with ledger.write_lock():
-        before = ledger.request_states.by_id.get(made.id)
-        if before is not None and before.state == "active":
-            return _asked_again(ledger, before, note)
-        ledger.artifacts.require_all(made.artifacts if made.edit is None else (*made.artifacts, made.edit))
-        _append(ledger, made, note)
-    return AddOutcome(made.id, "added" if before is None else "in force again", made.near)
-
-
-def _append(ledger: Ledger, made: RequestState, note: EntryNote) -> None:
-    about = {"asked": made.content.model_dump(), "base": made.base, "edit": made.edit}
+def _append(ledger: Ledger, made: AskedContent, before: RequestState | None, note: EntryNote) -> AddOutcome:
+    """Write an ask; `before` is the request that it joins. Call it inside `write_lock` only."""
+    about = {"id": made.id, "asked": made.content.model_dump(), "base": made.base, "edit": made.edit}
     lists = {"artifacts": list(made.artifacts), "near": [dict(one) for one in made.near]}
-    ledger.append("add", note, id=made.id, **about, **lists)
+    ledger.append("add", note, **about, **lists, joins=None if before is None else before.group)
+    now = ledger.request_states.get(made.id)
+    assert now is not None
+    came: _Came = "added" if before is None else "in force" if before.state == "active" else "in force again"
+    return AddOutcome(now.id, came, made.near, len(now.standing))
 
 
 def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[TextStateCache, Edit | None]:
@@ -142,11 +153,12 @@ def _made(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[Tex
     way = method_mechanism(wanted.method)
     if way == "closed-form":
         states: TextStateCache = {}
+        solver = method_from_settings(methods[wanted.method], wanted.settings)
         with deterministic_text_states(model, states) as fixed:
-            method_from_settings(methods[wanted.method], wanted.settings).erase(fixed, merge_requests([wanted.request]))
+            solver.erase(fixed, merge_requests([wanted.request], ledger.text_key(model)))
         return states, None
     if way == "trained" and ledger.policy.rule == "merge":
-        edit = train_request(ledger, model, wanted, merge_requests([wanted.request]))
+        edit = train_request(ledger, model, wanted, merge_requests([wanted.request], ledger.text_key(model)))
         return {}, edit.stamped(state_origin(ledger, model, edit, [_alone(wanted)]))
     return {}, None
 
@@ -157,11 +169,13 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: 
     Runs on one thread, as folding does.
     """
     with ledger.write_lock(), pinned_threads(1):
-        if wanted.id in ledger.request_states.by_id:
-            return _asked_again(ledger, ledger.request_states.by_id[wanted.id], note)
+        before = ledger.same_request(model, wanted)
+        if before is not None:
+            known = replace(before.standing[-1].made, id=wanted.id, content=wanted, near=())
+            return _append(ledger, known, before, note)
         latest = ledger.request_states.changes[-1].body["edit"] if ledger.request_states.changes else None
         under = ledger.artifacts.get_edit(latest) if latest else None
-        way, request = method_mechanism(wanted.method), merge_requests([wanted.request])
+        way, request = method_mechanism(wanted.method), merge_requests([wanted.request], ledger.text_key(model))
         pretrained = ledger.policy.teacher == "pretrained"
         with (
             (under or empty_edit(model)).applied(model),
@@ -179,8 +193,7 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: 
             state = stack_edits(model, under, made)
         active = [*ledger.request_states.active, _alone(wanted)]
         name = ledger.artifacts.put_edit(state.stamped(state_origin(ledger, model, state, active)))
-        _append(ledger, replace(_alone(wanted), base=base, edit=name), note)
-    return AddOutcome(wanted.id, "added")
+        return _append(ledger, AskedContent(wanted.id, wanted, base, (), name), None, note)
 
 
 def _erased(ledger: Ledger) -> list[str]:

@@ -50,7 +50,8 @@ def write_ledger_page(
 def _named(ledger: Ledger, body: EntryBody) -> str:
     """The concepts of the requests that an entry is about; empty for an entry about the whole state."""
     ids = body.get("requests", ()) if body["op"] == "audit" else [body["id"]] if "id" in body else []
-    return ", ".join(concept for id_ in ids for concept in ledger.request_states.by_id[id_].content.concepts)
+    found = [one for one in map(ledger.request_states.get, ids) if one is not None]
+    return ", ".join(concept for one in found for concept in one.content.concepts)
 
 
 def _drift_chart(steps: Sequence[HistoryStep]) -> str:

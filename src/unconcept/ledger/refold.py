@@ -54,20 +54,21 @@ def refold_on_current_weights(ledger: Ledger, model: ModelView) -> Iterator[None
 
 def _made(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
     """Make the edit of one method's requests, for the model as it now computes."""
-    asked = requests[0].content
+    asked, merged = requests[0].content, merged_request(requests, ledger.text_key(model))
     if method_mechanism(asked.method) == "trained":
         if ledger.policy.rule == "merge":
             return merge_edits(model, [_trained(ledger, model, [one]) for one in requests], ledger.policy.merge)
         return _trained(ledger, model, requests, earlier)
     with deterministic_text_states(model) as fixed:
-        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(fixed, merged_request(requests))
+        edit: Edit = method_from_settings(methods[asked.method], asked.settings).erase(fixed, merged)
     return edit
 
 
 def _trained(ledger: Ledger, model: ModelView, requests: Sequence[RequestState], earlier: Sequence[str] = ()) -> Edit:
     """Train with a state folder separate from those of other requests and of other fine-tuned models."""
+    merged = merged_request(requests, ledger.text_key(model))
     with separate_state_folder([one.id for one in requests], base_fingerprint(model)):
-        return train_request(ledger, model, requests[0].content, merged_request(requests), earlier)
+        return train_request(ledger, model, requests[0].content, merged, earlier)
 
 
 @contextmanager

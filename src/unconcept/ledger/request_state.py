@@ -1,7 +1,7 @@
 """Derives from the entries which requests are in force, who asks for each, and since when. Pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..core.errors import LedgerError, require
@@ -23,18 +23,37 @@ class Withdrawal:
 
 
 @dataclass(frozen=True)
+class AskedContent:
+    """What one ask is for, as its texts were typed, and what was made of it."""
+
+    id: str
+    content: RequestContent
+    base: str = ""  # hash of the parts that its method may change
+    artifacts: tuple[str, ...] = ()  # files with its text states
+    edit: str | None = None  # its own edit; under the rule sequential all edits up to it, stacked
+    near: tuple[Mapping[str, Any], ...] = ()  # targets close to its own when it was added
+
+
+@dataclass(frozen=True)
 class Ask:
-    """One ask for a request: who, when and why. It stands until it is withdrawn."""
+    """One ask for a request: who, when, why and in which words. It stands until it is withdrawn."""
 
     entry: int
     at: str
     by: str
     because: str
     recorded_by: str
+    made: AskedContent
     withdrawn: Withdrawal | None = None
 
     def __str__(self) -> str:
         return f"entry {self.entry} by {self.by or 'somebody unnamed'} at {self.at[:19]}"
+
+    def data(self) -> dict[str, Any]:
+        """Plain data."""
+        told = {name: value for name, value in vars(self).items() if name not in ("made", "withdrawn")}
+        words = {"id": self.made.id, "concepts": list(self.made.content.concepts)}
+        return {**told, **words, "withdrawn": None if self.withdrawn is None else vars(self.withdrawn).copy()}
 
 
 @dataclass(frozen=True)
@@ -43,26 +62,33 @@ class StateChange:
 
     body: EntryBody
     op: Literal["add", "revoke"]
-    id: str
+    group: int
 
 
 @dataclass(frozen=True)
-class RequestState:
-    """One request and all asks for it. It is in force while one of them stands."""
+class RequestState(AskedContent):
+    """One request and all asks for it. It is in force while one of them stands.
 
-    id: str
-    content: RequestContent
+    Asks whose texts the model reads alike are one request. Of several spellings, the one with the smallest id counts
+    among those that are asked for, whatever came first.
+    """
+
     asks: tuple[Ask, ...] = ()  # in the order in which they came; forgotten ones are missing
     added: str = ""  # when it last came into force
-    base: str = ""  # hash of the parts that its method may change
-    artifacts: tuple[str, ...] = ()  # files with its text states
-    edit: str | None = None  # its own edit; under the rule sequential all edits up to it, stacked
-    near: tuple[Mapping[str, Any], ...] = ()  # targets close to its own when it was added
+    group: int = -1  # number of the entry of its first ask, forgotten or not
+
+    @classmethod
+    def of(cls, asks: tuple[Ask, ...], added: str, group: int) -> "RequestState":
+        """The state that these asks give; of asks in the same words, the last one counts."""
+        made = min(_standing(asks) or asks, key=lambda ask: (ask.made.id, -ask.entry)).made
+        near = made.near or next((ask.made.near for ask in asks if ask.made.near and ask.made.id == made.id), ())
+        about = (made.id, made.content, made.base, made.artifacts, made.edit, near)
+        return cls(*about, asks=asks, added=added, group=group)
 
     @property
     def standing(self) -> tuple[Ask, ...]:
         """The asks that were not withdrawn."""
-        return tuple(ask for ask in self.asks if ask.withdrawn is None)
+        return _standing(self.asks)
 
     @property
     def state(self) -> Literal["active", "revoked"]:
@@ -86,7 +112,7 @@ class RequestState:
             "by": first.by,
             "because": first.because,
             "asked_by": list(dict.fromkeys(ask.by for ask in self.standing)),
-            "asks": [asdict(ask) for ask in self.asks],
+            "asks": [ask.data() for ask in self.asks],
         }
         if self.revocation:
             who |= {"revoked_by": self.revocation.recorded_by, "revoked_because": self.revocation.because}
@@ -111,6 +137,10 @@ class RequestState:
         }
 
 
+def _standing(asks: tuple[Ask, ...]) -> tuple[Ask, ...]:
+    return tuple(ask for ask in asks if ask.withdrawn is None)
+
+
 @dataclass
 class RequestStates:
     """All requests by id, in the order in which each was first added; updated entry by entry."""
@@ -119,6 +149,8 @@ class RequestStates:
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of each method: the ledger's policy
     changes: list[StateChange] = field(default_factory=list)  # of the set in force, in order
     entries_read: int = 0
+    _ids: dict[int, str] = field(default_factory=dict)  # present id by group
+    _groups: dict[str, int] = field(default_factory=dict)  # by every id that an ask has
 
     def read_entries(self, bodies: Sequence[EntryBody]) -> None:
         """Read the entries that are new. Forgotten ones change nothing."""
@@ -140,24 +172,28 @@ class RequestStates:
         )
         require(hash_json(body["asked"]) == body["id"], message, LedgerError)
         self.settings.setdefault(asked.method, asked.settings)
-        ask = Ask(body["seq"], body["at"], body["by"], body["because"], body.get("recorded_by", ""))
-        before = self.by_id.get(body["id"])
-        if before is None or before.state == "revoked":
-            self.changes.append(StateChange(body, "add", body["id"]))
-        self.by_id[body["id"]] = RequestState(
-            body["id"],
-            asked,
-            (*(before.asks if before else ()), ask),
-            before.added if before and before.state == "active" else body["at"],
-            body["base"],
-            tuple(body["artifacts"]),
-            body["edit"],
-            tuple(body["near"]) or (before.near if before else ()),
-        )
+        lists = (tuple(body["artifacts"]), body["edit"], tuple(body["near"]))
+        made = AskedContent(body["id"], asked, body["base"], *lists)
+        ask = Ask(body["seq"], body["at"], body["by"], body["because"], body.get("recorded_by", ""), made)
+        joined: int | None = body.get("joins")
+        group = joined if joined is not None else self._groups.get(body["id"], int(body["seq"]))
+        before = self.of_group(group)
+        is_in_force = before is not None and before.state == "active"
+        if not is_in_force:
+            self.changes.append(StateChange(body, "add", group))
+        asks = (*(before.asks if before else ()), ask)
+        self._groups[body["id"]] = group
+        self._put(RequestState.of(asks, before.added if before and is_in_force else body["at"], group))
+
+    def _put(self, state: RequestState) -> None:
+        before = self._ids.get(state.group, state.id)
+        if before != state.id:  # In its old place: a sequence is folded in the order of adding.
+            self.by_id = {state.id if id_ == before else id_: one for id_, one in self.by_id.items()}
+        self.by_id[state.id], self._ids[state.group] = state, state.id
 
     def _withdraw(self, body: EntryBody) -> None:
         """Take back the ask that an entry names; in format 1 it names the request, and every ask of it goes."""
-        found = self.by_id.get(body["id"])
+        found = self.get(body["id"])
         if found is None:
             raise LedgerError(
                 f"entry {body['seq']} revokes a request that was never added: the ledger was changed by hand;"
@@ -166,26 +202,35 @@ class RequestStates:
         gone = Withdrawal(body["seq"], body["at"], body["because"], body.get("recorded_by") or body["by"])
         taken = {body["ask"]} if "ask" in body else {ask.entry for ask in found.standing}
         asks = tuple(replace(ask, withdrawn=gone) if ask.entry in taken else ask for ask in found.asks)
-        left = replace(found, asks=asks)
+        left = RequestState.of(asks, found.added, found.group)
         if found.state == "active" and left.state == "revoked":
-            self.changes.append(StateChange(body, "revoke", found.id))
-        self.by_id[found.id] = left
+            self.changes.append(StateChange(body, "revoke", found.group))
+        self._put(left)
 
     @property
     def active(self) -> list[RequestState]:
         """The requests in force, sorted by id: the order in which they are folded."""
         return [self.by_id[id_] for id_ in sorted(self.by_id) if self.by_id[id_].state == "active"]
 
+    def get(self, id_: str) -> RequestState | None:
+        """The request that some ask named by this id; None if there is none."""
+        return self.of_group(self._groups[id_]) if id_ in self._groups else None
+
+    def of_group(self, group: int) -> RequestState | None:
+        """The request of a group; None if no ask of it is left."""
+        return self.by_id[self._ids[group]] if group in self._ids else None
+
     def find(self, start: str) -> RequestState:
-        """Find a request by the beginning of its id; `LedgerError` if no id or several ids begin with it."""
-        found = [id_ for id_ in self.by_id if start and id_.startswith(start.lower())]
+        """Find a request by the beginning of the id of an ask; `LedgerError` if none or several fit."""
+        groups = {group for id_, group in self._groups.items() if start and id_.startswith(start.lower())}
+        found = [one for one in self.by_id.values() if one.group in groups]
         shown = ", ".join(
-            f"{id_[:ID_DIGITS]} ({', '.join(self.by_id[id_].content.concepts)})"
-            for id_ in (found or list(self.by_id))[:6]
+            f"{one.id[:ID_DIGITS]} ({', '.join(one.content.concepts)})"
+            for one in (found or list(self.by_id.values()))[:6]
         )
         require(bool(found), f"no request has an id that begins with {start!r}; known: {shown or 'none'}", LedgerError)
         require(len(found) == 1, f"{len(found)} ids begin with {start!r}: {shown}; give more digits", LedgerError)
-        return self.by_id[found[0]]
+        return found[0]
 
     def find_ask(self, entry: int) -> tuple[RequestState, Ask] | None:
         """The ask of an `add` entry with its request; None if it is forgotten or the entry is none."""

@@ -21,7 +21,8 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
     for body in bodies:
         if body["op"] == "audit":
             for id_ in body.get("requests", ()):
-                audits.setdefault(id_, []).append({"at": body["at"], **body["found"]})
+                known = ledger.request_states.get(id_)
+                audits.setdefault(known.id if known else id_, []).append({"at": body["at"], **body["found"]})
     for one in requests:
         one["audits"] = audits.get(one["id"], [])
     return {

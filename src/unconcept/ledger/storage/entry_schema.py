@@ -126,6 +126,8 @@ class AddEntry(_Entry):
     artifacts: list[str]
     edit: str | None
     near: list[NearTarget]
+    joins: int | None = None
+    """Number of the first ask for the same request, in whatever spelling."""
 
 
 class RevokeEntry(_Entry):

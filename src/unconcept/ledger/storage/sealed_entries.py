@@ -20,7 +20,7 @@ SEALED_FORMAT = 2
 EntryBody = dict[str, Any]
 ForgottenParts = dict[int, frozenset[str]]  # names of destroyed parts by entry
 _WHO = ("by", "because", "recorded_by")
-_WHAT = ("id", "asked", "base", "artifacts", "edit")
+_WHAT = ("id", "asked", "base", "artifacts", "edit", "joins")
 _STATE = ("requests", "state")
 
 
