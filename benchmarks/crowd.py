@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from unconcept.evaluation.trials.report import Report
 
 OUT = Path("out/crowd")
-COUNTS = (10, 17, 33, 50, 100)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
-SETTLED = (17, 100)  # objects, of the table of settings
-FEWER = (10, 17, 100)  # at which `TRAINED` are asked
+COUNTS = (10, 17, 33, 50, 99)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
+SETTLED = (17, 99)  # objects, of the table of settings
+FEWER = (10, 17, 99)  # at which `TRAINED` are asked
 CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is left to edit in
 METHODS = ("uce", "rece", "speed")
 TRAINED = ("mace",)
@@ -30,7 +30,7 @@ HEAD = """# Many concepts in one edit
 
 An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer \
 directions to what it
-keeps. `moji`'s states have {width} dimensions and each object is three texts, so 100 objects take {full:.0%} of \
+keeps. `moji`'s states have {width} dimensions and each object is three texts, so {most} objects take {full:.0%} of \
 them; 100 names take
 {usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks for, by \
 {judge[name]} version
@@ -90,7 +90,9 @@ def page(reports: Sequence["Report"], requests: Mapping[int, tuple[str, ...]]) -
 
     width = EditedModel("moji").base().embed([""]).shape[1]
     closed, trained, second = (report.findings for report in reports)
-    text = HEAD.format(judge=reports[0].data()["judge"], width=width, full=3 * COUNTS[-1] / width, usual=100 / 768)
+    text = HEAD.format(
+        judge=reports[0].data()["judge"], width=width, most=COUNTS[-1], full=3 * COUNTS[-1] / width, usual=100 / 768
+    )
     text += counted([*closed, *trained], requests)
     for count in SETTLED:
         own = [one for one in second if one.answered_trial.trial.concepts == requests[count]]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.report_concepts import report_concepts
 from benchmarks.sections import write_sections
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from unconcept.prompts.checks import Check
 
 OUT = Path("out/own-word")
-SEEN = ("dog face", "ink", "kitchen knife")  # report concepts on which faults were found
-KINDS = {"object": 4, "style": 2, "harmful": 2}  # report concepts of each kind, drawn by hash
 PICTURES = 25  # edited pictures of a concept, 200 in all, and half as many unedited ones
 SHARES = {"synonym": 0.16, "near": 0.16, "far": 0.16, "style": 0.16}  # of a concept's pictures; the rest is direct
 TABLES = {"agreement": "Agreement", "settings": "Settings"}
@@ -85,18 +84,6 @@ def answer_of(one: JudgedPicture, own: str, seconds: float = 0.0) -> Answer:
     """Compare both judges: each says whether the picture shows what its prompt asks for."""
     agree = (one.theirs in one.check.labels) == (own in one.check.labels)
     return Answer(one.side, one.check.group, agree, one.is_other, own == one.target, seconds)
-
-
-def headline_concepts() -> tuple[str, ...]:
-    """Report concepts of each kind, drawn by the hash of their names, without those on which faults were found."""
-    from unconcept.worlds.table import concept_table
-
-    found: list[str] = []
-    for kind, count in KINDS.items():
-        part = [entry for entry in concept_table().entries if entry.erasable and entry.kind == kind]
-        names = [entry.name for entry in part if entry.split == "report" and entry.name not in SEEN]
-        found += sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count]
-    return tuple(found)
 
 
 def chosen_checks(target: str, count: int, tuning: bool) -> list["Check"]:
@@ -210,7 +197,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     quiet_libraries()
-    names, found = headline_concepts(), list[Answer]()
+    names, found = report_concepts(), list[Answer]()
     with exit_codes(), progress(quiet=False) as tell:
         for i, name in enumerate(names):
             tell("judge", i, len(names))

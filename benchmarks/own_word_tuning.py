@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.own_word import HEAD, OUT, TABLES, Answer, JudgedPicture, answer_of, judged_pictures, row
+from benchmarks.report_concepts import require_tune
 from benchmarks.sections import write_sections
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of a concept, before and after")
     args = parser.parse_args()
     quiet_libraries()
+    require_tune(CONCEPTS)
     kept: list[dict[str, Any]] = []
     with exit_codes(), progress(quiet=False) as tell:
         for i, name in enumerate(CONCEPTS):

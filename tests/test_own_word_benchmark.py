@@ -2,16 +2,6 @@
 
 from benchmarks import own_word, own_word_tuning
 from unconcept.scorers.diffusion_classifier import ClassifierSettings
-from unconcept.worlds.table import concept_table
-
-
-def test_settings_are_chosen_on_tune_concepts_and_reported_on_others() -> None:
-    known, names = concept_table(), own_word.headline_concepts()
-    assert {known[name].split for name in own_word_tuning.CONCEPTS} == {"tune"}
-    assert {known[name].split for name in names} == {"report"}
-    assert not {*names} & {*own_word.SEEN}
-    kinds = [known[name].kind for name in names]
-    assert {kind: kinds.count(kind) for kind in own_word.KINDS} == own_word.KINDS
 
 
 def test_a_concept_has_as_many_pictures_as_are_asked() -> None:
