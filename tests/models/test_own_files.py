@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from tests.cli.test_bad_models import refused
 from tests.edits.test_export import text_map
+from unconcept.core import regular_files
 from unconcept.core.errors import EditError, ModelError
 from unconcept.core.regular_files import require_own_files
 from unconcept.edits.export.bake import bake
@@ -111,3 +112,19 @@ def test_a_lora_that_is_a_pipe_or_holds_a_link(folder, tmp_path) -> None:
     ):
         with pytest.raises(EditError, match=said):
             read_foreign_edit(tmp_path / name, folder)
+
+
+def test_a_package_that_an_installer_has_linked(sound, tmp_path, monkeypatch) -> None:
+    """Some installers fill a package with links to a cache of theirs."""
+    installed, kept = tmp_path / "site" / "unconcept", tmp_path / "cache" / "unconcept"
+    shutil.copytree(sound, kept / "m")
+    (installed / "m").mkdir(parents=True)
+    (installed / "m/model_index.json").symlink_to(kept / "m/model_index.json")
+    with pytest.raises(ModelError, match="link out of its folder"):
+        require_own_files(installed / "m", ModelError)
+    monkeypatch.setattr(regular_files, "_PACKAGE", installed)
+    monkeypatch.setattr(regular_files, "_PACKAGE_FILES", kept)
+    require_own_files(installed / "m", ModelError)
+    (installed / "m/other").symlink_to("/etc/passwd")
+    with pytest.raises(ModelError, match="link out of its folder"):
+        require_own_files(installed / "m", ModelError)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from .errors import UnconceptError, UsageError, require
 
+_PACKAGE = Path(__file__).parent.parent
+_PACKAGE_FILES = Path(os.path.realpath(__file__)).parent.parent  # elsewhere where an installer makes links
+
 
 def require_regular_file(path: Path, error: type[UnconceptError] = UsageError) -> None:
     """Raise `error` if a path exists and is neither a regular file nor a folder: a pipe, a socket or a device."""
@@ -21,9 +24,12 @@ def require_regular_file(path: Path, error: type[UnconceptError] = UsageError) -
 def require_own_files(folder: Path, error: type[UnconceptError] = UsageError) -> None:
     """Raise `error` if a folder holds a pipe, a socket, a device, or a link to what is outside of it.
 
-    A snapshot in the Hugging Face cache may link to its own repository's blobs. Hidden folders at the top are skipped.
+    A snapshot in the Hugging Face cache may link to its own repository's blobs, and this package's own folders to where
+    an installer keeps its files. Hidden folders at the top are skipped.
     """
     roots = [folder.resolve(), *_hub_blobs(folder.resolve())]
+    if folder.is_relative_to(_PACKAGE):
+        roots.append(_PACKAGE_FILES)
     for place, folders, files in os.walk(folder):
         if Path(place) == folder:
             folders[:] = [name for name in folders if not name.startswith(".")]
