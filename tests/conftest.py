@@ -26,6 +26,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def no_network() -> None:
+    """Nothing is fetched but in tests of that."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
 def own_store(tmp_path_factory):
     """Pictures of tests go to a store of their own."""
     os.environ["UNCONCEPT_STORE"] = str(tmp_path_factory.mktemp("store"))
