@@ -136,6 +136,7 @@ def test_a_bench_and_edits_in_memory_know_their_base(made, tmp_path) -> None:
         assert base_of_edits(stored["edits"]) == str(made.parent / "moji")
 
 
+@pytest.mark.slow
 def test_what_is_published_names_no_folder(made, tmp_path) -> None:
     """The report's files, headers and exported files; run.json stays where it was made."""
     assert str(made.parent).encode() in (made / "run.json").read_bytes()

@@ -79,7 +79,7 @@ def file(tmp_path):
     return of
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", pytest.param("sdxl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sdxl"))])
 def test_a_published_file_needs_nothing_else(family, file) -> None:
     """It is recognised, and the networks that its packaged configs build have the names and shapes of the file."""
     path = file(family)
