@@ -195,9 +195,10 @@ def main() -> None:
     parser.add_argument(
         "--pictures", type=int, default=PICTURES, help="edited pictures of a concept; half as many are unedited"
     )
+    parser.add_argument("--limit", type=int, help="concepts at most; the page names them")
     args = parser.parse_args()
     quiet_libraries()
-    names, found = report_concepts(), list[Answer]()
+    names, found = report_concepts()[: args.limit], list[Answer]()
     with exit_codes(), progress(quiet=False) as tell:
         for i, name in enumerate(names):
             tell("judge", i, len(names))

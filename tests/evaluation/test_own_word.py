@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -13,13 +14,14 @@ from unconcept.core.request import RequestSpec
 from unconcept.evaluation.attacks.selection import gradable_attacks
 from unconcept.evaluation.judging import choice
 from unconcept.evaluation.judging.choice import NOT_JUDGED_NOTE, OWN_JUDGE, announce_judge, choose_judge
-from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.judge import Judge, answer_readers
 from unconcept.evaluation.judging.rates import JudgeCalibration
 from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.jobs.erase import Job, erase
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.metrics.intervals import wilson
+from unconcept.scorers import scorers
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,12 @@ def test_a_judge_by_the_model_needs_one() -> None:
         Judge(OWN_JUDGE).open()
     assert Judge(OWN_JUDGE).for_model(EditedModel()).model == EditedModel()
     assert Judge("moji-judge").for_model(EditedModel()).model is None
+
+
+@pytest.mark.parametrize("name", [name for name, reader in answer_readers().items() if reader.wants_path is None])
+def test_a_path_is_refused_by_a_judge_that_takes_none(name) -> None:
+    if "path" in signature(scorers[name].build).parameters:
+        assert Judge.parse(f"{name}=x").path == "x"
+    else:
+        with pytest.raises(SettingsError, match=f"judge {name}=x: it takes no path"):
+            Judge.parse(f"{name}=x")

@@ -71,7 +71,7 @@ class Toy:
             sigma = torch.linspace(0, 1, 1001, dtype=torch.float64)
             alpha = 1 - sigma
         self.schedule, self.dtype, self.device = NoiseSchedule(alpha, sigma, kind), torch.float64, torch.device("cpu")
-        self.latent_shape, self.original_weights, self.streams, self.calls = (1, 4, 4), {}, 1, 0
+        self.latent_shape, self.original_weights, self.tokenizers, self.calls = (1, 4, 4), {}, (), 0
         self.vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=(1,)))
 
     def condition(self, texts):
@@ -160,6 +160,14 @@ def test_a_prompt_lends_its_words_to_every_candidate() -> None:
     assert unnamed["cat"] == "a cat"
     _, among = judge.candidates(ask_classifier(check("a cat", "cat", among=("cat", "fox"))))
     assert set(among) == {"cat", "fox"}
+
+
+def test_a_prompt_that_fills_the_encoder_is_asked_plainly() -> None:
+    """The pipeline cuts such a prompt; a longer label in it must not end a run."""
+    judge = DiffusionClassifier(tiny.shared("sd1"), "key", LABELS, settings=FEW)
+    question = ask_classifier(check("a cat " + "that sleeps " * 12, "cat"))
+    assert judge.candidates(question)[1]["cat"] == "a cat"
+    assert len(judge.score(picture(), [question])) == 1
 
 
 @pytest.mark.parametrize("method", [UCE(), AdaVD(token_sim=False, eps=-1.0)])

@@ -166,14 +166,14 @@ class DiffusionClassifier:
 
     def candidates(self, question: str) -> tuple[list[str], dict[str, str]]:
         """Return the labels asked for, and the texts of all candidates by label: these, targets, nearest neighbours."""
-        aspect, labels, among, before, after = json.loads(question)
+        aspect, labels, among, *_ = json.loads(question)
         others = [label for label in among or self.labels[aspect] if label not in labels]
         near = self._by_likeness(labels[0], others)
         known = {*self.labels[aspect], *labels}
         targets = [label for label in self._by_likeness(labels[0], self.targets) if label in known][:_MOST_TARGETS]
         named = list(among) if among else [*targets, *near[: self.settings.neighbours]]
-        found = dict.fromkeys([*labels, *named])
-        return list(labels), {label: f"{before}{label}{after}" for label in found}
+        before, after = self._around(question)
+        return list(labels), {label: f"{before}{label}{after}" for label in dict.fromkeys([*labels, *named])}
 
     def seconds_per_picture(self) -> float:
         """Estimate the seconds for one picture, from one timed step of the denoiser."""
@@ -199,8 +199,15 @@ class DiffusionClassifier:
 
     def general_texts(self, question: str) -> dict[Candidate, str]:
         """Return the texts that every label must beat: the question's with a general word, and the empty one."""
-        aspect, *_, before, after = json.loads(question)
-        return {GENERAL: f"{before}{GENERAL_WORDS[aspect]}{after}", EMPTY: ""}
+        before, after = self._around(question)
+        return {GENERAL: f"{before}{GENERAL_WORDS[json.loads(question)[0]]}{after}", EMPTY: ""}
+
+    def _around(self, question: str) -> tuple[str, str]:
+        """Return the words around a label: the prompt's, or plain ones if a label would not fit among these."""
+        aspect, labels, among, before, after = json.loads(question)
+        longest = max((*labels, *among, *self.labels[aspect], *self.targets, GENERAL_WORDS[aspect]), key=len)
+        fits = all(tokenizer.can_hold(f"{before}{longest}{after}") for tokenizer in self.model.tokenizers)
+        return (before, after) if fits else _PLAIN_FORMS[aspect]
 
     def errors(self, clean: Tensor, noises: Tensor, steps: Tensor, texts: Sequence[str]) -> list[list[float]]:
         """Mean squared errors of the predicted noise, a row a text and a column a draw, in float32 or wider."""

@@ -6,6 +6,7 @@ Any scorer that is registered with an `AnswerReader` can be a judge; the reader 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from inspect import signature
 from typing import Any
 
 from ...core.errors import SettingsError, require
@@ -40,6 +41,8 @@ class Judge:
         judge = cls(name, path or None)
         wanted = judge.reader.wants_path
         require(wanted is None or bool(path), f"judge {name}: give {wanted}", SettingsError)
+        takes = "path" in signature(scorers[judge.scorer].build).parameters
+        require(takes or not path, f"judge {name}={path}: it takes no path; give --judge {name}", SettingsError)
         return judge
 
     def with_labels(self, labels: Iterable[str], checks: Iterable[Check] = (), targets: Iterable[str] = ()) -> "Judge":
