@@ -132,6 +132,7 @@ def test_checkpoints_that_are_no_edits_of_the_base(base, tiny_folder, tmp_path) 
     assert any("its autoencoder differs" in note for note in read_foreign_edit(tmp_path / "v", folder).notes)
 
 
+@pytest.mark.slow
 def test_an_8_bit_checkpoint(base, tmp_path) -> None:  # noqa: F811
     """Scaled weights of an edited model against the same model in 8 bits."""
     folder, name = base("sd1"), "unet/diffusion_pytorch_model.safetensors"

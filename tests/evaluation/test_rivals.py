@@ -9,6 +9,7 @@ from tests import tiny
 from tests.cli.test_bad_models import ERASE, refused
 from tests.cli.test_cli import run
 
+pytestmark = pytest.mark.slow
 RIVALS = ("folder", "file")
 
 
@@ -55,7 +56,6 @@ def edits(place: Path) -> list[object]:
     return [word for name in RIVALS for word in ("--edit", place / f"{name}.safetensors")]
 
 
-@pytest.mark.slow
 def test_evaluate(place, tmp_path) -> None:
     """The same edit, wherever it was made, has the same answers."""
     ours = place / "ours" / "edit.safetensors"
@@ -68,7 +68,6 @@ def test_evaluate(place, tmp_path) -> None:
     assert all(name in page for name in rows)
 
 
-@pytest.mark.slow
 def test_attack(place, tmp_path) -> None:
     rows = table(place, tmp_path / "o", "attack", "wordings", "dog", *edits(place))
     assert {row["attack"] for name in RIVALS for row in rows[name]["attacks"]} == {"wordings"}

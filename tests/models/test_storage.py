@@ -92,8 +92,14 @@ def same_model(one: Path, other: Path) -> None:
     assert torch.allclose(*pictures, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("dtype", "scaled"), [(DTYPES[0], True), (DTYPES[1], False)])
+@pytest.mark.parametrize(
+    ("family", "dtype", "scaled"),
+    [
+        *((family, DTYPES[0], True) for family in FAMILIES),
+        ("sd1", DTYPES[1], False),
+        *(pytest.param(family, DTYPES[1], False, marks=pytest.mark.slow) for family in FAMILIES[1:]),
+    ],
+)
 def test_a_folder(family, dtype, scaled, base, tmp_path) -> None:
     """Of every family, denoiser and encoders; the same as the folder with the values in float32."""
     ours, plain = (shutil.copytree(base(family), tmp_path / name) for name in ("ours", "plain"))
@@ -106,7 +112,13 @@ def test_a_folder(family, dtype, scaled, base, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("family", "dtype", "scaled"),
-    [("sd1", DTYPES[0], True), ("sd1", DTYPES[0], False), ("sdxl", DTYPES[0], True), ("sd3", DTYPES[0], True)],
+    [
+        ("sd1", DTYPES[0], True),
+        *(
+            pytest.param(*given, marks=pytest.mark.slow)
+            for given in (("sd1", DTYPES[0], False), ("sdxl", DTYPES[0], True), ("sd3", DTYPES[0], True))
+        ),
+    ],
 )
 def test_a_single_file(family, dtype, scaled, base, tmp_path) -> None:
     file = single(base(family), tmp_path)
@@ -149,6 +161,7 @@ def test_shards_with_the_scale_in_another(base, tmp_path) -> None:
     same_model(ours, plain)
 
 
+@pytest.mark.slow
 def test_edits_of_8_bit_weights(base, tmp_path) -> None:
     """They are made, drawn, and exported at a wider dtype; 8 bits are too coarse to hold one."""
     ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
