@@ -47,13 +47,13 @@ def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> Import
 
     The header records their name and hash, and how they were read.
     """
+    base = open_model(model, "cpu", "float32")
+    request = resolve_request(ask, model, folds_case=TokenTextKey.of(base).folds_case).request
     place = path if path.exists() or path.suffix else _on_hub(path)
     found = read_foreign_edit(place, find_model(model))
     settings: dict[str, object] = {"file": path.name, "sha256": _digest(place)}
     if found.notes:
         settings["notes"] = list(found.notes)
-    base = open_model(model, "cpu", "float32")
-    request = resolve_request(ask, model, folds_case=TokenTextKey.of(base).folds_case).request
     origin = origin_for(found.edit, base, request, method, settings)
     return ImportOutcome(found.edit.stamped(origin), found.notes)
 
