@@ -62,6 +62,7 @@ def test_only_what_is_read_is_fetched_and_only_once(hub: Hub, made) -> None:
         "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ]  # fmt: skip
+    assert [name.endswith(".safetensors") for name in hub.fetched] == [False] * 7 + [True] * 3
     assert {what for what, _, _ in told} == {f"fetch {NAME} (MB)"}
     assert told[0][1] == 0
     assert told[-1][1] == told[-1][2] > 0
@@ -118,6 +119,13 @@ def test_pickles_are_refused_before_anything_is_fetched(hub: Hub, made, tmp_path
     hub.add("owner/pickled", folder)
     with pytest.raises(ModelError, match=r"unet .*has only diffusion_pytorch_model.bin: pickled checkpoints can run"):
         find_model("owner/pickled")
+    assert hub.fetched == ["model_index.json"]
+
+
+def test_other_pipelines_are_refused_before_anything_is_fetched(hub: Hub, made) -> None:
+    hub.add("owner/other", made / "model", **{"model_index.json": b'{"_class_name": "KandinskyPipeline"}'})
+    with pytest.raises(ModelError, match="holds a KandinskyPipeline; supported are"):
+        find_model("owner/other")
     assert hub.fetched == ["model_index.json"]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from ...core.errors import ModelError, require
 from ...core.progress import downloads_progress
+from .config import pipeline_kind
 from .safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
 from .weight_files import WEIGHT_PARTS, chosen_weights, tensor_files, weight_variants
 
@@ -72,7 +73,8 @@ def _fetched(repository: str, revision: str | None, marker: str, choose: _Choose
     sizes = {file.rfilename: file.size or 0 for file in about.siblings or ()}
     missing = [name for name in choose(first, list(sizes)) if not (folder / name).exists()]
     count = _ByteCount(f"fetch {repository} (MB)", sum(sizes[name] for name in missing))
-    for name in missing:
+    # Weights come last: a snapshot with all weights then has everything else too.
+    for name in sorted(missing, key=lambda name: (name.endswith(".safetensors"), sizes[name])):
         hf_hub_download(repository, name, revision=folder.name, tqdm_class=count.bar_class(), **where)
     count.finish()
     return folder
@@ -106,6 +108,7 @@ def _networks(index: Path) -> list[str]:
 
 
 def _pipeline_files(index: Path, names: Sequence[str]) -> list[str]:
+    pipeline_kind(index.parent)  # Raises an error before anything large is fetched.
     networks = _networks(index)
     others = {name.partition("/")[0] for name in names if name.startswith(("scheduler/", "tokenizer"))}
     found = [name for name in names if name in (_PIPELINE, _CARD)]
