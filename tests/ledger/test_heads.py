@@ -24,7 +24,7 @@ RUN = CliRunner()
 def written(book, tmp_path):
     """A ledger, and its head as it was written down by hand and in a card; then two more entries."""
     materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())
-    (tmp_path / "heads.txt").write_text(f"# by hand\n{current_head(book.entry_log)}\n")
+    (tmp_path / "heads.txt").write_text(f"# by hand\n2 requests, edit 12 -> out\n{current_head(book.entry_log)}\n")
     for number in (5, 6):
         ask(book, number)
     return book, tmp_path / "heads.txt", tmp_path / "out/card.json"
@@ -72,6 +72,8 @@ def test_a_rewritten_ledger_shows_too(written) -> None:
     ("read", "text", "said"),
     [
         (lambda path: list(read_heads(path)), "", "holds no head"),
+        (lambda path: list(read_heads(path)), "Head of the department", "holds no head"),
+        (lambda path: list(read_heads(path)), "3 abc", "'3 abc' is no head: write `head NUMBER HASH`"),
         (lambda path: list(read_heads(path)), "head 3", "'head 3' is no head: write `head NUMBER HASH`"),
         (lambda path: list(read_heads(path)), f"head 0 {'a' * 64}", "is no head"),
         (read_card_head, "{}", "is no card of a ledger"),
@@ -83,6 +85,12 @@ def test_what_is_no_head_is_one_line(read, text, said, tmp_path) -> None:
     (tmp_path / "file").write_text(text)
     with pytest.raises(LedgerError, match=said):
         read(tmp_path / "file")
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path) -> None:
+    for read in (lambda path: list(read_heads(path)), read_card_head):
+        with pytest.raises(LedgerError, match=r"is no file: give one|is no card of a ledger"):
+            read(tmp_path / "nowhere")
 
 
 def test_status_and_materialize_print_the_head(book) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import LedgerError, require
-from ...prompts.lists import read_texts
+from .disk import ledger_read_errors
 from .entry_log import EntryLog
 
+_HEAD_START = re.compile(r"head\b|\d+ [0-9a-f]+$")
 _HEAD_LINE = re.compile(r"(?:head )?(\d+) ([0-9a-f]{64})")
 
 
@@ -42,11 +43,15 @@ def current_head(log: EntryLog) -> WrittenHead:
 
 
 def read_heads(path: Path) -> Iterator[WrittenHead]:
-    """Read a file of heads, one a line, as `status` and `materialize` print them."""
-    lines = read_texts(path)
+    """Read the heads in a file, one a line as `status` and `materialize` print them; other lines are passed over."""
     require(
-        bool(lines), f"{path} holds no head: write down the line that `unconcept ledger status` prints", LedgerError
+        path.is_file(), f"{path} is no file: give one with lines that `unconcept ledger status` prints", LedgerError
     )
+    with ledger_read_errors(path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if _HEAD_START.match(line.strip())]
+    message = f"{path} holds no head: write down the line `head NUMBER HASH` that `unconcept ledger status` prints"
+    require(bool(lines), message, LedgerError)
     for line in lines:
         found = _HEAD_LINE.fullmatch(line)
         message = f"{path}: {line!r} is no head: write `head NUMBER HASH`, as `unconcept ledger status` prints it"
