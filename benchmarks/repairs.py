@@ -120,8 +120,8 @@ def page() -> str:
 
 Pictures that show what the prompt asks for, of {PICTURES} in a group (seeds below 1,000,000), by moji-judge, with the
 recipe of `moji`, in {STEPS} steps. "before" is the version before the repair; what was repaired stands in CHANGELOG.md.
-Both rows were trained for as many steps as before the repair, when a style had no more than an object; spm's rows are of
-one training. Settings are chosen on these concepts, so the rows show what a repair does and rank no methods.
+Both rows were trained for as many steps as before the repair, when a style had no more than an object; spm's rows are
+of one training. Settings are chosen on these concepts, so the rows show what a repair does and rank no methods.
 Made by `python -m benchmarks.repairs`.
 
 {markdown_table(lines)}"""
