@@ -60,6 +60,11 @@ def test_every_command(command, place, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_has_to_be_meant_without_an_edit_too(tmp_path) -> None:
+    assert run("sample", "a dog", "--strength", -1, "--out", tmp_path / "o").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_can_be_meant(place, tmp_path) -> None:
     model, edit = place
     for name, strength in (("plain", ()), ("negative", ("--strength", -1, "--amplify"))):

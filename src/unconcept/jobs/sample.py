@@ -9,6 +9,7 @@ from ..core.errors import RequestError, require
 from ..core.output_folder import atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import load_edit
+from ..edits.base import validate_strength
 from ..evaluation.attacks.inputs import hash_input, load_adversarial, sample_adversarial
 from ..evaluation.sampling import draw_prompts, require_text_length, spec_for
 from ..models import open_model
@@ -31,6 +32,7 @@ class SampleOutcome:
 def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progress) -> SampleOutcome:
     """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
     prompts, found = texts(options.prompts), options.found
+    validate_strength(options.strength, options.amplify)
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
     require_drawable(prompts)
     edits = [load_edit(path).scaled(options.strength, options.amplify) for path in paths(options.edits)]
