@@ -13,8 +13,14 @@ from unconcept.cli.console import quiet_libraries
 
 RECORD = Path(__file__).with_name("repairs.json")
 CONCEPTS = ("guitar", "horse face", "twemoji", "classic")  # two objects and both styles of the split tune
-GROUPS = {"direct": "target", "synonym": "held-out synonyms", "far": "far objects", "style": "other styles"}
-PICTURES, STEPS = 28, 12  # of a group; fewer steps than usual, so that a row takes a minute
+GROUPS = {
+    "direct": "target",
+    "co-occurring": "objects beside it",
+    "synonym": "held-out synonyms",
+    "far": "far objects",
+    "style": "other styles",
+}
+PICTURES, STEPS = 28, 12  # of a group, if a row names no others; fewer steps than usual, so that a row takes a minute
 
 
 def main() -> None:
@@ -23,37 +29,42 @@ def main() -> None:
     parser.add_argument("--label", default="after", help="name of the row")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="setting, as JSON")
     parser.add_argument("--concepts", default=",".join(CONCEPTS), help="tune concepts, separated by commas")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of a group; 14 of both styles are 28 too")
+    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps")
     parser.add_argument("--out", type=Path, default=Path("out/repairs"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
     quiet_libraries()
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
+
     settings = {name: json.loads(value) for name, _, value in (each.partition("=") for each in args.set)}
     for method in args.methods:
         for concept in args.concepts.split(","):
             if concept not in CONCEPTS:
                 parser.error(f"{concept!r}: settings are chosen on {', '.join(CONCEPTS)} alone")
-            keep(method, args.label, concept, measured(method, settings, concept, args.out))
+            variant = variant_of_method(method).changed(method, settings)
+            keep(method, args.label, concept, measured(variant, concept, args.pictures, args.steps, args.out))
     (args.docs / "repairs.md").write_text(page(), encoding="utf-8")
 
 
-def measured(method: str, settings: dict[str, object], concept: str, out: Path) -> dict[str, list[int]]:
+def measured(variant, concept: str, pictures_of_group: int, steps: int, out: Path) -> dict[str, list[int]]:
     """Make one edit and draw with it; count the pictures of each group that show what was asked for, of how many."""
     from unconcept.edits import load_edit
     from unconcept.evaluation.judging.rates import judge_labels
     from unconcept.evaluation.sampling import draw_prompts
     from unconcept.evaluation.suites.registry import suites
-    from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
+    from unconcept.evaluation.tasks.edit_task import EditTask
     from unconcept.evaluation.tasks.edited_model import EditedModel
     from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
     from unconcept.evaluation.worlds import world_of
 
-    own, world, subject = variant_of_method(method), world_of("moji"), EditedModel()
-    task = EditTask(subject, Variant(method, method, {**own.settings, **settings}), (concept,), out)
+    world, subject = world_of("moji"), EditedModel()
+    task = EditTask(subject, variant, (concept,), out)
     out.mkdir(parents=True, exist_ok=True)
     task.run(PictureStore(default_store()))
-    checks, model = asked(suites["tuning"]).checks((concept,)), subject.base()
+    checks, model = asked(suites["tuning"], pictures_of_group).checks((concept,)), subject.base()
     prompts = list(dict.fromkeys(check.prompt for check in checks))
-    spec = replace(world.draw_spec(None), steps=STEPS)
+    spec = replace(world.draw_spec(None), steps=steps)
     with load_edit(task.path).applied(model):
         pictures = dict(zip(prompts, draw_prompts(model, prompts, spec), strict=True))
     words = judge_labels(world.judge, checks, pictures)
@@ -61,8 +72,8 @@ def measured(method: str, settings: dict[str, object], concept: str, out: Path) 
     for group in GROUPS:
         hits = [word in check.labels for word, check in zip(words, checks, strict=True) if check.group == group]
         found[group] = [sum(hits), len(hits)]
-    save_sheet(list(pictures.values()), out / f"{method} {concept}.png")
-    print(method, concept, found, flush=True)
+    save_sheet(list(pictures.values()), out / f"{variant.label} {concept}.png")
+    print(variant.label, concept, found, flush=True)
     return found
 
 
@@ -76,14 +87,24 @@ def save_sheet(pictures, path: Path) -> None:
     Image.fromarray(sheet.numpy()).save(path)
 
 
-def asked(suite):
+def asked(suite, pictures: int):
     """The suite for tuning with enough prompts, in the groups of the table alone, its synonyms the held-out ones."""
     from unconcept.prompts.checks import GroupSizes
 
     def checks(names, sizes):
-        return [held_out(check, names[0]) for check in suite.ask(names, sizes) if check.group in GROUPS]
+        found = [held_out(check, names[0]) for check in suite.ask(names, sizes) if check.group in GROUPS]
+        return found + [beside_style(check) for check in found if check.group == "direct" and check.by == "style"]
 
-    return replace(suite, sizes=GroupSizes(PICTURES, PICTURES, tuning=True), ask=checks)
+    return replace(suite, sizes=GroupSizes(pictures, pictures, tuning=True), ask=checks)
+
+
+def beside_style(check):
+    """The question whether the picture of a style shows its object, which is to stay."""
+    from unconcept.worlds.table import concept_table
+
+    shown = [entry for entry in concept_table().entries if entry.kind != "style" and entry.name in check.prompt.text]
+    entry = max(shown, key=lambda entry: len(entry.name))
+    return replace(check, group="co-occurring", concept=entry.name, by="object", labels=entry.labels)
 
 
 def held_out(check, concept: str):
@@ -119,9 +140,10 @@ def page() -> str:
     return f"""# Repairs of methods, on tune concepts
 
 Pictures that show what the prompt asks for, of {PICTURES} in a group (seeds below 1,000,000), by moji-judge, with the
-recipe of `moji`, in {STEPS} steps. "before" is the version before the repair; what was repaired stands in CHANGELOG.md.
-Both rows were trained for as many steps as before the repair, when a style had no more than an object; spm's rows are
-of one training. Settings are chosen on these concepts, so the rows show what a repair does and rank no methods.
+recipe of `moji`, in {STEPS} steps, if the row names no others. "before" is the version before the repair; what was
+repaired stands in CHANGELOG.md. Rows of few-shot, spm and concept-ablation were trained for as many steps as before the
+repair, when a style had no more than an object; spm's are of one training. Settings are chosen on these concepts, so
+the rows show what a repair does and rank no methods.
 Made by `python -m benchmarks.repairs`.
 
 {markdown_table(lines)}"""
