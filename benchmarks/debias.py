@@ -36,7 +36,8 @@ def main() -> None:
     quiet_libraries()
     from unconcept.core.recipe import load_recipe
     from unconcept.core.request import RequestSpec
-    from unconcept.jobs.erase import Job, erase
+    from unconcept.jobs.erase import erase
+    from unconcept.jobs.erase_job import Job
     from unconcept.jobs.evaluate import EvaluationRun, evaluate
     from unconcept.worlds.table import concept_table
 

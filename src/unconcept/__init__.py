@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .core.request import RequestSpec
     from .core.request import RequestSpec as Ask
     from .edits import Edit, EditHandle, LowRankEdit, TextMapEdit, load_edit
-    from .jobs.erase import Job
+    from .jobs.erase_job import Job
     from .jobs.keywords import attack_edits as attack
     from .jobs.keywords import bench_methods as bench
     from .jobs.keywords import erase_concepts as erase

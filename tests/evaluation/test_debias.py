@@ -23,7 +23,8 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
-from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.erase import erase
+from unconcept.jobs.erase_job import Job
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.checks import REPORT_SEEDS
 from unconcept.worlds.table import concept_table

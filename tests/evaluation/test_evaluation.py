@@ -280,7 +280,8 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path) -> None:
 
 
 def test_strength_is_a_number(tmp_path) -> None:
-    from unconcept.jobs.erase import Job, erase
+    from unconcept.jobs.erase import erase
+    from unconcept.jobs.erase_job import Job
 
     with pytest.raises(SettingsError, match="strength nan"):
         erase(Job(RequestSpec(("dog face",)), tmp_path / "o", strength=float("nan")))

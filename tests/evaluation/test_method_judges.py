@@ -11,7 +11,8 @@ from unconcept.evaluation.judging.judge import Judge, judge_for_methods, open_sc
 from unconcept.evaluation.tasks.edit_task import EditTask, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.worlds import world_of
-from unconcept.jobs.erase import Job, erase, open_services
+from unconcept.jobs.erase import erase
+from unconcept.jobs.erase_job import Job, open_services
 from unconcept.methods import MethodServices, methods
 from unconcept.scorers import ScorerInfo, scorers
 from unconcept.scorers.moji_judge import JudgeScore

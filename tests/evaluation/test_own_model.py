@@ -25,7 +25,8 @@ from unconcept.evaluation.suites.from_file import UNLIMITED_SIZES
 from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks import edited_model as subject
 from unconcept.evaluation.tasks.edit_task import variant_of_method
-from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.erase import erase
+from unconcept.jobs.erase_job import Job
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.prompts.unlearncanvas import UNLEARNCANVAS_THEMES
 

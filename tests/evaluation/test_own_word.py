@@ -18,7 +18,8 @@ from unconcept.evaluation.judging.judge import Judge, answer_readers
 from unconcept.evaluation.judging.rates import JudgeCalibration
 from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks.edited_model import EditedModel
-from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.erase import erase
+from unconcept.jobs.erase_job import Job
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.metrics.intervals import wilson
 from unconcept.scorers import scorers

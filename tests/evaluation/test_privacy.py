@@ -8,7 +8,8 @@ from tests import tiny
 from unconcept.core.errors import RequestError
 from unconcept.core.request import RequestSpec
 from unconcept.jobs.command_options import SamplingOptions
-from unconcept.jobs.erase import Job, erase
+from unconcept.jobs.erase import erase
+from unconcept.jobs.erase_job import Job
 from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.jobs.sample import sample
 

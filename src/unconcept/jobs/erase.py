@@ -2,17 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import require
 from ..core.output_folder import atomic_folder, require_free_output
 from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
-from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
@@ -20,14 +18,11 @@ from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
 from ..erasing.request_defaults import ResolvedRequest
-from ..evaluation.judging.choice import announce_judge, choose_judge
+from ..evaluation.judging.choice import announce_judge
 from ..evaluation.judging.evidence import SuiteFigure
-from ..evaluation.judging.judge import Judge, judge_for_methods
-from ..evaluation.judging.live import PresenceRate, open_attribute_counter
-from ..evaluation.sampling import DrawSpec
-from ..evaluation.suites.registry import Suite, suites
+from ..evaluation.judging.judge import Judge
+from ..evaluation.suites.registry import Suite
 from ..evaluation.tasks.edited_model import EditedModel
-from ..evaluation.tasks.picture_store import PictureStore, default_store
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import suite_figures
 from ..evaluation.trials.finding import Finding
@@ -35,46 +30,17 @@ from ..evaluation.trials.pages import PicturePairs, write_edit_card, write_pages
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
 from ..evaluation.worlds import world_of
-from ..methods import MethodServices, methods
+from ..methods import methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..models.text.text_identity import TokenTextKey
-from ..prompts.checks import Check, GroupSizes
 from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
 from ..training.distributed import process_state
-from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
+from ..training.options import changed_options
 from ..training.regularisers import Regularisers, build_regularisers
-from .options import ModelOptions, OverwriteOptions, StrengthOptions
+from .erase_job import Job, judge_of, open_services, suite_of, suite_of_debias
 from .privacy import may_keep_pictures, run_store, why_no_pictures
-
-
-@dataclass(frozen=True)
-class Job(ModelOptions, StrengthOptions, OverwriteOptions):
-    """A complete erasure job; `plan_job` makes it from options, recipe and defaults."""
-
-    ask: RequestSpec
-    out: Path
-    method: str = "uce"
-    settings: Mapping[str, Any] | None = None
-    """Settings of the method; None for its defaults."""
-    _: KW_ONLY
-    regularisers: Mapping[str, Any] = field(default_factory=dict)
-    """Regularisers of a trained method."""
-    report: bool = True
-    """Whether pictures are drawn and judged."""
-    judge: str | None = None
-    """NAME or NAME=PATH; an embedded model has its own."""
-    method_judge: str | None = None
-    """NAME or NAME=PATH: the judge that the method may ask while it works; never the one that grades."""
-    sizes: GroupSizes = GroupSizes()
-    spec: DrawSpec = DrawSpec()
-    options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
-    """Training options of a trained method."""
-    recipe: str | None = None
-    store: Path | None = None
-    store_pictures: bool = False
-    """Whether pictures of an explicit concept stay too."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +72,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     chosen = world_of(job.model).request(job.ask, info.does, folds_case)
     if job.report:
         require_drawable(chosen.request.targets)
-    if info.does == "erase" and (named := _judge(job, unedited, _suite(job, chosen))):
+    if info.does == "erase" and (named := judge_of(job, unedited, suite_of(job, chosen))):
         named.open()  # Open the judge first, so that a missing one fails before training.
     model = unedited.base()
     leads = process_state(model.device).is_main_process
@@ -200,8 +166,8 @@ class _Answers:
 def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progress: ProgressCallback) -> _Answers:
     """Draw before and after from the same noise, and judge."""
     edit = trial.edit
-    suite = _suite(job, chosen) if methods[job.method].does == "erase" else _suite_of_debias(job, chosen, edit)
-    judge = _judge(job, trial.subject.unedited, suite)
+    suite = suite_of(job, chosen) if methods[job.method].does == "erase" else suite_of_debias(job, chosen, edit)
+    judge = judge_of(job, trial.subject.unedited, suite)
     if not job.report:
         return _Answers(suite, judge, AnsweredTrial(trial, (), ()))
     notes = announce_judge(judge, 2 * len(suite.checks(trial.concepts)), progress)
@@ -268,53 +234,3 @@ def _training(job: Job) -> Path:
     A different training refuses to continue from it.
     """
     return job.out.resolve().with_name(f".{job.out.name}.training")
-
-
-def open_services(
-    job: Job, info: MethodInfo, model: ModelView, chosen: ResolvedRequest, progress: ProgressCallback = ignore_progress
-) -> MethodServices:
-    """Open what the method uses while it works. No service asks the judge that grades."""
-    suite, store = _suite(job, chosen), PictureStore(job.store or default_store())
-
-    def checks_of(sizes: GroupSizes) -> list[Check]:
-        return replace(suite, sizes=sizes).checks(job.ask.targets)
-
-    counter = presence = None
-    if "attribute_counter" in info.uses:
-        counter = open_attribute_counter(
-            model, _method_judge(job), job.spec, store, chosen.request.kind, job.sizes.seed, progress
-        )
-    if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
-        presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
-    return MethodServices(counter, presence, world_of(job.model).vision_towers)
-
-
-def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
-    """The judge that the method may ask; a judge that answers with texts chooses among the checks' labels."""
-    grading = world_of(job.model).judge if job.judge is None else Judge.parse(job.judge)
-    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, grading)
-    return None if named is None else named.with_labels((), checks)
-
-
-def _judge(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
-    """The judge of the report; one that answers with texts chooses among the request's texts and the suite's labels."""
-    judge = choose_judge(job.judge, world_of(job.model).judge, unedited)
-    targets = job.ask.targets
-    if judge is None:
-        return None
-    return judge.with_labels((*targets, *(job.ask.retain or ())), suite.checks(targets), targets)
-
-
-def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:
-    """The checks of an erasure, without those of debiasing, which depend on the finished edit."""
-    is_erasure = methods[job.method].does == "erase"
-    return _suite(job, chosen).checks([concept.name for concept in chosen.concepts]) if is_erasure else []
-
-
-def _suite(job: Job, chosen: ResolvedRequest) -> Suite:
-    return world_of(job.model).erasure_suite(chosen.concepts, chosen.request.retain, job.sizes)
-
-
-def _suite_of_debias(job: Job, chosen: ResolvedRequest, edit: Edit) -> Suite:
-    asked = world_of(job.model).suite(suites["debias"], chosen.concepts, chosen.request.retain, [origin_of(edit)])
-    return replace(asked, sizes=job.sizes)

@@ -25,7 +25,7 @@ from ..models.text.text_identity import TokenTextKey
 from ..training.options import changed_options
 from ..training.regularisers import build_regularisers
 from .command_options import EraseOptions
-from .erase import Job
+from .erase_job import Job
 from .ledger_options import (
     AddOptions,
     AskOptions,

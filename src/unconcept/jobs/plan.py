@@ -15,7 +15,7 @@ from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.worlds import world_of
 from ..methods import methods
 from ..models import ModelView
-from .erase import Job, checks_of
+from .erase_job import Job, checks_of
 from .evaluate import EvaluationRun, open_run, with_base
 
 _TRAINING_STEP_COST = 5.0  # denoiser passes that a step of training takes, both directions and the teacher included

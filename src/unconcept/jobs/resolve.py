@@ -17,7 +17,7 @@ from ..models.loading import recognised_title
 from ..prompts.checks import GroupSizes
 from ..training.options import TrainingOptions
 from .command_options import EraseOptions
-from .erase import Job
+from .erase_job import Job
 from .options import TrainingChoices, texts
 
 _DEFAULT_METHOD = "uce"

@@ -1,0 +1,105 @@
+"""An erasure as data, and what it opens: its suite, its judges, the services of its method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.progress import ProgressCallback, ignore_progress
+from ..core.request import RequestSpec
+from ..edits import Edit, origin_of
+from ..erasing.request_defaults import ResolvedRequest
+from ..evaluation.judging.choice import choose_judge
+from ..evaluation.judging.judge import Judge, judge_for_methods
+from ..evaluation.judging.live import PresenceRate, open_attribute_counter
+from ..evaluation.sampling import DrawSpec
+from ..evaluation.suites.registry import Suite, suites
+from ..evaluation.tasks.edited_model import EditedModel
+from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..evaluation.worlds import world_of
+from ..methods import MethodServices, methods
+from ..methods.registry import MethodInfo
+from ..models import ModelView
+from ..prompts.checks import Check, GroupSizes
+from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions
+from .options import ModelOptions, OverwriteOptions, StrengthOptions
+
+
+@dataclass(frozen=True)
+class Job(ModelOptions, StrengthOptions, OverwriteOptions):
+    """A complete erasure job; `plan_job` makes it from options, recipe and defaults."""
+
+    ask: RequestSpec
+    out: Path
+    method: str = "uce"
+    settings: Mapping[str, Any] | None = None
+    """Settings of the method; None for its defaults."""
+    _: KW_ONLY
+    regularisers: Mapping[str, Any] = field(default_factory=dict)
+    """Regularisers of a trained method."""
+    report: bool = True
+    """Whether pictures are drawn and judged."""
+    judge: str | None = None
+    """NAME or NAME=PATH; an embedded model has its own."""
+    method_judge: str | None = None
+    """NAME or NAME=PATH: the judge that the method may ask while it works; never the one that grades."""
+    sizes: GroupSizes = GroupSizes()
+    spec: DrawSpec = DrawSpec()
+    options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
+    """Training options of a trained method."""
+    recipe: str | None = None
+    store: Path | None = None
+    store_pictures: bool = False
+    """Whether pictures of an explicit concept stay too."""
+
+
+def open_services(
+    job: Job, info: MethodInfo, model: ModelView, chosen: ResolvedRequest, progress: ProgressCallback = ignore_progress
+) -> MethodServices:
+    """Open what the method uses while it works. No service asks the judge that grades."""
+    suite, store = suite_of(job, chosen), PictureStore(job.store or default_store())
+
+    def checks_of(sizes: GroupSizes) -> list[Check]:
+        return replace(suite, sizes=sizes).checks(job.ask.targets)
+
+    counter = presence = None
+    if "attribute_counter" in info.uses:
+        counter = open_attribute_counter(
+            model, _method_judge(job), job.spec, store, chosen.request.kind, job.sizes.seed, progress
+        )
+    if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
+        presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
+    return MethodServices(counter, presence, world_of(job.model).vision_towers)
+
+
+def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
+    """The judge that the method may ask; a judge that answers with texts chooses among the checks' labels."""
+    grading = world_of(job.model).judge if job.judge is None else Judge.parse(job.judge)
+    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, grading)
+    return None if named is None else named.with_labels((), checks)
+
+
+def judge_of(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
+    """The judge of the report; one that answers with texts chooses among the request's texts and the suite's labels."""
+    judge = choose_judge(job.judge, world_of(job.model).judge, unedited)
+    targets = job.ask.targets
+    if judge is None:
+        return None
+    return judge.with_labels((*targets, *(job.ask.retain or ())), suite.checks(targets), targets)
+
+
+def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:
+    """The checks of an erasure, without those of debiasing, which depend on the finished edit."""
+    is_erasure = methods[job.method].does == "erase"
+    return suite_of(job, chosen).checks([concept.name for concept in chosen.concepts]) if is_erasure else []
+
+
+def suite_of(job: Job, chosen: ResolvedRequest) -> Suite:
+    """The suite that checks the erasure."""
+    return world_of(job.model).erasure_suite(chosen.concepts, chosen.request.retain, job.sizes)
+
+
+def suite_of_debias(job: Job, chosen: ResolvedRequest, edit: Edit) -> Suite:
+    """The suite that counts the attributes which the edit balances."""
+    asked = world_of(job.model).suite(suites["debias"], chosen.concepts, chosen.request.retain, [origin_of(edit)])
+    return replace(asked, sizes=job.sizes)
