@@ -82,12 +82,12 @@ def test_one_layer_along_what_the_models_own_clip_sees(model, pictures, tmp_path
 
 
 def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeypatch) -> None:
-    """The tiny CLIP calls one of two pictures of noise a dog, whatever is done to the text."""
+    """The tiny CLIP calls every picture of noise an umbrella, whatever is done to the text."""
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
     clip = tiny.clip_folder(tmp_path / "clip")
     settings = [word for text in (f"clip={clip}", "pictures=2", "look_pictures=2") for word in ("--set", text)]
     result = erase(
-        "dog",
+        "umbrella",
         "--model",
         model,
         "--method",
@@ -103,7 +103,7 @@ def test_a_judge_that_still_sees_the_target_is_one_line(model, tmp_path, monkeyp
     lines = [line for line in result.stderr.splitlines() if line.startswith("unconcept:")]
     assert len(lines) == 1
     assert (
-        "50% of the drawn pictures still show the target at 1 times the step of the rule: name another with --set"
+        "100% of the drawn pictures still show the target at 1 times the step of the rule: name another with --set"
         " layer=" in lines[0]
     )
     assert not (tmp_path / "o").exists()

@@ -33,7 +33,7 @@ from unconcept.scorers import NOTHING_LABEL, AnswerReader, scorers
 from unconcept.scorers.registry import ScorerInfo
 
 SCHEMA = ReportData.model_json_schema()
-OPEN = {"settings", "reasons", "report"}  # named by methods and their reasons, not by the report
+OPEN = {"settings", "reasons", "report", "out_of_reach"}  # named by methods, attacks and reasons, not by the report
 BEFORE, AFTER, RUNS = 0.9, 0.2, 200
 
 

@@ -74,7 +74,9 @@ def test_a_users_model_knows_what_was_typed() -> None:
     assert world.request(RequestSpec(("anything",))).request.targets == ("anything",)
     assert world.attacker_knowledge(DOG, ("cat", "")).unrelated == ("cat",)
     asked = world.suite(suites["quick"], [DOG], ("cat",), [])
-    assert {check.concept for check in asked.checks(("dog face",))} == {"dog face", "cat"}
+    checks = asked.checks(("dog face",))
+    assert {check.concept for check in checks if check.group != "near"} == {"dog face", "cat"}
+    assert "bicycle" in {check.concept for check in checks if check.group == "near"}, "others of its kind"
     assert (asked.attacks, asked.figures) == (suites["quick"].attacks, suites["quick"].figures)
     assert world.erasure_suite([DOG], (), GroupSizes(2, 2)).sizes == GroupSizes(2, 2)
     assert len(world.suite(suites["unlearncanvas"], [], (), []).checks(("Dogs",))) > 1000
@@ -120,8 +122,8 @@ def test_a_scorer_with_a_reader_is_a_judge(monkeypatch) -> None:
 
 
 def test_a_scorer_without_a_reader_is_none() -> None:
-    assert set(answer_readers()) == {"clip-score", "moji-judge", "nudenet"}
-    with pytest.raises(UnknownName, match=r"no judge 'lpips'.*clip-score, moji-judge, nudenet"):
+    assert set(answer_readers()) == {"clip-score", "diffusion-classifier", "moji-judge", "nudenet"}
+    with pytest.raises(UnknownName, match=r"no judge 'lpips'.*clip-score, diffusion-classifier, moji-judge, nudenet"):
         Judge.parse("lpips")
     with pytest.raises(SettingsError, match="judge clip-score: give its folder, clip-score=FOLDER"):
         Judge.parse("clip-score")

@@ -178,6 +178,7 @@ class Toy:
 
     name, family, latent_shape, device, dtype = "toy", "sd1", (4, 2, 2), torch.device("cpu"), torch.float64
     texts, spec = ("", "dog", "cat"), families["sd1"]
+    tokenizers = (SimpleNamespace(encode=lambda texts: [tuple(map(ord, text)) for text in texts]),)
 
     def __init__(self) -> None:
         self.original_weights, self.checkpoint, self.scheduler = (
@@ -202,6 +203,9 @@ class Toy:
 
     def modules(self, part):
         return self.scheduler if part == "scheduler" else self.net
+
+    def reference(self, names):
+        return {name: self.net.get_parameter(name.partition(".")[2]).detach() for name in names}
 
     def condition(self, prompts):
         return Conditioning(torch.stack([self.c[self.texts.index(text)] for text in prompts])[:, None])

@@ -262,12 +262,14 @@ def test_a_rule_that_is_never_met_is_told() -> None:
     left = edit.solve_figures["forget_accuracy"]
     for of in ("forget_accuracy", "forget_accuracy 2"):
         figures = {"forget_accuracy": 0.0, of: left}
-        (said,) = weight_failures(edit.stamped(replace(ORIGIN, report=figures)), 1.0)
+        (said,) = weight_failures(edit.stamped(replace(ORIGIN, method="slug", report=figures)), 1.0)
         assert said.startswith(
             f"no step size was enough: the vision tower still recognises the target in {left:.0%} of its pictures:"
             " choose another layer"
         )
-        assert weight_failures(edit.stamped(replace(ORIGIN, report=figures | {"further": 1.0})), 1.0) == []
+        assert (
+            weight_failures(edit.stamped(replace(ORIGIN, method="slug", report=figures | {"further": 1.0})), 1.0) == []
+        )
 
 
 def test_narrow_weights_are_sent_where_slug_can_go() -> None:
