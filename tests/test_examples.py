@@ -19,7 +19,11 @@ def test_every_example_is_known() -> None:
     assert [path.stem for path in EXAMPLES] == sorted(WRITTEN)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem == "evaluate_edit" else []) for path in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_it_runs(path, tmp_path, monkeypatch) -> None:
     """With the files it names, in at most 25 lines."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 25

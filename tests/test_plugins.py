@@ -63,6 +63,7 @@ def installed(tmp_path_factory) -> Path:
     return install(tmp_path_factory.mktemp("plugin"), "toy-plugin", ENTRY_POINTS, files)
 
 
+@pytest.mark.slow
 def test_a_bench_takes_all_from_outside(installed, tmp_path) -> None:
     """Method, suite with its attack, judge and prompt form, in two worker processes."""
     model = tiny.folder("sd1", tmp_path / "model")

@@ -126,6 +126,7 @@ def test_jobs_take_a_pipeline_and_edits_in_memory(tmp_path) -> None:
     assert same(own, weights(pipe))
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_so(tmp_path) -> None:
     """In one line, where workers would import the script and run it again."""
     script = tmp_path / "script.py"

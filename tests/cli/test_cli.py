@@ -183,6 +183,7 @@ def untimed(path: Path) -> object:
     return json.loads(path.read_text(), object_hook=lambda table: {k: v for k, v in table.items() if k != "seconds"})
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
     """The pictures that were finished are not drawn again, and the report is the same but for timings."""
     from unconcept.evaluation.tasks import draw as drawing

@@ -65,6 +65,7 @@ class Planted:
         return [{"shown": self.rng.random() < (AFTER if picture.mean() > 0.5 else BEFORE)} for picture in pictures]
 
 
+@pytest.mark.slow
 def test_intervals_cover_a_planted_truth(pizza, where, monkeypatch) -> None:
     """200 runs through store, scores and tables: about 95 % of the intervals hold the rates that were planted."""
 

@@ -131,6 +131,7 @@ def said_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("unconcept:")]
 
 
+@pytest.mark.slow
 def test_the_command_on_moji(tmp_path, monkeypatch) -> None:
     plant(monkeypatch, third_judge=ThirdJudge)
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))

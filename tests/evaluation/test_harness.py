@@ -190,6 +190,7 @@ def test_a_bench_compares_methods(tmp_path) -> None:
     assert len(list((tmp_path / "o/edits").glob("*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 def test_concepts_are_erased_together_by_one_edit(tmp_path) -> None:
     pair = ("pizza", "crown")
     run = EvaluationRun(

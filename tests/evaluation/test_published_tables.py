@@ -18,7 +18,8 @@ from unconcept.report.markdown import VariantRows, attacks_table
 
 
 @pytest.mark.parametrize(
-    ("command", "more"), [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), (crowd, ())]
+    ("command", "more"),
+    [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), pytest.param(crowd, (), marks=pytest.mark.slow)],
 )
 def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

@@ -39,6 +39,7 @@ from unconcept.prompts.checks import GroupSizes, Prompt
 SUITE = Suite("two", "", GroupSizes(2, 0), group_checks, attacks=("derived-embedding",), prompts_per_attack=2)
 
 
+@pytest.mark.slow
 def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     (finding,), tally = examine_trials([trial(pizza)], SUITE, where)
     assert tally.complete

@@ -158,6 +158,7 @@ def test_pictures_do_not_know_their_neighbours(family) -> None:
     assert (together - alone).abs().max() <= 1 / 255
 
 
+@pytest.mark.slow
 def test_named_samplers_solve_the_same_equation_and_leave_the_models_own() -> None:
     """On moji, in 25 steps, all draw nearly the same picture."""
     view = open_model("moji")
