@@ -9,10 +9,10 @@ import hypothesis
 import pytest
 import torch
 
-# Transformer families: a training step on them costs several times one on a UNet, and the engine is the same. Each
-# keeps one trained method among the fast tests; the others run with the slow ones.
-FAST_TRAININGS = {("esd", "flux"), ("spm", "sd3")}
-TRANSFORMERS = {"flux", "sd3"}
+# The engine of trainings is the same on every family. All methods are trained on the first one in the fast tests; each
+# other family keeps one of them, and the rest run with the slow ones.
+FIRST_FAMILY = "sd1"
+FAST_TRAININGS = {("esd", "flux"), ("spm", "sd3"), ("esd", "pixart"), ("concept-ablation", "sd2"), ("esd", "sdxl")}
 
 # Speed is not what these tests are about: other processes share the machine.
 hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -39,10 +39,10 @@ def own_store(tmp_path_factory):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains a method on a transformer family as slow, whichever test does it."""
+    """Mark what trains a method on another family than the first as slow, whichever test does it."""
     for item in items:
         method, family = training_of(item)
-        if family in TRANSFORMERS and (method, family) not in FAST_TRAININGS and is_trained(method):
+        if family not in ("", FIRST_FAMILY) and (method, family) not in FAST_TRAININGS and is_trained(method):
             item.add_marker("slow")
 
 

@@ -198,6 +198,7 @@ def test_arms_that_merge_otherwise_share_their_trainings(desk) -> None:
     assert len({state(arm, desk, 3).hash for arm in merges}) == 3  # Of two requests half their sum is their mean.
 
 
+@pytest.mark.slow
 def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     """The whole program on two short arms: a kill while pictures are drawn, then the rest; nothing is made or measured
     twice.

@@ -104,6 +104,7 @@ def test_keys_of_a_method_from_outside_cover_its_own_package(installed, monkeypa
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_package_that_cannot_be_loaded_is_one_line(tmp_path, source, said) -> None:
     installed = install(tmp_path, "broken-kit", {"unconcept.methods": "broken_kit"}, {"broken_kit.py": source})
     done = run(installed, "methods")

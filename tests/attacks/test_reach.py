@@ -70,6 +70,7 @@ def readings(maps: Mapping[str, torch.Tensor], states: torch.Tensor) -> torch.Te
 
 
 @pytest.mark.parametrize("method", [*ONE_OF_EACH_KIND.values(), *REST])
+@pytest.mark.slow
 def test_an_attack_that_has_a_rate_acts_on_the_edit(method) -> None:
     asked = case("sd1")
     asked = replace(asked, edit=edit_of(method, asked))

@@ -104,6 +104,7 @@ def layout(tmp_path_factory):
 
 
 @EACH
+@pytest.mark.slow
 def test_the_lists_are_what_diffusers_reads(model) -> None:
     """Its converter makes of the listed names exactly the real transformer's and leaves none over."""
     given = {

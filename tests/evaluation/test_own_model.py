@@ -224,7 +224,8 @@ def test_an_edit_of_another_base_is_refused_before_anything_is_drawn(place, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-@pytest.mark.parametrize("family", [pytest.param("sd3", marks=pytest.mark.slow), "flux"])
+@pytest.mark.parametrize("family", tiny.MMDITS)
+@pytest.mark.slow
 def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, tmp_path) -> None:
     """`erase` and `evaluate` with the suites they take when nothing is named, as a user types them."""
     model, clip = tiny.folder(family, tmp_path / "model"), tiny.clip_folder(tmp_path / "clip")

@@ -41,6 +41,7 @@ def book_of(folder, name, requests=REQUESTS):
 
 
 @pytest.mark.parametrize("name", list(BOOKS))
+@pytest.mark.slow
 def test_each_step_is_the_drift_of_a_ledger_that_stops_there(name, tmp_path) -> None:
     book, ids = book_of(tmp_path / "l", name)
     if name != "kept":

@@ -119,6 +119,7 @@ def test_the_first_loss_is_the_targets_alone(family) -> None:
 
 @pytest.mark.parametrize("method", ["pgd", "fast_at"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.slow
 def test_the_attack_brings_the_target_nearer(family, method) -> None:
     """On one latent: nothing is lacking without the free token, something with it, and the search makes that less."""
     view = tiny.view(family)
@@ -210,6 +211,7 @@ def test_what_the_search_follows() -> None:
         {"retain_train": "iter", "retain_step": 2},
     ],
 )
+@pytest.mark.slow
 def test_killed_and_gone_on_is_the_same_edit(settings, tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), AdvUnlearn(**{**QUICK, "iterations": 6, **settings})
     whole, _ = erased(view, iterations=6, **settings)

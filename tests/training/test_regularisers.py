@@ -83,6 +83,7 @@ def trains_text_readers(name) -> bool:
 
 
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.slow
 def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> None:
     view, looked = view_of(), []
     plain = erased(name, view).hash
