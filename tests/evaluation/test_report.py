@@ -21,6 +21,7 @@ from unconcept.report.data import ReportData
 from unconcept.scorers.features import JudgeEmbedding
 
 SCHEMA = ReportData.model_json_schema()
+pytestmark = pytest.mark.slow  # Its two reports draw for half a minute; tests/cli looks at a page in the fast ones.
 
 
 @pytest.fixture(scope="module")
