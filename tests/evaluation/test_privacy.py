@@ -25,6 +25,15 @@ def place(tmp_path_factory):
     return root, str(model), clip
 
 
+def test_one_explicit_edit_among_others_is_enough(place, tmp_path) -> None:
+    root, model, clip = place
+    erase(Job(RequestSpec(("dog",), ("cat",), ("sea",)), tmp_path / "plain", model=model, report=False))
+    edits = (tmp_path / "plain/edit.safetensors", root / "dog/edit.safetensors")
+    told = {"model": model, "judge": f"clip-score={clip}", "limit": 1, "workers": 1, "store": tmp_path / "store"}
+    evaluate(EvaluationRun(("dog",), tmp_path / "o", edits, suite="smoke", **told))
+    assert not any(tmp_path.rglob("*.png"))
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_pictures_stay_only_if_asked_for(place, tmp_path, keeps) -> None:
     root, model, clip = place
