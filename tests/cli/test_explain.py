@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from tests import tiny
 from tests.cli.test_cli import run
 from unconcept.attacks import attacks
 from unconcept.core.docstrings import field_descriptions
@@ -44,6 +45,25 @@ def test_each_value_says_who_gave_it(tmp_path) -> None:
     table = run("explain", path).stdout
     assert "source: a paper" in table
     assert "lambda, pull towards the old weights, > 0." in table
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (("spm-sdxl",), "unconditional: Stable Diffusion XL's pipeline takes zeros"),
+        (("uce-object",), None),
+        (("uce-object", "--model", "sdxl"), "pooled text: Stable Diffusion XL also reads the pooled text of"),
+        (("spm-sdxl", "--model", "moji"), None),
+        (("spm-sdxl", "--model", "nowhere"), "unconditional: "),
+        (("moji-p4d",), None),
+    ],
+)
+def test_what_an_edit_cannot_reach_is_told_before_it_is_made(words, note, tmp_path) -> None:
+    given = [tiny.folder("sdxl", tmp_path / word) if word == "sdxl" else word for word in words]
+    told = run("explain", *given).stdout
+    assert (note in told) if note else ("pooled text" not in told and "unconditional" not in told)
+    notes = json.loads(run("explain", *given, "--json").stdout)["notes"]
+    assert list(notes) == ([note.partition(":")[0]] if note else [])
 
 
 @pytest.mark.parametrize("name", list(recipes()))

@@ -22,3 +22,5 @@ def explain(options: ExplainOptions, shown: JsonOptions) -> None:
         (row.part, row.name, json.dumps(row.value, ensure_ascii=False), row.layer, row.meaning) for row in found.rows
     ]
     print_table("settings", ("part", "name", "value", "layer", "meaning"), rows)
+    for subject, note in found.notes.items():
+        say(f"{subject}: {note}")

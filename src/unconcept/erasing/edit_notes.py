@@ -1,4 +1,4 @@
-"""Says what an edit cannot reach in a model of its family, for reports."""
+"""Says what an edit cannot reach in a model of its family, for reports and `explain`."""
 
 from ..edits import Edit, origin_of
 from ..methods import methods
@@ -9,10 +9,15 @@ from ..models.family import FamilySpec
 def edit_notes(edit: Edit, model: ModelView) -> dict[str, str]:
     """The notes on an edit by their subject, one line each; empty if the edit reaches all that its method means to."""
     method = origin_of(edit).method
-    unreached = _unreached_pooled_encoder(model)
-    if unreached is None or method not in methods:
+    return method_notes(method, model.spec) if method in methods else {}
+
+
+def method_notes(method: str, spec: FamilySpec) -> dict[str, str]:
+    """The notes on every edit that a method makes of a model of this family."""
+    unreached = _unreached_pooled_encoder(spec)
+    if unreached is None:
         return {}
-    title, mechanism = model.spec.title, methods[method].mechanism
+    title, mechanism = spec.title, methods[method].mechanism
     if mechanism in ("closed-form", "steering"):
         told = (
             f"{title} also reads the pooled text of {unreached}, which {method} leaves as it is: it names the concept"
@@ -26,8 +31,7 @@ def edit_notes(edit: Edit, model: ModelView) -> dict[str, str]:
     return {}
 
 
-def _unreached_pooled_encoder(model: ModelView) -> str | None:
+def _unreached_pooled_encoder(spec: FamilySpec) -> str | None:
     """The encoder whose pooled text the denoiser reads through no map of its own; None if there is none."""
-    spec: FamilySpec = model.spec
     pooled = [encoder.part for encoder in spec.encoders if encoder.gives_pooled]
-    return pooled[0] if pooled and not model.text_maps("pooled") else None
+    return pooled[0] if pooled and not spec.pooled_map else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from ..attacks import attacks
@@ -9,8 +10,14 @@ from ..core.docstrings import field_descriptions
 from ..core.errors import RecipeError, require
 from ..core.recipe import Recipe, load_recipe
 from ..core.settings import LayeredValue, SettingLayer, build_settings, layered_values, merge_layers
+from ..erasing.edit_notes import method_notes
 from ..methods import methods
+from ..models import find_model
+from ..models.checkpoint.config import family_of_folder
+from ..models.families import families
+from ..models.family import FamilySpec
 from ..training.regularisers import build_regularisers
+from ..worlds.registry import embedded_world, split_config
 from .command_options import EraseOptions, ExplainOptions
 from .resolve import plan_job
 
@@ -41,6 +48,8 @@ class RecipeExplanation:
     """What the recipe is for, such as "method uce" or "attack p4d"."""
     family: str | None
     rows: tuple[EffectiveSetting, ...]
+    notes: Mapping[str, str]
+    """What an edit made with the recipe cannot reach in the model's family, by subject."""
 
 
 def explain(options: ExplainOptions) -> RecipeExplanation:
@@ -54,7 +63,7 @@ def explain(options: ExplainOptions) -> RecipeExplanation:
         )
         require(not typed, message, RecipeError)
         return RecipeExplanation(
-            recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded))
+            recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded)), {}
         )
     planned = plan_job(EraseOptions(recipe=recipe, **typed))
     job, info = planned.job, methods[planned.job.method]
@@ -69,7 +78,16 @@ def explain(options: ExplainOptions) -> RecipeExplanation:
         *_effective("drawing", job.spec, planned.drawing),
         *_effective("drawing", job.sizes, planned.drawing),
     ]
-    return RecipeExplanation(recipe, loaded.source, f"method {job.method}", loaded.family, tuple(rows))
+    spec = _family_of(options.model, loaded)
+    notes = method_notes(job.method, spec) if spec else {}
+    return RecipeExplanation(recipe, loaded.source, f"method {job.method}", loaded.family, tuple(rows), notes)
+
+
+def _family_of(model: str | None, loaded: Recipe) -> FamilySpec | None:
+    """The family of a named model whose files are here, else that of the recipe."""
+    if model is not None and (embedded_world(model) or Path(split_config(model)[0]).expanduser().exists()):
+        return family_of_folder(find_model(model))
+    return families[loaded.family] if loaded.family else None
 
 
 def _of_attack(loaded: Recipe) -> Iterator[EffectiveSetting]:

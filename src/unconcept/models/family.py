@@ -82,6 +82,8 @@ class FamilySpec:
     """Whether the picture attends to the text in a cross-attention, or to text and picture jointly."""
     is_member: Callable[[Config, Config], bool] = lambda denoiser, text_encoder: True
     """Distinguishes families of one pipeline class, by the configs of denoiser and first text encoder."""
+    pooled_map: str = ""
+    """The denoiser's map that reads only the pooled text; none in SDXL, where the map also reads sizes."""
     text_projection: str = ""
     """Module of the denoiser that text states pass before the edited maps."""
     cuts_prompts: bool = False

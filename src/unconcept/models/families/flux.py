@@ -34,6 +34,7 @@ FLUX = FamilySpec(
     required_maps=joint_maps,
     map_pattern=JOINT_ATTENTION_MAP,
     attention="joint",
+    pooled_map="time_text_embed.text_embedder.linear_1.weight",
     latent_patch=2,
     denoiser_names=flux_names,
     vae_prefix="vae.",

@@ -44,6 +44,7 @@ SD3 = FamilySpec(
     required_maps=joint_maps,
     map_pattern=JOINT_ATTENTION_MAP,
     attention="joint",
+    pooled_map="time_text_embed.text_embedder.linear_1.weight",
     denoiser_names=sd3_names,
     vae_prefix="first_stage_model.",
     kohya_base="sd3",

@@ -18,10 +18,7 @@ from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition, TokenPosition
 from .pipeline_view import PipelineView
 
-_TEXT_MAPS: dict[TextInput, str] = {
-    "states": "context_embedder.weight",
-    "pooled": "time_text_embed.text_embedder.linear_1.weight",
-}
+_STATES_MAP = "context_embedder.weight"
 
 
 @dataclass
@@ -42,7 +39,7 @@ class MMDiTView(PipelineView):
         """The inputs of `context_embedder`, at "all" or a named position."""
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
-        return self._live_maps([_TEXT_MAPS[reads]])
+        return self._live_maps([_STATES_MAP if reads == "states" else self.spec.pooled_map])
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """Encode prompts with the live encoders, padded and without a mask as in the stock pipelines."""
