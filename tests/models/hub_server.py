@@ -20,6 +20,7 @@ class Hub:
     repositories: dict[str, dict[str, Files]] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # status and error code, by repository
     fetched: list[str] = field(default_factory=list)
+    cut: set[str] = field(default_factory=set)  # files of which the first answer ends in the middle
     url: str = ""
 
     def add(self, name: str, folder: Path, revision: str = "main", **more: bytes) -> None:
@@ -68,15 +69,21 @@ class _Answers(BaseHTTPRequestHandler):
         if with_body:
             self.hub.fetched.append(file)
         etag = {"ETag": f'"{hashlib.sha256(files[file]).hexdigest()}"', "X-Repo-Commit": commit}
+        if with_body and file in self.hub.cut:
+            self.hub.cut.discard(file)
+            return self.reply(200, etag, files[file], with_body, sent=len(files[file]) // 2)
         return self.reply(200, etag, files[file], with_body)
 
-    def reply(self, status: int, headers: Mapping[str, str], body: bytes, with_body: bool) -> None:
+    def reply(
+        self, status: int, headers: Mapping[str, str], body: bytes, with_body: bool, sent: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.wfile.write(body[:sent])
+        self.close_connection = self.close_connection or sent is not None
 
     def log_message(self, *words: object) -> None:
         """Print nothing."""

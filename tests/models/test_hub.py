@@ -1,6 +1,9 @@
 """Hub ids are fetched when they are not in the cache: from a server on the loopback that speaks the Hub's protocol."""
 
+import re
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from unconcept.core.errors import ModelError
 from unconcept.core.progress import report_downloads
 from unconcept.edits import load_edit, origin_of
 from unconcept.evaluation.judging.judge import Judge
+from unconcept.models.checkpoint import hub as hub_module
 from unconcept.models.checkpoint.hub import is_hub_id
 from unconcept.models.checkpoint.model_card import base_id
 from unconcept.models.loading import find_model, find_network
@@ -129,12 +133,30 @@ def test_other_pipelines_are_refused_before_anything_is_fetched(hub: Hub, made) 
     assert hub.fetched == ["model_index.json"]
 
 
-def test_no_network_is_one_line(hub: Hub, monkeypatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+@pytest.mark.parametrize("how", ["closed", "silent"])
+def test_no_network_is_one_line_at_once(how, hub: Hub, monkeypatch, tmp_path) -> None:
+    """A port that nobody listens to, and one that never answers: no second try, no half minute."""
+    monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.5)
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        if how == "silent":
+            port.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port.getsockname()[1]}")
+        begun = time.monotonic()
+        result = run("erase", "dog", "--anchor", "cat", "--model", NAME, "--no-report", "--out", tmp_path / "o")
+    assert time.monotonic() - begun < 5
+    assert result.exit_code == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert re.search(r"could not be fetched: .*(refused|timed out).*; check the connection", line)
+
+
+def test_a_download_that_was_cut_goes_on(hub: Hub, monkeypatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with pytest.raises(ModelError, match=r"could not be fetched: .*; check the connection") as raised:
-        find_model(NAME)
-    assert "\n" not in str(raised.value)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    hub.cut.add(name)
+    place = find_model(NAME)
+    assert hub.fetched.count(name) == 2
+    assert (place / name).read_bytes() == hub.repositories[NAME]["main"][name]
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 _PLAIN_FILES = (".json", ".txt", ".model")  # configs and vocabularies; SentencePiece's .model is no pickle
 _CARD = "README.md"
 _PIPELINE, _NETWORK = "model_index.json", "config.json"  # the file that says what a repository holds
+_ANSWER_SECONDS = 5.0  # how long the first request waits for the Hub
 _Chooser = Callable[[Path, Sequence[str]], list[str]]  # from that file and all names, those to fetch
 
 
@@ -67,6 +68,7 @@ def _fetched(repository: str, revision: str | None, marker: str, choose: _Choose
     from huggingface_hub import HfApi, hf_hub_download
 
     where: dict[str, Any] = {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": os.environ.get("HF_HUB_CACHE")}
+    _require_answer(repository, revision, marker, where["endpoint"])
     first = Path(hf_hub_download(repository, marker, revision=revision, tqdm_class=_Silent, **where))
     folder = first.parent  # named by the commit, so that all files are of one
     about = HfApi(endpoint=where["endpoint"]).model_info(repository, revision=folder.name, files_metadata=True)
@@ -78,6 +80,20 @@ def _fetched(repository: str, revision: str | None, marker: str, choose: _Choose
         hf_hub_download(repository, name, revision=folder.name, tqdm_class=count.bar_class(), **where)
     count.finish()
     return folder
+
+
+def _require_answer(repository: str, revision: str | None, marker: str, endpoint: str | None) -> None:
+    """Raise the network's error if the Hub cannot be reached, at once: a download tries again for half a minute.
+
+    HF_HUB_ETAG_TIMEOUT sets how many seconds a slow connection has.
+    """
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    is_set = "HF_HUB_ETAG_TIMEOUT" in os.environ
+    seconds = constants.HF_HUB_ETAG_TIMEOUT if is_set else _ANSWER_SECONDS
+    url = hf_hub_url(repository, marker, revision=revision, endpoint=endpoint)
+    with suppress(errors.HfHubHTTPError):  # It has answered; the download decides whether to ask again.
+        get_hf_file_metadata(url, timeout=seconds, endpoint=endpoint)
 
 
 def _is_whole_pipeline(folder: Path) -> bool:
