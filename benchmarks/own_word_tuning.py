@@ -22,11 +22,11 @@ from unconcept.cli.console import exit_codes, progress, quiet_libraries
 if TYPE_CHECKING:
     from unconcept.scorers.diffusion_classifier import ClassifierSettings
 
-CONCEPTS = ("guitar", "twemoji", "crossed swords", "eagle", "camera", "ghost")
-PICTURES = 7  # of a concept, before and after
+CONCEPTS = ("guitar", "horse face", "twemoji", "classic", "crossed swords", "eagle", "camera", "ghost")
+PICTURES = 25  # of a concept, before and after
 DRAWS, EARLIEST, LATEST = 15, 0.05, 0.85  # of the recorded grid
 SPANS = ((0, 15), (3, 9), (0, 9), (6, 9))  # first place and number of places that a setting uses
-THRESHOLDS = (0.5, 1.0, 2.0, 3.0, 4.0)
+THRESHOLDS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 MIDDLE = 2.0  # threshold that is taken where several do as well
 GOALS = (0.95, 0.9, 0.05)  # agreement unedited and edited, targets found elsewhere at most
 

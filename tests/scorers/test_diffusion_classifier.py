@@ -158,6 +158,9 @@ def test_a_prompt_lends_its_words_to_every_candidate() -> None:
     assert styles == {"ink": "a cat in ink style", "flat": "a cat in flat style"}, "a style's rivals are styles"
     _, unnamed = judge.candidates(ask_classifier(check("it purrs", "cat")))
     assert unnamed["cat"] == "a cat"
+    other_word = replace(check("a kitty in ink style", "cat"), wording="kitty")
+    _, worded = judge.candidates(ask_classifier(other_word))
+    assert worded["dog"] == "a dog in ink style", "a prompt that says it otherwise lends its words too"
     _, among = judge.candidates(ask_classifier(check("a cat", "cat", among=("cat", "fox"))))
     assert set(among) == {"cat", "fox"}
 

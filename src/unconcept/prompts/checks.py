@@ -51,6 +51,8 @@ class Check:
     labels: tuple[str, ...]
     among: tuple[str, ...] = ()
     """The labels from which a judge of free labels chooses; () means all of its labels."""
+    wording: str = ""
+    """The words by which the prompt names the concept, if they are not its name."""
 
 
 def seeded_prompt(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
@@ -107,7 +109,8 @@ def _object_checks(
     def ask(group: PromptGroup, about: ConceptEntry, words: Sequence[str], count: int) -> Iterator[Check]:
         for i in range(count if words else 0):
             text = _styled(words[i % len(words)], about, i // len(words), rng)
-            yield Check(sizes.prompt(text, i), group, about.name, "object", about.labels)
+            wording = "" if words[i % len(words)] == about.name else words[i % len(words)]
+            yield Check(sizes.prompt(text, i), group, about.name, "object", about.labels, wording=wording)
 
     def part(words: SplitWords) -> tuple[str, ...]:
         return words.given if sizes.tuning else words.held_out
@@ -141,8 +144,9 @@ def _style_checks(
         asked = sizes.prompt(object_caption(objects[i % len(objects)].name, entry.name, 2 + i % 2), i)
         yield Check(asked, "direct", entry.name, "style", entry.labels)
     for i in range(sizes.other if words else 0):
-        asked = sizes.prompt(object_caption(objects[-1 - i % len(objects)].name, words[i % len(words)], 2 + i % 2), i)
-        yield Check(asked, "synonym", entry.name, "style", entry.labels)
+        word = words[i % len(words)]
+        asked = sizes.prompt(object_caption(objects[-1 - i % len(objects)].name, word, 2 + i % 2), i)
+        yield Check(asked, "synonym", entry.name, "style", entry.labels, wording=word)
     others = [style.name for style in known.styles if style != entry and style.name not in erased]
     for i, other in enumerate((objects * sizes.other)[: sizes.other]):
         style = others[i % len(others)]

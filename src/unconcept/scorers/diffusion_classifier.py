@@ -41,13 +41,13 @@ class ClassifierSettings:
     """Pairs of timestep and noise for each candidate after each stage; each an odd multiple of the one before."""
     keep: int = 1
     """Candidates that a stage leaves to the next, beside those asked for and the general texts."""
-    earliest: float = 0.21
+    earliest: float = 0.05
     """Start of the timesteps, as a share of the schedule."""
-    latest: float = 0.69
+    latest: float = 0.53
     """End of the timesteps, as a share of the schedule."""
     neighbours: int = 3
     """Labels nearest to the one asked for that are candidates too."""
-    threshold: float = 2.0
+    threshold: float = 0.5
     """Standard errors by which the best candidate must beat the general texts; below, none of them is shown."""
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ def ask_classifier(check: Check) -> str:
     A prompt that names the concept lends its other words to every candidate, so that they differ in the label alone.
     """
     aspect = "style" if check.by == "style" else "object"
-    place, text = find_name(check.prompt.text, [check.concept]), check.prompt.text
+    place, text = find_name(check.prompt.text, [check.wording or check.concept]), check.prompt.text
     around = (text[: place[0]], text[place[1] :]) if place else _PLAIN_FORMS[aspect]
     return json.dumps([aspect, check.labels, check.among, *around])
 
