@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import RecipeError, SettingsError, require
+from .regular_files import require_regular_file
 
 SettingLayer = Literal["default", "recipe", "--set", "flag"]
 _T = TypeVar("_T")
@@ -91,6 +92,7 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; `RecipeError` gives the line of a mistake."""
+    require_regular_file(path, RecipeError)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..core.errors import EditError, ModelError, require
 from ..core.hashing import hash_tensors
 from ..core.output_folder import RUN_FILE
+from ..core.regular_files import require_regular_file
 from ..edits import Edit, load_edit, origin_of
 from ..models import open_model
 from ..models.checkpoint.hub import is_hub_id
@@ -46,6 +47,7 @@ def _recorded(path: Path) -> list[str]:
     """The base in the run.json of the run that made an edit; empty if there is none or it names none."""
     folder = path.resolve().parent
     run = (folder.parent if folder.name == _BENCH_FOLDER else folder) / RUN_FILE
+    require_regular_file(run, EditError)
     try:
         base = json.loads(run.read_text(encoding="utf-8"))["base"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import DataError, require
+from ..core.regular_files import require_regular_file
 from .diffusion.vae import picture_size
 from .model_view import ModelView
 
@@ -21,8 +22,9 @@ _IMAGE_FILES_RULE = "give a folder that contains only .png, .jpg and .jpeg files
 def read_picture(path: Path) -> Tensor:
     """Read a picture file as RGB (3, h, w) in [0, 1], upright, in steps of 1/255.
 
-    `DataError` if the file is missing, broken or larger than 8192x8192 pixels.
+    `DataError` if the file is missing, broken, no regular file, or larger than 8192x8192 pixels.
     """
+    require_regular_file(path, DataError)
     try:
         with Image.open(path) as image:
             size = image.size

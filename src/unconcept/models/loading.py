@@ -12,7 +12,7 @@ from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
 from .checkpoint.pipeline import Pipeline
 from .checkpoint.published import published_title
-from .checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES
+from .checkpoint.safetensors_io import GGUF_REMEDY, PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
 from .pipeline_checks import require_known_class
@@ -52,9 +52,10 @@ def _located(source: str) -> Path:
     )
     require(path.exists(), message, ModelError)
     require(path.suffix not in PICKLE_SUFFIXES, f"model {source}: {PICKLE_REMEDY}", ModelError)
-    message = f"model {source}: quantised GGUF files are not read; give the model's .safetensors file"
-    require(path.suffix != ".gguf", message, ModelError)
-    if path.is_file() and path.suffix == ".safetensors":
+    require(path.suffix != ".gguf", f"model {source}: {GGUF_REMEDY}", ModelError)
+    if path.is_file():
+        message = f"model {source} is a file, but no .safetensors: rename it if it is one, or give a diffusers folder"
+        require(path.suffix == ".safetensors", message, ModelError)
         return path
     require(
         path.is_dir() and (path / "model_index.json").exists(),
@@ -68,6 +69,7 @@ def _located(source: str) -> Path:
 def find_network(source: str) -> Path:
     """Find the folder of a single network, such as a CLIP: a path as it is, or a Hub id, which may be fetched."""
     path = Path(source).expanduser()
+    require_regular_file(path, ModelError)
     return hub_network(source) if not path.exists() and is_hub_id(source) else path
 
 

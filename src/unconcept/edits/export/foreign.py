@@ -14,7 +14,14 @@ from torch import Tensor
 from ...core.errors import EditError, ModelError, require
 from ...core.regular_files import require_own_files, require_regular_file
 from ...models.checkpoint.config import config_folder, family_of_folder, read_config
-from ...models.checkpoint.safetensors_io import PICKLE_REMEDY, PICKLE_SUFFIXES, LazyTensors, TensorLocation, open_file
+from ...models.checkpoint.safetensors_io import (
+    GGUF_REMEDY,
+    PICKLE_REMEDY,
+    PICKLE_SUFFIXES,
+    LazyTensors,
+    TensorLocation,
+    open_file,
+)
 from ...models.checkpoint.storage import stored_tensors
 from ...models.checkpoint.weight_files import weight_file, weight_variants
 from ..base import EDIT_FORMAT
@@ -45,6 +52,7 @@ def read_foreign_edit(path: Path, source: Path) -> ForeignEdit:
         require_regular_file(path, EditError)
         require_own_files(path, EditError)
         require(path.suffix not in PICKLE_SUFFIXES, PICKLE_REMEDY, EditError)
+        require(path.suffix != ".gguf", GGUF_REMEDY, EditError)
         base = BaseTensors(source)
         if path.is_dir():
             parts = _parts(path, base)

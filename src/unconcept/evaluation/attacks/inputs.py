@@ -16,6 +16,7 @@ from ...attacks import AttackInput
 from ...core.errors import StoreError, require
 from ...core.hashing import hash_json, hash_tensors
 from ...core.output_folder import atomic_file
+from ...core.regular_files import require_regular_file
 from ...edits import Edit, load_edit
 from ...models import Conditioning, ModelView
 from ...models.checkpoint.safetensors_io import write_tensors
@@ -88,6 +89,7 @@ def adversarial_weights_path(path: Path, name: str) -> Path:
 
 def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
     """Load what `save_adversarial` wrote; `StoreError` for any other file."""
+    require_regular_file(path, StoreError)
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}

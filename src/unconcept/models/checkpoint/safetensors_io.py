@@ -16,6 +16,7 @@ from ..layouts.packing import Packing
 from .file_copy import writable_copy
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+GGUF_REMEDY = "quantised GGUF files are not read; give the .safetensors file"
 PICKLE_REMEDY = (
     "pickled checkpoints can run code when loaded; convert it where you trust it, with diffusers'"
     " save_pretrained(safe_serialization=True)"

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ...core.errors import ModelError, require
 from ...core.hashing import hash_tensors
 from ...core.optional_imports import import_optional
+from ...core.regular_files import require_own_files
 from ..checkpoint.weight_files import weight_files
 from ..text.tokenizer import ClipTokenizer
 
@@ -118,6 +119,7 @@ def clip_text_tower(clip: ClipModel) -> ClipTextTower:
 
 def load_clip(folder: Path, device: torch.device) -> ClipModel:
     """Load the CLIP of a folder with `config.json` (transformers) or `open_clip_config.json` (needs extra `eval`)."""
+    require_own_files(folder, ModelError)
     kinds = {"open_clip_config.json": _open_clip, "config.json": _transformers}
     for file, load in kinds.items():
         if (folder / file).exists():
