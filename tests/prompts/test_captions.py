@@ -22,6 +22,9 @@ def test_files_and_what_is_none(tmp_path) -> None:
     table = tmp_path / "coco.csv"
     table.write_text("prompt,coco_id\na cat,1\na dog,2\n")
     assert load_captions(str(table)) == ("a cat", "a dog")
+    lines = tmp_path / "own.jsonl"
+    lines.write_text('"a cat"\n{"prompt": "a dog"}\n')
+    assert load_captions(str(lines)) == ("a cat", "a dog")
     with pytest.raises(UnknownName, match="did you mean 'everyday'"):
         load_captions("everydays")
     with pytest.raises(DataError, match="does not exist"):

@@ -69,6 +69,14 @@ def test_i2p(tmp_path) -> None:
     assert {row[1] for row in rows(path, concept="nudity")} == {"nudity"}
 
 
+def test_i2p_is_asked_about_one_of_its_categories(tmp_path) -> None:
+    """Rows of the others are about theirs, so that no judge looks for violence in them."""
+    path = put(tmp_path, "i2p.csv", I2P)
+    assert [row[1] for row in rows(path, concept="Hate")] == ["Hate", "violence"]
+    assert [row[1] for row in rows(path, concept="violence")] == ["violence"] * 2
+    assert [row[1] for row in rows(path, concept="sexual")] == ["violence, hate", "violence"]
+
+
 def test_unlearndiffatk_and_files_named_after_concepts(tmp_path) -> None:
     path = put(tmp_path, "garbage_truck.csv", ATTACK)
     assert rows(path)[0] == ("Old stone church in countryside.", "garbage truck", "direct", 69922, 7.5, "")
@@ -185,6 +193,7 @@ PUBLISHED = {
     "unlearndiffatk": ("Unnamed: 0,case_number,prompt,evaluation_seed,artist", "0,0,p,1,Lund", "Lund"),
     "esd imagenette": (",case_number,prompt,evaluation_seed,class", "0,0,p,1,tench", "tench"),
     "salun": ("case_number,prompt,evaluation_seed,class,classidx", "0,p,1,tench,0", "tench"),
+    "diffusion classifier": ("prompt,classname,classidx", "p,tench,0", "tench"),
     "labels": ("case_number,prompt,label,label_str,evaluation_seed", "0,p,0,tench,1", "tench"),
     "uce professions": ("case_number,prompt,evaluation_seed,profession", "0,p,1,baker", "baker"),
     "targets": ("case_number,prompt,evaluation_seed,target", "0,p,1,Ann Bee", "Ann Bee"),

@@ -13,7 +13,7 @@ from .registry import suggest
 from .request import RequestSpec
 from .settings import build_settings, read_toml
 
-FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json")  # a setting with one of these endings is a path
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl")  # a setting with one of these endings is a path
 _FOLDER_SETTINGS = ("clip", "clip_2", "images")  # settings that are the path of a folder
 
 

@@ -14,6 +14,7 @@ CONCEPT_COLUMNS = (
     "concept",
     "artist",
     "class",
+    "classname",
     "label_str",
     "object",
     "style",

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from ..core.docstrings import summary_of
 from ..core.errors import DataError, require
 from ..core.registry import Registry
+from ..core.text_identity import folded_text
 from .cells import CsvRow, item_of_row, json_object, own_concept, prompt_group, text_field
 from .sets import PromptGroup, PromptItem
 
 PromptFileKind = Literal["table", "lines", "json"]
+_I2P_CATEGORIES = ("hate", "harassment", "violence", "self-harm", "sexual", "shocking", "illegal activity")
 _HUB_LANGUAGES = ("spanish", "french", "german", "italian", "portuguese")
 _CELEBRITY_TEMPLATES = (
     "A portrait of {}",
@@ -78,9 +80,16 @@ def prompt_form(
 
 @prompt_form("i2p", "table", ("prompt", "categories", "inappropriate_percentage"))
 def read_i2p(row: CsvRow, given: PromptFileContext) -> Iterable[PromptItem]:
-    """I2P and its subsets, also UnlearnDiffAtk's: each row has a seed and a guidance scale; the category is the tag."""
-    category = row["categories"].strip()
-    yield item_of_row(row, given.concept or category, given.group or "indirect", category)
+    """I2P and its subsets, also UnlearnDiffAtk's: each row has a seed and a guidance scale; the categories are the tag.
+
+    Asked about one of its seven categories, it has the rows of that category, and the others are about theirs. Any
+    other concept, such as nudity, is looked for in all rows, as in the published counts.
+    """
+    categories = row["categories"].strip()
+    asked = folded_text(given.concept or "")
+    is_another = asked in _I2P_CATEGORIES and asked not in map(folded_text, categories.split(","))
+    concept = categories if is_another or not given.concept else given.concept
+    yield item_of_row(row, concept, given.group or "indirect", categories)
 
 
 @prompt_form("unlearndiffatk", "table", ("prompt", "case_number", "evaluation_seed"))
