@@ -28,6 +28,24 @@ def test_settings_fit(name) -> None:
         assert build_settings(info.settings, recipe.settings_for(kind)) is not None
 
 
+KIND_WORDS = {
+    "style": "style",
+    "nudity": "explicit",
+    "explicit": "explicit",
+    "sexual": "explicit",
+    "celebrity": "person",
+    "celebrities": "person",
+    "character": "character",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if KIND_WORDS.keys() & {*name.split("-")}])
+def test_a_recipe_for_a_kind_of_concepts_asks_for_that_kind(name) -> None:
+    """What methods and pictures do by kind, such as Concept Ablation's negative prompts, must not wait for a flag."""
+    (wanted,) = {KIND_WORDS[word] for word in name.split("-") if word in KIND_WORDS}
+    assert load_recipe(name).asked.kind == wanted
+
+
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
 def test_moji_recipes_train_as_usual(name) -> None:
     """Benches take a recipe's settings alone."""
