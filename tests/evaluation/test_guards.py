@@ -190,10 +190,40 @@ def test_an_evaluation_of_degenerate_pictures_is_whole_and_says_so(pizza, tmp_pa
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "flux"])
-@pytest.mark.parametrize(("name", "subject"), [("uce", "pooled text"), ("esd", "unconditional")])
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [("uce", "pooled text"), ("mace", "pooled text"), ("esd", "unconditional"), ("slug", "nothing")],
+)
 def test_what_an_edit_of_sdxl_cannot_reach_is_said(family, name, subject) -> None:
     """SD 1.x reads no pooled text, and FLUX reads it through a map that UCE edits."""
     origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", family, "tiny", "0" * 64, "0", {})
     notes = edit_notes(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), tiny.shared(family))
-    assert list(notes) == ([subject] if family == "sdxl" else [])
+    assert list(notes) == ([subject] if family == "sdxl" and subject != "nothing" else [])
     assert all("\n" not in note and name in note for note in notes.values())
+
+
+ON_SDXL = [name for name in methods if "sdxl" in methods[name].families]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (methods[n].mechanism == "trained")) for n in ON_SDXL]
+)
+def test_what_a_method_leaves_of_sdxl_is_what_it_declares(name, monkeypatch) -> None:
+    """An edit of text maps alone, not trained on the whole prediction, leaves the pooled text; a training that encodes
+    the empty text had it in place of the pipeline's zeros.
+    """
+    view, texts = tiny.view("sdxl", torch.float32), []
+    plain = view.condition
+    monkeypatch.setattr(view, "condition", lambda given: texts.extend(list_of(given)) or plain(given))
+    edit = methods[name].settings(**QUICK.get(name, {})).erase(view, chosen(name).request, planted_services(view))
+    declared = methods[name].unreached
+    if methods[name].mechanism == "trained":
+        assert ("" in texts) == (declared == "unconditional")
+    if methods[name].mechanism in ("closed-form", "steering") or name == "mace":
+        assert set(edit.names) <= set(view.text_maps())
+        assert declared == "pooled text"
+        assert "pooled text still names" in " ".join(methods[name].settings.erase.__doc__.split())
+
+
+def list_of(given) -> list[object]:
+    return list(given) if isinstance(given, list | tuple) else []

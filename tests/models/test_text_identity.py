@@ -1,6 +1,7 @@
 """Two texts are one if every tokenizer of the model gives the same ids."""
 
 import unicodedata
+from dataclasses import fields
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import ResolvedRequest, resolve_request
 from unconcept.methods import methods
+from unconcept.methods.rece import RECE
+from unconcept.methods.uce_debias import UCEDebias
 from unconcept.models.text.text_identity import TokenTextKey, request_as_read
 
 READ_CAPITALS = {"sd1": False, "sd2": False, "sdxl": False, "pixart": False, "sd3": True, "flux": True}
@@ -76,3 +79,20 @@ def test_a_retained_null_text_is_the_one_that_a_method_adds() -> None:
         for retain in ((), (" ",), ("",), ("", " "))
     ]
     assert len(set(edits)) == 1
+
+
+def test_texts_in_settings_are_read_alike_too() -> None:
+    """Every setting that is a list of texts, but for sentences: RECE's retained ones, the attributes of debiasing."""
+    lists = {
+        (name, field.name)
+        for name in methods
+        for field in fields(methods[name].settings)
+        if field.type == tuple[str, ...] and field.name != "templates"
+    }
+    assert lists == {("rece", "start_retain"), ("uce-debias", "attributes")}
+    view = tiny.shared("sd1")
+    request = Request(("dog face",), ("goat",))
+    once, spelled = (RECE(start_retain=texts).erase(view, request) for texts in (("", "cat"), ("", " ", "CAT", "cat ")))
+    assert once.hash == spelled.hash
+    with pytest.raises(RequestError, match=r"attributes \['red!hat', 'Red ! hat'\] are one text to the model"):
+        UCEDebias(attributes=("red!hat", "Red ! hat")).erase(view, Request(("dog",), ()), planted_services(view))

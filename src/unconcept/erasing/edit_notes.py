@@ -14,20 +14,18 @@ def edit_notes(edit: Edit, model: ModelView) -> dict[str, str]:
 
 def method_notes(method: str, spec: FamilySpec) -> dict[str, str]:
     """The notes on every edit that a method makes of a model of this family."""
-    unreached = _unreached_pooled_encoder(spec)
-    if unreached is None:
+    encoder = _unreached_pooled_encoder(spec)
+    if encoder is None:
         return {}
-    title, mechanism = spec.title, methods[method].mechanism
-    if mechanism in ("closed-form", "steering"):
-        told = (
-            f"{title} also reads the pooled text of {unreached}, which {method} leaves as it is: it names the concept"
-        )
-        return {"pooled text": told}
-    if mechanism == "trained":
+    title, unreached = spec.title, methods[method].unreached
+    if unreached == "pooled text":
+        told = f"{title} also reads the pooled text of {encoder}, which {method} leaves as it is: it names the concept"
+        return {unreached: told}
+    if unreached == "unconditional":
         told = (
             f"{title}'s pipeline takes zeros as the unconditional side, which no text names: {method} was trained with"
         )
-        return {"unconditional": f"{told} the encoded empty text in their place"}
+        return {unreached: f"{told} the encoded empty text in their place"}
     return {}
 
 

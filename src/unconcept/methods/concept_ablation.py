@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from ..training.gradient_transforms import GradientClip, GradientTransform, Weig
 from ..training.images.training_images import generate_images, images_to_latents, place_image, take_in_turn
 from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
 from ..training.trajectories import noise_latents
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Unreached, method
 
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
 _STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
@@ -58,6 +58,8 @@ class ConceptAblation:
 
     Defaults from the authors' recipe for one GPU.
     """
+
+    unreached: ClassVar[Unreached] = "nothing"
 
     parameter_group: Literal["cross-attn", "attn", "full-weight", "embedding"] = "cross-attn"
     """Parameters to train; "embedding" trains the targets' rows of the token table."""

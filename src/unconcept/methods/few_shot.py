@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from ..training.budget import number_in_turn, training_budget
 from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
 from ..training.parameter_groups import select_text_parameters
 from ..training.trajectories import noise_latents
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Unreached, method
 
 
 @method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"), version=2)
@@ -38,6 +39,8 @@ class FewShot:
 
     Defaults from the authors' `train.py`.
     """
+
+    unreached: ClassVar[Unreached] = "nothing"
 
     lr: float = 1e-5
     """Learning rate."""

@@ -43,7 +43,7 @@ from ..training.images.object_masks import attention_mask, foreground_mask, resi
 from ..training.images.training_images import generate_images, images_to_latents
 from ..training.images.user_images import load_user_images
 from ..training.trajectories import focused_timesteps, noise_latents
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Unreached, method
 
 _GRADIENT_NORM, _WEIGHT_DECAY = 1.0, 1e-2
 _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of its colours
@@ -66,6 +66,7 @@ class MACE:
     """
 
     crowded_from: ClassVar[int] = 100
+    unreached: ClassVar[Unreached] = "pooled text"
 
     lamb: float = 10.0
     """lambda, pull towards the old weights."""

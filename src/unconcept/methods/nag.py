@@ -45,6 +45,7 @@ class NAG:
         """Z = Z+ + phi (Z+ - Z-), its norm limited to tau |Z+| at each place, then a Z + (1 - a) Z+.
 
         Several targets are concatenated to one negative text, and only prompts are steered (both inferred, as in NASA).
+        SDXL's pooled text still names the concept.
         """
         # Differs: the paper uses L1 norms; its code uses L2, as we do.
         rule = Guidance(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
+from ..core.text_identity import distinct_texts
 from ..edits import TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.derive import derive_map_through
@@ -21,6 +22,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import attended_rows, embed_together, text_state_moments
+from ..models.text.text_identity import TokenTextKey
 from .registry import NO_SERVICES, MethodServices, method
 
 _START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors start from
@@ -107,7 +109,7 @@ class RECE:
             nothing = model.embed(()).double()
             return nothing, nothing, 1.0
         c, anchors = (rows.double() for rows in aligned_suffix_pairs(model, request.targets, request.anchors))
-        kept = text_state_moments(model, self.start_retain)
+        kept = text_state_moments(model, distinct_texts(self.start_retain, TokenTextKey.of(model)))
         found = ridge_directions(c, kept, 1.0, _START_RETAIN_SCALE, _START_LAMB)
         return *reduce_rows(anchors - c, found.y), found.condition
 

@@ -24,6 +24,15 @@ Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
 # What a method promises of its edit, whatever the request: it changes the model at all; the maps' output for a target
 # moves; it moves towards the anchor's; the model's own vision tower no longer tells the target from others.
 Promise = Literal["changes", "moves-targets", "nears-anchors", "leaves-vision-tower"]
+# What an edit leaves of a model whose denoiser reads a pooled text through no map, and whose pipeline has zeros in the
+# empty text's place: that pooled text; those zeros, because the training encoded the empty text.
+Unreached = Literal["pooled text", "unconditional", "nothing"]
+_UNREACHED_BY_MECHANISM: Mapping[Mechanism, Unreached] = {
+    "closed-form": "pooled text",
+    "steering": "pooled text",
+    "trained": "unconditional",
+    "one-step": "nothing",
+}
 _UNDEFINED_REASON = "its paper does not define it there"
 
 
@@ -112,6 +121,12 @@ class MethodInfo:
         A method says so by a class variable of the same name.
         """
         found: int | None = getattr(self.settings, "crowded_from", None)
+        return found
+
+    @property
+    def unreached(self) -> Unreached:
+        """What its edits leave as it is in SDXL. A class variable of the same name says what its mechanism does not."""
+        found: Unreached = getattr(self.settings, "unreached", _UNREACHED_BY_MECHANISM[self.mechanism])
         return found
 
     def refusal(self, family: str) -> str | None:

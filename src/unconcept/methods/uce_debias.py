@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..core.request import Request
+from ..core.text_identity import distinct_texts
 from ..edits import TextMapEdit
 from ..linalg.low_rank import reduce_rows
 from ..linalg.moments import SecondMoments
@@ -20,6 +21,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
+from ..models.text.text_identity import TokenTextKey
 from ..prompts.templates import check_sentences, refuse_named_targets
 from .registry import NO_SERVICES, AttributeCounter, MethodServices, Promise, method
 
@@ -105,7 +107,8 @@ class UCEDebias:
 
         Each round adds step_size (wanted - sampled share) to beta. n targets, p attributes, text width d, and r rows of
         the targets' wordings: C (r, d), for each row A (p, d), beta (n, p), Y (r, d). Values add up over the rounds,
-        and each round is solved from the original weights, as in the 2025 script, so Y is solved once.
+        and each round is solved from the original weights, as in the 2025 script, so Y is solved once. SDXL's pooled
+        text still names the target alone.
         """
         # Differs: the 2025 script has a step_size of 0.1 and does not use it; that is a step_size of 1 here.
         # Differs: the 2023 script takes steps of 0.1 along unit vectors, each from the last round's weights. We took
@@ -118,6 +121,7 @@ class UCEDebias:
                 " clip-score=FOLDER"
             )
         refuse_named_targets("uce-debias", self.templates, request.targets)
+        self._require_distinct_attributes(model)
         pushes, retained = self._read(model, request)
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
@@ -138,6 +142,14 @@ class UCEDebias:
                 f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)
             }
         return self._edit(model, _values(beta, pushes), y, figures)
+
+    def _require_distinct_attributes(self, model: ModelView) -> None:
+        """Raise `RequestError` if two attributes are one text to the model: their shares would be of one thing."""
+        known = distinct_texts(self.attributes, TokenTextKey.of(model))
+        message = (
+            f"uce-debias: two of the attributes {list(self.attributes)} are one text to the model: name each thing once"
+        )
+        require(len(known) == len(self.attributes), message, RequestError)
 
     def _read(self, model: ModelView, request: Request) -> tuple[list["AttributeShift"], Tensor | SecondMoments]:
         """Return each target's wordings with those of the attributes, and the retained rows.
