@@ -7,8 +7,8 @@ RESULTS = """\
   styles were mapped to themselves.
 - Every trained method of a style, `kscu` most: the budget did not grow with the targets, of which a style has 18 and
   an object 3.
-- `esd`, `kscu`, `advunlearn`, `receler` of styles: guidance about the empty text unlearned the object of a prompt and
-  left the style.
+- `esd`, `esd-u`, `kscu`, `advunlearn`, `receler` of styles: guidance about the empty text unlearned the object of a
+  prompt and left the style.
 - `spm`: the eraser stood in the guidance of every prompt, and was whole only for the concept's own words.
 - `few-shot` and `concept-ablation` of the style ink never saw a third of its texts; few-shot learned each picture
   against the prompts of others too.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import tomllib
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,9 @@ from benchmarks.results import spread, together
 from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
 from unconcept.core.errors import RequestError, SettingsError
+from unconcept.core.recipe import load_recipe
 from unconcept.core.request import Request
+from unconcept.core.settings import build_settings
 from unconcept.methods import methods
 from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
 from unconcept.models.checkpoint.weight_files import weight_files
@@ -158,6 +161,18 @@ def test_tuning_refuses_other_concepts_before_it_draws(monkeypatch) -> None:
 def test_whoever_asks_the_suite_for_tuning_asks_for_tune_concepts(path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "require_tune(" in text or not re.search(r"""suite=["']tuning""", text)
+
+
+CANDIDATES = tomllib.loads(tuning.CANDIDATES.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_a_candidate_is_no_second_copy_of_the_recipe(name) -> None:
+    """When a recipe takes a candidate's settings, what they replaced is the candidate: the command prints both."""
+    kind, own = methods[name].settings, load_recipe(f"moji-{name}").settings
+    tried = [build_settings(kind, {**own, **settings}) for settings in CANDIDATES[name]]
+    assert build_settings(kind, own) not in tried
+    assert all(tried.count(each) == 1 for each in tried)
 
 
 def test_documents_say_which_rows_are_known_to_be_wrong() -> None:

@@ -1,5 +1,7 @@
 """Every packaged recipe is for something that exists, with settings it takes; some differ by the kind of concept."""
 
+import re
+
 import pytest
 
 from unconcept.attacks import attacks
@@ -50,6 +52,13 @@ def test_a_recipe_for_a_kind_of_concepts_asks_for_that_kind(name) -> None:
 def test_moji_recipes_train_as_usual(name) -> None:
     """Benches take a recipe's settings alone."""
     assert load_recipe(name).training == {}
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
+def test_settings_for_moji_come_from_tune_concepts(name) -> None:
+    named = re.compile("|".join(rf"\b{re.escape(entry.name)}\b" for entry in concept_table().entries))
+    for concept in named.findall(load_recipe(name).source):
+        assert concept_table()[concept].split == "tune"
 
 
 STYLES = """
