@@ -3,16 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import tiny
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.request import RequestSpec
+from unconcept.edits import DenseEdit, EditOrigin
+from unconcept.evaluation.judging.choice import require_no_adviser
 from unconcept.evaluation.judging.judge import Judge, judge_for_methods, open_scorer
-from unconcept.evaluation.tasks.edit_task import EditTask, variant_of_method
+from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.worlds import world_of
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job, open_services
+from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.methods import MethodServices, methods
 from unconcept.scorers import ScorerInfo, scorers
 from unconcept.scorers.moji_judge import JudgeScore
@@ -108,3 +112,28 @@ def test_two_folders_of_one_clip_are_one_judge(tmp_path) -> None:
     for path in (one, copy):
         with pytest.raises(SettingsError, match="name another judge"):
             judge_for_methods(Judge("clip-score", path), grading)
+
+
+SEEING = [name for name in methods if "vision_towers" in methods[name].uses]
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_the_clip_that_steers_a_method_grades_no_edit_of_it(name, tmp_path) -> None:
+    """Neither when the edit is made, in a bench, nor of a finished edit; the tiny CLIP's text tower is the model's."""
+    own, other = (tiny.clip_folder(tmp_path / label, seed=seed) for label, seed in (("own", 0), ("other", 1)))
+    model = EditedModel(str(tiny.folder("sd1", tmp_path / "m")))
+    ask = RequestSpec(("dog",), ("cat",), ("cow",))
+    origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", "sd1", "m", "0" * 64, "0", {})
+    DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin).save(tmp_path / "e.safetensors")
+    settings = {"model": model.model, "judge": f"clip-score={own}", "suite": "smoke"}
+    variant = Variant("slug", name, {})
+    for run in (
+        lambda: erase(Job(ask, tmp_path / "o", name, model=model.model, judge=f"clip-score={own}")),
+        lambda: evaluate(EvaluationRun(("dog",), tmp_path / "o", variants=(variant,), **settings)),
+        lambda: evaluate(EvaluationRun(("dog",), tmp_path / "o", (tmp_path / "e.safetensors",), **settings)),
+    ):
+        with pytest.raises(SettingsError, match=f"own text encoder, by which {name} made its edit: name another"):
+            run()
+        assert not (tmp_path / "o").exists()
+    require_no_adviser(Judge("clip-score", str(other)), [name], model.base())
+    require_no_adviser(Judge("clip-score", str(own)), [each for each in methods if each not in SEEING], model.base())

@@ -9,7 +9,7 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..core.request import RequestSpec
 from ..edits import Edit, origin_of
 from ..erasing.request_defaults import ResolvedRequest
-from ..evaluation.judging.choice import choose_judge
+from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge, judge_for_methods
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
@@ -85,6 +85,7 @@ def judge_of(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
     targets = job.ask.targets
     if judge is None:
         return None
+    require_no_adviser(judge, [job.method], unedited.base())
     return judge.with_labels((*targets, *(job.ask.retain or ())), suite.checks(targets), targets)
 
 

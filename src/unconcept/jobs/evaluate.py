@@ -20,7 +20,7 @@ from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
-from ..evaluation.judging.choice import announce_judge, choose_judge, judge_caveat
+from ..evaluation.judging.choice import announce_judge, choose_judge, judge_caveat, require_no_adviser
 from ..evaluation.judging.judge import Judge
 from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
@@ -282,7 +282,10 @@ def _judge(run: EvaluationRun, suite: Suite, unedited: EditedModel) -> Judge | N
     judge = choose_judge(run.judge, world_of(run.model).judge, unedited)
     if judge is None:
         return None
-    anchors = [anchor for path in run.edits for anchor in origin_of(load_edit(path)).anchors]
+    origins = [origin_of(load_edit(path)) for path in run.edits]
+    made_by = [*(variant.method for variant in run.variants), *(origin.method for origin in origins)]
+    require_no_adviser(judge, made_by, unedited.base())
+    anchors = [anchor for origin in origins for anchor in origin.anchors]
     texts = (*run.concepts, *_retained(run), *anchors)
     return judge.with_labels(texts, suite.checks(run.concepts), run.concepts)
 

@@ -1,9 +1,17 @@
 """Chooses who judges: the named judge, the world's own, on an accelerator the model itself, else nobody."""
 
+from collections.abc import Iterable
+
+from ...core.errors import SettingsError, require
 from ...core.progress import ProgressCallback
+from ...methods import methods
+from ...models import ModelView
 from ...models.vision.cached_clip import cached_clips
+from ...models.vision.clip import clip_text_tower
+from ...models.vision.paired_clip import is_text_tower_of
+from ...scorers.clip_score import ClipScore
 from ..tasks.edited_model import EditedModel
-from .judge import Judge
+from .judge import Judge, open_scorer
 
 OWN_JUDGE = "diffusion-classifier"
 """The judge that needs nothing but the model."""
@@ -25,6 +33,26 @@ def choose_judge(named: str | None, own: Judge | None, unedited: EditedModel) ->
     if unedited.base().device.type == "cpu":
         return None
     return Judge(OWN_JUDGE).for_model(unedited)
+
+
+def require_no_adviser(judge: Judge | None, made_by: Iterable[str], model: ModelView) -> None:
+    """Raise `SettingsError` if a method that made an edit was steered by the CLIP that judges it.
+
+    Such a method needs the CLIP of the model's own text encoder, and no other fits.
+    """
+    steered = [name for name in made_by if name in methods and "vision_towers" in methods[name].uses]
+    if judge is None or judge.path is None or not steered:
+        return
+    scorer = open_scorer(judge.scorer, judge.path)
+    if not isinstance(scorer, ClipScore) or not scorer.clip.is_of_transformers:
+        return
+    tower = clip_text_tower(scorer.clip)
+    message = (
+        f"judge {judge.scorer}={judge.path}: it is the CLIP of the model's own text encoder, by which {steered[0]} made"
+        " its edit: name another judge"
+    )
+    is_own = any(is_text_tower_of(tower, model, part) for part in model.spec.clip_encoders)
+    require(not is_own, message, SettingsError)
 
 
 def announce_judge(judge: Judge | None, pictures: int, tell: ProgressCallback) -> dict[str, str]:

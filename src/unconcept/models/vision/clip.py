@@ -80,6 +80,11 @@ class ClipModel:
     prepare: ClipPreprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    @property
+    def is_of_transformers(self) -> bool:
+        """Whether its folder is in transformers' layout, not in OpenCLIP's."""
+        return isinstance(self.towers, _Transformers)
+
     def embed_images(self, pictures: Tensor) -> Tensor:
         """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 on the CPU; differentiable in the pictures."""
         rows = [

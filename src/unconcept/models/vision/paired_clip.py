@@ -58,15 +58,19 @@ def open_paired_clip(folder: Path, model: ModelView, part: str) -> PairedClip:
     """
     clip = load_clip(folder, model.device)
     tower = clip_text_tower(clip)
-    own = {name: f"{part}.{full}" for full, name in _names(model, part).items()}
-    known = model.reference(own.values())
-    fits = all(name in tower.weights and _same(tower.weights[name], known[full]) for name, full in own.items())
     message = (
         f"CLIP {folder} does not belong to {model.name}'s {part}, because its text tower has other weights: give the"
         " CLIP with which the model was trained"
     )
-    require(fits, message, ModelError)
+    require(is_text_tower_of(tower, model, part), message, ModelError)
     return PairedClip(clip, tower, model, part)
+
+
+def is_text_tower_of(tower: ClipTextTower, model: ModelView, part: str) -> bool:
+    """Whether a CLIP's text tower has the weights of the model's text encoder `part`, up to rounding."""
+    own = {name: f"{part}.{full}" for full, name in _names(model, part).items()}
+    known = model.reference(own.values())
+    return all(name in tower.weights and _same(tower.weights[name], known[full]) for name, full in own.items())
 
 
 def _names(model: ModelView, part: str) -> dict[str, str]:
