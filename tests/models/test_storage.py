@@ -44,17 +44,29 @@ def base(tmp_path_factory, wide_base):  # noqa: F811
     return of
 
 
-def stored(tensors: dict[str, torch.Tensor], dtype: torch.dtype, scaled: bool) -> dict[str, torch.Tensor]:
-    """Every matrix as 8-bit floats; with scales as ComfyUI writes them."""
-    kept = {"scaled_fp8": torch.zeros(2, dtype=dtype)} if scaled else {}
+FORMATS = {torch.float8_e4m3fn: "float8_e4m3fn", torch.float8_e5m2: "float8_e5m2"}
+
+
+def mark(**told: object) -> torch.Tensor:
+    """JSON as bytes, as ComfyUI marks a layer."""
+    return torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+
+
+def stored(tensors: dict[str, torch.Tensor], dtype: torch.dtype, scaled: str) -> dict[str, torch.Tensor]:
+    """Every matrix as 8-bit floats; with scales as ComfyUI writes them, in its first form or in its present one."""
+    kept = {"scaled_fp8": torch.zeros(2, dtype=dtype)} if scaled == "first" else {}
+    scale_name, input_name = ("weight_scale", "input_scale") if scaled == "marked" else ("scale_weight", "scale_input")
     for name, tensor in tensors.items():
         scale = tensor.abs().max().clamp(min=1e-12) / torch.finfo(dtype).max
         if tensor.ndim != 2 or not name.endswith("weight") or "first_stage" in name or "in_proj" in name:
             kept[name] = tensor
         elif scaled:
             kept[name] = (tensor / scale).to(dtype)
-            kept[name.removesuffix("weight") + "scale_weight"] = scale
-            kept[name.removesuffix("weight") + "scale_input"] = torch.ones(())
+            kept[name.removesuffix("weight") + scale_name] = scale
+            kept[name.removesuffix("weight") + input_name] = torch.ones(())
+            if scaled == "marked":
+                told = {"format": FORMATS[dtype], "full_precision_matrix_mult": True}
+                kept[name.removesuffix("weight") + "comfy_quant"] = mark(**told)
         else:
             kept[name] = tensor.to(dtype)
     return kept
@@ -64,15 +76,19 @@ def values(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What the stored tensors mean, in float32."""
     found = {}
     for name, tensor in tensors.items():
-        scale = tensors.get(name.removesuffix("weight") + "scale_weight", torch.ones(()))
-        if not name.endswith(("scale_weight", "scale_input", "scaled_fp8")):
+        layer = name.removesuffix("weight")
+        scale = tensors.get(layer + "scale_weight", tensors.get(layer + "weight_scale", torch.ones(())))
+        if not name.endswith(COMPANIONS):
             found[name] = (
                 tensor.float() * (scale if name.endswith("weight") else 1) if tensor.is_floating_point() else tensor
             )
     return found
 
 
-def rewritten(file: Path, dtype: torch.dtype, scaled: bool, plain: Path) -> None:
+COMPANIONS = ("scale_weight", "scale_input", "scaled_fp8", "weight_scale", "input_scale", "comfy_quant")
+
+
+def rewritten(file: Path, dtype: torch.dtype, scaled: str, plain: Path) -> None:
     """A file's tensors as 8-bit floats, and what they mean in the file `plain`."""
     tensors = stored(load_file(file), dtype, scaled)
     save_file(tensors, file, metadata={"format": "pt"})
@@ -95,9 +111,12 @@ def same_model(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "dtype", "scaled"),
     [
-        *((family, DTYPES[0], True) for family in FAMILIES),
-        ("sd1", DTYPES[1], False),
-        *(pytest.param(family, DTYPES[1], False, marks=pytest.mark.slow) for family in FAMILIES[1:]),
+        *((family, DTYPES[0], "first") for family in FAMILIES),
+        ("sd1", DTYPES[0], "marked"),
+        *(pytest.param(family, DTYPES[0], "marked", marks=pytest.mark.slow) for family in FAMILIES[1:]),
+        pytest.param("sd1", DTYPES[1], "marked", marks=pytest.mark.slow),
+        ("sd1", DTYPES[1], ""),
+        *(pytest.param(family, DTYPES[1], "", marks=pytest.mark.slow) for family in FAMILIES[1:]),
     ],
 )
 def test_a_folder(family, dtype, scaled, base, tmp_path) -> None:
@@ -113,10 +132,15 @@ def test_a_folder(family, dtype, scaled, base, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("family", "dtype", "scaled"),
     [
-        ("sd1", DTYPES[0], True),
+        ("sd1", DTYPES[0], "first"),
         *(
             pytest.param(*given, marks=pytest.mark.slow)
-            for given in (("sd1", DTYPES[0], False), ("sdxl", DTYPES[0], True), ("sd3", DTYPES[0], True))
+            for given in (
+                ("sd1", DTYPES[0], ""),
+                ("sdxl", DTYPES[0], "marked"),
+                ("sdxl", DTYPES[0], "first"),
+                ("sd3", DTYPES[0], "first"),
+            )
         ),
     ],
 )
@@ -134,7 +158,7 @@ def test_a_denoiser_alone(base, tmp_path) -> None:
     file, plain = single(folder, tmp_path), shutil.copytree(folder, tmp_path / "plain")
     prefix = "model.diffusion_model."
     own = {name.removeprefix(prefix): t for name, t in load_file(file).items() if name.startswith(prefix)}
-    save_file(stored(own, DTYPES[0], True), file)
+    save_file(stored(own, DTYPES[0], "first"), file)
     shutil.copytree(folder, tmp_path / "m", dirs_exist_ok=True)
     (tmp_path / "m/transformer/diffusion_pytorch_model.safetensors").unlink()
     tensors = LazyTensors(tensor_locations(file, "transformer"))
@@ -145,10 +169,26 @@ def test_a_denoiser_alone(base, tmp_path) -> None:
     same_model(file, plain)
 
 
-def test_shards_with_the_scale_in_another(base, tmp_path) -> None:
+def test_marks_in_the_header(base, tmp_path) -> None:
+    """ComfyUI reads them there or beside the layers; a file may have both."""
     ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
     file = ours / "unet/diffusion_pytorch_model.safetensors"
-    rewritten(file, DTYPES[0], True, plain / "unet" / file.name)
+    rewritten(file, DTYPES[0], "marked", plain / "unet" / file.name)
+    tensors = load_file(file)
+    marks = [name.removesuffix(".comfy_quant") for name in tensors if name.endswith(".comfy_quant")]
+    told = {"format": FORMATS[DTYPES[0]], "full_precision_matrix_mult": True}
+    header = {"format_version": "1.0", "layers": dict.fromkeys(marks, told)}
+    for name in marks[1:]:
+        del tensors[f"{name}.comfy_quant"]
+    save_file(tensors, file, metadata={"format": "pt", "_quantization_metadata": json.dumps(header)})
+    same_model(ours, plain)
+
+
+@pytest.mark.parametrize("scaled", ["first", "marked"])
+def test_shards_with_the_scale_in_another(scaled, base, tmp_path) -> None:
+    ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
+    file = ours / "unet/diffusion_pytorch_model.safetensors"
+    rewritten(file, DTYPES[0], scaled, plain / "unet" / file.name)
     tensors = load_file(file)
     names = sorted(tensors)
     table = {}
@@ -162,12 +202,13 @@ def test_shards_with_the_scale_in_another(base, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_edits_of_8_bit_weights(base, tmp_path) -> None:
+@pytest.mark.parametrize("scaled", ["first", "marked"])
+def test_edits_of_8_bit_weights(scaled, base, tmp_path) -> None:
     """They are made, drawn, and exported at a wider dtype; 8 bits are too coarse to hold one."""
     ours, plain = (shutil.copytree(base("sd1"), tmp_path / name) for name in ("ours", "plain"))
     for part in ("unet", "text_encoder"):
         (file,) = (ours / part).glob("*.safetensors")
-        rewritten(file, DTYPES[0], True, plain / part / file.name)
+        rewritten(file, DTYPES[0], scaled, plain / part / file.name)
     made = tmp_path / "made"
     assert run(*ERASE, "--model", ours, "--out", made).exit_code == 0
     edit = made / "edit.safetensors"
@@ -186,8 +227,22 @@ def test_edits_of_8_bit_weights(base, tmp_path) -> None:
     assert set(read_foreign_edit(made / "kohya.safetensors", ours).edit.names) == set(text_map(ours).names)
 
 
-U8, SCALE = torch.zeros(3, 1, dtype=torch.uint8), torch.ones(())
+U8, SCALE, BLOCKS, E4M3 = torch.zeros(3, 1, dtype=torch.uint8), torch.ones(()), torch.ones(4, 2), DTYPES[0]
 X = A_WEIGHT.removesuffix(".weight")
+I8, F8, BLOCK8 = torch.zeros(16, 32, dtype=torch.int8), torch.zeros(16, 32, dtype=E4M3), {"group_size": 8}
+CONVROT = {"convrot": True, "convrot_groupsize": 256}
+MARKED = [  # weight, scale, mark, and what is said of it
+    (I8, SCALE, {"format": "int8_tensorwise"}, "format int8_tensorwise, which"),
+    (I8, torch.ones(16), {"format": "int8_tensorwise", **CONVROT}, "with convrot True, convrot_groupsize 256"),
+    (I8, BLOCKS, {"format": "int8_blockwise", **BLOCK8}, "int8_blockwise with group_size 8"),
+    (torch.zeros(16, 16, dtype=torch.uint8), BLOCKS.to(E4M3), {"format": "nvfp4"}, "format nvfp4, which"),
+    (F8, BLOCKS.to(torch.uint8), {"format": "mxfp8"}, "format mxfp8, which"),
+    (F8, BLOCKS, {"format": "float8_e4m3fn", **BLOCK8}, "float8_e4m3fn with group_size 8"),
+    (F8, BLOCKS, {"format": "float8_e4m3fn"}, "float8_e4m3fn with 8 scales (F32), by rows or blocks"),
+    (F8, SCALE, {"format": "float8_e5m2"}, "marked as float8_e5m2, but it is F8_E4M3"),
+    (torch.zeros(16, 32), SCALE, {"format": "float8_e4m3fn"}, "marked as float8_e4m3fn, but it is F32"),
+    (F8, SCALE, {"full": 1}, "format None with full 1"),
+]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +251,13 @@ X = A_WEIGHT.removesuffix(".weight")
         ({f"{X}.weight.absmax": SCALE, f"{X}.weight.quant_map": SCALE}, "bitsandbytes' 4-bit"),
         ({A_WEIGHT: U8, f"{X}.weight.quant_state.bitsandbytes__nf4": U8}, "bitsandbytes' 4-bit"),
         ({A_WEIGHT: torch.zeros(16, 32, dtype=torch.int8), f"{X}.SCB": torch.ones(16)}, "bitsandbytes' 8-bit"),
-        ({f"{X}.comfy_quant": U8}, "ComfyUI's quantised"),
+        ({f"{X}.comfy_quant": U8}, "comfy_quant is no mark of ComfyUI's quantised formats that can be read"),
+        *(
+            ({A_WEIGHT: weight, f"{X}.weight_scale": scale, f"{X}.comfy_quant": mark(**told)}, said)
+            for weight, scale, told, said in MARKED
+        ),
+        ({f"{X}.comfy_quant": mark(format="float8_e4m3fn")}, "weight_scale is missing"),
+        ({A_WEIGHT: torch.zeros(16, 32, dtype=DTYPES[0]), f"{X}.weight_scale": SCALE}, "without a mark that names it"),
         ({f"{X}.weight_scale": SCALE, f"{X}.weight_scale_2": SCALE}, "scaled format of ComfyUI or BFL"),
         ({f"{X}.qweight": U8, f"{X}.wscales": SCALE, f"{X}.smooth_factor": SCALE}, "SVDQuant"),
         ({f"{X}.weight._data": U8, f"{X}.weight._scale": SCALE}, "quanto"),
@@ -220,6 +281,36 @@ def test_what_is_not_understood_is_refused(more, said, base, tmp_path) -> None:
     )
     for words in (ERASE, SAMPLE):
         refused(tmp_path / "o", *words, "--model", folder, said=said)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{", "is no mark of ComfyUI"),
+        ('{"format_version": "2.0", "layers": {}}', "unknown version"),
+        ('{"format_version": "1.0"}', "unknown version"),
+        ('{"layers": {"x": "float8_e4m3fn"}}', "tells no format of x"),
+        ('{"layers": {"x": {"format": "float8_e4m3fn"}}}', "x.weight is missing"),
+        ('{"layers": {"x": {"format": "nvfp4"}}}', "x is stored in ComfyUI's quantised format nvfp4"),
+    ],
+)
+def test_headers_that_are_not_understood(header, said, base, tmp_path) -> None:
+    folder = shutil.copytree(base("sd1"), tmp_path / "m")
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file(load_file(file), file, metadata={"format": "pt", "_quantization_metadata": header})
+    refused(tmp_path / "o", *ERASE, "--model", folder, said=said)
+
+
+def test_a_packed_single_file_without_configs_names_its_format(tmp_path) -> None:
+    """Its shapes are halved, so that they tell no family."""
+    layer = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    tensors = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3),
+        f"{layer}.weight": torch.zeros(320, 384, dtype=torch.uint8),
+        f"{layer}.comfy_quant": mark(format="nvfp4"),
+    }
+    save_file(tensors, tmp_path / "packed.safetensors")
+    refused(tmp_path / "o", *ERASE, "--model", tmp_path / "packed.safetensors", said="quantised format nvfp4")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...core.errors import ModelError
 from ..layouts.unet import CROSS_ATTENTION_MAP, UNetNames, unet_maps
+from .comfyui_formats import scaled_layers
 from .safetensors_io import open_file
 
 _FOLDER = Path(__file__).parent / "published"
@@ -53,6 +54,7 @@ def _recognised(file: Path, size: int, changed: int) -> str:
     with open_file(file) as opened:
         keys = list(opened.keys())
         _require_unet(file, keys)
+        scaled_layers(dict.fromkeys(keys, file))  # Raises an error for packed weights, whose shapes tell nothing.
         channels = opened.get_slice(f"{_UNET}input_blocks.0.0.weight").get_shape()[1]
         if channels != _LATENT_CHANNELS:
             raise _not_packaged(file, f"its UNet takes {channels} channels instead of the autoencoder's 4")

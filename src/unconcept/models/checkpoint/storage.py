@@ -1,14 +1,16 @@
 """How the weights of a file are stored: as plain floats, or as 8-bit floats with or without a scale.
 
-ComfyUI's scaled files hold, beside an 8-bit `x.weight`, a `x.scale_weight` by which it is multiplied, and a
-`x.scale_input` that only matters where activations are 8-bit too; a tensor `scaled_fp8` marks them. Every other
-quantised format is refused: its weights would be read as other numbers than the tools of that format compute with.
+ComfyUI's first scaled files hold, beside an 8-bit `x.weight`, a `x.scale_weight` by which it is multiplied, and a
+`x.scale_input` that only matters where activations are 8-bit too; a tensor `scaled_fp8` marks them. For its present
+ones see `comfyui_formats`. Every other quantised format is refused: its weights would be read as other numbers than the
+tools of that format compute with.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import ModelError, require
+from .comfyui_formats import companions_of, scaled_layers
 from .safetensors_io import EIGHT_BIT_DTYPES, SAFETENSORS_DTYPES, TensorLocation, open_file
 from .weight_files import tensor_files
 
@@ -22,8 +24,8 @@ _FORMATS = {  # what a tensor's name tells of the format
     "SCB": "bitsandbytes' 8-bit format",
     "weight_format": "bitsandbytes' 8-bit format",
     "comfy_quant": "ComfyUI's quantised format",
-    "weight_scale": "a scaled format of ComfyUI or BFL",
-    "input_scale": "a scaled format of ComfyUI or BFL",
+    "weight_scale": "a scaled format of ComfyUI or BFL, without a mark that names it",
+    "input_scale": "a scaled format of ComfyUI or BFL, without a mark that names it",
     "wscales": "SVDQuant",
     "smooth": "SVDQuant",
     "qweight": "GPTQ, AWQ or SVDQuant",
@@ -36,7 +38,10 @@ _FORMATS = {  # what a tensor's name tells of the format
     "to_qkv": "fused attention projections",
     "to_added_qkv": "fused attention projections",
 }
-_REMEDY = "give plain weights in float32, float16, bfloat16 or float8, or in float8 with scale_weight"
+_REMEDY = (
+    "give plain weights in float32, float16, bfloat16 or float8, or in float8 with scale_weight or a marked"
+    " weight_scale, one number a tensor"
+)
 
 
 def stored_tensors(path: Path) -> dict[str, TensorLocation]:
@@ -45,9 +50,11 @@ def stored_tensors(path: Path) -> dict[str, TensorLocation]:
     `ModelError` if the file holds a quantised format that is not understood.
     """
     files = tensor_files(path)
-    dtypes = _dtypes(files)
-    scales = {_scaled_weight(name): TensorLocation(files[name], name) for name in files if _leaf(name) == _SCALE}
-    names = [name for name in files if _leaf(name) not in (_SCALE, _INPUT_SCALE, _MARKER)]
+    marked, dtypes = scaled_layers(files), _dtypes(files)
+    scale_names = {_scaled_weight(name): name for name in files if _leaf(name) == _SCALE} | marked
+    scales = {weight: TensorLocation(files[name], name) for weight, name in scale_names.items()}
+    beside = {name for weight in marked for name in companions_of(weight)}
+    names = [name for name in files if _leaf(name) not in (_SCALE, _INPUT_SCALE, _MARKER) and name not in beside]
     _require_floats(path, names, dtypes)
     eight_bit = {name for name in names if dtypes.get(name) in EIGHT_BIT_DTYPES}
     for name in scales:
