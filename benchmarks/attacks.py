@@ -51,7 +51,8 @@ def main() -> None:
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
     from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
 
     chosen = tuple(dict.fromkeys((*report_concepts(), *MORE))) if args.full else report_concepts()
     told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}

@@ -50,7 +50,8 @@ def main() -> None:
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
 
     requests = {count: objects(count) for count in COUNTS}
     told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}

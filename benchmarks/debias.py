@@ -38,7 +38,8 @@ def main() -> None:
     from unconcept.core.request import RequestSpec
     from unconcept.jobs.erase import erase
     from unconcept.jobs.erase_job import Job
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
     from unconcept.worlds.table import concept_table
 
     names = tuple(entry.name for entry in concept_table().professions if entry.split == "report")

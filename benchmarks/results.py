@@ -20,7 +20,7 @@ from unconcept.cli.console import exit_codes, progress, quiet_libraries
 if TYPE_CHECKING:
     from unconcept.evaluation.trials.finding import Finding
     from unconcept.evaluation.trials.report import Report
-    from unconcept.jobs.evaluate import EvaluationRun
+    from unconcept.jobs.evaluate_job import EvaluationRun
     from unconcept.worlds.table import ConceptEntry
 
 OUT = Path("out/results")
@@ -184,7 +184,8 @@ def main() -> None:
         parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
     quiet_libraries()
     from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
 
     many, fewer, requests, arms = (
         spread("report", OBJECTS, args.limit),

@@ -151,7 +151,8 @@ def judged(model: ModelView, edits: dict[str, Edit], out: Path) -> str:
     """A table of what both edits leave and keep, beside the unedited model."""
     from unconcept.edits.origin import origin_for
     from unconcept.evaluation.trials.variants import variant_rows
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
     from unconcept.report.markdown import results_table
 
     files = tuple(out / f"{name}.safetensors" for name in edits)

@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.jobs.evaluate import EvaluationRun, evaluate
+    from unconcept.jobs.evaluate import evaluate
+    from unconcept.jobs.evaluate_job import EvaluationRun
 
     settings = tomllib.loads("\n".join(args.settings))
     arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name, settings))

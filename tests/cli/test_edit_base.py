@@ -1,6 +1,7 @@
 """Commands that are given an edit and no model use the model that the edit was made for, or say what is missing."""
 
 import shutil
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from tests.cli.test_cli import run
 from unconcept import UCE, Concept, Request, erase, open_model
 from unconcept.core.errors import EditError, SettingsError
 from unconcept.core.recipe import without_folders
-from unconcept.edits import load_edit, origin_of
+from unconcept.edits import edit_file, load_edit, origin_of
 from unconcept.jobs import command_options
 from unconcept.jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from unconcept.jobs.edit_base import base_of_edits
-from unconcept.jobs.evaluate import plan_attack, plan_bench, plan_evaluation, with_base
+from unconcept.jobs.evaluate import plan_attack, plan_bench, plan_evaluation
+from unconcept.jobs.evaluate_job import with_base
 from unconcept.jobs.keywords import _on_disk
 from unconcept.report.environment import command_line
 
@@ -92,6 +94,28 @@ def test_an_edit_alone_says_what_its_base_is(name, alone, tmp_path) -> None:
     assert result.exit_code == 2
     assert result.stderr.strip().endswith(f"give --model; its base is moji, hash {made.base_hash[:12]}")
     assert [path.name for path in tmp_path.iterdir()] == [alone.name]
+
+
+SLOW = {"AttackOptions": "wordings", "BenchOptions": "uce"}  # with what they attack or erase
+
+
+@pytest.mark.parametrize(
+    "name", [name if name not in SLOW else pytest.param(name, marks=pytest.mark.slow) for name in TAKE_EDITS]
+)
+def test_an_edit_is_read_once(name, made, tmp_path, monkeypatch) -> None:
+    """A large one takes seconds each time, and memory each time that it is held twice."""
+    reads, read = [], edit_file.read_edit_file
+    monkeypatch.setattr(edit_file, "read_edit_file", lambda path: reads.append(path) or read(path))
+    edit = shutil.copytree(made, tmp_path / "dog") / "edit.safetensors"
+    words = [str(word).format(edit=edit, out=tmp_path / "out") for word in TAKE_EDITS[name]]
+    if name in {"EvaluateOptions", *SLOW}:
+        words = [SLOW[name] if word == "p4d" else word for word in words] + ["--limit", 1, "--workers", 1]
+    if name in SLOW:
+        words += ["--judge", f"clip-score={tiny.clip_folder(tmp_path / 'clip')}"]
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert edit in reads
+    assert set(Counter(reads).values()) == {1}
 
 
 def test_a_base_that_has_changed_is_not_taken(made, tmp_path) -> None:

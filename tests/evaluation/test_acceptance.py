@@ -25,7 +25,8 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.finding import Finding
 from unconcept.evaluation.trials.report import group_rows
 from unconcept.evaluation.trials.trial import RunContext, answer_trials
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.metrics.i2p import COUNTING_RULES
 from unconcept.prompts.checks import GroupSizes
 from unconcept.report.data import ReportData

@@ -25,7 +25,8 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.checks import REPORT_SEEDS
 from unconcept.worlds.table import concept_table
 

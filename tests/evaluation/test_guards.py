@@ -24,7 +24,8 @@ from unconcept.erasing.failure_checks import (
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import ResolvedRequest, resolve_request
 from unconcept.evaluation.tasks import draw as drawing
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.methods import methods
 from unconcept.methods.rece import RECE
 from unconcept.prompts.checks import Prompt

@@ -25,7 +25,8 @@ from unconcept.evaluation.tasks.runner import TaskRecord
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.evaluation.trials.report import group_rows as group_rows
 from unconcept.evaluation.trials.trial import RunContext, Trial, answer_trials
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.checks import GroupSizes, seeded_prompt
 
 SPEC, JUDGE = DrawSpec(steps=2, batch_size=4), Judge("moji-judge")

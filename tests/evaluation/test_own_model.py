@@ -27,7 +27,8 @@ from unconcept.evaluation.tasks import edited_model as subject
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.unlearncanvas import UNLEARNCANVAS_THEMES
 
 

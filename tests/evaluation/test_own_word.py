@@ -20,7 +20,8 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.metrics.intervals import wilson
 from unconcept.scorers import scorers
 

@@ -10,7 +10,8 @@ from unconcept.core.request import RequestSpec
 from unconcept.jobs.command_options import SamplingOptions
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.jobs.sample import sample
 
 

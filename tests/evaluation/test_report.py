@@ -15,7 +15,8 @@ from tests.evaluation.test_harness import pizza as pizza
 from tests.report.test_verdict import BARRED
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.trials.pages import _shown
-from unconcept.jobs.evaluate import EvaluationRun, evaluate
+from unconcept.jobs.evaluate import evaluate
+from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.checks import Check, Prompt
 from unconcept.report.data import ReportData
 from unconcept.scorers.features import JudgeEmbedding

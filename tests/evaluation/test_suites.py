@@ -9,7 +9,7 @@ from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.suites.continual import fixed_sequence_checks
 from unconcept.evaluation.suites.registry import suites
-from unconcept.jobs.evaluate import EvaluationRun, _suite
+from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
 from unconcept.worlds.table import concept_table
 
@@ -145,4 +145,4 @@ def test_erased_together_they_share_the_prompts(count) -> None:
 @pytest.mark.parametrize(("asked", "wanted"), [(None, ("*",)), ((), ()), (("p4d",), ("p4d",)), (("*",), ("*",))])
 def test_no_attack_is_none_and_not_every_one(asked, wanted) -> None:
     run = EvaluationRun(("guitar",), Path("out"), suite="attack", attacks=asked)
-    assert _suite(run).attacks == wanted
+    assert suite_of_run(run).attacks == wanted

@@ -132,7 +132,7 @@ def test_a_planted_fault_is_found(place, tmp_path, monkeypatch) -> None:
     def planted(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("unconcept.jobs.export.load_edit", planted)
+    monkeypatch.setattr("unconcept.jobs.export.open_edit", planted)
     found = Findings()
     edit = place / "uce/edit.safetensors"
     found.command("case", "export", edit, "--to", "kohya", "--model", place / "m", out=tmp_path / "o.safetensors")

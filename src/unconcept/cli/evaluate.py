@@ -15,7 +15,7 @@ from .plan import print_plan
 if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
     from ..evaluation.trials.report import Report
-    from ..jobs.evaluate import EvaluationRun
+    from ..jobs.evaluate_job import EvaluationRun
 
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")

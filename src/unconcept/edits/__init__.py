@@ -1,6 +1,7 @@
 """Edits: what methods return. An edit is the difference to a model, as data."""
 
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from ..core.errors import EditError, require
 from . import edit_file as files
@@ -13,6 +14,8 @@ from .steering import SteeringEdit
 from .text_map import TextMapEdit
 from .weight_edits import DenseEdit, LowRankEdit
 
+_in_use: WeakValueDictionary[tuple[str, int, int, int], Edit] = WeakValueDictionary()  # by path and state of the file
+
 
 def load_edit(path: str | Path) -> Edit:
     """Read an edit file. Raises `EditError` with the fault if it cannot be used."""
@@ -22,6 +25,20 @@ def load_edit(path: str | Path) -> Edit:
         return edit_kinds[stored.kind].from_stored(stored)
     except EditError as error:
         raise EditError(f"edit {path}: {error}; the file is damaged: make the edit again") from None
+
+
+def open_edit(path: str | Path) -> Edit:
+    """Like `load_edit`, but a file whose edit somebody in this process still holds is not read again."""
+    try:
+        place = Path(path).resolve()
+        state = place.stat()
+    except (OSError, ValueError, RuntimeError):
+        return load_edit(path)  # It says what is wrong.
+    key = (str(place), state.st_size, state.st_mtime_ns, state.st_ino)
+    found = _in_use.get(key)
+    if found is None:
+        found = _in_use[key] = load_edit(path)
+    return found
 
 
 __all__ = [
@@ -40,5 +57,6 @@ __all__ = [
     "edit_kind",
     "edit_kinds",
     "load_edit",
+    "open_edit",
     "origin_of",
 ]

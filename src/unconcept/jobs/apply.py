@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..core.errors import OutputError, require
 from ..core.output_folder import atomic_folder, output_file
-from ..edits import load_edit
+from ..edits import open_edit
 from ..edits.export.bake import bake
 from ..models import find_model
 from .command_options import ApplyOptions
@@ -25,8 +25,9 @@ class ApplyOutcome:
 
 def apply(options: ApplyOptions) -> ApplyOutcome:
     """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
+    edit = open_edit(options.edit)
     model = base_of_edits([options.edit], options.model)
-    edit, source = load_edit(options.edit), find_model(model)
+    source = find_model(model)
     edit = edit.static() if options.static else edit
     out, is_file = options.out, source.is_file()
     require(

@@ -8,7 +8,7 @@ from ..core.errors import EditError, ModelError, require
 from ..core.hashing import hash_tensors
 from ..core.output_folder import RUN_FILE
 from ..core.regular_files import require_regular_file
-from ..edits import Edit, load_edit, origin_of
+from ..edits import Edit, open_edit, origin_of
 from ..models import open_model
 from ..models.checkpoint.hub import is_hub_id
 from ..worlds.registry import DEFAULT_MODEL, embedded_world
@@ -32,7 +32,7 @@ def base_of_edits(edits: Sequence[Path], model: str | None = None) -> str:
 
 
 def _base_of(path: Path) -> str:
-    edit = load_edit(path)
+    edit = open_edit(path)
     made = origin_of(edit)
     if is_hub_id(made.base):  # It may have to be fetched first; the edit is checked against it when it is applied.
         return made.base

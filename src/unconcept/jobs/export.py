@@ -2,7 +2,7 @@
 
 from ..core.output_folder import atomic_folder, output_file
 from ..core.registry import suggest
-from ..edits import load_edit
+from ..edits import open_edit
 from ..edits.export.export import EXPORT_TARGETS, FOLDER_TARGETS, ExportOutcome, export_edit, require_export_path
 from ..models import find_model
 from ..models.precision import named_dtype
@@ -15,8 +15,9 @@ def export(options: ExportOptions) -> ExportOutcome:
     target = suggest(options.to, {name: name for name in EXPORT_TARGETS}, "export")
     require_export_path(target, options.out)
     dtype = None if options.dtype == "auto" else named_dtype(options.dtype)
+    edit = open_edit(options.edit)
     model = base_of_edits([options.edit], options.model)
-    edit, source = load_edit(options.edit), find_model(model)
+    source = find_model(model)
     edit = edit.scaled(options.strength, options.amplify)
     edit = edit.static() if options.static else edit
     told = {"model": model, "to": options.to, "dtype": options.dtype, "rank": options.rank}

@@ -16,7 +16,7 @@ from ..evaluation.worlds import world_of
 from ..methods import methods
 from ..models import ModelView
 from .erase_job import Job, checks_of
-from .evaluate import EvaluationRun, open_run, with_base
+from .evaluate_job import EvaluationRun, open_run
 
 _TRAINING_STEP_COST = 5.0  # denoiser passes that a step of training takes, both directions and the teacher included
 _ITERATIONS = ("iterations", "max_train_steps", "steps")  # settings that count a training's steps
@@ -61,8 +61,8 @@ def plan_erasure(job: Job) -> RunPlan:
 
 def plan_run(run: EvaluationRun) -> RunPlan:
     """Plan an evaluation without the time of its attacks. Raises the errors that `evaluate` raises for bad input."""
-    run = with_base(run)
-    unedited, suite, judge, spec, _ = open_run(run)
+    opened = open_run(run)
+    run, unedited, suite, judge, spec = opened.run, opened.unedited, opened.suite, opened.judge, opened.spec
     prompts = {check.prompt for names in run.requests for check in suite.checks(names)}
     edits = len(run.edits) or len(run.variants) * len(run.requests)
     pictures = len(prompts) * (1 + edits)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.errors import RequestError, require
 from ..core.output_folder import atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
-from ..edits import load_edit
+from ..edits import open_edit
 from ..edits.base import validate_strength
 from ..evaluation.attacks.inputs import hash_input, load_adversarial, sample_adversarial
 from ..evaluation.sampling import draw_prompts, require_text_length, spec_for
@@ -35,7 +35,8 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     validate_strength(options.strength, options.amplify)
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
     require_drawable(prompts)
-    edits = [load_edit(path).scaled(options.strength, options.amplify) for path in paths(options.edits)]
+    as_made = [open_edit(path) for path in paths(options.edits)]
+    edits = [edit.scaled(options.strength, options.amplify) for edit in as_made]
     base = base_of_edits(paths(options.edits), options.model)
     model = open_model(base, options.device, options.dtype)
     require_text_length(model, prompts)

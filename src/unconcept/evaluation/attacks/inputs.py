@@ -17,7 +17,7 @@ from ...core.errors import StoreError, require
 from ...core.hashing import hash_json, hash_tensors
 from ...core.output_folder import atomic_file
 from ...core.regular_files import require_regular_file
-from ...edits import Edit, load_edit
+from ...edits import Edit, open_edit
 from ...models import Conditioning, ModelView
 from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.model_view import SoftPrompts
@@ -117,7 +117,7 @@ def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str
         if "states.states" in own
         else None
     )
-    edit: Edit | None = load_edit(adversarial_weights_path(path, row["weights"])) if row["weights"] else None
+    edit: Edit | None = open_edit(adversarial_weights_path(path, row["weights"])) if row["weights"] else None
     return AttackInput(row["text"], soft, states, own.get("noise"), edit)
 
 

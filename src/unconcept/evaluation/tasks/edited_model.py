@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...core.hashing import hash_json
-from ...edits import Edit, load_edit
+from ...edits import Edit, open_edit
 from ...models import ModelView, find_model, open_model
 from ...models.checkpoint.config import config_folder
 from ...models.loading import find_device
@@ -34,7 +34,10 @@ class EditedModel:
     @classmethod
     def of(cls, unedited: "EditedModel", edit: Path, strength: float = 1.0) -> "EditedModel":
         """Make the same model with an edit file."""
-        return cls(unedited.model, str(edit), load_edit(edit).hash, strength, unedited.device, unedited.dtype)
+        opened = open_edit(edit)
+        made = cls(unedited.model, str(edit), opened.hash, strength, unedited.device, unedited.dtype)
+        _edit(str(edit), made.edit_hash)  # It stays open for the tasks to come.
+        return made
 
     @property
     def unedited(self) -> "EditedModel":
@@ -74,7 +77,7 @@ class EditedModel:
 @lru_cache(maxsize=1)  # The difference to a whole checkpoint has gigabytes.
 def _edit(path: str, content: str | None) -> Edit:
     """Read an edit file once for all tasks that need it in a row; `content` is its hash."""
-    return load_edit(Path(path))
+    return open_edit(Path(path))
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...attacks import attacks, why_out_of_reach
 from ...core.concept import Concept
 from ...core.errors import RequestError, require
-from ...edits import load_edit, origin_of
+from ...edits import open_edit, origin_of
 from ...edits.base import EditOrigin
 from ...prompts.checks import Check
 from ..attacks.rates import attack_rows
@@ -46,13 +46,13 @@ def run_bench(
 def trial_of_task(task: EditTask) -> Trial:
     """Make the trial of an edit that a task has made."""
     cost = json.loads(task.path.with_suffix(".json").read_text(encoding="utf-8"))
-    made = EditedModel.of(task.subject, task.path)
-    return Trial(task.variant.label, task.concepts, made, load_edit(task.path), cost)
+    edit = open_edit(task.path)
+    return Trial(task.variant.label, task.concepts, EditedModel.of(task.subject, task.path), edit, cost)
 
 
 def trial_of_edit(path: Path, unedited: EditedModel, concepts: Sequence[str], strength: float = 1.0) -> Trial:
     """Make the trial of an existing edit file; `EditError` if it was made for another base."""
-    edit, label = load_edit(path), path.parent.name if path.stem == "edit" else path.stem
+    edit, label = open_edit(path), path.parent.name if path.stem == "edit" else path.stem
     with edit.applied(unedited.base()):
         pass
     cost = {"bytes": path.stat().st_size, "parameters": edit.parameters}
@@ -68,7 +68,7 @@ def edits_beside_methods(
     """
     found: list[tuple[Path, tuple[str, ...]]] = []
     for path in edits:
-        targets = origin_of(load_edit(path)).targets
+        targets = origin_of(open_edit(path)).targets
         own = [(path, names) for names in requests if set(names) <= set(targets)]
         told = f"edit {path} erases {', '.join(targets)}, which is none of the requests; name its concept too"
         require(bool(own), told, RequestError)
