@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unconcept.core.errors import UnknownName
+from unconcept.core.errors import DataError
 from unconcept.core.request import RequestSpec
 from unconcept.edits import origin_of
 from unconcept.erasing.make_edit import make_edit
@@ -167,8 +167,9 @@ def test_a_bench_without_an_edit_yet_has_its_page(tmp_path) -> None:
 
 
 def test_prompts_about_what_the_judge_does_not_know_are_refused(pizza, tmp_path) -> None:
-    (tmp_path / "p.csv").write_text("prompt,concept,group\na pizza,pizza,direct\na pizzza,pizzza,far\n")
-    with pytest.raises(UnknownName, match="did you mean 'pizza'"):
+    """If all of them are; else they are left out and counted."""
+    (tmp_path / "p.csv").write_text("prompt,concept,group\na tench,tench,far\na pizzza,pizzza,far\n")
+    with pytest.raises(DataError, match=r"the judge knows nothing that its prompts are about \(tench, pizzza\)"):
         evaluate(
             EvaluationRun(
                 ("pizza",), tmp_path / "o", (pizza,), prompts=tmp_path / "p.csv", suite="smoke", store=tmp_path / "s"

@@ -8,6 +8,7 @@ from tests import tiny
 from unconcept.core.errors import DataError
 from unconcept.core.text_identity import normalised_text
 from unconcept.evaluation.suites.from_file import suite_from_file
+from unconcept.evaluation.worlds import world_of
 from unconcept.models.text.text_identity import TokenTextKey
 from unconcept.prompts.cells import CONCEPT_COLUMNS
 
@@ -77,6 +78,27 @@ def test_a_longer_name_of_the_target_is_told(tmp_path) -> None:
     with pytest.raises(DataError, match="no prompt is about 'Lund', some are about 'Tom Lund': ask for that name"):
         asked(tmp_path, text, "Lund")
     assert asked(tmp_path, text, "Tom Lund")[0][0][1] == "direct"
+
+
+def test_a_judge_of_a_table_is_asked_what_it_knows(tmp_path) -> None:
+    """The rest is left out and counted; a name of the table may be spelled otherwise."""
+    text = f"{HEAD},class\n0,a dog,1,Dog Face\n1,a cow,2,cow  FACE\n2,a tench,3,tench\n3,a chain saw,4,chain saw\n"
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    world = world_of("moji")
+    suite = world.suite_from_file(path, ("dog face",))
+    assert [(check.group, check.concept) for check in suite.checks(("dog face",))] == [
+        ("direct", "dog face"),
+        ("near", "cow face"),
+    ]
+    assert suite.note == (
+        "prompts of t.csv: about other concepts, counted as near: 1 (cow face); about concepts that the judge does not"
+        " know, left out: 2 (tench, chain saw)"
+    )
+    assert len(world.suite_from_file(path, ("dog face",), own_judge=False).checks(("dog face",))) == 4
+    path.write_text(f"{HEAD},class\n0,a tench,1,tench\n")
+    with pytest.raises(DataError, match=r"the judge knows nothing that its prompts are about \(tench\): name another"):
+        world.suite_from_file(path, ("dog face",))
 
 
 def test_what_all_is_about_the_target_needs_no_note(tmp_path) -> None:

@@ -67,8 +67,13 @@ class World(Protocol):
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         """The suite that checks an erasure of concepts."""
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
-        """The suite of a prompt file; `key` tells which names are one concept."""
+    def suite_from_file(
+        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+    ) -> Suite:
+        """The suite of a prompt file; `key` tells which names are one concept.
+
+        With `own_judge` it has only prompts that the world's own judge can answer.
+        """
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         """What an attacker may know about an erased concept; `retain` was retained beside it."""
@@ -123,8 +128,10 @@ class MojiWorld:
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         return replace(suites["erase"], sizes=sizes)
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
-        return suite_from_file(path, concepts, self.table, key)
+    def suite_from_file(
+        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+    ) -> Suite:
+        return suite_from_file(path, concepts, self.table, key, own_judge)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         return knowledge_from_table(concept.name)
@@ -173,7 +180,9 @@ class UserWorld:
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         return suite_from_concepts(concepts, retain, sizes)
 
-    def suite_from_file(self, path: Path, concepts: Sequence[str], key: TextKey = folded_text) -> Suite:
+    def suite_from_file(
+        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+    ) -> Suite:
         return suite_from_file(path, concepts, None, key)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:

@@ -145,9 +145,7 @@ def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: Te
     suite, world = suites[run.suite], world_of(run.model)
     world.require_concepts(run.concepts)
     if run.prompts is not None:
-        own = world.suite_from_file(run.prompts, run.concepts, key)
-        if run.judge is None:  # The world's own judge knows only the world's concepts.
-            world.require_concepts([check.concept for check in own.checks(run.concepts)])
+        own = world.suite_from_file(run.prompts, run.concepts, key, own_judge=run.judge is None)
         suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
     else:
         suite = world.suite(suite, _words(run, origins), _retained(origins), origins)

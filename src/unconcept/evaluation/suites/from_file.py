@@ -1,7 +1,7 @@
 """Makes suites from a user's prompt file, or from concepts of a model that has no table."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +21,24 @@ _TARGET_GROUPS: tuple[PromptGroup, ...] = ("direct", "synonym", "paraphrase", "i
 
 
 def suite_from_file(
-    path: Path, concepts: Sequence[str], table: ConceptTable | None, key: TextKey = folded_text
+    path: Path,
+    concepts: Sequence[str],
+    table: ConceptTable | None,
+    key: TextKey = folded_text,
+    is_table_judged: bool = False,
 ) -> Suite:
     """Make a suite of all prompts in a published or own file, by group, with the file's seeds and guidance if it has
     them.
 
     What a row is about wins over `concepts`: prompts about others are near. Rows that name no concept are about the
-    first one. Captions about nothing are left out, because no judge can answer them. The suite's note counts all of
-    these. `key` tells which names are one concept.
+    first one. Captions about nothing are left out, because no judge can answer them, and with `is_table_judged` also
+    prompts about concepts that are not in the table. The suite's note counts all of these. `key` tells which names are
+    one concept.
     """
     read = load_prompts(path, concept=concepts[0])
-    asked = {key(name): name for name in reversed(concepts)}
-    items = [_grouped(item, asked, key) for item in read if item.concept]
+    known = [entry.name for entry in table.entries] if table else []
+    spelled = {key(name): name for name in [*known, *reversed(concepts)]}
+    items = [_grouped(item, spelled.get(key(item.concept), item.concept), concepts) for item in read if item.concept]
     require(
         bool(items),
         f"{path}: every prompt is a caption about nothing in particular, which a judge has no question for: give"
@@ -40,20 +46,27 @@ def suite_from_file(
         DataError,
     )
     _require_known_spelling(path, items, concepts)
+    unknown = Counter(item.concept for item in items if is_table_judged and item.concept not in spelled.values())
+    items = [item for item in items if item.concept not in unknown]
+    require(
+        bool(items),
+        f"{path}: the judge knows nothing that its prompts are about ({_first_names(unknown)}): name another with"
+        " --judge",
+        DataError,
+    )
 
     def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
         return [_check(item, sizes, table) for item in first_of_each_group(items, sizes)]
 
     summary = f"{len(items)} prompts of {path.name}"
-    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=_reading_note(path, read, items, concepts))
+    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=_reading_note(path, read, items, concepts, unknown))
 
 
-def _grouped(item: PromptItem, asked: Mapping[Hashable, str], key: TextKey) -> PromptItem:
-    """The item with the concept as typed: what is about a target is not near, what is about another is not direct."""
-    name = asked.get(key(item.concept))
-    if name is not None:
+def _grouped(item: PromptItem, name: str, concepts: Sequence[str]) -> PromptItem:
+    """The item with its concept's known name: about a target it is not near, about another it is not direct."""
+    if name in concepts:
         return replace(item, concept=name, group="direct" if item.group == "near" else item.group)
-    return replace(item, group="near") if item.group in _TARGET_GROUPS else item
+    return replace(item, concept=name, group="near" if item.group in _TARGET_GROUPS else item.group)
 
 
 def _require_known_spelling(path: Path, items: Sequence[PromptItem], concepts: Sequence[str]) -> None:
@@ -73,18 +86,28 @@ def _names(text: str, name: str) -> bool:
     return find_name(composed_text(text), [name]) is not None
 
 
-def _reading_note(path: Path, read: PromptSet, items: Sequence[PromptItem], concepts: Sequence[str]) -> str:
+def _reading_note(
+    path: Path, read: PromptSet, items: Sequence[PromptItem], concepts: Sequence[str], unknown: Counter[str]
+) -> str:
     """Say what was counted otherwise than asked, in one line; "" if all prompts are about the targets."""
     others = Counter(item.concept for item in items if item.concept not in concepts and item.group == "near")
     told = []
     if others:
-        names = ", ".join(list(others)[:3]) + (", ..." if len(others) > 3 else "")
-        told.append(f"about other concepts, counted as near: {others.total()} ({names})")
-    if len(read) > len(items):
-        told.append(f"captions about nothing in particular, left out: {len(read) - len(items)}")
+        told.append(f"about other concepts, counted as near: {others.total()} ({_first_names(others)})")
+    if unknown:
+        told.append(
+            f"about concepts that the judge does not know, left out: {unknown.total()} ({_first_names(unknown)})"
+        )
+    captions = len(read) - len(items) - unknown.total()
+    if captions:
+        told.append(f"captions about nothing in particular, left out: {captions}")
     if read.empty_rows:
         told.append(f"rows without a prompt, passed over: {read.empty_rows}")
     return f"prompts of {path.name}: {'; '.join(told)}" if told else ""
+
+
+def _first_names(counted: Counter[str]) -> str:
+    return ", ".join(list(counted)[:3]) + (", ..." if len(counted) > 3 else "")
 
 
 def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
