@@ -177,7 +177,7 @@ class Toy:
     """A model whose denoiser says x + B c: what ESD makes of B can be written down."""
 
     name, family, latent_shape, device, dtype = "toy", "sd1", (4, 2, 2), torch.device("cpu"), torch.float64
-    texts, spec = ("", "dog", "cat"), families["sd1"]
+    texts, spec, few_step = ("", "dog", "cat"), families["sd1"], None
     tokenizers = (SimpleNamespace(encode=lambda texts: [tuple(map(ord, text)) for text in texts]),)
 
     def __init__(self) -> None:
@@ -203,6 +203,9 @@ class Toy:
 
     def modules(self, part):
         return self.scheduler if part == "scheduler" else self.net
+
+    def set_timesteps(self, scheduler, steps, shape):
+        scheduler.set_timesteps(steps)
 
     def reference(self, names):
         return {name: self.net.get_parameter(name.partition(".")[2]).detach() for name in names}

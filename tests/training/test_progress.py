@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.diffusion.sampling_grid import SamplingGrid
+from unconcept.models.diffusion.sampler import Sampler
 from unconcept.training.progress import (
     progress_from_done,
     progress_from_remaining,
@@ -36,10 +36,10 @@ def test_the_cards_numbers() -> None:
 
 @pytest.mark.parametrize("steps", [20, 25, 50])
 def test_all_conventions_tell_the_same_timestep_within_one_step(steps) -> None:
-    grid = SamplingGrid.of(tiny.shared("sd1"), steps)
+    sampler = Sampler(tiny.shared("sd1"), steps, "ddim")
     for k in range(steps):
         p = progress_from_done(k, steps)
-        assert int(grid.t[k]) in step_timesteps(p, steps)
+        assert int(sampler.timesteps[k]) in step_timesteps(p, steps)
         assert training_timestep(p) in step_timesteps(p, steps)
 
 

@@ -73,7 +73,7 @@ def test_every_latent_of_a_pool_is_partial_sampling_and_each_is_used_once() -> N
     seen = Counter((prompt, k) for point in points for prompt, k in zip(point.prompts, point.k, strict=True))
     assert seen == {(prompt, k): 1 for prompt in ("dog", "cat") for k in range(5)}
     for point in points:
-        assert point.t.tolist() == [int(course.grid.t[k]) for k in point.k]
+        assert point.t.tolist() == [int(course.timestep(k)) for k in point.k]
         for x, prompt, k in zip(point.x_t, point.prompts, point.k, strict=True):
             seed = 3 * 1_000_003 + ("dog", "cat").index(prompt)
             assert torch.allclose(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Conditioning:
     pooled: Tensor | None = None  # (b, p): SDXL, SD3, FLUX
     time_ids: Tensor | None = None  # (b, 6): SDXL's sizes and crop
     mask: Tensor | None = None  # (b, l): 1 at states that attention reads, 0 at padding; None: it reads all
+    guidance: Tensor | None = None  # (b,): the scale that a guidance-distilled denoiser reads; None: its default
 
     def rows(self, which: Tensor | slice) -> "Conditioning":
         """The conditioning of the selected prompts, in that order."""
@@ -41,7 +42,27 @@ class Conditioning:
 
     @property
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.states, self.pooled, self.time_ids, self.mask
+        return self.states, self.pooled, self.time_ids, self.mask, self.guidance
+
+
+@dataclass(frozen=True)
+class PromptGuidance:
+    """How the predictions for b pictures are guided: the prompts, and what classifier-free guidance leads away from."""
+
+    texts: Conditioning  # 2b rows, the negatives and then the prompts; b rows without negatives
+    scale: float | None = None  # of classifier-free guidance; None: a single prediction, which may be guided within
+
+    @property
+    def prompts(self) -> Conditioning:
+        """The rows of the prompts."""
+        return self.texts if self.scale is None else self.texts.rows(slice(len(self.texts.states) // 2, None))
+
+    def predict(self, model: "ModelView", latents: Tensor, t: Tensor) -> Tensor:
+        """The guided prediction (b, c, h, w) at a timestep (), from one call of the denoiser."""
+        if self.scale is None:
+            return model.denoise(latents, t, self.texts)
+        empty, said = model.denoise(torch.cat([latents] * 2), t, self.texts).chunk(2)
+        return empty + self.scale * (said - empty)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class SoftPrompts:
 
 
 class ModelView(Protocol):
-    """A model of any family, with seven methods.
+    """A model of any family, with nine methods.
 
     Closed-form methods only need `embed` and `text_maps`, which read files and build no network.
     """
@@ -122,6 +143,15 @@ class ModelView(Protocol):
 
         Differentiable in all its inputs.
         """
+
+    def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
+        """Guidance of this scale as in the stock pipeline: away from its unconditional side, as an input, or none.
+
+        Scales up to 1 guide nothing away. `SettingsError` if the model's record says that it takes no guidance.
+        """
+
+    def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+        """Set a diffusers scheduler's timesteps as in the stock pipeline, for latents of shape (c, h, w)."""
 
     def sample(
         self,

@@ -1,6 +1,6 @@
 """Sources of the noisy latents of a training step: partial sampling, resumable trajectories, pools, noised images.
 
-All use the model's own sampling grid, and sample with the model in its current state, student or teacher.
+All take the steps of one sampler, and sample with the model in its current state, student or teacher.
 """
 
 from collections import Counter
@@ -13,7 +13,8 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.seeds import BLOCK_SEED_STEP, numbered_seed
 from ..models import ModelView
-from ..models.diffusion.sampling_grid import SamplingGrid, is_guidance_distilled
+from ..models.diffusion.sampler import Sampler, is_guidance_distilled
+from ..models.model_view import PromptGuidance
 from .budget import number_in_turn
 from .distributed import rank_seed_offset
 from .goals import TextEncodings
@@ -26,19 +27,20 @@ _FOCUS_TIMESTEPS, _FOCUS_STEEPNESS = (200, 400), 0.05
 
 @dataclass(frozen=True)
 class GuidedSampler:
-    """Samples in N steps under guidance.
+    """Samples in N steps under guidance, with DDIM or along the model's flow.
 
-    Guidance leads away from the encoded empty text. Guidance-distilled models sample without it.
+    Guidance leads away from the encoded empty text. Guidance-distilled models sample at their default scale.
     """
 
     model: ModelView
     texts: TextEncodings
     steps: int
     guidance_scale: float
-    grid: SamplingGrid = field(init=False)
+    sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", SamplingGrid.of(self.model, self.steps))
+        is_flow = self.model.schedule.prediction_type == "flow"
+        object.__setattr__(self, "sampler", Sampler(self.model, self.steps, None if is_flow else "ddim"))
 
     @classmethod
     def of(cls, model: ModelView, steps: int, guidance_scale: float) -> "GuidedSampler":
@@ -55,9 +57,9 @@ class GuidedSampler:
 
     def timestep(self, k: int | Tensor, rows: int = 1) -> Tensor:
         """Return the timesteps (rows,) of the prediction after k steps; a tensor k (b,) has one for each row."""
-        return (self.grid.t[k].expand(rows) if isinstance(k, int) else self.grid.t[k]).to(self.model.device)
+        t = self.sampler.timesteps
+        return (t[k].expand(rows) if isinstance(k, int) else t[k.to(t.device)]).to(self.model.device)
 
-    @torch.no_grad()
     def denoise_steps(
         self, x: Tensor, prompts: Sequence[str], k: int, stop: int, negatives: Sequence[str] = ()
     ) -> Tensor:
@@ -65,17 +67,12 @@ class GuidedSampler:
 
         Guidance leads away from `negatives`, one for each row, or from the empty text.
         """
-        guides = self.guidance_scale != 1 and not is_guidance_distilled(self.model)
-        given = self.texts([*prompts, *((negatives or [""] * len(x)) if guides else [])])
-        for step in range(k, stop):
-            t = self.timestep(step, len(given.states))
-            if guides:
-                said, empty = self.model.denoise(torch.cat([x, x]), t, given).chunk(2)
-                said = empty + self.guidance_scale * (said - empty)
-            else:
-                said = self.model.denoise(x, t, given)
-            x = self.grid.step(x, said, step)
-        return x
+        if self.guidance_scale == 1 or is_guidance_distilled(self.model):
+            guidance = PromptGuidance(self.texts(prompts))
+        else:
+            away = negatives or [""] * len(x)
+            guidance = PromptGuidance(self.texts([*away, *prompts]), self.guidance_scale)
+        return self.sampler.denoise(x, guidance, k, stop)
 
 
 @dataclass(frozen=True)

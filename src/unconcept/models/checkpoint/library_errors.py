@@ -20,6 +20,7 @@ _LIBRARIES = (
     "torch",
     "transformers",
 )
+_SAMPLER = ("unconcept.models.diffusion.", "unconcept.models.views.", "unconcept.models.model_view")
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def library_errors(
 
 @contextmanager
 def drawing_errors(source: str | Path) -> Iterator[None]:
-    """The same around a call of the stock pipeline, where a config may turn out to be wrong.
+    """The same around the sampler, where a config may turn out to be wrong.
 
     An error of any other code passes: of a hook, a callback, an edit or a plug-in.
     """
@@ -56,10 +57,11 @@ def drawing_errors(source: str | Path) -> Iterator[None]:
 
 
 def _is_of_other_code(error: Exception) -> bool:
-    """Whether code of no library is below the block's own frame in the traceback of an error."""
+    """Whether an error is not a library's, called by the sampler, by the traceback below the block's own frame."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    inner = [name for name in names if name != __name__][1:]
-    return any(name.partition(".")[0] not in _LIBRARIES for name in inner)
+    inner = [name for name in names if name != __name__ and not name.startswith(_SAMPLER)]
+    is_last_ours = bool(names) and names[-1].startswith(_SAMPLER)
+    return is_last_ours or any(name.partition(".")[0] not in _LIBRARIES for name in inner)
 
 
 def _first_line(error: Exception) -> str:

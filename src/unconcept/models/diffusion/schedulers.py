@@ -1,42 +1,123 @@
-"""Samplers by their names in papers, which replace a pipeline's own on the same noise schedule."""
+"""Samplers by their names in papers: diffusers' own schedulers, each run on a copy of its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import inspect
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from ...core.errors import require
+import torch
+from torch import Tensor
+
+from ...core.errors import SettingsError, require
 from ...core.registry import suggest
+from ..model_view import ModelView
 
-# All are deterministic once the initial noise is given.
+# All but `euler-ancestral` and `lcm` are deterministic once the initial noise is given.
 SAMPLERS = {
     "ddim": "DDIMScheduler",
     "pndm": "PNDMScheduler",
     "lms": "LMSDiscreteScheduler",
     "euler": "EulerDiscreteScheduler",
+    "euler-ancestral": "EulerAncestralDiscreteScheduler",
     "dpm": "DPMSolverMultistepScheduler",
+    "lcm": "LCMScheduler",
 }
+FLOW_SAMPLERS = {"euler": "FlowMatchEulerDiscreteScheduler"}
+
+
+class Stepper(Protocol):
+    """A run of a sampler."""
+
+    timesteps: Tensor
+    """Of each network call, falling."""
+
+    def begin(self, k: int) -> None:
+        """Start after k network calls."""
+
+    def scale_input(self, x: Tensor, k: int) -> Tensor:
+        """The denoiser's input for latents after k calls."""
+
+    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Latents (b, c, h, w) after call k, from those before it; each picture's noise comes from its generator."""
+
+    def initial_latents(self, noise: Tensor) -> Tensor:
+        """Latents before the first call from noise (b, c, h, w) of unit variance."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, k: int) -> Tensor:
+        """Latents after k calls of a picture with these clean latents."""
+
+
+@dataclass
+class SchedulerStepper:
+    """A run of a diffusers scheduler, whose timesteps are set."""
+
+    scheduler: Any
+    eta: float = 0.0  # DDIM's share of DDPM's noise
+
+    @property
+    def timesteps(self) -> Tensor:
+        found: Tensor = self.scheduler.timesteps
+        return found
+
+    def begin(self, k: int) -> None:
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(k)
+
+    def scale_input(self, x: Tensor, k: int) -> Tensor:
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return x
+        scaled: Tensor = self.scheduler.scale_model_input(x, self.timesteps[k])
+        return scaled
+
+    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator]) -> Tensor:
+        accepted = inspect.signature(self.scheduler.step).parameters
+        given: Mapping[str, object] = {"generator": list(generators), "eta": self.eta}
+        given = {name: value for name, value in given.items() if name in accepted}
+        found: Tensor = self.scheduler.step(prediction, self.timesteps[k], x, **given, return_dict=False)[0]
+        return found
+
+    def initial_latents(self, noise: Tensor) -> Tensor:
+        scaled: Tensor = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return scaled
+
+    def add_noise(self, latents: Tensor, noise: Tensor, k: int) -> Tensor:
+        self.begin(k)
+        t = self.timesteps[k : k + 1]
+        if hasattr(self.scheduler, "scale_noise"):
+            found: Tensor = self.scheduler.scale_noise(latents, t, noise)
+        else:
+            found = self.scheduler.add_noise(latents, noise, t)
+        return found
 
 
 def named_scheduler(name: str, own: Any) -> Any:
-    """A diffusers scheduler of that name with the betas and prediction type of the pipeline's own."""
+    """A diffusers scheduler of that name with the betas, or the shift, and the prediction type of a model's own."""
     import diffusers
 
-    kind = getattr(diffusers, suggest(name, SAMPLERS, "sampler"))
+    names = FLOW_SAMPLERS if hasattr(own, "scale_noise") else SAMPLERS
+    kind = getattr(diffusers, suggest(name, names, "sampler"))
+    known = inspect.signature(kind.__init__).parameters
+    config = {key: value for key, value in own.config.items() if key in known or key.startswith("_")}
     # By default DDIM clips to [-1, 1]: right for pixels, wrong for latents. Other schedulers' configs lack the option.
-    return kind.from_config(own.config, **({"clip_sample": False} if name == "ddim" else {}))
+    return kind.from_config(config, **({"clip_sample": False} if name == "ddim" else {}))
 
 
-@contextmanager
-def sampled_by(pipeline: Any, sampler: str | None, steps: int) -> Iterator[None]:
-    """Let a pipeline draw with a named sampler inside the block; None keeps its own.
+def prepared_scheduler(model: ModelView, name: str | None, steps: int, shape: tuple[int, int, int]) -> Any:
+    """A copy of the model's own scheduler, or one of a name, with its timesteps set for latents (c, h, w).
 
-    `SettingsError` if there are more steps than the model has timesteps.
+    `SettingsError` for a number of steps that it cannot make.
     """
-    own = pipeline.scheduler
-    count = own.config.num_train_timesteps
+    own: Any = model.modules("scheduler")
+    names, others = (FLOW_SAMPLERS, SAMPLERS) if hasattr(own, "scale_noise") else (SAMPLERS, FLOW_SAMPLERS)
+    message = f"sampler {name!r} is not defined for {model.family} models: leave it out, or give {', '.join(names)}"
+    require(name in names or name not in others, message)
+    scheduler = deepcopy(own) if name is None else named_scheduler(name, own)
+    count = scheduler.config.num_train_timesteps
     require(0 < steps <= count, f"{steps} sampler steps: give 1 to {count}, the model's number of timesteps")
-    pipeline.scheduler = own if sampler is None else named_scheduler(sampler, own)
     try:
-        yield
-    finally:
-        pipeline.scheduler = own
+        model.set_timesteps(scheduler, steps, shape)
+    except ValueError as error:
+        kind, reason = type(scheduler).__name__, str(error).partition("\n")[0]
+        raise SettingsError(f"{steps} sampler steps are not possible with {kind}: {reason}") from None
+    return scheduler

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..model_view import ModelView
@@ -25,6 +26,41 @@ def encode_images(model: ModelView, pictures: Tensor) -> Tensor:
 def decode_latents(model: ModelView, latents: Tensor) -> Tensor:
     """Decode latents (b, c, h, w) into pictures (b, 3, H, W) in [0, 1]; differentiable, not rounded."""
     vae: Any = model.modules("vae")
-    scaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    pixels: Tensor = (vae.decode(scaled.to(next(vae.parameters()).dtype)).sample / 2 + 0.5).clamp(0, 1)
+    return (_decoded(vae, latents) / 2 + 0.5).clamp(0, 1)
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures (b, 3, H, W), about in [-1, 1]."""
+    mean, deviation = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
+    if mean is not None and deviation is not None:  # of some SDXL's
+        mean, deviation = (latents.new_tensor(part).view(1, -1, 1, 1) for part in (mean, deviation))
+        scaled = latents * deviation / vae.config.scaling_factor + mean
+    else:
+        scaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+    pixels: Tensor = vae.decode(scaled.to(next(vae.parameters()).dtype)).sample
     return pixels
+
+
+@torch.no_grad()
+def finish_pictures(model: ModelView, latents: Tensor) -> Tensor:
+    """Decode latents (b, c, h, w) as the stock pipeline does: (b, 3, H, W) in [0, 1], float32 on the CPU.
+
+    SDXL's autoencoder overflows in float16 and is widened; a pipeline's own watermark and safety checker are used.
+    """
+    pipeline = model.checkpoint.built_pipeline
+    vae: Any = pipeline.vae
+    if vae.dtype == torch.float16 and hasattr(pipeline, "upcast_vae") and vae.config.force_upcast:
+        try:
+            pixels = _decoded(vae.to(torch.float32), latents)
+        finally:
+            vae.to(torch.float16)
+    else:
+        pixels = _decoded(vae, latents)
+    if getattr(pipeline, "watermark", None) is not None:
+        pixels = pipeline.watermark.apply_watermark(pixels)
+    refused = None
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pixels, refused = pipeline.run_safety_checker(pixels, model.device, model.dtype)
+    whole = None if refused is None else [not each for each in refused]
+    images: Tensor = pipeline.image_processor.postprocess(pixels, output_type="pt", do_denormalize=whole)
+    return images.float().cpu()

@@ -1,4 +1,4 @@
-"""Classifier-free guidance inside a stock pipeline: which rows of the denoiser's batch belong to one prompt."""
+"""Classifier-free guidance while pictures are drawn: which rows of the denoiser's batch belong to one prompt."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,30 +7,33 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checkpoint.pipeline import Pipeline
+from ..diffusion.callbacks import SamplingCallbacks, callbacks_on
 from .forward import remove_on_exit
 
 
 class GuidanceSides:
-    """Gives both sides of guidance what belongs to the prompt, while a stock pipeline draws.
+    """Gives both sides of guidance what belongs to the prompt, while the sampler or a stock pipeline draws.
 
-    Pipelines guide in one of two ways: by a batch whose first half is the negative prompts, or by a second call at the
-    same timestep (FLUX). Outside a pipeline's loop, every row keeps its own.
+    The sampler says whether the first half of its batches is the negative prompts. Pipelines guide in one of two ways:
+    so too, or by a second call at the same timestep (FLUX). Outside of a loop, every row keeps its own.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._is_drawing = False
+        self._has_negatives: bool | None = None  # None: it is a pipeline that draws
         self._rows = 0  # of the loop's first call
         self._timestep: Tensor | None = None
         self._is_second_call = False
         self._of_prompts: Tensor | None = None
 
-    def start(self) -> None:
-        """Begin a pipeline's loop."""
-        self._is_drawing, self._rows, self._timestep, self._of_prompts = True, 0, None, None
+    def start(self, has_negatives: bool | None = None) -> None:
+        """Begin the sampler's loop, or a pipeline's."""
+        self._is_drawing, self._has_negatives = True, has_negatives
+        self._rows, self._timestep, self._of_prompts = 0, None, None
 
     def stop(self) -> None:
-        """End a pipeline's loop."""
+        """End the loop."""
         self._is_drawing = False
 
     def note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -44,9 +47,11 @@ class GuidanceSides:
         """Return rows (b, ..) in which a negative side's are those of its prompts."""
         if not self._is_drawing:
             return rows
-        self._rows = self._rows or len(rows)
+        self._rows, half = self._rows or len(rows), len(rows) // 2
+        if self._has_negatives is not None:
+            is_doubled = self._has_negatives and len(rows) == self._rows
+            return rows[half:].repeat(2, *[1] * (rows.ndim - 1)) if is_doubled else rows
         if getattr(self._pipeline, "do_classifier_free_guidance", False):
-            half = len(rows) // 2
             # SD3's skip-layer call is of the prompts alone.
             return rows[half:].repeat(2, *[1] * (rows.ndim - 1)) if len(rows) == self._rows == 2 * half else rows
         if self._is_second_call and self._of_prompts is not None and len(self._of_prompts) == len(rows):
@@ -57,7 +62,10 @@ class GuidanceSides:
 
 @contextmanager
 def watch_guidance(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[GuidanceSides]:
-    """Watch the loops of a stock pipeline inside the block: each runs under the pipeline's progress bar."""
+    """Watch the loops of the sampler and of a stock pipeline inside the block.
+
+    A pipeline's loop runs under its progress bar.
+    """
     sides, progress_bar = GuidanceSides(pipeline), pipeline.progress_bar
 
     @contextmanager
@@ -75,7 +83,10 @@ def watch_guidance(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[Guidance
     before = vars(pipeline).get("progress_bar")  # another edit's, where several are applied
     pipeline.progress_bar = watched
     try:
-        with remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]):
+        with (
+            remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]),
+            callbacks_on(denoiser, SamplingCallbacks(start=sides.start, stop=sides.stop)),
+        ):
             yield sides
     finally:
         if before is None:

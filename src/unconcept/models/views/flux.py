@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..model_view import Conditioning
 from ..text.tokenizer import TokenPosition
-from .mmdit import MMDiTView
+from .mmdit import MMDiTView, flow_shift
 
 _DISTILLED_GUIDANCE = 3.5  # FluxPipeline's default, used for single predictions of a guidance-distilled FLUX
 
@@ -27,12 +29,13 @@ class FluxView(MMDiTView):
         return Conditioning(self._read(prompts, t5)[0], pooled)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """The flow noise - x0; for a guidance-distilled FLUX, at its default guidance."""
+        """The flow noise - x0; for a guidance-distilled FLUX at the conditioning's guidance, or else its default."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         net, t = self.checkpoint.built_pipeline.transformer, timestep.to(latents.device).expand(len(latents))
         h, w = (side // 2 for side in latents.shape[-2:])
         at = torch.cartesian_prod(*(torch.arange(n, dtype=latents.dtype, device=latents.device) for n in (1, h, w)))
-        guidance = torch.full((len(latents),), _DISTILLED_GUIDANCE, device=latents.device)
+        default = torch.full((len(latents),), _DISTILLED_GUIDANCE, device=latents.device)
+        guidance = default if given.guidance is None else given.guidance
         packed = net(
             hidden_states=pack_latents(latents),
             timestep=t.to(latents.dtype) / 1000,
@@ -44,16 +47,11 @@ class FluxView(MMDiTView):
         ).sample
         return unpack_latents(packed, h, w)
 
-    @property
-    def _is_distilled(self) -> bool:
-        return bool(self.checkpoint.built_pipeline.transformer.config.guidance_embeds)
-
-    @property
-    def _guidance_argument(self) -> str:
-        return "guidance_scale" if self._is_distilled else "true_cfg_scale"
-
-    def _packed(self, latents: Tensor) -> Tensor:
-        return pack_latents(latents)
+    def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+        """Even sigmas from 1 to 1 / N, which the scheduler shifts, by picture size if its config says so."""
+        sigmas = np.linspace(1.0, 1 / steps, steps)
+        mu = flow_shift(scheduler, shape[1] * shape[2] // 4, most=1.15)
+        scheduler.set_timesteps(sigmas=sigmas, mu=mu, device=self.device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

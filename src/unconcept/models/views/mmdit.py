@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.errors import ModelError, SettingsError, require
-from ..checkpoint.library_errors import drawing_errors
+from ...core.errors import ModelError
 from ..family import TextEncoderSpec
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition, TokenPosition
@@ -58,61 +57,21 @@ class MMDiTView(PipelineView):
         ids = torch.tensor(self._tokenizer(encoder)(prompts).padded(), device=self.device)
         return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str] | Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None = None,
-    ) -> Tensor:
-        """Draw pictures, guided away from the empty text if the scale is above 1.
-
-        A guidance-distilled FLUX gets the scale as an input instead.
-        """
-        require(
-            sampler is None,
-            f"sampler {sampler!r} is not defined for {self.family} models: leave it out to use their own",
-            SettingsError,
-        )
-        pipeline = self.checkpoint.built_pipeline
-        text = self._given(prompts, "")
-        if guidance_scale > 1 and not self._is_distilled:
-            text |= self._given([""] * len(noise), "negative_")
-        height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        with self._drawing(), drawing_errors(self.name):
-            result = pipeline(
-                **text,
-                **{self._guidance_argument: guidance_scale},
-                height=height,
-                width=width,
-                latents=self._packed(noise.to(self.device, self.dtype)),
-                num_inference_steps=steps,
-                max_sequence_length=self.spec.encoders[-1].length,
-                output_type="pt",
-            )
-        images: Tensor = result.images.float().cpu()
-        return images
-
-    def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
-        """The pipeline's arguments for prompts, as text states, so that a prompt that is too long is an error."""
-        given = prompts if isinstance(prompts, Conditioning) else self.condition(prompts)
-        return {f"{side}prompt_embeds": given.states, f"{side}pooled_prompt_embeds": given.pooled}
-
-    @property
-    def _is_distilled(self) -> bool:
-        """Whether a single prediction is already guided."""
-        return False
-
-    @property
-    def _guidance_argument(self) -> str:
-        return "guidance_scale"
-
-    def _packed(self, latents: Tensor) -> Tensor:
-        """Latents in the form that the pipeline takes."""
-        return latents
-
     @property
     def width(self) -> int:
         return int(self.checkpoint.config("transformer")["joint_attention_dim"])
+
+
+def flow_shift(scheduler: Any, tokens: int, most: float) -> float:
+    """The shift `mu` of a flow's sigmas for a picture of so many tokens; `most` is the pipeline's default maximum."""
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    config = scheduler.config
+    mu: float = calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", most),
+    )
+    return mu

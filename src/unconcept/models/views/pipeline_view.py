@@ -3,22 +3,25 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import ModelError, require
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.library_errors import drawing_errors
 from ..checkpoint.pipeline import Pipeline
 from ..checkpoint.validation import require_complete
 from ..diffusion.noise_schedule import NoiseSchedule
+from ..diffusion.sampler import Sampler, is_guidance_distilled
+from ..diffusion.vae import finish_pictures
 from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
 from ..layouts.unet import CROSS_ATTENTION_MAP
-from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..model_view import Conditioning, PromptGuidance, SoftPrompts, TextInput
 from ..pipeline_checks import require_plain
 from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
@@ -101,7 +104,28 @@ class PipelineView(ABC):
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """The denoiser's raw prediction."""
 
-    @abstractmethod
+    def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
+        """Guidance of this scale as in the stock pipeline: away from its unconditional side, as an input, or none."""
+        given = prompts if isinstance(prompts, Conditioning) else self._encode(prompts)
+        if is_guidance_distilled(self):
+            embedded = torch.full((len(given.states),), scale, dtype=torch.float32, device=self.device)
+            return PromptGuidance(replace(given, guidance=embedded))
+        if scale <= 1:
+            return PromptGuidance(given)
+        return PromptGuidance(Conditioning.concatenate([self._unconditional(given), given]), scale)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts as the stock pipeline does; `RequestError` for one that is too long, unless it is cut."""
+        return self.condition(prompts)
+
+    def _unconditional(self, given: Conditioning) -> Conditioning:
+        """The rows from which the stock pipeline guides away: the encoded empty text."""
+        return self.condition([""] * len(given.states))
+
+    def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+        scheduler.set_timesteps(steps, device=self.device)
+
+    @torch.no_grad()
     def sample(
         self,
         prompts: Sequence[str] | Conditioning,
@@ -110,7 +134,17 @@ class PipelineView(ABC):
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Draw pictures in [0, 1] with the stock pipeline."""
+        """Draw pictures in [0, 1] from the caller's noise, so that a picture does not depend on others in its batch.
+
+        `SettingsError` if there are more steps than the model has timesteps, which schedulers answer with anything from
+        an error to nonsense.
+        """
+        start = noise.to(self.device, self.dtype)
+        _, c, h, w = start.shape
+        with self._drawing(), drawing_errors(self.name):
+            run = Sampler(self, steps, sampler, shape=(c, h, w))
+            latents = run.denoise(run.initial_latents(start), self.guide(prompts, guidance_scale))
+            return finish_pictures(self, latents)
 
     @contextmanager
     def _drawing(self) -> Iterator[Pipeline]:

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
-from ..checkpoint.library_errors import drawing_errors
-from ..diffusion.schedulers import sampled_by
-from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..model_view import Conditioning, PromptGuidance, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition
 from .pipeline_view import PipelineView
 
@@ -72,48 +70,13 @@ class PixArtView(PipelineView):
         ).sample
         return said[:, : latents.shape[1]]
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str] | Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None = None,
-    ) -> Tensor:
-        """Draw pictures of the noise's size (no resolution bins), guided away from the empty text for scales above 1.
-
-        `SettingsError` if there are more steps than the model has timesteps.
-        """
-        pipeline = self.checkpoint.built_pipeline
-        text = self._given(prompts, "")
-        if guidance_scale > 1:
-            text |= self._given([""] * len(noise), "negative_")
-        height, width = (side * pipeline.vae_scale_factor for side in noise.shape[-2:])
-        with self._drawing(), sampled_by(pipeline, sampler, steps), drawing_errors(self.name):
-            result = pipeline(
-                **text,
-                negative_prompt=None,
-                height=height,
-                width=width,
-                latents=noise.to(self.device, self.dtype),
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                use_resolution_binning=False,
-                output_type="pt",
-            )
-        images: Tensor = result.images.float().cpu()
-        return images
-
-    def _given(self, prompts: Sequence[str] | Conditioning, side: str) -> dict[str, Tensor | None]:
-        """The pipeline's arguments for prompts, as text states, so that a prompt that is too long is an error."""
-        given = prompts if isinstance(prompts, Conditioning) else self.condition(prompts)
+    def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
         require(
-            given.mask is not None,
+            not isinstance(prompts, Conditioning) or prompts.mask is not None,
             f"text states for {self.family} have no mask: give the conditioning that `condition` returns",
             ModelError,
         )
-        return {f"{side}prompt_embeds": given.states, f"{side}prompt_attention_mask": given.mask}
+        return super().guide(prompts, scale)
 
     @property
     def width(self) -> int:

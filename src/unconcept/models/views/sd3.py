@@ -5,6 +5,7 @@ A text's rows are the concatenated states of two CLIPs, padded with zeros to T5'
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from ..model_view import Conditioning
 from ..text.tokenizer import TokenPosition
-from .mmdit import MMDiTView
+from .mmdit import MMDiTView, flow_shift
 
 
 @dataclass
@@ -48,6 +49,14 @@ class SD3View(MMDiTView):
             hidden_states=latents, timestep=t, encoder_hidden_states=given.states, pooled_projections=given.pooled
         ).sample
         return prediction
+
+    def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+        """Spaced by the scheduler, and shifted by picture size if its config says so (3.5 medium)."""
+        shift = {}
+        if scheduler.config.get("use_dynamic_shifting"):
+            patch = self.checkpoint.config("transformer")["patch_size"]
+            shift = {"mu": flow_shift(scheduler, (shape[1] // patch) * (shape[2] // patch), most=1.16)}
+        scheduler.set_timesteps(steps, device=self.device, **shift)
 
     @property
     def streams(self) -> int:

@@ -5,20 +5,20 @@ A view of files reads single tensors. The pipeline is built only when something 
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.errors import ModelError, require
-from ..checkpoint.library_errors import drawing_errors
-from ..diffusion.schedulers import sampled_by
 from ..hooks.forward import with_soft_rows
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.clip_encoder import ClipTextEncoder
 from ..text.tokenizer import TextPosition
 from .pipeline_view import PipelineView
+
+_DISTILLED_GUIDANCE = 7.5  # the pipelines' default, for predictions of a guidance-distilled UNet without a scale
 
 
 @dataclass
@@ -54,10 +54,13 @@ class UNetView(PipelineView):
                 found.append(module(ids, output_hidden_states=encoder.is_penultimate))
         if not self.spec.encoders[-1].gives_pooled:
             return Conditioning(found[0][0])
-        side = self.latent_shape[-1] * self.checkpoint.built_pipeline.vae_scale_factor
         states = torch.cat([out.hidden_states[-2] for out in found], -1)
-        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(states), dtype=states.dtype, device=self.device)
-        return Conditioning(states, found[-1].text_embeds, sizes)
+        return Conditioning(states, found[-1].text_embeds, self._sizes(len(states), states.dtype))
+
+    def _sizes(self, rows: int, dtype: torch.dtype) -> Tensor:
+        """SDXL's sizes and crop (rows, 6) of a whole picture of the model's own size."""
+        side = self.latent_shape[-1] * self.checkpoint.built_pipeline.vae_scale_factor
+        return torch.tensor([[side, side, 0, 0, side, side]] * rows, dtype=dtype, device=self.device)
 
     def _ids(self, prompts: Sequence[str] | SoftPrompts, number: int) -> Tensor:
         """Padded ids (b, l) for one encoder. The tokenizers of a model differ only in their padding."""
@@ -70,54 +73,34 @@ class UNetView(PipelineView):
         return torch.where(after_end, tokenizer.pad, prompts.ids)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
-        """The prediction of noise or v, as the model was trained."""
+        """The prediction of noise or v, as the model was trained; if guidance is distilled into it, guided."""
         given = texts if isinstance(texts, Conditioning) else self.condition(texts)
         added = None if given.pooled is None else {"text_embeds": given.pooled, "time_ids": given.time_ids}
-        prediction: Tensor = self.checkpoint.built_pipeline.unet(
-            latents, timestep, encoder_hidden_states=given.states, added_cond_kwargs=added
+        pipeline = self.checkpoint.built_pipeline
+        width, scale = pipeline.unet.config.time_cond_proj_dim, given.guidance
+        if width is not None:
+            scale = latents.new_full((len(latents),), _DISTILLED_GUIDANCE) if scale is None else scale
+            scale = pipeline.get_guidance_scale_embedding(scale - 1, embedding_dim=width).to(latents)
+        prediction: Tensor = pipeline.unet(
+            latents, timestep, encoder_hidden_states=given.states, timestep_cond=scale, added_cond_kwargs=added
         ).sample
         return prediction
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str] | Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None = None,
-    ) -> Tensor:
-        """Draw pictures from the caller's noise, so that a picture does not depend on the others in its batch.
-
-        `SettingsError` if there are more steps than the model has timesteps, which schedulers answer with anything from
-        an error to nonsense.
-        """
-        text: dict[str, Any] = (
-            {"prompt": list(prompts)} if not isinstance(prompts, Conditioning) else self._embeds(prompts)
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts with the stock pipeline, which cuts them and knows its learned embeddings of words."""
+        found = self.checkpoint.built_pipeline.encode_prompt(
+            prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        scaled = noise.to(self.device, self.dtype)
-        with self._drawing() as pipeline, sampled_by(pipeline, sampler, steps), drawing_errors(self.name):
-            result = pipeline(
-                **text,
-                latents=scaled,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                output_type="pt",
-                return_dict=True,
-            )
-        images: Tensor = result.images.float().cpu()
-        return images
+        if len(found) == 2:
+            return Conditioning(found[0])
+        return Conditioning(found[0], found[2], self._sizes(len(prompts), found[0].dtype))
 
-    def _embeds(self, given: Conditioning) -> dict[str, Tensor]:
-        """The pipeline's arguments for text states, guided away from the empty text as the pipeline does by itself."""
-        empty = self.condition([""] * len(given.states))
-        states, pooled = empty.states, empty.pooled
-        if given.pooled is None or pooled is None:
-            return {"prompt_embeds": given.states, "negative_prompt_embeds": states}
-        if self.checkpoint.built_pipeline.config.force_zeros_for_empty_prompt:
-            states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
-        found = {"prompt_embeds": given.states, "negative_prompt_embeds": states}
-        return found | {"pooled_prompt_embeds": given.pooled, "negative_pooled_prompt_embeds": pooled}
+    def _unconditional(self, given: Conditioning) -> Conditioning:
+        """The encoded empty text; in SDXL zeros, unless the pipeline's config says otherwise."""
+        empty = self._encode([""] * len(given.states))
+        if empty.pooled is None or not self.checkpoint.built_pipeline.config.force_zeros_for_empty_prompt:
+            return empty
+        return replace(empty, states=torch.zeros_like(empty.states), pooled=torch.zeros_like(empty.pooled))
 
     @property
     def width(self) -> int:

@@ -1,0 +1,91 @@
+"""Callbacks around the steps of a sampling loop, given by the caller or found by the denoiser that the loop calls."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import SettingsError, require
+from ..model_view import PromptGuidance
+
+
+@dataclass(frozen=True)
+class SamplingStep:
+    """A step of a loop, as a callback gets it."""
+
+    k: int  # network calls done before
+    t: Tensor  # its timestep, ()
+    latents: Tensor  # (b, c, h, w): before the step, or after it in `after`
+    guidance: PromptGuidance
+    scale_input: Callable[[Tensor], Tensor]  # from latents to the denoiser's input
+    prediction: Tensor | None = None  # (b, c, h, w): the guided prediction; None in `before`
+
+
+StepCallback = Callable[[SamplingStep], Tensor | None]
+
+
+@dataclass(frozen=True)
+class SamplingCallbacks:
+    """Callbacks of a loop; each may return a tensor that replaces latents or prediction, or None to leave them."""
+
+    before: StepCallback | None = None
+    """Before the prediction; replaces the latents."""
+    predicted: StepCallback | None = None
+    """After the guided prediction, which it replaces."""
+    after: StepCallback | None = None
+    """After the step; replaces the latents."""
+    start: Callable[[bool], None] | None = None
+    """Before the loop, with whether each batch begins with negatives."""
+    stop: Callable[[], None] | None = None
+    """After the loop, also after an error."""
+
+
+_ACTIVE: WeakKeyDictionary[nn.Module, list[SamplingCallbacks]] = WeakKeyDictionary()
+
+
+@contextmanager
+def callbacks_on(denoiser: nn.Module, callbacks: SamplingCallbacks) -> Iterator[None]:
+    """Call these callbacks in every sampling loop of a denoiser inside the block."""
+    active = _ACTIVE.setdefault(denoiser, [])
+    active.append(callbacks)
+    try:
+        yield
+    finally:
+        active.remove(callbacks)
+
+
+@contextmanager
+def running_callbacks(
+    denoiser: nn.Module, own: SamplingCallbacks, has_negatives: bool
+) -> Iterator[list[SamplingCallbacks]]:
+    """Start a loop's callbacks and stop them at the end: those on the denoiser, then the caller's own."""
+    found = [*_ACTIVE.get(denoiser, ()), own]
+    try:
+        for each in found:
+            if each.start is not None:
+                each.start(has_negatives)
+        yield found
+    finally:
+        for each in found:
+            if each.stop is not None:
+                each.stop()
+
+
+def checked_result(found: Tensor | None, before: Tensor, name: str, k: int) -> Tensor:
+    """Return what a callback returned in place of `before`; `SettingsError` for another shape, NaN or infinity."""
+    if found is None:
+        return before
+    require(
+        found.shape == before.shape,
+        f"the callback {name!r} returned {tuple(found.shape)} at step {k}: return {tuple(before.shape)}, or None",
+        SettingsError,
+    )
+    require(
+        bool(torch.isfinite(found).all()),
+        f"the callback {name!r} returned NaN or infinity at step {k}: return finite numbers, or None",
+        SettingsError,
+    )
+    return found
