@@ -8,10 +8,10 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import DataError, SettingsError
+from unconcept.models.hooks.attention_maps import grid_sides
 from unconcept.training.images.object_masks import (
     attention_mask,
     foreground_mask,
-    grid_sides,
     mean_attention,
     object_mask,
     outside_mask_energy,

@@ -5,13 +5,14 @@ Inverts an image of the concept to the noise from which the edited model itself 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..models.diffusion.inversion import invert_latents
 from ..models.diffusion.vae import encode_images
+from ..models.model_view import PromptGuidance
 from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
@@ -54,11 +55,5 @@ class LatentInversion:
 
     def _invert(self, case: AttackCase, x: Tensor, texts: list[str]) -> Tensor:
         """Run DDIM backwards from x_0 to x_T (b, c, h, w), with the prediction at the cleaner end of each step."""
-        model, schedule = case.model, case.model.schedule
-        given = model.condition(texts)
-        grid = torch.linspace(0, len(schedule.alpha) - 1, self.steps + 1).round().long().tolist()
-        for here, there in pairwise(grid):
-            t, following = (torch.full((len(x),), step, device=x.device) for step in (here, there))
-            said = model.denoise(x, t, given)
-            x = schedule.add_noise(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following)
-        return x
+        grid = torch.linspace(0, len(case.model.schedule.alpha) - 1, self.steps + 1).round().long()
+        return invert_latents(case.model, x, PromptGuidance(case.model.condition(texts)), grid)

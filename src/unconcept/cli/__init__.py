@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import apply, erase, evaluate, explain, export, imported, ledger, sample, tables
+from . import apply, erase, evaluate, explain, export, imported, invert, ledger, sample, tables
 from .commands import command
 from .console import Commands, say
 from .help import GroupedCommand
@@ -32,6 +32,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "import": imported.import_,
     "sample": sample.sample,
+    "invert": invert.invert,
     "evaluate": evaluate.evaluate,
     "attack": evaluate.attack,
     "bench": evaluate.bench,

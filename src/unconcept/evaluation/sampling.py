@@ -13,10 +13,12 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
+from ..models.model_view import SamplingStart
 from ..prompts.checks import Prompt
 from ..prompts.safety import require_drawable
 from ..worlds.registry import embedded_world
 
+StartMaker = Callable[[Tensor], Tensor | SamplingStart]  # from initial noise (b, c, h, w)
 USUAL_GUIDANCE = 7.5  # the default of diffusers
 
 
@@ -74,33 +76,35 @@ def _fits(model: ModelView, text: str) -> bool:
 
 
 def draw_prompts(
-    model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec, tick: Callable[[int], None] = lambda n: None
+    model: ModelView,
+    prompts: Sequence[Prompt],
+    spec: DrawSpec,
+    tick: Callable[[int], None] = lambda n: None,
+    start: StartMaker = lambda noise: noise,
 ) -> Tensor:
     """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` with the size of each finished batch.
 
-    Raises `RequestError` for a prompt that is never drawn.
+    `start` makes each batch's start from its noise. Raises `RequestError` for a prompt that is never drawn.
     """
     require_drawable(prompt.text for prompt in prompts)
     pictures = []
-    for start in range(0, len(prompts), spec.batch_size):
-        chunk = prompts[start : start + spec.batch_size]
-        pictures.append(_draw_at_once(model, chunk, spec))
+    for first in range(0, len(prompts), spec.batch_size):
+        chunk = prompts[first : first + spec.batch_size]
+        pictures.append(_draw_at_once(model, chunk, spec, start))
         tick(len(chunk))
     return torch.cat(pictures)
 
 
-def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec) -> Tensor:
+def _draw_at_once(model: ModelView, prompts: Sequence[Prompt], spec: DrawSpec, start: StartMaker) -> Tensor:
     """Draw a batch; if memory is too small, draw its halves. The pictures are the same, since they are independent."""
-    start_noise = torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts])
+    begin = start(torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts]))
     try:
-        return model.sample(
-            [prompt.text for prompt in prompts], start_noise, spec.steps, spec.guidance_scale, spec.sampler
-        )
+        return model.sample([prompt.text for prompt in prompts], begin, spec.steps, spec.guidance_scale, spec.sampler)
     except RuntimeError as error:
         if len(prompts) == 1 or not should_reduce_batch_size(error):
             raise
     middle = len(prompts) // 2
-    return torch.cat([_draw_at_once(model, part, spec) for part in (prompts[:middle], prompts[middle:])])
+    return torch.cat([_draw_at_once(model, part, spec, start) for part in (prompts[:middle], prompts[middle:])])
 
 
 def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from ..core.seeds import SEED_BOUND
 from .options import (
     CONCEPTS_ARGUMENT,
     REGULARISERS_FLAG,
@@ -136,6 +137,32 @@ class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, DeviceOptions
     """Denoising steps."""
     guidance_scale: float | None = None
     """Guidance scale; the default is the model's own."""
+    sampler: Annotated[str | None, Flag(show_default=False)] = None
+    """ddim, pndm, lms, euler, euler-ancestral, dpm or lcm; for flows euler, overshoot or amo.  [default: its own]"""
+    source: Annotated[Path | None, Flag("--from", show_default=False)] = None
+    """Draw from a picture of the model's size instead of noise, or from the file that `unconcept invert` wrote."""
+    level: Annotated[float | None, Flag(show_default=False)] = None
+    """With --from PICTURE: share of the steps that are drawn, above 0 to 1, which keeps nothing.  [default: 0.6]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions(OutputOptions, StrengthOptions, DeviceOptions, EditBaseOptions):
+    """Options of `invert`."""
+
+    picture: Annotated[Path, Flag(position=0)]
+    """Picture of the model's own size."""
+    prompt: str = ""
+    """Text under which it is inverted and drawn again."""
+    by: Annotated[str | None, Flag(show_default=False)] = None
+    """Inversion: ddim, edit-friendly (exact, to draw under another prompt) or flow.  [default: ddim, for flows flow]"""
+    edits: Annotated[Paths, Flag("--edit", Path, repeats=True, show_default=False)] = ()
+    """edit.safetensors to apply meanwhile; repeatable."""
+    steps: Annotated[int, Flag(least=1, most=1000)] = 20
+    """Steps, in which it must be drawn again too."""
+    guidance_scale: float = 1.0
+    """Guidance scale; 1, no guidance, inverts best."""
+    seed: Annotated[int, Flag(least=0, most=SEED_BOUND - 1)] = 0
+    """Seed of edit-friendly noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

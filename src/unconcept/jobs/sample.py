@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import RequestError, require
@@ -11,14 +11,17 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import open_edit
 from ..edits.base import validate_strength
 from ..evaluation.attacks.inputs import hash_input, load_adversarial, sample_adversarial
-from ..evaluation.sampling import draw_prompts, require_text_length, spec_for
-from ..models import open_model
+from ..evaluation.sampling import DrawSpec, StartMaker, draw_prompts, require_text_length, spec_for
+from ..evaluation.starts import load_inverted, start_from_picture
+from ..models import ModelView, open_model
 from ..prompts.checks import Prompt
 from ..prompts.safety import require_drawable
 from ..report.images import to_image
 from .command_options import SamplingOptions
 from .edit_base import base_of_edits
 from .options import paths, texts
+
+DEFAULT_LEVEL = 0.6  # of image-to-image: a picture's layout stays, its objects change
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     prompts, found = texts(options.prompts), options.found
     validate_strength(options.strength, options.amplify)
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
+    message = "--from goes with prompts, and --level with --from PICTURE: leave the one without the other out"
+    require(bool(prompts) if options.source else options.level is None, message, RequestError)
     require_drawable(prompts)
     as_made = [open_edit(path) for path in paths(options.edits)]
     edits = [edit.scaled(options.strength, options.amplify) for edit in as_made]
@@ -41,6 +46,8 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     model = open_model(base, options.device, options.dtype)
     require_text_length(model, prompts)
     spec = spec_for(base, options.steps, options.guidance_scale, options.batch_size)
+    spec = spec if options.sampler is None else replace(spec, sampler=options.sampler)
+    spec, start = _start(model, options, spec)
     inputs = list(load_adversarial(found).values()) if found else []
     identity = {
         "prompts": list(prompts) or None,
@@ -48,6 +55,7 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
         "edit": [edit.hash for edit in edits],
         "spec": str(spec),
         "seed": options.seed,
+        "from": None if options.source is None else [str(options.source), options.level],
         "model": base,
     }
     asked = [Prompt(text, options.seed + i) for i, text in enumerate(prompts)]
@@ -57,10 +65,24 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
         if inputs:
             pictures = sample_adversarial(model, inputs, spec)
         else:
-            pictures = draw_prompts(model, asked, spec, _counting(progress, len(asked)))
+            pictures = draw_prompts(model, asked, spec, _counting(progress, len(asked)), start)
         for i, picture in enumerate(pictures):
             to_image(picture).save(folder / f"{i:03d}.png")
     return SampleOutcome(options.out, len(pictures))
+
+
+def _start(model: ModelView, options: SamplingOptions, spec: DrawSpec) -> tuple[DrawSpec, StartMaker]:
+    """Sampler settings, and what each picture starts from: noise, a picture at a level, or an inverted picture."""
+    source = options.source
+    if source is None:
+        return spec, lambda noise: noise
+    if source.suffix != ".safetensors":
+        level = DEFAULT_LEVEL if options.level is None else options.level
+        return spec, start_from_picture(model, source, level, spec)
+    message = f"--level and --sampler go with a picture, and {source.name} is an inverted one: leave them out"
+    require(options.level is None and options.sampler is None, message)
+    inverted = load_inverted(source)
+    return inverted.spec(spec), inverted.of
 
 
 def _counting(progress: ProgressCallback, total: int) -> Callable[[int], None]:

@@ -13,6 +13,7 @@ from .text.tokenizer import ClipTokenizer, TextPosition
 
 if TYPE_CHECKING:
     from .checkpoint.checkpoint import Checkpoint
+    from .diffusion.few_step import FewStepRecord
 TextInput = Literal["states", "pooled"]  # a map's input: the states of a text, or its pooled embedding
 
 
@@ -66,6 +67,15 @@ class PromptGuidance:
 
 
 @dataclass(frozen=True)
+class SamplingStart:
+    """Latents from which a sampler goes on, in place of noise: of a picture, or those that a loop reached."""
+
+    latents: Tensor  # (b, c, h, w) at k
+    k: int = 0  # network calls done
+    residuals: Tensor | None = None  # (N, b, c, h, w): added after each step in place of DDPM's noise, by DDIM
+
+
+@dataclass(frozen=True)
 class SoftPrompts:
     """Prompts as token ids, some of which the caller replaces by embedding vectors.
 
@@ -89,6 +99,7 @@ class ModelView(Protocol):
     dtype: torch.dtype  # the dtype it computes in
     original_weights: dict[str, Tensor]  # weights from before the edits that are applied now
     checkpoint: "Checkpoint"  # the files or the pipeline, with their parts and parameters
+    few_step: "FewStepRecord | None"  # what a model of few steps allows; None for one of many
 
     @property
     def family(self) -> Family:
@@ -156,12 +167,12 @@ class ModelView(Protocol):
     def sample(
         self,
         prompts: Sequence[str] | Conditioning,
-        noise: Tensor,
+        start: Tensor | SamplingStart,
         steps: int,
         guidance_scale: float,
         sampler: str | None = None,
     ) -> Tensor:
-        """Draw pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance.
+        """Draw pictures (b, 3, h, w) in [0, 1] from initial noise (b, c, h, w) of unit variance, or a later start.
 
         `sampler` names a sampler; None uses the model's own.
         """

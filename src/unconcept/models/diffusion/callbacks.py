@@ -17,6 +17,7 @@ class SamplingStep:
     """A step of a loop, as a callback gets it."""
 
     k: int  # network calls done before
+    calls: int  # of the whole way from noise
     t: Tensor  # its timestep, ()
     latents: Tensor  # (b, c, h, w): before the step, or after it in `after`
     guidance: PromptGuidance
@@ -37,8 +38,8 @@ class SamplingCallbacks:
     """After the guided prediction, which it replaces."""
     after: StepCallback | None = None
     """After the step; replaces the latents."""
-    start: Callable[[bool], None] | None = None
-    """Before the loop, with whether each batch begins with negatives."""
+    start: Callable[[int], None] | None = None
+    """Before the loop, with the number of negative rows at the start of each of its batches, 0 without guidance."""
     stop: Callable[[], None] | None = None
     """After the loop, also after an error."""
 
@@ -58,15 +59,13 @@ def callbacks_on(denoiser: nn.Module, callbacks: SamplingCallbacks) -> Iterator[
 
 
 @contextmanager
-def running_callbacks(
-    denoiser: nn.Module, own: SamplingCallbacks, has_negatives: bool
-) -> Iterator[list[SamplingCallbacks]]:
+def running_callbacks(denoiser: nn.Module, own: SamplingCallbacks, negatives: int) -> Iterator[list[SamplingCallbacks]]:
     """Start a loop's callbacks and stop them at the end: those on the denoiser, then the caller's own."""
     found = [*_ACTIVE.get(denoiser, ()), own]
     try:
         for each in found:
             if each.start is not None:
-                each.start(has_negatives)
+                each.start(negatives)
         yield found
     finally:
         for each in found:

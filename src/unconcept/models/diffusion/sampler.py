@@ -15,7 +15,8 @@ from torch import Tensor
 from ...core.errors import require
 from ..model_view import ModelView, PromptGuidance
 from .callbacks import SamplingCallbacks, SamplingStep, StepCallback, checked_result, running_callbacks
-from .schedulers import SchedulerStepper, Stepper, prepared_scheduler
+from .overshoot import OVERSHOOT, OVERSHOOT_SAMPLERS, OvershootStepper
+from .schedulers import RenoiseStepper, SchedulerStepper, Stepper, prepared_scheduler
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class LoopOptions:
 
     generators: Sequence[torch.Generator] | None = None
     """Of the noise that stochastic steps add, one for each picture; None: derived from the picture's first latents."""
+    residuals: Tensor | None = None
+    """(N, b, c, h, w): added after the step of each call in place of its noise."""
+    focus: Tensor | None = None
+    """(b, l) bool: the text states of the words that `amo` writes."""
     callbacks: SamplingCallbacks = SamplingCallbacks()
     """The caller's own callbacks."""
     gradient: Literal["none", "all"] | int = "none"
@@ -42,14 +47,32 @@ class Sampler:
     name: str | None = None
     eta: float = 0.0
     """DDIM's share of DDPM's noise, 0 to 1; other samplers ignore it."""
+    overshoot: float = OVERSHOOT
+    """How far `overshoot` and `amo` go past each step, in lengths of the step, from 0 (Euler's steps)."""
     shape: tuple[int, int, int] | None = None
     """(c, h, w) of the latents, on which the shift of a flow's timesteps depends; None: the model's own."""
     _pristine: Stepper = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        shape = self.shape or self.model.latent_shape
-        scheduler = prepared_scheduler(self.model, self.name, self.steps, shape)
-        object.__setattr__(self, "_pristine", SchedulerStepper(scheduler, self.eta))
+        require(0 <= self.eta <= 1, f"eta {self.eta}: give 0 (no noise) to 1 (DDPM's)")
+        require(self.overshoot >= 0, f"overshoot {self.overshoot}: give 0 (Euler's steps) or more")
+        object.__setattr__(self, "_pristine", self._stepper())
+
+    def _stepper(self) -> Stepper:
+        model, record = self.model, self.model.few_step
+        if record is not None:
+            legal = record.legal_timesteps(model.name, self.steps, self.name)
+            if record.step == "renoise":
+                is_flow = model.schedule.prediction_type == "flow"
+                return RenoiseStepper(
+                    model.schedule, torch.tensor(legal, dtype=torch.double if is_flow else torch.long)
+                )
+        scheduler = prepared_scheduler(model, self.name, self.steps, self.shape or model.latent_shape)
+        if record is not None:
+            record.require_timesteps(model.name, scheduler.timesteps)
+        if self.name in OVERSHOOT_SAMPLERS:
+            return OvershootStepper(scheduler, c=self.overshoot, is_masked=self.name == "amo")
+        return SchedulerStepper(scheduler, self.eta)
 
     def __len__(self) -> int:
         return len(self._pristine.timesteps)
@@ -62,6 +85,22 @@ class Sampler:
     def initial_latents(self, noise: Tensor) -> Tensor:
         """Latents at k = 0 from noise (b, c, h, w) of unit variance."""
         return self._pristine.initial_latents(noise)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, k: int) -> Tensor:
+        """Latents at k of a picture with these clean latents (b, c, h, w)."""
+        require(0 <= k < len(self), f"start step {k}: give 0 (noise) to {len(self) - 1}")
+        return deepcopy(self._pristine).add_noise(latents, noise, k)
+
+    def begin_at(self, level: float) -> int:
+        """The k from which a picture noised to this level is drawn: image-to-image's strength, from above 0 to 1.
+
+        `level` is the share of the steps that are made, rounded down, or for a flow up, as in diffusers' pipelines.
+        """
+        is_flow, whole = self.model.schedule.prediction_type == "flow", self.steps
+        share = level if 0 < level <= 1 else 0.0
+        left = int(whole - whole * share) if is_flow else whole - int(whole * share)
+        require(left < whole, f"start level {level}: give {1 / whole:.3g} (one of {whole} steps) to 1 (all of them)")
+        return left * self._pristine.order
 
     def denoise(
         self,
@@ -82,11 +121,17 @@ class Sampler:
         generators = options.generators or step_generators(x)
         message = f"{len(generators)} generators for {len(x)} pictures: give one for each"
         require(len(generators) == len(x), message)
+        extra = options.residuals
+        message = (
+            f"residuals have shape {tuple(extra.shape) if extra is not None else ()}: give {(len(self), *x.shape)}"
+        )
+        require(extra is None or extra.shape == (len(self), *x.shape), message)
+        negatives = len(x) if guidance.scale is not None else 0
         with (
             torch.set_grad_enabled(options.gradient != "none"),
-            running_callbacks(self.model.modules("denoiser"), options.callbacks, guidance.scale is not None) as called,
+            running_callbacks(self.model.modules("denoiser"), options.callbacks, negatives) as called,
         ):
-            loop = _Loop(self.model, run, guidance, generators, called, options.gradient)
+            loop = _Loop(self.model, run, guidance, generators, called, options)
             for k in range(begin, last):
                 x = loop.step(x, k)
         return x
@@ -101,7 +146,7 @@ class _Loop:
     guidance: PromptGuidance
     generators: Sequence[torch.Generator]
     callbacks: Sequence[SamplingCallbacks]
-    gradient: Literal["none", "all"] | int
+    options: LoopOptions
 
     def step(self, x: Tensor, k: int) -> Tensor:
         """Make network call k and the step after it."""
@@ -109,16 +154,23 @@ class _Loop:
         def scale_input(latents: Tensor) -> Tensor:
             return self.run.scale_input(latents, k)
 
-        at = SamplingStep(k, self.run.timesteps[k], x, self.guidance, scale_input)
+        at = SamplingStep(k, len(self.run.timesteps), self.run.timesteps[k], x, self.guidance, scale_input)
         for each in self.callbacks:
             at = replace(at, latents=_called(each.before, "before", at, at.latents))
-        with torch.set_grad_enabled(self.gradient in ("all", k)):
+        with (
+            torch.set_grad_enabled(self.options.gradient in ("all", k)),
+            self.run.observe(self.model, at.latents, self.options.focus),
+        ):
             said = self.guidance.predict(self.model, scale_input(at.latents), at.t)
         at = replace(at, prediction=said)
         for each in self.callbacks:
             at = replace(at, prediction=_called(each.predicted, "predicted", at, said))
         assert at.prediction is not None
-        at = replace(at, latents=self.run.step(at.latents, at.prediction, k, self.generators))
+        if self.options.residuals is None:
+            following = self.run.step(at.latents, at.prediction, k, self.generators)
+        else:
+            following = self.run.step(at.latents, at.prediction, k, None) + self.options.residuals[k]
+        at = replace(at, latents=following)
         for each in self.callbacks:
             at = replace(at, latents=_called(each.after, "after", at, at.latents))
         return at.latents

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
 from ..model_view import ModelView
+from .noise_schedule import NoiseSchedule
 
 # All but `euler-ancestral` and `lcm` are deterministic once the initial noise is given.
 SAMPLERS = {
@@ -23,14 +25,20 @@ SAMPLERS = {
     "dpm": "DPMSolverMultistepScheduler",
     "lcm": "LCMScheduler",
 }
-FLOW_SAMPLERS = {"euler": "FlowMatchEulerDiscreteScheduler"}
+# `overshoot` and `amo` go past each of Euler's steps and come back with noise.
+FLOW_SAMPLERS = dict.fromkeys(("euler", "overshoot", "amo"), "FlowMatchEulerDiscreteScheduler")
 
 
 class Stepper(Protocol):
     """A run of a sampler."""
 
-    timesteps: Tensor
-    """Of each network call, falling."""
+    @property
+    def timesteps(self) -> Tensor:
+        """Of each network call, falling."""
+
+    @property
+    def order(self) -> int:
+        """Network calls of one step."""
 
     def begin(self, k: int) -> None:
         """Start after k network calls."""
@@ -38,8 +46,14 @@ class Stepper(Protocol):
     def scale_input(self, x: Tensor, k: int) -> Tensor:
         """The denoiser's input for latents after k calls."""
 
-    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Latents (b, c, h, w) after call k, from those before it; each picture's noise comes from its generator."""
+    def observe(self, model: ModelView, latents: Tensor, focus: Tensor | None) -> AbstractContextManager[None]:
+        """Watch the model while it predicts; `focus` (b, l) bool are the text states that matter to the sampler."""
+
+    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator] | None) -> Tensor:
+        """Latents (b, c, h, w) after call k, from those before it.
+
+        Each picture's noise comes from its generator; without generators, DDIM leaves it out.
+        """
 
     def initial_latents(self, noise: Tensor) -> Tensor:
         """Latents before the first call from noise (b, c, h, w) of unit variance."""
@@ -60,6 +74,10 @@ class SchedulerStepper:
         found: Tensor = self.scheduler.timesteps
         return found
 
+    @property
+    def order(self) -> int:
+        return int(getattr(self.scheduler, "order", 1))
+
     def begin(self, k: int) -> None:
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(k)
@@ -70,9 +88,13 @@ class SchedulerStepper:
         scaled: Tensor = self.scheduler.scale_model_input(x, self.timesteps[k])
         return scaled
 
-    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator]) -> Tensor:
+    def observe(self, model: ModelView, latents: Tensor, focus: Tensor | None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator] | None) -> Tensor:
         accepted = inspect.signature(self.scheduler.step).parameters
-        given: Mapping[str, object] = {"generator": list(generators), "eta": self.eta}
+        noise = {"variance_noise": torch.zeros_like(x)} if generators is None else {"generator": list(generators)}
+        given: Mapping[str, object] = {"eta": self.eta, **noise}
         given = {name: value for name, value in given.items() if name in accepted}
         found: Tensor = self.scheduler.step(prediction, self.timesteps[k], x, **given, return_dict=False)[0]
         return found
@@ -89,6 +111,37 @@ class SchedulerStepper:
         else:
             found = self.scheduler.add_noise(latents, noise, t)
         return found
+
+
+@dataclass
+class RenoiseStepper:
+    """Predicts the clean latents and noises them anew for the next timestep (SiD, arXiv:2505.12674)."""
+
+    schedule: NoiseSchedule
+    timesteps: Tensor
+    order: int = 1
+
+    def begin(self, k: int) -> None: ...
+
+    def scale_input(self, x: Tensor, k: int) -> Tensor:
+        return x
+
+    def observe(self, model: ModelView, latents: Tensor, focus: Tensor | None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def step(self, x: Tensor, prediction: Tensor, k: int, generators: Sequence[torch.Generator] | None) -> Tensor:
+        clean = self.schedule.x0(prediction, x, self.timesteps[k : k + 1])
+        if k + 1 == len(self.timesteps):
+            return clean
+        require(generators is not None, "a step that noises anew needs generators: leave residuals out")
+        noise = torch.stack([torch.randn(x.shape[1:], generator=rng) for rng in generators or ()])
+        return self.add_noise(clean, noise.to(x), k + 1)
+
+    def initial_latents(self, noise: Tensor) -> Tensor:
+        return self.add_noise(torch.zeros_like(noise), noise, 0)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, k: int) -> Tensor:
+        return self.schedule.add_noise(latents, noise, self.timesteps[k : k + 1])
 
 
 def named_scheduler(name: str, own: Any) -> Any:

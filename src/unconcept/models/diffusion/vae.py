@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.errors import DataError, require
 from ..model_view import ModelView
 
 
@@ -13,6 +14,13 @@ def picture_size(model: ModelView) -> tuple[int, int]:
     vae: Any = model.modules("vae")
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     return model.latent_shape[1] * scale, model.latent_shape[2] * scale
+
+
+def require_picture_size(model: ModelView, pictures: Tensor, source: str) -> None:
+    """Raise `DataError` unless pictures (b, 3, H, W) have the model's own size."""
+    (height, width), (h, w) = picture_size(model), pictures.shape[-2:]
+    message = f"{source} has {w}x{h} pixels, but {model.name} draws {width}x{height}: scale or crop it to that size"
+    require((h, w) == (height, width), message, DataError)
 
 
 def encode_images(model: ModelView, pictures: Tensor) -> Tensor:

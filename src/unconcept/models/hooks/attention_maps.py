@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import require
 from ..model_view import ModelView
 from .cross_attention import KEY_VALUE_SUFFIX, AttentionInputs, MixingStep, cross_attentions, steer_attentions
 from .modules import denoiser_modules, text_stream_linears
@@ -29,6 +30,13 @@ def text_attentions(model: ModelView) -> dict[str, nn.Module]:
     return dict(
         zip(dict.fromkeys(KEY_VALUE_SUFFIX.sub("", name) for name in maps), cross_attentions(model, maps), strict=True)
     )
+
+
+def grid_sides(sides: tuple[int, int], places: int) -> tuple[int, int]:
+    """Return the sides of a grid with the given number of places, in the proportion of the latents."""
+    h = round((places * sides[0] / sides[1]) ** 0.5)
+    require(h > 0 and places % h == 0, f"{places} places form no grid in the proportion of latents {sides}")
+    return h, places // h
 
 
 @contextmanager

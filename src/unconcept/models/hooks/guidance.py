@@ -21,15 +21,15 @@ class GuidanceSides:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._is_drawing = False
-        self._has_negatives: bool | None = None  # None: it is a pipeline that draws
+        self._negatives: int | None = None  # rows of the sampler's batches; None: it is a pipeline that draws
         self._rows = 0  # of the loop's first call
         self._timestep: Tensor | None = None
         self._is_second_call = False
         self._of_prompts: Tensor | None = None
 
-    def start(self, has_negatives: bool | None = None) -> None:
-        """Begin the sampler's loop, or a pipeline's."""
-        self._is_drawing, self._has_negatives = True, has_negatives
+    def start(self, negatives: int | None = None) -> None:
+        """Begin the sampler's loop, whose batches start with so many negative rows, or a pipeline's."""
+        self._is_drawing, self._negatives = True, negatives
         self._rows, self._timestep, self._of_prompts = 0, None, None
 
     def stop(self) -> None:
@@ -48,8 +48,8 @@ class GuidanceSides:
         if not self._is_drawing:
             return rows
         self._rows, half = self._rows or len(rows), len(rows) // 2
-        if self._has_negatives is not None:
-            is_doubled = self._has_negatives and len(rows) == self._rows
+        if self._negatives is not None:
+            is_doubled = self._negatives > 0 and len(rows) == 2 * self._negatives
             return rows[half:].repeat(2, *[1] * (rows.ndim - 1)) if is_doubled else rows
         if getattr(self._pipeline, "do_classifier_free_guidance", False):
             # SD3's skip-layer call is of the prompts alone.

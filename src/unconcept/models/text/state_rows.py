@@ -1,5 +1,6 @@
 """Selects rows of text states for edits: those of a concept, of the words around it, and moments of many texts."""
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -11,6 +12,7 @@ from ...linalg.moments import SecondMoments
 from ..model_view import ModelView
 from .tokenizer import ClipTokenizer, TextPosition
 
+_QUOTED = re.compile(r'"([^"]+)"')
 _STATE_BATCH = 64  # texts whose states are in memory at once
 
 
@@ -43,6 +45,40 @@ def embed_together(model: ModelView, *parts: Sequence[str], at: TextPosition = "
     rows = model.embed(texts, at=at)
     split: tuple[Tensor, ...] = rows.split([len(part) * (len(rows) // max(1, len(texts))) for part in parts])
     return split
+
+
+def word_states(model: ModelView, prompt: str, word: str) -> list[int]:
+    """Positions of a word's tokens among a prompt's text states; SD3's are CLIP's and then T5's.
+
+    `RequestError` if the prompt does not contain the word.
+    """
+    before, found, after = prompt.partition(word)
+    message = f"{prompt!r} does not contain {word!r}: name a word of the prompt, as it is written there"
+    require(bool(found and word.strip()), message, RequestError)
+    positions: list[int] = []
+    start, kinds = 0, set[str]()
+    for encoder in model.spec.encoders:
+        if not encoder.gives_states or encoder.kind in kinds:
+            continue  # The states of two CLIPs stand side by side at one position.
+        tokenizer = model.checkpoint.tokenizer(encoder)
+        if model.checkpoint.has(encoder.part):
+            front, back = (len(row) for row in tokenizer.encode([before, after]))
+            (whole,) = tokenizer([prompt]).ids
+            has_start = 1 if encoder.kind == "clip" else 0
+            positions += range(start + front - 1, start + len(whole) - back + has_start)
+        kinds.add(encoder.kind)
+        start += tokenizer.length
+    return positions
+
+
+def quoted_states(model: ModelView, prompts: Sequence[str]) -> Tensor:
+    """The text states of the words in double quotes in each prompt, which a picture shall write: (b, l) bool."""
+    length = model.condition([""]).states.shape[1]
+    focus = torch.zeros(len(prompts), length, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        for word in _QUOTED.findall(prompt):
+            focus[row, word_states(model, prompt, word)] = True
+    return focus.to(model.device)
 
 
 def attended_rows(model: ModelView, texts: Sequence[str], *states: Tensor) -> tuple[Tensor, ...]:

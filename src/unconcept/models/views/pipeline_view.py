@@ -15,16 +15,18 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.library_errors import drawing_errors
 from ..checkpoint.pipeline import Pipeline
 from ..checkpoint.validation import require_complete
+from ..diffusion.few_step import FewStepRecord, few_step_record
 from ..diffusion.noise_schedule import NoiseSchedule
-from ..diffusion.sampler import Sampler, is_guidance_distilled
+from ..diffusion.sampler import LoopOptions, Sampler, is_guidance_distilled
 from ..diffusion.vae import finish_pictures
 from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
 from ..layouts.unet import CROSS_ATTENTION_MAP
-from ..model_view import Conditioning, PromptGuidance, SoftPrompts, TextInput
+from ..model_view import Conditioning, PromptGuidance, SamplingStart, SoftPrompts, TextInput
 from ..pipeline_checks import require_plain
 from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
+from ..text.state_rows import quoted_states
 from ..text.t5_encoder import T5Encoder
 from ..text.tokenizer import ClipTokenizer, TextPosition
 
@@ -44,13 +46,16 @@ class PipelineView(ABC):
     """Weights from before the edits that are applied now."""
     drawing_dtype: torch.dtype | None = None
     """In which denoiser and autoencoder compute while pictures are drawn; None for `dtype`."""
+    few_step: FewStepRecord | None = None
+    """What a model of few steps allows, from its folder; None for one of many."""
 
     @classmethod
     def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, policy: DtypePolicy) -> Self:
         """View a diffusers folder, or a single file in the original layout; `ModelError` if layers are missing."""
         checkpoint = Checkpoint(spec.denoiser, device, policy.computing, source)
         require_complete(checkpoint, spec, name)
-        view = cls(name, spec, checkpoint, device, policy.computing, drawing_dtype=policy.drawing)
+        record = few_step_record(source)
+        view = cls(name, spec, checkpoint, device, policy.computing, drawing_dtype=policy.drawing, few_step=record)
         if checkpoint.has("vae"):
             view._require_latent_shape()
         return view
@@ -106,6 +111,8 @@ class PipelineView(ABC):
 
     def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
         """Guidance of this scale as in the stock pipeline: away from its unconditional side, as an input, or none."""
+        if self.few_step is not None:
+            self.few_step.require_guidance(self.name, scale)
         given = prompts if isinstance(prompts, Conditioning) else self._encode(prompts)
         if is_guidance_distilled(self):
             embedded = torch.full((len(given.states),), scale, dtype=torch.float32, device=self.device)
@@ -129,7 +136,7 @@ class PipelineView(ABC):
     def sample(
         self,
         prompts: Sequence[str] | Conditioning,
-        noise: Tensor,
+        start: Tensor | SamplingStart,
         steps: int,
         guidance_scale: float,
         sampler: str | None = None,
@@ -139,12 +146,19 @@ class PipelineView(ABC):
         `SettingsError` if there are more steps than the model has timesteps, which schedulers answer with anything from
         an error to nonsense.
         """
-        start = noise.to(self.device, self.dtype)
-        _, c, h, w = start.shape
+        begin = SamplingStart(start) if isinstance(start, Tensor) else start
+        given = begin.latents.to(self.device, self.dtype)
+        extra = None if begin.residuals is None else begin.residuals.to(given)
+        _, c, h, w = given.shape
         with self._drawing(), drawing_errors(self.name):
-            run = Sampler(self, steps, sampler, shape=(c, h, w))
-            latents = run.denoise(run.initial_latents(start), self.guide(prompts, guidance_scale))
-            return finish_pictures(self, latents)
+            run = Sampler(self, steps, sampler, 0.0 if extra is None else 1.0, shape=(c, h, w))
+            latents = run.initial_latents(given) if isinstance(start, Tensor) else given
+            focus = None
+            if sampler == "amo" and not isinstance(prompts, Conditioning):
+                focus = quoted_states(self, prompts)
+            options = LoopOptions(residuals=extra, focus=focus)
+            guidance = self.guide(prompts, guidance_scale)
+            return finish_pictures(self, run.denoise(latents, guidance, begin.k, options=options))
 
     @contextmanager
     def _drawing(self) -> Iterator[Pipeline]:

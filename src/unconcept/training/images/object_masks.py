@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.errors import require
 from ...models import ModelView
-from ...models.hooks.attention_maps import record_attention, text_attentions
+from ...models.hooks.attention_maps import grid_sides, record_attention, text_attentions
 from ..trajectories import noise_latents
 
 _BACKGROUND_DIFFERENCE = 0.1  # share of a colour's range: a larger difference is foreground
@@ -53,13 +52,6 @@ def mean_attention(probabilities: Tensor, sides: tuple[int, int]) -> Tensor:
     found = probabilities.mean((1, 3))
     mask: Tensor = found.unflatten(1, (1, *grid_sides(sides, found.shape[1])))
     return mask
-
-
-def grid_sides(sides: tuple[int, int], places: int) -> tuple[int, int]:
-    """Return the sides of a grid with the given number of places, in the proportion of the latents."""
-    h = round((places * sides[0] / sides[1]) ** 0.5)
-    require(h > 0 and places % h == 0, f"{places} places form no grid in the proportion of latents {sides}")
-    return h, places // h
 
 
 def object_mask(maps: Iterable[Tensor], side: int, threshold: float) -> Tensor:
