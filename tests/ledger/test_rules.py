@@ -200,7 +200,7 @@ def test_steering_stands_beside_the_weights(tmp_path) -> None:
 
 
 def test_what_a_ledger_does_not_take(tmp_path) -> None:
-    with pytest.raises(SettingsError, match="uce-debias debiases, and a ledger takes only requests to erase"):
+    with pytest.raises(SettingsError, match="uce-debias does not erase, and a ledger takes only requests to erase"):
         ledger(tmp_path / "l", "uce-debias")
     with pytest.raises(
         SettingsError,

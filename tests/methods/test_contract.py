@@ -19,6 +19,7 @@ from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
+from unconcept.models.diffusion.sampler import Sampler
 from unconcept.models.families import FAMILIES
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
@@ -33,9 +34,9 @@ def weights(view) -> str:
 
 @torch.no_grad()
 def predicted(view) -> torch.Tensor:
-    """What the denoiser says of a picture of the target."""
+    """What two unguided steps of the sampler make of noise under a prompt with the target."""
     noise = torch.randn(1, *view.latent_shape, generator=torch.Generator().manual_seed(0)).to(view.dtype)
-    return view.denoise(noise, torch.tensor([500]), ["a dog face"])
+    return Sampler(view, 2).denoise(noise, view.guide(["a dog face"], 1.0))
 
 
 def chosen(name):

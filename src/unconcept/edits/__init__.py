@@ -9,6 +9,7 @@ from .adapter import AdapterEdit, BottleneckAdapter
 from .applied import EditHandle
 from .base import ApplicableEdit, Edit, EditOrigin, origin_of
 from .gated import GatedAdapter, GatedEdit
+from .latent_steering import LatentSteeringEdit
 from .registry import edit_kind, edit_kinds
 from .steering import SteeringEdit
 from .text_map import TextMapEdit
@@ -51,6 +52,7 @@ __all__ = [
     "EditOrigin",
     "GatedAdapter",
     "GatedEdit",
+    "LatentSteeringEdit",
     "LowRankEdit",
     "SteeringEdit",
     "TextMapEdit",

@@ -47,7 +47,7 @@ def make_edit(
     require_stepwise_training(regularisers, info.mechanism, method)
     if services.vision_towers is None:
         services = replace(services, vision_towers=open_vision_towers)
-    if info.does == "debias":
+    if info.does != "erase":
         edit = solver.erase(model, chosen.request, services)
     else:
         require(

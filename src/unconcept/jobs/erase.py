@@ -72,7 +72,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     chosen = world_of(job.model).request(job.ask, info.does, folds_case)
     if job.report:
         require_drawable(chosen.request.targets)
-    if info.does == "erase" and (named := judge_of(job, unedited, suite_of(job, chosen))):
+    if info.does != "debias" and (named := judge_of(job, unedited, suite_of(job, chosen))):
         named.open()  # Open the judge first, so that a missing one fails before training.
     model = unedited.base()
     leads = process_state(model.device).is_main_process
@@ -166,7 +166,7 @@ class _Answers:
 def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progress: ProgressCallback) -> _Answers:
     """Draw before and after from the same noise, and judge."""
     edit = trial.edit
-    suite = suite_of(job, chosen) if methods[job.method].does == "erase" else suite_of_debias(job, chosen, edit)
+    suite = suite_of(job, chosen) if methods[job.method].does != "debias" else suite_of_debias(job, chosen, edit)
     judge = judge_of(job, trial.subject.unedited, suite)
     if not job.report:
         return _Answers(suite, judge, AnsweredTrial(trial, (), ()))

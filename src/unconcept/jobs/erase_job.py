@@ -91,8 +91,8 @@ def judge_of(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
 
 def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:
     """The checks of an erasure, without those of debiasing, which depend on the finished edit."""
-    is_erasure = methods[job.method].does == "erase"
-    return suite_of(job, chosen).checks([concept.name for concept in chosen.concepts]) if is_erasure else []
+    is_debiasing = methods[job.method].does == "debias"
+    return [] if is_debiasing else suite_of(job, chosen).checks([concept.name for concept in chosen.concepts])
 
 
 def suite_of(job: Job, chosen: ResolvedRequest) -> Suite:

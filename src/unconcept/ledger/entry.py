@@ -72,7 +72,7 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
     info = methods[name]
     require(
         info.does == "erase",
-        f"{name} debiases, and a ledger takes only requests to erase: choose a method that erases",
+        f"{name} does not erase, and a ledger takes only requests to erase: choose a method that does",
         SettingsError,
     )
     require(

@@ -18,7 +18,7 @@ from ..models.families import require_families
 from ..models.text.text_identity import request_as_read
 from ..models.vision.paired_clip import VisionTextTowers
 
-MethodTask = Literal["erase", "debias"]
+MethodTask = Literal["erase", "debias", "keep"]
 # Solved from texts alone; trained step by step; one step along a gradient; a rule while sampling.
 Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
 # What a method promises of its edit, whatever the request: it changes the model at all; the maps' output for a target
@@ -103,7 +103,10 @@ class MethodInfo:
     families: tuple[Family, ...]
     summary: str
     does: MethodTask = "erase"
-    """Its task; "debias" makes targets show attributes in wanted shares, and its request has no anchors."""
+    """Its task; "debias" makes targets show attributes in wanted shares, "keep" keeps them in pictures.
+
+    Neither erases, and their requests need no anchors.
+    """
     mechanism: Mechanism = "trained"
     version: int = 1
     """Version; it is increased if the same settings would give another edit."""

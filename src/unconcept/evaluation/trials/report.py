@@ -8,7 +8,7 @@ from typing import Any
 from ...attacks import attacks
 from ...edits import origin_of
 from ...edits.base import EditOrigin
-from ...methods import methods
+from ...methods import MethodTask, methods
 from ...models.loading import absolute_source
 from ...prompts.sets import PROMPT_GROUPS
 from ...report.csv import CsvCell, write_csv
@@ -39,6 +39,8 @@ from .finding import Finding
 
 # Columns for the judge's accuracy on the unedited model.
 _CALIBRATION_COLUMNS = ("judge_true_positive", "judge_false_positive", "judge_nothing")
+
+_ACTIONS: dict[MethodTask, str] = {"erase": "erased from", "debias": "debiased in", "keep": "kept in"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Report:
     def action(self) -> str:
         """What was done to the concepts, with its preposition, for headings."""
         made_by = origin_of_finding(self.findings[0]).method if self.findings else ""
-        return "debiased in" if made_by in methods and methods[made_by].does == "debias" else "erased from"
+        return _ACTIONS[methods[made_by].does if made_by in methods else "erase"]
 
     def record(self) -> ReportData:
         """The content of `report.json`: everything but the circumstances, so that the same pictures give the same data
