@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.cli.test_cli import run
 from tests.models.test_sampler import generators, random
 from unconcept.core.errors import ModelError, SettingsError
+from unconcept.evaluation.sampling import spec_for
+from unconcept.jobs.plan import seconds_of_step
 from unconcept.models import open_model
 from unconcept.models.diffusion.few_step import FewStepRecord, few_step_record
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler
@@ -74,6 +77,12 @@ def test_a_folder_has_its_record(tmp_path) -> None:
     (folder / "few_step.json").write_text(json.dumps(record))
     view = open_model(str(folder), "cpu")
     assert view.few_step == FewStepRecord({2: (625, 312)}, "renoise", "none")
+    spec = spec_for(str(folder))
+    assert (spec.steps, spec.guidance_scale) == (2, 1.0)
+    assert seconds_of_step(view, spec) > 0
+    assert run("sample", "a dog", "--model", folder, "--out", tmp_path / "o").exit_code == 0
+    wrong = run("sample", "a dog", "--model", folder, "--steps", 3, "--out", tmp_path / "p")
+    assert (wrong.exit_code, len(wrong.stderr.strip().splitlines())) == (2, 1)
     for wrong, said in (
         (record | {"step": "jump"}, "its step is wrong"),
         (record | {"timesteps": {"2": [312, 625]}}, "as many falling timesteps"),

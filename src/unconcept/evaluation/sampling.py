@@ -5,6 +5,7 @@ the other prompts of a batch change it.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -13,10 +14,11 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
+from ..models.diffusion.few_step import few_step_record
 from ..models.model_view import SamplingStart
 from ..prompts.checks import Prompt
 from ..prompts.safety import require_drawable
-from ..worlds.registry import embedded_world
+from ..worlds.registry import embedded_world, split_config
 
 StartMaker = Callable[[Tensor], Tensor | SamplingStart]  # from initial noise (b, c, h, w)
 USUAL_GUIDANCE = 7.5  # the default of diffusers
@@ -117,10 +119,16 @@ def spec_named(name: str | None, model: str, batch_size: int) -> DrawSpec:
 def spec_for(
     model: str, steps: int | None = None, guidance_scale: float | None = None, batch_size: int = 24
 ) -> DrawSpec:
-    """Default sampler settings of a model; explicit steps and guidance scale override them."""
+    """Default sampler settings of a model; explicit steps and guidance scale override them.
+
+    Those of a model of few steps, in a folder, are the most steps of its record, and no guidance if it takes none.
+    """
     world = embedded_world(model)
     if world is None:
-        usual = DrawSpec(guidance_scale=USUAL_GUIDANCE, batch_size=batch_size)
+        record = few_step_record(Path(split_config(model)[0]))
+        most = DrawSpec.steps if record is None else max(record.timesteps)
+        scale = 1.0 if record is not None and record.guidance == "none" else USUAL_GUIDANCE
+        usual = DrawSpec(most, scale, batch_size)
     else:
         usual = DrawSpec(world.steps, world.guidance_scale, batch_size, world.sampler)
     if steps is not None:

@@ -133,8 +133,8 @@ class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, DeviceOptions
     """Draw inputs that an attack found: a file from its `found/` folder."""
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True, show_default=False)] = ()
     """edit.safetensors to apply; repeatable, all are applied together."""
-    steps: Annotated[int, Flag(least=1, most=1000)] = 20
-    """Denoising steps."""
+    steps: Annotated[int | None, Flag(least=1, most=1000, show_default=False)] = None
+    """Denoising steps.  [default: 20, or the most that a model of few steps allows]"""
     guidance_scale: float | None = None
     """Guidance scale; the default is the model's own."""
     sampler: Annotated[str | None, Flag(show_default=False)] = None
