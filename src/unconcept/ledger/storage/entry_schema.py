@@ -104,8 +104,8 @@ class _Entry(_Table):
     parent: str
 
 
-class InitEntry(_Entry):
-    """Begins a ledger."""
+class _Begun(_Table):
+    """Fields of the entry that begins a ledger, in every format."""
 
     op: Literal["init"]
     model: str
@@ -114,6 +114,10 @@ class InitEntry(_Entry):
     method: str
     settings: dict[str, Any]
     policy: PolicyTable
+
+
+class InitEntry(_Begun, _Entry):
+    """Begins a ledger."""
 
 
 class AddEntry(_Entry):
@@ -170,16 +174,8 @@ class _SealedEntry(_Table):
     """A commitment to each private part, by name."""
 
 
-class SealedInit(_SealedEntry):
+class SealedInit(_Begun, _SealedEntry):
     """Begins a ledger."""
-
-    op: Literal["init"]
-    model: str
-    family: str
-    base: BaseHashes
-    method: str
-    settings: dict[str, Any]
-    policy: PolicyTable
 
 
 class SealedAsk(_SealedEntry):
