@@ -1,5 +1,6 @@
 """Two commands on one output: the second is refused and learns who holds it; nothing of the lock stays behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +94,16 @@ def test_a_damaged_record_names_nobody(tmp_path) -> None:
         thread.start()
         thread.join()
     assert "by another process: wait" in refused[0]
+
+
+def test_a_record_names_no_person(tmp_path, monkeypatch) -> None:
+    """A killed `ledger materialize` leaves it beside what ships."""
+    words = ["ledger", "materialize", "l", "--by", "Zoe", "--because=Yan", "--recorded-by", "Zoe", "--out", "o"]
+    monkeypatch.setattr("sys.argv", ["/bin/unconcept", *words])
+    with output_lock(tmp_path / "o"):
+        record = json.loads((tmp_path / ".o.lock").read_bytes())
+    told = "unconcept ledger materialize l --by ... --because=... --recorded-by ... --out o"
+    assert record["command"] == told
 
 
 def _refusal(out: Path) -> list[str]:

@@ -101,10 +101,22 @@ def test_two_writers_lose_nothing(book) -> None:
     assert len(Ledger.open(book.folder).request_states.active) == 1 + 16
 
 
-def test_a_writer_that_holds_on_is_said(book, monkeypatch) -> None:
+def test_a_writer_that_holds_on_is_named_without_what_it_was_told(book, monkeypatch) -> None:
+    """Who, by what command and since when: but nobody's name, since a killed process leaves the record."""
     monkeypatch.setattr(disk, "_LOCK_TIMEOUT", 0.05)
-    with disk.folder_lock(book.folder), pytest.raises(LedgerError, match="another process is writing"):
+    monkeypatch.setattr("sys.argv", ["/bin/unconcept", "ledger", "add", "l", "dog face", "--by", "Zoe"])
+    said = rf"being written by process {os.getpid()} \(`unconcept ledger add`, since 20\d\d-.*\): wait until it ends"
+    with disk.folder_lock(book.folder), pytest.raises(LedgerError, match=said):
         ask(book, 5)
+    lock = book.folder / disk.LOCK_FILE
+    assert lock.read_bytes() == b""
+    with disk.folder_lock(book.folder):
+        record = lock.read_bytes()
+        lock.write_bytes(b"")
+        with pytest.raises(LedgerError, match="by another process: wait"):
+            ask(book, 5)
+    assert b"process" in record
+    assert not {word for word in (b"Zoe", b"dog") if word in record}
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from .escapes import shell_text
 
 _held: dict[Path, int] = {}  # locks of this process, with the thread that holds each
 _LOCKED_BYTE = 1 << 30  # on Windows, whose locks forbid reading: far behind the holder's record
+_PERSONAL = ("--by", "--because", "--recorded-by")  # options whose values no record holds: a killed process leaves it
 
 
 @contextmanager
@@ -75,11 +76,11 @@ def _acquire(file: Path, out: Path) -> int:
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _lock(handle):
-                holder = _read_holder(handle)
+            if not try_lock(handle):
+                holder = read_holder(handle)
                 raise OutputError(f"{out} is being written by {holder}: wait until it ends, or choose another path")
             if _is_in_place(file, handle):
-                _write_holder(file, handle)
+                _write_own_record(file, handle)
                 return handle
         except BaseException:
             os.close(handle)
@@ -87,8 +88,8 @@ def _acquire(file: Path, out: Path) -> int:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Whether the lock could be taken."""
+def try_lock(handle: int) -> bool:
+    """Lock an open file, unless another process or thread holds it. The kernel releases it when the file is closed."""
     try:
         if sys.platform == "win32":
             import msvcrt  # This and fcntl exist on one system each.
@@ -121,20 +122,42 @@ def _release(file: Path, handle: int) -> None:
             file.unlink()
 
 
-def _write_holder(file: Path, handle: int) -> None:
-    command = " ".join(map(shell_text, (Path(sys.argv[0]).name or "python", *sys.argv[1:])))
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+def _write_own_record(file: Path, handle: int) -> None:
     try:
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, json.dumps({"process": os.getpid(), "command": command, "since": since}).encode())
+        write_holder(handle, [program_name(), *_without_personal(sys.argv[1:])])
     except OSError:
         file.unlink(missing_ok=True)
         raise
 
 
-def _read_holder(handle: int) -> str:
-    """Name the process that holds the lock, as far as it has said who it is."""
+def program_name() -> str:
+    """The name of the program that runs."""
+    return Path(sys.argv[0]).name or "python"
+
+
+def _without_personal(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command, without what it says of persons."""
+    before = ""
+    for word in words:
+        name, is_assigned, _ = word.partition("=")
+        if before in _PERSONAL:
+            yield "..."
+        else:
+            yield f"{name}=..." if is_assigned and name in _PERSONAL else word
+        before = word
+
+
+def write_holder(handle: int, command: Sequence[str]) -> None:
+    """Write into a locked file who holds it, by what command and since when."""
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    record = {"process": os.getpid(), "command": " ".join(map(shell_text, command)), "since": since}
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, json.dumps(record).encode())
+
+
+def read_holder(handle: int) -> str:
+    """Name the process that holds a lock, as far as it has said who it is."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
         record = json.loads(os.read(handle, 1 << 16))

@@ -2,19 +2,21 @@
 
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ...core.errors import LedgerError, OutputError
 from ...core.output_folder import atomic_file, fsync, output_errors
+from ...core.output_lock import program_name, read_holder, try_lock, write_holder
 
 LOCK_FILE = "lock"
 LEDGER_MODE = 0o600  # of files that hold what was asked, and by whom
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
+_LOCK_POLL = 0.01  # seconds between two tries
 WRITE_REMEDY = "nothing was changed: free some space, or make the folder writable"
 
 
@@ -25,17 +27,38 @@ def canonical_json(body: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel releases it if the process dies."""
-    lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_TIMEOUT)
+    """Hold the folder's lock; the kernel releases it if the process dies.
+
+    `LedgerError` with process, command and time if another one holds it for longer than a write takes.
+    """
     with output_errors(folder, WRITE_REMEDY):
-        try:
-            lock.acquire(poll_interval=0.01)
-        except Timeout:
-            raise LedgerError(f"ledger {folder}: another process is writing; wait for it and try again") from None
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        yield
+        _wait_for_lock(handle, folder)
+        with suppress(OSError):  # Of a full disk, what is to be written says more.
+            write_holder(handle, [program_name(), *_command_name(sys.argv[1:])])
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(handle, 0)
     finally:
-        lock.release()
+        os.close(handle)
+
+
+def _wait_for_lock(handle: int, folder: Path) -> None:
+    end = time.monotonic() + _LOCK_TIMEOUT
+    with output_errors(folder, WRITE_REMEDY):
+        while not try_lock(handle):
+            if time.monotonic() > end:
+                holder = read_holder(handle)
+                raise LedgerError(f"ledger {folder} is being written by {holder}: wait until it ends, then try again")
+            time.sleep(_LOCK_POLL)
+
+
+def _command_name(words: list[str]) -> list[str]:
+    """The name of a ledger's command. Its arguments say who asks for what, and a killed process would leave them."""
+    return words[:2] if words[:1] == ["ledger"] else []
 
 
 def append_durably(path: Path, data: bytes, length: int, mode: int = 0o644, remedy: str = WRITE_REMEDY) -> None:
