@@ -181,6 +181,11 @@ def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
             ("--rule", "merge", "--merge", "task-arithmetic", "--merge-topk", "0.5"),
             "merge topk has no effect on task-arithmetic",
         ),
+        (
+            ("--rule", "merge", "--merge-scale", "-1"),
+            "strength -1.0 makes a model draw more of what the edit erases: if you mean it, pass --amplify",
+        ),
+        (("--rule", "merge", "--merge-scale", "101"), "strength 101.0 is out of range"),
         (("--teacher", "pretrained"), "teacher has no effect under rule recompute"),
         (("--method", "uce-debias"), "debiases"),
         (("--set", "lamb=0"), "lamb must be > 0"),
@@ -188,6 +193,12 @@ def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
         result = run("init", tmp_path / "l", "--model", base, *words)
         assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
         assert not (tmp_path / "l").exists()
+
+
+def test_a_negative_strength_is_meant(base, tmp_path) -> None:
+    words = ("--rule", "merge", "--method", "esd", "--merge-scale", "-0.5", "--amplify")
+    assert run("init", tmp_path / "l", "--model", base, *words).exit_code == 0
+    assert told(tmp_path / "l")["policy"]["merge"]["scale"] == "-0.5"
 
 
 def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> None:

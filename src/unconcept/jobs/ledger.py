@@ -53,7 +53,7 @@ def init(options: InitOptions) -> Ledger:
     )
     regularisers = build_regularisers(job.regularisers, methods[job.method].mechanism, job.method)
     merge = {"how": options.merge, "scale": options.merge_scale, "topk": options.merge_topk}
-    policy = replace(resolve_policy(options.rule, merge, options.teacher), regularisers=regularisers)
+    policy = replace(resolve_policy(options.rule, merge, options.teacher, options.amplify), regularisers=regularisers)
     base = _open_base(source, "cpu")
     return create_ledger(options.folder, base, job.method, job.settings or {}, policy, entry_note(options))
 

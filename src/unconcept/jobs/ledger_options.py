@@ -80,7 +80,9 @@ class InitOptions(NoteOptions, MethodOptions, SourceOptions, LedgerOptions):
     merge: Annotated[str | None, Flag(show_default=False)] = None
     """For rule merge: uniform, task-arithmetic or ties.  [default: ties]"""
     merge_scale: Annotated[float | None, Flag(show_default=False)] = None
-    """For task-arithmetic and ties: factor of every change.  [default: 1.0]"""
+    """For task-arithmetic and ties: strength of every change.  [default: 1.0]"""
+    amplify: Annotated[bool, Flag("--amplify")] = False
+    """Allow a negative strength, with which a model draws more of what the ledger erases."""
     merge_topk: Annotated[float | None, Flag(show_default=False)] = None
     """For ties: share of each tensor's entries to keep.  [default: 0.2]"""
     teacher: Annotated[str | None, Flag(show_default=False)] = None

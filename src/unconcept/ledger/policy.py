@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ..core.errors import require
 from ..core.settings import build_settings, default_settings
+from ..edits.base import validate_strength
 from ..edits.merge import MergeSettings
 from ..training.regularisers import NO_REGULARISERS, Regularisers
 from .entry import FoldRule, parse_decimal
@@ -55,13 +56,17 @@ class LedgerPolicy:
         return replace(bare, merge=merge, regularisers=build_settings(Regularisers, held, "regulariser"))
 
 
-def resolve_policy(rule: str, merge: Mapping[str, Any], teacher: str | None) -> LedgerPolicy:
-    """Build a policy from options, None for the default; `SettingsError` for one without effect under the rule."""
+def resolve_policy(rule: str, merge: Mapping[str, Any], teacher: str | None, amplify: bool = False) -> LedgerPolicy:
+    """Build a policy from options, None for the default; `SettingsError` for one without effect under the rule.
+
+    A scale of merged changes is a strength: a negative one needs `amplify`.
+    """
     given = {name: value for name, value in merge.items() if value is not None}
     policy = build_settings(
         LedgerPolicy, {"rule": rule} | ({"teacher": teacher} if teacher is not None else {}), "option"
     )
     merging = build_settings(MergeSettings, given, "merge")
+    validate_strength(merging.scale, amplify)
     require(
         not given or policy.rule == "merge",
         f"merge {', '.join(given)} has no effect under rule {rule}: choose rule merge, or leave it out",
