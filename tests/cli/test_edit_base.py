@@ -15,7 +15,7 @@ from unconcept import UCE, Concept, Request, erase, open_model
 from unconcept.core.errors import EditError, SettingsError
 from unconcept.core.recipe import without_folders
 from unconcept.edits import edit_file, load_edit, origin_of
-from unconcept.jobs import command_options
+from unconcept.jobs import command_options, edit_base
 from unconcept.jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from unconcept.jobs.edit_base import base_of_edits
 from unconcept.jobs.evaluate import plan_attack, plan_bench, plan_evaluation
@@ -133,6 +133,36 @@ def test_a_base_that_has_changed_is_not_taken(made, tmp_path) -> None:
         run_json.write_text(text)
         with pytest.raises(EditError, match="give --model"):
             base_of_edits([edit])
+
+
+def test_what_is_made_to_be_published_finds_its_base_on_this_machine(made, tmp_path, monkeypatch) -> None:
+    """A release of a ledger and an imported edit: no file of theirs names a folder, the store of this machine does."""
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
+    base, book, out = made.parent / "moji", tmp_path / "book", tmp_path / "out"
+    for words in (
+        ("ledger", "init", book, "--model", base),
+        ("ledger", "add", book, "car", "--anchor", "bus", "--quiet"),
+        ("ledger", "materialize", book, "--out", out, "--quiet"),
+        ("export", made / "edit.safetensors", "--to", "kohya", "--out", tmp_path / "k.safetensors"),
+        ("import", tmp_path / "k.safetensors", "dog", "--model", base, "--out", out / "imported.safetensors"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 0, result.stderr
+    for path in out.rglob("*"):
+        assert path.is_dir() or str(tmp_path.parent).encode() not in path.read_bytes(), path
+    released = [Path(shutil.copy(path, tmp_path / path.name)) for path in out.glob("*.safetensors")]
+    for path in released:
+        assert base_of_edits([path]) == str(base)
+    shutil.rmtree(tmp_path / "store/bases")
+    with pytest.raises(EditError, match="give --model; its base is moji, hash"):
+        base_of_edits([released[0]])
+
+
+def test_a_header_leads_nowhere(tmp_path, monkeypatch) -> None:
+    """The hash in a header is the name of a file in the store, and no path."""
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))
+    for name in ("../../x", "/etc/passwd", "a" * 64):
+        assert edit_base._remembered(name).resolve().parent == tmp_path / "store/bases"
 
 
 def test_headers_name_embedded_models_and_hub_ids(made, tmp_path) -> None:

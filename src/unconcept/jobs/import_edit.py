@@ -14,6 +14,7 @@ from ..erasing.request_defaults import resolve_request
 from ..models import find_model, open_model
 from ..models.text.text_identity import TokenTextKey
 from .command_options import ImportOptions
+from .edit_base import remember_base
 from .options import texts
 
 
@@ -39,6 +40,7 @@ def import_to_file(options: ImportOptions) -> ImportOutcome:
     with output_file(options.out, options.overwrite) as place:
         found = import_edit(options.source, options.model, request, options.method)
         found.edit.save(place)
+    remember_base(found.edit, str(options.model))
     return found
 
 

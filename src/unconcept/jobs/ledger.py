@@ -9,6 +9,7 @@ from typing import Any
 from ..core.errors import require
 from ..core.hashing import hash_json
 from ..core.progress import ProgressCallback, ignore_progress
+from ..edits import load_edit
 from ..erasing.make_edit import train_in_folder
 from ..erasing.request_defaults import resolve_request
 from ..ledger.forget import TRAINING_FOLDER, ForgetOutcome, forget_ask
@@ -25,6 +26,7 @@ from ..models.text.text_identity import TokenTextKey
 from ..training.options import changed_options
 from ..training.regularisers import build_regularisers
 from .command_options import EraseOptions
+from .edit_base import remember_base
 from .erase_job import Job
 from .ledger_options import (
     AddOptions,
@@ -105,9 +107,12 @@ def materialize(options: MaterializeOptions, progress: ProgressCallback = ignore
     ledger = Ledger.open(options.folder)
     with ledger_training(ledger, [one.id for one in ledger.request_states.active], progress):
         model = open_ledger_model(ledger, options.model, options.device)
-        return materialize_ledger(
+        card = materialize_ledger(
             ledger, model, options.out, options.checkpoint, options.overwrite, entry_note(options)
         )
+    for path in options.out.glob("*.safetensors"):
+        remember_base(load_edit(path), model.name)
+    return card
 
 
 def entry_note(options: NoteOptions | AskOptions) -> EntryNote:
