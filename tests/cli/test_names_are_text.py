@@ -20,7 +20,8 @@ from unconcept.core.errors import UsageError
 from unconcept.core.escapes import markdown_text, visible_text
 from unconcept.report.csv import escape_cell
 from unconcept.report.data import ReportData
-from unconcept.report.html import GROUP_MEANINGS, ImagePair, ReportPage, ReportSection, write_card, write_report_page
+from unconcept.report.html import GROUP_MEANINGS, ReportPage, ReportSection, write_card, write_report_page
+from unconcept.report.images import ImagePair
 from unconcept.report.markdown import VariantRows, attacks_table, change_table, results_table
 from unconcept.report.svg import ScatterPoint, drift_curve_svg, growth_svg, scatter_svg
 

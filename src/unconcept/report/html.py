@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
 from .data import GroupData, JudgeData, RateData, ReportData, TrialData
-from .images import data_uri
+from .images import ImagePair, pair_cell
 from .markdown import DETECTABLE_MEANING
 from .page_templates import html_templates, markdown_templates
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
@@ -41,18 +39,6 @@ _LIMIT_NOTES = (
     ),
     "The rates come from a judge on a sample of prompts; each has its count and its 95 % interval.",
 )
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """A prompt's pictures (3, h, w) before and after; `words` are the judge's answers, empty without a judge."""
-
-    text: str
-    before: Tensor
-    after: Tensor
-    words: tuple[str, str] = ("", "")
-    shown: tuple[bool, bool] = (False, False)
-    """Whether the judge found what the prompt asks for."""
 
 
 @dataclass(frozen=True)
@@ -177,20 +163,9 @@ def _section(section: ReportSection, meaning: Mapping[str, GroupMeaning], judge:
         "concepts": ", ".join(trial.concepts),
         "verdict": verdict(trial, meaning, judge),
         "seeds": seed_range(trial),
-        "images": {group: list(map(_image_cell, pairs)) for group, pairs in section.images.items() if pairs},
+        "images": {group: list(map(pair_cell, pairs)) for group, pairs in section.images.items() if pairs},
         "data": trial,
         "cost": trial.cost.model_dump(),
         "trust": section.calibration,
         "curves": [success_curve_svg(row.curve, row.ceiling.value if row.ceiling else None) for row in trial.attacks],
-    }
-
-
-def _image_cell(pair: ImagePair) -> dict[str, Any]:
-    sides = zip(("before", "after"), (pair.before, pair.after), pair.words, pair.shown, strict=True)
-    return {
-        "text": pair.text,
-        "sides": [
-            {"name": name, "uri": data_uri(picture), "word": word, "is_shown": shown}
-            for name, picture, word, shown in sides
-        ],
     }

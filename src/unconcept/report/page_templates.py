@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.escapes import markdown_text, shell_text, visible_text, yaml_text
@@ -12,7 +12,10 @@ from .markdown import format_detectable, format_p
 
 @cache
 def html_templates(package: str) -> Environment:
-    """Return the templates of a package's pages. An unknown name in one raises an error instead of printing nothing."""
+    """Return the templates of a package's pages; those of this package, style and figures among them, are in reach.
+
+    An unknown name in one raises an error instead of printing nothing.
+    """
     return _environment(package, visible_text, autoescape=True)
 
 
@@ -33,7 +36,10 @@ def _environment(package: str, escape: Callable[[str], str], autoescape: bool) -
         return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     pages = Environment(
-        loader=PackageLoader(package), autoescape=autoescape, undefined=StrictUndefined, finalize=finalize
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("unconcept.report")]),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=finalize,
     )
     pages.filters["quoted"] = lambda text: f'"{text}"'
     pages.filters["percent"] = lambda value: f"{100 * value:.1f} %"

@@ -10,7 +10,6 @@ from ...prompts.sets import PROMPT_GROUPS, PromptGroup
 from ...report.environment import command_line
 from ...report.html import (
     GROUP_MEANINGS,
-    ImagePair,
     ReportPage,
     ReportSection,
     limit_notes,
@@ -18,7 +17,7 @@ from ...report.html import (
     write_card,
     write_report_page,
 )
-from ...report.images import to_image
+from ...report.images import ImagePair, to_image
 from ...report.markdown import DETECTABLE_MEANING, attacks_table, change_table, results_table
 from ...worlds.registry import embedded_world
 from ..judging.rates import PairedAnswer
