@@ -15,6 +15,7 @@ from tests.ledger.test_asks import ask_as
 from tests.methods.quick import QUICK
 from unconcept.core.errors import LedgerError
 from unconcept.ledger import forget as forgetting
+from unconcept.ledger import operations
 from unconcept.ledger.audit import audit_requests
 from unconcept.ledger.fold import fold_requests
 from unconcept.ledger.forget import forget_ask
@@ -191,6 +192,24 @@ def test_another_process_may_forget_while_a_ledger_is_open(book) -> None:
     ask(third, 5)
     book.refresh()
     assert [one.state for one in book.request_states.by_id.values()] == ["active", "active"]
+    assert verify_ledger(book.folder, model()).faults == ()
+
+
+def test_what_is_forgotten_while_another_is_added_is_no_neighbour(tmp_path, monkeypatch) -> None:
+    """The neighbours are looked for before the lock is taken."""
+    book = ledger(tmp_path / "l")
+    came, real = ask_as(book, "Zoe", 9), operations._near
+
+    def near(*given):
+        found = real(*given)
+        other = Ledger.open(book.folder)
+        revoke_request(other, came.id, EntryNote())
+        forget_ask(other, 1, EntryNote())
+        return found
+
+    monkeypatch.setattr(operations, "_near", near)
+    assert ask(book, 8).near == ()
+    assert found_in(book.folder, ["old pear 4", came.id]) == []
     assert verify_ledger(book.folder, model()).faults == ()
 
 

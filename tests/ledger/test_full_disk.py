@@ -13,6 +13,7 @@ import pytest
 
 from tests.ledger.desk import ask, ledger, model
 from tests.ledger.test_asks import ask_as
+from tests.ledger.test_audit_pictures import drawn
 from tests.ledger.test_forget import Look
 from unconcept.core.errors import OutputError
 from unconcept.ledger.audit import audit_requests
@@ -79,7 +80,7 @@ WRITERS: dict[str, Writer] = {
     "materialize": opened(
         lambda book: materialize_ledger(book, model(), book.folder.with_name("out"), False, True, EntryNote())
     ),
-    "audit": opened(lambda book: audit_requests(book, model(), Look(), EntryNote())),
+    "audit": opened(lambda book: audit_requests(book, model(), Look(), EntryNote(), pictures=drawn)),
     "repair": torn,
 }
 # What a message may say of the ledger, and by how many entries it has then grown.

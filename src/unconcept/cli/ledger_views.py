@@ -79,12 +79,14 @@ def audit(options: AuditOptions, shown: PrintOptions) -> None:
     from ..jobs.ledger_views import audit as job
 
     with progress(shown.quiet) as tell:
-        found = job(options, tell)
+        outcome = job(options, tell)
+    for name in outcome.never_drawn:
+        say(f"unconcept: not audited, because it is never drawn: {name}", error=True)
     if shown.as_json:
-        print_json(found)
+        print_json(dict(outcome.found))
         return
     rows = []
-    for key, one in found.items():
+    for key, one in outcome.found.items():
         for concept, seen in one["concepts"].items():
             rows.append((key[:8], concept, *(str(seen[name]) for name in _AUDIT_COUNTS)))
     print_table("pictures that show the concept", _AUDIT_COLUMNS, rows)

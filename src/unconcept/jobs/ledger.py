@@ -40,6 +40,8 @@ from .ledger_options import (
 )
 from .resolve import plan_job
 
+LEDGER_DTYPE = "float32"  # as for --dtype
+
 
 def init(options: InitOptions) -> Ledger:
     """Create an empty ledger."""
@@ -137,8 +139,8 @@ def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback
 
 
 def _open_base(model: str, device: str) -> ModelView:
-    """Open the base in float32, always: text states must not depend on a command's options."""
-    return open_model(model, device, "float32")
+    """Open the base in one precision, always: text states must not depend on a command's options."""
+    return open_model(model, device, LEDGER_DTYPE)
 
 
 def _plan(options: EraseOptions) -> Job:

@@ -168,9 +168,11 @@ class AuditOptions(BaseDeviceOptions, LedgerOptions):
     steps: Annotated[int, Flag(least=1)] = 100
     """Steps of the fine-tune."""
     pictures: Annotated[int, Flag(least=1, most=1000)] = 8
-    """Pictures of each concept for each count."""
+    """Pictures of each concept for each count; some of them are kept, small, for the page."""
     seed: int = 0
     """Seed of the initial noise."""
+    store_pictures: Annotated[bool, Flag("--store-pictures")] = False
+    """Keep pictures of an explicit concept too; without it only the counts stay."""
     by: str = ""
     """Who runs this audit, for the record."""
 

@@ -1,22 +1,35 @@
 """The commands of `unconcept ledger` that inspect it: status, drift, verify, audit, diff."""
 
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from ..core.progress import ProgressCallback, ignore_progress
+from ..edits import ApplicableEdit
 from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
+from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.tasks.picture_store import PictureStore, default_store
-from ..ledger.audit import audit_requests
+from ..ledger.audit import audit_requests, never_drawn
 from ..ledger.diff import compare_ledgers, compare_releases, is_release
 from ..ledger.drift import StateDrift, measure_drift
 from ..ledger.drift_history import HistoryStep, drift_history
+from ..ledger.forget import TRAINING_FOLDER
 from ..ledger.ledger import EntryNote, Ledger
 from ..ledger.page import write_ledger_page
+from ..ledger.request_state import RequestState
 from ..ledger.status import ledger_status
 from ..ledger.storage.heads import read_card_head, read_heads
 from ..ledger.verify import VerificationResult, verify_ledger
+from ..models import ModelView
 from ..models.loading import absolute_source
-from .ledger import ledger_training, open_ledger_model
+from ..report.contact_sheet import SheetPair
+from .ledger import LEDGER_DTYPE, ledger_training, open_ledger_model
 from .ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
+from .privacy import may_keep_pictures
+
+_PASSING = "pictures"
 
 
 def status(options: StatusOptions) -> dict[str, Any]:
@@ -51,17 +64,53 @@ def verify(options: VerifyOptions, progress: ProgressCallback = ignore_progress)
         return verify_ledger(options.folder, open_ledger_model(ledger, options.model, "auto"), heads)
 
 
-def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AuditOutcome:
+    """The result of `ledger audit`."""
+
+    found: Mapping[str, Mapping[str, Any]]
+    """Findings by id of the request."""
+    never_drawn: tuple[str, ...]
+    """Concepts of requests that were passed over, because no picture of them may be drawn."""
+
+
+def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -> AuditOutcome:
     """Fine-tune the edited model a little on other pictures, count whether erased concepts come back, and fold the
-    ledger again on the result.
+    ledger again on the result. Small pictures of each request are kept beside the chain.
     """
     ledger = Ledger.open(options.folder)
+    states = ledger.request_states
+    wanted = states.active if options.id is None else [states.find(options.id)]
+    keeps = may_keep_pictures([one.content.kind for one in wanted], options.store_pictures)
     base = absolute_source(options.model or ledger.first["model"])
-    store = PictureStore(default_store())
-    probe = FineTuneResurgence(store, options.pictures, options.steps, seed=options.seed, model=base)
-    with ledger_training(ledger, ["audit"], progress):
+    unedited = EditedModel(base, device=options.device, dtype=LEDGER_DTYPE)
+    with _audit_store(ledger, keeps) as store, ledger_training(ledger, ["audit"], progress):
+        probe = FineTuneResurgence(store, options.pictures, options.steps, seed=options.seed, unedited=unedited)
+
+        def sheet(
+            model: ModelView, edit: ApplicableEdit, request: RequestState, erased: Sequence[str]
+        ) -> Sequence[SheetPair]:
+            keeps_own = may_keep_pictures([request.content.kind], options.store_pictures)
+            return probe.contact_sheet(model, edit, request.content.concepts, erased) if keeps_own else ()
+
         model = open_ledger_model(ledger, options.model, options.device)
-        return audit_requests(ledger, model, probe, EntryNote(options.by, ""), options.id)
+        found = audit_requests(ledger, model, probe, EntryNote(options.by, ""), options.id, sheet)
+    return AuditOutcome(found, tuple(", ".join(one.content.concepts) for one in never_drawn(wanted)))
+
+
+@contextmanager
+def _audit_store(ledger: Ledger, keeps: bool) -> Iterator[PictureStore]:
+    """The store for the pictures of an audit; if they may not stay, they are gone when it ends."""
+    passing = None if keeps else ledger.folder / TRAINING_FOLDER / _PASSING
+    if passing is not None:
+        passing.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield PictureStore(default_store(), passing)
+    finally:
+        if passing is not None:
+            shutil.rmtree(passing, ignore_errors=True)
+            with suppress(OSError):  # Not empty: a training was interrupted.
+                passing.parent.rmdir()
 
 
 def diff(options: DiffOptions) -> dict[str, Any]:

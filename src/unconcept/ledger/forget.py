@@ -17,6 +17,7 @@ from .request_state import Ask, RequestState
 from .storage.artifacts import artifact_names
 from .storage.disk import delete_durably
 from .storage.entry_log import EntryLog
+from .storage.pictures import sheet_names
 from .storage.sealed_entries import EntryBody, forgotten_asks, reveal_body
 
 QUARANTINE_FOLDER, TRAINING_FOLDER = "quarantine", "training"
@@ -30,6 +31,8 @@ class ForgetOutcome:
     entry: int
     parts: int
     artifacts: int
+    pictures: int
+    """Contact sheets of audits."""
     left: tuple[str, ...] = ()
     """Files that belong to no entry: what `repair` put aside, or what a killed process left."""
 
@@ -37,8 +40,8 @@ class ForgetOutcome:
 def forget_ask(ledger: Ledger, entry: int, note: EntryNote) -> ForgetOutcome:
     """Destroy the ask in this `add` entry. When this returns, the ledger's files hold no trace of it.
 
-    If it was the last ask for its request, what audits found of the request, states with it and edits trained with it
-    go too.
+    If it was the last ask for its request, what audits found of the request, their pictures, states with it, pictures
+    of these and edits trained with it go too.
     """
     with ledger.write_lock():
         log = ledger.entry_log
@@ -49,8 +52,8 @@ def forget_ask(ledger: Ledger, entry: int, note: EntryNote) -> ForgetOutcome:
             gone = _parts_of(ledger, request, ask)
             forgets = {str(seq): sorted(gone[seq]) for seq in sorted(gone)}
             ledger.append("forget", note, ask=entry, forgets=forgets)
-        artifacts, parts = finish_forgetting(ledger)
-    return ForgetOutcome(entry, parts, artifacts, tuple(_left(ledger)))
+        destroyed = finish_forgetting(ledger)
+    return ForgetOutcome(entry, *destroyed, tuple(_left(ledger)))
 
 
 def _forgettable(ledger: Ledger, entry: int) -> tuple[RequestState, Ask]:
@@ -116,8 +119,8 @@ def _names(log: EntryLog, seq: int, part: str, id_: str) -> bool:
     return stored is not None and stored.data["id"] == id_
 
 
-def finish_forgetting(ledger: Ledger) -> tuple[int, int]:
-    """Destroy what `forget` entries name and is still there. Returns how many artifacts and parts.
+def finish_forgetting(ledger: Ledger) -> tuple[int, int, int]:
+    """Destroy what `forget` entries name and is still there. Returns how many parts, artifacts and contact sheets.
 
     Call it inside `write_lock` only.
     """
@@ -126,13 +129,14 @@ def finish_forgetting(ledger: Ledger) -> tuple[int, int]:
     artifacts = sorted(artifact_names(_revealed(ledger.entry_log, gone)) - kept)
     remedy = "the entry is forgotten, but files of it are left: run the same command again"
     delete_durably([ledger.artifacts.folder / f"{name}.safetensors" for name in artifacts], remedy)
+    sheets = ledger.pictures.delete_unreferenced(sheet_names(ledger.entry_log.bodies), remedy)
     if gone:
         ledger.entry_log.private.destroy(gone)
     ledger.artifacts.states.clear()
     with output_errors(ledger.folder, remedy):
         if (ledger.folder / TRAINING_FOLDER).exists():  # Its names and states come from requests.
             shutil.rmtree(ledger.folder / TRAINING_FOLDER)
-    return len(artifacts), len(gone)
+    return len(gone), len(artifacts), sheets
 
 
 def unfinished_parts(log: EntryLog) -> Iterable[tuple[int, str]]:
@@ -151,7 +155,9 @@ def _revealed(log: EntryLog, gone: Iterable[tuple[int, str]]) -> Iterable[EntryB
 
 def _left(ledger: Ledger) -> Iterable[str]:
     """Files that no entry names, which may hold text."""
-    strays = ledger.artifacts.unreferenced_files(artifact_names(ledger.entry_log.bodies))
+    bodies = ledger.entry_log.bodies
+    strays = ledger.artifacts.unreferenced_files(artifact_names(bodies))
+    strays += ledger.pictures.unreferenced_files(sheet_names(bodies))
     quarantine: Path = ledger.folder / QUARANTINE_FOLDER
     put_aside = sorted(quarantine.iterdir()) if quarantine.is_dir() else []
     return (str(path.relative_to(ledger.folder)) for path in (*strays, *put_aside, *ledger.folder.glob(".*.part")))

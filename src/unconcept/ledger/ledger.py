@@ -24,6 +24,7 @@ from .storage.artifacts import ARTIFACTS_FOLDER, Artifacts
 from .storage.disk import WRITE_REMEDY, append_durably, folder_lock
 from .storage.entry_log import ENTRIES_FILE, EntryLog, gc_paused
 from .storage.entry_schema import RequestContent
+from .storage.pictures import PICTURES_FOLDER, AuditPictures
 from .storage.sealed_entries import EntryBody
 
 NEIGHBOUR_POSITION: TextPosition = "last_subject"  # token position at which targets are compared
@@ -67,6 +68,11 @@ class Ledger:
     @property
     def policy(self) -> LedgerPolicy:
         return LedgerPolicy.of(self.first["policy"])
+
+    @property
+    def pictures(self) -> AuditPictures:
+        """The contact sheets of audits."""
+        return AuditPictures(self.folder / PICTURES_FOLDER)
 
     def refresh(self, torn: bool = False) -> bool:
         """Read entries that were written since. Returns whether the last line is torn."""

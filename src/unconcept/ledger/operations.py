@@ -68,12 +68,13 @@ def add_request(
     near = _near(ledger, wanted, states)
     artifacts = _kept(ledger, wanted, states)
     name = None if edit is None else ledger.artifacts.put_edit(edit)
-    made = AskedContent(wanted.id, wanted, base, artifacts, name, tuple(near))
     with ledger.write_lock():
         again = _asked_again(ledger, model, wanted, note)
         if again is not None:
             return again
         ledger.artifacts.require_all(artifacts if name is None else (*artifacts, name))
+        left = tuple(one for one in near if ledger.request_states.get(one["id"]))  # Not what was forgotten meanwhile.
+        made = AskedContent(wanted.id, wanted, base, artifacts, name, left)
         return _append(ledger, made, ledger.same_request(model, wanted), note)
 
 

@@ -7,13 +7,16 @@ from typing import Any
 from ..core.errors import LedgerError
 from ..core.output_folder import output_file
 from ..models import ModelView
+from ..report.images import pair_cell
 from ..report.page_templates import html_templates
 from ..report.svg import drift_curve_svg
+from .audit_history import AuditView, audit_history
 from .drift_history import HistoryStep, drift_history, retain_costs, state_source
 from .ledger import Ledger
 from .storage.sealed_entries import EntryBody
 
 _MOST_STATES = 48  # most states that are rebuilt for a page
+_MOST_SHEETS = 40  # newest audits whose pictures are in the page
 _MOST_LABELS, _LABEL_LENGTH = 9, 12  # most entries that are labelled below the curve, and characters of a label
 
 
@@ -40,11 +43,21 @@ def write_ledger_page(
         "why": why,
         "how": known,
         "retained": any(step.mean_drift is not None for step in steps),
+        "audits": [(one, _audit_cells(one)) for one in audit_history(ledger, _MOST_SHEETS)],
     }
     page = html_templates("unconcept.ledger").get_template("ledger.html")
     text = page.render(ledger_data=ledger_data, entries=entries, **about)
     with output_file(out, overwrite) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _audit_cells(one: AuditView) -> list[dict[str, Any]]:
+    """The pairs of an audit as figures, those of targets first."""
+    cells = []
+    for pair in one.pairs:
+        told = "erased" if pair.is_target else "should stay"
+        cells.append({**pair_cell(pair.pair), "told": f"{told}, seed {pair.seed}"})
+    return cells
 
 
 def _named(ledger: Ledger, body: EntryBody) -> str:

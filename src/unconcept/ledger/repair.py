@@ -12,6 +12,7 @@ from .ledger import Ledger
 from .storage.artifacts import artifact_names
 from .storage.disk import append_durably, folder_lock, write_privately
 from .storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog, scan_entries
+from .storage.pictures import sheet_names
 from .storage.private_file import PRIVATE_FILE
 from .verify import verify_ledger
 
@@ -87,13 +88,14 @@ def _repair_beside(ledger: Ledger, quarantine: _Quarantine) -> None:
     """Finish a `forget` that was stopped, and put aside what no entry names."""
     log = ledger.entry_log
     if any(unfinished_parts(log)):
-        artifacts, parts = finish_forgetting(ledger)
-        quarantine.done.append(f"destroyed {parts} parts and {artifacts} artifacts of forgotten entries")
+        destroyed = "{} parts, {} artifacts and {} contact sheets".format(*finish_forgetting(ledger))
+        quarantine.done.append(f"destroyed {destroyed} of forgotten entries")
     tail = log.private.tail()
     if tail:
         what = f"{len(tail)} bytes that belong to no entry at the end of {PRIVATE_FILE}"
         quarantine.put_bytes(f"{PRIVATE_FILE}.tail", tail, what)
         append_durably(log.private.path, b"", log.private.length, remedy=_REMEDY)
     strays: Sequence[Path] = ledger.artifacts.unreferenced_files(artifact_names(log.bodies))
-    for path in (*strays, *sorted(ledger.folder.glob(".*.part"))):
+    sheets = ledger.pictures.unreferenced_files(sheet_names(log.bodies))
+    for path in (*strays, *sheets, *sorted(ledger.folder.glob(".*.part"))):
         quarantine.put_file(path)

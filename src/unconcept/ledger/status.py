@@ -19,10 +19,11 @@ def _told(ledger: Ledger, torn: bool) -> dict[str, Any]:
     requests = [one.data() for one in ledger.request_states.by_id.values()]
     audits: dict[str, list[dict[str, Any]]] = {}
     for body in bodies:
-        if body["op"] == "audit":
-            for id_ in body.get("requests", ()):
+        if body["op"] == "audit" and "found" in body:
+            seen = {"at": body["at"], "entry": body["seq"], **body["found"]}
+            for id_ in body["requests"]:
                 known = ledger.request_states.get(id_)
-                audits.setdefault(known.id if known else id_, []).append({"at": body["at"], **body["found"]})
+                audits.setdefault(known.id if known else id_, []).append(seen)
     for one in requests:
         one["audits"] = audits.get(one["id"], [])
     return {

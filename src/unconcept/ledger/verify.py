@@ -3,7 +3,7 @@
 A head that was written down elsewhere shows whether the ledger was rolled back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from .storage.disk import ledger_read_errors
 from .storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog, scan_entries
 from .storage.entry_schema import RequestContent
 from .storage.heads import WrittenHead
+from .storage.pictures import PICTURES_FOLDER, AuditPictures, sheet_names
 from .storage.private_file import PRIVATE_FILE
 from .storage.sealed_entries import EntryBody, forgotten_asks
 
@@ -67,10 +68,13 @@ def verify_ledger(
     for name in sorted(named):
         if fault := artifacts.integrity_error(name):
             told.faults.append(fault)
+    pictures, sheets = AuditPictures(folder / PICTURES_FOLDER), sheet_names(log.bodies)
+    told.faults += [fault for name in sorted(sheets) if (fault := pictures.integrity_error(name))]
+    strays = [*artifacts.unreferenced_files(named), *pictures.unreferenced_files(sheets)]
     if not told.has_head and len(told.faults) == 1:
-        _lost(log, artifacts, named, told)
+        _lost(log, strays, told)
     elif whole:
-        _left_behind(log, artifacts, named, told)
+        _left_behind(log, strays, told)
     told.faults += [fault for head in heads if (fault := head.fault(log))]
     state = None if model is None or told.faults or torn else _rebuilt(folder, model, told)
     return VerificationResult(
@@ -93,24 +97,22 @@ def _read(folder: Path, told: _Findings) -> tuple[EntryLog, bool]:
     return log, torn
 
 
-def _lost(log: EntryLog, artifacts: Artifacts, named: Collection[str], told: _Findings) -> None:
+def _lost(log: EntryLog, strays: Sequence[Path], told: _Findings) -> None:
     """Without a head, files that no entry names show that acknowledged entries are missing."""
-    strays = [path.name for path in artifacts.unreferenced_files(named)]
-    if log.private.tail():
-        strays.append(f"the end of {PRIVATE_FILE}")
-    if strays:
+    names = [path.name for path in strays] + ([f"the end of {PRIVATE_FILE}"] if log.private.tail() else [])
+    if names:
         told.faults.append(
-            f"{', '.join(strays)} belong to no entry, and {HEAD_FILE}, which would count the entries, is missing or"
+            f"{', '.join(names)} belong to no entry, and {HEAD_FILE}, which would count the entries, is missing or"
             " damaged: entries were lost"
         )
 
 
-def _left_behind(log: EntryLog, artifacts: Artifacts, named: Collection[str], told: _Findings) -> None:
+def _left_behind(log: EntryLog, strays: Sequence[Path], told: _Findings) -> None:
     """Note what a process left that was stopped."""
-    strays = len(artifacts.unreferenced_files(named)) + bool(log.private.tail())
-    if strays:
+    count = len(strays) + bool(log.private.tail())
+    if count:
         told.notes.append(
-            f"{strays} files belong to no entry, because a process was stopped before it wrote one: `unconcept ledger"
+            f"{count} files belong to no entry, because a process was stopped before it wrote one: `unconcept ledger"
             f" repair` moves them to {QUARANTINE_FOLDER}"
         )
     for entry in sorted({entry for entry, _ in unfinished_parts(log)}):

@@ -18,8 +18,11 @@ from ...core.hashing import hash_json
 from ...edits import ApplicableEdit
 from ...models import ModelView
 from ...prompts.checks import UNUSED_REPLICATE, Check, GroupSizes, Prompt, seeded_prompt
+from ...prompts.safety import is_never_drawn
 from ...prompts.text_matching import without_names
-from ...worlds.registry import DEFAULT_MODEL, worlds
+from ...report.contact_sheet import SheetPair
+from ...report.images import ImagePair
+from ...worlds.registry import worlds
 from ..judging.judge import Judge
 from ..judging.rates import judge_labels
 from ..sampling import DrawSpec, draw_prompts, initial_noise
@@ -28,6 +31,9 @@ from ..tasks.picture_store import PictureStore
 from ..worlds import world_of
 
 _PROBE_VERSION = 2  # version of this audit's protocol
+_SHEET_TARGETS, _SHEET_EACH = 12, 4  # most pairs of targets on a contact sheet, and of each concept
+_SHEET_KEPT = ("near", "far")  # prompt groups of what should stay, two pairs of each
+_SHEET_KEPT_EACH = 2
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,12 @@ class FineTuneResurgence:
     """Rank of the fine-tune's adapters."""
     seed: int = 0
     spec: DrawSpec = field(default_factory=DrawSpec)
-    model: str = DEFAULT_MODEL
-    """The model whose judge is used."""
+    unedited: EditedModel = EditedModel(dtype="float32")
+    """The model as it was opened, by name and precision: its judge is used, and its pictures are stored under it."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        judge = world_of(self.model).judge
+        judge = world_of(self.unedited.model).judge
         return {
             "attack": "resurgence",
             "mode": "lora",
@@ -91,6 +97,39 @@ class FineTuneResurgence:
                         found["refolded"] = count(edit.hash, tuned.hash, "refolded")
         return found
 
+    def contact_sheet(
+        self, model: ModelView, edit: ApplicableEdit, concepts: Sequence[str], erased: Sequence[str]
+    ) -> list[SheetPair]:
+        """Pairs of pictures of the unedited and the edited model: some that are counted, and some of what should stay.
+
+        `erased` are all targets in force: nothing that names one of them counts as what should stay.
+        """
+        checks, judge = self._sheet_checks(model, concepts, erased), self._judge(model)
+        prompts = [check.prompt for check in checks]
+        before = self._drawn(model, prompts)
+        with edit.applied(model):
+            after = self._drawn(model, prompts, edit.hash)
+        words = zip(judge_labels(judge, checks, before), judge_labels(judge, checks, after), strict=True)
+        found = []
+        for check, (old, new) in zip(checks, words, strict=True):
+            shown = (old in check.labels, new in check.labels)
+            pair = ImagePair(check.prompt.text, before[check.prompt], after[check.prompt], (old, new), shown)
+            found.append(SheetPair(pair, check.prompt.seed, check.group == "direct"))
+        return found
+
+    def _sheet_checks(self, model: ModelView, concepts: Sequence[str], erased: Sequence[str]) -> list[Check]:
+        each = min(_SHEET_EACH, max(1, _SHEET_TARGETS // len(concepts)))
+        chosen = [check for name in concepts[:_SHEET_TARGETS] for check in self._checks(model, name)[:each]]
+        sizes = GroupSizes(1, _SHEET_KEPT_EACH, seed=self.seed)
+        suite = world_of(model.name).erasure_suite([Concept(name, "object") for name in concepts], (), sizes)
+        others = suite.checks(concepts)
+        drawable = set(without_names([check.prompt.text for check in others], [*concepts, *erased]))
+        for group in _SHEET_KEPT:
+            named = [check for check in others if check.group == group and check.prompt.text in drawable]
+            kept = [check for check in named if not is_never_drawn(check.prompt.text, *concepts)]
+            chosen += kept[:_SHEET_KEPT_EACH]
+        return list(dict.fromkeys(chosen))
+
     def _judge(self, model: ModelView) -> Judge:
         judge = world_of(model.name).judge
         if judge is None:
@@ -113,10 +152,8 @@ class FineTuneResurgence:
         """Pictures (3, h, w) of the model as it now computes, identified by `state`; those already in the store are not
         drawn again.
         """
-        unedited = EditedModel(model.name, device=str(model.device), dtype=str(model.dtype).removeprefix("torch."))
-        keys = {
-            prompt: unedited.picture_key(self.spec, prompt, hash_json(state) if state else None) for prompt in prompts
-        }
+        found = hash_json(state) if state else None
+        keys = {prompt: self.unedited.picture_key(self.spec, prompt, found) for prompt in prompts}
         lacking = [prompt for prompt, key in keys.items() if not self.store.has(key)]
         for start in range(0, len(lacking), self.spec.batch_size):
             chunk = lacking[start : start + self.spec.batch_size]

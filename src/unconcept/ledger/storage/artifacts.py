@@ -1,7 +1,6 @@
 """Stores the text states and edits of a ledger, each as a safetensors file named by the SHA-256 of its bytes."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -14,14 +13,14 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ...core.errors import LedgerError, require
-from ...core.output_folder import output_errors, rename_durably
 from ...edits import Edit, load_edit
 from ...models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from ...models.text.state_cache import TextStateCache
 from ...models.text.tokenizer import TextPosition
-from .disk import LEDGER_MODE, WRITE_REMEDY, ledger_read_errors
+from .disk import is_hash, ledger_read_errors, store_by_hash
 
 ARTIFACTS_FOLDER = "artifacts"
+_SUFFIX = ".safetensors"
 
 
 @dataclass
@@ -34,11 +33,11 @@ class Artifacts:
     def path(self, name: str) -> Path:
         """The path of an artifact; `LedgerError` if it is missing or its name is not a hash."""
         require(
-            len(name) == 64 and set(name) <= set("0123456789abcdef"),
+            is_hash(name),
             f"artifact {name!r}: a name must be a SHA-256 of 64 hexadecimal digits; restore the ledger from a copy",
             LedgerError,
         )
-        path = self.folder / f"{name}.safetensors"
+        path = self.folder / f"{name}{_SUFFIX}"
         require(
             path.is_file(),
             f"artifact {path} is missing: restore it from a copy of the ledger, or revoke its request and add it again",
@@ -99,11 +98,11 @@ class Artifacts:
         """`LedgerError` if an artifact that was just stored is gone. Call it inside the write lock."""
         for name in names:
             message = f"artifact {name} was removed by `repair` or `forget` meanwhile: run the command again"
-            require((self.folder / f"{name}.safetensors").is_file(), message, LedgerError)
+            require((self.folder / f"{name}{_SUFFIX}").is_file(), message, LedgerError)
 
     def unreferenced_files(self, named: Iterable[str]) -> list[Path]:
         """List files that no entry names: a process died before it wrote the entry."""
-        kept = {f"{name}.safetensors" for name in named}
+        kept = {f"{name}{_SUFFIX}" for name in named}
         return sorted(path for path in self.folder.iterdir() if path.name not in kept) if self.folder.is_dir() else []
 
     def _bytes(self, name: str) -> bytes:
@@ -114,18 +113,7 @@ class Artifacts:
         return data
 
     def _put(self, write: Callable[[Path], None]) -> str:
-        part = self.folder / f".{os.getpid()}.part"
-        with output_errors(self.folder, WRITE_REMEDY):
-            try:
-                self.folder.mkdir(exist_ok=True)
-                part.touch(LEDGER_MODE)  # It holds texts that were asked for.
-                write(part)
-                part.chmod(LEDGER_MODE)
-                name = sha256(part.read_bytes()).hexdigest()
-                rename_durably(part, self.folder / f"{name}.safetensors")
-            finally:
-                part.unlink(missing_ok=True)
-        return name
+        return store_by_hash(self.folder, _SUFFIX, write)
 
 
 def artifact_names(bodies: Iterable[Mapping[str, Any]]) -> set[str]:

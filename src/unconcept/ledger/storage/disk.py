@@ -4,13 +4,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import LedgerError, OutputError
-from ...core.output_folder import atomic_file, fsync, output_errors
+from ...core.output_folder import atomic_file, fsync, output_errors, rename_durably
 from ...core.output_lock import program_name, read_holder, try_lock, write_holder
 
 LOCK_FILE = "lock"
@@ -101,6 +102,29 @@ def write_privately(path: Path, data: bytes, remedy: str) -> None:
             _write_at(handle, data, 0)
         finally:
             os.close(handle)
+
+
+def store_by_hash(folder: Path, suffix: str, write: Callable[[Path], None]) -> str:
+    """Store what `write` writes durably in a file that only its owner may read. Returns its name without suffix: the
+    SHA-256 of its bytes.
+    """
+    part = folder / f".{os.getpid()}.part"
+    with output_errors(folder, WRITE_REMEDY):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            part.touch(LEDGER_MODE)  # It holds texts that were asked for.
+            write(part)
+            part.chmod(LEDGER_MODE)
+            name = sha256(part.read_bytes()).hexdigest()
+            rename_durably(part, folder / f"{name}{suffix}")
+        finally:
+            part.unlink(missing_ok=True)
+    return name
+
+
+def is_hash(name: str) -> bool:
+    """Whether a name that an entry holds is a SHA-256, and so cannot lead out of a folder."""
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
 def delete_durably(paths: list[Path], remedy: str) -> None:

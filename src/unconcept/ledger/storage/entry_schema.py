@@ -92,6 +92,8 @@ class AuditFindings(_Table):
     state: str
     look: dict[str, Any]
     concepts: dict[str, dict[str, Any]]
+    sheet: str | None = None
+    """Name of its contact sheet; None if it kept no pictures."""
 
 
 class _Entry(_Table):
