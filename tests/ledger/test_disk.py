@@ -16,7 +16,7 @@ from unconcept.ledger.operations import revoke_request
 from unconcept.ledger.repair import repair_ledger
 from unconcept.ledger.status import ledger_status
 from unconcept.ledger.storage.disk import canonical_json
-from unconcept.ledger.storage.entry_log import ENTRIES_FILE, HEAD_FILE
+from unconcept.ledger.storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog
 from unconcept.ledger.storage.private_file import PRIVATE_FILE
 from unconcept.ledger.verify import verify_ledger
 
@@ -112,6 +112,48 @@ def test_an_entry_that_was_written_but_not_acknowledged_counts(book) -> None:
     assert again.request_states.by_id[came.id].state == "active"
     ask(again, 6)
     assert len(Ledger.open(book.folder).request_states.active) == 3
+
+
+def test_lost_entries_show_by_their_private_parts_though_the_head_was_put_back(book) -> None:
+    """A writer that is killed leaves those of one entry; those of two mean that acknowledged lines are gone."""
+    files = [book.folder / ENTRIES_FILE, book.folder / HEAD_FILE]
+    before = [path.read_bytes() for path in files]
+    for number in (5, 6):
+        ask(book, number)
+        after = [path.read_bytes() for path in files]
+        for path, data in zip(files, before, strict=True):
+            path.write_bytes(data)
+        found = verify_ledger(book.folder)
+        if number == 5:
+            assert (found.faults, len(found.notes)) == ((), 1)
+            Ledger.open(book.folder)
+        for path, data in zip(files, after, strict=True):
+            path.write_bytes(data)
+    said = f"{PRIVATE_FILE} holds parts of entry 5, {ENTRIES_FILE} 4 entries: some were lost"
+    assert found.faults == (said,)
+    for path, data in zip(files, before, strict=True):
+        path.write_bytes(data)
+    for verb in (Ledger.open, repair_ledger):
+        with pytest.raises(LedgerError, match="some were lost"):
+            verb(book.folder)
+
+
+def test_readers_see_no_loss_while_others_write(book) -> None:
+    """The private file may have grown by several entries since the chain was read."""
+    log = EntryLog(book.folder)
+    real = log.private.refresh
+
+    def late(entries: int) -> bool:
+        log.private.refresh = real
+        for number in (5, 6):
+            ask(book, number)
+        return real(entries)
+
+    log.private.refresh = late
+    log.refresh()
+    assert log.private.beyond == [4, 5]
+    log.refresh()
+    assert len(log.bodies) == 6
 
 
 def test_a_missing_artifact_is_named(book) -> None:

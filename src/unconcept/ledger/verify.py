@@ -87,9 +87,12 @@ def _read(folder: Path, told: _Findings) -> tuple[EntryLog, bool]:
     for _ in range(_READ_ATTEMPTS):  # A `forget` of another process may come between the two files.
         log = EntryLog(folder)
         with ledger_read_errors(log.file):
-            found = scan_entries(log.file.read_bytes())
+            data = log.file.read_bytes()
+        found, log.size = scan_entries(data), len(data)
         log.accept(found)
         faults = log.reveal()
+        if not found.fault or found.torn:
+            faults = faults or log.lost_entries()
         if not faults:
             break
     torn = _head(log, found.fault, found.torn, told)

@@ -20,7 +20,7 @@ from ...core.errors import LedgerError, OutputError, require
 from ...core.output_folder import write_atomically
 from .disk import append_durably, canonical_json, folder_lock, ledger_read_errors
 from .entry_schema import content_error, schema_error
-from .private_file import PrivateFile, seal_parts
+from .private_file import PRIVATE_FILE, PrivateFile, seal_parts
 from .sealed_entries import (
     SEALED_FORMAT,
     EntryBody,
@@ -70,12 +70,8 @@ def scan_entries(data: bytes, parent: str = FIRST_PARENT_HASH, first: int = 0) -
         if wrong:
             return ScanResult(tuple(bodies), parent, length, f"{name} {wrong}")
         if (body["seq"], body["parent"]) != (first + len(bodies), parent):
-            return ScanResult(
-                tuple(bodies),
-                parent,
-                length,
-                f"{name} does not follow the line before it: lines were moved, added or removed",
-            )
+            moved = f"{name} does not follow the line before it: lines were moved, added or removed"
+            return ScanResult(tuple(bodies), parent, length, moved)
         bodies.append(body)
         parent, length = said, length + len(line) + 1
     fault = f"line {first + len(bodies) + 1} of {ENTRIES_FILE} is torn: its writing was cut off" if rest else None
@@ -100,6 +96,7 @@ class EntryLog:
     bodies: list[EntryBody] = field(default_factory=list)  # joined with what is left of their private parts
     last: str = FIRST_PARENT_HASH
     length: int = 0
+    size: int = 0  # bytes of the file when it was last read, an incomplete last line among them
     generation: int = 0  # rises when earlier entries lose parts: what was derived from them is to be derived again
     forgotten: ForgottenParts = field(default_factory=dict)
 
@@ -147,10 +144,23 @@ class EntryLog:
         faults: list[str] = []
         for _ in range(_READ_ATTEMPTS):
             found = self._read_chain(torn)
-            faults = self.reveal()
+            faults = self.reveal() or self.lost_entries()
             if not faults:
                 return found
         raise LedgerError(f"ledger {self.folder}: {faults[0]}; restore the ledger from a copy")
+
+    def lost_entries(self) -> list[str]:
+        """What shows that the chain once had more entries than were read; empty if nothing does.
+
+        A writer that dies leaves the private parts of one entry without their line. Those of more, or of a later one,
+        tell that lines were lost, though the head file may have been put back with them.
+        """
+        beyond, next_entry = self.private.beyond, len(self.chain)
+        if not beyond or beyond == [next_entry] or self.file.stat().st_size > self.size:  # Or others write meanwhile.
+            return []
+        return [
+            f"{PRIVATE_FILE} holds parts of entry {beyond[-1]}, {ENTRIES_FILE} {next_entry} entries: some were lost"
+        ]
 
     def _read_chain(self, torn: bool) -> ScanResult:
         require(
@@ -166,7 +176,9 @@ class EntryLog:
                 LedgerError,
             )
             file.seek(self.length)
-            found = scan_entries(file.read(), self.last, len(self.chain))
+            data = file.read()
+        self.size = self.length + len(data)
+        found = scan_entries(data, self.last, len(self.chain))
         acknowledged = 0 <= head["seq"] < len(self.chain) + len(found.bodies)
         mend = "; no entry is lost: run `unconcept ledger repair`" if found.torn and acknowledged else ""
         require(not found.fault or (torn and bool(mend)), f"ledger {self.folder}: {found.fault}{mend}", LedgerError)

@@ -55,6 +55,7 @@ class PrivateFile:
     parts: dict[int, EntryParts] = field(default_factory=dict)  # by entry
     length: int = 0  # bytes of the lines that were read
     fault: str | None = None  # what is wrong with the line after them
+    beyond: list[int] = field(default_factory=list)  # numbers of entries whose lines stand after those of known entries
     _inode: int = 0
 
     @property
@@ -80,9 +81,10 @@ class PrivateFile:
     def reset(self) -> None:
         """Read the file from its beginning the next time."""
         self.parts, self.length, self.fault, self._inode = {}, 0, None, 0
+        self.beyond = []
 
     def _read_lines(self, data: bytes, entries: int) -> None:
-        self.fault = None
+        self.fault, self.beyond = None, []
         *lines, _ = data.split(b"\n")
         for line in lines:
             entry, parts = _parse_line(line)
@@ -90,7 +92,8 @@ class PrivateFile:
                 self.fault = f"line {len(self.parts) + 1} of {PRIVATE_FILE} was changed"
                 return
             if entry >= entries:
-                return
+                self.beyond.append(entry)
+                continue
             self.parts[entry] = parts
             self.length += len(line) + 1
 
