@@ -5,6 +5,7 @@ request destroys them.
 import json
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from unconcept.cli import app
 from unconcept.core import Request
 from unconcept.core.errors import LedgerError, RequestError
 from unconcept.core.escapes import visible_text
+from unconcept.core.output_lock import output_lock
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.jobs import ledger_views
 from unconcept.ledger.audit import audit_requests, never_drawn
@@ -277,6 +279,8 @@ def test_pictures_of_an_explicit_concept_stay_only_if_they_are_asked_for(run, tm
     assert found["concepts"]["torso"]["unedited"] == 4
     assert not list(tmp_path.rglob("*.png"))
     assert not (book / "training").exists()
+    with output_lock(book / "training/pictures"), ThreadPoolExecutor() as beside:
+        assert "is being written by process" in beside.submit(run, "audit", "--quiet").result().stderr
     run("status", "--html", tmp_path / "page.html")
     assert "those of an explicit concept stay with --store-pictures only" in (tmp_path / "page.html").read_text()
     (found,) = json.loads(run("audit", "--store-pictures", "--json", "--quiet").stdout).values()

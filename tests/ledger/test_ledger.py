@@ -1,6 +1,7 @@
 """`unconcept ledger` as a user types it."""
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,13 @@ from tests import tiny
 from tests.ledger.desk import errors
 from tests.methods.quick import QUICK
 from unconcept.cli import app
+from unconcept.core.errors import LedgerChanged
+from unconcept.core.progress import ignore_progress
 from unconcept.edits import load_edit
+from unconcept.jobs.ledger import ledger_training
 from unconcept.ledger.audit import audit_requests, resurgence_share
 from unconcept.ledger.ledger import EntryNote, Ledger
+from unconcept.training.session import current_session
 
 RUN = CliRunner()
 
@@ -212,6 +217,26 @@ def test_a_training_leaves_the_ledger_as_it_would_be_without(base, tmp_path) -> 
         "lock",
         "private.jsonl",
     }
+
+
+def test_a_training_for_a_state_that_is_no_more_leaves_none(base, tmp_path) -> None:
+    """What was saved of it may hold a request that is forgotten by now; no other user reads what is saved."""
+    assert run("init", tmp_path / "l", "--model", base).exit_code == 0
+    book, place = Ledger.open(tmp_path / "l"), tmp_path / "l/training"
+
+    def train(error: type[BaseException]) -> None:
+        with ledger_training(book, ["x"], ignore_progress):
+            folder = current_session().folder
+            folder.mkdir(exist_ok=True)
+            (folder / "state").touch()
+            assert stat.S_IMODE(place.stat().st_mode) == 0o700
+            raise error
+
+    for error, left in ((KeyboardInterrupt, 1), (LedgerChanged, 0)):
+        with pytest.raises(error):
+            train(error)
+        assert len(list(place.glob("*/state"))) == left
+    assert not place.exists()
 
 
 def test_a_recipe_that_trains_in_another_way_is_refused(base, tmp_path) -> None:

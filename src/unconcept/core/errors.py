@@ -11,6 +11,7 @@ UnconceptError
 │   ├── DataError         a prompt file that cannot be read, or figures that are missing or do not fit together
 │   ├── StoreError        a picture store or run of another version, or with broken files
 │   ├── LedgerError       a ledger that is damaged, of another base or version, or cannot do what is requested
+│   │   └── LedgerChanged   its requests in force changed while a command worked on them
 │   ├── DeviceError       a device that does not exist
 │   ├── MissingExtra      an optional package that is not installed or cannot be loaded
 │   ├── PluginError       an installed package whose entry points cannot be loaded
@@ -62,6 +63,10 @@ class StoreError(UsageError):
 
 class LedgerError(UsageError):
     """A ledger that is damaged, of another base or version, or cannot do what is requested."""
+
+
+class LedgerChanged(LedgerError):
+    """The requests in force changed while a command worked on them: what it made is of no use, and is not kept."""
 
 
 class DeviceError(UsageError):

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from ..core.errors import require
+from ..core.errors import LedgerChanged, require
 from ..core.hashing import hash_json
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import load_edit
@@ -131,11 +131,18 @@ def open_ledger_model(ledger: Ledger, model: str | None, device: str) -> ModelVi
 def ledger_training(ledger: Ledger, about: list[str], progress: ProgressCallback) -> Iterator[None]:
     """Inside, trainings report their progress and resume where the same training was interrupted."""
     folder = ledger.folder / TRAINING_FOLDER / hash_json(about)[:12]
-    with train_in_folder(folder, progress):
-        yield
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # Not empty: another training was interrupted.
-        folder.parent.rmdir()
+    with suppress(OSError):  # Whoever may only read the ledger saves no state.
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with train_in_folder(folder, progress):
+            yield
+        shutil.rmtree(folder, ignore_errors=True)
+    except LedgerChanged:  # Its state may hold a request that is forgotten by now.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        with suppress(OSError):  # Not empty: a training was interrupted.
+            folder.parent.rmdir()
 
 
 def _open_base(model: str, device: str) -> ModelView:

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.output_folder import output_errors
+from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import ApplicableEdit
 from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
@@ -100,17 +102,22 @@ def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -
 
 @contextmanager
 def _audit_store(ledger: Ledger, keeps: bool) -> Iterator[PictureStore]:
-    """The store for the pictures of an audit; if they may not stay, they are gone when it ends."""
-    passing = None if keeps else ledger.folder / TRAINING_FOLDER / _PASSING
-    if passing is not None:
-        passing.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        yield PictureStore(default_store(), passing)
-    finally:
-        if passing is not None:
+    """The store for the pictures of an audit; if they may not stay, they are gone when it ends.
+
+    One audit at a time has pictures that may not stay: what a killed one left is then known to be nobody's.
+    """
+    if keeps:
+        yield PictureStore(default_store())
+        return
+    passing = ledger.folder / TRAINING_FOLDER / _PASSING
+    with output_lock(passing):
+        shutil.rmtree(passing, ignore_errors=True)
+        with output_errors(passing):
+            passing.mkdir(mode=0o700, parents=True)
+        try:
+            yield PictureStore(default_store(), passing)
+        finally:
             shutil.rmtree(passing, ignore_errors=True)
-            with suppress(OSError):  # Not empty: a training was interrupted.
-                passing.parent.rmdir()
 
 
 def diff(options: DiffOptions) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
-from ..core.errors import LedgerError, require
+from ..core.errors import LedgerChanged, LedgerError, require
 from ..edits import ApplicableEdit
 from ..models import ModelView
 from ..prompts.safety import is_never_drawn, require_drawable
@@ -124,13 +124,13 @@ def _record(
 ) -> None:
     """Write a finding with its contact sheet, first the sheet: an entry names no pictures that never were.
 
-    `LedgerError` if a request that is in the state, by its id, was withdrawn meanwhile: a trace of it would outlast
+    `LedgerChanged` if a request that is in the state, by its id, was withdrawn meanwhile: a trace of it would outlast
     that it is forgotten.
     """
     with ledger.write_lock():
         gone = state - {one.id for one in ledger.request_states.active}
         message = f"ledger {ledger.folder}: a request was withdrawn while it was audited: run the command again"
-        require(not gone, message, LedgerError)
+        require(not gone, message, LedgerChanged)
         if sheet is not None:
             found["sheet"] = ledger.pictures.put(sheet)
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import LedgerError, OutputError, require
+from ..core.errors import LedgerChanged, LedgerError, OutputError, require
 from ..core.escapes import json_text
 from ..core.output_folder import atomic_folder
 from ..edits.export.bake import bake
@@ -58,7 +58,7 @@ def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], note: EntryNot
         trained[method] = {"requests": request_set_hash(own), "edit": ledger.artifacts.put_edit(edit)}
     with ledger.write_lock():
         same = [one.id for one in ledger.request_states.active] == ids
-        require(same, f"ledger {ledger.folder} changed while its state was built: run the command again", LedgerError)
+        require(same, f"ledger {ledger.folder} changed while its state was built: run the command again", LedgerChanged)
         ledger.artifacts.require_all([str(one["edit"]) for one in trained.values()])
         ledger.append(
             "materialize",
