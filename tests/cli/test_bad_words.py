@@ -100,7 +100,30 @@ def test_an_argument_that_is_no_utf_8_is_one_line(case, tmp_path, monkeypatch) -
     assert list(tmp_path.iterdir()) == []
 
 
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("apply", LONG, "--out", "o"),
+        ("erase", "dog face", "--out", LONG),
+        ("evaluate", "dog face", "--edit", LONG, "--out", "o"),
+        ("ledger", "status", LONG),
+        ("ledger", "verify", ".", "--card", LONG),
+    ],
+)
+def test_a_path_that_is_too_long_is_one_line(words, tmp_path, monkeypatch) -> None:
+    """Any of any command, since all go through the same border."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 FLAGS = {
+    "huge seed of an audit": (("ledger", "audit", "l", "--seed", 10**40), "'--seed'"),
     "huge seed": (("erase", "dog face", "--seed", 10**40), "'--seed'"),
     "negative seed": (("sample", "a dog", "--out", "o", "--seed", -1), "'--seed'"),
     "flag out of range": (("erase", "dog face", "--limit", 0), "'--limit'"),

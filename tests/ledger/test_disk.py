@@ -3,6 +3,7 @@ is refused.
 """
 
 import json
+import os
 import random
 
 import pytest
@@ -17,6 +18,7 @@ from unconcept.ledger.repair import repair_ledger
 from unconcept.ledger.status import ledger_status
 from unconcept.ledger.storage.disk import canonical_json
 from unconcept.ledger.storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog
+from unconcept.ledger.storage.heads import read_card_head
 from unconcept.ledger.storage.private_file import PRIVATE_FILE
 from unconcept.ledger.verify import verify_ledger
 
@@ -213,6 +215,27 @@ def test_what_cannot_be_read_is_said(book) -> None:
     for verb in (Ledger.open, verify_ledger, repair_ledger):
         with pytest.raises(LedgerError, match="cannot be read: Is a directory; make it readable"):
             verb(book.folder)
+
+
+@pytest.mark.parametrize("name", [ENTRIES_FILE, PRIVATE_FILE, HEAD_FILE])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused(name, book, tmp_path) -> None:
+    """One never ends, the other never begins."""
+    (book.folder / name).unlink()
+    for make in (lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero")):
+        make(book.folder / name)
+        for verb in (Ledger.open, _verified, repair_ledger):
+            with pytest.raises(LedgerError, match=f"{name} is a pipe, a socket or a device"):
+                verb(book.folder)
+        (book.folder / name).unlink()
+        make(tmp_path / "card")
+        with pytest.raises(LedgerError, match="card is a pipe, a socket or a device"):
+            read_card_head(tmp_path / "card")
+        (tmp_path / "card").unlink()
+
+
+def _verified(folder) -> None:
+    faults = verify_ledger(folder).faults
+    raise LedgerError(faults[0] if faults else "no fault")
 
 
 def test_files_of_lost_entries_are_no_strays(book) -> None:

@@ -1,5 +1,6 @@
 """Output of commands: errors as one line with an exit code, progress with an ETA, tables."""
 
+import errno
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from ..core.escapes import json_text, require_unicode, visible_text
 from ..core.progress import ignore_progress, report_downloads
 
 EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
+_SHOWN_OF_PATH = 60  # characters of a path that is too long
 
 
 class Commands(TyperGroup):
@@ -65,6 +67,12 @@ def exit_codes() -> Iterator[None]:
             error=True,
         )
         raise typer.Exit(EXIT_FAILED) from None
+    except OSError as error:  # Of every path that a command is given: the system refuses even to look for it.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        start = str(error.filename)[:_SHOWN_OF_PATH]
+        say(f"unconcept: {start}...: no path of this system is so long: give a shorter one", error=True)
+        raise typer.Exit(_EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
         say("unconcept: interrupted; run the same command again to continue", error=True)
         raise typer.Exit(_EXIT_INTERRUPTED) from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from ..core.seeds import SEED_BOUND, check_seed
 from .options import (
     CONCEPTS_ARGUMENT,
     CheckedOptions,
@@ -169,12 +170,16 @@ class AuditOptions(BaseDeviceOptions, LedgerOptions):
     """Steps of the fine-tune."""
     pictures: Annotated[int, Flag(least=1, most=1000)] = 8
     """Pictures of each concept for each count; some of them are kept, small, for the page."""
-    seed: int = 0
+    seed: Annotated[int, Flag(least=0, most=SEED_BOUND - 1)] = 0
     """Seed of the initial noise."""
     store_pictures: Annotated[bool, Flag("--store-pictures")] = False
     """Keep pictures of an explicit concept too; without it only the counts stay."""
     by: str = ""
     """Who runs this audit, for the record."""
+
+    def __post_init__(self) -> None:
+        check_seed("--seed", self.seed)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

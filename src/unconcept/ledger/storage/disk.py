@@ -13,6 +13,7 @@ from typing import Any
 from ...core.errors import LedgerError, OutputError
 from ...core.output_folder import atomic_file, fsync, output_errors, rename_durably
 from ...core.output_lock import program_name, read_holder, try_lock, write_holder
+from ...core.regular_files import require_regular_file
 
 LOCK_FILE = "lock"
 LEDGER_MODE = 0o600  # of files that hold what was asked, and by whom
@@ -139,7 +140,8 @@ def delete_durably(paths: list[Path], remedy: str) -> None:
 
 @contextmanager
 def ledger_read_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` inside into a `LedgerError`: the file exists but cannot be read."""
+    """Turn an `OSError` inside into a `LedgerError`: the file exists but cannot be read. Refuses pipes and devices."""
+    require_regular_file(path, LedgerError)
     try:
         yield
     except OSError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ...core.errors import LedgerError, OutputError, require
 from ...core.output_folder import write_atomically
+from ...core.regular_files import require_regular_file
 from .disk import append_durably, canonical_json, folder_lock, ledger_read_errors
 from .entry_schema import content_error, schema_error
 from .private_file import PRIVATE_FILE, PrivateFile, seal_parts
@@ -112,6 +113,7 @@ class EntryLog:
 
         `LedgerError` if it has another format version.
         """
+        require_regular_file(self.folder / HEAD_FILE, LedgerError)
         try:
             told = json.loads((self.folder / HEAD_FILE).read_bytes())
         except (OSError, ValueError):

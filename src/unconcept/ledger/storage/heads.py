@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import LedgerError, require
+from ...core.regular_files import require_regular_file
 from .disk import ledger_read_errors
 from .entry_log import EntryLog
 
@@ -62,6 +63,7 @@ def read_heads(path: Path) -> Iterator[WrittenHead]:
 
 def read_card_head(path: Path) -> WrittenHead:
     """Read the head in the `card.json` of a materialized state."""
+    require_regular_file(path, LedgerError)
     try:
         told = json.loads(path.read_bytes())["ledger"]
         head = WrittenHead(told["entries"], told["head"], str(path))
