@@ -7,8 +7,12 @@ import torch
 from PIL import Image
 
 from tests.core.test_escapes import NASTY_NAMES
+from unconcept.core.errors import DataError
 from unconcept.report.contact_sheet import SheetPair, decode_sheet, encode_sheet
 from unconcept.report.images import ImagePair
+
+
+CHANGES = ((b'"width"', b'"wide" '), (b'"height": 4', b'"height": 0'), (b'"columns": 2', b'"columns": 0'))
 
 
 def pairs(count: int, side: int, text: str = "fox") -> list[SheetPair]:
@@ -38,3 +42,20 @@ def test_texts_come_back_as_they_are(text) -> None:
 def test_large_pictures_become_small() -> None:
     sheet = Image.open(BytesIO(encode_sheet(pairs(9, 512))))
     assert sheet.size == (8 * 128, 2 * 2 * 128)
+
+
+def test_anything_else_is_refused() -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    whole = encode_sheet(pairs(2, 4))
+    assert all(old in whole for old, _ in CHANGES)
+    for data in (
+        b"",
+        b"x",
+        whole[:-40],
+        whole[:60],
+        buffer.getvalue(),
+        *(whole.replace(*change) for change in CHANGES),
+    ):
+        with pytest.raises(DataError, match="no contact sheet of an audit"):
+            decode_sheet(data)

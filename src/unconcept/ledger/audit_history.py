@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.concept import ConceptKind
+from ..core.errors import DataError
 from ..metrics.intervals import Rate, wilson
 from ..report.contact_sheet import SheetPair, decode_sheet
 from .audit import resurgence_share
@@ -113,4 +114,7 @@ def _pictures(
         return [], "Its pictures were deleted."
     if not is_shown:
         return [], f"Its pictures are in {PICTURES_FOLDER}/{ledger.pictures.path(name).name}."
-    return decode_sheet(data), ""
+    try:
+        return decode_sheet(data), ""
+    except DataError as error:
+        return [], f"Its pictures cannot be read: {error}."

@@ -1,14 +1,16 @@
 """Puts small pictures before and after an edit on one PNG contact sheet, which holds their texts too."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from ..core.errors import DataError
 from .images import ImagePair, to_image
 
 _SIDE = 128  # most pixels of a picture's longer side
@@ -45,20 +47,23 @@ def encode_sheet(pairs: Sequence[SheetPair]) -> bytes:
 
 
 def decode_sheet(data: bytes) -> list[SheetPair]:
-    """Take a contact sheet of `encode_sheet` apart."""
-    sheet = Image.open(BytesIO(data))
-    assert isinstance(sheet, PngImagePlugin.PngImageFile)
-    about = json.loads(sheet.text[_TEXTS])
-    width, height = about["width"], about["height"]
-    pixels = torch.frombuffer(bytearray(sheet.convert("RGB").tobytes()), dtype=torch.uint8)
-    picture = pixels.view(sheet.height, sheet.width, 3).permute(2, 0, 1) / 255
-    found = []
+    """Take a contact sheet of `encode_sheet` apart; `DataError` for anything else."""
+    try:
+        sheet = Image.open(BytesIO(data), formats=["PNG"])
+        pixels = torch.frombuffer(bytearray(sheet.convert("RGB").tobytes()), dtype=torch.uint8)
+        picture = pixels.view(sheet.height, sheet.width, 3).permute(2, 0, 1) / 255
+        return list(_pairs(picture, json.loads(sheet.info[_TEXTS])))
+    except (OSError, KeyError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"no contact sheet of an audit: {error}; delete it, or restore it from a copy") from None
+
+
+def _pairs(picture: Tensor, about: Mapping[str, Any]) -> Iterator[SheetPair]:
+    width, height, columns = (max(1, about[name]) for name in ("width", "height", "columns"))
     for number, one in enumerate(about["pairs"]):
-        left, top = _corner(number, about["columns"], width, height)
+        left, top = _corner(number, columns, width, height)
         before, after = picture[:, top : top + 2 * height, left : left + width].split(height, 1)
         pair = ImagePair(one["text"], before, after, (one["words"][0], one["words"][1]), tuple(one["shown"]))
-        found.append(SheetPair(pair, one["seed"], one["is_target"]))
-    return found
+        yield SheetPair(pair, one["seed"], one["is_target"])
 
 
 def _texts(one: SheetPair) -> dict[str, object]:
