@@ -86,7 +86,9 @@ WRITERS: dict[str, Writer] = {
 # What a message may say of the ledger, and by how many entries it has then grown.
 CLAIMS = {
     "nothing was changed": {0},
-    r"entry \d+ \(\w+\) is on the disk and counts, do not repeat it": {1, 2},
+    r"entry \d+ \((add|revoke|audit)\) is on the disk and counts, do not repeat it": {1, 2},
+    r"entry \d+ \(forget\) is on the disk and counts, but what it names is not destroyed before": {1},
+    r"entry \d+ \(materialize\) is on the disk and counts, but nothing is written out: run the command again": {1},
     "1 of 2 asks are withdrawn; the next one": {1, 2},
     "it is not known whether the entry is on the disk": {0, 1},
     r"run the same `unconcept ledger forget` again": {1},

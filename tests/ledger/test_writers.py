@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.desk import ask, ledger, model
+from tests.ledger.test_audit_pictures import drawn
+from tests.ledger.test_forget import Look
 from unconcept.core.errors import LedgerError, OutputError
+from unconcept.ledger.audit import audit_requests
 from unconcept.ledger.ledger import EntryNote, Ledger
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
@@ -121,7 +124,7 @@ def test_a_writer_that_holds_on_is_named_without_what_it_was_told(book, monkeypa
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment(book, kills, tmp_path) -> None:
-    """During add, revoke and materialize: the ledger verifies after each, and what was acknowledged is there."""
+    """During add, audit, revoke and materialize: the ledger verifies after each, and what was acknowledged is there."""
     rng = random.Random(kills)
     told = tmp_path / "told"
     for trial in range(kills):
@@ -147,12 +150,14 @@ def test_kill_9_at_any_moment(book, kills, tmp_path) -> None:
 
 
 def _busy(folder: Path, told: Path, trial: int) -> None:
-    """Ask, take every third back, write out; say what was acknowledged after each."""
+    """Ask, audit one in three and take another back, write out; say what was acknowledged after each."""
     own = Ledger.open(folder)
     with told.open("a") as out:
         for i in range(100):
             came = ask(own, 1000 + 100 * trial + i)
             print(came.id, "active.", file=out, flush=True)
+            if i % 3 == 1:
+                audit_requests(own, model(), Look(), EntryNote(), came.id, drawn)
             if i % 3 == 2:
                 revoke_request(own, came.id, EntryNote())
                 print(came.id, "revoked.", file=out, flush=True)

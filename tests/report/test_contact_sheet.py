@@ -11,7 +11,6 @@ from unconcept.core.errors import DataError
 from unconcept.report.contact_sheet import SheetPair, decode_sheet, encode_sheet
 from unconcept.report.images import ImagePair
 
-
 CHANGES = ((b'"width"', b'"wide" '), (b'"height": 4', b'"height": 0'), (b'"columns": 2', b'"columns": 0'))
 
 

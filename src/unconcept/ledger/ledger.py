@@ -22,8 +22,9 @@ from .policy import LedgerPolicy
 from .request_state import RequestState, RequestStates
 from .storage.artifacts import ARTIFACTS_FOLDER, Artifacts
 from .storage.disk import WRITE_REMEDY, append_durably, folder_lock
-from .storage.entry_log import ENTRIES_FILE, EntryLog, gc_paused
+from .storage.entry_log import ENTRIES_FILE, EntryLog
 from .storage.entry_schema import RequestContent
+from .storage.garbage_collection import gc_paused
 from .storage.pictures import PICTURES_FOLDER, AuditPictures
 from .storage.sealed_entries import EntryBody
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from .conflicts import find_conflicts
 from .ledger import Ledger
-from .storage.entry_log import gc_paused
+from .storage.garbage_collection import gc_paused
 from .storage.sealed_entries import EntryBody, forgotten_asks
 
 

@@ -7,7 +7,6 @@ process that died before it updated the head: a complete line counts as an entry
 the chain holds commitments to it. Entries of format 1, which version 0.1 wrote, hold everything themselves.
 """
 
-import gc
 import json
 import os
 from collections.abc import Iterator
@@ -37,6 +36,11 @@ ENTRIES_FILE, HEAD_FILE = "entries.jsonl", "head.json"
 FIRST_PARENT_HASH = "0" * 64  # parent of the first entry
 LINE_PREFIX, LINE_SEPARATOR, LINE_SUFFIX = b'{"body":', b',"hash":"', b'"}'
 _LINE_TAIL_LENGTH = len(LINE_SEPARATOR) + 64 + len(LINE_SUFFIX)
+_COUNTS = "counts, do not repeat it"
+_KNOWN = {  # what else is so after an entry was written, but the head file could not be
+    "forget": "counts, but what it names is not destroyed before the command is run again or the ledger repaired",
+    "materialize": "counts, but nothing is written out: run the command again",
+}
 _READ_ATTEMPTS = 5  # a `forget` of another process may come between reading the entries and the private file
 
 
@@ -276,26 +280,12 @@ class EntryLog:
         self.accept(ScanResult((whole,), said, len(line)))
         faults = self.reveal()
         assert not faults, faults
-        self.acknowledge(f"entry {seq} ({body['op']}) is on the disk and counts, do not repeat it")
+        self.acknowledge(f"entry {seq} ({body['op']}) is on the disk and {_KNOWN.get(body['op'], _COUNTS)}")
         return self.bodies[-1]
 
     def acknowledge(self, known: str = "the entries are as they were") -> None:
         """Write the head file: it names the last entry that was read or written. If that fails, say what is known."""
         version = self.chain[-1].get("format", 1)
         head = canonical_json({"format": version, "seq": len(self.chain) - 1, "hash": self.last}) + b"\n"
-        remedy = f"{known}; free some space, then run `unconcept ledger repair`: only {HEAD_FILE} is not up to date"
+        remedy = f"{known}; free some space, then run `unconcept ledger repair`, which brings {HEAD_FILE} up to date"
         write_atomically(self.folder / HEAD_FILE, head, remedy, durable=True)
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Inside, Python's garbage collector is off: a long ledger is many live objects, and scanning them for garbage
-    takes three times as long as reading them.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
