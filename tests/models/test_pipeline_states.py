@@ -16,6 +16,7 @@ from tests import tiny
 from tests.cli.test_bad_models import refused
 from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
+from unconcept.edits import DenseEdit
 from unconcept.models import open_model
 from unconcept.models.views import view_of_pipeline
 from unconcept.models.views.unet import UNetView
@@ -102,6 +103,37 @@ def test_what_would_not_compute_with_its_own_weights(change, said) -> None:
         with pytest.raises(ModelError, match=said) as error:
             opened(pipe)
         assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # of torch.compile itself
+@pytest.mark.parametrize(("change", "said"), STATES)
+def test_a_pipeline_that_is_open_is_looked_at_again(change, said) -> None:
+    """It stays the same view while it is in use; only compiling it afterwards is what we tell people to do."""
+    pipe = tiny.pipeline("sd1")
+    view = open_model(pipe)
+    assert open_model(pipe) is view
+    change(pipe)
+    if said.startswith("is compiled"):
+        assert open_model(pipe) is view
+        return
+    with pytest.raises(ModelError, match=said):
+        open_model(pipe)
+
+
+def test_a_token_that_is_loaded_after_opening_is_read() -> None:
+    """Spelled out by letters, an edit of it would leave the learned embedding as it is."""
+    pipe = tiny.pipeline("sd1")
+    view, text = open_model(pipe), "a <gizmo>"
+    assert len(view.tokenizer([text]).ids[0]) > 4
+    pipe.load_textual_inversion(torch.randn(1, 32), token="<gizmo>")
+    again = open_model(pipe)
+    assert again.tokenizer([text]).ids[0] == tuple(pipe.tokenizer(text).input_ids)
+    assert torch.isfinite(again.embed([text])).all()
+    with DenseEdit({"unet.conv_in.weight": torch.ones(8, 4, 3, 3)}).applied(again):
+        pipe.load_textual_inversion(torch.randn(1, 32), token="<other>")
+        with pytest.raises(ModelError, match="changed while an edit is applied to it: remove the edit first"):
+            open_model(pipe)
+    assert open_model(pipe) is not again
 
 
 def test_caches_of_transformers() -> None:

@@ -15,13 +15,15 @@ from .checkpoint.published import published_title
 from .checkpoint.safetensors_io import GGUF_REMEDY, PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
-from .pipeline_checks import require_known_class
+from .pipeline_checks import require_known_class, require_plain
 from .precision import dtype_policy
 from .views import view_class, view_of_pipeline
 from .views.pipeline_view import PipelineView
 
 LOADING = __name__  # the module that imports all code for models in this folder
+_PipelineParts = tuple[tuple[str, int, torch.dtype | None, int | None], ...]
 _open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary()  # by the pipeline's id
+_opened_parts: dict[int, _PipelineParts] = {}  # by the pipeline's id, as they were when it was opened
 
 
 def find_model(source: str) -> Path:
@@ -124,11 +126,30 @@ def open_model(
 
 
 def _open_pipeline(pipeline: Pipeline) -> ModelView:
-    """The view of a pipeline. It stays the same while it is in use, because it knows which edits are applied."""
-    known = _open_pipelines.get(id(pipeline))
-    if known is not None and known.device == pipeline.device:
-        return known
+    """The view of a pipeline. It stays the same while it is in use, because it knows which edits are applied.
+
+    Other parts, dtypes or tokens need another view: what was opened before knows nothing of a token loaded since.
+    """
     require_known_class(pipeline, PIPELINES)
+    known, parts = _open_pipelines.get(id(pipeline)), _parts_of(pipeline)
+    if known is not None and (known.device, _opened_parts.get(id(pipeline))) == (pipeline.device, parts):
+        require_plain(pipeline, may_be_compiled=True)
+        return known
+    message = (
+        "the pipeline's parts, tokens, dtype or device changed while an edit is applied to it: remove the edit first"
+    )
+    require(known is None or not known.original_weights, message, ModelError)
     name = str(getattr(pipeline.config, "_name_or_path", None) or "pipeline")
     view = _open_pipelines[id(pipeline)] = view_of_pipeline(pipeline, name)
+    _opened_parts[id(pipeline)] = parts
     return view
+
+
+def _parts_of(pipeline: Pipeline) -> _PipelineParts:
+    """The parts of a pipeline with their dtypes, and the number of tokens that each tokenizer knows."""
+    found = []
+    for name, part in pipeline.components.items():
+        plain = getattr(part, "_orig_mod", part)  # torch.compile wraps a network.
+        tokens = len(plain) if name.startswith("tokenizer") and plain is not None else None
+        found.append((name, id(plain), getattr(plain, "dtype", None), tokens))
+    return tuple(found)

@@ -13,8 +13,9 @@ from ..core.errors import ModelError, require
 from .checkpoint.pipeline import Pipeline
 
 _PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_COMPILED = "is compiled"
 _REMEDIES = {
-    "is compiled": "open the pipeline before torch.compile, and compile it afterwards",
+    _COMPILED: "open the pipeline before torch.compile, and compile it afterwards",
     "has fused attention projections": "call unfuse_qkv_projections() on it first",
     "casts its layers while it runs": "load the pipeline without enable_layerwise_casting()",
     "carries PEFT adapters": "fuse or unload them first, with fuse_lora() and unload_lora_weights()",
@@ -34,11 +35,15 @@ _HOOKS = {  # of diffusers, by the start of their names; any other one skips or 
 }
 
 
-def require_plain(pipeline: Pipeline) -> None:
-    """Raise `ModelError` if the networks of a pipeline do not compute with exactly their own weights."""
+def require_plain(pipeline: Pipeline, may_be_compiled: bool = False) -> None:
+    """Raise `ModelError` if the networks of a pipeline do not compute with exactly their own weights.
+
+    One that was opened before `may_be_compiled` since.
+    """
     for part, module in pipeline.components.items():
         for state in _states(module) if isinstance(module, nn.Module) else ():
-            raise ModelError(f"the pipeline's {part} {state}: {_REMEDIES[state]}")
+            message = f"the pipeline's {part} {state}: {_REMEDIES[state]}"
+            require(may_be_compiled and state == _COMPILED, message, ModelError)
 
 
 def require_known_class(pipeline: Pipeline, known: tuple[str, ...]) -> None:
@@ -52,9 +57,9 @@ def _states(network: nn.Module) -> Iterator[str]:
     """Yield the states of a network in which it does not compute with exactly its own weights."""
     for module in network.modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            yield "is compiled"
+            yield _COMPILED
         if isinstance(module, torch.jit.ScriptModule):
-            yield "is compiled"
+            yield _COMPILED
         if getattr(module, "fused_projections", False):
             yield "has fused attention projections"
         hooks = getattr(module, "_diffusers_hook", None)
