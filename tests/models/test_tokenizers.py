@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from tests import tiny
+from unconcept.core import Request
 from unconcept.core.errors import ModelError
+from unconcept.methods.uce import UCE
 from unconcept.models import open_model
 from unconcept.models.text.tokenizer import ClipTokenizer
 from unconcept.worlds.registry import embedded_world
@@ -186,6 +188,19 @@ def test_a_token_of_several_vectors_is_refused(tmp_path) -> None:
     put(old_clip(tmp_path), "added_tokens.json", **{GIZMO: 75, f"{GIZMO}_1": 76})
     with pytest.raises(ModelError, match=r"token \['<gizmo>'\] has several vectors"):
         ClipTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_a_token_that_one_of_two_tokenizers_has_is_refused(family) -> None:
+    """The denoiser reads both encoders' states side by side, and its pipeline lets them shift."""
+    pipe = tiny.pipeline(family)
+    view = open_model(pipe)
+    assert len(view.tokenizers) >= 2
+    pipe.tokenizer_2.add_tokens([GIZMO])
+    with pytest.raises(ModelError, match=r"one of its tokenizers has the token \['<gizmo>'\], another has not"):
+        UCE().erase(open_model(pipe), Request(("dog",), ("cat",)))
+    pipe.tokenizer.add_tokens([GIZMO])
+    assert open_model(pipe).tokenizers[0].words == open_model(pipe).tokenizers[1].words
 
 
 @pytest.mark.parametrize("text", ["[]", "{"])

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from ...core.errors import ModelError, RequestError, require
 from ..family import TextEncoderSpec
-from .tokenizer_files import END_TOKEN, read_tokenizer, tokenizer_of
+from .tokenizer_files import END_TOKEN, START_TOKEN, read_tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,6 +102,13 @@ class ClipTokenizer:
         length = encoder.length or self.length
         return replace(self, length=length, reads_padding=not encoder.is_masked, is_lowercased=encoder.is_lowercased)
 
+    @property
+    def words(self) -> tuple[int, frozenset[str]]:
+        """The size of its vocabulary, and the tokens that were added to it, without start, end and padding."""
+        usual = {self.pad, self.tokenizer.token_to_id(START_TOKEN), self.tokenizer.token_to_id(END_TOKEN)}
+        added = self.tokenizer.get_added_tokens_decoder()
+        return self.tokenizer.get_vocab_size(False), frozenset(t.content for i, t in added.items() if i not in usual)
+
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of each text with start and end token, however long it is."""
         read = [text.lower().strip() for text in texts] if self.is_lowercased else list(texts)
@@ -126,3 +133,19 @@ class ClipTokenizer:
         front, back = (len(row) for row in self([before, after]).ids)
         (whole,) = self([form.replace("{}", word)]).ids
         return range(front - 1, len(whole) - back + 1)
+
+
+def require_same_words(model: str, tokenizers: Sequence[ClipTokenizer]) -> None:
+    """Raise `ModelError` if a model's CLIP tokenizers know other words, as after an embedding was loaded into one.
+
+    The denoiser reads the states of their encoders side by side, position by position.
+    """
+    known = [tokenizer.words for tokenizer in tokenizers]
+    differing = sorted(known[0][1] ^ known[-1][1])[:1] if known else []
+    message = (
+        f"{model}: one of its tokenizers has the token {differing}, another has not, so a text's positions differ: load"
+        " the embedding into all of them"
+    )
+    require(not differing, message, ModelError)
+    message = f"{model}: its CLIP tokenizers have vocabularies of different sizes: give the model's own ones"
+    require(len({size for size, _ in known}) < 2, message, ModelError)

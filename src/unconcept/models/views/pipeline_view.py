@@ -28,7 +28,7 @@ from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.state_rows import quoted_states
 from ..text.t5_encoder import T5Encoder
-from ..text.tokenizer import ClipTokenizer, TextPosition
+from ..text.tokenizer import ClipTokenizer, TextPosition, require_same_words
 
 _MOST_CELLS = 1 << 16  # of a side
 
@@ -188,7 +188,9 @@ class PipelineView(ABC):
 
     @property
     def tokenizers(self) -> tuple[ClipTokenizer, ...]:
-        return tuple(self._tokenizer(encoder) for encoder in self.spec.encoders if self._has(encoder))
+        own = [encoder for encoder in self.spec.encoders if self._has(encoder)]
+        require_same_words(self.name, [self._tokenizer(encoder) for encoder in own if encoder.kind == "clip"])
+        return tuple(map(self._tokenizer, own))
 
     @property
     def schedule(self) -> NoiseSchedule:
