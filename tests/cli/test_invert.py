@@ -45,6 +45,7 @@ def test_a_picture_is_inverted_and_drawn_again(folders, tmp_path, family, by) ->
     assert "the picture was inverted in 6, give --steps 6" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_over(folders, tmp_path) -> None:
     """Two prompts have their own noise; a lower level stays nearer to the picture than a higher one."""
     common = ("--model", folders / "sd1", "--steps", 20, "--sampler", "ddim")
@@ -95,6 +96,7 @@ def test_an_inversion_that_is_not_possible(folders, tmp_path, family, words, sai
     assert said in result.stderr
 
 
+@pytest.mark.slow
 def test_a_flow_overshoots(folders, tmp_path) -> None:
     found = {}
     for sampler in ("euler", "overshoot", "amo"):

@@ -11,13 +11,14 @@ from diffusers import (
 )
 
 from tests import tiny
-from tests.models.test_sampler import PROMPTS, generators, random
+from tests.models.test_sampler import PROMPTS, built, generators, random
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.models.diffusion.inversion import inversion_timesteps, invert_edit_friendly, invert_latents
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler
 from unconcept.models.diffusion.schedulers import named_scheduler
 from unconcept.models.diffusion.vae import finish_pictures, require_picture_size
 from unconcept.models.model_view import SamplingStart
+from unconcept.models.views import view_of_pipeline
 from unconcept.models.views.flux import unpack_latents
 
 STOCK = {
@@ -32,9 +33,9 @@ CASES = [(family, None) for family in STOCK] + [("sd1", "dpm"), ("sd1", "euler")
 
 def compare(family, name, steps, level) -> None:
     """From the same clean latents and noise, as both pipelines take latents in place of a picture."""
-    view = tiny.view(family, torch.float32)
-    latents, pipe = random(2, *view.latent_shape, seed=5), view.checkpoint.built_pipeline
-    own = pipe.scheduler
+    pipe = built(family)
+    view, own = view_of_pipeline(pipe), pipe.scheduler
+    latents = random(2, *view.latent_shape, seed=5)
     sampler = Sampler(view, steps, name)
     k, rngs = sampler.begin_at(level), generators(2)
     noise = torch.cat([torch.randn(1, *view.latent_shape, generator=rng) for rng in rngs])
@@ -74,12 +75,12 @@ def inverted(family, steps):
     return (sampler.denoise(noise, guidance) - latents).norm() / latents.norm()
 
 
-@pytest.mark.parametrize("family", ["sd2", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["sd2", "sd3", pytest.param("flux", marks=pytest.mark.slow)])
 def test_the_way_back_is_closer_with_more_steps(family) -> None:
-    """An error of first order: twenty times the steps leave less than a fifth of it."""
-    coarse, fine = inverted(family, 5), inverted(family, 100)
-    assert fine < coarse / 5
-    assert fine < 0.05
+    """An error of first order: eight times the steps leave less than a quarter of it."""
+    coarse, fine = inverted(family, 5), inverted(family, 40)
+    assert fine < coarse / 4
+    assert fine < 0.1
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sd3"])
@@ -116,7 +117,9 @@ class Constant:
         return self.noise if is_flow else self.schedule.prediction_of(self.noise, latents, t[None])
 
 
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, "pixart"])
+@pytest.mark.parametrize(
+    "family", ["sd1", "pixart", *(pytest.param(family, marks=pytest.mark.slow) for family in ("sd2", "sdxl"))]
+)
 @torch.no_grad()
 def test_edit_friendly_noise_gives_the_picture_back_for_any_weights(family) -> None:
     """From every step on, under the prompts of the inversion, and not under others."""
@@ -171,13 +174,13 @@ def test_bad_input_is_one_line() -> None:
 def test_less_noise_keeps_more_of_a_picture() -> None:
     """The lowest level moves its latents by little, the highest forgets them."""
     view = tiny.view("sd2", torch.float32)
-    sampler, latents, noise = Sampler(view, 100, "ddim"), random(1, 4, 8, 8), random(1, 4, 8, 8, seed=1)
+    sampler, latents, noise = Sampler(view, 20, "ddim"), random(1, 4, 8, 8), random(1, 4, 8, 8, seed=1)
     guidance, moved = view.guide(["a"], 1.0), []
-    for level in (0.01, 0.5, 1.0):
+    for level in (0.05, 0.5, 1.0):
         k = sampler.begin_at(level)
         drawn = sampler.denoise(sampler.add_noise(latents, noise, k), guidance, k)
         moved.append(float((drawn - latents).norm() / latents.norm()))
         start = SamplingStart(sampler.add_noise(latents, noise, k), k)
-        assert torch.allclose(view.sample(["a"], start, 100, 1.0, "ddim"), finish_pictures(view, drawn), atol=1e-5)
-    assert moved[0] < 0.1
+        assert torch.allclose(view.sample(["a"], start, 20, 1.0, "ddim"), finish_pictures(view, drawn), atol=1e-5)
+    assert moved[0] < 0.3
     assert moved[0] < moved[1] < moved[2]

@@ -1,6 +1,6 @@
 """The sampler's latents are the stock pipeline's, and its callbacks, gradients and errors are what they say."""
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -49,8 +49,14 @@ def stock(pipe, noise, steps, scale, **more):
     return unpack_latents(found, noise.shape[-2] // 2, noise.shape[-1] // 2) if is_flux else found
 
 
+@cache
+def built(family):
+    """One pipeline in float32 for all comparisons, which leave it as it was."""
+    return BUILDERS[family]()
+
+
 def compare(family, name, steps, scale) -> None:
-    pipe = BUILDERS[family]()
+    pipe = built(family)
     view, own = view_of_pipeline(pipe), pipe.scheduler
     noise = random(2, *view.latent_shape)
     sampler = Sampler(view, steps, name)
@@ -60,7 +66,10 @@ def compare(family, name, steps, scale) -> None:
     assert view.modules("scheduler") is own
     if name is not None:
         pipe.scheduler = named_scheduler(name, own)
-    theirs = stock(pipe, noise, steps, scale)
+    try:
+        theirs = stock(pipe, noise, steps, scale)
+    finally:
+        pipe.scheduler = own
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-5), (ours - theirs).abs().max()
     assert not torch.allclose(ours, noise, atol=1e-3)
 
