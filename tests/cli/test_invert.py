@@ -1,5 +1,7 @@
 """`sample --from`, `--sampler` and `invert` on tiny models: pictures in, pictures out, and one line for bad input."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,15 @@ def test_bad_input_is_one_line(folders, tmp_path, monkeypatch, words, said) -> N
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_a_pipe_is_no_picture(folders, tmp_path) -> None:
+    for name in ("pipe.png", "pipe.safetensors"):
+        os.mkfifo(tmp_path / name)
+        words = ("--from", tmp_path / name, "--model", folders / "sd1", "--steps", 4, "--out", tmp_path / "o")
+        result = run("sample", "a dog", *words)
+        assert result.exit_code == 2
+        assert "is a pipe, a socket or a device: give a regular file" in result.stderr
 
 
 @pytest.mark.parametrize(

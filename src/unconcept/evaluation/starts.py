@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.errors import DataError, SettingsError, require
+from ..core.regular_files import require_regular_file
 from ..models import ModelView
 from ..models.checkpoint.safetensors_io import write_tensors
 from ..models.diffusion.inversion import inversion_timesteps, invert_edit_friendly, invert_latents
@@ -70,6 +71,7 @@ class InvertedPicture:
 
 def load_inverted(path: Path) -> InvertedPicture:
     """Load what `InvertedPicture.save` wrote; `DataError` for any other file."""
+    require_regular_file(path, DataError)
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}

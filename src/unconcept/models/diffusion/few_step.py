@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ...core.errors import ModelError, require
+from ...core.regular_files import require_regular_file
 
 FEW_STEP_FILE = "few_step.json"
 _TIMESTEP_TOLERANCE = 0.5  # a flow's timesteps are no whole numbers
@@ -59,6 +60,7 @@ class FewStepRecord:
 def few_step_record(folder: Path) -> FewStepRecord | None:
     """The record in a model's folder; None without one; `ModelError` for one that cannot be read."""
     path = folder / FEW_STEP_FILE
+    require_regular_file(path, ModelError)
     if not path.is_file():
         return None
     try:
