@@ -1,5 +1,6 @@
 """No method ever asks the judge that grades it: over the registry of methods, for a job and for a benchmark."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from tests import tiny
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, EditOrigin
+from unconcept.erasing.make_edit import make_edit
+from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.judging.choice import require_no_adviser
 from unconcept.evaluation.judging.judge import Judge, judge_for_methods, open_scorer
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
@@ -21,7 +24,7 @@ from unconcept.methods import MethodServices, methods
 from unconcept.scorers import ScorerInfo, scorers
 from unconcept.scorers.moji_judge import JudgeScore
 
-CONCEPT = {"erase": "dog face", "debias": "judge"}
+CONCEPT = {"erase": "dog face", "debias": "judge", "keep": "dog face"}
 ASKING = [name for name in methods if {"attribute_counter", "presence_judge"} & {*methods[name].uses}]
 GRADING = world_of("moji").judge
 
@@ -83,8 +86,9 @@ def test_no_method_gets_the_judge_that_grades(name, tmp_path, third) -> None:
     for same in ("moji-judge", "same-judge"):
         with pytest.raises(SettingsError, match=f"method judge '{same}': it grades the result"):
             services_of(job_of(name, tmp_path, method_judge=same))
-    (asked,) = judges_in(services_of(job_of(name, tmp_path, method_judge="third-judge")))
-    assert asked.scorer == "third-judge"
+    services = services_of(job_of(name, tmp_path, method_judge="third-judge"))
+    (asked,) = judges_in(services)
+    assert (asked.scorer, services.adviser) == ("third-judge", "3" * 64)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,3 +141,26 @@ def test_the_clip_that_steers_a_method_grades_no_edit_of_it(name, tmp_path) -> N
         assert not (tmp_path / "o").exists()
     require_no_adviser(Judge("clip-score", str(other)), [name], model.base())
     require_no_adviser(Judge("clip-score", str(own)), [each for each in methods if each not in SEEING], model.base())
+
+
+def test_a_judge_that_a_method_asked_does_not_grade_its_edit_later(tmp_path, third) -> None:
+    """The edit says whom its method asked; one that asked nobody is written as before."""
+    origin = EditOrigin("uce", {}, ("dog face",), ("cat face",), (), "object", "sd1", "moji", "0" * 64, "0", {})
+    assert "adviser" not in origin.to_json()
+    advised = replace(origin, adviser=ThirdJudge().hash)
+    assert EditOrigin.from_json(advised.to_json()) == advised
+    paths = []
+    for number, own in enumerate((advised, origin)):
+        paths.append(tmp_path / f"{number}.safetensors")
+        DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, own).save(paths[-1])
+    run = EvaluationRun(("dog face",), tmp_path / "o", (paths[0],), model="moji", judge="third-judge", suite="smoke")
+    with pytest.raises(SettingsError, match="third-judge: a method asked it while it made its edit: name another"):
+        evaluate(run)
+    unedited = EditedModel()
+    for advisers in ((), ("", "4" * 64)):
+        require_no_adviser(Judge("third-judge"), ["uce"], unedited.base(), advisers)
+    edit = make_edit(unedited.base(), resolve_request(RequestSpec(("pizza",)), "moji"), "uce", {}, MethodServices())
+    assert edit.origin.adviser == ""
+    services = MethodServices(adviser="3" * 64)
+    edit = make_edit(unedited.base(), resolve_request(RequestSpec(("pizza",)), "moji"), "uce", {}, services)
+    assert edit.origin.adviser == "3" * 64

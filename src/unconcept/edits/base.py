@@ -57,9 +57,13 @@ class EditOrigin:
     report: Mapping[str, int | float] = field(default_factory=dict)  # exact figures of the solve: rank, residual
     licence: str = ""  # of the base, from its model card; "" if the card names none
     libraries: Mapping[str, str] = field(default_factory=dict)  # versions of the other libraries used
+    adviser: str = ""  # hash of the judge that the method asked; "" for none, and then it is not written
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        told = asdict(self)
+        if not self.adviser:
+            del told["adviser"]
+        return json.dumps(told, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "EditOrigin":

@@ -65,7 +65,8 @@ def make_edit(
     # Without seconds, so that the same request makes the same file; report.json and run.json hold the seconds.
     used = settings_data(solver) | ({} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()})
     figures = {"parameters": float(edit.parameters)}
-    return edit.stamped(origin_for(edit, model, chosen.request, method, used, figures))
+    origin = origin_for(edit, model, chosen.request, method, used, figures)
+    return edit.stamped(replace(origin, adviser=services.adviser))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ..core.request import RequestSpec
 from ..edits import Edit, origin_of
 from ..erasing.request_defaults import ResolvedRequest
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
-from ..evaluation.judging.judge import Judge, judge_for_methods
+from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.suites.registry import Suite, suites
@@ -62,14 +62,14 @@ def open_services(
     def checks_of(sizes: GroupSizes) -> list[Check]:
         return replace(suite, sizes=sizes).checks(job.ask.targets)
 
-    counter = presence = None
+    counter = presence = judge = None
     if "attribute_counter" in info.uses:
-        counter = open_attribute_counter(
-            model, _method_judge(job), job.spec, store, chosen.request.kind, job.sizes.seed, progress
-        )
+        judge = _method_judge(job)
+        counter = open_attribute_counter(model, judge, job.spec, store, chosen.request.kind, job.sizes.seed, progress)
     if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
         presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
-    return MethodServices(counter, presence, world_of(job.model).vision_towers)
+    adviser = "" if judge is None else judge_weights(judge)
+    return MethodServices(counter, presence, world_of(job.model).vision_towers, adviser)
 
 
 def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:

@@ -163,7 +163,7 @@ def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, uned
     if judge is None:
         return None
     made_by = [*(variant.method for variant in run.variants), *(origin.method for origin in origins)]
-    require_no_adviser(judge, made_by, unedited.base())
+    require_no_adviser(judge, made_by, unedited.base(), [origin.adviser for origin in origins])
     anchors = [anchor for origin in origins for anchor in origin.anchors]
     texts = (*run.concepts, *_retained(origins), *anchors)
     return judge.with_labels(texts, suite.checks(run.concepts), run.concepts)

@@ -73,6 +73,8 @@ class MethodServices:
     """Measures how often sampled images show the targets."""
     vision_towers: VisionTowerLoader | None = None
     """Opens the vision towers of the model's text encoders."""
+    adviser: str = ""
+    """Hash of the weights of the judge that these services ask; "" for none. It may not grade the edit."""
 
 
 NO_SERVICES = MethodServices()

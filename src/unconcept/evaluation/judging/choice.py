@@ -11,7 +11,7 @@ from ...models.vision.clip import clip_text_tower
 from ...models.vision.paired_clip import is_text_tower_of
 from ...scorers.clip_score import ClipScore
 from ..tasks.edited_model import EditedModel
-from .judge import Judge, open_scorer
+from .judge import Judge, judge_weights, open_scorer
 
 OWN_JUDGE = "diffusion-classifier"
 """The judge that needs nothing but the model."""
@@ -35,11 +35,18 @@ def choose_judge(named: str | None, own: Judge | None, unedited: EditedModel) ->
     return Judge(OWN_JUDGE).for_model(unedited)
 
 
-def require_no_adviser(judge: Judge | None, made_by: Iterable[str], model: ModelView) -> None:
-    """Raise `SettingsError` if a method that made an edit was steered by the CLIP that judges it.
+def require_no_adviser(
+    judge: Judge | None, made_by: Iterable[str], model: ModelView, advisers: Iterable[str] = ()
+) -> None:
+    """Raise `SettingsError` if a method that made an edit was steered by the judge: it is graded by its own adviser.
 
-    Such a method needs the CLIP of the model's own text encoder, and no other fits.
+    `advisers` are hashes of the judges that methods asked, as edits record them. A method that needs vision towers is
+    steered by the CLIP of the model's own text encoder, since no other fits.
     """
+    asked = set(filter(None, advisers))
+    if judge is not None and asked and not judge.reader.needs_model:
+        message = f"judge {judge.scorer}: a method asked it while it made its edit: name another judge"
+        require(judge_weights(judge) not in asked, message, SettingsError)
     steered = [name for name in made_by if name in methods and "vision_towers" in methods[name].uses]
     if judge is None or judge.path is None or not steered:
         return

@@ -104,11 +104,11 @@ def judge_for_methods(named: Judge | None, grading: Judge | None) -> Judge | Non
             f"method judge {named.scorer!r}: it grades the result, and a method that asks it is graded by its own"
             " adviser; name another judge"
         )
-        require(_weights_of(named) != _weights_of(grading), message, SettingsError)
+        require(judge_weights(named) != judge_weights(grading), message, SettingsError)
     return named
 
 
-def _weights_of(judge: Judge) -> str:
+def judge_weights(judge: Judge) -> str:
     """The hash of a judge's weights, whatever its name and labels."""
     found: str = open_scorer(judge.scorer, judge.path).hash
     return found

@@ -154,7 +154,8 @@ def trial_data(finding: Finding) -> TrialData:
 def _edit_data(finding: Finding) -> EditData:
     subject = finding.answered_trial.trial.subject
     # Library versions are in run.json instead.
-    made = {name: part for name, part in vars(origin_of_finding(finding)).items() if name != "libraries"}
+    header = vars(origin_of_finding(finding))
+    made = {name: part for name, part in header.items() if name not in ("libraries", "adviser")}
     return EditData(**made, hash=subject.edit_hash or "", strength=subject.strength)
 
 
