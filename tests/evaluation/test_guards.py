@@ -220,7 +220,9 @@ def test_what_a_method_leaves_of_sdxl_is_what_it_declares(name, monkeypatch) -> 
     declared = methods[name].unreached
     if methods[name].mechanism == "trained":
         assert ("" in texts) == (declared == "unconditional")
-    if methods[name].mechanism in ("closed-form", "steering") or name == "mace":
+    if methods[name].does == "keep":  # It takes nothing out of a picture.
+        assert declared == "nothing"
+    elif methods[name].mechanism in ("closed-form", "steering") or name == "mace":
         assert set(edit.names) <= set(view.text_maps())
         assert declared == "pooled text"
         assert "pooled text still names" in " ".join(methods[name].settings.erase.__doc__.split())

@@ -131,7 +131,8 @@ class MethodInfo:
     @property
     def unreached(self) -> Unreached:
         """What its edits leave as it is in SDXL. A class variable of the same name says what its mechanism does not."""
-        found: Unreached = getattr(self.settings, "unreached", _UNREACHED_BY_MECHANISM[self.mechanism])
+        usual = "nothing" if self.does == "keep" else _UNREACHED_BY_MECHANISM[self.mechanism]
+        found: Unreached = getattr(self.settings, "unreached", usual)
         return found
 
     def refusal(self, family: str) -> str | None:
