@@ -8,10 +8,12 @@ from ...models.checkpoint.config import family_of_folder
 from ...models.families import FAMILIES, families
 from .base_tensors import BaseTensors
 
-_OTHER_FAMILIES = {  # families that are not supported, by names in their files
+_OTHER_FAMILIES = {  # families that are not supported, by names that only their files hold
     "Z-Image": re.compile(r"context_refiner|noise_refiner"),
-    "Qwen-Image": re.compile(r"txt_mlp|img_mlp[._]net"),
-    "Wan": re.compile(r"blocks[._]\d+[._](cross|self)_attn"),
+    "Qwen-Image": re.compile(r"(txt|img)_mlp[._]net|(txt|img)_mod[._]1"),
+    "Wan": re.compile(r"blocks[._]\d+[._](self_attn[._]|ffn[._]\d|cross_attn[._][qkvo]\b)"),
+    "FLUX.2": re.compile(r"to_qkv_mlp_proj|(double|single)_stream_modulation"),
+    "Chroma": re.compile(r"distilled_guidance_layer"),
 }
 _UNKNOWN_NAMES = "it is for another family or size, or names its modules in a way that is not known"
 
@@ -42,9 +44,11 @@ def require_same_family(header: Mapping[str, str], base: BaseTensors) -> None:
 def family_hint(names: Iterable[str], header: Mapping[str, str], base: BaseTensors) -> str:
     """What the names of a file tell about its family, for a message about a name that the model lacks."""
     text, own = "\n".join(names), family_of_folder(base.source)
-    if own.module_names is not None and own.module_names.search(text):
-        return _UNKNOWN_NAMES
-    known = {families[name].title: families[name].module_names for name in FAMILIES}
-    told = [title for title, names in (known | _OTHER_FAMILIES).items() if names is not None and names.search(text)]
+    told = [title for title, names in _OTHER_FAMILIES.items() if names.search(text)]
+    if not told:  # FLUX.2 and Chroma have names of FLUX.1 beside their own.
+        known = {families[name].title: families[name].module_names for name in FAMILIES}
+        told = [title for title, names in known.items() if names is not None and names.search(text)]
+        if own.title in told:
+            return _UNKNOWN_NAMES
     kind = header.get("modelspec.architecture") or " or ".join(told)
     return f"it is for another family ({kind}): give a model of that family" if told else _UNKNOWN_NAMES

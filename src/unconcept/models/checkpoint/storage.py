@@ -34,10 +34,8 @@ _FORMATS = {  # what a tensor's name tells of the format
     "lora_A": "PEFT, with adapters that are not fused",
     "lora_B": "PEFT, with adapters that are not fused",
     "base_layer": "PEFT, with adapters that are not fused",
-    "to_kv": "fused attention projections",
-    "to_qkv": "fused attention projections",
-    "to_added_qkv": "fused attention projections",
 }
+_FUSED_PROJECTIONS = ("to_kv", "to_qkv", "to_added_qkv")  # of attentions; longer names are of other networks
 _REMEDY = (
     "give plain weights in float32, float16, bfloat16 or float8, or in float8 with scale_weight or a marked"
     " weight_scale, one number a tensor"
@@ -94,6 +92,8 @@ def _require_floats(path: Path, names: Sequence[str], dtypes: Mapping[str, str])
 def _format(name: str) -> str | None:
     """The format that a tensor's name tells; None for the names of plain weights."""
     words = name.split(".")
+    if any(word in _FUSED_PROJECTIONS for word in words):
+        return "fused attention projections"
     return next((told for word in words for start, told in _FORMATS.items() if word.startswith(start)), None)
 
 

@@ -29,4 +29,5 @@ PIXART = FamilySpec(
     map_pattern=re.compile(r"^caption_projection\.linear_[12]\.weight$|\.attn2\.to_[kv]\.weight$"),
     attention="cross",
     text_projection="caption_projection",
+    module_names=re.compile(r"cross_attn[._](q|kv)_linear|adaln_single|caption_projection|y_embedder[._]y_proj"),
 )
