@@ -40,7 +40,7 @@ def made(source, method: str = "few-shot", **settings):
     return load_edit(path)
 
 
-@pytest.mark.parametrize("method", ["few-shot", "advunlearn"])
+@pytest.mark.parametrize("method", ["few-shot", pytest.param("advunlearn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_applied_baked_and_loaded_are_one_model(family, method, base, tmp_path) -> None:  # noqa: F811
     folder = base(family)

@@ -115,7 +115,7 @@ def test_the_first_loss() -> None:
 
 
 @pytest.mark.parametrize("variant", ["joint", "stop-gradient"])
-@pytest.mark.parametrize("eta", [0.0, 1.5])
+@pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 1.5])
 def test_the_optimum_of_a_linear_model(variant, eta) -> None:
     """B' c_0 = B c_0, and B' c - B c_0 = B (c_r - c_0) - eta B (c - c_0)."""
     toy, settings = Toy(), {"ddim_steps": 5, "iterations": 900, "lr": 0.03}
@@ -145,6 +145,7 @@ def test_what_guidance_makes_of_it_is_bounded_by_the_two_terms() -> None:
     assert 0 < (found - wanted).norm() <= bound * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_the_unconditional_prediction_moves_less_than_under_esd() -> None:
     """At no larger a loss: both take the target to the empty text's prediction, over latents that neither was shown."""
     view = tiny.view("sd1")

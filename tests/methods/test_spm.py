@@ -179,6 +179,7 @@ def test_calls_of_the_denoiser() -> None:
     assert rows == [2, 2, 1] * 4
 
 
+@pytest.mark.slow
 def test_anchoring_holds_what_is_not_the_target() -> None:
     """With it, predictions under random states move less for what the target's move."""
     view, rng = tiny.view("sd1", torch.float32), torch.Generator().manual_seed(5)

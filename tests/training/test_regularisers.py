@@ -95,7 +95,13 @@ def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> No
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("chosen", [Regularisers(l1sp=1e9), Regularisers(l2sp=1e9)], ids=["l1sp", "l2sp"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(Regularisers(l1sp=1e9), id="l1sp"),
+        pytest.param(Regularisers(l2sp=1e9), id="l2sp", marks=pytest.mark.slow),
+    ],
+)
 def test_a_penalty_holds_back(name, chosen) -> None:
     """The first step is free: at the reference the penalty's gradient is zero."""
 
