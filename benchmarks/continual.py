@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import known_faults
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 
 OUT = Path("out/continual")
@@ -171,7 +172,9 @@ def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = F
         ", ".join(map(str, sorted({point["step"] for point in points}))),
         "python -m benchmarks.continual --many" if many else "make continual",
     )
-    text = [HEAD.format(n=n, steps=steps, before=_before(points), made=made), MANY if many else ARMS]
+    faults = known_faults.CONTINUAL_MANY if many else known_faults.CONTINUAL
+    head = HEAD.format(n=n, steps=steps, before=_before(points), made=made)
+    text = [f"{head}\n{faults.rstrip()}\n", MANY if many else ARMS]
     for sequence, method in dict.fromkeys((point["sequence"], point["method"]) for point in points):
         part = [point for point in points if (point["sequence"], point["method"]) == (sequence, method)]
         files = {name: f"continual-{sequence}-{method}-{name.lower()}.svg" for name in SHARES}

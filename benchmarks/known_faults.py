@@ -31,3 +31,20 @@ All three concepts are *seen*: they were used to find faults. **n = 6 is too sma
 compatible with 45.9 %, 6 of 6 with 54.1 %.
 
 """
+CONTINUAL = """\
+**Known to be wrong, until these tables are made anew.** They were measured before the repairs, on sequences that begin
+with dog face and hold ink, which are *seen* now: the command takes others today.
+
+- `esd` of styles: guidance about the empty text unlearned the object of a prompt and left the style.
+- `concept-ablation`, `esd` and `sculpting-memory` of styles: the budget did not grow with the targets.
+- `concept-ablation`: size words stood in the anchors' prompts too; of the style ink it never saw a third of the texts.
+- `sculpting-memory`: a shorter schedule, and masks redrawn at other steps, than the authors'.
+
+The rows of `uce` and `speed` stand: the twelve objects give the same drift today.
+
+"""
+CONTINUAL_MANY = """\
+Measured before the repairs, which changed nothing here: the first thirty requests give the same drift today. The first
+of the objects, dog face, is *seen*, and the command leaves it out today.
+
+"""
