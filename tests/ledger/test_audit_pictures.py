@@ -6,6 +6,7 @@ import json
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from tests.cli.test_names_are_text import NAMES, Page
-from tests.ledger.desk import ask, errors, ledger, model
+from tests.ledger.desk import ask, errors, ledger, model, write_sealed
 from tests.ledger.test_asks import ask_as
 from tests.ledger.test_forget import Look, found_in
 from unconcept.cli import app
@@ -195,6 +196,22 @@ def test_pictures_of_no_entry_are_put_aside(book) -> None:
     book.pictures.put(b"x")
     (book.folder / "head.json").unlink()
     assert f"{name}.png belong to no entry" in verify_ledger(book.folder).faults[-1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"sheet": "../private"}, "Its pictures were changed since they were kept"),
+        ({"sheet": sha256(b"x").hexdigest()}, "Its pictures cannot be read: no contact sheet of an audit"),
+        ({"concepts": {"dog": {"pictures": 0, "unedited": "many", "edited": 9, "tuned": None}}}, ">n/a</td>"),
+    ],
+)
+def test_findings_that_somebody_rewrote_lead_nowhere(changed, said, book) -> None:
+    """Hashes and all: the page opens, and no file is read but a sheet."""
+    audited(book).pictures.put(b"x")
+    seq = len(book.entry_log.chain) - 1
+    write_sealed(book, lambda bodies, data: data[seq]["found"]["found"].update(changed))
+    assert said in page(Ledger.open(book.folder))
 
 
 def test_what_is_withdrawn_while_it_is_audited_leaves_no_trace(book) -> None:
