@@ -47,6 +47,12 @@ def made(tmp_path_factory) -> Path:
     return root / "dog"
 
 
+@pytest.fixture(autouse=True)
+def no_base_is_remembered(tmp_path_factory, monkeypatch) -> None:
+    """Tiny models of other tests have the same weights, and their folders may be in the store."""
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path_factory.mktemp("store")))
+
+
 @pytest.fixture
 def alone(made, tmp_path) -> Path:
     """The edit without the files beside it."""

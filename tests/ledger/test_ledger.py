@@ -192,7 +192,7 @@ def test_beginning_badly_leaves_nothing(base, tmp_path) -> None:
         ),
         (("--rule", "merge", "--merge-scale", "101"), "strength 101.0 is out of range"),
         (("--teacher", "pretrained"), "teacher has no effect under rule recompute"),
-        (("--method", "uce-debias"), "debiases"),
+        (("--method", "uce-debias"), "does not erase"),
         (("--set", "lamb=0"), "lamb must be > 0"),
     ):
         result = run("init", tmp_path / "l", "--model", base, *words)
