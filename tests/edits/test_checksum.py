@@ -17,12 +17,14 @@ from unconcept.edits import (
     EditOrigin,
     GatedAdapter,
     GatedEdit,
+    LatentSteeringEdit,
     LowRankEdit,
     SteeringEdit,
     TextMapEdit,
     edit_kinds,
     load_edit,
 )
+from unconcept.edits.latent_steering import AttentionSteering
 from unconcept.edits.steering_rules import Subtraction
 
 NAME = "unet.a.attn2.to_k.weight"
@@ -34,6 +36,7 @@ EDITS: dict[str, Edit] = {
     "text_map": TextMapEdit(DOWN, DOWN + 1, (NAME,)),
     "gated": GatedEdit((GatedAdapter(("fox",), {NAME: (UP, DOWN)}),)),
     "steering": SteeringEdit(Subtraction(DOWN, DOWN, 1.0, True), (NAME,)),
+    "latent-steering": LatentSteeringEdit(("fox",), (NAME,), AttentionSteering(20.0, 1.0, 16, 0.5, 1.0, 1.0)),
     "adapter": AdapterEdit({NAME: BottleneckAdapter(torch.randn(2, 4), torch.randn(2), UP, torch.randn(4))}),
 }
 
