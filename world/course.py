@@ -8,6 +8,7 @@ rung.
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from transformers import CLIPTextModel
 
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
@@ -115,16 +117,23 @@ class Course:
         return Plan(MANY, lr, seed, budget=budget, minutes=max(0.01, self.left()), **changes)
 
 
-def take_round(place: Place, record: Record, artwork: Artwork, rounds: Path = ROUNDS) -> None:
-    """Begin with the autoencoder that an earlier round left in the repository, if it knows this artwork."""
-    told = rounds / "vae" / "round.json"
-    if record.is_complete("vae") or not told.exists():
-        return
-    if json.loads(told.read_text(encoding="utf-8"))["artwork"] == artwork.hash:
-        vae = AutoencoderKL.from_pretrained(rounds / "vae", dtype=torch.float32)
-        vae.save_pretrained(place.state / "vae")
-        record.finish("vae")
-        print(f"vae: taken from {rounds.name}/vae", flush=True)
+def take_rounds(place: Place, record: Record, artwork: Artwork, rounds: Path = ROUNDS) -> None:
+    """Begin with the autoencoder and the text encoder that earlier rounds left in the repository, if they stand on this
+    artwork, the text encoder on these tables too.
+    """
+    for stage, folder, model, wanted in (
+        ("vae", Path("vae"), AutoencoderKL, artwork.hash),
+        ("clip", Path("text/text_encoder"), CLIPTextModel, world_hash(artwork)),
+    ):
+        begun = rounds / folder.parts[0]
+        told = begun / "round.json"
+        if record.is_complete(stage) or not told.exists():
+            continue
+        if json.loads(told.read_text(encoding="utf-8"))["stands_on"] == wanted:
+            shutil.copytree(begun, place.state / begun.name, dirs_exist_ok=True)
+            model.from_pretrained(rounds / folder, dtype=torch.float32).save_pretrained(place.state / folder)
+            record.finish(stage)
+            print(f"{stage}: taken from {rounds.name}/{begun.name}", flush=True)
 
 
 def run_once(course: Course, stage: str) -> bool:
@@ -183,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--whole", type=float, help="minutes of the whole course, over several calls; --minutes by default"
     )
-    parser.add_argument("--anew", action="store_true", help="train the autoencoder too, instead of taking `rounds/vae`")
+    parser.add_argument("--anew", action="store_true", help="train everything, take nothing from `rounds`")
     parser.add_argument("--pool", type=int, help="scenes of a pool, fewer than the device carries")
     add_place(parser)
     args = parser.parse_args(argv)
@@ -196,8 +205,8 @@ def main(argv: list[str] | None = None) -> None:
     artwork = load(place.data)
     record = Record(place, world_hash(artwork))
     if not args.anew:
-        take_round(place, record, artwork)
-    sharing = tuple(stage for stage in args.stages if not (stage == "vae" and record.is_complete(stage)))
+        take_rounds(place, record, artwork)
+    sharing = tuple(stage for stage in args.stages if not (stage in ("vae", "clip") and record.is_complete(stage)))
     course = Course(place, size, args.whole or args.minutes, ends, args.top, sharing)
     for stage in args.stages:
         if course.left() <= 0:

@@ -3,12 +3,14 @@
 import json
 import math
 import random
+import shutil
 from io import BytesIO
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
@@ -18,13 +20,13 @@ from world.autoencoder import build, edges
 from world.captions import Caption, Captions, Subject
 from world.chance import figures, new_share, pixel_distance, two_sample
 from world.composition import batch_of, compose
-from world.course import ROUNDS, Record, next_rung, take_round
+from world.course import ROUNDS, Record, next_rung, take_rounds
 from world.judge_net import Answers, ConvJudge, PatchJudge
 from world.lessons import Facts, Lesson, draw_lesson, label_tokens
-from world.place import Place, generator, normal
+from world.place import Place, generator, normal, world_hash
 from world.questions import REPORT_SEEDS, questions
 from world.scenes import LEFT, RIGHT, RUNGS, Placement, Scene, Sprite, scene_at
-from world.spread import effective_rank
+from world.spread import effective_rank, object_ranks
 from world.tokenizer import LENGTH, train_clip_tokenizer, train_t5_tokenizer
 from world.truth import NOT_ASKED, Words, object_centres, object_words, truth_of
 from world.vocabulary import vocabulary
@@ -274,14 +276,29 @@ def test_a_round_is_taken_for_its_own_artwork_alone(artwork, tmp_path):
     vae.save_pretrained(tmp_path / "rounds/vae")
     told = tmp_path / "rounds/vae/round.json"
     place = Place(state=tmp_path / "state")
-    told.write_text(json.dumps({"artwork": "another"}), encoding="utf-8")
-    take_round(place, Record(place, "one"), artwork, tmp_path / "rounds")
+    told.write_text(json.dumps({"stands_on": "another"}), encoding="utf-8")
+    take_rounds(place, Record(place, "one"), artwork, tmp_path / "rounds")
     assert not (tmp_path / "state/vae").exists()
-    told.write_text(json.dumps({"artwork": artwork.hash}), encoding="utf-8")
-    take_round(place, Record(place, "one"), artwork, tmp_path / "rounds")
+    told.write_text(json.dumps({"stands_on": artwork.hash}), encoding="utf-8")
+    take_rounds(place, Record(place, "one"), artwork, tmp_path / "rounds")
     assert Record(place, "one").is_complete("vae")
     taken = type(vae).from_pretrained(tmp_path / "state/vae")
     torch.testing.assert_close(taken.decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+def test_the_text_encoder_in_the_repository_spreads_its_objects(artwork, tmp_path):
+    rounds, told = tmp_path / "rounds", tmp_path / "rounds/text/round.json"
+    shutil.copytree(ROUNDS / "text", rounds / "text")
+    place = Place(state=tmp_path / "state")
+    take_rounds(place, Record(place, "one"), artwork, rounds)
+    assert not (tmp_path / "state/text").exists(), "it stands on other artwork"
+    told.write_text(json.dumps({"stands_on": world_hash(artwork)}), encoding="utf-8")
+    take_rounds(place, Record(place, "one"), artwork, rounds)
+    assert Record(place, "one").is_complete("clip")
+    encoder = CLIPTextModel.from_pretrained(tmp_path / "state/text/text_encoder")
+    assert encoder.dtype == torch.float32
+    ranks = object_ranks(CLIPTokenizer.from_pretrained(tmp_path / "state/text/tokenizer"), encoder)
+    assert all(rank > 140 for rank in ranks.values())
 
 
 def test_the_round_in_the_repository_is_an_autoencoder_of_unit_latents():
