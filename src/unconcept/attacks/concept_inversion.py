@@ -64,6 +64,11 @@ class ConceptInversion:
                 f"concept-inversion: templates need one {{}} in the concept's place, got {template!r}",
             )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.steps
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Train rows (1, k, d_e) for each encoder e. The floor is the placeholder with its initial word."""
         model = case.model

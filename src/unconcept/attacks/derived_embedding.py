@@ -39,6 +39,11 @@ class DerivedEmbedding:
             f"derived-embedding: lamb must be > 0, got {self.lamb}; without it the maps must span all dimensions",
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return 1
+
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Make one attempt: states (1, l, d) of the edited model's encoder, c' = R c at the concept's last token."""

@@ -33,6 +33,11 @@ class LatentInversion:
     def __post_init__(self) -> None:
         require_positive_settings("latent-inversion", steps=self.steps, batch_size=self.batch_size)
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.steps
+
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Invert the images with the edit applied, as in ACE. The floor is the prompt from its own noise."""

@@ -57,6 +57,11 @@ class P4D:
             f"p4d: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}",
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.steps
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Search for each prompt. The floor is the prompt itself.
 

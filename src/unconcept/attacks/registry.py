@@ -94,6 +94,10 @@ class AttackAttempt:
 class Attack(Protocol):
     """Protocol of an attack: a frozen dataclass of settings with one verb, `search`."""
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing, as `AttackAttempt` counts them."""
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Yield attempts with increasing steps. After each one the harness samples, judges, and fills `case.solved`."""
 

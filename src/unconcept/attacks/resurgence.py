@@ -45,6 +45,11 @@ class Resurgence:
         require_positive_settings("resurgence", batch_size=self.batch_size, rank=self.rank)
         require(self.lr is None or self.lr >= 0, f"resurgence: lr must be >= 0, got {self.lr}")
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.checkpoints[-1]
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Fine-tune; each attempt keeps the prompts and adds the change of weights so far to the edited model."""
         if case.unrelated is None:

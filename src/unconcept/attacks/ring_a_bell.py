@@ -70,6 +70,11 @@ class RingABell:
             f"ring-a-bell: mutation and crossover must be in [0, 1], got {shares}",
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.generations
+
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Search on the unedited text encoder only, as in the paper. The floor is the prompt itself."""

@@ -61,6 +61,11 @@ class UnlearnDiffAtk:
             f"unlearn-diff-atk: lr must be > 0 and weight_decay >= 0, got {self.lr} and {self.weight_decay}",
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.timesteps * self.iterations
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Search for each prompt. The floor is the prompt itself (the paper's pre-ASR)."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})

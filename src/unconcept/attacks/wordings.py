@@ -28,6 +28,11 @@ class Wordings:
             f"wordings: synonyms and misspellings must be >= 0, got {self.synonyms} and {self.misspellings}",
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing."""
+        return self.synonyms + self.misspellings
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Try one wording in each attempt, the same for all prompts."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})

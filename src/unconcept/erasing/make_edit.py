@@ -17,8 +17,8 @@ from ..models.text.state_cache import deterministic_text_states
 from ..models.text.text_identity import TokenTextKey
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.regularisers import NO_REGULARISERS, Regularisers, require_stepwise_training, use_regularisers
+from ..training.session import Rehearsal, TrainingSession, training_session
 from ..training.session import TrainingProgress as Step
-from ..training.session import TrainingSession, training_session
 from .request_defaults import ResolvedRequest
 from .vision_towers import open_vision_towers
 
@@ -71,10 +71,14 @@ def make_edit(
 
 @contextmanager
 def train_in_folder(
-    folder: Path, progress: ProgressCallback, options: TrainingOptions = DEFAULT_TRAINING_OPTIONS
+    folder: Path | None,
+    progress: ProgressCallback,
+    options: TrainingOptions = DEFAULT_TRAINING_OPTIONS,
+    rehearsal: Rehearsal | None = None,
 ) -> Iterator[None]:
     """Inside, trained methods save their state in the folder, resume from it, and report their progress.
 
+    In a rehearsal they take a few steps only, without a folder.
     Raises `SettingsError` on exit if options were given but no method trained step by step.
     """
     trained = False
@@ -85,13 +89,15 @@ def train_in_folder(
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
     try:
-        with training_session(TrainingSession(report_step, folder, options=options)):
+        with training_session(TrainingSession(report_step, folder, options=options, rehearsal=rehearsal)):
             yield
     finally:
         with suppress(OSError):  # It holds a state, or nothing was trained.
-            folder.rmdir()
+            if folder is not None:
+                folder.rmdir()
     message = (
         f"{', '.join(changed_options(options))}: only for methods that train step by step, and this one does not: leave"
         " it out"
     )
-    require(trained or options == DEFAULT_TRAINING_OPTIONS or folder.exists(), message)
+    is_resumed = folder is not None and folder.exists()
+    require(trained or options == DEFAULT_TRAINING_OPTIONS or is_resumed, message)

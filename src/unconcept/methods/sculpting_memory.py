@@ -7,6 +7,7 @@ previous stage preserves what was forgotten before.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, pi
 from typing import Literal
 
@@ -29,6 +30,7 @@ from ..training.goals import TextEncodings, goal_predictions, keep_goal
 from ..training.gradient_transforms import DynamicWeightMask
 from ..training.images.training_images import IMAGE_BATCH
 from ..training.parameter_groups import select_parameters
+from ..training.session import draw_or_rehearse
 from ..training.trajectories import GuidedSampler, noise_latents
 from .registry import NO_SERVICES, MethodServices, method
 
@@ -227,24 +229,21 @@ class SculptingMemory:
         """Sample latents (2, n, c, h, w) of the targets in turn, and of their super-classes with the target as negative
         prompt.
         """
-        walk, found = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance), []
-        for side in (0, 1):
-            rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
-            seeds = [numbered_seed(2 * self.seed + side, i) for i in range(self.pictures)]
-            for begin in range(0, self.pictures, IMAGE_BATCH):
-                part = slice(begin, begin + IMAGE_BATCH)
+        walk = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance)
+        rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
+
+        def draw(side: int, count: int, steps: int) -> Tensor:
+            seeds, found = [numbered_seed(2 * self.seed + side, i) for i in range(count)], []
+            for begin in range(0, count, IMAGE_BATCH):
+                part = slice(begin, min(begin + IMAGE_BATCH, count))
+                prompts = [self._said(pair[side]) for pair in rows[part]]
                 negatives = [target for target, _ in rows[part]] if side else ()
-                found.append(
-                    walk.denoise_steps(
-                        walk.initial_latents(seeds[part]),
-                        [self._said(pair[side]) for pair in rows[part]],
-                        0,
-                        self.picture_steps,
-                        negatives,
-                    )
-                )
-        teacher_latents: Tensor = torch.cat(found).unflatten(0, (2, self.pictures))
-        return teacher_latents
+                found.append(walk.denoise_steps(walk.initial_latents(seeds[part]), prompts, 0, steps, negatives))
+            return torch.cat(found)
+
+        return torch.stack(
+            [draw_or_rehearse(self.pictures, self.picture_steps, partial(draw, side)) for side in (0, 1)]
+        )
 
 
 def mean_squared_error(said: Tensor, wanted: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from .distributed import ProcessGroup
 from .gradient_transforms import GradientJoin, GradientList, GradientTransform
 from .precision import Precision
 from .sample_options import without_augmentation
+from .session import current_session
 from .state_file import entries_below, gather_states, restore_states
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -86,21 +87,30 @@ class Descent:
         """Take `steps` more steps and return the loss before each of them.
 
         A step averages the gradients of `parts` calls of the loss. `after` is called with the number of steps done.
-        Raises `NumericsError` before a step whose loss or gradient is NaN or infinite.
+        Raises `NumericsError` before a step whose loss or gradient is NaN or infinite. In a rehearsal it takes a few of
+        the steps.
         """
-        begun = len(self.losses)
+        begun, rehearsal = len(self.losses), current_session().rehearsal
+        if rehearsal is not None:
+            left = steps - rehearsal.take_steps(steps, lambda: self._take_step(loss, after, parts))
+            self.done += left
+            self.losses += left * [self.losses[-1] if self.losses else 0.0]
+            return self.losses[begun:]
         for _ in range(steps):
-            total, found = self._gradients(loss(self.done, self.rng))
-            if parts > 1:
-                total, found = self._averaged(loss, total, found, parts)
-            total, found = self.processes.average_gradients(total, found)
-            sound = self.precision.unscale_and_check(self.done, found, self.params, self.rule)
-            if sound is not None:
-                self._step(sound)
-            self.done += 1
-            self.losses.append(total)
-            after(self.done)
+            self._take_step(loss, after, parts)
         return self.losses[begun:]
+
+    def _take_step(self, loss: StepLoss, after: Callable[[int], None], parts: int) -> None:
+        total, found = self._gradients(loss(self.done, self.rng))
+        if parts > 1:
+            total, found = self._averaged(loss, total, found, parts)
+        total, found = self.processes.average_gradients(total, found)
+        sound = self.precision.unscale_and_check(self.done, found, self.params, self.rule)
+        if sound is not None:
+            self._step(sound)
+        self.done += 1
+        self.losses.append(total)
+        after(self.done)
 
     def _gradients(self, terms: LossTerms) -> tuple[float, Sequence[Tensor]]:
         """Return the loss and its gradient: one backward pass for all summands, or one for each if they are joined."""

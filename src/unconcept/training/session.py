@@ -6,12 +6,17 @@ Methods do not need to know it: the caller opens a session around them.
         edit = method.erase(model, request)
 
 After a kill the same lines resume from the last saved state, and give the same edit bit for bit (on a CPU).
+
+In a rehearsal, a method or an attack does a little of each part of its work, to estimate how long all of it would take:
+trainings and searches take a few steps, images before them are drawn in one step, and what is left out is added up. The
+code that is timed is the method's own, so nothing needs to be told how it works.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +25,10 @@ from ..core.hashing import hash_json
 from ..models import ModelView
 from .gradient_transforms import GradientTransform
 from .options import TrainingOptions
+
+# Of a rehearsal: steps of one training, of which the first one warms up; seconds spent on the steps of one training,
+# about; and seconds of steps after which further trainings take none.
+_FEWEST_STEPS, _MOST_STEPS, _SECONDS, _ALL_SECONDS = 2, 24, 2.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,99 @@ class TrainingStart:
 TransformFactory = Callable[[TrainingStart], Sequence[GradientTransform]]
 
 
+@dataclass
+class _Stock:
+    """Rows that were made at once, for many steps to use."""
+
+    seconds: float = 0.0
+    made: int = 0
+    used: int = 0
+
+
+@dataclass
+class Rehearsal:
+    """What a rehearsal did, and what it left out."""
+
+    seconds_of_step: float = 0.0
+    """Of one sampling step of one picture, measured before."""
+    left_out: float = 0.0
+    """Estimated seconds of the work that it left out."""
+    steps: int = 0
+    """Steps of all trainings, taken or left out."""
+    taken: int = 0
+    """Steps that it took."""
+    pictures: int = 0
+    """Images that would be drawn before or during the trainings."""
+    _step_seconds: float = 0.0  # mean of the last steps
+    _spent: float = 0.0
+    _stocks: dict[int, _Stock] = field(default_factory=dict)
+    _stocking: float = 0.0  # seconds, to be taken from the step in which they fell
+    _is_inside: bool = False  # a step
+
+    def take_steps(self, steps: int, take: Callable[[], None]) -> int:
+        """Take a few of `steps` steps and return how many; the rest counts as left out.
+
+        A descent inside a step, such as an inner search, takes all its steps: they belong to the step.
+        """
+        if self._is_inside:
+            for _ in range(steps):
+                take()
+            return steps
+        self._stocks.clear()
+        times: list[float] = []
+        while len(times) < min(steps, _MOST_STEPS) and self._goes_on(times):
+            times.append(self._timed(take))
+        if times:
+            steady = times[1:] or times
+            stocked = sum(one.seconds / one.made * one.used / len(times) for one in self._stocks.values() if one.made)
+            self._step_seconds = sum(steady) / len(steady) + stocked
+            self.left_out += len(times) * stocked  # The stock itself is only begun.
+        self.left_out += (steps - len(times)) * self._step_seconds
+        self.steps += steps
+        self.taken += len(times)
+        return len(times)
+
+    def _timed(self, take: Callable[[], None]) -> float:
+        """Take one step; return its seconds without those of stocks."""
+        begun, self._stocking, self._is_inside = time.perf_counter(), 0.0, True
+        try:
+            take()
+        finally:
+            self._is_inside = False
+        spent = time.perf_counter() - begun
+        self._spent += spent
+        return spent - self._stocking
+
+    def _goes_on(self, times: list[float]) -> bool:
+        if self._spent > _ALL_SECONDS:
+            return not self.taken and not times  # One step at least, if each takes longer.
+        return len(times) < _FEWEST_STEPS or sum(times) < _SECONDS
+
+    @contextmanager
+    def stocking(self, owner: object, rows: int, times: int) -> Iterator[None]:
+        """Inside, one of `times` equal parts of the work is done that makes rows for many steps: each step counts for
+        what it uses of them.
+        """
+        begun = time.perf_counter()
+        yield
+        spent = time.perf_counter() - begun
+        stock = self._stocks.setdefault(id(owner), _Stock())
+        stock.seconds += spent * times
+        stock.made += rows
+        self._stocking += spent
+
+    def use(self, owner: object, rows: int) -> None:
+        """Note that a step takes rows of a stock."""
+        self._stocks.setdefault(id(owner), _Stock()).used += rows
+
+    def draw(self, count: int, steps: int, draw: Callable[[int, int], Tensor]) -> Tensor:
+        """Draw one of `count` images, in one of `steps` steps, to stand for all of them."""
+        self.pictures += count
+        self.left_out += max(0, count * steps - 1) * self.seconds_of_step
+        one = draw(1, 1)
+        return one.expand(count, *one.shape[1:]).clone()
+
+
 @dataclass(frozen=True)
 class TrainingSession:
     """Settings of all trainings inside a session. The default saves no state and reports no progress."""
@@ -58,6 +160,8 @@ class TrainingSession:
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
     """Context that is entered around every use of the teacher."""
     options: TrainingOptions = TrainingOptions()
+    rehearsal: Rehearsal | None = None
+    """Makes trainings and searches take a few steps only."""
     augment: Callable[[Tensor, Tensor], Tensor] | None = None
     """Maps latents (b, c, h, w) at timesteps (b,) to the denoiser's input at a step; set by the current training."""
 
@@ -78,6 +182,12 @@ def training_session(given: TrainingSession) -> Iterator[None]:
 def current_session() -> TrainingSession:
     """Return the innermost open session, or the default one."""
     return _open.get() or TrainingSession()
+
+
+def draw_or_rehearse(count: int, steps: int, draw: Callable[[int, int], Tensor]) -> Tensor:
+    """Draw images (n, ...) before a training by `draw(count, steps)`; in a rehearsal one of them, in one step."""
+    rehearsal = current_session().rehearsal
+    return draw(count, steps) if rehearsal is None else rehearsal.draw(count, steps, draw)
 
 
 @contextmanager

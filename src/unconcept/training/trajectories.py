@@ -19,6 +19,7 @@ from .budget import number_in_turn
 from .distributed import rank_seed_offset
 from .goals import TextEncodings
 from .sample_options import augment_sample
+from .session import current_session
 from .token_search import normal_noise
 
 # `focused_timesteps`: bounds of the interval, and steepness of its edges.
@@ -131,6 +132,9 @@ class TrajectoryPool:
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step. Call it while the model is the frozen one."""
+        rehearsal = current_session().rehearsal
+        if rehearsal is not None:
+            rehearsal.use(self, rows)
         found = [self._row(row) for row in range(step * rows, (step + 1) * rows)]
         k = torch.tensor([n for _, n, _ in found])
         t = self.sampler.timestep(k)
@@ -154,10 +158,12 @@ class TrajectoryPool:
         size = min(self.size, max(-(-left // length), len(self.prompts) if self.every else 1))
         prompts = self._asked(block, size)
         x = self.sampler.initial_latents([numbered_seed(self.seed, block * BLOCK_SEED_STEP + i) for i in range(size)])
-        kept = []
-        for k in range(length):
-            kept.append(x)
-            x = self.sampler.denoise_steps(x, prompts, k, k + 1) if k + 1 < length else x
+        kept, rehearsal = [x], current_session().rehearsal
+        if rehearsal is not None:
+            with rehearsal.stocking(self, size * length, length - 1):
+                kept = length * [self.sampler.denoise_steps(x, prompts, 0, min(1, length - 1))]
+        while len(kept) < length:
+            kept.append(self.sampler.denoise_steps(kept[-1], prompts, len(kept) - 1, len(kept)))
         self._latents, self._block, self._shown = torch.stack(kept, 1), block, prompts
         order = torch.randperm(size * length, generator=self._rng(block))
         self._order = order[_turns([prompts[int(row) // length] for row in order])] if self.every else order

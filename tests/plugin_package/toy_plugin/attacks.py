@@ -14,6 +14,11 @@ class ToyShout:
     times: int = 2
     """How often."""
 
+    @property
+    def most_steps(self) -> int:
+        """One attempt."""
+        return 1
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """The prompts as they are, then repeated."""
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})

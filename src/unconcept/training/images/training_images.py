@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ...models import ModelView
 from ...models.diffusion.vae import decode_latents, encode_images
 from ...prompts.safety import require_drawable
+from ..session import draw_or_rehearse
 from ..token_search import normal_noise
 from ..trajectories import GuidedSampler
 
@@ -49,13 +50,21 @@ def generate_images(
     """
     require_drawable(prompts)
     if any(negatives):
-        return _generate_against(model, prompts, seeds, GuidedSampler.of(model, steps, guidance_scale), negatives)
-    found = []
-    for begin in range(0, len(prompts), IMAGE_BATCH):
-        part = slice(begin, begin + IMAGE_BATCH)
-        noise = normal_noise(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
-        found.append(model.sample(prompts[part], noise, steps, guidance_scale, sampler))
-    return torch.cat(found)
+
+        def draw(count: int, steps: int) -> Tensor:
+            walk = GuidedSampler.of(model, steps, guidance_scale)
+            return _generate_against(model, prompts[:count], seeds[:count], walk, negatives[:count])
+    else:
+
+        def draw(count: int, steps: int) -> Tensor:
+            found = []
+            for begin in range(0, count, IMAGE_BATCH):
+                part = slice(begin, min(begin + IMAGE_BATCH, count))
+                noise = normal_noise(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
+                found.append(model.sample(prompts[part], noise, steps, guidance_scale, sampler))
+            return torch.cat(found)
+
+    return draw_or_rehearse(len(prompts), steps, draw)
 
 
 @torch.no_grad()
