@@ -1,12 +1,16 @@
 """Commands that are given an edit and no model use the model that the edit was made for, or say what is missing."""
 
+import atexit
+import os
 import shutil
+import tempfile
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
@@ -27,14 +31,23 @@ TAKE_EDITS = {
     "ApplyOptions": ("apply", "{edit}", "--out", "{out}"),
     "ExportOptions": ("export", "{edit}", "--to", "kohya", "--out", "{out}.safetensors"),
     "SamplingOptions": ("sample", "a dog", "--edit", "{edit}", "--steps", 1, "--quiet", "--out", "{out}"),
+    "InvertOptions": ("invert", "{picture}", "--edit", "{edit}", "--steps", 1, "--out", "{out}"),
     "EvaluateOptions": ("evaluate", "dog", "--edit", "{edit}", "--out", "{out}"),
     "BenchOptions": ("bench", "dog", "--methods", "uce", "--edit", "{edit}", "--out", "{out}"),
     "AttackOptions": ("attack", "p4d", "dog", "--edit", "{edit}", "--out", "{out}"),
 }
 
 
+def words_of(name: str, edit: Path, out: Path) -> list[str]:
+    picture = Path(tempfile.gettempdir()) / f"tiny-{os.getpid()}.png"
+    if name == "InvertOptions" and not picture.exists():
+        Image.new("RGB", (16, 16), "red").save(picture)
+        atexit.register(picture.unlink)
+    return [str(word).format(edit=edit, out=out, picture=picture) for word in TAKE_EDITS[name]]
+
+
 def command(name: str, edit: Path, out: Path):
-    return run(*(str(word).format(edit=edit, out=out) for word in TAKE_EDITS[name]))
+    return run(*words_of(name, edit, out))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +126,7 @@ def test_an_edit_is_read_once(name, made, tmp_path, monkeypatch) -> None:
     reads, read = [], edit_file.read_edit_file
     monkeypatch.setattr(edit_file, "read_edit_file", lambda path: reads.append(path) or read(path))
     edit = shutil.copytree(made, tmp_path / "dog") / "edit.safetensors"
-    words = [str(word).format(edit=edit, out=tmp_path / "out") for word in TAKE_EDITS[name]]
+    words = words_of(name, edit, tmp_path / "out")
     if name in {"EvaluateOptions", *SLOW}:
         words = [SLOW[name] if word == "p4d" else word for word in words] + ["--limit", 1, "--workers", 1]
     if name in SLOW:
@@ -236,6 +249,7 @@ def test_every_group_of_a_command_is_checked(kind) -> None:
     """A command has several groups of options; the check of one does not hide another's."""
     names = {field.name for field in fields(kind)}
     needed = {"out": Path("o"), "edit": Path("e"), "edits": (), "name": "p4d", "source": Path("l"), "to": "kohya"}
+    needed["picture"] = Path("p.png")
     given = {name: value for name, value in needed.items() if name in names}
     given |= {"recipe": "moji-uce"} if kind.__name__ == "ExplainOptions" else {}
     given |= {"concepts": "dog"} if "concepts" in names else {}

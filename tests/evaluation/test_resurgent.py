@@ -34,7 +34,7 @@ def test_a_contact_sheet_has_targets_and_what_should_stay(model, tmp_path, monke
     found = look.contact_sheet(model, edit, ["dog face"], ["dog face", *kept])
     assert not kept & {pair.pair.text for pair in found}
     assert drawn[0] == drawn[1] == [(pair.pair.text, pair.seed) for pair in near]
-    checks = look._checks(model, "dog face")
+    checks = look.checks(model, "dog face")
     assert [pair.seed for pair in near[:4]] == [check.prompt.seed for check in checks[:4]], "those that are counted"
     many = look.contact_sheet(model, edit, [entry.name for entry in concept_table().objects[:20]], [])
     assert sum(pair.is_target for pair in many) == 12

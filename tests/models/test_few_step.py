@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from unconcept.jobs.plan import seconds_of_step
 
 from tests import tiny
 from tests.cli.test_cli import run
 from tests.models.test_sampler import generators, random
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.evaluation.sampling import spec_for
-from unconcept.jobs.plan import seconds_of_step
 from unconcept.models import open_model
 from unconcept.models.diffusion.few_step import FewStepRecord, few_step_record
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler

@@ -36,10 +36,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "attack": evaluate.attack,
     "bench": evaluate.bench,
-    "explain": explain.explain,
 }
 for _name, _function in _COMMANDS.items():
-    app.command(_name, cls=GroupedCommand)(command(_function))
+    app.command(_name, cls=GroupedCommand)(command(_function, has_plan=True))
+app.command("explain", cls=GroupedCommand)(command(explain.explain))
 app.add_typer(ledger.app, name="ledger")
 for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs, tables.recipes):
     app.command(_table.__name__, cls=GroupedCommand)(command(_table))

@@ -13,24 +13,32 @@ from ..core.docstrings import field_descriptions
 from ..jobs.options import Flag, PythonOnly
 from .console import exit_codes, network, quiet_libraries
 from .help import OWN_GROUP
-from .options import NetworkOptions
+from .options import NetworkOptions, PlanOptions
+from .plan import show_plan
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def command(function: Callable[..., None], has_plan: bool = False) -> Callable[..., None]:
     """Turn a function of option dataclasses into a function that typer can use as a command.
 
-    Errors become one line and an exit code.
+    Errors become one line and an exit code. With a plan, which `jobs.plans` has for its first dataclass, the command
+    has `--dry-run`.
     """
     groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
     options = [option for kind in groups.values() for option in _options(kind)]
     if any(option.field.name == "model" for option in options):
         options += _options(NetworkOptions)
+    if has_plan:
+        options += _options(PlanOptions)
 
     @wraps(function)
     def run(**values: Any) -> None:
         with exit_codes(), network(bool(values.get("offline")), bool(values.get("quiet"))):
             quiet_libraries()
-            function(**{name: _build(kind, values) for name, kind in groups.items()})
+            built = {name: _build(kind, values) for name, kind in groups.items()}
+            if values.get("dry_run"):
+                show_plan(next(iter(built.values())), bool(values.get("as_json")), bool(values.get("quiet")))
+            else:
+                function(**built)
 
     parameters = [option.parameter() for option in sorted(options, key=lambda option: option.order)]
     vars(run)["__signature__"] = inspect.Signature(parameters)

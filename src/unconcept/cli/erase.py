@@ -9,25 +9,20 @@ import typer
 from ..jobs.command_options import EraseOptions
 from .console import EXIT_FAILED, print_json, print_table, progress, say
 from .evaluate import print_shares, print_trust
-from .options import PlanOptions, PrintOptions
-from .plan import print_plan
+from .options import PrintOptions
 
 if TYPE_CHECKING:
     from ..jobs.erase import EraseOutcome
 
 
-def erase(options: EraseOptions, shown: PrintOptions, planning: PlanOptions) -> None:
+def erase(options: EraseOptions, shown: PrintOptions) -> None:
     """Erase concepts: edit, check, draw before and after, judge, report."""
     with progress(shown.quiet) as tell:
         from ..jobs.erase import erase as job
         from ..jobs.resolve import plan_job
 
         planned = plan_job(options)
-        outcome = None if planning.dry_run else job(planned.job, tell)
-    if planning.dry_run:
-        from ..jobs.plan import plan_erasure
-
-        print_plan(plan_erasure(planned.job), shown.as_json)
+        outcome = job(planned.job, tell)
     if outcome is None:
         return
     out = planned.job.out

@@ -9,8 +9,7 @@ import typer
 
 from ..jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from .console import EXIT_FAILED, print_json, print_table, progress, say
-from .options import PlanOptions, PrintOptions
-from .plan import print_plan
+from .options import PrintOptions
 
 if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
@@ -21,35 +20,29 @@ _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
 
 
-def evaluate(options: EvaluateOptions, shown: PrintOptions, planning: PlanOptions) -> None:
+def evaluate(options: EvaluateOptions, shown: PrintOptions) -> None:
     """Evaluate edits with a suite, on the same prompts and noise as the unedited model."""
-    _run(lambda jobs: jobs.plan_evaluation(options), shown, planning)
+    _run(lambda jobs: jobs.plan_evaluation(options), shown)
 
 
-def attack(options: AttackOptions, shown: PrintOptions, planning: PlanOptions) -> None:
+def attack(options: AttackOptions, shown: PrintOptions) -> None:
     """Try to bring erased concepts back, and compare with the same attack on the unedited model."""
-    _run(lambda jobs: jobs.plan_attack(options), shown, planning)
+    _run(lambda jobs: jobs.plan_attack(options), shown)
 
 
-def bench(options: BenchOptions, shown: PrintOptions, planning: PlanOptions) -> None:
+def bench(options: BenchOptions, shown: PrintOptions) -> None:
     """Erase every concept with every method, one edit each, and compare the methods in one table."""
-    _run(lambda jobs: jobs.plan_bench(options), shown, planning)
+    _run(lambda jobs: jobs.plan_bench(options), shown)
 
 
-def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions, planning: PlanOptions) -> None:
-    """Run or plan the evaluation that `make` builds with the module of jobs, which is heavy to import."""
+def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions) -> None:
+    """Run the evaluation that `make` builds with the module of jobs, which is heavy to import."""
     with progress(shown.quiet) as tell:
         from ..jobs import evaluate as jobs
 
         run = make(jobs)
-        if not planning.dry_run:
-            report = jobs.evaluate(run, tell)
-    if planning.dry_run:
-        from ..jobs.plan import plan_run
-
-        print_plan(plan_run(run), shown.as_json)
-    else:
-        _finish(report, run.out, shown)
+        report = jobs.evaluate(run, tell)
+    _finish(report, run.out, shown)
 
 
 def _finish(report: "Report", out: Path, shown: PrintOptions) -> None:

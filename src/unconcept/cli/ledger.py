@@ -13,6 +13,7 @@ from ..jobs.ledger_options import (
 from . import ledger_views
 from .commands import command
 from .console import print_json, progress, say
+from .help import GroupedCommand
 from .ledger_views import print_head
 from .options import JsonOptions, PrintOptions
 
@@ -113,4 +114,4 @@ for _function in (
     ledger_views.audit,
     ledger_views.diff,
 ):
-    app.command(_function.__name__)(command(_function))
+    app.command(_function.__name__, cls=GroupedCommand)(command(_function, has_plan=True))

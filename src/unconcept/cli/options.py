@@ -33,7 +33,7 @@ class PlanOptions:
     help_group: ClassVar[str] = "run"
 
     dry_run: Annotated[bool, Flag("--dry-run")] = False
-    """Print what would be done, written and spent, and do nothing."""
+    """Print what would be done, written, downloaded and spent, and write nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

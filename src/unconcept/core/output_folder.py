@@ -122,13 +122,28 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
         yield part
 
 
+def require_usable_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> None:
+    """Raise the `OutputError` that `atomic_folder` would raise before anything is written."""
+    if not _is_resumable(out, _identity_mark(identity)):
+        require_free_output(out, overwrite)
+
+
+def _identity_mark(identity: Mapping[str, object]) -> str:
+    return json.dumps(identity, sort_keys=True, default=str)
+
+
+def _is_resumable(out: Path, mark: str) -> bool:
+    """Whether an earlier run with the same identity left its results in a PARTIAL folder."""
+    return (out / PARTIAL_FILE).exists() and _read(out / _STATE_FILE) == mark
+
+
 @contextmanager
 def _written_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Path]:
-    mark = json.dumps(identity, sort_keys=True, default=str)
+    mark = _identity_mark(identity)
     part, former = _beside(out, "part"), _beside(out, "former")
     if former.exists() and not out.exists():  # A process was killed between the two renames.
         former.rename(out)
-    if (out / PARTIAL_FILE).exists() and _read(out / _STATE_FILE) == mark and not part.exists():
+    if _is_resumable(out, mark) and not part.exists():
         out.rename(part)
     require_free_output(out, overwrite)
     if part.exists() and _read(part / _STATE_FILE) != mark:

@@ -84,6 +84,14 @@ def load_inverted(path: Path) -> InvertedPicture:
         raise DataError(f"{path}: {error}; give a picture, or a file that `unconcept invert` wrote") from None
 
 
+def inversion_kind(model: ModelView, by: str | None) -> str:
+    """The named inversion, or the usual one of the model's kind; `SettingsError` for one that it does not have."""
+    allowed = ("flow",) if model.schedule.prediction_type == "flow" else ("ddim", "edit-friendly")
+    kind = by or allowed[0]
+    require(kind in allowed, f"inversion {kind!r} is not for {model.family} models: give {' or '.join(allowed)}")
+    return kind
+
+
 @torch.no_grad()
 def invert_picture(
     model: ModelView, path: Path, prompt: str, spec: DrawSpec, by: str | None = None, seed: int = 0
@@ -92,11 +100,8 @@ def invert_picture(
 
     `by` None is DDIM's inversion, or along a flow its own. `SettingsError` for one that the model's kind does not have.
     """
-    is_flow = model.schedule.prediction_type == "flow"
-    allowed = ("flow",) if is_flow else ("ddim", "edit-friendly")
-    kind = by or allowed[0]
-    require(kind in allowed, f"inversion {kind!r} is not for {model.family} models: give {' or '.join(allowed)}")
-    latents, name = clean_latents(model, path), None if is_flow else "ddim"
+    kind = inversion_kind(model, by)
+    latents, name = clean_latents(model, path), None if kind == "flow" else "ddim"
     sampler = Sampler(model, spec.steps, name, eta=1.0 if kind == "edit-friendly" else 0.0)
     guidance = model.guide([prompt], spec.guidance_scale)
     if kind == "edit-friendly":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..core.errors import OutputError, require
 from ..core.output_folder import atomic_folder, output_file
-from ..edits import open_edit
+from ..edits import Edit, open_edit
 from ..edits.export.bake import bake
 from ..models import find_model
 from .command_options import ApplyOptions
@@ -23,20 +23,33 @@ class ApplyOutcome:
     """Files that hold the unedited model and so were not copied."""
 
 
-def apply(options: ApplyOptions) -> ApplyOutcome:
-    """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
+@dataclass(frozen=True)
+class OpenApply:
+    """An edit at its strength, and the model to write it into."""
+
+    edit: Edit
+    source: Path
+    identity: dict[str, object]
+    """What identifies the output: an interrupted run with the same identity continues."""
+
+
+def open_apply(options: ApplyOptions) -> OpenApply:
+    """Open the edit and find its model. Bad input raises `UsageError`."""
     edit = open_edit(options.edit)
     model = base_of_edits([options.edit], options.model)
     source = find_model(model)
     edit = edit.static() if options.static else edit
-    out, is_file = options.out, source.is_file()
-    require(
-        not is_file or out.suffix == ".safetensors",
-        f"{model} is one file: --out {out} must end in .safetensors",
-        OutputError,
-    )
-    identity = {"edit": edit.hash, "model": model, "strength": options.strength}
-    place = output_file(out, options.overwrite) if is_file else atomic_folder(out, identity, options.overwrite)
+    message = f"{model} is one file: --out {options.out} must end in .safetensors"
+    require(not source.is_file() or options.out.suffix == ".safetensors", message, OutputError)
+    identity: dict[str, object] = {"edit": edit.hash, "model": model, "strength": options.strength}
+    return OpenApply(edit.scaled(options.strength, options.amplify), source, identity)
+
+
+def apply(options: ApplyOptions) -> ApplyOutcome:
+    """Write a checkpoint with the edit in its weights; any tool that loads the model loads it."""
+    opened, out = open_apply(options), options.out
+    is_file = opened.source.is_file()
+    place = output_file(out, options.overwrite) if is_file else atomic_folder(out, opened.identity, options.overwrite)
     with place as target:
-        left_out = bake(edit.scaled(options.strength, options.amplify), source, target)
-    return ApplyOutcome(out, len(edit.names), left_out)
+        left_out = bake(opened.edit, opened.source, target)
+    return ApplyOutcome(out, len(opened.edit.names), left_out)

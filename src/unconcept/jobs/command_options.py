@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ..core.seeds import SEED_BOUND
+from ..core.seeds import SEED_BOUND, check_seed
 from .options import (
     CONCEPTS_ARGUMENT,
     REGULARISERS_FLAG,
@@ -163,6 +163,10 @@ class InvertOptions(OutputOptions, StrengthOptions, DeviceOptions, EditBaseOptio
     """Guidance scale; 1, no guidance, inverts best."""
     seed: Annotated[int, Flag(least=0, most=SEED_BOUND - 1)] = 0
     """Seed of edit-friendly noise."""
+
+    def __post_init__(self) -> None:
+        check_seed("--seed", self.seed)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.errors import require
-from ..core.output_folder import atomic_folder, require_free_output
+from ..core.output_folder import atomic_folder
 from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
-from ..core.settings import build_settings
 from ..edits import Edit, origin_of
-from ..edits.base import validate_strength
 from ..erasing.edit_notes import edit_notes
 from ..erasing.failure_checks import picture_failures, weight_failures
 from ..erasing.make_edit import make_edit, train_in_folder
@@ -29,17 +26,12 @@ from ..evaluation.trials.finding import Finding
 from ..evaluation.trials.pages import PicturePairs, write_edit_card, write_pages, write_samples
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs
-from ..evaluation.worlds import world_of
 from ..methods import methods
-from ..methods.registry import MethodInfo
 from ..models import ModelView
-from ..models.text.text_identity import TokenTextKey
-from ..prompts.safety import require_drawable
 from ..report.environment import run_environment
 from ..training.distributed import process_state
 from ..training.options import changed_options
-from ..training.regularisers import Regularisers, build_regularisers
-from .erase_job import Job, judge_of, open_services, suite_of, suite_of_debias
+from .erase_job import Job, judge_of, open_erasure, open_services, suite_of, suite_of_debias
 from .privacy import may_keep_pictures, run_store, why_no_pictures
 
 
@@ -66,26 +58,19 @@ def erase(job: Job, progress: ProgressCallback = ignore_progress) -> EraseOutcom
 
 def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> EraseOutcome | None:
     started = time.perf_counter()
-    info, regularisers = _check(job)
-    unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
-    folds_case = TokenTextKey.of(unedited.base()).folds_case
-    chosen = world_of(job.model).request(job.ask, info.does, folds_case)
-    if job.report:
-        require_drawable(chosen.request.targets)
-    if info.does != "debias" and (named := judge_of(job, unedited, suite_of(job, chosen))):
-        named.open()  # Open the judge first, so that a missing one fails before training.
-    model = unedited.base()
+    opened = open_erasure(job)
+    unedited, chosen, model = opened.unedited, opened.chosen, opened.unedited.base()
     leads = process_state(model.device).is_main_process
     progress = progress if leads else ignore_progress
     if leads:  # The state of a training is beside the folder.
         lock.enter_context(output_lock(job.out))
     progress("edit", 0, 1)
-    settings, services = dict(job.settings or {}), open_services(job, info, model, chosen, progress)
+    settings, services = dict(job.settings or {}), open_services(job, opened.info, model, chosen, progress)
     with train_in_folder(_training(job), progress, job.options):
-        edit = make_edit(model, chosen, job.method, settings, services, regularisers)
+        edit = make_edit(model, chosen, job.method, settings, services, opened.regularisers)
     if not leads:
         return None
-    edit = _at_strength(edit, model, chosen, job.strength)
+    edit = at_strength(edit, model, chosen, job.strength)
     chosen = replace(chosen, reasons={**chosen.reasons, **edit_notes(edit, model)})
     seconds = {"edit": time.perf_counter() - started}
     progress("edit", 1, 1)
@@ -99,25 +84,7 @@ def _erase_locked(job: Job, progress: ProgressCallback, lock: ExitStack) -> Eras
     return EraseOutcome(report, chosen, report.failures, edit, job.out)
 
 
-def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
-    """Look up the method and its regularisers; `UsageError` if options do not fit together."""
-    require_free_output(job.out, job.overwrite)
-    validate_strength(job.strength, job.amplify)
-    info = methods[job.method]
-    build_settings(info.settings, job.settings or {}, f"{job.method} setting")
-    message = (
-        f"{', '.join(changed_options(job.options))}: only for trained methods, and {job.method} is"
-        f" {info.mechanism}: leave it out"
-    )
-    require(info.mechanism == "trained" or not changed_options(job.options), message)
-    asks = {"attribute_counter", "presence_judge"} & {*info.uses}
-    require(
-        bool(asks) or not job.method_judge, f"method judge {job.method_judge!r}: {job.method} asks none: leave it out"
-    )
-    return info, build_regularisers(job.regularisers, info.mechanism, job.method)
-
-
-def _at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength: float) -> Edit:
+def at_strength(edit: Edit, model: ModelView, chosen: ResolvedRequest, strength: float) -> Edit:
     """Scale the edit to its strength, with figures of its effect at that strength."""
     if strength == 1.0:
         return edit

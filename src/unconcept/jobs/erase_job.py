@@ -5,9 +5,13 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import require
+from ..core.output_folder import require_free_output
 from ..core.progress import ProgressCallback, ignore_progress
 from ..core.request import RequestSpec
+from ..core.settings import build_settings
 from ..edits import Edit, origin_of
+from ..edits.base import validate_strength
 from ..erasing.request_defaults import ResolvedRequest
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights
@@ -20,8 +24,11 @@ from ..evaluation.worlds import world_of
 from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
+from ..models.text.text_identity import TokenTextKey
 from ..prompts.checks import Check, GroupSizes
-from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions
+from ..prompts.safety import require_drawable
+from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
+from ..training.regularisers import Regularisers, build_regularisers
 from .options import ModelOptions, OverwriteOptions, StrengthOptions
 
 
@@ -51,6 +58,54 @@ class Job(ModelOptions, StrengthOptions, OverwriteOptions):
     store: Path | None = None
     store_pictures: bool = False
     """Whether pictures of an explicit concept stay too."""
+
+
+@dataclass(frozen=True)
+class OpenErasure:
+    """An erasure whose model, method, request and judge are open."""
+
+    job: Job
+    info: MethodInfo
+    regularisers: Regularisers
+    unedited: EditedModel
+    chosen: ResolvedRequest
+
+    @property
+    def suite(self) -> Suite:
+        """The suite that checks an erasure."""
+        return suite_of(self.job, self.chosen)
+
+
+def open_erasure(job: Job) -> OpenErasure:
+    """Check an erasure and open what it needs. Bad input raises `UsageError` before anything is made."""
+    info, regularisers = _check(job)
+    unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
+    folds_case = TokenTextKey.of(unedited.base()).folds_case
+    chosen = world_of(job.model).request(job.ask, info.does, folds_case)
+    if job.report:
+        require_drawable(chosen.request.targets)
+    opened = OpenErasure(job, info, regularisers, unedited, chosen)
+    if info.does != "debias" and (named := judge_of(job, unedited, opened.suite)):
+        named.open()  # Open the judge first, so that a missing one fails before training.
+    return opened
+
+
+def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
+    """Look up the method and its regularisers; `UsageError` if options do not fit together."""
+    require_free_output(job.out, job.overwrite)
+    validate_strength(job.strength, job.amplify)
+    info = methods[job.method]
+    build_settings(info.settings, job.settings or {}, f"{job.method} setting")
+    message = (
+        f"{', '.join(changed_options(job.options))}: only for trained methods, and {job.method} is"
+        f" {info.mechanism}: leave it out"
+    )
+    require(info.mechanism == "trained" or not changed_options(job.options), message)
+    asks = {"attribute_counter", "presence_judge"} & {*info.uses}
+    require(
+        bool(asks) or not job.method_judge, f"method judge {job.method_judge!r}: {job.method} asks none: leave it out"
+    )
+    return info, build_regularisers(job.regularisers, info.mechanism, job.method)
 
 
 def open_services(
@@ -87,12 +142,6 @@ def judge_of(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:
         return None
     require_no_adviser(judge, [job.method], unedited.base())
     return judge.with_labels((*targets, *(job.ask.retain or ())), suite.checks(targets), targets)
-
-
-def checks_of(job: Job, chosen: ResolvedRequest) -> list[Check]:
-    """The checks of an erasure, without those of debiasing, which depend on the finished edit."""
-    is_debiasing = methods[job.method].does == "debias"
-    return [] if is_debiasing else suite_of(job, chosen).checks([concept.name for concept in chosen.concepts])
 
 
 def suite_of(job: Job, chosen: ResolvedRequest) -> Suite:

@@ -1,7 +1,7 @@
 """Evaluates finished edits, or benchmarks methods on concepts; writes a folder with report, data and tables."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -13,16 +13,13 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.choice import announce_judge, judge_caveat
-from ..evaluation.sampling import count_too_long, require_text_length
-from ..evaluation.suites.registry import Suite
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
-from ..evaluation.trials.bench import edits_beside_methods, examine_trials, run_bench, trial_of_edit
+from ..evaluation.trials.bench import examine_trials, run_bench
 from ..evaluation.trials.finding import Finding, missing_results
 from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..methods import methods
-from ..models import ModelView
 from ..report.environment import run_environment
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
 from .evaluate_job import EvaluationRun, open_run
@@ -72,23 +69,17 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
     begun = time.perf_counter()
     opened = open_run(run)
     run, unedited, suite, judge = opened.run, opened.unedited, opened.suite, opened.judge
-    asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
-    requests = [*(run.requests if run.variants or not asked else ()), *(names for _, names in asked)]
     keeps = may_keep_pictures([origin.kind for origin in opened.origins], run.store_pictures)
-    reasons = _long_prompts(suite, requests, unedited.base()) | opened.notes | why_no_pictures(keeps)
-    planned = len(run.variants) * len(run.requests) + len(asked)
-    sides = 1 + max(1, len(run.variants))  # The unedited model's pictures are judged once for all methods.
-    reasons |= announce_judge(judge, sides * sum(len(suite.checks(names)) for names in requests), progress)
-    trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
-    identity = {**run.identity, "edits": str([trial.subject.key for trial in trials])}
-    with atomic_folder(run.out, identity, run.overwrite) as folder, ExitStack() as stack:
+    reasons = opened.notes | why_no_pictures(keeps) | announce_judge(judge, opened.judged_pictures, progress)
+    planned = len(run.variants) * len(run.requests) + len(opened.trials)
+    with atomic_folder(run.out, opened.identity, run.overwrite) as folder, ExitStack() as stack:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         store = stack.enter_context(run_store(run.store, folder, keeps))
         context = RunContext(
             store, TaskRecord(folder / RECORD_FILE), opened.spec, judge, run.workers, deadline, progress
         )
         found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
-        finished, more = examine_trials(trials, suite, context)
+        finished, more = examine_trials(opened.trials, suite, context)
         found, tally = [*found, *finished], tally + more
         seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
         answered = [finding.answered_trial for finding in found]
@@ -100,11 +91,6 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
-
-
-def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str, ...]]]:
-    """Pair each edit file with the concepts that it is asked about: all, or one more for each edit."""
-    return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:
@@ -136,26 +122,3 @@ def _mark(folder: Path, finished: bool) -> None:
         (folder / RECORD_FILE).unlink()
     else:
         (folder / PARTIAL_FILE).write_text("run the same command again to continue\n", encoding="utf-8")
-
-
-def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
-    """Make a note about prompts that are too long for the text encoders.
-
-    The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
-    get finished text states: there `RequestError` is raised before anything is drawn.
-    """
-    texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
-    if not model.spec.cuts_prompts:
-        require_text_length(model, texts)
-    count = count_too_long(model, texts)
-    held = min(tokenizer.length for tokenizer in model.tokenizers)
-    return (
-        {
-            "prompts": (
-                f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by"
-                " the pipeline"
-            )
-        }
-        if count
-        else {}
-    )

@@ -1,6 +1,6 @@
 """An evaluation as data, and what it opens: its model, its edits, its suite and its judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from ..erasing.edit_notes import edit_notes
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge
-from ..evaluation.sampling import DrawSpec
+from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
+from ..evaluation.trials.bench import edits_beside_methods, trial_of_edit
+from ..evaluation.trials.trial import Trial
 from ..evaluation.worlds import world_of
-from ..models import find_model
+from ..models import ModelView, find_model
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from .edit_base import base_of_edits
@@ -80,6 +82,8 @@ class OpenRun:
     suite: Suite
     judge: Judge | None
     spec: DrawSpec
+    trials: Sequence[Trial]
+    """The edits, each with the concepts that it is asked about."""
     notes: dict[str, str]
     """What was left out, and what an edit cannot reach."""
 
@@ -87,6 +91,23 @@ class OpenRun:
     def origins(self) -> list[EditOrigin]:
         """The origins of the edits."""
         return [origin_of(edit) for edit in self.edits.values()]
+
+    @property
+    def asked(self) -> list[tuple[str, ...]]:
+        """The concepts of each request to the variants, then of each trial."""
+        own = self.run.requests if self.run.variants or not self.trials else ()
+        return [*own, *(trial.concepts for trial in self.trials)]
+
+    @property
+    def judged_pictures(self) -> int:
+        """Pictures to judge; those of the unedited model are judged once for all methods."""
+        sides = 1 + max(1, len(self.run.variants))
+        return sides * sum(len(self.suite.checks(names)) for names in self.asked)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What identifies the run with its edits: an interrupted run with the same identity continues."""
+        return {**self.run.identity, "edits": str([trial.subject.key for trial in self.trials])}
 
 
 def with_base(run: EvaluationRun) -> EvaluationRun:
@@ -124,7 +145,15 @@ def open_run(run: EvaluationRun) -> OpenRun:
     notes = {"prompts of the file": suite.note} if suite.note else {}
     for edit in edits.values():
         notes |= edit_notes(edit, unedited.base())
-    return OpenRun(run, edits, unedited, suite, judge, spec, {**ungraded, **left_out, **notes})
+    asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
+    trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
+    opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes})
+    return replace(opened, notes=_long_prompts(suite, opened.asked, unedited.base()) | opened.notes)
+
+
+def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str, ...]]]:
+    """Pair each edit file with the concepts that it is asked about: all, or one more for each edit."""
+    return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
 
 
 def _require_known_names(run: EvaluationRun) -> None:
@@ -176,3 +205,26 @@ def _words(run: EvaluationRun, origins: Sequence[EditOrigin]) -> list[Concept]:
 
 def _retained(origins: Sequence[EditOrigin]) -> list[str]:
     return list(dict.fromkeys(text for origin in origins for text in origin.retain))
+
+
+def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
+    """Make a note about prompts that are too long for the text encoders.
+
+    The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
+    get finished text states: there `RequestError` is raised before anything is drawn.
+    """
+    texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
+    if not model.spec.cuts_prompts:
+        require_text_length(model, texts)
+    count = count_too_long(model, texts)
+    held = min(tokenizer.length for tokenizer in model.tokenizers)
+    return (
+        {
+            "prompts": (
+                f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by"
+                " the pipeline"
+            )
+        }
+        if count
+        else {}
+    )

@@ -29,19 +29,23 @@ class ImportOutcome:
 
 def import_to_file(options: ImportOptions) -> ImportOutcome:
     """Convert a LoRA or an edited checkpoint to an edit file, which can be evaluated and exported like any other."""
+    request = imported_request(options)
+    with output_file(options.out, options.overwrite) as place:
+        found = import_edit(options.source, options.model, request, options.method)
+        found.edit.save(place)
+    remember_base(found.edit, str(options.model))
+    return found
+
+
+def imported_request(options: ImportOptions) -> RequestSpec:
+    """What the files were made to erase, as the user says."""
     typed = {
         "targets": texts(options.concepts),
         "anchors": None if options.anchors is None else texts(options.anchors),
         "retain": None if options.retain is None else texts(options.retain),
         "kind": options.kind,
     }
-    given = {name: value for name, value in typed.items() if value is not None}
-    request = build_settings(RequestSpec, given, "option")
-    with output_file(options.out, options.overwrite) as place:
-        found = import_edit(options.source, options.model, request, options.method)
-        found.edit.save(place)
-    remember_base(found.edit, str(options.model))
-    return found
+    return build_settings(RequestSpec, {name: value for name, value in typed.items() if value is not None}, "option")
 
 
 def import_edit(path: Path, model: str, ask: RequestSpec, method: str) -> ImportOutcome:

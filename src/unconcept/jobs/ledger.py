@@ -1,22 +1,24 @@
 """The commands of `unconcept ledger` that write: init, add, revoke, forget, repair, materialize."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.errors import LedgerChanged, require
 from ..core.hashing import hash_json
 from ..core.progress import ProgressCallback, ignore_progress
+from ..core.request import Request
 from ..edits import load_edit
 from ..erasing.make_edit import train_in_folder
 from ..erasing.request_defaults import resolve_request
+from ..ledger.entry import canonical_settings, ledger_method
 from ..ledger.forget import TRAINING_FOLDER, ForgetOutcome, forget_ask
-from ..ledger.ledger import EntryNote, Ledger, create_ledger
+from ..ledger.ledger import EntryNote, Ledger, create_ledger, require_empty_folder
 from ..ledger.materialize import materialize_ledger
 from ..ledger.operations import AddOutcome, add_request, revoke_request
-from ..ledger.policy import resolve_policy
+from ..ledger.policy import LedgerPolicy, resolve_policy
 from ..ledger.repair import repair_ledger
 from ..ledger.request_state import RequestState
 from ..methods import methods
@@ -43,8 +45,17 @@ from .resolve import plan_job
 LEDGER_DTYPE = "float32"  # as for --dtype
 
 
-def init(options: InitOptions) -> Ledger:
-    """Create an empty ledger."""
+@dataclass(frozen=True)
+class OpenInit:
+    """A ledger to create: its base, method, settings and policy."""
+
+    base: ModelView
+    job: Job
+    policy: LedgerPolicy
+
+
+def open_init(options: InitOptions) -> OpenInit:
+    """Open the base and resolve the policy. Bad input raises `UsageError`."""
     source = absolute_source(options.model)
     job = _plan(
         EraseOptions(
@@ -59,11 +70,32 @@ def init(options: InitOptions) -> Ledger:
     merge = {"how": options.merge, "scale": options.merge_scale, "topk": options.merge_topk}
     policy = replace(resolve_policy(options.rule, merge, options.teacher, options.amplify), regularisers=regularisers)
     base = _open_base(source, "cpu")
-    return create_ledger(options.folder, base, job.method, job.settings or {}, policy, entry_note(options))
+    require_empty_folder(options.folder)
+    canonical_settings(ledger_method(job.method, base.family, policy.rule), job.settings or {})
+    return OpenInit(base, job, policy)
 
 
-def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> AddOutcome:
-    """Put a request in force. When this returns, the request is on the disk."""
+def init(options: InitOptions) -> Ledger:
+    """Create an empty ledger."""
+    opened = open_init(options)
+    settings = opened.job.settings or {}
+    return create_ledger(options.folder, opened.base, opened.job.method, settings, opened.policy, entry_note(options))
+
+
+@dataclass(frozen=True)
+class OpenAddition:
+    """A request to record, and the ledger and model that it is for."""
+
+    ledger: Ledger
+    model: ModelView
+    request: Request
+    method: str
+    settings: Mapping[str, Any] | None
+    """None for those that the ledger has for the method."""
+
+
+def open_addition(options: AddOptions) -> OpenAddition:
+    """Open ledger and model, and complete the request. Bad input raises `UsageError`."""
     ledger = Ledger.open(options.folder)
     method = options.method or ledger.first["method"]
     model = open_ledger_model(ledger, options.model, options.device)
@@ -83,9 +115,15 @@ def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> Ad
     ledger.require_regularisers(job.regularisers)
     folds_case = TokenTextKey.of(model).folds_case
     request = resolve_request(job.ask, model.name, folds_case=folds_case).request
-    settings = job.settings if asks_anew else None
-    with ledger_training(ledger, [job.method, str(job.settings), str(request)], progress):
-        return add_request(ledger, model, options.names, request, job.method, settings, entry_note(options))
+    return OpenAddition(ledger, model, request, job.method, (job.settings or {}) if asks_anew else None)
+
+
+def add(options: AddOptions, progress: ProgressCallback = ignore_progress) -> AddOutcome:
+    """Put a request in force. When this returns, the request is on the disk."""
+    new = open_addition(options)
+    with ledger_training(new.ledger, [new.method, str(new.settings), str(new.request)], progress):
+        note = entry_note(options)
+        return add_request(new.ledger, new.model, options.names, new.request, new.method, new.settings, note)
 
 
 def revoke(options: RevokeOptions) -> RequestState:

@@ -84,10 +84,8 @@ def audit(options: AuditOptions, progress: ProgressCallback = ignore_progress) -
     states = ledger.request_states
     wanted = states.active if options.id is None else [states.find(options.id)]
     keeps = may_keep_pictures([one.content.kind for one in wanted], options.store_pictures)
-    base = absolute_source(options.model or ledger.first["model"])
-    unedited = EditedModel(base, device=options.device, dtype=LEDGER_DTYPE)
     with _audit_store(ledger, keeps) as store, ledger_training(ledger, ["audit"], progress):
-        probe = FineTuneResurgence(store, options.pictures, options.steps, seed=options.seed, unedited=unedited)
+        probe = resurgence_probe(ledger, options, store)
 
         def sheet(
             model: ModelView, edit: ApplicableEdit, request: RequestState, erased: Sequence[str]
@@ -118,6 +116,13 @@ def _audit_store(ledger: Ledger, keeps: bool) -> Iterator[PictureStore]:
             yield PictureStore(default_store(), passing)
         finally:
             shutil.rmtree(passing, ignore_errors=True)
+
+
+def resurgence_probe(ledger: Ledger, options: AuditOptions, store: PictureStore) -> FineTuneResurgence:
+    """What an audit fine-tunes, draws and judges with."""
+    base = absolute_source(options.model or ledger.first["model"])
+    unedited = EditedModel(base, device=options.device, dtype=LEDGER_DTYPE)
+    return FineTuneResurgence(store, options.pictures, options.steps, seed=options.seed, unedited=unedited)
 
 
 def diff(options: DiffOptions) -> dict[str, Any]:

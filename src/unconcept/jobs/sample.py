@@ -1,6 +1,6 @@
 """Draws prompts, or inputs that an attack found, with or without edits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 from ..core.errors import RequestError, require
 from ..core.output_folder import atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
-from ..edits import open_edit
+from ..edits import Edit, open_edit
 from ..edits.base import validate_strength
-from ..evaluation.attacks.inputs import hash_input, load_adversarial, sample_adversarial
+from ..evaluation.attacks.inputs import AdversarialInput, hash_input, load_adversarial, sample_adversarial
 from ..evaluation.sampling import DrawSpec, StartMaker, draw_prompts, require_text_length, spec_for
 from ..evaluation.starts import load_inverted, start_from_picture
 from ..models import ModelView, open_model
@@ -32,8 +32,22 @@ class SampleOutcome:
     count: int
 
 
-def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progress) -> SampleOutcome:
-    """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
+@dataclass(frozen=True)
+class OpenSample:
+    """Prompts or found inputs, with the model and the edits that draw them."""
+
+    model: ModelView
+    edits: Sequence[Edit]
+    prompts: Sequence[Prompt]
+    inputs: Sequence[AdversarialInput]
+    spec: DrawSpec
+    start: StartMaker
+    identity: dict[str, object]
+    """What identifies the output: an interrupted run with the same identity continues."""
+
+
+def open_sample(options: SamplingOptions) -> OpenSample:
+    """Open model and edits. Bad input raises `UsageError`."""
     prompts, found = texts(options.prompts), options.found
     validate_strength(options.strength, options.amplify)
     require(bool(prompts) != bool(found), "give either prompts or --found FILE, not both or none", RequestError)
@@ -49,7 +63,7 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
     spec = spec if options.sampler is None else replace(spec, sampler=options.sampler)
     spec, start = _start(model, options, spec)
     inputs = list(load_adversarial(found).values()) if found else []
-    identity = {
+    identity: dict[str, object] = {
         "prompts": list(prompts) or None,
         "found": [hash_input(one.input) for one in inputs],
         "edit": [edit.hash for edit in edits],
@@ -59,13 +73,20 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
         "model": base,
     }
     asked = [Prompt(text, options.seed + i) for i, text in enumerate(prompts)]
-    with atomic_folder(options.out, identity, options.overwrite) as folder, ExitStack() as applied:
-        for edit in edits:
+    return OpenSample(model, edits, asked, inputs, spec, start, identity)
+
+
+def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progress) -> SampleOutcome:
+    """Write one PNG per prompt; the same seed gives the same noise with and without an edit."""
+    opened = open_sample(options)
+    model, asked = opened.model, opened.prompts
+    with atomic_folder(options.out, opened.identity, options.overwrite) as folder, ExitStack() as applied:
+        for edit in opened.edits:
             applied.enter_context(edit.applied(model))
-        if inputs:
-            pictures = sample_adversarial(model, inputs, spec)
+        if opened.inputs:
+            pictures = sample_adversarial(model, opened.inputs, opened.spec)
         else:
-            pictures = draw_prompts(model, asked, spec, _counting(progress, len(asked)), start)
+            pictures = draw_prompts(model, asked, opened.spec, _counting(progress, len(asked)), opened.start)
         for i, picture in enumerate(pictures):
             to_image(picture).save(folder / f"{i:03d}.png")
     return SampleOutcome(options.out, len(pictures))

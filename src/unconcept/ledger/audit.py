@@ -65,7 +65,7 @@ def audit_requests(
     `pictures`, a contact sheet of each is kept beside the chain. What is never drawn is passed over, or refused if it
     is the one that `start` names.
     """
-    wanted, active = _wanted(ledger, start), ledger.request_states.active
+    wanted, active = requests_to_audit(ledger, start), ledger.request_states.active
     ids = frozenset(one.id for one in active)
     state, erased, found = fold_requests(ledger, model), merged_request(active, ledger.text_key(model)).targets, {}
     # Edits that run beside the model stay applied: a fine-tune of weights cannot remove them, so nothing is refolded.
@@ -93,7 +93,7 @@ def never_drawn(requests: Sequence[RequestState]) -> list[RequestState]:
     return [one for one in requests if is_never_drawn(*one.content.targets, *one.content.concepts)]
 
 
-def _wanted(ledger: Ledger, start: str | None) -> list[RequestState]:
+def requests_to_audit(ledger: Ledger, start: str | None = None) -> list[RequestState]:
     """The requests to audit; `LedgerError` if there is none, `RequestError` if none of them may be drawn."""
     wanted = ledger.request_states.active if start is None else [ledger.request_states.find(start)]
     require(bool(wanted), "no request is in force: there is nothing to audit; add a request first", LedgerError)

@@ -6,7 +6,7 @@ process that dies in between leaves a sound ledger, which reads the parts as for
 
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +45,20 @@ def forget_ask(ledger: Ledger, entry: int, note: EntryNote) -> ForgetOutcome:
     """
     with ledger.write_lock():
         log = ledger.entry_log
-        message = f"the ledger has entries 0 to {len(log.chain) - 1}, not {entry}: `unconcept ledger status` lists asks"
-        require(0 <= entry < len(log.chain), message, LedgerError)
+        gone = parts_to_forget(ledger, entry)
         if "what" not in log.forgotten.get(entry, ()):
-            request, ask = _forgettable(ledger, entry)
-            gone = _parts_of(ledger, request, ask)
             forgets = {str(seq): sorted(gone[seq]) for seq in sorted(gone)}
             ledger.append("forget", note, ask=entry, forgets=forgets)
         destroyed = finish_forgetting(ledger)
     return ForgetOutcome(entry, *destroyed, tuple(_left(ledger)))
+
+
+def parts_to_forget(ledger: Ledger, entry: int) -> Mapping[int, set[str]]:
+    """The private parts by entry that forgetting the ask in this entry destroys; `LedgerError` if it cannot be."""
+    log = ledger.entry_log
+    message = f"the ledger has entries 0 to {len(log.chain) - 1}, not {entry}: `unconcept ledger status` lists asks"
+    require(0 <= entry < len(log.chain), message, LedgerError)
+    return {} if "what" in log.forgotten.get(entry, ()) else _parts_of(ledger, *_forgettable(ledger, entry))
 
 
 def _forgettable(ledger: Ledger, entry: int) -> tuple[RequestState, Ask]:

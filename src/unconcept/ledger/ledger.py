@@ -183,11 +183,7 @@ def create_ledger(
     folder: Path, model: ModelView, method: str, settings: Mapping[str, Any], policy: LedgerPolicy, note: EntryNote
 ) -> Ledger:
     """Create an empty ledger. `OutputError` if the folder is not empty."""
-    require(
-        not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
-        f"{folder} exists and is not empty: choose another place",
-        OutputError,
-    )
+    require_empty_folder(folder)
     known = canonical_settings(ledger_method(method, model.family, policy.rule), settings)
     base = {"text_maps": text_maps_hash(model), "encoders": encoders_hash(model), "networks": networks_hash(model)}
     about = {
@@ -213,6 +209,12 @@ def create_ledger(
         _remove_unbegun(folder, was_there, is_ours)
         raise OutputError(f"{str(error).partition('; ')[0]}; {WRITE_REMEDY}") from None
     return Ledger.open(folder)
+
+
+def require_empty_folder(folder: Path) -> None:
+    """Raise `OutputError` unless a ledger can be begun in the folder."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    require(is_free, f"{folder} exists and is not empty: choose another place", OutputError)
 
 
 def _remove_unbegun(folder: Path, was_there: bool, is_ours: bool) -> None:

@@ -17,7 +17,7 @@ from .ledger import EntryNote, Ledger, request_set_hash
 from .storage.heads import WrittenHead, current_head
 from .verify import numeric_environment
 
-EDIT_FILE, _CARD_FILE, _MODEL_FOLDER = "edit.safetensors", "card.json", "model"
+EDIT_FILE, CARD_FILE, MODEL_FOLDER = "edit.safetensors", "card.json", "model"
 
 
 def materialize_ledger(
@@ -28,26 +28,37 @@ def materialize_ledger(
     Returns the card.
     """
     ids = [one.id for one in ledger.request_states.active]
-    identity = {"ledger": ledger.first["at"], "requests": request_set_hash(ids), "checkpoint": checkpoint}
+    identity = release_identity(ledger, checkpoint)
     head: WrittenHead | None = None
     try:
         with atomic_folder(out, identity, overwrite) as folder:
             state = fold_requests(ledger, model)
-            message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
-            require(not (checkpoint and state.runtime_edits), message, LedgerError)
+            require_checkpoint(state, checkpoint)
             state.edit.save(folder / EDIT_FILE)
             for name, running in state.runtime_edits.items():
                 running.save(folder / f"{name}.safetensors")
             if checkpoint:
-                bake(state.edit, find_model(model.name), folder / _MODEL_FOLDER)
+                bake(state.edit, find_model(model.name), folder / MODEL_FOLDER)
             head = _recorded(ledger, state, ids, note)
             card = _card(ledger, model, state, ids, head)
-            (folder / _CARD_FILE).write_text(json_text(card, indent=2) + "\n", encoding="utf-8")
+            (folder / CARD_FILE).write_text(json_text(card, indent=2) + "\n", encoding="utf-8")
     except OutputError as error:
         known = f"{error}; entry {head.entries - 1 if head else 0} records the state, but {out} is not written"
         require(head is None, known, OutputError)
         raise
     return card
+
+
+def release_identity(ledger: Ledger, checkpoint: bool) -> dict[str, object]:
+    """What identifies the output: an interrupted run with the same identity continues."""
+    ids = [one.id for one in ledger.request_states.active]
+    return {"ledger": ledger.first["at"], "requests": request_set_hash(ids), "checkpoint": checkpoint}
+
+
+def require_checkpoint(state: LedgerState, checkpoint: bool) -> None:
+    """Raise `LedgerError` if a checkpoint is wanted that cannot hold the state."""
+    message = "a checkpoint cannot hold the ledger's edits that run beside the model: leave out --checkpoint"
+    require(not (checkpoint and state.runtime_edits), message, LedgerError)
 
 
 def _recorded(ledger: Ledger, state: LedgerState, ids: list[str], note: EntryNote) -> WrittenHead:

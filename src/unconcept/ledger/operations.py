@@ -55,9 +55,8 @@ def add_request(
     Asking for what is in force already changes no state, but the request then stays in force until every ask is
     withdrawn.
     """
-    known = ledger.settings_for(method, settings)
     base = ledger.require_base(model, method_mechanism(method))
-    wanted = request_content(model, concepts, request, method, known, ledger.first["base"]["encoders"])
+    wanted = wanted_request(ledger, model, concepts, request, method, settings)
     if ledger.policy.rule == "sequential":
         return _sequential(ledger, model, wanted, base, note)
     with ledger.write_lock():
@@ -78,6 +77,33 @@ def add_request(
         return _append(ledger, made, ledger.same_request(model, wanted), note)
 
 
+def wanted_request(
+    ledger: Ledger,
+    model: ModelView,
+    concepts: Sequence[str],
+    request: Request,
+    method: str,
+    settings: Mapping[str, Any] | None,
+) -> RequestContent:
+    """What a request asks of this ledger. `LedgerError` if the ledger has another policy for the method."""
+    known = ledger.settings_for(method, settings)
+    return request_content(model, concepts, request, method, known, ledger.first["base"]["encoders"])
+
+
+def standing_ask(ledger: Ledger, model: ModelView, wanted: RequestContent) -> Ask | None:
+    """The last ask that stands for this request in these words; None if there is none."""
+    request = ledger.same_request(model, wanted)
+    standing = [ask for ask in (request.standing if request else ()) if ask.made.id == wanted.id]
+    return standing[-1] if standing else None
+
+
+def make_request(ledger: Ledger, model: ModelView, wanted: RequestContent) -> tuple[TextStateCache, Edit | None]:
+    """Make what `add_request` stores for a request: text states, and the edit if one is trained for it."""
+    if ledger.policy.rule != "sequential":
+        return _made(ledger, model, wanted)
+    return {}, _made_on_top(ledger, model, wanted)
+
+
 def revoke_request(
     ledger: Ledger, start: str, note: EntryNote, by: str | None = None, every: bool = False
 ) -> RequestState:
@@ -87,16 +113,8 @@ def revoke_request(
     request stays in force while an ask is left. Entries stay; a state no longer contains a request that nobody asks
     for.
     """
-    require(
-        ledger.policy.rule != "sequential",
-        "a sequential ledger cannot revoke a request: later edits were made on top of earlier ones, and subtraction"
-        " does not undo that; begin a ledger of rule recompute or merge and add the requests there",
-        LedgerError,
-    )
-    require(by is None or not every, "--by picks one requester and --all takes all: give one of them")
     with ledger.write_lock():
-        found = ledger.request_states.find(start)
-        asks = _withdrawable(found, by, every)
+        found, asks = withdrawable_asks(ledger, start, by, every)
         for done, ask in enumerate(asks):
             with partly_done(done, len(asks), "asks are withdrawn"):
                 ledger.append("revoke", replace(note, by=ask.by), ask=ask.entry)
@@ -105,8 +123,18 @@ def revoke_request(
     return left
 
 
-def _withdrawable(found: RequestState, by: str | None, every: bool) -> tuple[Ask, ...]:
-    """The asks to withdraw; `LedgerError` if there is none, or if it is not clear which one is meant."""
+def withdrawable_asks(
+    ledger: Ledger, start: str, by: str | None = None, every: bool = False
+) -> tuple[RequestState, tuple[Ask, ...]]:
+    """The request and its asks to withdraw; `LedgerError` if there is none, or if it is not clear which are meant."""
+    require(
+        ledger.policy.rule != "sequential",
+        "a sequential ledger cannot revoke a request: later edits were made on top of earlier ones, and subtraction"
+        " does not undo that; begin a ledger of rule recompute or merge and add the requests there",
+        LedgerError,
+    )
+    require(by is None or not every, "--by picks one requester and --all takes all: give one of them")
+    found = ledger.request_states.find(start)
     name = f"request {found.id[:ID_DIGITS]} ({', '.join(found.content.concepts)})"
     message = f"{name} was revoked at {found.revoked}: there is nothing to revoke"
     require(found.state == "active", message, LedgerError)
@@ -118,7 +146,7 @@ def _withdrawable(found: RequestState, by: str | None, every: bool) -> tuple[Ask
         " back all"
     )
     require(by is not None or every or len(picked) == 1, message, LedgerError)
-    return picked
+    return found, picked
 
 
 def _asked_again(ledger: Ledger, model: ModelView, wanted: RequestContent, note: EntryNote) -> AddOutcome | None:
@@ -126,12 +154,11 @@ def _asked_again(ledger: Ledger, model: ModelView, wanted: RequestContent, note:
 
     Call it inside `write_lock` only.
     """
-    request = ledger.same_request(model, wanted)
-    standing = [ask.made for ask in (request.standing if request else ()) if ask.made.id == wanted.id]
-    if not standing:
+    standing = standing_ask(ledger, model, wanted)
+    if standing is None:
         return None
-    outcome = _append(ledger, replace(standing[-1], near=()), request, note)
-    return replace(outcome, near=standing[-1].near)
+    outcome = _append(ledger, replace(standing.made, near=()), ledger.same_request(model, wanted), note)
+    return replace(outcome, near=standing.made.near)
 
 
 def _append(ledger: Ledger, made: AskedContent, before: RequestState | None, note: EntryNote) -> AddOutcome:
@@ -174,27 +201,26 @@ def _sequential(ledger: Ledger, model: ModelView, wanted: RequestContent, base: 
         if before is not None:
             known = replace(before.standing[-1].made, id=wanted.id, content=wanted, near=())
             return _append(ledger, known, before, note)
-        latest = ledger.request_states.changes[-1].body["edit"] if ledger.request_states.changes else None
-        under = ledger.artifacts.get_edit(latest) if latest else None
-        way, request = method_mechanism(wanted.method), merge_requests([wanted.request], ledger.text_key(model))
-        pretrained = ledger.policy.teacher == "pretrained"
-        with (
-            (under or empty_edit(model)).applied(model),
-            (
-                training_session(replace(current_session(), teacher=with_pristine_weights))
-                if pretrained
-                else nullcontext()
-            ),
-        ):
-            if way == "trained":
-                made = train_request(ledger, model, wanted, request, _erased(ledger))
-            else:
-                made = method_from_settings(methods[wanted.method], wanted.settings).erase(model, request)
-        with torch.no_grad():
-            state = stack_edits(model, under, made)
-        active = [*ledger.request_states.active, _alone(wanted)]
-        name = ledger.artifacts.put_edit(state.stamped(state_origin(ledger, model, state, active)))
+        name = ledger.artifacts.put_edit(_made_on_top(ledger, model, wanted))
         return _append(ledger, AskedContent(wanted.id, wanted, base, (), name), None, note)
+
+
+def _made_on_top(ledger: Ledger, model: ModelView, wanted: RequestContent) -> Edit:
+    """The edit of all requests so far and of this one, made on the model with all earlier edits applied."""
+    latest = ledger.request_states.changes[-1].body["edit"] if ledger.request_states.changes else None
+    under = ledger.artifacts.get_edit(latest) if latest else None
+    way, request = method_mechanism(wanted.method), merge_requests([wanted.request], ledger.text_key(model))
+    is_pretrained = ledger.policy.teacher == "pretrained"
+    taught = training_session(replace(current_session(), teacher=with_pristine_weights))
+    with (under or empty_edit(model)).applied(model), taught if is_pretrained else nullcontext():
+        if way == "trained":
+            made = train_request(ledger, model, wanted, request, _erased(ledger))
+        else:
+            made = method_from_settings(methods[wanted.method], wanted.settings).erase(model, request)
+    with torch.no_grad():
+        state = stack_edits(model, under, made)
+    active = [*ledger.request_states.active, _alone(wanted)]
+    return state.stamped(state_origin(ledger, model, state, active))
 
 
 def _erased(ledger: Ledger) -> list[str]:

@@ -15,7 +15,7 @@ from .drift_history import HistoryStep, drift_history, retain_costs, state_sourc
 from .ledger import Ledger
 from .storage.sealed_entries import EntryBody
 
-_MOST_STATES = 48  # most states that are rebuilt for a page
+MOST_STATES = 48  # most states that are rebuilt for a page
 _MOST_SHEETS = 40  # newest audits whose pictures are in the page
 _MOST_LABELS, _LABEL_LENGTH = 9, 12  # most entries that are labelled below the curve, and characters of a label
 
@@ -31,9 +31,9 @@ def write_ledger_page(
     steps, spent, why, known = list[HistoryStep](), dict[str, tuple[str, float]](), "", ""
     try:
         known, steps, spent = (
-            state_source(ledger, _MOST_STATES),
-            drift_history(ledger, model, _MOST_STATES),
-            retain_costs(ledger, model, _MOST_STATES),
+            state_source(ledger, MOST_STATES),
+            drift_history(ledger, model, MOST_STATES),
+            retain_costs(ledger, model, MOST_STATES),
         )
     except LedgerError as error:
         why = str(error)

@@ -14,7 +14,7 @@ from .storage.disk import append_durably, folder_lock, write_privately
 from .storage.entry_log import ENTRIES_FILE, HEAD_FILE, EntryLog, scan_entries
 from .storage.pictures import sheet_names
 from .storage.private_file import PRIVATE_FILE
-from .verify import verify_ledger
+from .verify import VerificationResult, verify_ledger
 
 _REMEDY = "the repair is not complete, no acknowledged entry was touched: free some space, then run it again"
 
@@ -27,18 +27,42 @@ def repair_ledger(folder: Path) -> list[str]:
     """
     quarantine = _Quarantine(folder)
     with folder_lock(folder):
-        found = verify_ledger(folder)
-        lost = [fault for fault in found.faults if not (fault.startswith(HEAD_FILE) and "writes it again" in fault)]
-        require(
-            not lost,
-            f"ledger {folder}: {lost[0] if lost else ''}: this is not a torn last line, and cannot be repaired;"
-            " restore the ledger from a copy",
-            LedgerError,
-        )
+        found = _repairable(folder)
         _repair_chain(folder, bool(found.faults), quarantine)
         ledger = Ledger.open(folder)
         _repair_beside(ledger, quarantine)
     return quarantine.done
+
+
+def planned_repairs(folder: Path) -> list[str]:
+    """Say what `repair_ledger` would do, and do nothing. Raises the same errors."""
+    found = _repairable(folder)
+    log, torn = _torn_end(folder)
+    lines = [f"move {len(torn)} bytes of an incomplete line to {QUARANTINE_FOLDER}"] if torn else []
+    if found.faults or log.head()["seq"] != len(log.chain) - 1:
+        lines.append(f"let {HEAD_FILE} count all {len(log.chain)} entries")
+    return [*lines, *found.notes]
+
+
+def _repairable(folder: Path) -> VerificationResult:
+    """What a verification finds; `LedgerError` for damage that cannot be repaired."""
+    found = verify_ledger(folder)
+    lost = [fault for fault in found.faults if not (fault.startswith(HEAD_FILE) and "writes it again" in fault)]
+    require(
+        not lost,
+        f"ledger {folder}: {lost[0] if lost else ''}: this is not a torn last line, and cannot be repaired;"
+        " restore the ledger from a copy",
+        LedgerError,
+    )
+    return found
+
+
+def _torn_end(folder: Path) -> tuple[EntryLog, bytes]:
+    """The whole entries, and the bytes after them."""
+    log, data = EntryLog(folder), (folder / ENTRIES_FILE).read_bytes()
+    log.accept(scan_entries(data))
+    require(bool(log.chain), f"ledger {folder} has no entry: delete it and begin again", LedgerError)
+    return log, data[log.length :]
 
 
 @dataclass
@@ -71,10 +95,7 @@ class _Quarantine:
 
 def _repair_chain(folder: Path, is_headless: bool, quarantine: _Quarantine) -> None:
     """Take a torn last line off, and let the head file count all entries."""
-    log, data = EntryLog(folder), (folder / ENTRIES_FILE).read_bytes()
-    log.accept(scan_entries(data))
-    require(bool(log.chain), f"ledger {folder} has no entry: delete it and begin again", LedgerError)
-    torn = data[log.length :]
+    log, torn = _torn_end(folder)
     if torn:
         what = f"{len(torn)} bytes of an incomplete line at the end of {ENTRIES_FILE}"
         quarantine.put_bytes(f"{ENTRIES_FILE}.torn", torn, what)

@@ -69,6 +69,8 @@ class Rehearsal:
 
     seconds_of_step: float = 0.0
     """Of one sampling step of one picture, measured before."""
+    fewest_steps: int = 1
+    """In which the model draws."""
     left_out: float = 0.0
     """Estimated seconds of the work that it left out."""
     steps: int = 0
@@ -140,10 +142,10 @@ class Rehearsal:
         self._stocks.setdefault(id(owner), _Stock()).used += rows
 
     def draw(self, count: int, steps: int, draw: Callable[[int, int], Tensor]) -> Tensor:
-        """Draw one of `count` images, in one of `steps` steps, to stand for all of them."""
+        """Draw one of `count` images, in as few steps as possible, to stand for all of them."""
         self.pictures += count
-        self.left_out += max(0, count * steps - 1) * self.seconds_of_step
-        one = draw(1, 1)
+        self.left_out += max(0, count * steps - self.fewest_steps) * self.seconds_of_step
+        one = draw(1, self.fewest_steps)
         return one.expand(count, *one.shape[1:]).clone()
 
 

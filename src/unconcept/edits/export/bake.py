@@ -18,7 +18,7 @@ from ...models.checkpoint.weight_files import tensor_files, weight_variants
 from ...models.layouts.layout import EMA_PREFIX
 from ..base import Edit
 from ..weights import weight_sum
-from .base_weights import read_base_weights
+from .base_weights import BaseWeights, read_base_weights
 from .copy_folder import copy_unedited_files
 
 
@@ -27,18 +27,8 @@ def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
 
     Returns the names of the files that were left out of a folder.
     """
-    base = read_base_weights(edit, source)
-    remedy = "--to diffusers --dtype float16" if source.is_dir() else "--to kohya or comfyui"
-    message = f"{source} holds its weights as 8-bit floats, too coarse to hold an edit: `unconcept export {remedy}`"
-    require(not any(place.is_eight_bit for place in base.places.values()), message, EditError)
+    base = read_bakeable_weights(edit, source)
     if not source.is_dir():
-        with open_file(source) as file:
-            kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
-        message = (
-            f"{source} holds its network twice, plain and as a running mean ({EMA_PREFIX}...), which would stay"
-            " unedited: prune the file first"
-        )
-        require(not kept, message, EditError)
         patch_file(source, target, _edited(edit, base.places))
         return ()
     changed: dict[Path, dict[str, TensorLocation]] = {}
@@ -56,6 +46,23 @@ def bake(edit: Edit, source: Path, target: Path) -> tuple[str, ...]:
     for file, members in changed.items():
         patch_file(file, target / file.relative_to(source), _edited(edit, members))
     return left_out
+
+
+def read_bakeable_weights(edit: Edit, source: Path) -> BaseWeights:
+    """Locate the weights of an edit in `source`. Raises `EditError` if they cannot be replaced there."""
+    base = read_base_weights(edit, source)
+    remedy = "--to diffusers --dtype float16" if source.is_dir() else "--to kohya or comfyui"
+    message = f"{source} holds its weights as 8-bit floats, too coarse to hold an edit: `unconcept export {remedy}`"
+    require(not any(place.is_eight_bit for place in base.places.values()), message, EditError)
+    if not source.is_dir():
+        with open_file(source) as file:
+            kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
+        message = (
+            f"{source} holds its network twice, plain and as a running mean ({EMA_PREFIX}...), which would stay"
+            " unedited: prune the file first"
+        )
+        require(not kept, message, EditError)
+    return base
 
 
 def _edited(edit: Edit, members: Mapping[str, TensorLocation]) -> Iterator[tuple[TensorLocation, Tensor]]:

@@ -9,17 +9,19 @@ from typing import Literal, get_args
 import torch
 
 from ...core.errors import EditError, SettingsError, require
+from ...models.checkpoint.safetensors_io import tensor_shapes
 from ...models.layouts.layout import ModelLayout
 from ..base import Edit, origin_of
-from .bake import bake
-from .base_weights import read_base_weights
+from .bake import bake, read_bakeable_weights
+from .base_weights import BaseWeights, read_base_weights
 from .checkpoint import write_folder, write_single_file
-from .lora_factors import lora_factors
+from .lora_factors import lora_factors, require_matrix
 from .lora_writer import write_comfyui, write_kohya, write_peft
 from .metadata import export_metadata
 
 ExportTarget = Literal["comfyui", "diffusers", "kohya", "peft", "single-file"]
 EXPORT_TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
+_LORA_TARGETS = ("kohya", "peft")
 FOLDER_TARGETS = ("diffusers", "peft")  # the others are one .safetensors file
 _METADATA_FILE = "unconcept.json"  # a folder's metadata; a single file has them in its header
 
@@ -52,14 +54,8 @@ def export_edit(
     `source` is the diffusers folder or single file that the edit was made for; with dtype None its own dtype is kept. A
     LoRA (kohya, peft) of a low-rank edit is exact up to rounding unless `rank` is below the edit's own.
     """
-    is_lora = to in ("kohya", "peft")
-    require(
-        rank is None or (is_lora and rank >= 1),
-        f"rank {rank}: give a rank of at least 1, and only --to kohya and peft have one",
-        SettingsError,
-    )
-    base = read_base_weights(edit, source)
-    if is_lora:
+    base = read_exportable_weights(edit, source, to, dtype, rank)
+    if to in _LORA_TARGETS:
         found = lora_factors(edit, base.weights, dtype, rank)
         told = export_metadata(edit, source, to, dtype, found.error)
         if to == "kohya":
@@ -69,11 +65,6 @@ def export_edit(
         return ExportOutcome(to, len(edit.names), found.ranks, found.error)
     told = export_metadata(edit, source, to, dtype)
     left_out: tuple[str, ...] = ()
-    whole = to == "comfyui" or source.is_dir()
-    message = (
-        f"{source} is a single file, but --to {to} needs a diffusers folder; `unconcept apply` writes an edited file"
-    )
-    require(whole, message, EditError)
     if to == "comfyui":
         write_comfyui(edit, base.weights, dtype, ModelLayout.of(source), out, told)
     elif to == "single-file":
@@ -85,6 +76,29 @@ def export_edit(
     if to == "diffusers":
         _tell(out, told)
     return ExportOutcome(to, len(edit.names), left_out=left_out)
+
+
+def read_exportable_weights(
+    edit: Edit, source: Path, to: ExportTarget, dtype: torch.dtype | None, rank: int | None
+) -> BaseWeights:
+    """Locate the weights of an edit. Raises `UsageError` if `to` cannot hold the edit or is not made of this source."""
+    is_lora = to in _LORA_TARGETS
+    require(
+        rank is None or (is_lora and rank >= 1),
+        f"rank {rank}: give a rank of at least 1, and only --to kohya and peft have one",
+        SettingsError,
+    )
+    message = (
+        f"{source} is a single file, but --to {to} needs a diffusers folder; `unconcept apply` writes an edited file"
+    )
+    base = read_base_weights(edit, source)
+    require(is_lora or to == "comfyui" or source.is_dir(), message, EditError)
+    if is_lora:
+        for name, shape in tensor_shapes(base.places).items():
+            require_matrix(name, len(shape))
+    elif to == "diffusers" and dtype is None:
+        read_bakeable_weights(edit, source)
+    return base
 
 
 def _tell(folder: Path, told: Mapping[str, str]) -> None:

@@ -41,7 +41,7 @@ def lora_factors(
     found: dict[str, tuple[Tensor, Tensor]] = {}
     missed = size = 0.0
     for name, weight in weights.items():
-        _check_matrix(name, weight)
+        require_matrix(name, weight.ndim)
         up, down = _factors(edit, name, weight, rank)
         kept = dtype or weight.dtype
         up, down = up.to(kept), down.to(kept)
@@ -68,7 +68,7 @@ def _factors(edit: Edit, name: str, weight: Tensor, rank: int | None) -> tuple[T
     return truncate_rank(edit.delta(name, weight).flatten(1), rank or _DENSE_RANK)
 
 
-def _check_matrix(name: str, weight: Tensor) -> None:
+def require_matrix(name: str, dimensions: int) -> None:
     """Raise `EditError` for biases and norms, which are not matrices, and embeddings, on which no tool puts a LoRA."""
-    holds = weight.ndim in (2, 4) and not name.endswith("_embedding.weight")
+    holds = dimensions in (2, 4) and not name.endswith("_embedding.weight")
     require(holds, f"a LoRA cannot hold {name}; export the edit --to comfyui, single-file or diffusers", EditError)

@@ -79,11 +79,11 @@ class FineTuneResurgence:
 
         `erased` are all targets in force: the fine-tune uses no captions that name one of them.
         """
-        judge = self._judge(model)
-        checks = self._checks(model, concept)
-        case = self._case(model, edit, concept, checks, erased)
+        judge = self.judge(model)
+        checks = self.checks(model, concept)
+        case = self.case(model, edit, concept, erased, partial(self._stacked, model))
         count = partial(self._count, model, judge, checks)
-        *_, last = Resurgence(rank=self.rank, checkpoints=(self.steps,)).search(case)
+        *_, last = self.attack.search(case)
         tuned = last.inputs[0].weights
         assert tuned is not None
         found: dict[str, int | None] = {"pictures": len(checks), "unedited": count()}
@@ -104,7 +104,7 @@ class FineTuneResurgence:
 
         `erased` are all targets in force: nothing that names one of them counts as what should stay.
         """
-        checks, judge = self._sheet_checks(model, concepts, erased), self._judge(model)
+        checks, judge = self.sheet_checks(model, concepts, erased), self.judge(model)
         prompts = [check.prompt for check in checks]
         before = self._drawn(model, prompts)
         with edit.applied(model):
@@ -117,9 +117,10 @@ class FineTuneResurgence:
             found.append(SheetPair(pair, check.prompt.seed, check.group == "direct"))
         return found
 
-    def _sheet_checks(self, model: ModelView, concepts: Sequence[str], erased: Sequence[str]) -> list[Check]:
+    def sheet_checks(self, model: ModelView, concepts: Sequence[str], erased: Sequence[str]) -> list[Check]:
+        """The checks whose pictures are on the contact sheet of a request."""
         each = min(_SHEET_EACH, max(1, _SHEET_TARGETS // len(concepts)))
-        chosen = [check for name in concepts[:_SHEET_TARGETS] for check in self._checks(model, name)[:each]]
+        chosen = [check for name in concepts[:_SHEET_TARGETS] for check in self.checks(model, name)[:each]]
         sizes = GroupSizes(1, _SHEET_KEPT_EACH, seed=self.seed)
         suite = world_of(model.name).erasure_suite([Concept(name, "object") for name in concepts], (), sizes)
         others = suite.checks(concepts)
@@ -130,14 +131,19 @@ class FineTuneResurgence:
             chosen += kept[:_SHEET_KEPT_EACH]
         return list(dict.fromkeys(chosen))
 
-    def _judge(self, model: ModelView) -> Judge:
+    def judge(self, model: ModelView) -> Judge:
         judge = world_of(model.name).judge
         if judge is None:
             known = ", ".join(worlds)
             raise RequestError(f"an audit needs a judge, and {model.name} has none: use a model that has one, {known}")
         return judge
 
-    def _checks(self, model: ModelView, concept: str) -> list[Check]:
+    @property
+    def attack(self) -> Resurgence:
+        """The fine-tune."""
+        return Resurgence(rank=self.rank, checkpoints=(self.steps,))
+
+    def checks(self, model: ModelView, concept: str) -> list[Check]:
         """The direct checks of an erasure of the concept."""
         sizes = GroupSizes(self.pictures, 1, seed=self.seed)
         suite = world_of(model.name).erasure_suite([Concept(concept, "object")], (), sizes)
@@ -161,19 +167,27 @@ class FineTuneResurgence:
                 self.store.save(keys[prompt], picture)
         return {prompt: self.store.load(key) for prompt, key in keys.items()}
 
-    def _case(
-        self, model: ModelView, edit: ApplicableEdit, concept: str, checks: Sequence[Check], erased: Sequence[str]
+    def _stacked(self, model: ModelView, prompts: Sequence[Prompt]) -> Tensor:
+        drawn = self._drawn(model, prompts)
+        return torch.stack([drawn[prompt] for prompt in prompts])
+
+    def case(
+        self,
+        model: ModelView,
+        edit: ApplicableEdit,
+        concept: str,
+        erased: Sequence[str],
+        drawn: Callable[[Sequence[Prompt]], Tensor],
     ) -> AttackCase:
-        """Set up the attack; captions' pictures come from the unedited model, on noise that no report uses."""
+        """Set up the attack. `drawn` gives the captions' pictures (n, 3, h, w) of the unedited model, on noise that no
+        report uses.
+        """
         known = world_of(model.name).attacker_knowledge(Concept(concept, "object"), erased)
         captions = tuple(without_names(known.unrelated, [concept, *erased]))
         message = f"the fine-tune of {concept!r} has no captions left, since each names an erased concept: erase fewer"
         require(bool(captions), message, RequestError)
-        prompts, shown = (
-            [check.prompt for check in checks],
-            [seeded_prompt(text, UNUSED_REPLICATE) for text in captions],
-        )
-        drawn = self._drawn(model, shown)
+        prompts = [check.prompt for check in self.checks(model, concept)]
+        shown = [seeded_prompt(text, UNUSED_REPLICATE) for text in captions]
         return AttackCase(
             model=model,
             edit=edit,
@@ -182,6 +196,6 @@ class FineTuneResurgence:
             noise=torch.stack([initial_noise(prompt.seed, model.latent_shape) for prompt in prompts]),
             pictures=torch.empty(0),
             examples=torch.empty(0),
-            unrelated=(captions, torch.stack([drawn[prompt] for prompt in shown])),
+            unrelated=(captions, drawn(shown)),
             seed=self.seed,
         )

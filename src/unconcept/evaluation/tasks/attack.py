@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -129,7 +130,7 @@ class AttackTask:
             SettingsError,
         )
         method: Attack = build_settings(info.settings, json.loads(self.settings), f"{self.name} setting")
-        case, log, resumed = self._case(store), _SearchLog(), time.perf_counter()
+        case, log, resumed = self.case(partial(self._drawn, store=store)), _SearchLog(), time.perf_counter()
         for attempt in method.search(case):
             paused = time.perf_counter()
             given = self._unsolved_inputs(attempt, case)
@@ -178,8 +179,11 @@ class AttackTask:
             for i, one in found.items()
         }
 
-    def _case(self, store: PictureStore) -> AttackCase:
-        """What the attacker may know; examples come from the unedited model, on other noise than the prompts'."""
+    def case(self, drawn: Callable[[Sequence[Prompt]], Tensor]) -> AttackCase:
+        """What the attacker may know. `drawn` gives pictures (n, 3, h, w) of the unedited model.
+
+        Examples of the concept are on other noise than the prompts'.
+        """
         model, known = self.subject.base(), self.knowledge
         typical = [
             seeded_prompt(known.typical[i % len(known.typical)], UNUSED_REPLICATE + i) for i in range(_EXAMPLE_IMAGES)
@@ -190,12 +194,12 @@ class AttackTask:
             concept=known.concept,
             prompts=tuple(check.prompt.text for check in self.checks),
             noise=torch.stack([initial_noise(check.prompt.seed, model.latent_shape) for check in self.checks]),
-            pictures=self._drawn([check.prompt for check in self.checks], store),
-            examples=self._drawn(typical, store),
+            pictures=drawn([check.prompt for check in self.checks]),
+            examples=drawn(typical),
             wordings=known.wordings,
             unrelated=(
                 known.unrelated,
-                self._drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in known.unrelated], store),
+                drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in known.unrelated]),
             ),
             steps=self.spec.steps,
             guidance_scale=self.spec.guidance_scale,

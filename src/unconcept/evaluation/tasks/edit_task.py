@@ -105,8 +105,8 @@ class EditTask:
     def path(self) -> Path:
         return self.folder / f"{self.id}.safetensors"
 
-    def stored_path(self, store: PictureStore) -> Path:
-        """The path in the store; it does not depend on the variant's label."""
+    def stored_path(self, store: Path) -> Path:
+        """The path in the store's folder; it does not depend on the variant's label."""
         asked = [
             self.subject.key,
             self.variant.method,
@@ -116,14 +116,14 @@ class EditTask:
         ]
         source = source_hash(methods[self.variant.method].settings.__module__, LOADING)
         key = hash_json([source, asked])[:40]
-        return store.root / "edits" / key[:2] / f"{key}.safetensors"
+        return store / "edits" / key[:2] / f"{key}.safetensors"
 
     def is_done(self, store: PictureStore) -> bool:
         return self.path.with_suffix(".json").exists()
 
     def run(self, store: PictureStore) -> None:
         """Make the edit or copy it from the store. The cost file is written last: beside one, the edit is complete."""
-        kept = self.stored_path(store)
+        kept = self.stored_path(store.root)
         if not kept.with_suffix(".json").exists():
             self._make(kept)
         for suffix in (".safetensors", ".json"):

@@ -13,6 +13,8 @@ from ...edits.base import EditOrigin
 from ...prompts.checks import Check
 from ..attacks.rates import attack_rows
 from ..judging.evidence import SuiteFigure, TrialEvidence
+from ..judging.judge import Judge
+from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from ..tasks.attack import ATTACK_TASK_COST, AttackTask, plan_attacks
 from ..tasks.edit_task import EditTask, Variant
@@ -81,13 +83,13 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
     if not trials:
         return [], TaskTally()
     answered, tally = answer_trials(trials, suite, context)
-    names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
-    if not names:
+    if not suite.attacks:
         return [Finding(one, (), suite_figures(one, suite, context)) for one in answered], tally
-    beyond = [_out_of_reach(one.trial, names) for one in answered]
-    planned = []
-    for one, reasons in zip(answered, beyond, strict=True):
-        planned.append(_plan_attacks(one, suite, [name for name in names if name not in reasons], context))
+    planned, beyond = [], []
+    for one in answered:
+        own, ceilings, reasons = attacks_on_trial(one.trial, suite, context.spec, context.judge)
+        planned.append((own, ceilings))
+        beyond.append(reasons)
     tasks: dict[str, AttackTask] = {}
     for own, ceilings in planned:
         tasks |= {task.id: task for task in (*own, *ceilings)}
@@ -97,17 +99,32 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
     return [replace(one, out_of_reach=reasons) for one, reasons in zip(found, beyond, strict=True)], tally
 
 
-def _out_of_reach(trial: Trial, names: Sequence[str]) -> dict[str, str]:
-    """The attacks that cannot act on the trial's edit, with the reason."""
+def attacks_on_trial(
+    trial: Trial, suite: Suite, spec: DrawSpec, judge: Judge | None
+) -> tuple[list[AttackTask], list[AttackTask], dict[str, str]]:
+    """Plan the suite's attacks: tasks on the edited model, the same on the unedited model, and why others cannot act on
+    the edit.
+    """
+    names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
     reasons = {name: why_out_of_reach(attacks[name], trial.edit, trial.subject.base()) for name in names}
-    return {name: reason for name, reason in reasons.items() if reason}
+    beyond = {name: reason for name, reason in reasons.items() if reason}
+    checks = _attacked_checks(trial, suite)
+    if not checks or judge is None:
+        return [], [], beyond
+    world, origin = world_of(trial.subject.model), origin_of(trial.edit)
+    known = world.attacker_knowledge(_erased_concept(checks[0].concept, origin), origin.retain)
+    chosen = {name: recipe_settings(world, name) for name in names if name not in beyond}
+    own, ceilings = (
+        plan_attacks(subject, spec, judge, known, chosen, checks) for subject in (trial.subject, trial.subject.unedited)
+    )
+    return own, ceilings, beyond
 
 
 def _finding(
     one: AnsweredTrial, own: Sequence[AttackTask], ceilings: Sequence[AttackTask], suite: Suite, context: RunContext
 ) -> Finding:
     plain = {answer.check.prompt: answer.hits[1] for answer in one.answers}
-    shown = [plain.get(check.prompt, False) for check in _attacked_checks(one, suite)]
+    shown = [plain.get(check.prompt, False) for check in _attacked_checks(one.trial, suite)]
     rows = attack_rows(own, ceilings, shown, context.store) if own else []
     done = [task for task in own if task.is_done(context.store)]
     files = tuple((task.name, task.path(context.store).with_suffix(".safetensors")) for task in done)
@@ -129,31 +146,14 @@ def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tupl
     return tuple(suite.figures(found))
 
 
-def _plan_attacks(
-    one: AnsweredTrial, suite: Suite, names: Sequence[str], context: RunContext
-) -> tuple[list[AttackTask], list[AttackTask]]:
-    """Plan tasks on the edited model, and the same on the unedited model."""
-    checks = _attacked_checks(one, suite)
-    if not checks or context.judge is None:
-        return [], []
-    world, origin = world_of(one.trial.subject.model), origin_of(one.trial.edit)
-    known = world.attacker_knowledge(_erased_concept(checks[0].concept, origin), origin.retain)
-    chosen = {name: recipe_settings(world, name) for name in names}
-    own, ceilings = (
-        plan_attacks(subject, context.spec, context.judge, known, chosen, checks)
-        for subject in (one.trial.subject, one.trial.subject.unedited)
-    )
-    return own, ceilings
-
-
 def _erased_concept(name: str, origin: EditOrigin) -> Concept:
     """A concept that an edit erased; the edit's other targets count as its aliases."""
     aliases = tuple(target for target in origin.targets if target != name)
     return Concept(name, origin.kind, aliases)  # type: ignore[arg-type]
 
 
-def _attacked_checks(one: AnsweredTrial, suite: Suite) -> list[Check]:
+def _attacked_checks(trial: Trial, suite: Suite) -> list[Check]:
     """The first direct prompts of the trial's first concept."""
-    target = one.trial.concepts[0]
-    members = [check for check in one.checks if check.group == "direct" and check.concept == target]
+    target, checks = trial.concepts[0], suite.checks(trial.concepts)
+    members = [check for check in checks if check.group == "direct" and check.concept == target]
     return members[: suite.prompts_per_attack]

@@ -6,8 +6,10 @@ Of a pipeline only what is read is fetched: no second variant, no safety checker
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +25,27 @@ _CARD = "README.md"
 _PIPELINE, _NETWORK = "model_index.json", "config.json"  # the file that says what a repository holds
 _ANSWER_SECONDS = 5.0  # how long the first request waits for the Hub
 _Chooser = Callable[[Path, Sequence[str]], list[str]]  # from that file and all names, those to fetch
+
+
+class PendingDownload(ModelError):
+    """A repository that is not in the cache, where nothing may be fetched because a command is only planned."""
+
+    def __init__(self, name: str, files: int, size: int) -> None:
+        super().__init__(f"model {name!r} would be fetched: {files} files, {size / 1e6:.0f} MB")
+        self.name, self.files, self.bytes = name, files, size
+
+
+_is_planning: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Inside, what would be fetched raises `PendingDownload`; the Hub is only asked for names and sizes."""
+    token = _is_planning.set(True)
+    try:
+        yield
+    finally:
+        _is_planning.reset(token)
 
 
 def is_hub_id(name: str) -> bool:
@@ -65,14 +88,15 @@ def _is_offline() -> bool:
 
 def _fetched(repository: str, revision: str | None, marker: str, choose: _Chooser) -> Path:
     """Fetch the marker, then what it says is needed; files that are in the cache are kept."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     where: dict[str, Any] = {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": os.environ.get("HF_HUB_CACHE")}
     _require_answer(repository, revision, marker, where["endpoint"])
+    if _is_planning.get():
+        raise _pending(repository, revision, marker, choose)
     first = Path(hf_hub_download(repository, marker, revision=revision, tqdm_class=_Silent, **where))
     folder = first.parent  # named by the commit, so that all files are of one
-    about = HfApi(endpoint=where["endpoint"]).model_info(repository, revision=folder.name, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in about.siblings or ()}
+    sizes = _sizes(repository, folder.name)
     missing = [name for name in choose(first, list(sizes)) if not (folder / name).exists()]
     count = _ByteCount(f"fetch {repository} (MB)", sum(sizes[name] for name in missing))
     # Weights come last: a snapshot with all weights then has everything else too.
@@ -80,6 +104,27 @@ def _fetched(repository: str, revision: str | None, marker: str, choose: _Choose
         hf_hub_download(repository, name, revision=folder.name, tqdm_class=count.bar_class(), **where)
     count.finish()
     return folder
+
+
+def _sizes(repository: str, revision: str | None) -> dict[str, int]:
+    """Bytes of all files of a repository."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    about = api.model_info(repository, revision=revision, files_metadata=True)
+    return {file.rfilename: file.size or 0 for file in about.siblings or ()}
+
+
+def _pending(repository: str, revision: str | None, marker: str, choose: _Chooser) -> PendingDownload:
+    """What would be fetched. The marker is read from a folder that is gone afterwards."""
+    from huggingface_hub import hf_hub_download
+
+    with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
+        where: dict[str, Any] = {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": place}
+        first = Path(hf_hub_download(repository, marker, revision=revision, tqdm_class=_Silent, **where))
+        sizes = _sizes(repository, first.parent.name)
+        chosen = choose(first, list(sizes))
+    return PendingDownload(repository, len(chosen), sum(sizes[name] for name in chosen))
 
 
 def _require_answer(repository: str, revision: str | None, marker: str, endpoint: str | None) -> None:
