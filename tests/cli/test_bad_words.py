@@ -58,8 +58,8 @@ BAD = {
         ("evaluate", "dog face", "--edit", "x.safetensors", "--judge", "clp-score=x"),
         "did you mean 'clip-score'",
     ),
-    "no model to evaluate": (
-        ("attack", "p4d", "dog", "--edit", "x.safetensors", "--model", "nowhere"),
+    "no model to sample from": (
+        ("sample", "a dog", "--model", "nowhere"),
         "neither 'moji' nor an existing path",
     ),
     "bench of nothing": (("bench", "dog face", "--methods", "uec"), "did you mean 'uce'"),

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import tiny
 from tests.cli.test_cli import run
@@ -26,13 +27,14 @@ SECONDS = 30
 REFUSED = r"is (a pipe, a socket or a device|a folder or a device|not a diffusers folder)"
 OUTPUTS = {"out"}
 NAMES = {"recipe": "r.toml", "model": "m.safetensors", "judge": "c", "method_judge": "c"}  # texts that may name a file
-FLAGS = {"concepts_file": "--concepts", "edits": "--edit", "anchors": "--anchor"}
+FLAGS = {"concepts_file": "--concepts", "edits": "--edit", "anchors": "--anchor", "source": "--from"}
 BY_POSITION = {  # arguments of each command
     "erase": ("concepts",),
     "apply": ("edit",),
     "export": ("edit",),
     "import": ("source", "concepts"),
     "sample": ("prompts",),
+    "invert": ("picture",),
     "evaluate": ("concepts",),
     "attack": ("name", "concepts"),
     "bench": ("concepts",),
@@ -59,6 +61,7 @@ def made(tmp_path_factory) -> Path:
     """A folder with a model and an edit of it."""
     folder = tmp_path_factory.mktemp("made")
     tiny.folder("sd1", folder / "m")
+    Image.new("RGB", (16, 16)).save(folder / "picture.png")
     words = ("erase", "dog", "--anchor", "cat", "--no-report", "--quiet", "--model", folder / "m")
     assert run(*words, "--out", folder / "e").exit_code == 0
     return folder
@@ -99,6 +102,7 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
         "export": {"edit": edit, "to": "kohya", "model": model},
         "import": {"source": edit, "concepts": "dog", "model": model},
         "sample": {"prompts": "a dog", "edits": edit, "model": model},
+        "invert": {"picture": made / "picture.png", "model": model},
         "evaluate": {"concepts": "dog", "edits": edit, "model": model},
         "attack": {"name": "p4d", "concepts": "dog", "edits": edit, "model": model},
         "bench": {"concepts": "dog", "methods": "uce", "model": model},

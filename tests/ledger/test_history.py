@@ -131,6 +131,6 @@ def test_the_page_builds_no_endless_row_of_states(tmp_path, monkeypatch) -> None
     shown = page(book, tmp_path)
     assert "Each state was folded again" in shown
     assert shown.count(" moves by ") == 3
-    monkeypatch.setattr("unconcept.ledger.page._MOST_STATES", 2)
+    monkeypatch.setattr("unconcept.ledger.page.MOST_STATES", 2)
     assert "3 states would have to be rebuilt" in page(book, tmp_path)
     assert len(drift_history(book, model())) == 3

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from unconcept.jobs.plan import seconds_of_step
 
 from tests import tiny
 from tests.cli.test_cli import run
 from tests.models.test_sampler import generators, random
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.evaluation.sampling import spec_for
+from unconcept.jobs.plans.timing import time_drawing
 from unconcept.models import open_model
 from unconcept.models.diffusion.few_step import FewStepRecord, few_step_record
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler
@@ -79,7 +79,7 @@ def test_a_folder_has_its_record(tmp_path) -> None:
     assert view.few_step == FewStepRecord({2: (625, 312)}, "renoise", "none")
     spec = spec_for(str(folder))
     assert (spec.steps, spec.guidance_scale) == (2, 1.0)
-    assert seconds_of_step(view, spec) > 0
+    assert time_drawing(view, spec, 1).of_one_step > 0
     assert run("sample", "a dog", "--model", folder, "--out", tmp_path / "o").exit_code == 0
     wrong = run("sample", "a dog", "--model", folder, "--steps", 3, "--out", tmp_path / "p")
     assert (wrong.exit_code, len(wrong.stderr.strip().splitlines())) == (2, 1)
