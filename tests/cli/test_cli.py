@@ -114,6 +114,7 @@ def test_sample_draws_with_and_without(dog, tmp_path) -> None:
     assert a == c != b
 
 
+@pytest.mark.slow
 def test_an_edit_is_evaluated_attacked_and_replayed(dog, tmp_path) -> None:
     edit = dog / "edit.safetensors"
     words = ("dog face", "--edit", edit, "--limit", 1, "--quiet", "--out")

@@ -128,6 +128,7 @@ def test_a_lost_picture_is_drawn_again_alone(pizza, where, drawn) -> None:
     }
 
 
+@pytest.mark.slow
 def test_partial_run_says_so_and_goes_on(pizza, tmp_path) -> None:
     run = EvaluationRun(
         ("pizza",), tmp_path / "o", (pizza,), suite="smoke", limit=1, store=tmp_path / "s", max_minutes=0.0, workers=1
@@ -178,6 +179,7 @@ def test_prompts_about_what_the_judge_does_not_know_are_refused(pizza, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
+@pytest.mark.slow
 def test_a_bench_compares_methods(tmp_path) -> None:
     arms = variant_of_method("uce"), replace(variant_of_method("uce"), label="twin")
     run = EvaluationRun(

@@ -24,7 +24,10 @@ from unconcept.models.families import FAMILIES
 
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-CASES = [(name, family) for name in methods for family in methods[name].families]
+SLOW = {"sd2": pytest.mark.slow}  # Its UNet is sd1's.
+CASES = [
+    pytest.param(name, family, marks=SLOW.get(family, ())) for name in methods for family in methods[name].families
+]
 
 
 def weights(view) -> str:

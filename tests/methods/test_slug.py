@@ -221,7 +221,7 @@ class Planted:
         return 0.0 if self.asked[-1] >= self.edge * (1 - 1e-9) else 0.5
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sdxl"))])
 @pytest.mark.parametrize("edge", [0.5, 1.0, 3.3])
 def test_the_search_goes_on_until_nothing_is_drawn(family, edge) -> None:
     """All encoders together, by one factor, which is the least that was asked for at which it is gone."""

@@ -84,7 +84,9 @@ def test_neutral_settings_change_no_bit(name) -> None:
         assert EVERY[name].erase(view, REQUEST).hash == plain.hash
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "name", [name if name in ("esd", "spm") else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
+)
 def test_every_method_can_be_trained_on_erased_samples(name) -> None:
     view = tiny.view("sd1", torch.float32)
     before, plain = weights(view), EVERY[name].erase(view, REQUEST)
