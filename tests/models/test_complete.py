@@ -195,3 +195,35 @@ def test_t5_may_be_left_out_of_sd3(tmp_path) -> None:
     for part in ("text_encoder_3", "tokenizer_3"):
         shutil.rmtree(folder / part)
     assert torch.isfinite(open_model(str(folder), "cpu", "float32").embed(["a dog"])).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("scaling_factor", (None, "x", [], {}, True, 0, -1, 10**400, float("nan"))),
+        ("shift_factor", ("x", [], True, 10**400)),
+    ],
+)
+def test_what_scales_latents_is_a_number(name, values, tmp_path) -> None:
+    """The sampler divides by it, outside of the library that reads the config."""
+    folder = tiny.folder("sd1", tmp_path / "m")
+    path = folder / "vae/config.json"
+    told = json.loads(path.read_text())
+    for value in values:
+        path.write_text(json.dumps(told | {name: value}))
+        with pytest.raises(
+            ModelError, match=rf"vae/config.json has the .*{name} .*: give the model with its own"
+        ) as said:
+            open_model(str(folder))
+        assert "\n" not in str(said.value)
+    path.write_text(json.dumps({key: value for key, value in told.items() if key != name}))
+    assert open_model(str(folder)).latent_shape
+
+
+def test_latents_that_cannot_be_packed(tmp_path) -> None:
+    """FLUX packs squares of two cells."""
+    folder = tiny.folder("flux", tmp_path / "m")
+    path = folder / "vae/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": 3}))
+    with pytest.raises(ModelError, match="do not tell the size of its latents, but "):
+        open_model(str(folder))

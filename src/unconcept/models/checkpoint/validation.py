@@ -18,6 +18,7 @@ _ENCODER_SIZES = {
 }
 _ENCODER_EPSILONS = {"layer_norm_eps", "layer_norm_epsilon"}
 _MOST_TENSORS = 100_000
+_LARGEST_NUMBER = 1e6  # of a scale or shift of latents
 _MORE_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")  # labels, and states of pictures
 
 
@@ -64,6 +65,7 @@ def _check_latents(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None
     require(not more, f"{message}: give a text-to-image model", ModelError)
     if not checkpoint.has("vae"):
         return
+    _check_latent_scale(checkpoint.config("vae"), model)
     taken, given = (
         checkpoint.config(part).get(name) for part, name in ((spec.denoiser, "in_channels"), ("vae", "latent_channels"))
     )
@@ -73,6 +75,18 @@ def _check_latents(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None
         " edit or depth model; give a text-to-image model"
     )
     require(None in (taken, given) or taken == latents, message, ModelError)
+
+
+def _check_latent_scale(vae: Config, model: str) -> None:
+    """Raise `ModelError` unless what scales and shifts latents are numbers; a missing one has its default."""
+    scale, shift = vae.get("scaling_factor", 1.0), vae.get("shift_factor")
+    message = f"{model}: vae/config.json has the scaling_factor {scale!r} and the shift_factor {shift!r}"
+    is_sound = _is_number(scale) and scale > 0 and (shift is None or _is_number(shift))
+    require(is_sound, f"{message[:300]}: give the model with its own config.json", ModelError)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _implied(rule: Callable[[Config], NamedShapes], checkpoint: Checkpoint, part: str) -> dict[str, _Shape]:

@@ -81,6 +81,7 @@ class PipelineView(ABC):
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # A config may hold anything.
             raise ModelError(f"{message} ({error!r}): give its own configs") from None
         is_size = all(isinstance(side, int) and 0 < side < _MOST_CELLS for side in shape)
+        is_size = is_size and shape[-1] % self.spec.latent_patch == 0
         require(is_size, f"{message}, but {shape}: give its own configs", ModelError)
 
     @property
