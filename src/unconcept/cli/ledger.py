@@ -75,7 +75,8 @@ def forget(options: ForgetOptions, shown: JsonOptions) -> None:
     if shown.as_json:
         print_json(vars(gone))
         return
-    say(f"forgotten: entry {gone.entry}, {gone.parts} parts and {gone.artifacts} artifacts destroyed")
+    sheets = f", and {gone.pictures} contact sheets of audits" if gone.pictures else ""
+    say(f"forgotten: entry {gone.entry}, {gone.parts} parts and {gone.artifacts} artifacts destroyed{sheets}")
     for name in gone.left:
         say(f"left, may hold text of a request: {name}")
 
