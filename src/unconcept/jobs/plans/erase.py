@@ -18,7 +18,15 @@ from .facts import PAGE_BYTES, edit_bytes, listed, model_facts
 from .pictures import DrawingPlan, stored_prompts, workers_for
 from .plan import Plan, PlannedFile, PlannedStep, planned_file
 from .rehearsals import RehearsedEdit, rehearse_edit, rehearsed_services
-from .timing import DrawTime, grey_picture, judge_seconds, time_drawing, timed_once
+from .timing import (
+    DrawTime,
+    grey_picture,
+    judge_seconds,
+    load_networks,
+    time_drawing,
+    time_with_edit,
+    timed_once,
+)
 
 
 def plan_erase(options: EraseOptions) -> Plan:
@@ -26,7 +34,8 @@ def plan_erase(options: EraseOptions) -> Plan:
     planned = plan_job(options)
     job = planned.job
     opening, opened = timed_once(lambda: open_erasure(job))
-    loading, model = timed_once(lambda: _loaded(opened))
+    model = opened.unedited.base()
+    loading = load_networks(model) if job.report or opened.info.mechanism == "trained" else 0.0
     draws = time_drawing(model, job.spec, 2 * len(_prompts(opened)))
     made = _rehearsed(opened, model, draws)
     edit = None if made.edit is None else at_strength(made.edit, model, opened.chosen, job.strength)
@@ -41,13 +50,6 @@ def plan_erase(options: EraseOptions) -> Plan:
         steps += drawing.steps()
         files += _report_files(job, drawing)
     return Plan(facts, tuple(steps), tuple(files))
-
-
-def _loaded(opened: OpenErasure) -> ModelView:
-    model = opened.unedited.base()
-    if opened.job.report:
-        grey_picture(model)  # Loads what is loaded at the first picture.
-    return model
 
 
 def _rehearsed(opened: OpenErasure, model: ModelView, draws: DrawTime) -> RehearsedEdit:
@@ -81,7 +83,7 @@ def _drawing(opened: OpenErasure, model: ModelView, edit: Edit | None, draws: Dr
     workers, like = workers_for(sum(lacking), str(model.device)), grey_picture(model)
     if workers > 1:
         draws = time_drawing(model, job.spec, len(prompts), None, workers)
-    with_edit = draws if edit is None else time_drawing(model, job.spec, len(prompts), edit, workers)
+    with_edit = draws if edit is None else time_with_edit(model, job.spec, len(prompts), edit, draws, workers)
     judge = judge_of(job, opened.unedited, opened.suite) if checks else None
     cost = 0.0 if judge is None else judge_seconds(judge, checks[0], like)
     sides = tuple(zip(lacking, (draws, with_edit), strict=True))

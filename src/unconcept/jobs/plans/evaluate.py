@@ -15,7 +15,15 @@ from .bench import MadeEdits, rehearse_edits
 from .facts import PAGE_BYTES, listed, model_facts
 from .pictures import DrawingPlan, stored_prompts, workers_for
 from .plan import Plan, PlannedFile, PlannedStep, planned_file
-from .timing import DrawTime, grey_picture, judge_seconds, time_drawing, timed_once
+from .timing import (
+    DrawTime,
+    grey_picture,
+    judge_seconds,
+    load_networks,
+    time_drawing,
+    time_with_edit,
+    timed_once,
+)
 
 
 def plan_run(options: EvaluateOptions | AttackOptions | BenchOptions) -> Plan:
@@ -24,10 +32,11 @@ def plan_run(options: EvaluateOptions | AttackOptions | BenchOptions) -> Plan:
     opening, opened = timed_once(lambda: open_run(run))
     run, model = opened.run, opened.unedited.base()
     require_usable_folder(run.out, opened.identity, run.overwrite)
-    loading, _ = timed_once(lambda: grey_picture(model))
-    made = rehearse_edits(opened, time_drawing(model, opened.spec, opened.spec.batch_size).of_one_step)
+    loading = load_networks(model)
+    base = time_drawing(model, opened.spec, opened.spec.batch_size)
+    made = rehearse_edits(opened, base.of_one_step)
     trials = [*made.trials, *opened.trials]
-    drawing = _drawing(opened, trials)
+    drawing = _drawing(opened, trials, base)
     steps = [
         PlannedStep(f"open {run.model}", opening + loading, "it was opened"),
         *made.steps,
@@ -57,7 +66,7 @@ def _prompts(opened: OpenRun, asked: Sequence[tuple[str, ...]]) -> list[Prompt]:
     return list(dict.fromkeys(check.prompt for check in checks))
 
 
-def _drawing(opened: OpenRun, trials: Sequence[Trial]) -> DrawingPlan:
+def _drawing(opened: OpenRun, trials: Sequence[Trial], base: DrawTime) -> DrawingPlan:
     """What is drawn and judged: each edit's prompts, and the unedited model's once."""
     run, model, store = opened.run, opened.unedited.base(), opened.run.store or default_store()
     asked = [opened.unedited, *(trial.subject for trial in trials)]
@@ -65,10 +74,12 @@ def _drawing(opened: OpenRun, trials: Sequence[Trial]) -> DrawingPlan:
     have = [stored_prompts(store, subject, opened.spec, own) for subject, own in zip(asked, prompts, strict=True)]
     lacking = [len(own) - count for own, count in zip(prompts, have, strict=True)]
     workers = workers_for(sum(lacking), str(model.device), run.workers)
-    timings: dict[str, DrawTime] = {}
-    for label, edit in [("", None), *((trial.label, trial.edit) for trial in trials)]:
-        if label not in timings:  # Edits of one method are drawn alike.
-            timings[label] = time_drawing(model, opened.spec, max(lacking), edit, workers)
+    if workers > 1 or max(lacking) < base.batch:
+        base = time_drawing(model, opened.spec, max(lacking), None, workers)
+    timings = {"": base}
+    for trial in trials:
+        if trial.label not in timings:  # Edits of one method are drawn alike.
+            timings[trial.label] = time_with_edit(model, opened.spec, max(lacking), trial.edit, base, workers)
     sides = [(lacking[0], timings[""])]
     sides += [(count, timings[trial.label]) for count, trial in zip(lacking[1:], trials, strict=True)]
     like, judge = grey_picture(model), opened.judge

@@ -27,7 +27,7 @@ from ..sample import open_sample
 from .facts import edit_bytes, listed, model_facts
 from .pictures import DrawingPlan, png_bytes
 from .plan import Plan, PlannedStep, planned_file, size_of
-from .timing import grey_picture, time_drawing, timed_once
+from .timing import grey_picture, load_networks, time_drawing, timed_once
 
 _DISK_RATE = 300e6  # bytes a second, of copying large files (inferred)
 
@@ -168,6 +168,7 @@ def plan_invert(options: InvertOptions) -> Plan:
 
 def _loaded(model: ModelView, edits: Sequence[Edit], applied: ExitStack) -> Tensor:
     """Load the networks, with the edits; return a picture of their size."""
+    load_networks(model)
     for edit in edits:
         applied.enter_context(edit.applied(model))
     return grey_picture(model)

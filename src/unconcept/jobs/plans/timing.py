@@ -15,6 +15,8 @@ from ...edits import Edit
 from ...evaluation.judging.judge import Judge
 from ...evaluation.sampling import DrawSpec, initial_noise, spec_for
 from ...models import ModelView
+from ...models.diffusion.sampler import is_guidance_distilled
+from ...models.diffusion.vae import decode_latents, picture_size
 from ...prompts.checks import Check, Prompt
 
 _SLOW = 0.5  # seconds of one step of one picture from which no batch is timed
@@ -46,12 +48,15 @@ def time_drawing(
 ) -> DrawTime:
     """Time a batch in one and in three sampling steps, on one thread if workers would draw.
 
-    A batch is a single picture if that alone is slow.
+    If a single picture is slow, only one prediction and the decoding of one picture are timed.
     """
     with pinned_threads(1) if workers > 1 else nullcontext(), nullcontext() if edit is None else edit.applied(model):
-        fewest = fewest_steps(model)
-        _sampled(model, spec, 1, fewest)  # Warms up.
-        batch = max(1, min(spec.batch_size, pictures)) if _sampled(model, spec, 1, fewest) < _SLOW else 1
+        _predicted(model, spec)  # Warms up.
+        step = _predicted(model, spec)
+        if step > _SLOW:
+            decoding, _ = timed_once(lambda: decode_latents(model, _noise(model, 1)))
+            return DrawTime(1, decoding, step)
+        batch = max(1, min(spec.batch_size, pictures))
         if model.few_step is not None:  # Its record allows no other numbers of steps.
             return DrawTime(batch, 0.0, _sampled(model, spec, batch, spec.steps) / spec.steps)
         once, thrice = (_sampled(model, spec, batch, steps) for steps in (1, 3))
@@ -59,13 +64,52 @@ def time_drawing(
     return DrawTime(batch, max(0.0, once - step), step)
 
 
+def time_with_edit(
+    model: ModelView, spec: DrawSpec, pictures: int, edit: Edit, base: DrawTime, workers: int = 1
+) -> DrawTime:
+    """Time drawing with an edit; as fast as `base` if it only changes weights."""
+    return base if edit.can_bake() else time_drawing(model, spec, pictures, edit, workers)
+
+
+@torch.no_grad()
+def _predicted(model: ModelView, spec: DrawSpec) -> float:
+    """Seconds of what one sampling step of one picture predicts: two rows under guidance."""
+    rows = 1 if spec.guidance_scale <= 1 or is_guidance_distilled(model) else 2
+    t = torch.full((rows,), len(model.schedule.alpha) // 2, device=model.device)
+    latents, texts = _noise(model, rows), model.condition([""] * rows)
+    seconds, _ = timed_once(lambda: _synchronised(model, model.denoise(latents, t, texts)))
+    return seconds
+
+
 def _sampled(model: ModelView, spec: DrawSpec, batch: int, steps: int) -> float:
-    noise = initial_noise(0, model.latent_shape)[None].expand(batch, -1, -1, -1).clone()
-    begun = time.perf_counter()
-    model.sample([""] * batch, noise, steps, spec.guidance_scale, spec.sampler)
+    noise, texts = _noise(model, batch), [""] * batch
+
+    def draw() -> Tensor:
+        return _synchronised(model, model.sample(texts, noise, steps, spec.guidance_scale, spec.sampler))
+
+    return timed_once(draw)[0]
+
+
+def _noise(model: ModelView, rows: int) -> Tensor:
+    noise = initial_noise(0, model.latent_shape)[None].expand(rows, -1, -1, -1).clone()
+    return noise.to(model.device, model.dtype)
+
+
+def _synchronised(model: ModelView, result: Tensor) -> Tensor:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
-    return time.perf_counter() - begun
+    return result
+
+
+def load_networks(model: ModelView) -> float:
+    """Load denoiser, encoders and autoencoder; return the seconds."""
+    parts = (
+        "denoiser",
+        "vae",
+        *(encoder.part for encoder in model.spec.encoders if model.checkpoint.has(encoder.part)),
+    )
+    seconds, _ = timed_once(lambda: [model.modules(part) for part in parts])
+    return seconds
 
 
 def judge_seconds(judge: Judge, check: Check, like: Tensor) -> float:
@@ -89,9 +133,7 @@ def timed_once(work: Callable[[], _Result]) -> tuple[float, _Result]:
 
 def grey_picture(model: ModelView) -> Tensor:
     """A picture (3, h, w) of the size that the model draws, to stand for pictures that were not drawn."""
-    noise = initial_noise(0, model.latent_shape)[None]
-    (one,) = model.sample([""], noise, fewest_steps(model), 1.0)
-    return torch.full_like(one, 0.5)
+    return torch.full((3, *picture_size(model)), 0.5)
 
 
 def fewest_steps(model: ModelView) -> int:
