@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -156,7 +157,15 @@ class Slow(Touch):
         time.sleep(60)
 
 
-def test_an_interruption_ends_workers_at_once(place) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run as a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_ends_workers_at_once(place, interruptible) -> None:
     """Both are busy when Ctrl-C comes; neither is waited for, and nothing of theirs is left."""
     sent: list[float] = []
 
