@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from unconcept.core.errors import DataError
 from unconcept.core.request import RequestSpec
 from unconcept.edits import origin_of
@@ -27,7 +28,8 @@ from unconcept.evaluation.trials.report import group_rows as group_rows
 from unconcept.evaluation.trials.trial import RunContext, Trial, answer_trials
 from unconcept.jobs.evaluate import evaluate
 from unconcept.jobs.evaluate_job import EvaluationRun
-from unconcept.prompts.checks import GroupSizes, seeded_prompt
+from unconcept.models.model_view import SamplingStart
+from unconcept.prompts.checks import GroupSizes, Prompt, seeded_prompt
 
 SPEC, JUDGE = DrawSpec(steps=2, batch_size=4), Judge("moji-judge")
 SUITE = Suite("two", "", GroupSizes(2, 2), group_checks, image_quality_figures)
@@ -93,6 +95,16 @@ def test_pictures_know_neither_batch_nor_order() -> None:
     together = draw_prompts(model, prompts, DrawSpec(2, batch_size=8))
     alone = draw_prompts(model, prompts[::-1], DrawSpec(2, batch_size=1)).flip(0)
     assert (together - alone).abs().max() <= 1 / 255
+
+
+def test_drawing_tells_of_every_step() -> None:
+    """The shares add up to the pictures, also where drawing begins at a picture."""
+    model, prompts = tiny.shared("sd1"), [Prompt("a dog", i) for i in range(3)]
+    for start, steps in ((lambda noise: noise, 4), (lambda noise: SamplingStart(noise, 2), 2)):
+        told: list[float] = []
+        draw_prompts(model, prompts, DrawSpec(4, batch_size=2), told.append, start)
+        shares = [share for share in told if share > 1e-9]
+        assert shares == pytest.approx(steps * [2 / steps] + steps * [1 / steps])
 
 
 def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:

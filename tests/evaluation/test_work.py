@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from unconcept.core.errors import OutputError, WorkerError
+from unconcept.core.progress import task_progress
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import MAX_TASK_ATTEMPTS, TaskRecord, default_workers, run_tasks
 
@@ -60,6 +61,31 @@ def test_nothing_is_done_twice(place) -> None:
     assert (tally.done, tally.complete) == (5, True)
     assert log(place[0]) == ["t0", "t1", "t2", "t3", "t4"]
     assert told == [("touch", n, 5) for n in (3, 4, 5)]
+
+
+@dataclass(frozen=True)
+class Telling(Touch):
+    """Two units of work, of which it tells in quarters, with a stage of its own."""
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def run(self, store: PictureStore) -> None:
+        for quarter in range(4):
+            task_progress().tick(0.5)
+            task_progress().tell("inside", quarter, 4)
+        super().run(store)
+
+
+def test_a_task_tells_while_it_runs(place) -> None:
+    """Who waits for a slow model sees each unit, not each task; in worker processes nobody listens."""
+    told = []
+    run_tasks([Telling("a"), Telling("b")], *place, tell=lambda *given: told.append(given))
+    steps = [(done, of) for what, done, of in told if what == "touch"]
+    assert steps == [(n, 4) for n in (0, 1, 1, 2, 2, 2, 3, 3, 4, 4)]
+    assert [what for what, _, _ in told[:4]] == ["touch", "inside", "touch", "inside"]
+    task_progress().tick(1.0)
 
 
 def test_what_lies_in_the_store_counts(place) -> None:

@@ -10,6 +10,7 @@ from tests.methods.test_contract import weights
 from unconcept.core import Request
 from unconcept.methods import methods
 from unconcept.training import TrainingSession, session, training_session
+from unconcept.training.images.training_images import generate_images
 from unconcept.training.session import Rehearsal
 
 SIX = Request(("dog", "cat", "cow", "pig", "hen", "owl"), ("tree",) * 6, ("car",))  # more than one budget serves
@@ -110,10 +111,19 @@ def test_after_long_trainings_no_further_steps_are_taken(clock) -> None:
 def test_one_picture_stands_for_all() -> None:
     found, asked = Rehearsal(seconds_of_step=2.0), []
 
-    def draw(count: int, steps: int) -> torch.Tensor:
-        asked.append((count, steps))
-        return torch.rand(count, 3, 4, 4)
+    def draw(part: slice, steps: int) -> torch.Tensor:
+        asked.append((part, steps))
+        return torch.rand(part.stop, 3, 4, 4)
 
     assert found.draw(8, 50, draw).shape == (8, 3, 4, 4)
-    assert asked == [(1, 1)]
+    assert asked == [(slice(0, 1), 1)]
     assert (found.pictures, found.left_out) == (8, 399 * 2.0)
+
+
+def test_pictures_before_a_training_are_told_one_by_one() -> None:
+    view, told = tiny.view("sd1"), []
+    with training_session(TrainingSession(on_images=lambda *given: told.append(given))):
+        generate_images(view, ["a dog"] * 10, range(10), 2, 3.0)
+    assert {of for _, of in told} == {10}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert (told[0][0], told[-1][0]) == (4, 10)

@@ -88,8 +88,12 @@ def train_in_folder(
         trained = True
         progress(f"{done.name} (loss {done.loss:.3g})", done.done, done.of)
 
+    def report_images(done: int, of: int) -> None:
+        progress("pictures for the method", done, of)
+
+    session = TrainingSession(report_step, folder, options=options, on_images=report_images, rehearsal=rehearsal)
     try:
-        with training_session(TrainingSession(report_step, folder, options=options, rehearsal=rehearsal)):
+        with training_session(session):
             yield
     finally:
         with suppress(OSError):  # It holds a state, or nothing was trained.

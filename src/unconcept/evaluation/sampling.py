@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.registry import suggest
 from ..models import ModelView
+from ..models.diffusion.callbacks import count_pictures
 from ..models.diffusion.few_step import few_step_record
 from ..models.model_view import SamplingStart
 from ..prompts.checks import Prompt
@@ -81,10 +82,10 @@ def draw_prompts(
     model: ModelView,
     prompts: Sequence[Prompt],
     spec: DrawSpec,
-    tick: Callable[[int], None] = lambda n: None,
+    tick: Callable[[float], None] = lambda pictures: None,
     start: StartMaker = lambda noise: noise,
 ) -> Tensor:
-    """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` with the size of each finished batch.
+    """Draw pictures (n, 3, h, w) in [0, 1]; calls `tick` after each step with the share of pictures that it is.
 
     `start` makes each batch's start from its noise. Raises `RequestError` for a prompt that is never drawn.
     """
@@ -92,8 +93,8 @@ def draw_prompts(
     pictures = []
     for first in range(0, len(prompts), spec.batch_size):
         chunk = prompts[first : first + spec.batch_size]
-        pictures.append(_draw_at_once(model, chunk, spec, start))
-        tick(len(chunk))
+        with count_pictures(model.modules("denoiser"), len(chunk), tick):
+            pictures.append(_draw_at_once(model, chunk, spec, start))
     return torch.cat(pictures)
 
 

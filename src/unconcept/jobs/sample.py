@@ -1,13 +1,13 @@
 """Draws prompts, or inputs that an attack found, with or without edits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import RequestError, require
 from ..core.output_folder import atomic_folder
-from ..core.progress import ProgressCallback, ignore_progress
+from ..core.progress import ProgressCallback, TickCallback, ignore_progress
 from ..edits import Edit, open_edit
 from ..edits.base import validate_strength
 from ..evaluation.attacks.inputs import AdversarialInput, hash_input, load_adversarial, sample_adversarial
@@ -106,13 +106,13 @@ def _start(model: ModelView, options: SamplingOptions, spec: DrawSpec) -> tuple[
     return inverted.spec(spec), inverted.of
 
 
-def _counting(progress: ProgressCallback, total: int) -> Callable[[int], None]:
+def _counting(progress: ProgressCallback, total: int) -> TickCallback:
     """Make a `tick` function that reports the total number of pictures drawn so far."""
-    drawn = 0
+    drawn = 0.0
 
-    def tick(count: int) -> None:
+    def tick(pictures: float) -> None:
         nonlocal drawn
-        drawn += count
-        progress("draw", drawn, total)
+        drawn += pictures
+        progress("draw", int(round(drawn, 6)), total)
 
     return tick

@@ -28,7 +28,6 @@ from ..training.best_epoch import BestEpoch
 from ..training.budget import training_budget
 from ..training.goals import TextEncodings, goal_predictions, keep_goal
 from ..training.gradient_transforms import DynamicWeightMask
-from ..training.images.training_images import IMAGE_BATCH
 from ..training.parameter_groups import select_parameters
 from ..training.session import draw_or_rehearse
 from ..training.trajectories import GuidedSampler, noise_latents
@@ -232,18 +231,14 @@ class SculptingMemory:
         walk = GuidedSampler(model, TextEncodings.of(model), self.picture_steps, self.picture_guidance)
         rows = [pairs[i % len(pairs)] for i in range(self.pictures)]
 
-        def draw(side: int, count: int, steps: int) -> Tensor:
-            seeds, found = [numbered_seed(2 * self.seed + side, i) for i in range(count)], []
-            for begin in range(0, count, IMAGE_BATCH):
-                part = slice(begin, min(begin + IMAGE_BATCH, count))
-                prompts = [self._said(pair[side]) for pair in rows[part]]
-                negatives = [target for target, _ in rows[part]] if side else ()
-                found.append(walk.denoise_steps(walk.initial_latents(seeds[part]), prompts, 0, steps, negatives))
-            return torch.cat(found)
+        def draw(side: int, part: slice, steps: int) -> Tensor:
+            seeds = [numbered_seed(2 * self.seed + side, i) for i in range(part.start, part.stop)]
+            prompts = [self._said(pair[side]) for pair in rows[part]]
+            negatives = [target for target, _ in rows[part]] if side else ()
+            return walk.denoise_steps(walk.initial_latents(seeds), prompts, 0, steps, negatives)
 
-        return torch.stack(
-            [draw_or_rehearse(self.pictures, self.picture_steps, partial(draw, side)) for side in (0, 1)]
-        )
+        count, steps = self.pictures, self.picture_steps
+        return torch.stack([draw_or_rehearse(model, count, steps, partial(draw, side)) for side in (0, 1)])
 
 
 def mean_squared_error(said: Tensor, wanted: Tensor) -> Tensor:

@@ -19,13 +19,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..core.hashing import hash_json
 from ..models import ModelView
+from ..models.diffusion.callbacks import count_pictures
 from .gradient_transforms import GradientTransform
 from .options import TrainingOptions
 
+IMAGE_BATCH = 8  # images generated or encoded together
 # Of a rehearsal: steps of one training, of which the first one warms up; seconds spent on the steps of one training,
 # about; and seconds of steps after which further trainings take none.
 _FEWEST_STEPS, _MOST_STEPS, _SECONDS, _ALL_SECONDS = 2, 24, 2.0, 20.0
@@ -141,11 +144,11 @@ class Rehearsal:
         """Note that a step takes rows of a stock."""
         self._stocks.setdefault(id(owner), _Stock()).used += rows
 
-    def draw(self, count: int, steps: int, draw: Callable[[int, int], Tensor]) -> Tensor:
+    def draw(self, count: int, steps: int, draw: Callable[[slice, int], Tensor]) -> Tensor:
         """Draw one of `count` images, in as few steps as possible, to stand for all of them."""
         self.pictures += count
         self.left_out += max(0, count * steps - self.fewest_steps) * self.seconds_of_step
-        one = draw(1, self.fewest_steps)
+        one = draw(slice(0, 1), self.fewest_steps)
         return one.expand(count, *one.shape[1:]).clone()
 
 
@@ -162,6 +165,8 @@ class TrainingSession:
     teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
     """Context that is entered around every use of the teacher."""
     options: TrainingOptions = TrainingOptions()
+    on_images: Callable[[int, int], None] = lambda done, of: None
+    """Called with the images drawn and all of them, while images are drawn before a training."""
     rehearsal: Rehearsal | None = None
     """Makes trainings and searches take a few steps only."""
     augment: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -186,10 +191,26 @@ def current_session() -> TrainingSession:
     return _open.get() or TrainingSession()
 
 
-def draw_or_rehearse(count: int, steps: int, draw: Callable[[int, int], Tensor]) -> Tensor:
-    """Draw images (n, ...) before a training by `draw(count, steps)`; in a rehearsal one of them, in one step."""
-    rehearsal = current_session().rehearsal
-    return draw(count, steps) if rehearsal is None else rehearsal.draw(count, steps, draw)
+def draw_or_rehearse(model: ModelView, count: int, steps: int, draw: Callable[[slice, int], Tensor]) -> Tensor:
+    """Draw `count` images before a training, a few at once, by `draw(part, steps)`, and report the progress.
+
+    In a rehearsal one of them is drawn, in as few steps as possible, to stand for all.
+    """
+    here = current_session()
+    if here.rehearsal is not None:
+        return here.rehearsal.draw(count, steps, draw)
+    found, done = [], 0.0
+
+    def tick(pictures: float) -> None:
+        nonlocal done
+        done += pictures
+        here.on_images(int(round(done, 6)), count)
+
+    for begin in range(0, count, IMAGE_BATCH):
+        part = slice(begin, min(begin + IMAGE_BATCH, count))
+        with count_pictures(model.modules("denoiser"), part.stop - begin, tick):
+            found.append(draw(part, steps))
+    return torch.cat(found)
 
 
 @contextmanager

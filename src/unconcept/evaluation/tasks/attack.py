@@ -14,6 +14,7 @@ from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
 from ...core.output_folder import write_atomically
+from ...core.progress import TaskProgress, report_task, task_progress
 from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
@@ -130,8 +131,14 @@ class AttackTask:
             SettingsError,
         )
         method: Attack = build_settings(info.settings, json.loads(self.settings), f"{self.name} setting")
-        case, log, resumed = self.case(partial(self._drawn, store=store)), _SearchLog(), time.perf_counter()
+        told, most = 0, getattr(method, "most_steps", 0)  # A search that finds something ends earlier.
+        with report_task(TaskProgress()):  # Pictures that it needs first are no part of the search.
+            case = self.case(partial(self._drawn, store=store))
+        log, resumed = _SearchLog(), time.perf_counter()
         for attempt in method.search(case):
+            if most:
+                task_progress().tick(self.size * (attempt.steps - told) / most)
+                told = attempt.steps
             paused = time.perf_counter()
             given = self._unsolved_inputs(attempt, case)
             words = self._words(case, given, store)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.concept import ConceptKind
 from ...core.hashing import hash_json
 from ...core.output_folder import atomic_file, write_atomically
-from ...core.progress import ignore_progress
+from ...core.progress import task_progress
 from ...core.recipe import load_recipe, settings_for_kind
 from ...core.request import RequestSpec
 from ...core.source import source_hash
@@ -133,7 +133,7 @@ class EditTask:
     def _make(self, path: Path) -> None:
         begun = time.perf_counter()
         training = self.path.with_suffix(".training")
-        with train_in_folder(training, ignore_progress):
+        with train_in_folder(training, task_progress().tell):
             edit = make_edit(self.subject.base(), self.chosen, self.variant.method, self.settings, self.services)
         seconds = time.perf_counter() - begun
         with atomic_file(path, STORE_REMEDY) as part:

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from ...core import pinned_threads
 from ...core.errors import OutputError, RequestError, WorkerError, require
-from ...core.progress import ProgressCallback, ignore_progress
+from ...core.progress import ProgressCallback, TaskProgress, ignore_progress, report_task
 from .picture_store import PictureStore, sqlite_transaction
 
 MAX_TASK_ATTEMPTS = 3
@@ -137,11 +137,18 @@ def run_tasks(
     total, made = sum(task.size for task in tasks), sum(task.size for task in tasks if task.id in finished)
     failed: list[str] = []
     count = 0
-    with closing(_results(waiting, store, workers, deadline)) as results:
+    part = 0.0  # of the task that runs in this process now
+
+    def tick(done: float) -> None:
+        nonlocal part
+        part += done
+        tell(waiting[count].kind, int(made + part), total)
+
+    with closing(_results(waiting, store, workers, deadline)) as results, report_task(TaskProgress(tell, tick)):
         for task, seconds, error in results:
             record.record_attempt(task, seconds, error)
             count += 1
-            made += task.size
+            made, part = made + task.size, 0.0
             failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
             tell(task.kind, made, total)
     return TaskTally(len(finished) + count - len(failed), refused + tuple(failed), len(waiting) - count)

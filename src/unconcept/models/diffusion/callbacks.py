@@ -59,6 +59,29 @@ def callbacks_on(denoiser: nn.Module, callbacks: SamplingCallbacks) -> Iterator[
 
 
 @contextmanager
+def count_pictures(denoiser: nn.Module, pictures: int, tick: Callable[[float], None]) -> Iterator[None]:
+    """Call `tick` after every step with the share of so many pictures that it is; the shares add up to all of them.
+
+    A picture can take minutes: whoever waits is told step by step.
+    """
+    told, first = 0.0, 0
+
+    def begin(step: SamplingStep) -> None:
+        nonlocal first
+        first = step.k if step.k and not told else first  # Drawn over a picture, it begins later.
+
+    def count(step: SamplingStep) -> None:
+        nonlocal told
+        done = max(told, pictures * (step.k + 1 - first) / (step.calls - first))
+        tick(done - told)
+        told = done
+
+    with callbacks_on(denoiser, SamplingCallbacks(before=begin, after=count)):
+        yield
+    tick(pictures - told)
+
+
+@contextmanager
 def running_callbacks(denoiser: nn.Module, own: SamplingCallbacks, negatives: int) -> Iterator[list[SamplingCallbacks]]:
     """Start a loop's callbacks and stop them at the end: those on the denoiser, then the caller's own."""
     found = [*_ACTIVE.get(denoiser, ()), own]

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from ...models import ModelView
 from ...models.diffusion.vae import decode_latents, encode_images
 from ...prompts.safety import require_drawable
-from ..session import draw_or_rehearse
+from ..session import IMAGE_BATCH, draw_or_rehearse
 from ..token_search import normal_noise
 from ..trajectories import GuidedSampler
 
-IMAGE_BATCH = 8  # images generated or encoded together
 _SMALL_SCALES, _LARGE_SCALES = (1 / 3, 1.0), (1.2, 1.4)  # scales, drawn from the first range two times out of three
 _FAR_PREFIXES, _NEAR_PREFIXES = ("a far away ", "very small "), ("zoomed in ", "close up ")
 _FAR_BELOW = 0.6
@@ -49,35 +48,17 @@ def generate_images(
     none. Raises `RequestError` for a prompt that is never drawn.
     """
     require_drawable(prompts)
-    if any(negatives):
 
-        def draw(count: int, steps: int) -> Tensor:
-            walk = GuidedSampler.of(model, steps, guidance_scale)
-            return _generate_against(model, prompts[:count], seeds[:count], walk, negatives[:count])
-    else:
+    @torch.no_grad()
+    def draw(part: slice, steps: int) -> Tensor:
+        noise = normal_noise(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
+        if not any(negatives):
+            return model.sample(prompts[part], noise, steps, guidance_scale, sampler)
+        walk = GuidedSampler.of(model, steps, guidance_scale)
+        latents = walk.denoise_steps(walk.initial_latents(seeds[part]), prompts[part], 0, steps, negatives[part])
+        return decode_latents(model, latents).float().cpu()
 
-        def draw(count: int, steps: int) -> Tensor:
-            found = []
-            for begin in range(0, count, IMAGE_BATCH):
-                part = slice(begin, min(begin + IMAGE_BATCH, count))
-                noise = normal_noise(model.latent_shape, [torch.Generator().manual_seed(seed) for seed in seeds[part]])
-                found.append(model.sample(prompts[part], noise, steps, guidance_scale, sampler))
-            return torch.cat(found)
-
-    return draw_or_rehearse(len(prompts), steps, draw)
-
-
-@torch.no_grad()
-def _generate_against(
-    model: ModelView, prompts: Sequence[str], seeds: Sequence[int], walk: GuidedSampler, negatives: Sequence[str]
-) -> Tensor:
-    found = []
-    for begin in range(0, len(prompts), IMAGE_BATCH):
-        part = slice(begin, begin + IMAGE_BATCH)
-        start = walk.initial_latents(seeds[part])
-        latents = walk.denoise_steps(start, prompts[part], 0, walk.steps, negatives[part])
-        found.append(decode_latents(model, latents).float().cpu())
-    return torch.cat(found)
+    return draw_or_rehearse(model, len(prompts), steps, draw)
 
 
 @torch.no_grad()
