@@ -29,6 +29,13 @@ def test_every_flag_of_erase_stands_under_one_heading() -> None:
     assert sum(line.startswith("  --model") for line in lines) == 1
 
 
+def test_commands_stand_under_headings_with_whole_sentences() -> None:
+    text = said("--help")
+    titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    assert titles[1:] == ["Options:", "Make an edit:", "Use it:", "Measure it:", "Look up:", "Keep requests:"]
+    assert "..." not in text + said("ledger", "--help")
+
+
 @pytest.mark.parametrize("name", [command.name or command.callback.__name__ for command in app.registered_commands])
 def test_every_command_has_help(name: str) -> None:
     assert "--help" in said(name.rstrip("_"), "--help")

@@ -26,23 +26,20 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "erase": erase.erase,
-    "apply": apply.apply,
-    "export": export.export,
-    "import": imported.import_,
-    "sample": sample.sample,
-    "invert": invert.invert,
-    "evaluate": evaluate.evaluate,
-    "attack": evaluate.attack,
-    "bench": evaluate.bench,
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "make an edit": {"erase": erase.erase, "import": imported.import_},
+    "use it": {"sample": sample.sample, "invert": invert.invert, "apply": apply.apply, "export": export.export},
+    "measure it": {"evaluate": evaluate.evaluate, "attack": evaluate.attack, "bench": evaluate.bench},
 }
-for _name, _function in _COMMANDS.items():
-    app.command(_name, cls=GroupedCommand)(command(_function, has_plan=True))
-app.command("explain", cls=GroupedCommand)(command(explain.explain))
-app.add_typer(ledger.app, name="ledger")
-for _table in (tables.methods, tables.attacks, tables.scorers, tables.suites, tables.specs, tables.recipes):
-    app.command(_table.__name__, cls=GroupedCommand)(command(_table))
+for _group, _functions in _COMMANDS.items():
+    for _name, _function in _functions.items():
+        app.command(_name, cls=GroupedCommand, rich_help_panel=_group)(command(_function, has_plan=True))
+app.add_typer(ledger.app, name="ledger", rich_help_panel="keep requests")
+for _table in (
+    *(explain.explain, tables.methods, tables.recipes, tables.attacks),
+    *(tables.suites, tables.scorers, tables.specs),
+):
+    app.command(_table.__name__, cls=GroupedCommand, rich_help_panel="look up")(command(_table))
 
 
 @app.callback()

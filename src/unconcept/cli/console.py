@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..core.errors import UnconceptError, UsageError
 from ..core.escapes import json_text, require_unicode, visible_text
 from ..core.progress import ignore_progress, report_downloads
+from .help import GroupedCommands
 
 EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
 _SHOWN_OF_PATH = 60  # characters of a path that is too long
 
 
-class Commands(TyperGroup):
+class Commands(GroupedCommands):
     """The group of commands. A wrong flag is bad input like any other: one line on stderr, exit code 2."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:

@@ -1,10 +1,27 @@
-"""The help of a command: its flags under the headings of the groups that they come from."""
+"""The help of commands: those of a group under headings, and the flags of each under the groups that they come from."""
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 OWN_GROUP = "options"  # flags that only this command has
+_WHOLE = 1000  # characters of a command's first sentence, which is never cut
+
+
+class GroupedCommands(TyperGroup):
+    """A group of commands whose `--help` lists them by their `rich_help_panel`, each with its whole first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each heading."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            title = getattr(command, "rich_help_panel", None) or "commands"
+            sections.setdefault(str(title), []).append((name, command.get_short_help_str(_WHOLE)))
+        width = max(len(name) for lines in sections.values() for name, _ in lines)
+        for title, lines in sections.items():
+            with formatter.section(title.capitalize()):
+                formatter.write_dl([(name.ljust(width), line) for name, line in lines])
 
 
 class GroupedCommand(TyperCommand):

@@ -13,11 +13,12 @@ from ..jobs.ledger_options import (
 from . import ledger_views
 from .commands import command
 from .console import print_json, progress, say
-from .help import GroupedCommand
+from .help import GroupedCommand, GroupedCommands
 from .ledger_views import print_head
 from .options import JsonOptions, PrintOptions
 
 app = typer.Typer(
+    cls=GroupedCommands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
