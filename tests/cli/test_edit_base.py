@@ -258,3 +258,17 @@ def test_every_group_of_a_command_is_checked(kind) -> None:
     if "seed" in names and kind.__name__ != "ExplainOptions":
         with pytest.raises(SettingsError, match="--seed"):
             kind(**given, seed=-1)
+
+
+def test_where_nobody_judges_that_is_said_once_and_no_empty_table(made, tmp_path) -> None:
+    """On stderr before drawing, as a message and not as a stage, and on stdout with what was found."""
+    edit, said = made / "edit.safetensors", "not judged: this model has no judge of its own"
+    words = (*words_of("EvaluateOptions", edit, tmp_path / "e"), "--suite", "smoke", "--limit", 1)
+    model = ("--model", made.parent / "moji", "--limit", 1, "--out", tmp_path / "o")
+    for command_words in (words, ("erase", "dog", "--anchor", "cat", *model)):
+        result = run(*command_words)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.count(said) == 1
+        (line,) = [line for line in result.stderr.splitlines() if said in line]
+        assert not line.endswith("1/1")
+        assert "┃" not in result.stdout

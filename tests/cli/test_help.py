@@ -33,7 +33,8 @@ def test_commands_stand_under_headings_with_whole_sentences() -> None:
     text = said("--help")
     titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert titles[1:] == ["Options:", "Make an edit:", "Use it:", "Measure it:", "Look up:", "Keep requests:"]
-    assert "..." not in text + said("ledger", "--help")
+    lines = (text + said("ledger", "--help")).splitlines()
+    assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]
 
 
 @pytest.mark.parametrize("name", [command.name or command.callback.__name__ for command in app.registered_commands])

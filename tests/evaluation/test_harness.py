@@ -54,9 +54,9 @@ def drawn(monkeypatch) -> list[int]:
     """How many pictures each call drew."""
     counted, real = [], drawing.draw_prompts
 
-    def counting(model, prompts, spec):
+    def counting(model, prompts, spec, *tick):
         counted.append(len(prompts))
-        return real(model, prompts, spec)
+        return real(model, prompts, spec, *tick)
 
     monkeypatch.setattr(drawing, "draw_prompts", counting)
     return counted

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,6 +128,11 @@ def _stage(what: str) -> str:
     return what.partition(" (")[0]
 
 
+def _is_note(stage: str, done: int, of: int, known: Container[str]) -> bool:
+    """Whether this is a message, not a stage: it is told once, as one thing that is done."""
+    return done == of == 1 and stage not in known
+
+
 class _Lines:
     """Prints plain lines: every tenth of a stage with its ETA."""
 
@@ -137,6 +142,9 @@ class _Lines:
 
     def __call__(self, what: str, done: int, of: int) -> None:
         now, stage = time.monotonic(), _stage(what)
+        if _is_note(stage, done, of, self.begun):
+            say(what, error=True)
+            return
         tenth = 10 * done // max(of, 1)
         if tenth < self.tenths.get(stage, 0):  # The stage begins again.
             del self.begun[stage], self.tenths[stage]
@@ -166,6 +174,9 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
             stage, line = _stage(what), visible_text(what)
             if "load" in stages and stage != "load":
                 bar.remove_task(stages.pop("load"))
+            if _is_note(stage, done, of, stages):
+                bar.console.print(line, markup=False, highlight=False)
+                return
             if stage not in stages:
                 stages[stage] = bar.add_task(line, total=of)
             bar.update(stages[stage], completed=done, total=of, description=line)

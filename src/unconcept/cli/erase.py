@@ -51,7 +51,8 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
 
     report, rows = outcome.report, group_rows(outcome.report.findings[0])
     for name, reason in {**reasons, **(report.reasons or {})}.items():
-        say(f"{name}: {reason}")
+        if name != "judge":  # Who judged stands with the rates.
+            say(f"{name}: {reason}")
     if rows:
         cells = [
             (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..evaluation.judging.rates import JudgeCalibration
     from ..evaluation.trials.report import Report
     from ..jobs.evaluate_job import EvaluationRun
+    from ..prompts.sets import PromptGroup
 
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
@@ -70,16 +71,9 @@ def _print(report: "Report") -> None:
     trials = report.data()["trials"]
     asked: set[str] = set().union(*(trial["groups"] for trial in trials))
     groups = [group for group in GROUP_NAMES if group in asked]
-    rows = []
-    for trial in trials:
-        cells = [_cell(trial["groups"].get(group)) for group in groups]
-        rows.append((trial["label"], ", ".join(trial["concepts"]), *cells))
-    print_table(
-        'share of pictures that show what the prompt asks for, before -> after (pictures; "nothing" after)',
-        ("edit", "concept", *(GROUP_NAMES[group] for group in groups)),
-        rows,
-    )
-    if len({trial["label"] for trial in trials}) > 1:
+    if groups:  # Without a judge nothing is counted.
+        _print_groups(trials, groups)
+    if groups and len({trial["label"] for trial in trials}) > 1:
         _print_methods(report)
     for line in detectable_lines(trials):
         say(line)
@@ -93,6 +87,21 @@ def _print(report: "Report") -> None:
     for trial in trials:
         for name, reason in trial["out_of_reach"].items():
             say(f"{trial['label']}, {name}: n/a: {reason}")
+
+
+def _print_groups(trials: Sequence[dict[str, Any]], groups: "Sequence[PromptGroup]") -> None:
+    """Print a row of shares for each trial."""
+    from ..prompts.sets import GROUP_NAMES
+
+    rows = []
+    for trial in trials:
+        cells = [_cell(trial["groups"].get(group)) for group in groups]
+        rows.append((trial["label"], ", ".join(trial["concepts"]), *cells))
+    print_table(
+        'share of pictures that show what the prompt asks for, before -> after (pictures; "nothing" after)',
+        ("edit", "concept", *(GROUP_NAMES[group] for group in groups)),
+        rows,
+    )
 
 
 def _print_methods(report: "Report") -> None:
