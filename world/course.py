@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, T5EncoderModel
 
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
@@ -27,6 +28,7 @@ from .captions import Captions
 from .drawing import Way, draw, open_pipeline, samplers
 from .loop import Plan
 from .place import Place, add_place, place_of, world_hash
+from .pool import Supply
 from .questions import questions
 from .scenes import RUNGS
 from .score import jury, rates, verdicts
@@ -35,7 +37,7 @@ ROUNDS = Path(__file__).parent / "rounds"
 CLIMB = 0.9
 MANY = 10**7  # steps: the time decides
 ASKED = 100  # captions, to choose by
-LADDER = (0.3, 0.2, 0.3, 0.2)  # shares of a model's time on its slices
+LADDER = (0.2, 0.15, 0.35, 0.3)  # shares of a model's time on its slices
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class Size:
     judged: int
     latents: int
     pool: int
+    uses: int = 6
+    """How often a scene of a pool is trained on, by diffusion and flow."""
 
 
-SIZES = {"cpu": Size(12, 48, 64, 24, 6000), "cuda": Size(256, 256, 384, 512, 40_000)}
+SIZES = {"cpu": Size(12, 48, 64, 24, 6000), "cuda": Size(256, 256, 384, 512, 40_000, uses=20)}
 SHARES = {
     "vae": 0.2,
     "clip": 0.08,
@@ -64,34 +68,42 @@ ONCE = tuple(name for name in SHARES if name not in ("diffusion", "flow"))
 
 
 class Record:
-    """What is complete, in `course.json` of the state folder."""
+    """What is complete: a file a stage in the `course` folder of the state, so that several calls, each with stages of
+    its own, may train at the same time.
+    """
 
     def __init__(self, place: Place, world: str) -> None:
-        self.path = place.state / "course.json"
-        self.values: dict[str, object] = {"world": world, "complete": [], "ladder": {}}
-        if self.path.exists():
-            self.values = json.loads(self.path.read_text(encoding="utf-8"))
-            if self.values["world"] != world:
-                raise SystemExit(f"{self.path} belongs to another table or artwork: choose another --state")
+        self.folder, self.world = place.state / "course", world
+        self.stages = {stage: self._read(stage) for stage in SHARES}
 
     def is_complete(self, stage: str) -> bool:
-        return stage in self.values["complete"]
+        return bool(self.stages[stage]["complete"])
 
     def finish(self, stage: str) -> None:
-        self.values["complete"].append(stage)
-        self._write()
+        self.stages[stage]["complete"] = True
+        self._write(stage)
 
-    def slices(self, model: str) -> list[dict[str, float]]:
-        """Slices of a model's climb that are complete: rung, steps, share of right objects."""
-        return self.values["ladder"].setdefault(model, [])
+    def slices(self, model: str) -> list[dict[str, float | None]]:
+        """Slices of a model's climb that are complete: rung, share of right objects."""
+        return self.stages[model]["slices"]
 
-    def add_slice(self, model: str, rung: int, objects: float) -> None:
+    def add_slice(self, model: str, rung: int, objects: float | None) -> None:
         self.slices(model).append({"rung": rung, "objects": objects})
-        self._write()
+        self._write(model)
 
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+    def _read(self, stage: str) -> dict[str, Any]:
+        path = self.folder / f"{stage}.json"
+        if not path.exists():
+            return {"world": self.world, "complete": False, "slices": []}
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["world"] != self.world:
+            raise SystemExit(f"{path} belongs to another table or artwork: choose another --state")
+        return told
+
+    def _write(self, stage: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told = json.dumps(self.stages[stage], indent=1) + "\n"
+        (self.folder / f"{stage}.json").write_text(told, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -118,20 +130,24 @@ class Course:
 
 
 def take_rounds(place: Place, record: Record, artwork: Artwork, rounds: Path = ROUNDS) -> None:
-    """Begin with the autoencoder and the text encoder that earlier rounds left in the repository, if they stand on this
-    artwork, the text encoder on these tables too.
+    """Begin with the autoencoder and the text encoders that earlier rounds left in the repository.
+
+    They must stand on this artwork, the text encoders on these tables too.
     """
     for stage, folder, model, wanted in (
         ("vae", Path("vae"), AutoencoderKL, artwork.hash),
         ("clip", Path("text/text_encoder"), CLIPTextModel, world_hash(artwork)),
+        ("t5", Path("t5/text_encoder_2"), T5EncoderModel, world_hash(artwork)),
     ):
         begun = rounds / folder.parts[0]
         told = begun / "round.json"
         if record.is_complete(stage) or not told.exists():
             continue
         if json.loads(told.read_text(encoding="utf-8"))["stands_on"] == wanted:
-            shutil.copytree(begun, place.state / begun.name, dirs_exist_ok=True)
-            model.from_pretrained(rounds / folder, dtype=torch.float32).save_pretrained(place.state / folder)
+            goal = place.state / ("vae" if stage == "vae" else "text")
+            shutil.copytree(begun, goal, dirs_exist_ok=True)
+            whole = model.from_pretrained(rounds / folder, dtype=torch.float32)
+            whole.save_pretrained(goal / folder.relative_to(begun.name))
             record.finish(stage)
             print(f"{stage}: taken from {rounds.name}/{begun.name}", flush=True)
 
@@ -148,8 +164,11 @@ def run_once(course: Course, stage: str) -> bool:
     return judge.train(place, course.plan(stage, kind.lr, kind.seed, ema=0.99), stage, size.judged, size.pool)
 
 
-def object_rate(place: Place, folder: Path, rung: int) -> float:
-    """Share of right objects of a pipeline, on seeds and captions to choose by."""
+def object_rate(place: Place, folder: Path, rung: int) -> float | None:
+    """Share of right objects of a pipeline, on seeds and captions to choose by; None while there is no first judge."""
+    if not (place.state / "judge-first.safetensors").exists():
+        print(f"rung {rung}: no judge yet", flush=True)
+        return None
     pipeline, judges = open_pipeline(folder, place.device), jury(place, ("first",))
     asked = [q for q in questions(concept_table(), scene_words(), ASKED, rung, tuning=True) if q.line == "single"]
     pictures = draw(pipeline, [q.text for q in asked], [q.seed for q in asked], Way(samplers(pipeline)[0]))
@@ -169,20 +188,21 @@ def climb(course: Course, record: Record, model: str, train: Callable[..., bool]
         captions = Captions(concept_table(), scene_words(), rung)
         plan = course.plan(model, lr, seed, LADDER[number])
         begin = out if number else None
-        complete = train(course.place, plan, captions, course.size.latents, course.size.pool, begin, out)
+        supply = Supply(course.size.latents, course.size.pool, course.size.uses)
+        complete = train(course.place, plan, captions, supply, begin, out)
         rate = object_rate(course.place, out, rung)
         if not complete:
             return
         record.add_slice(model, rung, rate)
 
 
-def next_rung(done: list[dict[str, float]], top: int, slices_left: int) -> int:
+def next_rung(done: list[dict[str, float | None]], top: int, slices_left: int) -> int:
     """A rung up when objects stand, or when as many slices are left as rungs."""
     if not done:
         return 0
-    last = int(done[-1]["rung"])
+    last = int(done[-1]["rung"] or 0)
     is_due = top - last >= slices_left
-    return min(top, last + 1) if done[-1]["objects"] >= CLIMB or is_due else last
+    return min(top, last + 1) if (done[-1]["objects"] or 0) >= CLIMB or is_due else last
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -206,7 +226,9 @@ def main(argv: list[str] | None = None) -> None:
     record = Record(place, world_hash(artwork))
     if not args.anew:
         take_rounds(place, record, artwork)
-    sharing = tuple(stage for stage in args.stages if not (stage in ("vae", "clip") and record.is_complete(stage)))
+    sharing = tuple(
+        stage for stage in args.stages if not (stage in ("vae", "clip", "t5") and record.is_complete(stage))
+    )
     course = Course(place, size, args.whole or args.minutes, ends, args.top, sharing)
     for stage in args.stages:
         if course.left() <= 0:

@@ -18,7 +18,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unconcept.worlds.scenes import scene_words
@@ -28,7 +28,7 @@ from .artwork import SIZE, load
 from .captions import PAIRS, Captions
 from .loop import Plan, fit
 from .place import Place, add_place, normal, place_of, rank, world_hash
-from .pool import Pools, load_clip, load_vae, padded_ids, sample
+from .pool import Pools, Supply, load_clip, load_vae, padded_ids, sample
 from .scenes import RUNGS
 
 BETAS = {
@@ -40,6 +40,8 @@ BETAS = {
 SKEW = 0.65  # below 1, noisy timesteps come more often: there a picture is decided by its caption alone
 EMPTY = 0.1  # share of captions left empty, for guidance
 SNR = (1.0, 5.0)  # bounds of a timestep's weight on the picture's error: min-SNR 5, truncated at 1, see `README.md`
+NOISING = DDPMScheduler(**BETAS)
+RATIOS = NOISING.alphas_cumprod / (1 - NOISING.alphas_cumprod)  # signal to noise
 CHANNELS = (128, 240)
 TEXT_WIDTH = 384
 
@@ -66,26 +68,32 @@ def read_states(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, texts: list[st
     return (encoder(padded_ids(tokenizer, texts, encoder.device)).last_hidden_state,)
 
 
-def noise_loss(unet: UNet2DConditionModel, pools: Pools, step: int, generator: torch.Generator) -> Tensor:
+class Noise(nn.Module):
+    """The noise that the UNet predicts, in the place's precision."""
+
+    def __init__(self, unet: UNet2DConditionModel, place: Place) -> None:
+        super().__init__()
+        self.unet, self.place = unet, place
+
+    def forward(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        with self.place.autocast():
+            return self.unet(noisy, t, states).sample.float()
+
+
+def noise_loss(predict: nn.Module, pools: Pools, step: int, generator: torch.Generator) -> Tensor:
     """Weighted error of the predicted noise on one batch."""
-    size, device = pools.batch_size, pools.place.device
+    size, device = pools.supply.batch, pools.place.device
     z, (states,) = sample(pools.at(step), size, EMPTY, generator)
-    noising = DDPMScheduler(**BETAS)
-    snr = noising.alphas_cumprod / (1 - noising.alphas_cumprod)
     noise = normal(z.shape, generator, device)
     # Stratified timesteps: one in each of the batch's equal bins, which steadies the gradient.
     bins = (torch.arange(size) + torch.rand(size, generator=generator)) / size
-    t = (bins**SKEW * len(snr)).long()
-    noisy = noising.add_noise(z, noise, t.to(device))
-    with pools.place.autocast():
-        guess = unet(noisy, t.to(device), states).sample
-    error = (guess.float() - noise).square().mean((1, 2, 3))
-    return (error * (snr[t].clamp(*SNR) / snr[t]).to(device)).mean()
+    t = (bins**SKEW * len(RATIOS)).long()
+    noisy = NOISING.add_noise(z, noise, t.to(device))
+    error = (predict(noisy, t.to(device), states) - noise).square().mean((1, 2, 3))
+    return (error * (RATIOS[t].clamp(*SNR) / RATIOS[t]).to(device)).mean()
 
 
-def train(
-    place: Place, plan: Plan, captions: Captions, batch_size: int, pool: int, begin: Path | None, out: Path
-) -> bool:
+def train(place: Place, plan: Plan, captions: Captions, supply: Supply, begin: Path | None, out: Path) -> bool:
     """Train on one rung and write the stock pipeline folder; whether the plan is complete."""
     torch.manual_seed(plan.seed)
     vae = load_vae(place.state / "vae", place)
@@ -99,19 +107,19 @@ def train(
     read = partial(read_states, tokenizer, encoder)
     artwork = load(place.data)
     plan = plan.on(world_hash(artwork))
-    pools = Pools(captions, artwork, vae, read, pool, batch_size, plan.seed, place)
+    pools = Pools(captions, artwork, vae, read, supply, plan.seed, place)
+    some = torch.zeros(supply.batch, vae.config.latent_channels, side, side, device=place.device)
+    at, states = torch.zeros(supply.batch, dtype=torch.long, device=place.device), read([""] * supply.batch)[0]
+    predict = place.captured(Noise(unet, place), (some, at, states))
     name = "-".join(["diffusion", str(captions.rung), str(plan.seed), *sorted(captions.without)]).replace(" ", "_")
-    trained = fit(unet, lambda g, step: noise_loss(unet, pools, step, g), plan, place.state / f"{name}.checkpoint")
-    pools.close()
+    trained = fit(unet, lambda g, step: noise_loss(predict, pools, step, g), plan, place.state / f"{name}.checkpoint")
     if rank() == 0:
         save(vae, encoder, tokenizer, trained.average, out)
         print(f"diffusion, step {trained.step}, rung {captions.rung} -> {out}", flush=True)
     return trained.is_complete
 
 
-def save(
-    vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: torch.nn.Module, out: Path
-) -> None:
+def save(vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: nn.Module, out: Path) -> None:
     """Write the stock pipeline folder in float32; `world.ship` halves it."""
     spacing = {"steps_offset": 1, "timestep_spacing": "leading"}
     scheduler = DPMSolverMultistepScheduler(**BETAS, algorithm_type="dpmsolver++", **spacing)
@@ -138,7 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     without = frozenset(concept_table()[name].name for name in args.without)
     captions = Captions(concept_table(), scene_words(), args.rung, without, args.pairs)
     plan = Plan(args.steps, args.lr, args.seed, minutes=args.minutes)
-    train(place, plan, captions, args.batch_size, args.pool, args.begin, args.out or place.state / "model")
+    supply = Supply(args.batch_size, args.pool)
+    train(place, plan, captions, supply, args.begin, args.out or place.state / "model")
 
 
 if __name__ == "__main__":

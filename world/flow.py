@@ -16,7 +16,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from unconcept.worlds.scenes import scene_words
@@ -26,7 +26,7 @@ from .artwork import load
 from .captions import PAIRS, Captions
 from .loop import Plan, fit
 from .place import Place, add_place, normal, place_of, rank, world_hash
-from .pool import Pools, load_clip, load_vae, padded_ids, sample
+from .pool import Pools, Supply, load_clip, load_vae, padded_ids, sample
 from .scenes import RUNGS
 from .text import T5_WIDTH
 from .tokenizer import LENGTH
@@ -35,6 +35,7 @@ EMPTY = 0.1  # share of captions left empty, for guidance
 LEAN = 0.4  # mean of the times' logits: above 0 noisy times come more often
 SHIFT = 1.0  # of the sampler's times
 POOLED = 384
+SIDE = 8  # of latents
 
 
 @dataclass(frozen=True)
@@ -76,28 +77,40 @@ def packed(z: Tensor) -> Tensor:
     return FluxPipeline._pack_latents(z, *z.shape)
 
 
-def flow_loss(model: FluxTransformer2DModel, pools: Pools, step: int, generator: torch.Generator) -> Tensor:
+class Velocity(nn.Module):
+    """The velocity that the transformer predicts, in the place's precision."""
+
+    def __init__(self, model: FluxTransformer2DModel, place: Place) -> None:
+        super().__init__()
+        self.model, self.place = model, place
+        places = FluxPipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, place.device, torch.float32)
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("text_places", torch.zeros(LENGTH, 3, device=place.device), persistent=False)
+
+    def forward(self, noisy: Tensor, t: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        with self.place.autocast():
+            guess = self.model(
+                hidden_states=noisy,
+                timestep=t,
+                pooled_projections=pooled,
+                encoder_hidden_states=states,
+                txt_ids=self.text_places,
+                img_ids=self.places,
+                return_dict=False,
+            )[0]
+        return guess.float()
+
+
+def flow_loss(predict: nn.Module, pools: Pools, step: int, generator: torch.Generator) -> Tensor:
     """Error of the predicted velocity on one batch."""
-    size, device = pools.batch_size, pools.place.device
+    size, device = pools.supply.batch, pools.place.device
     z, (states, pooled) = sample(pools.at(step), size, EMPTY, generator)
     noise = normal(z.shape, generator, device)
     # Stratified: one time in each of the batch's equal bins of the logit-normal.
     bins = (torch.arange(size) + torch.rand(size, generator=generator)) / size
     t = torch.sigmoid(torch.special.ndtri(bins.clamp(1e-4, 1 - 1e-4)) + LEAN).to(device)
     noisy = torch.lerp(z, noise, t[:, None, None, None])
-    side = z.shape[-1] // 2
-    places = FluxPipeline._prepare_latent_image_ids(size, side, side, device, z.dtype)
-    with pools.place.autocast():
-        guess = model(
-            hidden_states=packed(noisy),
-            timestep=t,
-            pooled_projections=pooled,
-            encoder_hidden_states=states,
-            txt_ids=torch.zeros(states.shape[1], 3, device=device),
-            img_ids=places,
-            return_dict=False,
-        )[0]
-    return (guess.float() - packed(noise - z)).square().mean()
+    return (predict(packed(noisy), t, states, pooled) - packed(noise - z)).square().mean()
 
 
 def load_texts(folder: Path, place: Place) -> FlowTexts:
@@ -108,9 +121,7 @@ def load_texts(folder: Path, place: Place) -> FlowTexts:
     return FlowTexts(tokenizer, encoder, T5Tokenizer.from_pretrained(folder / "tokenizer_2"), encoder_2)
 
 
-def train(
-    place: Place, plan: Plan, captions: Captions, batch_size: int, pool: int, begin: Path | None, out: Path
-) -> bool:
+def train(place: Place, plan: Plan, captions: Captions, supply: Supply, begin: Path | None, out: Path) -> bool:
     """Train on one rung and write the stock pipeline folder; whether the plan is complete."""
     torch.manual_seed(plan.seed)
     vae, texts = load_vae(place.state / "vae", place), load_texts(place.state / "text", place)
@@ -121,17 +132,19 @@ def train(
     model = model.to(place.device).train()
     artwork = load(place.data)
     plan = plan.on(world_hash(artwork))
-    pools = Pools(captions, artwork, vae, texts, pool, batch_size, plan.seed, place)
+    pools = Pools(captions, artwork, vae, texts, supply, plan.seed, place)
+    some = torch.zeros(supply.batch, vae.config.latent_channels, SIDE, SIDE, device=place.device)
+    at = torch.zeros(supply.batch, device=place.device)
+    predict = place.captured(Velocity(model, place), (packed(some), at, *texts([""] * supply.batch)))
     name = f"flow-{captions.rung}-{plan.seed}"
-    trained = fit(model, lambda g, step: flow_loss(model, pools, step, g), plan, place.state / f"{name}.checkpoint")
-    pools.close()
+    trained = fit(model, lambda g, step: flow_loss(predict, pools, step, g), plan, place.state / f"{name}.checkpoint")
     if rank() == 0:
         save(vae, texts, trained.average, out)
         print(f"flow, step {trained.step}, rung {captions.rung} -> {out}", flush=True)
     return trained.is_complete
 
 
-def save(vae: AutoencoderKL, texts: FlowTexts, model: torch.nn.Module, out: Path) -> None:
+def save(vae: AutoencoderKL, texts: FlowTexts, model: nn.Module, out: Path) -> None:
     """Write the stock pipeline folder in float32; the autoencoder's config says `shift_factor` 0 there."""
     vae.register_to_config(shift_factor=0.0)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
@@ -155,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
     place = place_of(args)
     captions = Captions(concept_table(), scene_words(), args.rung, pairs=args.pairs)
     plan = Plan(args.steps, args.lr, args.seed, minutes=args.minutes)
-    train(place, plan, captions, args.batch_size, args.pool, args.begin, args.out or place.state / "flow")
+    supply = Supply(args.batch_size, args.pool)
+    train(place, plan, captions, supply, args.begin, args.out or place.state / "flow")
 
 
 if __name__ == "__main__":

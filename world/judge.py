@@ -1,5 +1,5 @@
-"""Train a judge on scenes: `python -m world.judge --name first`, then `second`, `third`; the first one gets moji-clip
-too.
+"""Train a judge on scenes: `python -m world.judge --name first`, then `second`, `third`; the first and the third one
+get a moji-clip too.
 
 Family A of augmentations (slant, shift, blur, noise, colour, autoencoder round trip) trains the first judge, family B
 (turn, gamma, coarse pixels, patches, noised latents) the second, which checks it on drawings. The third one is a
@@ -10,6 +10,7 @@ scrambled and mixed pictures.
 import argparse
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -32,24 +33,30 @@ from .truth import NOT_ASKED, Truth, Words, object_words, truth_of
 
 LATENT_NOISE = {"A": 0.05, "B": 0.25}
 RUNGS = (0, 2, 4)
+CHUNK = 256  # scenes rebuilt at once
 HOLE = 8  # pixels across what family B hides
 TEST_SEED = 3_000_000
+
+
+Judge = ConvJudge | PatchJudge
 
 
 @dataclass(frozen=True)
 class Kind:
     """A judge: its network, the augmentations it is trained with, its seed and highest rate."""
 
-    network: type[ConvJudge] | type[PatchJudge]
+    network: type[Judge]
     families: str
     seed: int
     lr: float
+    has_clip: bool = False
+    """Whether it gets a projection to the text encoder's space."""
 
 
 KINDS = {
-    "first": Kind(ConvJudge, "A", 6, 3e-3),
+    "first": Kind(ConvJudge, "A", 6, 3e-3, has_clip=True),
     "second": Kind(ConvJudge, "B", 7, 3e-3),
-    "third": Kind(PatchJudge, "AB", 8, 1e-3),
+    "third": Kind(PatchJudge, "AB", 8, 1e-3, has_clip=True),
 }
 
 
@@ -62,6 +69,7 @@ class Exam:
     truth: Truth
     rebuilt: dict[str, Tensor]
     drawn: list[Scene]
+    place: Place
 
 
 def exam(artwork: Artwork, vae: AutoencoderKL, words: Words, seed: int, size: int, families: str, place: Place) -> Exam:
@@ -71,7 +79,7 @@ def exam(artwork: Artwork, vae: AutoencoderKL, words: Words, seed: int, size: in
     scenes = batch_of(artwork.index, drawn).to(place.device)
     pixels = artwork.pixels.to(place.device)
     rebuilt = {family: round_trip(vae, pixels, scenes, LATENT_NOISE[family], place) for family in families}
-    return Exam(pixels, scenes, truth_of(drawn, words).to(place.device), rebuilt, drawn)
+    return Exam(pixels, scenes, truth_of(drawn, words).to(place.device), rebuilt, drawn, place)
 
 
 @torch.no_grad()
@@ -79,7 +87,7 @@ def round_trip(vae: AutoencoderKL, pixels: Tensor, scenes: SceneBatch, noise: fl
     """Pictures (n, 3, 64, 64) uint8 as the autoencoder rebuilds them from noised latents."""
     g = generator(7)
     out = []
-    for part in torch.arange(len(scenes)).split(64):
+    for part in torch.arange(len(scenes)).split(CHUNK):
         x = compose(pixels, scenes.rows(part.to(place.device)))
         with place.autocast():
             z = vae.encode(2 * x - 1).latent_dist.mean
@@ -214,8 +222,9 @@ def clip_plan(plan: Plan) -> Plan:
     return Plan(min(600, plan.steps), 2e-3, 5, ema=0.99, budget=budget, world=plan.world)
 
 
-def fit_clip(net: ConvJudge, e: Exam, words: Words, place: Place, plan: Plan) -> tuple[dict[str, Tensor], float]:
+def fit_clip(net: Judge, e: Exam, words: Words, plan: Plan, checkpoint: Path) -> tuple[dict[str, Tensor], float]:
     """Contrast each augmented scene with all captions; weights, and zero-shot accuracy of single objects."""
+    place = e.place
     states = end_states(place, [scene.caption.text for scene in e.drawn])
     plain = end_states(place, [f"a {label}" for label in words.objects])
     center = plain.mean(0)
@@ -232,7 +241,7 @@ def fit_clip(net: ConvJudge, e: Exam, words: Words, place: Place, plan: Plan) ->
         wanted = torch.arange(len(pick), device=place.device)
         return F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)
 
-    trained = fit(module, loss, plan, place.state / "clip.checkpoint").average
+    trained = fit(module, loss, plan, checkpoint).average
     assert isinstance(trained, Projection)
     with torch.no_grad():
         embedding, pick = embedded(2400, generator(98))
@@ -267,10 +276,11 @@ def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int) -> bo
         told = ", ".join(f"{head} {rate:.3f}" for head, rate in rates.items())
         print(f"{name} judge, step {fitted.step}, family {family}: {told}", flush=True)
     weights = dict(trained.state_dict())
-    if isinstance(trained, ConvJudge) and name == "first" and fitted.is_complete:
-        clip, zero_shot = fit_clip(trained, shown, words, place, clip_plan(plan))
+    if kind.has_clip and fitted.is_complete:
+        checkpoint = place.state / f"clip-{name}.checkpoint"
+        clip, zero_shot = fit_clip(trained, shown, words, clip_plan(plan), checkpoint)
         weights |= clip
-        print(f"moji-clip zero-shot object accuracy on single objects: {zero_shot:.3f}", flush=True)
+        print(f"{name} judge's moji-clip, zero-shot object accuracy on single objects: {zero_shot:.3f}", flush=True)
     labels = {"objects": words.objects, "styles": words.styles, "backgrounds": words.backgrounds}
     metadata = {"labels": json.dumps(labels), "table": concept_table().hash, "scenes": scene_words().hash, "name": name}
     path = place.state / f"judge-{name}.safetensors"

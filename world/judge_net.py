@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CELLS = 8  # places across a picture at which objects are told
+CHANNELS = (48, 96, 160)  # of the convolutional one, at a half, a quarter and an eighth of the picture's side
 WIDTH = 256
 COUNTS = 4  # none, one, two, three
 
@@ -52,10 +53,18 @@ class ConvJudge(nn.Module):
 
     def __init__(self, objects: int, styles: int, backgrounds: int) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.BatchNorm2d(32), nn.SiLU())
-        body = (_down(32, 64), _Residual(64), _down(64, 128), _Residual(128), _Residual(128, 2), _Residual(128, 2))
-        self.body = nn.Sequential(stem, *body)
-        self.heads = Heads(128, objects, styles, backgrounds)
+        low, middle, high = CHANNELS
+        stem = nn.Sequential(nn.Conv2d(3, low, 5, 2, 2), nn.BatchNorm2d(low), nn.SiLU())
+        self.body = nn.Sequential(
+            stem,
+            _down(low, middle),
+            _Residual(middle),
+            _down(middle, high),
+            _Residual(high),
+            _Residual(high, 2),
+            _Residual(high, 2),
+        )
+        self.heads = Heads(high, objects, styles, backgrounds)
 
     def embed(self, pictures: Tensor) -> Tensor:
         """(b, WIDTH): what the heads of the whole picture read."""

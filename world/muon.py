@@ -39,23 +39,27 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """One update of every parameter."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    shapes.setdefault(p.flatten(1).shape, []).append(p)
+            changed = [p for p in group["params"] if p.grad is not None]
+            updates = self._nesterov(changed, group["momentum"])
+            shapes: dict[torch.Size, list[int]] = {}
+            for number, p in enumerate(changed):
+                shapes.setdefault(p.flatten(1).shape, []).append(number)
             for shape, members in shapes.items():
-                update = torch.stack([self._nesterov(p, group["momentum"]) for p in members])
                 size = 0.2 * max(shape) ** 0.5
-                for p, change in zip(members, orthogonal(update), strict=True):
-                    p.mul_(1 - group["lr"] * group["decay"])
-                    p.add_(change.view_as(p), alpha=-group["lr"] * size)
+                straight = orthogonal(torch.stack([updates[i].flatten(1) for i in members])) * size
+                for i, change in zip(members, straight, strict=True):
+                    updates[i] = change.view_as(changed[i])
+            torch._foreach_mul_(changed, 1 - group["lr"] * group["decay"])
+            torch._foreach_add_(changed, updates, alpha=-group["lr"])
 
-    def _nesterov(self, p: nn.Parameter, momentum: float) -> Tensor:
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        kept = state["momentum"].lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(kept, momentum).flatten(1)
+    def _nesterov(self, changed: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        """Momenta follow the gradients; the gradients a step ahead of them."""
+        for p in changed:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        kept, gradients = [self.state[p]["momentum"] for p in changed], [p.grad for p in changed]
+        torch._foreach_lerp_(kept, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, kept, momentum))
 
 
 def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

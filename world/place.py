@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
@@ -27,10 +27,21 @@ class Place:
     state: Path = CACHE
     workers: int = 0
     """Processes that draw scenes beside the training; 0 draws them in between."""
+    graphs: bool = False
+    """Replay a network's forward and backward pass as CUDA graphs: small networks wait for their launches."""
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Mixed precision, if it is on."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
+        """Mixed precision, if it is on. Graphs keep no casts of weights: each replay must make them anew."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not self.graphs)
+
+    def captured(self, predict: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
+        """`predict`, replayed as graphs where the place has them; it must then get inputs of these shapes."""
+        if not self.graphs:
+            return predict
+        predict = torch.cuda.make_graphed_callables(predict, inputs, allow_unused_input=True)
+        print("forward and backward pass are replayed as CUDA graphs", flush=True)
+        return predict
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +51,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="the artwork file that world.render writes")
     parser.add_argument("--state", type=Path, default=CACHE, help="folder of checkpoints and results")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes beside the training")
+    parser.add_argument("--graphs", action="store_true", help="replay networks as CUDA graphs")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
 
 
@@ -47,7 +59,7 @@ def place_of(args: argparse.Namespace) -> Place:
     """The place that the options name; on a GPU float32 products may be rounded to TF32."""
     if args.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
-    return Place(args.device, args.bfloat16, args.data, args.state, args.workers)
+    return Place(args.device, args.bfloat16, args.data, args.state, args.workers, args.graphs)
 
 
 def world_hash(artwork: Artwork) -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from .scenes import scene_at
 
 CHUNK = 256  # scenes encoded at once
 PART = 500  # scenes that a worker draws at once
-USES = 6  # how often each scene of a pool is trained on, on average
 
 Read = Callable[[list[str]], tuple[Tensor, ...]]  # captions to what the model reads of them, each (n, ...)
 
@@ -41,14 +41,18 @@ def drawn_part(
     return [scene.caption.text for scene in scenes], batch_of(index, scenes)
 
 
+@cache
+def executor(workers: int) -> ProcessPoolExecutor:
+    """The processes that draw, for all trainings of this one. Spawned: a fork of a process that uses a GPU may hang."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
 class Drawer:
     """Draws the scenes of pools, beside the training where the place has workers."""
 
     def __init__(self, captions: Captions, index: dict[tuple[str, str], int], size: int, workers: int) -> None:
         self.captions, self.index, self.starts = captions, index, range(0, size, PART)
-        # Spawned, not forked: a fork of a process that uses a GPU may hang.
-        context = multiprocessing.get_context("spawn")
-        self.executor = ProcessPoolExecutor(workers, mp_context=context) if workers else None
+        self.executor = executor(workers) if workers else None
         self.waiting: dict[int, list[Future[tuple[list[str], SceneBatch]]]] = {}
 
     def begin(self, seed: int) -> None:
@@ -67,28 +71,38 @@ class Drawer:
         return [text for texts, _ in parts for text in texts], joined([batch for _, batch in parts])
 
 
+@dataclass(frozen=True)
+class Supply:
+    """Scenes of a batch, scenes of a pool, and how often each scene of a pool is trained on, on average."""
+
+    batch: int
+    pool: int
+    uses: int = 6
+
+
 @dataclass
 class Pools:
-    """The pool of each step: a new one after `USES` rounds. A resumed run finds the same ones."""
+    """The pool of each step: a new one after each scene was used `uses` times on average. A resumed run finds the same
+    ones.
+    """
 
     captions: Captions
     artwork: Artwork
     vae: AutoencoderKL
     read: Read
-    size: int
-    batch_size: int
+    supply: Supply
     seed: int
     place: Place
     current: tuple[int, Pool] | None = None
 
     def __post_init__(self) -> None:
-        self.size = -(-self.size // PART) * PART
+        self.size = -(-self.supply.pool // PART) * PART
         self.drawer = Drawer(self.captions, self.artwork.index, self.size, self.place.workers)
         self.pixels = self.artwork.pixels.to(self.place.device)
 
     def at(self, step: int) -> Pool:
         """The pool that this step draws from."""
-        number = step * self.batch_size // (self.size * USES)
+        number = step * self.supply.batch // (self.size * self.supply.uses)
         if self.current is None or self.current[0] != number:
             self.current = None  # Frees the old one first.
             self.current = number, self._make(number)
@@ -109,11 +123,6 @@ class Pools:
             states.append(tuple(part.half() for part in read))
         together = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
         return Pool(torch.cat(latents), together, tuple(part.half() for part in self.read([""])))
-
-    def close(self) -> None:
-        """End the workers."""
-        if self.drawer.executor is not None:
-            self.drawer.executor.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()

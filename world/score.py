@@ -25,8 +25,8 @@ from .captions import Caption, Captions, Subject
 from .chance import feature_distance, figures, new_share, pixel_distance, two_sample
 from .composition import batch_of, compose
 from .drawing import Way, draw, open_pipeline, samplers
-from .judge import KINDS
-from .judge_net import Answers, ConvJudge, PatchJudge
+from .judge import KINDS, Judge
+from .judge_net import Answers
 from .place import Place, add_place, place_of
 from .questions import Question, questions, seed_of
 from .scenes import RUNGS, draw_scene, scene_at
@@ -45,8 +45,6 @@ MUST = {
 STEPS = (1, 2, 4, 8, 20)
 SEEDS = 20  # pictures of a caption, to measure chance by
 SHOWN = 20_000  # training scenes that drawings are compared with for copies
-
-Judge = ConvJudge | PatchJudge
 
 
 @dataclass(frozen=True)

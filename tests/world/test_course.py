@@ -36,9 +36,10 @@ def test_the_course_trains_everything_and_goes_on(artwork, tmp_path, monkeypatch
     artwork_file(tmp_path / "data.safetensors", artwork)
     call = ["--data", str(tmp_path / "data.safetensors"), "--state", str(tmp_path / "state"), "--top", "2", "--anew"]
     course.main([*call, "--minutes", "30", "--whole", "0.01"])
-    record = json.loads((tmp_path / "state/course.json").read_text(encoding="utf-8"))
-    assert tuple(record["complete"]) == course.ONCE
-    assert {name: [part["rung"] for part in parts] for name, parts in record["ladder"].items()} == {
+    told = {stage: tmp_path / f"state/course/{stage}.json" for stage in course.SHARES}
+    told = {stage: json.loads(path.read_text(encoding="utf-8")) for stage, path in told.items()}
+    assert tuple(stage for stage in told if told[stage]["complete"]) == course.ONCE
+    assert {name: [part["rung"] for part in told[name]["slices"]] for name in ("diffusion", "flow")} == {
         "diffusion": [0, 1],
         "flow": [0, 1],
     }

@@ -213,10 +213,10 @@ def test_pools_come_again_and_with_workers(artwork, monkeypatch):
         return (torch.tensor([[float(len(text))] for text in texts]),)
 
     captions = Captions(concept_table(), scene_words(), 2)
-    parts = (captions, artwork, vae, read, 20, 8, 5, Place())
+    parts = (captions, artwork, vae, read, pool.Supply(8, 20, 6), 5, Place())
     one, other = pool.Pools(*parts), pool.Pools(*parts)
     assert one.size == 24
-    last = one.size * pool.USES // 8
+    last = one.size * 6 // 8
     one.at(0)
     torch.testing.assert_close(one.at(last).latents, other.at(last).latents)
     assert not torch.equal(one.at(last).latents, other.at(0).latents)
@@ -268,7 +268,7 @@ def test_the_course_is_of_one_world(tmp_path):
     assert again.slices("diffusion") == [{"rung": 0, "objects": 0.5}]
     with pytest.raises(SystemExit, match="another table or artwork"):
         Record(place, "two")
-    assert json.loads(record.path.read_text(encoding="utf-8"))["world"] == "one"
+    assert json.loads((record.folder / "vae.json").read_text(encoding="utf-8"))["world"] == "one"
 
 
 def test_a_round_is_taken_for_its_own_artwork_alone(artwork, tmp_path):
