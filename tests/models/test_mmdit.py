@@ -61,6 +61,20 @@ def test_states_are_the_pipelines(family) -> None:
     assert view.family == family
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_t5_is_padded_to_the_length_that_its_tokenizer_says(is_file, tmp_path) -> None:
+    """Unmasked padding changes every state, so it must be as long as in training."""
+    pipe = tiny.pipeline("flux")
+    pipe.tokenizer_2.model_max_length = 32
+    pipe.save_pretrained(tmp_path)
+    view = open_model(str(tmp_path), "cpu") if is_file else view_of_pipeline(pipe, "tiny")
+    states, pooled, _ = pipe.encode_prompt(TEXTS, None, max_sequence_length=32)
+    found = view.condition(TEXTS)
+    assert torch.allclose(found.states, states.to(found.states), atol=1e-6)
+    assert torch.allclose(found.pooled, pooled.to(found.pooled), atol=1e-6)
+    assert not view.tokenizers[1].can_hold("a moon in the sky" * 3)
+
+
 @families
 @pytest.mark.parametrize("at", ["last_subject", "first_eot"])
 @torch.no_grad()

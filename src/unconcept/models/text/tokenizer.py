@@ -1,10 +1,10 @@
 """Tokenizers of CLIP and T5, and token positions by name."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import Tokenizer
 
@@ -73,7 +73,8 @@ class ClipTokenizer:
         """
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            pad, length = config.get("pad_token") or END_TOKEN, int(config.get("model_max_length", 77))
+            pad = config.get("pad_token") or END_TOKEN
+            length = int(config.get("model_max_length", _usual_length(config)))
             tokenizer, pad_id = read_tokenizer(folder, config, vocabulary)
             tokenizer.no_padding()
             tokenizer.no_truncation()
@@ -98,8 +99,12 @@ class ClipTokenizer:
         return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
 
     def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
-        """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder."""
+        """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder.
+
+        Padding that is read must have the length of training, so a tokenizer that says that it holds less is right.
+        """
         length = encoder.length or self.length
+        length = length if encoder.is_masked else min(length, self.length)
         return replace(self, length=length, reads_padding=not encoder.is_masked, is_lowercased=encoder.is_lowercased)
 
     @property
@@ -133,6 +138,11 @@ class ClipTokenizer:
         front, back = (len(row) for row in self([before, after]).ids)
         (whole,) = self([form.replace("{}", word)]).ids
         return range(front - 1, len(whole) - back + 1)
+
+
+def _usual_length(config: Mapping[str, Any]) -> int:
+    """The length of a tokenizer whose config does not say it."""
+    return 512 if str(config.get("tokenizer_class", "")).startswith("T5") else 77
 
 
 def require_same_words(model: str, tokenizers: Sequence[ClipTokenizer]) -> None:
