@@ -111,7 +111,8 @@ def test_an_edit_alone_says_what_its_base_is(name, alone, tmp_path) -> None:
     result = command(name, alone, tmp_path / "out")
     made = origin_of(load_edit(alone))
     assert result.exit_code == 2
-    assert result.stderr.strip().endswith(f"give --model; its base is moji, hash {made.base_hash[:12]}")
+    assert f"give --model; its base is moji, hash {made.base_hash[:12]}" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == [alone.name]
 
 
@@ -196,6 +197,21 @@ def test_headers_name_embedded_models_and_hub_ids(made, tmp_path) -> None:
     assert base_of_edits([]) == "moji"
     with pytest.raises(EditError, match=r"different models: .*own.safetensors is for moji, .* is for owner/name"):
         base_of_edits([own, tmp_path / "hub.safetensors"])
+
+
+def test_an_edit_of_another_version_is_refused_in_one_line(tmp_path) -> None:
+    assert run("erase", "guitar", "--no-report", "--quiet", "--out", tmp_path / "dog").exit_code == 0
+    edit = load_edit(tmp_path / "dog/edit.safetensors")
+    old = edit.stamped(replace(origin_of(edit), base="moji@0", base_hash="0" * 64))
+    told = r"moji@0 is not in this package, which has moji@\d with other words and weights"
+    with (
+        pytest.raises(EditError, match=rf"^the edit was made for moji@0: {told}; make it anew$"),
+        old.applied(open_model("moji", "cpu")),
+    ):
+        pass
+    old.save(tmp_path / "old.safetensors")
+    with pytest.raises(EditError, match=rf"give --model; its base is moji@0, hash 0+; .*{told}, so make the edit anew"):
+        base_of_edits([tmp_path / "old.safetensors"])
 
 
 def test_a_bench_and_edits_in_memory_know_their_base(made, tmp_path) -> None:

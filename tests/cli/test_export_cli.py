@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tests.cli.test_cli import run
 from unconcept.models import find_model
+from unconcept.worlds.registry import embedded_world
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def test_export_writes_and_says_what(to, name, edit, tmp_path) -> None:
     assert torch.bfloat16 in {t.dtype for t in load_file(tmp_path / file).values()}
     with safe_open(tmp_path / file, "pt") as opened:
         told = opened.metadata()
-    assert (told["unconcept.base"], told["unconcept.licence"], told["unconcept.export"]) == ("moji", "apache-2.0", to)
+    base = embedded_world("moji").dated_name
+    assert (told["unconcept.base"], told["unconcept.licence"], told["unconcept.export"]) == (base, "apache-2.0", to)
 
 
 def test_dtype_is_the_models_own_unless_told(edit, tmp_path) -> None:

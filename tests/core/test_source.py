@@ -80,4 +80,7 @@ def test_a_method_does_not_depend_on_its_neighbours() -> None:
         "unconcept.methods.registry",
     }
     assert {module.split(".")[1] for module in seen} == {"core", "edits", "linalg", "methods", "models", "worlds"}
-    assert {module for module in seen if module.startswith("unconcept.worlds.")} == {"unconcept.worlds.registry"}
+    assert {module for module in seen if module.startswith("unconcept.worlds.")} == {
+        "unconcept.worlds.assembly",
+        "unconcept.worlds.registry",
+    }

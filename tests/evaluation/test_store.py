@@ -9,9 +9,10 @@ from PIL import Image
 
 from tests import tiny
 from unconcept.core.errors import OutputError, StoreError
+from unconcept.core.output_folder import STORE_VARIABLE, default_store
 from unconcept.evaluation.sampling import DrawSpec
 from unconcept.evaluation.tasks.edited_model import EditedModel
-from unconcept.evaluation.tasks.picture_store import STORE_VARIABLE, PictureStore, default_store, hash_folder
+from unconcept.evaluation.tasks.picture_store import PictureStore, hash_folder
 from unconcept.prompts.checks import Prompt
 
 PICTURE = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0)).float() / 255

@@ -91,7 +91,7 @@ def test_another_embedded_model_is_data(monkeypatch) -> None:
     other = replace(data, name="moji-turbo", recipes="moji-turbo-", steps=2, guidance_scale=1.0)
     monkeypatch.setitem(worlds._known, "moji-turbo", other)
     world = world_of("moji-turbo")
-    assert find_model("moji-turbo") == other.model_folder != find_model("moji")
+    assert find_model("moji-turbo") == other.shipped_folder != find_model("moji")
     assert (world.title, world.judge) == ("moji-turbo, the embedded model", Judge("moji-judge"))
     assert (world.recipe("uce"), world.draw_spec(None).steps, world.draw_spec(None).guidance_scale) == (None, 2, 1.0)
     assert world.request(RequestSpec(("dog face",))) == world_of("moji").request(RequestSpec(("dog face",)))

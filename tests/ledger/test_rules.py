@@ -25,6 +25,7 @@ from unconcept.methods import methods
 from unconcept.models import open_model
 from unconcept.training.session import current_session, training_session
 from unconcept.training.trainables import TrainableWeights, with_pristine_weights
+from unconcept.worlds.registry import worlds
 
 DOG, CAR = Request(("dog",), ("cat",)), Request(("car",), ("bus",))
 ESD = (
@@ -262,6 +263,18 @@ def test_without_a_temporary_folder_verify_says_so(tmp_path, monkeypatch) -> Non
     found = verify_ledger(book.folder, open_model(str(base), "cpu", "float32"))
     said = "no temporary folder can be written to, and diffusers needs one to load: set TMPDIR to a writable folder"
     assert found.faults == (f"the state cannot be built: {said}",)
+
+
+def test_a_ledger_of_another_version_is_refused_in_one_line(tmp_path, monkeypatch) -> None:
+    """`tiny` plays an embedded model that had other weights when the ledger was begun."""
+    old = replace(worlds["moji"], name="tiny", version="1")
+    monkeypatch.setitem(worlds._known, "tiny", old)
+    begun, now = (replace(tiny.view("sd1", torch.float32, seed), name=f"tiny@{seed + 1}") for seed in (0, 1))
+    book = ledger(tmp_path / "l", "uce", LedgerPolicy(), {}, begun)
+    monkeypatch.setitem(worlds._known, "tiny", replace(old, version="2"))
+    told = "tiny@1 is not in this package, which has tiny@2 with other words and weights"
+    with pytest.raises(LedgerError, match=f": {told}; begin a new ledger and add the requests there$"):
+        ask(book, DOG, "uce", now)
 
 
 def test_ties_by_hand() -> None:

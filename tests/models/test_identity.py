@@ -5,11 +5,17 @@ import pytest
 from tests import tiny
 from unconcept.models import find_model
 from unconcept.models.checkpoint.model_card import base_id, read_licence
+from unconcept.worlds.registry import worlds
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("moji", "moji"), ("stabilityai/sd-turbo", "stabilityai/sd-turbo"), ("/home/me/models/sd", "sd"), ("./a/b", "b")],
+    [
+        ("moji", worlds["moji"].dated_name),
+        ("stabilityai/sd-turbo", "stabilityai/sd-turbo"),
+        ("/home/me/models/sd", "sd"),
+        ("./a/b", "b"),
+    ],
 )
 def test_a_hub_id_stays_and_a_path_does_not(name, told) -> None:
     assert base_id(name) == told

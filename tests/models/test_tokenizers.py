@@ -93,7 +93,7 @@ def t5_with_sentinels(folder: Path) -> Path:
 
 
 def moji(folder: Path) -> Path:
-    return embedded_world("moji").model_folder / "tokenizer"
+    return embedded_world("moji").shipped_folder / "tokenizer"
 
 
 MAKERS = {

@@ -77,12 +77,12 @@ def specs(shown: JsonOptions) -> None:
 
 def recipes(shown: JsonOptions) -> None:
     """List the packaged recipes: settings of a method or an attack, and where they are from."""
-    from ..core.recipe import load_recipe
     from ..core.recipe import recipes as known
+    from ..worlds.recipes import current_recipe
 
     rows = []
     for name in known():
-        recipe = load_recipe(name)
+        recipe = current_recipe(name)
         rows.append((name, recipe.method or recipe.attack, recipe.family or "any", recipe.source))
     _show("recipes", ("name", "for", "family", "source"), rows, shown.as_json)
 

@@ -22,6 +22,14 @@ _HIDDEN_PART = re.compile(
     r"\.([^/\\]+?)(\.[0-9a-f]{12})?\.part(?=[/\\]|$)"
 )  # what a path is called until it is complete
 _REMEDY = "free some space or choose another path for --out"
+STORE_VARIABLE = "UNCONCEPT_STORE"  # environment variable that moves the store
+STORE_REMEDY = f"free some space or choose another place, by --out or, for the store, {STORE_VARIABLE}"
+
+
+def default_store() -> Path:
+    """The folder in UNCONCEPT_STORE, or a folder in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get(STORE_VARIABLE) or Path(cache) / "unconcept" / "store")
 
 
 def require_free_output(out: Path, overwrite: bool) -> None:

@@ -25,7 +25,8 @@ class Recipe:
     method: str | None = None
     attack: str | None = None
     family: str | None = None
-    table_hash: str | None = None  # of the table of concepts a `moji` recipe was tuned on
+    world: str | None = None  # the embedded model it was tuned on, NAME@VERSION
+    table_hash: str | None = None  # of that model's table of concepts
     request: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     kinds: dict[ConceptKind, dict[str, Any]] = field(default_factory=dict)

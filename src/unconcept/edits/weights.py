@@ -10,6 +10,7 @@ from ..core.errors import EditError, ModelError, require
 from ..core.hashing import hash_tensors
 from ..models import ModelView
 from ..models.hooks.parameters import with_values
+from ..worlds.registry import embedded_world, outdated_note
 from .base import Edit, EditOrigin
 
 
@@ -62,6 +63,9 @@ def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[
     if origin is None:
         return own
     found = hash_tensors(own)
+    outdated = outdated_note(origin.base) if embedded_world(model.name) is not None else ""
+    message = f"the edit was made for {origin.base}: {outdated}; make it anew"
+    require(found == origin.base_hash or not outdated, message, EditError)
     message = (
         f"the edit was made for {origin.base} ({origin.base_hash[:12]}), not for {model.name} ({found[:12]}): apply it"
         " to its own base"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.concept import Concept, ConceptKind, shared_kind
-from ..core.recipe import load_recipe, recipes
+from ..core.recipe import recipes
 from ..core.request import RequestSpec
 from ..core.text_identity import TextKey, folded_text
 from ..edits.base import EditOrigin
@@ -19,6 +19,7 @@ from ..erasing.vision_towers import named_vision_towers, own_vision_towers
 from ..methods import MethodTask, VisionTextTowers
 from ..models import ModelView
 from ..prompts.checks import GroupSizes
+from ..worlds.recipes import current_recipe
 from ..worlds.registry import EmbeddedWorld, embedded_world
 from ..worlds.table import ConceptTable, concept_table
 from .attacks.threat_model import AttackerKnowledge, knowledge_from_concept, knowledge_from_table
@@ -201,4 +202,4 @@ def world_of(model: str) -> World:
 def recipe_settings(world: World, name: str) -> Mapping[str, object]:
     """Settings of a method or an attack from the world's recipe; empty if there is no recipe."""
     recipe = world.recipe(name)
-    return {} if recipe is None else load_recipe(recipe).settings
+    return {} if recipe is None else current_recipe(recipe).settings

@@ -8,14 +8,13 @@ from pathlib import Path
 from ..core.errors import EditError, ModelError, OutputError, require
 from ..core.escapes import file_name_text
 from ..core.hashing import hash_tensors
-from ..core.output_folder import RUN_FILE, write_atomically
+from ..core.output_folder import RUN_FILE, STORE_REMEDY, default_store, write_atomically
 from ..core.regular_files import require_regular_file
 from ..edits import Edit, open_edit, origin_of
-from ..evaluation.tasks.picture_store import STORE_REMEDY, default_store
 from ..models import open_model
 from ..models.checkpoint.hub import is_hub_id
 from ..models.loading import absolute_source
-from ..worlds.registry import DEFAULT_MODEL, embedded_world
+from ..worlds.registry import DEFAULT_MODEL, embedded_world, outdated_note
 
 _BENCH_FOLDER = "edits"  # in which a bench keeps its edits, below its own run.json
 _BASES_FOLDER = "bases"  # of the store: where on this machine the bases of published edits are
@@ -47,8 +46,11 @@ def _base_of(path: Path) -> str:
     run = (folder.parent if folder.name == _BENCH_FOLDER else folder) / RUN_FILE
     for model in (*_recorded(run), *_recorded(_remembered(made.base_hash)), *named):
         if _is_base(model, edit):
-            return model
-    raise EditError(f"edit {path}: give --model; its base is {made.base}, hash {made.base_hash[:12]}")
+            world = embedded_world(model)
+            return model if world is None else world.name
+    outdated = outdated_note(made.base)  # A user's folder may have the name of an embedded model.
+    remedy = f"; if that was the embedded model: {outdated}, so make the edit anew" if outdated else ""
+    raise EditError(f"edit {path}: give --model; its base is {made.base}, hash {made.base_hash[:12]}{remedy}")
 
 
 def _recorded(record: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
-from ..core.output_folder import require_free_output
+from ..core.output_folder import default_store, require_free_output
 from ..core.progress import ProgressCallback, ignore_progress
 from ..core.request import RequestSpec
 from ..core.settings import build_settings
@@ -19,7 +19,7 @@ from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edited_model import EditedModel
-from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..evaluation.tasks.picture_store import PictureStore
 from ..evaluation.worlds import world_of
 from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo

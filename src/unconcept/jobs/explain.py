@@ -8,7 +8,7 @@ from typing import Any
 from ..attacks import attacks
 from ..core.docstrings import field_descriptions
 from ..core.errors import RecipeError, require
-from ..core.recipe import Recipe, load_recipe
+from ..core.recipe import Recipe
 from ..core.settings import LayeredValue, SettingLayer, build_settings, layered_values, merge_layers
 from ..erasing.edit_notes import method_notes
 from ..methods import methods
@@ -17,6 +17,7 @@ from ..models.checkpoint.config import family_of_folder
 from ..models.families import families
 from ..models.family import FamilySpec
 from ..training.regularisers import build_regularisers
+from ..worlds.recipes import current_recipe
 from ..worlds.registry import embedded_world, split_config
 from .command_options import EraseOptions, ExplainOptions
 from .resolve import plan_job
@@ -54,7 +55,7 @@ class RecipeExplanation:
 
 def explain(options: ExplainOptions) -> RecipeExplanation:
     """List every effective setting of a recipe. Bad input raises the same errors as in `erase`."""
-    recipe, loaded = options.recipe, load_recipe(options.recipe)
+    recipe, loaded = options.recipe, current_recipe(options.recipe)
     typed = {name: value for name, value in vars(options).items() if name != "recipe" and value not in (None, ())}
     if loaded.attack is not None:
         message = (

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.output_folder import output_errors
+from ..core.output_folder import default_store, output_errors
 from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
 from ..edits import ApplicableEdit
 from ..evaluation.attacks.resurgence_audit import FineTuneResurgence
 from ..evaluation.tasks.edited_model import EditedModel
-from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..evaluation.tasks.picture_store import PictureStore
 from ..ledger.audit import audit_requests, never_drawn
 from ..ledger.diff import compare_ledgers, compare_releases, is_release
 from ..ledger.drift import StateDrift, measure_drift

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.concept import ConceptKind
-from ..evaluation.tasks.picture_store import PictureStore, default_store
+from ..core.output_folder import default_store
+from ..evaluation.tasks.picture_store import PictureStore
 
 _PASSING = "passing-pictures"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.concept import CONCEPT_KINDS
 from ..core.errors import RecipeError, RequestError, require
-from ..core.recipe import Recipe, load_recipe
+from ..core.recipe import Recipe
 from ..core.request import RequestSpec
 from ..core.settings import LayeredValue, build_settings, layered_values, merge_layers
 from ..evaluation.sampling import DrawSpec
@@ -16,6 +16,7 @@ from ..evaluation.worlds import world_of
 from ..models.loading import recognised_title
 from ..prompts.checks import GroupSizes
 from ..training.options import TrainingOptions
+from ..worlds.recipes import current_recipe
 from .command_options import EraseOptions
 from .erase_job import Job
 from .options import TrainingChoices, texts
@@ -85,8 +86,8 @@ def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str
     if recipe is None:
         recipe = world.recipe(method or _DEFAULT_METHOD)
         if recipe is not None:
-            reasons["settings"] = f"recipe {recipe}: {load_recipe(recipe).source}"
-    loaded = load_recipe(recipe) if recipe else Recipe("no recipe", method or _DEFAULT_METHOD)
+            reasons["settings"] = f"recipe {recipe}: {current_recipe(recipe).source}"
+    loaded = current_recipe(recipe) if recipe else Recipe("no recipe", method or _DEFAULT_METHOD)
     name = loaded.method or ""
     require(
         bool(name),

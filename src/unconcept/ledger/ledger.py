@@ -17,6 +17,7 @@ from ..models.checkpoint.fingerprint import encoders_hash, networks_hash, text_m
 from ..models.text.text_identity import TokenTextKey
 from ..models.text.tokenizer import TextPosition
 from ..training.regularisers import Regularisers
+from ..worlds.registry import embedded_world, outdated_note
 from .entry import canonical_settings, ledger_method, reading_key, utc_timestamp
 from .policy import LedgerPolicy
 from .request_state import RequestState, RequestStates
@@ -122,6 +123,7 @@ class Ledger:
                 found["networks"] = networks_hash(model)
             for name, told in (("encoders", "text encoder"), ("text_maps", "base"), ("networks", "base")):
                 if name in found and found[name] != known[name]:
+                    self._require_current(model)
                     message = (
                         f"ledger {self.folder} was begun for {self.first['model']} with {told} {known[name][:12]},"
                         f" {model.name} has {found[name][:12]}: "
@@ -131,6 +133,12 @@ class Ledger:
                     )
             self._checked[key] = found["networks" if mechanism != "closed-form" else "text_maps"]
         return self._checked[key]
+
+    def _require_current(self, model: ModelView) -> None:
+        """Raise `LedgerError` if the ledger was begun for another version of this embedded model."""
+        outdated = outdated_note(self.first["model"]) if embedded_world(model.name) is not None else ""
+        message = f"ledger {self.folder}: {outdated}; begin a new ledger and add the requests there"
+        require(not outdated, message, LedgerError)
 
     def text_key(self, model: ModelView) -> TokenTextKey:
         """The key of the model's texts; what was read once is not read again."""

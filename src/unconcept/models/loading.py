@@ -7,7 +7,8 @@ import torch
 
 from ..core.errors import DeviceError, ModelError, require
 from ..core.regular_files import require_own_files, require_regular_file
-from ..worlds.registry import DEFAULT_MODEL, embedded_world, split_config, with_config, worlds
+from ..worlds import folder
+from ..worlds.registry import DEFAULT_MODEL, embedded_world, outdated_note, split_config, with_config, worlds
 from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
 from .checkpoint.pipeline import Pipeline
@@ -43,10 +44,12 @@ def find_model(source: str) -> Path:
 def _located(source: str) -> Path:
     world = embedded_world(source)
     if world is not None:
-        return world.model_folder
+        return folder(world.name)
     path = Path(source).expanduser()
     if not path.exists() and is_hub_id(source):
         return hub_pipeline(source)
+    outdated = outdated_note(source) if "@" in source else ""
+    require(not outdated, f"model {source!r}: {outdated}", ModelError)
     known = ", ".join(map(repr, worlds))
     message = (
         f"model {source!r} is neither {known} nor an existing path; give a diffusers folder, a .safetensors file or"
@@ -82,10 +85,12 @@ def recognised_title(source: str) -> str | None:
 
 
 def absolute_source(model: str) -> str:
-    """Make paths absolute; names of embedded models and Hub ids stay as they are."""
+    """A model as records name it: paths are absolute, names of embedded models have their version."""
     name, config = split_config(model)
-    path = Path(name).expanduser()
-    if embedded_world(name) is not None or not path.exists():
+    path, world = Path(name).expanduser(), embedded_world(name)
+    if world is not None:
+        return world.dated_name
+    if not path.exists():
         return model
     return with_config(str(path.resolve()), config.resolve() if config else None)
 

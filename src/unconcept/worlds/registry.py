@@ -5,7 +5,8 @@ and run.json know a model by its name alone.
 """
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import ModelError, require
@@ -34,22 +35,48 @@ class EmbeddedWorld:
     steps: int
     """Sampling steps that give good pictures."""
     guidance_scale: float
+    version: str
+    """Of its weights and words. Records name it, and those of another version are refused."""
     sampler: str | None = None
     """Its sampler; None: the one in its files."""
     seen: tuple[str, ...] = ()
     """Report concepts that were looked at while something was chosen or mended."""
+    shared: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Parts of the model that another embedded model ships, by part."""
+    config: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
+    """What the configs of shared parts say otherwise in this model, by part."""
 
     @property
-    def model_folder(self) -> Path:
+    def dated_name(self) -> str:
+        """Its name in records: NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def shipped_folder(self) -> Path:
+        """The folder of its own parts; `worlds.folder` gives a complete one."""
         return _FOLDER / self.name / "model"
 
 
 worlds: Registry[EmbeddedWorld] = Registry("world")
 
 
-def embedded_world(model: str) -> EmbeddedWorld | None:
-    """The embedded model of this name; None for a user's own model."""
-    return worlds[model] if model in set(worlds) else None
+def embedded_world(model: str | None) -> EmbeddedWorld | None:
+    """The embedded model of this name, alone or with its version; None for a user's own model and another version."""
+    name, _, version = (model or "").partition("@")
+    world = worlds[name] if name in set(worlds) else None
+    return None if world is None or (version and version != world.version) else world
+
+
+def outdated_note(recorded: str) -> str:
+    """What is wrong with a record's model if it is another version of an embedded one; "" if it is not.
+
+    Records without a version are of the first one.
+    """
+    name, _, version = recorded.partition("@")
+    world = worlds[name] if name in set(worlds) else None
+    if world is None or (version or "1") == world.version:
+        return ""
+    return f"{name}@{version or '1'} is not in this package, which has {world.dated_name} with other words and weights"
 
 
 def with_config(model: str, config: str | Path | None) -> str:

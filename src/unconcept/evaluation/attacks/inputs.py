@@ -15,7 +15,7 @@ from torch import Tensor
 from ...attacks import AttackInput
 from ...core.errors import StoreError, require
 from ...core.hashing import hash_json, hash_tensors
-from ...core.output_folder import atomic_file
+from ...core.output_folder import STORE_REMEDY, atomic_file
 from ...core.regular_files import require_regular_file
 from ...edits import Edit, open_edit
 from ...models import Conditioning, ModelView
@@ -23,7 +23,6 @@ from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.model_view import SoftPrompts
 from ...prompts.safety import require_drawable
 from ..sampling import DrawSpec, initial_noise
-from ..tasks.picture_store import STORE_REMEDY
 
 _INPUTS_FORMAT = "unconcept-found"
 PRIVATE_MODE = 0o600  # whoever has what an attack found has the concept

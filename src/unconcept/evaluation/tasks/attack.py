@@ -13,7 +13,7 @@ from torch import Tensor
 from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
-from ...core.output_folder import write_atomically
+from ...core.output_folder import STORE_REMEDY, write_atomically
 from ...core.progress import TaskProgress, report_task, task_progress
 from ...core.request import Request
 from ...core.settings import build_settings
@@ -27,7 +27,7 @@ from ..judging.judge import Judge
 from ..sampling import DrawSpec, initial_noise
 from .draw import DrawTask
 from .edited_model import EditedModel
-from .picture_store import STORE_REMEDY, PictureStore
+from .picture_store import PictureStore
 
 _EXAMPLE_IMAGES = 12  # example pictures of the concept that an attacker gets
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt

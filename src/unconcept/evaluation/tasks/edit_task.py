@@ -9,19 +9,20 @@ from pathlib import Path
 
 from ...core.concept import ConceptKind
 from ...core.hashing import hash_json
-from ...core.output_folder import atomic_file, write_atomically
+from ...core.output_folder import STORE_REMEDY, atomic_file, write_atomically
 from ...core.progress import task_progress
-from ...core.recipe import load_recipe, settings_for_kind
+from ...core.recipe import settings_for_kind
 from ...core.request import RequestSpec
 from ...core.source import source_hash
 from ...erasing.make_edit import make_edit, train_in_folder
 from ...erasing.request_defaults import ResolvedRequest
 from ...methods import MethodServices, methods
 from ...models.loading import LOADING
+from ...worlds.recipes import current_recipe
 from ...worlds.registry import DEFAULT_MODEL
 from ..worlds import World, world_of
 from .edited_model import EditedModel
-from .picture_store import STORE_REMEDY, PictureStore
+from .picture_store import PictureStore
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Variant:
 def variant_of_method(method: str, model: str = DEFAULT_MODEL) -> Variant:
     """A method with the settings of the model's recipe for it, or with its own defaults if there is none."""
     name = world_of(model).recipe(method)
-    recipe = None if name is None else load_recipe(name)
+    recipe = None if name is None else current_recipe(name)
     return Variant(method, method) if recipe is None else Variant(method, method, recipe.settings, kinds=recipe.kinds)
 
 

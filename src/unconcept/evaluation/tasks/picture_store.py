@@ -16,19 +16,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ...core.errors import DataError, OutputError, StoreError, require
-from ...core.output_folder import atomic_file, write_atomically
+from ...core.output_folder import STORE_REMEDY, STORE_VARIABLE, atomic_file, write_atomically
 from ...models.images import read_picture
 from ...report.images import to_image
 
 _STORE_FORMAT = 2  # 1 was that of version 0.1, whose keys were made of whole folders of source
-STORE_VARIABLE = "UNCONCEPT_STORE"  # environment variable that moves the store
-STORE_REMEDY = f"free some space or choose another place, by --out or, for the store, {STORE_VARIABLE}"
-
-
-def default_store() -> Path:
-    """The folder in UNCONCEPT_STORE, or a folder in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get(STORE_VARIABLE) or Path(cache) / "unconcept" / "store")
 
 
 class PictureStore:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...core.errors import UnconceptError
+from ...core.output_folder import default_store
 from ...edits import Edit, open_edit
 from ...evaluation.tasks.edit_task import EditTask
-from ...evaluation.tasks.picture_store import default_store
 from ...evaluation.trials.trial import Trial
 from ..evaluate_job import OpenRun
 from .facts import edit_bytes

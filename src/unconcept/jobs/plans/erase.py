@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...core.output_folder import default_store
 from ...core.settings import build_settings
 from ...edits import Edit
-from ...evaluation.tasks.picture_store import default_store
 from ...models import ModelView
 from ...prompts.checks import Check
 from ..command_options import EraseOptions

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from ...core.output_folder import require_usable_folder
+from ...core.output_folder import default_store, require_usable_folder
 from ...evaluation.judging.choice import NOT_JUDGED_NOTE
-from ...evaluation.tasks.picture_store import default_store
 from ...evaluation.trials.trial import Trial
 from ...prompts.checks import Prompt
 from ..command_options import AttackOptions, BenchOptions, EvaluateOptions

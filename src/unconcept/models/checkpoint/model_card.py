@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ...worlds.registry import split_config
+from ...worlds.registry import embedded_world, split_config
 from .config import config_folder
 from .hub import is_hub_id
 
@@ -12,8 +12,13 @@ _LICENCE_LINE = re.compile(r"^(license|license_name):[ \t]*(\S.*)$", re.MULTILIN
 
 
 def base_id(name: str) -> str:
-    """The name of a model for file headers: a Hub id, or the last part of a path, since its folders are private."""
+    """The name of a model for file headers: an embedded model with its version, a Hub id, or the last part of a path,
+    since its folders are private.
+    """
     name, _ = split_config(name)
+    world = embedded_world(name)
+    if world is not None:
+        return world.dated_name
     return name if is_hub_id(name) and not Path(name).expanduser().exists() else Path(name).name
 
 
