@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -252,7 +253,14 @@ def fit_clip(net: Judge, e: Exam, words: Words, plan: Plan, checkpoint: Path) ->
     return weights, sum(single) / len(single)
 
 
-def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int) -> bool:
+def judge_weights(path: Path) -> dict[str, Tensor]:
+    """A judge's own weights in float32, without its moji-clip's."""
+    with safe_open(path, "pt") as file:
+        weights = {n: file.get_tensor(n) for n in file.keys() if not n.startswith("clip.")}
+    return {n: t.long() if n.endswith("num_batches_tracked") else t.float() for n, t in weights.items()}
+
+
+def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int, begin: Path | None = None) -> bool:
     """Train one judge, write it, print its accuracy on unseen scenes; whether the plan is complete."""
     torch.manual_seed(plan.seed)
     kind, artwork = KINDS[name], load(place.data)
@@ -261,6 +269,8 @@ def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int) -> bo
     vae = AutoencoderKL.from_pretrained(place.state / "vae", dtype=torch.float32).to(place.device).eval()
     shown = exam(artwork, vae, words, plan.seed, pool, kind.families, place)
     net = kind.network(len(words.objects), len(words.styles), len(words.backgrounds)).to(place.device)
+    if begin:
+        net.load_state_dict(judge_weights(begin))
 
     def loss(g: torch.Generator, step: int) -> Tensor:
         x, told = batch(shown, kind.families[step % len(kind.families)], batch_size, g, words)
@@ -295,11 +305,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--pool", type=int, default=12_000, help="scenes")
+    parser.add_argument("--begin", type=Path, help="judge to begin from, with a fresh optimiser and other scenes")
+    parser.add_argument("--lr", type=float, help="highest rate; the judge's own by default")
+    parser.add_argument("--seed", type=int, help="of scenes and batches; the judge's own by default")
     add_place(parser)
     args = parser.parse_args(argv)
     kind = KINDS[args.name]
-    plan = Plan(args.steps, kind.lr, kind.seed, ema=0.99, minutes=args.minutes)
-    train(place_of(args), plan, args.name, args.batch_size, args.pool)
+    seed = kind.seed if args.seed is None else args.seed
+    plan = Plan(args.steps, args.lr or kind.lr, seed, ema=0.99, minutes=args.minutes)
+    train(place_of(args), plan, args.name, args.batch_size, args.pool, args.begin)
 
 
 if __name__ == "__main__":

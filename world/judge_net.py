@@ -75,11 +75,13 @@ class ConvJudge(nn.Module):
 
 
 class PatchJudge(nn.Module):
-    """A small transformer over the 8 x 8 patches."""
+    """A small transformer over 8 x 8 overlapping patches."""
 
-    def __init__(self, objects: int, styles: int, backgrounds: int, width: int = 192, layers: int = 6) -> None:
+    def __init__(self, objects: int, styles: int, backgrounds: int, width: int = 192, layers: int = 4) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(3, width, CELLS, CELLS)
+        # With one convolution it told 71 % of the objects after as many pictures as the other network told 98.
+        steps = (nn.Conv2d(3, width // 4, 3, 2, 1), nn.GELU(), nn.Conv2d(width // 4, width // 2, 3, 2, 1), nn.GELU())
+        self.patches = nn.Sequential(*steps, nn.Conv2d(width // 2, width, 3, 2, 1))
         self.places = nn.Parameter(0.02 * torch.randn(1, CELLS * CELLS, width))
         layer = nn.TransformerEncoderLayer(width, 6, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)

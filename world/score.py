@@ -25,7 +25,7 @@ from .captions import Caption, Captions, Subject
 from .chance import feature_distance, figures, new_share, pixel_distance, two_sample
 from .composition import batch_of, compose
 from .drawing import Way, draw, open_pipeline, samplers
-from .judge import KINDS, Judge
+from .judge import KINDS, Judge, judge_weights
 from .judge_net import Answers
 from .place import Place, add_place, place_of
 from .questions import Question, questions, seed_of
@@ -75,14 +75,13 @@ def load_judge(path: Path, device: str) -> tuple[Judge, Words]:
     """A judge of a weights file and its words; `SystemExit` if it was trained on another table."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-        weights = {n: file.get_tensor(n).float() for n in file.keys() if not n.startswith("clip.")}
     if (metadata["table"], metadata["scenes"]) != (concept_table().hash, scene_words().hash):
         raise SystemExit(f"{path} was trained on another table: train it anew")
     labels = {name: tuple(values) for name, values in json.loads(metadata["labels"]).items()}
     words = Words(labels["objects"], labels["styles"], labels["backgrounds"])
     network = KINDS[metadata["name"]].network
     net = network(len(words.objects), len(words.styles), len(words.backgrounds))
-    net.load_state_dict({n: t.long() if n.endswith("num_batches_tracked") else t for n, t in weights.items()})
+    net.load_state_dict(judge_weights(path))
     return net.to(device).eval().requires_grad_(False), words
 
 
