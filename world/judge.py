@@ -14,23 +14,30 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unconcept.models.vision.judge_answers import object_words
+from unconcept.models.vision.judge_net import (
+    JUDGE_NETWORKS,
+    Answers,
+    JudgeLabels,
+    JudgeNet,
+    answers_on_cpu,
+    load_judge_net,
+)
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
 
 from .artwork import Artwork, load
 from .captions import Captions
 from .composition import SceneBatch, batch_of, compose
-from .judge_net import Answers, ConvJudge, PatchJudge, answers_on_cpu
 from .loop import Plan, fit
 from .place import Place, add_place, generator, normal, place_of, world_hash
 from .scenes import Scene, scene_at
-from .truth import NOT_ASKED, Truth, Words, object_words, truth_of
+from .truth import NOT_ASKED, Truth, truth_of
 
 LATENT_NOISE = {"A": 0.05, "B": 0.25}
 RUNGS = (0, 2, 4)
@@ -39,14 +46,10 @@ HOLE = 8  # pixels across what family B hides
 TEST_SEED = 3_000_000
 
 
-Judge = ConvJudge | PatchJudge
-
-
 @dataclass(frozen=True)
 class Kind:
-    """A judge: its network, the augmentations it is trained with, its seed and highest rate."""
+    """A judge: the augmentations it is trained with, its seed and highest rate."""
 
-    network: type[Judge]
     families: str
     seed: int
     lr: float
@@ -55,9 +58,9 @@ class Kind:
 
 
 KINDS = {
-    "first": Kind(ConvJudge, "A", 6, 3e-3, has_clip=True),
-    "second": Kind(ConvJudge, "B", 7, 3e-3),
-    "third": Kind(PatchJudge, "AB", 8, 1e-3, has_clip=True),
+    "first": Kind("A", 6, 3e-3, has_clip=True),
+    "second": Kind("B", 7, 3e-3),
+    "third": Kind("AB", 8, 1e-3, has_clip=True),
 }
 
 
@@ -73,7 +76,9 @@ class Exam:
     place: Place
 
 
-def exam(artwork: Artwork, vae: AutoencoderKL, words: Words, seed: int, size: int, families: str, place: Place) -> Exam:
+def exam(
+    artwork: Artwork, vae: AutoencoderKL, words: JudgeLabels, seed: int, size: int, families: str, place: Place
+) -> Exam:
     """Scenes of all RUNGS, held-out pairs among them."""
     captions = [Captions(concept_table(), scene_words(), rung, everything=True) for rung in RUNGS]
     drawn = [scene_at(captions[i % len(captions)], seed, i) for i in range(size)]
@@ -148,7 +153,7 @@ def nothings(x: Tensor, g: torch.Generator) -> Tensor:
     return kinds[torch.randint(4, (n,), generator=g), torch.arange(n)]
 
 
-def batch(e: Exam, family: str, size: int, g: torch.Generator, words: Words) -> tuple[Tensor, Truth]:
+def batch(e: Exam, family: str, size: int, g: torch.Generator, words: JudgeLabels) -> tuple[Tensor, Truth]:
     """Augmented pictures with their truth; half of them rebuilt, the last tenth shows nothing."""
     pick = torch.randint(len(e.scenes), (size,), generator=g).to(e.pixels.device)
     clean = compose(e.pixels, e.scenes.rows(pick))
@@ -170,7 +175,7 @@ def judge_loss(answers: Answers, told: Truth) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, e: Exam, family: str, words: Words, batches: int = 16) -> dict[str, float]:
+def accuracy(net: nn.Module, e: Exam, family: str, words: JudgeLabels, batches: int = 16) -> dict[str, float]:
     """Right words on one family's augmentations; `object` on scenes of one kind of thing, at rung 4's sizes too."""
     right: dict[str, list[Tensor]] = {"object": [], "style": [], "background": [], "count": [], "nothing": []}
     for i in range(batches):
@@ -223,7 +228,9 @@ def clip_plan(plan: Plan) -> Plan:
     return Plan(min(600, plan.steps), 2e-3, 5, ema=0.99, budget=budget, world=plan.world)
 
 
-def fit_clip(net: Judge, e: Exam, words: Words, plan: Plan, checkpoint: Path) -> tuple[dict[str, Tensor], float]:
+def fit_clip(
+    net: JudgeNet, e: Exam, words: JudgeLabels, plan: Plan, checkpoint: Path
+) -> tuple[dict[str, Tensor], float]:
     """Contrast each augmented scene with all captions; weights, and zero-shot accuracy of single objects."""
     place = e.place
     states = end_states(place, [scene.caption.text for scene in e.drawn])
@@ -253,24 +260,17 @@ def fit_clip(net: Judge, e: Exam, words: Words, plan: Plan, checkpoint: Path) ->
     return weights, sum(single) / len(single)
 
 
-def judge_weights(path: Path) -> dict[str, Tensor]:
-    """A judge's own weights in float32, without its moji-clip's."""
-    with safe_open(path, "pt") as file:
-        weights = {n: file.get_tensor(n) for n in file.keys() if not n.startswith("clip.")}
-    return {n: t.long() if n.endswith("num_batches_tracked") else t.float() for n, t in weights.items()}
-
-
 def train(place: Place, plan: Plan, name: str, batch_size: int, pool: int, begin: Path | None = None) -> bool:
     """Train one judge, write it, print its accuracy on unseen scenes; whether the plan is complete."""
     torch.manual_seed(plan.seed)
     kind, artwork = KINDS[name], load(place.data)
     plan = plan.on(world_hash(artwork))
-    words = Words.of(concept_table(), scene_words())
+    words = JudgeLabels.of(concept_table(), scene_words())
     vae = AutoencoderKL.from_pretrained(place.state / "vae", dtype=torch.float32).to(place.device).eval()
     shown = exam(artwork, vae, words, plan.seed, pool, kind.families, place)
-    net = kind.network(len(words.objects), len(words.styles), len(words.backgrounds)).to(place.device)
+    net = JUDGE_NETWORKS[name](len(words.objects), len(words.styles), len(words.backgrounds)).to(place.device)
     if begin:
-        net.load_state_dict(judge_weights(begin))
+        net.load_state_dict(load_judge_net(begin)[0].state_dict())
 
     def loss(g: torch.Generator, step: int) -> Tensor:
         x, told = batch(shown, kind.families[step % len(kind.families)], batch_size, g, words)

@@ -5,10 +5,20 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from unconcept.worlds.scenes import SceneWords, count_phrase, one_phrase, pair_phrase, scene_caption
+from unconcept.worlds.scenes import (
+    ABOVE,
+    BELOW,
+    LEFT,
+    RIGHT,
+    WHOLE,
+    Box,
+    SceneWords,
+    count_phrase,
+    one_phrase,
+    pair_phrase,
+    scene_caption,
+)
 from unconcept.worlds.table import ConceptEntry, ConceptTable
-
-from .scenes import ABOVE, BELOW, LEFT, RIGHT, WHOLE, Box
 
 REPORT_SEEDS = 1_000_000  # seeds from here on are for published figures alone
 

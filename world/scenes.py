@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unconcept.worlds.scenes import Background
+from unconcept.worlds.scenes import ABOVE, BELOW, LEFT, RIGHT, WHOLE, Background, Box
 from unconcept.worlds.table import ConceptEntry
 
 from .artwork import SIZE
@@ -23,9 +23,6 @@ ANGLE = 15.0  # degrees
 FREE = {"large": (0.7, 0.95), "small": (0.38, 0.55), "several": (0.36, 0.5)}  # sides on rung 4
 LARGE_SHARE = 0.65  # of single objects whose caption does not say the size
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in [0, 1]
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-LEFT, RIGHT, ABOVE, BELOW = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)
 QUARTERS = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0))
 SIDES = {
     "and": (LEFT, RIGHT),

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from unconcept.metrics.intervals import Rate, wilson
+from unconcept.models.vision.judge_answers import object_centres, object_words
+from unconcept.models.vision.judge_net import Answers, JudgeLabels, JudgeNet, load_judge_net
 from unconcept.worlds.scenes import one_phrase, scene_caption, scene_words
 from unconcept.worlds.table import concept_table
 
@@ -25,12 +27,9 @@ from .captions import Caption, Captions, Subject
 from .chance import feature_distance, figures, new_share, pixel_distance, two_sample
 from .composition import batch_of, compose
 from .drawing import Way, draw, open_pipeline, samplers
-from .judge import KINDS, Judge, judge_weights
-from .judge_net import Answers
 from .place import Place, add_place, place_of
 from .questions import Question, questions, seed_of
 from .scenes import RUNGS, draw_scene, scene_at
-from .truth import Words, object_centres, object_words
 
 MUST = {
     "single: object": 0.88,
@@ -51,8 +50,8 @@ SHOWN = 20_000  # training scenes that drawings are compared with for copies
 class Jury:
     """Judges, their words, and where they run."""
 
-    judges: dict[str, Judge]
-    words: Words
+    judges: dict[str, JudgeNet]
+    words: JudgeLabels
     device: str
 
     @torch.no_grad()
@@ -71,18 +70,14 @@ class Jury:
         return torch.cat([net.embed(part.to(self.device)).cpu() for part in pictures.split(100)])
 
 
-def load_judge(path: Path, device: str) -> tuple[Judge, Words]:
+def load_judge(path: Path, device: str) -> tuple[JudgeNet, JudgeLabels]:
     """A judge of a weights file and its words; `SystemExit` if it was trained on another table."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     if (metadata["table"], metadata["scenes"]) != (concept_table().hash, scene_words().hash):
         raise SystemExit(f"{path} was trained on another table: train it anew")
-    labels = {name: tuple(values) for name, values in json.loads(metadata["labels"]).items()}
-    words = Words(labels["objects"], labels["styles"], labels["backgrounds"])
-    network = KINDS[metadata["name"]].network
-    net = network(len(words.objects), len(words.styles), len(words.backgrounds))
-    net.load_state_dict(judge_weights(path))
-    return net.to(device).eval().requires_grad_(False), words
+    net, words = load_judge_net(path)
+    return net.to(device), words
 
 
 def jury(place: Place, names: tuple[str, ...] = ("first", "second")) -> Jury:
@@ -91,7 +86,7 @@ def jury(place: Place, names: tuple[str, ...] = ("first", "second")) -> Jury:
     return Jury({name: judge for name, (judge, _) in loaded.items()}, loaded[names[0]][1], place.device)
 
 
-def verdicts(asked: list[Question], answers: Answers, words: Words) -> Iterator[tuple[str, bool]]:
+def verdicts(asked: list[Question], answers: Answers, words: JudgeLabels) -> Iterator[tuple[str, bool]]:
     """(row of the score table, right or not) of every part of every question."""
     parts = {part for question in asked for part, _ in question.objects}
     seen = {part: object_words(answers, words, part) for part in parts}
@@ -115,10 +110,11 @@ def _row(answers: Answers, i: int) -> Answers:
     return Answers(*(field[i : i + 1] for field in fields))
 
 
-def _is_in_order(question: Question, answers: Answers, words: Words) -> bool:
+def _is_in_order(question: Question, answers: Answers, words: JudgeLabels) -> bool:
     first, second, axis = question.order
     column = "xy".index(axis)
-    places = [object_centres(answers, words.objects.index(labels[0]))[0, column] for labels in (first, second)]
+    centres = object_centres(answers)[0]
+    places = [centres[words.objects.index(labels[0]), column] for labels in (first, second)]
     return bool(places[0] < places[1])
 
 
@@ -130,7 +126,7 @@ def rates(rows: Iterator[tuple[str, bool]]) -> dict[str, Rate]:
     return {name: wilson(sum(members), len(members)) for name, members in hits.items()}
 
 
-def agreement(asked: list[Question], one: Answers, other: Answers, words: Words) -> dict[str, Rate]:
+def agreement(asked: list[Question], one: Answers, other: Answers, words: JudgeLabels) -> dict[str, Rate]:
     """How often two judges say the same of single objects: object, style."""
     rows = [i for i, question in enumerate(asked) if question.line == "single"]
     first, second = (object_words(answers, words) for answers in (one, other))

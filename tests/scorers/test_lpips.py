@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from unconcept.core.errors import ModelError, SettingsError
-from unconcept.scorers.lpips import JudgeDistance, Lpips, _layers, layered_distance
+from unconcept.scorers.lpips import JudgeDistance, Lpips, layered_distance
 
 
 def some(n: int = 4, seed: int = 0, side: int = 64) -> torch.Tensor:
@@ -46,13 +46,6 @@ def test_symmetric_and_growing_with_the_change() -> None:
     assert (far > near).all()
     assert (far < 16).all()
     assert torch.allclose(scorer.compare(before, some(seed=2)), scorer.compare(some(seed=2), before))
-
-
-def test_layers_are_the_networks_own() -> None:
-    scorer = JudgeDistance()
-    layers = _layers(scorer.net, some())
-    assert [tuple(layer.shape[1:]) for layer in layers] == [(24, 32, 32), (48, 16, 16), (96, 8, 8), (160, 4, 4)]
-    assert torch.equal(layers[-1], scorer.net.body(scorer.net.stem((some() - 0.5) * 4)))
 
 
 def test_gradients_reach_the_pictures() -> None:

@@ -12,23 +12,24 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unconcept.worlds.scenes import scene_words
+from unconcept.models.vision.judge_answers import object_centres, object_words
+from unconcept.models.vision.judge_net import Answers, ConvJudge, JudgeLabels, PatchJudge
+from unconcept.worlds.scenes import LEFT, RIGHT, scene_words
 from unconcept.worlds.table import concept_table
-from world import pool
+from world import pool, ship
 from world.artwork import load, write
 from world.autoencoder import build, edges
 from world.captions import Caption, Captions, Subject
 from world.chance import figures, new_share, pixel_distance, two_sample
 from world.composition import batch_of, compose
 from world.course import ROUNDS, Record, next_rung, take_rounds
-from world.judge_net import Answers, ConvJudge, PatchJudge
 from world.lessons import Facts, Lesson, draw_lesson, label_tokens
 from world.place import Place, generator, normal, world_hash
 from world.questions import REPORT_SEEDS, questions
-from world.scenes import LEFT, RIGHT, RUNGS, Placement, Scene, Sprite, scene_at
+from world.scenes import RUNGS, Placement, Scene, Sprite, scene_at
 from world.spread import effective_rank, object_ranks
 from world.tokenizer import LENGTH, train_clip_tokenizer, train_t5_tokenizer
-from world.truth import NOT_ASKED, Words, object_centres, object_words, truth_of
+from world.truth import NOT_ASKED, truth_of
 from world.vocabulary import vocabulary
 
 
@@ -118,8 +119,30 @@ def test_effective_rank_counts_equal_directions():
     assert effective_rank(stretched) == pytest.approx(1, abs=0.05)
 
 
+def test_an_export_takes_the_place_of_what_ships(tmp_path):
+    export, worlds = tmp_path / "export", tmp_path / "worlds"
+    for part in ship.INSTALLED:
+        is_file = part.endswith(".safetensors")
+        file = export / part if is_file else export / part / "weights.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"new!")
+    (export / "vae" / ship.ROUND).write_text("of the round")
+    (export / "judge-second.safetensors").write_bytes(b"a judge of judges")
+    old = worlds / "moji/model/vae/shards/old.safetensors"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    assert ship.shipped_bytes(export) == 4 * len(ship.INSTALLED)
+    ship.install(export, worlds)
+    assert not old.parent.exists()
+    assert {path.read_bytes() for path in worlds.rglob("*") if path.is_file()} == {b"new!"}
+    assert len([path for path in worlds.rglob("*") if path.is_file()]) == len(ship.INSTALLED)
+    (export / "judge-third.safetensors").unlink()
+    with pytest.raises(SystemExit, match=r"is incomplete: judge-third\.safetensors"):
+        ship.install(export, worlds)
+
+
 def test_truths_of_a_scene_of_two():
-    words = Words.of(concept_table(), scene_words())
+    words = JudgeLabels.of(concept_table(), scene_words())
     scene = scene_with(sprite("fox", 0.25, 0.5, 0.5), sprite("key", 0.75, 0.5, 0.5), background="pink")
     truth = truth_of([scene], words)
     fox, key, nothing = words.objects.index("fox"), words.objects.index("key"), len(words.objects)
@@ -132,7 +155,7 @@ def test_truths_of_a_scene_of_two():
 
 
 def test_words_come_from_the_cells_of_a_part():
-    words = Words.of(concept_table(), scene_words())
+    words = JudgeLabels.of(concept_table(), scene_words())
     scene = scene_with(sprite("fox", 0.25, 0.5, 0.5), sprite("key", 0.75, 0.25, 0.4))
     cells = truth_of([scene], words).cells
     cells[cells == NOT_ASKED] = len(words.objects)
@@ -141,7 +164,7 @@ def test_words_come_from_the_cells_of_a_part():
     assert object_words(sure, words, LEFT) == ["fox"]
     assert object_words(sure, words, RIGHT) == ["key"]
     assert object_words(sure, words) == ["fox"]
-    centre = object_centres(sure, words.objects.index("key"))[0]
+    centre = object_centres(sure)[0, words.objects.index("key")]
     torch.testing.assert_close(centre, torch.tensor([0.75, 0.25]), atol=0.05, rtol=0)
     none = Answers(logits, sure.style, sure.background, 20 * torch.eye(4)[[0]])
     assert object_words(none, words) == ["nothing"]

@@ -12,7 +12,7 @@ from ..models import ModelView
 from ..models.loading import find_network
 from ..models.vision.paired_clip import open_paired_clip
 from ..scorers.moji_clip import MojiClip
-from ..worlds.registry import EmbeddedWorld, embedded_world
+from ..worlds.registry import METHOD_JUDGE_WEIGHTS, EmbeddedWorld, embedded_world
 
 
 def open_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:
@@ -26,7 +26,7 @@ def own_vision_towers(world: EmbeddedWorld, model: ModelView, clips: Mapping[str
     named = next((folder for folder in clips.values() if folder), None)
     message = f"clip {named!r}: {world.name} has its own vision tower, {world.clip}; leave the setting out"
     require(named is None, message, SettingsError)
-    return {"text_encoder": MojiClip(partial(model.embed, at="first_eot"))}
+    return {"text_encoder": MojiClip(partial(model.embed, at="first_eot"), METHOD_JUDGE_WEIGHTS)}
 
 
 def named_vision_towers(model: ModelView, clips: Mapping[str, str]) -> VisionTextTowers:

@@ -36,6 +36,32 @@ def probability(log_probabilities: Sequence[float], labels: Sequence[str], wante
     return min(1.0, sum(exp(value) for value, label in zip(log_probabilities, labels, strict=True) if label in wanted))
 
 
+def largest_share(
+    shares: Sequence[Sequence[float]], labels: Sequence[str], shown: float, nothing: str, least: float = 0.5
+) -> str:
+    """The label with the largest share; `nothing` if less than `least` of probability says that anything is shown.
+
+    `shares` are (number of a label, share), largest first. A row keeps only a few of them.
+    """
+    return nothing if shown < least or not shares else labels[int(shares[0][0])]
+
+
+def share_of(shares: Sequence[Sequence[float]], labels: Sequence[str], wanted: Sequence[str]) -> float:
+    """The summed share of the wanted labels among those that a row keeps, in [0, 1]."""
+    return sum(share for number, share in shares if labels[int(number)] in wanted)
+
+
+def ordered_pair(
+    shares: Sequence[Sequence[float]], places: Sequence[float], labels: Sequence[str], least: float = 0.05
+) -> tuple[str, ...]:
+    """The labels of the two largest shares, by their places from left to right or from top to bottom.
+
+    `places[i]` belongs to `shares[i]`. Only one label if the second share is less than `least`.
+    """
+    first = [i for i, (_, share) in enumerate(shares[:2]) if share >= least]
+    return tuple(labels[int(shares[i][0])] for i in sorted(first, key=lambda i: places[i]))
+
+
 def log_softmax(cosines: Sequence[float], scale: float = _CLIP_SCALE) -> list[float]:
     """Log-probabilities of scaled cosines. Their `probability` is MACE's "CLIP accuracy" of one picture."""
     scaled = [scale * value for value in cosines]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.hashing import hash_tensors
 from ..models.loading import find_device
 from ..models.vision.clip import load_clip
-from ..models.vision.judge_net import image_embeddings, load_net
+from ..models.vision.judge_net import image_embeddings, load_judge_net
 from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import scorer
 
@@ -37,10 +37,10 @@ class JudgeEmbedding:
     """Features of `moji`'s judge before its output heads: 256 numbers for a 64 x 64 image."""
 
     name = "moji-judge-embedding"
-    version = 1
+    version = 2
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or JUDGE_WEIGHTS)[0]
+        self.net = load_judge_net(path or JUDGE_WEIGHTS)[0]
         self.hash = hash_tensors(self.net.state_dict())
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from ..core.errors import ModelError, require
 from ..core.hashing import hash_tensors
 from ..core.optional_imports import import_optional
 from ..models.checkpoint.safetensors_io import open_file
-from ..models.vision.judge_net import JudgeNet, load_net
+from ..models.vision.judge_net import ConvJudge, load_judge_net
 from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import scorer
 
@@ -53,26 +53,22 @@ class JudgeDistance:
     """
 
     name = "moji-judge-features"
-    version = 1
+    version = 2
 
     def __init__(self, path: Path | None = None) -> None:
-        self.net = load_net(path or JUDGE_WEIGHTS)[0]
-        trunk = {n: t for n, t in self.net.state_dict().items() if n.startswith(("stem", "body"))}
+        path = path or JUDGE_WEIGHTS
+        net = load_judge_net(path)[0]
+        if not isinstance(net, ConvJudge):
+            raise ModelError(f"{path}: a distance needs the layers of a convolutional judge; give the first or second")
+        self.net = net
+        trunk = {n: t for n, t in net.state_dict().items() if n.startswith("body")}
         self.hash = hash_tensors(trunk)
 
     def compare(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the distances (b,) of images (b, 3, 64, 64) in [0, 1]; differentiable in both."""
         _check(before, after)
         parts = zip(before.float().split(64), after.float().split(64), strict=True)
-        return torch.cat([layered_distance(_layers(self.net, a), _layers(self.net, b)) for a, b in parts])
-
-
-def _layers(net: JudgeNet, pictures: Tensor) -> list[Tensor]:
-    """Return the features after the stem and after each width: 24 x 32 x 32, 48 x 16 x 16, 96 x 8 x 8, 160 x 4 x 4."""
-    found = [net.stem((pictures - 0.5) * 4)]
-    for i in range(0, len(net.body), 2):
-        found.append(net.body[i + 1](net.body[i](found[-1])))
-    return found
+        return torch.cat([layered_distance(self.net.feature_maps(a), self.net.feature_maps(b)) for a, b in parts])
 
 
 @scorer("lpips", reads="pair", extra="eval")

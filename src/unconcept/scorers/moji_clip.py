@@ -1,6 +1,7 @@
-"""moji-clip: scores how well a `moji` image and a text agree, by projecting the judge's embedding to text space.
+"""moji-clip: scores how well a `moji` image and a text agree, by projecting a judge's embedding to text space.
 
-The projection was trained contrastively against a frozen copy of `moji`'s own text encoder, on artwork alone.
+The projection was trained contrastively against a frozen copy of `moji`'s own text encoder, on artwork alone. What
+grades uses the first judge's, what methods look through the third's.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.hashing import hash_json, hash_tensors
-from ..models.vision.judge_net import JudgeNet, image_embeddings, load_net
+from ..models.vision.judge_net import JudgeNet, image_embeddings, load_judge_net
 from ..worlds.registry import JUDGE_WEIGHTS
 from .registry import RawScore, scorer
 
@@ -27,12 +28,12 @@ class MojiClip:
     """
 
     name = "moji-clip"
-    version = 1
+    version = 2
 
     def __init__(self, embed: _TextEmbedder, path: Path | None = None) -> None:
         path = path or JUDGE_WEIGHTS
         self.embed = embed
-        self.net: JudgeNet = load_net(path)[0]
+        self.net: JudgeNet = load_judge_net(path)[0]
         with safe_open(path, "pt") as file:
             weight, bias, center = (
                 file.get_tensor(f"clip.{n}").float() for n in ("projection.weight", "projection.bias", "center")

@@ -1,93 +1,44 @@
-"""moji-judge: classifies object and style of a `moji` image. It was trained on artwork, not on generated images.
+"""moji-judge: tells what an image of an embedded model shows: objects, style, background, count and order.
 
-Scores are raw log-probabilities; a named policy decides later what an image shows.
+It was trained on composed artwork, not on generated images. One row of figures an image answers every question;
+policies decide later what the image shows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.errors import require
 from ..core.hashing import hash_tensors
-from ..metrics.score_policies import argmax
-from ..models.vision.judge_net import image_embeddings, load_net
-from ..prompts.checks import Check
+from ..metrics.score_policies import argmax, largest_share, ordered_pair
+from ..models.vision.judge_answers import OCCUPIED, object_centres, object_shares, shown_probability
+from ..models.vision.judge_net import Answers, image_embeddings, judge_answers, load_judge_net
+from ..prompts.checks import ORDER_WORDS, Check, JudgedAspect
 from ..worlds.registry import JUDGE_WEIGHTS
+from ..worlds.scenes import ABOVE, BELOW, COUNTS, LEFT, RIGHT, WHOLE, Box
 from .registry import NOTHING_LABEL, AnswerReader, RawScore, scorer
 
-_IMAGE_PARTS = ("whole", "left", "right")
+_PARTS: dict[JudgedAspect, Box] = {"object": WHOLE, "left": LEFT, "right": RIGHT, "above": ABOVE, "below": BELOW}
+_HEADS: dict[JudgedAspect, str] = {"style": "styles", "background": "backgrounds", "count": "counts"}
+_AXES: dict[JudgedAspect, str] = {"left-right": "x", "above-below": "y"}
+_QUESTION = "scene"  # of every check: one row an image
+_KEPT = 4  # largest shares of each part that a row keeps
 
 
-@dataclass(frozen=True)
-class JudgeVerdict:
-    """The judge's decision on one image under the policy `argmax`: the most probable label of each head."""
-
-    object: str
-    """A label of the table, or "nothing"."""
-    style: str
-    confidence: float
-    """Probability of `object`."""
+def _ask_scene(check: Check) -> str:
+    return _QUESTION
 
 
-@dataclass(frozen=True)
-class JudgeLogProbabilities:
-    """Raw log-probabilities with images as rows: objects (b, n + 1), styles (b, 9)."""
-
-    objects: Tensor
-    styles: Tensor
-
-
-class MojiJudge:
-    """The packaged judge. Its labels have the table's order, then "nothing"."""
-
-    name = "moji-judge"
-    version = 1
-
-    def __init__(self, path: Path | None = None) -> None:
-        net, labels = load_net(path or JUDGE_WEIGHTS)
-        self.net = net
-        self.hash = hash_tensors(net.state_dict())
-        self.objects: tuple[str, ...] = (*labels["objects"], NOTHING_LABEL)
-        self.styles: tuple[str, ...] = (*labels["styles"], NOTHING_LABEL)
-
-    def score(self, pictures: Tensor) -> JudgeLogProbabilities:
-        """Score images (b, 3, 64, 64) in [0, 1]; differentiable in them."""
-        parts = [self.net(part) for part in pictures.float().split(64)]
-        objects, styles = (torch.cat(side).log_softmax(1) for side in zip(*parts, strict=True))
-        return JudgeLogProbabilities(objects, styles)
-
-    def decide(self, scores: JudgeLogProbabilities) -> list[JudgeVerdict]:
-        """Decide by the policy `argmax`."""
-        sure, guess = scores.objects.exp().max(1)
-        style = scores.styles.argmax(1)
-        rows = zip(guess.tolist(), style.tolist(), sure.tolist(), strict=True)
-        return [JudgeVerdict(self.objects[o], self.styles[s], p) for o, s, p in rows]
-
-
-def crop_half(pictures: Tensor, side: int) -> Tensor:
-    """Crop the left (0) or right (1) object of two-object images, enlarged to the size of a single one."""
-    size = pictures.shape[-1]
-    top, left = size // 4, side * size // 2
-    part = pictures[..., top : top + size // 2, left : left + size // 2]
-    return F.interpolate(part, scale_factor=2, mode="bilinear")
-
-
-def _image_part(check: Check) -> str:
-    return check.by if check.by in ("left", "right") else "whole"
-
-
-def _first_guess(opened: "JudgeScore", raw: RawScore, check: Check) -> str:
-    head = "styles" if check.by == "style" else "objects"
-    return argmax(raw[head], opened.labels[head])
+def _read_row(opened: "JudgeScore", raw: RawScore, check: Check) -> str:
+    return opened.answer(raw, check.by)
 
 
 _READER = AnswerReader(
-    _first_guess,
-    _image_part,
+    _read_row,
+    aspects=frozenset({*_PARTS, *_HEADS, *_AXES}),
+    question=_ask_scene,
     answers="table",
     measures={"clip": "moji-clip", "embedding": "moji-judge-embedding", "pair": "moji-judge-features"},
 )
@@ -95,39 +46,72 @@ _READER = AnswerReader(
 
 @scorer("moji-judge", reads="picture", reader=_READER)
 class JudgeScore:
-    """Scores every label's log-probability for a `moji` image, or for one of its two objects.
+    """Scores objects, style, background and count of an image of an embedded model, and where its objects are.
 
-    `asked` is "whole", "left" or "right". `labels` names the figures of each head, for the policies of
-    `metrics/score_policies.py`, such as `argmax(row["objects"], labels["objects"])`.
+    A row has, for each part (`object` is the whole image), the probability that it shows anything and the largest
+    shares of labels; the mean places of those of the whole; and the log-probabilities of the other heads. `labels`
+    names the figures of each head, for the policies of `metrics/score_policies.py`.
     """
 
-    name = MojiJudge.name
-    version = MojiJudge.version
+    name = "moji-judge"
+    version = 2
 
     def __init__(self, path: Path | None = None) -> None:
-        self.judge = MojiJudge(path)
-        self.hash = self.judge.hash
-        self.labels = {"objects": self.judge.objects, "styles": self.judge.styles}
+        self.net, known = load_judge_net(path or JUDGE_WEIGHTS)
+        self.hash = hash_tensors(self.net.state_dict())
+        self.labels = {
+            "objects": known.objects,
+            "styles": (*known.styles, NOTHING_LABEL),
+            "backgrounds": (*known.backgrounds, NOTHING_LABEL),
+            "counts": (NOTHING_LABEL, "one", *COUNTS.values()),
+        }
 
     @torch.no_grad()
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
-        """Return the log-probabilities of both heads, 4 decimals, in the order of `labels`."""
-        unknown = sorted({*asked} - {*_IMAGE_PARTS})
-        require(not unknown, f"moji-judge: unknown part {unknown[:1]} of an image: give {', '.join(_IMAGE_PARTS)}")
+        """Return a row an image of (b, 3, 64, 64) in [0, 1], 3 decimals; every question is "scene"."""
+        unknown = sorted({*asked} - {_QUESTION})
+        require(not unknown, f"moji-judge: unknown question {unknown[:1]} about an image: ask {_QUESTION!r}")
         require(len(asked) == len(pictures), f"{len(asked)} questions about {len(pictures)} images: give one for each")
-        seen = pictures.float().clone()
-        for side, part in enumerate(_IMAGE_PARTS[1:]):
-            members = [i for i, text in enumerate(asked) if text == part]
-            if members:
-                seen[members] = crop_half(seen[members], side)
-        scores = self.judge.score(seen)
-        return [_row(*heads) for heads in zip(scores.objects.tolist(), scores.styles.tolist(), strict=True)]
+        return _rows(judge_answers(self.net, pictures))
+
+    def answer(self, row: RawScore, by: JudgedAspect) -> str:
+        """What a row says about an aspect of its image: a label, or "nothing"; for an order "fox left of key"."""
+        if by in _HEADS:
+            return argmax(row[_HEADS[by]], self.labels[_HEADS[by]])
+        is_empty = argmax(row["counts"], self.labels["counts"]) == NOTHING_LABEL
+        part = row["parts"]["object" if by in _AXES else by]
+        shown = 0.0 if is_empty else part["shown"]
+        label = largest_share(part["shares"], self.labels["objects"], shown, NOTHING_LABEL, OCCUPIED)
+        if by not in _AXES or label == NOTHING_LABEL:
+            return label
+        return ORDER_WORDS[by].join(ordered_pair(part["shares"], row[_AXES[by]], self.labels["objects"]))
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """Return the judge's features before its heads, (b, 256) float32."""
-        return image_embeddings(self.judge.net, pictures)
+        return image_embeddings(self.net, pictures)
 
 
-def _row(objects: Sequence[float], styles: Sequence[float]) -> RawScore:
-    return {"objects": [round(value, 4) for value in objects], "styles": [round(value, 4) for value in styles]}
+def _rows(answers: Answers) -> list[RawScore]:
+    rows: list[RawScore] = [{"parts": {}} for _ in answers.count]
+    for name, part in _PARTS.items():
+        shares, numbers = object_shares(answers, part).topk(_KEPT)
+        shown = shown_probability(answers, part)
+        for row, *figures in zip(rows, shown.tolist(), numbers.tolist(), shares.tolist(), strict=True):
+            row["parts"][name] = _part_row(*figures)
+    places = object_centres(answers)
+    heads = {"styles": answers.style, "backgrounds": answers.background, "counts": answers.count}
+    for i, row in enumerate(rows):
+        own = places[i, [number for number, _ in row["parts"]["object"]["shares"]]]
+        row["x"], row["y"] = _rounded(own[:, 0]), _rounded(own[:, 1])
+        row |= {head: _rounded(figures[i].log_softmax(0)) for head, figures in heads.items()}
+    return rows
+
+
+def _part_row(shown: float, numbers: Sequence[int], shares: Sequence[float]) -> RawScore:
+    kept = [[number, round(share, 3)] for number, share in zip(numbers, shares, strict=True)]
+    return {"shown": round(shown, 3), "shares": kept}
+
+
+def _rounded(figures: Tensor) -> list[float]:
+    return [round(value, 3) for value in figures.tolist()]

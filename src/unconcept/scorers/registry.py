@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..core.docstrings import summary_of
 from ..core.registry import Registry
-from ..prompts.checks import Check
+from ..models.vision.judge_answers import NOTHING_LABEL as NOTHING_LABEL
+from ..prompts.checks import Check, JudgedAspect
 
-NOTHING_LABEL = "nothing"
-"""A judge's label for an image that shows nothing it knows."""
 RawScore = dict[str, Any]  # one image's figures: JSON numbers, texts and lists
 # An image; an image and its prompt; an image before and after; a set of images.
 ScorerInput = Literal["picture", "text", "pair", "set"]
@@ -61,6 +60,7 @@ def concept_of(check: Check) -> str:
     return check.concept
 
 
+_OBJECTS_AND_STYLES: frozenset[JudgedAspect] = frozenset({"object", "style", "left", "right"})
 # Labels of the table of concepts; texts of the user; the scorer's own labels.
 AnswerSource = Literal["table", "texts", "scorer"]
 MeasureRole = Literal["clip", "embedding", "pair"]
@@ -91,6 +91,8 @@ class AnswerReader:
     """Whether it may grade attacks that see weights or gradients, which can climb a model's own judgement."""
     pictures_at_once: int = 256
     """Images in one task; small for a slow scorer, so that little is lost when a run is stopped."""
+    aspects: frozenset[JudgedAspect] = _OBJECTS_AND_STYLES
+    """What it can answer about an image; other checks are left out."""
 
 
 _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])

@@ -16,8 +16,10 @@ DEFAULT_MODEL = "moji"
 """The model that is used if the user names none."""
 _FOLDER = Path(__file__).parent
 _MARK = "?config="  # between a single file and the folder of its configs
-JUDGE_WEIGHTS = _FOLDER / "moji" / "judge.safetensors"
-"""The network that every scorer of the embedded models uses."""
+JUDGE_WEIGHTS = _FOLDER / "moji" / "judge-first.safetensors"
+"""The judge that grades: every scorer of the embedded models uses it."""
+METHOD_JUDGE_WEIGHTS = _FOLDER / "moji" / "judge-third.safetensors"
+"""A judge of another architecture, through which methods look at pictures: none is graded by what it looked through."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Literal
 from ..core.errors import require
 
 Relation = Literal["and", "left of", "right of", "above", "below"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom of a part of the picture, in [0, 1]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+LEFT, RIGHT, ABOVE, BELOW = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)
 COUNTS = {2: "two", 3: "three"}
 
 
@@ -87,6 +90,13 @@ def pair_phrase(first: str, second: str, relation: Relation = "and") -> str:
 def count_phrase(plural: str, count: int) -> str:
     """Name several objects of a kind: "three wolves"."""
     return f"{COUNTS[count]} {plural}"
+
+
+def object_caption(name: str, style: str | None = None, form: int | None = None) -> str:
+    """Caption one object: forms 0 and 1 have no style, 2 and 3 have one; by default the form with an article."""
+    if form is None:
+        form = 1 if style is None else 2
+    return scene_caption(one_phrase(name, article=form in (1, 2)), style, style_first=form == 3)
 
 
 def scene_caption(
