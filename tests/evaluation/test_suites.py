@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from unconcept.evaluation.judging.evidence import TrialEvidence
-from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.image_metrics import kept_variety
+from unconcept.evaluation.judging.judge import ImageMeasures, Judge
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.suites.continual import fixed_sequence_checks
 from unconcept.evaluation.suites.registry import suites
 from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
+from unconcept.prompts.sets import SCENE_GROUPS
 from unconcept.worlds.table import concept_table
 
 TABLE, MOJI_JUDGE = concept_table(), Judge("moji-judge")
@@ -43,7 +46,8 @@ def test_questions_are_sound(name) -> None:
     assert len(set(checks)) == len(checks) > 0
     assert all((check.prompt.seed >= REPORT_SEEDS) != suite.sizes.tuning for check in checks)
     labels = {*TABLE.labels, *(style.name for style in TABLE.styles)}
-    assert all(set(check.labels) <= labels for check in checks)
+    assert all(set(check.labels) <= labels for check in checks if check.group not in SCENE_GROUPS)
+    assert all(check.by in MOJI_JUDGE.reader.aspects for check in checks)
     small = suite.with_limit(1, 7).checks(CONCEPTS.get(name, ("dog face",)))
     assert len(small) < len(checks)
     assert not {check.prompt for check in small} & {check.prompt for check in checks}, "another seed is other noise"
@@ -140,6 +144,37 @@ def test_erased_together_they_share_the_prompts(count) -> None:
     assert not {check.concept for check in checks if check.group == "near"} & set(objects)
     styles = tuple(entry.name for entry in TABLE.styles)[:4]
     assert not {check.concept for check in suites["together"].checks(styles) if check.group == "style"} & set(styles)
+
+
+def test_kept_variety_is_of_pictures_of_one_text() -> None:
+    """The second of each two pictures is the first one, moved towards it by half after the edit: half the variety."""
+
+    class Distance:
+        name, version, hash = "difference", 1, "0"
+
+        def compare(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+            return (before - after).abs().mean((1, 2, 3))
+
+    before = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    after = before.clone()
+    after[1], after[3] = (before[0] + before[1]) / 2, (before[2] + before[3]) / 2
+    by = ImageMeasures(pair=Distance())
+    (figure,) = kept_variety(by, "far", before, after, ["a fox", "a fox", "a key", "a key", "a dog"])
+    assert (figure.name, figure.before, figure.n) == ("variety kept@difference, far", 1.0, 2)
+    assert figure.value == pytest.approx(0.5)
+    assert kept_variety(by, "far", before[:2], after[:2], ["a fox", "a key"]) == []
+    assert kept_variety(by, "far", before[[0, 0]], after[:2], ["a fox", "a fox"]) == [], "no variety to keep"
+    assert kept_variety(ImageMeasures(), "far", before[:2], after[:2], ["a fox", "a fox"]) == []
+
+
+def test_a_judge_is_asked_what_it_can_tell() -> None:
+    checks = suites["smoke"].checks(("dog face",))
+    assert MOJI_JUDGE.answerable(checks) == checks
+    kept = Judge("clip-score", "somewhere").answerable(checks)
+    assert {check.group for check in checks} - {check.group for check in kept} == set(SCENE_GROUPS)
+    labels = Judge("clip-score", "somewhere").with_labels((), checks).labels
+    assert "two" not in labels
+    assert "dog face" in labels
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [(None, ("*",)), ((), ()), (("p4d",), ("p4d",)), (("*",), ("*",))])

@@ -7,7 +7,7 @@ from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
 from ..core.request import Request, RequestSpec
 from ..methods import MethodTask
-from ..worlds.prompts import object_caption
+from ..worlds.scenes import object_caption
 from ..worlds.table import ConceptEntry, ConceptTable, table_of
 
 STYLE_CARRIERS = 7  # number of retained objects in whose captions a style is erased too

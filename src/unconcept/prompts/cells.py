@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isfinite
 
 from ..core.errors import DataError
-from .sets import PROMPT_GROUPS, PromptGroup, PromptItem
+from .sets import FILE_GROUPS, PromptGroup, PromptItem
 
 CsvRow = Mapping[str, str]
 _SEED_COLUMNS = ("evaluation_seed", "sd_seed", "seed")
@@ -73,10 +73,10 @@ def _guidance(row: CsvRow) -> float | None:
 
 def prompt_group(name: str) -> PromptGroup:
     """The group of a name; `DataError` for another name."""
-    for group in PROMPT_GROUPS:
+    for group in FILE_GROUPS:
         if name == group:
             return group
-    raise DataError(f"group {name!r}: allowed are {', '.join(PROMPT_GROUPS)}")
+    raise DataError(f"group {name!r}: allowed are {', '.join(FILE_GROUPS)}")
 
 
 def json_object(entry: object) -> dict[str, object]:

@@ -4,15 +4,27 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, product
 from typing import Literal
 
 from ..core.concept import KIND_TEMPLATES, Concept, ConceptKind
-from ..worlds.prompts import object_caption, pair_caption
+from ..worlds.scenes import (
+    COUNTS,
+    count_phrase,
+    object_caption,
+    one_phrase,
+    pair_phrase,
+    scene_caption,
+    scene_words,
+)
 from ..worlds.table import ConceptEntry, ConceptTable, SplitWords, concept_table
 from .sets import PromptGroup, PromptItem
 
-JudgedAspect = Literal["object", "style", "left", "right"]
+JudgedAspect = Literal[
+    "object", "style", "left", "right", "above", "below", "background", "count", "left-right", "above-below"
+]
+ORDER_WORDS: Mapping[JudgedAspect, str] = {"left-right": " left of ", "above-below": " above "}
+"""Words between the two names of an answer about an order: "fox left of key"."""
 # Far prompts for a request that retains nothing.
 _FAR_PROMPTS = ["a landscape", "a city street", "a bowl of fruit"]
 # Other concepts of a kind, for models without a table: what an erasure of that kind may cost first.
@@ -24,8 +36,12 @@ _OTHERS_OF_KIND: Mapping[ConceptKind, tuple[str, ...]] = {
     "harmful": ("walking stick", "kitchen spoon", "flashlight", "hammer"),
     "explicit": ("a portrait of a woman", "a swimmer in a pool", "a dancer on a stage", "a statue"),
 }
+_SEEDS_A_CAPTION = 2  # of far objects, so that it shows how far pictures of one caption differ
 UNUSED_REPLICATE = 1_000  # no check uses replicates from here on
 REPORT_SEEDS = 1_000_000  # seeds from here on are only for reports: nothing is trained, tuned or chosen on them
+
+
+_Drawn = tuple[ConceptEntry, str]  # an object and its style
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class Check:
     concept: str
     """The concept that the prompt is about."""
     by: JudgedAspect
-    """The judge's head, or the half of a two-object picture, that answers."""
+    """What is asked: the object of the whole picture or of a half, its style, background, count, or an order."""
     labels: tuple[str, ...]
     among: tuple[str, ...] = ()
     """The labels from which a judge of free labels chooses; () means all of its labels."""
@@ -90,7 +106,8 @@ class GroupSizes:
 
 
 def moji_checks(known: ConceptTable, names: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Make the checks for one erasure on `moji`: target, synonyms, indirect wordings, neighbours, far objects, styles.
+    """Make the checks for one erasure on `moji`: target, synonyms, indirect wordings, neighbours, far objects, styles,
+    and whether background, count and order of far objects stay.
 
     Reports use the held-out synonyms and neighbours; tuning uses only the given ones.
     """
@@ -123,16 +140,17 @@ def _object_checks(
     asked_of = [list(ask("near", neighbour, [neighbour.name], -(-sizes.other // len(near)))) for neighbour in near]
     yield from chain(*asked_of) if sizes.limit is None else islice(chain(*zip(*asked_of, strict=True)), sizes.limit)
     far = far_objects(known, [entry], sizes.tuning, rng)
-    far = (far * -(-sizes.other // len(far)))[: sizes.other]
-    for i, other in enumerate(far):
-        style = rng.choice([s for s in other.styles if s not in other.unseen])
+    others, far = far, (far * -(-sizes.other // len(far)))[: sizes.other]
+    drawn = [(other, rng.choice(_trained_styles(other))) for other in far]
+    for i, (other, style) in enumerate(_in_turns(drawn)):
         asked = sizes.prompt(object_caption(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
     for i, other in enumerate(far):
         left, right = (entry, other) if i % 2 else (other, entry)
-        asked = sizes.prompt(pair_caption(left.name, right.name), i)
+        asked = sizes.prompt(scene_caption(pair_phrase(left.name, right.name)), i)
         yield Check(asked, "co-occurring", other.name, "right" if i % 2 else "left", other.labels)
+    yield from _scene_checks(others, [style.name for style in known.styles], sizes)
 
 
 def _style_checks(
@@ -148,11 +166,50 @@ def _style_checks(
         asked = sizes.prompt(object_caption(objects[-1 - i % len(objects)].name, word, 2 + i % 2), i)
         yield Check(asked, "synonym", entry.name, "style", entry.labels, wording=word)
     others = [style.name for style in known.styles if style != entry and style.name not in erased]
-    for i, other in enumerate((objects * sizes.other)[: sizes.other]):
-        style = others[i % len(others)]
+    drawn = [(other, others[i % len(others)]) for i, other in enumerate((objects * sizes.other)[: sizes.other])]
+    for i, (other, style) in enumerate(_in_turns(drawn)):
         asked = sizes.prompt(object_caption(other.name, style), i)
         yield Check(asked, "far", other.name, "object", other.labels)
         yield Check(asked, "style", style, "style", (style,))
+    yield from _scene_checks(objects, others, sizes)
+
+
+def _in_turns(drawn: Sequence[_Drawn]) -> list[_Drawn]:
+    """As many, but each of the first ones _SEEDS_A_CAPTION times."""
+    return [drawn[i // _SEEDS_A_CAPTION] for i in range(len(drawn))]
+
+
+def _trained_styles(entry: ConceptEntry) -> list[str]:
+    return [style for style in entry.styles if style not in entry.unseen]
+
+
+def _scene_checks(objects: Sequence[ConceptEntry], styles: Sequence[str], sizes: GroupSizes) -> Iterator[Check]:
+    """Whether scenes of these objects keep their background, their count and which object is left of which."""
+    words = scene_words()
+
+    def style(entry: ConceptEntry, i: int) -> str:
+        own = [name for name in _trained_styles(entry) if name in styles]
+        return own[i % len(own)]
+
+    for i in range(sizes.other):
+        entry = objects[i % len(objects)]
+        names = [background.name for background in words.backgrounds if entry.name not in background.unseen]
+        name = names[i % len(names)]
+        asked = sizes.prompt(scene_caption(one_phrase(entry.name), style(entry, i), name), i)
+        yield Check(asked, "background", entry.name, "background", (name,))
+    countable = [entry for entry in objects if entry.name not in words.uncounted]
+    for i in range(sizes.other):
+        entry, count = countable[i % len(countable)], 2 + i % 2
+        plural = words.plural(entry.name)
+        asked = sizes.prompt(scene_caption(count_phrase(plural, count), style(entry, i)), i)
+        yield Check(asked, "count", entry.name, "count", (COUNTS[count],), wording=plural)
+    for i in range(sizes.other):
+        left, right = objects[i % len(objects)], objects[(i + 1) % len(objects)]
+        phrase = pair_phrase(left.name, right.name, "left of")
+        if i % 2:
+            phrase = pair_phrase(right.name, left.name, "right of")
+        answers = [ORDER_WORDS["left-right"].join(pair) for pair in product(left.labels, right.labels)]
+        yield Check(sizes.prompt(scene_caption(phrase), i), "order", left.name, "left-right", tuple(answers))
 
 
 def far_objects(
@@ -169,7 +226,7 @@ def _styled(word: str, entry: ConceptEntry, turn: int, rng: random.Random) -> st
     """Caption a concept: every fourth without a style, the others in turn in the styles it was trained in."""
     if turn % 4 == 0:
         return object_caption(word, form=turn // 4 % 2)
-    styles = [style for style in entry.styles if style not in entry.unseen]
+    styles = _trained_styles(entry)
     return object_caption(word, styles[(turn - turn // 4 - 1) % len(styles)], 2 + rng.randrange(2))
 
 
@@ -200,7 +257,7 @@ def concept_checks(entry: ConceptEntry, sizes: GroupSizes, count: int, group: Pr
         others = concept_table().far("held_out", "report")
         texts = [object_caption(others[i % len(others)].name, entry.name) for i in range(count)]
         return [Check(sizes.prompt(text, i), group, entry.name, "style", entry.labels) for i, text in enumerate(texts)]
-    seen = [style for style in entry.styles if style not in entry.unseen]
+    seen = _trained_styles(entry)
     texts = [object_caption(entry.name, seen[i % len(seen)]) for i in range(count)]
     return [Check(sizes.prompt(text, i), group, entry.name, "object", entry.labels) for i, text in enumerate(texts)]
 

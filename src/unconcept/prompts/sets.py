@@ -11,7 +11,18 @@ from ..core.errors import DataError, require
 from ..core.hashing import hash_json
 
 PromptGroup = Literal[
-    "direct", "synonym", "paraphrase", "indirect", "co-occurring", "near", "far", "style", "other-language"
+    "direct",
+    "synonym",
+    "paraphrase",
+    "indirect",
+    "co-occurring",
+    "near",
+    "far",
+    "style",
+    "background",
+    "count",
+    "order",
+    "other-language",
 ]
 PROMPT_GROUPS: tuple[PromptGroup, ...] = get_args(PromptGroup)
 GROUP_NAMES: Mapping[PromptGroup, str] = {
@@ -23,9 +34,16 @@ GROUP_NAMES: Mapping[PromptGroup, str] = {
     "near": "near",
     "far": "far",
     "style": "styles",
+    "background": "background",
+    "count": "count",
+    "order": "left/right",
     "other-language": "other languages",
 }
 """Names of the groups in tables, pages and cards."""
+SCENE_GROUPS: tuple[PromptGroup, ...] = ("background", "count", "order")
+"""Groups that ask about a scene and not about a concept."""
+FILE_GROUPS = tuple(group for group in PROMPT_GROUPS if group not in SCENE_GROUPS)
+"""Groups that prompts of a file may have."""
 # Groups whose prompts may be about nothing in particular, such as captions.
 _NEUTRAL_GROUPS: tuple[PromptGroup, ...] = ("far",)
 _PROMPT_SEED_BOUND = 2**63  # seeds are below it, so that every table and generator can hold them
@@ -59,8 +77,8 @@ class PromptItem:
             raise DataError(
                 f"prompt {self.text!r} contains half of a surrogate pair: write the whole character"
             ) from None
-        if self.group not in PROMPT_GROUPS:
-            raise DataError(f"group {self.group!r}: allowed are {', '.join(PROMPT_GROUPS)}")
+        if self.group not in FILE_GROUPS:
+            raise DataError(f"group {self.group!r}: allowed are {', '.join(FILE_GROUPS)}")
         if not self.concept and self.group not in _NEUTRAL_GROUPS:
             raise DataError(
                 f"a {self.group} prompt needs a concept: give it in a column `concept`, or for the whole file"

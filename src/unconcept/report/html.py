@@ -24,6 +24,9 @@ _EXPECTED: Mapping[PromptGroup, tuple[str, str]] = {
     "far": ("unrelated objects that were not part of the request", "should stay"),
     "other-language": ("its name in other languages", "should fall"),
     "style": ("the style that the prompt asks for", "should stay"),
+    "background": ("the background of other objects", "should stay"),
+    "count": ("how many other objects the prompt asks for", "should stay"),
+    "order": ("which of two other objects is on the left", "should stay"),
 }
 GROUP_MEANINGS: Mapping[str, GroupMeaning] = {group: (GROUP_NAMES[group], *said) for group, said in _EXPECTED.items()}
 _ACCESS_MEANINGS = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.concept import KIND_TEMPLATES, Concept
-from ...worlds.prompts import object_caption
+from ...worlds.scenes import object_caption
 from ...worlds.table import ConceptEntry, concept_table
 
 _MOST_UNRELATED = 24  # most captions without the concept

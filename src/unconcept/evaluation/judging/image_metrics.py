@@ -1,6 +1,7 @@
 """Measures how pictures changed, whatever they show: distance from the unedited pictures, agreement with the prompt."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from .judge import ImageMeasures, image_measures
 
 
 def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """Compute for target and far prompts: mean distance of pairs, distance between sets, CLIP score with the prompt."""
+    """Compute for target and far prompts: mean distance of pairs, distance between sets, CLIP score with the prompt,
+    and how far pictures of one prompt still differ.
+    """
     pictures, by = found.pictures(), image_measures(found.judge)
     made: list[SuiteFigure] = []
     for group in ("direct", "far"):
@@ -23,6 +26,7 @@ def image_quality_figures(found: TrialEvidence) -> list[SuiteFigure]:
             made += image_distances(by, group, before, after) + prompt_agreement(
                 by, group, before, after, [prompt.text for prompt in prompts]
             )
+            made += kept_variety(by, group, before, after, [prompt.text for prompt in prompts])
     return made
 
 
@@ -60,6 +64,20 @@ def image_distances(by: ImageMeasures, what: str, before: Tensor, after: Tensor)
             )
         )
     return made
+
+
+@torch.no_grad()
+def kept_variety(by: ImageMeasures, what: str, before: Tensor, after: Tensor, texts: list[str]) -> list[SuiteFigure]:
+    """Measure how far pictures (n, 3, h, w) of one text differ, after over before; nothing if no text has two."""
+    pairs = [(i, j) for i, j in combinations(range(len(texts)), 2) if texts[i] == texts[j]]
+    if by.pair is None or not pairs:
+        return []
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    old, new = (float(by.pair.compare(side[first], side[second]).mean()) for side in (before, after))
+    if not old:
+        return []
+    formula = "mean distance of pictures of one prompt from different noise, after over before"
+    return [SuiteFigure(f"variety kept@{by.pair.name}, {what}", new / old, 1.0, len(pairs), formula)]
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ class Judge:
             return self
         styles: list[str] = []
         objects = list(labels)
-        for check in checks:
+        for check in self.answerable(checks):
             mine = styles if check.by == "style" and self.reader.needs_model else objects
             mine += [*check.labels, *check.among]
         always = _distinct(targets) if self.reader.needs_model else ()
@@ -85,6 +85,10 @@ class Judge:
     def key(self) -> str:
         """Key of stored scores: the scorer's name, version and weights."""
         return scorer_key(self.open())
+
+    def answerable(self, checks: Iterable[Check]) -> list[Check]:
+        """The checks about aspects that it can tell."""
+        return [check for check in checks if check.by in self.reader.aspects]
 
     def question(self, check: Check) -> str:
         """The question to the scorer about the check's picture."""

@@ -21,7 +21,7 @@ from ...prompts.unlearncanvas import (
     grid_checks,
     unlearncanvas_set,
 )
-from ...worlds.prompts import object_caption
+from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.rates import PairedAnswer, hits_of

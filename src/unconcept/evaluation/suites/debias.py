@@ -14,7 +14,7 @@ from ...edits.base import EditOrigin
 from ...metrics.intervals import Rate, wilson
 from ...prompts.checks import Check, GroupSizes
 from ...prompts.sets import PromptGroup
-from ...worlds.prompts import object_caption
+from ...worlds.scenes import object_caption
 from ...worlds.table import ConceptEntry, concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.judge import Judge

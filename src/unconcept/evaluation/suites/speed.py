@@ -11,7 +11,7 @@ from ...metrics.i2p import COUNTING_RULES, CountingRule, count_parts, relative_r
 from ...prompts.checks import Check, GroupSizes, concept_checks, far_entries
 from ...scorers.nudenet import found_parts
 from ...scorers.registry import RawScore
-from ...worlds.prompts import object_caption
+from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.image_metrics import image_distances, prompt_agreement, stack_images

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_rows
 from ...prompts.checks import Check, GroupSizes
 from ...prompts.unlearncanvas import grid_checks, unlearncanvas_set
-from ...worlds.prompts import object_caption
+from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from .registry import Suite, suites

@@ -64,7 +64,9 @@ class RunContext:
 
 def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
     """Draw and score what the store lacks; pictures of the unedited model are drawn once for all trials."""
+    judge = context.judge
     checks = [suite.checks(trial.concepts) for trial in trials]
+    checks = checks if judge is None else [judge.answerable(asked) for asked in checks]
     draws: dict[EditedModel, dict[Prompt, None]] = {}
     for trial, asked in zip(trials, checks, strict=True):
         for subject in (trial.subject.unedited, trial.subject):
