@@ -1,7 +1,8 @@
 """What is known to be wrong in the published tables: at their head until they are made anew, then removed."""
 
 RESULTS = """\
-**Known to be wrong, until these tables are made anew.** They were measured before the repairs.
+**Known to be wrong, until these tables are made anew.** They were measured on `moji` 1, which
+had one picture a caption and is not in this package any more, and before the repairs.
 
 - `trce`, `mace` and "mace, not trained" of styles: sentence templates named styles that were then erased, so those
   styles were mapped to themselves.
@@ -23,7 +24,8 @@ prompts: too few to rank methods.
 
 """
 ATTACKS = """\
-**Known to be wrong, until these tables are made anew.** They were measured before the repairs. The faults are those of
+**Known to be wrong, until these tables are made anew.** They were measured on `moji` 1, which
+had one picture a caption and is not in this package any more, and before the repairs. The faults are those of
 the edits that are attacked, listed in [results](results.md): rows `trce`, `mace`, "mace, not trained", `kscu`, `esd`,
 `advunlearn`, `receler`, `few-shot`, `spm`, `concept-ablation`, `sculpting-memory`, and `slug`, which was steered by the
 judge that grades it. `derived-embedding` cannot act on edits that change no text map: there it is n/a, never a rate.
@@ -32,7 +34,8 @@ compatible with 45.9 %, 6 of 6 with 54.1 %.
 
 """
 CONTINUAL = """\
-**Known to be wrong, until these tables are made anew.** They were measured before the repairs, on sequences that begin
+**Known to be wrong, until these tables are made anew.** They were measured on `moji` 1, which
+had one picture a caption and is not in this package any more, and before the repairs, on sequences that begin
 with dog face and hold ink, which are *seen* now: the command takes others today.
 
 - `esd` of styles: guidance about the empty text unlearned the object of a prompt and left the style.

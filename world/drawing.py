@@ -21,7 +21,7 @@ from .tokenizer import LENGTH
 
 SAMPLERS: dict[str, tuple[type, dict[str, bool]]] = {  # Class, and what its configuration changes.
     "dpm": (DPMSolverMultistepScheduler, {}),
-    "ddim": (DDIMScheduler, {}),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),  # Latents are not bounded.
     "euler": (FlowMatchEulerDiscreteScheduler, {}),
     "stochastic euler": (FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}),
 }

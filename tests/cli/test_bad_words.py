@@ -39,7 +39,7 @@ BAD = {
         "2 concepts but 3 anchors",
     ),
     "too long": (("erase", "dog face", "--retain", "word " * 40), "the text encoder holds 32"),
-    "no model": (("erase", "dog face", "--model", "nowhere"), "neither 'moji' nor an existing path"),
+    "no model": (("erase", "dog face", "--model", "nowhere"), "neither 'moji', 'moji-flow' nor an existing path"),
     "no device": (("erase", "dog face", "--device", "tpu"), "device 'tpu' does not exist"),
     "no dtype": (("erase", "dog face", "--dtype", "int3"), "dtype 'int3'"),
     "no file": (("erase", "--concepts", "nowhere.txt"), "nowhere.txt"),
@@ -60,7 +60,7 @@ BAD = {
     ),
     "no model to sample from": (
         ("sample", "a dog", "--model", "nowhere"),
-        "neither 'moji' nor an existing path",
+        "neither 'moji', 'moji-flow' nor an existing path",
     ),
     "bench of nothing": (("bench", "dog face", "--methods", "uec"), "did you mean 'uce'"),
     "sample without edit file": (("sample", "a dog", "--edit", "nowhere.safetensors"), "missing, cut short or damaged"),

@@ -16,6 +16,7 @@ from unconcept.jobs.command_options import EraseOptions
 from unconcept.jobs.resolve import plan_job
 from unconcept.metrics.paired_tests import detectable_change
 from unconcept.prompts.checks import Check, GroupSizes, moji_checks, seeded_prompt, template_checks
+from unconcept.prompts.sets import SCENE_GROUPS
 from unconcept.worlds.table import concept_table
 
 
@@ -38,6 +39,7 @@ def test_groups_of_an_object_a_style_and_a_harmful_object() -> None:
         "bomb": {"direct", "synonym", "indirect", "near", "far", "style", "co-occurring"},
     }.items():
         checks = moji_checks(concept_table(), [name], sizes)
+        groups |= set(SCENE_GROUPS)
         assert {check.group for check in checks} == groups
         assert len({check.prompt for check in checks if check.group == "direct"}) == 24
         assert all(sum(check.group == group for check in checks) >= 8 for group in groups)

@@ -180,7 +180,7 @@ def test_an_evaluation_of_degenerate_pictures_is_whole_and_says_so(pizza, tmp_pa
     )
     assert (report.status, report.missing) == ("FAILED", 0)
     assert [line.partition(":")[2] for line in report.failures] == [
-        " collapse: 10 of 10 pictures are blank, 0 before the edit"
+        " collapse: 16 of 16 pictures are blank, 0 before the edit"
     ]
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
         "report.html",

@@ -83,14 +83,16 @@ def test_each_encoder_needs_its_own(folder) -> None:
         open_vision_towers(tiny.shared("sdxl"), {"text_encoder": "", "text_encoder_2": str(folder)})
 
 
-def test_moji_sees_with_its_own_tower() -> None:
+def test_moji_is_seen_through_its_own_tower() -> None:
+    """That of the judge that does not grade."""
     from unconcept.models import open_model
     from unconcept.scorers.moji_clip import MojiClip
+    from unconcept.worlds.registry import METHOD_JUDGE_WEIGHTS
 
     view = open_model("moji", "cpu", "float32")
     (sight,) = open_vision_towers(view, {"text_encoder": "", "text_encoder_2": ""}).values()
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    clip = MojiClip(lambda texts: view.embed(texts, at="first_eot"))
+    clip = MojiClip(lambda texts: view.embed(texts, at="first_eot"), METHOD_JUDGE_WEIGHTS)
     assert torch.allclose(
         sight.embed_images(pictures) @ sight.embed_texts(["cat", "sun"]).T, clip.score(pictures, ["cat", "sun"])
     )

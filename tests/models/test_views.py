@@ -233,7 +233,7 @@ def test_nan_in_weights_is_named(tmp_path) -> None:
 
 
 def test_paths_and_devices_that_are_not_there(tmp_path) -> None:
-    with pytest.raises(ModelError, match="neither 'moji' nor an existing path"):
+    with pytest.raises(ModelError, match="neither 'moji', 'moji-flow' nor an existing path"):
         open_model(str(tmp_path / "no"))
     (tmp_path / "model.ckpt").write_bytes(b"")
     with pytest.raises(ModelError, match="can run code"):

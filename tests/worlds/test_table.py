@@ -12,6 +12,8 @@ from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.request import RequestSpec
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.prompts.checks import GroupSizes, moji_checks
+from unconcept.worlds.recipes import current_recipe
+from unconcept.worlds.registry import worlds
 from unconcept.worlds.table import concept_table
 
 TABLE = concept_table()
@@ -83,8 +85,9 @@ def test_checks_do_not_ask_what_was_given(entry) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
-def test_moji_recipes_carry_the_tables_hash(name) -> None:
+def test_moji_recipes_carry_the_tables_hash_and_the_models_version(name) -> None:
     assert load_recipe(name).table_hash == TABLE.hash
+    assert current_recipe(name).world == worlds["moji"].dated_name
 
 
 def test_published_attacks_are_on_report_concepts() -> None:
@@ -95,7 +98,9 @@ def test_published_attacks_are_on_report_concepts() -> None:
 
 
 def test_the_shipped_model_names_no_folder_it_came_from() -> None:
-    for path in (Path(str(resources.files("unconcept.worlds"))) / "model").rglob("*.json"):
+    configs = [*Path(str(resources.files("unconcept.worlds"))).rglob("*.json")]
+    assert len(configs) > 10
+    for path in configs:
         assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
 
 

@@ -65,7 +65,7 @@ class SourceOptions(CheckedOptions):
     help_group: ClassVar[str] = "model"
 
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
-    """Model: moji, a diffusers folder, a .safetensors file or a Hub id (OWNER/NAME@REVISION pins it)."""
+    """Model: moji, moji-flow, a diffusers folder, a .safetensors file or a Hub id (OWNER/NAME@REVISION pins it)."""
     config: Path | None = None
     """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
 
