@@ -103,6 +103,7 @@ def test_an_erasure_that_draws_nothing_reads_no_whole_checkpoint(place, tmp_path
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_prompts_from_a_file(place, tmp_path) -> None:
     """Seeds and guidance of the file are kept; its groups become the report's."""
     path = tmp_path / "p.csv"

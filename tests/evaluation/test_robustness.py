@@ -171,6 +171,7 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
             load_adversarial(tmp_path / "bad.safetensors")
 
 
+@pytest.mark.slow
 def test_found_weights_are_kept_with_their_origin(pizza, where) -> None:
     checks = [
         check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
@@ -192,6 +193,7 @@ def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
     assert len({task.id, other.id, replace(task, seed=1).id, replace(task, spec=replace(SPEC, batch_size=9)).id}) == 3
 
 
+@pytest.mark.slow
 def test_search_is_timed_attempt_by_attempt(pizza, where) -> None:
     checks = [
         check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
