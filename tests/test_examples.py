@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+SLOWEST = ("evaluate_edit", "erase_concept")
 WRITTEN = {
     "edit_pipeline": ("dog.png", "dog-erased.png", "edit.safetensors"),
     "erase_concept": ("out/dog-face/report.html",),
@@ -21,7 +22,7 @@ def test_every_example_is_known() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[pytest.mark.slow] if path.stem == "evaluate_edit" else []) for path in EXAMPLES],
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOWEST else []) for path in EXAMPLES],
     ids=lambda path: path.stem,
 )
 def test_it_runs(path, tmp_path, monkeypatch) -> None:

@@ -38,6 +38,7 @@ OPEN = {"settings", "reasons", "report", "out_of_reach"}  # named by methods, at
 BEFORE, AFTER, RUNS = 0.9, 0.2, 200
 
 
+@pytest.mark.slow
 def test_a_small_evaluation_needs_no_network(pizza, tmp_path, monkeypatch) -> None:
     def refused(*given: object, **named: object) -> None:
         pytest.fail(f"the network was asked for: {given} {named}")

@@ -122,6 +122,7 @@ def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
     assert sum(drawn) == 2 * prompts
 
 
+@pytest.mark.slow
 def test_a_lost_picture_is_drawn_again_alone(pizza, where, drawn) -> None:
     (one,), _ = answer_trials([trial(pizza)], SUITE, where)
     kept = {path: path.read_bytes() for path in where.store.root.rglob("*.png")}

@@ -85,7 +85,7 @@ CASES = [  # Searches replace a target's rows or words by others, so they are le
     ("advunlearn", {"adv_prompt_num": 0}),
     ("kscu", {"reworded_share": 0.0}),
     ("esd", {"sampling": "student"}),
-    (SLOWEST, {"sequential": False}),
+    pytest.param(SLOWEST, {"sequential": False}, marks=pytest.mark.slow),
     ("advunlearn", {"adv_prompt_num": 0, "retain_train": "iter"}),
     ("few-shot", {"is_zero_shot": True}),
 ]

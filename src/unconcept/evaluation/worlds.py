@@ -112,7 +112,10 @@ class MojiWorld:
             self.table[name]
 
     def kind(self, ask: RequestSpec) -> ConceptKind | None:
-        return shared_kind(self.table[name].kind for name in ask.targets) if ask.targets else ask.kind
+        # What is wrong with a target that the table does not know is said when the request is resolved.
+        known = {entry.name: entry.kind for entry in self.table.entries}
+        kinds = [known[name] for name in ask.targets if name in known]
+        return shared_kind(kinds) if kinds else ask.kind
 
     def recipe(self, name: str) -> str | None:
         own = f"{self.data.recipes}{name}"
