@@ -64,6 +64,7 @@ def test_page_is_one_file_without_links(dog) -> None:
     assert "unconcept apply edit.safetensors" in card
 
 
+@pytest.mark.slow
 def test_defaults_come_with_reasons(tmp_path) -> None:
     result = run("erase", "dog face", "--limit", 1, "--out", tmp_path / "o")
     assert result.exit_code == 0, result.stderr
@@ -79,6 +80,7 @@ def test_defaults_come_with_reasons(tmp_path) -> None:
     assert "edit: 1/1" in result.stderr
 
 
+@pytest.mark.slow
 def test_json_is_json(tmp_path) -> None:
     result = run("erase", "ink", "--limit", 1, "--out", tmp_path / "o", "--json", "--quiet")
     assert json.loads(result.stdout)["trials"][0]["edit"]["kind"] == "style"

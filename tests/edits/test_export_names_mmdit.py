@@ -49,7 +49,10 @@ T5 = {
     "feed_forward_proj": "gated-gelu",
     "vocab_size": 32128,
 }
-EACH = pytest.mark.parametrize("model", KINDS)
+SLOWEST = "sd35-medium"
+EACH = pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=[pytest.mark.slow] if model == SLOWEST else []) for model in KINDS]
+)
 CONVERTERS = {
     "sd3": convert_sd3_transformer_checkpoint_to_diffusers,
     "flux": convert_flux_transformer_checkpoint_to_diffusers,

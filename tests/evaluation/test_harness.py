@@ -68,6 +68,7 @@ def trial(path: Path, label: str = "uce") -> Trial:
     return Trial(label, ("pizza",), EditedModel.of(EditedModel(), path), load_edit(path))
 
 
+@pytest.mark.slow
 def test_an_edit_of_nothing_changes_nothing(pizza, where, tmp_path) -> None:
     from unconcept.edits import load_edit
 
