@@ -64,8 +64,7 @@ worlds: Registry[EmbeddedWorld] = Registry("world")
 
 def embedded_world(model: str | None) -> EmbeddedWorld | None:
     """The embedded model of this name, alone or with its version; None for a user's own model and another version."""
-    name, _, version = (model or "").partition("@")
-    world = worlds[name] if name in set(worlds) else None
+    world, version = _recorded_world(model or "")
     return None if world is None or (version and version != world.version) else world
 
 
@@ -74,11 +73,17 @@ def outdated_note(recorded: str) -> str:
 
     Records without a version are of the first one.
     """
-    name, _, version = recorded.partition("@")
-    world = worlds[name] if name in set(worlds) else None
-    if world is None or (version or "1") == world.version:
+    world, version = _recorded_world(recorded)
+    version = version or "1"
+    if world is None or version == world.version:
         return ""
-    return f"{name}@{version or '1'} is not in this package, which has {world.dated_name} with other words and weights"
+    return f"{world.name}@{version} is not in this package, which has {world.dated_name} with other words and weights"
+
+
+def _recorded_world(recorded: str) -> tuple[EmbeddedWorld | None, str]:
+    """The embedded model that a name means, of any version, and the version that it says, or ""."""
+    name, _, version = recorded.partition("@")
+    return (worlds[name] if name in set(worlds) else None), version
 
 
 def with_config(model: str, config: str | Path | None) -> str:
