@@ -2,10 +2,12 @@
 benchmarks.tuning --methods rece`.
 
 One edit a concept, or with `--together` one edit of all tune objects. Nothing else may choose settings. What was drawn
-is kept, so the same command goes on after being stopped.
+is kept, so the same command goes on after being stopped. Counts of edits of one concept are kept in the repository
+(`benchmarks.tuning_log`), those of another run's report with `--keep report.json`; `--keep` alone writes the page anew.
 """
 
 import argparse
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 from unconcept.core.errors import UnconceptError
 
+from . import tuning_log
 from .report_concepts import require_tune
 from .results import spread
 
@@ -22,16 +25,30 @@ OBJECTS = 4  # beside both styles and the harmful objects
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", required=True, help="separated by commas")
+    parser.add_argument("--methods", help="separated by commas")
     parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
     parser.add_argument("--concepts", help="tune concepts, separated by commas, in place of those that are spread")
     parser.add_argument("--together", action="store_true", help="erase the concepts, or all tune objects, by one edit")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], help="NAME=VALUE of every candidate, VALUE in TOML"
     )
+    parser.add_argument("--keep", type=Path, nargs="*", metavar="REPORT", help="keep these reports and measure nothing")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--max-minutes", type=float)
     args = parser.parse_args()
+    if (args.methods is None) == (args.keep is None):
+        parser.error("give either --methods or --keep")
     quiet_libraries()
+    for path in args.keep or ():
+        print(f"{path}: kept", ", ".join(tuning_log.keep(json.loads(path.read_text(encoding="utf-8")))))
+    status = "ok" if args.methods is None else measure(args, parser)
+    tuning_log.write_page(args.docs)
+    if status != "ok":
+        raise SystemExit(EXIT_FAILED)
+
+
+def measure(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """Make the edits and keep their counts; the status of the run."""
     from unconcept.jobs.evaluate import evaluate
     from unconcept.jobs.evaluate_job import EvaluationRun
 
@@ -56,8 +73,9 @@ def main() -> None:
     with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))
-    if report.status != "ok":
-        raise SystemExit(EXIT_FAILED)
+    if not args.together:
+        tuning_log.keep(report.data())
+    return report.status
 
 
 def tune_objects() -> tuple[str, ...]:
