@@ -8,6 +8,7 @@ ignored.
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ def source_hash(*modules: str) -> str:
 def imported_modules(*modules: str) -> frozenset[str]:
     """These modules and everything they import from their own packages and from this one."""
     packages = {LIBRARY, *(module.split(".")[0] for module in modules)}
-    waiting, seen = list(modules), set[str]()
+    waiting, seen = [module for module in modules if _file(module) is not None], set[str]()
     while waiting:
         module = waiting.pop()
         if module not in seen:
@@ -52,6 +53,9 @@ def _contents(module: str) -> Iterator[bytes]:
 def _file(module: str) -> Path | None:
     """The source file of a module, found without importing it; None if there is no such file."""
     top, *below = module.split(".")
+    if top == "__main__":  # A script has no spec, a notebook no file either.
+        own = sys.modules[top].__file__ if hasattr(sys.modules[top], "__file__") else None
+        return Path(own) if own else None
     spec = find_spec(top)
     if spec is None or spec.origin is None:
         return None

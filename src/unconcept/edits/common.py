@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..models import ModelView
 from ..models.checkpoint.pipeline import Pipeline
+from ..models.module_view import AnyModel
 from .applied import EditHandle
 from .base import Edit, EditOrigin
 from .weights import add_to_weights
@@ -50,7 +51,7 @@ class WeightEdit(EditBase):
         return self.names
 
     @contextmanager
-    def applied(self, model: ModelView) -> Iterator[None]:
+    def applied(self, model: AnyModel) -> Iterator[None]:
         """Change the weights inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         with add_to_weights(cast(Edit, self), model):
             yield

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ..core.errors import EditError, ModelError, require
 from ..core.hashing import hash_tensors
-from ..models import ModelView
 from ..models.hooks.parameters import with_values
+from ..models.module_view import AnyModel
 from ..worlds.registry import embedded_world, outdated_note
 from .base import Edit, EditOrigin
 
 
 @contextmanager
-def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
+def add_to_weights(edit: Edit, model: AnyModel) -> Iterator[None]:
     """Inside the block, each named parameter is its own value plus the edit's delta; nested edits add up."""
     live = live_parameters(model, edit.names)
     own = require_same_base(edit.origin, model, edit.names)
@@ -24,7 +24,7 @@ def add_to_weights(edit: Edit, model: ModelView) -> Iterator[None]:
         yield
 
 
-def require_model(model: ModelView) -> None:
+def require_model(model: AnyModel) -> None:
     """Raise `ModelError` for what is no opened model, such as a diffusers pipeline."""
     message = f"a {type(model).__name__} is no opened model: open it with open_model, or use the edit's apply_to"
     require(hasattr(model, "reference"), message, ModelError)
@@ -43,7 +43,7 @@ def weight_sum(weight: Tensor, delta: Tensor) -> Tensor:
     return torch.where(delta == 0, weight, (weight.to(wide) + delta).to(weight.dtype))
 
 
-def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tensor]:
+def live_parameters(model: AnyModel, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the parameters that the model now computes with, by full name."""
     require_model(model)
     found: dict[str, Tensor] = {}
@@ -56,7 +56,7 @@ def live_parameters(model: ModelView, names: tuple[str, ...]) -> dict[str, Tenso
     return found
 
 
-def require_same_base(origin: EditOrigin | None, model: ModelView, names: tuple[str, ...]) -> Mapping[str, Tensor]:
+def require_same_base(origin: EditOrigin | None, model: AnyModel, names: tuple[str, ...]) -> Mapping[str, Tensor]:
     """Return the model's own weights under these names. Raises `EditError` if the edit was made for other weights."""
     require_model(model)
     own = model.reference(names)

@@ -51,6 +51,8 @@ class Precision:
         if not enabled:
             yield
             return
+        message = "checkpointing: this network cannot recompute its activations: leave it out"
+        require(hasattr(network, "enable_gradient_checkpointing"), message, SettingsError)
         network.enable_gradient_checkpointing(
             partial(checkpoint, use_reentrant=False, context_fn=self._recompute_contexts)
         )

@@ -21,6 +21,7 @@ from ..core.settings import build_settings, default_settings
 from ..linalg.masked_projection import mask_factors
 from ..linalg.null_space import dissimilar_rows, identity_projector, project_out, soft_projection_basis
 from ..models import ModelView
+from ..models.module_view import ModuleView
 from ..models.text.state_rows import content_positions, fits_context
 from ..prompts.captions import load_captions
 from ..prompts.text_matching import without_names
@@ -142,7 +143,7 @@ def _rules(chosen: Regularisers, start: TrainingStart, texts: Sequence[str]) -> 
     if chosen.projection == "none":
         return found + ([WeightMask(own, masks)] if masks else [])
     exact, reading = chosen.projection == "update", _readers(start)
-    rows = protected_rows(start.model, texts)
+    rows = protected_rows(_text_model(start), texts)
     taken = (
         identity_projector(rows.shape[1]).protecting(rows.cpu()).removed_basis
         if exact
@@ -180,6 +181,12 @@ def _important(chosen: Regularisers, start: TrainingStart) -> list[Tensor]:
     )
 
 
+def _text_model(start: TrainingStart) -> ModelView:
+    if isinstance(start.model, ModuleView):
+        raise SettingsError(f"regulariser projection protects texts, and {start.model.name} reads none: leave it out")
+    return start.model
+
+
 @torch.no_grad()
 def protected_rows(model: ModelView, texts: Sequence[str]) -> Tensor:
     """Return the mean state of each text's own tokens, without start, end and padding, (n, d) float64.
@@ -205,7 +212,7 @@ def _readers(start: TrainingStart) -> list[Literal["weight", "adapter"] | None]:
     The `down` matrix is projected as a whole, with its random initial value, because up down c must be zero; `up` is
     free.
     """
-    maps = start.model.text_maps()
+    maps = _text_model(start).text_maps()
     found: list[Literal["weight", "adapter"] | None] = [
         "weight" if name in maps else "adapter" if name.removesuffix(_DOWN_SUFFIX) in maps else None
         for name in start.tensors

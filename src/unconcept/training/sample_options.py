@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import SettingsError, require
-from ..models import ModelView
 from ..models.hooks.forward import remove_on_exit
+from ..models.module_view import AnyModel, ModuleView
 from .gradient_transforms import GradientList
 from .options import TrainingOptions
 from .session import current_session, training_session
@@ -40,7 +40,7 @@ class SampleOptions:
     # Differs: DOM's threshold is a share of the mean of the first losses near the same timestep; a plain threshold
     # would choose by timestep (inferred).
     options: TrainingOptions
-    model: ModelView
+    model: AnyModel
     steps: int
     seed: int
     rng: torch.Generator = field(init=False)
@@ -49,6 +49,9 @@ class SampleOptions:
     is_learned: bool = False  # whether to skip the current step
 
     def __post_init__(self) -> None:
+        message = "random_erasing and dom choose among noisy latents, and a plain network sees none: leave them out"
+        chosen = self.options.random_erasing or self.options.dom
+        require(not (chosen and isinstance(self.model, ModuleView)), message, SettingsError)
         self.rng = torch.Generator().manual_seed(self.seed)
         self.first = torch.zeros(_TIMESTEP_BINS, 2, dtype=torch.float64)
 
@@ -72,6 +75,8 @@ class SampleOptions:
 
     def augment(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return latents (b, c, h, w) at timesteps t (b,), each row with its own erased rectangle or none."""
+        if isinstance(self.model, ModuleView):
+            return x_t
         if self.timestep_bin < 0:  # The first sample of a step is the target's.
             self.timestep_bin = min(
                 _TIMESTEP_BINS - 1, int(_TIMESTEP_BINS * float(t.float().mean()) / len(self.model.schedule.alpha))

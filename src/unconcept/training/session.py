@@ -25,6 +25,7 @@ from torch import Tensor
 from ..core.hashing import hash_json
 from ..models import ModelView
 from ..models.diffusion.callbacks import count_pictures
+from ..models.module_view import AnyModel
 from .gradient_transforms import GradientTransform
 from .options import TrainingOptions
 
@@ -49,7 +50,7 @@ class TrainingProgress:
 class TrainingStart:
     """A training before its first step, while the model is the student."""
 
-    model: ModelView
+    model: AnyModel
     tensors: Mapping[str, Tensor]  # what is trained, by full name
     gradients: Callable[[int], list[Tensor]]  # of its loss, summed over the given number of its steps
 
@@ -162,7 +163,7 @@ class TrainingSession:
     transforms: TransformFactory = lambda start: ()
     """Builds regularisers, which run before the method's own transforms."""
     about: object = None  # plain data that describes the transforms
-    teacher: Callable[[ModelView], AbstractContextManager[None]] = lambda model: nullcontext()
+    teacher: Callable[[AnyModel], AbstractContextManager[None]] = lambda model: nullcontext()
     """Context that is entered around every use of the teacher."""
     options: TrainingOptions = TrainingOptions()
     on_images: Callable[[int, int], None] = lambda done, of: None

@@ -19,6 +19,7 @@ from ..models import ModelView
 from ..models.hooks.forward import change_outputs
 from ..models.hooks.low_rank import lora_hooks
 from ..models.hooks.parameters import freeze_parameters, with_parameters
+from ..models.module_view import AnyModel
 from .session import current_session
 
 _TRAINABLE_DTYPES = (torch.float32, torch.float64)
@@ -27,7 +28,8 @@ _TRAINABLE_DTYPES = (torch.float32, torch.float64)
 class Trainable(Protocol):
     """Tensors to train, by full name, and the model's two states: student and teacher."""
 
-    model: ModelView
+    @property
+    def model(self) -> AnyModel: ...
 
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
@@ -49,7 +51,7 @@ class TeacherSwitch:
     is_off: bool = False
 
     @contextmanager
-    def teacher(self, model: ModelView) -> Iterator[None]:
+    def teacher(self, model: AnyModel) -> Iterator[None]:
         before, self.is_off = self.is_off, True
         try:
             with current_session().teacher(model):
@@ -65,7 +67,7 @@ class TrainableWeights:
     It trains copies; the model's own parameters are never written to.
     """
 
-    model: ModelView
+    model: AnyModel
     names: tuple[str, ...]
     start: dict[str, Tensor] = field(init=False)  # the parameters that the model now computes with
     student_parameters: dict[str, nn.Parameter] = field(init=False)
@@ -120,7 +122,7 @@ class TrainableLowRank:
     A convolution's weight counts as a matrix (o, i * h * w).
     """
 
-    model: ModelView
+    model: AnyModel
     maps: Mapping[str, nn.Module]  # by the full name of their weight
     rank: int
     seed: int = 0
@@ -178,7 +180,7 @@ def uniform_init(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor
     return uniform
 
 
-def parameter_owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Module]:
+def parameter_owners(model: AnyModel, names: Iterable[str]) -> dict[str, nn.Module]:
     """Return the module that holds each named parameter."""
     found = {}
     for name in names:
@@ -188,7 +190,7 @@ def parameter_owners(model: ModelView, names: Iterable[str]) -> dict[str, nn.Mod
 
 
 @contextmanager
-def with_pristine_weights(model: ModelView) -> Iterator[None]:
+def with_pristine_weights(model: AnyModel) -> Iterator[None]:
     """Compute inside the block without the edits now applied: the teacher of a training on an edited model.
 
     It exchanges parameters and does not write to them, because a student's graph may hold those of the edited model.

@@ -7,7 +7,7 @@ then only the last saved state is left.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,9 @@ from torch import Tensor
 from ..core.errors import NumericsError, UnconceptError, require
 from ..core.hashing import hash_json, hash_tensors
 from ..core.source import source_hash
-from ..models import ModelView
 from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.hooks.modules import denoiser_parameters
+from ..models.module_view import AnyModel, ModuleView
 from ..models.text.offload import offload_idle_encoders
 from . import state_file as kept
 from .distributed import ProcessGroup, rank_seed_offset
@@ -92,7 +92,7 @@ def train(
             descent.restore(kept.entries_below(own, "descent."))
             kept.restore_states(stateful, kept.entries_below(own, "stateful."))
         watch = _Watch(here, name, plan.steps, descent, path, identity, source, stateful)
-        with watch.failures_named(), offload_idle_encoders(trained.model, _untrained(tensors)):
+        with watch.failures_named(), _encoders_offloaded(trained.model, tensors):
             descent.run(_watched(loss, samples, precision, processes), plan.steps - descent.done, watch.after)
         watch.keep()
     return descent.losses
@@ -176,17 +176,23 @@ def _identity(tensors: Mapping[str, Tensor], plan: TrainingPlan, about: Mapping[
     return hash_json({**numbers, "start": hash_tensors(tensors), "about": about})
 
 
-def base_fingerprint(model: ModelView) -> str:
-    """Hash some numbers of each of the model's parameters, its noise levels and its prediction type.
+def base_fingerprint(model: AnyModel) -> str:
+    """Hash some numbers of each of the model's parameters, and a diffusion model's noise levels and prediction type.
 
     The trained tensors would not be enough: adapters begin alike on every model.
     """
+    if isinstance(model, ModuleView):
+        return hash_tensors(_sampled(model.parameters()))
     parts = [part for part in (*TEXT_ENCODER_PARTS, "vae") if model.checkpoint.has(part)]
     every = denoiser_parameters(model) | {
         f"{part}.{name}": p for part in parts for name, p in model.modules(part).named_parameters()
     }
-    found = {name: p.detach().flatten()[:: max(1, p.numel() // _FINGERPRINT_NUMBERS)] for name, p in every.items()}
-    return hash_json([hash_tensors(found | {"alpha": model.schedule.alpha}), model.schedule.prediction_type])
+    found = _sampled(every) | {"alpha": model.schedule.alpha}
+    return hash_json([hash_tensors(found), model.schedule.prediction_type])
+
+
+def _sampled(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n: p.detach().flatten()[:: max(1, p.numel() // _FINGERPRINT_NUMBERS)] for n, p in parameters.items()}
 
 
 @dataclass
@@ -282,7 +288,10 @@ class _Watch:
         )
 
 
-def _untrained(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the text encoders of which nothing is trained."""
+@contextmanager
+def _encoders_offloaded(model: AnyModel, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Offload the text encoders of which nothing is trained."""
     parts = {name.partition(".")[0] for name in tensors}
-    return [part for part in TEXT_ENCODER_PARTS if part not in parts]
+    idle = [part for part in TEXT_ENCODER_PARTS if part not in parts]
+    with nullcontext() if isinstance(model, ModuleView) else offload_idle_encoders(model, idle):
+        yield
