@@ -47,15 +47,21 @@ class Beside(nn.Module):
         return w + self.scale * (self.up @ self.down).view_as(w)
 
 
-def plainly(view, settings, target, anchor):
-    """A whole second model whose weights are reparametrised, each prediction asked for alone, AdamW by torch: changes
-    and losses.
-    """
+def second_model(view):
+    """A view of a whole second denoiser beside the same encoders."""
     student = copy.copy(view)
     student.checkpoint = copy.copy(view.checkpoint)
     student.checkpoint.pipeline = copy.copy(view.pipeline)
     name = "transformer" if view.family in tiny.MMDITS else "unet"
     setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
+    return student
+
+
+def plainly(view, settings, target, anchor):
+    """A whole second model whose weights are reparametrised, each prediction asked for alone, AdamW by torch: changes
+    and losses.
+    """
+    student = second_model(view)
     begun = (
         SPM(**{**QUICK, "iterations": 0, "rank": settings.rank, "alpha": settings.alpha})
         .erase(view, Request((target,), (anchor,)))

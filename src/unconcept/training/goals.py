@@ -4,7 +4,7 @@ Weights sum to 1, so one goal serves noise, v and flow predictions alike: at fix
 other.
 
 In SDXL no text names the pipeline's unconditional side, which is zeros: a goal's "" is the encoded empty text, as in
-ESD's script.
+ESD's script, unless its `TextEncodings` are `as_sampled`.
 """
 
 from collections import OrderedDict
@@ -20,8 +20,10 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.request import Request
 from ..models import Conditioning, ModelView
+from ..models.diffusion.sampler import is_guidance_distilled
 
 _MOST_ENCODED_TEXTS = 1024  # size of the cache of encodings
+_ANY_GUIDANCE = 2.0  # a scale at which a pipeline guides away from something
 _MAX_TEXT_WEIGHT = 1e9  # beyond this weight of a text, rounding loses the sum of 1
 
 
@@ -45,10 +47,20 @@ class TextEncodings:
 
     model: ModelView
     _known: OrderedDict[str, Conditioning]
+    empty: Conditioning | None = None
+    """What the empty text is encoded as; None: as any other text."""
 
     @classmethod
     def of(cls, model: ModelView) -> "TextEncodings":
         return cls(model, OrderedDict())
+
+    @classmethod
+    @torch.no_grad()
+    def as_sampled(cls, model: ModelView) -> "TextEncodings":
+        """Encode the empty text as the model's pipeline does to guide away from it: as zeros in SDXL."""
+        if is_guidance_distilled(model):
+            return cls.of(model)
+        return cls(model, OrderedDict(), model.guide([""], _ANY_GUIDANCE).texts.rows(slice(1)))
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[TextOrStates]) -> Conditioning:
@@ -57,6 +69,9 @@ class TextEncodings:
         for text in texts:
             if isinstance(text, GivenStates):
                 found.append(text.conditioning)
+                continue
+            if text == "" and self.empty is not None:
+                found.append(self.empty)
                 continue
             if text not in self._known:
                 self._known[text] = self.model.condition([text])
@@ -114,10 +129,16 @@ def guided_goal(text: str, strength: float, reference: str = "") -> PredictionGo
     return _sum((text, 1.0 + strength), (reference, -strength))
 
 
-def towards_goal(text: str, strength: float, away: Mapping[str, float], reference: str = "") -> PredictionGoal:
-    """Build reference + strength (text - reference) - sum of weight (other - reference) (ACE's unconditional goal)."""
-    others = [part for other, weight in away.items() for part in ((other, -weight), (reference, weight))]
-    return _sum((reference, 1.0 - strength), (text, strength), *others)
+def towards_goal(
+    text: str, strength: float, away: Mapping[str, float], reference: str = "", start: str | None = None
+) -> PredictionGoal:
+    """Build start + strength (text - reference) - sum of weight (other - start) (ACE's unconditional goal).
+
+    Without a start it is the reference.
+    """
+    begin = reference if start is None else start
+    others = [part for other, weight in away.items() for part in ((other, -weight), (begin, weight))]
+    return _sum((begin, 1.0), (text, strength), (reference, -strength), *others)
 
 
 def _sum(*parts: tuple[str, float]) -> PredictionGoal:

@@ -94,13 +94,16 @@ class PartialSampling:
     prompts: Sequence[str]
     lowest: int = 0  # smallest number of steps
     seed: int = 0  # of the order of the prompts, which are taken in turn
+    to_end: bool = False
+    """Take the last latents of a trajectory at the drawn timestep, as ACE's and EraseAnything's authors' code does."""
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
         prompt = self.prompts[number_in_turn(step, len(self.prompts), self.seed)]
         k = int(torch.randint(self.lowest, self.sampler.steps, (), generator=rng))
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
-        x = self.sampler.denoise_steps(self.sampler.initial_latents(seeds), [prompt] * rows, 0, k)
+        stop = self.sampler.steps if self.to_end else k
+        x = self.sampler.denoise_steps(self.sampler.initial_latents(seeds), [prompt] * rows, 0, stop)
         t = self.sampler.timestep(k, rows)
         return NoisyLatents(augment_sample(x, t), t, (prompt,) * rows, (k,) * rows)
 
