@@ -96,7 +96,7 @@ def page(reports: Sequence["Report"], requests: Mapping[int, tuple[str, ...]]) -
     )
     text += counted([*closed, *trained], requests)
     for count in SETTLED:
-        own = [one for one in second if one.answered_trial.trial.concepts == requests[count]]
+        own = [one for one in second if one.concepts == requests[count]]
         text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)
     return text
 
@@ -130,7 +130,7 @@ def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...
 
     sizes = {concepts: str(count) for count, concepts in requests.items()}
     tables = {
-        label: table(["objects", "texts"], group, lambda one: [sizes[one.answered_trial.trial.concepts], _texts(one)])
+        label: table(["objects", "texts"], group, lambda one: [sizes[one.concepts], _texts(one)])
         for label, group in group_by_label(findings).items()
     }
     return "\n".join(f"## {label}\n\n{text}" for label, text in tables.items())
@@ -159,7 +159,7 @@ def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Find
 
 
 def _setting(one: "Finding") -> list[str]:
-    return [one.answered_trial.trial.label, str(len(one.answered_trial.trial.edit.origin.retain))]
+    return [one.label, str(len(one.answered_trial.trial.edit.origin.retain))]
 
 
 def _texts(one: "Finding") -> str:

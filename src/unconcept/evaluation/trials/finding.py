@@ -9,6 +9,7 @@ from torch import Tensor
 from ...prompts.checks import Prompt
 from ..attacks.rates import AttackRow
 from ..judging.evidence import SuiteFigure
+from ..judging.rates import PairedAnswer
 from .trial import AnsweredTrial
 
 
@@ -23,6 +24,26 @@ class Finding:
     """Files of inputs that attacks found: (name of the attack, file)."""
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
     """Attacks that cannot act on the edit, which have no result: name and reason."""
+
+    @property
+    def label(self) -> str:
+        """Label of its row in tables."""
+        return self.answered_trial.trial.label
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The concepts that the edit erases."""
+        return self.answered_trial.trial.concepts
+
+    @property
+    def cost(self) -> Mapping[str, float]:
+        """Cost of the edit: seconds, bytes, parameters."""
+        return self.answered_trial.trial.cost
+
+    @property
+    def answers(self) -> tuple[PairedAnswer, ...]:
+        """The judge's answers before and after."""
+        return self.answered_trial.answers
 
 
 def missing_results(

@@ -36,6 +36,7 @@ from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_
 from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from .finding import Finding
+from .variants import TrialAnswers
 
 # Columns for the judge's accuracy on the unedited model.
 _CALIBRATION_COLUMNS = ("judge_true_positive", "judge_false_positive", "judge_nothing")
@@ -112,15 +113,15 @@ def group_rows(finding: Finding) -> list[GroupRow]:
     return group_rates(finding.answered_trial.answers)
 
 
-def judge_calibration(findings: Sequence[Finding]) -> JudgeCalibration | None:
+def judge_calibration(trials: Sequence[TrialAnswers]) -> JudgeCalibration | None:
     """Accuracy of the judge on the unedited model; None if no check is about a target.
 
     Edits of the same concepts share the same unedited pictures, so these count once.
     """
     asked: dict[tuple[str, ...], Sequence[PairedAnswer]] = {}
-    for answered in (finding.answered_trial for finding in findings):
-        if any(a.check.group == "direct" for a in answered.answers):
-            asked.setdefault(answered.trial.concepts, answered.answers)
+    for trial in trials:
+        if any(a.check.group == "direct" for a in trial.answers):
+            asked.setdefault(trial.concepts, trial.answers)
     return calibrate_judge(*asked.values()) if asked else None
 
 
