@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
 from unconcept.prompts.sets import SCENE_GROUPS
+from unconcept.report.data import FigureData
 from unconcept.worlds.table import concept_table
 
 TABLE, MOJI_JUDGE = concept_table(), Judge("moji-judge")
@@ -161,6 +163,7 @@ def test_kept_variety_is_of_pictures_of_one_text() -> None:
     by = ImageMeasures(pair=Distance())
     (figure,) = kept_variety(by, "far", before, after, ["a fox", "a fox", "a key", "a key", "a dog"])
     assert (figure.name, figure.before, figure.n) == ("variety kept@difference, far", 1.0, 2)
+    jsonschema.validate(figure.name, FigureData.model_json_schema()["properties"]["name"])
     assert figure.value == pytest.approx(0.5)
     assert kept_variety(by, "far", before[:2], after[:2], ["a fox", "a key"]) == []
     assert kept_variety(by, "far", before[[0, 0]], after[:2], ["a fox", "a fox"]) == [], "no variety to keep"

@@ -17,7 +17,7 @@ Number = int | float  # a count stays an integer
 _FIGURE_NAMES = (
     r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_e|Acc_r|harmful objects|reduction"
     r"|(total|unsafe|reduction|[A-Z][A-Z_]+), (mace|cpe|speed|unlearndiffatk|recall|strict)"
-    r"|(distance|CLIP score|frechet|cubic-mmd|gaussian-mmd)@.+, .+|.+: .+)$"
+    r"|(distance|variety kept|CLIP score|frechet|cubic-mmd|gaussian-mmd)@.+, .+|.+: .+)$"
 )
 
 
