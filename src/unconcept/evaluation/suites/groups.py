@@ -50,8 +50,8 @@ for _suite in (
     ),
     Suite(
         "results",
-        "the tables in docs/: 28 prompts a group, pooled over many concepts",
-        GroupSizes(28, 28),
+        "the tables in docs/: 28 target prompts, 14 in each other group, pooled over concepts",
+        GroupSizes(28, 14),
         group_checks,
         image_quality_figures,
         in_groups=True,
