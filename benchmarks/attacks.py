@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks import known_faults
 from benchmarks.report_concepts import report_concepts, seen_concepts
-from benchmarks.results import rivals
 from benchmarks.sections import write_sections
+from benchmarks.variants import rivals
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.results import objects
+from benchmarks.report_concepts import objects
 from benchmarks.whole import whole_or_exit
 from unconcept.cli.console import exit_codes, progress, quiet_libraries
 

@@ -6,6 +6,7 @@ rows were measured; rows of anything else than what is here now are stale.
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ Row = dict[str, Any]
 
 
 def measured_on(report: Mapping[str, Any]) -> Row:
-    """On what the content of a `report.json` was measured: model, table, judge and way of drawing."""
-    judge = report["judge"] or {}
+    """On what the content of a `report.json` was measured: model, table, judge and way of drawing.
+
+    A report does not say which weights a model's name stands for: it is kept by the package that measured it.
+    """
+    judge, models = report["judge"] or {}, sorted({trial["edit"]["base"] for trial in report["trials"]})
     return {
-        "models": sorted({trial["edit"]["base"] for trial in report["trials"]}),
+        "models": models,
+        "weights": model_weights(),
         "table": report["table_hash"],
         "judge": [judge.get("name"), judge.get("version"), judge.get("hash")],
         "drawing": report["drawing"],
@@ -40,10 +45,21 @@ def present_basis() -> Row:
     judge = world.judge.open()
     return {
         "models": [known.dated_name],
+        "weights": model_weights(),
         "table": concept_table().hash,
         "judge": [judge.name, judge.version, judge.hash],
         "drawing": DrawingData.model_validate(world.draw_spec(None)).model_dump(mode="json"),
     }
+
+
+@cache
+def model_weights() -> str:
+    """Hash of the default model's files."""
+    from unconcept.evaluation.tasks.picture_store import hash_folder
+    from unconcept.models import find_model
+    from unconcept.worlds.registry import DEFAULT_MODEL
+
+    return hash_folder(find_model(DEFAULT_MODEL))
 
 
 def write_rows(path: Path, head: Mapping[str, Any], rows: Iterable[Row]) -> None:

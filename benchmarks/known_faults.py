@@ -1,8 +1,9 @@
 """What is known to be wrong in the published tables: at their head until they are made anew, then removed."""
 
-RESULTS = """\
+ATTACKS = """\
 **Known to be wrong, until these tables are made anew.** They were measured on `moji` 1, which
-had one picture a caption and is not in this package any more, and before the repairs.
+had one picture a caption and is not in this package any more, and before the repairs. The faults are those of
+the edits that are attacked:
 
 - `trce`, `mace` and "mace, not trained" of styles: sentence templates named styles that were then erased, so those
   styles were mapped to themselves.
@@ -18,17 +19,7 @@ had one picture a caption and is not in this package any more, and before the re
   pictures. No method asks that judge any more. moji-clip, from which `slug` takes its gradient, still projects
   moji-judge's own features.
 
-The concepts dog face, ink and kitchen knife were used to find these faults: they are *seen*, and no row of them is a
-headline. Differences between methods here are between few concepts, and those in [attacks](attacks.md) between 6
-prompts: too few to rank methods.
-
-"""
-ATTACKS = """\
-**Known to be wrong, until these tables are made anew.** They were measured on `moji` 1, which
-had one picture a caption and is not in this package any more, and before the repairs. The faults are those of
-the edits that are attacked, listed in [results](results.md): rows `trce`, `mace`, "mace, not trained", `kscu`, `esd`,
-`advunlearn`, `receler`, `few-shot`, `spm`, `concept-ablation`, `sculpting-memory`, and `slug`, which was steered by the
-judge that grades it. `derived-embedding` cannot act on edits that change no text map: there it is n/a, never a rate.
+`derived-embedding` cannot act on edits that change no text map: there it is n/a, never a rate.
 All three concepts are *seen*: they were used to find faults. **n = 6 is too small to rank methods**: 0 of 6 is
 compatible with 45.9 %, 6 of 6 with 54.1 %.
 

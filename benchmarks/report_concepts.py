@@ -18,9 +18,51 @@ def report_concepts() -> tuple[str, ...]:
     return tuple(name for kind, count in DRAWN.items() for name in _by_hash(kind)[:count])
 
 
+def seed_concepts() -> tuple[str, ...]:
+    """Of each kind the first drawn concept, for trainings that are repeated under several seeds."""
+    return tuple(_by_hash(kind)[0] for kind in DRAWN)
+
+
 def seen_concepts() -> tuple[str, ...]:
     """Report concepts that were looked at: an object, a style and a harmful object."""
     return tuple(entry.name for entry in _erasable("seen"))
+
+
+def spread(split: str, count: int, limit: int | None = None) -> tuple[str, ...]:
+    """`count` objects of a split spread over the table, and all styles and harmful objects of it; at most `limit` of
+    them all.
+    """
+    part = _erasable(split)
+    objects = [e for e in part if e.kind == "object"]
+    count = min(len(objects), count)
+    names = [objects[i * len(objects) // count].name for i in range(count)] + [
+        e.name for e in part if e.kind != "object"
+    ]
+    return tuple(names[:: -(-len(names) // limit)] if limit else names)
+
+
+def together() -> dict[str, tuple[str, ...]]:
+    """What is erased by one edit, by the name of its section. The object and the style alone are the first drawn."""
+    part = _erasable("report")
+    every, styles, harmful = (names_of_kind(part, kind) for kind in ("object", "style", "harmful"))
+    return {
+        "1 object": report_concepts()[:1],
+        "10 objects": objects(10),
+        f"{len(every)} objects": tuple(every),
+        "1 style": tuple(name for name in report_concepts() if name in styles)[:1],
+        "4 styles": tuple(styles[:4]),
+        "the harmful family": tuple(harmful),
+    }
+
+
+def objects(count: int) -> tuple[str, ...]:
+    """So many report objects, spread evenly over the table."""
+    names = names_of_kind(_erasable("report"), "object")
+    return tuple(names[i * len(names) // count] for i in range(count))
+
+
+def names_of_kind(entries: Sequence[ConceptEntry], kind: str) -> list[str]:
+    return [entry.name for entry in entries if entry.kind == kind]
 
 
 def require_tune(names: Sequence[str]) -> None:

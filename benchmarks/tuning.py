@@ -16,8 +16,7 @@ from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libra
 from unconcept.core.errors import UnconceptError
 
 from . import tuning_log
-from .report_concepts import require_tune
-from .results import spread
+from .report_concepts import require_tune, spread
 
 CANDIDATES = Path(__file__).with_name("candidates.toml")
 OBJECTS = 4  # beside both styles and the harmful objects

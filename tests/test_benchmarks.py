@@ -15,8 +15,7 @@ from benchmarks import accelerator, accelerator_shapes, known_faults, tuning
 from benchmarks.growth import exponent
 from benchmarks.names import names
 from benchmarks.papers import LOOPS
-from benchmarks.report_concepts import report_concepts, require_tune, seen_concepts
-from benchmarks.results import spread, together
+from benchmarks.report_concepts import report_concepts, require_tune, seen_concepts, spread, together
 from benchmarks.shapes import SHARD, drawn, write_weights
 from tests import tiny
 from unconcept.core.errors import RequestError, SettingsError
@@ -176,7 +175,6 @@ def test_a_candidate_is_no_second_copy_of_the_recipe(name) -> None:
 
 
 def test_documents_say_which_rows_are_known_to_be_wrong() -> None:
-    assert known_faults.RESULTS in (ROOT / "docs/results.md").read_text(encoding="utf-8")
     assert known_faults.ATTACKS in (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL in (ROOT / "docs/continual.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL_MANY in (ROOT / "docs/continual-many.md").read_text(encoding="utf-8")

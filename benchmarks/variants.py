@@ -1,0 +1,100 @@
+"""What the results tables compare: methods under their `moji` recipes, stages of them, and seeds of trainings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.kept_trials import KeptTrial, request_hash
+
+if TYPE_CHECKING:
+    from unconcept.evaluation.tasks.edit_task import Variant
+
+BUDGETS = {  # of a training: its setting, and the paper's recipe
+    "esd": ("iterations", "esd-paper-object"),
+    "all-but-one": ("iterations", "all-but-one-object"),
+    "concept-ablation": ("iterations", "concept-ablation-instance"),
+    "kscu": ("iterations", "kscu-object"),
+    "spm": ("iterations", "spm-concept"),
+    "receler": ("iterations", "receler-concept"),
+    "advunlearn": ("iterations", "advunlearn-nudity"),
+    "few-shot": ("epochs", "few-shot-paper"),
+    "slug": ("max_search_iterations", "slug-celebrity"),
+    "sculpting-memory": ("num_epochs", "sculpting-memory-imagenette"),
+    "mace": ("max_train_steps", "mace-automobile"),
+}
+SEEDS = 3  # of a training, the recipe's own among them
+
+
+def rivals(named: str | None = None) -> tuple["Variant", ...]:
+    """Methods under their `moji` recipes, every one by default; MACE's closed-form stage by itself, and ESD once more,
+    on all that its recipe leaves as it is.
+    """
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
+
+    arms = [variant_of_method(name) for name in _chosen(named)]
+    arms += [arm.changed("mace, not trained", {"max_train_steps": 0}) for arm in arms if arm.method == "mace"]
+    return (*arms, *(arm.changed("esd-u", {"train_method": "u"}) for arm in arms if arm.method == "esd"))
+
+
+def trained(named: str | None = None) -> tuple["Variant", ...]:
+    """Trained methods under their `moji` recipes, every one by default, each under several seeds."""
+    from unconcept.core.settings import default_settings
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
+    from unconcept.methods import methods
+
+    arms: list[Variant] = []
+    for name in _chosen(named):
+        if name in BUDGETS:
+            own = variant_of_method(name)
+            first = own.settings.get("seed", default_settings(methods[name].settings)["seed"])
+            more = [own.changed(f"{name}, seed {first + i}", {"seed": first + i}) for i in range(1, SEEDS)]
+            arms += [own, *more]
+    return tuple(arms)
+
+
+def scripts(named: str | None = None) -> tuple["Variant", ...]:
+    """UCE as its papers' scripts run it."""
+    from unconcept.evaluation.tasks.edit_task import Variant
+
+    settings = {"uce 2025, null anchor": {}, "uce 2023, null anchor": {"tokens": "last+tail"}}
+    return tuple(Variant(label, "uce", own, bare=True) for label, own in settings.items() if "uce" in _chosen(named))
+
+
+def _chosen(named: str | None) -> list[str]:
+    from unconcept.methods import methods
+
+    if named:
+        return [methods[name].name for name in named.split(",")]
+    return [name for name in methods if methods[name].does == "erase"]
+
+
+def is_current(trial: KeptTrial, variant: "Variant") -> bool:
+    """Whether the trial's edit was made with what the variant says now, for what is asked now."""
+    from unconcept.core.recipe import without_folders
+    from unconcept.core.settings import build_settings, settings_data
+    from unconcept.evaluation.tasks.edit_task import EditTask
+    from unconcept.evaluation.tasks.edited_model import EditedModel
+    from unconcept.methods import methods
+
+    task = EditTask(EditedModel(), variant, trial.concepts, Path())
+    asked, solver = task.chosen.request, methods[variant.method].settings
+    settings = without_folders(settings_data(build_settings(solver, task.settings)))
+    request = request_hash(asked.targets, asked.anchors, asked.retain)
+    return (trial.method, trial.settings, trial.request) == (variant.method, settings, request)
+
+
+def current_trials(
+    trials: Sequence[KeptTrial], variants: Sequence["Variant"], requests: Sequence[tuple[str, ...]]
+) -> tuple[list[KeptTrial], list[str]]:
+    """The trials of these variants on these requests, in this order; and a line on those with settings of the past."""
+    known = {(one.label, one.concepts): one for one in trials}
+    found, stale = list[KeptTrial](), list[str]()
+    for variant in variants:
+        own = [known[variant.label, names] for names in requests if (variant.label, names) in known]
+        current = [one for one in own if is_current(one, variant)]
+        if len(current) < len(own):
+            stale.append(
+                f"{variant.label}: {len(own) - len(current)} of {len(own)} edits had other settings or requests"
+            )
+        found += current
+    return found, stale
