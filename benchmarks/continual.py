@@ -120,11 +120,12 @@ def judged(
     """One point of a curve, kept as a line once it is whole; None if time ran out before."""
     from benchmarks.sequences import BASE
     from unconcept.core.hashing import hash_json
+    from unconcept.core.output_folder import default_store
     from unconcept.evaluation.judging.judge import Judge
     from unconcept.evaluation.sampling import spec_for
     from unconcept.evaluation.suites.continual import fixed_sequence_checks
     from unconcept.evaluation.suites.registry import suites
-    from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
+    from unconcept.evaluation.tasks.picture_store import PictureStore
     from unconcept.evaluation.tasks.runner import TaskRecord
     from unconcept.evaluation.trials.bench import examine_trials, trial_of_edit
     from unconcept.evaluation.trials.trial import RunContext

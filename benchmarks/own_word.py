@@ -103,12 +103,13 @@ def chosen_checks(target: str, count: int, tuning: bool) -> list["Check"]:
 
 def judged_pictures(target: str, count: int, tuning: bool) -> tuple["Judge", list[JudgedPicture]]:
     """The classifier of a concept's edit, and the pictures before and after, with moji-judge's answers."""
+    from unconcept.core.output_folder import default_store
     from unconcept.edits import load_edit, origin_of
     from unconcept.evaluation.judging.judge import Judge
     from unconcept.evaluation.tasks.draw import load_pictures, plan_draws
     from unconcept.evaluation.tasks.edit_task import EditTask, variant_of_method
     from unconcept.evaluation.tasks.edited_model import EditedModel
-    from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
+    from unconcept.evaluation.tasks.picture_store import PictureStore
     from unconcept.evaluation.tasks.runner import TaskRecord
     from unconcept.evaluation.worlds import world_of
 

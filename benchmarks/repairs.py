@@ -49,13 +49,14 @@ def main() -> None:
 
 def measured(variant, concept: str, pictures_of_group: int, steps: int, out: Path) -> dict[str, list[int]]:
     """Make one edit and draw with it; count the pictures of each group that show what was asked for, of how many."""
+    from unconcept.core.output_folder import default_store
     from unconcept.edits import load_edit
     from unconcept.evaluation.judging.rates import judge_labels
     from unconcept.evaluation.sampling import draw_prompts
     from unconcept.evaluation.suites.registry import suites
     from unconcept.evaluation.tasks.edit_task import EditTask
     from unconcept.evaluation.tasks.edited_model import EditedModel
-    from unconcept.evaluation.tasks.picture_store import PictureStore, default_store
+    from unconcept.evaluation.tasks.picture_store import PictureStore
     from unconcept.evaluation.worlds import world_of
 
     world, subject = world_of("moji"), EditedModel()
