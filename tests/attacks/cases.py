@@ -57,7 +57,8 @@ def input_hash(attempt: AttackAttempt) -> tuple[object, ...]:
     """Everything an attempt gives, as something that can be compared."""
     found: list[object] = [attempt.steps, attempt.loss]
     for i, given in sorted(attempt.inputs.items()):
-        tensors = {} if given.soft is None else {f"row{e}": row for e, row in enumerate(given.soft.rows)}
+        kinds = [] if given.soft is None else [given.soft, *filter(None, [given.soft.t5])]
+        tensors = {f"row{kind}.{e}": row for kind, soft in enumerate(kinds) for e, row in enumerate(soft.rows)}
         tensors |= {} if given.states is None else flat(given.states)
         tensors |= {} if given.noise is None else {"noise": given.noise}
         found.append((i, given.text, hash_tensors(tensors), None if given.weights is None else given.weights.hash))

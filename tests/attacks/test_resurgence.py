@@ -27,9 +27,11 @@ def test_no_learning_rate_no_resurgence(mode) -> None:
     assert torch.equal(*pictures)
 
 
-@pytest.mark.parametrize(("mode", "lr"), [("lora", 3e-2), ("full", 3e-3)])
-def test_fine_tuning_learns_its_pictures(mode, lr) -> None:
-    asked = case("sd1")
+@pytest.mark.parametrize(
+    ("family", "mode", "lr"), [("sd1", "lora", 3e-2), ("sd1", "full", 3e-3), ("flux", "lora", 3e-2)]
+)
+def test_fine_tuning_learns_its_pictures(family, mode, lr) -> None:
+    asked = case(family)
     attempts = list(Resurgence(mode=mode, lr=lr, checkpoints=(20, 40), batch_size=4).search(asked))
     assert attempts[2].loss < attempts[1].loss
     assert attempts[2].inputs[0].weights.hash != attempts[1].inputs[0].weights.hash

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unconcept.models import open_model
 from unconcept.models.hooks.forward import record_inputs
 from unconcept.models.hooks.modules import attention_linears, denoiser_parameters, text_stream_linears
 from unconcept.models.model_view import SoftPrompts
-from unconcept.models.text.vocabulary import token_tables
+from unconcept.models.text.vocabulary import encoder_kinds, vocabulary_of, word_ids
 from unconcept.models.views import view_of_pipeline
 
 TEXTS = ["dog face", "", "a moon in the sky", "x"]
@@ -182,17 +183,72 @@ def test_sd3_without_t5_reads_zeros(tmp_path) -> None:
     assert torch.equal(live.sample(["a dog"], noise, 2, 4.0), view.sample(["a dog"], noise, 2, 4.0))
 
 
+def soft_prompts(view, texts) -> SoftPrompts:
+    """The texts with the rows of their first two tokens given, for each kind of encoder."""
+    found = []
+    for kind in encoder_kinds(view):
+        tokenizer, tables = vocabulary_of(view, kind)
+        ids = torch.tensor(tokenizer(texts).padded())
+        at = torch.tensor([[0, 1] if kind == "t5" else [1, 2]] * len(texts))
+        rows = tuple(table[ids.gather(1, at)].clone().requires_grad_() for table in tables)
+        found.append(SoftPrompts(ids.scatter(1, at, 0), at, rows))
+    clip, t5 = found
+    return replace(clip, t5=t5)
+
+
+@families
+def test_soft_prompts_are_read_by_the_real_encoders(family) -> None:
+    """Rows of plain tokens in their own places are what the pipeline encodes; gradients reach all of them."""
+    view, texts = tiny.shared(family), ["a dog", "moon in the sky"]
+    soft = soft_prompts(view, texts)
+    given = view.condition(soft)
+    states, pooled = stock(view.pipeline, texts)
+    assert torch.equal(given.states, states)
+    assert torch.equal(given.pooled, pooled)
+    rows = (*soft.rows, *soft.t5.rows)
+    assert len(rows) == len(view.spec.encoders)
+    prediction = view.denoise(random(2, *view.latent_shape), torch.tensor(300), given)
+    gradients = torch.autograd.grad(prediction.square().sum(), rows)
+    assert all(g.abs().sum() > 0 for g in gradients)
+    assert torch.equal(view.condition(texts).states, states)
+
+
+def test_clips_rows_reach_flux_through_the_pooled_text_alone() -> None:
+    view = tiny.shared("flux")
+    soft = soft_prompts(view, ["a dog"])
+    clip, t5 = (
+        view.condition(replace(soft, **change))
+        for change in (
+            {"rows": tuple(row.flip(-1) for row in soft.rows)},
+            {"t5": replace(soft.t5, rows=tuple(row.flip(-1) for row in soft.t5.rows))},
+        )
+    )
+    plain = view.condition(["a dog"])
+    assert torch.equal(clip.states, plain.states)
+    assert not torch.allclose(clip.pooled, plain.pooled)
+    assert torch.equal(t5.pooled, plain.pooled)
+    assert not torch.allclose(t5.states, plain.states)
+
+
+@families
+def test_each_kind_of_encoder_has_its_vocabulary(family) -> None:
+    view = tiny.shared(family)
+    assert encoder_kinds(view) == ("clip", "t5")
+    clip, tables = vocabulary_of(view, "clip")
+    assert (len(tables), word_ids(clip, "")) == (len(view.spec.encoders) - 1, ())
+    t5, (table,) = vocabulary_of(view, "t5")
+    assert word_ids(t5, "") == ()
+    assert len(word_ids(t5, "dog")) == 4  # with the one before a word
+    assert len(table) == len(view.modules(view.spec.encoders[-1].part).shared.weight)
+
+
 @families
 def test_what_is_not_defined_is_refused_by_name(family) -> None:
     view = tiny.shared(family)
-    with pytest.raises(ModelError, match=f"{family} tokenizes a text differently"):
-        view.condition(
-            SoftPrompts(
-                torch.zeros(1, 24, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), (torch.zeros(1, 1, 32),)
-            )
-        )
-    with pytest.raises(ModelError, match=f"{family} tokenizes a text differently"):
-        token_tables(view)
+    ids = torch.zeros(1, 24, dtype=torch.long)
+    alone = SoftPrompts(ids, ids[:, :1], tuple(torch.zeros(1, 1, 32) for _ in range(len(view.spec.encoders) - 1)))
+    with pytest.raises(ModelError, match=f"{family} need the rows of {view.spec.encoders[-1].part}"):
+        view.condition(alone)
     with pytest.raises(SettingsError, match=f"sampler 'ddim' is not defined for {family}"):
         view.sample(["a"], random(1, 4, 8, 8), 2, 1.0, "ddim")
     with pytest.raises(RequestError, match="the text encoder holds 24"):

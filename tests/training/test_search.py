@@ -1,7 +1,10 @@
 """Tokens, rows and layouts: the checks of UnlearnDiffAtk and P4D, and the denoising loss written out."""
 
+import math
+
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,12 +15,15 @@ from unconcept.training import loss_gradient
 from unconcept.training.token_search import (
     FreeTokenSlots,
     TokenVocabulary,
+    all_vocabularies,
     denoising_error,
     insert_free_tokens,
+    join_prompts,
     project_to_simplex,
     sample_tokens,
     spread_free_tokens,
     straight_through_nearest,
+    training_timesteps,
 )
 
 
@@ -139,6 +145,44 @@ def test_rows_of_tokens_read_like_the_tokens(family) -> None:
             assert torch.allclose(given.pooled[i], plain.pooled[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("family", tiny.MMDITS)
+@pytest.mark.parametrize("kind", ["clip", "t5"])
+def test_rows_of_tokens_of_one_kind_read_like_the_tokens(family, kind) -> None:
+    """The other kind reads the text; also where a text has fewer free tokens than its neighbour."""
+    view = tiny.shared(family)
+    own, vocabularies = TokenVocabulary.of(view, kind), all_vocabularies(view)
+    ids, typed = word_ids(own.tokenizer, "a big dog"), ["a dog", "sun"]
+    texts = [spread_free_tokens(ids, 3, 20), insert_free_tokens(ids[:2], 1, "prefix", 20)]
+    tokens = torch.tensor([[4, 14, 5, 6], [9, 0, 0, 0]])[:, : len(texts[0].free_positions)]
+    given = view.condition(join_prompts(vocabularies, {kind: own.prompts(texts, own.rows(tokens))}, typed))
+    for i, text in enumerate(texts):
+        filled = FreeTokenSlots(text.fill(tokens[i].tolist()), ())
+        none = [table.new_zeros(1, 0, table.shape[1]) for table in own.tables]
+        alone = join_prompts(vocabularies, {kind: own.prompts([filled], none)}, typed[i : i + 1])
+        plain = view.condition(alone)
+        assert torch.allclose(given.states[i], plain.states[0], atol=1e-12)
+        assert torch.allclose(given.pooled[i], plain.pooled[0], atol=1e-12)
+
+
+def test_t5s_typing_is_the_inverse_of_reading() -> None:
+    tokenizer = TokenVocabulary.of(tiny.shared("flux")).tokenizer
+    for text in ("a dog", "red car 7", ""):
+        assert text_of_ids(tokenizer, word_ids(tokenizer, text)) == text
+
+
+def test_a_text_fits_into_every_encoder_that_reads_it() -> None:
+    view = tiny.shared("flux")
+    tokenizer = TokenVocabulary.of(view).tokenizer
+    ids = word_ids(tokenizer, "a dog " * 12)
+    assert text_of_ids(tokenizer, ids) == ("a dog " * 12).strip()
+    assert text_of_ids(tokenizer, ids, view.tokenizers) == ("a dog " * 5).strip() + " a"
+
+
+def test_t5_types_neither_padding_nor_what_it_does_not_know() -> None:
+    vocabulary = TokenVocabulary.of(tiny.shared("flux"))
+    assert (~vocabulary.is_typable).nonzero()[:, 0].tolist() == [0, 1, 2]
+
+
 def test_typing_is_the_inverse_of_reading() -> None:
     tokenizer = tiny.shared("sd1").tokenizer
     for text in ("a dog", "red car 7", ""):
@@ -165,3 +209,30 @@ def test_the_denoising_error_is_the_training_loss(family) -> None:
         )
         said = view.denoise((a * x0[i] + s * noise[i])[None], t[i : i + 1], row)[0]
         assert found[i].item() == pytest.approx((said - wanted).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_the_denoising_error_of_a_flow_is_its_training_loss(family) -> None:
+    """x_t = (1 - s) x0 + s noise, and the flow is noise - x0."""
+    view = tiny.shared(family)
+    x0, noise = (torch.randn(2, 4, 8, 8, generator=rng(i), dtype=torch.float64) for i in (0, 1))
+    t, given = torch.tensor([10.0, 912.5], dtype=torch.float64), view.condition(["a dog", "cat"])
+    found = denoising_error(view, given, x0, noise, t)
+    for i in range(2):
+        s = t[i] / 1000
+        x_t = (1 - s) * x0[i] + s * noise[i]
+        said = view.denoise(x_t[None], t[i : i + 1], given.rows(slice(i, i + 1)))[0]
+        assert found[i].item() == pytest.approx((said - noise[i] + x0[i]).square().mean().item(), rel=1e-5)
+
+
+def test_a_flow_is_trained_where_its_scheduler_stands() -> None:
+    """SD3's shift of 3 moves even levels to the noise; FLUX's depends on the number of a picture's tokens."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(1000)
+    assert torch.equal(training_timesteps(tiny.shared("sd3")), scheduler.timesteps.flip(0))
+    even = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    slope = (1.15 - 0.5) / (4096 - 256)
+    shift = math.exp(0.5 + slope * (16 - 256))
+    wanted = 1000 * shift / (shift + (1 / even - 1))
+    assert torch.allclose(training_timesteps(tiny.shared("flux")).double(), wanted, atol=0.1)
+    assert training_timesteps(tiny.shared("sd1")).tolist() == list(range(1000))

@@ -11,15 +11,25 @@ import torch
 from torch import Tensor
 
 from ..models.diffusion.inversion import invert_latents
+from ..models.diffusion.schedulers import flow_timesteps
 from ..models.diffusion.vae import encode_images
 from ..models.model_view import PromptGuidance
 from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
-@attack("latent-inversion", paper="arXiv:2501.01633", rung="latent", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "latent-inversion",
+    paper="arXiv:2501.01633",
+    rung="latent",
+    scope="prompt",
+    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+)
 @dataclass(frozen=True)
 class LatentInversion:
-    """Finds the noise from which the edited model generates an image of the concept. Steps as in ACE's scripts."""
+    """Finds the noise from which the edited model generates an image of the concept. Steps as in ACE's scripts.
+
+    (inferred) A flow is inverted by Euler's steps at its own scheduler's levels; ACE inverts Stable Diffusion alone.
+    """
 
     steps: int = 30
     """Steps of the inversion."""
@@ -60,5 +70,9 @@ class LatentInversion:
 
     def _invert(self, case: AttackCase, x: Tensor, texts: list[str]) -> Tensor:
         """Run DDIM backwards from x_0 to x_T (b, c, h, w), with the prediction at the cleaner end of each step."""
-        grid = torch.linspace(0, len(case.model.schedule.alpha) - 1, self.steps + 1).round().long()
+        if case.model.schedule.prediction_type == "flow":
+            levels = flow_timesteps(case.model, self.steps)
+            grid = torch.cat([levels.new_zeros(1), levels])
+        else:
+            grid = torch.linspace(0, len(case.model.schedule.alpha) - 1, self.steps + 1).round().long()
         return invert_latents(case.model, x, PromptGuidance(case.model.condition(texts)), grid)

@@ -15,13 +15,19 @@ from ..edits import Edit
 from ..models.diffusion.vae import encode_images
 from ..models.hooks.modules import attention_linears, denoiser_parameters
 from ..training import Descent, StepLoss, TrainableLowRank, TrainableWeights
-from ..training.token_search import denoising_error
+from ..training.token_search import denoising_error, training_timesteps
 from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 _LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
 
 
-@attack("resurgence", paper="arXiv:2410.08074", rung="weights", scope="concept", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "resurgence",
+    paper="arXiv:2410.08074",
+    rung="weights",
+    scope="concept",
+    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+)
 @dataclass(frozen=True)
 class Resurgence:
     """Fine-tunes the edited model on unrelated images. Defaults inferred."""
@@ -91,13 +97,13 @@ class Resurgence:
 
     def _loss(self, case: AttackCase, captions: tuple[str, ...], latents: Tensor) -> StepLoss:
         """Build the denoising loss of images under their captions. The text encoder is not trained."""
-        model = case.model
+        model, timesteps = case.model, training_timesteps(case.model)
         with torch.no_grad():
             texts = model.condition(captions)
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
             which = torch.randint(len(latents), (self.batch_size,), generator=rng)
-            t = torch.randint(len(model.schedule.alpha), (self.batch_size,), generator=rng).to(model.device)
+            t = timesteps[torch.randint(len(timesteps), (self.batch_size,), generator=rng)].to(model.device)
             noise = torch.randn(len(which), *latents.shape[1:], generator=rng).to(latents)
             return denoising_error(model, texts.rows(which), latents[which], noise, t).mean()
 

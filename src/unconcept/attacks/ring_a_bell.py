@@ -14,7 +14,7 @@ from ..core.concept import KIND_TEMPLATES
 from ..core.errors import require
 from ..models import Conditioning, ModelView
 from ..models.model_view import SoftPrompts
-from ..models.text.vocabulary import pad_ids, special_ids, text_of_ids, token_tables
+from ..models.text.vocabulary import pad_ids, special_ids, text_of_ids
 from ..prompts.text_matching import GENERAL_WORDS
 from ..training.token_search import TokenVocabulary, random_generators
 from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
@@ -154,10 +154,9 @@ def text_state_errors(model: ModelView, ids: Tensor, goal: Tensor) -> Tensor:
 def _read(model: ModelView, ids: Tensor) -> Conditioning:
     """Encode padded ids with the model's own encoders."""
     at = torch.zeros(len(ids), 1, dtype=torch.long)
-    start = special_ids(model.tokenizer)[0]
-    return model.condition(
-        SoftPrompts(ids, at, tuple(table[start].expand(len(ids), 1, -1) for table in token_tables(model)))
-    )
+    start = torch.tensor(special_ids(model.tokenizer)[0])
+    rows = TokenVocabulary.of(model).rows(start)
+    return model.condition(SoftPrompts(ids, at, tuple(row.expand(len(ids), 1, -1) for row in rows)))
 
 
 def _flat(given: Conditioning) -> Tensor:

@@ -6,20 +6,26 @@ loss is the classifier, so no other network is needed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..core.errors import require
+from ..models import ModelView
+from ..models.diffusion.schedulers import flow_timesteps
 from ..models.diffusion.vae import encode_images
-from ..models.text.vocabulary import text_of_ids, word_ids
+from ..models.family import EncoderKind
+from ..models.text.vocabulary import special_ids, text_of_ids, word_ids
 from ..training import Descent, StepLoss
 from ..training.token_search import (
     FreeTokenSlots,
     TokenPlacement,
     TokenVocabulary,
+    all_vocabularies,
     denoising_error,
     insert_free_tokens,
+    join_prompts,
     normal_noise,
     project_to_simplex,
     random_generators,
@@ -28,15 +34,27 @@ from ..training.token_search import (
 from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
 
 
-@attack("unlearn-diff-atk", paper="arXiv:2310.11868", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "unlearn-diff-atk",
+    paper="arXiv:2310.11868",
+    rung="text",
+    scope="prompt",
+    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+)
 @dataclass(frozen=True)
 class UnlearnDiffAtk:
-    """Searches tokens that make the edited model denoise an image of the concept. Defaults of the authors' configs."""
+    """Searches tokens that make the edited model denoise an image of the concept. Defaults of the authors' configs.
+
+    (inferred) Where T5 reads beside CLIP, as in SD3 and FLUX, the tokens of one are searched, and the other reads the
+    text of the tokens drawn at each update, without a gradient. What is found is one text for both.
+    """
 
     tokens: int = 3
     """k, number of tokens: 3 for styles and objects, 5 for nudity."""
     place: TokenPlacement = "prefix"
     """Position of the tokens in the prompt."""
+    vocabulary: Literal["first", "clip", "t5"] = "first"
+    """Whose tokens are searched: CLIP's, T5's, or those of the encoder whose states come first (T5 in FLUX)."""
     timesteps: int = 50
     """Number of timesteps, visited in ascending order with an attempt after each."""
     iterations: int = 40
@@ -75,12 +93,14 @@ class UnlearnDiffAtk:
     def _group(self, case: AttackCase, members: range) -> Iterator[AttackAttempt]:
         """Search relaxed tokens A (b, k, v) for these prompts, each row on the simplex, starting uniform."""
         model, rngs = case.model, random_generators(case.seed, members)
-        tokenizer = model.tokenizer
-        texts = {
-            i: insert_free_tokens(word_ids(tokenizer, case.prompts[i]), self.tokens, self.place, tokenizer.length - 2)
-            for i in members
-        }
-        allowed = TokenVocabulary.of(model).is_typable
+        kind = model.spec.first_encoder.kind if self.vocabulary == "first" else self.vocabulary
+        own = TokenVocabulary.of(model, kind)
+        tokenizer, allowed = own.tokenizer, own.is_typable
+        room = tokenizer.length - len(special_ids(tokenizer))
+        texts = {}
+        for i in members:
+            ids = word_ids(tokenizer, case.prompts[i])
+            texts[i] = insert_free_tokens(ids, self.tokens, self.place, room)
         count = max(len(text.free_positions) for text in texts.values())
         # Differs: start and end token are left out, because nobody can type them.
         weights = (
@@ -91,42 +111,48 @@ class UnlearnDiffAtk:
         with torch.no_grad():
             latents = encode_images(model, case.pictures[members.start : members.stop])
         descent = Descent([weights], self.lr, "adam", self.weight_decay, case.seed)
-        for t in attack_timesteps(self.timesteps, len(model.schedule.alpha)):
+        for t in attack_timesteps(model, self.timesteps):
             left = [i for i in case.unsolved if i in members]
             if not left:
                 return
             rows = [i - members.start for i in left]
             with case.edit_applied():
-                texts_left, rngs_left = [texts[i] for i in left], [rngs[i] for i in left]
-                loss = _loss(case, texts_left, rngs_left, (weights, latents), rows, t)
+                searched = _Searched([texts[i] for i in left], [rngs[i] for i in left], weights, latents, rows)
+                loss = _loss(case, kind, searched, t)
                 losses = descent.run(loss, self.iterations, lambda step: _project(weights, allowed))
             best = weights.detach().argmax(-1)
             found = {
-                i: AttackInput(text_of_ids(tokenizer, texts[i].fill(best[row].tolist())))
+                i: AttackInput(text_of_ids(tokenizer, texts[i].fill(best[row].tolist()), model.tokenizers))
                 for i, row in zip(left, rows, strict=True)
             }
             yield AttackAttempt(descent.done, found, sum(losses) / len(losses) / len(left))
 
 
-def _loss(
-    case: AttackCase,
-    texts: Sequence[FreeTokenSlots],
-    rngs: Sequence[torch.Generator],
-    data: tuple[Tensor, Tensor],
-    rows: list[int],
-    t: int,
-) -> StepLoss:
-    """Build the sum over some prompts of the denoising error of their image, under tokens drawn from the relaxed ones.
+@dataclass(frozen=True)
+class _Searched:
+    """What is searched for some of a group's prompts, each with its generator."""
 
-    `data` are relaxed tokens and latents of all prompts; `rows` selects those of `texts`, each with its generator.
-    """
-    model, vocabulary = case.model, TokenVocabulary.of(case.model)
-    weights, latents = data[0], data[1][rows]
+    texts: Sequence[FreeTokenSlots]
+    rngs: Sequence[torch.Generator]
+    weights: Tensor  # (b, k, v): relaxed tokens of all prompts of the group
+    latents: Tensor  # (b, c, h, w) of all prompts of the group
+    rows: list[int]  # of these prompts among all
+
+
+def _loss(case: AttackCase, kind: EncoderKind, searched: _Searched, t: float) -> StepLoss:
+    """Build the sum over prompts of the denoising error of their image, under tokens drawn from the relaxed ones."""
+    model, vocabularies = case.model, all_vocabularies(case.model)
+    own, latents, is_alone = vocabularies[kind], searched.latents[searched.rows], len(vocabularies) == 1
 
     def loss(step: int, rng: torch.Generator) -> Tensor:
-        one_hot = sample_tokens(weights[rows], rngs)
-        given = model.condition(vocabulary.prompts(texts, vocabulary.mix_rows(one_hot)))
-        noise = normal_noise(latents.shape[1:], rngs).to(latents)
+        one_hot = sample_tokens(searched.weights[searched.rows], searched.rngs)
+        soft = own.prompts(searched.texts, own.mix_rows(one_hot))
+        drawn = zip(searched.texts, one_hot.argmax(-1).tolist(), strict=True)
+        filled = (
+            [] if is_alone else [text_of_ids(own.tokenizer, text.fill(ids), model.tokenizers) for text, ids in drawn]
+        )
+        given = model.condition(join_prompts(vocabularies, {kind: soft}, filled))
+        noise = normal_noise(latents.shape[1:], searched.rngs).to(latents)
         return denoising_error(
             model, given, latents, noise, torch.full((len(latents),), t, device=latents.device)
         ).sum()
@@ -139,6 +165,11 @@ def _project(weights: Tensor, allowed: Tensor) -> None:
     weights.copy_(project_to_simplex(weights, allowed))
 
 
-def attack_timesteps(count: int, timesteps: int) -> list[int]:
-    """Return evenly spaced timesteps, ascending from half a gap: 10, 30, .., 990 for 50 of 1000."""
-    return [int((i + 0.5) * timesteps / count) for i in range(count)]
+def attack_timesteps(model: ModelView, count: int) -> list[float]:
+    """Return evenly spaced timesteps, ascending from half a gap: 10, 30, .., 990 for 50 of 1000.
+
+    A flow's are those at which its own scheduler makes so many steps.
+    """
+    if model.schedule.prediction_type == "flow":
+        return [float(t) for t in flow_timesteps(model, count)]
+    return [int((i + 0.5) * len(model.schedule.alpha) / count) for i in range(count)]

@@ -10,6 +10,7 @@ from .layouts.packing import Packing
 Family = str  # a family's name; `families` has them all
 Config = Mapping[str, Any]  # a part's config.json
 NamedShapes = Iterator[tuple[str, tuple[int, ...]]]
+EncoderKind = Literal["clip", "t5"]  # encoders of one kind share a vocabulary
 EncoderNaming = Literal["clip", "open_clip", "t5"]  # naming of an encoder's tensors in a single file
 
 
@@ -29,7 +30,7 @@ class TextEncoderSpec:
 
     part: str
     """Its folder, `text_encoder_2`; the tokenizer's is `tokenizer_2`."""
-    kind: Literal["clip", "t5"]
+    kind: EncoderKind
     single_file: str = ""
     """Prefix of its tensors in a single file."""
     naming: EncoderNaming = "clip"

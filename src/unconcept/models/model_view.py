@@ -80,11 +80,13 @@ class SoftPrompts:
     """Prompts as token ids, some of which the caller replaces by embedding vectors.
 
     `ids` (b, l) are padded for the first encoder. At positions `at` (b, k), encoder e reads `rows[e]` (b, k, d_e).
+    Encoders of one kind share ids and positions: CLIP's are here, those of a T5 beside it in `t5`.
     """
 
     ids: Tensor
     at: Tensor
     rows: tuple[Tensor, ...]
+    t5: "SoftPrompts | None" = None
 
 
 class ModelView(Protocol):
@@ -146,7 +148,7 @@ class ModelView(Protocol):
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """Encode prompts for the denoiser with the live encoders and their hooks; differentiable in soft rows.
 
-        `ModelError` for soft prompts if the encoders tokenize differently: SD3 and FLUX.
+        `ModelError` for soft prompts that lack the rows of an encoder.
         """
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:

@@ -1,11 +1,11 @@
 """Tools of token searches in attacks and adversarial methods: relaxed tokens, soft rows, free tokens in a prompt.
 
-A search works on rows of the token embedding. Every encoder of the model has rows of its own width; one choice of ids
-serves them all (SDXL has two encoders).
+A search works on rows of the token embedding. Every encoder of the model has rows of its own width. One choice of ids
+serves all of one kind (SDXL has two CLIPs); T5 beside CLIP has its own.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -14,9 +14,18 @@ from torch.nn import functional as F
 
 from ..core.seeds import numbered_seed
 from ..models import Conditioning, ModelView
+from ..models.diffusion.schedulers import flow_timesteps
+from ..models.family import EncoderKind
 from ..models.model_view import SoftPrompts
 from ..models.text.tokenizer import ClipTokenizer
-from ..models.text.vocabulary import pad_ids, special_ids, token_tables
+from ..models.text.vocabulary import (
+    encoder_kinds,
+    pad_ids,
+    special_ids,
+    untypable_ids,
+    vocabulary_of,
+    word_ids,
+)
 from .gradient_transforms import GradientList
 
 TokenPlacement = Literal["prefix", "suffix", "mid", "insert", "spread"]
@@ -70,23 +79,24 @@ def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> FreeTokenSlots:
 
 @dataclass(frozen=True)
 class TokenVocabulary:
-    """Token embeddings of a model's encoders as it now computes: build it while the edit is applied."""
+    """Token embeddings of encoders of one kind as they now compute: build it while the edit is applied."""
 
     tokenizer: ClipTokenizer
     tables: tuple[Tensor, ...]  # (v, d_e) for each encoder
 
     @classmethod
-    def of(cls, model: ModelView) -> "TokenVocabulary":
-        return cls(model.tokenizer, token_tables(model))
+    def of(cls, model: ModelView, kind: EncoderKind | None = None) -> "TokenVocabulary":
+        """The vocabulary of the encoders of one kind; None: of those whose states the denoiser reads first."""
+        return cls(*vocabulary_of(model, kind or model.spec.first_encoder.kind))
 
     def __len__(self) -> int:
         return len(self.tables[0])
 
     @property
     def is_typable(self) -> Tensor:
-        """Mask (v,) bool of the tokens that text can produce: all but start and end token."""
+        """Mask (v,) bool of the tokens that text can produce: all but start and end token, and T5's padding."""
         found = torch.ones(len(self), dtype=torch.bool)
-        found[list(special_ids(self.tokenizer))] = False
+        found[list(untypable_ids(self.tokenizer))] = False
         return found
 
     def random_ids(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
@@ -120,18 +130,45 @@ class TokenVocabulary:
     def prompts(self, texts: Sequence[FreeTokenSlots], rows: Sequence[Tensor]) -> SoftPrompts:
         """Build prompts (b) whose free tokens have the rows (b, k, d_e), k the largest number in one text.
 
-        If a text has fewer, its surplus rows replace the start token by itself.
+        If a text has fewer, its surplus rows replace a token that is never free by itself: the start token, or in T5
+        the last one, the end token or padding.
         """
         k = max(len(text.free_positions) for text in texts)
-        at = torch.zeros(len(texts), k, dtype=torch.long)
+        ids = pad_ids(self.tokenizer, [text.ids for text in texts])
+        before = len(special_ids(self.tokenizer)) - 1
+        spare = 0 if before else ids.shape[1] - 1
+        at = torch.full((len(texts), k), spare)
         for row, text in zip(at, texts, strict=True):
-            row[: len(text.free_positions)] = torch.tensor(text.free_positions) + 1
-        start = self.rows(torch.tensor(special_ids(self.tokenizer)[0]))
-        used = (at > 0)[..., None]
+            row[: len(text.free_positions)] = torch.tensor(text.free_positions) + before
+        own = [row[:, None] for row in self.rows(ids[:, spare])]
+        used = (at != spare)[..., None]
         kept = tuple(
-            torch.where(used.to(part.device), part[:, :k], own.to(part)) for part, own in zip(rows, start, strict=True)
+            torch.where(used.to(part.device), part[:, :k], row.to(part)) for part, row in zip(rows, own, strict=True)
         )
-        return SoftPrompts(pad_ids(self.tokenizer, [text.ids for text in texts]), at, kept)
+        return SoftPrompts(ids, at, kept)
+
+    def plain_prompts(self, texts: Sequence[str]) -> SoftPrompts:
+        """Prompts of texts, without free tokens."""
+        slots = [FreeTokenSlots(word_ids(self.tokenizer, text), ()) for text in texts]
+        return self.prompts(slots, [table.new_zeros(len(texts), 0, table.shape[1]) for table in self.tables])
+
+
+def join_prompts(
+    vocabularies: Mapping[EncoderKind, TokenVocabulary],
+    searched: Mapping[EncoderKind, SoftPrompts],
+    texts: Sequence[str],
+) -> SoftPrompts:
+    """Prompts for all encoders of a model, by their vocabularies; those of a kind that is not searched read texts."""
+    parts = {
+        kind: searched[kind] if kind in searched else own.plain_prompts(texts) for kind, own in vocabularies.items()
+    }
+    first, *others = parts.values()
+    return replace(first, t5=others[0]) if others else first
+
+
+def all_vocabularies(model: ModelView) -> dict[EncoderKind, TokenVocabulary]:
+    """The vocabulary of each kind of encoder that the model has, as it now computes."""
+    return {kind: TokenVocabulary.of(model, kind) for kind in encoder_kinds(model)}
 
 
 @dataclass
@@ -218,6 +255,12 @@ def denoising_error(model: ModelView, texts: Conditioning, latents: Tensor, nois
     return (
         (model.denoise(x_t, t, texts) - schedule.training_target(latents, noise, t)).float().square().flatten(1).mean(1)
     )
+
+
+def training_timesteps(model: ModelView) -> Tensor:
+    """All timesteps (T,) at which the model was trained, ascending; a flow's as its own scheduler shifts them."""
+    count = len(model.schedule.alpha)
+    return flow_timesteps(model, count - 1) if model.schedule.prediction_type == "flow" else torch.arange(count)
 
 
 def random_generators(seed: int, numbers: Iterable[int]) -> dict[int, torch.Generator]:

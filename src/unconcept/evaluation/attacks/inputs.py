@@ -41,13 +41,25 @@ def input_tensors(given: AttackInput) -> dict[str, Tensor]:
     """The input's tensors by name, without the edit that it may apply to the model."""
     found: dict[str, Tensor] = {}
     if given.soft is not None:
-        found |= {"soft.ids": given.soft.ids, "soft.at": given.soft.at}
-        found |= {f"soft.rows.{i}": rows for i, rows in enumerate(given.soft.rows)}
+        found |= _soft_tensors(given.soft, "soft")
     if given.states is not None:
         found |= {f"states.{name}": value for name, value in vars(given.states).items() if value is not None}
     if given.noise is not None:
         found["noise"] = given.noise
     return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+def _soft_tensors(soft: SoftPrompts, name: str) -> dict[str, Tensor]:
+    own = {f"{name}.ids": soft.ids, f"{name}.at": soft.at}
+    own |= {f"{name}.rows.{i}": rows for i, rows in enumerate(soft.rows)}
+    return own if soft.t5 is None else own | _soft_tensors(soft.t5, f"{name}.t5")
+
+
+def _soft_prompts(own: Mapping[str, Tensor], name: str) -> SoftPrompts | None:
+    if f"{name}.ids" not in own:
+        return None
+    rows = tuple(own[key] for key in sorted(own) if key.startswith(f"{name}.rows."))
+    return SoftPrompts(own[f"{name}.ids"], own[f"{name}.at"], rows, _soft_prompts(own, f"{name}.t5"))
 
 
 def hash_input(given: AttackInput) -> str:
@@ -109,8 +121,7 @@ def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
 
 def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttackInput:
     own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.partition(".")[0] == number}
-    rows = tuple(own[name] for name in sorted(own) if name.startswith("soft.rows."))
-    soft = SoftPrompts(own["soft.ids"], own["soft.at"], rows) if rows else None
+    soft = _soft_prompts(own, "soft")
     states = (
         Conditioning(**{name.partition(".")[2]: t for name, t in own.items() if name.startswith("states.")})
         if "states.states" in own

@@ -174,3 +174,9 @@ def prepared_scheduler(model: ModelView, name: str | None, steps: int, shape: tu
         kind, reason = type(scheduler).__name__, str(error).partition("\n")[0]
         raise SettingsError(f"{steps} sampler steps are not possible with {kind}: {reason}") from None
     return scheduler
+
+
+def flow_timesteps(model: ModelView, steps: int) -> Tensor:
+    """The timesteps (N,) at which a flow's own scheduler makes so many steps, ascending to noise."""
+    found: Tensor = prepared_scheduler(model, None, steps, model.latent_shape).timesteps
+    return found.flip(0)

@@ -13,6 +13,7 @@ from ..family import TextEncoderSpec
 from .tokenizer_files import END_TOKEN, START_TOKEN, read_tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 TokenPosition = Literal["last_subject", "first_eot", "all"]
@@ -106,6 +107,11 @@ class ClipTokenizer:
         length = encoder.length or self.length
         length = length if encoder.is_masked else min(length, self.length)
         return replace(self, length=length, reads_padding=not encoder.is_masked, is_lowercased=encoder.is_lowercased)
+
+    def pad_anew(self, ids: "Tensor") -> "Tensor":
+        """Padded ids (b, l) of another tokenizer with the same vocabulary, with this one's padding."""
+        is_end = ids == self.end
+        return ids.masked_fill(is_end.cumsum(1) - is_end.long() > 0, self.pad)
 
     @property
     def words(self) -> tuple[int, frozenset[str]]:

@@ -4,57 +4,85 @@ from collections.abc import Sequence
 
 import torch
 from tokenizers import decoders
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.errors import ModelError, require
+from ..family import EncoderKind, TextEncoderSpec
 from ..model_view import ModelView
 from .tokenizer import ClipTokenizer
 
 _BYTE_DECODER = decoders.ByteLevel()
 _WORD_END = "</w>"
+_NEVER_TYPED = ("<pad>", "<unk>")  # tokens of T5 that stand for no text
 
 
-def token_tables(model: ModelView) -> tuple[Tensor, ...]:
-    """The current token embeddings (v, d_e) of each text encoder; SDXL's two share their ids.
+def encoder_kinds(model: ModelView) -> tuple[EncoderKind, ...]:
+    """The kinds of text encoders that the model has; those of one kind share a vocabulary. CLIP comes first."""
+    own = [
+        encoder.kind for encoder in model.spec.encoders if not encoder.is_optional or model.checkpoint.has(encoder.part)
+    ]
+    return tuple(dict.fromkeys(own))
 
-    `ModelError` if the encoders' ids differ: SD3 and FLUX.
+
+def vocabulary_of(model: ModelView, kind: EncoderKind) -> tuple[ClipTokenizer, tuple[Tensor, ...]]:
+    """The tokenizer of the first encoder of a kind, and the current token embeddings (v, d_e) of each of them.
+
+    `ModelError` if the model has none of that kind.
     """
-    message = (
-        f"{model.family} tokenizes a text differently for CLIP and for T5, so it has no single table of tokens: choose"
-        " a family with CLIP encoders only"
+    own = [encoder for encoder in model.spec.encoders if encoder.kind == kind]
+    known = encoder_kinds(model)
+    require(
+        kind in known, f"{model.family} has no text encoder of kind {kind!r}: choose {', '.join(known)}", ModelError
     )
-    require(bool(model.spec.clip_encoders), message, ModelError)
-    tables = []
-    for part in model.spec.clip_encoders:
-        embedding = model.modules(part).get_input_embeddings()  # type: ignore[operator]
-        tables.append(embedding.weight.detach())
-    return tuple(tables)
+    tables = tuple(input_embedding(model, encoder).get_parameter("weight").detach() for encoder in own)
+    return model.checkpoint.tokenizer(own[0]), tables
 
 
-def special_ids(tokenizer: ClipTokenizer) -> tuple[int, int]:
-    """The ids of the start token and the end token."""
-    start, end = tokenizer([""]).ids[0]
-    return start, end
+def input_embedding(model: ModelView, encoder: TextEncoderSpec) -> nn.Module:
+    """The live module that looks up the token embeddings of a text encoder."""
+    module = model.modules(encoder.part)
+    # T5's own table is another module, which shares its weight with the encoder's but is never called.
+    stack = module.get_submodule("encoder") if encoder.kind == "t5" else module
+    embedding: nn.Module = stack.get_input_embeddings()  # type: ignore[operator]
+    return embedding
+
+
+def special_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
+    """The ids of the start token, which T5 lacks, and of the end token."""
+    return tokenizer([""]).ids[0]
+
+
+def untypable_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
+    """Ids that no text produces: start and end token, and T5's for padding and for what it does not know."""
+    others = (tokenizer.tokenizer.token_to_id(token) for token in _NEVER_TYPED)
+    return (*special_ids(tokenizer), *(i for i in others if i is not None))
 
 
 def word_ids(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
     """Ids of a text without start and end token."""
-    return tokenizer([text]).ids[0][1:-1]
+    return tokenizer([text]).ids[0][len(special_ids(tokenizer)) - 1 : -1]
 
 
-def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
+def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int], readers: Sequence[ClipTokenizer] = ()) -> str:
     """The text of token ids. Its own ids may differ, because pieces without a word's end join the next word.
 
-    Words are dropped from the end until the text fits into the encoder.
+    Words are dropped from the end until the text fits into the encoder, and into those of the other `readers`.
     """
-    tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
-    text = " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
-    while text and not tokenizer.can_hold(text):
+    text = _decoded(tokenizer, ids)
+    while text and not all(reader.can_hold(text) for reader in (tokenizer, *readers)):
         text = text.rpartition(" ")[0]
     return text
 
 
+def _decoded(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
+    if len(special_ids(tokenizer)) == 1:  # T5's.
+        return " ".join(str(tokenizer.tokenizer.decode(list(map(int, ids)))).split())
+    tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
+    return " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
+
+
 def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
     """Add start, end and padding to rows of ids: (b, l)."""
-    start, end = special_ids(tokenizer)
-    return torch.tensor([[start, *row, end, *[tokenizer.pad] * (tokenizer.length - 2 - len(row))] for row in rows])
+    *start, end = special_ids(tokenizer)
+    whole = [[*start, *row, end] for row in rows]
+    return torch.tensor([[*row, *[tokenizer.pad] * (tokenizer.length - len(row))] for row in whole])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model_view import Conditioning
+from ..model_view import Conditioning, SoftPrompts
 from ..text.tokenizer import TokenPosition
 from .mmdit import MMDiTView, flow_shift
 
@@ -23,7 +23,7 @@ class FluxView(MMDiTView):
     def _embed_states(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         return self._t5(self.spec.first_encoder).embed(texts, at)
 
-    def _condition(self, prompts: Sequence[str]) -> Conditioning:
+    def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         clip, t5 = self.spec.encoders
         pooled = self._read(prompts, clip).pooler_output
         return Conditioning(self._read(prompts, t5)[0], pooled)

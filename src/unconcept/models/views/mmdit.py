@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.errors import ModelError
+from ...core.errors import ModelError, require
 from ..family import TextEncoderSpec
+from ..hooks.forward import with_soft_rows
 from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition, TokenPosition
+from ..text.vocabulary import input_embedding
 from .pipeline_view import PipelineView
 
 _STATES_MAP = "context_embedder.weight"
@@ -42,20 +44,26 @@ class MMDiTView(PipelineView):
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         """Encode prompts with the live encoders, padded and without a mask as in the stock pipelines."""
-        if isinstance(prompts, SoftPrompts):
-            raise ModelError(
-                f"{self.family} tokenizes a text differently for CLIP and for T5, so it cannot read prompts of token"
-                " ids: give texts"
-            )
         return self._condition(prompts)
 
     @abstractmethod
-    def _condition(self, prompts: Sequence[str]) -> Conditioning: ...
+    def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning: ...
 
-    def _read(self, prompts: Sequence[str], encoder: TextEncoderSpec) -> Any:
+    def _read(self, prompts: Sequence[str] | SoftPrompts, encoder: TextEncoderSpec) -> Any:
         """Run a live encoder."""
-        ids = torch.tensor(self._tokenizer(encoder)(prompts).padded(), device=self.device)
-        return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
+        if not isinstance(prompts, SoftPrompts):
+            ids = torch.tensor(self._tokenizer(encoder)(prompts).padded(), device=self.device)
+            return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
+        own = prompts.t5 if encoder.kind == "t5" else prompts
+        number = [each for each in self.spec.encoders if each.kind == encoder.kind].index(encoder)
+        message = (
+            f"prompts of token ids for {self.family} need the rows of {encoder.part}: give them for CLIP and for T5"
+        )
+        require(own is not None and number < len(own.rows), message, ModelError)
+        assert own is not None
+        ids = self._tokenizer(encoder).pad_anew(own.ids).to(self.device)
+        with with_soft_rows(input_embedding(self, encoder), own.at, own.rows[number]):
+            return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
 
     @property
     def width(self) -> int:

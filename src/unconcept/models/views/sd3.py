@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model_view import Conditioning
+from ..model_view import Conditioning, SoftPrompts
 from ..text.tokenizer import TokenPosition
 from .mmdit import MMDiTView, flow_shift
 
@@ -27,7 +27,7 @@ class SD3View(MMDiTView):
         t5 = self._t5(last).embed(texts, at) if self._has(last) else self._no_t5(clip, at)
         return torch.cat([clip, t5], 1) if at == "all" else torch.stack([clip, t5], 1).flatten(0, 1)
 
-    def _condition(self, prompts: Sequence[str]) -> Conditioning:
+    def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         *clips, last = self.spec.encoders
         found = [self._read(prompts, encoder) for encoder in clips]
         clip = torch.cat([out.hidden_states[-2] for out in found], -1)

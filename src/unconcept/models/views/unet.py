@@ -67,10 +67,7 @@ class UNetView(PipelineView):
         tokenizer = self._encoders()[number].tokenizer
         if not isinstance(prompts, SoftPrompts):
             return torch.tensor(tokenizer(prompts).padded())
-        if number == 0:
-            return prompts.ids
-        after_end = (prompts.ids == tokenizer.end).cumsum(1) - (prompts.ids == tokenizer.end).long() > 0
-        return torch.where(after_end, tokenizer.pad, prompts.ids)
+        return tokenizer.pad_anew(prompts.ids)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """The prediction of noise or v, as the model was trained; if guidance is distilled into it, guided."""
