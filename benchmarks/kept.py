@@ -12,6 +12,7 @@ from typing import Any
 
 from unconcept.core.escapes import json_text
 from unconcept.core.output_folder import write_atomically
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 FOLDER = Path(__file__).with_name("measured")
 Row = dict[str, Any]
@@ -32,14 +33,14 @@ def measured_on(report: Mapping[str, Any]) -> Row:
     }
 
 
-def present_basis() -> Row:
-    """The same of what is here now, on the default model."""
+def present_basis(model: str = DEFAULT_MODEL) -> Row:
+    """The same of what is here now, on an embedded model."""
     from unconcept.evaluation.worlds import world_of
     from unconcept.report.data import DrawingData
-    from unconcept.worlds.registry import DEFAULT_MODEL, embedded_world
+    from unconcept.worlds.registry import embedded_world
     from unconcept.worlds.table import concept_table
 
-    world, known = world_of(DEFAULT_MODEL), embedded_world(DEFAULT_MODEL)
+    world, known = world_of(model), embedded_world(model)
     assert world.judge is not None
     assert known is not None
     judge = world.judge.open()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libraries
 from unconcept.core.errors import UnconceptError
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 from . import tuning_log
 from .report_concepts import require_tune, spread
@@ -25,6 +26,8 @@ OBJECTS = 4  # beside both styles and the harmful objects
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", help="separated by commas")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="embedded model, whose candidates begin with its name")
+    parser.add_argument("--prompts", type=int, help="of each group at most")
     parser.add_argument("--limit", type=int, help="concepts at most, spread over the kinds")
     parser.add_argument("--concepts", help="tune concepts, separated by commas, in place of those that are spread")
     parser.add_argument("--together", action="store_true", help="erase the concepts, or all tune objects, by one edit")
@@ -39,9 +42,10 @@ def main() -> None:
         parser.error("give either --methods or --keep")
     quiet_libraries()
     for path in args.keep or ():
-        print(f"{path}: kept", ", ".join(tuning_log.keep(json.loads(path.read_text(encoding="utf-8")))))
+        report = json.loads(path.read_text(encoding="utf-8"))
+        print(f"{path}: kept", ", ".join(tuning_log.keep(report, tuning_log.folder_of(args.model))))
     status = "ok" if args.methods is None else measure(args, parser)
-    tuning_log.write_page(args.docs)
+    tuning_log.write_page(args.docs, args.model)
     if status != "ok":
         raise SystemExit(EXIT_FAILED)
 
@@ -52,7 +56,7 @@ def measure(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     from unconcept.jobs.evaluate_job import EvaluationRun
 
     settings = tomllib.loads("\n".join(args.settings))
-    arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name, settings))
+    arms = tuple(arm for name in args.methods.split(",") for arm in candidates(name, settings, args.model))
     chosen = tune_objects()[: args.limit] if args.together else spread("tune", OBJECTS, args.limit)
     if args.concepts:
         chosen = tuple(args.concepts.split(","))
@@ -62,18 +66,20 @@ def measure(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
         parser.error(str(error))
     run = EvaluationRun(
         chosen,
-        Path("out/tuning"),
+        Path("out") / tuning_log.folder_of(args.model).name,
         variants=arms,
         joint_requests=(chosen,) if args.together else (),
         suite="tuning-together" if args.together else "tuning",
         max_minutes=args.max_minutes,
         overwrite=True,
+        model=args.model,
+        limit=args.prompts,
     )
     with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))
     if not args.together:
-        tuning_log.keep(report.data())
+        tuning_log.keep(report.data(), tuning_log.folder_of(args.model))
     return report.status
 
 
@@ -88,12 +94,13 @@ def tune_objects() -> tuple[str, ...]:
     )
 
 
-def candidates(method: str, settings: Mapping[str, object] | None = None) -> list:
+def candidates(method: str, settings: Mapping[str, object] | None = None, model: str = DEFAULT_MODEL) -> list:
     """The method's recipe, and what is tried beside it: each candidate changes that; `settings` holds for all."""
     from unconcept.evaluation.tasks.edit_task import variant_of_method
 
-    own = variant_of_method(method).changed(method, settings or {})
-    tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(method, [])
+    own = variant_of_method(method, model).changed(method, settings or {})
+    key = method if model == DEFAULT_MODEL else f"{model}-{method}"
+    tried = tomllib.loads(CANDIDATES.read_text(encoding="utf-8")).get(key, [])
     found = [own]
     for each in tried:
         label = f"{method}: " + ", ".join(f"{name} {value}" for name, value in each.items())

@@ -1,7 +1,8 @@
 """The log of tunings: which settings of a method were tried on which tune concepts, with what counts, and the page made
 of it, docs/tuning.md.
 
-Rows are kept in `benchmarks/measured/tuning`, a file a method. What is chosen is what the recipe holds now.
+Rows are kept in `benchmarks/measured/tuning`, a file a method; those of another embedded model, and its page, have its
+name too. What is chosen is what the recipe holds now.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,19 +11,21 @@ from typing import Any
 
 from benchmarks.kept import FOLDER, Row, measured_on, present_basis, read_rows, write_rows
 from benchmarks.report_concepts import require_tune
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 SUITE = "tuning"
 KEPT = FOLDER / SUITE
 FIGURES = {"variety kept@": "variety kept", "distance@": "distance"}  # of far pictures, by the beginning of their name
 HEAD = """# Settings that were tried
 
-Recipes of `moji` are chosen here: on tune concepts, words that requests may hold and seeds below 1,000,000. No row says
+Recipes of `{model}` are chosen here: on tune concepts, words that requests may hold and seeds below 1,000,000. No row \
+says
 how good a method is: [results](results.md) are of other concepts. Cells are pictures that show what the prompt asks
 for, by moji-judge; "nothing" is the target's pictures in which it knows nothing. Variety kept is the distance of two
 pictures of a prompt from different noise, edited over unedited; distance is that of a picture from the unedited one;
 both of far objects. Rows in bold hold the settings of the present recipe; settings that no row changes are left out.
 
-Made by `python -m benchmarks.tuning`, from `benchmarks/measured/tuning`.
+Made by `python -m benchmarks.tuning{option}`, from `benchmarks/measured/{folder}`.
 
 """
 
@@ -80,29 +83,36 @@ def _order(row: Row) -> tuple[str, str, str]:
     return row["kind"], str(row["concepts"]), _key(row)
 
 
-def write_page(docs: Path, folder: Path = KEPT) -> None:
-    """Write docs/tuning.md of all kept rows."""
-    (docs / "tuning.md").write_text(page(folder), encoding="utf-8")
+def folder_of(model: str) -> Path:
+    """The folder of the rows of an embedded model."""
+    return KEPT if model == DEFAULT_MODEL else FOLDER / f"{SUITE}-{model}"
 
 
-def page(folder: Path = KEPT) -> str:
+def write_page(docs: Path, model: str = DEFAULT_MODEL) -> None:
+    """Write docs/tuning.md, or another model's docs/tuning-MODEL.md, of all kept rows."""
+    folder = folder_of(model)
+    (docs / f"{folder.name}.md").write_text(page(folder, model), encoding="utf-8")
+
+
+def page(folder: Path = KEPT, model: str = DEFAULT_MODEL) -> str:
     """A table for each method whose rows are of the present world; the others stand in one line."""
-    basis = present_basis()
+    basis = present_basis(model)
     known = {path.stem: read_rows(path) for path in sorted(folder.glob("*.json"))}
     stale = [method for method, (head, _) in known.items() if head != basis]
-    parts = [section(method, rows) for method, (head, rows) in known.items() if head == basis]
-    text = HEAD + "\n".join(parts)
+    parts = [section(method, rows, model) for method, (head, rows) in known.items() if head == basis]
+    option = "" if model == DEFAULT_MODEL else f" --model {model}"
+    text = HEAD.format(model=model, option=option, folder=folder_of(model).name) + "\n".join(parts)
     if stale:
         text += f"\nLeft out, because measured on another model, table or judge: {', '.join(stale)}.\n"
     return text
 
 
-def section(method: str, rows: Sequence[Row]) -> str:
+def section(method: str, rows: Sequence[Row], model: str = DEFAULT_MODEL) -> str:
     """The rows of one method, with what its recipe says of its source."""
     from unconcept.prompts.sets import GROUP_NAMES, PROMPT_GROUPS
     from unconcept.report.markdown import markdown_table
 
-    recipe = recipe_of(method)
+    recipe = recipe_of(method, model)
     names = [name for name in PROMPT_GROUPS if any(name in row["groups"] for row in rows)]
     varied = varied_settings(rows)
     heads = ["concept", "settings", *(GROUP_NAMES[name] for name in names), "nothing", *FIGURES.values(), "seconds"]
@@ -113,7 +123,7 @@ def section(method: str, rows: Sequence[Row]) -> str:
             lines.append(unedited_cells(row, names))
         before = row["concepts"]
         lines.append(edited_cells(row, names, varied, is_present(method, recipe, row)))
-    said = recipe.source if recipe else "no recipe of `moji`"
+    said = recipe.source if recipe else f"no recipe of `{model}`"
     return f"## {method}\n\nRecipe: {said}.\n\n{markdown_table(lines)}"
 
 
@@ -141,13 +151,12 @@ def varied_settings(rows: Sequence[Row]) -> list[str]:
     return [name for name in names if len({str(row["settings"].get(name)) for row in rows}) > 1]
 
 
-def recipe_of(method: str) -> Any:
-    """The method's recipe for `moji`, or None."""
+def recipe_of(method: str, model: str = DEFAULT_MODEL) -> Any:
+    """The method's recipe for an embedded model, or None."""
     from unconcept.evaluation.worlds import world_of
     from unconcept.worlds.recipes import current_recipe
-    from unconcept.worlds.registry import DEFAULT_MODEL
 
-    name = world_of(DEFAULT_MODEL).recipe(method)
+    name = world_of(model).recipe(method)
     return name and current_recipe(name)
 
 

@@ -107,3 +107,18 @@ def test_a_file_has_a_row_a_line(tmp_path) -> None:
     ]
     assert kept.read_rows(path) == ({"table": "t"}, json.loads(path.read_text())["rows"])
     assert kept.read_rows(tmp_path / "y.json") == ({}, [])
+
+
+def test_rows_of_another_embedded_model_have_a_folder_and_a_page_of_their_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tuning_log, "FOLDER", tmp_path)
+    folder = tuning_log.folder_of("moji-flow")
+    assert tuning_log.folder_of("moji") == tuning_log.KEPT
+    assert folder == tmp_path / "tuning-moji-flow"
+    drawn = trial("guitar", "object", settings(lamb=7.0))
+    drawn["edit"]["base"] = "moji-flow@1"
+    basis = kept.present_basis("moji-flow")
+    tuning_log.keep(report(drawn, drawing=basis["drawing"]), folder)
+    assert "| guitar | unedited | 11/12 |" in tuning_log.page(folder, "moji-flow")
+    assert "Left out" in tuning_log.page(folder)
+    tuning_log.write_page(tmp_path, "moji-flow")
+    assert "Recipes of `moji-flow`" in (tmp_path / "tuning-moji-flow.md").read_text(encoding="utf-8")
