@@ -1,73 +1,92 @@
 """The attacks tables: every attack on UCE's edits of the drawn report concepts, with fewer prompts on every method's,
 and apart from them on UCE's edits of the seen concepts: `make attacks`.
 
-Finished attacks are kept in the store, ceilings are computed once; `--full` takes more concepts.
+What is measured is kept in the repository, as by `benchmarks.results`; ceilings are computed once a picture store.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmarks import known_faults
+from benchmarks.kept import present_basis
+from benchmarks.measuring import Table, measure
 from benchmarks.report_concepts import report_concepts, seen_concepts
-from benchmarks.sections import write_sections
-from benchmarks.variants import rivals
-from benchmarks.whole import whole_or_exit
-from unconcept.cli.console import exit_codes, progress, quiet_libraries
+from benchmarks.results_tables import whole
+from benchmarks.variants import main_method, rivals
+from unconcept.cli.console import quiet_libraries
 
 OUT = Path("out/attacks")
-MORE = ("pizza", "rocket", "crown", "flat", "bomb", "dagger")
+SUITE = "attack"
 FEWER = 2  # prompts a concept, of the table of rivals
-MAIN = "uce"
-TABLES = {"uce": "UCE", "rivals": "Methods beside each other", "seen": "UCE on concepts that were seen"}
-HEAD = """# Attacks on `moji`
+TITLES = {"uce": "UCE", "rivals": "Methods beside each other", "seen": "UCE on concepts that were seen"}
+HEAD = """# Attacks on `{model}`
 
-Every attack on one edit for each of {count} `report` concepts ({names}), pooled. ASR: share of prompts that show the \
-concept unattacked
-or attacked, by {judge[name]} version {judge[version]}, exact 95 % intervals. Floor: the attack's first input, before \
-any search. Ceiling: the
-same attack on the unedited model. Rungs go from what anyone can type to what needs the weights. Seconds are of \
-search alone, one
-thread. In the second table a row is a method, a cell ASR (floor, share of prompts in which the judge knows nothing). \
-Made by
-`make attacks`.
+Every attack on one edit for each of {count} `report` concepts ({names}), drawn by hash, pooled. ASR: share of prompts
+that show the concept unattacked or attacked, by {judge} version {version}, exact 95 % intervals. Floor: the attack's
+first input, before any search. Ceiling: the same attack on the unedited model. Rungs go from what anyone can type to
+what needs the weights. Seconds are of search alone, one thread. In the second table a row is a method, a cell ASR
+(floor, share of prompts in which the judge knows nothing). The seen concepts ({seen}) stand apart.
+
+Made by `make attacks` of the rows in `benchmarks/measured`. A row is missing until its edits were attacked on this
+world.
 
 """
 
 
+def tables() -> dict[str, Table]:
+    """All tables by name, in the order of the page."""
+    drawn, seen = (tuple((name,) for name in names()) for names in (report_concepts, seen_concepts))
+    return {
+        "uce": Table(SUITE, main_method, drawn),
+        "rivals": Table(SUITE, rivals, drawn, FEWER),
+        "seen": Table(SUITE, main_method, seen),
+    }
+
+
 def main() -> None:
+    known = tables()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument(
-        "--tables",
-        default=",".join(TABLES),
-        help=f"separated by commas, {', '.join(TABLES)}; the others stay as they are",
+        "--tables", default=",".join(known), help=f"separated by commas, {', '.join(known)}; every one by default"
     )
-    parser.add_argument("--methods", help="of the second table, separated by commas; every one by default")
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--max-minutes", type=float, help="of each table")
+    parser.add_argument("--methods", help="to measure, separated by commas; every one by default")
+    parser.add_argument("--max-minutes", type=float, help="of all tables; what is finished by then is kept")
+    parser.add_argument("--from-kept", action="store_true", help="measure nothing, only write the page")
     args = parser.parse_args()
     asked = args.tables.split(",")
-    if unknown := set(asked) - TABLES.keys():
-        parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(TABLES)}")
+    if unknown := set(asked) - known.keys():
+        parser.error(f"no table {min(unknown)!r}: allowed are {', '.join(known)}")
     quiet_libraries()
-    from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.jobs.evaluate import evaluate
-    from unconcept.jobs.evaluate_job import EvaluationRun
+    if not args.from_kept:
+        measure([known[name] for name in asked], args.methods, args.max_minutes, OUT)
+    args.docs.mkdir(parents=True, exist_ok=True)
+    (args.docs / "attacks.md").write_text(page(), encoding="utf-8")
 
-    chosen = tuple(dict.fromkeys((*report_concepts(), *MORE))) if args.full else report_concepts()
-    told = {"suite": "attack", "max_minutes": args.max_minutes, "overwrite": True}
-    runs = {
-        "uce": EvaluationRun(chosen, OUT / "uce", variants=(variant_of_method(MAIN),), **told),
-        "seen": EvaluationRun(seen_concepts(), OUT / "seen", variants=(variant_of_method(MAIN),), **told),
-        "rivals": EvaluationRun(chosen, OUT / "rivals", variants=rivals(args.methods), limit=FEWER, **told),
-    }
-    with exit_codes(), progress(quiet=False) as tell:
-        reports = {name: evaluate(runs[name], tell) for name in asked}
-    whole_or_exit(reports.values())
-    begin = HEAD.format(count=len(chosen), names=", ".join(chosen), judge=reports[asked[0]].data()["judge"])
-    begin += known_faults.ATTACKS
-    measured = {name: (runs[name].out / "attacks.md").read_text(encoding="utf-8") for name in asked}
-    print(write_sections(args.docs / "attacks.md", begin, TABLES, measured))
+
+def page() -> str:
+    """docs/attacks.md of all kept rows."""
+    basis, names = present_basis(), report_concepts()
+    text = HEAD.format(
+        model=basis["models"][0],
+        judge=basis["judge"][0],
+        version=basis["judge"][1],
+        count=len(names),
+        names=", ".join(names),
+        seen=", ".join(seen_concepts()),
+    )
+    sections = {TITLES[name]: section(table) for name, table in tables().items()}
+    return text + "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+
+
+def section(table: Table) -> str:
+    """A table of the variants whose edits were all attacked, and what is not measured yet or left out."""
+    from unconcept.evaluation.trials.variants import variant_rows
+    from unconcept.report.markdown import attacks_table
+
+    trials, stale = table.found()
+    complete, others = whole(trials, table.labels, table.requests)
+    left_out = f"Kept rows that are left out: {'; '.join(stale)}.\n\n" if stale else ""
+    return others + left_out + (attacks_table(variant_rows(complete)) if complete else "")
 
 
 if __name__ == "__main__":

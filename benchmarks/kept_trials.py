@@ -8,15 +8,20 @@ trial is a line in `METHOD.json`: its settings, its cost, its figures and its an
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.kept import FOLDER, Row, measured_on, read_rows, write_rows
 from unconcept.core.escapes import file_name_text
 from unconcept.core.hashing import hash_json
 from unconcept.evaluation.judging.rates import PairedAnswer
-from unconcept.report.data import AttackData
+from unconcept.metrics.intervals import clopper_pearson
+from unconcept.report.data import AttackData, RateData
+
+if TYPE_CHECKING:
+    from unconcept.evaluation.suites.registry import Suite
 
 SEPARATOR, SAME = "|", "="  # no label is or holds either
+ATTACK_RATES = ("pre", "success", "ceiling", "floor", "nothing")
 QUESTION = ("group", "text", "seed", "concept")
 
 
@@ -38,13 +43,14 @@ class KeptTrial:
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
 
 
-def keep_trials(report: Mapping[str, Any], folder: Path = FOLDER) -> int:
+def keep_trials(report: Mapping[str, Any], folder: Path = FOLDER, limit: int | None = None) -> int:
     """Merge the complete trials of a `report.json` into the kept ones; how many they are.
 
-    A trial of the same label and concepts replaces an older one; a file of another basis is begun anew.
+    A trial of the same label and concepts replaces an older one; a file of another basis is begun anew. `limit`:
+    prompts in a group at most, if the run had fewer than its suite asks.
     """
-    basis, place = measured_on(report), folder / report["suite"]
-    whole = [trial for trial in report["trials"] if trial["answered"] == trial["asked"]]
+    basis, place = measured_on(report), folder / _folder_name(report["suite"], limit)
+    whole = [trial for trial in report["trials"] if _is_complete(trial)]
     for method in dict.fromkeys(trial["edit"]["method"] for trial in whole):
         path = place / f"{method}.json"
         head, older = read_rows(path)
@@ -55,6 +61,22 @@ def keep_trials(report: Mapping[str, Any], folder: Path = FOLDER) -> int:
                 known[_key(row)] = row
         write_rows(path, basis, [known[key] for key in sorted(known)])
     return len(whole)
+
+
+def _is_complete(trial: Mapping[str, Any]) -> bool:
+    attacked = all(one["ceiling"] and not one["missing"] for one in trial["attacks"])
+    return trial["answered"] == trial["asked"] and attacked
+
+
+def _folder_name(suite: str, limit: int | None) -> str:
+    return suite if limit is None else f"{suite}-{limit}"
+
+
+def kept_suite(suite: str, limit: int | None = None) -> "Suite":
+    """The suite with at most so many prompts in a group."""
+    from unconcept.evaluation.suites.registry import suites
+
+    return suites[suite].with_limit(limit, suites[suite].sizes.seed)
 
 
 def _key(row: Row) -> tuple[str, str]:
@@ -99,9 +121,24 @@ def _row(trial: Mapping[str, Any], asked: Sequence[Row]) -> Row:
         "after": join_answers(after, before),
     }
     if trial["attacks"] or trial["out_of_reach"]:
-        row |= {"attacks": trial["attacks"], "out_of_reach": trial["out_of_reach"]}
+        row |= {"attacks": list(map(_attack_row, trial["attacks"])), "out_of_reach": trial["out_of_reach"]}
     usual = [one["before"] for one in asked]
     return row if before == usual else {**row, "before": join_answers(before, usual)}
+
+
+def _attack_row(result: Mapping[str, Any]) -> Row:
+    """An attack's result without its curve; rates as hits and count."""
+    row = {name: result[name] for name in ("attack", "rung", "concept", "seconds", "missing")}
+    for name in ATTACK_RATES:
+        rate = result[name]
+        row[name] = rate and [round(rate["value"] * rate["n"]), rate["n"]]
+    return row
+
+
+def _attack_data(row: Row) -> AttackData:
+    """The result again; all rates of attacks have exact intervals."""
+    rates = {name: row[name] and RateData.model_validate(clopper_pearson(*row[name])) for name in ATTACK_RATES}
+    return AttackData.model_validate({**row, **rates, "curve": ()})
 
 
 def request_hash(targets: Sequence[str], anchors: Sequence[str], retain: Sequence[str]) -> str:
@@ -122,27 +159,28 @@ def split_answers(text: str, usual: Sequence[str]) -> list[str]:
     return [other if one == SAME else one for one, other in zip(text.split(SEPARATOR), usual, strict=True)]
 
 
-def kept_trials(suite: str, basis: Row, folder: Path = FOLDER) -> tuple[list[KeptTrial], list[str]]:
+def kept_trials(
+    suite: str, basis: Row, folder: Path = FOLDER, limit: int | None = None
+) -> tuple[list[KeptTrial], list[str]]:
     """All kept trials of a suite on this basis whose questions are still asked; a line for each file with others."""
-    place, found, stale = folder / suite, list[KeptTrial](), list[str]()
+    place, asked = folder / _folder_name(suite, limit), kept_suite(suite, limit)
+    found, stale = list[KeptTrial](), list[str]()
     for path in sorted(place.glob("*.json")):
         head, rows = read_rows(path)
         if head != basis:
             stale.append(f"{path.stem}: measured on another model, table, judge or sampler")
             continue
-        trials = [one for row in rows if (one := _read(row, path.stem, suite, basis, place)) is not None]
+        trials = [one for row in rows if (one := _read(row, path.stem, asked, basis, place)) is not None]
         if len(trials) < len(rows):
             stale.append(f"{path.stem}: {len(rows) - len(trials)} of {len(rows)} edits were asked other questions")
         found += trials
     return found, stale
 
 
-def _read(row: Row, method: str, suite: str, basis: Row, place: Path) -> KeptTrial | None:
+def _read(row: Row, method: str, suite: "Suite", basis: Row, place: Path) -> KeptTrial | None:
     """The trial, if what it was asked is what the suite asks now."""
-    from unconcept.evaluation.suites.registry import suites
-
     head, asked = read_rows(questions_file(place, row["concepts"]))
-    checks = suites[suite].checks(row["concepts"])
+    checks = suite.checks(row["concepts"])
     now = [(check.group, check.prompt.text, check.prompt.seed, check.concept) for check in checks]
     is_asked = now == [tuple(one[name] for name in QUESTION) for one in asked] and row["questions"] == digest(asked)
     if head != {"concepts": row["concepts"], **basis} or not is_asked:
@@ -159,6 +197,6 @@ def _read(row: Row, method: str, suite: str, basis: Row, place: Path) -> KeptTri
         row["settings"],
         row["request"],
         row["figures"],
-        tuple(AttackData.model_validate(one) for one in row.get("attacks", ())),
+        tuple(map(_attack_data, row.get("attacks", ()))),
         row.get("out_of_reach", {}),
     )

@@ -36,6 +36,11 @@ def rivals(named: str | None = None) -> tuple["Variant", ...]:
     return (*arms, *(arm.changed("esd-u", {"train_method": "u"}) for arm in arms if arm.method == "esd"))
 
 
+def main_method(named: str | None = None) -> tuple["Variant", ...]:
+    """UCE, if it is among the methods that are named."""
+    return tuple(one for one in rivals(named) if one.label == "uce")
+
+
 def trained(named: str | None = None) -> tuple["Variant", ...]:
     """Trained methods under their `moji` recipes, every one by default, each under several seeds."""
     from unconcept.core.settings import default_settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.kept import FOLDER, read_rows
+from benchmarks.kept_trials import kept_suite
 
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
@@ -22,6 +23,8 @@ class Work:
     suite: str
     variant: "Variant"
     requests: tuple[tuple[str, ...], ...]
+    limit: int | None = None
+    """Prompts in a group at most."""
 
     def run(self, out: Path, max_minutes: float | None) -> "EvaluationRun":
         """As an evaluation."""
@@ -33,6 +36,7 @@ class Work:
             variants=(self.variant,),
             joint_requests=self.requests,
             suite=self.suite,
+            limit=self.limit,
             max_minutes=max_minutes,
             overwrite=True,
         )
@@ -40,14 +44,15 @@ class Work:
     @property
     def prompts(self) -> list:
         """Of each edit, once."""
-        from unconcept.evaluation.suites.registry import suites
-
-        asked = (suites[self.suite].checks(names) for names in self.requests)
+        asked = (kept_suite(self.suite, self.limit).checks(names) for names in self.requests)
         return [prompt for checks in asked for prompt in dict.fromkeys(check.prompt for check in checks)]
 
 
 def estimate(todo: Sequence[Work]) -> str:
-    """Edits, pictures and hours of what is left, by a short timing; edits by what their tunings took."""
+    """Edits, pictures and hours of what is left, by a short timing; edits by what their tunings took.
+
+    Searches of attacks are not in it: `unconcept attack --dry-run` times them.
+    """
     from unconcept.evaluation.tasks.edited_model import EditedModel
     from unconcept.evaluation.tasks.runner import default_workers
     from unconcept.evaluation.worlds import world_of

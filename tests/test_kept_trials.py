@@ -2,11 +2,12 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import kept, kept_trials, results, results_page, results_tables
+from benchmarks import attacks, kept, kept_trials, measuring, results_page, results_tables
 from benchmarks.kept_trials import KeptTrial, keep_trials, request_hash
 from benchmarks.variants import current_trials, is_current, scripts, trained
 from unconcept.core.settings import build_settings, settings_data
@@ -16,7 +17,10 @@ from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_m
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.variants import variant_rows
 from unconcept.methods import methods
+from unconcept.metrics.intervals import clopper_pearson
 from unconcept.metrics.paired_tests import holm, sign_flip
+from unconcept.report.data import AttackData, BudgetData, RateData
+from unconcept.report.markdown import attacks_table
 
 UCE = variant_of_method("uce")
 BREAD, BUS = ("bread",), ("bus",)
@@ -116,16 +120,51 @@ def test_an_edit_of_other_settings_or_requests_is_not_current(tmp_path) -> None:
 def test_a_table_measures_what_it_lacks(tmp_path, monkeypatch) -> None:
     keep_trials(report(trial_data(UCE, run_trial(UCE, BREAD))), tmp_path)
     everything = kept_trials.kept_trials("smoke", kept.present_basis(), tmp_path)
-    monkeypatch.setattr(results, "kept_trials", lambda suite, basis: everything)
-    table = results.Table("smoke", lambda named: (UCE, UCE.changed("other", {"lamb": 3.0})), (BREAD, BUS))
-    assert [(work.variant.label, work.requests) for work in results.missing(table, None)] == [
+    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: everything)
+    table = measuring.Table("smoke", lambda named: (UCE, UCE.changed("other", {"lamb": 3.0})), (BREAD, BUS))
+    assert [(work.variant.label, work.requests) for work in measuring.missing(table, None)] == [
         ("uce", (BUS,)),
         ("other", (BREAD, BUS)),
     ]
-    monkeypatch.setattr(results, "kept_trials", lambda suite, basis: ([], []))
-    assert len(results.missing(table, None)[0].prompts) == sum(
+    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: ([], []))
+    assert len(measuring.missing(table, None)[0].prompts) == sum(
         len({check.prompt for check in suites["smoke"].checks(names)}) for names in (BREAD, BUS)
     )
+
+
+def attack_data(hits: int) -> AttackData:
+    rates = {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}
+    exact = {name: RateData.model_validate(clopper_pearson(count, 4)) for name, count in rates.items()}
+    point = BudgetData(steps=1, queries=1, seconds=1, success=0.5)
+    return AttackData(attack="p4d", rung="text", concept="bread", **exact, curve=(point,), seconds=2.5, missing=0)
+
+
+def test_attacks_are_kept_without_their_curve_and_make_the_same_table(tmp_path, monkeypatch) -> None:
+    ran = replace(run_trial(UCE, BREAD), attack_results=(attack_data(3),), out_of_reach={"wordings": "it has none"})
+    data = trial_data(UCE, ran)
+    data |= {"attacks": [one.model_dump(mode="json") for one in ran.attack_results], "out_of_reach": ran.out_of_reach}
+    keep_trials(report(data), tmp_path)
+    unfinished = {**data, "attacks": [{**data["attacks"][0], "missing": 1}], "label": "cut"}
+    assert keep_trials(report(unfinished), tmp_path) == 0
+    everything = kept_trials.kept_trials("smoke", kept.present_basis(), tmp_path)
+    ((found,), _) = everything
+    assert found.attack_results == (ran.attack_results[0].model_copy(update={"curve": ()}),)
+    assert attacks_table(variant_rows([found])) == attacks_table(variant_rows([ran]))
+    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: everything)
+    table = measuring.Table("smoke", lambda named: (UCE, Variant("speed", "speed")), (BREAD,))
+    text = attacks.section(table)
+    assert text.startswith("Not measured yet: speed (0 of 1 edits).")
+    assert attacks_table(variant_rows([ran])) in text
+
+
+def test_fewer_prompts_are_kept_apart(tmp_path) -> None:
+    keep_trials(report(trial_data(UCE, run_trial(UCE, BREAD))), tmp_path, limit=2)
+    basis = kept.present_basis()
+    assert kept_trials.kept_trials("smoke", basis, tmp_path) == ([], [])
+    assert kept_trials.kept_trials("smoke", basis, tmp_path, limit=4)[0] == []
+    assert kept_trials.kept_trials("smoke", basis, tmp_path, limit=2)[1] == [
+        "uce: 1 of 1 edits were asked other questions"
+    ]
 
 
 def test_what_cannot_be_joined_is_refused() -> None:

@@ -1,0 +1,70 @@
+"""Measures what a table lacks, a variant after the other, and keeps it in the repository."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.kept import present_basis
+from benchmarks.kept_trials import KeptTrial, keep_trials, kept_trials
+from benchmarks.variants import current_trials
+from benchmarks.whole import whole_or_exit
+from benchmarks.workload import Work, estimate
+from unconcept.cli.console import exit_codes, progress
+from unconcept.core.escapes import file_name_text
+
+if TYPE_CHECKING:
+    from unconcept.evaluation.tasks.edit_task import Variant
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which variants erase which concepts, and what they are asked."""
+
+    suite: str
+    variants: Callable[[str | None], tuple["Variant", ...]]
+    """Of the methods that are named, separated by commas; of all if none is."""
+    requests: tuple[tuple[str, ...], ...]
+    limit: int | None = None
+    """Prompts in a group at most; None for as many as the suite asks."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Its rows."""
+        return [one.label for one in self.variants(None)]
+
+    def found(self) -> tuple[list[KeptTrial], list[str]]:
+        """Its kept trials that were made as they would be made now, and a line on each part that is left out."""
+        trials, others = kept_trials(self.suite, present_basis(), limit=self.limit)
+        found, past = current_trials(trials, self.variants(None), self.requests)
+        return found, [*others, *past]
+
+
+def measure(chosen: Sequence[Table], methods: str | None, max_minutes: float | None, out: Path) -> None:
+    """Measure what no kept row tells, and keep it; `SystemExit` if time ran out."""
+    from unconcept.jobs.evaluate import evaluate
+
+    todo = [work for table in chosen for work in missing(table, methods)]
+    print(estimate(todo), flush=True)
+    end, reports = time.monotonic() + 60 * (max_minutes or 0), []
+    with exit_codes(), progress(quiet=False) as tell:
+        for work in todo:
+            left = None if max_minutes is None else max(0.0, (end - time.monotonic()) / 60)
+            report = evaluate(work.run(out / work.suite / file_name_text(work.variant.label), left), tell)
+            keep_trials(report.data(), limit=work.limit)
+            reports.append(report)
+            if report.status != "ok":
+                break
+    whole_or_exit(reports)
+
+
+def missing(table: Table, methods: str | None) -> list[Work]:
+    """What the table lacks, by variant."""
+    known = {(one.label, one.concepts) for one in table.found()[0]}
+    todo = []
+    for variant in table.variants(methods):
+        requests = tuple(names for names in table.requests if (variant.label, names) not in known)
+        if requests:
+            todo.append(Work(table.suite, variant, requests, table.limit))
+    return todo
