@@ -26,7 +26,7 @@ def measured_on(report: Mapping[str, Any]) -> Row:
     judge, models = report["judge"] or {}, sorted({trial["edit"]["base"] for trial in report["trials"]})
     return {
         "models": models,
-        "weights": model_weights(),
+        "weights": "".join(model_weights(name.partition("@")[0]) for name in models),
         "table": report["table_hash"],
         "judge": [judge.get("name"), judge.get("version"), judge.get("hash")],
         "drawing": report["drawing"],
@@ -46,7 +46,7 @@ def present_basis(model: str = DEFAULT_MODEL) -> Row:
     judge = world.judge.open()
     return {
         "models": [known.dated_name],
-        "weights": model_weights(),
+        "weights": model_weights(model),
         "table": concept_table().hash,
         "judge": [judge.name, judge.version, judge.hash],
         "drawing": DrawingData.model_validate(world.draw_spec(None)).model_dump(mode="json"),
@@ -54,13 +54,12 @@ def present_basis(model: str = DEFAULT_MODEL) -> Row:
 
 
 @cache
-def model_weights() -> str:
-    """Hash of the default model's files."""
+def model_weights(model: str) -> str:
+    """Hash of an embedded model's files."""
     from unconcept.evaluation.tasks.picture_store import hash_folder
     from unconcept.models import find_model
-    from unconcept.worlds.registry import DEFAULT_MODEL
 
-    return hash_folder(find_model(DEFAULT_MODEL))
+    return hash_folder(find_model(model))
 
 
 def write_rows(path: Path, head: Mapping[str, Any], rows: Iterable[Row]) -> None:
