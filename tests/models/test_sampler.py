@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
-from unconcept.models.diffusion.callbacks import SamplingCallbacks
+from unconcept.models.diffusion.callbacks import SamplingCallbacks, callbacks_on
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler, is_guidance_distilled, step_generators
 from unconcept.models.diffusion.schedulers import SAMPLERS, named_scheduler
 from unconcept.models.views import view_of_pipeline
@@ -189,6 +189,18 @@ def test_callbacks_replace_latents_and_predictions() -> None:
     one = torch.ones_like(x)
     zero = SamplingCallbacks(predicted=lambda at: torch.zeros_like(at.prediction))
     assert torch.allclose(found, sampler.denoise(one, guidance, 4, 5, LoopOptions(callbacks=zero)))
+
+
+def test_a_callback_that_returns_none_keeps_what_another_replaced() -> None:
+    sampler, guidance, x = loop(tiny.shared("sd1"))
+    zero = SamplingCallbacks(predicted=lambda at: torch.zeros_like(at.prediction))
+    alone = sampler.denoise(x, guidance, options=LoopOptions(callbacks=zero))
+    seen = []
+    watching = SamplingCallbacks(predicted=lambda at: seen.append(at.prediction))
+    with callbacks_on(tiny.shared("sd1").modules("denoiser"), zero):
+        beside = sampler.denoise(x, guidance, options=LoopOptions(callbacks=watching))
+    assert torch.equal(beside, alone)
+    assert not torch.stack(seen).any()
 
 
 @pytest.mark.parametrize("place", ["before", "predicted", "after"])

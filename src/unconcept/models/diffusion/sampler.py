@@ -164,16 +164,20 @@ class _Loop:
             said = self.guidance.predict(self.model, scale_input(at.latents), at.t)
         at = replace(at, prediction=said)
         for each in self.callbacks:
-            at = replace(at, prediction=_called(each.predicted, "predicted", at, said))
-        assert at.prediction is not None
+            at = replace(at, prediction=_called(each.predicted, "predicted", at, _predicted(at)))
         if self.options.residuals is None:
-            following = self.run.step(at.latents, at.prediction, k, self.generators)
+            following = self.run.step(at.latents, _predicted(at), k, self.generators)
         else:
-            following = self.run.step(at.latents, at.prediction, k, None) + self.options.residuals[k]
+            following = self.run.step(at.latents, _predicted(at), k, None) + self.options.residuals[k]
         at = replace(at, latents=following)
         for each in self.callbacks:
             at = replace(at, latents=_called(each.after, "after", at, at.latents))
         return at.latents
+
+
+def _predicted(at: SamplingStep) -> Tensor:
+    assert at.prediction is not None
+    return at.prediction
 
 
 def _called(callback: StepCallback | None, name: str, at: SamplingStep, before: Tensor) -> Tensor:
