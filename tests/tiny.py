@@ -222,9 +222,14 @@ def pipeline(family: str, seed: int = 0, **more: bool) -> DiffusionPipeline:
     return pipe
 
 
-def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> PipelineView:
+def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: bool) -> PipelineView:
     """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
-    return view_of_pipeline(pipeline(family, seed).to(dtype=dtype), f"tiny-{family}")
+    return view_of_pipeline(pipeline(family, seed, **more).to(dtype=dtype), f"tiny-{family}")
+
+
+def guided_view(family: str, dtype: torch.dtype = torch.float64) -> PipelineView:
+    """A view of a fresh pipeline whose pictures have classifier-free guidance; FLUX's is not distilled."""
+    return view(family, dtype, distilled=False) if family == "flux" else view(family, dtype)
 
 
 def folder(family: str, path: Path, old: bool = False) -> Path:

@@ -9,6 +9,7 @@ from .adapter import AdapterEdit, BottleneckAdapter
 from .applied import EditHandle
 from .base import ApplicableEdit, Edit, EditOrigin, origin_of
 from .gated import GatedAdapter, GatedEdit
+from .guidance import GuidanceEdit
 from .latent_steering import LatentSteeringEdit
 from .registry import edit_kind, edit_kinds
 from .steering import SteeringEdit
@@ -52,6 +53,7 @@ __all__ = [
     "EditOrigin",
     "GatedAdapter",
     "GatedEdit",
+    "GuidanceEdit",
     "LatentSteeringEdit",
     "LowRankEdit",
     "SteeringEdit",

@@ -135,6 +135,14 @@ class MethodInfo:
         found: Unreached = getattr(self.settings, "unreached", usual)
         return found
 
+    @property
+    def needs_guidance(self) -> bool:
+        """Whether its edits change classifier-free guidance: pictures drawn without it are refused.
+
+        A method says so by a class variable of the same name.
+        """
+        return bool(getattr(self.settings, "needs_guidance", False))
+
     def refusal(self, family: str) -> str | None:
         """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:

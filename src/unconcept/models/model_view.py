@@ -60,10 +60,18 @@ class PromptGuidance:
 
     def predict(self, model: "ModelView", latents: Tensor, t: Tensor) -> Tensor:
         """The guided prediction (b, c, h, w) at a timestep (), from one call of the denoiser."""
+        return self.combine(*self.predict_sides(model, latents, t))
+
+    def predict_sides(self, model: "ModelView", latents: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The predictions (b, c, h, w) for the negatives, None without any, and for the prompts."""
         if self.scale is None:
-            return model.denoise(latents, t, self.texts)
+            return None, model.denoise(latents, t, self.texts)
         empty, said = model.denoise(torch.cat([latents] * 2), t, self.texts).chunk(2)
-        return empty + self.scale * (said - empty)
+        return empty, said
+
+    def combine(self, empty: Tensor | None, said: Tensor) -> Tensor:
+        """The guided prediction from those of both sides."""
+        return said if empty is None or self.scale is None else empty + self.scale * (said - empty)
 
 
 @dataclass(frozen=True)

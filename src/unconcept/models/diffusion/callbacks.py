@@ -23,6 +23,7 @@ class SamplingStep:
     guidance: PromptGuidance
     scale_input: Callable[[Tensor], Tensor]  # from latents to the denoiser's input
     prediction: Tensor | None = None  # (b, c, h, w): the guided prediction; None in `before`
+    sides: tuple[Tensor, Tensor] | None = None  # of the negatives and the prompts, each (b, c, h, w); None unguided
 
 
 StepCallback = Callable[[SamplingStep], Tensor | None]
@@ -40,6 +41,8 @@ class SamplingCallbacks:
     """After the step; replaces the latents."""
     start: Callable[[int], None] | None = None
     """Before the loop, with the number of negative rows at the start of each of its batches, 0 without guidance."""
+    guide: Callable[[PromptGuidance], PromptGuidance] | None = None
+    """Before the loop; replaces what its predictions are guided by."""
     stop: Callable[[], None] | None = None
     """After the loop, also after an error."""
 

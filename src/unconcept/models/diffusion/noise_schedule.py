@@ -96,6 +96,20 @@ class NoiseSchedule:
             case "flow":
                 return (epsilon - x_t) / a
 
+    def epsilon_factor(self, t: Tensor, like: Tensor) -> Tensor:
+        """What the difference of two predictions at one x_t is multiplied by to be that of two noise predictions.
+
+        Broadcasts over predictions `like` (b, c, h, w). A sampler's timestep between two of the training is rounded.
+        """
+        a, s = self._at(t if self.prediction_type == "flow" else t.round().long(), like)
+        match self.prediction_type:
+            case "epsilon":
+                return torch.ones_like(a)
+            case "sample":
+                return -a / s
+            case "v_prediction" | "flow":
+                return a
+
     def training_target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The target of the network's training loss at x_t: the noise, v, the clean latents, or the flow."""
         a, s = self._at(t, x0)

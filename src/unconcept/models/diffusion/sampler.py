@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -131,6 +131,8 @@ class Sampler:
             torch.set_grad_enabled(options.gradient != "none"),
             running_callbacks(self.model.modules("denoiser"), options.callbacks, negatives) as called,
         ):
+            for each in called:
+                guidance = guidance if each.guide is None else each.guide(guidance)
             loop = _Loop(self.model, run, guidance, generators, called, options)
             for k in range(begin, last):
                 x = loop.step(x, k)
@@ -161,8 +163,9 @@ class _Loop:
             torch.set_grad_enabled(self.options.gradient in ("all", k)),
             self.run.observe(self.model, at.latents, self.options.focus),
         ):
-            said = self.guidance.predict(self.model, scale_input(at.latents), at.t)
-        at = replace(at, prediction=said)
+            empty, said = self.guidance.predict_sides(self.model, scale_input(at.latents), at.t)
+            guided = self.guidance.combine(empty, said)
+        at = replace(at, prediction=guided, sides=None if empty is None else (empty, said))
         for each in self.callbacks:
             at = replace(at, prediction=_called(each.predicted, "predicted", at, _predicted(at)))
         if self.options.residuals is None:
@@ -200,5 +203,13 @@ def is_guidance_distilled(model: ModelView) -> bool:
 
     Such a denoiser reads the scale.
     """
-    config: Any = model.modules("denoiser").config
+    config = model.checkpoint.config(model.spec.denoiser)
     return bool(config.get("guidance_embeds")) or config.get("time_cond_proj_dim") is not None
+
+
+def require_classifier_free_guidance(model: ModelView, who: str) -> None:
+    """Raise `SettingsError` if a model is drawn with no classifier-free guidance, which `who` changes."""
+    few = model.few_step
+    is_free = not is_guidance_distilled(model) and (few is None or few.guidance == "classifier-free")
+    message = f"{who} changes classifier-free guidance, which {model.name} has none of: its guidance is distilled"
+    require(is_free, f"{message}; use a method that erases from its weights")

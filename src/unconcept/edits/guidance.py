@@ -1,0 +1,211 @@
+"""Edits of classifier-free guidance: they change what a sampler's predictions are guided away from."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.errors import EditError, SettingsError, require
+from ..core.hashing import hash_json
+from ..core.registry import suggest
+from ..core.request import Request
+from ..linalg.safety_guidance import SafetyGate, safety_term
+from ..models import Conditioning, ModelView
+from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
+from ..models.model_view import PromptGuidance
+from .base import Edit, EditOrigin, origin_of, validate_strength
+from .common import BesideEdit
+from .edit_file import StoredEdit, write_edit_file
+from .registry import edit_kind
+from .weights import require_same_base
+
+
+class GuidanceRule(Protocol):
+    """Protocol of a rule: a frozen dataclass of numbers."""
+
+    def callbacks(self, model: ModelView, text: str, strength: float) -> SamplingCallbacks:
+        """Return the callbacks that guide a model's loops away from a text; `strength` is not 0."""
+
+
+@dataclass(frozen=True)
+class NegativeText:
+    """Puts the concept in place of the empty text: e = e_S + g (e_p - e_S)."""
+
+    def callbacks(self, model: ModelView, text: str, strength: float) -> SamplingCallbacks:
+        """At a strength other than 1, states between those of the negatives and of the concept (inferred)."""
+
+        def guide(given: PromptGuidance) -> PromptGuidance:
+            count = _guided_pictures(given)
+            negatives, named = given.texts.rows(slice(0, count)), _rows_of(model, text, count)
+            if strength != 1:
+                named = _between(negatives, named, strength)
+            return replace(given, texts=Conditioning.concatenate([named, given.prompts]))
+
+        return SamplingCallbacks(guide=guide)
+
+
+@dataclass(frozen=True)
+class SafeGuidance:
+    """Subtracts a gated direction towards the concept from that of guidance: Safe Latent Diffusion."""
+
+    warmup: float
+    """Share of a loop's network calls before the term is subtracted; its momentum grows in them."""
+    guidance_scale: float
+    threshold: float
+    momentum_scale: float
+    momentum_beta: float
+
+    def callbacks(self, model: ModelView, text: str, strength: float) -> SamplingCallbacks:
+        run = _SafeRun(model, text, strength, self)
+        return SamplingCallbacks(guide=run.begin, predicted=run.steer)
+
+
+@dataclass
+class _SafeRun:
+    """One safe guidance while it is applied, with the momentum of the running loop."""
+
+    model: ModelView
+    text: str
+    strength: float
+    rule: SafeGuidance
+    named: Conditioning | None = None
+    momentum: Tensor | None = None
+
+    def begin(self, given: PromptGuidance) -> PromptGuidance:
+        self.named, self.momentum = _rows_of(self.model, self.text, _guided_pictures(given)), None
+        return given
+
+    def steer(self, at: SamplingStep) -> Tensor | None:
+        """e = e_0 + g (e_p - e_0 - gamma), with one more call of the denoiser.
+
+        The gate's numbers are in units of noise predictions, to which those of v, flow or clean latents are converted
+        (inferred).
+        """
+        assert self.named is not None
+        assert at.sides is not None
+        empty, said = at.sides
+        concept = self.model.denoise(at.scale_input(at.latents), at.t, self.named)
+        factor = self.model.schedule.epsilon_factor(at.t, said)
+        before = torch.zeros_like(said) if self.momentum is None else self.momentum
+        rule = self.rule
+        gate = SafetyGate(rule.guidance_scale, rule.threshold, rule.momentum_scale, rule.momentum_beta)
+        term, self.momentum = safety_term(factor * (said - concept), factor * (concept - empty), before, gate)
+        if at.k < round(rule.warmup * at.calls):
+            return None
+        # At a flow's pure noise the prediction tells nothing of the noise: the factor and the term are 0.
+        own = torch.where(factor == 0, torch.zeros_like(term), term / factor)
+        return at.guidance.combine(empty, said - self.strength * own)
+
+
+GUIDANCE_RULES: dict[str, type[NegativeText] | type[SafeGuidance]] = {
+    "negative-prompt": NegativeText,
+    "safe": SafeGuidance,
+}
+
+
+def _guided_pictures(given: PromptGuidance) -> int:
+    """The number of pictures; `SettingsError` without classifier-free guidance."""
+    message = (
+        "the edit changes classifier-free guidance, but these pictures are drawn without: give a guidance scale above"
+        " 1, or remove the edit"
+    )
+    require(given.scale is not None, message, SettingsError)
+    return len(given.texts.states) // 2
+
+
+@torch.no_grad()
+def _rows_of(model: ModelView, text: str, count: int) -> Conditioning:
+    return model.condition([text]).rows(torch.zeros(count, dtype=torch.long, device=model.device))
+
+
+def _between(negatives: Conditioning, named: Conditioning, weight: float) -> Conditioning:
+    """The states and pooled text a share of the way from the negatives to the concept."""
+    states = torch.lerp(negatives.states, named.states, weight)
+    pooled = None
+    if negatives.pooled is not None and named.pooled is not None:
+        pooled = torch.lerp(negatives.pooled, named.pooled, weight)
+    mask = None if negatives.mask is None or named.mask is None else torch.maximum(negatives.mask, named.mask)
+    return replace(named, states=states, pooled=pooled, mask=mask)
+
+
+@edit_kind("guidance")
+@dataclass(frozen=True)
+class GuidanceEdit(BesideEdit):
+    """Guides every prompt away from a text, while this library's sampler draws with classifier-free guidance.
+
+    A stock pipeline that draws by itself is not guided by it.
+    """
+
+    text: str
+    maps: tuple[str, ...]  # full names of the text maps of the model that it is for
+    rule: NegativeText | SafeGuidance
+    strength: float = 1.0
+    origin: EditOrigin | None = None
+    solve_figures: Mapping[str, float] = field(default_factory=dict)
+    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require(bool(self.text.strip()) and bool(self.maps), "it names no text or no maps", EditError)
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        return self.maps
+
+    @property
+    def hash(self) -> str:
+        return hash_json(self._details())
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def delta(self, name: str, weight: Tensor) -> Tensor:
+        raise EditError(f"an edit of guidance changes no weight, so there is no delta of {name}: use `applied`")
+
+    def scaled(self, strength: float, amplify: bool = False) -> "GuidanceEdit":
+        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
+
+    @contextmanager
+    def applied(self, model: ModelView) -> Iterator[None]:
+        """Change the sampler's guidance inside the block; `EditError` with both hashes if it is for other weights."""
+        require_same_base(self.origin, model, self.maps)
+        if self.strength == 0:
+            yield
+            return
+        with callbacks_on(model.modules("denoiser"), self.rule.callbacks(model, self.text, self.strength)):
+            yield
+
+    def describe(self) -> str:
+        return "changes no weight but the guidance of each picture"
+
+    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
+        """Return nothing: what it changes shows in pictures alone."""
+        return {}
+
+    def save(self, path: str | Path) -> None:
+        write_edit_file(path, StoredEdit("guidance", self.tensors(), origin_of(self), self._details()))
+
+    def _details(self) -> dict[str, Any]:
+        kind = next(name for name, rule in GUIDANCE_RULES.items() if isinstance(self.rule, rule))
+        told = {"text": self.text, "maps": list(self.maps), "strength": self.strength}
+        return told | {"rule": kind, "settings": asdict(self.rule)}
+
+    @classmethod
+    def from_stored(cls, stored: StoredEdit) -> "GuidanceEdit":
+        """Invert `save`. Raises `EditError` if something is missing or has another type."""
+        names = ("text", "maps", "rule", "settings", "strength")
+        text, maps, rule, settings, strength = (stored.details.get(name) for name in names)
+        is_list = isinstance(maps, list) and all(isinstance(one, str) for one in maps)
+        require(isinstance(text, str) and is_list, "its text or its maps are no texts", EditError)
+        kind: type = suggest(str(rule), GUIDANCE_RULES, "guidance rule")
+        known = {each.name for each in fields(kind)}
+        fits = isinstance(settings, dict) and settings.keys() == known
+        require(fits, f"its settings are {settings!r}: they have the fields {sorted(known)}", EditError)
+        for value in (*(settings or {}).values(), strength):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            require(is_number, f"its numbers hold {value!r}: give finite ones", EditError)
+        return cls(str(text), tuple(maps or ()), kind(**(settings or {})), float(strength or 0), stored.origin)
