@@ -31,7 +31,9 @@ world.
 
 """
 RIVALS = """One edit a method for each of {count} concepts ({names}). The rows "null anchor" are UCE as its papers'
-scripts run it: the name alone, read as nothing, nothing retained.
+scripts run it: the name alone, read as nothing, nothing retained. word-filter and output-filter edit nothing: the one
+draws no prompt that names the target, the other withholds a picture in which a second judge finds it, and a grey
+picture counts as nothing.
 
 """
 CHART = "![Target gone against far objects kept](results.svg)\n\n"

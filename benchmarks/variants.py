@@ -66,11 +66,12 @@ def scripts(named: str | None = None) -> tuple["Variant", ...]:
 
 
 def _chosen(named: str | None) -> list[str]:
+    from unconcept.evaluation.trials.filters import FILTERS
     from unconcept.methods import methods
 
     if named:
-        return [methods[name].name for name in named.split(",")]
-    return [name for name in methods if methods[name].does == "erase"]
+        return [name if name in FILTERS else methods[name].name for name in named.split(",")]
+    return [*(name for name in methods if methods[name].does == "erase"), *FILTERS]
 
 
 def is_current(trial: KeptTrial, variant: "Variant") -> bool:
@@ -79,13 +80,18 @@ def is_current(trial: KeptTrial, variant: "Variant") -> bool:
     from unconcept.core.settings import build_settings, settings_data
     from unconcept.evaluation.tasks.edit_task import EditTask
     from unconcept.evaluation.tasks.edited_model import EditedModel
+    from unconcept.evaluation.trials.filters import FILTERS, trial_of_filter
     from unconcept.methods import methods
 
+    made = trial.method, trial.settings, trial.request
+    if variant.method in FILTERS:
+        origin = trial_of_filter(variant.method, trial.concepts, EditedModel(), None).edit.origin
+        return made == (variant.method, origin.settings, request_hash(origin.targets, origin.anchors, origin.retain))
     task = EditTask(EditedModel(), variant, trial.concepts, Path())
     asked, solver = task.chosen.request, methods[variant.method].settings
     settings = without_folders(settings_data(build_settings(solver, task.settings)))
     request = request_hash(asked.targets, asked.anchors, asked.retain)
-    return (trial.method, trial.settings, trial.request) == (variant.method, settings, request)
+    return made == (variant.method, settings, request)
 
 
 def current_trials(

@@ -189,7 +189,7 @@ def untimed(path: Path) -> object:
 @pytest.mark.slow
 def test_interrupted_run_goes_on(tmp_path, monkeypatch) -> None:
     """The pictures that were finished are not drawn again, and the report is the same but for timings."""
-    from unconcept.evaluation.tasks import draw as drawing
+    from unconcept.evaluation.tasks import edited_model as drawing
 
     real, drawn = drawing.draw_prompts, []
 

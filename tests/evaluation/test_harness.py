@@ -18,7 +18,7 @@ from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.sampling import DrawSpec, draw_prompts
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
-from unconcept.evaluation.tasks import draw as drawing
+from unconcept.evaluation.tasks import edited_model as drawing
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore

@@ -20,7 +20,7 @@ from ..methods import MethodTask, VisionTextTowers
 from ..models import ModelView
 from ..prompts.checks import GroupSizes
 from ..worlds.recipes import current_recipe
-from ..worlds.registry import EmbeddedWorld, embedded_world
+from ..worlds.registry import METHOD_JUDGE_WEIGHTS, EmbeddedWorld, embedded_world
 from ..worlds.table import ConceptTable, concept_table
 from .attacks.threat_model import AttackerKnowledge, knowledge_from_concept, knowledge_from_table
 from .judging.judge import Judge
@@ -39,6 +39,10 @@ class World(Protocol):
     @property
     def judge(self) -> Judge | None:
         """The model's own judge; None if the user must name one."""
+
+    @property
+    def second_judge(self) -> Judge | None:
+        """A judge of another architecture, which does not grade; None if there is none."""
 
     def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
         """Complete a request: fill in what the user leaves open. `folds_case`: the tokenizers fold capitals."""
@@ -98,6 +102,10 @@ class MojiWorld:
         return Judge(self.data.judge)
 
     @property
+    def second_judge(self) -> Judge | None:
+        return Judge(self.data.judge, str(METHOD_JUDGE_WEIGHTS))
+
+    @property
     def table(self) -> ConceptTable:
         return concept_table()
 
@@ -151,6 +159,7 @@ class UserWorld:
     model: str
     title: str | None = None
     judge: Judge | None = None
+    second_judge: Judge | None = None
 
     def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
         return resolve_request(ask, self.model, does, folds_case)

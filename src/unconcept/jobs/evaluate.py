@@ -15,6 +15,7 @@ from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.choice import announce_judge, judge_caveat
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import examine_trials, run_bench
+from ..evaluation.trials.filters import FILTERS, NoEdit
 from ..evaluation.trials.finding import Finding, missing_results
 from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
@@ -46,7 +47,8 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
     if options.methods == "all":
         names = [name for name in methods if methods[name].does == "erase"]
     else:
-        names = [methods[name.strip()].name for name in options.methods.split(",")]
+        named = [name.strip() for name in options.methods.split(",")]
+        names = [name if name in FILTERS else methods[name].name for name in named]
     return _planned(options, methods=tuple(names), edits=paths(options.edits), suite=options.suite)
 
 
@@ -94,11 +96,11 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:
-    """List edits whose pictures are degenerate; the evaluation still reports their rates."""
+    """List edits whose pictures are degenerate; the evaluation still reports their rates. Filters give blank ones."""
     return [
         f"{finding.answered_trial.trial.label}: {line}"
         for finding, sides in zip(found, pictures, strict=True)
-        for line in picture_failures(sides)
+        for line in (() if isinstance(finding.answered_trial.trial.edit, NoEdit) else picture_failures(sides))
     ]
 
 

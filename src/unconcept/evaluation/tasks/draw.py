@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.hashing import hash_json
 from ...core.progress import task_progress
 from ...prompts.checks import Prompt
-from ..sampling import DrawSpec, draw_prompts
+from ..sampling import DrawSpec
 from .edited_model import EditedModel
 from .picture_store import PictureStore
 from .runner import TaskRecord
@@ -41,8 +41,7 @@ class DrawTask:
         return all(store.has(key) for key in self.keys)
 
     def run(self, store: PictureStore) -> None:
-        with self.subject.applied() as model:
-            pictures = draw_prompts(model, self.prompts, self.spec.of(self.prompts[0]), task_progress().tick)
+        pictures = self.subject.draw(self.prompts, self.spec, store, task_progress().tick)
         if not bool(torch.isfinite(pictures).all()):
             raise ValueError(f"pictures of {self.subject.edit_path or self.subject.model} hold NaN or infinite numbers")
         for key, picture in zip(self.keys, pictures, strict=True):

@@ -1,10 +1,12 @@
 """A model by name, with or without an edit file. Plain data, so that a worker process can open it too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from torch import Tensor
 
 from ...core.hashing import hash_json
 from ...edits import Edit, open_edit
@@ -14,8 +16,8 @@ from ...models.loading import find_device
 from ...models.precision import dtype_policy
 from ...prompts.checks import Prompt
 from ...worlds.registry import DEFAULT_MODEL
-from ..sampling import DrawSpec
-from .picture_store import hash_file, hash_folder
+from ..sampling import DrawSpec, draw_prompts
+from .picture_store import PictureStore, hash_file, hash_folder
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ class EditedModel:
         view, edit = self.base(), self.edit()
         with edit.applied(view) if edit else nullcontext():
             yield view
+
+    def draw(
+        self, prompts: Sequence[Prompt], spec: DrawSpec, store: PictureStore, tick: Callable[[float], None]
+    ) -> Tensor:
+        """Draw pictures (n, 3, h, w) of prompts that share a guidance scale; the store has none of them yet."""
+        with self.applied() as model:
+            return draw_prompts(model, prompts, spec.of(prompts[0]), tick)
 
     def picture_key(self, spec: DrawSpec, prompt: Prompt, found: str | None = None) -> str:
         """Key of one picture. `found` is the hash of an attack's input, if that is drawn instead of the prompt."""

@@ -21,6 +21,7 @@ from ..tasks.edit_task import EditTask, Variant
 from ..tasks.edited_model import EditedModel
 from ..tasks.runner import TaskTally, default_workers, run_tasks
 from ..worlds import recipe_settings, world_of
+from .filters import FILTERS, OUTSIDE_REASON, NoEdit, trial_of_filter
 from .finding import Finding
 from .trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs, raw_score_pairs
 
@@ -39,9 +40,17 @@ def run_bench(
     """
     if not variants:
         return [], TaskTally()
-    tasks = [EditTask(unedited, one, concepts, folder / "edits") for concepts in requests for one in variants]
+    made = [one for one in variants if one.method not in FILTERS]
+    tasks = [EditTask(unedited, one, concepts, folder / "edits") for concepts in requests for one in made]
+    filters = [
+        trial_of_filter(one.method, concepts, unedited, context.judge)
+        for concepts in requests
+        for one in variants
+        if one.method in FILTERS
+    ]
     tally = run_tasks(tasks, context.store, context.record, 1, context.deadline, context.tell)
-    found, more = examine_trials([trial_of_task(task) for task in tasks if task.is_done(context.store)], suite, context)
+    trials = [*(trial_of_task(task) for task in tasks if task.is_done(context.store)), *filters]
+    found, more = examine_trials(trials, suite, context)
     return found, tally + more
 
 
@@ -106,6 +115,8 @@ def attacks_on_trial(
     the edit.
     """
     names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
+    if isinstance(trial.edit, NoEdit):
+        return [], [], dict.fromkeys(names, OUTSIDE_REASON)
     reasons = {name: why_out_of_reach(attacks[name], trial.edit, trial.subject.base()) for name in names}
     beyond = {name: reason for name, reason in reasons.items() if reason}
     checks = _attacked_checks(trial, suite)

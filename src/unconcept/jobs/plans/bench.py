@@ -7,6 +7,7 @@ from ...core.errors import UnconceptError
 from ...core.output_folder import default_store
 from ...edits import Edit, open_edit
 from ...evaluation.tasks.edit_task import EditTask
+from ...evaluation.trials.filters import FILTERS, trial_of_filter
 from ...evaluation.trials.trial import Trial
 from ..evaluate_job import OpenRun
 from .facts import edit_bytes
@@ -28,7 +29,8 @@ class MadeEdits:
 def rehearse_edits(opened: OpenRun, cost_of_step: float) -> MadeEdits:
     """Rehearse each method once for requests of the same kind and size; edits in the store are not made again."""
     run, store = opened.run, opened.run.store or default_store()
-    tasks = [EditTask(opened.unedited, one, names, run.out) for one in run.variants for names in run.requests]
+    made = [one for one in run.variants if one.method not in FILTERS]
+    tasks = [EditTask(opened.unedited, one, names, run.out) for one in made for names in run.requests]
     known: dict[tuple[str, str, int], RehearsedEdit | str] = {}
     steps, trials = dict[str, list[PlannedStep]](), []
     for task in tasks:
@@ -48,6 +50,8 @@ def rehearse_edits(opened: OpenRun, cost_of_step: float) -> MadeEdits:
         else:
             own.append(found.step(""))
             trials += [] if found.edit is None else [_trial(task, found.edit)]
+    for one in (one for one in run.variants if one.method in FILTERS):
+        trials += [trial_of_filter(one.method, names, opened.unedited, opened.judge) for names in run.requests]
     joined = tuple(_joined(label, own) for label, own in steps.items())
     return MadeEdits(joined, tuple(trials), len(tasks), sum(edit_bytes(trial.edit) or 0 for trial in trials))
 
