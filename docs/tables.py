@@ -1,16 +1,40 @@
-"""`docs/reference.md`, made from the registries: `python docs/tables.py`. A test says when it has to be made again."""
+"""`docs/reference.md` and `docs/systems.md`, made from the registries: `python docs/tables.py`.
+
+A test says when they have to be made again.
+"""
 
 import ast
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from unconcept.attacks import attacks
+from unconcept.core.recipe import load_recipe, recipes
 from unconcept.evaluation.suites.registry import suites
+from unconcept.evaluation.trials.filters import FILTERS
+from unconcept.jobs import command_options
 from unconcept.methods import methods
+from unconcept.models.diffusion.overshoot import OVERSHOOT_SAMPLERS
+from unconcept.models.diffusion.schedulers import SAMPLERS
 from unconcept.models.families import families
 from unconcept.scorers import scorers
+from unconcept.worlds.registry import worlds
 
-REFERENCE = Path(__file__).parent / "reference.md"
-METHODS = Path(__file__).parent.parent / "src/unconcept/methods"
+ROOT = Path(__file__).parent.parent
+REFERENCE, SYSTEMS = ROOT / "docs/reference.md", ROOT / "docs/systems.md"
+METHODS = ROOT / "src/unconcept/methods"
+RESULTS = {"results": "results.md", "continual": "continual.md", "attacks": "attacks.md"}
+REGISTRIES = {"method": methods, "attack": attacks, "suite": suites, "scorer": scorers, "world": worlds}
+SYSTEMS_HEAD = """# Systems of the literature
+
+Each system that this project carries, with what it promises and what of it is here. Made from `docs/systems.toml` and
+the registries by `python docs/tables.py`: *whole* when everything promised is here and a table has a row of it,
+*unmeasured* when none has, *part* when something is missing, else *absent*.
+
+"""
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -66,12 +90,14 @@ def reference() -> str:
     """The page."""
     suite_rows = [(f"`{name}`", suites[name].summary) for name in sorted(suites)]
     scorer_rows = [(f"`{name}`", scorers[name].summary, scorers[name].extra or "") for name in sorted(scorers)]
+    filter_rows = [(f"`{name}`", what) for name, what in FILTERS.items()]
     family_rows = []
     for name in families:
         spec = families[name]
         family_rows.append((f"`{name}`", spec.title, f"`{spec.pipeline}`", spec.attention))
     sections = {
         "Methods": table(("method", "what it does", "paper", "mechanism", "families"), method_rows()),
+        "Filters, which edit nothing": table(("filter", "what it does"), filter_rows),
         "Attacks": table(("attack", "what it does", "paper", "access", "families"), attack_rows()),
         "Suites": table(("suite", "what it asks"), suite_rows),
         "Scorers": table(("scorer", "what it reads", "extra"), scorer_rows),
@@ -82,5 +108,95 @@ def reference() -> str:
     return head + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items())
 
 
+def is_there(by: str) -> bool:
+    """Whether what keeps a promise exists: KIND:NAME, with the names that `docs/systems.toml` explains."""
+    kind, _, name = by.partition(":")
+    if kind == "file":
+        return (ROOT / name).is_file()
+    if kind == "sampler":
+        return name in SAMPLERS or name in OVERSHOOT_SAMPLERS
+    if kind == "judge":
+        return name in set(scorers) and scorers[name].reader is not None
+    if kind in ("command", "option"):
+        command, _, option = name.partition(".")
+        options = getattr(command_options, f"{command.capitalize()}Options", None)
+        return options is not None and (not option or option in {field.name for field in fields(options)})
+    own, family, setting = *name.partition("@")[::2], name.partition(".")[2]
+    own = own.partition(".")[0]
+    if own not in set(REGISTRIES[kind]):
+        return False
+    if kind != "method" or not (family or setting):
+        return True
+    info = methods[own]
+    return family in info.families or setting in {field.name for field in fields(info.settings)}
+
+
+def links_to(by: Iterable[str]) -> str:
+    """Links to the pages of methods, attacks, suites and scorers, each once."""
+    pages = []
+    for one in by:
+        kind, _, name = one.replace("judge:", "scorer:").partition(":")
+        entry = re.split("[.@]", name)[0]
+        if kind in ("method", "attack", "suite", "scorer") and is_there(f"{kind}:{entry}"):
+            pages.append(f"[`{entry}`]({kind}s/{entry}.md)")
+    return ", ".join(dict.fromkeys(pages))
+
+
+def recipes_of_methods(names: Iterable[str]) -> list[str]:
+    """Packaged recipes for some methods."""
+    wanted = set(names)
+    return [name for name in recipes() if load_recipe(name).method in wanted]
+
+
+def rows_of(names: Iterable[str]) -> str:
+    """Links to the tables that hold a row of one of some methods or attacks."""
+    found = []
+    for title, page in RESULTS.items():
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        if any(re.search(rf"\| `?{re.escape(name)}`? \|", text) for name in names):
+            found.append(f"[{title}]({page})")
+    return ", ".join(found)
+
+
+def system_row(number: int, system: dict[str, Any]) -> tuple[str, ...]:
+    """A row for one system."""
+    parts = system["parts"]
+    kept = [part for part in parts if is_there(part.get("by", "file:"))]
+    missing = [part["does"] for part in parts if part not in kept]
+    by = [part["by"] for part in kept]
+    names = [re.split("[.@]", one.partition(":")[2])[0] for one in by if one.startswith(("method:", "attack:"))]
+    made = ", ".join(f"[{name}](recipes/{name}.md)" for name in recipes_of_methods(names))
+    promises = "; ".join(part["does"] for part in kept)
+    rows = rows_of(names)
+    state = "absent" if not kept else "part" if missing else "whole" if rows else "unmeasured"
+    named = str(number), system["name"], system["paper"], state
+    return *named, promises, "; ".join(missing), links_to(by), made, rows
+
+
+def beside_rows(beside: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """A row for each method beside the systems: bases of other systems, and baselines of every table."""
+    rows = []
+    for role, names in beside.items():
+        for name in names:
+            page = links_to([f"method:{name}"])
+            made = ", ".join(f"[{one}](recipes/{one}.md)" for one in recipes_of_methods([name]))
+            rows.append((page or name, role, "whole" if page else "absent", made, rows_of([name])))
+    return rows
+
+
+def systems() -> str:
+    """The page of systems."""
+    data = tomllib.loads((ROOT / "docs/systems.toml").read_text(encoding="utf-8"))
+    columns = ("", "system", "paper", "state", "is here", "missing", "page", "recipes", "rows")
+    rows = [system_row(number, system) for number, system in enumerate(data["system"], 1)]
+    beside = table(("method", "role", "state", "recipes", "rows"), beside_rows(data["beside"]))
+    filters = table(("filter", "what it does"), [(f"`{name}`", what) for name, what in FILTERS.items()])
+    return (
+        f"{SYSTEMS_HEAD}{table(columns, rows)}\n## Beside them\n\n{beside}\n## Filters\n\n"
+        f"Baselines that edit nothing: arms of `unconcept bench --methods`.\n\n{filters}"
+    )
+
+
 if __name__ == "__main__":
     REFERENCE.write_text(reference(), encoding="utf-8")
+    SYSTEMS.write_text(systems(), encoding="utf-8")
