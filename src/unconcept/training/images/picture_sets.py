@@ -1,0 +1,161 @@
+"""Pictures that a training forgets, and those that it retains, as latents with their prompts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...core.errors import DataError, RequestError, require
+from ...core.hashing import hash_tensors
+from ...core.request import Request
+from ...core.seeds import numbered_seed, picture_seeds
+from ...models import ModelView
+from ...models.images import read_picture_folder
+from ...models.text.state_rows import fits_context, sentences_that_fit
+from ...prompts.captions import load_captions
+from ...prompts.templates import open_sentences
+from ...prompts.text_matching import without_names
+from ..budget import number_in_turn, training_budget
+from .training_images import generate_images, images_to_latents, take_in_turn
+
+_LEAST_CONTRAST = 1 / 255  # between a picture's darkest and brightest value; below, it shows nothing
+_RETAIN_ORDER = 1  # numbers the order of the retained pictures among those drawn from one seed
+
+
+class PictureSettings(Protocol):
+    """Settings of methods that unlearn pictures, by the names that they have there."""
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of the targets, for up to four of them."""
+
+    @property
+    def retain_pictures(self) -> int:
+        """Pictures of the retain set; 0: none."""
+
+    @property
+    def images(self) -> str:
+        """A user's folder of pictures of the target; "": the model draws them."""
+
+    @property
+    def retain_prompts(self) -> str:
+        """Captions that are retained beside the request's texts: a packaged set or a file."""
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Sentences around a concept; (): the thirty of its kind."""
+
+    @property
+    def picture_steps(self) -> int:
+        """Sampling steps."""
+
+    @property
+    def picture_guidance(self) -> float:
+        """Guidance scale."""
+
+    @property
+    def seed(self) -> int:
+        """Seed."""
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures with their prompts; those of a target also with the prompt that names its anchor instead."""
+
+    latents: Tensor  # (n, c, h, w)
+    prompts: tuple[str, ...]
+    anchors: tuple[str, ...] = ()
+    seed: int = 0  # of the order
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def hash(self) -> str:
+        """Hash of the pictures."""
+        return hash_tensors({"latents": self.latents})
+
+    def steps_of_pass(self, rows: int) -> int:
+        """Return the steps of `rows` pictures in which each picture comes at least once."""
+        return -(-len(self) // rows)
+
+    def in_turn(self, step: int, rows: int) -> list[int]:
+        """Return the numbers of a step's pictures: all take turns, each turn in its own random order."""
+        return [number_in_turn(row, len(self), self.seed) for row in range(step * rows, (step + 1) * rows)]
+
+
+def check_picture_settings(name: str, settings: PictureSettings) -> None:
+    """Raise `SettingsError` if a setting of the pictures is out of range."""
+    for field, least in (("pictures", 1), ("picture_steps", 1), ("retain_pictures", 0), ("picture_guidance", 0)):
+        value = getattr(settings, field)
+        require(value >= least, f"{name}: {field} must be >= {least}, got {value}")
+
+
+def draw_forget_and_retain_sets(
+    method: str, model: ModelView, request: Request, settings: PictureSettings
+) -> tuple[PictureSet, PictureSet]:
+    """Return the pictures of the targets, the user's or the model's own, and pictures of the retain set.
+
+    Each target has a picture, and the retain set as many as it may. The second set is empty without `retain_pictures`.
+    Raises `RequestError` if there is nothing to retain, `DataError` if a picture shows nothing.
+    """
+    pairs, kept = _target_prompts(method, model, request, settings), _retained_prompts(method, model, request, settings)
+    own: Tensor | None = None
+    if settings.images:
+        own = read_picture_folder(Path(settings.images), model, 1)
+        pairs = take_in_turn([pairs], len(own))
+    drawn = [*([] if settings.images else [target for target, _ in pairs]), *kept]
+    seeds = picture_seeds(settings.seed, len(drawn))
+    made = generate_images(model, drawn, seeds, settings.picture_steps, settings.picture_guidance) if drawn else None
+    pictures = torch.cat([part for part in (own, made) if part is not None])
+    _refuse_blank(method, pictures[: len(pairs)], settings.images)
+    latents = images_to_latents(model, pictures).to(model.dtype)
+    forget = PictureSet(latents[: len(pairs)], tuple(p for p, _ in pairs), tuple(a for _, a in pairs), settings.seed)
+    return forget, PictureSet(latents[len(pairs) :], tuple(kept), seed=numbered_seed(settings.seed, _RETAIN_ORDER))
+
+
+def _target_prompts(
+    method: str, model: ModelView, request: Request, settings: PictureSettings
+) -> list[tuple[str, str]]:
+    """Pair prompts of the targets, in turn, with the same prompts of their anchors: one pair for each picture."""
+    forms, groups = open_sentences(method, request, settings.templates), []
+    for target, anchor in zip(request.targets, request.anchors, strict=True):
+        held = sentences_that_fit(model, forms, target, anchor)
+        groups.append([(form.replace("{}", target), form.replace("{}", anchor)) for form in held])
+    count = max(training_budget(settings.pictures, len(groups)), len(groups))
+    return take_in_turn(groups, count)
+
+
+def _retained_prompts(method: str, model: ModelView, request: Request, settings: PictureSettings) -> list[str]:
+    """Choose the prompts of the retained pictures: texts in random order, each in its own sentence."""
+    if not settings.retain_pictures:
+        return []
+    forms, groups = open_sentences(method, request, settings.templates), list[list[str]]()
+    for text in request.retain:
+        groups.append([form.replace("{}", text) if text else "" for form in forms])
+    groups += [[text] for text in without_names(load_captions(settings.retain_prompts), request.targets)]
+    found = []
+    for group in groups:
+        held = [text for text in group if fits_context(model, text)]
+        if held:
+            found.append(held)
+    message = (
+        f"{method} needs a retain set, and this request has none: name texts with --retain, or captions with --set"
+        " retain_prompts=everyday"
+    )
+    require(bool(found), message, RequestError)
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    return take_in_turn([found[i] for i in order], settings.retain_pictures)
+
+
+def _refuse_blank(method: str, pictures: Tensor, folder: str) -> None:
+    """Refuse a user's folder with a picture of one colour, and a model that draws nothing else of the targets."""
+    shown = pictures.flatten(1).amax(1) - pictures.flatten(1).amin(1) > _LEAST_CONTRAST
+    blank = int((~shown).sum())
+    if folder:
+        message = f"{method}: {blank} of the {len(shown)} pictures in {folder} are of one colour and show nothing"
+        require(blank == 0, f"{message}: leave them out", DataError)
+    message = f"{method}: all {blank} pictures that the model draws of the targets are of one colour"
+    require(bool(shown.any()), f"{message}: it cannot draw them; give pictures with --set images=FOLDER", DataError)
