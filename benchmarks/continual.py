@@ -20,7 +20,7 @@ from unconcept.cli.console import EXIT_FAILED, exit_codes, progress, quiet_libra
 
 OUT = Path("out/continual")
 STEPS, TUNED, FAR = (1, 2, 3, 6, 9, 12), (1, 3, 5), (1, 3, 10, 30, 100)  # requests after which it is drawn
-GRID, BESIDE, CLOSED = "concept-ablation", ("esd", "sculpting-memory"), ("uce", "speed")
+GRID, BESIDE, CLOSED = "concept-ablation", ("esd", "erasediff", "sculpting-memory"), ("uce", "speed")
 FEW = 12
 SHARES = ("UA", "RA-I", "RA-C")
 

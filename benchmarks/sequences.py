@@ -39,7 +39,12 @@ from unconcept.worlds.registry import DEFAULT_MODEL
 Rule = Literal["sequential", "simultaneous", "ledger", "merge"]
 KNOWN = Path(__file__).with_name("continual.toml")
 # The setting that says how long is trained.
-BUDGET = {"concept-ablation": "iterations", "esd": "iterations", "sculpting-memory": "num_epochs"}
+BUDGET = {
+    "concept-ablation": "iterations",
+    "esd": "iterations",
+    "erasediff": "epochs",
+    "sculpting-memory": "num_epochs",
+}
 BASE = EditedModel(DEFAULT_MODEL, device="cpu", dtype="float32")  # as the ledger's commands open it
 
 

@@ -12,6 +12,7 @@ from benchmarks.continual import Asked, arms_of, best, page, parsed, read, same
 from benchmarks.sequences import Arm, Course, closed, grid
 from tests import tiny
 from tests.killed import Killed
+from tests.methods.test_erasediff import CONTRACT_SETTINGS as ERASEDIFF
 from unconcept.core.request import Request
 from unconcept.edits import load_edit
 from unconcept.erasing.request_defaults import ResolvedRequest
@@ -21,6 +22,7 @@ from unconcept.worlds.table import concept_table
 
 NAMES = ("dog", "car", "sun")
 CA = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2, "lr": 1e-3}
+SETTINGS = {"concept-ablation": CA, "erasediff": ERASEDIFF}
 
 
 def asked(**more) -> Asked:
@@ -147,7 +149,7 @@ def desk(monkeypatch, tmp_path):
         "resolve_request",
         lambda ask, model: ResolvedRequest(Request(ask.targets, ("cat",), ("sea", "moon")), (), {}),
     )
-    monkeypatch.setattr(Course, "settings", property(lambda self: CA if self.arm.method == "concept-ablation" else {}))
+    monkeypatch.setattr(Course, "settings", property(lambda self: SETTINGS.get(self.arm.method, {})))
     return tmp_path / "out"
 
 
@@ -169,6 +171,17 @@ def test_captions_are_retained_beside_the_tables_texts(tmp_path) -> None:
     assert more._request("pizza").retain == (*own, *load_captions("everyday")[: retaining.captions])
     assert own
     assert more.folder != plain.folder
+
+
+@pytest.mark.slow
+def test_erasediff_is_a_base_under_every_remedy(desk) -> None:
+    """After two requests each arm has another state, but for merges of two, where half the sum is the mean."""
+    arms = grid("erasediff")
+    hashes = {arm.label: state(arm, desk, 2).hash for arm in arms if arm.rule != "simultaneous"}
+    assert len(set(hashes.values())) == len(hashes) - 1
+    assert hashes["uniform"] == hashes["task-arithmetic"]
+    assert "erasediff" in continual.BESIDE
+    assert sequences.BUDGET["erasediff"] == "epochs"
 
 
 @pytest.mark.parametrize("label", ["projection-selft", "ties"])
