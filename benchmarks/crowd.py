@@ -1,22 +1,24 @@
 """Why closed forms keep less the more they erase: objects by number, and SPEED with other settings and retain sets:
 `make crowd`.
 
-What is finished is kept, so the same command goes on after being stopped.
+What is measured is kept in the repository, as by `benchmarks.results`, whose edits of 10 and of all objects are these.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.kept import present_basis
+from benchmarks.kept_trials import KeptTrial
+from benchmarks.measuring import Table, measure
 from benchmarks.report_concepts import objects
-from benchmarks.whole import whole_or_exit
-from unconcept.cli.console import exit_codes, progress, quiet_libraries
+from benchmarks.results_tables import MISSING
+from benchmarks.state_rank import rank_sentence
+from unconcept.cli.console import quiet_libraries
 
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
-    from unconcept.evaluation.trials.finding import Finding
-    from unconcept.evaluation.trials.report import Report
 
 OUT = Path("out/crowd")
 COUNTS = (10, 17, 33, 50, 99)  # 17 objects are the share of moji's width that 100 names are of SD 1.4's
@@ -26,79 +28,81 @@ CAPTIONS = 150  # retained beside the table's texts: with all of them nothing is
 METHODS = ("uce", "rece", "speed")
 TRAINED = ("mace",)
 ASKED = {"direct": "target", "far": "far", "style": "other styles"}
-HEAD = """# Many concepts in one edit
+HEAD = """# Many concepts in one edit of `{model}`
 
-An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer \
-directions to what it
-keeps. `moji`'s states have {width} dimensions and each object is three texts, so {most} objects take {full:.0%} of \
-them; 100 names take
-{usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks for, by \
-{judge[name]} version
-{judge[version]}; `report` objects, prompts shared among them as in docs/results.md ("Erased together"), seeds from \
-1,000,000 on, 95 %
-intervals that resample the concepts that prompts are about. Detectable: the smallest true change of target, far \
-objects and styles
-that a paired test finds in 80 % of cases, if a concept's prompts change together. Made by `make crowd`.
+An edit of W' = W (I + T) has one map T for all texts, as wide as the text's states, so what it erases leaves fewer
+directions to what it keeps. {rank} Each object is three texts, so {most} objects take {full:.0%} of the width; 100
+names take {usual:.0%} of SD 1.4's 768, as 17 objects take of `moji`'s. Share of pictures that show what the prompt asks
+for, by {judge} version {version}; `report` objects, prompts shared among them as in docs/results.md ("Erased
+together"), seeds from 1,000,000 on, 95 % intervals that resample the concepts that prompts are about. Detectable: the
+smallest true change of target, far objects and styles that a paired test finds in 80 % of cases, if a concept's prompts
+change together.
+
+Made by `make crowd` of the rows in `benchmarks/measured`.
 
 """
+
+
+def tables() -> dict[str, Table]:
+    """All tables by name."""
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
+
+    def requests(counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+        return tuple(objects(count) for count in counts)
+
+    def named(methods: Sequence[str], asked: str | None) -> tuple["Variant", ...]:
+        return tuple(variant_of_method(name) for name in methods if asked is None or name in asked.split(","))
+
+    return {
+        "counts": Table("together", lambda asked: named(METHODS, asked), requests(COUNTS)),
+        "trained": Table("together", lambda asked: named(TRAINED, asked), requests(FEWER)),
+        "settings": Table("together", lambda asked: settings() if named(("speed",), asked) else (), requests(SETTLED)),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--max-minutes", type=float, help="of each table")
+    parser.add_argument("--methods", help="to measure, separated by commas; every one by default")
+    parser.add_argument("--max-minutes", type=float, help="of all tables; what is finished by then is kept")
+    parser.add_argument("--from-kept", action="store_true", help="measure nothing, only write the page")
     args = parser.parse_args()
     quiet_libraries()
-    from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.jobs.evaluate import evaluate
-    from unconcept.jobs.evaluate_job import EvaluationRun
-
-    requests = {count: objects(count) for count in COUNTS}
-    told = {"suite": "together", "max_minutes": args.max_minutes, "overwrite": True}
-    by_count = EvaluationRun(
-        requests[10],
-        OUT / "counts",
-        variants=tuple(map(variant_of_method, METHODS)),
-        joint_requests=tuple(requests.values()),
-        **told,
-    )
-    by_training = EvaluationRun(
-        requests[10],
-        OUT / "trained",
-        variants=tuple(map(variant_of_method, TRAINED)),
-        joint_requests=tuple(requests[count] for count in FEWER),
-        **told,
-    )
-    by_setting = EvaluationRun(
-        requests[10],
-        OUT / "settings",
-        variants=settings(),
-        joint_requests=tuple(requests[count] for count in SETTLED),
-        **told,
-    )
-    with exit_codes(), progress(quiet=False) as tell:
-        reports = [evaluate(run, tell) for run in (by_count, by_training, by_setting)]
-    whole_or_exit(reports)
-    text = page(reports, requests)
-    args.docs.mkdir(exist_ok=True)
-    (args.docs / "crowd.md").write_text(text, encoding="utf-8")
-    print(text)
+    if not args.from_kept:
+        measure(list(tables().values()), args.methods, args.max_minutes, OUT)
+    args.docs.mkdir(parents=True, exist_ok=True)
+    (args.docs / "crowd.md").write_text(page(), encoding="utf-8")
 
 
-def page(reports: Sequence["Report"], requests: Mapping[int, tuple[str, ...]]) -> str:
+def page() -> str:
     """The tables by count, of closed forms and trained methods, and that of SPEED's settings."""
     from unconcept.evaluation.tasks.edited_model import EditedModel
 
-    width = EditedModel("moji").base().embed([""]).shape[1]
-    closed, trained, second = (report.findings for report in reports)
+    width, basis, known = EditedModel().base().embed([""]).shape[1], present_basis(), tables()
     text = HEAD.format(
-        judge=reports[0].data()["judge"], width=width, most=COUNTS[-1], full=3 * COUNTS[-1] / width, usual=100 / 768
+        model=basis["models"][0],
+        judge=basis["judge"][0],
+        version=basis["judge"][1],
+        rank=rank_sentence(),
+        most=COUNTS[-1],
+        full=3 * COUNTS[-1] / width,
+        usual=100 / 768,
     )
-    text += counted([*closed, *trained], requests)
-    for count in SETTLED:
-        own = [one for one in second if one.concepts == requests[count]]
-        text += f"\n## SPEED at {count} objects\n\n" + table(["setting", "texts retained"], own, _setting)
-    return text
+    found = {name: one.found() for name, one in known.items()}
+    stale = dict.fromkeys(line for _, lines in found.values() for line in lines)
+    if stale:
+        text += f"Kept rows that are left out: {'; '.join(stale)}.\n\n"
+    parts = []
+    for name in ("counts", "trained"):
+        for label in known[name].labels:
+            own = {(str(len(one.concepts)),): one for one in found[name][0] if one.label == label}
+            wanted = [(str(len(concepts)),) for concepts in known[name].requests]
+            parts.append(f"## {label}\n\n{table(['objects'], wanted, own)}")
+    for concepts in known["settings"].requests:
+        own = {(one.label,): one for one in found["settings"][0] if one.concepts == concepts}
+        wanted = [(label,) for label in known["settings"].labels]
+        parts.append(f"## SPEED at {len(concepts)} objects\n\n{table(['setting'], wanted, own)}")
+    return text + "\n".join(parts)
 
 
 def settings() -> tuple["Variant", ...]:
@@ -124,46 +128,31 @@ def settings() -> tuple["Variant", ...]:
     )
 
 
-def counted(findings: Sequence["Finding"], requests: Mapping[int, tuple[str, ...]]) -> str:
-    """A table for each method."""
-    from unconcept.evaluation.trials.variants import group_by_label
+def table(head: list[str], wanted: Sequence[tuple[str, ...]], found: dict[tuple[str, ...], KeptTrial]) -> str:
+    """A row an edit: its names, how many texts it erases and retains, then the rate of each group."""
+    from unconcept.report.markdown import markdown_table
 
-    sizes = {concepts: str(count) for count, concepts in requests.items()}
-    tables = {
-        label: table(["objects", "texts"], group, lambda one: [sizes[one.concepts], _texts(one)])
-        for label, group in group_by_label(findings).items()
-    }
-    return "\n".join(f"## {label}\n\n{text}" for label, text in tables.items())
-
-
-def table(head: list[str], findings: Sequence["Finding"], names: Callable[["Finding"], list[str]]) -> str:
-    """A row a finding: its names, then the rate of each group."""
-    from unconcept.evaluation.trials.variants import pooled_group_rates
-    from unconcept.report.markdown import format_detectable, format_rate, markdown_table
-
-    lines = [[*head, *ASKED.values(), "detectable, points", "drift", "projector's rank"]]
+    lines = [[*head, "texts, retained", *ASKED.values(), "detectable, points", "drift", "projector's rank"]]
     lines.append(["---"] * len(lines[0]))
-    for one in findings:
-        rows = {row.group: row for row in pooled_group_rates([one])}
-        told = one.answered_trial.trial.edit.origin.report
-        lines.append(
-            [
-                *names(one),
-                *(format_rate(rows[group].after) for group in ASKED),
-                ", ".join(format_detectable(rows[group].detectable) for group in ASKED),
-                f"{told['drift']:.2f}",
-                f"{told['projector_rank']:.0f}" if "projector_rank" in told else "",
-            ]
-        )
+    for names in wanted:
+        cells = cells_of(found[names]) if names in found else [MISSING, *[""] * (len(lines[0]) - len(names) - 1)]
+        lines.append([*names, *cells])
     return markdown_table(lines)
 
 
-def _setting(one: "Finding") -> list[str]:
-    return [one.label, str(len(one.answered_trial.trial.edit.origin.retain))]
+def cells_of(one: KeptTrial) -> list[str]:
+    """Texts, rates and exact figures of one edit."""
+    from unconcept.evaluation.trials.variants import pooled_group_rates
+    from unconcept.report.markdown import format_detectable, format_rate
 
-
-def _texts(one: "Finding") -> str:
-    return str(len(one.answered_trial.trial.edit.origin.targets))
+    rows = {row.group: row for row in pooled_group_rates([one])}
+    return [
+        ", ".join(map(str, one.texts)),
+        *(format_rate(rows[group].after) for group in ASKED),
+        ", ".join(format_detectable(rows[group].detectable) for group in ASKED),
+        f"{one.exact['drift']:.2f}" if "drift" in one.exact else "",
+        f"{one.exact['projector_rank']:.0f}" if "projector_rank" in one.exact else "",
+    ]
 
 
 if __name__ == "__main__":

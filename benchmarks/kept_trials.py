@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unconcept.evaluation.suites.registry import Suite
 
 SEPARATOR, SAME = "|", "="  # no label is or holds either
+EXACT = ("residual", "drift", "rank", "projector_rank")  # of an edit's own figures
 ATTACK_RATES = ("pre", "success", "ceiling", "floor", "nothing")
 QUESTION = ("group", "text", "seed", "concept")
 
@@ -39,6 +40,10 @@ class KeptTrial:
     """Hash of targets, anchors and retained texts."""
     figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """The suite's own figures by name: value, count."""
+    texts: Sequence[int] = ()
+    """How many it erases, and how many it retains."""
+    exact: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the solve."""
     attack_results: tuple[AttackData, ...] = ()
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,6 +119,8 @@ def _row(trial: Mapping[str, Any], asked: Sequence[Row]) -> Row:
         "kind": made["kind"],
         "settings": made["settings"],
         "request": request_hash(made["targets"], made["anchors"], made["retain"]),
+        "texts": [len(made["targets"]), len(made["retain"])],
+        "exact": {name: float(f"{made['report'][name]:.4g}") for name in EXACT if name in made["report"]},
         "edit": made["hash"][:12],
         "cost": trial["cost"],
         "figures": {one["name"]: [float(f"{one['value']:.5g}"), one["n"]] for one in trial["figures"]},
@@ -197,6 +204,8 @@ def _read(row: Row, method: str, suite: "Suite", basis: Row, place: Path) -> Kep
         row["settings"],
         row["request"],
         row["figures"],
+        row["texts"],
+        row["exact"],
         tuple(map(_attack_data, row.get("attacks", ()))),
         row.get("out_of_reach", {}),
     )

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks import results_tables as made
 from benchmarks.kept_trials import KeptTrial
 from benchmarks.report_concepts import together
+from benchmarks.state_rank import rank_sentence
 from unconcept.evaluation.trials.report import judge_calibration
 from unconcept.evaluation.trials.variants import variant_rows
 from unconcept.report.html import trade_off_svg
@@ -126,7 +127,7 @@ def erased_together(found: Found) -> str:
     for name, concepts in together().items():
         own, others = made.whole([one for one in trials if one.concepts == concepts], labels, [concepts])
         parts[name] = others.replace(" (0 of 1 edits)", "") + made.rates(own)
-    return TOGETHER + made.titled(parts)
+    return f"{TOGETHER}{rank_sentence()}\n\n{made.titled(parts)}"
 
 
 def trained(found: Found) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attacks, kept, kept_trials, measuring, results_page, results_tables
+from benchmarks import attacks, crowd, kept, kept_trials, measuring, results_page, results_tables
 from benchmarks.kept_trials import KeptTrial, keep_trials, request_hash
 from benchmarks.variants import current_trials, is_current, scripts, trained
 from unconcept.core.settings import build_settings, settings_data
@@ -51,6 +51,7 @@ def trial_data(variant: Variant, one: KeptTrial) -> dict:
     ]
     made = {"method": variant.method, "base": "moji@2", "kind": asked.kind, "hash": "0" * 64}
     made |= {"settings": settings_data(build_settings(solver, task.settings))}
+    made |= {"report": {"drift": 0.123456, "condition": 5.0}}
     made |= {"targets": asked.targets, "anchors": asked.anchors, "retain": asked.retain}
     rest = {"asked": len(checks), "answered": len(checks), "attacks": [], "out_of_reach": {}}
     figures = [{"name": "variety kept@x, far", "value": 0.5 + len(one.concepts[0]) / 10, "n": 2}]
@@ -74,6 +75,8 @@ def test_kept_trials_make_the_tables_of_their_run(tmp_path) -> None:
     assert {(one.label, one.concepts) for one in found} == {(one.label, one.concepts) for one in ran}
     ordered, _ = current_trials(found, (UCE, other), (BREAD, BUS))
     assert variant_rows(ordered) == variant_rows(ran)
+    assert ordered[0].exact == {"drift": 0.1235}
+    assert ordered[0].texts[0] == 3
     assert results_tables.rates(ordered) == results_tables.rates(ran)
     again = report(trial_data(UCE, run_trial(UCE, BUS)))
     keep_trials(again, tmp_path)
@@ -157,6 +160,14 @@ def test_attacks_are_kept_without_their_curve_and_make_the_same_table(tmp_path, 
     assert attacks_table(variant_rows([ran])) in text
 
 
+def test_of_many_concepts_an_edit_is_a_row() -> None:
+    ran = replace(run_trial(UCE, BREAD), texts=(30, 65), exact={"drift": 0.126, "projector_rank": 348.0})
+    lines = crowd.table(["objects"], [("10",), ("17",)], {("10",): ran}).splitlines()
+    assert lines[2].startswith("| 10 | 30, 65 | 0.0% [")
+    assert lines[2].endswith("| 0.13 | 348 |")
+    assert lines[3] == "| 17 | not measured yet |  |  |  |  |  |  |"
+
+
 def test_fewer_prompts_are_kept_apart(tmp_path) -> None:
     keep_trials(report(trial_data(UCE, run_trial(UCE, BREAD))), tmp_path, limit=2)
     basis = kept.present_basis()
@@ -218,7 +229,8 @@ def test_trainings_show_their_spread() -> None:
     assert [one.settings.get("seed") for one in trained("esd")] == [None, 1, 2]
 
 
-def test_the_page_says_what_is_missing_and_what_was_left_out() -> None:
+def test_the_page_says_what_is_missing_and_what_was_left_out(monkeypatch) -> None:
+    monkeypatch.setattr(results_page, "rank_sentence", lambda: "They have a rank.")
     ran = [run_trial(UCE, BREAD), run_trial(UCE, BUS)]
     names = ("rivals", "uce", "together", "trained")
     found = results_page.Found(
