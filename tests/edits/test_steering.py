@@ -23,7 +23,8 @@ CHOSEN = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), 
 METHODS = ("adavd", "nasa", "nag")
 # Far from the defaults, so that all tokens of a random model are steered.
 STRONG = {"adavd": {"token_sim": False}, "nasa": {"alpha": 0.5}, "nag": {}}
-CASES = [(name, family) for name in METHODS for family in tiny.FAMILIES]
+CROSS = [(name, family) for name in METHODS for family in tiny.FAMILIES]
+CASES = [*CROSS, *(("nag", family) for family in tiny.MMDITS)]
 
 
 def made(view, name) -> SteeringEdit:
@@ -57,7 +58,7 @@ def test_a_row_is_steered_alike_in_every_batch(name, family) -> None:
     assert all((alone[i] - plain[i]).abs().max() > 1e-6 for i in (0, 2, 3))
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
+@pytest.mark.parametrize(("name", "family"), CROSS)
 def test_guided_pictures_are_the_guidance_of_steered_and_unsteered(name, family) -> None:
     """eps = eps(empty) + g (eps_steered(prompt) - eps(empty)), as text, as states, and with a neighbour."""
     view = tiny.shared(family)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,20 @@ from ..core.registry import suggest
 from ..core.request import Request
 from ..models import ModelView
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
+from ..models.hooks.joint_guidance import guide_joint_attention
 from ..models.hooks.modules import select_keys_or_values
 from .base import Edit, EditOrigin, origin_of, validate_strength
 from .common import BesideEdit
 from .edit_file import StoredEdit, write_edit_file
 from .registry import edit_kind
-from .steering_rules import STEERING_RULES, Decomposition, SteeringCache, SteeringRule
+from .steering_rules import STEERING_RULES, Decomposition, Guidance, SteeringCache, SteeringRule
 from .weights import require_same_base
 
 
 @edit_kind("steering")
 @dataclass(frozen=True)
 class SteeringEdit(BesideEdit):
-    """Applies a rule inside the cross-attentions that the text maps `maps` belong to.
+    """Applies a rule inside the cross-attentions that the text maps `maps` belong to, or in all joint attentions.
 
     It leaves rows of the empty text unchanged, so guidance still starts from an unsteered empty text, in whichever half
     of the batch that is. A negative prompt that is not empty is steered like any prompt.
@@ -66,13 +67,25 @@ class SteeringEdit(BesideEdit):
     def applied(self, model: ModelView) -> Iterator[None]:
         """Steer inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
         require_same_base(self.origin, model, self.maps)
-        with steer_attentions(cross_attentions(model, self.maps), partial(self._steer, known={})):
+        with self._steered(model):
             yield
 
+    def _steered(self, model: ModelView) -> AbstractContextManager[None]:
+        if model.spec.attention == "cross":
+            return steer_attentions(cross_attentions(model, self.maps), partial(self._steer, known={}))
+        rule = self.rule
+        message = f"{type(rule).__name__.lower()} steers cross-attention, which {model.name} has none of"
+        require(isinstance(rule, Guidance), f"{message}: give a model of the edit's family", EditError)
+        assert isinstance(rule, Guidance)
+        return guide_joint_attention(model, rule.negative_texts, self._weight, rule.combine)
+
     def _steer(self, reading: AttentionInputs, mix: MixingStep, known: SteeringCache) -> Tensor:
-        wide = torch.promote_types(reading.states.dtype, torch.float32)
-        weight = self.strength * (~is_null_text(reading.states, self.rule.null)).to(wide)
-        return self.rule.steer(reading, weight[:, None, None], mix, known)
+        return self.rule.steer(reading, self._weight(reading.states), mix, known)
+
+    def _weight(self, states: Tensor) -> Tensor:
+        """The strength of each row (b, 1, 1); 0 for the empty text."""
+        wide = torch.promote_types(states.dtype, torch.float32)
+        return self.strength * (~is_null_text(states, self.rule.null)).to(wide)[:, None, None]
 
     def describe(self) -> str:
         return "changes no weight but steers while sampling"

@@ -109,9 +109,20 @@ class Guidance:
         _check(self.negative, self.null)
 
     def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
-        plain = mix(reading)
-        found = normalised_guidance(plain, _of_negative(reading, self.negative), self.phi, self.tau, self.a)
-        return _blended(plain, found, weight)
+        return self.combine(mix(reading), _of_negative(reading, self.negative), weight)
+
+    def combine(self, plain: Tensor, negative: Tensor, weight: Tensor) -> Tensor:
+        """The output for Z+ and Z- (b, p, o) at a weight (b, 1, 1)."""
+        return _blended(plain, normalised_guidance(plain, negative, self.phi, self.tau, self.a), weight)
+
+    @property
+    def negative_texts(self) -> Tensor:
+        """The states of whole padded texts (n, l, d), for joint attention."""
+        message = (
+            f"{len(self.negative)} negative states are not whole texts of {len(self.null)} each: make the edit anew"
+        )
+        require(len(self.negative) % len(self.null) == 0, message, EditError)
+        return self.negative.view(-1, *self.null.shape)
 
 
 STEERING_RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidance]] = {
