@@ -99,13 +99,26 @@ class PartialSampling:
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
-        prompt = self.prompts[number_in_turn(step, len(self.prompts), self.seed)]
         k = int(torch.randint(self.lowest, self.sampler.steps, (), generator=rng))
+        (found,) = self._stopped(step, rows, rng, [k])
+        return found
+
+    def draw_pair(self, step: int, rows: int, rng: torch.Generator) -> tuple[NoisyLatents, NoisyLatents]:
+        """Draw the latents of one step at two points of its trajectories: from `lowest` steps done on, and before."""
+        bounds = ((0, self.lowest), (self.lowest, self.sampler.steps))
+        late, early = self._stopped(step, rows, rng, [int(torch.randint(*each, (), generator=rng)) for each in bounds])
+        return late, early
+
+    def _stopped(self, step: int, rows: int, rng: torch.Generator, stops: Sequence[int]) -> list[NoisyLatents]:
+        """Sample new trajectories and stop them after each of so many sampling steps, which ascend; the last first."""
+        prompt = self.prompts[number_in_turn(step, len(self.prompts), self.seed)]
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
-        stop = self.sampler.steps if self.to_end else k
-        x = self.sampler.denoise_steps(self.sampler.initial_latents(seeds), [prompt] * rows, 0, stop)
-        t = self.sampler.timestep(k, rows)
-        return NoisyLatents(augment_sample(x, t), t, (prompt,) * rows, (k,) * rows)
+        x, done, kept = self.sampler.initial_latents(seeds), 0, []
+        for k in stops:
+            stop = self.sampler.steps if self.to_end else k
+            x, done = self.sampler.denoise_steps(x, [prompt] * rows, done, stop), stop
+            kept.append((x, k, self.sampler.timestep(k, rows)))
+        return [NoisyLatents(augment_sample(x, t), t, (prompt,) * rows, (k,) * rows) for x, k, t in reversed(kept)]
 
 
 @dataclass
@@ -124,9 +137,11 @@ class TrajectoryPool:
     seed: int = 0
     every: bool = True
     """Put every prompt into each block; else the next `size` prompts in shuffled order, all before any repeats."""
+    lowest: int = 0  # smallest number of steps that is drawn
+    stop: int | None = None  # Trajectories end before so many steps are done; None: after all.
     _block: int = -1
     _shown: list[str] = field(init=False)  # the block's prompts
-    _latents: Tensor = field(init=False)  # (size, N, c, h, w)
+    _latents: Tensor = field(init=False)  # (size, length, c, h, w)
     _order: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,41 +150,54 @@ class TrajectoryPool:
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step. Call it while the model is the frozen one."""
+        found = self._rows(step, rows)
+        return self._points(found, [k for _, k, _ in found])
+
+    def draw_pair(self, step: int, rows: int, rng: torch.Generator) -> tuple[NoisyLatents, NoisyLatents]:
+        """Draw latents as `draw` does, and beside them those of the same trajectories before `lowest` steps."""
+        found = self._rows(step, rows)
+        early = torch.randint(self.lowest, (rows,), generator=rng).tolist()
+        return self._points(found, [k for _, k, _ in found]), self._points(found, early)
+
+    def _points(self, found: Sequence[tuple[Tensor, int, str]], stops: Sequence[int]) -> NoisyLatents:
+        t = self.sampler.timestep(torch.tensor(stops))
+        x = torch.stack([trajectory[k] for (trajectory, _, _), k in zip(found, stops, strict=True)])
+        return NoisyLatents(augment_sample(x, t), t, tuple(prompt for _, _, prompt in found), tuple(stops))
+
+    def _rows(self, step: int, rows: int) -> list[tuple[Tensor, int, str]]:
+        """The trajectory (N, c, h, w) of each row of a step, its number of sampling steps done, and its prompt."""
         rehearsal = current_session().rehearsal
         if rehearsal is not None:
             rehearsal.use(self, rows)
-        found = [self._row(row) for row in range(step * rows, (step + 1) * rows)]
-        k = torch.tensor([n for _, n, _ in found])
-        t = self.sampler.timestep(k)
-        return NoisyLatents(
-            augment_sample(torch.stack([x for x, _, _ in found]), t),
-            t,
-            tuple(p for _, _, p in found),
-            tuple(k.tolist()),
-        )
+        return [self._row(row) for row in range(step * rows, (step + 1) * rows)]
+
+    @property
+    def _length(self) -> int:
+        return self.sampler.steps if self.stop is None else self.stop
 
     def _row(self, row: int) -> tuple[Tensor, int, str]:
-        block, place = divmod(row, self.size * self.sampler.steps)
+        used = self._length - self.lowest
+        block, place = divmod(row, self.size * used)
         if block != self._block:
             self._fill(block)
-        trajectory, k = divmod(int(self._order[place]), self.sampler.steps)
-        return self._latents[trajectory, k], k, self._shown[trajectory]
+        trajectory, k = divmod(int(self._order[place]), used)
+        return self._latents[trajectory], self.lowest + k, self._shown[trajectory]
 
     def _fill(self, block: int) -> None:
-        length = self.sampler.steps
-        left = self.rows - block * self.size * length
-        size = min(self.size, max(-(-left // length), len(self.prompts) if self.every else 1))
+        length, used = self._length, self._length - self.lowest
+        left = self.rows - block * self.size * used
+        size = min(self.size, max(-(-left // used), len(self.prompts) if self.every else 1))
         prompts = self._asked(block, size)
         x = self.sampler.initial_latents([numbered_seed(self.seed, block * BLOCK_SEED_STEP + i) for i in range(size)])
         kept, rehearsal = [x], current_session().rehearsal
         if rehearsal is not None:
-            with rehearsal.stocking(self, size * length, length - 1):
+            with rehearsal.stocking(self, size * used, length - 1):
                 kept = length * [self.sampler.denoise_steps(x, prompts, 0, min(1, length - 1))]
         while len(kept) < length:
             kept.append(self.sampler.denoise_steps(kept[-1], prompts, len(kept) - 1, len(kept)))
         self._latents, self._block, self._shown = torch.stack(kept, 1), block, prompts
-        order = torch.randperm(size * length, generator=self._rng(block))
-        self._order = order[_turns([prompts[int(row) // length] for row in order])] if self.every else order
+        order = torch.randperm(size * used, generator=self._rng(block))
+        self._order = order[_turns([prompts[int(row) // used] for row in order])] if self.every else order
 
     def _asked(self, block: int, size: int) -> list[str]:
         count = len(self.prompts)

@@ -1,0 +1,1 @@
+"""What is done to gradients of several terms or losses before a step follows them."""
