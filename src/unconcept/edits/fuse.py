@@ -13,7 +13,7 @@ from ..linalg.low_rank import changes_on_rows, fuse_pairs, sum_pairs, without_pr
 from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_system
 from ..models import ModelView
-from ..models.text.state_rows import text_state_moments
+from ..models.text.state_rows import fits_context, text_state_moments
 from .base import Edit
 from .weight_edits import DenseEdit, LowRankEdit
 
@@ -55,6 +55,19 @@ def fuse_edits(
         delta = under.delta(name, weight.to(system.factor))
         deltas[name] = delta + system.preserved_correction(-delta) + deltas.get(name, torch.zeros_like(delta))
     return DenseEdit({name: delta.to(wide) for name, delta in deltas.items()}, solve_figures=figures)
+
+
+def prior_moments(
+    model: ModelView, captions: Sequence[str], retain: Sequence[str], size: int, weight: float
+) -> SecondMoments:
+    """Sum the moments (d, d) of captions and, `weight` times, of retained texts: MACE's general and domain prior.
+
+    Those of captions are scaled to a number of `size` captions; 0 does not scale them. Captions that are too long for
+    the encoder are left out.
+    """
+    texts = [text for text in captions if fits_context(model, text)]
+    general = text_state_moments(model, texts).weighted(size / len(texts) if size and texts else 1.0)
+    return general + text_state_moments(model, retain).weighted(weight)
 
 
 def _check(model: ModelView, parts: Sequence[_FusionPart], under: Edit | None) -> None:

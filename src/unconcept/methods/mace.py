@@ -19,7 +19,7 @@ from ..core.request import Request
 from ..core.seeds import BLOCK_SEED_STEP, check_seed, numbered_seed
 from ..core.settings import settings_data
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
-from ..edits.fuse import fuse_edits
+from ..edits.fuse import fuse_edits, prior_moments
 from ..linalg.conditions import condition_figure
 from ..linalg.moments import RowShifts, SecondMoments
 from ..linalg.ridge import ridge_map
@@ -27,13 +27,7 @@ from ..models import ModelView
 from ..models.diffusion.vae import picture_size
 from ..models.hooks.attention_maps import record_attention, text_attentions
 from ..models.hooks.modules import denoiser_modules
-from ..models.text.state_rows import (
-    fits_context,
-    sentences_that_fit,
-    shared_context_rows,
-    text_state_moments,
-    word_mask,
-)
+from ..models.text.state_rows import sentences_that_fit, shared_context_rows, word_mask
 from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, open_sentences, refuse_named_targets
 from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
@@ -188,10 +182,8 @@ class MACE:
     def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> SecondMoments:
         """Return beta M (d, d): the captions' moments, scaled to `prior_size`, plus the retained texts' moments."""
         # Differs: the authors cut longer captions.
-        texts = [text for text in load_captions(self.prior) if fits_context(model, text)]
-        size = self.prior_size / len(texts) if self.prior_size and texts else 1.0
-        general = text_state_moments(model, texts).weighted(size)
-        return (general + text_state_moments(model, retain).weighted(self.preserve_weight)).weighted(scale)
+        texts = load_captions(self.prior)
+        return prior_moments(model, texts, retain, self.prior_size, self.preserve_weight).weighted(scale)
 
     def _shown(self, model: ModelView, target: "_Target") -> tuple[Tensor, Tensor]:
         """Return images of a target as latents (n, c, h, w), and masks (n, 1, h, w) bool of the cells that show it.
