@@ -31,7 +31,7 @@ def goals_of(name, monkeypatch, request=REQUEST, **settings):
 
 
 def test_those_whose_goal_is_negative_guidance_have_it() -> None:
-    assert sorted(HAVING) == ["ace", "advunlearn", "esd", "kscu", "receler"]
+    assert sorted(HAVING) == ["ace", "advunlearn", "ant", "esd", "kscu", "receler"]
 
 
 @pytest.mark.parametrize("name", HAVING)
