@@ -8,18 +8,15 @@ from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.seeds import picture_seeds
 from unconcept.core.settings import build_settings
-from unconcept.methods.concept_ablation import (
-    ConceptAblation,
-    PromptPair,
-    _Pictures,
-    masked_error,
-    restrict_to_target_rows,
-)
+from unconcept.methods import concept_ablation
+from unconcept.methods.concept_ablation import ConceptAblation, masked_error, restrict_to_target_rows
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.models.hooks.forward import detach_first_token
 from unconcept.models.model_view import Conditioning
 from unconcept.models.text.vocabulary import word_ids
 from unconcept.training import TrainableWeights, TrainingSession, loss_gradient, training_session
+from unconcept.training.images import anchor_images
+from unconcept.training.images.anchor_images import AnchorImages, PromptPair, anchor_pairs
 from unconcept.training.images.training_images import place_image
 from unconcept.training.token_search import denoising_error, normal_noise
 from unconcept.training.trajectories import GuidedSampler
@@ -45,6 +42,11 @@ def erased(view, request=REQUEST, **settings):
     with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = ConceptAblation(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
+
+
+def drawn(view, request, settings):
+    pairs = anchor_pairs("concept-ablation", view, request, settings)
+    return AnchorImages.drawn(view, pairs, settings, 3, needs_whole=not settings.augment)
 
 
 def first_step(view):
@@ -86,7 +88,7 @@ def test_the_first_loss_written_out(family, target) -> None:
 
 @pytest.mark.parametrize("target_model", ["student", "frozen"])
 def test_a_target_that_reads_as_its_anchor_has_no_loss(target_model, monkeypatch) -> None:
-    monkeypatch.setattr(ConceptAblation, "_pairs", lambda self, model, request: [PromptPair("a cat", ("a cat",))])
+    monkeypatch.setattr(concept_ablation, "anchor_pairs", lambda *given: [PromptPair("a cat", ("a cat",))])
     edit, losses = erased(tiny.view("sd1"), target_model=target_model, weight_decay=0.0)
     assert losses == [0.0] * 3
     assert not any(delta.any() for delta in edit.deltas.values())
@@ -137,7 +139,7 @@ def test_rows_that_read_as_their_anchor_stay(monkeypatch) -> None:
     """Without a loss there is no gradient; the other rows stay to the bit however long
     the optimizer's decay goes on.
     """
-    monkeypatch.setattr(ConceptAblation, "_pairs", lambda self, model, request: [PromptPair("a cat", ("a cat",))])
+    monkeypatch.setattr(concept_ablation, "anchor_pairs", lambda *given: [PromptPair("a cat", ("a cat",))])
     edit, losses = erased(tiny.view("sd1"), parameter_group="embedding", weight_decay=0.0)
     assert losses == [0.0] * 3
     assert not any(delta.any() for delta in edit.deltas.values())
@@ -229,7 +231,7 @@ def test_the_prior_is_the_plain_diffusion_loss_on_whole_pictures(family) -> None
 def test_words_for_the_size_belong_to_the_targets_prompt_alone() -> None:
     view = tiny.view("sd1")
     settings = ConceptAblation(**{**QUICK, "augment": True})
-    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 3)
+    data = drawn(view, REQUEST, settings)
     _, _, anchors, targets = data.batch(60, torch.Generator().manual_seed(0))
     assert set(anchors) == {"a cat"}
     sizes = {"a far away ", "very small ", "zoomed in ", "close up ", ""}
@@ -243,7 +245,7 @@ def fits(view, text) -> bool:
 def test_half_of_the_pictures_are_mirrored() -> None:
     view = tiny.view("sd1")
     settings = ConceptAblation(**{**QUICK, "mirror": True})
-    data = _Pictures.drawn(view, settings._pairs(view, REQUEST), settings, 3)
+    data = drawn(view, REQUEST, settings)
     z, masks, _, _ = data.batch(40, torch.Generator().manual_seed(0))
     assert bool(masks.all())
     plain, turned = (encode_images(view, side) for side in (data.pictures, data.pictures.flip(-1)))
@@ -266,7 +268,7 @@ def test_pictures_of_harmful_anchors_have_the_target_as_negative_prompt() -> Non
     shown = {}
     for kind in ("object", "explicit"):
         request = Request(("dog",), ("cat",), kind=kind)
-        shown[kind] = _Pictures.drawn(view, settings._pairs(view, request), settings, 3).pictures
+        shown[kind] = drawn(view, request, settings).pictures
     walk = GuidedSampler.of(view, 2, 6.0)
     start = walk.initial_latents(picture_seeds(0, 3))
     for kind, negative in (("object", ""), ("explicit", "dog")):
@@ -302,9 +304,9 @@ def test_pictures_at_random_sizes() -> None:
 )
 def test_captions_that_name_the_anchor(kind, pairs, tmp_path, monkeypatch) -> None:
     (tmp_path / "own.txt").write_text("a cat in ink\n")
-    monkeypatch.setattr("unconcept.methods.concept_ablation.fits_context", lambda model, text: True)
+    monkeypatch.setattr(anchor_images, "fits_context", lambda model, text: True)
     asked = ConceptAblation(anchor_prompts=str(tmp_path / "own.txt"))
-    (pair,) = asked._pairs(tiny.shared("sd1"), Request(("dog",), ("cat",), kind=kind))
+    (pair,) = anchor_pairs("x", tiny.shared("sd1"), Request(("dog",), ("cat",), kind=kind), asked)
     assert pair.anchor == "a cat in ink"
     assert set(pair.targets) == pairs
     assert pair.negative == ("dog" if kind == "explicit" else "")

@@ -6,9 +6,8 @@ anchor.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import zip_longest
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,39 +15,25 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.seeds import check_seed, picture_seeds
+from ..core.seeds import check_seed
 from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import Conditioning, ModelView
 from ..models.hooks.forward import detach_first_token
-from ..models.hooks.modules import denoiser_parameters, select_keys_or_values
+from ..models.hooks.modules import cross_attention_maps, denoiser_parameters
 from ..models.text.parameters import encoder_parameters
-from ..models.text.state_rows import fits_context, sentences_that_fit
 from ..models.text.vocabulary import word_ids
-from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences, open_sentences
-from ..prompts.text_matching import replace_name
+from ..prompts.templates import check_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import training_budget
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import GradientClip, GradientTransform, WeightMask
-from ..training.images.training_images import generate_images, images_to_latents, place_image, take_in_turn
+from ..training.images.anchor_images import AnchorImages, anchor_pairs
 from ..training.parameter_groups import ParameterSelector, select_parameters, select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, Unreached, method
 
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
-_STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
-_HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
-_KINDS_DRAWN_AGAINST_TARGET = ("harmful", "explicit")  # whose anchors have the target as negative prompt
-
-
-class PromptPair(NamedTuple):
-    """A prompt with the anchor, its forms with the target, and the negative prompt of its image."""
-
-    anchor: str
-    targets: tuple[str, ...]
-    negative: str = ""
 
 
 @method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
@@ -118,7 +103,8 @@ class ConceptAblation:
         """
         trained = TrainableWeights(model, self._names(model))
         count = max(training_budget(self.pictures, len(request.targets)), len(request.targets))
-        data = _Pictures.drawn(model, self._pairs(model, request), self, count)
+        pairs = anchor_pairs("concept-ablation", model, request, self)
+        data = AnchorImages.drawn(model, pairs, self, count, not self.augment or self.prior_loss_weight > 0)
         # The table changes the encodings, so each text is encoded by the current model, with its gradient.
         texts: Callable[[Sequence[str]], Conditioning] = (
             model.condition if self.parameter_group == "embedding" else TextEncodings.of(model)
@@ -148,7 +134,7 @@ class ConceptAblation:
             "request": vars(request),
             "pictures": hash_tensors({"pictures": data.pictures}),
         }
-        with detach_first_token(model.modules("denoiser").get_submodule(name) for name in _read_maps(model)):
+        with detach_first_token(cross_attention_maps(model)):
             losses = train(trained, loss, plan, about, name="concept-ablation")
         return trained.edit(loss_figures(losses))
 
@@ -163,36 +149,6 @@ class ConceptAblation:
         return tuple(
             name for own in encoder_parameters(model).values() for name in select_text_parameters(own, "text-tokens")
         )
-
-    def _pairs(self, model: ModelView, request: Request) -> list[PromptPair]:
-        """Pair prompts of each anchor with those of its target: a pair of each target in turn."""
-        both = zip(request.targets, request.anchors, strict=True)
-        own = [self._pairs_of(model, request, target, anchor) for target, anchor in both]
-        return [pair for turn in zip_longest(*own) for pair in turn if pair is not None]
-
-    def _pairs_of(self, model: ModelView, request: Request, target: str, anchor: str) -> list[PromptPair]:
-        """Pair the prompts of one target, without those that are too long for the encoder."""
-        negative = target if request.kind in _KINDS_DRAWN_AGAINST_TARGET else ""
-        if not self.anchor_prompts:
-            forms = open_sentences("concept-ablation", request, self.templates)
-            held = sentences_that_fit(model, forms, target, anchor)
-            return [PromptPair(form.replace("{}", anchor), (form.replace("{}", target),), negative) for form in held]
-        around = {"style": _STYLE_FORMS, "harmful": _HARMFUL_FORMS, "explicit": _HARMFUL_FORMS}.get(request.kind)
-        found = []
-        for p in load_captions(self.anchor_prompts):
-            changed = (
-                tuple(form.format(p=p, c=target) for form in around)
-                if around
-                else (replace_name(p, [anchor] if anchor else [], target),)
-            )
-            if all(fits_context(model, text) for text in (p, *changed)):
-                found.append(PromptPair(p, changed, negative))
-        require(
-            bool(found),
-            f"concept-ablation: no caption of {self.anchor_prompts!r} is within the encoder's {model.tokenizer.length}"
-            " tokens: give shorter ones",
-        )
-        return found
 
 
 def restrict_to_target_rows(model: ModelView, trained: TrainableWeights, targets: Sequence[str]) -> WeightMask:
@@ -215,70 +171,3 @@ def masked_error(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     """
     error = (mask * (said - wanted).float().square()).flatten(1).sum(1)
     return (error / mask.flatten(1).sum(1)).mean()
-
-
-def _read_maps(model: ModelView) -> list[str]:
-    """Return the module names of cross-attention's keys and values; none in a joint transformer, where the rule has no
-    meaning.
-    """
-    return [name.partition(".")[2].removesuffix(".weight") for name in select_keys_or_values(model.text_maps(), "KV")]
-
-
-@dataclass
-class _Pictures:
-    """The anchors' images with their prompts; whole ones are encoded to latents at once."""
-
-    model: ModelView
-    pairs: Sequence[PromptPair]  # one for each image
-    pictures: Tensor
-    settings: ConceptAblation
-    latents: Tensor = field(init=False)  # (2, n, c, h, w): as they are, and mirrored
-
-    def __post_init__(self) -> None:
-        needed = not self.settings.augment or self.settings.prior_loss_weight > 0
-        sides = [self.pictures, self.pictures.flip(-1)] if self.settings.mirror else [self.pictures]
-        self.latents = (
-            torch.stack([images_to_latents(self.model, side) for side in sides]) if needed else torch.empty(0)
-        )
-
-    @classmethod
-    def drawn(cls, model: ModelView, pairs: Sequence[PromptPair], settings: ConceptAblation, count: int) -> "_Pictures":
-        """Generate `count` images with the unedited model, with the prompts in turn."""
-        shown = take_in_turn([pairs], count)
-        pictures = generate_images(
-            model,
-            [pair.anchor for pair in shown],
-            picture_seeds(settings.seed, len(shown)),
-            settings.picture_steps,
-            settings.picture_guidance,
-            negatives=[pair.negative for pair in shown],
-        )
-        return cls(model, shown, pictures, settings)
-
-    def chosen(self, rows: int, rng: torch.Generator) -> list[int]:
-        """Draw a batch of images."""
-        return torch.randint(len(self.pairs), (rows,), generator=rng).tolist()
-
-    def batch(self, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor, list[str], list[str]]:
-        """Draw a batch: latents (b, c, h, w), masks (b, 1, h, w), prompts of the anchor and of the target."""
-        which = self.chosen(rows, rng)
-        forms = [self.pairs[i].targets for i in which]
-        targets = [own[int(torch.randint(len(own), (), generator=rng))] for own in forms]
-        if not self.settings.augment:
-            z, anchors = self.whole(which, rng)
-            return z, torch.ones_like(z[:, :1]), anchors, targets
-        cells = self.model.latent_shape[-1]
-        shown = [place_image(self.pictures[i], cells, rng, self.settings.mirror) for i in which]
-        z = images_to_latents(self.model, torch.stack([each.picture for each in shown]))
-        masks = torch.stack([each.mask for each in shown]).to(z)
-        sized = [self._prefixed(each.prefix, text) for each, text in zip(shown, targets, strict=True)]
-        return z, masks, [self.pairs[i].anchor for i in which], sized
-
-    def whole(self, which: Sequence[int], rng: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Return whole images as latents (b, c, h, w), half of them mirrored, and their prompts."""
-        sides = torch.randint(2, (len(which),), generator=rng) if self.settings.mirror else 0
-        return self.latents[sides, which], [self.pairs[i].anchor for i in which]
-
-    def _prefixed(self, prefix: str, text: str) -> str:
-        """Return the prompt with the image's size before it, if the encoder holds both."""
-        return prefix + text if fits_context(self.model, prefix + text) else text

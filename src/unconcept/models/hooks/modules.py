@@ -66,3 +66,9 @@ _ROLE_SUFFIXES = {"K": (".to_k.weight",), "V": (".to_v.weight",), "KV": (".to_k.
 def select_keys_or_values(maps: Mapping[str, Tensor], params: KeysOrValues) -> dict[str, Tensor]:
     """Select the maps that produce keys, values, or both."""
     return {name: maps[name] for name in maps if name.endswith(_ROLE_SUFFIXES[params])}
+
+
+def cross_attention_maps(model: ModelView) -> list[nn.Module]:
+    """The modules of cross-attention's keys and values; none in a joint transformer."""
+    names = select_keys_or_values(model.text_maps(), "KV")
+    return list(denoiser_modules(model, names).values())
