@@ -38,9 +38,9 @@ def drawn(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("name", DRAWING)
 def test_every_target_is_drawn(name, drawn) -> None:
     """By a method whose pictures are the anchors', every anchor is."""
-    view = tiny.view("sd1")
-    words = TARGETS if name != "concept-ablation" else tuple(f"no {target}" for target in TARGETS)
-    anchors = tuple(f"a {target}" for target in TARGETS) if name == "concept-ablation" else ("cat",) * len(TARGETS)
+    view, is_of_anchors = tiny.view("sd1"), name in ("concept-ablation", "doco")
+    words = tuple(f"no {target}" for target in TARGETS) if is_of_anchors else TARGETS
+    anchors = tuple(f"a {target}" for target in TARGETS) if is_of_anchors else ("cat",) * len(TARGETS)
     pictures = max(2, QUICK[name].get("pictures", 2))
     settings = QUICK[name] | {"pictures": min(pictures, len(TARGETS) - 1)}
     if name == "sculpting-memory":

@@ -81,10 +81,12 @@ CASES = [  # Searches replace a target's rows or words by others, so they are le
     *(
         (name, {})
         for name in TRAINED
-        if name not in ("receler", "advunlearn", "kscu", "concept-ablation", "ant", SLOWEST)
+        if name not in ("receler", "advunlearn", "kscu", "concept-ablation", "ant", "doco", "rgd", SLOWEST)
     ),
     pytest.param(SLOWEST, {}, marks=pytest.mark.slow),
     ("concept-ablation", {"iterations": 20}),  # Its images are drawn by chance.
+    pytest.param("doco", {"iterations": 20}, marks=pytest.mark.slow),
+    pytest.param("rgd", {"iterations": 10}, marks=pytest.mark.slow),  # An epoch shows every image.
     ("receler", {"advrs_iters": 0}),
     ("advunlearn", {"adv_prompt_num": 0}),
     ("kscu", {"reworded_share": 0.0}),

@@ -20,8 +20,8 @@ from unconcept.training.gradient_transforms import (
     project_conflict,
     top_share_mask,
     turn_over_mask,
-    two_way_surgery,
 )
+from unconcept.training.gradients.surgery import two_way_surgery
 
 
 def tensors(seed=0, wide=torch.float64):

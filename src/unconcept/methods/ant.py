@@ -247,7 +247,7 @@ class _StagedLoss:
     source: _LatentSource
 
     def __call__(self, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        model, own = self.trained.model, self.settings
+        model, own = self.texts.model, self.settings
         points = self._points(step, rng)
         turned, *kept = points
         x, t = torch.cat([each.x_t for each in points]), torch.cat([each.t for each in points])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.seeds import check_seed
 from ..core.settings import settings_data
@@ -129,11 +128,7 @@ class ConceptAblation:
             rules.insert(0, restrict_to_target_rows(model, trained, request.targets))
         steps = training_budget(self.iterations, len(request.targets))
         plan = TrainingPlan(steps, self.lr, "adamw", self.weight_decay, self.seed, transforms=rules)
-        about = {
-            "settings": settings_data(self),
-            "request": vars(request),
-            "pictures": hash_tensors({"pictures": data.pictures}),
-        }
+        about = {"settings": settings_data(self), "request": vars(request), "pictures": data.hash}
         with detach_first_token(cross_attention_maps(model)):
             losses = train(trained, loss, plan, about, name="concept-ablation")
         return trained.edit(loss_figures(losses))

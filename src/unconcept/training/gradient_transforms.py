@@ -287,14 +287,3 @@ def one_way_surgery(leading: str, guarding: str, strength: float = 1.0) -> Gradi
     return lambda terms: [
         project_conflict(a, b, strength) for a, b in zip(terms[leading], terms[guarding], strict=True)
     ]
-
-
-def two_way_surgery(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
-    """Build a gradient surgery over all tensors at once (RGD): remove the conflicts of both, then one + alpha two."""
-
-    def join(terms: Mapping[str, GradientList]) -> GradientList:
-        a = torch.cat([g.flatten() for g in terms[one]])
-        b = torch.cat([g.flatten() for g in terms[two]])
-        return _split_like(project_conflict(a, b) + alpha * project_conflict(b, a), terms[one])
-
-    return join

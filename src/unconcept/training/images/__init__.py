@@ -1,1 +1,1 @@
-"""Training images, and masks of the objects in them."""
+"""Training images, masks of the objects in them, and a network that tells them apart."""

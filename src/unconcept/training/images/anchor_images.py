@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import require
+from ...core.hashing import hash_tensors
 from ...core.request import Request
 from ...core.seeds import picture_seeds
 from ...models import ModelView
@@ -136,6 +137,11 @@ class AnchorImages:
             negatives=[pair.negative for pair in shown],
         )
         return cls(model, shown, pictures, settings, needs_whole)
+
+    @property
+    def hash(self) -> str:
+        """Hash of the images."""
+        return hash_tensors({"pictures": self.pictures})
 
     def chosen(self, rows: int, rng: torch.Generator) -> list[int]:
         """Draw a batch of images."""
