@@ -71,7 +71,7 @@ def _chosen(named: str | None) -> list[str]:
 
     if named:
         return [name if name in FILTERS else methods[name].name for name in named.split(",")]
-    return [*(name for name in methods if methods[name].does == "erase"), *FILTERS]
+    return [*(name for name in methods if methods[name].erases_unwatched), *FILTERS]
 
 
 def is_current(trial: KeptTrial, variant: "Variant") -> bool:

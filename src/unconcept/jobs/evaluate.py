@@ -45,7 +45,7 @@ def plan_attack(options: AttackOptions) -> EvaluationRun:
 def plan_bench(options: BenchOptions) -> EvaluationRun:
     """Make the job of `unconcept bench` from its options."""
     if options.methods == "all":
-        names = [name for name in methods if methods[name].does == "erase"]
+        names = [name for name in methods if methods[name].erases_unwatched]
     else:
         named = [name.strip() for name in options.methods.split(",")]
         names = [name if name in FILTERS else methods[name].name for name in named]

@@ -143,6 +143,11 @@ class MethodInfo:
         """
         return bool(getattr(self.settings, "needs_guidance", False))
 
+    @property
+    def erases_unwatched(self) -> bool:
+        """Whether it erases without a judge that counts its pictures, as a bench, whose judge grades, must ask."""
+        return self.does == "erase" and "attribute_counter" not in self.uses
+
     def refusal(self, family: str) -> str | None:
         """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:

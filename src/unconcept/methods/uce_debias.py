@@ -15,6 +15,7 @@ from ..core.errors import RequestError, require
 from ..core.request import Request
 from ..core.text_identity import distinct_texts
 from ..edits import TextMapEdit
+from ..linalg.attribute_shares import AttributeShift, balance_shares, shift_values, wanted_shares
 from ..linalg.low_rank import reduce_rows
 from ..linalg.moments import SecondMoments
 from ..linalg.ridge import ridge_directions
@@ -69,24 +70,7 @@ class UCEDebias:
     """lambda, pull towards the old weights, > 0."""
 
     def __post_init__(self) -> None:
-        count = len(set(self.attributes))
-        require(
-            count >= 2, f"uce-debias: attributes are {list(self.attributes)}: name at least two, such as woman and man"
-        )
-        require(
-            count == len(self.attributes),
-            f"uce-debias: an attribute is named twice in {list(self.attributes)}: name it once",
-        )
-        require(
-            all(text.strip() for text in self.attributes),
-            f"uce-debias: attributes {list(self.attributes)}: each needs at least one word",
-        )
-        ratios = self.wanted
-        require(
-            len(ratios) == count, f"uce-debias: {count} attributes but {len(ratios)} ratios: give one for each, or none"
-        )
-        sound = min(ratios) >= 0 and abs(sum(ratios) - 1) < 1e-6
-        require(sound, f"uce-debias: ratios {list(ratios)} are not shares: give numbers >= 0 that sum to 1")
+        wanted_shares("uce-debias", self.attributes, self.ratios)
         require(0 < self.max_diff < 1, f"uce-debias: max_diff must be a share, 0 to 1, got {self.max_diff}")
         require(len(self.templates) > 0, 'uce-debias: templates are empty: give at least "{}"')
         check_sentences("uce-debias", self.templates)
@@ -99,7 +83,7 @@ class UCEDebias:
     @property
     def wanted(self) -> tuple[float, ...]:
         """The wanted share of each attribute."""
-        return self.ratios or (1 / len(self.attributes),) * len(self.attributes)
+        return wanted_shares("uce-debias", self.attributes, self.ratios)
 
     @torch.no_grad()
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
@@ -126,22 +110,19 @@ class UCEDebias:
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
         ).y
-        beta = y.new_zeros(len(request.targets), len(self.attributes))
-        gaps = torch.zeros_like(beta)
-        left, turn = list(range(len(beta))), 0
-        while left and turn < self.rounds:
-            with self._edit(model, _values(beta, pushes), y).applied(model):
-                for i in left:
-                    gaps[i] = self._gap(count, request.targets[i], turn).to(gaps)
-            left = [i for i in left if float(gaps[i].abs().max()) >= self.max_diff]
-            beta[left] += self.step_size * gaps[left]
-            turn += 1
+
+        def measure(beta: Tensor, left: Sequence[int], turn: int) -> Tensor:
+            with self._edit(model, shift_values(beta, pushes), y).applied(model):
+                return torch.stack([self._gap(count, request.targets[i], turn) for i in left])
+
+        none = y.new_zeros(len(request.targets), len(self.attributes))
+        beta, gaps, turn = balance_shares(none, measure, self.step_size, self.max_diff, self.rounds)
         figures = {"rounds": float(turn), "largest_gap": float(gaps.abs().max())}
         for target, row in zip(request.targets, beta.tolist(), strict=True):
             figures |= {
                 f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)
             }
-        return self._edit(model, _values(beta, pushes), y, figures)
+        return self._edit(model, shift_values(beta, pushes), y, figures)
 
     def _require_distinct_attributes(self, model: ModelView) -> None:
         """Raise `RequestError` if two attributes are one text to the model: their shares would be of one thing."""
@@ -151,7 +132,7 @@ class UCEDebias:
         )
         require(len(known) == len(self.attributes), message, RequestError)
 
-    def _read(self, model: ModelView, request: Request) -> tuple[list["AttributeShift"], Tensor | SecondMoments]:
+    def _read(self, model: ModelView, request: Request) -> tuple[list[AttributeShift], Tensor | SecondMoments]:
         """Return each target's wordings with those of the attributes, and the retained rows.
 
         With the tail, all rows of retained texts and of "" are retained.
@@ -166,7 +147,7 @@ class UCEDebias:
             model, tuple(dict.fromkeys(("", *retained)))
         )
 
-    def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list["AttributeShift"]:
+    def _pushes(self, read: Sequence[Sequence[Tensor]]) -> list[AttributeShift]:
         """Build the shifts from lists of rows (l, d): those of a wording, then those of each attribute."""
         return [
             AttributeShift(i // len(self.templates), rows.double(), torch.stack(beside).double())
@@ -195,18 +176,3 @@ class UCEDebias:
         return TextMapEdit(
             thin_x.to(wide), thin_y.to(wide), tuple(sorted(model.text_maps())), solve_figures=figures or {}
         )
-
-
-@dataclass(frozen=True)
-class AttributeShift:
-    """Rows of a wording of a target (l, d), and those of each attribute in the same wording (p, l, d), float64."""
-
-    target: int
-    """The target's index in the request."""
-    rows: Tensor
-    attributes: Tensor
-
-
-def _values(beta: Tensor, pushes: Sequence[AttributeShift]) -> Tensor:
-    """Return X (r, d): every wording of a target gets its attributes in the same shares."""
-    return torch.cat([torch.einsum("p,pld->ld", beta[push.target].to(push.rows), push.attributes) for push in pushes])
