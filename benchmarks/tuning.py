@@ -18,6 +18,7 @@ from unconcept.worlds.registry import DEFAULT_MODEL
 
 from . import tuning_log
 from .report_concepts import require_tune, spread
+from .workload import Work, estimate
 
 CANDIDATES = Path(__file__).with_name("candidates.toml")
 OBJECTS = 4  # beside both styles and the harmful objects
@@ -75,6 +76,7 @@ def measure(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
         model=args.model,
         limit=args.prompts,
     )
+    print(estimate([Work(run.suite, arm, run.requests, args.prompts) for arm in arms], args.model), flush=True)
     with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.kept import FOLDER, read_rows
 from benchmarks.kept_trials import kept_suite
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
@@ -48,7 +49,7 @@ class Work:
         return [prompt for checks in asked for prompt in dict.fromkeys(check.prompt for check in checks)]
 
 
-def estimate(todo: Sequence[Work]) -> str:
+def estimate(todo: Sequence[Work], model: str = DEFAULT_MODEL) -> str:
     """Edits, pictures and hours of what is left, by a short timing; edits by what their tunings took.
 
     Searches of attacks are not in it: `unconcept attack --dry-run` times them.
@@ -57,14 +58,13 @@ def estimate(todo: Sequence[Work]) -> str:
     from unconcept.evaluation.tasks.runner import default_workers
     from unconcept.evaluation.worlds import world_of
     from unconcept.jobs.plans.timing import time_drawing
-    from unconcept.worlds.registry import DEFAULT_MODEL
 
     if not todo:
         return "Nothing is left to measure."
     pictures = sum(len(work.prompts) for work in todo) + len({prompt for work in todo for prompt in work.prompts})
-    model, spec = EditedModel().base(), world_of(DEFAULT_MODEL).draw_spec(None)
-    workers = default_workers(pictures, str(model.device))
-    drawing = time_drawing(model, spec, TIMED, workers=workers).seconds(pictures, spec.steps) / workers
+    view, spec = EditedModel(model).base(), world_of(model).draw_spec(None)
+    workers = default_workers(pictures, str(view.device))
+    drawing = time_drawing(view, spec, TIMED, workers=workers).seconds(pictures, spec.steps) / workers
     making = {work.variant.label: seconds_of_edit(work.variant.method) for work in todo}
     known = sum(making[work.variant.label] * len(work.requests) for work in todo)
     unknown = [label for label, seconds in making.items() if not seconds]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attacks, crowd, kept, kept_trials, measuring, results_page, results_tables
+from benchmarks import attacks, crowd, kept, kept_trials, measuring, results_page, results_tables, workload
 from benchmarks.kept_trials import KeptTrial, keep_trials, request_hash
 from benchmarks.variants import current_trials, is_current, scripts, trained
 from unconcept.core.settings import build_settings, settings_data
@@ -16,6 +16,7 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.variants import variant_rows
+from unconcept.jobs.plans.timing import DrawTime
 from unconcept.methods import methods
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.metrics.paired_tests import holm, sign_flip
@@ -176,6 +177,20 @@ def test_fewer_prompts_are_kept_apart(tmp_path) -> None:
     assert kept_trials.kept_trials("smoke", basis, tmp_path, limit=2)[1] == [
         "uce: 1 of 1 edits were asked other questions"
     ]
+
+
+def test_hours_are_estimated_of_what_is_left(monkeypatch) -> None:
+    """A second a picture: those of both edits and, once, the unedited ones."""
+    monkeypatch.setattr("unconcept.jobs.plans.timing.time_drawing", lambda *told, **more: DrawTime(8, 8.0, 0.0))
+    monkeypatch.setattr("unconcept.evaluation.tasks.runner.default_workers", lambda count, device: 2)
+    monkeypatch.setattr(workload, "seconds_of_edit", lambda method: 1800.0 if method == "uce" else 0.0)
+    todo = [workload.Work("smoke", variant, (BREAD,)) for variant in (UCE, Variant("other", "esd"))]
+    count = len({check.prompt for check in suites["smoke"].checks(BREAD)})
+    assert workload.estimate(todo) == (
+        f"To measure: 2 edits of 2 variants, some {3 * count} pictures on 2 cores: {3 * count / 2 / 3600:.2f} hours of"
+        " drawing, 0.50 hours of making edits by their tunings; not known: other."
+    )
+    assert workload.estimate([]) == "Nothing is left to measure."
 
 
 def test_what_cannot_be_joined_is_refused() -> None:
