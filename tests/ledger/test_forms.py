@@ -1,6 +1,7 @@
 """Entries that somebody rewrote, hashes and all: named in one line by whatever reads them, and never folded."""
 
 import re
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 from tests.ledger.desk import ask, errors, ledger, model, write_plainly, write_sealed
 from unconcept.cli import app
 from unconcept.core.errors import LedgerError
-from unconcept.ledger.ledger import EntryNote
+from unconcept.ledger.ledger import EntryNote, Ledger
 from unconcept.ledger.materialize import materialize_ledger
 from unconcept.ledger.operations import revoke_request
 from unconcept.ledger.storage.entry_log import ENTRIES_FILE
@@ -17,15 +18,22 @@ from unconcept.ledger.verify import verify_ledger
 RUN = CliRunner()
 
 
-@pytest.fixture
-def book(tmp_path):
+@pytest.fixture(scope="module")
+def written_book(tmp_path_factory) -> Ledger:
     """init, add, add, revoke, materialize."""
-    made = ledger(tmp_path / "l")
+    place = tmp_path_factory.mktemp("written")
+    made = ledger(place / "l")
     first = ask(made, 1)
     ask(made, 2)
     revoke_request(made, first.id, EntryNote())
-    materialize_ledger(made, model(), tmp_path / "out", False, False, EntryNote())
+    materialize_ledger(made, model(), place / "out", False, False, EntryNote())
     return made
+
+
+@pytest.fixture
+def book(written_book, tmp_path) -> Ledger:
+    """A copy that the test may change."""
+    return Ledger.open(copytree(written_book.folder, tmp_path / "l"))
 
 
 WRONG = {

@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -33,9 +34,9 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def book(base, tmp_path) -> Path:
-    folder = tmp_path / "legal"
+@pytest.fixture(scope="module")
+def written_book(base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "legal"
     result = run("init", folder, "--model", base, "--method", "uce", "--set", "lamb=0.25")
     assert result.exit_code == 0, result.stderr
     first = (
@@ -55,6 +56,12 @@ def book(base, tmp_path) -> Path:
         result = run("add", folder, *words, "--quiet")
         assert result.exit_code == 0, result.stderr
     return folder
+
+
+@pytest.fixture
+def book(written_book, tmp_path) -> Path:
+    """A copy that the test may change."""
+    return copytree(written_book, tmp_path / "legal")
 
 
 def told(book: Path) -> dict:
