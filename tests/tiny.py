@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import copy
 from functools import cache, partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from tests.network_copy import network_copy
 from unconcept.models.views import PipelineView, view_of_pipeline
 
 FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet
@@ -211,20 +213,31 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
 }
 
 
-def pipeline(family: str, seed: int = 0, **more: bool) -> DiffusionPipeline:
-    """A fresh random pipeline in float32."""
+@cache
+def _built(family: str, seed: int, dtype: torch.dtype, **more: bool) -> tuple[DiffusionPipeline, torch.Tensor]:
+    """A pipeline that nobody touches, and the state of torch's generator after it was drawn."""
     torch.manual_seed(seed)
     pipe = PIPELINES[family](**more)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
+    return pipe.to(dtype=dtype), torch.get_rng_state()
+
+
+def pipeline(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **more: bool) -> DiffusionPipeline:
+    """A fresh random pipeline."""
+    built, state = _built(family, seed, dtype, **more)
+    torch.set_rng_state(state)
+    pipe, done = copy(built), {}
+    for name, part in built.components.items():
+        vars(pipe)[name] = network_copy(part, done)
     return pipe
 
 
 def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: bool) -> PipelineView:
     """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
-    return view_of_pipeline(pipeline(family, seed, **more).to(dtype=dtype), f"tiny-{family}")
+    return view_of_pipeline(pipeline(family, seed, dtype, **more), f"tiny-{family}")
 
 
 def guided_view(family: str, dtype: torch.dtype = torch.float64) -> PipelineView:
