@@ -5,6 +5,7 @@ of its weights, packed numbers, or weights on another device, it would change no
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,25 +57,33 @@ def require_known_class(pipeline: Pipeline, known: tuple[str, ...]) -> None:
 def _states(network: nn.Module) -> Iterator[str]:
     """Yield the states of a network in which it does not compute with exactly its own weights."""
     for module in network.modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if _own(module, "_orig_mod") is not None or _own(module, "_compiled_call_impl") is not None:
             yield _COMPILED
         if isinstance(module, torch.jit.ScriptModule):
             yield _COMPILED
-        if getattr(module, "fused_projections", False):
+        if _own(module, "fused_projections"):
             yield "has fused attention projections"
-        hooks = getattr(module, "_diffusers_hook", None)
+        hooks = _own(module, "_diffusers_hook")
         for name in hooks.hooks if hooks is not None else ():
             yield _HOOKS.get(name, "skips or reuses parts of its computation")
-        if getattr(module, "_hf_hook", None) is not None:
+        if _own(module, "_hf_hook") is not None:
             yield "moves its weights between devices while it runs"
-        if hasattr(module, "base_layer"):
+        if _own(module, "base_layer") is not None:
             yield "carries PEFT adapters"
-        if getattr(module, "encoder_hid_proj", None) is not None:
+        if _own(module, "encoder_hid_proj") is not None:
             yield "has an IP-Adapter"
-        processor = getattr(module, "processor", None)
+        processor = _own(module, "processor")
         if isinstance(processor, nn.Module) and next(processor.parameters(), None) is not None:
             yield "has attention processors with weights of their own"
     yield from _weight_states(network)
+
+
+def _own(module: nn.Module, name: str) -> Any:
+    """What a module itself holds under a name, or None; `getattr` takes long to say that it holds nothing."""
+    for table in (vars(module), module._modules):
+        if name in table:
+            return table[name]
+    return None
 
 
 def _weight_states(network: nn.Module) -> Iterator[str]:
