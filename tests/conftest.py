@@ -5,23 +5,31 @@ import os
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
-import hypothesis
 import pytest
-import torch
 
 # The engine of trainings is the same on every family. All methods are trained on the first one in the fast tests; each
 # other family keeps one of them, and the rest run with the slow ones.
 FIRST_FAMILY = "sd1"
 FAST_TRAININGS = {("esd", "flux"), ("spm", "sd3"), ("esd", "pixart"), ("concept-ablation", "sd2"), ("esd", "sdxl")}
 
-# Speed is not what these tests are about: other processes share the machine.
-hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("plain")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run. A process that only deals them out to others waits for no import of hypothesis or torch."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import hypothesis
+
+    # Speed is not what these tests are about: other processes share the machine.
+    quiet = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=quiet)
+    hypothesis.settings.load_profile("plain")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Two test processes share two cores."""
+    import torch
+
     torch.set_num_threads(1)
 
 
