@@ -5,6 +5,7 @@ once, refusals.
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -27,10 +28,11 @@ CHOSEN = resolve_request(RequestSpec(("dog face", "sun"), ("", ""), ("cat",)), "
 TEXTS = ("a dog face", "", "fade cod", "by a sun", "quick")
 
 
-def made(view, rank=1, **changes) -> GatedEdit:
-    """Two adapters with random numbers everywhere."""
+@cache
+def edit_of(family: str, dtype: torch.dtype, rank: int) -> GatedEdit:
+    """Two adapters with random numbers everywhere, for every model of a family: all have the same weights."""
     rng = torch.Generator().manual_seed(2)
-    plain = make_edit(view, CHOSEN, "spm", {"iterations": 0, "adapters": "each", "rank": rank})
+    plain = make_edit(tiny.view(family, dtype), CHOSEN, "spm", {"iterations": 0, "adapters": "each", "rank": rank})
     parts = tuple(
         replace(
             part,
@@ -38,7 +40,11 @@ def made(view, rank=1, **changes) -> GatedEdit:
         )
         for part in plain.parts
     )
-    return replace(plain, parts=parts, **changes)
+    return replace(plain, parts=parts)
+
+
+def made(view, rank=1, **changes) -> GatedEdit:
+    return replace(edit_of(view.family, view.dtype, rank), **changes)
 
 
 @torch.no_grad()

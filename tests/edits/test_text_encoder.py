@@ -3,6 +3,7 @@ attacks.
 """
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -29,12 +30,13 @@ from unconcept.models import open_model
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 
-def made(source, method: str = "few-shot", **settings):
+CHOSEN = resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny")
+
+
+@cache
+def made(source, method: str = "few-shot"):
     """As `unconcept erase` makes it, saved and loaded again."""
-    view = open_model(str(source), "cpu", "float32")
-    edit = make_edit(
-        view, resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny"), method, {**SHORT[method], **settings}
-    )
+    edit = make_edit(open_model(str(source), "cpu", "float32"), CHOSEN, method, SHORT[method])
     path = source.parent / f"{method}.safetensors"
     edit.save(path)
     return load_edit(path)
@@ -96,13 +98,7 @@ def test_a_lora_cannot_hold_biases_and_says_what_can(base, tmp_path) -> None:  #
 def test_one_layer_of_matrices_is_a_lora(family, base, tmp_path) -> None:  # noqa: F811
     folder = base(family)
     view = open_model(str(folder), "cpu", "float32")
-    edit = make_edit(
-        view,
-        resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny"),
-        "slug",
-        SHORT["slug"],
-        planted_services(view),
-    )
+    edit = make_edit(view, CHOSEN, "slug", SHORT["slug"], planted_services(view))
     done = export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
     assert done.error is not None
     assert done.error < 1e-6
@@ -128,12 +124,16 @@ def test_it_fits_every_model_with_the_same_encoder_and_no_other(base, tmp_path) 
     assert not torch.allclose(picture(stock(tmp_path / "edited")), picture(stock(tmp_path / "shared")), atol=1e-4)
 
 
+@cache
+def attacked(family):
+    """The edit that every attack searches against."""
+    return make_edit(case(family).model, CHOSEN, "few-shot", SHORT["few-shot"])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", list(attacks))
 def test_attacks_search_against_it_and_leave_no_trace(name, family) -> None:
-    asked = case(family)
-    chosen = resolve_request(RequestSpec(("dog",), ("cat",), ("fox",)), "tiny")
-    asked = replace(asked, edit=make_edit(asked.model, chosen, "few-shot", SHORT["few-shot"]))
+    asked = replace(case(family), edit=attacked(family))
     before, found = state(asked.model), []
     for attempt in build_settings(attacks[name].settings, QUICK[name]).search(asked):
         assert state(asked.model) == before
