@@ -1,6 +1,7 @@
 """SLUG: its gradient, front and search written out, and the properties of its paper."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ def erased(view, request=REQUEST, look=None, **settings):
     return SLUG(**{**QUICK, **settings}).erase(view, request, planted_services(view, look))
 
 
+@cache
+def own_edit(family: str) -> DenseEdit:
+    """The edit under the settings that most tests share."""
+    return erased(tiny.view(family))
+
+
 def seen_of(view, part: str):
     """The unedited model's pictures of the targets, through the vision tower."""
     prompts = ["a dog", "a hound", "dog", "hound", "a dog", "a hound"]
@@ -48,8 +55,7 @@ def parting(view, seen, number: int):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_one_layer_of_each_encoder_moves_along_its_gradient(family) -> None:
-    view = tiny.view(family)
-    edit = erased(view)
+    view, edit = tiny.view(family), own_edit(family)
     assert {name.partition(".")[0] for name in edit.names} == {*encoder_parameters(view)}
     for number, (part, own) in enumerate(encoder_parameters(view).items()):
         names = [name for name in edit.names if name.startswith(f"{part}.")]
@@ -71,8 +77,7 @@ def test_one_layer_of_each_encoder_moves_along_its_gradient(family) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_small_step_parts_them_as_much_as_the_gradient_says(family) -> None:
     """L_f grows by r |G|^2."""
-    view, step = tiny.view(family), 1e-5
-    edit = erased(view)
+    view, edit, step = tiny.view(family), own_edit(family), 1e-5
     for number, part in enumerate(encoder_parameters(view)):
         seen, r = seen_of(view, part), edit.solve_figures["ratio" if number == 0 else "ratio 2"]
         small = DenseEdit(
@@ -95,7 +100,7 @@ def test_a_small_step_parts_them_as_much_as_the_gradient_says(family) -> None:
     ],
 )
 def test_a_layer_is_a_matrix_with_its_group(layer, names) -> None:
-    edit = erased(tiny.view("sd1"), layer=layer)
+    edit = erased(tiny.view("sd1"), layer=layer, pictures=2)
     number = layer.split(".")[1]
     assert list(edit.names) == [f"text_encoder.encoder.layers.{number}.{name}.weight" for name in names]
 
@@ -225,8 +230,7 @@ class Planted:
 @pytest.mark.parametrize("edge", [0.5, 1.0, 3.3])
 def test_the_search_goes_on_until_nothing_is_drawn(family, edge) -> None:
     """All encoders together, by one factor, which is the least that was asked for at which it is gone."""
-    view = tiny.view(family)
-    rule = erased(view)
+    view, rule = tiny.view(family), own_edit(family)
     look = Planted(view, rule, edge)
     edit = erased(view, look=look, look_pictures=4)
     further = edit.solve_figures["further"]
@@ -239,8 +243,8 @@ def test_the_search_goes_on_until_nothing_is_drawn(family, edge) -> None:
 
 def test_who_is_not_asked_does_not_look() -> None:
     view = tiny.view("sd1")
-    look = Planted(view, erased(view), 1.0)
-    assert erased(view, look=look).hash == erased(view).hash
+    look = Planted(view, own_edit("sd1"), 1.0)
+    assert erased(view, look=look).hash == own_edit("sd1").hash
     assert look.asked == []
     with pytest.raises(RequestError, match="asks a judge that does not grade"):
         erased(view, look_pictures=4)
@@ -248,7 +252,7 @@ def test_who_is_not_asked_does_not_look() -> None:
 
 def test_where_no_step_suffices() -> None:
     view = tiny.view("sd1")
-    look = Planted(view, erased(view), 1e9)
+    look = Planted(view, own_edit("sd1"), 1e9)
     with pytest.raises(
         NumericsError,
         match=r"50% of the drawn pictures still show the target at 1 times the step .* name another with --set layer=",
@@ -279,7 +283,7 @@ def test_narrow_weights_are_sent_where_slug_can_go() -> None:
 
 def test_golden_figures() -> None:
     """A change of these numbers is a change of behaviour."""
-    edit = erased(tiny.view("sd1"))
+    edit = own_edit("sd1")
     assert dict(edit.solve_figures) == pytest.approx(FIGURES, rel=1e-4)
     assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
 
