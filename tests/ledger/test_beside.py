@@ -67,7 +67,14 @@ def test_trained_together_they_are_one_edit_with_its_own_base(method, tmp_path) 
     assert torch.equal(seen([edit]), seen([both]))
 
 
-@pytest.mark.parametrize("others", [("uce",), ("concept-ablation",), ("concept-ablation", "uce", "nag")])
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("uce",),
+        pytest.param(("concept-ablation",), marks=pytest.mark.slow),
+        ("concept-ablation", "uce", "nag"),
+    ],
+)
 def test_no_request_is_lost_among_those_of_other_methods(others, tmp_path) -> None:
     """Weights as without adapters, and the adapters beside them."""
     book = ledger(tmp_path / "l", "spm", None, QUICK["spm"])

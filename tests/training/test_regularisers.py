@@ -38,6 +38,7 @@ EXACT = {
     "projection + selft": Regularisers(projection="update", selft_topk=TOPK, selft_draws=2),
     "projection + l1sp": Regularisers(projection="update", l1sp=0.75),
 }
+TOGETHER = ("selft", "projection + selft")
 
 
 def view_of(family="sd1"):
@@ -115,8 +116,15 @@ def test_a_penalty_holds_back(name, chosen) -> None:
     assert 0 < drift(trainings_of(name, chosen)) < 0.6 * drift(trainings_of(name, Regularisers()))
 
 
-@pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("how", list(EXACT))
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        # Each property alone or with a penalty is asked of one method here, and of the others with the slow ones.
+        pytest.param(name, how, marks=() if how in TOGETHER or name == "concept-ablation" else pytest.mark.slow)
+        for how in EXACT
+        for name in TRAINED
+    ],
+)
 def test_exact_properties(name, how) -> None:
     """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
     view, chosen = view_of(), EXACT[how]

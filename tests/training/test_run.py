@@ -1,6 +1,8 @@
 """Trainings that are killed, told of, refused and stopped; the model is itself again whatever happens."""
 
 import random
+from functools import cache
+from shutil import copytree
 
 import pytest
 import torch
@@ -45,13 +47,34 @@ BESIDE = {  # methods whose adapters stand beside the model; Receler's searched 
 }
 
 
+@cache
+def plain_edit(name: str):
+    """What a method of `QUICK` gives where nobody is told and nothing is kept."""
+    return QUICK[name].erase(tiny.view("sd1", torch.float32), REQUEST)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The state of an ESD that came to its end; no test may touch it."""
+    folder = tmp_path_factory.mktemp("finished")
+    with training_session(TrainingSession(folder=folder)):
+        QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
+    return folder
+
+
+@pytest.fixture
+def begun(finished, tmp_path):
+    """A copy of it."""
+    return copytree(finished, tmp_path / "begun")
+
+
 def weights(view) -> str:
     return hash_tensors(denoiser_parameters(view))
 
 
 @pytest.mark.parametrize("name", [*QUICK, *BESIDE])
 def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
-    """At random steps, with the last state a step back.
+    """At a random step, with the last state a step back.
 
     `tests/methods/test_killed.py` kills every method twenty times.
     """
@@ -59,15 +82,13 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     with training_session(TrainingSession(seconds=0.0, folder=tmp_path / "whole")):
         whole = method.erase(view, REQUEST)
     before = weights(view)
-    for turn, kill in enumerate(random.Random(name).choices(range(1, 7), k=2)):
-        folder = tmp_path / str(turn)
-        with pytest.raises(Killed), training_session(TrainingSession(dying(kill), folder, seconds=0.0)):
-            method.erase(view, REQUEST)
-        assert weights(view) == before
-        seen = []
-        with training_session(TrainingSession(lambda progress, seen=seen: seen.append(progress.done), folder)):
-            assert method.erase(view, REQUEST).hash == whole.hash
-        assert seen == list(range(kill, 7))
+    kill, folder, seen = random.Random(name).randrange(1, 7), tmp_path / "killed", []
+    with pytest.raises(Killed), training_session(TrainingSession(dying(kill), folder, seconds=0.0)):
+        method.erase(view, REQUEST)
+    assert weights(view) == before
+    with training_session(TrainingSession(lambda progress: seen.append(progress.done), folder)):
+        assert method.erase(view, REQUEST).hash == whole.hash
+    assert seen == list(range(kill, 7))
     with training_session(
         TrainingSession(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")
     ):
@@ -76,7 +97,7 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
 
 def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
     view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
-    plain, told = method.erase(view, REQUEST), []
+    plain, told = plain_edit("esd"), []
     with training_session(TrainingSession(told.append, tmp_path, 0.0)):
         assert method.erase(view, REQUEST).hash == plain.hash
     assert [progress.done for progress in told] == list(range(1, 7))
@@ -87,10 +108,8 @@ def test_nothing_about_a_session_changes_an_edit(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("changed", ["settings", "request", "base", "text_encoder", "vae", "schedule", "rules"])
-def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
-    view, method = tiny.view("sd1", torch.float32), QUICK["esd"]
-    with training_session(TrainingSession(folder=tmp_path)):
-        method.erase(view, REQUEST)
+def test_a_state_of_another_training_is_refused(changed, begun) -> None:
+    method = QUICK["esd"]
     other = ESD(iterations=6, ddim_steps=2, pool=2, lr=1e-3, start_guidance=2.0) if changed == "settings" else method
     asked = Request(("dog",), ("cat",)) if changed == "request" else REQUEST
     where = tiny.view("sd1", torch.float32, seed=1 if changed == "base" else 0)
@@ -101,21 +120,18 @@ def test_a_state_of_another_training_is_refused(changed, tmp_path) -> None:
         where.modules("scheduler").register_to_config(prediction_type="v_prediction")
     with (
         pytest.raises(DataError, match="other settings, another model or other data"),
-        training_session(TrainingSession(folder=tmp_path, about=changed == "rules" or None)),
+        training_session(TrainingSession(folder=begun, about=changed == "rules" or None)),
     ):
         other.erase(where, asked)
 
 
-def test_a_state_of_another_version_is_refused(tmp_path, monkeypatch) -> None:
-    view = tiny.view("sd1", torch.float32)
-    with training_session(TrainingSession(folder=tmp_path)):
-        QUICK["esd"].erase(view, REQUEST)
+def test_a_state_of_another_version_is_refused(begun, monkeypatch) -> None:
     monkeypatch.setattr("unconcept.training.trainer.source_hash", lambda *modules: "of other code")
     with (
         pytest.raises(DataError, match=r"esd\.safetensors was begun by another version of the library: delete it"),
-        training_session(TrainingSession(folder=tmp_path)),
+        training_session(TrainingSession(folder=begun)),
     ):
-        QUICK["esd"].erase(view, REQUEST)
+        QUICK["esd"].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
 def test_a_damaged_state_is_refused(tmp_path) -> None:
@@ -243,8 +259,8 @@ def test_a_sessions_rules_serve_every_method() -> None:
             mask.view(-1)[0] = True
         return [WeightMask(own, masks)]
 
-    for method in QUICK.values():
-        free = method.erase(view, REQUEST)
+    for name, method in QUICK.items():
+        free = plain_edit(name)
         with training_session(
             TrainingSession(
                 transforms=lambda start: [
