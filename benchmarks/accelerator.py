@@ -85,10 +85,13 @@ def tried(family: str, what: str, dtype: str, device: torch.device, run: Callabl
     return replace(row, seconds=round(time.perf_counter() - started, 3))
 
 
-def toy(family: str, device: torch.device, dtype: str) -> PipelineView:
-    """A fresh toy on a device, in the types that a `--dtype` means there; on the CPU those that it means on CUDA."""
+def toy(family: str, device: torch.device, dtype: str, method: str = "uce") -> PipelineView:
+    """A fresh toy that a method can change, on a device, in the types that a `--dtype` means there; on the CPU those
+    that it means on CUDA.
+    """
+    more = tiny.GUIDED.get(family, {}) if methods[method].needs_guidance else {}
     policy = dtype_policy(dtype, torch.device("cuda") if device.type == "cpu" else device)
-    view = view_of_pipeline(tiny.pipeline(family).to(device, policy.computing), f"tiny-{family}")
+    view = view_of_pipeline(tiny.pipeline(family, **more).to(device, policy.computing), f"tiny-{family}")
     view.drawing_dtype = policy.drawing
     return view
 
@@ -131,9 +134,10 @@ def last_loss(view: PipelineView, name: str) -> float | None:
 @cache
 def reference(kind: str, family: str, name: str) -> Tensor | float | None:
     """The same on the CPU in float32, once."""
-    view = toy(family, torch.device("cpu"), "float32")
     if kind == "method":
+        view = toy(family, torch.device("cpu"), "float32", name)
         return effect(view, edit_of(view, name))
+    view = toy(family, torch.device("cpu"), "float32")
     return drawn(view) if kind == "draw" else last_loss(view, name)
 
 
@@ -142,7 +146,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def try_method(name: str, family: str, device: torch.device, dtype: str) -> float:
-    view, wanted = toy(family, device, dtype), reference("method", family, name)
+    view, wanted = toy(family, device, dtype, name), reference("method", family, name)
     assert isinstance(wanted, Tensor)
     return relative(effect(view, edit_of(view, name)), wanted)
 

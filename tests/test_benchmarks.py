@@ -95,6 +95,13 @@ def test_what_an_accelerator_is_asked(tmp_path) -> None:
     assert of["uce", "float16"] < of["uce", "bfloat16"] < 0.3
 
 
+def test_what_needs_guidance_is_tried_on_a_toy_that_has_it() -> None:
+    """FLUX's, too: a refusal under auto would count as a fault of the accelerator."""
+    cpu = torch.device("cpu")
+    for family in methods["negative-prompt"].families:
+        assert accelerator.try_method("negative-prompt", family, cpu, "auto") < 1e-2
+
+
 def test_what_goes_wrong_on_an_accelerator_is_a_row() -> None:
     def fails(error: Exception) -> float:
         raise error

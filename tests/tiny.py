@@ -211,6 +211,8 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "flux": flux,
     "pixart": pixart,
 }
+GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
+"""How a family is built whose pictures have no classifier-free guidance otherwise."""
 
 
 @cache
@@ -241,8 +243,8 @@ def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more:
 
 
 def guided_view(family: str, dtype: torch.dtype = torch.float64) -> PipelineView:
-    """A view of a fresh pipeline whose pictures have classifier-free guidance; FLUX's is not distilled."""
-    return view(family, dtype, distilled=False) if family == "flux" else view(family, dtype)
+    """A view of a fresh pipeline whose pictures have classifier-free guidance."""
+    return view(family, dtype, **GUIDED.get(family, {}))
 
 
 def folder(family: str, path: Path, old: bool = False) -> Path:
