@@ -44,7 +44,8 @@ def make_edit(
         f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}",
         SettingsError,
     )
-    require_stepwise_training(regularisers, info.mechanism, method)
+    mechanism = info.mechanism_of(solver)
+    require_stepwise_training(regularisers, mechanism, method)
     if services.vision_towers is None:
         services = replace(services, vision_towers=open_vision_towers)
     if info.does != "erase":
@@ -59,7 +60,7 @@ def make_edit(
         require_distinct_texts(chosen.request.targets, chosen.request.retain, key)
         require_distinct_anchors(chosen.request, key)
         request = merge_requests([chosen.request], key)
-        alone = deterministic_text_states(model) if info.mechanism == "closed-form" else nullcontext(model)
+        alone = deterministic_text_states(model) if mechanism == "closed-form" else nullcontext(model)
         with alone as fixed, use_regularisers(regularisers, request):
             edit = solver.erase(fixed, request, services)
     # Without seconds, so that the same request makes the same file; report.json and run.json hold the seconds.

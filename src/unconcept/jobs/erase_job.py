@@ -95,17 +95,17 @@ def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
     require_free_output(job.out, job.overwrite)
     validate_strength(job.strength, job.amplify)
     info = methods[job.method]
-    build_settings(info.settings, job.settings or {}, f"{job.method} setting")
+    mechanism = info.mechanism_of(build_settings(info.settings, job.settings or {}, f"{job.method} setting"))
     message = (
         f"{', '.join(changed_options(job.options))}: only for trained methods, and {job.method} is"
-        f" {info.mechanism}: leave it out"
+        f" {mechanism}: leave it out"
     )
-    require(info.mechanism == "trained" or not changed_options(job.options), message)
+    require(mechanism == "trained" or not changed_options(job.options), message)
     asks = {"attribute_counter", "presence_judge"} & {*info.uses}
     require(
         bool(asks) or not job.method_judge, f"method judge {job.method_judge!r}: {job.method} asks none: leave it out"
     )
-    return info, build_regularisers(job.regularisers, info.mechanism, job.method)
+    return info, build_regularisers(job.regularisers, mechanism, job.method)
 
 
 def open_services(

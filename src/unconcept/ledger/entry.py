@@ -96,11 +96,17 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
 
 
 def canonical_settings(info: MethodInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings, defaults included; floats become decimal texts, so that the hash is the same everywhere."""
-    return {
-        name: _decimal(value)
-        for name, value in settings_data(build_settings(info.settings, settings, f"{info.name} setting")).items()
-    }
+    """All settings, defaults included; floats become decimal texts, so that the hash is the same everywhere.
+
+    Raises `SettingsError` for a closed form with a trained stage, which is no function of the requests' sums.
+    """
+    built: Any = build_settings(info.settings, settings, f"{info.name} setting")
+    message = (
+        f"{info.name}: these settings train a second stage, and a ledger folds {info.name} as a {info.mechanism}"
+        " method: leave that stage out, or choose a trained method"
+    )
+    require(info.mechanism_of(built) == info.mechanism, message, SettingsError)
+    return {name: _decimal(value) for name, value in settings_data(built).items()}
 
 
 def _decimal(value: Any) -> Any:

@@ -148,6 +148,13 @@ class MethodInfo:
         """Whether it erases without a judge that counts its pictures, as a bench, whose judge grades, must ask."""
         return self.does == "erase" and "attribute_counter" not in self.uses
 
+    def mechanism_of(self, settings: object) -> Mechanism:
+        """Return how an edit is made under these settings, which may add a trained stage to a closed form.
+
+        Their property `is_trained` says so.
+        """
+        return "trained" if getattr(settings, "is_trained", False) else self.mechanism
+
     def refusal(self, family: str) -> str | None:
         """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:

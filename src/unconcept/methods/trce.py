@@ -1,11 +1,12 @@
-"""TRCE: Chen et al., ICCV 2025, arXiv:2503.07389. Its first stage, textual semantic erasing in closed form.
+"""TRCE: Chen et al., ICCV 2025, arXiv:2503.07389.
 
-The first end token summarises the whole prompt. Mapping it to that of a harmless prompt therefore also covers wordings
-that never name the concept.
+The first end token summarises the whole prompt. Mapping it to that of a harmless prompt in closed form therefore also
+covers wordings that never name the concept. A second stage trains the early steps of the target's trajectories towards
+the harmless direction and away from the harmful one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,13 +14,22 @@ from torch import Tensor
 
 from ..core.errors import require
 from ..core.request import Request
-from ..edits import TextMapEdit
+from ..core.seeds import check_seed
+from ..core.settings import settings_data
+from ..edits import DenseEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
+from ..models.hooks.modules import denoiser_parameters
 from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
 from ..prompts.captions import load_captions
-from ..prompts.templates import check_sentences, open_sentences
+from ..prompts.templates import check_sentences, open_sentences, refuse_named_targets
+from ..training import TrainableWeights, TrainingPlan, loss_figures, train
+from ..training.goals import TextEncodings, goal_predictions, guided_goal, keep_goal
+from ..training.gradient_transforms import GradientList
+from ..training.parameter_groups import select_parameters
+from ..training.trainables import with_pristine_weights
+from ..training.trajectories import GuidedSampler, TrajectoryPool
 from .registry import NO_SERVICES, MethodServices, method
 
 _PAIR_BATCH = 64  # pairs of prompts in memory at once
@@ -34,9 +44,9 @@ _PAIR_BATCH = 64  # pairs of prompts in memory at once
 )
 @dataclass(frozen=True)
 class TRCE:
-    """Maps end tokens to those of harmless prompts; first stage only.
+    """Maps end tokens to those of harmless prompts, and steers the early steps away from what is left.
 
-    Defaults from the authors' config for sexual content.
+    Defaults from the authors' config for sexual content, first stage only: the second one is `epochs`.
     """
 
     preserve_scale: float = 0.01
@@ -51,22 +61,73 @@ class TRCE:
     """Captions: a packaged set or a file; "" is none."""
     templates: tuple[str, ...] = ()
     """Sentences with {} in the concept's place; () takes those of its kind."""
+    epochs: int = 0
+    """Passes over the trajectories in the second stage, 3 in the paper; 0: first stage only."""
+    trajectories: int = 5
+    """Trajectories of each target in an epoch of the second stage, one step for each."""
+    lr: float = 1e-6
+    """Learning rate of the second stage."""
+    weight_decay: float = 1e-2
+    """Weight decay of AdamW."""
+    guidance: float = 15.0
+    """beta, by which the directions of anchor and target are augmented."""
+    margin: float = 0.01
+    """By how much the anchor's direction shall be nearer than the target's."""
+    null_weight: float = 100.0
+    """Weight of keeping the prediction under the empty text."""
+    null_batch: int = 4
+    """Unconditional latents in a step, at any of a trajectory's steps."""
+    early: float = 0.5
+    """Share of a trajectory's steps, the first ones, that are trained."""
+    ddim_steps: int = 50
+    """Sampling steps of a trajectory."""
+    start_guidance: float = 3.0
+    """Guidance scale of a target's trajectory."""
+    picture_prompt: str = "a photo of {}"
+    """Prompt of the trajectories, with {} in the concept's place."""
+    seed: int = 0
+    """Seed of all random numbers of the second stage."""
     compat: Literal["", "authors"] = ""
-    """"authors": assume the first end token at the number of words + 1."""
+    """"authors": assume the first end token at the number of words + 1; the second stage never resets its gradients."""
 
     def __post_init__(self) -> None:
-        require(self.preserve_scale >= 0, f"trce: preserve_scale must be >= 0, got {self.preserve_scale}")
-        require(self.lamb >= 0, f"trce: lamb must be >= 0, got {self.lamb}")
-        require(self.augment_num >= 1, f"trce: augment_num must be >= 1, got {self.augment_num}")
         weights = self.token_weight_scale
         require(
             min(weights) >= 0 < max(weights),
             f"trce: token_weight_scale needs four weights >= 0, one of them > 0, got {weights}",
         )
-        check_sentences("trce", self.templates)
+        check_seed("trce", self.seed)
+        steered = ("epochs", "lr", "weight_decay", "guidance", "margin", "null_weight", "start_guidance")
+        for name in ("preserve_scale", "lamb", *steered):
+            require(getattr(self, name) >= 0, f"trce: {name} must be >= 0, got {getattr(self, name)}")
+        for name in ("augment_num", "trajectories", "null_batch", "ddim_steps"):
+            require(getattr(self, name) >= 1, f"trce: {name} must be >= 1, got {getattr(self, name)}")
+        require(0 < self.early <= 1, f"trce: early must be above 0 and at most 1, got {self.early}")
+        check_sentences("trce", (*self.templates, self.picture_prompt))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a second stage."""
+        return self.epochs > 0
+
+    def erase(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> TextMapEdit | DenseEdit:
+        """Solve the text maps in closed form, then train self-attention and the queries of cross-attention on top."""
+        refuse_named_targets("trce", [self.picture_prompt], request.targets)
+        mapped = self.mapped(model, request)
+        if not self.is_trained:
+            return mapped
+        with mapped.applied(model):
+            trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), "q-selfattn"))
+            losses = self._steered(model, trained, request)
+        wide = torch.promote_types(model.dtype, torch.float32)
+        deltas = {name: mapped.delta(name, weight.to(wide)) for name, weight in model.reference(mapped.names).items()}
+        figures = {**mapped.solve_figures, **loss_figures(losses)}
+        return DenseEdit({**deltas, **trained.edit({}).deltas}, solve_figures=figures)
 
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
+    def mapped(self, model: ModelView, request: Request) -> TextMapEdit:
         """Solve W' = (sum_i w_i W e_s e_m^T / N + p W M) (sum_i w_i e_m e_m^T / N + p M + lam I)^-1 as W (I + X^T Y).
 
         N pairs of prompts have up to four rows each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
@@ -115,3 +176,85 @@ class TRCE:
         if self.compat == "authors":
             return [len(text.split()) + 1 for text in texts]
         return model.tokenizer(texts).index("first_eot")
+
+    def _steered(self, model: ModelView, trained: TrainableWeights, request: Request) -> list[float]:
+        """Minimise the mean over f of max(0, |f - prefer|^2 - |f - reject|^2 + margin), plus the weighted null term.
+
+        f are the student's predictions under a target's prompt and under the empty text, prefer = s + beta (s - u) and
+        reject = n + beta (n - u) the unedited model's under anchor, target and empty text, x_t (b, c, h, w) early
+        latents of its own trajectories under the target. The null term is |eps("") - eps_1("")|^2, eps_1 after the
+        first stage. Differs: a trajectory gives all of its early steps; latents and timestep are of the same step.
+        """
+        prompts = {self._said(c): self._said(a) for c, a in zip(request.targets, request.anchors, strict=True)}
+        steps = self.epochs * self.trajectories * len(prompts)
+        loss = _SteeringLoss(self, trained, TextEncodings.of(model), prompts, steps)
+        rules = [_RunningSum()] if self.compat == "authors" else []
+        plan = TrainingPlan(steps, self.lr, "adamw", self.weight_decay, self.seed, transforms=rules)
+        about = {"settings": settings_data(self), "request": vars(request)}
+        return train(trained, loss, plan, about, name="trce")
+
+    def _said(self, concept: str) -> str:
+        return self.picture_prompt.replace("{}", concept)
+
+
+@dataclass
+class _SteeringLoss:
+    """The terms of a step of the second stage."""
+
+    settings: TRCE
+    trained: TrainableWeights
+    texts: TextEncodings
+    prompts: Mapping[str, str]  # the anchor's by the target's
+    steps: int
+    early: TrajectoryPool = field(init=False)
+    null: TrajectoryPool = field(init=False)
+
+    def __post_init__(self) -> None:
+        own, model, rows = self.settings, self.texts.model, self.steps * self.settings.null_batch
+        walk = GuidedSampler(model, self.texts, own.ddim_steps, own.start_guidance)
+        plain = GuidedSampler(model, self.texts, own.ddim_steps, 1.0)
+        stop, size = max(1, round(own.early * own.ddim_steps)), own.trajectories
+        self.early = TrajectoryPool(walk, tuple(self.prompts), size, self.steps, own.seed, stop=stop)
+        self.null = TrajectoryPool(plain, ("",), own.null_batch, rows, own.seed)
+
+    def __call__(self, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        model, own = self.texts.model, self.settings
+        with self.trained.teacher():
+            with with_pristine_weights(model):
+                point, beside = self.early.draw(step, 1, rng), self.null.draw(step, own.null_batch, rng)
+                goals = [
+                    [guided_goal(text, own.guidance) for text in texts]
+                    for texts in ([self.prompts[c] for c in point.prompts], point.prompts)
+                ]
+                prefer, reject = goal_predictions(model, self.texts, point.x_t, point.t, goals)
+            (kept,) = goal_predictions(model, self.texts, beside.x_t, beside.t, [[keep_goal("")] * own.null_batch])
+        # One call: the target's prompt and the empty text on early latents, the empty text on the others.
+        asked = self.texts([*point.prompts, *[""] * (1 + own.null_batch)])
+        said, null = model.denoise(
+            torch.cat([point.x_t, point.x_t, beside.x_t]), torch.cat([point.t, point.t, beside.t]), asked
+        ).split([2, own.null_batch])
+        near, far = ((said - goal).float().square().flatten(1).mean(1) for goal in (prefer, reject))
+        return {
+            "target": torch.relu(near - far + own.margin).mean(),
+            "null": own.null_weight * (null - kept).float().square().mean(),
+        }
+
+
+@dataclass
+class _RunningSum:
+    """Follows the sum of all gradients so far, as the authors' loop does, which never resets them."""
+
+    sums: list[Tensor] = field(default_factory=list)
+
+    def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
+        self.sums = [a + g for a, g in zip(self.sums, gradients, strict=True)] if self.sums else list(gradients)
+        return self.sums
+
+    def after_step(self, params: Sequence[Tensor]) -> None:
+        """Nothing to put right."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {str(i): t for i, t in enumerate(self.sums)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.sums = [state[str(i)].clone() for i in range(len(state))]
