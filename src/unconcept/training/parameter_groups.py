@@ -16,6 +16,7 @@ from ..models.text.parameters import layer_number
 ParameterSelector = Literal[
     "xattn",  # cross-attention: 80 tensors, 43.96 M; joint: the text's maps of each block
     "kv",  # its keys and values: 32, 19.17 M
+    "text-qk",  # joint transformers only: the text's queries and keys of each block, without biases (EraseAnything)
     "q-selfattn",  # self-attention and the queries of cross-attention (TRCE)
     "attn",  # the four maps of every attention: 160, 93.5 M
     "selfattn",  # attn1; joint: the image's maps of each block
@@ -49,6 +50,7 @@ _UNET_PATTERNS: dict[str, str] = {
 _MMDIT_PATTERNS: dict[str, str] = {
     "xattn": _TEXT_SIDE_MAPS.pattern,
     "kv": r"\.attn\.add_[kv]_proj\.",
+    "text-qk": r"\.attn\.add_[qk]_proj\.weight$",
     "attn": r"\.attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)\.",
     "selfattn": rf"\.attn2?\.{_FOUR_MAPS}",
     "maps-noxattn": rf"\.attn2?\.{_FOUR_MAPS}",
@@ -146,5 +148,10 @@ def _unet(which: str, parameters: Mapping[str, Tensor]) -> Callable[[str], bool]
     }
     if which in plain:
         return plain[which]
+    require(
+        which in _UNET_PATTERNS,
+        f"parameters {which!r} are of a joint transformer: choose one of {', '.join((*_UNET_PATTERNS, *plain))}",
+        SettingsError,
+    )
     pattern = re.compile(_UNET_PATTERNS[which])
     return lambda name: bool(pattern.search(name))

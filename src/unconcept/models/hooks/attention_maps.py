@@ -41,11 +41,12 @@ def grid_sides(sides: tuple[int, int], places: int) -> tuple[int, int]:
 
 @contextmanager
 def record_attention(
-    model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None
+    model: ModelView, places: Mapping[str, nn.Module], tokens: Sequence[int] | None = None, text_queries: bool = False
 ) -> Iterator[AttentionRecord]:
     """Record the probabilities of attentions, named as by `text_attentions`: one (b, heads, p, l) for each call.
 
-    p are the positions of the picture, row by row; l are the text's tokens, or only those at positions `tokens`. The
+    p are the positions of the picture, row by row, in a joint attention with `text_queries` after those of the text; l
+    are the text's tokens, or only those at positions `tokens`. The
     probabilities have gradients. In a joint attention, positions also attend to each other, so a row sums to less than
     1. In a cross-attention with rules, they are computed from what the rules pass on. Outputs stay bitwise the same.
     """
@@ -63,18 +64,22 @@ def record_attention(
         return mix(reading)
 
     with (
-        _watched(places.values(), keep) if model.spec.attention == "joint" else steer_attentions(places.values(), rule)
+        _watched(places.values(), keep, text_queries)
+        if model.spec.attention == "joint"
+        else steer_attentions(places.values(), rule)
     ):
         yield kept
 
 
 @contextmanager
-def _watched(attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+def _watched(
+    attentions: Iterable[nn.Module], keep: Callable[[nn.Module, Tensor], None], text_queries: bool
+) -> Iterator[None]:
     """Record joint attentions, which `steer_attentions` does not support."""
     before: list[tuple[Any, Any]] = [(module, module.processor) for module in attentions]
     try:
         for module, own in before:
-            module.set_processor(_Watched(own, keep))
+            module.set_processor(_Watched(own, keep, text_queries))
         yield
     finally:
         for module, own in before:
@@ -87,6 +92,7 @@ class _Watched:
 
     own: Any
     keep: Callable[[nn.Module, Tensor], None]
+    text_queries: bool
 
     def __call__(
         self,
@@ -97,14 +103,14 @@ class _Watched:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
         assert encoder_hidden_states is not None
-        self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb))
+        self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb, self.text_queries))
         # FLUX's processor takes a rotary embedding, SD3's does not.
         rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
 
 
-def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The text's columns (b, heads, p, l) of the picture's rows, from a softmax over text and picture."""
+def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None, text_queries: bool) -> Tensor:
+    """The text's columns (b, heads, p, l) of the picture's rows, or of all, from a softmax over text and picture."""
     q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(x), attn, "norm_k")
     words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
     l = words.shape[2]
@@ -114,6 +120,9 @@ def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | N
             _turned(k, rotary, slice(l, None)),
             _turned(words, rotary, slice(l)),
         )
+    if text_queries:
+        asking = _normed(attn.add_q_proj(text), attn, "norm_added_q")
+        q = torch.cat([asking if rotary is None else _turned(asking, rotary, slice(l)), q], 2)
     return _looked(q, torch.cat([words, k], 2))[..., :l]
 
 

@@ -55,6 +55,13 @@ def word_states(model: ModelView, prompt: str, word: str) -> list[int]:
     before, found, after = prompt.partition(word)
     message = f"{prompt!r} does not contain {word!r}: name a word of the prompt, as it is written there"
     require(bool(found and word.strip()), message, RequestError)
+    return filled_states(model, f"{before}{{}}{after}", word)
+
+
+def filled_states(model: ModelView, form: str, word: str) -> list[int]:
+    """Positions of the tokens of a word that replaces the first {} in a sentence, as by `word_states`."""
+    before, _, after = form.partition("{}")
+    prompt = before + word + after
     positions: list[int] = []
     start, kinds = 0, set[str]()
     for encoder in model.spec.encoders:
