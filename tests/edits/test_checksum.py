@@ -19,6 +19,8 @@ from unconcept.edits import (
     GatedEdit,
     LatentSteeringEdit,
     LowRankEdit,
+    ResidualGate,
+    ResidualGateEdit,
     SteeringEdit,
     TextMapEdit,
     edit_kinds,
@@ -37,6 +39,9 @@ EDITS: dict[str, Edit] = {
     "gated": GatedEdit((GatedAdapter(("fox",), {NAME: (UP, DOWN)}),)),
     "steering": SteeringEdit(Subtraction(DOWN, DOWN, 1.0, True), (NAME,)),
     "latent-steering": LatentSteeringEdit(("fox",), (NAME,), AttentionSteering(20.0, 1.0, 16, 0.5, 1.0, 1.0)),
+    "residual-gate": ResidualGateEdit(
+        (ResidualGate(("fox",), torch.randn(3, 2), torch.randn(3, 2), torch.randn(3), {NAME: (UP, DOWN)}),)
+    ),
     "adapter": AdapterEdit({NAME: BottleneckAdapter(torch.randn(2, 4), torch.randn(2), UP, torch.randn(4))}),
 }
 

@@ -12,6 +12,7 @@ from .gated import GatedAdapter, GatedEdit
 from .guidance import GuidanceEdit
 from .latent_steering import LatentSteeringEdit
 from .registry import edit_kind, edit_kinds
+from .residual_gate import ResidualGate, ResidualGateEdit
 from .steering import SteeringEdit
 from .text_map import TextMapEdit
 from .weight_edits import DenseEdit, LowRankEdit
@@ -56,6 +57,8 @@ __all__ = [
     "GuidanceEdit",
     "LatentSteeringEdit",
     "LowRankEdit",
+    "ResidualGate",
+    "ResidualGateEdit",
     "SteeringEdit",
     "TextMapEdit",
     "edit_kind",

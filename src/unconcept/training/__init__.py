@@ -4,7 +4,7 @@ from .loop import Descent, Optimizer, StepLoss, loss_gradient, minimise
 from .options import TrainingOptions
 from .regularisers import Regularisers, use_regularisers
 from .session import TrainingProgress, TrainingSession, training_session
-from .trainables import Trainable, TrainableErasers, TrainableLowRank, TrainableWeights
+from .trainables import Trainable, TrainableErasers, TrainableGate, TrainableLowRank, TrainableWeights
 from .trainer import TrainingPlan, loss_figures, train
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "StepLoss",
     "Trainable",
     "TrainableErasers",
+    "TrainableGate",
     "TrainableLowRank",
     "TrainableWeights",
     "TrainingOptions",

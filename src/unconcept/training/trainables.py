@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import SettingsError, require
-from ..edits import AdapterEdit, BottleneckAdapter, DenseEdit, Edit, LowRankEdit
+from ..edits import AdapterEdit, BottleneckAdapter, DenseEdit, Edit, LowRankEdit, ResidualGate, ResidualGateEdit
 from ..edits.weights import live_parameters
 from ..models import ModelView
 from ..models.hooks.forward import change_outputs
@@ -149,11 +149,7 @@ class TrainableLowRank:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        return {
-            f"{name}.{side}": t
-            for name, pair in self.pairs.items()
-            for side, t in zip(("up", "down"), pair, strict=True)
-        }
+        return _pair_tensors(self.pairs)
 
     @contextmanager
     def student(self) -> Iterator[None]:
@@ -172,6 +168,10 @@ class TrainableLowRank:
 
     def _live(self) -> Sequence[tuple[nn.Module, Tensor, Tensor]]:
         return [(self.maps[name], up, down) for name, (up, down) in self.pairs.items()]
+
+
+def _pair_tensors(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    return {f"{name}.{side}": t for name, pair in pairs.items() for side, t in zip(("up", "down"), pair, strict=True)}
 
 
 def uniform_init(shape: tuple[int, ...], d: int, rng: torch.Generator) -> Tensor:
@@ -254,3 +254,47 @@ class TrainableErasers:
         for name, eraser in self.erasers.items():
             erasers[name] = BottleneckAdapter(*(part.detach().clone() for part in vars(eraser).values()))
         return AdapterEdit(erasers, solve_figures=figures)
+
+
+@dataclass
+class TrainableGate:
+    """A residual gate over texts, at first half open and adding nothing. A loss asks `gate`; no module is changed."""
+
+    model: ModelView
+    texts: tuple[str, ...]
+    maps: Mapping[str, tuple[int, int]]  # (o, d) by the full name of their weight
+    width: int  # of the gate's queries and keys
+    rank: int
+    seed: int = 0
+    scale: float = 1.0  # alpha / r; the edit includes it
+    keyless: bool = False  # the keys are the queries
+    gate: ResidualGate = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng, d = torch.Generator().manual_seed(self.seed), next(iter(self.maps.values()))[1]
+        device, k = self.model.device, self.width
+        query, key = ((uniform_init((d, k), d * k, rng) / d**2).to(device).requires_grad_() for _ in range(2))
+        pairs = {}
+        for name, (o, _) in self.maps.items():
+            down = uniform_init((self.rank, d), d * self.rank, rng).to(device).requires_grad_()
+            pairs[name] = torch.zeros(o, self.rank, device=device).requires_grad_(), down
+        score = torch.zeros(d, device=device).requires_grad_()
+        self.gate = ResidualGate(self.texts, query, query if self.keyless else key, score, pairs)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        parts = ("query", "score") if self.keyless else ("query", "key", "score")
+        return {f"gate.{part}": getattr(self.gate, part) for part in parts} | _pair_tensors(self.gate.pairs)
+
+    def student(self) -> AbstractContextManager[None]:
+        return freeze_parameters([self.model.modules("denoiser")])
+
+    def teacher(self) -> AbstractContextManager[None]:
+        return current_session().teacher(self.model)
+
+    def edit(self, figures: Mapping[str, float]) -> ResidualGateEdit:
+        query, key, score = (t.detach().clone() for t in (self.gate.query, self.gate.key, self.gate.score))
+        pairs = {
+            name: (self.scale * up.detach(), down.detach().clone()) for name, (up, down) in self.gate.pairs.items()
+        }
+        return ResidualGateEdit((ResidualGate(self.texts, query, key, score, pairs),), solve_figures=figures)

@@ -1,4 +1,4 @@
-"""Reads what other tools made of a model as an edit: LoRAs, patches, some whole weights, or a whole edited checkpoint.
+"""Reads what other tools made of a model as an edit: LoRAs, patches, CPE's gates, whole weights, an edited checkpoint.
 
 ESD's and UCE's scripts write the weights that they trained under diffusers' names; a whole checkpoint, a folder or a
 single file, holds all of them. Both become the exact difference to the base.
@@ -25,10 +25,12 @@ from ...models.checkpoint.safetensors_io import (
 from ...models.checkpoint.storage import stored_tensors
 from ...models.checkpoint.weight_files import weight_file, weight_variants
 from ..base import EDIT_FORMAT
+from ..residual_gate import ResidualGateEdit
 from ..weight_edits import DenseEdit, LowRankEdit
 from .base_tensors import BaseTensors, unpack_whole
 from .lora_file import LORA_NETWORKS, is_lora_key, read_lora_file
 from .lora_reader import edit_of_lora, split_qkv_note
+from .residual_gate_file import UNREAD_KEYS_NOTE, edit_of_gate_file, is_gate_file
 from .target_family import family_hint, require_same_family
 
 _INDEX = "model_index.json"
@@ -38,7 +40,7 @@ _INDEX = "model_index.json"
 class ForeignEdit:
     """An edit read from files of another tool, and notes on how it was read."""
 
-    edit: LowRankEdit | DenseEdit
+    edit: LowRankEdit | DenseEdit | ResidualGateEdit
     notes: tuple[str, ...] = ()
 
 
@@ -64,6 +66,8 @@ def read_foreign_edit(path: Path, source: Path) -> ForeignEdit:
             keys, header = list(file.keys()), file.metadata() or {}
         message = "it is an edit file of this library: it needs no import"
         require(header.get("format") != EDIT_FORMAT, message, EditError)
+        if is_gate_file(keys):
+            return ForeignEdit(edit_of_gate_file(path, base), (UNREAD_KEYS_NOTE,))
         if not keys or any(map(is_lora_key, keys)):
             return _from_lora(path, base)
         require_same_family(header, base)

@@ -91,6 +91,17 @@ def change_outputs(modules: Mapping[str, nn.Module], change: Callable[[str, Tens
 
 
 @contextmanager
+def add_from_inputs(modules: Mapping[str, nn.Module], added: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Add `added(name, input)` to each module's output, in the output's dtype."""
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        return lambda module, args, out: (out + added(name, args[0])).to(out.dtype)
+
+    with remove_on_exit([module.register_forward_hook(hook(name)) for name, module in modules.items()]):
+        yield
+
+
+@contextmanager
 def watch_text_states(denoiser: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
     """Call `see` with the text states (b, l, d) before each call of a denoiser."""
 
