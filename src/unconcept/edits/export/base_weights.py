@@ -10,6 +10,7 @@ from ...core.errors import EditError, require
 from ...core.hashing import hash_tensors
 from ...models.checkpoint.locations import has_part, tensor_locations
 from ...models.checkpoint.safetensors_io import LazyTensors, TensorLocation
+from ...worlds.registry import outdated_note, worlds
 from ..base import Edit
 
 
@@ -41,13 +42,15 @@ def read_base_weights(edit: Edit, source: Path) -> BaseWeights:
         stands |= {f"{part}.{name}": known[name] for name in names}
     weights = LazyTensors(stands)
     found = hash_tensors(weights)
-    base = edit.origin.base_hash if edit.origin else found
-    require(
-        found == base,
-        f"the edit was made for other weights ({base[:12]}) than {source} holds ({found[:12]}): give its own base",
-        EditError,
+    if edit.origin is None or edit.origin.base_hash == found:
+        return BaseWeights(weights, stands)
+    is_embedded = any(source == worlds[name].shipped_folder for name in worlds)
+    if outdated := outdated_note(edit.origin.base) if is_embedded else "":
+        raise EditError(f"the edit was made for {edit.origin.base}: {outdated}; make it anew")
+    raise EditError(
+        f"the edit was made for other weights ({edit.origin.base_hash[:12]}) than {source} holds ({found[:12]}): give"
+        " its own base"
     )
-    return BaseWeights(weights, stands)
 
 
 def require_bakeable(edit: Edit) -> None:
