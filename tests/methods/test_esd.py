@@ -183,7 +183,7 @@ class Toy:
     def __init__(self) -> None:
         self.original_weights, self.checkpoint, self.scheduler = (
             {},
-            SimpleNamespace(has=lambda part: False),
+            SimpleNamespace(has=lambda part: False, config=lambda part: {}),
             DDIMScheduler(clip_sample=False),
         )
         self.schedule = NoiseSchedule.of(self.scheduler)
