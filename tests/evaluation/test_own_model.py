@@ -126,7 +126,11 @@ def test_limits_name_what_was_not_asked_alone(place, tmp_path) -> None:
     path.write_text("prompt,concept,group,seed\na dog,dog,direct,5\nun chien,dog,other-language,6\n")
     evaluate(run(place, tmp_path / "o", prompts=path, limit=None))
     said = (tmp_path / "o/report.html").read_text().rpartition("<h2>Limits</h2>")[2]
-    assert "not tested: synonyms, paraphrases, indirect, co-occurring, near, far, styles." in said
+    of_words, of_scenes = (
+        "synonyms, paraphrases, indirect, co-occurring, near, far, styles",
+        "background, count, left/right",
+    )
+    assert f"not tested: {of_words}, {of_scenes}." in said
     assert "languages" not in said
 
 
