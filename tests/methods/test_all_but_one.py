@@ -114,7 +114,7 @@ def test_the_first_loss() -> None:
         assert losses == [pytest.approx(wanted, rel=1e-6)]
 
 
-@pytest.mark.parametrize("variant", ["joint", "stop-gradient"])
+@pytest.mark.parametrize("variant", ["joint", pytest.param("stop-gradient", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 1.5])
 def test_the_optimum_of_a_linear_model(variant, eta) -> None:
     """B' c_0 = B c_0, and B' c - B c_0 = B (c_r - c_0) - eta B (c - c_0)."""

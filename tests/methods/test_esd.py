@@ -60,9 +60,18 @@ def plainly(view, settings, x_t):
     return [p.detach() - b for p, b in zip(trained, before, strict=True)], losses
 
 
-@pytest.mark.parametrize("family", EVERY)
-@pytest.mark.parametrize("erase_from", ["", "dog"])
-def test_is_the_plain_trainer(family, erase_from) -> None:
+SLOW = {("", "flux"), ("dog", "sdxl")}  # Both texts are drawn on sd1, and each on one of the other two.
+
+
+@pytest.mark.parametrize(
+    ("erase_from", "family"),
+    [
+        pytest.param(text, family, marks=pytest.mark.slow if (text, family) in SLOW else ())
+        for text in ("", "dog")
+        for family in EVERY
+    ],
+)
+def test_is_the_plain_trainer(erase_from, family) -> None:
     view, settings = tiny.view(family), ESD(**QUICK, negative_guidance=1.3, erase_from=erase_from)
     request = Request(("hat",), ("",))
     drawn = (erase_from,) if erase_from else request.targets
@@ -218,7 +227,7 @@ class Toy:
         return x + self.map(given.states[:, 0])[..., None, None]
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 1.0, 2.5])
 def test_the_optimum_of_a_linear_model(eta) -> None:
     """B' c = B c_0 - eta (B c - B c_0), at every x_t."""
     toy, settings = Toy(), {"train_method": "strict", "ddim_steps": 5, "iterations": 600, "lr": 0.03}

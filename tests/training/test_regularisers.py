@@ -117,15 +117,15 @@ def test_a_penalty_holds_back(name, chosen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "how"),
+    ("how", "name"),
     [
         # Each property alone or with a penalty is asked of one method here, and of the others with the slow ones.
-        pytest.param(name, how, marks=() if how in TOGETHER or name == "concept-ablation" else pytest.mark.slow)
+        pytest.param(how, name, marks=() if how in TOGETHER or name == "concept-ablation" else pytest.mark.slow)
         for how in EXACT
         for name in TRAINED
     ],
 )
-def test_exact_properties(name, how) -> None:
+def test_exact_properties(how, name) -> None:
     """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
     view, chosen = view_of(), EXACT[how]
     if chosen.projection != "none" and not trains_text_readers(name):
