@@ -36,7 +36,7 @@ from .gradient_transforms import (
 from .session import TrainingStart, current_session, training_session
 
 _DUPLICATE_COSINE = 0.95  # The authors take two protected texts for one from this cosine.
-_DOWN_SUFFIX = ".down"  # added to a map's name, it names the first matrix of a low-rank pair
+_DOWN_SUFFIX, _UP_SUFFIX = ".down", ".up"  # added to a map's name, they name the matrices of a low-rank pair
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,14 @@ def _important(chosen: Regularisers, start: TrainingStart) -> list[Tensor]:
     """Return masks of the entries with the largest |w g|, with one threshold for all tensors.
 
     g is the gradient of the method's own loss before the first step. Adapters begin at zero effect, where |w g| is 0
-    everywhere: for them |g| is used. Differs: the authors sum a loss of their own over the 50 steps of a trajectory
-    under guidance.
+    but for what a penalty of their size adds: for them |g| is used. Differs: the authors sum a loss of their own over
+    the 50 steps of a trajectory under guidance.
     """
     gradients = start.gradients(chosen.selft_draws)
     scores = [(tensor.detach() * g).abs() for tensor, g in zip(start.tensors.values(), gradients, strict=True)]
-    return top_share_mask(
-        scores if any(bool(score.any()) for score in scores) else [g.abs() for g in gradients], chosen.selft_topk
-    )
+    is_new = any(name.endswith(_UP_SUFFIX) and not bool(tensor.any()) for name, tensor in start.tensors.items())
+    is_scored = not is_new and any(bool(score.any()) for score in scores)
+    return top_share_mask(scores if is_scored else [g.abs() for g in gradients], chosen.selft_topk)
 
 
 def _text_model(start: TrainingStart) -> ModelView:
