@@ -1,1 +1,1 @@
-"""Parts of methods that unlearn pictures: losses on them, and inner steps that are taken back."""
+"""Parts of methods that unlearn pictures and classes: examples, losses on them, adapters, inner steps taken back."""
