@@ -13,7 +13,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 PYTEST := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
-.PHONY: golden results attacks crowd debias continual bench accelerator clean
+.PHONY: golden results attacks crowd debias continual classifiers bench accelerator clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -81,6 +81,10 @@ debias: $(READY)
 
 continual: $(READY)
 	$(BIN)/python -m benchmarks.continual
+
+classifiers: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,classifiers]'
+	$(BIN)/python -m benchmarks.classifiers
 
 accelerator: $(READY)
 	$(BIN)/python -m benchmarks.accelerator
