@@ -222,11 +222,9 @@ class _SteeringLoss:
         with self.trained.teacher():
             with with_pristine_weights(model):
                 point, beside = self.early.draw(step, 1, rng), self.null.draw(step, own.null_batch, rng)
-                goals = [
-                    [guided_goal(text, own.guidance) for text in texts]
-                    for texts in ([self.prompts[c] for c in point.prompts], point.prompts)
-                ]
-                prefer, reject = goal_predictions(model, self.texts, point.x_t, point.t, goals)
+                towards = [guided_goal(self.prompts[c], own.guidance) for c in point.prompts]
+                away = [guided_goal(c, own.guidance) for c in point.prompts]
+                prefer, reject = goal_predictions(model, self.texts, point.x_t, point.t, [towards, away])
             (kept,) = goal_predictions(model, self.texts, beside.x_t, beside.t, [[keep_goal("")] * own.null_batch])
         # One call: the target's prompt and the empty text on early latents, the empty text on the others.
         asked = self.texts([*point.prompts, *[""] * (1 + own.null_batch)])
