@@ -1,12 +1,14 @@
-"""RealEra: arXiv:2410.09140 (2024), its first stage, cross-attention alignment.
+"""RealEra: arXiv:2410.09140 (2024).
 
 A reconstruction: we read neither code nor full text. Maps the target and random neighbours of its embedding to the
-anchor, so that similar wordings are erased too, and preserves embeddings beyond the neighbourhood.
+anchor, so that similar wordings are erased too, and preserves embeddings beyond the neighbourhood: in closed form, in
+the text maps, and then by an adapter that aligns predictions.
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +16,23 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.request import Request
 from ..core.seeds import check_seed
-from ..edits import TextMapEdit
+from ..core.settings import settings_data
+from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
+from ..linalg.low_rank import sum_pairs
 from ..linalg.moments import SecondMoments
 from ..linalg.neighbours import in_neighbourhood, sample_beyond, sample_neighbours
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
-from ..models.text.state_rows import embed_together, fits_context, text_state_moments
+from ..models.hooks.modules import denoiser_modules, denoiser_parameters
+from ..models.text.state_rows import content_positions, embed_together, fits_context, text_state_moments
 from ..prompts.captions import load_captions
+from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
+from ..training.budget import training_budget
+from ..training.goals import GivenStates, TextEncodings, TextOrStates, goal_predictions, keep_goal
+from ..training.parameter_groups import select_parameters
+from ..training.trainables import with_pristine_weights
+from ..training.trajectories import GuidedSampler, TrajectoryPool
 from .registry import NO_SERVICES, MethodServices, Promise, method
 
 
@@ -34,9 +45,9 @@ from .registry import NO_SERVICES, MethodServices, Promise, method
 )
 @dataclass(frozen=True)
 class RealEra:
-    """Maps targets and mined neighbours to the anchor; first stage only.
+    """Maps targets and mined neighbours to the anchor, in closed form and then by an adapter.
 
-    A reconstruction: every default is (inferred).
+    A reconstruction: every default is (inferred). The second stage is `max_train_steps`.
     """
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
@@ -63,21 +74,65 @@ class RealEra:
     """Pull towards the old weights, relative to the mean of the system's diagonal."""
     prior: str = ""
     """Captions: a packaged set or a file; "" is none."""
+    max_train_steps: int = 0
+    """Training steps of the second stage for up to four targets, more targets have more; 0: first stage only."""
+    lr: float = 1e-4
+    """Learning rate of the adapter."""
+    rank: int = 4
+    """Rank of the adapter."""
+    adapts: Literal["kv", "attn"] = "kv"
+    """Maps that the adapter is on: keys and values of cross-attention, or the four maps of every attention."""
+    l4: float = 1.0
+    """Weight of keeping predictions under states beyond the neighbourhood and under retained texts."""
+    batch_size: int = 1
+    """Latents in a step."""
+    ddim_steps: int = 50
+    """Sampling steps of a trajectory."""
+    start_guidance: float = 3.0
+    """Guidance scale of a trajectory."""
+    pool: int = 4
+    """Trajectories of the unedited model that are sampled and used up together."""
     seed: int = 0
     """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         check_seed("realera", self.seed)
-        for name in ("l1", "l2", "neighbours", "beyond", "d1"):
+        for name in ("l1", "l2", "neighbours", "beyond", "d1", "max_train_steps", "lr", "l4", "start_guidance"):
             require(getattr(self, name) >= 0, f"realera: {name} must be >= 0, got {getattr(self, name)}")
+        for name in ("rank", "batch_size", "ddim_steps", "pool"):
+            require(getattr(self, name) >= 1, f"realera: {name} must be >= 1, got {getattr(self, name)}")
         require(self.l3 > 0, f"realera: l3 must be > 0, got {self.l3}; without it the system is singular below d rows")
         require(0 < self.s1 <= self.s2 <= 1, f"realera: s1 and s2 need 0 < s1 <= s2 <= 1, got {self.s1}, {self.s2}")
         require(
             0 < self.b1 <= self.b2 < self.s1, f"realera: b1 and b2 need 0 < b1 <= b2 < s1, got {self.b1}, {self.b2}"
         )
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a second stage."""
+        return self.max_train_steps > 0
+
+    def erase(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> TextMapEdit | LowRankEdit:
+        """Align the text maps in closed form, and then predictions by an adapter on top, which begins at nothing."""
+        mapped = self.mapped(model, request)
+        if not self.is_trained:
+            return mapped
+        with mapped.applied(model):
+            names = select_parameters(denoiser_parameters(model), self.adapts)
+            maps = denoiser_modules(model, (name for name in names if name.endswith(".weight")))
+            trained = TrainableLowRank(model, maps, self.rank, self.seed)
+            losses = self._aligned(model, trained, request)
+        weights = model.reference(mapped.names)
+        own = {name: mapped.thin_factors(name, weight.detach()) for name, weight in weights.items()}
+        wide = torch.promote_types(model.dtype, torch.float32)
+        joined = sum_pairs([own, trained.edit({}).pairs])
+        pairs = {name: (up.to(wide), down.to(wide)) for name, (up, down) in joined.items()}
+        return LowRankEdit(pairs, solve_figures={**mapped.solve_figures, **loss_figures(losses)})
+
     @torch.no_grad()
-    def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> TextMapEdit:
+    def mapped(self, model: ModelView, request: Request) -> TextMapEdit:
         """Minimise mean |W'(e + eta) - W m|^2 + l1 mean |W'p - W p|^2 + l2 mean |W'b - W b|^2 + l3' |W' - W|^2.
 
         e, m (n, d) are last subject tokens of targets and anchors, eta offsets to neighbours, including 0, p every row
@@ -131,3 +186,71 @@ class RealEra:
         """Return a generator for each target, so that neither order nor other targets change its random rows."""
         digest = hashlib.sha256(f"{use}\0{text}\0{self.seed}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+
+    def _aligned(self, model: ModelView, trained: TrainableLowRank, request: Request) -> list[float]:
+        """Minimise |eps(x_t, c(e + eta)) - eps*(x_t, m)|^2 + l4 mean |eps(x_t, b) - eps*(x_t, b)|^2.
+
+        eps* is the unedited model, x_t (b, c, h, w) latents of its trajectories under a target, anchor m; c(e + eta)
+        are the target's states with a new neighbour of each own row, in each encoder, and of its pooled text; b are the
+        same with vectors beyond the neighbourhood in their place, and a retained text. All is (inferred).
+        """
+        steps = training_budget(self.max_train_steps, len(request.targets))
+        texts, anchors = TextEncodings.of(model), dict(zip(request.targets, request.anchors, strict=True))
+        walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
+        pool = TrajectoryPool(walk, request.targets, self.pool, steps * self.batch_size, self.seed)
+        states = _StatesAround(self, model, texts)
+
+        def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
+            with trained.teacher(), with_pristine_weights(model):
+                point = pool.draw(step, self.batch_size, rng)
+                kept: list[list[TextOrStates]] = [[states.beyond(c, rng) for c in point.prompts]]
+                if request.retain:
+                    kept.append([states.retained(request.retain, rng) for _ in point.prompts])
+                goals = [[keep_goal(anchors[c]) for c in point.prompts]]
+                for group in kept:
+                    goals.append([keep_goal(text) for text in group])
+                wanted = torch.cat(goal_predictions(model, texts, point.x_t, point.t, goals))
+            asked: list[TextOrStates] = [states.near(c, rng) for c in point.prompts]
+            asked += [text for group in kept for text in group]
+            times = 1 + len(kept)
+            said = model.denoise(point.x_t.repeat(times, 1, 1, 1), point.t.repeat(times), texts(asked))
+            error = (said - wanted).float().square()
+            return {
+                "target": error[: self.batch_size].mean(),
+                "beyond": self.l4 * error[self.batch_size :].mean(),
+            }
+
+        about = {"settings": settings_data(self), "request": vars(request)}
+        return train(trained, loss, TrainingPlan(steps, self.lr, seed=self.seed), about, name="realera")
+
+
+@dataclass(frozen=True)
+class _StatesAround:
+    """Text states near a target and beyond its neighbourhood."""
+
+    settings: RealEra
+    model: ModelView
+    texts: TextEncodings
+
+    def near(self, target: str, rng: torch.Generator) -> GivenStates:
+        """Return the target's states with a neighbour in place of each of its own rows, and of its pooled text."""
+        own = self.settings
+        return self._with_rows(target, lambda rows: sample_neighbours(rows, 1, (own.s1, own.s2), own.d1, rng))
+
+    def beyond(self, target: str, rng: torch.Generator) -> GivenStates:
+        """Return them with vectors beyond the neighbourhood in those places."""
+        own = self.settings
+        return self._with_rows(target, lambda rows: sample_beyond(rows, 1, (own.b1, own.b2), own.d1, rng))
+
+    def retained(self, retain: tuple[str, ...], rng: torch.Generator) -> str:
+        """Return one of the retained texts."""
+        return retain[int(torch.randint(len(retain), (), generator=rng))]
+
+    def _with_rows(self, target: str, draw: Callable[[Tensor], Tensor]) -> GivenStates:
+        """Replace the rows by what is drawn, (n, 1, d_e) for (n, d_e), each encoder by itself."""
+        given, (places,) = self.texts([target]), content_positions(self.model, target)
+        states = given.states.clone()
+        parts = [draw(part)[:, 0] for part in states[0, places].split(self.model.widths, -1)]
+        states[0, places] = torch.cat(parts, -1).to(states)
+        pooled = None if given.pooled is None else draw(given.pooled)[:, 0].to(given.pooled)
+        return GivenStates(replace(given, states=states, pooled=pooled))
