@@ -3,7 +3,7 @@
 The header of an edit and the state of a ledger use the same formulas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,15 @@ class ReadingChange:
         self.left += squared_lengths(wanted - self.targets @ delta.T)
         self.moved += squared_lengths(self.retain @ delta.T)
         self.size += squared_lengths(self.retain @ w.T)
+
+    def compare(self, w: Tensor, edited: Tensor, states: Sequence[Tensor]) -> None:
+        """Add one text map: its weights (o, d) before and after an edit, and the states of the texts after it."""
+        targets, _, retain = states
+        old, kept = self.anchors @ w.T, self.retain @ w.T
+        self.gap += squared_lengths(old - self.targets @ w.T)
+        self.left += squared_lengths(old - targets @ edited.T)
+        self.moved += squared_lengths(retain @ edited.T - kept)
+        self.size += squared_lengths(kept)
 
     def residuals(self, texts: int) -> Tensor:
         """Distance left to the anchor, (texts,): 0 if a target reads as its anchor, 1 if as before.

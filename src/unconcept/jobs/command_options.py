@@ -185,6 +185,8 @@ class ApplyOptions(WriteOptions):
 
     out: Path
     """Folder to write, or file if the model is a single file; it must not exist."""
+    other_base: Annotated[bool, Flag("--other-base")] = False
+    """Write it into another model of its family, --model, than its own base; what it does there is printed first."""
 
 
 @dataclass(frozen=True, kw_only=True)
