@@ -167,3 +167,25 @@ def test_golden_losses() -> None:
 
 LOSSES = [-1.0739512, -1.3377552, -1.0575652, -1.1617129, -1.0567124, -1.0305221]
 NORM = 0.47393666
+
+
+@pytest.mark.parametrize(
+    ("parts", "counted"),
+    [
+        ("mlp-final-attn", 16),
+        ("mlp-only", 8),
+        ("attn-only", 16),
+        ("mlp-attn", 24),
+        ("norms", 10),
+        ("embeddings", 2),
+        ("all", 36),
+    ],
+)
+def test_the_papers_study_of_parts(parts, counted) -> None:
+    """Of the tiny encoder's two layers; nothing else moves, and what is named moves."""
+    view = tiny.view("sd1")
+    edit, _ = erased(view, parts=parts, epochs=1)
+    assert len(edit.names) == counted
+    words = {"mlp-only": "mlp", "attn-only": "self_attn", "norms": "norm", "embeddings": "embedding"}
+    assert all(words.get(parts, "") in name for name in edit.names)
+    assert max(float(edit.delta(name, None).abs().max()) for name in edit.names) > 0

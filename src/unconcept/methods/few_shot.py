@@ -4,11 +4,11 @@ Takes a few steps up the diffusion loss on a few images of the target, in the te
 model decides what replaces the target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +27,20 @@ from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import number_in_turn, training_budget
 from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
-from ..training.parameter_groups import select_text_parameters
+from ..training.parameter_groups import TextParameterSelector, select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, Unreached, method
+
+EncoderParts = Literal["mlp-final-attn", "mlp-only", "attn-only", "mlp-attn", "norms", "embeddings", "all"]
+_SELECTORS: Mapping[EncoderParts, TextParameterSelector] = {
+    "mlp-final-attn": "text-mlp-lastattn",
+    "mlp-only": "text-mlp",
+    "attn-only": "text-attn",
+    "mlp-attn": "text-mlp-attn",
+    "norms": "text-norms",
+    "embeddings": "text-embeddings",
+    "all": "text-all",
+}
 
 
 @method("few-shot", paper="arXiv:2405.07288", families=("sd1", "sd2", "sdxl"), version=2)
@@ -42,6 +53,8 @@ class FewShot:
 
     unreached: ClassVar[Unreached] = "nothing"
 
+    parts: EncoderParts = "mlp-final-attn"
+    """What is trained: the paper's study; "mlp-final-attn" is its choice and the only one of the authors' script."""
     lr: float = 1e-5
     """Learning rate."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -100,7 +113,7 @@ class FewShot:
             tuple(
                 name
                 for own in encoder_parameters(model).values()
-                for name in select_text_parameters(own, "text-mlp-lastattn")
+                for name in select_text_parameters(own, _SELECTORS[self.parts])
             ),
         )
         prompts = self._prompts(model, request)

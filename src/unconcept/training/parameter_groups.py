@@ -32,8 +32,16 @@ ParameterSelector = Literal[
     "full",  # 686, 859.5 M
 ]
 TextParameterSelector = Literal[
-    "text-full", "text-mlp-lastattn", "text-tokens"
-]  # of a CLIP text encoder: 194 tensors; 56, 59.0 M (few-shot erasing); its token table
+    "text-full",  # of a CLIP text encoder: 194 tensors
+    "text-mlp-lastattn",  # 56, 59.0 M (few-shot erasing)
+    "text-tokens",  # its token table
+    "text-mlp",
+    "text-attn",
+    "text-mlp-attn",
+    "text-norms",
+    "text-embeddings",  # of tokens and positions
+    "text-all",  # 196
+]
 _FOUR_MAPS = r"(to_q|to_k|to_v|to_out\.0)\.(weight|bias)$"
 _OUTER_LAYERS = re.compile(r"^(time_embedding|conv_norm_out|conv_out|adaln_single|proj_out)\.|^scale_shift_table$")
 _JOINT_KEY_MAP = re.compile(r"\.attn\.add_k_proj\.")
@@ -63,6 +71,12 @@ _TEXT_PATTERNS: dict[str, str] = {
     "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",
     "text-mlp-lastattn": r"\.mlp\.fc",
     "text-tokens": r"\btoken_embedding\.",
+    "text-mlp": r"\.mlp\.fc",
+    "text-attn": r"\.self_attn\.",
+    "text-mlp-attn": r"\.(mlp\.fc|self_attn\.)",
+    "text-norms": r"layer_?norm\d?\.",
+    "text-embeddings": r"\b(token|position)_embedding\.",
+    "text-all": r"",
 }
 
 
