@@ -235,3 +235,25 @@ def test_golden_norm() -> None:
 
 
 GOLDEN = 1.2579652
+
+
+@pytest.mark.parametrize("family", tiny.MMDITS)
+def test_text_maps_of_flow_models(family) -> None:
+    """FLUX's map of states is the algorithm written out; the empty text is held by all maps, and targets near anchors.
+
+    SD3's empty text has equal rows here, of which the plain iterations make an empty cluster.
+    """
+    view, method = tiny.view(family), SPEED(threshold=0.5)
+    edit = method.erase(view, REQUEST)
+    (name,), (pooled_name,) = view.text_maps(), view.text_maps("pooled")
+    assert edit.names == tuple(sorted((name, pooled_name)))
+    w = view.text_maps()[name]
+    if family == "flux":
+        assert torch.allclose(edit.delta(name, w), literal(view, REQUEST, method, name, w), atol=1e-8)
+    for at, full, own in (("last_subject", name, w), ("pooled", pooled_name, view.text_maps("pooled")[pooled_name])):
+        delta = edit.delta(full, own)
+        empty = view.embed([""], at="all")[0, :1] if at == "last_subject" else view.embed([""], at=at)
+        assert (empty @ delta.T).norm() < 1e-8 * (empty @ own.T).norm()
+        c, a = (view.embed(texts, at=at) for texts in (REQUEST.targets, REQUEST.anchors))
+        wanted = (a - c) @ own.T
+        assert (wanted - c @ delta.T).norm() < wanted.norm()

@@ -4,7 +4,7 @@ Edits cross-attention values inside the null space of a refined retain set, with
 no images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,9 +38,8 @@ _LEAST_REMAINDER = 1e-6
 @method(
     "speed",
     paper="arXiv:2503.07392",
-    families=("sd1", "sd2", "sdxl", "pixart"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
     mechanism="closed-form",
-    unsupported_reason="the paper shows SD3 but does not say which matrix it edits, and there is no code for it",
 )
 @dataclass(frozen=True)
 class SPEED:
@@ -94,43 +93,56 @@ class SPEED:
         k targets have n rows in all, m retained rows, text width d: C, C_a (n, d) are divided by sqrt(k), as in the
         authors' means; Y (n, d). SDXL's pooled text still names the concept.
         """
+        # Differs: the authors' code is for UNets. Flow models have one map for text states, which is edited in place of
+        # the values, and one for the pooled text, which is edited in the same way (inferred).
         null = model.embed([""], at="all")[0].double()
         targets, anchors = self._rows(model, request, request.targets, request.anchors)
+        rows = _TextRows(targets, anchors, self._retained(model, request, null), self._held(null))
+        own, pooled_maps = model.text_maps(), model.text_maps("pooled")
+        maps = select_keys_or_values(own, self.params) or own
+        found = self._solved(request, rows, maps)
+        figures = found.figures | {"not_retained": float(len(request.retain) - len(self._texts(request)))}
+        wide = torch.promote_types(model.dtype, torch.float32)
+        if not pooled_maps and not self.aug_num:
+            return TextMapEdit(found.change.to(wide), found.ys[""].y.to(wide), tuple(maps), solve_figures=figures)
+        pairs = found.pairs(maps, wide)
+        if pooled_maps:
+            pooled = self._solved(request, self._pooled_rows(model, request), pooled_maps)
+            pairs |= pooled.pairs(pooled_maps, wide)
+            figures["pooled_projector_rank"] = pooled.figures["projector_rank"]
+        return LowRankEdit(pairs, solve_figures=figures)
+
+    def _solved(self, request: Request, rows: "_TextRows", maps: Mapping[str, Tensor]) -> "_Solution":
+        """Solve for the maps that read these rows; `RequestError` if nothing of a target may be edited."""
         share = len(request.targets) ** -0.5
-        change, c = reduce_rows(share * (anchors - targets), share * targets)
-        retain, held = self._retained(model, request, null), self._held(null)
-        maps = select_keys_or_values(model.text_maps(), self.params)
+        change, c = reduce_rows(share * (rows.anchors - rows.targets), share * rows.targets)
         # The edit without retained texts: the paper's D_e is W change^T times `alone`.
         alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0)
-        left, spaces, ys = torch.zeros(len(targets)).to(targets), [], {}
+        left, spaces, ys = torch.zeros(len(rows.targets)).to(rows.targets), [], {}
         # Without copies there is one projector for all layers, so the edit is one map on the text.
         for name in maps if self.aug_num else ("",):
             refined = (
-                self._refined(retain, maps[name].double() @ change.T, alone.y, name, maps[name])
+                self._refined(rows.retain, maps[name].double() @ change.T, alone.y, name, maps[name])
                 if name
-                else RefinedRetainSet.without_copies(retain)
+                else RefinedRetainSet.without_copies(rows.retain)
             )
             space = null_projector(refined, self.threshold)
-            space = space if self.lamb else space.protecting(held)
-            left = torch.maximum(left, space(targets).norm(dim=1) / targets.norm(dim=1))
-            ys[name] = self._directions(c, held, space)
+            space = space if self.lamb else space.protecting(rows.held)
+            left = torch.maximum(left, space(rows.targets).norm(dim=1) / rows.targets.norm(dim=1))
+            ys[name] = self._directions(c, rows.held, space)
             spaces.append((space.rank, space.gap))
         rank, gap = map(min, zip(*spaces, strict=True))  # each the smallest of all layers
         _check_erasable(request, left, rank)
-        figures = {
-            "projector_rank": float(rank),
-            "spectral_gap": gap,
-            "threshold": self.threshold,
-            "not_retained": float(len(request.retain) - len(self._texts(request))),
-            **condition_figure(alone.condition, *(found.condition for found in ys.values())),
-        }
-        wide = torch.promote_types(model.dtype, torch.float32)
-        if not self.aug_num:
-            return TextMapEdit(change.to(wide), ys[""].y.to(wide), tuple(maps), solve_figures=figures)
-        return LowRankEdit(
-            {name: ((w.double() @ change.T).to(wide), ys[name].y.to(wide)) for name, w in maps.items()},
-            solve_figures=figures,
-        )
+        condition = condition_figure(alone.condition, *(found.condition for found in ys.values()))
+        figures = {"projector_rank": float(rank), "spectral_gap": gap, "threshold": self.threshold, **condition}
+        return _Solution(change, ys, figures)
+
+    def _pooled_rows(self, model: ModelView, request: Request) -> "_TextRows":
+        """Return the pooled rows; the empty text's is held, and retained if nothing else is."""
+        texts = self._texts(request)
+        kept = texts if set(texts) - {""} else ("",)
+        parts = request.targets, request.anchors, kept, ("",)
+        return _TextRows(*(part.double() for part in embed_together(model, *parts, at="pooled")))
 
     def _rows(self, model: ModelView, request: Request, *parts: Sequence[str]) -> tuple[Tensor, ...]:
         """Return the rows of each list of texts: one for each text, or all but the constant start token's."""
@@ -180,6 +192,33 @@ class SPEED:
         if self.lamb:
             return soft_projected_directions(c, held, projector, self.retain_scale, self.lamb)
         return projected_directions(c, projector, self.retain_scale)
+
+
+@dataclass(frozen=True)
+class _TextRows:
+    """What maps read of a request, float64."""
+
+    targets: Tensor  # (n, d)
+    anchors: Tensor  # (n, d)
+    retain: Tensor  # (m, d)
+    held: Tensor  # (h, d): rows of the empty text
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Y by the name of a map, or by "" for all maps."""
+
+    change: Tensor  # C_a - C (r, d)
+    ys: Mapping[str, RidgeDirections]
+    figures: dict[str, float]
+
+    def pairs(self, maps: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
+        """Up and down factors by the name of a map."""
+        found = {}
+        for name, w in maps.items():
+            y = self.ys.get(name) or self.ys[""]
+            found[name] = ((w.double() @ self.change.T).to(dtype), y.y.to(dtype))
+        return found
 
 
 def _check_erasable(request: Request, left: Tensor, rank: int) -> None:
