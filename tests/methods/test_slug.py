@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests import tiny
 from tests.edits.test_edits import ORIGIN
-from tests.methods.planted import planted_services, sights
+from tests.methods.planted import PlantedSight, planted_services, sights
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from unconcept.core import Request
@@ -19,7 +20,10 @@ from unconcept.core.seeds import picture_seeds
 from unconcept.core.settings import build_settings
 from unconcept.edits import DenseEdit
 from unconcept.erasing.failure_checks import weight_failures
-from unconcept.methods.slug import SLUG, bisect_ratio, pareto_front
+from unconcept.linalg.layer_search import bisect_ratio, pareto_front
+from unconcept.methods import MethodServices
+from unconcept.methods.slug import SLUG
+from unconcept.models.module_view import ModuleView
 from unconcept.models.text.parameters import encoder_parameters, layer_number
 from unconcept.training import loss_gradient
 from unconcept.training.images.training_images import generate_images
@@ -103,6 +107,115 @@ def test_a_layer_is_a_matrix_with_its_group(layer, names) -> None:
     edit = erased(tiny.view("sd1"), layer=layer, pictures=2)
     number = layer.split(".")[1]
     assert list(edit.names) == [f"text_encoder.encoder.layers.{number}.{name}.weight" for name in names]
+
+
+def test_the_front_is_told() -> None:
+    """Importance and alignment of every matrix, written out, and those that none beats in both."""
+    view = tiny.view("sd1")
+    edit = own_edit("sd1")
+    own = {n: p for n, p in encoder_parameters(view)["text_encoder"].items() if p.ndim == 2 and layer_number(n) >= 0}
+    seen = SLUG(**QUICK)._pairs(view, REQUEST).embed_with(sights(view)["text_encoder"])
+    forget = loss_gradient(parting(view, seen_of(view, "text_encoder"), 0), list(own.values()))
+    retain = loss_gradient(seen.contrastive_loss(4), list(own.values()))
+    points = {}
+    for (name, w), f, g in zip(own.items(), forget, retain, strict=True):
+        align = float(((f * g).sum() / (f.norm() * g.norm())).abs())
+        points[name.removeprefix("text_encoder.encoder.").removesuffix(".weight")] = (
+            float(f.norm() / w.detach().norm()),
+            align,
+        )
+    front = {
+        name: point
+        for name, point in points.items()
+        if not any(m > point[0] and a < point[1] for m, a in points.values())
+    }
+    told = {name for name in edit.solve_figures if name.startswith("front:")}
+    assert told == {f"front:{name}:{what}" for name in front for what in ("importance", "alignment")}
+    for name, (importance, alignment) in front.items():
+        assert edit.solve_figures[f"front:{name}:importance"] == pytest.approx(importance, rel=1e-5)
+        assert edit.solve_figures[f"front:{name}:alignment"] == pytest.approx(alignment, rel=1e-5)
+
+
+def test_several_concepts_add_up() -> None:
+    """Each on its own layer, with the length that its own pictures ask for."""
+    view = tiny.view("sd1")
+    both = erased(view, concepts="each", layer="layers.0.mlp.fc1")
+    seen = SLUG(**QUICK)._pairs(view, REQUEST).embed_with(sights(view)["text_encoder"])
+    names = list(both.names)
+    own = encoder_parameters(view)["text_encoder"]
+    wanted = [torch.zeros_like(own[name]) for name in names]
+    for number, target in enumerate(REQUEST.targets):
+        shown = seen.rows[0][number::2]
+        name = view._encoders()[0].pooled([target])
+        loss = (1 - torch.nn.functional.cosine_similarity(shown, name)).mean()
+        r = both.solve_figures[f"ratio:{target}"]
+        g = loss_gradient(loss, [own[n] for n in names])
+        for total, part in zip(wanted, g, strict=True):
+            total += r * part
+        size = sum(part.square().sum() for part in g) / sum(own[n].detach().square().sum() for n in names)
+        assert both.solve_figures[f"relative_ratio:{target}"] == pytest.approx(r * float(size.sqrt()), rel=1e-5)
+    for name, total in zip(names, wanted, strict=True):
+        assert torch.allclose(both.deltas[name], total, rtol=1e-5, atol=1e-12)
+    assert not torch.equal(both.deltas[names[0]], erased(view, layer="layers.0.mlp.fc1").deltas[names[0]])
+
+
+@dataclass
+class PlantedVision(PlantedSight):
+    """A vision tower of two real layers."""
+
+    def __post_init__(self) -> None:
+        config = CLIPVisionConfig(
+            hidden_size=self.view.widths[0],
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=16,
+            patch_size=8,
+        )
+        torch.manual_seed(1)
+        self.vision = CLIPVisionModel(config).double().eval().requires_grad_(False)
+
+    def embed_images(self, pictures):
+        small = torch.nn.functional.interpolate(pictures.double(), (16, 16))
+        return torch.nn.functional.normalize(self.vision(pixel_values=small).pooler_output, dim=1)
+
+
+def looking_through(tower) -> MethodServices:
+    return MethodServices(vision_towers=lambda model, clips: {"text_encoder": tower})
+
+
+def test_the_vision_tower_moves_along_its_gradient() -> None:
+    """The same rule on its own matrices, which alone differ; the model is left as it was."""
+    view = tiny.view("sd1")
+    tower, settings = PlantedVision(view), SLUG(**QUICK)
+    edit = settings.erase_vision(
+        view, REQUEST, MethodServices(vision_towers=lambda model, clips: {"text_encoder": tower})
+    )["text_encoder"]
+    looking = ModuleView(tower.vision)
+    pictures, own = settings._pairs(view, REQUEST).pictures[0], looking.parameters()
+    for name in edit.names:
+        own[name].requires_grad_(True)
+    names = tower.embed_texts(REQUEST.targets).detach().repeat(3, 1)
+    loss = (1 - (tower.embed_images(pictures) * names).sum(1)).mean()
+    g = loss_gradient(loss, [own[name] for name in edit.names])
+    tower.vision.requires_grad_(False)
+    assert len({layer_number(name) for name in edit.names}) == 1
+    for name, part in zip(edit.names, g, strict=True):
+        assert torch.allclose(edit.deltas[name], edit.solve_figures["ratio"] * part, rtol=1e-5, atol=1e-12)
+    assert any(name.startswith("front:layers.") for name in edit.solve_figures)
+    seen, before = settings._pairs(view, REQUEST).embed_with(tower, is_live=True), tower.embed_images(pictures)
+    with edit.scaled(0.01).applied(looking):
+        assert seen.forget_loss() > loss
+    assert torch.equal(tower.embed_images(pictures), before)
+
+
+def test_a_vision_tower_without_layers_is_refused() -> None:
+    view, tower = tiny.shared("sd1"), PlantedSight(tiny.shared("sd1"))
+    tower.vision = torch.nn.Linear(2, 2)
+    with pytest.raises(SettingsError, match="it is no CLIP's transformer"):
+        SLUG(**QUICK).erase_vision(
+            view, REQUEST, MethodServices(vision_towers=lambda model, clips: {"text_encoder": tower})
+        )
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
@@ -284,7 +397,8 @@ def test_narrow_weights_are_sent_where_slug_can_go() -> None:
 def test_golden_figures() -> None:
     """A change of these numbers is a change of behaviour."""
     edit = own_edit("sd1")
-    assert dict(edit.solve_figures) == pytest.approx(FIGURES, rel=1e-4)
+    told = {name: value for name, value in edit.solve_figures.items() if not name.startswith("front:")}
+    assert told == pytest.approx(FIGURES, rel=1e-4)
     assert sum(float(delta.square().sum()) for delta in edit.deltas.values()) ** 0.5 == pytest.approx(NORM, rel=1e-4)
 
 

@@ -1,7 +1,7 @@
 """SLUG, Single Layer Unlearning Gradient: Cai et al., ICML 2025, arXiv:2407.11867 (from the authors' code).
 
-Moves one layer of a CLIP's text tower along one gradient, which separates images of the target from its name. Bisection
-finds the length of the move.
+Moves one layer of a CLIP's text tower, or of its vision tower, along one gradient, which separates images of the target
+from its name. Bisection finds the length of the move.
 """
 
 import re
@@ -18,8 +18,10 @@ from ..core.errors import NumericsError, RequestError, SettingsError, require
 from ..core.request import Request
 from ..core.seeds import check_seed, picture_seeds
 from ..edits import DenseEdit
+from ..linalg.layer_search import bisect_ratio, pareto_front
 from ..models import ModelView
 from ..models.images import read_picture_folder
+from ..models.module_view import AnyModel, ModuleView
 from ..models.text.parameters import encoder_parameters, layer_number
 from ..models.text.state_rows import sentences_that_fit
 from ..models.vision.paired_clip import VisionTextTowers
@@ -55,6 +57,8 @@ class SLUG:
     """Folder of the whole CLIP of SDXL's second encoder."""
     layer: str = ""
     """Layer to move, such as "layers.11.self_attn.out_proj"; "" takes the deepest of the Pareto front."""
+    concepts: Literal["together", "each"] = "together"
+    """One gradient for all targets, or for each target its own gradient, layer and length, which are added up."""
     batch_size: int = 4
     """Pairs in a batch of the retained texts' contrastive loss."""
     initial_ratio_divisor: float = 10.0
@@ -95,35 +99,26 @@ class SLUG:
         r is the smallest ratio at which no image has its name among the nearest. For each encoder, with W and G (o, d),
         r starts at |W| / (divisor |G|), doubles until the target is erased, and is bisected from there. Differs: images
         of both sets are the model's own, the authors' are LAION's; the sign is the one in which L_f grows, whichever
-        the notebook's cells use. Several concepts share one gradient; for the paper's modular form make one edit for
-        each and add them. Anchors are not used.
+        the notebook's cells use. Several concepts share one gradient, or each has its own, which is the paper's modular
+        form. Figures name each layer of the Pareto front, with |G| / |W| and |cos(G, G_r)|, G_r the gradient of the
+        retained images' contrastive loss. Anchors are not used.
         """
         # Differs: the search tells a target from the retained texts; the authors' from a hundred names of people.
         # Differs: the rule tests the pooled text, which SD's denoiser never uses; with `look_pictures` all encoders
         # move on together until no image shows the target.
-        require(
-            bool(request.retain),
-            "slug: there are no retained texts to tell the target from: name other concepts with --retain",
-            RequestError,
-        )
         judge = services.presence_judge
         require(
             not self.look_pictures or judge is not None,
             "slug: look_pictures asks a judge that does not grade: name one with --method-judge, or set it to 0",
             RequestError,
         )
-        towers = self._open_towers(model, services)
+        towers = self._open_towers(model, request, services)
         pairs, deltas, figures = self._pairs(model, request), _NamedTensors(), dict[str, float]()
         seen = {part: pairs.embed_with(towers[part]) for part in encoder_parameters(model)}
         for part, own in encoder_parameters(model).items():
-            found, ratios = self._moved(
-                model,
-                {name: p for name, p in own.items() if p.ndim == 2 and layer_number(name) >= 0},
-                seen[part],
-                request,
-            )
+            found, told = self._summed(model, own, seen[part])
             deltas |= found
-            figures |= _of(part, ratios)
+            figures |= _of(part, told)
         if judge is not None and self.look_pictures:
             further = self._further(model, deltas, judge)
             deltas, figures["further"] = {name: further * delta for name, delta in deltas.items()}, further
@@ -135,26 +130,61 @@ class SLUG:
                 )
         return DenseEdit(deltas, solve_figures=figures)
 
-    def _open_towers(self, model: ModelView, services: MethodServices) -> VisionTextTowers:
+    def erase_vision(
+        self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
+    ) -> dict[str, DenseEdit]:
+        """Move one layer of each encoder's vision tower instead: edits of `ModuleView(tower.vision)` by encoder.
+
+        The model draws as before; what looks through that tower no longer recognises the target.
+        """
+        towers, pairs, found = self._open_towers(model, request, services), self._pairs(model, request), {}
+        for part, tower in towers.items():
+            view = ModuleView(tower.vision, f"the vision tower of {part}")
+            deltas, figures = self._summed(view, view.parameters(), pairs.embed_with(tower, is_live=True))
+            found[part] = DenseEdit(deltas, solve_figures=figures)
+        return found
+
+    def _open_towers(self, model: ModelView, request: Request, services: MethodServices) -> VisionTextTowers:
+        require(
+            bool(request.retain),
+            "slug: there are no retained texts to tell the target from: name other concepts with --retain",
+            RequestError,
+        )
         if services.vision_towers is None:
             raise RequestError("slug needs the vision towers of the text encoders: give MethodServices.vision_towers")
         return services.vision_towers(model, {"text_encoder": self.clip, "text_encoder_2": self.clip_2})
 
-    def _moved(
-        self, model: ModelView, maps: Mapping[str, Tensor], seen: EmbeddedPairs, request: Request
+    def _summed(
+        self, model: AnyModel, parameters: Mapping[str, Tensor], seen: EmbeddedPairs
     ) -> tuple[_NamedTensors, dict[str, float]]:
-        """Return one encoder's change by the authors' rule, and its figures."""
+        """Return one tower's change by the authors' rule, that of all targets or the sum of each one's; and figures."""
+        maps = {name: p for name, p in parameters.items() if p.ndim == 2 and layer_number(name) >= 0}
+        message = f"slug: {model.name} has no matrices in numbered layers: it is no CLIP's transformer"
+        require(bool(maps), message, SettingsError)
+        if self.concepts == "together":
+            return self._moved(model, maps, seen)
+        deltas, figures = _NamedTensors(), dict[str, float]()
+        for number, target in enumerate(seen.pairs.targets):
+            found, told = self._moved(model, maps, seen.of_target(number))
+            deltas |= {name: deltas[name] + delta if name in deltas else delta for name, delta in found.items()}
+            figures |= {f"{name}:{target}": value for name, value in told.items()}
+        return deltas, figures
+
+    def _moved(
+        self, model: AnyModel, maps: Mapping[str, Tensor], seen: EmbeddedPairs
+    ) -> tuple[_NamedTensors, dict[str, float]]:
+        """Return one tower's change for the targets of these pairs, and its figures."""
         trained = TrainableWeights(model, tuple(maps))
         forget, retain = (
             _gradients(trained, seen.forget_loss),
             _gradients(trained, lambda: seen.contrastive_loss(self.batch_size)),
         )
         start = {name: trained.start[name].detach() for name in maps}
-        group = self._group(start, forget, retain)
+        group, front = self._group(start, forget, retain)
         g = {name: forget[name] for name in group}
         sizes = _norm(start, group), _norm(g, group)
         message = (
-            f"slug: the gradient of {group[0]} is 0: images and name of {request.targets[0]!r} do not depend on it;"
+            f"slug: the gradient of {group[0]} is 0: images and name of {seen.pairs.targets[0]!r} do not depend on it;"
             " choose another layer"
         )
         require(sizes[1] > 0, message)
@@ -165,11 +195,8 @@ class SLUG:
                 return seen.accuracies(self.top_k)[0] == 0
 
         r, _ = bisect_ratio(is_gone, sizes[0] / sizes[1] / self.initial_ratio_divisor, self.max_search_iterations)
-        return {name: r * part for name, part in g.items()}, {
-            "layer": float(layer_number(group[0])),
-            "ratio": r,
-            "relative_ratio": r * sizes[1] / sizes[0],
-        }
+        figures = {"layer": float(layer_number(group[0])), "ratio": r, "relative_ratio": r * sizes[1] / sizes[0]}
+        return {name: r * part for name, part in g.items()}, figures | front
 
     def _further(self, model: ModelView, deltas: _NamedTensors, judge: PresenceJudge) -> float:
         """Find the smallest multiple of the changes, at least 1, at which no sampled image shows the target."""
@@ -221,27 +248,31 @@ class SLUG:
             request.targets, request.retain, tuple(captions), (own[0], kept, own[1], sheet(request.retain, 1)[1])
         )
 
-    def _group(self, weights: _NamedTensors, forget: _NamedTensors, retain: _NamedTensors) -> tuple[str, ...]:
-        """Return the matrices of the layer: the named one, or the deepest of the Pareto front."""
+    def _group(
+        self, weights: _NamedTensors, forget: _NamedTensors, retain: _NamedTensors
+    ) -> tuple[tuple[str, ...], dict[str, float]]:
+        """Return the matrices of the layer, the named one or the deepest of the Pareto front, and the front."""
+        matters = {name: float(forget[name].norm() / weights[name].norm()) for name in weights}
+        disturbs = {}
+        for name in weights:
+            cosine = F.cosine_similarity(forget[name].flatten(), retain[name].flatten(), 0)
+            disturbs[name] = float(cosine.abs())
+        front = pareto_front(matters, disturbs)
+        figures = {f"front:{_layer_of(name)}:importance": matters[name] for name in front}
+        figures |= {f"front:{_layer_of(name)}:alignment": disturbs[name] for name in front}
         if self.layer:
             named, example = [name for name in weights if _layer_of(name) == self.layer], _layer_of(next(iter(weights)))
             require(
                 bool(named),
-                f"slug: layer {self.layer!r}: the text encoder has no such layer; write it as {example}",
+                f"slug: layer {self.layer!r}: the tower has no such layer; write it as {example}",
                 SettingsError,
             )
             chosen = named[0]
         else:
-            matters = {name: float(forget[name].norm() / weights[name].norm()) for name in weights}
-            disturbs = {
-                name: float(F.cosine_similarity(forget[name].flatten(), retain[name].flatten(), 0).abs())
-                for name in weights
-            }
             # If two of one layer are on the front, take the one that matters more (inferred).
-            chosen = max(pareto_front(matters, disturbs), key=lambda name: (layer_number(name), matters[name]))
-        return tuple(
-            name for name in weights if layer_number(name) == layer_number(chosen) and _kind(name) == _kind(chosen)
-        )
+            chosen = max(front, key=lambda name: (layer_number(name), matters[name]))
+        group = (name for name in weights if (layer_number(name), _kind(name)) == (layer_number(chosen), _kind(chosen)))
+        return tuple(group), figures
 
 
 def _of(part: str, figures: Mapping[str, float]) -> dict[str, float]:
@@ -250,7 +281,7 @@ def _of(part: str, figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def _layer_of(name: str) -> str:
-    """Return the name of a weight's layer without the part and the prefixes of its encoder."""
+    """Return the name of a weight's layer without the part and the prefixes of its tower."""
     return name.partition(".")[2].removesuffix(".weight").removeprefix("text_model.").removeprefix("encoder.")
 
 
@@ -262,32 +293,6 @@ def _kind(name: str) -> str:
 def _norm(tensors: _NamedTensors, group: Sequence[str]) -> float:
     """Return the norm over all tensors of the group."""
     return float(float(sum(tensors[name].double().square().sum() for name in group)) ** 0.5)
-
-
-def pareto_front(matters: Mapping[str, float], disturbs: Mapping[str, float]) -> list[str]:
-    """Return the names for which no other both matters more and disturbs less."""
-
-    def is_beaten(name: str) -> bool:
-        return any(matters[n] > matters[name] and disturbs[n] < disturbs[name] for n in matters)
-
-    return [name for name in matters if not is_beaten(name)]
-
-
-def bisect_ratio(
-    is_gone: Callable[[float], bool], start: float, evaluations: int, low: float = 0.0
-) -> tuple[float, bool]:
-    """Search the smallest ratio above `low` at which the target is gone: double until it is, then bisect.
-
-    Returns the best ratio tried, or the largest if the target never was gone, and whether it was.
-    """
-    high, r = None, start
-    for _ in range(evaluations):
-        if is_gone(r):
-            high = r
-        else:
-            low = r
-        r = 2 * low if high is None else (low + high) / 2
-    return (low, False) if high is None else (high, True)
 
 
 def _gradients(trained: TrainableWeights, loss: Callable[[], Tensor]) -> _NamedTensors:

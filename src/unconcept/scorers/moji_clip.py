@@ -44,6 +44,11 @@ class MojiClip:
             {**self.net.state_dict(), "clip.weight": weight, "clip.bias": bias, "clip.center": center}
         )
 
+    @property
+    def vision(self) -> JudgeNet:
+        """The network that sees."""
+        return self.net
+
     def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """Return the cosines (b, n) between images (b, 3, 64, 64) in [0, 1] and texts; differentiable in the images."""
         return self.embed_images(pictures) @ self.embed_texts(texts).T

@@ -1,6 +1,6 @@
 """Losses and accuracies of images in a CLIP whose text tower is the model's own encoder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,9 +22,9 @@ class ImageTextPairs:
     pictures: tuple[Tensor, Tensor, Tensor, Tensor]  # targets, retained (gradients); targets, retained (search)
 
     @torch.no_grad()
-    def embed_with(self, sight: VisionTextTower) -> "EmbeddedPairs":
-        """Embed the images with one vision tower."""
-        return EmbeddedPairs(self, sight, tuple(sight.embed_images(part) for part in self.pictures))
+    def embed_with(self, sight: VisionTextTower, is_live: bool = False) -> "EmbeddedPairs":
+        """Embed the images with one vision tower; `is_live` ones anew each time, with its weights of that moment."""
+        return EmbeddedPairs(self, sight, tuple(sight.embed_images(part) for part in self.pictures), is_live)
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class EmbeddedPairs:
     pairs: ImageTextPairs
     sight: VisionTextTower
     rows: tuple[Tensor, ...]
+    is_live: bool = False
     numbers: tuple[Tensor, ...] = field(init=False)  # index of each row's text
 
     def __post_init__(self) -> None:
@@ -44,17 +45,32 @@ class EmbeddedPairs:
             tuple(torch.arange(len(rows)) % count for rows, count in zip(self.rows, counts, strict=True)),
         )
 
+    def of_target(self, number: int) -> "EmbeddedPairs":
+        """Return the pairs of one target alone, beside all retained ones."""
+        shown, searched = self.numbers[0] == number, self.numbers[2] == number
+        first, second, third, fourth = self.pairs.pictures
+        pairs = replace(
+            self.pairs,
+            targets=(self.pairs.targets[number],),
+            pictures=(first[shown], second, third[searched], fourth),
+        )
+        rows = (self.rows[0][shown], self.rows[1], self.rows[2][searched], self.rows[3])
+        return EmbeddedPairs(pairs, self.sight, rows, self.is_live)
+
+    def _row(self, i: int) -> Tensor:
+        return self.sight.embed_images(self.pairs.pictures[i]) if self.is_live else self.rows[i]
+
     def forget_loss(self) -> Tensor:
         """Return the mean of 1 - cos(image, name) over the targets' images."""
         names = self.sight.embed_texts(self.pairs.targets)[self.numbers[0]]
-        return (1 - (self.rows[0] * names).sum(1)).mean()
+        return (1 - (self._row(0) * names).sum(1)).mean()
 
     def contrastive_loss(self, size: int) -> Tensor:
         """Return CLIP's own loss on retained images and captions, averaged over batches of `size`."""
-        found = []
-        for begin in range(0, len(self.rows[1]), size):
+        found, rows = [], self._row(1)
+        for begin in range(0, len(rows), size):
             seen, said = (
-                self.rows[1][begin : begin + size],
+                rows[begin : begin + size],
                 self.sight.embed_texts(self.pairs.captions[begin : begin + size]),
             )
             likeness, own = self.sight.scale * seen @ said.T, torch.arange(len(seen))
@@ -69,7 +85,8 @@ class EmbeddedPairs:
         """
         targets, retain = self.sight.embed_texts(self.pairs.targets), self.sight.embed_texts(self.pairs.retain)
         k = min(top_k, len(retain))
-        own = (self.rows[2] * targets[self.numbers[2]]).sum(1, keepdim=True)
-        remembered = (self.rows[2] @ retain.T > own).sum(1) < k
-        nearest = (self.rows[3] @ torch.cat([retain, targets]).T).argmax(1)
+        shown, kept = self._row(2), self._row(3)
+        own = (shown * targets[self.numbers[2]]).sum(1, keepdim=True)
+        remembered = (shown @ retain.T > own).sum(1) < k
+        nearest = (kept @ torch.cat([retain, targets]).T).argmax(1)
         return float(remembered.float().mean()), float((nearest == self.numbers[3]).float().mean())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
@@ -85,8 +85,16 @@ class ClipModel:
         """Whether its folder is in transformers' layout, not in OpenCLIP's."""
         return isinstance(self.towers, _Transformers)
 
+    @property
+    def vision(self) -> nn.Module:
+        """The network that sees; `ModelError` for a CLIP that OpenCLIP wrote, whose layers have other names."""
+        if not isinstance(self.towers, _Transformers):
+            raise ModelError(f"CLIP {self.name} is in OpenCLIP's layout: give the folder that transformers wrote")
+        network: nn.Module = self.towers.model.vision_model
+        return network
+
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 on the CPU; differentiable in the pictures."""
+        """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 on the CPU; differentiable in them and in weights."""
         rows = [
             self.towers.embed_images(self.prepare(part.to(self.device, torch.float32)))
             for part in pictures.split(_IMAGE_BATCH)

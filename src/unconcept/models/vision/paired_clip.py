@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
@@ -32,6 +32,10 @@ class PairedClip:
     @property
     def scale(self) -> float:
         return self.tower.scale
+
+    @property
+    def vision(self) -> nn.Module:
+        return self.clip.vision
 
     def embed_images(self, pictures: Tensor) -> Tensor:
         """Embed pictures (b, 3, h, w) in [0, 1] as (b, d) float32 of unit length, on the CPU."""
@@ -92,8 +96,12 @@ class VisionTextTower(Protocol):
     def scale(self) -> float:
         """Factor of cosines in its training loss."""
 
+    @property
+    def vision(self) -> nn.Module:
+        """The network that sees."""
+
     def embed_images(self, pictures: Tensor) -> Tensor:
-        """Embed pictures (b, 3, H, W) in [0, 1] as (b, d) of unit length."""
+        """Embed pictures (b, 3, H, W) in [0, 1] as (b, d) of unit length; differentiable in weights of `vision`."""
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts with the live encoder as (n, d) of unit length; differentiable in its weights."""
