@@ -15,8 +15,10 @@ from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import ResolvedRequest, resolve_request
 from unconcept.methods import methods
+from unconcept.methods.eraseanything import EraseAnything
 from unconcept.methods.rece import RECE
 from unconcept.methods.uce_debias import UCEDebias
+from unconcept.methods.uce_unified import UCEUnified
 from unconcept.models.text.text_identity import TokenTextKey, request_as_read
 
 READ_CAPITALS = {"sd1": False, "sd2": False, "sdxl": False, "pixart": False, "sd3": True, "flux": True}
@@ -82,17 +84,33 @@ def test_a_retained_null_text_is_the_one_that_a_method_adds() -> None:
 
 
 def test_texts_in_settings_are_read_alike_too() -> None:
-    """Every setting that is a list of texts, but for sentences: RECE's retained ones, the attributes of debiasing."""
+    """Every setting that is a list of texts, but for sentences."""
     lists = {
         (name, field.name)
         for name in methods
         for field in fields(methods[name].settings)
         if field.type == tuple[str, ...] and field.name != "templates"
     }
-    assert lists == {("rece", "start_retain"), ("uce-debias", "attributes")}
+    debiasing = {("uce-debias", "attributes"), ("uce-unified", "attributes"), ("uce-unified", "debias")}
+    assert lists == {("rece", "start_retain"), ("eraseanything", "synonyms"), *debiasing}
     view = tiny.shared("sd1")
     request = Request(("dog face",), ("goat",))
     once, spelled = (RECE(start_retain=texts).erase(view, request) for texts in (("", "cat"), ("", " ", "CAT", "cat ")))
     assert once.hash == spelled.hash
+    joint = tiny.view("sd3", torch.float32)
+    once, spelled = (
+        EraseAnything(**QUICK["eraseanything"], synonyms=words).erase(
+            joint, Request(("dog face",), ("goat",), ("cat",))
+        )
+        for words in (("hound", "cur"), ("hound", "cur", " hound", "cur "))
+    )
+    assert once.hash == spelled.hash
     with pytest.raises(RequestError, match=r"attributes \['red!hat', 'Red ! hat'\] are one text to the model"):
         UCEDebias(attributes=("red!hat", "Red ! hat")).erase(view, Request(("dog",), ()), planted_services(view))
+    for settings, told in (
+        ({"attributes": ("red!hat", "Red ! hat")}, r"attributes \['red!hat', 'Red ! hat'\] are one text"),
+        ({"debias": ("cook", " Cook")}, r"debias \['cook', ' Cook'\] are one text"),
+        ({"debias": ("Dog  face",)}, r"\['Dog  face'\] is to be debiased and erased or retained"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            UCEUnified(**settings).erase(view, request, planted_services(view))

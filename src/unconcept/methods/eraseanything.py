@@ -21,12 +21,14 @@ from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..core.seeds import check_seed, numbered_seed, picture_seeds
 from ..core.settings import settings_data
+from ..core.text_identity import distinct_texts
 from ..edits import LowRankEdit
 from ..models import ModelView
 from ..models.hooks.attention_maps import AttentionRecord, record_attention, text_attentions
 from ..models.hooks.modules import denoiser_modules, denoiser_parameters
 from ..models.images import read_picture_folder
 from ..models.text.state_rows import filled_states, sentences_that_fit
+from ..models.text.text_identity import TokenTextKey
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
 from ..training.budget import number_in_turn, training_budget
@@ -279,7 +281,7 @@ class _Training:
     def _synonyms(self, target: str) -> tuple[str, ...]:
         anchors = dict(zip(self.request.targets, self.request.anchors, strict=False))
         alike = (text for text in anchors if text != target and anchors[text] == anchors[target])
-        return self.own.synonyms or tuple(alike)
+        return distinct_texts(self.own.synonyms, TokenTextKey.of(self.model)) or tuple(alike)
 
 
 def _only(kept: AttentionRecord) -> list[Tensor]:

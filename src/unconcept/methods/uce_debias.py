@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..core.request import Request
-from ..core.text_identity import distinct_texts
 from ..edits import TextMapEdit
 from ..linalg.attribute_shares import AttributeShift, balance_shares, shift_values, wanted_shares
 from ..linalg.low_rank import reduce_rows
@@ -22,7 +21,7 @@ from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
-from ..models.text.text_identity import TokenTextKey
+from ..models.text.text_identity import require_each_named_once
 from ..prompts.templates import check_sentences, refuse_named_targets
 from .registry import NO_SERVICES, AttributeCounter, MethodServices, Promise, method
 
@@ -105,7 +104,7 @@ class UCEDebias:
                 " clip-score=FOLDER"
             )
         refuse_named_targets("uce-debias", self.templates, request.targets)
-        self._require_distinct_attributes(model)
+        require_each_named_once("uce-debias", "attributes", self.attributes, model)
         pushes, retained = self._read(model, request)
         y = ridge_directions(
             torch.cat([push.rows for push in pushes]), retained, self.erase_scale, self.preserve_scale, self.lamb
@@ -123,14 +122,6 @@ class UCEDebias:
                 f"{attribute} in {target}": share for attribute, share in zip(self.attributes, row, strict=True)
             }
         return self._edit(model, shift_values(beta, pushes), y, figures)
-
-    def _require_distinct_attributes(self, model: ModelView) -> None:
-        """Raise `RequestError` if two attributes are one text to the model: their shares would be of one thing."""
-        known = distinct_texts(self.attributes, TokenTextKey.of(model))
-        message = (
-            f"uce-debias: two of the attributes {list(self.attributes)} are one text to the model: name each thing once"
-        )
-        require(len(known) == len(self.attributes), message, RequestError)
 
     def _read(self, model: ModelView, request: Request) -> tuple[list[AttributeShift], Tensor | SecondMoments]:
         """Return each target's wordings with those of the attributes, and the retained rows.

@@ -21,6 +21,7 @@ from ..linalg.ridge import RidgeTextMap, ridge_directions, ridge_text_map
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs, aligned_suffix_rows
 from ..models.text.state_rows import embed_together, text_state_moments
+from ..models.text.text_identity import TokenTextKey, require_each_named_once
 from .registry import NO_SERVICES, MethodServices, Promise, method
 
 _Rows = tuple[Tensor, Tensor, list[AttributeShift], Tensor | SecondMoments]
@@ -83,9 +84,7 @@ class UCEUnified:
         Each round samples under the whole edit and adds step_size (wanted - sampled share) to beta; Y is solved once.
         n targets, r rows of all texts, text width d: X, Y (r, d). SDXL's pooled text still names every concept.
         """
-        doubled = {*self.debias} & {*request.targets, *request.retain}
-        message = f"uce-unified: {sorted(doubled)[:1]} is to be debiased and erased or retained: name it once"
-        require(not doubled, message, RequestError)
+        self._require_each_named_once(model, request)
         c_e, c_a, shifts, kept = self._rows(model, request)
         weights = self.erase_scale, self.preserve_scale, self.lamb
         if not shifts:
@@ -119,6 +118,15 @@ class UCEUnified:
         none = solved.y.new_zeros(len(self.debias), len(self.attributes))
         beta, gaps, turns = balance_shares(none, measure, self.step_size, self.max_diff, self.rounds)
         return edit(beta, {"rounds": float(turns), "largest_gap": float(gaps.abs().max()), **self._named(beta)})
+
+    def _require_each_named_once(self, model: ModelView, request: Request) -> None:
+        for what in ("debias", "attributes"):
+            require_each_named_once("uce-unified", what, getattr(self, what), model)
+        key = TokenTextKey.of(model)
+        elsewhere = {key(text) for text in (*request.targets, *request.retain)}
+        doubled = [text for text in self.debias if key(text) in elsewhere]
+        message = f"uce-unified: {doubled[:1]} is to be debiased and erased or retained: name it once"
+        require(not doubled, message, RequestError)
 
     def _named(self, beta: Tensor) -> dict[str, float]:
         pairs = [(attribute, concept) for concept in self.debias for attribute in self.attributes]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ...core.errors import RequestError, require
 from ...core.request import Request, require_distinct_texts
 from ...core.text_identity import distinct_texts, normalised_text
 from ..model_view import ModelView
@@ -36,6 +37,12 @@ class TokenTextKey:
     def folds_case(self) -> bool:
         """Whether no tokenizer tells capitals apart."""
         return self("A") == self("a")
+
+
+def require_each_named_once(who: str, what: str, texts: Sequence[str], model: ModelView) -> None:
+    """Raise `RequestError` if two texts of a setting are one text to the model."""
+    message = f"{who}: two of the {what} {list(texts)} are one text to the model: name each thing once"
+    require(len(distinct_texts(texts, TokenTextKey.of(model))) == len(texts), message, RequestError)
 
 
 def request_as_read(model: ModelView, request: Request) -> Request:
