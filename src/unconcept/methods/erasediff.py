@@ -5,7 +5,7 @@ target that are relabelled as its anchor, is about as small as a few steps on it
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from ..training.forgetting.relabel import PictureLosses, PseudoPrompt
 from ..training.goals import TextEncodings
 from ..training.images.picture_sets import check_picture_settings, draw_forget_and_retain_sets
 from ..training.parameter_groups import select_parameters
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, Unreached, method
 
 
 @method("erasediff", paper="arXiv:2401.05779", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
@@ -35,6 +35,8 @@ class EraseDiff:
 
     Defaults from the authors' script for nudity and from UnlearnCanvas' copy of it.
     """
+
+    unreached: ClassVar[Unreached] = "nothing"
 
     train_method: Literal["xattn", "noxattn", "full", "selfattn", "notime", "xlayer", "selflayer"] = "xattn"
     """Parameters to train: noxattn for nudity, full for classes, xattn in UnlearnCanvas."""
