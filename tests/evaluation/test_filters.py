@@ -23,6 +23,7 @@ from unconcept.evaluation.trials.trial import RunContext
 from unconcept.jobs.command_options import BenchOptions
 from unconcept.jobs.evaluate import plan_bench
 from unconcept.prompts.checks import GroupSizes, Prompt
+from unconcept.report.data import RunEditData
 from unconcept.worlds.registry import METHOD_JUDGE_WEIGHTS
 
 SPEC, JUDGE, PLAIN = DrawSpec(steps=2), Judge("moji-judge"), EditedModel()
@@ -88,6 +89,7 @@ def test_it_is_no_edit_and_no_attack_reaches_it() -> None:
     trial = trial_of_filter("word-filter", ("twemoji",), PLAIN, JUDGE)
     assert isinstance(trial.edit, NoEdit)
     assert not trial.edit.names
+    RunEditData.model_validate({"hash": trial.subject.edit_hash, **trial.cost})  # As run.json has it.
     suite = Suite("two", "", GroupSizes(1, 1), group_checks, attacks=("*",))
     own, ceilings, reasons = attacks_on_trial(trial, suite, SPEC, JUDGE)
     assert (own, ceilings) == ([], [])

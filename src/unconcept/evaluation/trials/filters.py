@@ -106,7 +106,7 @@ def trial_of_filter(name: str, concepts: tuple[str, ...], unedited: EditedModel,
         version("unconcept"),
     )
     edit = NoEdit(origin)
-    return Trial(name, concepts, replace(behind, edit_hash=edit.hash), edit)
+    return Trial(name, concepts, replace(behind, edit_hash=edit.hash), edit, {"bytes": 0, "parameters": 0})
 
 
 def _second_judge(unedited: EditedModel, grading: Judge | None) -> Judge:
