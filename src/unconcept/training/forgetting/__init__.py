@@ -1,1 +1,1 @@
-"""Parts of methods that unlearn pictures and classes: examples, losses on them, adapters, inner steps taken back."""
+"""Parts of methods that unlearn pictures and classes: examples, losses, adapters, saliency, inner and stored steps."""
