@@ -29,6 +29,7 @@ ParameterSelector = Literal[
     "notime",  # all but time embedding and output
     "xlayer",  # cross-attention of two late blocks
     "selflayer",  # self-attention of two blocks
+    "late-selfattn",  # self-attention of two late blocks (Scissorhands)
     "full",  # 686, 859.5 M
 ]
 TextParameterSelector = Literal[
@@ -54,6 +55,7 @@ _UNET_PATTERNS: dict[str, str] = {
     "selfattn": r"\.attn1\.",
     "xlayer": r"^up_blocks\.2\.attentions\.[02]\..*\.attn2\.",
     "selflayer": r"^down_blocks\.[12]\.attentions\.0\..*\.attn1\.",
+    "late-selfattn": r"^up_blocks\.[12]\.attentions\.1\..*\.attn1\.",
 }
 _MMDIT_PATTERNS: dict[str, str] = {
     "xattn": _TEXT_SIDE_MAPS.pattern,
