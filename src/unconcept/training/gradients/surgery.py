@@ -61,4 +61,4 @@ def summed_terms(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
 
 def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """The inner product of all tensors, as if they were one vector."""
-    return torch.stack([torch.sum(a * b) for a, b in zip(first, second, strict=True)]).sum()
+    return torch.stack([torch.dot(a.flatten(), b.flatten()) for a, b in zip(first, second, strict=True)]).sum()
