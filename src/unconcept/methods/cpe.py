@@ -108,7 +108,7 @@ class CPE:
         c_ret - f(c_ret)|^2, with f(x) = W x + up down (g e), the target's states c (l, d) and its anchor's c_neu in one
         sentence, and c_ret mixed of two retained texts. lambda_l is sigma_max(W_o) for values and sigma_max(W_o W_v)
         sigma_max(W_q) / l for keys. p minimises lambda_l |f(c + p) - W c|^2. In SD3 and FLUX the map is the one that
-        reads all text, with lambda 1 (inferred).
+        reads all text, with lambda 1 (inferred). The pooled text of SDXL, SD3 and FLUX still names the concept.
         """
         # Differs: errors are means over rows, tokens and widths; the card of the loss leaves the norm's scale open.
         # Differs: AdamW keeps its moments from stage to stage, and in full; the authors' keeps 8 bits of them.

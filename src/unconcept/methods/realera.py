@@ -115,7 +115,10 @@ class RealEra:
     def erase(
         self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
     ) -> TextMapEdit | LowRankEdit:
-        """Align the text maps in closed form, and then predictions by an adapter on top, which begins at nothing."""
+        """Align the text maps in closed form, and then predictions by an adapter on top, which begins at nothing.
+
+        SDXL's pooled text still names the concept.
+        """
         mapped = self.mapped(model, request)
         if not self.is_trained:
             return mapped
@@ -138,7 +141,7 @@ class RealEra:
         e, m (n, d) are last subject tokens of targets and anchors, eta offsets to neighbours, including 0, p every row
         of the captions, b rows beyond and retained texts. Solved as W' = W (I + X^T Y). Rows p and random rows b in any
         target's neighbourhood are dropped; retained texts stay, because the request names them. l3' is l3 times the
-        mean of the system's diagonal. SDXL's pooled text still names the concept.
+        mean of the system's diagonal.
         """
         e, m = embed_together(model, request.targets, request.anchors)
         near = [self._near(model, row, text) for row, text in zip(e, request.targets, strict=True)]

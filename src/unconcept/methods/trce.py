@@ -113,7 +113,10 @@ class TRCE:
     def erase(
         self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES
     ) -> TextMapEdit | DenseEdit:
-        """Solve the text maps in closed form, then train self-attention and the queries of cross-attention on top."""
+        """Solve the text maps in closed form, then train self-attention and the queries of cross-attention on top.
+
+        SDXL's pooled text still names the concept.
+        """
         refuse_named_targets("trce", [self.picture_prompt], request.targets)
         mapped = self.mapped(model, request)
         if not self.is_trained:
@@ -132,7 +135,7 @@ class TRCE:
 
         N pairs of prompts have up to four rows each: e_m of the target's, e_s of the anchor's (n, d). M (d, d) is the
         mean over captions, p = preserve_scale^2. Differs: retained texts count among the captions; the authors have
-        none. SDXL's pooled text still names the concept.
+        none.
         """
         pairs = list(zip(request.targets, request.anchors, strict=True))
         forms = open_sentences("trce", request, self.templates)
