@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accelerator, accelerator_shapes, known_faults, tuning
+from benchmarks import accelerator, accelerator_shapes, known_faults, samplers, text_streams, tuning
 from benchmarks.growth import exponent
 from benchmarks.names import names
 from benchmarks.papers import LOOPS
@@ -25,6 +25,7 @@ from unconcept.core.settings import build_settings
 from unconcept.methods import methods
 from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
 from unconcept.models.checkpoint.weight_files import weight_files
+from unconcept.prompts.checks import REPORT_SEEDS
 from unconcept.worlds.table import concept_table
 
 ROOT = Path(__file__).parents[1]
@@ -185,3 +186,29 @@ def test_documents_say_which_rows_are_known_to_be_wrong() -> None:
     assert known_faults.ATTACKS in (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL in (ROOT / "docs/continual.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL_MANY in (ROOT / "docs/continual-many.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_ways_of_drawing_are_compared_on_concepts_and_seeds_of_one_split(report) -> None:
+    asked = samplers.asked_checks(12, report)
+    known, checks = concept_table(), [check for own in asked.values() for check in own]
+    assert {known[check.concept].split for check in checks if check.by != "style"} == {"report" if report else "tune"}
+    assert {check.prompt.seed >= REPORT_SEEDS for check in checks} == {report}
+    assert {len(own) for own in asked.values()} == {1, 2}
+    assert list(asked) == list(samplers.asked_checks(20, report))[: len(asked)]
+    pairs = text_streams.asked_pairs(30)
+    assert {known[one.name].split for one, *_ in pairs} == {"tune"}
+    assert all(prompt.seed < REPORT_SEEDS for *_, prompt in pairs)
+
+
+def test_a_row_a_way_and_a_column_a_question() -> None:
+    ways = [samplers.DrawingWay.parse(text) for text in ("euler/20/4", "dpm/8/2.5/a-star")]
+    assert list(map(str, ways)) == ["euler/20/4", "dpm/8/2.5/a-star"]
+    asked = samplers.asked_checks(2, report=False)
+    kept = {str(way): {text: [True, way.steering == ""][: len(own)] for text, own in asked.items()} for way in ways}
+    rows = samplers.table(kept, ways, asked).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| euler/20/4", "| dpm/8/2.5/a-star"]
+    cells = [[cell.split(" ")[0] for cell in row.split(" | ")[1:]] for row in rows]
+    assert cells == [["100.0%"] * 5, ["100.0%", "0.0%", "100.0%", "50.0%", "0.0%"]]
+    only = {text: own for text, own in asked.items() if own[0].by == "left"}
+    assert samplers.table(kept, ways, only).splitlines()[2].startswith("| euler/20/4 |  |  |  | 100.0%")
