@@ -11,14 +11,14 @@ NETWORKS, METHODS = ("vit", "cnn"), ("gs-lora", "gs-lora-plus", "stochastic-teac
 _HEAD = """# Classifiers
 
 Methods whose papers forget classes or train classifiers, in that setting: made by `python -m benchmarks.classifiers`
-(extra `classifiers`), {seconds:.0f} seconds of one core. A figure is the mean of the seeds, with the least and the most
-in brackets. Not tried: faces, detection, ImageNet, and any larger network.
+(extra `classifiers`), {seconds:.0f} seconds of one core. A figure is the mean of the seeds that were run, with the
+least and the most in brackets. Not tried: faces, detection, ImageNet, and any larger network.
 
 Data: scikit-learn's 1,797 digits (8x8, 70 % to train with), and {objects} objects of `moji` as classes ({names}), drawn
 by eight styles and placed at random on even backgrounds (32x32; test images are other placements of the same drawings).
 Networks: `vit`, three transformer blocks of width 32, and `cnn`, three convolutions. Settings are in
-`benchmarks/classifier_trials.py`; none was tuned, and those of GS-LoRA are of one of the rows on
-group sparsity: alpha 0.01 after a warm-up.
+`benchmarks/classifier_trials.py`; none was tuned. Those of GS-LoRA are of a row on group sparsity, alpha 0.01 after a
+warm-up. Noisy gradient descent deletes records, and is not made to forget classes.
 """
 
 
@@ -43,11 +43,13 @@ def share(values: Sequence[float | None]) -> str:
     own = [100 * value for value in values if value is not None]
     if not own:
         return ""
-    return f"{sum(own) / len(own):.1f} ({min(own):.1f}-{max(own):.1f})"
+    spread = f" ({min(own):.1f}-{max(own):.1f})" if len(own) > 1 else ""
+    return f"{sum(own) / len(own):.1f}{spread}"
 
 
 def number(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.2f} ({min(values):.2f}-{max(values):.2f})" if values else ""
+    spread = f" ({min(values):.2f}-{max(values):.2f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.2f}{spread}" if values else ""
 
 
 def _sequences(found: Found) -> str:
@@ -174,8 +176,8 @@ def _dom(found: Found) -> str:
 ## DOM: overfitting
 
 150 digits, an MLP, 120 epochs, DOM from the 60th on at a loss of 0.2; robust: trained with and tested against five
-steps of PGD within 0.1. Images are augmented by noise. Last column: share of the training images whose loss is below
-0.2 at the end.
+steps of PGD within 0.1, at the same threshold (the paper's for PGD is higher). Images are augmented by noise. Last
+column: share of the training images whose loss is below 0.2 at the end.
 
 """
     return text + table(("training", "DOM", "best", "last", "best - last", "learned"), rows)

@@ -48,8 +48,8 @@ WRITTEN: list[tuple[str, list[str]]] = [
         "Measured",
         [
             "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
-            "continual.md", "continual-many.md", "debias.md", "tuning.md", "tuning-moji-flow.md", "samplers.md",
-            "repairs.md", "speed.md",
+            "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md", "tuning-moji-flow.md",
+            "samplers.md", "repairs.md", "speed.md",
         ],
     ),
 ]  # fmt: skip
