@@ -127,18 +127,37 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
 
 
 FILES = {  # settings of methods that name a file, or a folder with one
+    ("ace", "sc_clip_path"): "c.json",
     ("advunlearn", "dataset_retain"): "c.txt",
+    ("ant", "prior"): "c.csv",
     ("concept-ablation", "anchor_prompts"): "c.txt",
+    ("doco", "anchor_prompts"): "c.txt",
+    ("eraseanything", "images"): "d/a.png",
+    ("erasediff", "images"): "d/a.png",
+    ("erasediff", "retain_prompts"): "c.txt",
     ("few-shot", "images"): "d/a.png",
+    ("forget-me-not", "images"): "d/a.png",
     ("mace", "prior"): "c.jsonl",
     ("mace", "pictures_file"): "t.csv",
     ("realera", "prior"): "c.csv",
+    ("salun", "images"): "d/a.png",
+    ("salun", "retain_prompts"): "c.txt",
+    ("scissorhands", "images"): "d/a.png",
+    ("scissorhands", "retain_prompts"): "c.txt",
     ("slug", "clip"): "d/config.json",
     ("slug", "clip_2"): "d/config.json",
     ("slug", "images"): "d/a.png",
     ("trce", "prior"): "c.tsv",
 }
-TEXTS = {("esd", "erase_from"), ("mace", "picture_prompt"), ("sculpting-memory", "prompt"), ("slug", "layer")}
+TEXTS = {
+    ("esd", "erase_from"),
+    ("mace", "picture_prompt"),
+    ("negative-prompt", "prefix"),
+    ("sculpting-memory", "prompt"),
+    ("sld", "prefix"),
+    ("slug", "layer"),
+    ("trce", "picture_prompt"),
+}
 
 
 def test_every_setting_that_is_a_text_is_told_apart() -> None:
@@ -156,11 +175,14 @@ def test_a_setting_that_names_a_file(name, setting, tmp_path) -> None:
     if setting.startswith("clip"):
         pipe(file.with_name("model.safetensors"))
     given = file if file.parent == tmp_path else file.parent
-    view = tiny.view("sdxl" if setting == "clip_2" else "sd1")
+    family = "sdxl" if setting == "clip_2" else "sd1"
+    view = tiny.view(family if family in methods[name].families else methods[name].families[0])
     services = planted_services(view)
     if setting.startswith("clip"):
         services = MethodServices(services.attribute_counter, services.presence_judge, open_vision_towers)
     more = {"clip": str(tiny.clip_folder(tmp_path / "sound"))} if setting == "clip_2" else {}
+    if name == "ant":
+        more = {"variant": "fusion"}
     settings = QUICK.get(name, {}) | more | {setting: str(given)}
     with pytest.raises(UnconceptError, match=REFUSED if setting != "clip_2" else "CLIP") as caught:
         methods[name].settings(**settings).erase(view, Request(("dog",), ("cat",), ("cow",)), services)

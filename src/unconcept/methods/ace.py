@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import DataError, RequestError, require
+from ..core.regular_files import require_regular_file
 from ..core.request import Request
 from ..core.seeds import check_seed
 from ..core.settings import settings_data
@@ -179,6 +180,7 @@ class ACE:
 
 def _read_scores(path: Path) -> Mapping[str, Any]:
     """Return the first object of a JSON list of objects."""
+    require_regular_file(path, DataError)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
