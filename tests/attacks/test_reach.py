@@ -27,6 +27,8 @@ ONE_OF_EACH_KIND = {
     "gated": "spm",
     "adapter": "receler",
     "steering": "adavd",
+    "guidance": "sld",
+    "residual-gate": "cpe",
 }
 ERASES_NOTHING = {"latent-steering"}  # There is nothing that an attack could bring back.
 REST = [

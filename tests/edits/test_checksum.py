@@ -26,6 +26,7 @@ from unconcept.edits import (
     edit_kinds,
     load_edit,
 )
+from unconcept.edits.guidance import GuidanceEdit, NegativeText
 from unconcept.edits.latent_steering import AttentionSteering
 from unconcept.edits.steering_rules import Subtraction
 
@@ -42,6 +43,7 @@ EDITS: dict[str, Edit] = {
     "residual-gate": ResidualGateEdit(
         (ResidualGate(("fox",), torch.randn(3, 2), torch.randn(3, 2), torch.randn(3), {NAME: (UP, DOWN)}),)
     ),
+    "guidance": GuidanceEdit("fox", (NAME,), NegativeText()),
     "adapter": AdapterEdit({NAME: BottleneckAdapter(torch.randn(2, 4), torch.randn(2), UP, torch.randn(4))}),
 }
 
