@@ -180,7 +180,9 @@ def beside_rows(beside: dict[str, list[str]]) -> list[tuple[str, ...]]:
         for name in names:
             page = links_to([f"method:{name}"])
             made = ", ".join(f"[{one}](recipes/{one}.md)" for one in recipes_of_methods([name]))
-            rows.append((page or name, role, "whole" if page else "absent", made, rows_of([name])))
+            measured = rows_of([name])
+            state = "absent" if not page else "whole" if measured else "unmeasured"
+            rows.append((page or name, role, state, made, measured))
     return rows
 
 
