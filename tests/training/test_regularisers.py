@@ -291,6 +291,24 @@ def test_drift_is_from_the_weights_before_the_request_or_before_all(reference) -
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in zip(names, drift.start, strict=True))
 
 
+def test_what_two_phases_train_keeps_to_the_weights_before_the_request() -> None:
+    """And to one mask: two of them would let twice the share move."""
+    seen = []
+    with use_regularisers(Regularisers(l2sp=1.0, selft_topk=TOPK, selft_draws=2), REQUEST):
+        outer = current_session()
+
+        def rules(start):
+            seen.append(([t.detach().clone() for t in start.tensors.values()], found := outer.transforms(start)))
+            return found
+
+        with training_session(replace(outer, transforms=rules)):
+            erased("stochastic-teacher", view_of())
+    (before, (_, mask)), (between, (drift, same)) = seen
+    assert same is mask
+    assert any(not torch.equal(old, new) for old, new in zip(before, between, strict=True))
+    assert all(torch.equal(old, held) for old, held in zip(before, drift.start, strict=True))
+
+
 @pytest.mark.parametrize("rule", ["merge", "recompute"])
 def test_projection_and_merging_together(rule, tmp_path) -> None:
     """A mean of protected edits protects. TIES does not: it trims."""

@@ -112,11 +112,16 @@ def use_regularisers(chosen: Regularisers, request: Request, earlier: Sequence[s
         [*earlier, *load_captions(chosen.projection_prompts)[: chosen.projection_count]], request.targets
     )
     texts = tuple(dict.fromkeys((*request.retain, *others)))
-    begun = list[TrainingStart]()
+    begun = list[tuple[list[Tensor], list[GradientTransform]]]()
 
     def rules(start: TrainingStart) -> Sequence[GradientTransform]:
-        begun.append(start)
-        return _rules(chosen, start, texts)
+        """What is trained again in a later phase keeps its rules, which are about the weights before the request."""
+        own = list(start.tensors.values())
+        for tensors, known in begun:
+            if [*map(id, tensors)] == [*map(id, own)]:
+                return known
+        begun.append((own, _rules(chosen, start, texts)))
+        return begun[-1][1]
 
     about = {"regularisers": asdict(chosen), "protected": texts}
     with training_session(replace(current_session(), transforms=rules, about=about)):
