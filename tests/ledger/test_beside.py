@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.ledger.desk import ask, ledger, model
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.edits import DenseEdit, GatedEdit, load_edit
@@ -21,7 +21,11 @@ from unconcept.ledger.verify import verify_ledger
 from unconcept.methods import methods
 
 DOG, CAR = Request(("dog",), ("cat",)), Request(("car",), ("bus",))
-ADAPTERS = ("receler", "spm")
+ADAPTERS = {
+    "receler": QUICK["receler"],
+    "spm": QUICK["spm"],
+    "cpe": QUICK["cpe"] | {"pal": 0.0},  # The requests retain nothing.
+}
 
 
 @torch.no_grad()
@@ -35,7 +39,7 @@ def seen(edits) -> torch.Tensor:
 
 
 def book_of(folder, method, *requests, rule="merge"):
-    book = ledger(folder, method, LedgerPolicy(rule), QUICK[method])
+    book = ledger(folder, method, LedgerPolicy(rule), ADAPTERS[method])
     return book, [ask(book, one, method).id for one in requests]
 
 
@@ -63,7 +67,7 @@ def test_trained_together_they_are_one_edit_with_its_own_base(method, tmp_path) 
     edit = load_edit(tmp_path / "out/edit.safetensors")
     assert card["beside"] == {}
     assert edit.origin.settings["requests"] == sorted(one.id for one in book.request_states.active)
-    both = methods[method].settings(**QUICK[method]).erase(model(), Request(("car", "dog"), ("bus", "cat")))
+    both = methods[method].settings(**ADAPTERS[method]).erase(model(), Request(("car", "dog"), ("bus", "cat")))
     assert torch.equal(seen([edit]), seen([both]))
 
 
@@ -128,7 +132,7 @@ def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
 def test_what_runs_beside_is_refused_by_a_sequence_before_it_is_trained(method, tmp_path) -> None:
     beside = method in ADAPTERS or methods[method].mechanism == "steering"
     if not beside:
-        ledger(tmp_path / "l", method, LedgerPolicy("sequential"))
+        ledger(tmp_path / "l", method, LedgerPolicy("sequential"), view=model(family_for(method)))
         return
     book = ledger(tmp_path / "l", "uce", LedgerPolicy("sequential"))
     for asks in (lambda: ledger(tmp_path / "m", method, LedgerPolicy("sequential")), lambda: ask(book, DOG, method)):

@@ -8,7 +8,7 @@ import torch
 
 from tests import tiny
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from tests.toml_text import toml_text
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
@@ -50,9 +50,7 @@ def predicted(view, name) -> torch.Tensor:
 
 
 def plain_view(name):
-    """Of SD 1.x, or of the first family of a method that is not defined for it."""
-    families = methods[name].families
-    return tiny.view("sd1" if "sd1" in families else families[0], torch.float32)
+    return tiny.view(family_for(name), torch.float32)
 
 
 def chosen(name):

@@ -6,7 +6,7 @@ import pytest
 
 from tests import tiny
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
 from unconcept.methods import methods
 from unconcept.training.images.training_images import take_in_turn
@@ -38,7 +38,7 @@ def drawn(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("name", DRAWING)
 def test_every_target_is_drawn(name, drawn) -> None:
     """By a method whose pictures are the anchors', every anchor is."""
-    view, is_of_anchors = tiny.view("sd1"), name in ("concept-ablation", "doco")
+    view, is_of_anchors = tiny.view(family_for(name)), name in ("concept-ablation", "doco", "noisy-gd")
     words = tuple(f"no {target}" for target in TARGETS) if is_of_anchors else TARGETS
     anchors = tuple(f"a {target}" for target in TARGETS) if is_of_anchors else ("cat",) * len(TARGETS)
     pictures = max(2, QUICK[name].get("pictures", 2))

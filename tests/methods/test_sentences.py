@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
 from unconcept.core.errors import RequestError
 from unconcept.methods import methods
@@ -41,7 +41,7 @@ def test_a_sentence_that_names_a_target_is_refused_in_one_line(name, field, kind
     given = f"a {{}} in {named} style"
     settings = QUICK.get(name, {}) | {field: given if kind is str else ("a {}", given)}
     request = REQUEST if methods[name].does == "erase" else ANCHORLESS
-    view = tiny.view("sd1")
+    view = tiny.view(family_for(name))
     with pytest.raises(RequestError) as caught:
         methods[name].settings(**settings).erase(view, request, planted_services(view))
     said = str(caught.value)

@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
 from unconcept.core.recipe import load_recipe
 from unconcept.methods import methods
@@ -15,6 +15,7 @@ from unconcept.training.budget import MOST_BUDGETS, TARGETS_PER_BUDGET, number_i
 from unconcept.training.goals import TextEncodings
 
 TRAINED = [name for name in methods if methods[name].mechanism == "trained"]
+READS_STATES_ALONE = ("cpe",)  # Its losses call no denoiser.
 NAMES = tuple(f"{letter}{digit}" for letter in "abcdef" for digit in "123")  # as many as a style of moji has targets
 REQUEST = Request(NAMES, tuple(f"o{name}" for name in NAMES), ("cat", "car"), "style")
 
@@ -45,8 +46,8 @@ def test_a_turn_takes_every_target_once() -> None:
 
 
 def trained_texts(name, monkeypatch, **settings) -> set[str]:
-    """All texts that a training's own predictions, those with a gradient, were made under."""
-    view, known, found = tiny.view("sd1"), {}, set()
+    """All texts that a training's own predictions, those with a gradient, were made under, or whose states it read."""
+    view, known, found = tiny.view(family_for(name)), {}, set()
     plain, encode, recall = view.denoise, view.condition, TextEncodings.__call__
 
     def denoise(x_t, t, texts):
@@ -63,6 +64,8 @@ def trained_texts(name, monkeypatch, **settings) -> set[str]:
     def recalled(self, texts):
         given = recall(self, texts)
         known.update(zip(map(rows_key, given.states), texts, strict=True))
+        if name in READS_STATES_ALONE and torch.is_grad_enabled():
+            found.update(texts)
         return given
 
     monkeypatch.setattr(view, "denoise", denoise)
@@ -81,7 +84,7 @@ CASES = [  # Searches replace a target's rows or words by others, so they are le
     *(
         (name, {})
         for name in TRAINED
-        if name not in ("receler", "advunlearn", "kscu", "concept-ablation", "ant", "doco", "rgd", SLOWEST)
+        if name not in ("receler", "advunlearn", "kscu", "concept-ablation", "ant", "cpe", "doco", "rgd", SLOWEST)
     ),
     pytest.param(SLOWEST, {}, marks=pytest.mark.slow),
     ("concept-ablation", {"iterations": 20}),  # Its images are drawn by chance.
@@ -91,6 +94,7 @@ CASES = [  # Searches replace a target's rows or words by others, so they are le
     ("advunlearn", {"adv_prompt_num": 0}),
     ("kscu", {"reworded_share": 0.0}),
     ("ant", {"saliency_seeds": 0}),  # A gradient map of each target would show them all.
+    ("cpe", {"stages": 1}),  # A search reads every target.
     ("esd", {"sampling": "student"}),
     pytest.param(SLOWEST, {"sequential": False}, marks=pytest.mark.slow),
     ("advunlearn", {"adv_prompt_num": 0, "retain_train": "iter"}),

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.killed import Killed, dying
 from tests.ledger.desk import ask, ledger, model
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.request import RequestSpec
@@ -45,9 +45,9 @@ def view_of(family="sd1"):
     return tiny.view(family, torch.float32)
 
 
-def erased(name, view, request=REQUEST):
+def erased(name, view, request=REQUEST, **settings):
     more = {"scope": "xattn"} if name == "kscu" else {}  # its scope for objects reads no text
-    return methods[name].settings(**QUICK.get(name, {}), **more).erase(view, request)
+    return methods[name].settings(**QUICK.get(name, {}) | more | settings).erase(view, request)
 
 
 @contextmanager
@@ -65,18 +65,18 @@ def recorded(trainings) -> Iterator[None]:
         yield
 
 
-def trainings_of(name, chosen, view=None):
+def trainings_of(name, chosen, view=None, **settings):
     """What the method trained, under regularisers."""
     found = []
     with use_regularisers(chosen, REQUEST), recorded(found):
-        erased(name, view or view_of())
+        erased(name, view or view_of(family_for(name)), **settings)
     return found
 
 
 @cache
 def trains_text_readers(name) -> bool:
     """Whether it trains a map that reads the text's states, or an adapter beside one."""
-    view, found = view_of(), []
+    view, found = view_of(family_for(name)), []
     with recorded(found):
         erased(name, view)
     trained = {full.removesuffix(".down") for names, _, _ in found for full in names}
@@ -86,7 +86,7 @@ def trains_text_readers(name) -> bool:
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.slow
 def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> None:
-    view, looked = view_of(), []
+    view, looked = view_of(family_for(name)), []
     plain = erased(name, view).hash
     with use_regularisers(Regularisers(l1sp=0.0, l2sp=0.0, selft_topk=1.0, projection="none"), REQUEST):
         assert erased(name, view).hash == plain
@@ -95,16 +95,19 @@ def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> No
     assert any(g.any() for g in looked)
 
 
+# Plain descent steps as far as it is pulled: a weight that only Adam can bear would throw it about.
+PULLS = {"noisy-gd": {"l1sp": 20.0, "l2sp": 6400.0}}
+PENALISED = {
+    "noisy-gd": {"iterations": 12},  # Such a pull shows in time.
+    "gs-lora-plus": {"ema_decay": 0.0},  # Four fifths of the mean of three steps are the first, which is free.
+}
+
+
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        pytest.param(Regularisers(l1sp=1e9), id="l1sp"),
-        pytest.param(Regularisers(l2sp=1e9), id="l2sp", marks=pytest.mark.slow),
-    ],
-)
-def test_a_penalty_holds_back(name, chosen) -> None:
+@pytest.mark.parametrize("kind", ["l1sp", pytest.param("l2sp", marks=pytest.mark.slow)])
+def test_a_penalty_holds_back(name, kind) -> None:
     """The first step is free: at the reference the penalty's gradient is zero."""
+    chosen, settings = Regularisers(**{kind: PULLS.get(name, {}).get(kind, 1e9)}), PENALISED.get(name, {})
 
     def drift(found):
         return sum(
@@ -113,7 +116,8 @@ def test_a_penalty_holds_back(name, chosen) -> None:
             for before, now in zip(start, tensors, strict=True)
         )
 
-    assert 0 < drift(trainings_of(name, chosen)) < 0.6 * drift(trainings_of(name, Regularisers()))
+    free = drift(trainings_of(name, Regularisers(), **settings))
+    assert 0 < drift(trainings_of(name, chosen, **settings)) < 0.6 * free
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_a_penalty_holds_back(name, chosen) -> None:
 )
 def test_exact_properties(how, name) -> None:
     """At most the floor of the share moves; what is read of protected texts stays. Together both hold."""
-    view, chosen = view_of(), EXACT[how]
+    view, chosen = view_of(family_for(name)), EXACT[how]
     if chosen.projection != "none" and not trains_text_readers(name):
         with pytest.raises(SettingsError, match="none of the trained parameters takes text states"):
             trainings_of(name, chosen, view)
