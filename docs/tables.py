@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +143,16 @@ def links_to(by: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(pages))
 
 
+@cache
+def methods_of_recipes() -> dict[str, str | None]:
+    """The method of each packaged recipe; None for one of an attack."""
+    return {name: load_recipe(name).method for name in recipes()}
+
+
 def recipes_of_methods(names: Iterable[str]) -> list[str]:
     """Packaged recipes for some methods."""
     wanted = set(names)
-    return [name for name in recipes() if load_recipe(name).method in wanted]
+    return [name for name, method in methods_of_recipes().items() if method in wanted]
 
 
 def rows_of(names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from unconcept.training.token_search import training_timesteps
 CONTRACT_SETTINGS = {"steps": 4, "every": 2, "batch_size": 2, "accumulate": 2}
 
 
-@pytest.mark.parametrize("family", ["sd1", "flux"])
+@pytest.mark.parametrize("family", ["sd1", pytest.param("flux", marks=pytest.mark.slow)])
 def test_inversion_loss_falls_on_the_unedited_model(family) -> None:
     asked = case(family, edited=False)
     learned = list(ConceptInversion(steps=40, every=20, lr=0.05, batch_size=8, accumulate=1, flip=False).search(asked))

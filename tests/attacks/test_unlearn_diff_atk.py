@@ -72,6 +72,7 @@ def test_the_search_moves_the_tokens_of_one_encoder() -> None:
     assert all(text.replace(" ", "").endswith("adoginink") for text in found.values())
 
 
+@pytest.mark.slow
 def test_the_search_lowers_its_loss_on_flux() -> None:
     """Over updates at one level; decay would outweigh the gradients of a network this small."""
     settings = UnlearnDiffAtk(tokens=3, timesteps=1, iterations=30, lr=1e-9, weight_decay=0.0, batch_size=1)
