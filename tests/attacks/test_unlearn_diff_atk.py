@@ -61,6 +61,7 @@ def test_the_loss_on_flux_is_the_slow_formula() -> None:
     assert loss == pytest.approx((said - (noise - x0)).square().mean().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_search_moves_the_tokens_of_one_encoder() -> None:
     """T5's in FLUX if nothing else is said; the text that is found is one for both encoders."""
     settings = UnlearnDiffAtk(tokens=2, timesteps=2, iterations=6, lr=0.3)
