@@ -16,7 +16,7 @@ from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.methods.cpe import CPE
 from unconcept.training import TrainableGate, TrainingSession, training_session
 
-CONTRACT_SETTINGS = {"iterations": 2, "stages": 2, "lr": 0.01, "pal": 1.0, "num_add_prompts": 2, "templates": ["a {}"]}
+CONTRACT_SETTINGS = {"iterations": 2, "stages": 2, "lr": 0.01, "pal": 0.1, "num_add_prompts": 2, "templates": ["a {}"]}
 
 EVERY = (*tiny.FAMILIES, *tiny.MMDITS)
 REQUEST = Request(("dog", "hound"), ("hat", "cap"), ("cat", "sun", "car"))
