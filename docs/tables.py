@@ -33,7 +33,8 @@ SYSTEMS_HEAD = """# Systems of the literature
 
 Each system that this project carries, with what it promises and what of it is here. Made from `docs/systems.toml` and
 the registries by `python docs/tables.py`: *whole* when everything promised is here and a table has a row of it,
-*unmeasured* when none has, *part* when something is missing, else *absent*.
+*unmeasured* when none has, *part* when something is missing, else *absent*. Rows of
+`moji` 1 count too, where a page still shows them.
 
 """
 
