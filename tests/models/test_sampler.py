@@ -34,7 +34,7 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 + i) for i in range(count)]
 
 
-def stock(pipe, noise, steps, scale, **more):
+def stock(pipe, noise, steps, scale, prompts=PROMPTS, **more):
     """Latents of the stock pipeline."""
     is_flux = type(pipe).__name__.startswith("Flux")
     given = {"guidance_scale": scale}
@@ -45,7 +45,7 @@ def stock(pipe, noise, steps, scale, **more):
     side = noise.shape[-1] * pipe.vae_scale_factor
     latents = pack_latents(noise) if is_flux else noise
     asked = {"num_inference_steps": steps, "output_type": "latent", "height": side, "width": side}
-    found = pipe(PROMPTS, latents=latents, generator=generators(2), **given, **asked, **more).images
+    found = pipe(list(prompts), latents=latents, generator=generators(2), **given, **asked, **more).images
     return unpack_latents(found, noise.shape[-2] // 2, noise.shape[-1] // 2) if is_flux else found
 
 

@@ -17,6 +17,7 @@ from ..core.request import Request
 from ..linalg.safety_guidance import SafetyGate, safety_term
 from ..models import Conditioning, ModelView
 from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
+from ..models.hooks.stock_loop import watch_stock_loop
 from ..models.model_view import PromptGuidance
 from .base import Edit, EditOrigin, origin_of, validate_strength
 from .common import BesideEdit
@@ -136,9 +137,9 @@ def _between(negatives: Conditioning, named: Conditioning, weight: float) -> Con
 @edit_kind("guidance")
 @dataclass(frozen=True)
 class GuidanceEdit(BesideEdit):
-    """Guides every prompt away from a text, while this library's sampler draws with classifier-free guidance.
+    """Guides every prompt away from a text, wherever pictures are drawn with classifier-free guidance.
 
-    A stock pipeline that draws by itself is not guided by it.
+    A stock pipeline that guides by a second call of its denoiser, as FLUX's, refuses to draw with it.
     """
 
     text: str
@@ -176,7 +177,8 @@ class GuidanceEdit(BesideEdit):
         if self.strength == 0:
             yield
             return
-        with callbacks_on(model.modules("denoiser"), self.rule.callbacks(model, self.text, self.strength)):
+        denoiser, callbacks = model.modules("denoiser"), self.rule.callbacks(model, self.text, self.strength)
+        with watch_stock_loop(model.checkpoint.built_pipeline, denoiser), callbacks_on(denoiser, callbacks):
             yield
 
     def describe(self) -> str:

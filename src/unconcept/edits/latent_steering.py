@@ -17,6 +17,7 @@ from ..linalg.attention_losses import retention_loss, segregation_loss, stronges
 from ..models import ModelView
 from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
 from ..models.hooks.attention_maps import grid_sides, record_attention, text_attentions
+from ..models.hooks.stock_loop import watch_stock_loop
 from ..models.text.prompt_tracking import TokenIds, track_prompts
 from .base import Edit, EditOrigin, origin_of, validate_strength
 from .common import BesideEdit
@@ -58,9 +59,9 @@ class AttentionSteering:
 @edit_kind("latent-steering")
 @dataclass(frozen=True)
 class LatentSteeringEdit(BesideEdit):
-    """Keeps the concepts that a prompt names apart, and where they were, while this library's sampler draws.
+    """Keeps the concepts that a prompt names apart, and where they were, while this library or a pipeline draws.
 
-    Prompts that name none of them are left as they are. A stock pipeline that draws by itself is not steered.
+    Prompts that name none of them are left as they are.
     """
 
     concepts: tuple[str, ...]
@@ -93,7 +94,7 @@ class LatentSteeringEdit(BesideEdit):
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
-        """Steer the sampler inside the block. Raises `EditError` with both hashes if the edit is for other weights.
+        """Steer what is drawn inside the block. Raises `EditError` with both hashes if the edit is for other weights.
 
         Encode texts inside it too, so that their tokens are known.
         """
@@ -102,9 +103,10 @@ class LatentSteeringEdit(BesideEdit):
             yield
             return
         words = [model.tokenizer([concept]).ids[0][1:-1] for concept in self.concepts]
-        with track_prompts(model) as ids_of:
+        denoiser = model.modules("denoiser")
+        with track_prompts(model) as ids_of, watch_stock_loop(model.checkpoint.built_pipeline, denoiser):
             run = _SteeringRun(model, self, words, ids_of)
-            with callbacks_on(model.modules("denoiser"), SamplingCallbacks(before=run.move, start=run.restart)):
+            with callbacks_on(denoiser, SamplingCallbacks(before=run.move, start=run.restart)):
                 yield
 
     def describe(self) -> str:
@@ -150,7 +152,7 @@ class _SteeringRun:
     ids_of: Callable[[Tensor], list[TokenIds | None]]
     held: dict[int, Tensor] = field(default_factory=dict)  # by row: (m, p)
 
-    def restart(self, negatives: int) -> None:
+    def restart(self, negatives: int | None) -> None:
         """Forget the places: a new loop begins."""
         self.held.clear()
 

@@ -39,12 +39,20 @@ class SamplingCallbacks:
     """After the guided prediction, which it replaces."""
     after: StepCallback | None = None
     """After the step; replaces the latents."""
-    start: Callable[[int], None] | None = None
-    """Before the loop, with the number of negative rows at the start of each of its batches, 0 without guidance."""
+    start: Callable[[int | None], None] | None = None
+    """Before the loop, with the number of negative rows at the start of each of its batches, 0 without guidance.
+
+    None in the loop of a stock pipeline.
+    """
     guide: Callable[[PromptGuidance], PromptGuidance] | None = None
     """Before the loop; replaces what its predictions are guided by."""
     stop: Callable[[], None] | None = None
     """After the loop, also after an error."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether it may change what a loop draws."""
+        return any((self.before, self.predicted, self.after, self.guide))
 
 
 _ACTIVE: WeakKeyDictionary[nn.Module, list[SamplingCallbacks]] = WeakKeyDictionary()
@@ -85,7 +93,9 @@ def count_pictures(denoiser: nn.Module, pictures: int, tick: Callable[[float], N
 
 
 @contextmanager
-def running_callbacks(denoiser: nn.Module, own: SamplingCallbacks, negatives: int) -> Iterator[list[SamplingCallbacks]]:
+def running_callbacks(
+    denoiser: nn.Module, own: SamplingCallbacks, negatives: int | None
+) -> Iterator[list[SamplingCallbacks]]:
     """Start a loop's callbacks and stop them at the end: those on the denoiser, then the caller's own."""
     found = [*_ACTIVE.get(denoiser, ()), own]
     try:
@@ -97,6 +107,11 @@ def running_callbacks(denoiser: nn.Module, own: SamplingCallbacks, negatives: in
         for each in found:
             if each.stop is not None:
                 each.stop()
+
+
+def run_callback(callback: StepCallback | None, name: str, at: SamplingStep, before: Tensor) -> Tensor:
+    """Return what stands after a callback in place of `before`."""
+    return before if callback is None else checked_result(callback(at), before, name, at.k)
 
 
 def checked_result(found: Tensor | None, before: Tensor, name: str, k: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...core.errors import require
 from ..model_view import ModelView, PromptGuidance
-from .callbacks import SamplingCallbacks, SamplingStep, StepCallback, checked_result, running_callbacks
+from .callbacks import SamplingCallbacks, SamplingStep, run_callback, running_callbacks
 from .overshoot import OVERSHOOT, OVERSHOOT_SAMPLERS, OvershootStepper
 from .schedulers import RenoiseStepper, SchedulerStepper, Stepper, prepared_scheduler
 
@@ -158,7 +158,7 @@ class _Loop:
 
         at = SamplingStep(k, len(self.run.timesteps), self.run.timesteps[k], x, self.guidance, scale_input)
         for each in self.callbacks:
-            at = replace(at, latents=_called(each.before, "before", at, at.latents))
+            at = replace(at, latents=run_callback(each.before, "before", at, at.latents))
         with (
             torch.set_grad_enabled(self.options.gradient in ("all", k)),
             self.run.observe(self.model, at.latents, self.options.focus),
@@ -167,24 +167,20 @@ class _Loop:
             guided = self.guidance.combine(empty, said)
         at = replace(at, prediction=guided, sides=None if empty is None else (empty, said))
         for each in self.callbacks:
-            at = replace(at, prediction=_called(each.predicted, "predicted", at, _predicted(at)))
+            at = replace(at, prediction=run_callback(each.predicted, "predicted", at, _predicted(at)))
         if self.options.residuals is None:
             following = self.run.step(at.latents, _predicted(at), k, self.generators)
         else:
             following = self.run.step(at.latents, _predicted(at), k, None) + self.options.residuals[k]
         at = replace(at, latents=following)
         for each in self.callbacks:
-            at = replace(at, latents=_called(each.after, "after", at, at.latents))
+            at = replace(at, latents=run_callback(each.after, "after", at, at.latents))
         return at.latents
 
 
 def _predicted(at: SamplingStep) -> Tensor:
     assert at.prediction is not None
     return at.prediction
-
-
-def _called(callback: StepCallback | None, name: str, at: SamplingStep, before: Tensor) -> Tensor:
-    return before if callback is None else checked_result(callback(at), before, name, at.k)
 
 
 def step_generators(latents: Tensor) -> list[torch.Generator]:

@@ -1,6 +1,6 @@
 """Classifier-free guidance while pictures are drawn: which rows of the denoiser's batch belong to one prompt."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checkpoint.pipeline import Pipeline
 from ..diffusion.callbacks import SamplingCallbacks, callbacks_on
 from .forward import remove_on_exit
+from .stock_loop import watch_stock_loop
 
 
 class GuidanceSides:
@@ -28,7 +29,7 @@ class GuidanceSides:
         self._of_prompts: Tensor | None = None
 
     def start(self, negatives: int | None = None) -> None:
-        """Begin the sampler's loop, whose batches start with so many negative rows, or a pipeline's."""
+        """Begin the sampler's loop, whose batches start with so many negative rows, or a pipeline's: None."""
         self._is_drawing, self._negatives = True, negatives
         self._rows, self._timestep, self._of_prompts = 0, None, None
 
@@ -62,34 +63,11 @@ class GuidanceSides:
 
 @contextmanager
 def watch_guidance(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[GuidanceSides]:
-    """Watch the loops of the sampler and of a stock pipeline inside the block.
-
-    A pipeline's loop runs under its progress bar.
-    """
-    sides, progress_bar = GuidanceSides(pipeline), pipeline.progress_bar
-
-    @contextmanager
-    def loop(total: int | None) -> Iterator[Any]:
-        sides.start()
-        try:
-            with progress_bar(total=total) as bar:
-                yield bar
-        finally:
-            sides.stop()
-
-    def watched(iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
-        return loop(total) if iterable is None else progress_bar(iterable, total)
-
-    before = vars(pipeline).get("progress_bar")  # another edit's, where several are applied
-    pipeline.progress_bar = watched
-    try:
-        with (
-            remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]),
-            callbacks_on(denoiser, SamplingCallbacks(start=sides.start, stop=sides.stop)),
-        ):
-            yield sides
-    finally:
-        if before is None:
-            del pipeline.progress_bar
-        else:
-            pipeline.progress_bar = before
+    """Watch the loops of the sampler and of a stock pipeline inside the block."""
+    sides = GuidanceSides(pipeline)
+    with (
+        remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]),
+        callbacks_on(denoiser, SamplingCallbacks(start=sides.start, stop=sides.stop)),
+        watch_stock_loop(pipeline, denoiser),
+    ):
+        yield sides
