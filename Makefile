@@ -13,7 +13,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 PYTEST := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
-.PHONY: golden results attacks crowd debias continual classifiers bench accelerator clean
+.PHONY: mutants golden results attacks crowd debias continual classifiers bench accelerator clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -66,6 +66,10 @@ docs-pictures: $(READY)
 
 golden: $(READY)
 	$(BIN)/python -m benchmarks.golden
+
+# Plants faults in the trained methods and lists those that no test sees; goes on where it was interrupted.
+mutants: $(READY)
+	$(BIN)/python -m benchmarks.mutants
 
 results: $(READY)
 	$(BIN)/python -m benchmarks.results
