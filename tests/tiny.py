@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from tokenizers import pre_tokenizers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -32,6 +33,9 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -107,6 +111,40 @@ def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
     tokens = T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=512)
     shape = {"vocab_size": len(tokens), "d_model": width, "d_kv": 8, "d_ff": 2 * width, "num_layers": 2, "num_heads": 4}
     return T5EncoderModel(T5Config(**shape, feed_forward_proj="gated-gelu")), tokens
+
+
+_CHAT = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+
+
+def chat_tokenizer(*words: str) -> Qwen2Tokenizer:
+    """Qwen's: one token a byte, or for each of the words, and a chat template; a word may begin with a space."""
+    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = []
+    for word in words:
+        bytes_of_word = word.replace(" ", "\u0120").replace("\n", "\u010a")  # as byte-pair files write them
+        for end in range(2, len(bytes_of_word) + 1):
+            merges.append((bytes_of_word[: end - 1], bytes_of_word[end - 1]))
+            vocab.setdefault(bytes_of_word[:end], len(vocab))
+    turns = ["<|im_start|>", "<|im_end|>"]
+    tokens = Qwen2Tokenizer(vocab=vocab, merges=list(dict.fromkeys(merges)), extra_special_tokens=turns)
+    tokens.chat_template = _CHAT
+    return tokens
+
+
+def qwen3(width: int, layers: int = 2) -> tuple[Qwen3Model, Qwen2Tokenizer]:
+    """Qwen3's shape, with heads that are shared by queries."""
+    tokens = chat_tokenizer("user", "assistant")
+    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    special = {name: tokens.pad_token_id for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return Qwen3Model(Qwen3Config(vocab_size=len(tokens), **shape, **heads, **special)), tokens
 
 
 def flux(distilled: bool = True) -> DiffusionPipeline:

@@ -10,8 +10,8 @@ from .layouts.packing import Packing
 Family = str  # a family's name; `families` has them all
 Config = Mapping[str, Any]  # a part's config.json
 NamedShapes = Iterator[tuple[str, tuple[int, ...]]]
-EncoderKind = Literal["clip", "t5"]  # encoders of one kind share a vocabulary
-EncoderNaming = Literal["clip", "open_clip", "t5"]  # naming of an encoder's tensors in a single file
+EncoderKind = Literal["clip", "t5", "llm"]  # encoders of one kind share a vocabulary
+EncoderNaming = Literal["clip", "open_clip", "t5", "llm"]  # naming of an encoder's tensors in a single file
 
 
 class DenoiserNames(Protocol):
@@ -22,6 +22,20 @@ class DenoiserNames(Protocol):
 
     def in_folder(self, key: str) -> Iterator[tuple[str, Packing]]:
         """The folder's tensors that an original tensor contains; none for a name that `original` never returns."""
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """What a stock pipeline writes around each prompt before its language model reads it."""
+
+    text: str = ""
+    """The pipeline's own template, with {} for the prompt; "" for the chat template of the model's tokenizer."""
+    system: str = ""
+    """System message that stands before the prompt in a chat template; "" for none."""
+    options: Mapping[str, bool] = field(default_factory=dict)
+    """Options with which the pipeline fills in a chat template."""
+    cut: int = 0
+    """Number of tokens at the beginning whose states the pipeline drops."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,10 @@ class TextEncoderSpec:
     """Whether the stock pipeline strips prompts and converts them to lower case."""
     is_optional: bool = False
     """Whether the family is also published without it."""
+    template: TextTemplate | None = None
+    """What is written around prompts for a language model; None for encoders of plain prompts."""
+    layers: tuple[int, ...] = ()
+    """Numbers of a language model's hidden states that are joined to one text state; 0 are its embeddings."""
 
     @property
     def tokenizer(self) -> str:
@@ -85,6 +103,8 @@ class FamilySpec:
     """Distinguishes families of one pipeline class, by the configs of denoiser and first text encoder."""
     pooled_map: str = ""
     """The denoiser's map that reads only the pooled text; none in SDXL, where the map also reads sizes."""
+    states_map: str = ""
+    """The denoiser's map that alone reads the states of a language model, after `text_projection`."""
     text_projection: str = ""
     """Module of the denoiser that text states pass before the edited maps."""
     cuts_prompts: bool = False

@@ -21,7 +21,6 @@ from ..models.text.tokenizer import ClipTokenizer
 from ..models.text.vocabulary import (
     encoder_kinds,
     pad_ids,
-    special_ids,
     untypable_ids,
     vocabulary_of,
     word_ids,
@@ -135,7 +134,7 @@ class TokenVocabulary:
         """
         k = max(len(text.free_positions) for text in texts)
         ids = pad_ids(self.tokenizer, [text.ids for text in texts])
-        before = len(special_ids(self.tokenizer)) - 1
+        before = len(self.tokenizer.around[0])
         spare = 0 if before else ids.shape[1] - 1
         at = torch.full((len(texts), k), spare)
         for row, text in zip(at, texts, strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...core.errors import ModelError, require
 from ..family import TextEncoderSpec
+from ..text.templates import load_chat_tokenizer
 from ..text.tokenizer import ClipTokenizer, TokenPosition
 from .config import config_folder, read_config
 from .locations import has_part, tensor_locations
@@ -101,9 +102,9 @@ class Checkpoint:
         part = encoder.tokenizer
         if part not in self._tokenizers:
             own = (
-                _load_tokenizer(config_folder(self.source) / part)
+                _load_tokenizer(config_folder(self.source) / part, encoder)
                 if self.source
-                else ClipTokenizer.of(getattr(self.pipeline, part))
+                else ClipTokenizer.of(getattr(self.pipeline, part), encoder.template)
             )
             self._tokenizers[part] = own.given_to(encoder)
         return self._tokenizers[part]
@@ -126,5 +127,10 @@ class Checkpoint:
         return LazyTensors(found) if self.source is not None else found
 
 
-def _load_tokenizer(folder: Path) -> ClipTokenizer:
-    return ClipTokenizer.load(folder, vocabulary_folder(folder))
+def _load_tokenizer(folder: Path, encoder: TextEncoderSpec) -> ClipTokenizer:
+    if encoder.template is None:
+        return ClipTokenizer.load(folder, vocabulary_folder(folder))
+    try:
+        return ClipTokenizer.of(load_chat_tokenizer(folder), encoder.template)
+    except ModelError as error:
+        raise ModelError(f"tokenizer {folder}: {error}") from None

@@ -5,6 +5,7 @@ from itertools import islice
 
 from ...core.errors import ModelError, require
 from ..family import Config, FamilySpec, NamedShapes
+from ..text.llm_skeleton import language_prefix, language_tensors
 from .checkpoint import Checkpoint
 from .safetensors_io import tensor_shapes
 from .storage import require_no_quantiser, stored_tensors
@@ -39,8 +40,11 @@ def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> No
     for encoder in spec.encoders:
         part = encoder.part
         if not encoder.is_optional or checkpoint.has(part):
-            own = {name.removeprefix("text_model."): name for name in checkpoint.lazy_parameters(part)}
-            needed = _implied(encoder_tensors, checkpoint, part)
+            names = checkpoint.lazy_parameters(part)
+            is_llm = encoder.kind == "llm"
+            prefix = language_prefix(names) if is_llm else "text_model."
+            own = {name.removeprefix(prefix): name for name in names}
+            needed = _implied(language_tensors if is_llm else encoder_tensors, checkpoint, part)
             _compare(f"{model}: {part}", "tensors of its layers", set(needed), set(own) & set(needed))
             _check_shapes(
                 f"{model}: {part}", checkpoint, part, {own[name]: (name, shape) for name, shape in needed.items()}

@@ -60,8 +60,6 @@ def word_states(model: ModelView, prompt: str, word: str) -> list[int]:
 
 def filled_states(model: ModelView, form: str, word: str) -> list[int]:
     """Positions of the tokens of a word that replaces the first {} in a sentence, as by `word_states`."""
-    before, _, after = form.partition("{}")
-    prompt = before + word + after
     positions: list[int] = []
     start, kinds = 0, set[str]()
     for encoder in model.spec.encoders:
@@ -69,10 +67,7 @@ def filled_states(model: ModelView, form: str, word: str) -> list[int]:
             continue  # The states of two CLIPs stand side by side at one position.
         tokenizer = model.checkpoint.tokenizer(encoder)
         if model.checkpoint.has(encoder.part):
-            front, back = (len(row) for row in tokenizer.encode([before, after]))
-            (whole,) = tokenizer([prompt]).ids
-            has_start = 1 if encoder.kind == "clip" else 0
-            positions += range(start + front - 1, start + len(whole) - back + has_start)
+            positions += [start + at for at in tokenizer.span(form, word)]
         kinds.add(encoder.kind)
         start += tokenizer.length
     return positions
@@ -141,9 +136,8 @@ def content_positions(model: ModelView, text: str) -> tuple[range, ...]:
     """
     found, first = [], 0
     for tokenizer in _in_turn(model):
-        count, special = len(tokenizer([text]).ids[0]), len(tokenizer([""]).ids[0])
-        begin = first + special - 1  # T5 has an end token alone.
-        found.append(range(begin, begin + count - special))
+        count, (front, back) = len(tokenizer([text]).ids[0]), tokenizer.around
+        found.append(range(first + len(front), first + count - len(back)))
         first += tokenizer.length
     return tuple(found)
 

@@ -59,7 +59,7 @@ class T5Encoder:
             for i, bias in enumerate(biases):
                 parts[i] = self._layer(parts[i], layer, bias, eps)
         final = self.weights["encoder.final_layer_norm.weight"]
-        return [_norm(part, final, eps) for part in parts]
+        return [rms_norm(part, final, eps) for part in parts]
 
     def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
         """Encode texts: states at a named position (n, d), or at every padded position (n, l, d).
@@ -91,7 +91,7 @@ class T5Encoder:
         """One block: attention without a scale, then the feed-forward net. The only bias is that of positions."""
         b, l, _ = x.shape
         heads = int(self.config["num_heads"])
-        y = _norm(x, layer["0.layer_norm.weight"], eps)
+        y = rms_norm(x, layer["0.layer_norm.weight"], eps)
         q, k, v = (
             F.linear(y, layer[f"0.SelfAttention.{n}.weight"]).view(b, l, heads, -1).transpose(1, 2) for n in "qkv"
         )
@@ -101,7 +101,7 @@ class T5Encoder:
             .reshape(b, l, -1)
         )
         x = x + F.linear(y, layer["0.SelfAttention.o.weight"])
-        y = _norm(x, layer["1.layer_norm.weight"], eps)
+        y = rms_norm(x, layer["1.layer_norm.weight"], eps)
         kind = str(self.config.get("feed_forward_proj", "relu"))
         require(
             kind in _ACTIVATIONS,
@@ -135,7 +135,7 @@ class T5Encoder:
         return table[bucket].permute(2, 0, 1)[None]
 
 
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root mean square norm in the weight's dtype; the mean square is always float32, as in transformers."""
     scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + eps)
     return weight * (x * scale).to(weight.dtype)

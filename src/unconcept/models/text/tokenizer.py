@@ -1,4 +1,4 @@
-"""Tokenizers of CLIP and T5, and token positions by name."""
+"""Tokenizers of CLIP, T5 and language models, and token positions by name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenizers import Tokenizer
 
 from ...core.errors import ModelError, RequestError, require
-from ..family import TextEncoderSpec
+from ..family import TextEncoderSpec, TextTemplate
+from .templates import PromptFrame
 from .tokenizer_files import END_TOKEN, START_TOKEN, read_tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ TextPosition = TokenPosition | Literal["pooled"]  # positions of tokens, or the 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts as token ids with start and end token, without padding."""
+    """Texts as token ids with start and end token or in their template, without padding."""
 
     ids: tuple[tuple[int, ...], ...]
     pad: int
     length: int  # the number of tokens that fit into the encoder
     reads_padding: bool = True
+    frame: PromptFrame | None = None
 
     def padded(self) -> list[list[int]]:
         """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
@@ -41,15 +43,20 @@ class TokenizedTexts:
         """The index of each text's named token. The last subject token of "" is the start token (as in UCE's script).
 
         T5 has no start token: there it is the last pad, position -1 in that script, or the end token if padding is
-        not read.
+        not read. In a template the end token is the first one after the text, and the last subject token of "" too.
         """
+        if self.frame is not None:
+            around = len(self.frame.front) + len(self.frame.back)
+            ends = [len(row) - len(self.frame.back) for row in self.ids]
+            subject = at == "last_subject"
+            return [end - (subject and len(row) > around) for end, row in zip(ends, self.ids, strict=True)]
         back = 2 if at == "last_subject" else 1
         return [(len(row) - back) % self.length if self.reads_padding else max(0, len(row) - back) for row in self.ids]
 
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """A tokenizer of CLIP or T5 with its padding token and length."""
+    """A tokenizer of CLIP, T5 or a language model with its padding token and length."""
 
     tokenizer: Tokenizer
     pad: int
@@ -58,11 +65,26 @@ class ClipTokenizer:
     """Whether the encoder and the networks that read its states attend to padding."""
     is_lowercased: bool = False
     """Whether the pipeline strips texts and puts them in lower case first."""
+    frame: PromptFrame | None = None
+    """The template in which a language model reads texts."""
 
     @property
     def end(self) -> int:
-        """Id of the end token."""
-        return self([""]).ids[0][-1]
+        """Id of the end token; in a template, of the first token after a text."""
+        return self.around[1][0]
+
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids before each text, of which T5 has none, and those after it."""
+        if self.frame is not None:
+            return self.frame.front, self.frame.back
+        (special,) = self.encode([""])
+        return special[:-1], special[-1:]
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """The ids at the beginning of a template, which an encoder reads although the denoiser drops their states."""
+        return self.frame.cut if self.frame is not None else ()
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Path | None = None) -> "ClipTokenizer":
@@ -92,12 +114,13 @@ class ClipTokenizer:
         return cls(tokenizer, pad_id, length)
 
     @classmethod
-    def of(cls, loaded: "PreTrainedTokenizerBase") -> "ClipTokenizer":
+    def of(cls, loaded: "PreTrainedTokenizerBase", template: TextTemplate | None = None) -> "ClipTokenizer":
         """Make it from a tokenizer that transformers has loaded, without its padding."""
         tokenizer = tokenizer_of(loaded)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length)
+        frame = None if template is None else PromptFrame.of(loaded, tokenizer, template)
+        return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length, frame=frame)
 
     def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
         """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder.
@@ -121,7 +144,9 @@ class ClipTokenizer:
         return self.tokenizer.get_vocab_size(False), frozenset(t.content for i, t in added.items() if i not in usual)
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of each text with start and end token, however long it is."""
+        """The ids of each text with start and end token or in its template, however long it is."""
+        if self.frame is not None:
+            return self.frame.encode(self.tokenizer, texts)
         read = [text.lower().strip() for text in texts] if self.is_lowercased else list(texts)
         return [tuple(coded.ids) for coded in self.tokenizer.encode_batch(read)]
 
@@ -132,18 +157,23 @@ class ClipTokenizer:
             shown = text if len(text) <= 60 else text[:57] + "..."
             message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
             require(len(row) <= self.length, message, RequestError)
-        return TokenizedTexts(rows, self.pad, self.length, self.reads_padding)
+        return TokenizedTexts(rows, self.pad, self.length, self.reads_padding, self.frame)
 
     def can_hold(self, text: str) -> bool:
         """Whether the whole text fits into the encoder."""
         return len(self.encode([text])[0]) <= self.length
 
     def span(self, form: str, word: str) -> range:
-        """The positions of the tokens of a word that replaces {} in a sentence; the start token is position 0."""
+        """The positions of the tokens of a word that replaces the first {} in a sentence; position 0 is the first id.
+
+        In a template, these are the tokens that hold one of its characters.
+        """
         before, _, after = form.partition("{}")
-        front, back = (len(row) for row in self([before, after]).ids)
-        (whole,) = self([form.replace("{}", word)]).ids
-        return range(front - 1, len(whole) - back + 1)
+        if self.frame is not None:
+            return self.frame.span(self.tokenizer, before, word, after)
+        front, back = (len(row) for row in self.encode([before, after]))
+        (whole,) = self([before + word + after]).ids
+        return range(front - 1, len(whole) - back + len(self.around[0]))
 
 
 def _usual_length(config: Mapping[str, Any]) -> int:

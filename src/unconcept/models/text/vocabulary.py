@@ -48,19 +48,26 @@ def input_embedding(model: ModelView, encoder: TextEncoderSpec) -> nn.Module:
 
 
 def special_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
-    """The ids of the start token, which T5 lacks, and of the end token."""
-    return tokenizer([""]).ids[0]
+    """The ids around a text: start token, which T5 lacks, and end token, or those of a template."""
+    front, back = tokenizer.around
+    return (*front, *back)
 
 
 def untypable_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
-    """Ids that no text produces: start and end token, and T5's for padding and for what it does not know."""
+    """Ids that stand for no text: start and end token, T5's for padding and for what it does not know.
+
+    Of a language model these are the tokens beside its vocabulary, such as those that begin and end a turn.
+    """
+    if tokenizer.frame is not None:
+        return tuple(tokenizer.tokenizer.get_added_tokens_decoder())
     others = (tokenizer.tokenizer.token_to_id(token) for token in _NEVER_TYPED)
     return (*special_ids(tokenizer), *(i for i in others if i is not None))
 
 
 def word_ids(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
-    """Ids of a text without start and end token."""
-    return tokenizer([text]).ids[0][len(special_ids(tokenizer)) - 1 : -1]
+    """Ids of a text without start and end token or template."""
+    front, back = tokenizer.around
+    return tokenizer([text]).ids[0][len(front) : -len(back)]
 
 
 def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int], readers: Sequence[ClipTokenizer] = ()) -> str:
@@ -75,14 +82,14 @@ def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int], readers: Sequence[
 
 
 def _decoded(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
-    if len(special_ids(tokenizer)) == 1:  # T5's.
+    if tokenizer.frame is not None or not tokenizer.around[0]:  # Of a language model, or T5's.
         return " ".join(str(tokenizer.tokenizer.decode(list(map(int, ids)))).split())
     tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
     return " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
 
 
 def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Add start, end and padding to rows of ids: (b, l)."""
-    *start, end = special_ids(tokenizer)
-    whole = [[*start, *row, end] for row in rows]
+    """Add start and end token or template, and padding, to rows of ids: (b, l)."""
+    front, back = tokenizer.around
+    whole = [[*front, *row, *back] for row in rows]
     return torch.tensor([[*row, *[tokenizer.pad] * (tokenizer.length - len(row))] for row in whole])

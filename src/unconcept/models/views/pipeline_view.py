@@ -26,6 +26,7 @@ from ..model_view import Conditioning, PromptGuidance, SamplingStart, SoftPrompt
 from ..pipeline_checks import require_plain
 from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
+from ..text.llm_encoder import LlmEncoder
 from ..text.state_rows import quoted_states
 from ..text.t5_encoder import T5Encoder
 from ..text.tokenizer import ClipTokenizer, TextPosition, require_same_words
@@ -115,6 +116,8 @@ class PipelineView(ABC):
         if self.few_step is not None:
             self.few_step.require_guidance(self.name, scale)
         given = prompts if isinstance(prompts, Conditioning) else self._encode(prompts)
+        message = f"text states for {self.family} have no mask: give the conditioning that `condition` returns"
+        require(given.mask is not None or not self.spec.first_encoder.is_masked, message, ModelError)
         if is_guidance_distilled(self):
             embedded = torch.full((len(given.states),), scale, dtype=torch.float32, device=self.device)
             return PromptGuidance(replace(given, guidance=embedded))
@@ -240,6 +243,11 @@ class PipelineView(ABC):
     def _t5(self, encoder: TextEncoderSpec) -> T5Encoder:
         weights, config = self.checkpoint.lazy_tensors(encoder.part), self.checkpoint.config(encoder.part)
         return T5Encoder(self._tokenizer(encoder), weights, config, self.checkpoint.states(encoder.part))
+
+    def _llm(self, encoder: TextEncoderSpec) -> LlmEncoder:
+        weights, config = self.checkpoint.lazy_tensors(encoder.part), self.checkpoint.config(encoder.part)
+        states = self.checkpoint.states(encoder.part)
+        return LlmEncoder(self._tokenizer(encoder), weights, config, encoder.layers, states)
 
 
 def pipeline_family(pipeline: Pipeline) -> FamilySpec:

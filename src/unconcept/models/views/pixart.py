@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.errors import ModelError, require
-from ..model_view import Conditioning, PromptGuidance, SoftPrompts, TextInput
+from ...core.errors import ModelError
+from ..model_view import Conditioning, SoftPrompts, TextInput
 from ..text.tokenizer import TextPosition
 from .pipeline_view import PipelineView
 
@@ -69,14 +69,6 @@ class PixArtView(PipelineView):
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         return said[:, : latents.shape[1]]
-
-    def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
-        require(
-            not isinstance(prompts, Conditioning) or prompts.mask is not None,
-            f"text states for {self.family} have no mask: give the conditioning that `condition` returns",
-            ModelError,
-        )
-        return super().guide(prompts, scale)
 
     @property
     def width(self) -> int:

@@ -1,0 +1,157 @@
+"""Causal language models (Qwen3, Qwen2.5-VL, Mistral) as text encoders, layer by layer with transformers' classes.
+
+Only a skeleton without weights is built. Layers are the outer loop, so that each tensor is read once and only one layer
+is in memory; layers after the last hidden state that is read are never read. Vision towers are not used.
+
+A token's state depends on the tokens before it alone, so texts are cut after a named position. They pass the weights in
+blocks of one size, in which each length has its own number of texts; so a text's state does not depend on the others.
+"""
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .llm_skeleton import TOKEN_TABLE, language_prefix, language_skeleton
+from .state_cache import cached_text_states
+from .tokenizer import ClipTokenizer, TokenPosition
+
+_TOKEN_BLOCK = 64  # tokens in a matrix product
+_LENGTH_STEP = 16  # texts are filled up to a multiple of it
+_MOST_TOKENS = 1 << 15  # tokens encoded at once, which bounds memory
+
+_Row = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LlmEncoder:
+    """A language model with its tokenizer. `config` is its config.json as a dict."""
+
+    tokenizer: ClipTokenizer
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    layers: tuple[int, ...]
+    """Numbers of the hidden states that are joined to one; 0 are the embeddings, -1 is the last one, after the norm."""
+    state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None
+    """States encoded so far; None if the weights may change."""
+
+    def embed(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
+        """Encode texts: states at a named position (n, d), or at every padded position (n, l, d).
+
+        Padding that nothing reads has states of zeros.
+        """
+        return cached_text_states(self.state_cache, texts, at, lambda new: self._read(new, at))
+
+    def _read(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
+        tokens, cut = self.tokenizer(texts), self.tokenizer.cut
+        rows = [(*cut, *row) for row in tokens.ids]
+        if at != "all":
+            rows = [row[: len(cut) + end + 1] for row, end in zip(rows, tokens.index(at), strict=True)]
+            found = self._states(dict.fromkeys(rows), padded=False)
+            return torch.stack([found[row][-1] for row in rows])
+        found = self._states(dict.fromkeys(rows), padded=tokens.reads_padding)
+        length = tokens.length
+        kept = [found[row][len(cut) : len(cut) + length] for row in rows]
+        return torch.stack([F.pad(states, (0, 0, 0, length - len(states))) for states in kept])
+
+    def _states(self, rows: Mapping[_Row, object], padded: bool) -> dict[_Row, Tensor]:
+        """States (l, d) of each row of ids, or with `padded` of the whole length of the encoder."""
+        found: dict[_Row, Tensor] = {}
+        length = len(self.tokenizer.cut) + self.tokenizer.length if padded else 0
+        for batch in _batches(rows, length):
+            blocks = [_Block.of(members, length, self.tokenizer.pad) for members in batch]
+            for block, states in zip(blocks, self._layers(blocks), strict=True):
+                for row, each in zip(block.rows, states, strict=False):
+                    found[row] = each if padded else each[: len(row)]
+        return found
+
+    def _layers(self, blocks: Sequence["_Block"]) -> list[Tensor]:
+        """States (b, l, d) of each block."""
+        skeleton, rotary = language_skeleton(self.config)
+        layers, norm = list(skeleton.get_submodule("layers").children()), skeleton.get_submodule("norm")
+        count = len(layers)
+        wanted = [k % (count + 1) for k in self.layers]
+        prefix = language_prefix(self.weights)
+        table = self.weights[f"{prefix}{TOKEN_TABLE}"]
+        hidden = [F.embedding(block.ids.to(table.device), table) for block in blocks]
+        masks = [block.mask(table.device) for block in blocks]
+        turns = [_positions(rotary, each) for each in hidden]
+        kept = {0: list(hidden)}
+        for number, layer in enumerate(layers[: max(wanted)], 1):
+            start = f"{prefix}layers.{number - 1}."
+            tensors = {name: self.weights[f"{start}{name}"] for name, _ in layer.named_parameters()}
+            for i, (mask, turn) in enumerate(zip(masks, turns, strict=True)):
+                given = {"attention_mask": mask, "position_embeddings": turn}
+                hidden[i] = torch.func.functional_call(layer, tensors, (hidden[i],), given)
+            if number in wanted:
+                kept[number] = list(hidden)
+        if count in wanted:
+            tensors = {"weight": self.weights[f"{prefix}norm.weight"]}
+            kept[count] = [torch.func.functional_call(norm, tensors, (each,)) for each in hidden]
+        joined = zip(*map(kept.__getitem__, wanted), strict=True)
+        return [torch.cat(states, -1) for states in joined]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of one length that pass the weights together."""
+
+    rows: tuple[_Row, ...]
+    ids: Tensor
+    """(b, l), filled up with padding on the right, and with copies of the last row."""
+    reads_padding: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[_Row], length: int, pad: int) -> "_Block":
+        wide = length or _rounded(len(rows[0]))
+        filled = [*rows, *[rows[-1]] * (_rows_per_block(wide) - len(rows))]
+        ids = torch.tensor([[*row, *[pad] * (wide - len(row))] for row in filled])
+        return cls(tuple(rows), ids, length > 0)
+
+    def mask(self, device: torch.device) -> Tensor | None:
+        """(b, 1, l, l): what each position reads, itself and what is before it but padding; None if that is all."""
+        if not self.reads_padding:
+            return None
+        length = self.ids.shape[1]
+        counts = torch.tensor([len(row) for row in self.rows], device=device)
+        own = torch.arange(length, device=device) < counts[:, None]
+        return own[:, None, None] & torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def _rounded(length: int) -> int:
+    return length + -length % _LENGTH_STEP
+
+
+def _rows_per_block(length: int) -> int:
+    return max(1, _TOKEN_BLOCK // length)
+
+
+def _batches(rows: Mapping[_Row, object], length: int) -> Iterator[list[list[_Row]]]:
+    """Yield as many groups of rows as fit into memory; a group is a block, of rows that are padded to one length."""
+    by_length: dict[int, list[_Row]] = {}
+    for row in rows:
+        by_length.setdefault(length or _rounded(len(row)), []).append(row)
+    held: list[list[_Row]] = []
+    tokens = 0
+    for wide, members in by_length.items():
+        size = _rows_per_block(wide)
+        for start in range(0, len(members), size):
+            if held and tokens + size * wide > _MOST_TOKENS:
+                yield held
+                held, tokens = [], 0
+            held.append(members[start : start + size])
+            tokens += size * wide
+    if held:
+        yield held
+
+
+def _positions(rotary: nn.Module, hidden: Tensor) -> Any:
+    """Rotary embeddings of positions 0, 1, ...; Qwen2.5-VL has them on three axes, which are one for text."""
+    places = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    told: Any = rotary.config
+    if "mrope_section" in (getattr(told, "rope_parameters", None) or {}):
+        places = places.expand(3, 1, -1)
+    return rotary.to(hidden.device)(hidden, places)

@@ -1,0 +1,72 @@
+"""The common base of the views of transformers that read a language model's states through one linear map."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.errors import ModelError
+from ..hooks.forward import with_soft_rows
+from ..model_view import Conditioning, SoftPrompts, TextInput
+from ..text.t5_encoder import rms_norm
+from ..text.tokenizer import TextPosition
+from ..text.vocabulary import input_embedding
+from .pipeline_view import PipelineView
+
+
+@dataclass
+class LlmTextView(PipelineView):
+    """Its only text map is the spec's `states_map`, which does not include its bias.
+
+    `embed` gives the inputs of that map: the language model's states, after the denoiser's own norm if there is one,
+    which `condition` leaves to the denoiser. At "all", rows of padding that nothing reads are zeros.
+    """
+
+    def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        """(n, d) at a named position, (n, l, d) at "all"; the last subject token of "" is the first after it."""
+        if at == "pooled":
+            raise ModelError(f"{self.family} models do not read pooled text: embed at a token position")
+        if not texts:
+            return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
+        return self._normed(self._llm(self.spec.first_encoder).embed(texts, at))
+
+    def _normed(self, states: Tensor) -> Tensor:
+        """Apply the denoiser's norm of text states, as it is now."""
+        if not self.spec.text_projection:
+            return states
+        weight = self.checkpoint.lazy_tensors(self.spec.denoiser)[f"{self.spec.text_projection}.weight"]
+        return rms_norm(states, weight.detach(), self.norm_epsilon)
+
+    @property
+    def norm_epsilon(self) -> float:
+        """The epsilon of the denoiser's norm of text states."""
+        raise NotImplementedError(f"{self.family} has no norm of text states")
+
+    def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
+        return {} if reads == "pooled" else self._live_maps([self.spec.states_map])
+
+    def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
+        """Encode prompts with the live encoder in the pipeline's template, padded to its length.
+
+        If padding is not read, its states are zeros and there is a mask.
+        """
+        encoder = self.spec.first_encoder
+        tokenizer, module = self._tokenizer(encoder), self.modules(encoder.part)
+        soft = prompts if isinstance(prompts, SoftPrompts) else None
+        ids = torch.tensor(tokenizer(prompts).padded()) if not isinstance(prompts, SoftPrompts) else prompts.ids
+        cut = torch.tensor([tokenizer.cut] * len(ids), dtype=torch.long)
+        whole = torch.cat([cut, ids.cpu()], 1).to(self.device)
+        mask = (whole != tokenizer.pad).long().flip(1).cummax(1).values.flip(1)
+        with ExitStack() as stack:
+            if soft is not None:
+                at = soft.at + len(tokenizer.cut)
+                stack.enter_context(with_soft_rows(input_embedding(self, encoder), at, soft.rows[0]))
+            out: Any = module(input_ids=whole, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        states = torch.cat([out.hidden_states[k] for k in encoder.layers], -1)[:, len(tokenizer.cut) :]
+        if tokenizer.reads_padding:
+            return Conditioning(states)
+        mask = mask[:, len(tokenizer.cut) :]
+        return Conditioning(states * mask[..., None].to(states), mask=mask)
