@@ -38,7 +38,7 @@ WRITTEN: list[tuple[str, list[str]]] = [
     (
         "Guide",
         [
-            "tutorial.md", "usage.md", "examples.md", "reference.md", "systems.md",
+            "tutorial.md", "usage.md", "examples.md", "reference.md", "families.md", "systems.md",
             "ledger.md", "responsible-use.md", "extending.md",
             "contributing.md", "changelog.md", "security.md",
         ],

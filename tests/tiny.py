@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
@@ -166,6 +168,24 @@ def flux(distilled: bool = True) -> DiffusionPipeline:
     return FluxPipeline(scheduler, autoencoder, encoder, tokens, encoder_2, tokens_2, net)
 
 
+def chroma() -> DiffusionPipeline:
+    autoencoder, (encoder, tokens) = vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16), t5(48)
+    net = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=2,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return ChromaPipeline(scheduler, autoencoder, encoder, tokens, net)
+
+
 def stable_diffusion_3() -> DiffusionPipeline:
     """With a block of 3.5's kind."""
     first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
@@ -248,6 +268,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": stable_diffusion_3,
     "flux": flux,
     "pixart": pixart,
+    "chroma": chroma,
 }
 GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
 """How a family is built whose pictures have no classifier-free guidance otherwise."""

@@ -41,9 +41,11 @@ MATRICES = (
     "norm_out.linear.weight",
     "0.ff.net.0.proj.weight",
 )
+NORM = "transformer_blocks.0.attn.norm_q.weight"
 MORE = {
     "sd3": ("transformer_blocks.1.norm1_context.linear.weight", "0.attn2.to_k.weight"),
     "flux": ("single_transformer_blocks.0.proj_mlp.weight",),
+    "chroma": ("single_transformer_blocks.0.proj_mlp.weight", "distilled_guidance_layer.layers.1.linear_2.weight"),
 }
 
 
@@ -74,8 +76,9 @@ def toy_width(function: FunctionType) -> FunctionType:
 
 
 def narrow_flux(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = SINGLE_FILE_LOADABLE_CLASSES["FluxTransformer2DModel"]
-    monkeypatch.setitem(known, "checkpoint_mapping_fn", toy_width(known["checkpoint_mapping_fn"]))
+    for kind in ("FluxTransformer2DModel", "ChromaTransformer2DModel"):
+        known = SINGLE_FILE_LOADABLE_CLASSES[kind]
+        monkeypatch.setitem(known, "checkpoint_mapping_fn", toy_width(known["checkpoint_mapping_fn"]))
     monkeypatch.setattr(
         lora_pipeline, "_convert_kohya_flux_lora_to_diffusers", toy_width(_convert_kohya_flux_lora_to_diffusers)
     )
@@ -106,9 +109,8 @@ def text_edit(folder: Path, family: str) -> Edit:
 def low_rank(folder: Path, family: str) -> Edit:
     """Ranks differ; of queries, keys and values only some are changed, and a map of the text encoder."""
     there, pairs = parameters(folder, "transformer", "text_encoder"), {}
-    encoder = next(
-        name for name in there if name.startswith("text_encoder.") and name.endswith("layers.0.mlp.fc1.weight")
-    )
+    ends = ("layers.0.mlp.fc1.weight", "block.0.layer.0.SelfAttention.q.weight")
+    encoder = next(name for name in there if name.startswith("text_encoder.") and name.endswith(ends))
     for i, name in enumerate([*matrices(folder, family), encoder]):
         o, d = there[name].shape
         pairs[name] = drawn(torch.Size((o, 1 + i % 3)), i), drawn(torch.Size((1 + i % 3, d)), i + 99)
@@ -119,22 +121,16 @@ def dense(folder: Path, family: str) -> Edit:
     """Weights, biases, norms and tables of every network but the VAE."""
     parts = sorted(path.name for path in folder.iterdir() if path.name.startswith(("transformer", "text_encoder")))
     there = parameters(folder, *parts)
-    names = [
-        *matrices(folder, family),
-        "transformer.norm_out.linear.bias",
-        "transformer.transformer_blocks.0.attn.add_q_proj.bias",
-    ]
-    names += [
-        "transformer.transformer_blocks.0.attn.norm_q.weight",
-        *(["transformer.pos_embed.pos_embed"] if family == "sd3" else []),
-    ]
+    names, others = matrices(folder, family), ("norm_out.linear.bias", "pos_embed.pos_embed")
+    names += ["transformer.transformer_blocks.0.attn.add_q_proj.bias", f"transformer.{NORM}"]
+    names += [f"transformer.{name}" for name in others if f"transformer.{name}" in there]
     names += [
         next(
             name
             for name in there
             if name.startswith(f"{part}.") and name.endswith(("v_proj.weight", "SelfAttention.v.weight"))
         )
-        for part in parts[:-1]
+        for part in (parts[:-1] if len(parts) > 2 else parts[:1])
     ]
     return stamped(DenseEdit({name: drawn(there[name].shape, i) for i, name in enumerate(names)}), folder)
 
@@ -146,7 +142,7 @@ def transformers_own(edit: Edit, folder: Path) -> Edit:
 
 
 MAKERS = [text_edit, low_rank, dense]
-EACH = pytest.mark.parametrize("family", tiny.MMDITS)
+EACH = pytest.mark.parametrize("family", [*tiny.MMDITS, pytest.param("chroma", marks=pytest.mark.slow)])
 
 
 def exported(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline
+from diffusers import ChromaPipeline, FluxPipeline, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
 from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, picture, text_edit, transformers_own
@@ -23,7 +23,7 @@ from unconcept.models import open_model
 from unconcept.models.checkpoint.locations import tensor_locations
 from unconcept.models.checkpoint.safetensors_io import read_tensors, tensor_shapes
 
-PIPELINES = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline}
+PIPELINES = {"sd3": StableDiffusion3Pipeline, "flux": FluxPipeline, "chroma": ChromaPipeline}
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
 

@@ -13,6 +13,7 @@ from unconcept.edits import DenseEdit, LowRankEdit
 from unconcept.edits.export.bake import bake
 from unconcept.edits.export.export import export_edit
 from unconcept.edits.export.foreign import read_foreign_edit
+from unconcept.models.families import families
 
 pytestmark = pytest.mark.usefixtures("narrow_flux")
 
@@ -50,7 +51,7 @@ def test_kohya_lora_added_to_the_single_file_is_the_edited_one(family, make, mmd
         for n in before
         if n.endswith(".weight")
     }
-    start = "text_encoders.clip_l.transformer."
+    start = families[family].encoders[0].single_file
     flat |= {
         f"lora_te1_{n.removeprefix(start).removesuffix('.weight').replace('.', '_')}": n
         for n in before

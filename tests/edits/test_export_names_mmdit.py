@@ -3,8 +3,9 @@
 How `keys/*-transformer.txt` were made, without any of our own code: block 0 of each stack and all names outside of the
 stacks as others' loaders and captures of flux1-dev (780 tensors) and sd3_medium (491) spell them, repeated for every
 block;
-3.5 medium has the norms of queries and keys besides, and in its first 13 blocks a second attention. That diffusers' own
-converters take exactly these lists is a test below.
+3.5 medium has the norms of queries and keys besides, and in its first 13 blocks a second attention; 3.5 large and
+Chroma are listed as diffusers' converters and ComfyUI spell them, at the published numbers of blocks. That diffusers'
+own converters take exactly these lists is a test below.
 """
 
 import json
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import AutoencoderKL, ChromaTransformer2DModel, FluxTransformer2DModel, SD3Transformer2DModel
 from diffusers.loaders.single_file_utils import (
+    convert_chroma_transformer_checkpoint_to_diffusers,
     convert_flux_transformer_checkpoint_to_diffusers,
     convert_sd3_transformer_checkpoint_to_diffusers,
 )
@@ -24,6 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from tests.edits.test_export_names import CLIP_G, CLIP_L, VAE, listed
 from unconcept.edits.export.lora_keys import comfyui_patch, kohya_name, lora_name_candidates
+from unconcept.models.families import families
 from unconcept.models.layouts.layout import ModelLayout, group_by_packed_tensor
 
 SD3 = {
@@ -33,13 +36,25 @@ SD3 = {
     "joint_attention_dim": 4096,
     "caption_projection_dim": 1536,
 }
-SD35 = {**SD3, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm", "pos_embed_max_size": 384}
+SD35_MEDIUM = {**SD3, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm", "pos_embed_max_size": 384}
+SD35_LARGE = {
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "attention_head_dim": 64,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 2432,
+    "qk_norm": "rms_norm",
+    "pos_embed_max_size": 192,
+}
 KINDS = {
     "sd3": (SD3Transformer2DModel, SD3),
-    "sd35-medium": (SD3Transformer2DModel, SD35),
+    "sd35-medium": (SD3Transformer2DModel, SD35_MEDIUM),
+    "sd35-large": (SD3Transformer2DModel, SD35_LARGE),
     "flux": (FluxTransformer2DModel, {"guidance_embeds": True}),
+    "chroma": (ChromaTransformer2DModel, {}),
 }
-COUNTS = {"sd3": 491, "sd35-medium": 665, "flux": 780}
+COUNTS = {"sd3": 491, "sd35-medium": 665, "sd35-large": 923, "flux": 780, "chroma": 643}
+ENCODERS = {"sd3": (CLIP_L, CLIP_G), "flux": (CLIP_L,), "chroma": ()}  # CLIPs; T5 is the last
 T5 = {
     "d_model": 4096,
     "d_kv": 64,
@@ -49,18 +64,19 @@ T5 = {
     "feed_forward_proj": "gated-gelu",
     "vocab_size": 32128,
 }
-SLOWEST = "sd35-medium"
+SLOW = ("sd35-medium", "sd35-large")
 EACH = pytest.mark.parametrize(
-    "model", [pytest.param(model, marks=[pytest.mark.slow] if model == SLOWEST else []) for model in KINDS]
+    "model", [pytest.param(model, marks=[pytest.mark.slow] if model in SLOW else []) for model in KINDS]
 )
 CONVERTERS = {
     "sd3": convert_sd3_transformer_checkpoint_to_diffusers,
     "flux": convert_flux_transformer_checkpoint_to_diffusers,
+    "chroma": convert_chroma_transformer_checkpoint_to_diffusers,
 }
 
 
 def family(model: str) -> str:
-    return "flux" if model == "flux" else "sd3"
+    return "sd3" if model.startswith("sd3") else model
 
 
 @cache
@@ -70,10 +86,8 @@ def parts(model: str) -> dict[str, nn.Module]:
     with init_empty_weights():
         vae = AutoencoderKL(**VAE, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False)
         texts = [T5EncoderModel(T5Config(**T5))]
-        if family(model) == "flux":
-            texts = [CLIPTextModel(CLIPTextConfig(**CLIP_L)), *texts]
-        else:
-            texts = [*(CLIPTextModelWithProjection(CLIPTextConfig(**config)) for config in (CLIP_L, CLIP_G)), *texts]
+        clip = CLIPTextModelWithProjection if family(model) == "sd3" else CLIPTextModel
+        texts = [*(clip(CLIPTextConfig(**config)) for config in ENCODERS[family(model)]), *texts]
         found: dict[str, nn.Module] = {"transformer": kind(**config), "vae": vae}
     return found | {f"text_encoder_{i + 1}" if i else "text_encoder": module for i, module in enumerate(texts)}
 
@@ -99,8 +113,7 @@ def layout(tmp_path_factory):
             (folder / part).mkdir()
             config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
             (folder / part / "config.json").write_text(json.dumps(config, default=str))
-        kind = "FluxPipeline" if family(model) == "flux" else "StableDiffusion3Pipeline"
-        (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": families[family(model)].pipeline}))
         return ModelLayout.of(folder)
 
     return of
@@ -126,7 +139,7 @@ def test_single_file_holds_the_names_of_the_real_file(model, layout) -> None:
     found = set(group_by_packed_tensor(tensors(model), layout(model)))
     start = "model.diffusion_model."
     assert {name.removeprefix(start) for name in found if name.startswith(start)} == listed(f"{model}-transformer")
-    vae = "vae." if family(model) == "flux" else "first_stage_model."
+    vae = families[family(model)].vae_prefix
     sdxl = {
         name.removeprefix("first_stage_model.")
         for name in listed("sdxl-single-file")
@@ -141,9 +154,9 @@ def test_single_file_holds_the_names_of_the_real_file(model, layout) -> None:
         if name.startswith("cond_stage_model.")
     }
     texts = {name for name in found if name.startswith("text_encoders.clip_l.transformer.")}
-    assert {name.removeprefix("text_encoders.clip_l.transformer.") for name in texts} - {
-        "text_projection.weight"
-    } == clip_l
+    assert {name.removeprefix("text_encoders.clip_l.transformer.") for name in texts} - {"text_projection.weight"} == (
+        clip_l if ENCODERS[family(model)] else set()
+    )
     wanted = {
         "shared.weight",
         "encoder.embed_tokens.weight",
@@ -180,12 +193,15 @@ def test_comfyui_and_kohya_go_by_the_networks_own_names(model, layout) -> None:
 
 @EACH
 def test_encoders_of_loras(model, layout) -> None:
-    """kohya's T5 is the third encoder, in FLUX too; ComfyUI reads it so."""
-    t5 = "text_encoder_2" if family(model) == "flux" else "text_encoder_3"
+    """kohya's T5 is the third encoder, in FLUX too; ComfyUI reads it so, and as the first where it is alone."""
+    clips = len(ENCODERS[family(model)])
+    t5 = f"text_encoder_{clips + 1}" if clips else "text_encoder"
     assert (
         kohya_name(f"{t5}.encoder.block.0.layer.0.SelfAttention.q.weight", layout(model))[0]
-        == "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
+        == f"lora_te{3 if clips else 1}_encoder_block_0_layer_0_SelfAttention_q"
     )
+    if not clips:
+        return
     clip = kohya_name("text_encoder.text_model.encoder.layers.0.mlp.fc1.weight", layout(model))[0]
     assert clip == "lora_te1_text_model_encoder_layers_0_mlp_fc1"
 

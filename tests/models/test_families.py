@@ -63,6 +63,13 @@ def test_names_in_other_tools_are_there_where_the_original_layout_is_known(famil
     assert all(bool(name) == bool(spec.denoiser_names) for name in told)
 
 
+@every_family
+def test_the_page_of_families_says_what_a_row_is_and_what_is_left(family) -> None:
+    page = (ROOT.parents[1] / "docs/families.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and f"`{family}`" in line.split("|")[1]]
+    assert len(rows) == 2
+
+
 def test_content_keys_follow_every_family_and_its_view() -> None:
     """They are imported by name."""
     seen = imported_modules(LOADING)

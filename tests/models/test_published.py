@@ -170,7 +170,9 @@ def transformer(name: str) -> Shapes:
         (lambda: {"x": (1,)}, {}, "it holds no UNet in the original layout"),
         (lambda: transformer("flux"), {}, "is FLUX.1, whose T5 needs a tokenizer that is not in this package"),
         (lambda: transformer("sd3"), {}, "is Stable Diffusion 3, whose T5 needs a tokenizer"),
-        (lambda: transformer("sd35-medium"), {}, "is Stable Diffusion 3, whose T5 needs a tokenizer"),
+        (lambda: transformer("sd35-medium"), {}, r"is Stable Diffusion 3\.5 medium, whose T5 needs a tokenizer"),
+        (lambda: transformer("sd35-large"), {}, r"is Stable Diffusion 3\.5 large, whose T5 needs a tokenizer"),
+        (lambda: transformer("chroma"), {}, "is Chroma, whose T5 needs a tokenizer"),
     ],
 )
 def test_files_that_no_packaged_config_fits(shapes, metadata, said, tmp_path) -> None:

@@ -16,7 +16,7 @@ from unconcept.models.views.flux import pack_latents, unpack_latents
 PROMPTS = ["a dog", "moon"]
 BUILDERS = {family: partial(tiny.pipeline, family) for family in tiny.PIPELINES}
 BUILDERS["flux undistilled"] = partial(tiny.pipeline, "flux", distilled=False)
-FLOWS = ("sd3", "flux", "flux undistilled")
+FLOWS = ("sd3", "flux", "flux undistilled", "chroma")
 GRID = [(family, name) for family in BUILDERS for name in (None, *(("euler",) if family in FLOWS else SAMPLERS))]
 FAST = [
     *((family, None) for family in BUILDERS),
@@ -36,17 +36,19 @@ def generators(count: int) -> list[torch.Generator]:
 
 def stock(pipe, noise, steps, scale, prompts=PROMPTS, **more):
     """Latents of the stock pipeline."""
-    is_flux = type(pipe).__name__.startswith("Flux")
+    kind = type(pipe).__name__
+    is_flux = kind.startswith("Flux")
+    is_packed = is_flux or kind.startswith("Chroma")
     given = {"guidance_scale": scale}
     if is_flux and not pipe.transformer.config.guidance_embeds:
         given = {"true_cfg_scale": scale, "negative_prompt": ""}
-    if type(pipe).__name__.startswith("PixArt"):
+    if kind.startswith("PixArt"):
         given |= {"use_resolution_binning": False, "clean_caption": False}
     side = noise.shape[-1] * pipe.vae_scale_factor
-    latents = pack_latents(noise) if is_flux else noise
+    latents = pack_latents(noise) if is_packed else noise
     asked = {"num_inference_steps": steps, "output_type": "latent", "height": side, "width": side}
     found = pipe(list(prompts), latents=latents, generator=generators(2), **given, **asked, **more).images
-    return unpack_latents(found, noise.shape[-2] // 2, noise.shape[-1] // 2) if is_flux else found
+    return unpack_latents(found, noise.shape[-2] // 2, noise.shape[-1] // 2) if is_packed else found
 
 
 @cache
@@ -108,7 +110,7 @@ def test_timesteps_of_published_flows_are_the_stock_pipelines(family, config) ->
 
 def test_which_models_read_their_guidance() -> None:
     assert is_guidance_distilled(tiny.shared("flux"))
-    assert not any(is_guidance_distilled(tiny.shared(family)) for family in (*tiny.FAMILIES, "sd3", "pixart"))
+    assert not any(is_guidance_distilled(tiny.shared(family)) for family in (*tiny.FAMILIES, "sd3", "pixart", "chroma"))
 
 
 def test_a_consistency_model_reads_its_guidance() -> None:

@@ -139,7 +139,7 @@ def test_what_it_cannot_do_is_said() -> None:
 def test_masked_padding_is_not_attended_to(at) -> None:
     """A named position is read of the text's own tokens, and is a row of the whole all the same."""
     module, ours = built()
-    masked = replace(ours, tokenizer=replace(ours.tokenizer, reads_padding=False))
+    masked = replace(ours, tokenizer=replace(ours.tokenizer, is_masked=True))
     tokens = masked.tokenizer(TEXTS)
     theirs = module(torch.tensor(tokens.padded()), attention_mask=torch.tensor(tokens.mask()))[0]
     wanted = theirs if at == "all" else theirs[range(len(TEXTS)), tokens.index(at)]

@@ -35,7 +35,9 @@ from .registry import NO_SERVICES, MethodServices, Unreached, method
 _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "attn", "full-weight": "full"}
 
 
-@method("concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
+@method(
+    "concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma"), version=2
+)
 @dataclass(frozen=True)
 class ConceptAblation:
     """Fine-tunes the denoiser, on images of the anchor, to treat a target as its anchor.

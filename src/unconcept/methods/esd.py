@@ -68,7 +68,7 @@ _TrainMethod = Literal[
 ]
 
 
-@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"), version=2)
+@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"), version=2)
 @dataclass(frozen=True)
 class ESD:
     """Fine-tunes the denoiser towards negative guidance.

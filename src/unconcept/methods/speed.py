@@ -38,7 +38,7 @@ _LEAST_REMAINDER = 1e-6
 @method(
     "speed",
     paper="arXiv:2503.07392",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"),
     mechanism="closed-form",
 )
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from .registry import NO_SERVICES, MethodServices, Promise, method
 @method(
     "uce",
     paper="arXiv:2308.14761",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"),
     mechanism="closed-form",
 )
 @dataclass(frozen=True)

@@ -62,7 +62,9 @@ class TextEncoderSpec:
     gives_pooled: bool = False
     """Whether the denoiser reads its pooled text embedding."""
     is_masked: bool = False
-    """Whether it and the denoiser ignore padding."""
+    """Whether it ignores padding, and the denoiser too unless `passes_padding_on`."""
+    passes_padding_on: bool = False
+    """Whether the denoiser reads the states of padding that the encoder ignored."""
     is_lowercased: bool = False
     """Whether the stock pipeline strips prompts and converts them to lower case."""
     is_optional: bool = False

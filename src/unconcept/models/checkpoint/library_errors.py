@@ -1,5 +1,6 @@
 """The border to the libraries that build models: whatever they raise is one line that names the model."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,9 @@ def library_errors(
     from accelerate.utils.memory import should_reduce_batch_size
 
     try:
-        yield
+        with warnings.catch_warnings():  # diffusers warns of its own old name inside its Chroma.
+            warnings.filterwarnings("ignore", "`FluxPosEmbed` is deprecated", FutureWarning)
+            yield
     except (UnconceptError, MemoryError):
         raise
     except Exception as error:

@@ -26,7 +26,13 @@ _TITLES = {  # of two that fit, the second predicts v
 _UNET = "model.diffusion_model."
 _LATENT_CHANNELS = 4
 _LABEL = f"{_UNET}label_emb.0.0.weight"  # reads SDXL's sizes and pooled text; in a 2.x unCLIP, a picture
-_TRANSFORMERS = {"double_blocks.": "FLUX.1", "joint_blocks.": "Stable Diffusion 3"}  # by the start of their blocks
+_TRANSFORMERS = {  # by the start of a name, the telling one of two first
+    "distilled_guidance_layer.": "Chroma",
+    "double_blocks.": "FLUX.1",
+    "joint_blocks.37.": "Stable Diffusion 3.5 large",
+    "joint_blocks.0.x_block.attn2.": "Stable Diffusion 3.5 medium",
+    "joint_blocks.": "Stable Diffusion 3",
+}
 # Only v-prediction moves this bias so far from 0 (inferred): ComfyUI tells the 2.x models apart by the same number.
 _V_BIAS, _V_DEVIATION = f"{_UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 _OTHER_PREDICTIONS = ("v_pred", "edm_mean", "edm_vpred.sigma_max")  # empty tensors by which SDXL's fine-tunes say so

@@ -5,6 +5,11 @@ import re
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, flux_names, joint_maps
 
+# Chroma's files have the names of these blocks too, beside one that is its own.
+_BLOCK_NAMES = re.compile(
+    r"\A(?!.*distilled_guidance_layer).*(double_blocks|single_blocks|single_transformer_blocks)", re.DOTALL
+)
+
 FLUX = FamilySpec(
     name="flux",
     title="FLUX.1",
@@ -39,6 +44,6 @@ FLUX = FamilySpec(
     denoiser_names=flux_names,
     vae_prefix="vae.",
     kohya_base="flux",
-    module_names=re.compile(r"double_blocks|single_blocks|single_transformer_blocks"),
+    module_names=_BLOCK_NAMES,
     modelspec="flux-1",
 )

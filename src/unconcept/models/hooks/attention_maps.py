@@ -103,14 +103,25 @@ class _Watched:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
         assert encoder_hidden_states is not None
-        self.keep(attn, _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb, self.text_queries))
+        kept = _joint(attn, hidden_states, encoder_hidden_states, image_rotary_emb, self.text_queries, attention_mask)
+        self.keep(attn, kept)
         # FLUX's processor takes a rotary embedding, SD3's does not.
         rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
 
 
-def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None, text_queries: bool) -> Tensor:
-    """The text's columns (b, heads, p, l) of the picture's rows, or of all, from a softmax over text and picture."""
+def _joint(
+    attn: Any,
+    x: Tensor,
+    text: Tensor,
+    rotary: tuple[Tensor, Tensor] | None,
+    text_queries: bool,
+    bias: Tensor | None,
+) -> Tensor:
+    """The text's columns (b, heads, p, l) of the picture's rows, or of all, from a softmax over text and picture.
+
+    `bias` (b, 1, l + p, l + p) is added to the logits.
+    """
     q, k = _normed(attn.to_q(x), attn, "norm_q"), _normed(attn.to_k(x), attn, "norm_k")
     words = _normed(attn.add_k_proj(text), attn, "norm_added_k")
     l = words.shape[2]
@@ -123,7 +134,9 @@ def _joint(attn: Any, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | N
     if text_queries:
         asking = _normed(attn.add_q_proj(text), attn, "norm_added_q")
         q = torch.cat([asking if rotary is None else _turned(asking, rotary, slice(l)), q], 2)
-    return _looked(q, torch.cat([words, k], 2))[..., :l]
+    if bias is not None and not text_queries:
+        bias = bias[:, :, l:]
+    return _looked(q, torch.cat([words, k], 2), bias)[..., :l]
 
 
 def _turned(rows: Tensor, rotary: tuple[Tensor, Tensor], at: slice) -> Tensor:
@@ -147,7 +160,8 @@ def _split(rows: Tensor, attn: Any) -> Tensor:
     return by_head
 
 
-def _looked(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(width of a head)), (b, heads, p, l), in float32 or wider."""
+def _looked(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(width of a head) + bias), (b, heads, p, l), in float32 or wider."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    return torch.softmax(q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+    logits = q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5
+    return torch.softmax(logits if bias is None else logits + bias.to(wide), -1)

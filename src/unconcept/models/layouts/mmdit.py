@@ -15,14 +15,15 @@ JOINT_ATTENTION_MAP = re.compile(
     r"^(context_embedder|time_text_embed\.text_embedder\.linear_1)\.weight$|\.attn\.(add_[kv]_proj|to_[kv])\.weight$"
 )
 
-_NameTable = Mapping[str, tuple[str, Packing]]  # module in the folder to module in the original, and the place in it
+NameTable = Mapping[str, tuple[str, Packing]]  # module in the folder to module in the original, and the place in it
 
 
 def _pieces(own: str, letters: str, original: str, parts: int = 3) -> dict[str, tuple[str, Packing]]:
     return {own.format(letter): (original, Packing((i, 1, parts))) for i, letter in enumerate(letters)}
 
 
-def _whole(names: Mapping[str, str]) -> dict[str, tuple[str, Packing]]:
+def whole_modules(names: Mapping[str, str]) -> dict[str, tuple[str, Packing]]:
+    """A table of modules that the original has in one piece each."""
     return {own: (original, Packing()) for own, original in names.items()}
 
 
@@ -37,18 +38,18 @@ _LAST_MODULES = {
     "norm_out.linear": ("final_layer.adaLN_modulation.1", Packing(halves_swapped=True)),
     "proj_out": ("final_layer.linear", Packing()),
 }
-_SD3_OUTER_MODULES: _NameTable = _LAST_MODULES | _whole(
+_SD3_OUTER_MODULES: NameTable = _LAST_MODULES | whole_modules(
     {
         **{"pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder"},
         **_embedder("timestep_embedder", "t_embedder.mlp", "0", "2"),
         **_embedder("text_embedder", "y_embedder.mlp", "0", "2"),
     }
 )
-_SD3_BLOCK: _NameTable = {
+_SD3_BLOCK: NameTable = {
     **_pieces("attn.to_{}", "qkv", "x_block.attn.qkv"),
     **_pieces("attn.add_{}_proj", "qkv", "context_block.attn.qkv"),
     **_pieces("attn2.to_{}", "qkv", "x_block.attn2.qkv"),
-    **_whole(
+    **whole_modules(
         {
             **{
                 "attn.to_out.0": "x_block.attn.proj",
@@ -67,7 +68,7 @@ _SD3_BLOCK: _NameTable = {
         }
     ),
 }
-_FLUX_OUTER_MODULES: _NameTable = _LAST_MODULES | _whole(
+_FLUX_OUTER_MODULES: NameTable = _LAST_MODULES | whole_modules(
     {
         **{"x_embedder": "img_in", "context_embedder": "txt_in"},
         **_embedder("timestep_embedder", "time_in", "in_layer", "out_layer"),
@@ -75,10 +76,10 @@ _FLUX_OUTER_MODULES: _NameTable = _LAST_MODULES | _whole(
         **_embedder("guidance_embedder", "guidance_in", "in_layer", "out_layer"),
     }
 )
-_FLUX_DOUBLE_BLOCK: _NameTable = {
+FLUX_DOUBLE_BLOCK: NameTable = {
     **_pieces("attn.to_{}", "qkv", "img_attn.qkv"),
     **_pieces("attn.add_{}_proj", "qkv", "txt_attn.qkv"),
-    **_whole(
+    **whole_modules(
         {
             **{
                 "attn.to_out.0": "img_attn.proj",
@@ -97,10 +98,10 @@ _FLUX_DOUBLE_BLOCK: _NameTable = {
         }
     ),
 }
-_FLUX_SINGLE_BLOCK: _NameTable = {
+FLUX_SINGLE_BLOCK: NameTable = {
     **_pieces("attn.to_{}", "qkv", "linear1", 7),
     "proj_mlp": ("linear1", Packing((3, 4, 7))),  # four times as wide as the model
-    **_whole(
+    **whole_modules(
         {
             "norm.linear": "modulation.lin",
             "proj_out": "linear2",
@@ -111,20 +112,20 @@ _FLUX_SINGLE_BLOCK: _NameTable = {
 }
 _SD3_BLOCKS = {"transformer_blocks": ("joint_blocks", _SD3_BLOCK)}
 _FLUX_BLOCKS = {
-    "transformer_blocks": ("double_blocks", _FLUX_DOUBLE_BLOCK),
-    "single_transformer_blocks": ("single_blocks", _FLUX_SINGLE_BLOCK),
+    "transformer_blocks": ("double_blocks", FLUX_DOUBLE_BLOCK),
+    "single_transformer_blocks": ("single_blocks", FLUX_SINGLE_BLOCK),
 }
 _BLOCK_NAME = re.compile(r"(\w+)\.(\d+)\.(.+)")
-_FLUX_SCALED_NORM = re.compile(r"\.(query|key)_norm$")  # FLUX's norms, whose weight is named scale
+_SCALED_NORM = re.compile(r"\.(query|key)_norm$|\.norms\.\d+$")  # FLUX's and Chroma's, whose weight is named scale
 
 
 @dataclass(frozen=True)
 class TransformerNames:
     """Translates names of a transformer's tensors to the original layout and back."""
 
-    outer: _NameTable
+    outer: NameTable
     """Modules outside the blocks."""
-    blocks: Mapping[str, tuple[str, _NameTable]]
+    blocks: Mapping[str, tuple[str, NameTable]]
     """Lists of blocks in the folder, each with its original name and the modules of a block."""
     tensors: Mapping[str, str]
     """Tensors that are not the weight or bias of a module."""
@@ -145,7 +146,7 @@ class TransformerNames:
                 packing = Packing(halves_swapped=True)
         else:
             return None
-        return f"{start}{original}.{'scale' if _FLUX_SCALED_NORM.search(original) else kind}", packing
+        return f"{start}{original}.{'scale' if _SCALED_NORM.search(original) else kind}", packing
 
     def in_folder(self, key: str) -> Iterator[tuple[str, Packing]]:
         own_tensor = next((own for own, original in self.tensors.items() if original == key), None)
@@ -180,8 +181,14 @@ def flux_names(config: Config) -> TransformerNames:
 def joint_maps(config: Config) -> NamedShapes:
     """The maps through which text enters the transformer, and the key and value maps of every block, with shapes."""
     inner = config["num_attention_heads"] * config["attention_head_dim"]
-    yield "context_embedder.weight", (inner, config["joint_attention_dim"])
     yield "time_text_embed.text_embedder.linear_1.weight", (inner, config["pooled_projection_dim"])
+    yield from text_stream_maps(config)
+
+
+def text_stream_maps(config: Config) -> NamedShapes:
+    """The map through which text states enter the transformer, and the key and value maps of every block."""
+    inner = config["num_attention_heads"] * config["attention_head_dim"]
+    yield "context_embedder.weight", (inner, config["joint_attention_dim"])
     maps = ("add_k_proj", "add_v_proj", "to_k", "to_v")
     for blocks, count, names in (
         ("transformer_blocks", config["num_layers"], maps),

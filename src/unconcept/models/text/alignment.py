@@ -18,8 +18,8 @@ def aligned_suffix_pairs(model: ModelView, targets: Sequence[str], anchors: Sequ
 def aligned_suffix_rows(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
     """Rows (l, d) from the last subject token on, for each tuple of texts at the same index of equally long lists.
 
-    The rows of a tuple are aligned at the subjects' last tokens, and longer ones are cut at their ends. If attention
-    does not read padding, they end with the text of the first list.
+    The rows of a tuple are aligned at the subjects' last tokens, and longer ones are cut at their ends. If the
+    denoiser does not read padding, they end with the text of the first list.
     """
     read = embed_together(model, *parts, at="all")
     last = (model.tokenizer(texts).index("last_subject") for texts in parts)
@@ -27,7 +27,7 @@ def aligned_suffix_rows(model: ModelView, *parts: Sequence[str]) -> list[tuple[T
     found = []
     for i, starts in enumerate(zip(*last, strict=True)):
         count = length - max(starts)
-        if not first.reads_padding:
+        if not model.tokenizer.reads_padding:
             count = min(count, len(first.ids[i]) - starts[0])
         found.append(tuple(rows[i, start : start + count] for rows, start in zip(read, starts, strict=True)))
     return found

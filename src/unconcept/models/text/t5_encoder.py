@@ -77,13 +77,13 @@ class T5Encoder:
         return torch.cat(found)[[place[text] for text in texts]]
 
     def _read_batch(self, texts: Sequence[str], at: TokenPosition) -> Tensor:
-        """Encode a batch; if attention ignores padding, a named position needs only the text's own tokens."""
+        """Encode a batch; if the encoder ignores padding, a named position needs only the text's own tokens."""
         tokens, device = self.tokenizer(texts), self.weights["encoder.final_layer_norm.weight"].device
-        if at != "all" and not tokens.reads_padding:
+        if at != "all" and tokens.is_masked:
             own = [torch.tensor([row], device=device) for row in tokens.ids]
             states = self._layers(own, [self._position_bias(ids.shape[1]) for ids in own])
             return torch.stack([rows[0, i] for rows, i in zip(states, tokens.index(at), strict=True)])
-        mask = None if tokens.reads_padding else torch.tensor(tokens.mask(), device=device)
+        mask = torch.tensor(tokens.mask(), device=device) if tokens.is_masked else None
         whole = self.states(torch.tensor(tokens.padded(), device=device), mask)
         return whole if at == "all" else whole[range(len(whole)), tokens.index(at)]
 

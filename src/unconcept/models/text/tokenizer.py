@@ -28,8 +28,9 @@ class TokenizedTexts:
     ids: tuple[tuple[int, ...], ...]
     pad: int
     length: int  # the number of tokens that fit into the encoder
-    reads_padding: bool = True
+    is_masked: bool = False
     frame: PromptFrame | None = None
+    reads_padding: bool = True
 
     def padded(self) -> list[list[int]]:
         """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
@@ -42,8 +43,9 @@ class TokenizedTexts:
     def index(self, at: TokenPosition) -> list[int]:
         """The index of each text's named token. The last subject token of "" is the start token (as in UCE's script).
 
-        T5 has no start token: there it is the last pad, position -1 in that script, or the end token if padding is
-        not read. In a template the end token is the first one after the text, and the last subject token of "" too.
+        T5 has no start token: there it is the last pad, position -1 in that script, or the end token if the encoder
+        ignores padding. In a template the end token is the first one after the text, and the last subject token of ""
+        too.
         """
         if self.frame is not None:
             around = len(self.frame.front) + len(self.frame.back)
@@ -51,7 +53,7 @@ class TokenizedTexts:
             subject = at == "last_subject"
             return [end - (subject and len(row) > around) for end, row in zip(ends, self.ids, strict=True)]
         back = 2 if at == "last_subject" else 1
-        return [(len(row) - back) % self.length if self.reads_padding else max(0, len(row) - back) for row in self.ids]
+        return [max(0, len(row) - back) if self.is_masked else (len(row) - back) % self.length for row in self.ids]
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ class ClipTokenizer:
     tokenizer: Tokenizer
     pad: int
     length: int
+    is_masked: bool = False
+    """Whether the encoder ignores padding."""
     reads_padding: bool = True
-    """Whether the encoder and the networks that read its states attend to padding."""
+    """Whether the networks that read its states attend to those of padding."""
     is_lowercased: bool = False
     """Whether the pipeline strips texts and puts them in lower case first."""
     frame: PromptFrame | None = None
@@ -127,14 +131,19 @@ class ClipTokenizer:
 
         Padding that is read must have the length of training, so a tokenizer that says that it holds less is right.
         """
-        length = encoder.length or self.length
-        length = length if encoder.is_masked else min(length, self.length)
-        return replace(self, length=length, reads_padding=not encoder.is_masked, is_lowercased=encoder.is_lowercased)
+        length, reads_padding = encoder.length or self.length, not encoder.is_masked or encoder.passes_padding_on
+        length = min(length, self.length) if reads_padding else length
+        own = replace(self, length=length, is_lowercased=encoder.is_lowercased)
+        return replace(own, is_masked=encoder.is_masked, reads_padding=reads_padding)
 
     def pad_anew(self, ids: "Tensor") -> "Tensor":
         """Padded ids (b, l) of another tokenizer with the same vocabulary, with this one's padding."""
+        return ids.masked_fill(~self.own_tokens(ids), self.pad)
+
+    def own_tokens(self, ids: "Tensor") -> "Tensor":
+        """Where padded ids (b, l) are a text's own tokens, up to its end token: (b, l) bool."""
         is_end = ids == self.end
-        return ids.masked_fill(is_end.cumsum(1) - is_end.long() > 0, self.pad)
+        return is_end.cumsum(1) - is_end.long() == 0
 
     @property
     def words(self) -> tuple[int, frozenset[str]]:
@@ -157,7 +166,7 @@ class ClipTokenizer:
             shown = text if len(text) <= 60 else text[:57] + "..."
             message = f"{shown!r} is {len(row)} tokens long, the text encoder holds {self.length}: shorten it"
             require(len(row) <= self.length, message, RequestError)
-        return TokenizedTexts(rows, self.pad, self.length, self.reads_padding, self.frame)
+        return TokenizedTexts(rows, self.pad, self.length, self.is_masked, self.frame, self.reads_padding)
 
     def can_hold(self, text: str) -> bool:
         """Whether the whole text fits into the encoder."""

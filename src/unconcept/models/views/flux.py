@@ -25,8 +25,8 @@ class FluxView(MMDiTView):
 
     def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         clip, t5 = self.spec.encoders
-        pooled = self._read(prompts, clip).pooler_output
-        return Conditioning(self._read(prompts, t5)[0], pooled)
+        (read, _), (states, _) = self._read(prompts, clip), self._read(prompts, t5)
+        return Conditioning(states[0], read.pooler_output)
 
     def denoise(self, latents: Tensor, timestep: Tensor, texts: Sequence[str] | Conditioning) -> Tensor:
         """The flow noise - x0; for a guidance-distilled FLUX at the conditioning's guidance, or else its default."""
@@ -34,18 +34,23 @@ class FluxView(MMDiTView):
         net, t = self.checkpoint.built_pipeline.transformer, timestep.to(latents.device).expand(len(latents))
         h, w = (side // 2 for side in latents.shape[-2:])
         at = torch.cartesian_prod(*(torch.arange(n, dtype=latents.dtype, device=latents.device) for n in (1, h, w)))
-        default = torch.full((len(latents),), _DISTILLED_GUIDANCE, device=latents.device)
-        guidance = default if given.guidance is None else given.guidance
         packed = net(
             hidden_states=pack_latents(latents),
             timestep=t.to(latents.dtype) / 1000,
-            guidance=guidance if net.config.guidance_embeds else None,
             encoder_hidden_states=given.states,
-            pooled_projections=given.pooled,
             img_ids=at,
             txt_ids=at.new_zeros(given.states.shape[1], 3),
+            **self._own_inputs(given, h * w),
         ).sample
         return unpack_latents(packed, h, w)
+
+    def _own_inputs(self, given: Conditioning, places: int) -> dict[str, Tensor | None]:
+        """The transformer's inputs besides latents, timestep, states and positions."""
+        scale = given.guidance
+        if scale is None:
+            scale = torch.full((len(given.states),), _DISTILLED_GUIDANCE, device=given.states.device)
+        is_distilled = self.checkpoint.built_pipeline.transformer.config.guidance_embeds
+        return {"guidance": scale if is_distilled else None, "pooled_projections": given.pooled}
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
         """Even sigmas from 1 to 1 / N, which the scheduler shifts, by picture size if its config says so."""

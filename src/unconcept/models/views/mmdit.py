@@ -1,6 +1,7 @@
-"""The common base of the views of Stable Diffusion 3 and FLUX.1: joint transformers that predict a flow.
+"""The common base of the views of Stable Diffusion 3, FLUX.1 and Chroma: joint transformers that predict a flow.
 
-Both read text as rows through one `context_embedder`, and CLIP's pooled text through another map, with the timestep.
+All read text as rows through one `context_embedder`; the first two read CLIP's pooled text through another map, with
+the timestep.
 """
 
 from abc import abstractmethod
@@ -24,9 +25,14 @@ _STATES_MAP = "context_embedder.weight"
 
 @dataclass
 class MMDiTView(PipelineView):
-    """Its text maps are one for the states and one for the pooled text; a map does not include its bias."""
+    """Its text maps are one for the states and one for a pooled text, if any; a map does not include its bias."""
 
     def embed(self, texts: Sequence[str], at: TextPosition = "last_subject") -> Tensor:
+        require(
+            at != "pooled" or bool(self.spec.pooled_map),
+            f"{self.family} models do not read pooled text: embed at a token position",
+            ModelError,
+        )
         if not texts:
             width = self.checkpoint.config("transformer")["pooled_projection_dim"] if at == "pooled" else self.width
             return torch.empty(0, width, dtype=self.dtype, device=self.device)
@@ -40,34 +46,40 @@ class MMDiTView(PipelineView):
         """The inputs of `context_embedder`, at "all" or a named position."""
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
-        return self._live_maps([_STATES_MAP if reads == "states" else self.spec.pooled_map])
+        name = _STATES_MAP if reads == "states" else self.spec.pooled_map
+        return self._live_maps([name]) if name else {}
 
     def condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
-        """Encode prompts with the live encoders, padded and without a mask as in the stock pipelines."""
+        """Encode prompts with the live encoders, padded as in the stock pipelines."""
         return self._condition(prompts)
 
     @abstractmethod
     def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning: ...
 
-    def _read(self, prompts: Sequence[str] | SoftPrompts, encoder: TextEncoderSpec) -> Any:
-        """Run a live encoder."""
+    def _read(self, prompts: Sequence[str] | SoftPrompts, encoder: TextEncoderSpec) -> tuple[Any, Tensor]:
+        """Run a live encoder; also returns which tokens (b, l) are a text's own."""
+        module, tokenizer = self.modules(encoder.part), self._tokenizer(encoder)
         if not isinstance(prompts, SoftPrompts):
-            ids = torch.tensor(self._tokenizer(encoder)(prompts).padded(), device=self.device)
-            return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
-        own = prompts.t5 if encoder.kind == "t5" else prompts
+            tokens = tokenizer(prompts)
+            ids, mask = (torch.tensor(rows, device=self.device) for rows in (tokens.padded(), tokens.mask()))
+            return _encoded(module, encoder, ids, mask)
+        own = prompts if encoder.kind == self.spec.encoders[0].kind else prompts.t5
         number = [each for each in self.spec.encoders if each.kind == encoder.kind].index(encoder)
-        message = (
-            f"prompts of token ids for {self.family} need the rows of {encoder.part}: give them for CLIP and for T5"
-        )
+        message = f"prompts of token ids for {self.family} need the rows of {encoder.part}: give them for each encoder"
         require(own is not None and number < len(own.rows), message, ModelError)
         assert own is not None
-        ids = self._tokenizer(encoder).pad_anew(own.ids).to(self.device)
+        ids = tokenizer.pad_anew(own.ids).to(self.device)
         with with_soft_rows(input_embedding(self, encoder), own.at, own.rows[number]):
-            return self.modules(encoder.part)(ids, output_hidden_states=encoder.is_penultimate)
+            return _encoded(module, encoder, ids, tokenizer.own_tokens(ids))
 
     @property
     def width(self) -> int:
         return int(self.checkpoint.config("transformer")["joint_attention_dim"])
+
+
+def _encoded(module: Any, encoder: TextEncoderSpec, ids: Tensor, mask: Tensor) -> tuple[Any, Tensor]:
+    masking = {"attention_mask": mask.long()} if encoder.is_masked else {}
+    return module(ids, output_hidden_states=encoder.is_penultimate, **masking), mask
 
 
 def flow_shift(scheduler: Any, tokens: int, most: float) -> float:

@@ -29,10 +29,10 @@ class SD3View(MMDiTView):
 
     def _condition(self, prompts: Sequence[str] | SoftPrompts) -> Conditioning:
         *clips, last = self.spec.encoders
-        found = [self._read(prompts, encoder) for encoder in clips]
+        found = [self._read(prompts, encoder)[0] for encoder in clips]
         clip = torch.cat([out.hidden_states[-2] for out in found], -1)
         clip = F.pad(clip, (0, self.width - clip.shape[-1]))
-        t5 = self._read(prompts, last)[0] if self._has(last) else self._no_t5(clip, "all")
+        t5 = self._read(prompts, last)[0][0] if self._has(last) else self._no_t5(clip, "all")
         return Conditioning(torch.cat([clip, t5], 1), torch.cat([out.text_embeds for out in found], -1))
 
     def _no_t5(self, like: Tensor, at: TokenPosition) -> Tensor:
