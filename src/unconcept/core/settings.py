@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,9 +30,10 @@ def require_known_names(kind: type, names: Iterable[str], noun: str = "setting")
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
     for name in names:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        require(name in known, f"unknown {noun} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SettingsError(f"unknown {noun} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
 
 
 def refuse_wrong_types(kind: type, noun: str) -> None:
@@ -73,11 +74,15 @@ def _checked(noun: str, field: Field[Any], value: object) -> Any:
     """`value` in the annotated type. Only whole numbers become floats and lists become tuples."""
     try:
         annotation: Any = field.type
-        return TypeAdapter(annotation, config=_STRICT_CONFIG).validate_python(
-            tuple(value) if isinstance(value, list) else value
-        )
+        return _validator(annotation).validate_python(tuple(value) if isinstance(value, list) else value)
     except ValidationError as error:
         raise SettingsError(f"{noun} {field.name} = {value!r}: {error.errors()[0]['msg'].lower()}") from None
+
+
+@cache
+def _validator(annotation: Any) -> TypeAdapter[Any]:
+    """Return the validator of a type. It is kept: to build one takes far longer than to ask it."""
+    return TypeAdapter(annotation, config=_STRICT_CONFIG)
 
 
 def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
