@@ -201,7 +201,7 @@ def test_there_is_nothing_to_bake(tmp_path) -> None:
     with pytest.raises(EditError, match="changes no weight"):
         bake(edit, tiny.folder("sd1", tmp_path / "base"), tmp_path / "baked")
     assert not (tmp_path / "baked").exists()
-    with pytest.raises(EditError, match="changes no weight"):
+    with pytest.raises(EditError, match="no delta of unet"):
         edit.delta("unet.conv_in.weight", torch.zeros(1))
 
 
@@ -216,7 +216,7 @@ def test_there_is_nothing_to_bake(tmp_path) -> None:
         ({"settings": {"p": float("nan")}}, "its p is nan"),
         ({"settings": {"joint_cfg": 1.0}}, "its joint_cfg is 1.0"),
         ({"strength": None}, "its strength is None"),
-        ({"maps": "unet"}, "not a list of names"),
+        ({"maps": "unet"}, "not a list of texts"),
         ({"maps": []}, "steers nothing"),
         ({"null": torch.zeros(4, 3)}, "not text states of one width"),
         ({"more": torch.zeros(4, 3)}, "has the fields"),

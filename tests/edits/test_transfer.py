@@ -63,7 +63,7 @@ def test_figures_are_distances_of_what_text_maps_make(models) -> None:
     own = view.reference([f"text_encoder.{last}"])
     change = {name: 0.1 * torch.randn(w.shape, generator=torch.Generator().manual_seed(0)) for name, w in own.items()}
     made = replace(origin_of(load_edit(models / "uce.safetensors")), base_hash=hash_tensors(own))
-    edit, texts = DenseEdit(change, made), ("dog", "cat", "sun")
+    edit, texts = DenseEdit(change, origin=made), ("dog", "cat", "sun")
 
     def read():
         return [torch.cat([row @ w.T for w in view.text_maps().values()]) for row in view.embed(texts)]
@@ -81,7 +81,7 @@ def test_what_is_refused(models, tmp_path) -> None:
     path = models / "uce.safetensors"
     with pytest.raises(EditError, match=r"was made for a sd1 model, and .* is one of sdxl"):
         transfer_edit(load_edit(path), path, str(models / "sdxl"))
-    lost = LowRankEdit({"unet.nothing.weight": (torch.zeros(2, 1), torch.zeros(1, 2))}, load_edit(path).origin)
+    lost = LowRankEdit({"unet.nothing.weight": (torch.zeros(2, 1), torch.zeros(1, 2))}, origin=load_edit(path).origin)
     with pytest.raises(EditError, match="lacks weights that it changes"):
         transfer_edit(lost, path, str(models / "derived"))
     with pytest.raises(SettingsError, match="--other-base needs the other model"):

@@ -71,7 +71,7 @@ def test_norm_jump_sees_what_vanishes_and_passes_over_biases() -> None:
 def test_a_jump_is_told_whatever_the_residual_says(jump, said) -> None:
     report = {"relative_norm": 0.5, "residual": 300.0 if said else 0.1, "norm_jump": jump}
     origin = EditOrigin("hand", {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", report)
-    failures = weight_failures(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), 1.0)
+    failures = weight_failures(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin=origin), 1.0)
     assert [failure.startswith("collapse: the norm of a weight matrix became ") for failure in failures] == [
         True
     ] * said
@@ -91,7 +91,7 @@ def test_a_guard_tests_what_the_method_promises(name) -> None:
     assert set(BROKEN) == set(PROMISE_CHECKS)
     for promise, (figures, said) in BROKEN.items():
         origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", "sd1", "tiny", "0" * 64, "0", figures)
-        edit = DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin)
+        edit = DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin=origin)
         failures = weight_failures(edit, 1.0)
         assert len(failures) == (promise in methods[name].promises)
         assert all(said in failure for failure in failures)
@@ -200,7 +200,7 @@ def test_an_evaluation_of_degenerate_pictures_is_whole_and_says_so(pizza, tmp_pa
 def test_what_an_edit_of_sdxl_cannot_reach_is_said(family, name, subject) -> None:
     """SD 1.x reads no pooled text, and FLUX reads it through a map that UCE edits."""
     origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", family, "tiny", "0" * 64, "0", {})
-    notes = edit_notes(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin), tiny.shared(family))
+    notes = edit_notes(DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin=origin), tiny.shared(family))
     assert list(notes) == ([subject] if family == "sdxl" and subject != "nothing" else [])
     assert all("\n" not in note and name in note for note in notes.values())
 

@@ -128,7 +128,7 @@ def test_the_clip_that_steers_a_method_grades_no_edit_of_it(name, tmp_path) -> N
     model = EditedModel(str(tiny.folder("sd1", tmp_path / "m")))
     ask = RequestSpec(("dog",), ("cat",), ("cow",))
     origin = EditOrigin(name, {}, ("dog",), ("cat",), (), "object", "sd1", "m", "0" * 64, "0", {})
-    DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin).save(tmp_path / "e.safetensors")
+    DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin=origin).save(tmp_path / "e.safetensors")
     settings = {"model": model.model, "judge": f"clip-score={own}", "suite": "smoke"}
     variant = Variant("slug", name, {})
     for run in (
@@ -152,7 +152,7 @@ def test_a_judge_that_a_method_asked_does_not_grade_its_edit_later(tmp_path, thi
     paths = []
     for number, own in enumerate((advised, origin)):
         paths.append(tmp_path / f"{number}.safetensors")
-        DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, own).save(paths[-1])
+        DenseEdit({"unet.conv_in.weight": torch.ones(1, 1)}, origin=own).save(paths[-1])
     run = EvaluationRun(("dog face",), tmp_path / "o", (paths[0],), model="moji", judge="third-judge", suite="smoke")
     with pytest.raises(SettingsError, match="third-judge: a method asked it while it made its edit: name another"):
         evaluate(run)

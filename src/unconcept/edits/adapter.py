@@ -1,9 +1,9 @@
 """Edits that add small networks to modules of the denoiser. They change no weight, and no weight could replace them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,8 @@ from ..core.request import Request
 from ..models import ModelView
 from ..models.hooks.forward import change_outputs
 from ..models.hooks.modules import denoiser_modules
-from .base import Edit, EditOrigin, origin_of, validate_strength
-from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .common import ScaledEdit
+from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weights import require_same_base
 
@@ -54,26 +53,18 @@ class BottleneckAdapter:
 
 @edit_kind("adapter")
 @dataclass(frozen=True)
-class AdapterEdit(BesideEdit):
-    """Adds an eraser to the output h of each linear map in `maps`: the model goes on with h + strength A(h)."""
+class AdapterEdit(ScaledEdit):
+    """Adds an eraser to the output h of each linear map in `bound_names`: the model goes on with h + strength A(h)."""
 
     erasers: Mapping[str, BottleneckAdapter]  # by the full name of the map's weight
-    strength: float = 1.0
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.erasers), "it has no eraser: give at least one", EditError)
 
     @property
-    def maps(self) -> tuple[str, ...]:
+    def bound_names(self) -> tuple[str, ...]:
         """Full names of the weights whose maps have an eraser."""
         return tuple(sorted(self.erasers))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.maps
 
     @property
     def hash(self) -> str:
@@ -84,16 +75,10 @@ class AdapterEdit(BesideEdit):
             f"{name}.{part}": tensor for name, eraser in self.erasers.items() for part, tensor in vars(eraser).items()
         }
 
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"an eraser does not change {name}: it runs beside the weights; use `applied`")
-
-    def scaled(self, strength: float, amplify: bool = False) -> "AdapterEdit":
-        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
-
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """Run the erasers inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
-        own = require_same_base(self.origin, model, self.maps)
+        own = require_same_base(self.origin, model, self.bound_names)
         wrong = next((name for name, w in own.items() if w.shape[0] != self.erasers[name].up.shape[0]), None)
         require(
             wrong is None,
@@ -102,19 +87,16 @@ class AdapterEdit(BesideEdit):
         )
         erasers = {name: eraser.to(model.device) for name, eraser in self.erasers.items()}
         with change_outputs(
-            denoiser_modules(model, self.maps) if self.strength else {},
+            denoiser_modules(model, self.bound_names) if self.strength else {},
             lambda name, h: (h + self.strength * erasers[name](h)).to(h.dtype),
         ):
             yield
 
+    def details(self) -> dict[str, Any]:
+        return {"eraser": "bottleneck", "strength": self.strength}
+
     def describe(self) -> str:
         return "changes no weight, its erasers are networks of their own"
-
-    def save(self, path: str | Path) -> None:
-        write_edit_file(
-            path,
-            StoredEdit("adapter", self.tensors(), origin_of(self), {"eraser": "bottleneck", "strength": self.strength}),
-        )
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "AdapterEdit":
@@ -124,8 +106,6 @@ class AdapterEdit(BesideEdit):
             f"its eraser is {stored.details.get('eraser')!r}, but only 'bottleneck' is known",
             EditError,
         )
-        strength = stored.details.get("strength")
-        require(isinstance(strength, float), f"its strength is {strength!r}, not a number", EditError)
         parts = tuple(f.name for f in fields(BottleneckAdapter))
         names = {name.rpartition(".")[0] for name in stored.tensors}
         wanted = {f"{name}.{part}" for name in names for part in parts}
@@ -133,7 +113,7 @@ class AdapterEdit(BesideEdit):
         erasers = {}
         for name in sorted(names):
             erasers[name] = BottleneckAdapter(*(stored.tensors[f"{name}.{part}"] for part in parts))
-        return cls(erasers, float(strength or 0), stored.origin)
+        return cls(erasers, strength=stored.number("strength"), origin=stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
@@ -141,7 +121,7 @@ class AdapterEdit(BesideEdit):
 
         It is 0 if the erasers do nothing.
         """
-        own = model.reference(self.maps)
+        own = model.reference(self.bound_names)
         found = sum(
             float(eraser.up.float().square().sum() + eraser.up_bias.float().square().sum())
             for eraser in self.erasers.values()

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,32 @@ class StoredEdit:
     tensors: Mapping[str, Tensor]
     origin: EditOrigin
     details: Mapping[str, Any] = field(default_factory=dict)  # JSON data that a kind needs besides tensors
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts among the details. Raises `EditError` if it is none."""
+        found = self.details.get(name)
+        is_list = isinstance(found, list) and all(isinstance(text, str) for text in found)
+        require(is_list, f"its {name} are {found!r}, not a list of texts", EditError)
+        return tuple(found or ())
+
+    def number(self, name: str) -> float:
+        """Return a finite number among the details. Raises `EditError` if it is none."""
+        found = self.details.get(name)
+        require(is_finite_number(found), f"its {name} is {found!r}: give a finite number", EditError)
+        return float(found or 0)
+
+    def numbers(self, name: str, kind: type) -> dict[str, Any]:
+        """Return the fields of a dataclass of finite numbers. Raises `EditError` if they are none."""
+        found, known = self.details.get(name), sorted(each.name for each in fields(kind))
+        message = f"its {name} is {found!r}: it has the fields {known}, all finite numbers"
+        is_whole = isinstance(found, dict) and sorted(found) == known and all(map(is_finite_number, found.values()))
+        require(is_whole, message, EditError)
+        return dict(found or {})
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether it is a number that a file may give."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def write_edit_file(path: str | Path, stored: StoredEdit) -> None:

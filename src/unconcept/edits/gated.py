@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import sum_pairs
 from ..models import ModelView
@@ -19,9 +17,9 @@ from ..models.hooks.guidance import watch_guidance
 from ..models.hooks.low_rank import LowRankMiddle, lora_hooks
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.prompt_tracking import TokenIds, track_prompts
-from .base import Edit, EditOrigin, origin_of, validate_strength
+from .base import validate_strength
 from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .edit_file import StoredEdit
 from .gating import PromptLikeness, content_token_ids
 from .registry import edit_kind
 from .weight_edits import LowRankEdit, low_rank_pairs
@@ -65,9 +63,6 @@ class GatedEdit(BesideEdit):
     likeness: PromptLikeness = PromptLikeness()
     combine: GateCombination = "sum"
     """"sum", or "authors": (sum_i gamma_i up_i) (sum_j gamma_j down_j), which mixes concepts and squares one gamma."""
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(
@@ -92,17 +87,9 @@ class GatedEdit(BesideEdit):
         )
 
     @property
-    def maps(self) -> tuple[str, ...]:
+    def bound_names(self) -> tuple[str, ...]:
         """Full names of the weights that the pairs are added to."""
         return tuple(sorted(self.parts[0].pairs))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.maps
-
-    @property
-    def hash(self) -> str:
-        return hash_json([hash_tensors(self.tensors()), self._details()])
 
     def tensors(self) -> Mapping[str, Tensor]:
         sides = ("up", "down")
@@ -114,9 +101,7 @@ class GatedEdit(BesideEdit):
         }
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(
-            f"a gated edit depends on the prompt and does not change {name}: use `applied`, or `static` for full weight"
-        )
+        raise EditError(f"a gated edit changes no {name}: use `applied`, or `static` for full weight for every prompt")
 
     def static(self) -> LowRankEdit:
         """Return the sum of all parts at gamma 1 for every prompt, which a LoRA file or a weight can hold.
@@ -125,7 +110,7 @@ class GatedEdit(BesideEdit):
         """
         pairs = sum_pairs([part.pairs for part in self.parts])
         wide = {name: (up.to(torch.float32), down.to(torch.float32)) for name, (up, down) in pairs.items()}
-        return LowRankEdit(wide, self.origin, self.solve_figures, self.maker)
+        return LowRankEdit(wide, origin=self.origin, solve_figures=self.solve_figures, maker=self.maker)
 
     def scaled(self, strength: float, amplify: bool = False) -> "GatedEdit":
         validate_strength(strength, amplify)
@@ -137,11 +122,11 @@ class GatedEdit(BesideEdit):
 
         Raises `EditError` with both hashes if the edit is for other weights.
         """
-        require_same_base(self.origin, model, self.maps)
-        modules, weigh = denoiser_modules(model, self.maps), self._weigher(model)
+        require_same_base(self.origin, model, self.bound_names)
+        modules, weigh = denoiser_modules(model, self.bound_names), self._weigher(model)
         denoiser, pipeline = model.modules("denoiser"), model.checkpoint.built_pipeline
         now: LowRankMiddle = 0.0
-        pairs = [(modules[name], *self._laid(name, model.device)) for name in self.maps]
+        pairs = [(modules[name], *self._laid(name, model.device)) for name in self.bound_names]
         with track_prompts(model) as ids_of, watch_guidance(pipeline, denoiser) as sides:
 
             def see(states: Tensor) -> None:
@@ -188,10 +173,7 @@ class GatedEdit(BesideEdit):
     def describe(self) -> str:
         return "has a strength that depends on the prompt"
 
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("gated", self.tensors(), origin_of(self), self._details()))
-
-    def _details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         likeness = vars(self.likeness)
         if self.likeness.ceiling == 1:  # Files of 0.1 have none.
             likeness = {name: value for name, value in likeness.items() if name != "ceiling"}
@@ -218,7 +200,8 @@ class GatedEdit(BesideEdit):
         parts = tuple(
             GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
         )
-        return cls(parts, PromptLikeness(metric, floor, ceiling), combine, stored.origin)  # type: ignore[arg-type]
+        likeness = PromptLikeness(metric, floor, ceiling)  # type: ignore[arg-type]
+        return cls(parts, likeness, combine, origin=stored.origin)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
@@ -227,7 +210,7 @@ class GatedEdit(BesideEdit):
         A text's gate is its largest gamma. `least_gate` is the smallest gate of a target, `gate_of_retained` the
         largest gate of a retained text.
         """
-        own, static = model.reference(self.maps), self.static()
+        own, static = model.reference(self.bound_names), self.static()
         change = sum(float(static.delta(name, w.float()).square().sum()) for name, w in own.items())
         size = sum(float(w.float().square().sum()) for w in own.values())
         found = {

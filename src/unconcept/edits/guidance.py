@@ -1,27 +1,22 @@
 """Edits of classifier-free guidance: they change what a sampler's predictions are guided away from."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from math import isfinite
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..core.errors import EditError, SettingsError, require
-from ..core.hashing import hash_json
 from ..core.registry import suggest
-from ..core.request import Request
 from ..linalg.safety_guidance import SafetyGate, safety_term
 from ..models import Conditioning, ModelView
 from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
 from ..models.hooks.stock_loop import watch_stock_loop
 from ..models.model_view import PromptGuidance
-from .base import Edit, EditOrigin, origin_of, validate_strength
-from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .common import SamplerEdit
+from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weights import require_same_base
 
@@ -136,7 +131,7 @@ def _between(negatives: Conditioning, named: Conditioning, weight: float) -> Con
 
 @edit_kind("guidance")
 @dataclass(frozen=True)
-class GuidanceEdit(BesideEdit):
+class GuidanceEdit(SamplerEdit):
     """Guides every prompt away from a text, wherever pictures are drawn with classifier-free guidance.
 
     A stock pipeline that guides by a second call of its denoiser, as FLUX's, refuses to draw with it.
@@ -145,10 +140,6 @@ class GuidanceEdit(BesideEdit):
     text: str
     maps: tuple[str, ...]  # full names of the text maps of the model that it is for
     rule: NegativeText | SafeGuidance
-    strength: float = 1.0
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.text.strip()) and bool(self.maps), "it names no text or no maps", EditError)
@@ -156,19 +147,6 @@ class GuidanceEdit(BesideEdit):
     @property
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
-
-    @property
-    def hash(self) -> str:
-        return hash_json(self._details())
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"an edit of guidance changes no weight, so there is no delta of {name}: use `applied`")
-
-    def scaled(self, strength: float, amplify: bool = False) -> "GuidanceEdit":
-        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
@@ -184,14 +162,7 @@ class GuidanceEdit(BesideEdit):
     def describe(self) -> str:
         return "changes no weight but the guidance of each picture"
 
-    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """Return nothing: what it changes shows in pictures alone."""
-        return {}
-
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("guidance", self.tensors(), origin_of(self), self._details()))
-
-    def _details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         kind = next(name for name, rule in GUIDANCE_RULES.items() if isinstance(self.rule, rule))
         told = {"text": self.text, "maps": list(self.maps), "strength": self.strength}
         return told | {"rule": kind, "settings": asdict(self.rule)}
@@ -199,15 +170,8 @@ class GuidanceEdit(BesideEdit):
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "GuidanceEdit":
         """Invert `save`. Raises `EditError` if something is missing or has another type."""
-        names = ("text", "maps", "rule", "settings", "strength")
-        text, maps, rule, settings, strength = (stored.details.get(name) for name in names)
-        is_list = isinstance(maps, list) and all(isinstance(one, str) for one in maps)
-        require(isinstance(text, str) and is_list, "its text or its maps are no texts", EditError)
-        kind: type = suggest(str(rule), GUIDANCE_RULES, "guidance rule")
-        known = {each.name for each in fields(kind)}
-        fits = isinstance(settings, dict) and settings.keys() == known
-        require(fits, f"its settings are {settings!r}: they have the fields {sorted(known)}", EditError)
-        for value in (*(settings or {}).values(), strength):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-            require(is_number, f"its numbers hold {value!r}: give finite ones", EditError)
-        return cls(str(text), tuple(maps or ()), kind(**(settings or {})), float(strength or 0), stored.origin)
+        text = stored.details.get("text")
+        require(isinstance(text, str), f"its text is {text!r}", EditError)
+        kind: type = suggest(str(stored.details.get("rule")), GUIDANCE_RULES, "guidance rule")
+        rule = kind(**stored.numbers("settings", kind))
+        return cls(str(text), stored.texts("maps"), rule, strength=stored.number("strength"), origin=stored.origin)

@@ -1,27 +1,23 @@
 """Edits that move the latents while a sampler draws, down a loss on the attention to a prompt's words."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..core.hashing import hash_json
-from ..core.request import Request
 from ..linalg.attention_losses import retention_loss, segregation_loss, strongest_places
 from ..models import ModelView
 from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
 from ..models.hooks.attention_maps import grid_sides, record_attention, text_attentions
 from ..models.hooks.stock_loop import watch_stock_loop
 from ..models.text.prompt_tracking import TokenIds, track_prompts
-from .base import Edit, EditOrigin, origin_of, validate_strength
-from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .common import SamplerEdit
+from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weights import require_same_base
 
@@ -58,7 +54,7 @@ class AttentionSteering:
 
 @edit_kind("latent-steering")
 @dataclass(frozen=True)
-class LatentSteeringEdit(BesideEdit):
+class LatentSteeringEdit(SamplerEdit):
     """Keeps the concepts that a prompt names apart, and where they were, while this library or a pipeline draws.
 
     Prompts that name none of them are left as they are.
@@ -67,10 +63,6 @@ class LatentSteeringEdit(BesideEdit):
     concepts: tuple[str, ...]
     maps: tuple[str, ...]  # full names of the text maps whose attentions it reads
     steering: AttentionSteering
-    strength: float = 1.0
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.concepts) and bool(self.maps), "it names no concepts or no maps", EditError)
@@ -78,19 +70,6 @@ class LatentSteeringEdit(BesideEdit):
     @property
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
-
-    @property
-    def hash(self) -> str:
-        return hash_json(self._details())
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"a steering edit changes no weight, so there is no delta of {name}: use `applied`")
-
-    def scaled(self, strength: float, amplify: bool = False) -> "LatentSteeringEdit":
-        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
@@ -112,34 +91,16 @@ class LatentSteeringEdit(BesideEdit):
     def describe(self) -> str:
         return "changes no weight but moves the latents while sampling"
 
-    def effect(self, model: ModelView, request: Request) -> dict[str, float]:
-        """Return nothing: what it changes shows in pictures alone."""
-        return {}
-
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("latent-steering", self.tensors(), origin_of(self), self._details()))
-
-    def _details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         told = {"concepts": list(self.concepts), "maps": list(self.maps), "strength": self.strength}
         return told | {"steering": asdict(self.steering)}
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "LatentSteeringEdit":
         """Invert `save`. Raises `EditError` if something is missing or has another type."""
-        concepts, maps, steering, strength = (
-            stored.details.get(key) for key in ("concepts", "maps", "steering", "strength")
-        )
-        for name, texts in (("concepts", concepts), ("maps", maps)):
-            is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-            require(is_list, f"its {name} are not a list of texts", EditError)
-        known = {each.name for each in fields(AttentionSteering)}
-        numbers = isinstance(steering, dict) and steering.keys() == known
-        require(numbers, f"its steering is {steering!r}: it has the fields {sorted(known)}", EditError)
-        for value in (*(steering or {}).values(), strength):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-            require(is_number, f"its numbers hold {value!r}: give finite ones", EditError)
-        made = AttentionSteering(**(steering or {}))
-        return cls(tuple(concepts or ()), tuple(maps or ()), made, float(strength or 0), stored.origin)
+        steering = AttentionSteering(**stored.numbers("steering", AttentionSteering))
+        texts, strength = (stored.texts("concepts"), stored.texts("maps")), stored.number("strength")
+        return cls(*texts, steering, strength=strength, origin=stored.origin)
 
 
 @dataclass

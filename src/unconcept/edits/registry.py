@@ -19,6 +19,12 @@ edit_kinds: Registry[StoredKind] = Registry("edit kind", plugin_group="unconcept
 _EditClass = TypeVar("_EditClass", bound=StoredKind)
 
 
+def kind_name(edit: object) -> str:
+    """Return the name under which an edit's class, or the nearest one that it inherits from, is registered."""
+    names: dict[object, str] = {edit_kinds[name]: name for name in edit_kinds}
+    return next(names[kind] for kind in type(edit).__mro__ if kind in names)
+
+
 def edit_kind(name: str) -> Callable[[_EditClass], _EditClass]:
     """Register a class of edits under the name of its kind in files."""
 

@@ -1,24 +1,21 @@
 """Edits that add what a gate lets through of a text to each map that reads it: CPE's residual attention gates."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..core.hashing import hash_json, hash_tensors
 from ..core.request import Request
 from ..models import ModelView
 from ..models.hooks.forward import add_from_inputs
 from ..models.hooks.modules import denoiser_modules
 from ..models.text.state_rows import content_positions
-from .base import Edit, EditOrigin, origin_of, validate_strength
-from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .common import ScaledEdit
+from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weight_edits import low_rank_pairs
 from .weights import require_same_base
@@ -71,17 +68,13 @@ class ResidualGate:
 
 @edit_kind("residual-gate")
 @dataclass(frozen=True)
-class ResidualGateEdit(BesideEdit):
+class ResidualGateEdit(ScaledEdit):
     """Computes W x + strength up down (g e), with e and g of the gate that is widest open for a token.
 
     A map's input that is no text of the batch (b, l, d) is left alone.
     """
 
     gates: tuple[ResidualGate, ...]
-    strength: float = 1.0
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # of the training: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.gates), "it has no gate: give at least one", EditError)
@@ -89,17 +82,9 @@ class ResidualGateEdit(BesideEdit):
         require(same, "its gates are of different maps: all must be of the same ones", EditError)
 
     @property
-    def maps(self) -> tuple[str, ...]:
+    def bound_names(self) -> tuple[str, ...]:
         """Full names of the weights of the maps that the gates add to."""
         return tuple(sorted(self.gates[0].pairs))
-
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        return self.maps
-
-    @property
-    def hash(self) -> str:
-        return hash_json([hash_tensors(self.tensors()), self._details()])
 
     def tensors(self) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -108,12 +93,6 @@ class ResidualGateEdit(BesideEdit):
             for name, (up, down) in gate.pairs.items():
                 found |= {f"{i}.{name}.up": up, f"{i}.{name}.down": down}
         return found
-
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"a gate does not change {name}: it runs beside the weights; use `applied`")
-
-    def scaled(self, strength: float, amplify: bool = False) -> "ResidualGateEdit":
-        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     def joined(self, *others: "ResidualGateEdit") -> "ResidualGateEdit":
         """Return one edit with the gates of all, of which each token has the widest open one.
@@ -125,12 +104,12 @@ class ResidualGateEdit(BesideEdit):
             "edits of different strengths do not join: scale all of them alike",
             EditError,
         )
-        return ResidualGateEdit(tuple(chain(self.gates, *(other.gates for other in others))), self.strength)
+        return ResidualGateEdit(tuple(chain(self.gates, *(other.gates for other in others))), strength=self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
         """Run the gates inside the block. Raises `EditError` with both hashes if the edit is for other weights."""
-        own = require_same_base(self.origin, model, self.maps)
+        own = require_same_base(self.origin, model, self.bound_names)
         wanted = {name: (len(up), down.shape[1]) for name, (up, down) in self.gates[0].pairs.items()}
         wrong = next((name for name, w in own.items() if tuple(w.shape) != wanted[name]), None)
         require(
@@ -143,7 +122,7 @@ class ResidualGateEdit(BesideEdit):
         def added(name: str, x: Tensor) -> Tensor:
             return self.strength * passing(name, x)
 
-        with add_from_inputs(denoiser_modules(model, self.maps) if self.strength else {}, added):
+        with add_from_inputs(denoiser_modules(model, self.bound_names) if self.strength else {}, added):
             yield
 
     @torch.no_grad()
@@ -160,19 +139,15 @@ class ResidualGateEdit(BesideEdit):
     def describe(self) -> str:
         return "changes no weight, its gates read the text beside the maps"
 
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("residual-gate", self.tensors(), origin_of(self), self._details()))
-
-    def _details(self) -> dict[str, object]:
+    def details(self) -> dict[str, object]:
         return {"texts": [list(gate.texts) for gate in self.gates], "strength": self.strength}
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "ResidualGateEdit":
         """Invert `save`. Raises `EditError` if something is missing or does not fit."""
-        texts, strength = stored.details.get("texts"), stored.details.get("strength")
+        texts = stored.details.get("texts")
         is_texts = isinstance(texts, list) and all(isinstance(own, list) for own in texts)
         require(is_texts, "its texts are not lists of texts", EditError)
-        require(isinstance(strength, float), f"its strength is {strength!r}, not a number", EditError)
         gates, left = [], dict(stored.tensors)
         for i, own in enumerate(texts or ()):
             parts = [left.pop(f"{i}.{part}", None) for part in _GATE_PARTS]
@@ -183,7 +158,7 @@ class ResidualGateEdit(BesideEdit):
             require(all(isinstance(text, str) for text in own), "its texts are not lists of texts", EditError)
             gates.append(ResidualGate(tuple(own), query, key, score, low_rank_pairs(tensors)))
         require(not left, "it holds parts for which it names no texts", EditError)
-        return cls(tuple(gates), float(strength or 0), stored.origin)
+        return cls(tuple(gates), strength=stored.number("strength"), origin=stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
@@ -192,7 +167,7 @@ class ResidualGateEdit(BesideEdit):
         `least_gate` is how far the gates open for the target for which they open least, `gate_of_retained` for the
         retained text for which they open most.
         """
-        own = model.reference(self.maps)
+        own = model.reference(self.bound_names)
         size = sum(float(w.float().square().sum()) for w in own.values())
         change = 0.0
         for gate in self.gates:

@@ -1,27 +1,23 @@
 """Edits that act while sampling and change no weight."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
-from ..core.hashing import hash_json, hash_tensors
 from ..core.registry import suggest
 from ..core.request import Request
 from ..models import ModelView
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
 from ..models.hooks.joint_guidance import guide_joint_attention
 from ..models.hooks.modules import select_keys_or_values
-from .base import Edit, EditOrigin, origin_of, validate_strength
-from .common import BesideEdit
-from .edit_file import StoredEdit, write_edit_file
+from .common import ScaledEdit
+from .edit_file import StoredEdit, is_finite_number
 from .registry import edit_kind
 from .steering_rules import STEERING_RULES, Decomposition, Guidance, SteeringCache, SteeringRule
 from .weights import require_same_base
@@ -29,7 +25,7 @@ from .weights import require_same_base
 
 @edit_kind("steering")
 @dataclass(frozen=True)
-class SteeringEdit(BesideEdit):
+class SteeringEdit(ScaledEdit):
     """Applies a rule inside the cross-attentions that the text maps `maps` belong to, or in all joint attentions.
 
     It leaves rows of the empty text unchanged, so guidance still starts from an unsteered empty text, in whichever half
@@ -38,10 +34,6 @@ class SteeringEdit(BesideEdit):
 
     rule: SteeringRule
     maps: tuple[str, ...]  # full names of the weights (o, d) that read the text
-    strength: float = 1.0
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.maps), "it steers nothing: name at least one map", EditError)
@@ -50,18 +42,8 @@ class SteeringEdit(BesideEdit):
     def bound_names(self) -> tuple[str, ...]:
         return self.maps
 
-    @property
-    def hash(self) -> str:
-        return hash_json([hash_tensors(self.tensors()), self._details()])
-
     def tensors(self) -> Mapping[str, Tensor]:
         return {name: value for name, value in vars(self.rule).items() if isinstance(value, Tensor)}
-
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"a steering edit changes no weight, so there is no delta of {name}: use `applied`")
-
-    def scaled(self, strength: float, amplify: bool = False) -> "SteeringEdit":
-        return replace(self, strength=validate_strength(strength, amplify) * self.strength)
 
     @contextmanager
     def applied(self, model: ModelView) -> Iterator[None]:
@@ -90,10 +72,7 @@ class SteeringEdit(BesideEdit):
     def describe(self) -> str:
         return "changes no weight but steers while sampling"
 
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("steering", self.tensors(), origin_of(self), self._details()))
-
-    def _details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         kind = next(name for name, rule in STEERING_RULES.items() if isinstance(self.rule, rule))
         settings = {name: value for name, value in vars(self.rule).items() if not isinstance(value, Tensor)}
         return {"rule": kind, "settings": settings, "strength": self.strength, "maps": list(self.maps)}
@@ -101,14 +80,9 @@ class SteeringEdit(BesideEdit):
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "SteeringEdit":
         """Invert `save`. Raises `EditError` if the rule is unknown or lacks a field."""
-        name, settings, maps = (stored.details.get(key) for key in ("rule", "settings", "maps"))
+        name, settings = (stored.details.get(key) for key in ("rule", "settings"))
         require(isinstance(name, str) and isinstance(settings, dict), "it has no rule and settings", EditError)
-        require(
-            isinstance(maps, list) and all(isinstance(one, str) for one in maps),
-            "its maps are not a list of names",
-            EditError,
-        )
-        kind, strength = suggest(str(name), STEERING_RULES, "steering rule"), stored.details.get("strength")
+        kind = suggest(str(name), STEERING_RULES, "steering rule")
         given: dict[str, Any] = {**stored.tensors, **(settings or {})}
         wanted = {f.name: f.type for f in fields(kind)}
         require(
@@ -116,17 +90,18 @@ class SteeringEdit(BesideEdit):
             f"its {name} has the fields {sorted(given)}, not {sorted(wanted)}",
             EditError,
         )
-        for label, value in [*given.items(), ("strength", strength)]:
-            sort: Any = wanted.get(label, float)
+        for label, value in given.items():
+            sort: Any = wanted[label]
             sound = (
                 isinstance(value, Tensor)
                 if sort is Tensor
                 else isinstance(value, bool)
                 if sort is bool
-                else _is_number(value)
+                else is_finite_number(value)
             )
             require(sound, f"its {label} is {value!r}, which has the wrong type or is not finite", EditError)
-        return cls(kind(**given), tuple(maps or ()), float(strength or 0), stored.origin)
+        strength = stored.number("strength")
+        return cls(kind(**given), stored.texts("maps"), strength=strength, origin=stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
@@ -154,7 +129,3 @@ class SteeringEdit(BesideEdit):
                 for sums, part in ((change, moved), (size, values)):
                     sums[rows] += part[:, 1].float().square().sum(1).cpu()
         return (change / size.clamp_min(1e-30)).sqrt().tolist()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

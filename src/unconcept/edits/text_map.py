@@ -3,11 +3,11 @@
 They are two thin matrices, whatever the model's depth.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from ..core.request import Request
 from ..linalg.low_rank import numerical_rank, reduce_rows
 from ..models import ModelView
 from ..models.hooks.forward import map_text_states
-from .base import Edit, EditOrigin, origin_of, validate_strength
+from .base import validate_strength
 from .common import WeightEdit
 from .edit_figures import weight_effect
-from .edit_file import StoredEdit, write_edit_file
+from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weights import require_same_base
 
@@ -36,9 +36,6 @@ class TextMapEdit(WeightEdit):
     x: Tensor
     y: Tensor
     maps: tuple[str, ...]  # full names of the weights (o, d) that read through it
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fits = self.x.ndim == 2 and self.x.shape == self.y.shape
@@ -110,20 +107,14 @@ class TextMapEdit(WeightEdit):
         """Return the figures of `weight_effect`; `rank` is that of T."""
         return weight_effect(self, model, request, {"rank": float(numerical_rank(self.x.T, self.y))})
 
+    def details(self) -> dict[str, Any]:
+        return {"maps": self.names}
+
     def describe(self) -> str:
         return f"maps the text states that {len(self.maps)} weights take as input"
-
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("text_map", self.tensors(), origin_of(self), {"maps": self.names}))
 
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "TextMapEdit":
         """Invert `save`. Raises `EditError` if the factors do not fit."""
         require({"x", "y"} <= set(stored.tensors), "it lacks x or y", EditError)
-        maps = stored.details.get("maps")
-        require(
-            isinstance(maps, list) and all(isinstance(name, str) for name in maps),
-            "its maps are not a list of names",
-            EditError,
-        )
-        return cls(stored.tensors["x"], stored.tensors["y"], tuple(maps or ()), stored.origin)
+        return cls(stored.tensors["x"], stored.tensors["y"], stored.texts("maps"), origin=stored.origin)

@@ -1,8 +1,7 @@
 """Edits that add something to weights."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -11,10 +10,10 @@ from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import numerical_rank
 from ..models import ModelView
-from .base import Edit, EditOrigin, origin_of, validate_strength
+from .base import validate_strength
 from .common import WeightEdit
 from .edit_figures import weight_effect
-from .edit_file import StoredEdit, write_edit_file
+from .edit_file import StoredEdit
 from .registry import edit_kind
 
 _SHARED_FACTOR = "down"
@@ -26,9 +25,6 @@ class LowRankEdit(WeightEdit):
     """Adds up @ down to each named parameter, W' = W + up @ down: up (o, r), down (r, d), float32 or wider."""
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,9 +64,6 @@ class LowRankEdit(WeightEdit):
     def describe(self) -> str:
         return f"adds low-rank products to {len(self.names)} weights"
 
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("low_rank", self.tensors(), origin_of(self)))
-
     def tensors(self) -> dict[str, Tensor]:
         """The factors by name; a down factor that all layers share is stored once."""
         tensors = {f"{name}.up": up for name, (up, _) in self.pairs.items()}
@@ -82,7 +75,7 @@ class LowRankEdit(WeightEdit):
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "LowRankEdit":
         """Invert `save`. Raises `EditError` if the factors do not fit."""
-        return cls(low_rank_pairs(stored.tensors), stored.origin)
+        return cls(low_rank_pairs(stored.tensors), origin=stored.origin)
 
 
 def low_rank_pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -109,9 +102,6 @@ class DenseEdit(WeightEdit):
     """Adds a delta to each named parameter of any shape, W' = W + delta, float32 or wider."""
 
     deltas: Mapping[str, Tensor]
-    origin: EditOrigin | None = None
-    solve_figures: Mapping[str, float] = field(default_factory=dict)  # rank, gap, jitter: for the report
-    maker: Callable[[Edit], EditOrigin] | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -145,11 +135,8 @@ class DenseEdit(WeightEdit):
     def describe(self) -> str:
         return f"changes {len(self.names)} weights"
 
-    def save(self, path: str | Path) -> None:
-        write_edit_file(path, StoredEdit("dense", self.deltas, origin_of(self)))
-
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "DenseEdit":
         """Invert `save`."""
         require(bool(stored.tensors), "it changes nothing", EditError)
-        return cls(stored.tensors, stored.origin)
+        return cls(stored.tensors, origin=stored.origin)

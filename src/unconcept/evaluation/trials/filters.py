@@ -48,19 +48,8 @@ class NoEdit(BesideEdit):
     def hash(self) -> str:
         return hash_json([self.origin.method, self.origin.settings, self.origin.targets])
 
-    @property
-    def maker(self) -> None:
-        return None
-
-    @property
-    def solve_figures(self) -> Mapping[str, float]:
-        return {}
-
     def tensors(self) -> Mapping[str, Tensor]:
         return {}
-
-    def delta(self, name: str, weight: Tensor) -> Tensor:
-        raise EditError(f"{self.origin.method} changes nothing of {name}")
 
     def scaled(self, strength: float, amplify: bool = False) -> "NoEdit":
         return self
