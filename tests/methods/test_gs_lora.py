@@ -14,8 +14,9 @@ from unconcept.core.errors import ModelError, NumericsError, RequestError, Setti
 from unconcept.methods.gs_lora import GSLoRA
 from unconcept.models.module_view import ModuleView
 from unconcept.training import TrainingSession, training_session
-from unconcept.training.forgetting.examples import ClassRequest, draw_latents
+from unconcept.training.forgetting.examples import ClassRequest
 from unconcept.training.forgetting.group_lora import adapter_groups, bounded_ascent, group_sparsity
+from unconcept.training.images.picture_sets import draw_latents
 
 CONTRACT_SETTINGS = {
     "iterations": 3,

@@ -14,9 +14,9 @@ from unconcept.methods.gs_lora_plus import GSLoRAPlus
 from unconcept.models.module_view import ModuleView
 from unconcept.training import Regularisers, use_regularisers
 from unconcept.training.forgetting.errors import StepErrors, softmax_divergence
-from unconcept.training.forgetting.examples import draw_latents
 from unconcept.training.forgetting.prototypes import Prototypes, record_features
 from unconcept.training.forgetting.running_mean import RunningMean
+from unconcept.training.images.picture_sets import draw_latents
 
 CONTRACT_SETTINGS = {
     "iterations": 3,

@@ -14,8 +14,8 @@ from unconcept.core.seeds import numbered_seed
 from unconcept.methods.noisy_gd import NoisyGD
 from unconcept.training import TrainingSession, training_session
 from unconcept.training.budget import number_in_turn
-from unconcept.training.forgetting.examples import draw_latents
 from unconcept.training.forgetting.noisy_steps import StepNoise, clipped_record_mean
+from unconcept.training.images.picture_sets import draw_latents
 
 CONTRACT_SETTINGS = {"iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2}
 

@@ -17,8 +17,8 @@ from unconcept.methods.stochastic_teacher import StochasticTeacher
 from unconcept.models.hooks.modules import denoiser_parameters
 from unconcept.training import TrainableWeights, TrainingSession, training_session
 from unconcept.training.budget import number_in_turn
-from unconcept.training.forgetting.examples import draw_latents
 from unconcept.training.forgetting.random_teacher import RandomTeacher
+from unconcept.training.images.picture_sets import draw_latents
 from unconcept.training.parameter_groups import select_parameters
 
 CONTRACT_SETTINGS = {"iterations": 2, "repair_iterations": 2, "pictures": 2, "picture_steps": 2, "batch_size": 2}

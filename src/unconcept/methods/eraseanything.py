@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.seeds import check_seed, numbered_seed, picture_seeds
+from ..core.seeds import check_seed, numbered_seed
 from ..core.settings import settings_data
 from ..core.text_identity import distinct_texts
 from ..edits import LowRankEdit
@@ -39,7 +39,8 @@ from ..training.goals import (
     negative_guidance_goal,
     reference_texts,
 )
-from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
+from ..training.images.picture_sets import draw_pictures
+from ..training.images.training_images import images_to_latents, take_in_turn
 from ..training.parameter_groups import select_parameters
 from ..training.sample_options import augment_sample
 from ..training.trajectories import GuidedSampler, noise_latents
@@ -170,9 +171,7 @@ class EraseAnything:
         for text in request.targets:
             worded.append([form.replace("{}", text) for form in sentences_that_fit(model, forms, text)])
         prompts = take_in_turn(worded, max(self.pictures, len(worded)))
-        seeds = picture_seeds(self.seed, len(prompts))
-        pictures = generate_images(model, prompts, seeds, self.picture_steps, self.picture_guidance)
-        return images_to_latents(model, pictures).to(model.dtype)
+        return draw_pictures(model, prompts, self).latents
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.seeds import check_seed, numbered_seed, picture_seeds
+from ..core.seeds import check_seed, numbered_seed
 from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
@@ -26,7 +26,8 @@ from ..models.text.state_rows import sentences_that_fit
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import number_in_turn, training_budget
-from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
+from ..training.images.picture_sets import draw_pictures
+from ..training.images.training_images import images_to_latents, take_in_turn
 from ..training.parameter_groups import TextParameterSelector, select_text_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, Unreached, method
@@ -170,6 +171,4 @@ class FewShot:
             pictures = read_picture_folder(Path(self.images), model, self.batch_size)
             return images_to_latents(model, pictures).to(model.dtype), []
         shown = take_in_turn(prompts, max(training_budget(self.pictures, len(prompts)), len(prompts)))
-        seeds = picture_seeds(self.seed, len(shown))
-        pictures = generate_images(model, shown, seeds, self.picture_steps, self.picture_guidance)
-        return images_to_latents(model, pictures), shown
+        return draw_pictures(model, shown, self).latents, shown

@@ -118,10 +118,9 @@ class ForgetMeNot:
         places = text_attentions(model)
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
-            (which,) = pictures.in_turn(step, 1)
-            z = pictures.latents[which : which + 1]
+            z, (prompt,) = pictures.batch(step, 1)
             x_t, t, _ = noise_latents(model, torch.zeros_like(z) if self.no_real_image else z, rng)
-            given, positions = steered[pictures.prompts[which]]
+            given, positions = steered[prompt]
             with record_attention(model, places, positions) as kept:
                 model.denoise(x_t, t, texts([given]))
             return torch.stack([found.square().sum() for (found,) in kept.values()]).sum().sqrt()

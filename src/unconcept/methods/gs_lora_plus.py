@@ -22,7 +22,7 @@ from ..models.module_view import AnyModel, ModuleView
 from ..training import TrainableLowRank, TrainingPlan, loss_figures, train
 from ..training.budget import training_budget
 from ..training.forgetting.errors import ClassErrors, ConceptErrors, ErrorSource, require_retained
-from ..training.forgetting.examples import ClassRequest, draw_latents
+from ..training.forgetting.examples import ClassRequest
 from ..training.forgetting.group_lora import (
     adapter_groups,
     bounded_ascent,
@@ -34,6 +34,7 @@ from ..training.forgetting.group_lora import (
 from ..training.forgetting.prototypes import Prototypes, class_prototypes, concept_prototypes, record_features
 from ..training.forgetting.running_mean import RunningMean
 from ..training.goals import TextEncodings
+from ..training.images.picture_sets import draw_latents
 from ..training.lr_schedules import cosine_restarts
 from .registry import NO_SERVICES, MethodServices, method
 

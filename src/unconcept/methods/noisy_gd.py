@@ -23,10 +23,11 @@ from ..models.module_view import ModuleView
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import training_budget
 from ..training.forgetting.errors import mean_square, require_retained
-from ..training.forgetting.examples import ClassRequest, draw_latents
+from ..training.forgetting.examples import ClassRequest
 from ..training.forgetting.noisy_steps import StepNoise, clipped_record_mean
 from ..training.goals import TextEncodings
 from ..training.gradient_transforms import StartDistancePenalty
+from ..training.images.picture_sets import draw_latents
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, method
@@ -88,14 +89,10 @@ class NoisyGD:
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             counts = ((replaced, half), (kept, self.batch_size - half))
-            which = [(side, side.in_turn(step, rows)) for side, rows in counts]
-            x0, prompts = (
-                torch.cat([side.latents[rows] for side, rows in which]),
-                [side.prompts[i] for side, rows in which for i in rows],
-            )
-            x_t, t, noise = noise_latents(model, x0, rng)
+            (gone, named), (left, others) = (side.batch(step, rows) for side, rows in counts)
+            x_t, t, noise = noise_latents(model, torch.cat([gone, left]), rng)
             # One call each: a record's gradient must not run through the others.
-            said = [model.denoise(x_t[[i]], t[[i]], texts([prompt])) for i, prompt in enumerate(prompts)]
+            said = [model.denoise(x_t[[i]], t[[i]], texts([prompt])) for i, prompt in enumerate([*named, *others])]
             return {f"record {i}": mean_square(own - noise[[i]]) for i, own in enumerate(said)}
 
         pictures = hash_tensors({"replaced": replaced.latents, "kept": kept.latents})

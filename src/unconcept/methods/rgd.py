@@ -4,7 +4,6 @@ Raises the denoising loss on images of the targets and lowers it on images of wh
 made free of each other. Both sets come from many prompts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..core.errors import RequestError, require
 from ..core.hashing import hash_tensors
 from ..core.request import Request
-from ..core.seeds import check_seed, picture_seeds
+from ..core.seeds import check_seed
 from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
@@ -22,10 +21,11 @@ from ..models.hooks.modules import denoiser_parameters
 from ..models.text.state_rows import fits_context, sentences_that_fit
 from ..prompts.templates import check_sentences, open_sentences
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.budget import number_in_turn, training_budget
+from ..training.budget import training_budget
 from ..training.goals import TextEncodings
 from ..training.gradients.surgery import summed_terms, two_way_surgery
-from ..training.images.training_images import generate_images, images_to_latents, take_in_turn
+from ..training.images.picture_sets import draw_pictures
+from ..training.images.training_images import take_in_turn
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import noise_latents
 from .registry import NO_SERVICES, MethodServices, Unreached, method
@@ -85,12 +85,13 @@ class RGD:
         trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), self.train_method))
         texts = TextEncodings.of(model)
         count = max(training_budget(self.pictures, len(request.targets)), len(request.targets))
-        forget, retain = (self._drawn(model, groups, count) for groups in self._prompts(model, request))
+        sides = (take_in_turn(groups, count) for groups in self._prompts(model, request))
+        forget, retain = (draw_pictures(model, prompts, self) for prompts in sides)
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             found = []
             for images in (forget, retain):
-                z, prompts = images.batch(step, self.batch_size, self.seed)
+                z, prompts = images.batch(step, self.batch_size)
                 x_t, t, wanted = noise_latents(model, z, rng)
                 found.append((model.denoise(x_t, t, texts(prompts)) - wanted).float().square().mean())
             is_within = found[0].item() <= self.m
@@ -121,23 +122,3 @@ class RGD:
         anchors = retain or [[]]
         shared = [others[i :: len(anchors)] for i in range(len(anchors))]
         return forget, [group for pair in zip(anchors, shared, strict=True) for group in pair if group]
-
-    def _drawn(self, model: ModelView, groups: Sequence[Sequence[str]], count: int) -> "_Images":
-        prompts = take_in_turn(groups, count)
-        pictures = generate_images(
-            model, prompts, picture_seeds(self.seed, count), self.picture_steps, self.picture_guidance
-        )
-        return _Images(images_to_latents(model, pictures), prompts)
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Latents (n, c, h, w) of images, with their prompts."""
-
-    latents: Tensor
-    prompts: Sequence[str]
-
-    def batch(self, step: int, rows: int, seed: int) -> tuple[Tensor, list[str]]:
-        """Return the images of a step: all of them once in each epoch, in random order."""
-        which = [number_in_turn(row, len(self.prompts), seed) for row in range(step * rows, (step + 1) * rows)]
-        return self.latents[which], [self.prompts[i] for i in which]

@@ -23,10 +23,10 @@ from ..models.module_view import ModuleView
 from ..training import Optimizer, TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import training_budget
 from ..training.forgetting.errors import mean_square, require_retained, softmax_divergence
-from ..training.forgetting.examples import ClassRequest, draw_latents
+from ..training.forgetting.examples import ClassRequest
 from ..training.forgetting.random_teacher import RandomTeacher
 from ..training.goals import TextEncodings
-from ..training.images.picture_sets import PictureSet
+from ..training.images.picture_sets import PictureSet, draw_latents
 from ..training.loop import StepLoss
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import noise_latents
@@ -92,9 +92,9 @@ class StochasticTeacher:
         stranger = RandomTeacher(trained, self.seed)
 
         def asked(side: PictureSet, step: int, rng: torch.Generator) -> tuple[Callable[[], Tensor], Tensor]:
-            which = side.in_turn(step, self.batch_size)
-            x_t, t, noise = noise_latents(model, side.latents[which], rng)
-            return lambda: model.denoise(x_t, t, texts([side.prompts[i] for i in which])), noise
+            z, prompts = side.batch(step, self.batch_size)
+            x_t, t, noise = noise_latents(model, z, rng)
+            return lambda: model.denoise(x_t, t, texts(prompts)), noise
 
         def erasing(step: int, rng: torch.Generator) -> Tensor:
             predicted, _ = asked(forget, step, rng)

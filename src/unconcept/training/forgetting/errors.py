@@ -43,9 +43,9 @@ class ConceptErrors:
     texts: TextEncodings
 
     def __call__(self, step: int, rng: torch.Generator) -> StepErrors:
-        which = [(side, side.in_turn(step, self.rows)) for side in (self.forget, self.retain)]
-        prompts = [side.prompts[i] for side, rows in which for i in rows]
-        x_t, t, noise = noise_latents(self.model, torch.cat([side.latents[rows] for side, rows in which]), rng)
+        (lost, own), (kept, others) = (side.batch(step, self.rows) for side in (self.forget, self.retain))
+        prompts = [*own, *others]
+        x_t, t, noise = noise_latents(self.model, torch.cat([lost, kept]), rng)
         goals = [keep_goal(prompt) for prompt in prompts[self.rows :]]
         with self.trained.teacher():
             (wanted,) = goal_predictions(self.model, self.texts, x_t[self.rows :], t[self.rows :], [goals])

@@ -1,4 +1,4 @@
-"""Examples to forget and to retain: labelled images for a classifier, pictures with prompts for a diffusion model."""
+"""Labelled images that a classifier forgets, and those that it retains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,7 @@ from torch import Tensor
 
 from ...core.errors import RequestError, require
 from ...core.hashing import hash_tensors
-from ...core.seeds import picture_seeds
-from ...models import ModelView
-from ...prompts.safety import require_drawable
 from ..budget import number_in_turn
-from ..goals import TextEncodings
-from ..images.picture_sets import PictureSet
-from ..images.training_images import take_in_turn
-from ..session import draw_or_rehearse
-from ..trajectories import GuidedSampler
 
 
 @dataclass(frozen=True)
@@ -59,22 +51,3 @@ class ClassRequest:
         """Of all images and labels."""
         both = {"forget": self.forget, "retain": self.retain}
         return hash_tensors({f"{side}.{name}": t for side, own in both.items() for name, t in vars(own).items()})
-
-
-def draw_latents(
-    model: ModelView, prompts: Sequence[str], count: int, steps: int, guidance_scale: float, seed: int
-) -> PictureSet:
-    """Draw `count` pictures with the current model, at least one of each prompt; they are never decoded.
-
-    Raises `RequestError` for a prompt that is never drawn.
-    """
-    require_drawable(prompts)
-    shown = take_in_turn([list(prompts)], max(count, len(prompts)))
-    walk = GuidedSampler(model, TextEncodings.of(model), steps, guidance_scale)
-    seeds = picture_seeds(seed, len(shown))
-
-    @torch.no_grad()
-    def draw(part: slice, steps: int) -> Tensor:
-        return walk.denoise_steps(walk.initial_latents(seeds[part]), shown[part], 0, steps)
-
-    return PictureSet(draw_or_rehearse(model, len(shown), steps, draw), tuple(shown), seed=seed)

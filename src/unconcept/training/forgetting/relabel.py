@@ -36,7 +36,7 @@ class PictureLosses:
         if self.pseudo == "anchor":
             pseudo = [self.forget.anchors[i] for i in which]
         else:
-            pseudo = [self.retain.prompts[i] for i in self.retain.in_turn(step, self.rows)]
+            _, pseudo = self.retain.batch(step, self.rows)
         with torch.no_grad():
             wanted = self.model.denoise(x_t, t, self.texts(pseudo))
         said = self.model.denoise(x_t, t, self.texts([self.forget.prompts[i] for i in which]))
@@ -51,11 +51,10 @@ class PictureLosses:
         return self._diffusion(self.forget, step, rng, guidance)
 
     def _diffusion(self, pictures: PictureSet, step: int, rng: torch.Generator, guidance: float = 0.0) -> Tensor:
-        which = pictures.in_turn(step, self.rows)
-        x_t, t, wanted = noise_latents(self.model, pictures.latents[which], rng)
-        prompts = [pictures.prompts[i] for i in which]
+        z, prompts = pictures.batch(step, self.rows)
+        x_t, t, wanted = noise_latents(self.model, z, rng)
         if not guidance:
             return (self.model.denoise(x_t, t, self.texts(prompts)) - wanted).float().square().mean()
-        both = self.texts([*prompts, *[""] * len(which)])
+        both = self.texts([*prompts, *[""] * len(z)])
         said, empty = self.model.denoise(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
         return ((1 + guidance) * said - guidance * empty - wanted).float().square().mean()

@@ -1,5 +1,6 @@
 """Pictures that a training forgets, and those that it retains, as latents with their prompts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,17 +16,36 @@ from ...models import ModelView
 from ...models.images import read_picture_folder
 from ...models.text.state_rows import fits_context, sentences_that_fit
 from ...prompts.captions import load_captions
+from ...prompts.safety import require_drawable
 from ...prompts.templates import open_sentences
 from ...prompts.text_matching import without_names
 from ..budget import number_in_turn, training_budget
+from ..session import draw_or_rehearse
+from ..trajectories import GuidedSampler
 from .training_images import generate_images, images_to_latents, take_in_turn
 
 _LEAST_CONTRAST = 1 / 255  # between a picture's darkest and brightest value; below, it shows nothing
 _RETAIN_ORDER = 1  # numbers the order of the retained pictures among those drawn from one seed
 
 
-class PictureSettings(Protocol):
-    """Settings of methods that unlearn pictures, by the names that they have there."""
+class DrawingSettings(Protocol):
+    """Settings of methods that draw pictures, by the names that they have there."""
+
+    @property
+    def picture_steps(self) -> int:
+        """Sampling steps."""
+
+    @property
+    def picture_guidance(self) -> float:
+        """Guidance scale."""
+
+    @property
+    def seed(self) -> int:
+        """Seed."""
+
+
+class PictureSettings(DrawingSettings, Protocol):
+    """Settings of methods that unlearn pictures."""
 
     @property
     def pictures(self) -> int:
@@ -46,18 +66,6 @@ class PictureSettings(Protocol):
     @property
     def templates(self) -> tuple[str, ...]:
         """Sentences around a concept; (): the thirty of its kind."""
-
-    @property
-    def picture_steps(self) -> int:
-        """Sampling steps."""
-
-    @property
-    def picture_guidance(self) -> float:
-        """Guidance scale."""
-
-    @property
-    def seed(self) -> int:
-        """Seed."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,42 @@ class PictureSet:
         """Return the numbers of a step's pictures: all take turns, each turn in its own random order."""
         return [number_in_turn(row, len(self), self.seed) for row in range(step * rows, (step + 1) * rows)]
 
+    def batch(self, step: int, rows: int) -> tuple[Tensor, list[str]]:
+        """Return the latents of a step's pictures, and their prompts."""
+        which = self.in_turn(step, rows)
+        return self.latents[which], [self.prompts[i] for i in which]
+
 
 def check_picture_settings(name: str, settings: PictureSettings) -> None:
     """Raise `SettingsError` if a setting of the pictures is out of range."""
     for field, least in (("pictures", 1), ("picture_steps", 1), ("retain_pictures", 0), ("picture_guidance", 0)):
         value = getattr(settings, field)
         require(value >= least, f"{name}: {field} must be >= {least}, got {value}")
+
+
+def draw_pictures(model: ModelView, prompts: Sequence[str], settings: DrawingSettings) -> PictureSet:
+    """Draw a picture of each prompt with the current model."""
+    seeds = picture_seeds(settings.seed, len(prompts))
+    pictures = generate_images(model, prompts, seeds, settings.picture_steps, settings.picture_guidance)
+    return PictureSet(images_to_latents(model, pictures).to(model.dtype), tuple(prompts), seed=settings.seed)
+
+
+def draw_latents(
+    model: ModelView, prompts: Sequence[str], count: int, steps: int, guidance_scale: float, seed: int
+) -> PictureSet:
+    """Draw `count` pictures with the current model, at least one of each prompt; they are never decoded.
+
+    Raises `RequestError` for a prompt that is never drawn.
+    """
+    require_drawable(prompts)
+    shown = take_in_turn([list(prompts)], max(count, len(prompts)))
+    walk, seeds = GuidedSampler.of(model, steps, guidance_scale), picture_seeds(seed, len(shown))
+
+    @torch.no_grad()
+    def draw(part: slice, steps: int) -> Tensor:
+        return walk.denoise_steps(walk.initial_latents(seeds[part]), shown[part], 0, steps)
+
+    return PictureSet(draw_or_rehearse(model, len(shown), steps, draw), tuple(shown), seed=seed)
 
 
 def draw_forget_and_retain_sets(
