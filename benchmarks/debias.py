@@ -46,27 +46,12 @@ def main() -> None:
     settings = load_recipe(f"moji-{METHOD}").settings
     if args.limit:
         settings |= {"images": min(settings["images"], args.limit), "rounds": 2}
-    job = Job(
-        RequestSpec(names),
-        Path("out/debias/edit"),
-        METHOD,
-        settings,
-        report=False,
-        overwrite=True,
-        method_judge=args.method_judge,
-    )
+    out, fresh = Path("out/debias"), {"overwrite": True, "method_judge": args.method_judge}
+    job = Job(RequestSpec(names), out / "edit", METHOD, settings, report=False, **fresh)
     with exit_codes(), progress(quiet=False) as tell:
         erase(job, tell)
-        edits = (job.out / "edit.safetensors",)
-        run = EvaluationRun(
-            names,
-            Path("out/debias/report"),
-            edits,
-            suite="debias",
-            limit=args.limit,
-            max_minutes=args.max_minutes,
-            overwrite=True,
-        )
+        edits, limits = (job.out / "edit.safetensors",), {"limit": args.limit, "max_minutes": args.max_minutes}
+        run = EvaluationRun(names, out / "report", edits, suite="debias", overwrite=True, **limits)
         report = evaluate(run, tell)
     data = report.data()
     text = page(data, args.method_judge)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unconcept.models import ModelView
+from unconcept.models.hooks.forward import remove_on_exit
 from unconcept.training.trajectories import GuidedSampler
 
 
@@ -26,10 +27,35 @@ class Taken:
 
 
 @dataclass
+class Trajectories:
+    """CPU seconds of trajectories so far, and whether one is under way."""
+
+    seconds: float = 0.0
+    is_drawn: bool = False
+
+
+@contextmanager
+def timed_trajectories() -> Iterator[Trajectories]:
+    """Inside, trajectories are timed."""
+    found, plain = Trajectories(), GuidedSampler.denoise_steps
+
+    def drawn(walk: GuidedSampler, *args: object, **named: object) -> Tensor:
+        begun, found.is_drawn = time.process_time(), True
+        try:
+            return plain(walk, *args, **named)
+        finally:
+            found.is_drawn = False
+            found.seconds += time.process_time() - begun
+
+    with patch.object(GuidedSampler, "denoise_steps", drawn):
+        yield found
+
+
+@dataclass
 class Gauge:
     """Filled while a training runs."""
 
-    drawing: float = 0.0  # CPU seconds of trajectories
+    trajectories: Trajectories
     tensors: int = 0  # bytes at the last of the optimizer's steps, when there are gradients too
     done: int = field(default=0, repr=False)
 
@@ -37,29 +63,16 @@ class Gauge:
 @contextmanager
 def gauged(model: ModelView, steps: int) -> Iterator[Gauge]:
     """Inside, a training of so many steps is measured. What is there beforehand does not count, the denoiser aside."""
-    gauge, ahead, before = (
-        Gauge(),
-        GuidedSampler.denoise_steps,
-        alive() - sum(p.numel() * p.element_size() for p in model.modules("denoiser").parameters()),
-    )
+    before = alive() - sum(p.numel() * p.element_size() for p in model.modules("denoiser").parameters())
+    with timed_trajectories() as trajectories:
+        gauge = Gauge(trajectories)
 
-    def drawn(walk: GuidedSampler, *args, **named) -> Tensor:
-        begun = time.process_time()
-        try:
-            return ahead(walk, *args, **named)
-        finally:
-            gauge.drawing += time.process_time() - begun
+        def stepping(*_: object) -> None:
+            gauge.done += 1
+            gauge.tensors = alive() - before if gauge.done == steps else gauge.tensors
 
-    def stepping(*_: object) -> None:
-        gauge.done += 1
-        gauge.tensors = alive() - before if gauge.done == steps else gauge.tensors
-
-    hook = register_optimizer_step_pre_hook(stepping)
-    try:
-        with patch.object(GuidedSampler, "ahead", drawn):
+        with remove_on_exit([register_optimizer_step_pre_hook(stepping)]):
             yield gauge
-    finally:
-        hook.remove()
 
 
 def alive() -> int:

@@ -45,7 +45,7 @@ def ours(model: ModelView, method: ESD | ConceptAblation | SPM) -> tuple[Taken, 
     begun, ends = time.process_time(), list[float]()
     with (
         gauged(model, method.iterations) as gauge,
-        training_session(TrainingSession(lambda _: ends.append(time.process_time() - gauge.drawing))),
+        training_session(TrainingSession(lambda _: ends.append(time.process_time() - gauge.trajectories.seconds))),
     ):
         edit = method.erase(model, REQUEST)
     steps = [after - before for before, after in pairwise(ends)]

@@ -35,23 +35,16 @@ ELSEWHERE = {
     "security.md": "SECURITY.md",
 }
 WRITTEN: list[tuple[str, list[str]]] = [
-    (
-        "Guide",
-        [
-            "tutorial.md", "usage.md", "examples.md", "reference.md", "families.md", "systems.md",
-            "ledger.md", "responsible-use.md", "extending.md",
-            "contributing.md", "changelog.md", "security.md",
-        ],
-    ),
+    ("Guide", [
+        "tutorial.md", "usage.md", "examples.md", "reference.md", "families.md", "systems.md",
+        "ledger.md", "responsible-use.md", "extending.md", "contributing.md", "changelog.md", "security.md",
+    ]),
     ("Design", ["architecture.md", "design.md", "moji.md"]),
-    (
-        "Measured",
-        [
-            "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
-            "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md", "tuning-moji-flow.md",
-            "samplers.md", "repairs.md", "speed.md",
-        ],
-    ),
+    ("Measured", [
+        "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
+        "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md", "tuning-moji-flow.md",
+        "samplers.md", "repairs.md", "speed.md",
+    ]),
 ]  # fmt: skip
 
 
@@ -80,11 +73,6 @@ def setting_rows(kind: type) -> Rows:
             yield f"`{field.name}`", shown, meanings.get(field.name, "")
 
 
-def settings_section(kind: type) -> str:
-    """Every setting with its default and its meaning."""
-    return "## Settings\n\n" + table(("setting", "default", "meaning"), setting_rows(kind))
-
-
 def links(folder: str, names: list[str]) -> str:
     """Links from a page one folder down to the pages of some entries."""
     return ", ".join(f"[{name}](../{folder}/{name}.md)" for name in names) or "none"
@@ -111,6 +99,15 @@ def family_rows(info: Any) -> Rows:
             yield f"[{family}](../families/{family}.md)", f"refused: {reason}"
 
 
+def common_sections(key: str, name: str, info: Any) -> tuple[str, str, str]:
+    """Settings, families and recipes of a method or an attack."""
+    return (
+        "## Settings\n\n" + table(("setting", "default", "meaning"), setting_rows(info.settings)),
+        "## Families\n\n" + table(("family", "support"), family_rows(info)),
+        "## Recipes\n\n" + links("recipes", recipes_of(key, name)),
+    )
+
+
 def method_page(name: str) -> str:
     """What a method is, its settings, families and recipes."""
     info = methods[name]
@@ -120,9 +117,7 @@ def method_page(name: str) -> str:
             f"{body(info.settings)}",
             f"Paper: {info.paper}. Kind: {info.mechanism}. Task: {info.does}. Version {info.version}.",
             f"```\nunconcept erase CONCEPT --method {name} --out DIR\n```",
-            settings_section(info.settings),
-            "## Families\n\n" + table(("family", "support"), family_rows(info)),
-            "## Recipes\n\n" + links("recipes", recipes_of("method", name)),
+            *common_sections("method", name, info),
         )
     )
 
@@ -136,9 +131,7 @@ def attack_page(name: str) -> str:
             body(info.settings),
             f"Source: {info.paper}. Access: {info.rung}. One search for each {info.scope}.",
             f"```\nunconcept attack {name} CONCEPT --edit EDIT --out DIR\n```",
-            settings_section(info.settings),
-            "## Families\n\n" + table(("family", "support"), family_rows(info)),
-            "## Recipes\n\n" + links("recipes", recipes_of("attack", name)),
+            *common_sections("attack", name, info),
         )
     )
 
@@ -186,9 +179,8 @@ def recipe_page(name: str) -> str:
 def encoder_rows(spec: FamilySpec) -> Rows:
     """Text encoders in the order in which the denoiser reads them."""
     for encoder in spec.encoders:
-        given = [
-            what for what, is_given in (("states", encoder.gives_states), ("pooled", encoder.gives_pooled)) if is_given
-        ]
+        kinds = (("states", encoder.gives_states), ("pooled", encoder.gives_pooled))
+        given = [what for what, is_given in kinds if is_given]
         yield f"`{encoder.part}`", encoder.kind, ", ".join(given)
 
 
@@ -253,11 +245,8 @@ def examples_page() -> Pages:
 
 def pages_elsewhere() -> Pages:
     """README and its like, with their links as they are from this folder."""
-    homes = {source: page for page, source in ELSEWHERE.items()} | {
-        "LICENSE": "",
-        "NOTICE": "",
-        "examples": "examples.md",
-    }
+    homes = {source: page for page, source in ELSEWHERE.items()}
+    homes |= {"LICENSE": "", "NOTICE": "", "examples": "examples.md"}
     pages = {}
     for page, source in ELSEWHERE.items():
         here, text = Path(source).parent, (ROOT / source).read_text(encoding="utf-8")

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accelerator, accelerator_shapes, known_faults, samplers, text_streams, tuning
+from benchmarks import accelerator, accelerator_shapes, known_faults, sampler_pictures, text_streams, tuning
+from benchmarks.bare_calls import step_seconds
 from benchmarks.growth import exponent
 from benchmarks.names import names
 from benchmarks.papers import LOOPS
 from benchmarks.report_concepts import report_concepts, require_tune, seen_concepts, spread, together
 from benchmarks.shapes import SHARD, drawn, write_weights
+from benchmarks.taken import gauged
 from tests import tiny
+from tests.methods.quick import QUICK
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.request import Request
@@ -49,6 +52,17 @@ def test_a_papers_loop_finds_our_edit(name) -> None:
     for key, w in view.text_maps().items():
         if key in found:
             assert torch.allclose(edit.delta(key, w), found[key], atol=2e-3 * float(found[key].abs().max()))
+
+
+def test_a_step_takes_more_than_its_bare_calls_and_trajectories_are_no_part_of_it() -> None:
+    view, request = tiny.view("sd1", torch.float32), Request(("dog",), ("",))
+    method = methods["esd"].settings(**QUICK["esd"] | {"ddim_steps": 9})
+    whole, bare = step_seconds(view, method, request)
+    assert 0 < bare < whole
+    with gauged(view, method.iterations) as gauge:
+        method.erase(view, request)
+    assert gauge.trajectories.seconds > whole
+    assert gauge.tensors > 0
 
 
 def test_exponents_are_of_what_is_added() -> None:
@@ -192,25 +206,25 @@ def test_documents_say_which_rows_are_known_to_be_wrong() -> None:
 
 @pytest.mark.parametrize("report", [False, True])
 def test_ways_of_drawing_are_compared_on_concepts_and_seeds_of_one_split(report) -> None:
-    asked = samplers.asked_checks(12, report)
+    asked = sampler_pictures.asked_checks(12, report)
     known, checks = concept_table(), [check for own in asked.values() for check in own]
     assert {known[check.concept].split for check in checks if check.by != "style"} == {"report" if report else "tune"}
     assert {check.prompt.seed >= REPORT_SEEDS for check in checks} == {report}
     assert {len(own) for own in asked.values()} == {1, 2}
-    assert list(asked) == list(samplers.asked_checks(20, report))[: len(asked)]
+    assert list(asked) == list(sampler_pictures.asked_checks(20, report))[: len(asked)]
     pairs = text_streams.asked_pairs(30)
     assert {known[one.name].split for one, *_ in pairs} == {"tune"}
     assert all(prompt.seed < REPORT_SEEDS for *_, prompt in pairs)
 
 
 def test_a_row_a_way_and_a_column_a_question() -> None:
-    ways = [samplers.DrawingWay.parse(text) for text in ("euler/20/4", "dpm/8/2.5/a-star")]
+    ways = [sampler_pictures.DrawingWay.parse(text) for text in ("euler/20/4", "dpm/8/2.5/a-star")]
     assert list(map(str, ways)) == ["euler/20/4", "dpm/8/2.5/a-star"]
-    asked = samplers.asked_checks(2, report=False)
+    asked = sampler_pictures.asked_checks(2, report=False)
     kept = {str(way): {text: [True, way.steering == ""][: len(own)] for text, own in asked.items()} for way in ways}
-    rows = samplers.table(kept, ways, asked).splitlines()[2:]
+    rows = sampler_pictures.table(kept, ways, asked).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| euler/20/4", "| dpm/8/2.5/a-star"]
     cells = [[cell.split(" ")[0] for cell in row.split(" | ")[1:]] for row in rows]
     assert cells == [["100.0%"] * 5, ["100.0%", "0.0%", "100.0%", "50.0%", "0.0%"]]
     only = {text: own for text, own in asked.items() if own[0].by == "left"}
-    assert samplers.table(kept, ways, only).splitlines()[2].startswith("| euler/20/4 |  |  |  | 100.0%")
+    assert sampler_pictures.table(kept, ways, only).splitlines()[2].startswith("| euler/20/4 |  |  |  | 100.0%")

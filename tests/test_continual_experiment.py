@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import continual, sequences
-from benchmarks.continual import Asked, arms_of, best, page, parsed, read, same
+from benchmarks.continual import Asked, arms_of, best, parsed, read
+from benchmarks.continual_page import SHARES, page, same
 from benchmarks.sequences import Arm, Course, closed, grid
 from tests import tiny
 from tests.killed import Killed
@@ -43,7 +44,7 @@ def asked(**more) -> Asked:
 
 
 def point(arm: str, step: int, h: float = 0.5, method: str = "concept-ablation", edit: str = "e") -> dict:
-    figures = {name: {"value": 0.8, "before": 0.9, "n": 8, "interval": [0.6, 0.9]} for name in continual.SHARES} | {
+    figures = {name: {"value": 0.8, "before": 0.9, "n": 8, "interval": [0.6, 0.9]} for name in SHARES} | {
         "H": {"value": h, "before": 0.1, "n": 24}
     }
     return {
@@ -218,6 +219,8 @@ def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     """
     monkeypatch.setattr(continual, "sequences", lambda tune, many: {"objects": ("pizza", "crown")})
     monkeypatch.setenv("UNCONCEPT_STORE", str(desk.parent / "store"))
+    config = desk.parent / "base/unet/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": 32}))  # pictures that the judge takes
     what = asked(methods=("concept-ablation",), arms=("sequential", "projection"), steps=(1, 2))
 
     def run(tell=lambda what, done, of: None):

@@ -1,7 +1,7 @@
 """Speed of the sampler as a share of the stock pipeline's, both from the same noise to the same latents.
 
-`python -m benchmarks.sampler`: on one thread, in seconds of the processor, so that nothing else that runs on a machine
-counts; calls alternate, and medians are compared.
+`python -m benchmarks.sampler_speed`: on one thread, in seconds of the processor, so that nothing else that runs on a
+machine counts; calls alternate, and medians are compared.
 """
 
 import argparse

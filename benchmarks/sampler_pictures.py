@@ -1,4 +1,4 @@
-"""What samplers and guidance draw, without an edit: `python -m benchmarks.samplers --ways euler/20/4,amo/20/4`.
+"""What samplers and guidance draw, without an edit: `python -m benchmarks.sampler_pictures --ways euler/20/4,amo/20/4`.
 
 A way is SAMPLER/STEPS/GUIDANCE, or with `a-star` behind it also steered so. On `tune` concepts and tuning seeds, or
 with `--report` on `report` concepts and their seeds. What was drawn is kept, so the same command goes on after being
