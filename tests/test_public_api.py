@@ -43,8 +43,12 @@ def test_help_is_light() -> None:
     assert loaded(code) == set()
 
 
+@pytest.mark.slow
 def test_closed_form_edit_needs_torch_alone(tmp_path) -> None:
-    """An edit without a report reads safetensors and tokenizers: neither diffusers nor transformers is imported."""
+    """An edit without a report reads safetensors and tokenizers: neither diffusers nor transformers is imported.
+
+    `tests/edits/test_bake.py` asks it of a toy, with the fast tests.
+    """
     words = ["erase", "dog face", "--no-report", "--quiet", "--out", str(tmp_path / "o")]
     code = f"import contextlib\nfrom unconcept.cli import app\nwith contextlib.suppress(SystemExit): app({words!r})"
     assert loaded(code) == {"torch"}

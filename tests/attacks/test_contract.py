@@ -1,6 +1,7 @@
 """What every registered attack must do, whatever it is."""
 
 import tomllib
+from functools import cache
 
 import pytest
 import torch
@@ -31,17 +32,23 @@ def quick(name):
     return build_settings(attacks[name].settings, QUICK[name])
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
-def test_first_the_floor_then_growing_steps_and_the_model_is_left_alone(name, family) -> None:
-    asked = case(family)
-    before, steps = state(asked.model), {i: [] for i in range(len(asked.prompts))}
+@cache
+def watched(name, family):
+    """For each attempt of a search its steps, its prompts and a hash; the model stays as it is all along."""
+    asked, found = case(family), []
+    before = state(asked.model)
     for attempt in quick(name).search(asked):
         assert state(asked.model) == before
         assert torch.is_grad_enabled()
         assert not asked.model.original_weights
-        for i in attempt.inputs:
-            steps[i].append(attempt.steps)
-    for taken in steps.values():
+        found.append((attempt.steps, tuple(attempt.inputs), input_hash(attempt)))
+    return found
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_first_the_floor_then_growing_steps_and_the_model_is_left_alone(name, family) -> None:
+    for i in range(len(case(family).prompts)):
+        taken = [steps for steps, inputs, _ in watched(name, family) if i in inputs]
         assert taken[0] == 0
         assert len(taken) > 1
         assert taken == sorted({*taken})
@@ -50,8 +57,8 @@ def test_first_the_floor_then_growing_steps_and_the_model_is_left_alone(name, fa
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_same_seed_same_inputs(name, family) -> None:
-    first, second = ([input_hash(attempt) for attempt in quick(name).search(case(family))] for _ in range(2))
-    assert first == second
+    again = [input_hash(attempt) for attempt in quick(name).search(case(family))]
+    assert again == [found for _, _, found in watched(name, family)]
 
 
 @pytest.mark.parametrize("name", list(attacks))

@@ -112,6 +112,13 @@ def test_a_failed_task_is_loud_and_the_others_go_on(place) -> None:
     assert run_tasks(tasks, *place).complete, "another run made it: nothing is given up"
 
 
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """Workers that import nothing anew, for what does not ask how they are started."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+
+
 @dataclass(frozen=True)
 class Full(Touch):
     """A task that finds no room."""
@@ -121,7 +128,7 @@ class Full(Touch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_ends_the_run_and_is_no_tasks_fault(place, workers) -> None:
+def test_a_full_disk_ends_the_run_and_is_no_tasks_fault(place, workers, forked) -> None:
     for _ in range(MAX_TASK_ATTEMPTS + 1 if workers == 1 else 1):
         with pytest.raises(OutputError, match="No space left"):
             run_tasks([Full("a"), Full("b")], *place, workers=workers)
@@ -136,7 +143,7 @@ class Dying(Touch):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_dead_worker_is_one_line_and_the_run_goes_on_later(place) -> None:
+def test_a_dead_worker_is_one_line_and_the_run_goes_on_later(place, forked) -> None:
     with pytest.raises(WorkerError, match=r"one of 2 workers died during touch.* run the same command again"):
         run_tasks([Dying("a"), Touch("b")], *place, workers=2)
     assert place[1].failures() == {}
@@ -144,7 +151,7 @@ def test_a_dead_worker_is_one_line_and_the_run_goes_on_later(place) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_time_may_run_out(place, workers) -> None:
+def test_time_may_run_out(place, workers, forked) -> None:
     tally = run_tasks([Touch("a"), Touch("b")], *place, workers=workers, deadline=time.monotonic() - 1)
     assert (tally.done, tally.left, tally.complete) == (0, 2, False)
     assert run_tasks([Touch("a"), Touch("b")], *place, workers=1).complete
@@ -191,7 +198,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interruption_ends_workers_at_once(place, interruptible) -> None:
+def test_an_interruption_ends_workers_at_once(place, interruptible, forked) -> None:
     """Both are busy when Ctrl-C comes; neither is waited for, and nothing of theirs is left."""
     sent: list[float] = []
 

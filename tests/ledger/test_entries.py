@@ -24,14 +24,17 @@ def is_second_stage(name: str) -> bool:
     return info.mechanism_of(build_settings(info.settings, settings)) != info.mechanism
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if is_second_stage(name)])
+SECOND_STAGES = [name for name in SETTINGS if is_second_stage(name)]
+
+
+@pytest.mark.parametrize("name", SECOND_STAGES)
 def test_a_trained_stage_of_a_closed_form_is_refused(name) -> None:
     method, settings = SETTINGS[name]
     with pytest.raises(SettingsError, match="these settings train a second stage"):
         canonical_settings(methods[method], settings)
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if not is_second_stage(name)])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in SECOND_STAGES])
 def test_settings_come_back_as_they_were(name) -> None:
     """Also those of a method that looks at one setting beside another, as Sculpting Memory does."""
     method, settings = SETTINGS[name]
