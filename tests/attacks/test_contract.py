@@ -15,7 +15,10 @@ from unconcept.core.settings import build_settings, settings_data
 from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from unconcept.models.families import FAMILIES
 
-CASES = [(name, family) for name in attacks for family in attacks[name].families]
+SLOW = {"sd2": pytest.mark.slow}  # Its UNet is sd1's.
+CASES = [
+    pytest.param(name, family, marks=SLOW.get(family, ())) for name in attacks for family in attacks[name].families
+]
 
 
 def state(view) -> tuple[str, int]:

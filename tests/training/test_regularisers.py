@@ -91,8 +91,8 @@ PENALISED = {
 }
 
 
-# That every method trains under a session's rules is what the exact properties ask: of penalties here one of each kind of
-# trainable, and those that need settings of their own.
+# That every method trains under a session's rules is what the exact properties ask. Penalties are asked here of one
+# method for each kind of trainable, and of those that need settings of their own.
 PENALISED_FIRST = ("concept-ablation", "spm", "receler", "cpe", *PENALISED)
 
 
