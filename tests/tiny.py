@@ -24,6 +24,8 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -145,7 +147,7 @@ def qwen3(width: int, layers: int = 2) -> tuple[Qwen3Model, Qwen2Tokenizer]:
     tokens = chat_tokenizer("user", "assistant")
     shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "head_dim": 8}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    special = {name: tokens.pad_token_id for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokens.pad_token_id)
     return Qwen3Model(Qwen3Config(vocab_size=len(tokens), **shape, **heads, **special)), tokens
 
 
@@ -261,6 +263,25 @@ def pixart() -> DiffusionPipeline:
     return PixArtSigmaPipeline(tokens, encoder, autoencoder, net, DPMSolverMultistepScheduler(beta_end=0.02))
 
 
+def z_image() -> DiffusionPipeline:
+    """With pads and a norm of the text that are not what they are initialised to."""
+    autoencoder, (encoder, tokens) = vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16), qwen3(24)
+    net = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=24,
+        axes_dims=[4, 6, 6],
+        axes_lens=[600, 32, 32],
+    )
+    for parameter in (net.x_pad_token, net.cap_pad_token, net.cap_embedder[0].weight):
+        torch.nn.init.normal_(parameter, 1.0, 0.3)
+    return ZImagePipeline(FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder, encoder, tokens, net)
+
+
 PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd1": stable_diffusion,
     "sd2": partial(stable_diffusion, "gelu", "!</w>", "v_prediction"),
@@ -269,6 +290,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "flux": flux,
     "pixart": pixart,
     "chroma": chroma,
+    "zimage": z_image,
 }
 GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
 """How a family is built whose pictures have no classifier-free guidance otherwise."""

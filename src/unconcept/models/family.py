@@ -115,6 +115,8 @@ class FamilySpec:
     """Side, in latent cells, of the square that is packed into one token before the denoiser."""
     denoiser_names: Callable[[Config], DenoiserNames] | None = None
     """Original names of the denoiser's tensors by its config; None: only diffusers folders are read and written."""
+    holds_denoiser_alone: bool = False
+    """Whether its published single file is the denoiser alone, without a prefix; other parts are in their own files."""
     vae_prefix: str = ""
     """Prefix of the VAE's tensors in a single file."""
     has_diffusers_loras: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.errors import EditError, require
 from ...models.checkpoint.locations import has_part, tensor_locations
 from ...models.checkpoint.safetensors_io import (
     SAFETENSORS_DTYPES,
@@ -29,10 +30,19 @@ from .copy_folder import copy_unedited_files
 def write_single_file(
     edit: Edit, source: Path, layout: ModelLayout, dtype: torch.dtype | None, path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """Write denoiser, VAE and text encoders of the diffusers folder `source` to one file, tensor by tensor."""
+    """Write the diffusers folder `source` to one file, tensor by tensor: all its networks, or the denoiser alone.
+
+    `EditError` if the edit changes a network that the family's single files leave out.
+    """
+    outside = sorted(name for name in edit.names if name.partition(".")[0] not in layout.written_parts)
+    message = (
+        f"a single file of {layout.spec.title} holds the {layout.denoiser} alone, and the edit changes {outside[:1]}:"
+        " export --to diffusers"
+    )
+    require(not outside, message, EditError)
     places = {
         f"{part}.{name}": place
-        for part in layout.parts
+        for part in layout.written_parts
         if has_part(source, part)
         for name, place in tensor_locations(source, part).items()
     }

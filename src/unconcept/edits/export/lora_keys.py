@@ -129,7 +129,7 @@ def _module(name: str) -> tuple[str, str]:
 
 def _text_module(module: str, encoder: TextEncoderSpec) -> str:
     """Add to a CLIP module the prefix `text_model.` that older libraries and all other tools use."""
-    return module if encoder.kind == "t5" else with_text_model(module)
+    return with_text_model(module) if encoder.kind == "clip" else module
 
 
 def _encoder(name: str, layout: ModelLayout) -> TextEncoderSpec:

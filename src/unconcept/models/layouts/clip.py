@@ -1,7 +1,7 @@
 """Translates names of text encoders' tensors between a diffusers folder and single files, in both directions.
 
 A single file uses transformers' names, with or without `text_model.`, or OpenCLIP's. OpenCLIP stores queries, keys and
-values in one tensor, and its projection transposed. T5's names are the same everywhere.
+values in one tensor, and its projection transposed. T5 and language models have the same names everywhere.
 """
 
 import re
@@ -39,7 +39,7 @@ def with_text_model(name: str) -> str:
 
 def original_encoder_tensor(name: str, naming: EncoderNaming) -> tuple[str, Packing] | None:
     """The single file's tensor that contains an encoder's tensor, without the encoder's prefix; None if none does."""
-    if naming == "t5":
+    if naming in ("t5", "llm"):
         return name, Packing()
     if naming == "clip":
         return with_text_model(name), Packing()

@@ -54,14 +54,19 @@ class ModelLayout:
         return self.spec.denoiser
 
     @property
+    def written_parts(self) -> tuple[str, ...]:
+        """The parts that an exported single file contains."""
+        return (self.denoiser,) if self.spec.holds_denoiser_alone else self.parts
+
+    @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that a single file contains."""
+        """The parts that a single file may contain."""
         return (self.denoiser, "vae", *(encoder.part for encoder in self.spec.encoders))
 
     def prefix(self, part: str) -> str:
         """The prefix of a part's tensors in a single file."""
         if part == self.denoiser:
-            return DENOISER_PREFIX
+            return "" if self.spec.holds_denoiser_alone else DENOISER_PREFIX
         encoder = self.spec.encoder(part)
         return encoder.single_file if encoder else self.spec.vae_prefix
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..model_view import Conditioning, SoftPrompts
 from ..text.tokenizer import TokenPosition
-from .mmdit import MMDiTView, flow_shift
+from .mmdit import MMDiTView, set_even_sigmas
 
 _DISTILLED_GUIDANCE = 3.5  # FluxPipeline's default, used for single predictions of a guidance-distilled FLUX
 
@@ -54,9 +53,7 @@ class FluxView(MMDiTView):
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
         """Even sigmas from 1 to 1 / N, which the scheduler shifts, by picture size if its config says so."""
-        sigmas = np.linspace(1.0, 1 / steps, steps)
-        mu = flow_shift(scheduler, shape[1] * shape[2] // 4, most=1.15)
-        scheduler.set_timesteps(sigmas=sigmas, mu=mu, device=self.device)
+        set_even_sigmas(self, scheduler, steps, shape)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

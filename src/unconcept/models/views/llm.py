@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...core.errors import ModelError
 from ..hooks.forward import with_soft_rows
@@ -57,16 +58,19 @@ class LlmTextView(PipelineView):
         tokenizer, module = self._tokenizer(encoder), self.modules(encoder.part)
         soft = prompts if isinstance(prompts, SoftPrompts) else None
         ids = torch.tensor(tokenizer(prompts).padded()) if not isinstance(prompts, SoftPrompts) else prompts.ids
-        cut = torch.tensor([tokenizer.cut] * len(ids), dtype=torch.long)
-        whole = torch.cat([cut, ids.cpu()], 1).to(self.device)
+        cut, length = len(tokenizer.cut), ids.shape[1]
+        whole = torch.cat([torch.tensor([tokenizer.cut] * len(ids), dtype=torch.long), ids.cpu()], 1).to(self.device)
         mask = (whole != tokenizer.pad).long().flip(1).cummax(1).values.flip(1)
+        read = whole.shape[1] if tokenizer.reads_padding else int(mask.sum(1).max())
         with ExitStack() as stack:
             if soft is not None:
-                at = soft.at + len(tokenizer.cut)
+                at = soft.at + cut
                 stack.enter_context(with_soft_rows(input_embedding(self, encoder), at, soft.rows[0]))
-            out: Any = module(input_ids=whole, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        states = torch.cat([out.hidden_states[k] for k in encoder.layers], -1)[:, len(tokenizer.cut) :]
+            given = {"input_ids": whole[:, :read], "attention_mask": mask[:, :read]}
+            out: Any = module(**given, output_hidden_states=True, use_cache=False)
+        states = torch.cat([out.hidden_states[k] for k in encoder.layers], -1)[:, cut:]
         if tokenizer.reads_padding:
             return Conditioning(states)
-        mask = mask[:, len(tokenizer.cut) :]
-        return Conditioning(states * mask[..., None].to(states), mask=mask)
+        own = mask[:, cut:]
+        zeros = F.pad(states * own[:, : read - cut, None].to(states), (0, 0, 0, length - (read - cut)))
+        return Conditioning(zeros, mask=own)

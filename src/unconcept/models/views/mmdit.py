@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +81,16 @@ class MMDiTView(PipelineView):
 def _encoded(module: Any, encoder: TextEncoderSpec, ids: Tensor, mask: Tensor) -> tuple[Any, Tensor]:
     masking = {"attention_mask": mask.long()} if encoder.is_masked else {}
     return module(ids, output_hidden_states=encoder.is_penultimate, **masking), mask
+
+
+def set_even_sigmas(model: PipelineView, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+    """Set even sigmas from 1 to 1 / N for latents (c, h, w) that are packed two by two.
+
+    The scheduler shifts them, by picture size if its config says so.
+    """
+    sigmas = np.linspace(1.0, 1 / steps, steps)
+    mu = flow_shift(scheduler, shape[1] * shape[2] // 4, most=1.15)
+    scheduler.set_timesteps(sigmas=sigmas, mu=mu, device=model.device)
 
 
 def flow_shift(scheduler: Any, tokens: int, most: float) -> float:
