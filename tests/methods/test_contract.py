@@ -8,7 +8,7 @@ import torch
 
 from tests import tiny
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK, family_for
+from tests.methods.quick import QUICK, family_for, quick_settings
 from tests.toml_text import toml_text
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.hashing import hash_tensors
@@ -20,13 +20,19 @@ from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
 from unconcept.models.diffusion.sampler import Sampler
-from unconcept.models.families import FAMILIES
+from unconcept.models.families import FAMILIES, families
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-SLOW = {"sd2": pytest.mark.slow}  # Its UNet is sd1's.
-CASES = [
-    pytest.param(name, family, marks=SLOW.get(family, ())) for name in methods for family in methods[name].families
-]
+PROVEN_BY = ("uce", "esd")  # closed form and training, of families whose other methods are run with the slow tests
+
+
+def marks(name: str, family: str) -> tuple[pytest.MarkDecorator, ...]:
+    """SD 2's UNet is SD 1's; language models take long at any size."""
+    is_llm = families[family].first_encoder.kind == "llm"
+    return (pytest.mark.slow,) if family == "sd2" or (is_llm and name not in PROVEN_BY) else ()
+
+
+CASES = [pytest.param(name, family, marks=marks(name, family)) for name in methods for family in methods[name].families]
 
 SEEDED = [name for name in methods if "seed" in settings_data(methods[name].settings())]
 
@@ -67,14 +73,15 @@ def chosen(name):
 
 def erased(name, view):
     """The edit under the method's defaults, trained for a moment; what it must see is planted."""
-    return methods[name].settings(**QUICK.get(name, {})).erase(view, chosen(name).request, planted_services(view))
+    method = methods[name].settings(**quick_settings(name, view.family))
+    return method.erase(view, chosen(name).request, planted_services(view))
 
 
 @cache
 def made(name, family):
     """The edit as commands make it, once for the tests that do not ask how it came to be."""
     view = view_for(name, family)
-    return make_edit(view, chosen(name), name, QUICK.get(name, {}), planted_services(view))
+    return make_edit(view, chosen(name), name, quick_settings(name, family), planted_services(view))
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

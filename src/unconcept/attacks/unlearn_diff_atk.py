@@ -39,7 +39,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
     paper="arXiv:2310.11868",
     rung="text",
     scope="prompt",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage"),
 )
 @dataclass(frozen=True)
 class UnlearnDiffAtk:
@@ -54,7 +54,8 @@ class UnlearnDiffAtk:
     place: TokenPlacement = "prefix"
     """Position of the tokens in the prompt."""
     vocabulary: Literal["first", "clip", "t5"] = "first"
-    """Whose tokens are searched: CLIP's, T5's, or those of the encoder whose states come first (T5 in FLUX)."""
+    """Whose tokens are searched: CLIP's, T5's, or those of the encoder whose states come first (T5 in FLUX, or a
+    language model)."""
     timesteps: int = 50
     """Number of timesteps, visited in ascending order with an attempt after each."""
     iterations: int = 40

@@ -36,7 +36,10 @@ _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "
 
 
 @method(
-    "concept-ablation", paper="arXiv:2303.13516", families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma"), version=2
+    "concept-ablation",
+    paper="arXiv:2303.13516",
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage"),
+    version=2,
 )
 @dataclass(frozen=True)
 class ConceptAblation:

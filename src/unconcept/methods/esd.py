@@ -17,6 +17,7 @@ from ..core.seeds import check_seed
 from ..core.settings import settings_data
 from ..edits import DenseEdit
 from ..models import ModelView
+from ..models.families import FAMILIES
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.budget import number_in_turn, training_budget
@@ -68,7 +69,7 @@ _TrainMethod = Literal[
 ]
 
 
-@method("esd", paper="arXiv:2303.07345", families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"), version=2)
+@method("esd", paper="arXiv:2303.07345", families=FAMILIES, version=2)
 @dataclass(frozen=True)
 class ESD:
     """Fine-tunes the denoiser towards negative guidance.
@@ -118,10 +119,11 @@ class ESD:
         """Minimise |eps(x_t, c) - (eps*(x_t) - eta (eps*(x_t, c) - eps*(x_t)))|^2 (Eq. 5 and 6).
 
         eps* is the unedited model; x_t (b, c, h, w) are latents after a uniform number of sampler steps under a target.
-        For SD3 and FLUX, x trains the text's maps of each block and u the image's (inferred). Differs: one trajectory
-        gives x_t at all of its steps; retained texts are not used. Differs: predictions are at the sampler's own
-        timestep; the first script draws one from the same fiftieth. Differs: with the reference `anchor`, eps*(x_t) is
-        the prediction under the target's anchor.
+        For SD3 and FLUX, x trains the text's maps of each block and u the image's (inferred). Where text and picture
+        share all blocks, as in Z-Image, x trains the attention of the text's refiner and u is refused (inferred).
+        Differs: one trajectory gives x_t at all of its steps; retained texts are not used. Differs: predictions are
+        at the sampler's own timestep; the first script draws one from the same fiftieth. Differs: with the reference
+        `anchor`, eps*(x_t) is the prediction under the target's anchor.
         """
         references = reference_texts("esd", request, self.reference)
         trained = TrainableWeights(

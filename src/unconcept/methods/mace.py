@@ -46,7 +46,7 @@ _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and stand
 @method(
     "mace",
     paper="arXiv:2403.06135",
-    families=("sd1", "sd2", "sdxl"),
+    families=("sd1", "sd2", "sdxl", "zimage"),
     mechanism="trained",
     unsupported_reason=(
         "it has no cross-attention on the text, and the paper defines its refinement only for those maps"
@@ -131,8 +131,11 @@ class MACE:
 
         Differs: retained texts are the domain prior; masks come from the model's own attention, or from the image's
         background; images are encoded in the autoencoder's range, whereas the authors' code normalises them with
-        ImageNet's statistics. SDXL's pooled text still names the concept.
+        ImageNet's statistics. SDXL's pooled text still names the concept. A map on a language model's states is
+        refined as cross-attention's are (inferred); no adapters can be trained there.
         """
+        message = f"mace: {model.family} models have no cross-attention to train adapters in: set max_train_steps = 0"
+        require(model.spec.attention == "cross" or not self.max_train_steps, message)
         refuse_named_targets("mace", [self.picture_prompt], request.targets)
         refined = self.refined(model, request)
         if not self.max_train_steps:

@@ -31,7 +31,7 @@ _START_RETAIN_SCALE, _START_LAMB = 0.1, 0.5  # of the UCE edit that the authors 
 @method(
     "rece",
     paper="arXiv:2407.12383",
-    families=("sd1", "sd2", "sdxl", "pixart"),
+    families=("sd1", "sd2", "sdxl", "pixart", "zimage"),
     mechanism="closed-form",
     unsupported_reason=(
         "its only map on the text has fewer rows than columns, so the derived embedding is not determined"

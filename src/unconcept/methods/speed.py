@@ -24,8 +24,10 @@ from ..linalg.null_space import NullSpaceProjector, null_projector, projected_di
 from ..linalg.retain_refinement import RefinedRetainSet, augment_rows, strongly_changed_rows, weakest_direction
 from ..linalg.ridge import RidgeDirections, ridge_directions
 from ..models import ModelView
+from ..models.families import FAMILIES
 from ..models.hooks.modules import KeysOrValues, select_keys_or_values
-from ..models.text.state_rows import content_positions, embed_together
+from ..models.text.alignment import aligned_suffix_rows
+from ..models.text.state_rows import attended_rows, content_positions, embed_together
 from ..prompts.text_matching import without_names
 from .registry import NO_SERVICES, MethodServices, Promise, method
 
@@ -38,7 +40,7 @@ _LEAST_REMAINDER = 1e-6
 @method(
     "speed",
     paper="arXiv:2503.07392",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"),
+    families=FAMILIES,
     mechanism="closed-form",
 )
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class SPEED:
         """
         # Differs: the authors' code is for UNets. Flow models have one map for text states, which is edited in place of
         # the values, and one for the pooled text, which is edited in the same way (inferred).
-        null = model.embed([""], at="all")[0].double()
+        null = self._null_rows(model)
         targets, anchors = self._rows(model, request, request.targets, request.anchors)
         rows = _TextRows(targets, anchors, self._retained(model, request, null), self._held(null))
         own, pooled_maps = model.text_maps(), model.text_maps("pooled")
@@ -145,11 +147,22 @@ class SPEED:
         return _TextRows(*(part.double() for part in embed_together(model, *parts, at="pooled")))
 
     def _rows(self, model: ModelView, request: Request, *parts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Return the rows of each list of texts: one for each text, or all but the constant start token's."""
+        """Return the rows of each list of texts: one for each text, or all but the constant start token's.
+
+        In a language model's template, all are the last subject token and those after it, which the lists share.
+        """
         if (self.tokens or ("all" if request.kind == "explicit" else "last")) == "last":
             return tuple(rows.double() for rows in embed_together(model, *parts))
+        if model.tokenizer.frame is not None:
+            tails = aligned_suffix_rows(model, *parts)
+            return tuple(torch.cat(rows).double() for rows in zip(*tails, strict=True))
         first = content_positions(model, "")[0].start  # T5 has no start token.
         return tuple(states[:, first:].flatten(0, 1).double() for states in embed_together(model, *parts, at="all"))
+
+    def _null_rows(self, model: ModelView) -> Tensor:
+        """Return the rows (l, d) of the empty text; in a language model's template, those that the denoiser reads."""
+        null = model.embed([""], at="all")
+        return (attended_rows(model, [""], null)[0] if model.tokenizer.frame is not None else null[0]).double()
 
     def _texts(self, request: Request) -> tuple[str, ...]:
         """Return the retained texts that name no target.

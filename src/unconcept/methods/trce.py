@@ -38,9 +38,9 @@ _PAIR_BATCH = 64  # pairs of prompts in memory at once
 @method(
     "trce",
     paper="arXiv:2503.07389",
-    families=("sd1", "sd2", "sdxl"),
+    families=("sd1", "sd2", "sdxl", "zimage"),
     mechanism="closed-form",
-    unsupported_reason="it relies on the end token of causal CLIPs; in joint attention T5's rows carry the text",
+    unsupported_reason="it relies on the end token of a causal encoder; in joint attention T5's rows carry the text",
 )
 @dataclass(frozen=True)
 class TRCE:
@@ -115,8 +115,12 @@ class TRCE:
     ) -> TextMapEdit | DenseEdit:
         """Solve the text maps in closed form, then train self-attention and the queries of cross-attention on top.
 
-        SDXL's pooled text still names the concept.
+        SDXL's pooled text still names the concept. In a language model's template the first stage maps the first token
+        after the prompt, which sums it up as CLIP's end token does (inferred); there is no second stage.
         """
+        has_cross = model.spec.attention == "cross"
+        message = f"trce: {model.family} models have no cross-attention for a second stage to train: set epochs = 0"
+        require(has_cross or not self.is_trained, message)
         refuse_named_targets("trce", [self.picture_prompt], request.targets)
         mapped = self.mapped(model, request)
         if not self.is_trained:
@@ -157,14 +161,14 @@ class TRCE:
         old = [form.replace("{}", target) for form, target, _ in held]
         new = [form.replace("{}", anchor) for form, _, anchor in held]
         states = model.embed([*old, *new], at="all").double()
-        last = states.shape[1] - 1
         ends_old, ends_new = self._ends(model, old), self._ends(model, new)
-        # The text before the concept has as many tokens by itself; its end token is at the concept's position.
-        first_words = model.tokenizer([form.partition("{}")[0] for form, *_ in held]).index("first_eot")
+        first_words = [model.tokenizer.span(form, target).start for form, target, _ in held]
+        pads = model.tokenizer.reads_padding
         c, a, weights = [], [], []
         for i, (one, two, word) in enumerate(zip(ends_old, ends_new, first_words, strict=True)):
             # The last end token counts for every pad; the concept's word maps to the last state of the anchor's prompt.
-            places = ((0, 0, 1), (one, two, 1), (last, last, last - one), (word, last, 1))
+            last_old, last_new = (states.shape[1] - 1,) * 2 if pads else (one, two)
+            places = ((0, 0, 1), (one, two, 1), (last_old, last_new, last_old - one), (word, last_new, 1))
             for scale, (at_old, at_new, base) in zip(self.token_weight_scale, places, strict=True):
                 if scale * base > 0:
                     c.append(states[i, at_old])

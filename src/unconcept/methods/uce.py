@@ -16,6 +16,7 @@ from ..linalg.conditions import condition_figure
 from ..linalg.moments import SecondMoments
 from ..linalg.ridge import RidgeTextMap, ridge_text_map
 from ..models import ModelView
+from ..models.families import FAMILIES
 from ..models.text.alignment import aligned_suffix_pairs
 from ..models.text.state_rows import embed_together, text_state_moments
 from .registry import NO_SERVICES, MethodServices, Promise, method
@@ -24,7 +25,7 @@ from .registry import NO_SERVICES, MethodServices, Promise, method
 @method(
     "uce",
     paper="arXiv:2308.14761",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart", "chroma"),
+    families=FAMILIES,
     mechanism="closed-form",
 )
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Selects the parameters that a method trains, by names and shapes alone.
 
 Numbers of tensors and parameters are those of SD 1.4. In a joint transformer (SD3, FLUX) the text has its own maps in
-each block; `attn2` there (SD 3.5) is a second self-attention of the image.
+each block; `attn2` there (SD 3.5) is a second self-attention of the image. Where text and picture share all maps of a
+block, as in Z-Image, only the refiner that the text passes alone is the text's.
 """
 
 import re
@@ -69,6 +70,11 @@ _MMDIT_PATTERNS: dict[str, str] = {
         r"|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)\.weight$"
     ),
 }
+_TEXT_REFINER = re.compile(r"^context_refiner\.")
+_SHARED_PATTERNS: dict[str, str] = {
+    "xattn": r"^context_refiner\.\d+\.attention\.to_",
+    "kv": r"^context_refiner\.\d+\.attention\.to_[kv]\.",
+}
 _TEXT_PATTERNS: dict[str, str] = {
     "text-full": r"^(text_model\.)?(encoder\.layers|final_layer_norm)\.",
     "text-mlp-lastattn": r"\.mlp\.fc",
@@ -91,11 +97,10 @@ def select_parameters(
     for such a network or selects nothing in it.
     """
     inner = {name.partition(".")[2]: name for name in parameters}
-    rule = (
-        _joint(joint or which)
-        if any(_JOINT_KEY_MAP.search(name) for name in inner)
-        else _unet(which, {name: parameters[full] for name, full in inner.items()})
-    )
+    rule = _unet(which, {name: parameters[full] for name, full in inner.items()})
+    for sign, patterns in ((_JOINT_KEY_MAP, _MMDIT_PATTERNS), (_TEXT_REFINER, _SHARED_PATTERNS)):
+        if any(sign.search(name) for name in inner):
+            rule = _joint(joint or which, patterns)
     found = tuple(full for name, full in inner.items() if rule(name))
     require(bool(found), f"parameters {which!r}: this model has none of them, choose another group", SettingsError)
     return found
@@ -129,14 +134,13 @@ def select_encoder_layers(
     return tuple(name for name in every if inside in name and (layers is None or 0 <= layer_number(name) < layers))
 
 
-def _joint(which: str) -> Callable[[str], bool]:
+def _joint(which: str, patterns: Mapping[str, str]) -> Callable[[str], bool]:
     require(
-        which in (*_MMDIT_PATTERNS, "full"),
-        f"parameters {which!r} are not defined for a joint transformer: choose one of {', '.join(_MMDIT_PATTERNS)},"
-        " full",
+        which in (*patterns, "full"),
+        f"parameters {which!r} are not defined for a joint transformer: choose one of {', '.join(patterns)}, full",
         SettingsError,
     )
-    pattern = re.compile(_MMDIT_PATTERNS.get(which, ""))
+    pattern = re.compile(patterns.get(which, ""))
     return lambda name: bool(pattern.search(name))
 
 

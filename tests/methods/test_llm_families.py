@@ -1,0 +1,70 @@
+"""Families that read a language model: what methods edit there, and what they promise of it."""
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.methods.quick import quick_settings
+from unconcept.core import Request
+from unconcept.core.errors import RequestError, SettingsError
+from unconcept.methods import methods
+from unconcept.models.families import families
+from unconcept.models.text.state_rows import attended_rows
+
+FAMILIES = [name for name in families if families[name].states_map]
+CLOSED = {"uce": {}, "speed": {}, "rece": {}, "trce": {}, "mace": {"max_train_steps": 0}}
+CASES = [(name, family) for name in CLOSED for family in FAMILIES if family in methods[name].families]
+REQUEST = Request(("dog face",), ("goat",), ("cat", "red car"))
+OWN = {"zimage": "transformer.context_refiner."}
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_closed_forms_edit_the_one_map_that_text_alone_passes(name, family) -> None:
+    """The list of edited tensors; none of them is read by the picture's stream, and none is a text encoder's."""
+    view = tiny.shared(family)
+    edit = methods[name].settings(**CLOSED[name]).erase(view, REQUEST)
+    assert edit.names == (f"transformer.{families[family].states_map}",) == tuple(view.text_maps())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["esd", "concept-ablation"])
+def test_trainings_edit_the_text_s_own_weights(name, family) -> None:
+    edit = methods[name].settings(**quick_settings(name, family)).erase(tiny.view(family, torch.float32), REQUEST)
+    assert edit.names
+    assert all(each.startswith(OWN[family]) for each in edit.names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_uce_maps_the_target_onto_its_anchor_inside_the_template(family) -> None:
+    """At a small lambda, exactly; the last subject token is the last one of the name, whatever the template adds."""
+    view = tiny.shared(family)
+    edit = methods["uce"].settings(lamb=1e-9).erase(view, REQUEST)
+    ((name, weight),) = view.text_maps().items()
+    new = weight.double() + edit.delta(name, weight).double()
+    target, anchor, kept = (view.embed([text]).double() for text in ("dog face", "goat", "cat"))
+    assert torch.allclose(target @ new.T, anchor @ weight.double().T, atol=1e-5)
+    assert torch.allclose(kept @ new.T, kept @ weight.double().T, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_speed_holds_the_empty_text_and_maps_whole_tails(family) -> None:
+    """Of every text an explicit request maps the last subject token and what the template puts after it."""
+    view, request = tiny.shared(family), Request(("dog face",), ("goat",), ("cat",), kind="explicit")
+    edit = methods["speed"].settings(aug_num=0, null_text="all").erase(view, request)
+    ((name, weight),) = view.text_maps().items()
+    delta = edit.delta(name, weight).double()
+    (null,) = attended_rows(view, [""], view.embed([""], at="all"))
+    assert torch.allclose(null.double() @ delta.T, torch.zeros(1, dtype=torch.float64), atol=1e-6)
+    assert delta.norm() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_not_defined_there_is_refused_in_one_line(family) -> None:
+    view = tiny.shared(family)
+    refused = {"mace": {}, "trce": {"epochs": 1}, "esd": {"train_method": "u"}}
+    for name, settings in refused.items():
+        with pytest.raises(SettingsError, match=r"max_train_steps = 0|epochs = 0|choose one of"):
+            methods[name].settings(**settings).erase(view, REQUEST)
+    with pytest.raises(RequestError, match="tokens long, the text encoder holds"):
+        methods["uce"].settings().erase(view, Request(("x" * 600,), ("goat",)))
