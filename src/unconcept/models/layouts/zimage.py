@@ -7,12 +7,13 @@ from ..family import Config, NamedShapes
 from .mmdit import TransformerNames
 from .packing import Packing
 
-_SAME = ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2", "adaLN_modulation.0")
+_FEED_FORWARD = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+_SAME = ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2", "adaLN_modulation.0", *_FEED_FORWARD)
 _BLOCK = {
     **{f"attention.to_{letter}": ("attention.qkv", Packing((i, 1, 3))) for i, letter in enumerate("qkv")},
     "attention.to_out.0": ("attention.out", Packing()),
     **{f"attention.norm_{letter}": (f"attention.{letter}_norm", Packing()) for letter in "qk"},
-    **{name: (name, Packing()) for name in (*_SAME, *(f"feed_forward.w{i}" for i in (1, 2, 3)))},
+    **{name: (name, Packing()) for name in _SAME},
 }
 _OUTER = {
     "all_x_embedder.2-1": ("x_embedder", Packing()),
