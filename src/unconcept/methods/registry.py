@@ -113,7 +113,7 @@ class MethodInfo:
     version: int = 1
     """Version; it is increased if the same settings would give another edit."""
     unsupported_reason: str = _UNDEFINED_REASON
-    """Why it refuses families whose attention to the text differs from that of all its families."""
+    """Why it refuses families whose attention to the text differs from that of the first of its families."""
     uses: tuple[ServiceName, ...] = ()
     """Services that it needs; callers build no others."""
     promises: tuple[Promise, ...] = ("changes",)
@@ -159,8 +159,8 @@ class MethodInfo:
         """Return why it refuses a family, or None if it is defined and tested for it."""
         if family in self.families:
             return None
-        known = {known_families[name].attention for name in self.families}
-        is_alike = family in known_families and known_families[family].attention in known
+        own = known_families[self.families[0]].attention  # that of its paper's model, which is named first
+        is_alike = family in known_families and known_families[family].attention == own
         return _UNDEFINED_REASON if is_alike else self.unsupported_reason
 
 
