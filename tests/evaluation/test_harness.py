@@ -110,14 +110,17 @@ def test_drawing_tells_of_every_step() -> None:
 
 def test_the_unedited_model_is_drawn_once(pizza, where, drawn) -> None:
     """Two edits, then a second suite over the same prompts, then the same again."""
-    (first, second), tally = answer_trials([trial(pizza), trial(pizza, "again")], SUITE, where)
+    one_each = GroupSizes(1, 1)
+    (first, second), tally = answer_trials(
+        [trial(pizza), trial(pizza, "again")], Suite("one", "", one_each, group_checks), where
+    )
     assert tally.complete
     assert first.answers == second.answers
     prompts = len({check.prompt for check in first.checks})
     assert sum(drawn) == 2 * prompts
     answer_trials(
         [trial(pizza)],
-        Suite("other", "", GroupSizes(2, 1), group_checks),
+        Suite("other", "", one_each, group_checks),
         RunContext(where.store, TaskRecord(where.record.path.with_name("other")), SPEC, JUDGE, workers=1),
     )
     assert sum(drawn) == 2 * prompts

@@ -39,10 +39,8 @@ def test_one_explicit_edit_among_others_is_enough(place, tmp_path) -> None:
 def test_pictures_stay_only_if_asked_for(place, tmp_path, keeps) -> None:
     root, model, clip = place
     told = {"model": model, "judge": f"clip-score={clip}", "limit": 1, "workers": 1, "store": tmp_path / "store"}
-    edit = root / "dog/edit.safetensors"
-    evaluate(
-        EvaluationRun(("dog",), tmp_path / "o", (edit,), attacks=("derived-embedding",), store_pictures=keeps, **told)
-    )
+    told |= {"suite": "smoke", "attacks": ("derived-embedding",), "store_pictures": keeps}
+    evaluate(EvaluationRun(("dog",), tmp_path / "o", (root / "dog/edit.safetensors",), **told))
     trial = json.loads((tmp_path / "o/report.json").read_text())["trials"][0]
     assert trial["groups"]["direct"]["after"]["n"] == 1
     assert trial["attacks"][0]["success"]["n"] == 1

@@ -74,7 +74,7 @@ def test_trained_together_they_are_one_edit_with_its_own_base(method, tmp_path) 
 @pytest.mark.parametrize(
     "others",
     [
-        ("uce",),
+        pytest.param(("uce",), marks=pytest.mark.slow),
         pytest.param(("concept-ablation",), marks=pytest.mark.slow),
         ("concept-ablation", "uce", "nag"),
     ],
