@@ -245,7 +245,11 @@ def test_bad_files_are_refused_in_one_line(base, tmp_path) -> None:  # noqa: F81
             read_foreign_edit(file, folder)
         assert "\n" not in str(raised.value)
         assert str(file) in str(raised.value)
-    save_file(pair, file)
+
+
+def test_what_cannot_be_opened_is_refused_in_one_line(base, tmp_path) -> None:  # noqa: F811
+    folder, file = base("sd1"), tmp_path / "l.safetensors"
+    save_file({"a": torch.ones(8, 32)}, file)
     file.write_bytes(file.read_bytes()[:-50])
     (tmp_path / "l.pt").write_bytes(b"x")
     (tmp_path / "folder").mkdir()
