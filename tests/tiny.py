@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     ChromaPipeline,
     ChromaTransformer2DModel,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
@@ -39,6 +42,7 @@ from transformers import (
     CLIPVisionConfig,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -188,6 +192,42 @@ def chroma() -> DiffusionPipeline:
     return ChromaPipeline(scheduler, autoencoder, encoder, tokens, net)
 
 
+def flux2_parts(distilled: bool, text_width: int) -> tuple[AutoencoderKLFlux2, Flux2Transformer2DModel]:
+    """With statistics of the latents that are not what they are initialised to."""
+    blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+    autoencoder = AutoencoderKLFlux2(
+        down_block_types=blocks[0],
+        up_block_types=blocks[1],
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=16,
+    )
+    torch.nn.init.uniform_(autoencoder.bn.running_mean, -0.5, 0.5)
+    torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
+    net = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * text_width,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_guidance_channels=16,
+        guidance_embeds=distilled,
+    )
+    return autoencoder, net
+
+
+def flux2_klein(distilled: bool = False) -> DiffusionPipeline:
+    """`distilled` is klein's own kind: to a few steps without guidance."""
+    body, tokens = qwen3(8, layers=28)
+    autoencoder, net = flux2_parts(distilled=False, text_width=8)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    encoder = Qwen3ForCausalLM(body.config)
+    return Flux2KleinPipeline(scheduler, autoencoder, encoder, tokens, net, is_distilled=distilled)
+
+
 def stable_diffusion_3() -> DiffusionPipeline:
     """With a block of 3.5's kind."""
     first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
@@ -291,6 +331,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "pixart": pixart,
     "chroma": chroma,
     "zimage": z_image,
+    "flux2_klein": flux2_klein,
 }
 GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
 """How a family is built whose pictures have no classifier-free guidance otherwise."""

@@ -1,7 +1,8 @@
 """Families with a language model as single files, LoRAs and patches: names of committed lists, and tensors of the edit.
 
 `keys/*-transformer.txt` are the names in the published files, with the numbers of blocks in braces: of Z-Image's single
-file as ComfyUI's and diffusers' loaders spell them, and of Qwen-Image's, which are those of its diffusers folder.
+file as ComfyUI's and diffusers' loaders spell them, and of Qwen-Image's, which are those of its diffusers folder; of
+FLUX.2's as BFL's code and ComfyUI spell them.
 """
 
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import init_empty_weights
-from diffusers import ZImageTransformer2DModel
+from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
 from safetensors.torch import load_file
 
 from tests import tiny
@@ -29,32 +30,45 @@ from unconcept.models import open_model
 from unconcept.models.families import families
 from unconcept.models.layouts.layout import ModelLayout
 
-NETWORKS = {"zimage": ZImageTransformer2DModel}
-COUNTS = {"zimage": (453, 6_154_908_736)}  # tensors and elements as published
-MAPS = {"zimage": ("cap_embedder.1", "cap_embedder_1", "context_refiner.0.attention.to_k.weight")}
+NETWORKS = {"zimage": ZImageTransformer2DModel, "flux2_klein": Flux2Transformer2DModel}
+KLEIN = {"guidance_embeds": False}
+KLEIN_4B = {**KLEIN, "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
+KLEIN_9B = {**KLEIN, "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288}
+PUBLISHED = {  # by list of names: family, config beside the class's defaults, tensors, elements
+    "zimage": ("zimage", {}, 453, 6_154_908_736),
+    "flux2-klein-4b": ("flux2_klein", KLEIN_4B, 149, 3_875_544_576),
+    "flux2-klein-9b": ("flux2_klein", KLEIN_9B, 201, 9_078_581_248),
+    "flux2-dev": ("flux2_klein", {}, 299, 32_223_281_152),
+}
+MAPS = {  # module in the folder, in the original, with underscores; another map in the folder
+    "zimage": ("cap_embedder.1", "cap_embedder.1", "cap_embedder_1", "context_refiner.0.attention.to_k.weight"),
+    "flux2_klein": ("context_embedder", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
+}
+LISTS = {"zimage": "zimage", "flux2_klein": "flux2-klein-4b"}
 EACH = pytest.mark.parametrize("family", list(NETWORKS))
 
 
-def listed(family: str) -> set[str]:
+def listed(model: str) -> set[str]:
     found = set()
-    for name in (Path(__file__).parent / f"keys/{family}-transformer.txt").read_text().split():
+    for name in (Path(__file__).parent / f"keys/{model}-transformer.txt").read_text().split():
         count = re.search(r"\{0\.\.(\d+)\}", name)
         numbers = range(int(count[1]) + 1) if count else (None,)
         found |= {name if number is None else name.replace(count[0], str(number)) for number in numbers}
     return found
 
 
-@EACH
-def test_single_files_hold_the_names_of_the_real_file(family) -> None:
+@pytest.mark.parametrize("model", list(PUBLISHED))
+def test_single_files_hold_the_names_of_the_real_file(model) -> None:
     """Of the real network, without its weights; each name stands for the same tensors there and back."""
+    family, config, tensors, elements = PUBLISHED[model]
     with init_empty_weights():
-        net = NETWORKS[family]()
-    assert (sum(p.numel() for p in net.parameters())) == COUNTS[family][1]
+        net = NETWORKS[family](**config)
+    assert sum(p.numel() for p in net.parameters()) == elements
     spec, own = families[family], dict(net.state_dict())
     layout = ModelLayout(spec, 4, spec.denoiser_names(net.config))
     stored = {layout.in_single_file(f"transformer.{name}")[0] for name in own}
-    assert stored == listed(family)
-    assert len(stored) == COUNTS[family][0]
+    assert stored == listed(model)
+    assert len(stored) == tensors
     for prefix in ("", "model.diffusion_model."):
         back = layout.in_folder([f"{prefix}{key}" for key in stored], "transformer")
         assert back.keys() == own.keys()
@@ -63,12 +77,12 @@ def test_single_files_hold_the_names_of_the_real_file(family) -> None:
 
 @EACH
 def test_patches_and_loras_of_the_text_map_go_by_the_names_that_comfyui_takes(family, base) -> None:
-    layout, (module, flat, _) = ModelLayout.of(base(family)), MAPS[family]
-    name = f"transformer.{module}.weight"
+    layout, (own, module, flat, _) = ModelLayout.of(base(family)), MAPS[family]
+    name = f"transformer.{own}.weight"
     assert comfyui_patch(name, layout)[0] == f"diffusion_model.{module}.diff"
-    assert comfyui_patch(f"transformer.{module}.bias", layout)[0] == f"diffusion_model.{module}.diff_b"
+    assert comfyui_patch(f"transformer.{own}.bias", layout)[0] == f"diffusion_model.{module}.diff_b"
     assert kohya_name(name, layout)[0] == f"lora_unet_{flat}"
-    assert f"{module}.weight" in listed(family)
+    assert f"{module}.weight" in listed(LISTS[family])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +97,7 @@ def text_edit(folder: Path) -> Edit:
 
 def low_rank(folder: Path, family: str) -> Edit:
     there = parameters(folder, "transformer")
-    names = [f"transformer.{MAPS[family][0]}.weight", f"transformer.{MAPS[family][2]}"]
+    names = [f"transformer.{MAPS[family][0]}.weight", f"transformer.{MAPS[family][3]}"]
     pairs = {}
     for i, name in enumerate(names):
         o, d = there[name].shape

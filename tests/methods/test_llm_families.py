@@ -1,5 +1,7 @@
 """Families that read a language model: what methods edit there, and what they promise of it."""
 
+import re
+
 import pytest
 import torch
 
@@ -12,10 +14,14 @@ from unconcept.models.families import families
 from unconcept.models.text.state_rows import attended_rows
 
 FAMILIES = [name for name in families if families[name].states_map]
-CLOSED = {"uce": {}, "speed": {}, "rece": {}, "trce": {}, "mace": {"max_train_steps": 0}}
+ONE_SENTENCE = {"templates": ("a photo of {}",)}
+CLOSED = {"uce": {}, "speed": {}, "rece": {}, "trce": ONE_SENTENCE, "mace": {"max_train_steps": 0, **ONE_SENTENCE}}
 CASES = [(name, family) for name in CLOSED for family in FAMILIES if family in methods[name].families]
 REQUEST = Request(("dog face",), ("goat",), ("cat", "red car"))
-OWN = {"zimage": "transformer.context_refiner."}
+OWN = {  # what the text alone passes
+    "zimage": r"transformer\.context_refiner\.",
+    "flux2_klein": r"transformer\.transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)\.",
+}
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -32,7 +38,7 @@ def test_closed_forms_edit_the_one_map_that_text_alone_passes(name, family) -> N
 def test_trainings_edit_the_text_s_own_weights(name, family) -> None:
     edit = methods[name].settings(**quick_settings(name, family)).erase(tiny.view(family, torch.float32), REQUEST)
     assert edit.names
-    assert all(each.startswith(OWN[family]) for each in edit.names)
+    assert all(re.match(OWN[family], each) for each in edit.names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,7 +53,7 @@ def test_uce_maps_the_target_onto_its_anchor_inside_the_template(family) -> None
     assert torch.allclose(kept @ new.T, kept @ weight.double().T, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if families[name].first_encoder.is_masked])
 def test_speed_holds_the_empty_text_and_maps_whole_tails(family) -> None:
     """Of every text an explicit request maps the last subject token and what the template puts after it."""
     view, request = tiny.shared(family), Request(("dog face",), ("goat",), ("cat",), kind="explicit")
@@ -62,7 +68,9 @@ def test_speed_holds_the_empty_text_and_maps_whole_tails(family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_not_defined_there_is_refused_in_one_line(family) -> None:
     view = tiny.shared(family)
-    refused = {"mace": {}, "trce": {"epochs": 1}, "esd": {"train_method": "u"}}
+    refused = {"mace": {}, "trce": {"epochs": 1}}
+    if family == "zimage":
+        refused["esd"] = {"train_method": "u"}
     for name, settings in refused.items():
         with pytest.raises(SettingsError, match=r"max_train_steps = 0|epochs = 0|choose one of"):
             methods[name].settings(**settings).erase(view, REQUEST)

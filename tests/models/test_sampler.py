@@ -4,6 +4,7 @@ from functools import cache, partial
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests import tiny
 from unconcept.core.errors import SettingsError
@@ -16,7 +17,7 @@ from unconcept.models.views.flux import pack_latents, unpack_latents
 PROMPTS = ["a dog", "moon"]
 BUILDERS = {family: partial(tiny.pipeline, family) for family in tiny.PIPELINES}
 BUILDERS["flux undistilled"] = partial(tiny.pipeline, "flux", distilled=False)
-FLOWS = ("sd3", "flux", "flux undistilled", "chroma")
+FLOWS = ("sd3", "flux", "flux undistilled", "chroma", "zimage", "flux2_klein")
 GRID = [(family, name) for family in BUILDERS for name in (None, *(("euler",) if family in FLOWS else SAMPLERS))]
 FAST = [
     *((family, None) for family in BUILDERS),
@@ -37,17 +38,20 @@ def generators(count: int) -> list[torch.Generator]:
 def stock(pipe, noise, steps, scale, prompts=PROMPTS, **more):
     """Latents of the stock pipeline."""
     kind = type(pipe).__name__
-    is_flux = kind.startswith("Flux")
+    is_flux, is_patched = kind == "FluxPipeline", kind.startswith("Flux2")
     is_packed = is_flux or kind.startswith("Chroma")
-    given = {"guidance_scale": scale}
+    given = {"guidance_scale": scale - 1 if kind == "ZImagePipeline" else scale}
     if is_flux and not pipe.transformer.config.guidance_embeds:
         given = {"true_cfg_scale": scale, "negative_prompt": ""}
     if kind.startswith("PixArt"):
         given |= {"use_resolution_binning": False, "clean_caption": False}
-    side = noise.shape[-1] * pipe.vae_scale_factor
+    side = noise.shape[-1] * pipe.vae_scale_factor * (2 if is_patched else 1)
     latents = pack_latents(noise) if is_packed else noise
     asked = {"num_inference_steps": steps, "output_type": "latent", "height": side, "width": side}
-    found = pipe(list(prompts), latents=latents, generator=generators(2), **given, **asked, **more).images
+    found = pipe(prompt=list(prompts), latents=latents, generator=generators(2), **given, **asked, **more).images
+    if is_patched:
+        mean, variance = (part.view(1, -1, 1, 1) for part in (pipe.vae.bn.running_mean, pipe.vae.bn.running_var))
+        return (F.pixel_unshuffle(found, 2) - mean) / torch.sqrt(variance + pipe.vae.config.batch_norm_eps)
     return unpack_latents(found, noise.shape[-2] // 2, noise.shape[-1] // 2) if is_packed else found
 
 
@@ -110,7 +114,10 @@ def test_timesteps_of_published_flows_are_the_stock_pipelines(family, config) ->
 
 def test_which_models_read_their_guidance() -> None:
     assert is_guidance_distilled(tiny.shared("flux"))
-    assert not any(is_guidance_distilled(tiny.shared(family)) for family in (*tiny.FAMILIES, "sd3", "pixart", "chroma"))
+    assert not any(
+        is_guidance_distilled(tiny.shared(family))
+        for family in (*tiny.FAMILIES, "sd3", "pixart", "chroma", "flux2_klein")
+    )
 
 
 def test_a_consistency_model_reads_its_guidance() -> None:

@@ -12,7 +12,6 @@ _OTHER_FAMILIES = {  # families that are not supported, by names that only their
     "Z-Image": re.compile(r"context_refiner|noise_refiner"),
     "Qwen-Image": re.compile(r"(txt|img)_mlp[._]net|(txt|img)_mod[._]1"),
     "Wan": re.compile(r"blocks[._]\d+[._](self_attn[._]|ffn[._]\d|cross_attn[._][qkvo]\b)"),
-    "FLUX.2": re.compile(r"to_qkv_mlp_proj|(double|single)_stream_modulation"),
 }
 _UNKNOWN_NAMES = "it is for another family or size, or names its modules in a way that is not known"
 
@@ -44,7 +43,7 @@ def family_hint(names: Iterable[str], header: Mapping[str, str], base: BaseTenso
     """What the names of a file tell about its family, for a message about a name that the model lacks."""
     text, own = "\n".join(names), family_of_folder(base.source)
     told = [title for title, names in _OTHER_FAMILIES.items() if names.search(text)]
-    if not told:  # FLUX.2 has names of FLUX.1 beside its own.
+    if not told:
         known = {families[name].title: families[name].module_names for name in FAMILIES}
         told = [title for title, names in known.items() if names is not None and names.search(text)]
         if own.title in told:

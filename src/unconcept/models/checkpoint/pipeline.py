@@ -11,8 +11,8 @@ from torch import nn
 from ...core.errors import ModelError, OutputError, require
 from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
-from .locations import companion_folder
-from .networks import own_networks, part_class
+from .locations import companion_folder, tensor_locations
+from .networks import build_network, own_networks, part_class
 from .published import CLIP_VOCABULARY, published_title
 from .safetensors_io import is_finite
 from .weight_files import variant_of
@@ -44,15 +44,19 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     for path in sorted(folder.glob("*/*config.json")):
         read_config(path)  # diffusers takes what is no table for a Hub id, and asks for it.
     given = _absent_parts(folder, told) | own_networks(source, told, dtype)
+    kind, denoiser = getattr(diffusers, str(told.get("_class_name"))), family_of_folder(folder).denoiser
+    if source != folder and denoiser not in given and not hasattr(kind, "from_single_file"):
+        places = tensor_locations(source, denoiser)
+        given[denoiser] = build_network(folder, denoiser, told.get(denoiser), places).to(dtype)
     with library_errors(source):
         if source != folder:
             given = packaged_tokenizers(folder) | given
-        if source != folder and family_of_folder(folder).denoiser not in given:
+        if source != folder and denoiser not in given:
             given.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
             for part in companion_folder(source):
                 if part not in given:
                     given[part] = _loaded(folder, part, told.get(part)).to(dtype)
-            pipeline = getattr(diffusers, str(told.get("_class_name"))).from_single_file(
+            pipeline = kind.from_single_file(
                 str(source), config=str(folder), local_files_only=True, dtype=dtype, **given
             )
         else:

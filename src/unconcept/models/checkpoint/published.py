@@ -28,6 +28,7 @@ _LATENT_CHANNELS = 4
 _LABEL = f"{_UNET}label_emb.0.0.weight"  # reads SDXL's sizes and pooled text; in a 2.x unCLIP, a picture
 _TRANSFORMERS = {  # by the start of a name, the telling one of two first
     "distilled_guidance_layer.": "Chroma",
+    "double_stream_modulation_img.": "FLUX.2",
     "double_blocks.": "FLUX.1",
     "joint_blocks.37.": "Stable Diffusion 3.5 large",
     "joint_blocks.0.x_block.attn2.": "Stable Diffusion 3.5 medium",

@@ -5,9 +5,11 @@ import re
 from ..family import FamilySpec, TextEncoderSpec
 from ..layouts.mmdit import JOINT_ATTENTION_MAP, flux_names, joint_maps
 
-# Chroma's files have the names of these blocks too, beside one that is its own.
+# Files of Chroma and FLUX.2 have the names of these blocks too, beside some that are their own.
 _BLOCK_NAMES = re.compile(
-    r"\A(?!.*distilled_guidance_layer).*(double_blocks|single_blocks|single_transformer_blocks)", re.DOTALL
+    r"\A(?!.*(distilled_guidance_layer|to_qkv_mlp_proj|(double|single)_stream_modulation))"
+    r".*(double_blocks|single_blocks|single_transformer_blocks)",
+    re.DOTALL,
 )
 
 FLUX = FamilySpec(
@@ -43,7 +45,7 @@ FLUX = FamilySpec(
     latent_patch=2,
     denoiser_names=flux_names,
     vae_prefix="vae.",
-    kohya_base="flux",
+    kohya_base="flux1",
     module_names=_BLOCK_NAMES,
     modelspec="flux-1",
 )

@@ -34,11 +34,11 @@ def _embedder(own: str, original: str, first: str, second: str) -> dict[str, str
     }
 
 
-_LAST_MODULES = {
+LAST_MODULES = {
     "norm_out.linear": ("final_layer.adaLN_modulation.1", Packing(halves_swapped=True)),
     "proj_out": ("final_layer.linear", Packing()),
 }
-_SD3_OUTER_MODULES: NameTable = _LAST_MODULES | whole_modules(
+_SD3_OUTER_MODULES: NameTable = LAST_MODULES | whole_modules(
     {
         **{"pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder"},
         **_embedder("timestep_embedder", "t_embedder.mlp", "0", "2"),
@@ -68,7 +68,7 @@ _SD3_BLOCK: NameTable = {
         }
     ),
 }
-_FLUX_OUTER_MODULES: NameTable = _LAST_MODULES | whole_modules(
+_FLUX_OUTER_MODULES: NameTable = LAST_MODULES | whole_modules(
     {
         **{"x_embedder": "img_in", "context_embedder": "txt_in"},
         **_embedder("timestep_embedder", "time_in", "in_layer", "out_layer"),
@@ -115,6 +115,13 @@ _FLUX_BLOCKS = {
     "transformer_blocks": ("double_blocks", FLUX_DOUBLE_BLOCK),
     "single_transformer_blocks": ("single_blocks", FLUX_SINGLE_BLOCK),
 }
+
+
+def without_modulation(block: NameTable) -> NameTable:
+    """A table of FLUX's blocks for networks whose blocks have no modulation of their own."""
+    return {own: place for own, place in block.items() if not place[0].endswith(".lin")}
+
+
 _BLOCK_NAME = re.compile(r"(\w+)\.(\d+)\.(.+)")
 _SCALED_NORM = re.compile(r"\.(query|key)_norm$|\.norms\.\d+$")  # FLUX's and Chroma's, whose weight is named scale
 
