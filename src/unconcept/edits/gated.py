@@ -182,8 +182,9 @@ class GatedEdit(BesideEdit):
     @classmethod
     def from_stored(cls, stored: StoredEdit) -> "GatedEdit":
         """Invert `save`. Raises `EditError` if something is missing or does not fit."""
-        texts, combine, metric, floor = (stored.details.get(key) for key in ("texts", "combine", "metric", "floor"))
-        ceiling = stored.details.get("ceiling", 1.0)
+        names = ("texts", "combine", "metric", "floor", "ceiling")
+        given: dict[str, Any] = {**dict.fromkeys(names), "ceiling": 1.0, **stored.details}
+        texts, combine, metric, floor, ceiling = (given[name] for name in names)
         require(
             isinstance(texts, list) and all(map(_is_list_of_texts, texts)),
             "its texts are not lists of texts",
@@ -200,8 +201,7 @@ class GatedEdit(BesideEdit):
         parts = tuple(
             GatedAdapter(tuple(own), low_rank_pairs(tensors)) for own, tensors in zip(texts or (), found, strict=True)
         )
-        likeness = PromptLikeness(metric, floor, ceiling)  # type: ignore[arg-type]
-        return cls(parts, likeness, combine, origin=stored.origin)  # type: ignore[arg-type]
+        return cls(parts, PromptLikeness(metric, floor, ceiling), combine, origin=stored.origin)
 
     @torch.no_grad()
     def effect(self, model: ModelView, request: Request) -> dict[str, float]:
