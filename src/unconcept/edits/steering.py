@@ -14,12 +14,12 @@ from ..core.registry import suggest
 from ..core.request import Request
 from ..models import ModelView
 from ..models.hooks.cross_attention import AttentionInputs, MixingStep, cross_attentions, is_null_text, steer_attentions
-from ..models.hooks.joint_guidance import guide_joint_attention
+from ..models.hooks.joint_guidance import change_joint_values, guide_joint_attention
 from ..models.hooks.modules import select_keys_or_values
 from .common import ScaledEdit
 from .edit_file import StoredEdit, is_finite_number
 from .registry import edit_kind
-from .steering_rules import STEERING_RULES, Decomposition, Guidance, SteeringCache, SteeringRule
+from .steering_rules import STEERING_RULES, Decomposition, Guidance, JointDecomposition, SteeringCache, SteeringRule
 from .weights import require_same_base
 
 
@@ -56,6 +56,8 @@ class SteeringEdit(ScaledEdit):
         if model.spec.attention == "cross":
             return steer_attentions(cross_attentions(model, self.maps), partial(self._steer, known={}))
         rule = self.rule
+        if isinstance(rule, JointDecomposition):
+            return change_joint_values(model, rule.texts, self._weight, rule.retained_values)
         message = f"{type(rule).__name__.lower()} steers cross-attention, which {model.name} has none of"
         require(isinstance(rule, Guidance), f"{message}: give a model of the edit's family", EditError)
         assert isinstance(rule, Guidance)

@@ -1,4 +1,4 @@
-"""The rules that steering edits apply inside cross-attention. Each is data with one verb, `steer`."""
+"""The rules that steering edits apply inside attention to the text. Each is data with one verb, `steer`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -78,6 +78,58 @@ class Decomposition:
 
 
 @dataclass(frozen=True)
+class JointDecomposition:
+    """Does the same in joint attention, whose values of a text depend on step and picture (AdaVD).
+
+    So each target has a text stream of its own beside the picture of the prompt, and its value is the last subject
+    token's there: one of each encoder whose tokens follow each other.
+    """
+
+    targets: Tensor  # states of whole padded texts (n * l, d)
+    places: Tensor  # positions (n, k) of their last subject tokens
+    null: Tensor
+    first: int  # first position whose value may change, behind a start token
+    s: float
+    p: float
+    eps: float
+    token_sim: bool
+    joint_cfg: bool
+
+    def __post_init__(self) -> None:
+        _check(self.targets, self.null)
+        fits = self.places.ndim == 2 and len(self.places) * len(self.null) == len(self.targets)
+        message = (
+            f"{len(self.targets)} states are not whole texts of {len(self.null)} each for {len(self.places)} targets"
+        )
+        require(fits, f"{message}: make the edit anew", EditError)
+
+    def steer(self, reading: AttentionInputs, weight: Tensor, mix: MixingStep, known: SteeringCache) -> Tensor:
+        raise EditError("it steers joint attention, and this is cross-attention: give a model of the edit's family")
+
+    @property
+    def texts(self) -> Tensor:
+        """States of the texts that need a stream of their own (m, l, d): the targets and, last, the empty text."""
+        own = self.targets.view(-1, *self.null.shape)
+        return torch.cat([own, self.null[None].to(own)]) if self.joint_cfg else own
+
+    def retained_values(self, values: Tensor, beside: Tensor, weight: Tensor) -> Tensor:
+        """Return values (b, l, o) minus `weight` (b, 1, 1) times their component along the targets' values.
+
+        `beside` (b, m, l, o) are the values of `texts` at the same place, step and picture.
+        """
+        gate = SimilarityGate(self.s, self.p, self.eps) if self.token_sim else None
+        places, found = self.places.to(values.device), []
+        for own, others, share in zip(values, beside, weight.to(values), strict=True):
+            wide = torch.promote_types(others.dtype, torch.float32)
+            lengths = others[-1, self.first :].to(wide).square().sum(1) if self.joint_cfg else None
+            targets = torch.cat([text[at] for text, at in zip(others, places, strict=False)])
+            given = own[None, self.first :]
+            kept = given - share * component_along(given, targets, gate, lengths)
+            found.append(torch.cat([own[: self.first], kept[0]]))
+        return torch.stack(found)
+
+
+@dataclass(frozen=True)
 class Subtraction:
     """Subtracts alpha times the attention output for the negative texts from the output for the prompt (NASA)."""
 
@@ -125,8 +177,9 @@ class Guidance:
         return self.negative.view(-1, *self.null.shape)
 
 
-STEERING_RULES: dict[str, type[Decomposition] | type[Subtraction] | type[Guidance]] = {
+STEERING_RULES: dict[str, type[Decomposition | JointDecomposition | Subtraction | Guidance]] = {
     "decomposition": Decomposition,
+    "joint-decomposition": JointDecomposition,
     "subtraction": Subtraction,
     "guidance": Guidance,
 }

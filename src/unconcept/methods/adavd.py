@@ -1,7 +1,7 @@
 """Adaptive Value Decomposer (AdaVD): Wang et al., CVPR 2025, arXiv:2412.06143.
 
-While sampling, removes from every token's cross-attention value its component along the target's value, the more, the
-more alike the two are.
+While sampling, removes from the value of every token of the prompt its component along the target's value, the more,
+the more alike the two are.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ import torch
 from ..core.errors import require
 from ..core.request import Request
 from ..edits import SteeringEdit
-from ..edits.steering_rules import Decomposition
+from ..edits.steering_rules import Decomposition, JointDecomposition, SteeringRule
 from ..models import ModelView
+from ..models.text.state_rows import content_positions
 from .registry import NO_SERVICES, MethodServices, Promise, method
 
 
 @method(
     "adavd",
     paper="arXiv:2412.06143",
-    families=("sd1", "sd2", "sdxl"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
     mechanism="steering",
-    unsupported_reason="the text's values depend on timestep and image there; the paper shows SD3 but does not say how",
+    unsupported_reason="its cross-attention masks padding, which steered attention does not do",
 )
 @dataclass(frozen=True)
 class AdaVD:
-    """Steers cross-attention values away from the targets' while sampling.
+    """Steers the values that attention reads of the text away from the targets' while sampling.
 
     Defaults from the authors' demonstration notebook.
     """
@@ -55,7 +56,11 @@ class AdaVD:
         """Store the last subject token's state of each target, f (n, d); its value v_t = W_v f is computed in sampling.
 
         At every position but the first: v' = v - delta <v_t, v> / <v_t, v_t> v_t, delta = s / (1 + exp(-p (cos(v_t, v)
-        - eps))). Anchors and retained texts are not used. SDXL's pooled text still names the concept.
+        - eps))). Anchors and retained texts are not used. In SD3 and FLUX values depend on step and picture: v are the
+        prompt's tokens in each joint attention, FLUX's single blocks included, and v_t is in the target's own text
+        stream beside the same picture, in SD3 of CLIP's and of T5's rows. T5 has no start token, so all its positions
+        count (all inferred: the paper shows SD3 and says nothing). The pooled text of SDXL, SD3 and FLUX still names
+        the concept.
         """
         # Differs: the authors also shift the unconditional half by the result for the conditional half of the batch.
         # Here rows are independent, and the empty text is left unchanged.
@@ -64,13 +69,14 @@ class AdaVD:
         # Differs: theirs skips a last step at timestep 0.
         # Differs: SDXL's unconditional half has zeros as its text; we use the empty text's own states, so that eps
         # keeps its meaning.
-        rule = Decomposition(
-            targets=model.embed(request.targets),
-            null=model.embed([""], at="all")[0],
-            s=self.s,
-            p=self.p,
-            eps=self.eps,
-            token_sim=self.token_sim,
-            joint_cfg=self.joint_cfg,
-        )
+        null = model.embed([""], at="all")[0]
+        shift = {name: getattr(self, name) for name in ("s", "p", "eps", "token_sim", "joint_cfg")}
+        rule: SteeringRule
+        if model.spec.attention == "joint":
+            spans = [content_positions(model, text) for text in request.targets]
+            last = torch.tensor([rows[-1] for own in spans for rows in own]).view(len(spans), -1)
+            states = model.embed(request.targets, at="all").flatten(0, 1)
+            rule = JointDecomposition(states, last, null, spans[0][0].start, **shift)
+        else:
+            rule = Decomposition(model.embed(request.targets), null, **shift)
         return SteeringEdit(rule, tuple(sorted(model.text_maps())))

@@ -1,7 +1,8 @@
-"""Guides joint attention away from negative texts: the picture's rows of SD3 and FLUX, as NAG's code does for FLUX.
+"""Steers joint attention of SD3 and FLUX by what it is under other texts: the picture's rows, as NAG's code does for
+FLUX, or the values of the prompt's own tokens.
 
-A negative text needs a text stream of its own through all blocks. So the denoiser's batch gets further rows, which
-share picture, timestep and pooled text with a prompt's row, and only differ in their text.
+Another text needs a text stream of its own through all blocks. So the denoiser's batch gets further rows, which share
+picture, timestep and pooled text with a prompt's row, and only differ in their text.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +19,18 @@ from .attention_maps import text_attentions
 from .forward import remove_on_exit
 
 Combination = Callable[[Tensor, Tensor, Tensor], Tensor]  # of Z+, Z- (b, p, o) and weight (b, 1, 1)
+# Of the values of a prompt's tokens (b, l, o), of those of the other texts (b, n, l, o) and weight (b, 1, 1).
+ValueChange = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass
 class _Run:
     """The hooks of one block of code; they keep what a denoiser's call was given until it returns."""
 
-    negatives: Tensor  # (n, l, d)
+    negatives: Tensor  # the other texts (n, l, d)
     weight_of: Callable[[Tensor], Tensor]  # from text states (b, l, d) to (b, 1, 1); 0 leaves a row as it is
     combine: Combination
+    change: ValueChange | None = None
     prompts: int = 0  # rows of the call
     guided: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))  # those of them that are guided
     weight: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of the guided ones
@@ -73,6 +77,15 @@ class _Run:
         l = self.negatives.shape[1]
         return torch.cat([out[:, :l], self._guide(out[:, l:])], 1)
 
+    def after_values(self, module: nn.Module, args: Any, out: Tensor) -> Tensor | None:
+        """Change the values of the prompts' tokens, the first of the sequence (b, l, o) or (b, l + p, o)."""
+        if not len(self.guided) or self.change is None:
+            return None
+        l = self.negatives.shape[1]
+        beside = out[self.prompts :, :l].unflatten(0, (len(self.guided), -1))
+        found = self.change(out[self.guided, :l], beside, self.weight)
+        return out.index_copy(0, self.guided, torch.cat([found, out[self.guided, l:]], 1))
+
     def _guide(self, mixed: Tensor) -> Tensor:
         """Guide the prompts' rows, and give the result to their negatives too, so that all see one picture."""
         negative = mixed[self.prompts :].unflatten(0, (len(self.guided), -1)).mean(1)
@@ -93,14 +106,36 @@ def guide_joint_attention(
     Z- is the mean over the negative texts' states (n, l, d). Rows of weight 0 have no negatives: where no row has any,
     nothing is computed otherwise.
     """
-    run, denoiser = _Run(negatives, weight_of, combine), model.modules("denoiser")
-    outputs: list[Any] = [attention.get_submodule("to_out.0") for attention in text_attentions(model).values()]
+    with _steered(model, _Run(negatives, weight_of, combine)):
+        yield
+
+
+@contextmanager
+def change_joint_values(
+    model: ModelView, texts: Tensor, weight_of: Callable[[Tensor], Tensor], change: ValueChange
+) -> Iterator[None]:
+    """Replace the values of the prompt's tokens in every joint attention by what `change` makes of them in the block.
+
+    `change` is given the values of other texts too, whose states are `texts` (n, l, d), beside the prompt's own picture
+    at this step. Queries of picture and text both read the new values. Rows of weight 0 stay as they are.
+    """
+    with _steered(model, _Run(texts, weight_of, lambda own, other, weight: own, change)):
+        yield
+
+
+@contextmanager
+def _steered(model: ModelView, run: _Run) -> Iterator[None]:
+    denoiser, attentions = model.modules("denoiser"), text_attentions(model).values()
+    outputs: list[Any] = [attention.get_submodule("to_out.0") for attention in attentions]
     singles = [block.get_submodule("attn") for block in getattr(denoiser, "single_transformer_blocks", ())]
+    values = [attention.get_submodule("add_v_proj") for attention in attentions]
+    values += [attention.get_submodule("to_v") for attention in singles]
     hooks = [
         denoiser.register_forward_pre_hook(run.widen, with_kwargs=True),
         denoiser.register_forward_hook(run.narrow),
         *(module.register_forward_pre_hook(run.before_output) for module in outputs),
         *(module.register_forward_hook(run.after_single) for module in singles),
+        *(module.register_forward_hook(run.after_values) for module in values if run.change is not None),
     ]
     with remove_on_exit(hooks):
         yield
