@@ -5,6 +5,8 @@ direction at exactly that cosine, then a length that keeps the distance. So no d
 in hundreds of dimensions hardly varies in its cosine.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,22 @@ def sample_beyond(
     )
     size, unit, _ = _directions(rows, count, cosines, generator)
     return size * unit
+
+
+def draw_by_encoder(rows: Tensor, widths: Sequence[int], draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw (n, count, d) for rows (n, d) whose columns are several encoders', of these widths, each by itself.
+
+    Columns of zeros, such as the padding between SD3's encoders, stay zero.
+    """
+    found = []
+    for part in rows.split(list(widths), -1):
+        live = (part != 0).any(0)
+        own = draw(part[:, live] if live.any() else torch.ones_like(part))
+        whole = own.new_zeros(*own.shape[:2], part.shape[1])
+        if live.any():
+            whole[..., live] = own
+        found.append(whole)
+    return torch.cat(found, -1)
 
 
 def in_neighbourhood(rows: Tensor, centres: Tensor, least_cosine: float, distance: float) -> Tensor:

@@ -21,7 +21,7 @@ from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.low_rank import sum_pairs
 from ..linalg.moments import SecondMoments
-from ..linalg.neighbours import in_neighbourhood, sample_beyond, sample_neighbours
+from ..linalg.neighbours import draw_by_encoder, in_neighbourhood, sample_beyond, sample_neighbours
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_modules, denoiser_parameters
@@ -39,9 +39,9 @@ from .registry import NO_SERVICES, MethodServices, Promise, method
 @method(
     "realera",
     paper="arXiv:2410.09140",
-    families=("sd1", "sd2", "sdxl"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
     mechanism="closed-form",
-    unsupported_reason="the paper defines its closed form only for the keys and values of cross-attention",
+    unsupported_reason="it was not tried on this family",
 )
 @dataclass(frozen=True)
 class RealEra:
@@ -117,7 +117,8 @@ class RealEra:
     ) -> TextMapEdit | LowRankEdit:
         """Align the text maps in closed form, and then predictions by an adapter on top, which begins at nothing.
 
-        SDXL's pooled text still names the concept.
+        The pooled text of SDXL, SD3 and FLUX still names the concept. In SD3 and FLUX the adapter is on the keys and
+        values of the text's side of each joint attention (inferred).
         """
         mapped = self.mapped(model, request)
         if not self.is_trained:
@@ -141,10 +142,12 @@ class RealEra:
         e, m (n, d) are last subject tokens of targets and anchors, eta offsets to neighbours, including 0, p every row
         of the captions, b rows beyond and retained texts. Solved as W' = W (I + X^T Y). Rows p and random rows b in any
         target's neighbourhood are dropped; retained texts stay, because the request names them. l3' is l3 times the
-        mean of the system's diagonal.
+        mean of the system's diagonal. In SD3 and FLUX the map is the one that reads all text, in SD3 with a row of
+        CLIP's and one of T5's for each text (inferred).
         """
         e, m = embed_together(model, request.targets, request.anchors)
-        near = [self._near(model, row, text) for row, text in zip(e, request.targets, strict=True)]
+        named = _texts_of_rows(model, request.targets)
+        near = [self._near(model, row, text) for row, text in zip(e, named, strict=True)]
         c = torch.cat(near)
         wanted = m.double().repeat_interleave(self.neighbours + 1, 0)
         kept = self._beyond(model, request, e).weighted(self.l2) + self._captions(model, e).weighted(self.l1)
@@ -156,24 +159,22 @@ class RealEra:
 
     def _near(self, model: ModelView, row: Tensor, text: str) -> Tensor:
         """Return the target's row and its neighbours, (1 + neighbours, d) float64; each encoder of SDXL separately."""
-        generator = self._generator("near", text)
-        parts = row[None].split(model.widths, -1)
-        drawn = [sample_neighbours(part, self.neighbours, (self.s1, self.s2), self.d1, generator)[0] for part in parts]
-        return torch.cat([row[None].double(), torch.cat(drawn, -1)])
+        generator, own = self._generator("near", text), (self.neighbours, (self.s1, self.s2), self.d1)
+        drawn = draw_by_encoder(row[None], model.widths, lambda part: sample_neighbours(part, *own, generator))
+        return torch.cat([row[None].double(), drawn[0]])
 
     def _beyond(self, model: ModelView, request: Request, e: Tensor) -> SecondMoments:
         """Return the mean outer product of the rows beyond and of the retained texts' last subject tokens."""
         drawn = [e[:0].double()]
-        for row, text in zip(e, request.targets, strict=True):
-            generator = self._generator("beyond", text)
-            parts = row[None].split(model.widths, -1)
+        for row, text in zip(e, _texts_of_rows(model, request.targets), strict=True):
             drawn.append(
-                torch.cat(
-                    [sample_beyond(part, self.beyond, (self.b1, self.b2), self.d1, generator)[0] for part in parts], -1
-                )
+                draw_by_encoder(row[None], model.widths, self._drawn_beyond(self._generator("beyond", text)))[0]
             )
         rows = torch.cat([self._outside(torch.cat(drawn), e), model.embed(request.retain).double()])
         return SecondMoments.of(rows).weighted(1 / max(1, len(rows)))
+
+    def _drawn_beyond(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        return lambda part: sample_beyond(part, self.beyond, (self.b1, self.b2), self.d1, generator)
 
     def _captions(self, model: ModelView, e: Tensor) -> SecondMoments:
         """Return the mean outer product of the captions' rows."""
@@ -229,7 +230,7 @@ class RealEra:
 
 @dataclass(frozen=True)
 class _StatesAround:
-    """Text states near a target and beyond its neighbourhood."""
+    """Text states near a target and beyond its neighbourhood; in SD3 rows of CLIP's and of T5's."""
 
     settings: RealEra
     model: ModelView
@@ -251,9 +252,14 @@ class _StatesAround:
 
     def _with_rows(self, target: str, draw: Callable[[Tensor], Tensor]) -> GivenStates:
         """Replace the rows by what is drawn, (n, 1, d_e) for (n, d_e), each encoder by itself."""
-        given, (places,) = self.texts([target]), content_positions(self.model, target)
-        states = given.states.clone()
-        parts = [draw(part)[:, 0] for part in states[0, places].split(self.model.widths, -1)]
-        states[0, places] = torch.cat(parts, -1).to(states)
+        given, states = self.texts([target]), self.texts([target]).states.clone()
+        for places in content_positions(self.model, target):
+            drawn = draw_by_encoder(states[0, places], self.model.widths, draw)
+            states[0, places] = drawn[:, 0].to(states)
         pooled = None if given.pooled is None else draw(given.pooled)[:, 0].to(given.pooled)
         return GivenStates(replace(given, states=states, pooled=pooled))
+
+
+def _texts_of_rows(model: ModelView, texts: tuple[str, ...]) -> list[str]:
+    """Name each row of `embed` by its text, the second of a text by a name of its own."""
+    return [text if stream == 0 else f"{text}\0{stream}" for text in texts for stream in range(model.streams)]
