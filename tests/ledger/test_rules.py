@@ -208,6 +208,8 @@ def test_what_a_ledger_does_not_take(tmp_path) -> None:
         match="slug needs a CLIP vision tower or a judge, and a ledger takes only methods that need texts",
     ):
         ledger(tmp_path / "l", "slug")
+    with pytest.raises(SettingsError, match="uce-unified counts pictures of the edit of all requests"):
+        ledger(tmp_path / "l", "uce-unified")
     book = ledger(tmp_path / "m")
     with pytest.raises(SettingsError, match="above 0 and at most 1, got 0"):
         MergeSettings(topk=0)

@@ -76,6 +76,12 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
         SettingsError,
     )
     require(
+        "attribute_counter" not in info.uses,
+        f"{name} counts pictures of the edit of all requests, so what one gets would hang on the others, and a"
+        " revocation would not undo it: erase and moderate with uce, and debias in an edit of its own",
+        SettingsError,
+    )
+    require(
         not info.uses,
         f"{name} needs a CLIP vision tower or a judge, and a ledger takes only methods that need texts: choose another"
         " method",
