@@ -97,10 +97,12 @@ def select_parameters(
     for such a network or selects nothing in it.
     """
     inner = {name.partition(".")[2]: name for name in parameters}
-    rule = _unet(which, {name: parameters[full] for name, full in inner.items()})
-    for sign, patterns in ((_JOINT_KEY_MAP, _MMDIT_PATTERNS), (_TEXT_REFINER, _SHARED_PATTERNS)):
-        if any(sign.search(name) for name in inner):
-            rule = _joint(joint or which, patterns)
+    kinds = ((_JOINT_KEY_MAP, _MMDIT_PATTERNS), (_TEXT_REFINER, _SHARED_PATTERNS))
+    patterns = next((own for sign, own in kinds if any(map(sign.search, inner))), None)
+    if patterns is None:
+        rule = _unet(which, {name: parameters[full] for name, full in inner.items()})
+    else:
+        rule = _joint(joint or which, patterns)
     found = tuple(full for name, full in inner.items() if rule(name))
     require(bool(found), f"parameters {which!r}: this model has none of them, choose another group", SettingsError)
     return found
