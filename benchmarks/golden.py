@@ -15,7 +15,7 @@ them; elsewhere, write all values on the commit before your change first. Each p
 - `edits-moji`: the same on `moji` for an object, under the `moji` recipe; closed forms and steering for a style too.
   Trained methods stop after a few steps. What takes many drawings is left out: SLUG does not judge drawn pictures,
   and UCE-debias is given counts that nobody drew.
-- `losses`: the first three losses of every training on the tiny SD 1.
+- `losses`: the first three losses of every training on the tiny SD 1, or on the first of its families.
 - `ledger`: the entries, requests and folded states of ledgers of every rule.
 - `attacks-tiny`: everything that each attack finds on tiny models.
 - `tests`: ids of all tests. A test that moves to another file is the same test; one that vanishes is a difference.

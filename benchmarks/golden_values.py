@@ -14,7 +14,7 @@ from tests import tiny
 from tests.attacks.cases import QUICK as QUICK_ATTACKS
 from tests.attacks.cases import case, input_hash
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import family_for, quick_settings
 from unconcept.attacks import attacks
 from unconcept.core import Request
 from unconcept.core.hashing import hash_json
@@ -43,7 +43,8 @@ ON_MOJI = {"slug": {"look_pictures": 0}, "uce-debias": {"rounds": 3}}
 def erase(name: str, model: ModelView, more: dict[str, object]) -> Edit:
     """The method's edit under its quick settings; what it must see is planted."""
     torch.manual_seed(0)
-    method, info = methods[name].settings(**QUICK.get(name, {}) | more), methods[name]
+    info = methods[name]
+    method = info.settings(**quick_settings(name, model.family) | more)
     return method.erase(model, ERASE if info.does == "erase" else DEBIAS, planted_services(model))
 
 
@@ -69,11 +70,16 @@ def count_evenly(text: str, attributes: Sequence[str], pictures: int, turn: int)
 
 
 def edit_on_moji(name: str, concept: str) -> Edit:
-    """As the commands make it, under moji's recipe; a training under the tests' quick settings on top."""
+    """As the commands make it, under moji's recipe; a training under the tests' quick settings on top.
+
+    A method for flow models alone erases from moji-flow.
+    """
     torch.manual_seed(0)
-    model, recipe = open_model("moji", "cpu", "float32"), load_recipe(f"moji-{name}")
-    chosen = resolve_request(RequestSpec((concept,)), "moji", methods[name].does)
-    settings = recipe.settings_for(chosen.request.kind) | QUICK.get(name, {}) | ON_MOJI.get(name, {})
+    world = "moji" if "sd1" in methods[name].families else "moji-flow"
+    model, recipe = open_model(world, "cpu", "float32"), load_recipe(f"{world}-{name}")
+    chosen = resolve_request(RequestSpec((concept,)), world, methods[name].does)
+    quick = quick_settings(name, model.family) | ON_MOJI.get(name, {})
+    settings = recipe.settings_for(chosen.request.kind) | quick
     return make_edit(model, chosen, name, settings, MethodServices(count_evenly))
 
 
@@ -89,7 +95,7 @@ def losses_of(name: str) -> dict[str, str]:
     """A session is told of the mean of all losses so far."""
     means: list[TrainingProgress] = []
     with training_session(TrainingSession(means.append)):
-        erase(name, tiny.view("sd1"), LONGER.get(name, {}))
+        erase(name, tiny.view(family_for(name)), LONGER.get(name, {}))
     found, total, number = {}, 0.0, 0
     for progress in means:
         if progress.done == 1:
