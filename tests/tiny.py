@@ -17,6 +17,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -40,6 +41,8 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -228,6 +231,36 @@ def flux2_klein(distilled: bool = False) -> DiffusionPipeline:
     return Flux2KleinPipeline(scheduler, autoencoder, encoder, tokens, net, is_distilled=distilled)
 
 
+_INSTRUCTIONS = """<s>{% for message in messages %}\
+{% set name = "SYSTEM_PROMPT" if message.role == "system" else "INST" %}\
+[{{ name }}]{% if message.content is string %}{{ message.content }}{% else %}{{ message.content[0].text }}{% endif %}\
+[/{{ name }}]{% endfor %}"""
+
+
+def mistral3(width: int, layers: int) -> tuple[Mistral3ForConditionalGeneration, Qwen2Tokenizer]:
+    """Mistral 3's shape, with a tower for pictures; its tokenizer pads on the left, as the published one."""
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
+    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "extra_special_tokens": marks}
+    tokens = Qwen2Tokenizer(vocab=vocab, merges=[], padding_side="left", **special)
+    tokens.chat_template = _INSTRUCTIONS
+    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2}
+    own = {"vocab_size": len(tokens), "num_hidden_layers": layers, "num_key_value_heads": 1, "head_dim": 8}
+    text = {"model_type": "mistral", **shape, **own}
+    vision = {"model_type": "pixtral", "num_hidden_layers": 1, "image_size": 16, "patch_size": 8, **shape}
+    image = tokens.convert_tokens_to_ids("[IMG]")
+    config = Mistral3Config(text_config=text, vision_config={**vision, "head_dim": width // 2}, image_token_index=image)
+    return Mistral3ForConditionalGeneration(config), tokens
+
+
+def flux2(distilled: bool = True) -> DiffusionPipeline:
+    """`distilled` is dev's kind of guidance."""
+    encoder, processor = mistral3(8, layers=31)
+    autoencoder, net = flux2_parts(distilled, text_width=8)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return Flux2Pipeline(scheduler, autoencoder, encoder, processor, net)
+
+
 def stable_diffusion_3() -> DiffusionPipeline:
     """With a block of 3.5's kind."""
     first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
@@ -332,6 +365,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "chroma": chroma,
     "zimage": z_image,
     "flux2_klein": flux2_klein,
+    "flux2": flux2,
 }
 GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
 """How a family is built whose pictures have no classifier-free guidance otherwise."""

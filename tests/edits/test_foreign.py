@@ -224,8 +224,8 @@ FAMILIES_OF_NAMES = {  # a name of each family that no other has, as its publish
     "blocks.0.cross_attn.kv_linear": "PixArt-Sigma",
     "lora_unet_blocks_0_cross_attn_kv_linear": "PixArt-Sigma",
     "diffusion_model.noise_refiner.0.attention.qkv": "Z-Image",
-    "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj": "FLUX.2 klein",
-    "diffusion_model.double_stream_modulation_img.lin": "FLUX.2 klein",
+    "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj": "FLUX.2 or FLUX.2 klein",
+    "diffusion_model.double_stream_modulation_img.lin": "FLUX.2 or FLUX.2 klein",
     "diffusion_model.distilled_guidance_layer.in_proj": "Chroma1",
     "diffusion_model.double_blocks.0.img_mlp.0": "FLUX.1",
     "lora_unet_joint_blocks_0_x_block_attn_qkv": "Stable Diffusion 3 and 3.5",
@@ -238,7 +238,7 @@ def test_a_file_of_another_family_is_said_to_be_of_that_family(stem, is_lora, ti
     """And of no other, even if FLUX's names stand beside."""
     tensors = pair(stem, R(8, 2), R(2, 32)) if is_lora else {f"{stem}.weight": R(8, 32)}
     family = FAMILIES_OF_NAMES[stem]
-    beside = family in ("FLUX.2 klein", "Chroma1")
+    beside = family in ("FLUX.2 or FLUX.2 klein", "Chroma1")
     if beside:
         tensors |= {name.replace(stem, "double_blocks.0.img_attn.proj"): t.clone() for name, t in tensors.items()}
     save_file(tensors, tmp_path / "l.safetensors")

@@ -18,10 +18,8 @@ ONE_SENTENCE = {"templates": ("a photo of {}",)}
 CLOSED = {"uce": {}, "speed": {}, "rece": {}, "trce": ONE_SENTENCE, "mace": {"max_train_steps": 0, **ONE_SENTENCE}}
 CASES = [(name, family) for name in CLOSED for family in FAMILIES if family in methods[name].families]
 REQUEST = Request(("dog face",), ("goat",), ("cat", "red car"))
-OWN = {  # what the text alone passes
-    "zimage": r"transformer\.context_refiner\.",
-    "flux2_klein": r"transformer\.transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)\.",
-}
+_OWN_MAPS = r"transformer\.transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)\."
+OWN = {"zimage": r"transformer\.context_refiner\.", "flux2": _OWN_MAPS, "flux2_klein": _OWN_MAPS}  # the text's alone
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

@@ -34,6 +34,8 @@ class TextTemplate:
     """System message that stands before the prompt in a chat template; "" for none."""
     options: Mapping[str, bool] = field(default_factory=dict)
     """Options with which the pipeline fills in a chat template."""
+    removed: str = ""
+    """What the pipeline removes from prompts first."""
     cut: int = 0
     """Number of tokens at the beginning whose states the pipeline drops."""
 

@@ -155,6 +155,7 @@ def _parts_of(pipeline: Pipeline) -> _PipelineParts:
     found = []
     for name, part in pipeline.components.items():
         plain = getattr(part, "_orig_mod", part)  # torch.compile wraps a network.
-        tokens = len(plain) if name.startswith("tokenizer") and plain is not None else None
+        words = getattr(plain, "tokenizer", plain)  # of a processor
+        tokens = len(words) if name.startswith("tokenizer") and words is not None else None
         found.append((name, id(plain), getattr(plain, "dtype", None), tokens))
     return tuple(found)

@@ -134,11 +134,13 @@ class TokenVocabulary:
         """
         k = max(len(text.free_positions) for text in texts)
         ids = pad_ids(self.tokenizer, [text.ids for text in texts])
-        before = len(self.tokenizer.around[0])
+        front, back = self.tokenizer.around
+        before = len(front)
         spare = 0 if before else ids.shape[1] - 1
         at = torch.full((len(texts), k), spare)
         for row, text in zip(at, texts, strict=True):
-            row[: len(text.free_positions)] = torch.tensor(text.free_positions) + before
+            start = self.tokenizer.start_of(before + len(text.ids) + len(back))
+            row[: len(text.free_positions)] = torch.tensor(text.free_positions) + before + start
         own = [row[:, None] for row in self.rows(ids[:, spare])]
         used = (at != spare)[..., None]
         kept = tuple(

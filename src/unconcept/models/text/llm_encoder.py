@@ -49,7 +49,8 @@ class LlmEncoder:
         tokens, cut = self.tokenizer(texts), self.tokenizer.cut
         rows = [(*cut, *row) for row in tokens.ids]
         if at != "all":
-            rows = [row[: len(cut) + end + 1] for row, end in zip(rows, tokens.index(at), strict=True)]
+            places = zip(rows, tokens.index(at), tokens.starts(), strict=True)
+            rows = [row[: len(cut) + end - start + 1] for row, end, start in places]
             found = self._states(dict.fromkeys(rows), padded=False)
             return torch.stack([found[row][-1] for row in rows])
         found = self._states(dict.fromkeys(rows), padded=tokens.reads_padding)
@@ -62,7 +63,7 @@ class LlmEncoder:
         found: dict[_Row, Tensor] = {}
         length = len(self.tokenizer.cut) + self.tokenizer.length if padded else 0
         for batch in _batches(rows, length):
-            blocks = [_Block.of(members, length, self.tokenizer.pad) for members in batch]
+            blocks = [_Block.of(members, length, self.tokenizer) for members in batch]
             for block, states in zip(blocks, self._layers(blocks), strict=True):
                 for row, each in zip(block.rows, states, strict=False):
                     found[row] = each if padded else each[: len(row)]
@@ -101,15 +102,19 @@ class _Block:
 
     rows: tuple[_Row, ...]
     ids: Tensor
-    """(b, l), filled up with padding on the right, and with copies of the last row."""
+    """(b, l), filled up with padding, and with copies of the last row."""
     reads_padding: bool
+    pads_left: bool
 
     @classmethod
-    def of(cls, rows: Sequence[_Row], length: int, pad: int) -> "_Block":
+    def of(cls, rows: Sequence[_Row], length: int, tokenizer: ClipTokenizer) -> "_Block":
         wide = length or _rounded(len(rows[0]))
         filled = [*rows, *[rows[-1]] * (_rows_per_block(wide) - len(rows))]
-        ids = torch.tensor([[*row, *[pad] * (wide - len(row))] for row in filled])
-        return cls(tuple(rows), ids, length > 0)
+        pads_left = length > 0 and tokenizer.frame is not None and tokenizer.frame.pads_left
+        padding = [[tokenizer.pad] * (wide - len(row)) for row in filled]
+        pairs = zip(filled, padding, strict=True)
+        ids = torch.tensor([[*pads, *row] if pads_left else [*row, *pads] for row, pads in pairs])
+        return cls(tuple(rows), ids, length > 0, pads_left)
 
     def mask(self, device: torch.device) -> Tensor | None:
         """(b, 1, l, l): what each position reads, itself and what is before it but padding; None if that is all."""
@@ -118,6 +123,7 @@ class _Block:
         length = self.ids.shape[1]
         counts = torch.tensor([len(row) for row in self.rows], device=device)
         own = torch.arange(length, device=device) < counts[:, None]
+        own = own.flip(1) if self.pads_left else own
         return own[:, None, None] & torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 

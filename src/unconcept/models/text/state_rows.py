@@ -113,8 +113,13 @@ def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anc
     new = [form.replace("{}", anchor) for form in forms]
     states = model.embed([*old, *new], at="all")
     rows_old, rows_new = [], []
-    for i, (one, two) in enumerate(zip(model.tokenizer(old).ids, model.tokenizer(new).ids, strict=True)):
-        at_old, at_new = shared_positions(one, two, states.shape[1])
+    read_old, read_new = model.tokenizer(old), model.tokenizer(new)
+    starts = zip(read_old.starts(), read_new.starts(), strict=True)
+    pairs = zip(read_old.ids, read_new.ids, starts, strict=True)
+    for i, (one, two, (first_old, first_new)) in enumerate(pairs):
+        before = range(min(first_old, first_new))  # padding of both that stands before them
+        at_old, at_new = shared_positions(one, two, states.shape[1] - len(before))
+        at_old, at_new = [*before, *(first_old + k for k in at_old)], [*before, *(first_new + k for k in at_new)]
         rows_old.append(states[i, at_old])
         rows_new.append(states[len(forms) + i, at_new])
     return torch.cat(rows_old), torch.cat(rows_new)
@@ -136,8 +141,9 @@ def content_positions(model: ModelView, text: str) -> tuple[range, ...]:
     """
     found, first = [], 0
     for tokenizer in _in_turn(model):
-        count, (front, back) = len(tokenizer([text]).ids[0]), tokenizer.around
-        found.append(range(first + len(front), first + count - len(back)))
+        tokens, (front, back) = tokenizer([text]), tokenizer.around
+        begin, count = first + tokens.starts()[0], len(tokens.ids[0])
+        found.append(range(begin + len(front), begin + count - len(back)))
         first += tokenizer.length
     return tuple(found)
 

@@ -31,34 +31,52 @@ class PromptFrame:
     """Other tokens before the prompt."""
     back: tuple[int, ...]
     """Tokens after the prompt."""
+    pads_left: bool = False
+    """Whether the tokenizer puts padding before a row."""
+    removed: str = ""
+    """What is removed from prompts first."""
+    adds_special: bool = True
+    """Whether the tokenizer adds its special tokens, as it does unless the template begins with one."""
 
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase", tokenizer: Tokenizer, template: TextTemplate) -> "PromptFrame":
         """Fill in a template; `ModelError` if the prompt, or the beginning of it, is not in what comes out."""
-        before, after = template.text.split("{}") if template.text else _chat_text(loaded, template)
-        front, back = _split(tokenizer.encode(before + after), len(before), len(before))
+        plain: PreTrainedTokenizerBase = getattr(loaded, "tokenizer", loaded)  # of a processor
+        before, after = template.text.split("{}") if template.text else _chat_text(loaded, plain, template)
+        adds_special = not plain.bos_token or not before.startswith(str(plain.bos_token))
+        coded = tokenizer.encode(before + after, add_special_tokens=adds_special)
+        front, back = _split(coded, len(before), len(before))
         message = (
             f"the template puts {len(front)} tokens before a prompt, and the pipeline drops the first {template.cut}:"
             " that would cut the subject away; give the model's own tokenizer"
         )
         require(len(front) >= template.cut, message, ModelError)
-        return cls(before, after, front[: template.cut], front[template.cut :], back)
+        cut, pads_left = template.cut, plain.padding_side == "left"
+        require(not (cut and pads_left), "the tokenizer pads on the left: give the model's own tokenizer", ModelError)
+        return cls(before, after, front[:cut], front[cut:], back, pads_left, template.removed, adds_special)
 
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of each text in the template, without the tokens that are cut.
 
         `RequestError` for a text whose own tokens are not found there.
         """
-        coded = tokenizer.encode_batch([f"{self.before}{text}{self.after}" for text in texts])
+        texts = [self._cleaned(text) for text in texts]
+        filled = [f"{self.before}{text}{self.after}" for text in texts]
+        coded = tokenizer.encode_batch(filled, add_special_tokens=self.adds_special)
         return [self._read(text, each) for text, each in zip(texts, coded, strict=True)]
 
     def span(self, tokenizer: Tokenizer, before: str, word: str, after: str) -> range:
         """The positions, among the ids that `encode` gives, of the tokens that hold a character of a word."""
+        before, word, after = (self._cleaned(text) for text in (before, word, after))
         self.encode(tokenizer, [before + word + after])
-        coded = tokenizer.encode(f"{self.before}{before}{word}{after}{self.after}")
+        filled = f"{self.before}{before}{word}{after}{self.after}"
+        coded = tokenizer.encode(filled, add_special_tokens=self.adds_special)
         first = len(self.before) + len(before)
         front, back = _split(coded, first, first + len(word))
         return range(len(front) - len(self.cut), len(coded) - len(back) - len(self.cut))
+
+    def _cleaned(self, text: str) -> str:
+        return text.replace(self.removed, "") if self.removed else text
 
     def _read(self, text: str, coded: Encoding) -> tuple[int, ...]:
         front, back = _split(coded, len(self.before), len(self.before) + len(text))
@@ -79,13 +97,14 @@ def _split(coded: Encoding, first: int, last: int) -> tuple[tuple[int, ...], tup
     return tuple(front), tuple(i for i, (begin, _) in rest if begin >= last)
 
 
-def _chat_text(loaded: "PreTrainedTokenizerBase", template: TextTemplate) -> tuple[str, str]:
-    """The text before and after a prompt by the tokenizer's own chat template."""
+def _chat_text(loaded: Any, plain: "PreTrainedTokenizerBase", template: TextTemplate) -> tuple[str, str]:
+    """The text before and after a prompt by the chat template of a tokenizer, or of the processor that holds it."""
     messages = [{"role": "system", "content": template.system}] if template.system else []
     messages.append({"role": "user", "content": _MARK})
-    require(bool(loaded.chat_template), "the tokenizer has no chat template: give the model's own one", ModelError)
+    chat = loaded.chat_template or plain.chat_template
+    require(bool(chat), "the tokenizer has no chat template: give the model's own one", ModelError)
     options: Any = dict(template.options)  # transformers passes names that it does not know on to the template
-    text = str(loaded.apply_chat_template(messages, tokenize=False, **options))
+    text = str(plain.apply_chat_template(messages, chat_template=chat, tokenize=False, **options))
     message = "the tokenizer's chat template leaves out or changes the prompt: give the model's own one"
     require(text.count(_MARK) == 1, message, ModelError)
     before, _, after = text.partition(_MARK)

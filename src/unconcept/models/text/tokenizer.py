@@ -34,11 +34,19 @@ class TokenizedTexts:
 
     def padded(self) -> list[list[int]]:
         """Rows of `length` ids, filled with the pad token, as the stock pipelines do."""
-        return [[*row, *[self.pad] * (self.length - len(row))] for row in self.ids]
+        return [self._filled(row, self.pad) for row in self.ids]
 
     def mask(self) -> list[list[int]]:
         """1 at a text's own tokens, 0 at padding."""
-        return [[*[1] * len(row), *[0] * (self.length - len(row))] for row in self.ids]
+        return [self._filled([1] * len(row), 0) for row in self.ids]
+
+    def _filled(self, row: Sequence[int], pad: int) -> list[int]:
+        padding = [pad] * (self.length - len(row))
+        return [*padding, *row] if self.frame is not None and self.frame.pads_left else [*row, *padding]
+
+    def starts(self) -> list[int]:
+        """The position of each row's first token: 0 unless padding stands before it."""
+        return [row.index(1) for row in self.mask()]
 
     def index(self, at: TokenPosition) -> list[int]:
         """The index of each text's named token. The last subject token of "" is the start token (as in UCE's script).
@@ -49,7 +57,8 @@ class TokenizedTexts:
         """
         if self.frame is not None:
             around = len(self.frame.front) + len(self.frame.back)
-            ends = [len(row) - len(self.frame.back) for row in self.ids]
+            starts = self.starts()
+            ends = [start + len(row) - len(self.frame.back) for start, row in zip(starts, self.ids, strict=True)]
             subject = at == "last_subject"
             return [end - (subject and len(row) > around) for end, row in zip(ends, self.ids, strict=True)]
         back = 2 if at == "last_subject" else 1
@@ -90,6 +99,10 @@ class ClipTokenizer:
         """The ids at the beginning of a template, which an encoder reads although the denoiser drops their states."""
         return self.frame.cut if self.frame is not None else ()
 
+    def start_of(self, count: int) -> int:
+        """The position of the first of so many ids in a padded row."""
+        return self.length - count if self.frame is not None and self.frame.pads_left else 0
+
     @classmethod
     def load(cls, folder: Path, vocabulary: Path | None = None) -> "ClipTokenizer":
         """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`, and added tokens.
@@ -119,12 +132,13 @@ class ClipTokenizer:
 
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase", template: TextTemplate | None = None) -> "ClipTokenizer":
-        """Make it from a tokenizer that transformers has loaded, without its padding."""
-        tokenizer = tokenizer_of(loaded)
+        """Make it from a tokenizer that transformers has loaded, or a processor with one, without its padding."""
+        plain: PreTrainedTokenizerBase = getattr(loaded, "tokenizer", loaded)
+        tokenizer = tokenizer_of(plain)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         frame = None if template is None else PromptFrame.of(loaded, tokenizer, template)
-        return cls(tokenizer, loaded.pad_token_id, loaded.model_max_length, frame=frame)
+        return cls(tokenizer, plain.pad_token_id, plain.model_max_length, frame=frame)
 
     def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
         """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder.
@@ -179,7 +193,9 @@ class ClipTokenizer:
         """
         before, _, after = form.partition("{}")
         if self.frame is not None:
-            return self.frame.span(self.tokenizer, before, word, after)
+            (start,) = self([before + word + after]).starts()
+            found = self.frame.span(self.tokenizer, before, word, after)
+            return range(start + found.start, start + found.stop)
         front, back = (len(row) for row in self.encode([before, after]))
         (whole,) = self([before + word + after]).ids
         return range(front - 1, len(whole) - back + len(self.around[0]))

@@ -92,4 +92,7 @@ def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
     """Add start and end token or template, and padding, to rows of ids: (b, l)."""
     front, back = tokenizer.around
     whole = [[*front, *row, *back] for row in rows]
-    return torch.tensor([[*row, *[tokenizer.pad] * (tokenizer.length - len(row))] for row in whole])
+    found = torch.full((len(whole), tokenizer.length), tokenizer.pad)
+    for padded, row in zip(found, whole, strict=True):
+        padded[tokenizer.start_of(len(row)) :][: len(row)] = torch.tensor(row)
+    return found

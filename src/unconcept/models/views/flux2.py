@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..diffusion.sampler import is_guidance_distilled
 from ..model_view import Conditioning, PromptGuidance
 from .llm import LlmTextView
 
@@ -38,9 +39,12 @@ class Flux2View(LlmTextView):
         return found
 
     def guide(self, prompts: Sequence[str] | Conditioning, scale: float) -> PromptGuidance:
-        """As in the stock pipelines; a klein that is distilled to a few steps ignores the scale."""
-        is_distilled = bool(self.checkpoint.built_pipeline.config.get("is_distilled"))
-        return super().guide(prompts, 1.0 if is_distilled else scale)
+        """As in the stock pipelines: dev's has no negative side, a klein that is distilled to few steps no guidance."""
+        pipeline = self.checkpoint.built_pipeline
+        is_single = pipeline.config.get("is_distilled") or not hasattr(type(pipeline), "do_classifier_free_guidance")
+        if is_single and not is_guidance_distilled(self):
+            scale = 1.0
+        return super().guide(prompts, scale)
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
         """Even sigmas from 1 to 1 / N, which the scheduler shifts by the numbers of places and steps."""
