@@ -14,6 +14,7 @@ from .diffusion.vae import picture_size
 from .model_view import ModelView
 
 _MOST_PIXELS = 1 << 26  # a picture of 8192x8192
+_LEAST_CONTRAST = 1 / 255  # between the darkest and the brightest value of a colour
 _MOST_PICTURES = 1000  # in a folder, whose pictures are all in memory at once
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _IMAGE_FILES_RULE = "give a folder that contains only .png, .jpg and .jpeg files"
@@ -43,7 +44,7 @@ def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
     """Read a folder of pictures as (n, 3, H, W) in [0, 1] at the model's own size, in the order of their names.
 
     Each picture is scaled by its shorter side and cropped to the middle. `DataError` if the folder contains anything
-    else, fewer than `least` pictures, or a picture that would have to be enlarged.
+    else, fewer than `least` pictures, one that would have to be enlarged, or one that shows nothing.
     """
     require(folder.is_dir(), f"pictures {folder}: the folder does not exist; {_IMAGE_FILES_RULE}", DataError)
     try:
@@ -58,7 +59,18 @@ def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
         f"pictures {folder}: the folder has {len(files)}, give at most {_MOST_PICTURES}",
         DataError,
     )
-    return torch.stack([_fitted(path, *picture_size(model)) for path in files])
+    found = torch.stack([_fitted(path, *picture_size(model)) for path in files])
+    blank = [path.name for path, nothing in zip(files, is_blank(found).tolist(), strict=True) if nothing]
+    message = f"pictures {folder}: {len(blank)} of {len(files)} are of one colour and show nothing, {blank[:1]} first"
+    require(not blank, f"{message}: leave them out", DataError)
+    return found
+
+
+def is_blank(pictures: Tensor) -> Tensor:
+    """Whether each of the pictures (n, 3, H, W) is of one colour: (n,)."""
+    flat = pictures.flatten(2)
+    blank: Tensor = (flat.amax(2) - flat.amin(2)).amax(1) <= _LEAST_CONTRAST
+    return blank
 
 
 def _fitted(path: Path, height: int, width: int) -> Tensor:

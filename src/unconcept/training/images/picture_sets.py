@@ -13,7 +13,7 @@ from ...core.hashing import hash_tensors
 from ...core.request import Request
 from ...core.seeds import numbered_seed, picture_seeds
 from ...models import ModelView
-from ...models.images import read_picture_folder
+from ...models.images import is_blank, read_picture_folder
 from ...models.text.state_rows import fits_context, sentences_that_fit
 from ...prompts.captions import load_captions
 from ...prompts.safety import require_drawable
@@ -24,7 +24,6 @@ from ..session import draw_or_rehearse
 from ..trajectories import GuidedSampler
 from .training_images import generate_images, images_to_latents, take_in_turn
 
-_LEAST_CONTRAST = 1 / 255  # between a picture's darkest and brightest value; below, it shows nothing
 _RETAIN_ORDER = 1  # numbers the order of the retained pictures among those drawn from one seed
 
 
@@ -148,7 +147,7 @@ def draw_forget_and_retain_sets(
     seeds = picture_seeds(settings.seed, len(drawn))
     made = generate_images(model, drawn, seeds, settings.picture_steps, settings.picture_guidance) if drawn else None
     pictures = torch.cat([part for part in (own, made) if part is not None])
-    _refuse_blank(method, pictures[: len(pairs)], settings.images)
+    _refuse_blank(method, pictures[: len(pairs)])
     latents = images_to_latents(model, pictures).to(model.dtype)
     forget = PictureSet(latents[: len(pairs)], tuple(p for p, _ in pairs), tuple(a for _, a in pairs), settings.seed)
     return forget, PictureSet(latents[len(pairs) :], tuple(kept), seed=numbered_seed(settings.seed, _RETAIN_ORDER))
@@ -188,12 +187,11 @@ def _retained_prompts(method: str, model: ModelView, request: Request, settings:
     return take_in_turn([found[i] for i in order], settings.retain_pictures)
 
 
-def _refuse_blank(method: str, pictures: Tensor, folder: str) -> None:
-    """Refuse a user's folder with a picture of one colour, and a model that draws nothing else of the targets."""
-    shown = pictures.flatten(1).amax(1) - pictures.flatten(1).amin(1) > _LEAST_CONTRAST
-    blank = int((~shown).sum())
-    if folder:
-        message = f"{method}: {blank} of the {len(shown)} pictures in {folder} are of one colour and show nothing"
-        require(blank == 0, f"{message}: leave them out", DataError)
-    message = f"{method}: all {blank} pictures that the model draws of the targets are of one colour"
-    require(bool(shown.any()), f"{message}: it cannot draw them; give pictures with --set images=FOLDER", DataError)
+def _refuse_blank(method: str, pictures: Tensor) -> None:
+    """Refuse a model that draws nothing of the targets."""
+    message = f"{method}: all {len(pictures)} pictures that the model draws of the targets are of one colour"
+    require(
+        not bool(is_blank(pictures).all()),
+        f"{message}: it cannot draw them; give pictures with --set images=FOLDER",
+        DataError,
+    )
