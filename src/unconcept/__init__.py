@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .jobs.keywords import bench_methods as bench
     from .jobs.keywords import erase_concepts as erase
     from .jobs.keywords import evaluate_edits as evaluate
+    from .jobs.keywords import recheck_edit as recheck
     from .models import ModelView, open_model
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "evaluate": (".jobs.keywords", "evaluate_edits"),
     "load_edit": (".edits", "load_edit"),
     "open_model": (".models", "open_model"),
+    "recheck": (".jobs.keywords", "recheck_edit"),
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "evaluate",
     "load_edit",
     "open_model",
+    "recheck",
 ]
 
 

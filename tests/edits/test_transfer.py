@@ -15,7 +15,7 @@ from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.jobs.apply import apply
 from unconcept.jobs.command_options import ApplyOptions
-from unconcept.jobs.transfer import reading_figures, transfer_edit
+from unconcept.jobs.derivatives.transfer import reading_figures, transfer_edit
 from unconcept.models import open_model
 
 ASK = RequestSpec(("dog",), ("cat",), ("sun",))

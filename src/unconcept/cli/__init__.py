@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import apply, erase, evaluate, explain, export, imported, invert, ledger, sample, tables
+from . import apply, erase, evaluate, explain, export, imported, invert, ledger, recheck, sample, tables
 from .commands import command
 from .console import Commands, say
 from .help import GroupedCommand
@@ -34,6 +34,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 for _group, _functions in _COMMANDS.items():
     for _name, _function in _functions.items():
         app.command(_name, cls=GroupedCommand, rich_help_panel=_group)(command(_function, has_plan=True))
+app.command("recheck", cls=GroupedCommand, rich_help_panel="measure it")(command(recheck.recheck))
 app.add_typer(ledger.app, name="ledger", rich_help_panel="keep requests")
 for _table in (
     *(explain.explain, tables.methods, tables.recipes, tables.attacks),

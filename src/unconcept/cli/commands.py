@@ -25,7 +25,7 @@ def command(function: Callable[..., None], has_plan: bool = False) -> Callable[.
     """
     groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
     options = [option for kind in groups.values() for option in _options(kind)]
-    if any(option.field.name == "model" for option in options):
+    if any(option.field.name in ("model", "models") for option in options):
         options += _options(NetworkOptions)
     if has_plan:
         options += _options(PlanOptions)

@@ -10,8 +10,8 @@ from ..edits import Edit, open_edit
 from ..edits.export.bake import bake
 from ..models import find_model
 from .command_options import ApplyOptions
+from .derivatives.transfer import TransferredEdit, transfer_edit
 from .edit_base import base_of_edits
-from .transfer import TransferredEdit, transfer_edit
 
 
 @dataclass(frozen=True)

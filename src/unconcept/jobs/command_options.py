@@ -124,6 +124,24 @@ class BenchOptions(EditBaseOptions, SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecheckOptions:
+    """Options of `recheck`."""
+
+    edit: Annotated[Path, Flag(position=0)] = field(kw_only=False)
+    """edit.safetensors to check."""
+    models: Annotated[Texts, Flag("--model", str, repeats=True, show_default=False)] = ()
+    """Fine-tune or merge of the edit's base: a diffusers folder, a .safetensors file or a Hub id; repeatable."""
+    folder: Annotated[Path | None, Flag(show_default=False)] = None
+    """Folder of derivatives: each diffusers folder and each .safetensors file in it is checked."""
+    pictures: Annotated[int | None, Flag(least=1, show_default=False)] = None
+    """Also draw and judge, this many prompts of a group at most, without the edit and with it; needs --out."""
+    judge: Annotated[str | None, Flag(show_default=False)] = None
+    """Judge of the pictures, as for `evaluate`."""
+    out: Annotated[Path | None, Flag(show_default=False)] = None
+    """Folder to write reports with pictures to, one for each model; it must not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions(OutputOptions, DrawOptions, StrengthOptions, DeviceOptions, EditBaseOptions):
     """Options of `sample`."""
 

@@ -20,7 +20,8 @@ from ..edits.origin import OriginMaker
 from ..evaluation.trials.report import Report
 from ..models import open_model
 from ..models.loading import absolute_source
-from .command_options import AttackOptions, BenchOptions, EraseOptions, EvaluateOptions
+from .command_options import AttackOptions, BenchOptions, EraseOptions, EvaluateOptions, RecheckOptions
+from .derivatives.recheck import recheck
 from .edit_base import record_base
 from .erase import EraseOutcome, erase
 from .evaluate import evaluate, plan_attack, plan_bench, plan_evaluation
@@ -61,6 +62,10 @@ def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
             given[name] = Path(given[name]) if isinstance(given[name], str) else given[name]
         if given.get("model") is not None:
             given["model"] = _stored_model(given["model"], Path(place))
+        if "models" in given:
+            given["models"] = _stored_models(given["models"], Path(place))
+        if "edit" in given:
+            given["edit"] = _stored_edits(given["edit"], Path(place))[0]
         if "edits" in given:
             given["edits"] = _stored_edits(given["edits"], Path(place))
         yield given
@@ -73,6 +78,13 @@ def _stored_model(model: Any, place: Path) -> str:
     with output_errors(place, "set TMPDIR to a folder with more space"):
         model.save_pretrained(place / name)
     return str(place / name)
+
+
+def _stored_models(models: Any, place: Path) -> list[str]:
+    several = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else models
+    for number in range(len(several)):
+        (place / f"model-{number}").mkdir()
+    return [_stored_model(model, place / f"model-{number}") for number, model in enumerate(several)]
 
 
 def _stored_edits(edits: Any, place: Path) -> list[Path]:
@@ -119,4 +131,5 @@ def _bench(options: BenchOptions) -> Report:
 erase_concepts = _keyword_function("erase", EraseOptions, _erase)
 evaluate_edits = _keyword_function("evaluate", EvaluateOptions, _evaluate)
 attack_edits = _keyword_function("attack", AttackOptions, _attack)
+recheck_edit = _keyword_function("recheck", RecheckOptions, recheck)
 bench_methods = _keyword_function("bench", BenchOptions, _bench)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ..core.errors import EditError, ModelError, require
-from ..core.hashing import hash_tensors
-from ..core.request import Request
-from ..edits import Edit, origin_of
-from ..edits.edit_figures import ReadingChange
-from ..models import ModelView, open_model
-from ..models.text.state_rows import embed_together
-from .edit_base import base_of_edits
+from ...core.errors import EditError, ModelError, require
+from ...core.hashing import hash_tensors
+from ...core.request import Request
+from ...edits import Edit, origin_of
+from ...edits.edit_figures import ReadingChange
+from ...models import ModelView, open_model
+from ...models.text.state_rows import embed_together
+from ..edit_base import base_of_edits
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class TransferredEdit:
 
 def transfer_edit(edit: Edit, path: Path, model: str) -> TransferredEdit:
     """Bind an edit to another model. `EditError` if that is of another family or lacks weights that it changes."""
+    moved, view = bind_edit(edit, path, model)
+    figures = reading_figures(moved, view)
+    beside: dict[str, float] = {}
+    with suppress(EditError, ModelError):
+        beside = reading_figures(edit, open_model(base_of_edits([path]), "cpu", "float32"))
+    return TransferredEdit(moved.stamped(replace(origin_of(moved), report=figures)), figures, beside)
+
+
+def bind_edit(edit: Edit, path: Path, model: str) -> tuple[Edit, ModelView]:
+    """Bind an edit to another model, and open that. `EditError` as for `transfer_edit`."""
     view, made = open_model(model, "cpu", "float32"), origin_of(edit)
     message = (
         f"edit {path} was made for a {made.family} model, and {model} is one of {view.family}: name one of its own"
@@ -45,21 +55,23 @@ def transfer_edit(edit: Edit, path: Path, model: str) -> TransferredEdit:
         own = view.reference(edit.bound_names)
     except ModelError as error:
         raise EditError(f"edit {path}: {model} lacks weights that it changes: {error}") from None
-    moved = edit.stamped(replace(made, base=view.name, base_hash=hash_tensors(own), report={}))
-    figures = reading_figures(moved, view)
-    beside: dict[str, float] = {}
-    with suppress(EditError, ModelError):
-        beside = reading_figures(edit, open_model(base_of_edits([path]), "cpu", "float32"))
-    return TransferredEdit(moved.stamped(replace(origin_of(moved), report=figures)), figures, beside)
+    return edit.stamped(replace(made, base=view.name, base_hash=hash_tensors(own), report={})), view
 
 
-@torch.no_grad()
 def reading_figures(edit: Edit, model: ModelView) -> dict[str, float]:
     """Measure what text encoders and text maps make of the edit's texts, at last subject tokens.
 
     `residual` is the distance left to the anchor of the worst target, 1 if it reads as before; `drift` the relative
     change of the retained text that changes most.
     """
+    made, own = origin_of(edit), reading_change(edit, model)
+    found = {"residual": float(own.residuals(len(made.targets)).max())} if made.anchors else {}
+    return found | ({"drift": float(own.drifts(len(made.retain)).max())} if made.retain else {})
+
+
+@torch.no_grad()
+def reading_change(edit: Edit, model: ModelView) -> ReadingChange:
+    """Measure how the edit's texts are read with it and without it, by each of them; `EditError` on another base."""
     made = origin_of(edit)
     request = Request(made.targets, made.anchors, made.retain)
     texts = request.targets, request.anchors or request.targets, request.retain
@@ -69,5 +81,4 @@ def reading_figures(edit: Edit, model: ModelView) -> dict[str, float]:
         after = [rows.float() for rows in embed_together(model, *texts)]
         for name, live in model.text_maps().items():
             own.compare(model.reference([name])[name].float(), live.detach().float(), after)
-    found = {"residual": float(own.residuals(len(request.targets)).max())} if request.anchors else {}
-    return found | ({"drift": float(own.drifts(len(request.retain)).max())} if request.retain else {})
+    return own
