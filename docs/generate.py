@@ -37,7 +37,8 @@ ELSEWHERE = {
 WRITTEN: list[tuple[str, list[str]]] = [
     ("Guide", [
         "tutorial.md", "usage.md", "examples.md", "reference.md", "families.md", "systems.md",
-        "ledger.md", "responsible-use.md", "extending.md", "contributing.md", "changelog.md", "security.md",
+        "derived.md", "comfyui.md", "ledger.md", "responsible-use.md", "extending.md",
+        "contributing.md", "changelog.md", "security.md",
     ]),
     ("Design", ["architecture.md", "design.md", "moji.md"]),
     ("Measured", [

@@ -48,7 +48,8 @@ def stock(pipe, noise, steps, scale, prompts=PROMPTS, **more):
     side = noise.shape[-1] * pipe.vae_scale_factor * (2 if is_patched else 1)
     latents = pack_latents(noise) if is_packed else noise
     asked = {"num_inference_steps": steps, "output_type": "latent", "height": side, "width": side}
-    found = pipe(prompt=list(prompts), latents=latents, generator=generators(2), **given, **asked, **more).images
+    given |= {"latents": latents, "generator": generators(len(noise))}
+    found = pipe(prompt=list(prompts), **given, **asked, **more).images
     if is_patched and found.ndim == 3:  # Of dev's pipeline they are the loop's own, packed.
         return found.transpose(1, 2).unflatten(2, noise.shape[-2:])
     if is_patched:

@@ -11,4 +11,6 @@ def sample(options: SamplingOptions, shown: QuietOptions) -> None:
         from ..jobs.sample import sample as job
 
         drawn = job(options, tell)
+    for note in drawn.notes:
+        say(note)
     say(f"{drawn.count} pictures -> {drawn.out}")

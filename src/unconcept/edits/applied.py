@@ -8,6 +8,7 @@ from torch import nn
 from ..models import ModelView, open_model
 from ..models.checkpoint.pipeline import Pipeline
 from .base import Edit
+from .weights import base_note
 
 _handles: WeakKeyDictionary[nn.Module, list["EditHandle"]] = WeakKeyDictionary()  # by denoiser, in order of application
 
@@ -17,12 +18,13 @@ class EditHandle:
 
     def __init__(self, edit: Edit, target: ModelView | Pipeline) -> None:
         """Apply the edit to a view or a diffusers pipeline in memory."""
-        model = target if hasattr(target, "original_weights") else open_model(target)
+        model = target if hasattr(target, "original_weights") else open_model(target, may_be_fixed=True)
         self.edit, self.denoiser, self.model = edit, model.modules("denoiser"), model
         self._stack = ExitStack()
         others = _handles.get(self.denoiser)
         if others:
             self.model = others[0].model  # It knows the weights from before the other edits.
+        self.note = base_note(edit, self.model)
         self._apply()
         _handles.setdefault(self.denoiser, []).append(self)
 
@@ -49,4 +51,6 @@ class EditHandle:
         self._stack.enter_context(self.edit.applied(self.model))
 
     def __repr__(self) -> str:
-        return f"EditHandle({self.edit.describe()}, {'on' if self.is_applied else 'removed from'} {self.model.name})"
+        noted = f"; {self.note}" if self.note else ""
+        place = "on" if self.is_applied else "removed from"
+        return f"EditHandle({self.edit.describe()}, {place} {self.model.name}{noted})"

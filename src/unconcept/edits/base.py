@@ -58,11 +58,10 @@ class EditOrigin:
     licence: str = ""  # of the base, from its model card; "" if the card names none
     libraries: Mapping[str, str] = field(default_factory=dict)  # versions of the other libraries used
     adviser: str = ""  # hash of the judge that the method asked; "" for none, and then it is not written
+    text_side: Mapping[str, str] = field(default_factory=dict)  # hashes by `text_side`; not written if there are none
 
     def to_json(self) -> str:
-        told = asdict(self)
-        if not self.adviser:
-            del told["adviser"]
+        told = {name: value for name, value in asdict(self).items() if value or name not in ("adviser", "text_side")}
         return json.dumps(told, sort_keys=True)
 
     @classmethod

@@ -10,6 +10,7 @@ from ..core.request import Request
 from ..core.versions import library_versions
 from ..models import ModelView
 from ..models.checkpoint.model_card import base_id, read_licence
+from ..models.text.text_side import text_side
 from .base import Edit, EditOrigin
 
 
@@ -50,4 +51,5 @@ def origin_for(
         report={**edit.effect(model, request), **(figures or {}), **edit.solve_figures},
         licence=read_licence(model.checkpoint.source),
         libraries=library_versions(),
+        text_side=text_side(model),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..core.request import Request
 from ..linalg.low_rank import numerical_rank, reduce_rows
 from ..models import ModelView
 from ..models.hooks.forward import map_text_states
+from ..models.module_view import AnyModel
 from .base import validate_strength
 from .common import WeightEdit
 from .edit_figures import weight_effect
@@ -89,13 +90,20 @@ class TextMapEdit(WeightEdit):
         return replace(self, x=validate_strength(strength, amplify) * self.x)
 
     @contextmanager
+    def applied(self, model: AnyModel) -> Iterator[None]:
+        """Change the weights inside the block or, where they are quantised or offloaded, the texts that they read."""
+        by = self.applied_by_hooks(cast(ModelView, model)) if getattr(model, "fixed", "") else super().applied(model)
+        with by:
+            yield
+
+    @contextmanager
     def applied_by_hooks(self, model: ModelView) -> Iterator[None]:
         """Apply the same edit without changing a weight: the denoiser gets s + (s Y^T) X instead of its text states s.
 
         Use it for quantised, compiled or offloaded models. Raises `EditError` unless the edit covers all text maps.
         """
         require_same_base(self.origin, model, self.names)
-        message = f"{model.name} has text maps that the edit leaves alone: use `applied`, which changes weights"
+        message = f"{model.name} has text maps that the edit leaves alone: only weights can be changed by it"
         require(set(self.names) == set(model.text_maps()), message, EditError)
         with map_text_states(model.modules("denoiser"), model.spec.text_projection, self.x, self.y):
             yield

@@ -1,8 +1,10 @@
 """Edits that add something to weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..core.errors import EditError, require
@@ -10,11 +12,14 @@ from ..core.hashing import hash_tensors
 from ..core.request import Request
 from ..linalg.low_rank import numerical_rank
 from ..models import ModelView
+from ..models.hooks.low_rank import lora_hooks
+from ..models.module_view import AnyModel
 from .base import validate_strength
 from .common import WeightEdit
 from .edit_figures import weight_effect
 from .edit_file import StoredEdit
 from .registry import edit_kind
+from .weights import parameter_modules, require_same_base
 
 _SHARED_FACTOR = "down"
 
@@ -29,6 +34,22 @@ class LowRankEdit(WeightEdit):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.pairs))
+
+    @contextmanager
+    def applied(self, model: AnyModel) -> Iterator[None]:
+        """Change the weights inside the block or, where they are quantised or offloaded, what their maps compute."""
+        if not getattr(model, "fixed", ""):
+            with super().applied(model):
+                yield
+            return
+        require_same_base(self.origin, model, self.names)
+        modules = parameter_modules(model, self.names)
+        with lora_hooks([(modules[name], *self._on(model.device, name)) for name in self.names]):
+            yield
+
+    def _on(self, device: torch.device, name: str) -> tuple[Tensor, Tensor]:
+        up, down = self.pairs[name]
+        return up.to(device), down.to(device)
 
     @property
     def parameters(self) -> int:

@@ -10,6 +10,7 @@ from ..core.errors import DataError, RequestError, require
 from ..core.text_identity import TextKey, folded_text
 from ..edits import Edit, EditOrigin, open_edit, origin_of
 from ..edits.base import validate_strength
+from ..edits.weights import base_note
 from ..erasing.edit_notes import edit_notes
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
@@ -131,8 +132,9 @@ def open_run(run: EvaluationRun) -> OpenRun:
     origins = [origin_of(edit) for edit in edits.values()]
     run = with_base(run)
     validate_strength(run.strength, run.amplify)
-    find_model(run.model)
-    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype)
+    may_be_fixed = not run.variants  # Methods erase from plain weights alone.
+    find_model(run.model, may_be_fixed)
+    unedited = EditedModel(run.model, device=run.device, dtype=run.dtype, may_be_fixed=may_be_fixed)
     suite = suite_of_run(run, origins, TokenTextKey.of(unedited.base()))
     for names in run.requests:
         require_drawable([check.prompt.text for check in suite.checks(names)], names)
@@ -145,6 +147,8 @@ def open_run(run: EvaluationRun) -> OpenRun:
     notes = {"prompts of the file": suite.note} if suite.note else {}
     for edit in edits.values():
         notes |= edit_notes(edit, unedited.base())
+        note = base_note(edit, unedited.base())
+        notes |= {"base": note} if note else {}
     asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes})

@@ -10,6 +10,7 @@ from ..core.output_folder import atomic_folder
 from ..core.progress import ProgressCallback, TickCallback, ignore_progress
 from ..edits import Edit, open_edit
 from ..edits.base import validate_strength
+from ..edits.weights import base_note
 from ..evaluation.attacks.inputs import AdversarialInput, hash_input, load_adversarial, sample_adversarial
 from ..evaluation.sampling import DrawSpec, StartMaker, draw_prompts, require_text_length, spec_for
 from ..evaluation.starts import load_inverted, start_from_picture
@@ -30,6 +31,8 @@ class SampleOutcome:
 
     out: Path
     count: int
+    notes: tuple[str, ...] = ()
+    """What there is to say of the base of each edit: that it is a quantised copy."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def open_sample(options: SamplingOptions) -> OpenSample:
     as_made = [open_edit(path) for path in paths(options.edits)]
     edits = [edit.scaled(options.strength, options.amplify) for edit in as_made]
     base = base_of_edits(paths(options.edits), options.model)
-    model = open_model(base, options.device, options.dtype)
+    model = open_model(base, options.device, options.dtype, may_be_fixed=True)
     require_text_length(model, prompts)
     spec = spec_for(base, options.steps, options.guidance_scale, options.batch_size)
     spec = spec if options.sampler is None else replace(spec, sampler=options.sampler)
@@ -89,7 +92,8 @@ def sample(options: SamplingOptions, progress: ProgressCallback = ignore_progres
             pictures = draw_prompts(model, asked, opened.spec, _counting(progress, len(asked)), opened.start)
         for i, picture in enumerate(pictures):
             to_image(picture).save(folder / f"{i:03d}.png")
-    return SampleOutcome(options.out, len(pictures))
+    notes = dict.fromkeys(note for edit in opened.edits if (note := base_note(edit, model)))
+    return SampleOutcome(options.out, len(pictures), tuple(notes))
 
 
 def _start(model: ModelView, options: SamplingOptions, spec: DrawSpec) -> tuple[DrawSpec, StartMaker]:

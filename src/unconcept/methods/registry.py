@@ -210,6 +210,9 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
     def call(self: Method, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> Edit:
         message = f"{name} erases from a model that open_model opened, not from a {type(model).__name__}"
         require(hasattr(model, "family") and not hasattr(model, "components"), message, ModelError)
+        fixed = getattr(model, "fixed", "")
+        message = f"{name} erases from plain weights, and of {getattr(model, 'name', '')} {fixed}: give the plain model"
+        require(not fixed, f"{message}, and apply the edit to this one", ModelError)
         message = f"{name} erases what a Request asks for, not a {type(request).__name__}: build one with Request.of"
         require(isinstance(request, Request), message, RequestError)
         edit = erase(self, model, request_as_read(model, request), services)

@@ -13,10 +13,11 @@ from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
 from .checkpoint.pipeline import Pipeline
 from .checkpoint.published import published_title
+from .checkpoint.quantised import GGUF_SUFFIX, build_quantised, quantised_parts
 from .checkpoint.safetensors_io import GGUF_REMEDY, PICKLE_REMEDY, PICKLE_SUFFIXES
 from .families import PIPELINES
 from .model_view import ModelView
-from .pipeline_checks import require_known_class, require_plain
+from .pipeline_checks import fixed_state, require_known_class, require_plain
 from .precision import dtype_policy
 from .views import view_class, view_of_pipeline
 from .views.pipeline_view import PipelineView
@@ -27,13 +28,14 @@ _open_pipelines: WeakValueDictionary[int, PipelineView] = WeakValueDictionary() 
 _opened_parts: dict[int, _PipelineParts] = {}  # by the pipeline's id, as they were when it was opened
 
 
-def find_model(source: str) -> Path:
+def find_model(source: str, may_be_fixed: bool = False) -> Path:
     """Find a model's files: an embedded model, a diffusers folder or single file, or a Hub id, which may be fetched.
 
-    `ModelError` for pipes, devices and links that leave the model's folder.
+    `ModelError` for pipes, devices and links that leave the model's folder, and for GGUF files unless weights
+    `may_be_fixed`.
     """
     name, config = split_config(source)
-    files = _located(name)
+    files = _located(name, may_be_fixed)
     require_regular_file(files, ModelError)
     if config:
         name_configs(files, config)
@@ -41,7 +43,7 @@ def find_model(source: str) -> Path:
     return files
 
 
-def _located(source: str) -> Path:
+def _located(source: str, may_be_fixed: bool) -> Path:
     world = embedded_world(source)
     if world is not None:
         return folder(world.name)
@@ -57,7 +59,9 @@ def _located(source: str) -> Path:
     )
     require(path.exists(), message, ModelError)
     require(path.suffix not in PICKLE_SUFFIXES, f"model {source}: {PICKLE_REMEDY}", ModelError)
-    require(path.suffix != ".gguf", f"model {source}: {GGUF_REMEDY}", ModelError)
+    require(path.suffix != GGUF_SUFFIX or may_be_fixed, f"model {source}: {GGUF_REMEDY}", ModelError)
+    if path.suffix == GGUF_SUFFIX and path.is_file():
+        return path
     if path.is_file():
         message = f"model {source} is a file, but no .safetensors: rename it if it is one, or give a diffusers folder"
         require(path.suffix == ".safetensors", message, ModelError)
@@ -115,37 +119,46 @@ def open_model(
     device: str = "auto",
     dtype: str = "auto",
     config: str | Path | None = None,
+    may_be_fixed: bool = False,
 ) -> ModelView:
     """Open an embedded model, a diffusers folder, a .safetensors file, a Hub id, or a diffusers pipeline in memory.
 
     Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, on its own device and in
     its own dtype. A file needs no configs if it has the shape of SD 1.x, 2.x or SDXL; `config` names others.
+    What `may_be_fixed` may also be quantised or offloaded: edits that change no weight can be applied to it. Its
+    quantised files are loaded by diffusers, with the libraries of their format.
     `ModelError` if the family is not supported.
     """
     if not isinstance(source, str | Path):
-        return _open_pipeline(source)
+        return _open_pipeline(source, may_be_fixed)
     name = with_config(str(source), config)
-    where, files = find_device(device), find_model(name)
+    where, files = find_device(device), find_model(name, may_be_fixed)
     spec = family_of_folder(files)
+    if may_be_fixed and quantised_parts(files):
+        computing = dtype_policy(dtype, where).drawing
+        return view_of_pipeline(build_quantised(files, computing, where), name, may_be_fixed)
     return view_class(spec).from_files(spec, files, name, where, dtype_policy(dtype, where))
 
 
-def _open_pipeline(pipeline: Pipeline) -> ModelView:
+def _open_pipeline(pipeline: Pipeline, may_be_fixed: bool = False) -> ModelView:
     """The view of a pipeline. It stays the same while it is in use, because it knows which edits are applied.
 
     Other parts, dtypes or tokens need another view: what was opened before knows nothing of a token loaded since.
     """
     require_known_class(pipeline, PIPELINES)
     known, parts = _open_pipelines.get(id(pipeline)), _parts_of(pipeline)
-    if known is not None and (known.device, _opened_parts.get(id(pipeline))) == (pipeline.device, parts):
-        require_plain(pipeline, may_be_compiled=True)
+    fixed = fixed_state(pipeline) if may_be_fixed else ""
+    device = pipeline._execution_device if fixed else pipeline.device
+    same = known is not None and (known.device, known.fixed) == (device, fixed)
+    if known is not None and same and _opened_parts.get(id(pipeline)) == parts:
+        require_plain(pipeline, may_be_compiled=True, may_be_fixed=may_be_fixed)
         return known
     message = (
         "the pipeline's parts, tokens, dtype or device changed while an edit is applied to it: remove the edit first"
     )
     require(known is None or not known.original_weights, message, ModelError)
     name = str(getattr(pipeline.config, "_name_or_path", None) or "pipeline")
-    view = _open_pipelines[id(pipeline)] = view_of_pipeline(pipeline, name)
+    view = _open_pipelines[id(pipeline)] = view_of_pipeline(pipeline, name, may_be_fixed)
     _opened_parts[id(pipeline)] = parts
     return view
 

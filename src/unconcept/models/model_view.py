@@ -110,6 +110,7 @@ class ModelView(Protocol):
     original_weights: dict[str, Tensor]  # weights from before the edits that are applied now
     checkpoint: "Checkpoint"  # the files or the pipeline, with their parts and parameters
     few_step: "FewStepRecord | None"  # what a model of few steps allows; None for one of many
+    fixed: str  # why no edit of weights can change it; "" if one can
 
     @property
     def family(self) -> Family:

@@ -4,7 +4,7 @@ An edit changes weights, records them, and puts them back. In a network that com
 of its weights, packed numbers, or weights on another device, it would change nothing, or not what it says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,13 @@ _REMEDIES = {
     "has quantised weights": "load the pipeline in float32, float16 or bfloat16",
     "skips or reuses parts of its computation": "call disable_cache() on it, or remove its hooks, first",
 }
+# Networks that compute with their own weights, but hold them in a form that no edit of weights can change.
+_FIXED = (
+    "has quantised weights",
+    "casts its layers while it runs",
+    "moves its weights between devices while it runs",
+    "has no weights in memory",
+)
 _HOOKS = {  # of diffusers, by the start of their names; any other one skips or reuses something
     "layerwise_casting": "casts its layers while it runs",
     "peft_autocast_disable": "casts its layers while it runs",
@@ -36,15 +43,47 @@ _HOOKS = {  # of diffusers, by the start of their names; any other one skips or 
 }
 
 
-def require_plain(pipeline: Pipeline, may_be_compiled: bool = False) -> None:
+def require_plain(pipeline: Pipeline, may_be_compiled: bool = False, may_be_fixed: bool = False) -> None:
     """Raise `ModelError` if the networks of a pipeline do not compute with exactly their own weights.
 
-    One that was opened before `may_be_compiled` since.
+    One that was opened before `may_be_compiled` since; weights that are quantised or moved are `fixed`.
     """
     for part, module in pipeline.components.items():
         for state in _states(module) if isinstance(module, nn.Module) else ():
             message = f"the pipeline's {part} {state}: {_REMEDIES[state]}"
-            require(may_be_compiled and state == _COMPILED, message, ModelError)
+            is_allowed = (may_be_compiled and state == _COMPILED) or (may_be_fixed and state in _FIXED)
+            require(is_allowed, message, ModelError)
+
+
+def fixed_state(pipeline: Pipeline) -> str:
+    """Why no edit of weights can change a pipeline, as "its unet has quantised weights"; "" if one can."""
+    for part, module in pipeline.components.items():
+        for state in _states(module) if isinstance(module, nn.Module) else ():
+            if state in _FIXED:
+                return f"its {part} {state}"
+    return ""
+
+
+def is_plain_weight(weight: Tensor) -> bool:
+    """Whether a weight is a tensor of numbers in memory: neither packed, nor in 8 bits, nor left elsewhere."""
+    return not weight.is_meta and weight.dtype in _PLAIN_DTYPES and type(weight.data) is Tensor
+
+
+def resident_parameters(network: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters by name; of those that accelerate keeps elsewhere, the copies that it keeps."""
+    found: dict[str, Tensor] = dict(network.named_parameters())
+    for name, module in network.named_modules() if any(each.is_meta for each in found.values()) else ():
+        kept = _kept_elsewhere(module)
+        for leaf, parameter in module.named_parameters(recurse=False):
+            resident = kept[leaf] if parameter.is_meta and kept is not None else parameter
+            found[f"{name}.{leaf}" if name else leaf] = resident
+    return found
+
+
+def _kept_elsewhere(module: nn.Module) -> Mapping[str, Tensor] | None:
+    hook = _own(module, "_hf_hook")
+    hooks = [hook, *getattr(hook, "hooks", ())]
+    return next((each.weights_map for each in hooks if getattr(each, "weights_map", None) is not None), None)
 
 
 def require_known_class(pipeline: Pipeline, known: tuple[str, ...]) -> None:
@@ -90,5 +129,5 @@ def _weight_states(network: nn.Module) -> Iterator[str]:
     for weight in network.parameters():
         if weight.is_meta:
             yield "has no weights in memory"
-        if weight.dtype not in _PLAIN_DTYPES or type(weight.data) is not Tensor:
+        elif not is_plain_weight(weight):
             yield "has quantised weights"

@@ -91,7 +91,7 @@ def with_config(model: str, config: str | Path | None) -> str:
     if config is None:
         return model
     message = f"--config {config} goes with --model FILE.safetensors, not with {model or 'no model'}: leave it out"
-    require(model.endswith(".safetensors"), message, ModelError)
+    require(model.endswith((".safetensors", ".gguf")), message, ModelError)
     return f"{model}{_MARK}{config}"
 
 

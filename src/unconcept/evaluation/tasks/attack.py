@@ -130,6 +130,8 @@ class AttackTask:
             f"{self.name} is not defined for {model.family} models, only for {', '.join(info.families)}",
             SettingsError,
         )
+        message = f"{self.name} searches by gradients through plain weights, and of {model.name} {model.fixed}"
+        require(not (model.fixed and info.white_box), f"{message}: attack the plain model", SettingsError)
         method: Attack = build_settings(info.settings, json.loads(self.settings), f"{self.name} setting")
         told, most = 0, getattr(method, "most_steps", 0)  # A search that finds something ends earlier.
         with report_task(TaskProgress()):  # Pictures that it needs first are no part of the search.

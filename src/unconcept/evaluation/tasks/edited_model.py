@@ -32,18 +32,22 @@ class EditedModel:
     strength: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
+    may_be_fixed: bool = False
+    """Whether its weights may be quantised."""
 
     @classmethod
     def of(cls, unedited: "EditedModel", edit: Path, strength: float = 1.0) -> "EditedModel":
         """Make the same model with an edit file."""
         opened = open_edit(edit)
-        made = cls(unedited.model, str(edit), opened.hash, strength, unedited.device, unedited.dtype)
+        made = cls(
+            unedited.model, str(edit), opened.hash, strength, unedited.device, unedited.dtype, unedited.may_be_fixed
+        )
         _edit(str(edit), made.edit_hash)  # It stays open for the tasks to come.
         return made
 
     @property
     def unedited(self) -> "EditedModel":
-        return EditedModel(self.model, device=self.device, dtype=self.dtype)
+        return EditedModel(self.model, device=self.device, dtype=self.dtype, may_be_fixed=self.may_be_fixed)
 
     @property
     def key(self) -> str:
@@ -51,11 +55,11 @@ class EditedModel:
         policy = dtype_policy(self.dtype, find_device(self.device))
         dtype = str(policy.computing) if policy.computing == policy.drawing else str(policy)
         edited = [self.edit_hash, self.strength] if self.edit_path and self.strength else None
-        return hash_json([_weights(find_model(self.model)), edited, dtype])
+        return hash_json([_weights(find_model(self.model, self.may_be_fixed)), edited, dtype])
 
     def base(self) -> ModelView:
         """The model without the edit, opened once per process."""
-        return _view(self.model, self.device, self.dtype)
+        return _view(self.model, self.device, self.dtype, self.may_be_fixed)
 
     def edit(self) -> Edit | None:
         """The edit, scaled to its strength, which the caller has checked."""
@@ -90,8 +94,8 @@ def _edit(path: str, content: str | None) -> Edit:
 
 
 @lru_cache(maxsize=2)
-def _view(model: str, device: str, dtype: str) -> ModelView:
-    return open_model(model, device, dtype)
+def _view(model: str, device: str, dtype: str, may_be_fixed: bool = False) -> ModelView:
+    return open_model(model, device, dtype, may_be_fixed=may_be_fixed)
 
 
 def _weights(source: Path) -> str:

@@ -156,7 +156,7 @@ def _edit_data(finding: Finding) -> EditData:
     subject = finding.answered_trial.trial.subject
     # Library versions are in run.json instead.
     header = vars(origin_of_finding(finding))
-    made = {name: part for name, part in header.items() if name not in ("libraries", "adviser")}
+    made = {name: part for name, part in header.items() if name not in ("libraries", "adviser", "text_side")}
     return EditData(**made, hash=subject.edit_hash or "", strength=subject.strength)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...core.errors import ModelError, require
 from ..family import TextEncoderSpec
+from ..pipeline_checks import resident_parameters
 from ..text.templates import load_chat_tokenizer
 from ..text.tokenizer import ClipTokenizer, TokenPosition
 from .config import config_folder, read_config
@@ -72,7 +73,7 @@ class Checkpoint:
         if not self.has(part):
             return {}
         if self.source is None:
-            return dict(getattr(self.pipeline, part).named_parameters())
+            return resident_parameters(getattr(self.pipeline, part))
         if part not in self._places:
             self._places[part] = tensor_locations(self.source, part)
         return self._places[part]

@@ -18,11 +18,13 @@ def config_folder(source: Path) -> Path:
     It is a diffusers folder itself. For a single file it is the one that the user named, else the folder with the
     file's name beside it, else the packaged one that fits the file; it needs no weights.
     """
-    if source.suffix != ".safetensors":
+    if source.suffix not in (".safetensors", ".gguf"):
         return source
     beside = source.with_suffix("")
     if source in _named_configs:
         return _named_configs[source]
+    message = f"{source}: give --config FOLDER, a diffusers folder with the model's text encoders and autoencoder"
+    require(source.suffix != ".gguf" or (beside / "model_index.json").exists(), message, ModelError)
     return beside if (beside / "model_index.json").exists() else published_configs(source)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from ...core.errors import ModelError, require
-from ..family import Config, FamilySpec, NamedShapes
+from ..family import Config, FamilySpec, NamedShapes, TextEncoderSpec
 from ..text.llm_skeleton import language_prefix, language_tensors
 from .checkpoint import Checkpoint
 from .safetensors_io import tensor_shapes
@@ -23,15 +23,16 @@ _LARGEST_NUMBER = 1e6  # of a scale or shift of latents
 _MORE_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")  # labels, and states of pictures
 
 
-def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:
+def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str, may_be_fixed: bool = False) -> None:
     """Raise `ModelError` unless text maps and layers of the text encoders match the configs, in a known format.
 
     The denoiser must take the autoencoder's latents and nothing else.
 
-    Only names are checked, and for files also shapes: the weights of a pipeline may be packed.
+    Only names are checked, and for files also shapes: the weights of a pipeline may be packed, if it `may_be_fixed`.
     """
     denoiser = spec.denoiser
-    _check_formats(checkpoint, spec, model)
+    if not may_be_fixed:
+        _check_formats(checkpoint, spec, model)
     _check_latents(checkpoint, spec, model)
     maps = _implied(spec.required_maps, checkpoint, denoiser)
     found = {name for name in checkpoint.lazy_parameters(denoiser) if spec.map_pattern.search(name)}
@@ -40,15 +41,23 @@ def require_complete(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> No
     for encoder in spec.encoders:
         part = encoder.part
         if not encoder.is_optional or checkpoint.has(part):
-            names = checkpoint.lazy_parameters(part)
-            is_llm = encoder.kind == "llm"
-            prefix = language_prefix(names) if is_llm else "text_model."
-            own = {name.removeprefix(prefix): name for name in names}
-            needed = _implied(language_tensors if is_llm else encoder_tensors, checkpoint, part)
+            own, needed = encoder_layout(checkpoint, encoder)
             _compare(f"{model}: {part}", "tensors of its layers", set(needed), set(own) & set(needed))
             _check_shapes(
                 f"{model}: {part}", checkpoint, part, {own[name]: (name, shape) for name, shape in needed.items()}
             )
+
+
+def encoder_layout(checkpoint: Checkpoint, encoder: TextEncoderSpec) -> tuple[dict[str, str], dict[str, _Shape]]:
+    """A text encoder's parameters by their names without a prefix, and the shapes that its config implies by the same.
+
+    `ModelError` if it cannot be a network's config.
+    """
+    names = checkpoint.lazy_parameters(encoder.part)
+    is_llm = encoder.kind == "llm"
+    prefix = language_prefix(names) if is_llm else "text_model."
+    own = {name.removeprefix(prefix): name for name in names}
+    return own, _implied(language_tensors if is_llm else encoder_tensors, checkpoint, encoder.part)
 
 
 def _check_formats(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None:

@@ -14,6 +14,6 @@ def view_class(spec: FamilySpec) -> type[PipelineView]:
     return kind
 
 
-def view_of_pipeline(pipeline: Pipeline, name: str = "pipeline") -> PipelineView:
-    """Make a view of a loaded pipeline, which is used as it is, not copied."""
-    return view_class(pipeline_family(pipeline)).from_pipeline(pipeline, name)
+def view_of_pipeline(pipeline: Pipeline, name: str = "pipeline", may_be_fixed: bool = False) -> PipelineView:
+    """Make a view of a loaded pipeline, which is used as it is, not copied; see `from_pipeline`."""
+    return view_class(pipeline_family(pipeline)).from_pipeline(pipeline, name, may_be_fixed)

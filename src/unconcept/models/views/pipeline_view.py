@@ -23,7 +23,7 @@ from ..families import PIPELINES, family_of_pipeline
 from ..family import Config, FamilySpec, TextEncoderSpec
 from ..layouts.unet import CROSS_ATTENTION_MAP
 from ..model_view import Conditioning, PromptGuidance, SamplingStart, SoftPrompts, TextInput
-from ..pipeline_checks import require_plain
+from ..pipeline_checks import fixed_state, require_plain
 from ..precision import DtypePolicy, drawing_in
 from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.llm_encoder import LlmEncoder
@@ -49,6 +49,8 @@ class PipelineView(ABC):
     """In which denoiser and autoencoder compute while pictures are drawn; None for `dtype`."""
     few_step: FewStepRecord | None = None
     """What a model of few steps allows, from its folder; None for one of many."""
+    fixed: str = ""
+    """Why no edit of weights can change it, as "its transformer has quantised weights"; "" if one can."""
 
     @classmethod
     def from_files(cls, spec: FamilySpec, source: Path, name: str, device: torch.device, policy: DtypePolicy) -> Self:
@@ -62,17 +64,19 @@ class PipelineView(ABC):
         return view
 
     @classmethod
-    def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline") -> Self:
+    def from_pipeline(cls, pipeline: Pipeline, name: str = "pipeline", may_be_fixed: bool = False) -> Self:
         """View a loaded pipeline of one of this view's families, which is used as it is, not copied.
 
-        `ModelError` if it does not compute with exactly its own weights, or lacks layers.
+        `ModelError` if it does not compute with exactly its own weights, or lacks layers. If it `may_be_fixed`, its
+        weights may be quantised or offloaded.
         """
-        require_plain(pipeline)
-        spec = pipeline_family(pipeline)
-        device, dtype = pipeline.device, getattr(pipeline, spec.denoiser).dtype
+        require_plain(pipeline, may_be_fixed=may_be_fixed)
+        spec, fixed = pipeline_family(pipeline), fixed_state(pipeline)
+        device = pipeline._execution_device if fixed else pipeline.device
+        dtype = getattr(pipeline, spec.denoiser).dtype
         checkpoint = Checkpoint(spec.denoiser, device, dtype, pipeline=pipeline)
-        require_complete(checkpoint, spec, name)
-        return cls(name, spec, checkpoint, device, dtype)
+        require_complete(checkpoint, spec, name, bool(fixed))
+        return cls(name, spec, checkpoint, device, dtype, fixed=fixed)
 
     def _require_latent_shape(self) -> None:
         """Raise `ModelError` unless the configs tell the size of a picture's latents."""
@@ -168,6 +172,9 @@ class PipelineView(ABC):
     def _drawing(self) -> Iterator[Pipeline]:
         """Inside, the pipeline draws in the type for pictures."""
         pipeline = self.checkpoint.built_pipeline
+        if self.fixed:  # It computes in the types that its layers choose.
+            yield pipeline
+            return
         with drawing_in(self.drawing_dtype or self.dtype, pipeline, self.modules("denoiser")):
             yield pipeline
 
