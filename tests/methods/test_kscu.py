@@ -54,15 +54,26 @@ def test_the_loss_written_out(family) -> None:
     """Of the first step, where the edited model is the unedited one: (1 + g)^2 and lambda2 lambda1(t)^2 times MSE(e_c,
     e_0).
     """
+    assert_first_loss(family, "")
+
+
+def test_about_an_anchor_the_empty_text_keeps_its_own_prediction() -> None:
+    """Both errors are MSE(e_c, e_a) then: the leak is added to e_0, not to e_a."""
+    assert_first_loss("sd1", "cat", reference="anchor")
+
+
+def assert_first_loss(family, about, **settings) -> None:
+    """(1 + g)^2 and lambda2 lambda1(t)^2 times the gap between the target and what guidance is about."""
     view = tiny.view(family)
-    _, losses = erased(view, iterations=1, negative_guidance=1.5, leak=0.3, null_weight=0.7)
+    request, strengths = Request(("dog",), (about,)), {"negative_guidance": 1.5, "leak": 0.3, "null_weight": 0.7}
+    _, losses = erased(view, request, iterations=1, **strengths, **settings)
     from unconcept.training.goals import TextEncodings
     from unconcept.training.trajectories import GuidedSampler
 
     walk = GuidedSampler(view, TextEncodings.of(view), 4, 3.0)
     x, t = walk.denoise_steps(walk.initial_latents([42 * 1_000_003]), ["dog"], 0, 1), walk.timestep(1)
     with torch.no_grad():
-        gap = (view.denoise(x, t, ["dog"]) - view.denoise(x, t, [""])).square().mean().item()
+        gap = (view.denoise(x, t, ["dog"]) - view.denoise(x, t, [about])).square().mean().item()
     lambda1 = 0.3 * (1 - float(t[0]) / 1000)
     assert losses[0] == pytest.approx((2.5**2 + 0.7 * lambda1**2) * gap, rel=1e-5)
 
