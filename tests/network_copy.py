@@ -32,7 +32,7 @@ def _module_copy(module: nn.Module, done: dict[int, Any]) -> nn.Module:
             own = {key: network_copy(each, done) for key, each in value.items()}
         elif type(value) in ATOMS:
             own = value
-        elif not value and isinstance(value, dict | set):  # Hooks, of which there are a dozen kinds.
+        elif isinstance(value, dict | set) and not value:  # Hooks, of which there are a dozen kinds.
             own = type(value)()
         else:
             own = network_copy(value, done)

@@ -1,6 +1,7 @@
 """Every family from its real classes at toy size, built in a blink with no download."""
 
 import json
+import re
 from collections.abc import Callable
 from copy import copy
 from functools import cache, partial
@@ -10,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
     DDIMScheduler,
@@ -23,6 +25,8 @@ from diffusers import (
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -43,6 +47,8 @@ from transformers import (
     CLIPVisionConfig,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -53,6 +59,7 @@ from transformers import (
 )
 
 from tests.network_copy import network_copy
+from unconcept.models.families import families
 from unconcept.models.views import PipelineView, view_of_pipeline
 
 FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet
@@ -355,6 +362,48 @@ def z_image() -> DiffusionPipeline:
     return ZImagePipeline(FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder, encoder, tokens, net)
 
 
+def qwen25_vl() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer]:
+    """With one token for each word of Qwen-Image's template, which has 34 of them before the prompt."""
+    front = families["qwenimage"].encoders[0].template.text.partition("{}")[0]
+    tokens = chat_tokenizer(*re.findall(r" ?[a-zA-Z]+", re.sub(r"<\|im_\w+\|>", "", front)), "assistant")
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokens.pad_token_id)
+    shape = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    text = {"vocab_size": len(tokens), "rope_parameters": rope, **shape, **heads, **special}
+    vision = {"depth": 1, "hidden_size": 16, "out_hidden_size": 48, "num_heads": 2, "fullatt_block_indexes": [0]}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision | {"intermediate_size": 16})
+    return Qwen2_5_VLForConditionalGeneration(config), tokens
+
+
+def qwen_image() -> DiffusionPipeline:
+    """Its pictures have 8 x 8 latents in memory; a folder says nothing of their size."""
+    encoder, tokens = qwen25_vl()
+    autoencoder = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.5, 2.0, 1.0],
+    )
+    net = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 6, 6),
+    )
+    torch.nn.init.normal_(net.txt_norm.weight, 1.0, 0.3)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+    pipe = QwenImagePipeline(scheduler, autoencoder, encoder, tokens, net)
+    pipe.default_sample_size = 8
+    return pipe
+
+
 PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd1": stable_diffusion,
     "sd2": partial(stable_diffusion, "gelu", "!</w>", "v_prediction"),
@@ -366,6 +415,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "zimage": z_image,
     "flux2_klein": flux2_klein,
     "flux2": flux2,
+    "qwenimage": qwen_image,
 }
 GUIDED: dict[str, dict[str, bool]] = {"flux": {"distilled": False}}
 """How a family is built whose pictures have no classifier-free guidance otherwise."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import init_empty_weights
-from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
+from diffusers import Flux2Transformer2DModel, QwenImageTransformer2DModel, ZImageTransformer2DModel
 from safetensors.torch import load_file
 
 from tests import tiny
@@ -30,7 +30,11 @@ from unconcept.models import open_model
 from unconcept.models.families import families
 from unconcept.models.layouts.layout import ModelLayout
 
-NETWORKS = {"zimage": ZImageTransformer2DModel, "flux2_klein": Flux2Transformer2DModel}
+NETWORKS = {
+    "zimage": ZImageTransformer2DModel,
+    "flux2_klein": Flux2Transformer2DModel,
+    "qwenimage": QwenImageTransformer2DModel,
+}
 KLEIN = {"guidance_embeds": False}
 KLEIN_4B = {**KLEIN, "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
 KLEIN_9B = {**KLEIN, "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288}
@@ -38,13 +42,15 @@ PUBLISHED = {  # by list of names: family, config beside the class's defaults, t
     "zimage": ("zimage", {}, 453, 6_154_908_736),
     "flux2-klein-4b": ("flux2_klein", KLEIN_4B, 149, 3_875_544_576),
     "flux2-klein-9b": ("flux2_klein", KLEIN_9B, 201, 9_078_581_248),
+    "qwenimage": ("qwenimage", {}, 1933, 20_430_401_088),
     "flux2-dev": ("flux2_klein", {}, 299, 32_223_281_152),
 }
 MAPS = {  # module in the folder, in the original, with underscores; another map in the folder
     "zimage": ("cap_embedder.1", "cap_embedder.1", "cap_embedder_1", "context_refiner.0.attention.to_k.weight"),
+    "qwenimage": ("txt_in", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
     "flux2_klein": ("context_embedder", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
 }
-LISTS = {"zimage": "zimage", "flux2_klein": "flux2-klein-4b"}
+LISTS = {"zimage": "zimage", "qwenimage": "qwenimage", "flux2_klein": "flux2-klein-4b"}
 EACH = pytest.mark.parametrize("family", list(NETWORKS))
 
 
@@ -129,7 +135,7 @@ def test_diffusers_reads_the_single_file_as_the_baked_folder(family, base, tmp_p
     assert torch.equal(ours.embed(["a dog"]), theirs.embed(["a dog"]))
     for name, weight in theirs.text_maps().items():
         assert torch.equal(ours.text_maps()[name], weight)
-    noise = torch.randn(1, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, ours.latent_shape[0], 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         ours.sample(["a dog"], noise, 2, 3.0), theirs.sample(["a dog"], noise, 2, 3.0), rtol=0, atol=1e-5
     )

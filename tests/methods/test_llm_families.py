@@ -19,7 +19,7 @@ CLOSED = {"uce": {}, "speed": {}, "rece": {}, "trce": ONE_SENTENCE, "mace": {"ma
 CASES = [(name, family) for name in CLOSED for family in FAMILIES if family in methods[name].families]
 REQUEST = Request(("dog face",), ("goat",), ("cat", "red car"))
 _OWN_MAPS = r"transformer\.transformer_blocks\.\d+\.attn\.(add_[qkv]_proj|to_add_out)\."
-OWN = {"zimage": r"transformer\.context_refiner\.", "flux2": _OWN_MAPS, "flux2_klein": _OWN_MAPS}  # the text's alone
+OWN = {"zimage": r"transformer\.context_refiner\.", **dict.fromkeys(("flux2", "flux2_klein", "qwenimage"), _OWN_MAPS)}
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -67,10 +67,18 @@ def test_speed_holds_the_empty_text_and_maps_whole_tails(family) -> None:
 def test_what_is_not_defined_there_is_refused_in_one_line(family) -> None:
     view = tiny.shared(family)
     refused = {"mace": {}, "trce": {"epochs": 1}}
-    if family == "zimage":
-        refused["esd"] = {"train_method": "u"}
     for name, settings in refused.items():
-        with pytest.raises(SettingsError, match=r"max_train_steps = 0|epochs = 0|choose one of"):
+        with pytest.raises(SettingsError, match=r"max_train_steps = 0|epochs = 0"):
             methods[name].settings(**settings).erase(view, REQUEST)
     with pytest.raises(RequestError, match="tokens long, the text encoder holds"):
         methods["uce"].settings().erase(view, Request(("x" * 600,), ("goat",)))
+
+
+def test_what_text_and_picture_share_is_not_trained_unasked() -> None:
+    """All of Z-Image's layers; only "full" trains them."""
+    with pytest.raises(SettingsError, match="not defined for a joint transformer: choose one of xattn, kv, full"):
+        methods["esd"].settings(train_method="u").erase(tiny.shared("zimage"), REQUEST)
+
+
+def test_rece_is_refused_where_the_map_has_fewer_rows_than_columns() -> None:
+    assert "fewer rows than columns" in methods["rece"].refusal("qwenimage")

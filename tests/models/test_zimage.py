@@ -86,6 +86,23 @@ def test_folder_and_pipeline_agree_and_nothing_is_built(tmp_path) -> None:
     assert torch.allclose(view.condition(TEXTS).states, live.condition(TEXTS).states, atol=1e-6)
 
 
+def test_missing_shards_and_tokenizers_of_the_language_model(tmp_path) -> None:
+    """One line that names the file; shards of layers that are never read too, for they are part of the model."""
+    tiny.pipeline("zimage").save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    shards = sorted((tmp_path / "m/text_encoder").glob("*.safetensors"))
+    assert len(shards) > 2
+    shards[0].unlink()
+    with pytest.raises(ModelError, match=shards[0].name) as told:
+        open_model(str(tmp_path / "m"), "cpu", "float32").embed(TEXTS)
+    assert "\n" not in str(told.value)
+    (tmp_path / "m/tokenizer/tokenizer.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"tokenizer .*vocabulary is missing: give a complete diffusers folder"
+    ) as told:
+        open_model(str(tmp_path / "m"), "cpu", "float32").tokenizer(TEXTS)
+    assert "\n" not in str(told.value)
+
+
 def test_prompts_that_do_not_fit_or_lack_a_mask_are_refused() -> None:
     view = tiny.shared("zimage")
     with pytest.raises(RequestError, match="tokens long, the text encoder holds 512"):

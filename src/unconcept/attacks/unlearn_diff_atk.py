@@ -39,7 +39,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
     paper="arXiv:2310.11868",
     rung="text",
     scope="prompt",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage"),
 )
 @dataclass(frozen=True)
 class UnlearnDiffAtk:

@@ -38,7 +38,7 @@ _PARAMETER_GROUPS: dict[str, ParameterSelector] = {"cross-attn": "kv", "attn": "
 @method(
     "concept-ablation",
     paper="arXiv:2303.13516",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage"),
     version=2,
 )
 @dataclass(frozen=True)

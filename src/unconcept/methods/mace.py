@@ -46,7 +46,7 @@ _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and stand
 @method(
     "mace",
     paper="arXiv:2403.06135",
-    families=("sd1", "sd2", "sdxl", "zimage", "flux2", "flux2_klein"),
+    families=("sd1", "sd2", "sdxl", "zimage", "flux2", "flux2_klein", "qwenimage"),
     mechanism="trained",
     unsupported_reason=(
         "it has no cross-attention on the text, and the paper defines its refinement only for those maps"

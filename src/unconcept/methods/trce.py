@@ -38,7 +38,7 @@ _PAIR_BATCH = 64  # pairs of prompts in memory at once
 @method(
     "trce",
     paper="arXiv:2503.07389",
-    families=("sd1", "sd2", "sdxl", "zimage", "flux2", "flux2_klein"),
+    families=("sd1", "sd2", "sdxl", "zimage", "flux2", "flux2_klein", "qwenimage"),
     mechanism="closed-form",
     unsupported_reason="it relies on the end token of a causal encoder; in joint attention T5's rows carry the text",
 )

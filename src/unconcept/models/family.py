@@ -115,6 +115,8 @@ class FamilySpec:
     """Whether its pipeline gets prompts and truncates them; others get states of prompts that fit."""
     latent_patch: int = 1
     """Side, in latent cells, of the square that is packed into one token before the denoiser."""
+    guided_square: int = 0
+    """Side, in latent cells, of the squares whose guided prediction has the length of the prompt's own; 0: any."""
     denoiser_names: Callable[[Config], DenoiserNames] | None = None
     """Original names of the denoiser's tensors by its config; None: only diffusers folders are read and written."""
     holds_denoiser_alone: bool = False
@@ -131,6 +133,12 @@ class FamilySpec:
     """Pattern of names that only occur in files for its kind of denoiser; None: they are not known."""
     kohya_metadata: Mapping[str, str] = field(default_factory=dict)
     """Entries in a LoRA's header from which A1111 and Forge recognise the models it fits."""
+
+    @property
+    def text_entry(self) -> str:
+        """What the names of the tensors contain through which text enters the denoiser."""
+        usual = "context_embedder." if self.attention == "joint" else ".attn2.to_k."
+        return self.states_map.removesuffix("weight") or usual
 
     @property
     def first_encoder(self) -> TextEncoderSpec:

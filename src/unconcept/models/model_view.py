@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .diffusion.noise_schedule import NoiseSchedule
 from .family import Family, FamilySpec
@@ -52,6 +53,7 @@ class PromptGuidance:
 
     texts: Conditioning  # 2b rows, the negatives and then the prompts; b rows without negatives
     scale: float | None = None  # of classifier-free guidance; None: a single prediction, which may be guided within
+    square: int = 0  # as its family's `guided_square`
 
     @property
     def prompts(self) -> Conditioning:
@@ -71,7 +73,19 @@ class PromptGuidance:
 
     def combine(self, empty: Tensor | None, said: Tensor) -> Tensor:
         """The guided prediction from those of both sides."""
-        return said if empty is None or self.scale is None else empty + self.scale * (said - empty)
+        if empty is None or self.scale is None:
+            return said
+        guided = empty + self.scale * (said - empty)
+        if not self.square:
+            return guided
+        ratio = _square_norms(said, self.square) / _square_norms(guided, self.square)
+        return guided * ratio.repeat_interleave(self.square, 2).repeat_interleave(self.square, 3)
+
+
+def _square_norms(x: Tensor, side: int) -> Tensor:
+    """The length of each square (b, 1, h / side, w / side) of x (b, c, h, w), over its cells and channels."""
+    lengths: Tensor = torch.linalg.vector_norm(F.pixel_unshuffle(x, side), dim=1, keepdim=True)
+    return lengths
 
 
 @dataclass(frozen=True)

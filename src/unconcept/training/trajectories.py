@@ -72,7 +72,8 @@ class GuidedSampler:
             guidance = PromptGuidance(self.texts(prompts))
         else:
             away = negatives or [""] * len(x)
-            guidance = PromptGuidance(self.texts([*away, *prompts]), self.guidance_scale)
+            both = self.texts([*away, *prompts])
+            guidance = PromptGuidance(both, self.guidance_scale, self.model.spec.guided_square)
         return self.sampler.denoise(x, guidance, k, stop)
 
 

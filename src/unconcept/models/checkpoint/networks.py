@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ModelError, require
 from ..layouts.layout import ModelLayout
-from .config import config_folder, read_config
+from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
 from .locations import companion_folder, has_part, tensor_locations
 from .safetensors_io import LazyTensors, TensorLocation, open_file
@@ -19,7 +19,8 @@ from .weight_files import WEIGHT_PARTS, weight_variants
 def own_networks(source: Path, told: Mapping[str, object], dtype: torch.dtype) -> dict[str, nn.Module]:
     """Build the networks with 8-bit weights, which diffusers would read without their scales.
 
-    `told` is the table of `model_index.json`. Of a single file, all networks are built if one of them is 8-bit.
+    `told` is the table of `model_index.json`. Of a single file, all networks are built if one of them is 8-bit; a
+    denoiser that is published alone always is, because not every pipeline of such a family reads single files.
     """
     folder, is_file = config_folder(source), not source.is_dir()
     companions = companion_folder(source) if is_file else []
@@ -27,6 +28,9 @@ def own_networks(source: Path, told: Mapping[str, object], dtype: torch.dtype) -
     parts = {part for part, places in found.items() if _is_eight_bit(places)}
     if is_file and not parts <= set(companions):
         parts = set(found)
+    spec = family_of_folder(folder)
+    if is_file and spec.holds_denoiser_alone:
+        parts.add(spec.denoiser)
     built = {part: build_network(folder, part, told.get(part), found[part]).to(dtype) for part in sorted(parts)}
     if is_file and parts == set(found) and "vae" not in found:
         built["vae"] = build_vae(source, told.get("vae"), dtype)

@@ -6,7 +6,8 @@ ones see `comfyui_formats`. Every other quantised format is refused: its weights
 tools of that format compute with.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import ModelError, require
@@ -36,6 +37,7 @@ _FORMATS = {  # what a tensor's name tells of the format
     "base_layer": "PEFT, with adapters that are not fused",
 }
 _FUSED_PROJECTIONS = ("to_kv", "to_qkv", "to_added_qkv")  # of attentions; longer names are of other networks
+_OWN_ATTENTION = re.compile(r"^(encoder|decoder)\.mid_block\.attentions\.\d+$")
 _REMEDY = (
     "give plain weights in float32, float16, bfloat16 or float8, or in float8 with scale_weight or a marked"
     " weight_scale, one number a tensor"
@@ -81,12 +83,18 @@ def _require_floats(path: Path, names: Sequence[str], dtypes: Mapping[str, str])
         is_within = any(name[:i] in known for i, letter in enumerate(name) if letter == ".")
         is_packed = dtype in _INTEGERS and leaf == "weight"
         is_unknown = dtype not in SAFETENSORS_DTYPES and dtype not in EIGHT_BIT_DTYPES
-        told = _format(name)
+        told = None if _is_own_projection(name, known) else _format(name)
         message = (
             f"{path}: {name} ({told or dtype}) belongs to weights in a quantised or fused format, which is not read;"
             f" {_REMEDY}"
         )
         require(not (told or is_beside or is_within or is_packed or is_unknown), message, ModelError)
+
+
+def _is_own_projection(name: str, known: Collection[str]) -> bool:
+    """Whether a map of queries, keys and values is Qwen-Image's autoencoder's own; a fused one has `to_q` beside it."""
+    stem, found, _ = name.partition(".to_qkv.")
+    return bool(found) and _OWN_ATTENTION.search(stem) is not None and f"{stem}.to_q.weight" not in known
 
 
 def _format(name: str) -> str | None:

@@ -79,9 +79,8 @@ def _check_latents(checkpoint: Checkpoint, spec: FamilySpec, model: str) -> None
     if not checkpoint.has("vae"):
         return
     _check_latent_scale(checkpoint.config("vae"), model)
-    taken, given = (
-        checkpoint.config(part).get(name) for part, name in ((spec.denoiser, "in_channels"), ("vae", "latent_channels"))
-    )
+    taken, vae = checkpoint.config(spec.denoiser).get("in_channels"), checkpoint.config("vae")
+    given = vae.get("latent_channels", vae.get("z_dim"))
     latents = given * spec.latent_patch**2 if isinstance(given, int) else given
     message = (
         f"{model}: its {spec.denoiser} takes {taken} channels and its autoencoder gives {latents}: it is an inpainting,"

@@ -13,7 +13,7 @@ from ..model_view import ModelView
 def picture_size(model: ModelView) -> tuple[int, int]:
     """(H, W) in pixels of the pictures that the model draws at its own size."""
     vae: Any = model.modules("vae")
-    scale = 2 ** (len(vae.config.block_out_channels) - 1) * _patch_side(vae)
+    scale = int(model.checkpoint.built_pipeline.vae_scale_factor) * _patch_side(vae)
     return model.latent_shape[1] * scale, model.latent_shape[2] * scale
 
 
@@ -27,12 +27,13 @@ def require_picture_size(model: ModelView, pictures: Tensor, source: str) -> Non
 def encode_images(model: ModelView, pictures: Tensor) -> Tensor:
     """Encode pictures (b, 3, H, W) in [0, 1] as latents (b, c, h, w) in the denoiser's scale: the posterior's mean."""
     vae: Any = model.modules("vae")
-    mean = vae.encode(pictures.to(model.device, next(vae.parameters()).dtype) * 2 - 1).latent_dist.mode()
+    pixels = pictures.to(model.device, next(vae.parameters()).dtype) * 2 - 1
+    mode: Tensor = vae.encode(_with_frame(vae, pixels)).latent_dist.mode()
     if _patch_side(vae) > 1:
-        shift, deviation = _patch_statistics(vae, mean)
-        return (F.pixel_unshuffle(mean, _patch_side(vae)) - shift) / deviation
-    latents: Tensor = (mean - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
-    return latents
+        mean, deviation = _patch_statistics(vae, mode)
+        return (F.pixel_unshuffle(mode, _patch_side(vae)) - mean) / deviation
+    shift, scale = _latent_scale(vae, mode)
+    return _without_frame(vae, (mode - shift) * scale)
 
 
 def decode_latents(model: ModelView, latents: Tensor) -> Tensor:
@@ -54,17 +55,33 @@ def _patch_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _decoded(vae: Any, latents: Tensor) -> Tensor:
     """Pictures (b, 3, H, W), about in [-1, 1]."""
-    mean, deviation = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
     if _patch_side(vae) > 1:
-        shift, spread = _patch_statistics(vae, latents)
-        scaled = F.pixel_shuffle(latents * spread + shift, _patch_side(vae))
-    elif mean is not None and deviation is not None:  # of some SDXL's
-        mean, deviation = (latents.new_tensor(part).view(1, -1, 1, 1) for part in (mean, deviation))
-        scaled = latents * deviation / vae.config.scaling_factor + mean
+        mean, deviation = _patch_statistics(vae, latents)
+        scaled = F.pixel_shuffle(latents * deviation + mean, _patch_side(vae))
     else:
-        scaled = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    pixels: Tensor = vae.decode(scaled.to(next(vae.parameters()).dtype)).sample
-    return pixels
+        framed = _with_frame(vae, latents)
+        shift, scale = _latent_scale(vae, framed)
+        scaled = framed / scale + shift
+    return _without_frame(vae, vae.decode(scaled.to(next(vae.parameters()).dtype)).sample)
+
+
+def _latent_scale(vae: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Shift and scale of latents: the denoiser's are (z - shift) * scale of the autoencoder's z."""
+    mean, deviation = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
+    factor = vae.config.get("scaling_factor", 1.0)
+    if mean is None or deviation is None:
+        return vae.config.get("shift_factor") or 0.0, factor
+    shape = (1, -1, *[1] * (latents.ndim - 2))  # of some SDXL's, and of Qwen-Image's
+    return latents.new_tensor(mean).view(shape), factor / latents.new_tensor(deviation).view(shape)
+
+
+def _with_frame(vae: Any, pictures: Tensor) -> Tensor:
+    """Pictures or latents as an autoencoder of films takes them, with an axis of frames; unchanged for others."""
+    return pictures.unsqueeze(2) if "z_dim" in vae.config else pictures
+
+
+def _without_frame(vae: Any, pictures: Tensor) -> Tensor:
+    return pictures[:, :, 0] if "z_dim" in vae.config else pictures
 
 
 @torch.no_grad()

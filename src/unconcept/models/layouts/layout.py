@@ -43,7 +43,7 @@ class ModelLayout:
         require(kind in with_layout, message, ModelError)
         spec = family_of_folder(folder)
         assert spec.denoiser_names is not None
-        levels = len(read_config(folder / "vae" / "config.json")["up_block_types"])
+        levels = len(read_config(folder / "vae" / "config.json").get("up_block_types", ()))
         try:
             return cls(spec, levels, spec.denoiser_names(read_config(folder / spec.denoiser / "config.json")))
         except ModelError as error:

@@ -41,6 +41,8 @@ class PromptFrame:
     @classmethod
     def of(cls, loaded: "PreTrainedTokenizerBase", tokenizer: Tokenizer, template: TextTemplate) -> "PromptFrame":
         """Fill in a template; `ModelError` if the prompt, or the beginning of it, is not in what comes out."""
+        message = "its vocabulary is missing: give a complete diffusers folder"
+        require(tokenizer.get_vocab_size(with_added_tokens=False) > 1, message, ModelError)
         plain: PreTrainedTokenizerBase = getattr(loaded, "tokenizer", loaded)  # of a processor
         before, after = template.text.split("{}") if template.text else _chat_text(loaded, plain, template)
         adds_special = not plain.bos_token or not before.startswith(str(plain.bos_token))

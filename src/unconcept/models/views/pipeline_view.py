@@ -127,7 +127,8 @@ class PipelineView(ABC):
             return PromptGuidance(replace(given, guidance=embedded))
         if scale <= 1:
             return PromptGuidance(given)
-        return PromptGuidance(Conditioning.concatenate([self._unconditional(given), given]), scale)
+        both = Conditioning.concatenate([self._unconditional(given), given])
+        return PromptGuidance(both, scale, self.spec.guided_square)
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts as the stock pipeline does; `RequestError` for one that is too long, unless it is cut."""
