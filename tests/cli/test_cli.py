@@ -288,5 +288,9 @@ def test_support_matrix_is_the_registrys() -> None:
     assert set(rows["a-star"]["refused"]) == {*FAMILIES} - {*rows["a-star"]["families"]} >= {"sd3", "flux"}
     assert "joint attention" in rows["a-star"]["refused"]["flux"]
     table = run("methods").stdout
-    assert "supported" in table
+    proven = rows["uce"]["proven"]
+    assert (proven["sd1"], proven["flux"]) == ("drawn on moji", "untuned on moji-flow")
+    assert {proven[family] for family in FAMILIES if family not in ("sd1", "flux")} == {"algebra tested only"}
+    assert "drawn" in table
+    assert "algebra" in table
     assert "joint attention" in table

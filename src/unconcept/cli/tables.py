@@ -1,6 +1,7 @@
 """`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`, `recipes`: print tables from the registries."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from .console import print_json, print_table
 from .options import JsonOptions
@@ -18,6 +19,7 @@ def methods(shown: JsonOptions) -> None:
         settings, summary = default_settings(info.settings), description_of(info.settings)
         reasons = {family: info.refusal(family) for family in FAMILIES}
         refused = {family: reason for family, reason in reasons.items() if reason}
+        proven = {family: _proof(info.name, family) for family, reason in reasons.items() if not reason}
         told.append(
             {
                 "name": info.name,
@@ -26,16 +28,43 @@ def methods(shown: JsonOptions) -> None:
                 "summary": summary,
                 "settings": settings,
                 "refused": refused,
+                "proven": proven,
             }
         )
         rows.append((info.name, info.paper, summary, _text(settings)))
-        words = ["refused" if reason else "supported" for reason in reasons.values()]
+        words = [proven.get(family, "refused") for family in FAMILIES]
         support.append((info.name, *words, next(iter(refused.values()), "")))
     if shown.as_json:
         print_json(told)
         return
     print_table("methods", ("name", "paper", "summary", "settings"), rows)
     print_table("support", ("name", *FAMILIES, "refused because"), support)
+
+
+def _proof(method: str, family: str) -> str:
+    """How far a method is proven on a family: judged on pictures of an embedded model, or tested on toys alone.
+
+    A method was tuned on an embedded model if it has a recipe for it; others draw there under their defaults.
+    """
+    from ..core.recipe import recipes
+
+    told = []
+    for name, prefix in _worlds_of_families().get(family, {}).items():
+        told.append(f"drawn on {name}" if f"{prefix}{method}" in recipes() else f"untuned on {name}")
+    return ", ".join(told) or "algebra tested only"
+
+
+@cache
+def _worlds_of_families() -> dict[str, dict[str, str]]:
+    """The embedded models of each family, with the prefix of their recipes."""
+    from ..models.checkpoint.config import family_of_folder
+    from ..worlds import folder
+    from ..worlds.registry import worlds
+
+    found: dict[str, dict[str, str]] = {}
+    for name in worlds:
+        found.setdefault(family_of_folder(folder(name)).name, {})[name] = worlds[name].recipes
+    return found
 
 
 def attacks(shown: JsonOptions) -> None:
