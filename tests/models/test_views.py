@@ -198,7 +198,7 @@ def broken(folder: Path, how: str) -> None:
     ("how", "said"),
     [
         ("no index", "not a diffusers folder"),
-        ("other pipeline", "holds a AudioPipeline; supported are"),
+        ("other pipeline", "holds a AudioPipeline; supported are .*looked for .*txt_in.* its denoiser has attn2.to_k$"),
         ("no weights", "no .safetensors weights"),
         ("pickle", "can run code when loaded"),
         ("cut short", "cut short or damaged"),

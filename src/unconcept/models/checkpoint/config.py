@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import ModelError, require
-from ..families import PIPELINES, family_of_pipeline
+from ..families import PIPELINES, families, family_of_pipeline
 from ..family import FamilySpec
 from .published import published_configs
+from .safetensors_io import open_file
 
 _named_configs: dict[Path, Path] = {}  # config folders that the user named, by single file
 
@@ -54,8 +55,25 @@ def read_config(path: Path) -> dict[str, Any]:
 def pipeline_kind(folder: Path) -> str:
     """The pipeline class of a diffusers folder; `ModelError` unless it is supported."""
     kind = str(read_config(folder / "model_index.json").get("_class_name"))
-    require(kind in PIPELINES, f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}", ModelError)
+    message = f"{folder} holds a {kind}; supported are {', '.join(PIPELINES)}"
+    if kind not in PIPELINES:
+        raise ModelError(f"{message}; {_text_entries(folder)}")
     return kind
+
+
+def _text_entries(folder: Path) -> str:
+    """Which text entries of known families were looked for in a folder's denoiser, and which are there."""
+    looked_for = dict.fromkeys(families[name].text_entry for name in families)
+    names: set[str] = set()
+    for part in dict.fromkeys(families[name].denoiser for name in families):
+        for path in sorted((folder / part).glob("*.safetensors")):
+            with open_file(path) as file:
+                names.update(f".{name}" for name in file.keys())
+    stored = "".join(sorted(names))
+    found = [entry for entry in looked_for if f".{entry.strip('.')}." in stored]
+    listed = ", ".join(entry.strip(".") for entry in looked_for)
+    there = ", ".join(entry.strip(".") for entry in found)
+    return f"of the text entries looked for ({listed}) its denoiser has {there or 'none'}"
 
 
 def family_of_folder(source: Path) -> FamilySpec:
