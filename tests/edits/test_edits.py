@@ -130,7 +130,8 @@ def test_nothing_added_keeps_every_bit() -> None:
 def test_shared_factor_is_stored_once(tmp_path) -> None:
     down = torch.randn(2, 32)
     edit = LowRankEdit(
-        {name: (torch.randn(len(w), 2), down) for name, w in tiny.shared("sd1").text_maps().items()}, ORIGIN
+        {name: (torch.randn(len(w), 2), down) for name, w in tiny.shared("sd1").text_maps().items()},
+        origin=ORIGIN,
     )
     edit.save(tmp_path / "e.safetensors")
     stored = load_file(tmp_path / "e.safetensors")

@@ -60,13 +60,13 @@ def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
         DataError,
     )
     found = torch.stack([_fitted(path, *picture_size(model)) for path in files])
-    blank = [path.name for path, nothing in zip(files, is_blank(found).tolist(), strict=True) if nothing]
+    blank = [path.name for path, nothing in zip(files, of_one_colour(found).tolist(), strict=True) if nothing]
     message = f"pictures {folder}: {len(blank)} of {len(files)} are of one colour and show nothing, {blank[:1]} first"
     require(not blank, f"{message}: leave them out", DataError)
     return found
 
 
-def is_blank(pictures: Tensor) -> Tensor:
+def of_one_colour(pictures: Tensor) -> Tensor:
     """Whether each of the pictures (n, 3, H, W) is of one colour: (n,)."""
     flat = pictures.flatten(2)
     blank: Tensor = (flat.amax(2) - flat.amin(2)).amax(1) <= _LEAST_CONTRAST

@@ -1,9 +1,10 @@
-"""FLUX.2 dev: klein's joint transformer at another size, which reads three hidden states of Mistral Small 3."""
+"""FLUX.2 dev: a joint transformer that reads three hidden states of Mistral Small 3 side by side."""
 
-from dataclasses import replace
+import re
 
-from ..family import TextEncoderSpec, TextTemplate
-from .flux2_klein import FLUX2_KLEIN
+from ..family import FamilySpec, TextEncoderSpec, TextTemplate
+from ..layouts.flux2 import flux2_maps, flux2_names
+from ..layouts.mmdit import JOINT_ATTENTION_MAP
 
 # The pipeline's own constant; a test compares it with diffusers'.
 SYSTEM_MESSAGE = (
@@ -11,11 +12,12 @@ SYSTEM_MESSAGE = (
     "relationships, object\nattribution and actions without speculation."
 )
 
-FLUX2 = replace(
-    FLUX2_KLEIN,
+FLUX2 = FamilySpec(
     name="flux2",
     title="FLUX.2",
     pipeline="Flux2Pipeline",
+    denoiser="transformer",
+    view="flux2:Flux2View",
     encoders=(
         TextEncoderSpec(
             "text_encoder",
@@ -29,6 +31,15 @@ FLUX2 = replace(
             layers=(10, 20, 30),
         ),
     ),
+    required_maps=flux2_maps,
+    map_pattern=JOINT_ATTENTION_MAP,
+    attention="joint",
+    states_map="context_embedder.weight",
+    latent_patch=2,
+    denoiser_names=flux2_names,
+    holds_denoiser_alone=True,
+    vae_prefix="vae.",
     kohya_base="flux_2_dev",
     modelspec="flux-2-dev",
+    module_names=re.compile(r"to_qkv_mlp_proj|(double|single)_stream_modulation"),
 )

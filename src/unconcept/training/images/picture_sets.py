@@ -13,7 +13,7 @@ from ...core.hashing import hash_tensors
 from ...core.request import Request
 from ...core.seeds import numbered_seed, picture_seeds
 from ...models import ModelView
-from ...models.images import is_blank, read_picture_folder
+from ...models.images import of_one_colour, read_picture_folder
 from ...models.text.state_rows import fits_context, sentences_that_fit
 from ...prompts.captions import load_captions
 from ...prompts.safety import require_drawable
@@ -191,7 +191,7 @@ def _refuse_blank(method: str, pictures: Tensor) -> None:
     """Refuse a model that draws nothing of the targets."""
     message = f"{method}: all {len(pictures)} pictures that the model draws of the targets are of one colour"
     require(
-        not bool(is_blank(pictures).all()),
+        not bool(of_one_colour(pictures).all()),
         f"{message}: it cannot draw them; give pictures with --set images=FOLDER",
         DataError,
     )
