@@ -71,7 +71,8 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
     "ledger diff": (("ledger", "diff", "LEDGER", "LEDGER"), ("ledger", "diff", "LEDGER", "TAKEN")),
 }
 SLOW = {"evaluate", "bench", "attack", "invert", *(f"ledger {name}" for name in ("audit", "drift", "status", "verify"))}
-QUICK = {"explain", "methods", "attacks", "scorers", "suites", "specs", "recipes"}  # print what is known at once
+# They print what is known at once, or read texts.
+QUICK = {"explain", "methods", "attacks", "scorers", "suites", "specs", "recipes", "recheck"}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,13 @@ SECONDS = 30
 REFUSED = r"is (a pipe, a socket or a device|a folder or a device|not a diffusers folder)"
 OUTPUTS = {"out"}
 NAMES = {"recipe": "r.toml", "model": "m.safetensors", "judge": "c", "method_judge": "c"}  # texts that may name a file
-FLAGS = {"concepts_file": "--concepts", "edits": "--edit", "anchors": "--anchor", "source": "--from"}
+FLAGS = {
+    "concepts_file": "--concepts",
+    "edits": "--edit",
+    "anchors": "--anchor",
+    "source": "--from",
+    "models": "--model",
+}
 BY_POSITION = {  # arguments of each command
     "erase": ("concepts",),
     "apply": ("edit",),
@@ -39,6 +45,7 @@ BY_POSITION = {  # arguments of each command
     "attack": ("name", "concepts"),
     "bench": ("concepts",),
     "explain": ("recipe",),
+    "recheck": ("edit",),
 }
 
 
@@ -107,6 +114,7 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
         "attack": {"name": "p4d", "concepts": "dog", "edits": edit, "model": model},
         "bench": {"concepts": "dog", "methods": "uce", "model": model},
         "explain": {"recipe": "moji-uce"},
+        "recheck": {"edit": edit, "models": str(model), "pictures": 1},
     }
     given: dict[str, object] = {**known[command], "out": tmp_path / "o.safetensors"}
     if command == "explain":

@@ -114,7 +114,7 @@ def test_words_are_where_the_denoiser_reads_them(family) -> None:
     length = 24 if family in ("sd1", "sd2", "sdxl") else view.condition([""]).states.shape[1]
     after_space, in_chat = [2, 3, 4, 5], [5, 6, 7]
     tokens = {"sd3": [2, 3, 4, 26, 27, 28, 29], "flux": after_space, "pixart": after_space, "chroma": after_space}
-    tokens |= {"zimage": in_chat, "flux2_klein": in_chat, "flux2": [503, 504, 505]}
+    tokens |= {"zimage": in_chat, "flux2_klein": in_chat, "flux2": [503, 504, 505], "qwenimage": [1, 2, 3]}
     assert at == tokens.get(family, [2, 3, 4])
     focus = quoted_states(view, ['a "dog" by a sun', "a dog"])
     assert focus.shape == (2, length)

@@ -17,7 +17,7 @@ from unconcept.models.views.flux import pack_latents, unpack_latents
 PROMPTS = ["a dog", "moon"]
 BUILDERS = {family: partial(tiny.pipeline, family) for family in tiny.PIPELINES}
 BUILDERS["flux undistilled"] = partial(tiny.pipeline, "flux", distilled=False)
-FLOWS = ("sd3", "flux", "flux undistilled", "chroma", "zimage", "flux2", "flux2_klein")
+FLOWS = ("sd3", "flux", "flux undistilled", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage")
 GRID = [(family, name) for family in BUILDERS for name in (None, *(("euler",) if family in FLOWS else SAMPLERS))]
 FAST = [
     *((family, None) for family in BUILDERS),
@@ -39,10 +39,13 @@ def stock(pipe, noise, steps, scale, prompts=PROMPTS, **more):
     """Latents of the stock pipeline."""
     kind = type(pipe).__name__
     is_flux, is_patched = kind == "FluxPipeline", kind.startswith("Flux2")
-    is_packed = is_flux or kind.startswith("Chroma")
+    is_qwen = kind.startswith("QwenImage")
+    is_packed = is_flux or is_qwen or kind.startswith("Chroma")
     given = {"guidance_scale": scale - 1 if kind == "ZImagePipeline" else scale}
     if is_flux and not pipe.transformer.config.guidance_embeds:
         given = {"true_cfg_scale": scale, "negative_prompt": ""}
+    if is_qwen:
+        given = {"true_cfg_scale": scale, "negative_prompt": [" "] * len(noise) if scale > 1 else None}
     if kind.startswith("PixArt"):
         given |= {"use_resolution_binning": False, "clean_caption": False}
     side = noise.shape[-1] * pipe.vae_scale_factor * (2 if is_patched else 1)

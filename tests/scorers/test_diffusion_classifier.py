@@ -14,6 +14,7 @@ from unconcept.methods.adavd import AdaVD
 from unconcept.methods.uce import UCE
 from unconcept.models import Conditioning
 from unconcept.models.diffusion.noise_schedule import NoiseSchedule
+from unconcept.models.diffusion.vae import picture_size
 from unconcept.models.families import FAMILIES
 from unconcept.prompts.checks import Check, Prompt
 from unconcept.scorers import NOTHING_LABEL, scorers
@@ -36,8 +37,7 @@ def picture(seed: int = 0) -> torch.Tensor:
 def test_every_family_judges_by_its_own_prediction(family) -> None:
     model = tiny.shared(family)
     judge = DiffusionClassifier(model, "key", LABELS, targets=("dog",), settings=FEW)
-    size = model.latent_shape[1] * 2 ** (len(model.modules("vae").config.block_out_channels) - 1)
-    seen = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen = torch.rand(2, 3, *picture_size(model), generator=torch.Generator().manual_seed(0))
     question = ask_classifier(check("a cat", "cat"))
     rows = judge.score(seen, [question] * 2)
     assert rows == judge.score(seen, [question] * 2), "an image's score depends on it alone"

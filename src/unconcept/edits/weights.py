@@ -22,8 +22,9 @@ from .base import Edit, EditOrigin
 def add_to_weights(edit: Edit, model: AnyModel) -> Iterator[None]:
     """Inside the block, each named parameter is its own value plus the edit's delta; nested edits add up."""
     fixed = getattr(model, "fixed", "")
-    message = f"{model.name}: {fixed}, and the edit changes weights: give the plain model, or an edit that needs none"
-    require(not fixed, message, EditError)
+    if fixed:
+        refused = "and the edit changes weights: give the plain model, or an edit that needs none"
+        raise EditError(f"{model.name}: {fixed}, {refused}")
     live = live_parameters(model, edit.names)
     own = require_same_base(edit.origin, model, edit.names)
     values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
