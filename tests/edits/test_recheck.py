@@ -114,7 +114,8 @@ def test_the_command_and_the_verb(place, capsys) -> None:
     assert found.holds
 
 
-def test_without_its_base_nothing_tells_whether_it_is_in_the_weights(place, tmp_path) -> None:
+def test_without_its_base_nothing_tells_whether_it_is_in_the_weights(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))  # which may remember a base with the same weights
     shutil.copy(place / "uce.safetensors", tmp_path)
     found = recheck(RecheckOptions(edit=tmp_path / "uce.safetensors", models=str(place / "all/edited")))
     assert {check.as_it_is for check in found.checks} == {None}

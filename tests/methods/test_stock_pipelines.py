@@ -16,7 +16,7 @@ from unconcept.models.diffusion.sampler import Sampler
 from unconcept.models.diffusion.schedulers import named_scheduler
 
 STEERING = [name for name in methods if methods[name].mechanism == "steering"]
-FAST = {("nag", "flux"), ("sld", "pixart"), ("negative-prompt", "flux"), ("uce", "flux"), ("spm", "sd3")}
+FAST = {("nag", "flux"), ("sld", "pixart"), ("negative-prompt", "flux"), ("uce", "flux")}
 CASES = [
     pytest.param(name, family, marks=() if family == "sd1" or (name, family) in FAST else pytest.mark.slow)
     for name in (*STEERING, "spm", "receler", "uce")
