@@ -15,7 +15,7 @@ from unconcept.edits import load_edit
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.jobs.command_options import RecheckOptions
-from unconcept.jobs.derivatives.recheck import recheck
+from unconcept.jobs.derivatives.recheck import drawn_concepts, recheck
 from unconcept.jobs.edit_base import record_base
 from unconcept.models import open_model
 
@@ -153,3 +153,12 @@ def test_what_is_refused(place, tmp_path) -> None:
             recheck(RecheckOptions(edit=edit, **given))
         assert len(str(error.value).splitlines()) == 1
     refused(tmp_path / "o", "recheck", edit, "--model", place / "sdxl", "--pictures", 1, said="is one of sdxl")
+
+
+def test_pictures_are_asked_of_concepts_and_not_of_their_synonyms() -> None:
+    """A request of an embedded model erases synonyms too, which its table has no questions of."""
+    texts = ("dog face", "puppy face", "doggy")
+    assert drawn_concepts("moji", texts) == ["dog face"]
+    assert drawn_concepts("some/folder", texts) == list(texts)
+    with pytest.raises(SettingsError, match="knows none of puppy face, doggy"):
+        drawn_concepts("moji", texts[1:])

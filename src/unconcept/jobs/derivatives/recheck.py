@@ -9,12 +9,13 @@ from typing import Literal
 
 import torch
 
-from ...core.errors import EditError, ModelError, SettingsError, UsageError, require
+from ...core.errors import EditError, ModelError, SettingsError, UnknownName, UsageError, require
 from ...core.escapes import file_name_text
 from ...core.output_folder import atomic_folder
 from ...core.progress import ProgressCallback, ignore_progress
 from ...core.request import Request
 from ...edits import Edit, open_edit, origin_of
+from ...evaluation.worlds import world_of
 from ...models import ModelView, open_model
 from ...models.text.state_rows import embed_together
 from ..command_options import EvaluateOptions, RecheckOptions
@@ -192,7 +193,7 @@ def _with_pictures(checks: Sequence[ConceptCheck], edit: Edit, options: RecheckO
             moved, _ = bind_edit(edit, options.edit, model)
             file = Path(place) / f"{number}.safetensors"
             moved.save(file)
-            for concept in origin_of(edit).targets:
+            for concept in drawn_concepts(model, origin_of(edit).targets):
                 asked = EvaluateOptions(
                     concepts=(concept,),
                     edits=[file],
@@ -208,3 +209,14 @@ def _with_pictures(checks: Sequence[ConceptCheck], edit: Edit, options: RecheckO
     for check in checks:
         before, after = shown.get((check.model, check.concept), (None, None))
         yield replace(check, shown_before=before, shown=after)
+
+
+def drawn_concepts(model: str, targets: Sequence[str]) -> list[str]:
+    """Targets that a model can be asked for; an embedded one knows no synonyms, only the names of concepts."""
+    found = []
+    for name in targets:
+        with suppress(UnknownName):
+            world_of(model).require_concepts((name,))
+            found.append(name)
+    require(bool(found), f"{model} knows none of {', '.join(targets)}: leave --pictures out", SettingsError)
+    return found
