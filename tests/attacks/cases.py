@@ -9,10 +9,11 @@ from tests import tiny
 from tests.contract_settings import contract_settings
 from unconcept.attacks import AttackAttempt, AttackCase
 from unconcept.core import Concept, Request
-from unconcept.core.hashing import hash_tensors
+from unconcept.core.hashing import hash_json, hash_tensors
 from unconcept.edits import ApplicableEdit
 from unconcept.methods.uce import UCE
 from unconcept.models import Conditioning
+from unconcept.models.diffusion.procedures.registry import SamplingProcedure, procedure_tensors, procedure_values
 from unconcept.models.views import PipelineView
 
 QUICK = contract_settings(Path(__file__).parent)
@@ -42,7 +43,7 @@ def case_of(view: PipelineView, edit: ApplicableEdit | None, seed: int = 0) -> A
         edit=edit,
         concept=Concept("dog", aliases=("hound",)),
         prompts=("a dog in ink", "hound", "it barks"),
-        noise=torch.randn(3, 4, 8, 8, generator=rng),
+        noise=noise_of(view, rng),
         pictures=pictures(3),
         examples=pictures(4),
         wordings=("pooch",),
@@ -53,6 +54,13 @@ def case_of(view: PipelineView, edit: ApplicableEdit | None, seed: int = 0) -> A
     )
 
 
+def noise_of(view: PipelineView, rng: torch.Generator) -> torch.Tensor:
+    """Of three pictures; pictures of families with other latents stay those of the first families."""
+    usual = torch.randn(3, 4, 8, 8, generator=rng)
+    shape = view.latent_shape
+    return usual if shape == (4, 8, 8) else torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+
+
 def input_hash(attempt: AttackAttempt) -> tuple[object, ...]:
     """Everything an attempt gives, as something that can be compared."""
     found: list[object] = [attempt.steps, attempt.loss]
@@ -61,8 +69,13 @@ def input_hash(attempt: AttackAttempt) -> tuple[object, ...]:
         tensors = {f"row{kind}.{e}": row for kind, soft in enumerate(kinds) for e, row in enumerate(soft.rows)}
         tensors |= {} if given.states is None else flat(given.states)
         tensors |= {} if given.noise is None else {"noise": given.noise}
-        found.append((i, given.text, hash_tensors(tensors), None if given.weights is None else given.weights.hash))
+        own = (i, given.text, hash_tensors(tensors), None if given.weights is None else given.weights.hash)
+        found.append(own if given.sampling is None else (*own, *sampling_identity(given.sampling)))
     return tuple(found)
+
+
+def sampling_identity(given: SamplingProcedure) -> tuple[object, ...]:
+    return hash_json(procedure_values(given)), hash_tensors(procedure_tensors(given))
 
 
 def flat(given: Conditioning) -> dict[str, torch.Tensor]:

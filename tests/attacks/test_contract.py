@@ -45,7 +45,8 @@ def watched(name, family):
         assert state(asked.model) == before
         assert torch.is_grad_enabled()
         assert not asked.model.original_weights
-        found.append((attempt.steps, tuple(attempt.inputs), input_hash(attempt)))
+        tried = tuple(attempt.inputs) if attempt.control is None else ()
+        found.append((attempt.steps, tried, input_hash(attempt)))
     return found
 
 

@@ -23,7 +23,7 @@ from unconcept.evaluation.attacks.inputs import (
     sample_adversarial,
     save_adversarial,
 )
-from unconcept.evaluation.attacks.rates import attack_rows
+from unconcept.evaluation.attacks.rates import WANTED_CHANGE, attack_rows
 from unconcept.evaluation.attacks.threat_model import knowledge_from_table
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.suites.groups import group_checks
@@ -33,6 +33,7 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.methods.nag import NAG
 from unconcept.models import Conditioning
+from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
 from unconcept.models.model_view import SoftPrompts
 from unconcept.prompts.checks import GroupSizes, Prompt
 
@@ -149,6 +150,30 @@ def test_seconds_and_nothing_are_of_prompts(pizza, where) -> None:
     assert ([point.seconds for point in row.curve], row.nothing) == ([None] * 3, None)
 
 
+def test_controls_stand_beside_the_rate_and_solve_nothing(pizza, where) -> None:
+    """Two prompts: a control shows the concept in one of them, the attack in neither; one shows the asked change."""
+    checks = [
+        check for check in Suite("x", "", GroupSizes(2, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
+    (task,) = planned(EditedModel.of(EditedModel(), pizza), "derived-embedding", checks)
+    attempts = [
+        {"steps": 0, "seconds": 1.0, "shown": {"0": False, "1": False}, "words": {"0": "goat", "1": "goat"}},
+        {"steps": 0, "control": "picture", "seconds": 0.0, "shown": {"0": True, "1": False}, "words": {}},
+        {"steps": 1, "seconds": 1.0, "shown": {"0": False, "1": False}, "changed": {"0": True, "1": False}},
+    ]
+    for attempt in attempts:
+        attempt["words"] = dict.fromkeys(attempt["shown"], "goat")
+    kept = {"attempts": attempts, "seconds": {"search": 2.0, "drawing": 1.0}}
+    task.path(where.store).parent.mkdir(parents=True)
+    write_atomically(task.path(where.store), json.dumps(kept).encode())
+    (row,) = attack_rows([task], [], [False] * 2, where.store)
+    assert (row.success.value, row.floor.value, [point.queries for point in row.curve]) == (0.0, 0.0, [1.0, 2.0])
+    assert [(one.name, one.rate.value, one.rate.n) for one in row.controls] == [
+        ("picture", 0.5, 2),
+        (WANTED_CHANGE, 0.5, 2),
+    ]
+
+
 def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
     generator = torch.Generator().manual_seed(0)
     soft = SoftPrompts(torch.tensor([[1, 2, 3]]), torch.tensor([[1]]), (torch.randn(1, 1, 4, generator=generator),))
@@ -157,12 +182,14 @@ def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
         1: AttackInput("a pizza", states=Conditioning(torch.randn(1, 3, 4, generator=generator))),
         2: AttackInput("a pizza", noise=torch.randn(4, 2, 2, generator=generator), weights=load_edit(pizza)),
         3: AttackInput("pozza"),
+        4: AttackInput("a pizza", sampling=ImageToImage(torch.randn(1, 4, 2, 2, generator=generator), 0.5)),
     }
     found = {i: AdversarialInput("a pizza", 7, one) for i, one in given.items()}
     save_adversarial(tmp_path / "f.safetensors", found)
     back = load_adversarial(tmp_path / "f.safetensors")
     assert {i: hash_input(one.input) for i, one in back.items()} == {i: hash_input(one) for i, one in given.items()}
-    assert len({hash_input(one) for one in given.values()}) == 4
+    noisier = replace(given[4], sampling=replace(given[4].sampling, level=0.6))
+    assert len({hash_input(one) for one in [*given.values(), noisier, AttackInput("a pizza")]}) == 7
     assert (back[3].prompt, back[3].seed, back[3].input.text) == ("a pizza", 7, "pozza")
     whole = (tmp_path / "f.safetensors").read_bytes()
     for damage in (whole[: len(whole) // 2], b"", pizza.read_bytes()):

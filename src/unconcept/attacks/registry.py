@@ -15,14 +15,16 @@ from ..core.settings import refuse_wrong_types
 from ..edits import ApplicableEdit, Edit
 from ..models import Conditioning, Family, ModelView
 from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
+from ..models.diffusion.procedures.registry import SamplingProcedure
 from ..models.families import require_families
 from ..models.model_view import SoftPrompts
+from ..prompts.checks import JudgedAspect
 
-AccessLevel = Literal["text", "embedding", "latent", "weights"]  # access that an attacker needs, least first
+AccessLevel = Literal["text", "embedding", "latent", "picture", "weights"]  # access that an attacker needs, least first
 SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
 # What an edit must change so that the attack can act on it: anything, or weights through which the text is read.
 AttackLever = Literal["anything", "text weights"]
-ACCESS_LEVELS: tuple[AccessLevel, ...] = ("text", "embedding", "latent", "weights")
+ACCESS_LEVELS: tuple[AccessLevel, ...] = ("text", "embedding", "latent", "picture", "weights")
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,33 @@ class AttackInput:
     """Initial noise (c, h, w)."""
     weights: Edit | None = None
     """A further edit on top of the edited model."""
+    sampling: SamplingProcedure | None = None
+    """How it is drawn (one row); None: from its noise to the end."""
+
+
+@dataclass(frozen=True)
+class WantedChange:
+    """What a picture must show besides the concept: an edit that was asked for."""
+
+    aspects: tuple[JudgedAspect, ...]
+    """Where the judge looks for it; one of them is enough."""
+    label: str
 
 
 @dataclass(frozen=True)
 class AttackAttempt:
-    """Inputs by the index of their prompt, found after `steps` steps of search. The first attempt has 0 steps."""
+    """Inputs by the index of their prompt, found after `steps` steps of search. The first attempt has 0 steps.
+
+    A control is no try: its pictures solve no prompt, and their rate stands beside the attack's.
+    """
 
     steps: int
     inputs: dict[int, AttackInput]
     loss: float | None = None
+    control: str | None = None
+    """Name of the control that these inputs are; None for a try."""
+    wanted: WantedChange | None = None
+    """What else the pictures must show to count, where the judge can tell; None: the concept is enough."""
 
 
 class Attack(Protocol):

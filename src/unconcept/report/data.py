@@ -86,11 +86,18 @@ class BudgetData(_Table):
     success: Number
 
 
+class ControlData(_Table):
+    """The rate of one control of an attack."""
+
+    name: str
+    rate: RateData
+
+
 class AttackData(_Table):
     """Results of one attack on one edit."""
 
     attack: str
-    rung: Literal["text", "embedding", "latent", "weights"]
+    rung: Literal["text", "embedding", "latent", "picture", "weights"]
     concept: str
     pre: RateData
     """Rate on the plain prompts, without attack."""
@@ -104,6 +111,8 @@ class AttackData(_Table):
     curve: tuple[BudgetData, ...]
     seconds: Number
     missing: int
+    controls: tuple[ControlData, ...] = ()
+    """Rates of its controls, which are no tries; and of the change that it asked for, if it asked for one."""
 
 
 class AnswerData(_Table):

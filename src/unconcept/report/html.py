@@ -33,6 +33,7 @@ _ACCESS_MEANINGS = {
     "text": "other words, typed by anyone",
     "embedding": "embeddings in place of words: needs the text encoder or the weights",
     "latent": "a chosen starting noise: needs the sampler",
+    "picture": "a picture to start from: needs image-to-image or the sampler",
     "weights": "further training: needs the weights",
 }
 _LIMIT_NOTES = (

@@ -102,7 +102,20 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
             beyond = next(one.out_of_reach for one in variants if one.label == label)
             lines.append([markdown_text(label), *_resisted(every, beyond), str(max(map(_count, every.values())))])
     table = markdown_table([lines[0], ["---"] * len(lines[0]), *lines[1:]])
-    return f"{table}\n{_detectable_success(variants)}\n{_reasons(variants)}"
+    return f"{table}\n{_detectable_success(variants)}\n{_controls(variants)}{_reasons(variants)}"
+
+
+def _controls(variants: Sequence[VariantRows]) -> str:
+    """Say below a table of attacks how often their controls show the concept."""
+    lines = []
+    for one in variants:
+        for name, rows in _by_attack(one.attacks).items():
+            rates: dict[str, list[RateData]] = {}
+            for control in (control for row in rows for control in row.controls):
+                rates.setdefault(control.name, []).append(control.rate)
+            pooled = [f"{control} {format_rate(_pool(found))}" for control, found in rates.items()]
+            lines += [f"\nBeside {name} on {markdown_text(one.label)}: {'; '.join(pooled)}.\n"] if pooled else []
+    return "".join(lines)
 
 
 def _detectable_success(variants: Sequence[VariantRows]) -> str:

@@ -20,6 +20,15 @@ from ...core.regular_files import require_regular_file
 from ...edits import Edit, open_edit
 from ...models import Conditioning, ModelView
 from ...models.checkpoint.safetensors_io import write_tensors
+from ...models.diffusion import procedures as _known_procedures  # noqa: F401, registers every kind
+from ...models.diffusion.procedures.registry import (
+    join_procedures,
+    procedure_tensors,
+    procedure_texts,
+    procedure_values,
+    restore_procedure,
+    shared_values,
+)
 from ...models.model_view import SoftPrompts
 from ...prompts.safety import require_drawable
 from ..sampling import DrawSpec, initial_noise
@@ -46,6 +55,8 @@ def input_tensors(given: AttackInput) -> dict[str, Tensor]:
         found |= {f"states.{name}": value for name, value in vars(given.states).items() if value is not None}
     if given.noise is not None:
         found["noise"] = given.noise
+    if given.sampling is not None:
+        found |= {f"sampling.{name}": tensor for name, tensor in procedure_tensors(given.sampling).items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
 
@@ -65,7 +76,8 @@ def _soft_prompts(own: Mapping[str, Tensor], name: str) -> SoftPrompts | None:
 def hash_input(given: AttackInput) -> str:
     """Hash of an input's content: all that its picture depends on besides model and seed."""
     tensors = {name: tensor.double() for name, tensor in input_tensors(given).items()}
-    return hash_json([given.text, hash_tensors(tensors), given.weights.hash if given.weights else None])
+    own = [given.text, hash_tensors(tensors), given.weights.hash if given.weights else None]
+    return hash_json(own if given.sampling is None else [*own, procedure_values(given.sampling)])
 
 
 def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
@@ -82,6 +94,7 @@ def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
             "seed": one.seed,
             "text": one.input.text,
             "weights": one.input.weights.hash if one.input.weights else None,
+            "sampling": None if one.input.sampling is None else procedure_values(one.input.sampling),
         }
         for number, one in found.items()
     }
@@ -122,13 +135,16 @@ def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
 def _input(path: Path, number: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttackInput:
     own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.partition(".")[0] == number}
     soft = _soft_prompts(own, "soft")
-    states = (
-        Conditioning(**{name.partition(".")[2]: t for name, t in own.items() if name.startswith("states.")})
-        if "states.states" in own
-        else None
-    )
+    states = Conditioning(**_part(own, "states")) if "states.states" in own else None
     edit: Edit | None = open_edit(adversarial_weights_path(path, row["weights"])) if row["weights"] else None
-    return AttackInput(row["text"], soft, states, own.get("noise"), edit)
+    values = row.get("sampling")  # Older files have none.
+    sampling = restore_procedure(values, _part(own, "sampling")) if values else None
+    return AttackInput(row["text"], soft, states, own.get("noise"), edit, sampling)
+
+
+def _part(own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one part of an input by their names in it."""
+    return {key.partition(".")[2]: tensor for key, tensor in own.items() if key.partition(".")[0] == name}
 
 
 @torch.no_grad()
@@ -137,20 +153,33 @@ def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec
     that the attack found. Raises `RequestError` for a prompt that is never drawn.
     """
     for one in found:
-        require_drawable([one.input.text], [one.prompt])
-    by_edit: dict[str | None, list[int]] = {}
+        further = procedure_texts(one.input.sampling) if one.input.sampling else ()
+        require_drawable([one.input.text, *further], [one.prompt])
+    alike: dict[str, list[int]] = {}
     for i, one in enumerate(found):
-        by_edit.setdefault(one.input.weights.hash if one.input.weights else None, []).append(i)
+        alike.setdefault(_shared(one.input), []).append(i)
     drawn: dict[int, Tensor] = {}
-    for members in by_edit.values():
-        over = found[members[0]].input.weights
+    for members in alike.values():
         for part in (members[i : i + spec.batch_size] for i in range(0, len(members), spec.batch_size)):
-            inputs = [found[i].input for i in part]
-            start = torch.stack([_start(found[i], model.latent_shape) for i in part])
-            with over.applied(model) if over else nullcontext():
-                pictures = model.sample(_condition(model, inputs), start, spec.steps, spec.guidance_scale, spec.sampler)
+            pictures = _sample_alike(model, [found[i] for i in part], spec)
             drawn |= dict(zip(part, pictures, strict=True))
     return torch.stack([drawn[i] for i in range(len(found))])
+
+
+def _shared(given: AttackInput) -> str:
+    """What inputs must share to be drawn at once."""
+    edit = given.weights.hash if given.weights else None
+    return json.dumps([edit, shared_values(given.sampling) if given.sampling else None], sort_keys=True)
+
+
+def _sample_alike(model: ModelView, found: Sequence[AdversarialInput], spec: DrawSpec) -> Tensor:
+    """Draw pictures (n, 3, h, w) of inputs that share what `_shared` says."""
+    inputs = [one.input for one in found]
+    noise = torch.stack([_start(one, model.latent_shape) for one in found])
+    over, rows = inputs[0].weights, [given.sampling for given in inputs if given.sampling]
+    with over.applied(model) if over else nullcontext():
+        texts, how = _condition(model, inputs), (spec.steps, spec.guidance_scale, spec.sampler)
+        return join_procedures(rows).sample(model, texts, noise, *how) if rows else model.sample(texts, noise, *how)
 
 
 def _start(one: AdversarialInput, shape: tuple[int, int, int]) -> Tensor:

@@ -12,6 +12,16 @@ from ...scorers import NOTHING_LABEL
 from ..tasks.attack import AttackTask
 from ..tasks.picture_store import PictureStore
 
+WANTED_CHANGE = "asked change shown"  # name of its rate beside those of controls
+
+
+@dataclass(frozen=True)
+class ControlRate:
+    """Rate of one control of an attack."""
+
+    name: str
+    rate: Rate
+
 
 @dataclass(frozen=True)
 class AttackRow:
@@ -38,6 +48,8 @@ class AttackRow:
     """Seconds of search over all prompts."""
     missing: int
     """Number of prompts without a result."""
+    controls: tuple[ControlRate, ...] = ()
+    """Rates of its controls, and of the change that it asked for: the share of prompts whose last input shows it."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,19 @@ class ScoredAttempt:
     """Whether the judge recognises nothing in it; None if it was not recorded."""
     seconds: float | None
     """This prompt's share of the search time since the attempt before; None if it was not recorded."""
+    changed: bool | None = None
+    """Whether its picture shows the change that was asked for; None if none was."""
+    control: str | None = None
+    """Name of the control that it is; None for a try."""
 
 
 @dataclass(frozen=True)
 class PromptAttempts:
-    """All attempts at one prompt."""
+    """All attempts at one prompt, and its controls."""
 
     attempts: tuple[ScoredAttempt, ...]
     seconds: float
+    controls: tuple[ScoredAttempt, ...] = ()
 
 
 def attack_rows(
@@ -94,6 +111,7 @@ def _row(
         curve=_curve(single, begun),
         seconds=round(sum(part.seconds for part in single if part), 3),
         missing=rates.crashed,
+        controls=_controls(single),
     )
 
 
@@ -111,10 +129,10 @@ def _of(result: Mapping[str, Any] | None, i: int, size: int) -> PromptAttempts |
     """The attempts at one prompt of a task, with its share of the task's time."""
     if result is None:
         return None
-    return PromptAttempts(
-        tuple(_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]),
-        result["seconds"]["search"] / size,
-    )
+    found = [_try(attempt, str(i)) for attempt in result["attempts"] if str(i) in attempt["shown"]]
+    tries = tuple(one for one in found if one.control is None)
+    controls = tuple(one for one in found if one.control is not None)
+    return PromptAttempts(tries, result["seconds"]["search"] / size, controls)
 
 
 def _try(attempt: Mapping[str, Any], name: str) -> ScoredAttempt:
@@ -125,6 +143,8 @@ def _try(attempt: Mapping[str, Any], name: str) -> ScoredAttempt:
         attempt["shown"][name],
         nothing,
         attempt["seconds"] / len(attempt["shown"]) if "seconds" in attempt else None,
+        attempt.get("changed", {}).get(name),
+        attempt.get("control"),
     )
 
 
@@ -137,6 +157,18 @@ def _solved(part: PromptAttempts | None) -> int | None:
 def _nothing(single: Sequence[PromptAttempts | None]) -> Rate | None:
     last = [part.attempts[-1].nothing for part in single if part and part.attempts]
     return _rate([one for one in last if one is not None]) if last and None not in last else None
+
+
+def _controls(single: Sequence[PromptAttempts | None]) -> tuple[ControlRate, ...]:
+    """The rate of each control over the prompts that have it, and of the asked change in last inputs."""
+    hits: dict[str, list[bool]] = {}
+    for part in filter(None, single):
+        for one in part.controls:
+            hits.setdefault(one.control or "", []).append(one.shown)
+        changed = [one.changed for one in part.attempts if one.changed is not None]
+        if changed:
+            hits.setdefault(WANTED_CHANGE, []).append(changed[-1])
+    return tuple(ControlRate(name, _rate(found)) for name, found in hits.items())
 
 
 def _ending(plain: bool, steps: int | None, part: object) -> AttackEnding:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackAttempt, AttackCase, attacks
+from ...attacks import Attack, AttackAttempt, AttackCase, WantedChange, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
 from ...core.output_folder import STORE_REMEDY, write_atomically
@@ -21,6 +21,7 @@ from ...core.source import source_hash
 from ...edits.origin import origin_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
+from ...scorers import RawScore
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
 from ..attacks.threat_model import AttackerKnowledge
 from ..judging.judge import Judge
@@ -52,24 +53,39 @@ class _SearchLog:
         self,
         attempt: AttackAttempt,
         given: Mapping[int, AdversarialInput],
-        shown: Mapping[int, bool],
-        words: Mapping[int, str],
+        seen: Mapping[int, "_Seen"],
         seconds: float,
     ) -> None:
-        """Add an attempt after `seconds` of search, and what its pictures show."""
-        self.found |= given
-        self.queries += len(given)
+        """Add an attempt after `seconds` of search, and what its pictures show. A control's are no queries."""
+        if attempt.control is None:
+            self.found |= given
+            self.queries += len(given)
         self.searching += seconds
-        self.attempts.append(
-            {
-                "steps": attempt.steps,
-                "queries": self.queries,
-                "seconds": round(seconds, 3),
-                "loss": attempt.loss,
-                "shown": {str(i): hit for i, hit in shown.items()},
-                "words": {str(i): word for i, word in words.items()},
-            }
-        )
+        record: dict[str, object] = {
+            "steps": attempt.steps,
+            "queries": self.queries,
+            "seconds": round(seconds, 3),
+            "loss": attempt.loss,
+            "shown": {str(i): one.is_success for i, one in seen.items()},
+            "words": {str(i): one.word for i, one in seen.items()},
+        }
+        record |= {} if attempt.control is None else {"control": attempt.control}
+        changed = {str(i): one.changed for i, one in seen.items() if one.changed is not None}
+        self.attempts.append(record | ({"changed": changed} if changed else {}))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the judge answers about one picture."""
+
+    word: str
+    shows_concept: bool
+    changed: bool | None
+    """Whether it shows the change that was asked for; None if none was, or if the judge cannot tell."""
+
+    @property
+    def is_success(self) -> bool:
+        return self.shows_concept and self.changed is not False
 
 
 @dataclass(frozen=True)
@@ -143,10 +159,10 @@ class AttackTask:
                 told = attempt.steps
             paused = time.perf_counter()
             given = self._unsolved_inputs(attempt, case)
-            words = self._words(case, given, store)
-            shown = {i: word in self.checks[i].labels for i, word in words.items()}
-            case.solved.update(i for i, hit in shown.items() if hit)
-            log.add(attempt, given, shown, words, paused - resumed)
+            seen = self._seen(case, given, attempt.wanted, store)
+            if attempt.control is None:
+                case.solved.update(i for i, one in seen.items() if one.is_success)
+            log.add(attempt, given, seen, paused - resumed)
             resumed = time.perf_counter()
             log.drawing += resumed - paused
         log.searching += time.perf_counter() - resumed
@@ -223,18 +239,32 @@ class AttackTask:
             DrawTask(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)
         return torch.stack([store.load(subject.picture_key(self.spec, p)) for p in prompts])
 
-    def _words(self, case: AttackCase, given: Mapping[int, AdversarialInput], store: PictureStore) -> dict[int, str]:
-        """Draw inputs with the edited model, store the pictures, and return the judge's answer for each."""
+    def _seen(
+        self,
+        case: AttackCase,
+        given: Mapping[int, AdversarialInput],
+        wanted: WantedChange | None,
+        store: PictureStore,
+    ) -> dict[int, _Seen]:
+        """Draw inputs with the edited model, store the pictures, and ask the judge about each."""
         if not given:
             return {}
         with case.edit_applied():
             pictures = sample_adversarial(case.model, list(given.values()), self.spec)
         rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in given])
-        words = {}
+        seen = {}
         for (i, one), picture, raw in zip(given.items(), pictures, rows, strict=True):
             store.save(self.subject.picture_key(self.spec, self.checks[i].prompt, hash_input(one.input)), picture)
-            words[i] = self.judge.label_of(raw, self.checks[i])
-        return words
+            word = self.judge.label_of(raw, self.checks[i])
+            seen[i] = _Seen(word, word in self.checks[i].labels, self._changed(raw, self.checks[i], wanted))
+        return seen
+
+    def _changed(self, raw: RawScore, check: Check, wanted: WantedChange | None) -> bool | None:
+        """Whether a picture shows the asked change; None without one, or for a judge that has no such labels."""
+        if wanted is None or not self.judge.knows_table:
+            return None
+        asked = [replace(check, by=by, labels=(wanted.label,)) for by in wanted.aspects]
+        return any(self.judge.label_of(raw, one) == wanted.label for one in self.judge.answerable(asked))
 
 
 def plan_attacks(
