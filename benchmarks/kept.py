@@ -62,6 +62,11 @@ def model_weights(model: str) -> str:
     return hash_folder(find_model(model))
 
 
+def name_for(model: str, name: str) -> str:
+    """The name of a folder or a page of an embedded model's rows: the default model's has no more to it."""
+    return name if model == DEFAULT_MODEL else f"{name}-{model}"
+
+
 def write_rows(path: Path, head: Mapping[str, Any], rows: Iterable[Row]) -> None:
     """Write the head's values and the rows, each on a line of its own."""
     lines = [f"{json_text(name)}: {json_text(value)}" for name, value in head.items()]

@@ -1,4 +1,5 @@
-"""Trials that were measured, kept in `benchmarks/measured/SUITE`: what was asked, what a judge saw before and after.
+"""Trials that were measured, kept in `benchmarks/measured/SUITE`, of another model than the default one in
+`SUITE-MODEL`: what was asked, what a judge saw before and after.
 
 The questions about some concepts stand once, in `questions/CONCEPTS.json`, with the answers on the unedited model. A
 trial is a line in `METHOD.json`: its settings, its cost, its figures and its answers in the order of the questions,
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.kept import FOLDER, Row, measured_on, read_rows, write_rows
+from benchmarks.kept import FOLDER, Row, measured_on, name_for, read_rows, write_rows
 from unconcept.core.escapes import file_name_text
 from unconcept.core.hashing import hash_json
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.report.data import AttackData, RateData
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from unconcept.evaluation.suites.registry import Suite
@@ -54,7 +56,8 @@ def keep_trials(report: Mapping[str, Any], folder: Path = FOLDER, limit: int | N
     A trial of the same label and concepts replaces an older one; a file of another basis is begun anew. `limit`:
     prompts in a group at most, if the run had fewer than its suite asks.
     """
-    basis, place = measured_on(report), folder / _folder_name(report["suite"], limit)
+    basis = measured_on(report)
+    place = folder / _folder_name(report["suite"], limit, basis)
     whole = [trial for trial in report["trials"] if _is_complete(trial)]
     for method in dict.fromkeys(trial["edit"]["method"] for trial in whole):
         path = place / f"{method}.json"
@@ -73,8 +76,10 @@ def _is_complete(trial: Mapping[str, Any]) -> bool:
     return trial["answered"] == trial["asked"] and attacked
 
 
-def _folder_name(suite: str, limit: int | None) -> str:
-    return suite if limit is None else f"{suite}-{limit}"
+def _folder_name(suite: str, limit: int | None, basis: Row) -> str:
+    model = basis["models"][0].partition("@")[0] if basis["models"] else DEFAULT_MODEL
+    name = name_for(model, suite)
+    return name if limit is None else f"{name}-{limit}"
 
 
 def kept_suite(suite: str, limit: int | None = None) -> "Suite":
@@ -170,7 +175,7 @@ def kept_trials(
     suite: str, basis: Row, folder: Path = FOLDER, limit: int | None = None
 ) -> tuple[list[KeptTrial], list[str]]:
     """All kept trials of a suite on this basis whose questions are still asked; a line for each file with others."""
-    place, asked = folder / _folder_name(suite, limit), kept_suite(suite, limit)
+    place, asked = folder / _folder_name(suite, limit, basis), kept_suite(suite, limit)
     found, stale = list[KeptTrial](), list[str]()
     for path in sorted(place.glob("*.json")):
         head, rows = read_rows(path)

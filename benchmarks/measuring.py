@@ -13,6 +13,7 @@ from benchmarks.whole import whole_or_exit
 from benchmarks.workload import Work, estimate
 from unconcept.cli.console import exit_codes, progress
 from unconcept.core.escapes import file_name_text
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
@@ -28,6 +29,8 @@ class Table:
     requests: tuple[tuple[str, ...], ...]
     limit: int | None = None
     """Prompts in a group at most; None for as many as the suite asks."""
+    model: str = DEFAULT_MODEL
+    """Embedded model that is edited."""
 
     @property
     def labels(self) -> list[str]:
@@ -36,8 +39,8 @@ class Table:
 
     def found(self) -> tuple[list[KeptTrial], list[str]]:
         """Its kept trials that were made as they would be made now, and a line on each part that is left out."""
-        trials, others = kept_trials(self.suite, present_basis(), limit=self.limit)
-        found, past = current_trials(trials, self.variants(None), self.requests)
+        trials, others = kept_trials(self.suite, present_basis(self.model), limit=self.limit)
+        found, past = current_trials(trials, self.variants(None), self.requests, self.model)
         return found, [*others, *past]
 
 
@@ -66,5 +69,5 @@ def missing(table: Table, methods: str | None) -> list[Work]:
     for variant in table.variants(methods):
         requests = tuple(names for names in table.requests if (variant.label, names) not in known)
         if requests:
-            todo.append(Work(table.suite, variant, requests, table.limit))
+            todo.append(Work(table.suite, variant, requests, table.limit, table.model))
     return todo

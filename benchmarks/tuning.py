@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
         model=args.model,
         limit=args.prompts,
     )
-    print(estimate([Work(run.suite, arm, run.requests, args.prompts) for arm in arms], args.model), flush=True)
+    print(estimate([Work(run.suite, arm, run.requests, args.prompts, args.model) for arm in arms]), flush=True)
     with exit_codes(), progress(quiet=False) as tell:
         report = evaluate(run, tell)
     print((run.out / "results.md").read_text(encoding="utf-8"))

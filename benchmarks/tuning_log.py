@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kept import FOLDER, Row, measured_on, present_basis, read_rows, write_rows
+from benchmarks.kept import FOLDER, Row, measured_on, name_for, present_basis, read_rows, write_rows
 from benchmarks.report_concepts import require_tune
 from unconcept.worlds.registry import DEFAULT_MODEL
 
@@ -20,7 +20,7 @@ HEAD = """# Settings that were tried
 
 Recipes of `{model}` are chosen here: on tune concepts, words that requests may hold and seeds below 1,000,000. No row \
 says
-how good a method is: [results](results.md) are of other concepts. Cells are pictures that show what the prompt asks
+how good a method is: [results]({results}) are of other concepts. Cells are pictures that show what the prompt asks
 for, by moji-judge; "nothing" is the target's pictures in which it knows nothing. Variety kept is the distance of two
 pictures of a prompt from different noise, edited over unedited; distance is that of a picture from the unedited one;
 both of far objects. Rows in bold hold the settings of the present recipe; settings that no row changes are left out.
@@ -85,7 +85,7 @@ def _order(row: Row) -> tuple[str, str, str]:
 
 def folder_of(model: str) -> Path:
     """The folder of the rows of an embedded model."""
-    return KEPT if model == DEFAULT_MODEL else FOLDER / f"{SUITE}-{model}"
+    return FOLDER / name_for(model, SUITE)
 
 
 def write_page(docs: Path, model: str = DEFAULT_MODEL) -> None:
@@ -101,7 +101,9 @@ def page(folder: Path = KEPT, model: str = DEFAULT_MODEL) -> str:
     stale = [method for method, (head, _) in known.items() if head != basis]
     parts = [section(method, rows, model) for method, (head, rows) in known.items() if head == basis]
     option = "" if model == DEFAULT_MODEL else f" --model {model}"
-    text = HEAD.format(model=model, option=option, folder=folder_of(model).name) + "\n".join(parts)
+    text = HEAD.format(
+        model=model, option=option, folder=folder_of(model).name, results=f"{name_for(model, 'results')}.md"
+    ) + "\n".join(parts)
     if stale:
         text += f"\nLeft out, because measured on another model, table or judge: {', '.join(stale)}.\n"
     return text

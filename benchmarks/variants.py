@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.kept_trials import KeptTrial, request_hash
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from unconcept.evaluation.tasks.edit_task import Variant
@@ -25,13 +26,13 @@ BUDGETS = {  # of a training: its setting, and the paper's recipe
 SEEDS = 3  # of a training, the recipe's own among them
 
 
-def rivals(named: str | None = None) -> tuple["Variant", ...]:
-    """Methods under their `moji` recipes, every one by default; MACE's closed-form stage by itself, and ESD once more,
-    on all that its recipe leaves as it is.
+def rivals(named: str | None = None, model: str = DEFAULT_MODEL) -> tuple["Variant", ...]:
+    """Methods under the model's recipes, every one that has one by default; MACE's closed-form stage by itself, and
+    ESD once more, on all that its recipe leaves as it is.
     """
     from unconcept.evaluation.tasks.edit_task import variant_of_method
 
-    arms = [variant_of_method(name) for name in _chosen(named)]
+    arms = [variant_of_method(name, model) for name in _chosen(named, model)]
     arms += [arm.changed("mace, not trained", {"max_train_steps": 0}) for arm in arms if arm.method == "mace"]
     return (*arms, *(arm.changed("esd-u", {"train_method": "u"}) for arm in arms if arm.method == "esd"))
 
@@ -65,16 +66,18 @@ def scripts(named: str | None = None) -> tuple["Variant", ...]:
     return tuple(Variant(label, "uce", own, bare=True) for label, own in settings.items() if "uce" in _chosen(named))
 
 
-def _chosen(named: str | None) -> list[str]:
+def _chosen(named: str | None, model: str = DEFAULT_MODEL) -> list[str]:
     from unconcept.evaluation.trials.filters import FILTERS
+    from unconcept.evaluation.worlds import world_of
     from unconcept.methods import methods
 
     if named:
         return [name if name in FILTERS else methods[name].name for name in named.split(",")]
-    return [*(name for name in methods if methods[name].erases_unwatched), *FILTERS]
+    own = (name for name in methods if methods[name].erases_unwatched and world_of(model).recipe(name))
+    return [*own, *FILTERS]
 
 
-def is_current(trial: KeptTrial, variant: "Variant") -> bool:
+def is_current(trial: KeptTrial, variant: "Variant", model: str = DEFAULT_MODEL) -> bool:
     """Whether the trial's edit was made with what the variant says now, for what is asked now."""
     from unconcept.core.recipe import without_folders
     from unconcept.core.settings import build_settings, settings_data
@@ -85,9 +88,9 @@ def is_current(trial: KeptTrial, variant: "Variant") -> bool:
 
     made = trial.method, trial.settings, trial.request
     if variant.method in FILTERS:
-        origin = trial_of_filter(variant.method, trial.concepts, EditedModel(), None).edit.origin
+        origin = trial_of_filter(variant.method, trial.concepts, EditedModel(model), None).edit.origin
         return made == (variant.method, origin.settings, request_hash(origin.targets, origin.anchors, origin.retain))
-    task = EditTask(EditedModel(), variant, trial.concepts, Path())
+    task = EditTask(EditedModel(model), variant, trial.concepts, Path())
     asked, solver = task.chosen.request, methods[variant.method].settings
     settings = without_folders(settings_data(build_settings(solver, task.settings)))
     request = request_hash(asked.targets, asked.anchors, asked.retain)
@@ -95,14 +98,17 @@ def is_current(trial: KeptTrial, variant: "Variant") -> bool:
 
 
 def current_trials(
-    trials: Sequence[KeptTrial], variants: Sequence["Variant"], requests: Sequence[tuple[str, ...]]
+    trials: Sequence[KeptTrial],
+    variants: Sequence["Variant"],
+    requests: Sequence[tuple[str, ...]],
+    model: str = DEFAULT_MODEL,
 ) -> tuple[list[KeptTrial], list[str]]:
     """The trials of these variants on these requests, in this order; and a line on those with settings of the past."""
     known = {(one.label, one.concepts): one for one in trials}
     found, stale = list[KeptTrial](), list[str]()
     for variant in variants:
         own = [known[variant.label, names] for names in requests if (variant.label, names) in known]
-        current = [one for one in own if is_current(one, variant)]
+        current = [one for one in own if is_current(one, variant, model)]
         if len(current) < len(own):
             stale.append(
                 f"{variant.label}: {len(own) - len(current)} of {len(own)} edits had other settings or requests"

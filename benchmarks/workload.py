@@ -26,6 +26,8 @@ class Work:
     requests: tuple[tuple[str, ...], ...]
     limit: int | None = None
     """Prompts in a group at most."""
+    model: str = DEFAULT_MODEL
+    """Embedded model that is edited."""
 
     def run(self, out: Path, max_minutes: float | None) -> "EvaluationRun":
         """As an evaluation."""
@@ -40,6 +42,7 @@ class Work:
             limit=self.limit,
             max_minutes=max_minutes,
             overwrite=True,
+            model=self.model,
         )
 
     @property
@@ -49,8 +52,8 @@ class Work:
         return [prompt for checks in asked for prompt in dict.fromkeys(check.prompt for check in checks)]
 
 
-def estimate(todo: Sequence[Work], model: str = DEFAULT_MODEL) -> str:
-    """Edits, pictures and hours of what is left, by a short timing; edits by what their tunings took.
+def estimate(todo: Sequence[Work]) -> str:
+    """Edits, pictures and hours of what is left on one model, by a short timing; edits by what their tunings took.
 
     Searches of attacks are not in it: `unconcept attack --dry-run` times them.
     """
@@ -62,6 +65,7 @@ def estimate(todo: Sequence[Work], model: str = DEFAULT_MODEL) -> str:
     if not todo:
         return "Nothing is left to measure."
     pictures = sum(len(work.prompts) for work in todo) + len({prompt for work in todo for prompt in work.prompts})
+    (model,) = {work.model for work in todo}
     view, spec = EditedModel(model).base(), world_of(model).draw_spec(None)
     workers = default_workers(pictures, str(view.device))
     drawing = time_drawing(view, spec, TIMED, workers=workers).seconds(pictures, spec.steps) / workers

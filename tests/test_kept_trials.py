@@ -67,6 +67,17 @@ def report(*trials: dict, **changed: object) -> dict:
     return {**head, "trials": list(trials), **changed}
 
 
+def test_rows_of_another_model_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    trial = trial_data(UCE, run_trial(UCE, BREAD))
+    flow = {**trial, "edit": {**trial["edit"], "base": "moji-flow@1"}}
+    assert keep_trials(report(trial), tmp_path) == keep_trials(report(flow), tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"smoke", "smoke-moji-flow"}
+    head, _ = kept.read_rows(tmp_path / "smoke-moji-flow" / "uce.json")
+    assert head["models"] == ["moji-flow@1"]
+    found, _ = kept_trials.kept_trials("smoke", head, tmp_path)
+    assert [one.label for one in found] == ["uce"]
+
+
 def test_kept_trials_make_the_tables_of_their_run(tmp_path) -> None:
     other = UCE.changed("other", {"lamb": 3.0})
     ran = [run_trial(UCE, BREAD), run_trial(UCE, BUS, every=2), run_trial(other, BREAD, "far"), run_trial(other, BUS)]
