@@ -112,7 +112,7 @@ def test_a_file_has_a_row_a_line(tmp_path) -> None:
 def test_rows_of_another_embedded_model_have_a_folder_and_a_page_of_their_own(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tuning_log, "FOLDER", tmp_path)
     folder = tuning_log.folder_of("moji-flow")
-    assert tuning_log.folder_of("moji") == tuning_log.KEPT
+    assert tuning_log.folder_of("moji") == tmp_path / tuning_log.KEPT.name
     assert folder == tmp_path / "tuning-moji-flow"
     drawn = trial("guitar", "object", settings(lamb=7.0))
     drawn["edit"]["base"] = "moji-flow@1"
