@@ -5,8 +5,12 @@ import torch
 
 from tests import tiny
 from tests.methods.test_sld import PROMPTS, REQUEST, SCALE, STEPS, drawn, noise
+from unconcept.core.errors import RequestError
+from unconcept.core.request import Request
+from unconcept.edits.guidance import negative_text
 from unconcept.methods.negative_prompt import NegativePrompt
 from unconcept.models.diffusion.callbacks import SamplingCallbacks, callbacks_on
+from unconcept.prompts.text_matching import shortest_names
 
 CONTRACT_SETTINGS: dict[str, object] = {}
 
@@ -39,6 +43,16 @@ def test_it_guides_away_from_the_concept(family) -> None:
         x = at.scale_input(at.latents)
         e_p, e_s = (view.denoise(x, at.t, view.condition(texts)) for texts in (PROMPTS, ["a dog, cat"] * 2))
     assert torch.allclose(at.prediction, e_s + SCALE * (e_p - e_s), atol=1e-9)
+
+
+def test_names_within_names_are_left_out_and_the_rest_must_fit() -> None:
+    view = tiny.view("sd1")
+    words = ("retro style", "retro", "an object in Retro style", "classic", "classics", "retro")
+    assert shortest_names(words) == ["retro", "classic", "classics"]
+    assert negative_text(view, ("dog paw", "Dog", "cat"), "a ") == "a Dog, cat"
+    with pytest.raises(RequestError, match="the names of 99 targets are too long for one negative text") as caught:
+        NegativePrompt().erase(view, Request(tuple(f"dog {i}x" for i in range(99)), ()))
+    assert "\n" not in str(caught.value)
 
 
 def test_half_of_it_lies_between() -> None:

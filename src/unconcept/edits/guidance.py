@@ -1,6 +1,6 @@
 """Edits of classifier-free guidance: they change what a sampler's predictions are guided away from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -8,17 +8,31 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core.errors import EditError, SettingsError, require
+from ..core.errors import EditError, RequestError, SettingsError, require
 from ..core.registry import suggest
 from ..linalg.safety_guidance import SafetyGate, safety_term
 from ..models import Conditioning, ModelView
 from ..models.diffusion.callbacks import SamplingCallbacks, SamplingStep, callbacks_on
 from ..models.hooks.stock_loop import watch_stock_loop
 from ..models.model_view import PromptGuidance
+from ..prompts.text_matching import shortest_names
 from .common import SamplerEdit
 from .edit_file import StoredEdit
 from .registry import edit_kind
 from .weights import require_same_base
+
+
+def negative_text(model: ModelView, targets: Sequence[str], prefix: str = "") -> str:
+    """The prefix and the targets' names with commas between them; "retro" stands for "retro style" too.
+
+    Raises `RequestError` if a text encoder cannot hold it.
+    """
+    names = shortest_names(targets)
+    text = prefix + ", ".join(names)
+    fits = all(tokenizer.can_hold(text) for tokenizer in model.tokenizers)
+    message = f"the names of {len(names)} targets are too long for one negative text of {model.name}: erase fewer"
+    require(fits, message, RequestError)
+    return text
 
 
 class GuidanceRule(Protocol):

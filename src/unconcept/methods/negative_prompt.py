@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core.request import Request
-from ..edits.guidance import GuidanceEdit, NegativeText
+from ..edits.guidance import GuidanceEdit, NegativeText, negative_text
 from ..models import ModelView
 from ..models.diffusion.sampler import require_classifier_free_guidance
 from .registry import NO_SERVICES, MethodServices, Unreached, method
@@ -29,10 +29,9 @@ class NegativePrompt:
     """Words before the targets' names."""
 
     def erase(self, model: ModelView, request: Request, services: MethodServices = NO_SERVICES) -> GuidanceEdit:
-        """e = e_S + g (e_p - e_S) with the sampler's g; S is one text, the names with commas between them.
-
-        Anchors and retained texts are not used.
+        """e = e_S + g (e_p - e_S) with the sampler's g; S is one text, the names that contain no other
+        one with commas between them. Anchors and retained texts are not used.
         """
         require_classifier_free_guidance(model, "negative-prompt")
-        text = self.prefix + ", ".join(request.targets)
+        text = negative_text(model, request.targets, self.prefix)
         return GuidanceEdit(text, tuple(sorted(model.text_maps())), NegativeText())

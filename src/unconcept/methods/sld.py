@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from ..core.errors import require
 from ..core.request import Request
-from ..edits.guidance import GuidanceEdit, SafeGuidance
+from ..edits.guidance import GuidanceEdit, SafeGuidance, negative_text
 from ..models import ModelView
 from ..models.diffusion.sampler import require_classifier_free_guidance
 from .registry import NO_SERVICES, MethodServices, Unreached, method
@@ -66,11 +66,13 @@ class SLD:
         """e = e_0 + g (e_p - e_0 - gamma), gamma = mu (e_S - e_0) + s_m nu from step delta on.
 
         mu = min(1, s_S |e_p - e_S|) where e_p - e_S < lambda, else 0: the gate has a sign. S is one text, the names of
-        all targets with commas between them. Anchors and retained texts are not used.
+        all targets that contain no other one, with commas between them. Anchors and retained texts are not used.
         Differs: the authors' code drops the term at a guidance scale of 1; here that is refused.
         """
         require_classifier_free_guidance(model, "sld")
-        return GuidanceEdit(self.prefix + ", ".join(request.targets), tuple(sorted(model.text_maps())), self._rule())
+        return GuidanceEdit(
+            negative_text(model, request.targets, self.prefix), tuple(sorted(model.text_maps())), self._rule()
+        )
 
     def _rule(self) -> SafeGuidance:
         own = _LEVELS[self.level]

@@ -35,6 +35,15 @@ def without_names(texts: Sequence[str], wordings: Sequence[str]) -> list[str]:
     return [text for text in texts if not named.search(composed_text(text))]
 
 
+def shortest_names(names: Sequence[str]) -> list[str]:
+    """The names that contain no other one as whole words, ignoring case, each once, in their order."""
+    found: list[str] = []
+    for name in sorted(names, key=len):
+        if find_name(composed_text(name), found) is None:
+            found.append(name)
+    return sorted(found, key=list(names).index)
+
+
 def _whole_words(wording: str) -> str:
     """The pattern of a wording as whole words, with any white space between them."""
     words = r"\s+".join(map(re.escape, composed_text(wording).split()))
