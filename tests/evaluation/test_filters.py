@@ -24,7 +24,7 @@ from unconcept.jobs.command_options import BenchOptions
 from unconcept.jobs.evaluate import plan_bench
 from unconcept.prompts.checks import GroupSizes, Prompt
 from unconcept.report.data import RunEditData
-from unconcept.worlds.registry import METHOD_JUDGE_WEIGHTS
+from unconcept.worlds.registry import METHOD_JUDGE_WEIGHTS, embedded_world
 
 SPEC, JUDGE, PLAIN = DrawSpec(steps=2), Judge("moji-judge"), EditedModel()
 TEXTS = ("an Electric  GUITAR, ink", "a guitarist", "a piano", "two guitars and a guitar")
@@ -68,6 +68,7 @@ def is_grey(picture: torch.Tensor) -> bool:
 def test_a_word_filter_withholds_prompts_that_name_the_target(store) -> None:
     """As whole words, in capitals or not, by the names that an eraser gets and no more."""
     trial = trial_of_filter("word-filter", ("guitar",), PLAIN, JUDGE)
+    assert trial.edit.origin.base == embedded_world("moji").dated_name  # as edits record it
     assert trial.subject.words == ("guitar", "electric guitar", "bass guitar")
     found = behind(trial.subject, store)
     assert [is_grey(picture) for picture in found] == [True, False, False, True]

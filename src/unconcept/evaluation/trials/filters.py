@@ -18,6 +18,7 @@ from ...core.request import Request, RequestSpec
 from ...edits.base import EditOrigin
 from ...edits.common import BesideEdit
 from ...models import ModelView
+from ...models.checkpoint.model_card import base_id
 from ...prompts.checks import JudgedAspect
 from ...worlds.table import concept_table
 from ..judging.judge import Judge, judge_weights
@@ -90,7 +91,7 @@ def trial_of_filter(name: str, concepts: tuple[str, ...], unedited: EditedModel,
         (),
         request.kind,
         base.family,
-        base.name,
+        base_id(base.name),
         unedited.key,
         version("unconcept"),
     )
