@@ -42,6 +42,16 @@ def example(name: str, row: int):
             return kind(latents(row), 1, 3, "ddim")
         case "sampling-change":
             return kind(2, 1.5, "ddim")
+        case "inpainting":
+            return kind(latents(row), (latents(row + 5, 1, 1, 8, 8) > 0).float())
+        case "enlarged-noise":
+            return kind(torch.tensor([row + 7]), 1.5, 1.02)
+        case "edit-friendly":
+            words = torch.zeros(1, tiny.LENGTH, dtype=torch.bool)
+            words[0, 1 : 3 + row] = True
+            return kind(latents(row), 0.1 * latents(row + 5, 1, 3, 4, 8, 8), words, 1, 3, 4.0, "intersect", 0.8)
+        case "mutual-attention":
+            return kind(latents(row), (["a cat", "it"][row],), 3, 3.0, 1, 0)
     raise AssertionError(f"no example of {name}: add one")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...model_view import Conditioning, ModelView, SamplingStart
+from ..sampler import Sampler
 from .registry import procedure
 
 
@@ -14,8 +15,8 @@ class GivenLatents:
     """Goes on from latents after `done` network calls of so many steps; after all of them, they are the picture."""
 
     latents: Tensor  # (b, c, h, w)
-    done: int
-    """Network calls that led to the latents, 0 for noise."""
+    done: int | None
+    """Network calls that led to the latents, 0 for noise; None for all, so that nothing is left to draw."""
     steps: int
     sampler: str | None = None
     """Name of the sampler; None for the model's own."""
@@ -30,5 +31,6 @@ class GivenLatents:
         sampler: str | None,
     ) -> Tensor:
         """Draw on from the latents; the noise is not used."""
-        start = SamplingStart(self.latents, self.done)
+        done = len(Sampler(model, self.steps, self.sampler)) if self.done is None else self.done
+        start = SamplingStart(self.latents, done)
         return model.sample(texts, start, self.steps, guidance_scale, self.sampler)
