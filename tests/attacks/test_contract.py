@@ -124,6 +124,15 @@ def test_row_of_the_table(name) -> None:
         ("resurgence", "checkpoints", [5, 5]),
         ("resurgence", "mode", "half"),
         ("latent-inversion", "steps", 0),
+        ("recall", "direction", "up"),
+        ("recall", "strength", 0.0),
+        ("sdedit", "edits", []),
+        ("ddim-edit", "steps", 0),
+        ("inpainting", "sides", [1.5]),
+        ("ledits", "edit_guidance", 1.0),
+        ("masactrl", "first_step", -1),
+        ("completion", "handovers", [1.0]),
+        ("trajectory-noise", "eta", [-1.0]),
     ],
 )
 def test_settings_out_of_range(name, setting, value) -> None:

@@ -58,7 +58,7 @@ def inputs_of(name: str, asked: AttackCase) -> list[AttackInput]:
     for attempt in build_settings(attacks[name].settings, QUICK[name] | EXACT.get(name, {})).search(asked):
         assert state(asked.model) == before
         assert attempt.loss is None or attempt.loss == attempt.loss
-        found += [attempt.inputs[0]] if 0 in attempt.inputs else []
+        found += [attempt.inputs[0]] if 0 in attempt.inputs and attempt.control is None else []
     return found
 
 
@@ -71,8 +71,11 @@ def effect(asked: AttackCase, given: AttackInput) -> torch.Tensor:
             for one in filter(None, (edit, given.weights)):
                 applied.enter_context(one.applied(model))
             text = given.states or model.condition(given.soft or [given.text])
-            start = asked.noise[0] if given.noise is None else given.noise
-            sides.append(model.denoise(start[None], torch.tensor([500]), text))
+            start = (asked.noise[0] if given.noise is None else given.noise)[None]
+            if given.sampling is None:
+                sides.append(model.denoise(start, torch.tensor([500]), text))
+            else:
+                sides.append(given.sampling.sample(model, text, start, asked.steps, asked.guidance_scale, None))
     return sides[0] - sides[1]
 
 
@@ -90,7 +93,11 @@ def test_an_attack_that_has_a_rate_acts_on_the_edit(method) -> None:
     for name in attacks:
         tried = inputs_of(name, asked)[-1]
         if why_out_of_reach(attacks[name], asked.edit, asked.model) is None:
-            before, after = effect(asked, plain), effect(asked, tried)
+            after = effect(asked, tried)
+            if tried.sampling is not None:  # A picture, which the edit must reach.
+                assert float(after.abs().max()) > 0, f"{method} does not reach what {name} draws"
+                continue
+            before = effect(asked, plain)
             assert float((after - before).norm() / before.norm()) > ACTS, f"{name} does not act on {method}"
         else:
             maps, own = asked.model.text_maps(), asked.model.condition([asked.prompts[0]])

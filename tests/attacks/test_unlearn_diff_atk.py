@@ -7,8 +7,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from tests.attacks.cases import case
-from unconcept.attacks.unlearn_diff_atk import UnlearnDiffAtk, attack_timesteps
+from unconcept.attacks.unlearn_diff_atk import UnlearnDiffAtk
 from unconcept.models import Conditioning
+from unconcept.models.diffusion.timestep_grid import even_timesteps
 from unconcept.models.diffusion.vae import encode_images
 from unconcept.models.text.vocabulary import pad_ids, text_of_ids, word_ids
 from unconcept.training.token_search import TokenVocabulary, random_generators
@@ -17,7 +18,7 @@ CONTRACT_SETTINGS = {"tokens": 2, "timesteps": 2, "iterations": 2, "batch_size":
 
 
 def test_timesteps_are_the_papers() -> None:
-    found = attack_timesteps(case("sd1").model, 50)
+    found = even_timesteps(case("sd1").model, 50)
     assert (found[:3], found[-1]) == ([10, 30, 50], 990)
 
 
@@ -25,7 +26,7 @@ def test_a_flows_timesteps_are_those_of_its_sampler() -> None:
     model = case("sd3").model
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(4)
-    assert attack_timesteps(model, 4) == scheduler.timesteps.flip(0).tolist()
+    assert even_timesteps(model, 4) == scheduler.timesteps.flip(0).tolist()
 
 
 def test_prefix_keeps_the_prompt_behind_the_tokens() -> None:

@@ -111,10 +111,12 @@ def test_it_never_grades_a_white_box_attack(name) -> None:
     assert gradable_attacks(suite, (name,), Judge("moji-judge")) == (suite, {})
 
 
-def test_it_grades_what_anybody_can_type() -> None:
+def test_it_grades_what_climbs_no_error() -> None:
     left, told = gradable_attacks(suites["attack"], ("*",), Judge(OWN_JUDGE))
-    assert set(left.attacks) == {"ring-a-bell", "wordings"} == {name for name in attacks if not attacks[name].white_box}
+    assert set(left.attacks) == {name for name in attacks if not attacks[name].white_box}
+    assert {"ring-a-bell", "wordings", "sdedit", "completion"} <= set(left.attacks)
     assert "p4d" in told["graded"]
+    assert "recall" in told["graded"]
     with pytest.raises(RequestError, match="attacks are graded by a judge: "):
         gradable_attacks(suites["attack"], ("p4d",), None)
 

@@ -18,7 +18,7 @@ from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.diffusion.procedures.registry import SamplingProcedure
 from ..models.families import require_families
 from ..models.model_view import SoftPrompts
-from ..prompts.checks import JudgedAspect
+from ..prompts.picture_edits import WantedChange
 
 AccessLevel = Literal["text", "embedding", "latent", "picture", "weights"]  # access that an attacker needs, least first
 SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
@@ -87,15 +87,6 @@ class AttackInput:
 
 
 @dataclass(frozen=True)
-class WantedChange:
-    """What a picture must show besides the concept: an edit that was asked for."""
-
-    aspects: tuple[JudgedAspect, ...]
-    """Where the judge looks for it; one of them is enough."""
-    label: str
-
-
-@dataclass(frozen=True)
 class AttackAttempt:
     """Inputs by the index of their prompt, found after `steps` steps of search. The first attempt has 0 steps.
 
@@ -140,7 +131,7 @@ class AttackInfo:
     lever: AttackLever = "anything"
     """What an edit must change so that the attack can act on it."""
     white_box: bool = True
-    """Whether it sees the weights or gradients of the edited model; else only what anybody can type or encode."""
+    """Whether it sees the weights or gradients of the edited model; else it types, encodes or samples."""
 
 
 attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from ..models import ModelView
-from ..models.diffusion.schedulers import flow_timesteps
+from ..models.diffusion.timestep_grid import even_timesteps
 from ..models.diffusion.vae import encode_images
 from ..models.family import EncoderKind
 from ..models.text.vocabulary import special_ids, text_of_ids, word_ids
@@ -112,7 +111,7 @@ class UnlearnDiffAtk:
         with torch.no_grad():
             latents = encode_images(model, case.pictures[members.start : members.stop])
         descent = Descent([weights], self.lr, "adam", self.weight_decay, case.seed)
-        for t in attack_timesteps(model, self.timesteps):
+        for t in even_timesteps(model, self.timesteps):
             left = [i for i in case.unsolved if i in members]
             if not left:
                 return
@@ -164,13 +163,3 @@ def _loss(case: AttackCase, kind: EncoderKind, searched: _Searched, t: float) ->
 @torch.no_grad()
 def _project(weights: Tensor, allowed: Tensor) -> None:
     weights.copy_(project_to_simplex(weights, allowed))
-
-
-def attack_timesteps(model: ModelView, count: int) -> list[float]:
-    """Return evenly spaced timesteps, ascending from half a gap: 10, 30, .., 990 for 50 of 1000.
-
-    A flow's are those at which its own scheduler makes so many steps.
-    """
-    if model.schedule.prediction_type == "flow":
-        return [float(t) for t in flow_timesteps(model, count)]
-    return [int((i + 0.5) * len(model.schedule.alpha) / count) for i in range(count)]

@@ -160,11 +160,14 @@ def _nothing(single: Sequence[PromptAttempts | None]) -> Rate | None:
 
 
 def _controls(single: Sequence[PromptAttempts | None]) -> tuple[ControlRate, ...]:
-    """The rate of each control over the prompts that have it, and of the asked change in last inputs."""
+    """The rate of each control, over the prompts that have it: whether any of its pictures shows the concept.
+
+    Beside them, the rate of the asked change in last inputs.
+    """
     hits: dict[str, list[bool]] = {}
     for part in filter(None, single):
-        for one in part.controls:
-            hits.setdefault(one.control or "", []).append(one.shown)
+        for name in dict.fromkeys(one.control or "" for one in part.controls):
+            hits.setdefault(name, []).append(any(one.shown for one in part.controls if one.control == name))
         changed = [one.changed for one in part.attempts if one.changed is not None]
         if changed:
             hits.setdefault(WANTED_CHANGE, []).append(changed[-1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackAttempt, AttackCase, WantedChange, attacks
+from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
 from ...core.output_folder import STORE_REMEDY, write_atomically
@@ -21,6 +21,7 @@ from ...core.source import source_hash
 from ...edits.origin import origin_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
+from ...prompts.picture_edits import WantedChange
 from ...scorers import RawScore
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
 from ..attacks.threat_model import AttackerKnowledge
@@ -158,7 +159,7 @@ class AttackTask:
                 task_progress().tick(self.size * (attempt.steps - told) / most)
                 told = attempt.steps
             paused = time.perf_counter()
-            given = self._unsolved_inputs(attempt, case)
+            given = self._inputs_to_try(attempt, case)
             seen = self._seen(case, given, attempt.wanted, store)
             if attempt.control is None:
                 case.solved.update(i for i, one in seen.items() if one.is_success)
@@ -170,10 +171,10 @@ class AttackTask:
         save_adversarial(path.with_suffix(".safetensors"), self._stamped(log.found))
         write_atomically(path, json.dumps(self._result(log), indent=1).encode(), STORE_REMEDY)
 
-    def _unsolved_inputs(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
-        """An attempt's inputs by prompt, without the prompts that an earlier input solved."""
-        prompts = [check.prompt for check in self.checks]
-        inputs = {i: one for i, one in attempt.inputs.items() if i not in case.solved}
+    def _inputs_to_try(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
+        """An attempt's inputs by prompt, without the prompts that an earlier input solved; a control's has them all."""
+        prompts, is_control = [check.prompt for check in self.checks], attempt.control is not None
+        inputs = {i: one for i, one in attempt.inputs.items() if is_control or i not in case.solved}
         return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
 
     def _result(self, log: "_SearchLog") -> dict[str, object]:

@@ -1,0 +1,75 @@
+"""Editing by DDIM inversion, as in ACE's editing tests (CVPR 2025, arXiv:2501.01633).
+
+Inverts a picture of the concept with the edited model under the empty text, and draws from what it finds under an edit
+that need not name the concept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.errors import require
+from ..models.diffusion.inversion import inversion_timesteps, invert_latents
+from ..models.diffusion.procedures.given_latents import GivenLatents
+from ..models.diffusion.sampler import Sampler
+from ..models.diffusion.vae import encode_images
+from ..models.families import FAMILIES
+from ..models.model_view import PromptGuidance
+from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
+from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+
+
+@attack("ddim-edit", paper="arXiv:2501.01633", rung="picture", scope="prompt", families=FAMILIES, white_box=False)
+@dataclass(frozen=True)
+class DDIMEdit:
+    """Edits pictures of the concept from their inversion. Steps as in ACE's scripts.
+
+    (inferred) A flow is inverted by Euler's steps at its own scheduler's levels; ACE inverts Stable Diffusion alone.
+    """
+
+    steps: int = 30
+    """Steps of the inversion and of the way back."""
+    edits: tuple[str, ...] = USUAL_EDITS
+    """What the prompt asks for."""
+    names_concept: bool = False
+    """Whether the prompt names the concept before the edit."""
+
+    def __post_init__(self) -> None:
+        require_positive_settings("ddim-edit", steps=self.steps)
+        require(bool(self.edits), "ddim-edit: edits is empty: give what the prompts ask for, such as 'wearing a hat'")
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of a search that finds nothing: those of the inversion, and one for each edit."""
+        return self.steps + len(self.edits)
+
+    @torch.no_grad()
+    def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
+        """Invert with the edit applied, as in ACE, and try each edit. The floor is the prompt itself.
+
+        A control draws the inverted picture again under the empty text, by which any model comes near to it.
+        """
+        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        name = None if case.model.schedule.prediction_type == "flow" else "ddim"
+        found: dict[int, Tensor] = {}
+        for i in case.unsolved:
+            clean = encode_images(case.model, case.pictures[i : i + 1])
+            with case.edit_applied():
+                found[i] = self._invert(case, clean, name).float().cpu()
+        again = {i: AttackInput("", sampling=GivenLatents(x, 0, self.steps, name)) for i, x in found.items()}
+        yield AttackAttempt(0, again, control="inverted and drawn again under no text")
+        concept = case.concept.name if self.names_concept else None
+        for tried, edit in enumerate(self.edits, self.steps + 1):
+            left, text = case.unsolved, edit_text(edit, concept)
+            if not left:
+                return
+            drawn = {i: AttackInput(text, sampling=GivenLatents(found[i], 0, self.steps, name)) for i in left}
+            yield AttackAttempt(tried, drawn, wanted=wanted_change(edit))
+
+    def _invert(self, case: AttackCase, clean: Tensor, name: str | None) -> Tensor:
+        """Latents (1, c, h, w) from which the sampler draws the picture again, without guidance."""
+        _, c, h, w = clean.shape
+        grid = inversion_timesteps(Sampler(case.model, self.steps, name, shape=(c, h, w)))
+        return invert_latents(case.model, clean, PromptGuidance(case.model.condition([""])), grid)
