@@ -16,6 +16,7 @@ CONTRACT_SETTINGS = {"max_train_steps": 2, "pictures": 2, "picture_steps": 2, "l
 
 REFINEMENT = MACE(max_train_steps=0)
 REQUEST = Request(("dog face", "red car"), ("goat", "bus"), ("cat", "a moon"))
+ENCODERS = {"sd3": ("clip", "t5"), "flux": ("t5",), "chroma": ("t5",)}  # whose rows follow each other
 FORMS = ("a {}", "{} in fog", "old {} at sea", "{}")
 CAPTIONS = [
     f"{a} {b}" for a in ("cat", "wolf", "tall moon", "x ray", "bus") for b in ("by night", "in june", "q", "for 3")
@@ -23,16 +24,25 @@ CAPTIONS = [
 
 
 def context(view, target, anchor, form):
-    """Rows around the concept, found by hand: before it, after it, the end token, pads."""
-    count = lambda text: len(text.replace(" ", ""))  # noqa: E731  (one token a letter)
-    before, after = (count(part) for part in form.split("{}"))
-    rows = []
-    for word, other in ((target, anchor), (anchor, target)):
-        states, l = view.embed([form.format(word)], at="all")[0], tiny.LENGTH
-        long = max(count(word), count(other))
-        end = 1 + before + count(word)
-        rows.append(torch.cat([states[: 1 + before], states[end : end + after + 1 + l - (2 + before + after + long)]]))
-    return rows
+    """Rows around the concept, found by hand: before it, after it, the end token, pads; of each encoder in turn."""
+    first, rows, words = 0, ([], []), ((target, anchor), (anchor, target))
+    for kind in ENCODERS.get(view.family, ("clip",)):
+        mark = int(kind == "t5")  # T5 has no start token, and a token for what stands before a word.
+        length = view.spec.encoders[-1].length if mark else tiny.LENGTH
+        before, after, *own = (tokens(text, mark) for text in (*form.split("{}"), target, anchor))
+        before += mark or 1
+        for found, (word, _) in zip(rows, words, strict=True):
+            states = view.embed([form.format(word)], at="all")[0, first : first + length]
+            end = before + tokens(word, mark) - mark
+            pads = length - (before + max(own) - mark + after + 1)
+            found += [states[:before], states[end : end + after + 1 + pads]]
+        first += length
+    return [torch.cat(found) for found in rows]
+
+
+def tokens(text, mark):
+    """One a letter, and a mark before each word."""
+    return len(text.replace(" ", "")) + mark * len(text.split())
 
 
 def literal(view, w, method: MACE, request: Request, texts=()):
@@ -52,8 +62,9 @@ def literal(view, w, method: MACE, request: Request, texts=()):
     return (left + beta * w @ prior) @ torch.linalg.inv(right + beta * prior)
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("size", [0, 500])
+@pytest.mark.parametrize(
+    ("family", "size"), [*((f, s) for f in tiny.FAMILIES for s in (0, 500)), *((f, 500) for f in ENCODERS)]
+)
 def test_is_the_papers_equation(family, size, tmp_path) -> None:
     view, path = tiny.shared(family), tmp_path / "captions.txt"
     path.write_text("\n".join(CAPTIONS))
@@ -73,7 +84,7 @@ def test_is_the_papers_equation(family, size, tmp_path) -> None:
         )
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *ENCODERS])
 def test_mapping_to_the_same_words_changes_nothing(family) -> None:
     edit = replace(REFINEMENT, templates=FORMS).erase(
         tiny.shared(family), Request(("dog face",), ("dog  face",), ("cat",))
@@ -116,7 +127,7 @@ def test_limits_of_the_weights(family) -> None:
         assert all(stiff.erase(view, request).delta(name, w).abs().max() < 1e-6 for name, w in view.text_maps().items())
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "sd3"])
 def test_order_of_targets_does_not_matter(family) -> None:
     view = tiny.shared(family)
     turned = Request(REQUEST.targets[::-1], REQUEST.anchors[::-1], REQUEST.retain[::-1])

@@ -14,22 +14,13 @@ def edit_notes(edit: Edit, model: ModelView) -> dict[str, str]:
 
 def method_notes(method: str, spec: FamilySpec) -> dict[str, str]:
     """The notes on every edit that a method makes of a model of this family."""
-    encoder = _unreached_pooled_encoder(spec)
-    if encoder is None:
+    pooled, unreached = [encoder.part for encoder in spec.encoders if encoder.gives_pooled], methods[method].unreached
+    if not pooled or (spec.pooled_map and unreached != "any pooled text"):
         return {}
-    title, unreached = spec.title, methods[method].unreached
-    if unreached == "pooled text":
-        told = f"{title} also reads the pooled text of {encoder}, which {method} leaves as it is: it names the concept"
-        return {unreached: told}
+    if unreached in ("pooled text", "any pooled text"):
+        told = f"{spec.title} also reads the pooled text of {pooled[0]}, which {method} leaves as it is: it names the"
+        return {"pooled text": f"{told} concept"}
     if unreached == "unconditional":
-        told = (
-            f"{title}'s pipeline takes zeros as the unconditional side, which no text names: {method} was trained with"
-        )
-        return {unreached: f"{told} the encoded empty text in their place"}
+        told = f"{spec.title}'s pipeline takes zeros as the unconditional side, which no text names: {method} was"
+        return {unreached: f"{told} trained with the encoded empty text in their place"}
     return {}
-
-
-def _unreached_pooled_encoder(spec: FamilySpec) -> str | None:
-    """The encoder whose pooled text the denoiser reads through no map of its own; None if there is none."""
-    pooled = [encoder.part for encoder in spec.encoders if encoder.gives_pooled]
-    return pooled[0] if pooled and not spec.pooled_map else None

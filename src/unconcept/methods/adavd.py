@@ -15,7 +15,7 @@ from ..edits import SteeringEdit
 from ..edits.steering_rules import Decomposition, JointDecomposition, SteeringRule
 from ..models import ModelView
 from ..models.text.state_rows import content_positions
-from .registry import NO_SERVICES, MethodServices, Promise, method
+from .registry import NO_SERVICES, MethodServices, Promise, Unreached, method
 
 
 @method(
@@ -33,6 +33,7 @@ class AdaVD:
     """
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "moves-targets")
+    unreached: ClassVar[Unreached] = "any pooled text"
 
     token_sim: bool = True
     """Scale the shift by likeness; else make every token's value orthogonal to the targets'."""

@@ -41,7 +41,7 @@ class CPE:
     Defaults from the authors' config for artists.
     """
 
-    unreached: ClassVar[Unreached] = "pooled text"
+    unreached: ClassVar[Unreached] = "any pooled text"
 
     gate_rank: int = 16
     """Width of the gate's queries and keys."""

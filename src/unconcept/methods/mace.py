@@ -46,11 +46,8 @@ _IMAGENET_STATS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and stand
 @method(
     "mace",
     paper="arXiv:2403.06135",
-    families=("sd1", "sd2", "sdxl", "zimage", "flux2", "flux2_klein", "qwenimage"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage"),
     mechanism="trained",
-    unsupported_reason=(
-        "it has no cross-attention on the text, and the paper defines its refinement only for those maps"
-    ),
 )
 @dataclass(frozen=True)
 class MACE:
@@ -60,7 +57,7 @@ class MACE:
     """
 
     crowded_from: ClassVar[int] = 100
-    unreached: ClassVar[Unreached] = "pooled text"
+    unreached: ClassVar[Unreached] = "any pooled text"
 
     lamb: float = 10.0
     """lambda, pull towards the old weights."""
@@ -131,8 +128,8 @@ class MACE:
 
         Differs: retained texts are the domain prior; masks come from the model's own attention, or from the image's
         background; images are encoded in the autoencoder's range, whereas the authors' code normalises them with
-        ImageNet's statistics. SDXL's pooled text still names the concept. A map on a language model's states is
-        refined as cross-attention's are (inferred); no adapters can be trained there.
+        ImageNet's statistics. The pooled text of SDXL, SD3 and FLUX still names the concept. The one map of a
+        joint transformer's text is refined as cross-attention's are (inferred); no adapters can be trained there.
         """
         message = f"mace: {model.family} models have no cross-attention to train adapters in: set max_train_steps = 0"
         require(model.spec.attention == "cross" or not self.max_train_steps, message)

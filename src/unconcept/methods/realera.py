@@ -33,7 +33,7 @@ from ..training.goals import GivenStates, TextEncodings, TextOrStates, goal_pred
 from ..training.parameter_groups import select_parameters
 from ..training.trainables import with_pristine_weights
 from ..training.trajectories import GuidedSampler, TrajectoryPool
-from .registry import NO_SERVICES, MethodServices, Promise, method
+from .registry import NO_SERVICES, MethodServices, Promise, Unreached, method
 
 
 @method(
@@ -51,6 +51,7 @@ class RealEra:
     """
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
+    unreached: ClassVar[Unreached] = "any pooled text"
 
     d1: float = 0.6
     """Largest distance of a neighbour, in lengths of the target's embedding."""

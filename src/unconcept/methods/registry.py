@@ -25,8 +25,9 @@ Mechanism = Literal["closed-form", "trained", "one-step", "steering"]
 # moves; it moves towards the anchor's; the model's own vision tower no longer tells the target from others.
 Promise = Literal["changes", "moves-targets", "nears-anchors", "leaves-vision-tower"]
 # What an edit leaves of a model whose denoiser reads a pooled text through no map, and whose pipeline has zeros in the
-# empty text's place: that pooled text; those zeros, because the training encoded the empty text.
-Unreached = Literal["pooled text", "unconditional", "nothing"]
+# empty text's place: that pooled text; those zeros, because the training encoded the empty text. "any pooled text" is
+# also one that the denoiser reads through a map.
+Unreached = Literal["pooled text", "any pooled text", "unconditional", "nothing"]
 _UNREACHED_BY_MECHANISM: Mapping[Mechanism, Unreached] = {
     "closed-form": "pooled text",
     "steering": "pooled text",

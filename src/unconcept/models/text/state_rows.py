@@ -1,7 +1,7 @@
 """Selects rows of text states for edits: those of a concept, of the words around it, and moments of many texts."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.errors import RequestError, require
 from ...linalg.moments import SecondMoments
 from ..model_view import ModelView
-from .tokenizer import ClipTokenizer, TextPosition
+from .tokenizer import ClipTokenizer, TextPosition, TokenizedTexts
 
 _QUOTED = re.compile(r'"([^"]+)"')
 _STATE_BATCH = 64  # texts whose states are in memory at once
@@ -108,21 +108,29 @@ def text_state_moments(
 
 
 def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
-    """Rows (n, d) of the words around {}, padding included, once with the target and once with the anchor in place."""
+    """Rows (n, d) of the words around {}, padding included, once with the target and once with the anchor in place.
+
+    Of encoders whose rows follow each other, each gives its own words.
+    """
     old = [form.replace("{}", target) for form in forms]
     new = [form.replace("{}", anchor) for form in forms]
-    states = model.embed([*old, *new], at="all")
-    rows_old, rows_new = [], []
-    read_old, read_new = model.tokenizer(old), model.tokenizer(new)
-    starts = zip(read_old.starts(), read_new.starts(), strict=True)
-    pairs = zip(read_old.ids, read_new.ids, starts, strict=True)
-    for i, (one, two, (first_old, first_new)) in enumerate(pairs):
-        before = range(min(first_old, first_new))  # padding of both that stands before them
-        at_old, at_new = shared_positions(one, two, states.shape[1] - len(before))
-        at_old, at_new = [*before, *(first_old + k for k in at_old)], [*before, *(first_new + k for k in at_new)]
-        rows_old.append(states[i, at_old])
-        rows_new.append(states[len(forms) + i, at_new])
+    states_old, states_new = model.embed([*old, *new], at="all").split(len(forms))
+    rows_old, rows_new, first = list[Tensor](), list[Tensor](), 0
+    for tokenizer in _in_turn(model):
+        for i, (at_old, at_new) in enumerate(_shared_rows(tokenizer(old), tokenizer(new))):
+            rows_old.append(states_old[i, [first + at for at in at_old]])
+            rows_new.append(states_new[i, [first + at for at in at_new]])
+        first += tokenizer.length
     return torch.cat(rows_old), torch.cat(rows_new)
+
+
+def _shared_rows(old: TokenizedTexts, new: TokenizedTexts) -> Iterator[tuple[list[int], list[int]]]:
+    """Positions of what two lists of texts share, pair by pair, among one encoder's padded rows."""
+    starts = zip(old.starts(), new.starts(), strict=True)
+    for one, two, (first_old, first_new) in zip(old.ids, new.ids, starts, strict=True):
+        before = range(min(first_old, first_new))  # padding of both that stands before them
+        at_old, at_new = shared_positions(one, two, old.length - len(before))
+        yield [*before, *(first_old + k for k in at_old)], [*before, *(first_new + k for k in at_new)]
 
 
 def word_mask(model: ModelView, form: str, word: str, ends: bool) -> Tensor:
