@@ -49,6 +49,10 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
         ("bench", "dog", "--methods", "uce", "--suite", "smoke", "--model", "MODEL", *JUDGED, "--out", "OUT"),
         ("bench", "dog", "--methods", "uce", "--model", "MODEL", "--spec", "nothing", "--out", "OUT"),
     ),
+    "recheck": (
+        ("recheck", "EDIT", "--model", "MODEL", "--pictures", 1, "--judge", "CLIP", "--out", "OUT"),
+        ("recheck", "EDIT", "--model", "MODEL", "--judge", "CLIP"),
+    ),
     "ledger init": (("ledger", "init", "OUT", "--model", "MODEL"), ("ledger", "init", "LEDGER", "--model", "MODEL")),
     "ledger add": (
         ("ledger", "add", "LEDGER", "house", "--anchor", "tree"),
@@ -72,7 +76,7 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
 }
 SLOW = {"evaluate", "bench", "attack", "invert", *(f"ledger {name}" for name in ("audit", "drift", "status", "verify"))}
 # They print what is known at once, or read texts.
-QUICK = {"explain", "methods", "attacks", "scorers", "suites", "specs", "recipes", "recheck"}
+QUICK = {"explain", "methods", "attacks", "scorers", "suites", "specs", "recipes"}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from unconcept.erasing.request_defaults import resolve_request
 from unconcept.jobs.command_options import RecheckOptions
 from unconcept.jobs.derivatives.recheck import drawn_concepts, recheck
 from unconcept.jobs.edit_base import record_base
+from unconcept.jobs.plans import plan_command
 from unconcept.models import open_model
 
 ASK = RequestSpec(("dog", "moon"), ("cat",), ("sun",))
@@ -138,6 +139,9 @@ def test_what_is_refused(place, tmp_path) -> None:
     assert sorted(name.rpartition("/")[2] for name in found.failed) == ["packed", "sister", "torn"]
     assert {check.verdict for check in found.checks} == {"holds"}
     assert not found.holds
+    plan = plan_command(RecheckOptions(edit=edit, folder=tmp_path / "both"))
+    assert [step.what.rpartition("/")[2] for step in plan.steps[2:]] == ["tuned"]
+    assert all(name in plan.facts["not checked"] for name in found.failed)
     faults = [
         ({"models": str(place / "sdxl")}, EditError, "was made for a sd1 model, and .* is one of sdxl"),
         ({"models": str(packed)}, ModelError, "names quantised weights"),

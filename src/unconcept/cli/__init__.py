@@ -29,12 +29,16 @@ def _print_version(wanted: bool) -> None:
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "make an edit": {"erase": erase.erase, "import": imported.import_},
     "use it": {"sample": sample.sample, "invert": invert.invert, "apply": apply.apply, "export": export.export},
-    "measure it": {"evaluate": evaluate.evaluate, "attack": evaluate.attack, "bench": evaluate.bench},
+    "measure it": {
+        "evaluate": evaluate.evaluate,
+        "attack": evaluate.attack,
+        "bench": evaluate.bench,
+        "recheck": recheck.recheck,
+    },
 }
 for _group, _functions in _COMMANDS.items():
     for _name, _function in _functions.items():
         app.command(_name, cls=GroupedCommand, rich_help_panel=_group)(command(_function, has_plan=True))
-app.command("recheck", cls=GroupedCommand, rich_help_panel="measure it")(command(recheck.recheck))
 app.add_typer(ledger.app, name="ledger", rich_help_panel="keep requests")
 for _table in (
     *(explain.explain, tables.methods, tables.recipes, tables.attacks),

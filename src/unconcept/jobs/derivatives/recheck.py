@@ -11,7 +11,7 @@ import torch
 
 from ...core.errors import EditError, ModelError, SettingsError, UnknownName, UsageError, require
 from ...core.escapes import file_name_text
-from ...core.output_folder import atomic_folder
+from ...core.output_folder import atomic_folder, require_usable_folder
 from ...core.progress import ProgressCallback, ignore_progress
 from ...core.request import Request
 from ...edits import Edit, open_edit, origin_of
@@ -70,18 +70,41 @@ class RecheckOutcome:
         return {"holds": self.holds, "checks": checks, "failed": self.failed, "notes": list(self.notes)}
 
 
+@dataclass(frozen=True)
+class OpenRecheck:
+    """An edit, the derivatives to check, and the edit's own base if it is on this machine."""
+
+    edit: Edit
+    models: tuple[str, ...]
+    base: ModelView | None
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the folder of reports is of."""
+        return {"edit": self.edit.hash, "models": list(self.models)}
+
+
+def open_recheck(options: RecheckOptions) -> OpenRecheck:
+    """Open what `recheck` compares, but no derivative. Raises the errors for bad options."""
+    message = "--pictures and --out go together: leave both out to draw nothing"
+    require((options.pictures is None) == (options.out is None), message, SettingsError)
+    message = "--judge goes with --pictures: leave it out to draw nothing"
+    require(options.judge is None or options.pictures is not None, message, SettingsError)
+    edit, models = open_edit(options.edit), tuple(_models(options))
+    require(bool(models), "no model: name a derivative with --model, or several in a --folder", SettingsError)
+    opened = OpenRecheck(edit, models, _own_base(options.edit))
+    if options.out is not None:
+        require_usable_folder(options.out, opened.identity, False)
+    return opened
+
+
 def recheck(options: RecheckOptions, progress: ProgressCallback = ignore_progress) -> RecheckOutcome:
     """Measure what an edit does on derivatives of its base, each beside what it does on the base itself.
 
     One model that cannot be checked raises its `UsageError`; of several, the others are checked.
     """
-    message = "--pictures and --out go together: leave both out to draw nothing"
-    require((options.pictures is None) == (options.out is None), message, SettingsError)
-    message = "--judge goes with --pictures: leave it out to draw nothing"
-    require(options.judge is None or options.pictures is not None, message, SettingsError)
-    edit, models = open_edit(options.edit), list(_models(options))
-    require(bool(models), "no model: name a derivative with --model, or several in a --folder", SettingsError)
-    base = _own_base(options.edit)
+    opened = open_recheck(options)
+    edit, models, base = opened.edit, opened.models, opened.base
     own = None if base is None or not edit.names else _residuals(edit, base)
     checks: list[ConceptCheck] = []
     failed: dict[str, str] = {}
@@ -94,7 +117,7 @@ def recheck(options: RecheckOptions, progress: ProgressCallback = ignore_progres
                 raise
             failed[model] = str(error)
     if options.out is not None:
-        checks = list(_with_pictures(checks, edit, options))
+        checks = list(_with_pictures(checks, opened, options))
     progress("models", len(models), len(models))
     return RecheckOutcome(tuple(checks), failed, tuple(_notes(edit, base)))
 
@@ -183,32 +206,40 @@ def _verdict(as_it_is: float | None, residual: float | None, own: float | None) 
     return "holds" if gone >= _HOLDS * wanted else "weaker" if gone >= _WEAKER * wanted else "lost"
 
 
-def _with_pictures(checks: Sequence[ConceptCheck], edit: Edit, options: RecheckOptions) -> Iterator[ConceptCheck]:
-    """Add the shares of pictures that show each concept, from one evaluation a model."""
+def _with_pictures(
+    checks: Sequence[ConceptCheck], opened: OpenRecheck, options: RecheckOptions
+) -> Iterator[ConceptCheck]:
+    """Add the shares of pictures that show each concept, from one evaluation a concept and model."""
     assert options.out is not None
-    models = list(dict.fromkeys(check.model for check in checks))
+    edit, models = opened.edit, list(dict.fromkeys(check.model for check in checks))
     shown: dict[tuple[str, str], tuple[float, float]] = {}
-    with atomic_folder(options.out, {"edit": edit.hash, "models": models}, False) as out, TemporaryDirectory() as place:
+    with atomic_folder(options.out, opened.identity, False) as out, TemporaryDirectory() as place:
         for number, model in enumerate(models):
             moved, _ = bind_edit(edit, options.edit, model)
             file = Path(place) / f"{number}.safetensors"
             moved.save(file)
             for concept in drawn_concepts(model, origin_of(edit).targets):
-                asked = EvaluateOptions(
-                    concepts=(concept,),
-                    edits=[file],
-                    model=model,
-                    judge=options.judge,
-                    limit=options.pictures,
-                    workers=1,
-                    out=out / f"{number:02d}-{file_name_text(Path(model).stem)}-{file_name_text(concept)}",
-                )
+                name = f"{number:02d}-{file_name_text(Path(model).stem)}-{file_name_text(concept)}"
+                asked = drawing_options(options, file, model, concept, out / name)
                 groups = evaluate(plan_evaluation(asked)).record().trials[0].groups
                 if "direct" in groups:
                     shown[model, concept] = groups["direct"].before.value, groups["direct"].after.value
     for check in checks:
         before, after = shown.get((check.model, check.concept), (None, None))
         yield replace(check, shown_before=before, shown=after)
+
+
+def drawing_options(options: RecheckOptions, edit: Path, model: str, concept: str, out: Path) -> EvaluateOptions:
+    """What is drawn and judged of one concept on one derivative, with an edit that is bound to it."""
+    return EvaluateOptions(
+        concepts=(concept,),
+        edits=[edit],
+        model=model,
+        judge=options.judge,
+        limit=options.pictures,
+        workers=1,
+        out=out,
+    )
 
 
 def drawn_concepts(model: str, targets: Sequence[str]) -> list[str]:

@@ -12,7 +12,8 @@ from ...models.checkpoint.hub import PendingDownload, is_hub_id, without_downloa
 from ...models.loading import find_network
 from .. import command_options as main
 from .. import ledger_options as ledgers
-from . import erase, evaluate, files, ledger, ledger_views
+from ..options import texts
+from . import erase, evaluate, files, ledger, ledger_views, recheck
 from .plan import Plan, PlannedDownload, PlannedStep
 
 PLANNERS: dict[type, Callable[[Any], Plan]] = {
@@ -25,6 +26,7 @@ PLANNERS: dict[type, Callable[[Any], Plan]] = {
     main.EvaluateOptions: evaluate.plan_run,
     main.AttackOptions: evaluate.plan_run,
     main.BenchOptions: evaluate.plan_run,
+    main.RecheckOptions: recheck.plan_recheck,
     ledgers.InitOptions: ledger.plan_init,
     ledgers.AddOptions: ledger.plan_add,
     ledgers.RevokeOptions: ledger.plan_revoke,
@@ -58,7 +60,8 @@ def plan_command(options: object) -> Plan:
 def _pending(options: object) -> Iterator[PendingDownload]:
     """What would be fetched for the models and judges that the options name."""
     model = getattr(options, "model", None)
-    sources: list[tuple[str, Callable[[str], Path]]] = [(model, find_model)] if isinstance(model, str) else []
+    models = [model] if isinstance(model, str) else texts(getattr(options, "models", ()))
+    sources: list[tuple[str, Callable[[str], Path]]] = [(each, find_model) for each in models]
     for name in ("judge", "method_judge"):
         given = getattr(options, name, None)
         path = Judge.parse(given).path if given else None
