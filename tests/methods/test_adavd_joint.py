@@ -56,7 +56,7 @@ def single_block(block, x, texts, temb, rotary, change):
 @torch.no_grad()
 @pytest.mark.parametrize("method", [AdaVD(**SOFT), AdaVD(**SOFT, joint_cfg=False)])
 def test_on_flux_it_is_a_target_and_an_empty_text_beside_one_picture(method) -> None:
-    from unconcept.models.views.flux import pack_latents, unpack_latents
+    from unconcept.models.diffusion.packed_latents import pack_latents, unpack_latents
 
     view = tiny.shared("flux")
     net, (noise, t) = view.modules("denoiser"), inputs(view)

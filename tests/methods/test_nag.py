@@ -75,7 +75,7 @@ def single_block(block, x, texts, temb, rotary):
 
 @torch.no_grad()
 def test_on_flux_it_is_two_text_streams_beside_one_picture() -> None:
-    from unconcept.models.views.flux import pack_latents, unpack_latents
+    from unconcept.models.diffusion.packed_latents import pack_latents, unpack_latents
 
     view = tiny.shared("flux")
     net, (noise, t) = view.modules("denoiser"), inputs(view)

@@ -14,12 +14,12 @@ from tests import tiny
 from tests.models.test_sampler import PROMPTS, built, generators, random
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.models.diffusion.inversion import inversion_timesteps, invert_edit_friendly, invert_latents
+from unconcept.models.diffusion.packed_latents import unpack_latents
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler
 from unconcept.models.diffusion.schedulers import named_scheduler
 from unconcept.models.diffusion.vae import finish_pictures, require_picture_size
 from unconcept.models.model_view import SamplingStart
 from unconcept.models.views import view_of_pipeline
-from unconcept.models.views.flux import unpack_latents
 
 STOCK = {
     "sd1": StableDiffusionImg2ImgPipeline,

@@ -5,8 +5,9 @@ import torch
 from diffusers import FluxPipeline
 
 from tests import tiny
+from unconcept.models.diffusion.packed_latents import pack_latents, unpack_latents
 from unconcept.models.diffusion.vae import decode_latents, encode_images
-from unconcept.models.views.flux import FluxView, pack_latents, unpack_latents
+from unconcept.models.views.flux import FluxView
 
 families = pytest.mark.parametrize("family", tiny.MMDITS)
 

@@ -7,10 +7,10 @@ from diffusers import QwenImagePipeline
 from tests import tiny
 from unconcept.core.errors import ModelError, RequestError
 from unconcept.models import Conditioning, open_model
+from unconcept.models.diffusion.packed_latents import pack_latents
 from unconcept.models.diffusion.vae import decode_latents, encode_images, picture_size
 from unconcept.models.families import families
 from unconcept.models.text.state_rows import attended_rows, content_positions
-from unconcept.models.views.flux import pack_latents
 
 TEXTS = ["Dog Face", "", " a moon in the sky ", "x"]
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from tests import tiny
 from unconcept.core.errors import SettingsError
 from unconcept.models.diffusion.callbacks import SamplingCallbacks, callbacks_on
+from unconcept.models.diffusion.packed_latents import pack_latents, unpack_latents
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler, is_guidance_distilled, step_generators
 from unconcept.models.diffusion.schedulers import SAMPLERS, named_scheduler
 from unconcept.models.views import view_of_pipeline
-from unconcept.models.views.flux import pack_latents, unpack_latents
 
 PROMPTS = ["a dog", "moon"]
 BUILDERS = {family: partial(tiny.pipeline, family) for family in tiny.PIPELINES}

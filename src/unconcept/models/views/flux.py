@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..diffusion.packed_latents import pack_latents, unpack_latents
 from ..model_view import Conditioning, SoftPrompts
 from ..text.tokenizer import TokenPosition
 from .mmdit import MMDiTView, set_even_sigmas
@@ -65,13 +65,3 @@ class FluxView(MMDiTView):
         config, vae = self.checkpoint.config("transformer"), self.checkpoint.config("vae")
         side = vae["sample_size"] // 2 ** (len(vae["block_out_channels"]) - 1)
         return config["in_channels"] // 4, side, side
-
-
-def pack_latents(latents: Tensor) -> Tensor:
-    """Pack latents (b, c, h, w) into FLUX's rows (b, h/2 * w/2, 4c), one for each square of four cells."""
-    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
-
-
-def unpack_latents(rows: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `pack_latents`, for `height` x `width` squares."""
-    return F.pixel_shuffle(rows.transpose(1, 2).unflatten(2, (height, width)), 2)

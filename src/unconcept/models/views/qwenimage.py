@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..diffusion.packed_latents import pack_latents, unpack_latents
 from ..model_view import Conditioning
-from .flux import pack_latents, unpack_latents
 from .llm import LlmTextView
 from .mmdit import set_even_sigmas
 
