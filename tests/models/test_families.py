@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,10 @@ def test_no_header_is_of_two_families() -> None:
 def test_an_unknown_family_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="method x: unknown family"):
         require_families(("sd1", "sd9"), "method x")
+
+
+@pytest.mark.parametrize("family", [name for name in tiny.PIPELINES if families[name].first_encoder.is_masked])
+def test_a_denoiser_masks_texts_by_the_argument_that_its_spec_names(family) -> None:
+    forward = type(tiny.shared(family).modules("denoiser")).forward
+    is_list = family == "zimage"  # Its texts are lists without padding.
+    assert (families[family].text_mask_input in signature(forward).parameters) != is_list

@@ -127,7 +127,7 @@ class GatedEdit(BesideEdit):
         denoiser, pipeline = model.modules("denoiser"), model.checkpoint.built_pipeline
         now: LowRankMiddle = 0.0
         pairs = [(modules[name], *self._laid(name, model.device)) for name in self.bound_names]
-        with track_prompts(model) as ids_of, watch_guidance(pipeline, denoiser) as sides:
+        with track_prompts(model) as ids_of, watch_guidance(pipeline, denoiser, model.spec) as sides:
 
             def see(states: Tensor) -> None:
                 nonlocal now

@@ -87,7 +87,8 @@ class _SafeRun:
     momentum: Tensor | None = None
 
     def begin(self, given: PromptGuidance) -> PromptGuidance:
-        self.named, self.momentum = _rows_of(self.model, self.text, _guided_pictures(given)), None
+        named = _rows_of(self.model, self.text, _guided_pictures(given))
+        self.named, self.momentum = replace(named, guidance=given.prompts.guidance), None
         return given
 
     def steer(self, at: SamplingStep) -> Tensor | None:
@@ -148,7 +149,7 @@ def _between(negatives: Conditioning, named: Conditioning, weight: float) -> Con
 class GuidanceEdit(SamplerEdit):
     """Guides every prompt away from a text, wherever pictures are drawn with classifier-free guidance.
 
-    A stock pipeline that guides by a second call of its denoiser, as FLUX's, refuses to draw with it.
+    In stock pipelines too; FLUX's guides so if it is given `true_cfg_scale` and a negative prompt.
     """
 
     text: str
@@ -170,7 +171,7 @@ class GuidanceEdit(SamplerEdit):
             yield
             return
         denoiser, callbacks = model.modules("denoiser"), self.rule.callbacks(model, self.text, self.strength)
-        with watch_stock_loop(model.checkpoint.built_pipeline, denoiser), callbacks_on(denoiser, callbacks):
+        with watch_stock_loop(model.checkpoint.built_pipeline, denoiser, model.spec), callbacks_on(denoiser, callbacks):
             yield
 
     def describe(self) -> str:

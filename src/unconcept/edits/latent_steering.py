@@ -83,7 +83,7 @@ class LatentSteeringEdit(SamplerEdit):
             return
         words = [model.tokenizer([concept]).ids[0][1:-1] for concept in self.concepts]
         denoiser = model.modules("denoiser")
-        with track_prompts(model) as ids_of, watch_stock_loop(model.checkpoint.built_pipeline, denoiser):
+        with track_prompts(model) as ids_of, watch_stock_loop(model.checkpoint.built_pipeline, denoiser, model.spec):
             run = _SteeringRun(model, self, words, ids_of)
             with callbacks_on(denoiser, SamplingCallbacks(before=run.move, start=run.restart)):
                 yield

@@ -15,7 +15,7 @@ from .registry import NO_SERVICES, MethodServices, Unreached, method
 @method(
     "negative-prompt",
     paper="arXiv:2211.05105",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "pixart"),
     mechanism="steering",
 )
 @dataclass(frozen=True)

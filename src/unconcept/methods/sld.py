@@ -27,7 +27,7 @@ _LEVELS: Mapping[SafetyLevel, SafeGuidance] = {
 @method(
     "sld",
     paper="arXiv:2211.05105",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux", "pixart"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "pixart"),
     mechanism="steering",
 )
 @dataclass(frozen=True)

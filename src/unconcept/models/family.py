@@ -113,6 +113,8 @@ class FamilySpec:
     """Module of the denoiser that text states pass before the edited maps."""
     cuts_prompts: bool = False
     """Whether its pipeline gets prompts and truncates them; others get states of prompts that fit."""
+    text_mask_input: str = "encoder_attention_mask"
+    """The denoiser's argument that masks text states, if it has one."""
     latent_patch: int = 1
     """Side, in latent cells, of the square that is packed into one token before the denoiser."""
     guided_square: int = 0

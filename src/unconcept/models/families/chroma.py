@@ -28,6 +28,7 @@ CHROMA = FamilySpec(
     required_maps=text_stream_maps,
     map_pattern=JOINT_ATTENTION_MAP,
     attention="joint",
+    text_mask_input="attention_mask",  # of text and picture
     latent_patch=2,
     denoiser_names=chroma_names,
     vae_prefix="vae.",

@@ -38,6 +38,7 @@ QWEN_IMAGE = FamilySpec(
     attention="joint",
     states_map="txt_in.weight",
     text_projection="txt_norm",
+    text_mask_input="encoder_hidden_states_mask",
     latent_patch=2,
     guided_square=2,
     denoiser_names=qwen_image_names,

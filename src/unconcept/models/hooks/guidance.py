@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.pipeline import Pipeline
 from ..diffusion.callbacks import SamplingCallbacks, callbacks_on
+from ..family import FamilySpec
 from .forward import remove_on_exit
 from .stock_loop import watch_stock_loop
 
@@ -62,12 +63,12 @@ class GuidanceSides:
 
 
 @contextmanager
-def watch_guidance(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[GuidanceSides]:
+def watch_guidance(pipeline: Pipeline, denoiser: nn.Module, spec: FamilySpec) -> Iterator[GuidanceSides]:
     """Watch the loops of the sampler and of a stock pipeline inside the block."""
     sides = GuidanceSides(pipeline)
     with (
         remove_on_exit([denoiser.register_forward_pre_hook(sides.note_call, with_kwargs=True)]),
         callbacks_on(denoiser, SamplingCallbacks(start=sides.start, stop=sides.stop)),
-        watch_stock_loop(pipeline, denoiser),
+        watch_stock_loop(pipeline, denoiser, spec),
     ):
         yield sides

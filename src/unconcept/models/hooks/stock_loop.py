@@ -1,7 +1,8 @@
 """Lets the callbacks of sampling loops act in the loop of a stock diffusers pipeline, which has no place for them.
 
 A pipeline's loop runs under its progress bar. Inside it, what a pipeline hands to its scheduler and to its denoiser
-tells where the loop is, and what they get instead is what the callbacks return.
+tells where the loop is, and what they get instead is what the callbacks return. Latents that are packed two by two are
+unpacked for them. Pipelines that pack latents guide by a second call of their denoiser, of the negatives.
 """
 
 import inspect
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from ...core.errors import ModelError, require
 from ..checkpoint.pipeline import Pipeline
 from ..diffusion.callbacks import SamplingCallbacks, SamplingStep, run_callback, running_callbacks
+from ..diffusion.packed_latents import pack_latents, unpack_latents
+from ..family import FamilySpec
 from ..model_view import Conditioning, PromptGuidance
 from .forward import remove_on_exit
 
@@ -26,11 +29,11 @@ _UNKNOWN = nan
 
 
 @contextmanager
-def watch_stock_loop(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[None]:
+def watch_stock_loop(pipeline: Pipeline, denoiser: nn.Module, spec: FamilySpec) -> Iterator[None]:
     """Inside the block, the pipeline's loops run the callbacks that are on its denoiser, as the sampler's loops do.
 
     `start` gets None for the number of negatives. `ModelError` in a loop whose latents or guidance callbacks change,
-    if the pipeline packs its latents, or guides by other means than a doubled batch.
+    if its latents are of a form that is not known here, or if it has no guidance that callbacks change.
     """
     if denoiser in _watched:
         yield
@@ -42,7 +45,7 @@ def watch_stock_loop(pipeline: Pipeline, denoiser: nn.Module) -> Iterator[None]:
         with running_callbacks(denoiser, SamplingCallbacks(), None) as called, ExitStack() as stack:
             steering = [each for each in called if each.acts]
             if steering:
-                stack.enter_context(_StockLoop(pipeline, denoiser, steering).watched())
+                stack.enter_context(_StockLoop(pipeline, denoiser, spec, steering).watched())
             yield stack.enter_context(progress_bar(total=total))
 
     def watched(iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
@@ -66,11 +69,14 @@ class _StockLoop:
 
     pipeline: Pipeline
     denoiser: nn.Module
+    spec: FamilySpec
     callbacks: Sequence[SamplingCallbacks]
     k: int = 0
     at: SamplingStep | None = None  # of the step whose prediction is being made
     whole: Tensor | None = None  # the latents of a step with both sides of guidance, before they are scaled
     texts: Conditioning | None = None  # that the callbacks guide by, in place of the pipeline's
+    squares: tuple[int, int] | None = None  # rows and columns of packed latents; None: they are not packed
+    said: Tensor | None = None  # the prediction for the prompts, until a second call gives that for the negatives
     is_busy: bool = False  # A callback itself calls the denoiser.
     step: Callable[..., Any] = field(init=False)  # the scheduler's own
     scale: Callable[..., Any] | None = field(init=False)
@@ -109,35 +115,50 @@ class _StockLoop:
         names = list(inspect.signature(module.forward).parameters)
         given, name = {**dict(zip(names, args, strict=False)), **kwargs}, names[0]
         if self.at is None:
-            self._begin_step(given[name] if self.whole is None else self.whole, self._conditioning(given))
+            self.squares = self._packing(given)
+            whole = self._unpacked(given[name]) if self.whole is None else self.whole
+            self._begin_step(whole, self._conditioning(given))
+        elif self.squares is not None:
+            self._add_negatives(self._conditioning(given))
         assert self.at is not None
-        sides = len(given[name]) // len(self.at.latents)
-        moved = torch.cat([self.at.latents] * sides)
-        if self.whole is None or not torch.equal(moved, self.whole):
-            given[name] = self.at.scale_input(moved).to(given[name].dtype)
-        if self.texts is not None and len(self.texts.states) == len(given["encoder_hidden_states"]):
-            given = _with_conditioning(given, self.texts)
+        moved = self.at.latents
+        if self.squares is not None:
+            given[name] = pack_latents(self.at.scale_input(moved)).to(given[name].dtype)
+        else:
+            moved = torch.cat([moved] * (len(given[name]) // len(moved)))
+            if self.whole is None or not torch.equal(moved, self.whole):
+                given[name] = self.at.scale_input(moved).to(given[name].dtype)
+        texts = self._texts_of_call()
+        if texts is not None and len(texts.states) == len(given["encoder_hidden_states"]):
+            given = _with_conditioning(given, texts, self.spec.text_mask_input)
         return (), given
+
+    def _packing(self, given: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The squares of a picture whose latents are packed two by two, by the positions that the pipeline gives."""
+        places = given.get("img_ids")
+        if self.spec.latent_patch != 2 or places is None:
+            return None
+        return int(places[:, 1].max()) + 1, int(places[:, 2].max()) + 1
+
+    def _unpacked(self, latents: Tensor) -> Tensor:
+        return latents if self.squares is None else unpack_latents(latents, *self.squares)
+
+    def _texts_of_call(self) -> Conditioning | None:
+        """What the callbacks put in place of the texts of the call that begins."""
+        if self.texts is None or self.squares is None:
+            return self.texts
+        count = len(self.texts.states) // 2
+        return self.texts.rows(slice(count, None) if self.said is None else slice(0, count))
 
     def _begin_step(self, whole: Tensor, texts: Conditioning) -> None:
         kind = type(self.pipeline).__name__
         message = f"the edit moves latents or guidance, and a {kind} packs its latents: draw with this library's sample"
         require(whole.ndim == 4, message, ModelError)
-        doubled = self._is_doubled(whole)
-        message = (
-            f"the edit changes classifier-free guidance, and this {kind} doubles no batch for it: give a guidance scale"
-            " above 1, or draw with this library's sample"
-        )
-        require(doubled or all(each.guide is None for each in self.callbacks), message, ModelError)
+        doubled = self.squares is None and self._is_doubled(whole)
+        if self.squares is None:
+            self._require_guidance(doubled)
         scale = getattr(self.pipeline, "guidance_scale", _UNKNOWN)
-        guidance = PromptGuidance(texts, float(scale) if doubled else None)
-        with self._busy():
-            for each in self.callbacks if self.k == 0 else ():
-                guidance = guidance if each.guide is None else each.guide(guidance)
-        if self.texts is not None:
-            guidance = replace(guidance, texts=self.texts)
-        if guidance.texts is not texts:
-            self.texts = guidance.texts
+        guidance = self._guided(PromptGuidance(texts, float(scale) if doubled else None), self.squares is None)
         timesteps, scaled = self.pipeline.scheduler.timesteps, self.scale
         t = timesteps[self.k]
         latents = whole[: len(whole) // 2] if doubled else whole
@@ -147,13 +168,42 @@ class _StockLoop:
                 at = replace(at, latents=run_callback(each.before, "before", at, at.latents))
         self.at = at
 
+    def _add_negatives(self, negatives: Conditioning) -> None:
+        """Complete a step's guidance at its second call, whose scale the scheduler is not told."""
+        assert self.at is not None
+        both = Conditioning.concatenate([negatives, self.at.guidance.texts])
+        self.at = replace(self.at, guidance=self._guided(PromptGuidance(both, _UNKNOWN), True))
+
+    def _guided(self, guidance: PromptGuidance, is_whole: bool) -> PromptGuidance:
+        """What the callbacks make of a loop's guidance, once both of its sides are known: in the first step."""
+        texts = guidance.texts
+        with self._busy():
+            for each in self.callbacks if self.k == 0 and is_whole else ():
+                guidance = guidance if each.guide is None else each.guide(guidance)
+        if self.texts is not None and is_whole:
+            guidance = replace(guidance, texts=self.texts)
+        if guidance.texts is not texts:
+            self.texts = guidance.texts
+        return guidance
+
+    def _require_guidance(self, is_there: bool) -> None:
+        message = (
+            f"the edit changes classifier-free guidance, and this {type(self.pipeline).__name__} draws without it: give"
+            " a guidance scale above 1 (FLUX: true_cfg_scale and a negative_prompt), or draw with this library's sample"
+        )
+        require(is_there or all(each.guide is None for each in self.callbacks), message, ModelError)
+
     def _conditioning(self, given: Mapping[str, Any]) -> Conditioning:
         """The conditioning in the denoiser's arguments."""
         added, states = given.get("added_cond_kwargs") or {}, given["encoder_hidden_states"]
         pooled, scale = given.get("pooled_projections", added.get("text_embeds")), None
         if given.get("timestep_cond") is not None:  # Guidance is distilled into the denoiser.
             scale = torch.full((len(states),), float(self.pipeline.guidance_scale), device=states.device)
-        return Conditioning(states, pooled, added.get("time_ids"), given.get("encoder_attention_mask"), scale)
+        elif given.get("guidance") is not None:
+            scale = given["guidance"]
+        mask = given.get(self.spec.text_mask_input)
+        mask = None if mask is None else mask[:, : states.shape[1]]  # It may go on over the picture's places.
+        return Conditioning(states, pooled, added.get("time_ids"), mask, scale)
 
     def _is_doubled(self, whole: Tensor) -> bool:
         """Whether the batch holds the negatives and then the prompts."""
@@ -162,29 +212,40 @@ class _StockLoop:
         return bool(told) if told is not None else 2 * half == len(whole) and torch.equal(whole[:half], whole[half:])
 
     def _answered(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        if self.is_busy or self.at is None or self.at.guidance.scale is None:
+        if self.is_busy or self.at is None:
             return
-        prediction = out[0] if isinstance(out, tuple) else out.sample
+        prediction = self._unpacked(out[0] if isinstance(out, tuple) else out.sample)
         b, c = self.at.latents.shape[:2]
-        if len(prediction) == 2 * b:  # SD3's skip-layer call is of the prompts alone.
+        if self.squares is not None and self.said is None:
+            self.said = prediction
+        elif self.squares is not None:
+            assert self.said is not None
+            self.at = replace(self.at, sides=(prediction, self.said))
+        elif self.at.guidance.scale is not None and len(prediction) == 2 * b:
+            # SD3's skip-layer call is of the prompts alone.
             self.at = replace(self.at, sides=(prediction[:b, :c], prediction[b:, :c]))
 
     def _stepped(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run `predicted` and `after` around the scheduler's step, from the latents that `before` returned."""
-        at, self.at, self.whole = self.at, None, None
+        at, self.at, self.whole, self.said = self.at, None, None, None
         if at is None:  # Its denoiser was not asked.
             self.k += 1
             return self.step(model_output, timestep, sample, *args, **kwargs)
-        prediction, at = model_output, replace(at, guidance=_with_known_scale(at, model_output))
+        if self.squares is not None:
+            self._require_guidance(at.sides is not None)
+        prediction = self._unpacked(model_output)
+        at = replace(at, guidance=_with_known_scale(at, prediction))
         with self._busy():
             for each in self.callbacks:
                 prediction = run_callback(each.predicted, "predicted", replace(at, prediction=prediction), prediction)
             at = replace(at, prediction=prediction)
-            out = self.step(prediction, timestep, at.latents.to(sample.dtype), *args, **kwargs)
-            following = out[0] if isinstance(out, tuple) else out.prev_sample
+            given = [x if self.squares is None else pack_latents(x) for x in (prediction, at.latents.to(sample.dtype))]
+            out = self.step(given[0], timestep, given[1], *args, **kwargs)
+            following = self._unpacked(out[0] if isinstance(out, tuple) else out.prev_sample)
             for each in self.callbacks:
                 following = run_callback(each.after, "after", replace(at, latents=following), following)
         self.k += 1
+        following = following if self.squares is None else pack_latents(following)
         if isinstance(out, tuple):
             return (following, *out[1:])
         out.prev_sample = following
@@ -208,11 +269,12 @@ def _with_known_scale(at: SamplingStep, guided: Tensor) -> PromptGuidance:
     return replace(at.guidance, scale=float((way * (guided.double() - empty)).sum() / way.square().sum()))
 
 
-def _with_conditioning(given: Mapping[str, Any], texts: Conditioning) -> dict[str, Any]:
+def _with_conditioning(given: Mapping[str, Any], texts: Conditioning, mask: str) -> dict[str, Any]:
     """The arguments with another conditioning; what they do not name stays left out."""
     found = {**given, "encoder_hidden_states": texts.states}
-    if given.get("encoder_attention_mask") is not None:
-        found["encoder_attention_mask"] = texts.mask
+    own = given.get(mask)
+    if own is not None and texts.mask is not None:
+        found[mask] = torch.cat([texts.mask.to(own.dtype), own[:, texts.mask.shape[1] :]], 1)
     if "pooled_projections" in given:
         found["pooled_projections"] = texts.pooled
     elif "text_embeds" in (given.get("added_cond_kwargs") or {}):

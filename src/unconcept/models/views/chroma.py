@@ -27,4 +27,5 @@ class ChromaView(FluxView):
 
     def _own_inputs(self, given: Conditioning, places: int) -> dict[str, Tensor | None]:
         """The mask of text and picture, whose places are all 1."""
-        return {"attention_mask": None if given.mask is None else F.pad(given.mask, (0, places), value=1.0)}
+        mask = None if given.mask is None else F.pad(given.mask, (0, places), value=1.0)
+        return {self.spec.text_mask_input: mask}
