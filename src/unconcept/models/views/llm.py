@@ -32,19 +32,16 @@ class LlmTextView(PipelineView):
             raise ModelError(f"{self.family} models do not read pooled text: embed at a token position")
         if not texts:
             return torch.empty(0, self.width, dtype=self.dtype, device=self.device)
-        return self._normed(self._llm(self.spec.first_encoder).embed(texts, at))
+        return self._as_mapped(self._llm(self.spec.first_encoder).embed(texts, at))
 
-    def _normed(self, states: Tensor) -> Tensor:
+    def _as_mapped(self, states: Tensor) -> Tensor:
+        """The inputs of the text map: the states themselves where the denoiser has no norm before it."""
+        return states
+
+    def _normed(self, states: Tensor, epsilon: float) -> Tensor:
         """Apply the denoiser's norm of text states, as it is now."""
-        if not self.spec.text_projection:
-            return states
         weight = self.checkpoint.lazy_tensors(self.spec.denoiser)[f"{self.spec.text_projection}.weight"]
-        return rms_norm(states, weight.detach(), self.norm_epsilon)
-
-    @property
-    def norm_epsilon(self) -> float:
-        """The epsilon of the denoiser's norm of text states."""
-        raise NotImplementedError(f"{self.family} has no norm of text states")
+        return rms_norm(states, weight.detach(), epsilon)
 
     def text_maps(self, reads: TextInput = "states") -> Mapping[str, Tensor]:
         return {} if reads == "pooled" else self._live_maps([self.spec.states_map])

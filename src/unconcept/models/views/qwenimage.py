@@ -46,9 +46,8 @@ class QwenImageView(LlmTextView):
         """Even sigmas from 1 to 1 / N, which the scheduler shifts by picture size."""
         set_even_sigmas(self, scheduler, steps, shape)
 
-    @property
-    def norm_epsilon(self) -> float:
-        return _NORM_EPSILON
+    def _as_mapped(self, states: Tensor) -> Tensor:
+        return self._normed(states, _NORM_EPSILON)
 
     @property
     def width(self) -> int:

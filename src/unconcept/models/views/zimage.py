@@ -30,9 +30,8 @@ class ZImageView(LlmTextView):
         """Even sigmas from 1 to 1 / N, which the scheduler shifts."""
         set_even_sigmas(self, scheduler, steps, shape)
 
-    @property
-    def norm_epsilon(self) -> float:
-        return float(self.checkpoint.config("transformer").get("norm_eps", 1e-5))
+    def _as_mapped(self, states: Tensor) -> Tensor:
+        return self._normed(states, float(self.checkpoint.config("transformer").get("norm_eps", 1e-5)))
 
     @property
     def width(self) -> int:
