@@ -16,7 +16,8 @@ from .edit_file import StoredEdit, weight_changes
 _DENOISERS = ("unet.", "transformer.")
 _ENCODERS = {"text_encoder": ("lora_te_", "lora_te1_"), "text_encoder_2": ("lora_te2_",)}
 _TEXT_MAPS = (".attn2.to_k.weight", ".attn2.to_v.weight", ".context_embedder.weight", ".txt_in.weight")
-_TEXT_AS_GIVEN = ("sd1", "sd2", "sdxl", "sd3", "flux")  # families whose text maps read the conditioning itself
+# Families whose text maps read the conditioning itself.
+_TEXT_AS_GIVEN = ("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "flux2", "flux2_klein")
 
 
 def add_edit(

@@ -135,12 +135,14 @@ def applied(name: str, patcher: Patcher, keys, strength: float = 1.0, clip=None)
     return getattr(apply, apply.FUNCTION)(patcher, edit, strength, clip)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize(
+    "family", ["sd1", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2_klein", "flux2", "qwenimage"]
+)
 def test_patched_weights_are_those_of_the_edited_model(family, comfy) -> None:
     """Low rank over text maps and a map of the picture, which in joint transformers is a slice of a fused one."""
     view, patcher, keys = toy(family)
     part = view.spec.denoiser
-    names = [name for name, w in view.modules("denoiser").named_parameters() if w.ndim == 2 and ".attn" in name]
+    names = [name for name, w in view.modules("denoiser").named_parameters() if w.ndim == 2 and ".att" in name]
     random = torch.Generator().manual_seed(0)
     own = view.reference([f"{part}.{name}" for name in names])
     pairs = {
@@ -157,7 +159,7 @@ def test_patched_weights_are_those_of_the_edited_model(family, comfy) -> None:
         assert torch.allclose(laid.unpack(model.weight(key)), w + 0.5 * edit.delta(name, w), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "chroma", "flux2_klein", "flux2"])
 def test_a_map_on_the_text_changes_texts_and_no_weight(family, comfy) -> None:
     """Around another node's wrapper, which still runs."""
     view, patcher, keys = toy(family)
@@ -183,6 +185,15 @@ def test_a_map_on_the_text_changes_texts_and_no_weight(family, comfy) -> None:
     assert seen == ["other"]
     assert torch.allclose(before.predict(read, states), read(0, 0, states, 1))
     assert applied("edit.safetensors", before, keys, 0.0)[0] is before
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwenimage"])
+def test_a_map_behind_a_norm_is_refused_in_one_line(family, comfy) -> None:
+    """There the denoiser's call is given states before the norm; a LoRA of the same edit goes into the weight."""
+    view, patcher, keys = toy(family)
+    file = saved(view, UCE().erase(view, REQUEST), comfy)
+    with pytest.raises(ValueError, match="whose texts pass another layer first: export it instead"):
+        applied(file, patcher, keys)
 
 
 def test_text_encoders_are_patched_through_clip(comfy) -> None:
