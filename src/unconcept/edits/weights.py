@@ -25,8 +25,8 @@ def add_to_weights(edit: Edit, model: AnyModel) -> Iterator[None]:
     if fixed:
         refused = "and the edit changes weights: give the plain model, or an edit that needs none"
         raise EditError(f"{model.name}: {fixed}, {refused}")
-    live = live_parameters(model, edit.names)
     own = require_same_base(edit.origin, model, edit.names)
+    live = live_parameters(model, edit.names)
     values = {name: weight_sum(live[name], edit.delta(name, own[name].to(live[name].device))) for name in edit.names}
     with with_values(live, values, model.original_weights):
         yield
@@ -82,9 +82,10 @@ def parameter_modules(model: AnyModel, names: tuple[str, ...]) -> dict[str, nn.M
 def require_same_base(origin: EditOrigin | None, model: AnyModel, names: tuple[str, ...]) -> Mapping[str, Tensor]:
     """Return the model's own weights under these names. Raises `EditError` if the edit was made for other weights."""
     require_model(model)
-    own = model.reference(names)
     if origin is None:
-        return own
+        return model.reference(names)
+    _require_own_family(origin, model)
+    own = model.reference(names)
     if is_packed(model, own):
         _require_same_text_side(origin, cast(ModelView, model))
         return own
@@ -105,10 +106,15 @@ def is_packed(model: AnyModel, weights: Mapping[str, Tensor]) -> bool:
     return bool(getattr(model, "fixed", "")) and not all(map(is_plain_weight, weights.values()))
 
 
+def _require_own_family(origin: EditOrigin, model: AnyModel) -> None:
+    family = getattr(model, "family", origin.family)  # A network that is no pipeline has none.
+    message = f"the edit was made for a {origin.family} model, and {model.name} is one of {family}: give its own"
+    require(origin.family == family, message, EditError)
+
+
 def _require_same_text_side(origin: EditOrigin, model: ModelView) -> str:
     """Return the hash that model and base share. `EditError` unless the model can be a quantised copy of the base."""
-    message = f"the edit was made for a {origin.family} model, and {model.name} is one of {model.family}: give its own"
-    require(origin.family == model.family, message, EditError)
+    _require_own_family(origin, model)
     message = (
         f"{model.name}: {model.fixed}, and the edit does not tell its base's text encoders: make it anew to apply it to"
         " a quantised copy"
