@@ -26,7 +26,7 @@ from tests import tiny
 from tests.attacks.cases import QUICK as QUICK_ATTACKS
 from tests.attacks.cases import case_of
 from tests.methods.planted import planted_services
-from tests.methods.quick import QUICK
+from tests.methods.quick import quick_settings
 from unconcept.attacks import attacks
 from unconcept.core import Request
 from unconcept.core.errors import UnconceptError
@@ -99,7 +99,7 @@ def toy(family: str, device: torch.device, dtype: str, method: str = "uce") -> P
 def edit_of(view: PipelineView, name: str) -> Edit:
     """The method's edit under its quick settings; what it must see is planted."""
     torch.manual_seed(0)
-    method = methods[name].settings(**QUICK.get(name, {}))
+    method = methods[name].settings(**quick_settings(name, view.family))
     return method.erase(view, ERASE if methods[name].does == "erase" else DEBIAS, planted_services(view))
 
 
