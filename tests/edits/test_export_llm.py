@@ -50,6 +50,13 @@ MAPS = {  # module in the folder, in the original, with underscores; another map
     "qwenimage": ("txt_in", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
     "flux2_klein": ("context_embedder", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
 }
+SHARED = {  # names of modules in LoRAs without alphas, by the tensor in the folder
+    "zimage": lambda name: name.removesuffix(".weight").replace("transformer.", "diffusion_model.", 1),
+    "qwenimage": lambda name: name.removesuffix(".weight"),
+    "flux2_klein": lambda name: (
+        "diffusion_model." + ("txt_in" if "context_embedder" in name else "double_blocks.0.txt_attn.qkv")
+    ),
+}
 LISTS = {"zimage": "zimage", "qwenimage": "qwenimage", "flux2_klein": "flux2-klein-4b"}
 EACH = pytest.mark.parametrize("family", list(NETWORKS))
 
@@ -167,7 +174,12 @@ def test_patches_and_loras_added_by_name_are_the_edited_file_and_come_back(famil
             name = flat[module.removeprefix("lora_unet_")]
             torch.testing.assert_close(before[name] + alpha / len(down) * (up @ down), after[name], rtol=0, atol=2e-6)
         there = parameters(folder, "transformer")
-        for to in ("comfyui", "kohya"):
+        export_edit(edit, folder, "comfyui-lora", tmp_path / f"{edit.hash}.safetensors", torch.float32)
+        files["comfyui-lora"] = tmp_path / f"{edit.hash}.safetensors"
+        plain = load_file(files["comfyui-lora"])
+        assert {key.rpartition(".lora_")[2] for key in plain} == {"A.weight", "B.weight"}
+        assert {key.partition(".lora_")[0] for key in plain} == {SHARED[family](name) for name in edit.names}
+        for to in ("comfyui", "kohya", "comfyui-lora"):
             back = read_foreign_edit(files[to], folder).edit
             assert {*back.names} >= {*edit.names}
             for name in back.names:
@@ -181,11 +193,20 @@ def test_diffusers_loads_the_lora_of_a_text_edit(family, base, tmp_path) -> None
     folder = base(family)
     edit = text_edit(folder)
     export_edit(edit, folder, "kohya", tmp_path / "l.safetensors", torch.float32)
-    pipe = stock(folder)
-    before = {name: p.clone() for name, p in networks(pipe).items()}
-    pipe.load_lora_weights(tmp_path / "l.safetensors", local_files_only=True)
-    pipe.fuse_lora(components=["transformer"])
-    pipe.unload_lora_weights()
-    for name, after in networks(pipe).items():
-        wanted = before[name] + edit.delta(name, before[name]) if name in edit.names else before[name]
-        torch.testing.assert_close(after, wanted, rtol=0, atol=2e-6)
+    export_edit(edit, folder, "comfyui-lora", tmp_path / "ab.safetensors", torch.float32)
+    for file in ("l.safetensors", "ab.safetensors"):
+        pipe = stock(folder)
+        before = {name: p.clone() for name, p in networks(pipe).items()}
+        pipe.load_lora_weights(tmp_path / file, local_files_only=True)
+        pipe.fuse_lora(components=["transformer"])
+        pipe.unload_lora_weights()
+        for name, after in networks(pipe).items():
+            wanted = before[name] + edit.delta(name, before[name]) if name in edit.names else before[name]
+            torch.testing.assert_close(after, wanted, rtol=0, atol=2e-6)
+
+
+def test_a_unet_s_edit_has_no_such_lora(tmp_path) -> None:
+    folder = tiny.folder("sd1", tmp_path / "sd1")
+    with pytest.raises(EditError, match="load: export --to kohya"):
+        export_edit(text_edit(folder), folder, "comfyui-lora", tmp_path / "l.safetensors")
+    assert not (tmp_path / "l.safetensors").exists()

@@ -212,7 +212,7 @@ class ExportOptions(WriteOptions):
     """Options of `export`."""
 
     to: str
-    """Format: diffusers or peft (a folder); single-file, kohya or comfyui (one .safetensors)."""
+    """Format: diffusers or peft (a folder); single-file, kohya, comfyui or comfyui-lora (one .safetensors)."""
     out: Path
     """Folder or file to write; it must not exist."""
     dtype: str = "auto"

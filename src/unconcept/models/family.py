@@ -127,6 +127,9 @@ class FamilySpec:
     """Prefix of the VAE's tensors in a single file."""
     has_diffusers_loras: bool = False
     """Whether kohya's trainer uses diffusers' names for the denoiser's modules instead of the original ones."""
+    shared_lora: Literal["", "transformer", "diffusion_model", "original"] = ""
+    """Names of modules in LoRAs without alphas that ComfyUI and diffusers both load: those of the diffusers folder
+    after one of two prefixes, or the original ones after "diffusion_model."; "" if there are none."""
     kohya_base: str = ""
     """Prefix of the base model's name in the header of kohya's files."""
     modelspec: str = ""

@@ -16,12 +16,13 @@ from .bake import bake, read_bakeable_weights
 from .base_weights import BaseWeights, read_base_weights
 from .checkpoint import write_folder, write_single_file
 from .lora_factors import lora_factors, require_matrix
-from .lora_writer import write_comfyui, write_kohya, write_peft
+from .lora_keys import shared_lora_name
+from .lora_writer import write_comfyui, write_kohya, write_peft, write_shared_lora
 from .metadata import export_metadata
 
-ExportTarget = Literal["comfyui", "diffusers", "kohya", "peft", "single-file"]
+ExportTarget = Literal["comfyui", "comfyui-lora", "diffusers", "kohya", "peft", "single-file"]
 EXPORT_TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
-_LORA_TARGETS = ("kohya", "peft")
+LORA_TARGETS = ("comfyui-lora", "kohya", "peft")
 FOLDER_TARGETS = ("diffusers", "peft")  # the others are one .safetensors file
 _METADATA_FILE = "unconcept.json"  # a folder's metadata; a single file has them in its header
 
@@ -52,14 +53,16 @@ def export_edit(
     """Write the edit to `out` in the format of `to`.
 
     `source` is the diffusers folder or single file that the edit was made for; with dtype None its own dtype is kept. A
-    LoRA (kohya, peft) of a low-rank edit is exact up to rounding unless `rank` is below the edit's own.
+    LoRA of a low-rank edit is exact up to rounding unless `rank` is below the edit's own.
     """
     base = read_exportable_weights(edit, source, to, dtype, rank)
-    if to in _LORA_TARGETS:
+    if to in LORA_TARGETS:
         found = lora_factors(edit, base.weights, dtype, rank)
         told = export_metadata(edit, source, to, dtype, found.error)
         if to == "kohya":
             write_kohya(found, ModelLayout.of(source), out, told)
+        elif to == "comfyui-lora":
+            write_shared_lora(found, ModelLayout.of(source), out, told)
         else:
             write_peft(found, origin_of(edit).base, out, told)
         return ExportOutcome(to, len(edit.names), found.ranks, found.error)
@@ -82,10 +85,10 @@ def read_exportable_weights(
     edit: Edit, source: Path, to: ExportTarget, dtype: torch.dtype | None, rank: int | None
 ) -> BaseWeights:
     """Locate the weights of an edit. Raises `UsageError` if `to` cannot hold the edit or is not made of this source."""
-    is_lora = to in _LORA_TARGETS
+    is_lora = to in LORA_TARGETS
     require(
         rank is None or (is_lora and rank >= 1),
-        f"rank {rank}: give a rank of at least 1, and only --to kohya and peft have one",
+        f"rank {rank}: give a rank of at least 1, and only --to {', '.join(LORA_TARGETS)} have one",
         SettingsError,
     )
     message = (
@@ -96,6 +99,8 @@ def read_exportable_weights(
     if is_lora:
         for name, shape in tensor_shapes(base.places).items():
             require_matrix(name, len(shape))
+            if to == "comfyui-lora":
+                shared_lora_name(name, ModelLayout.of(source))
     elif to == "diffusers" and dtype is None:
         read_bakeable_weights(edit, source)
     return base

@@ -6,7 +6,7 @@ An export writes these names, an import looks them up in reverse.
 import re
 from collections.abc import Iterator
 
-from ...core.errors import EditError
+from ...core.errors import EditError, require
 from ...models.family import TextEncoderSpec
 from ...models.layouts.clip import with_text_model
 from ...models.layouts.layout import DENOISER_PREFIX, ModelLayout
@@ -34,6 +34,21 @@ def kohya_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
         return "lora_unet_" + key.removesuffix(".weight").replace(".", "_"), laid
     encoder = _encoder(name, layout)
     return encoder.kohya + _text_module(module, encoder).replace(".", "_"), Packing()
+
+
+def shared_lora_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:
+    """Return the name by which ComfyUI and diffusers both find a weight's module, and the weight's packing in it.
+
+    `EditError` for a text encoder's weight, and in families without such names.
+    """
+    part, module = _module(name)
+    spelling = layout.spec.shared_lora
+    message = f"{name}: no LoRA name is known that both ComfyUI and diffusers load: export --to kohya"
+    require(part == layout.denoiser and bool(spelling), message, EditError)
+    if spelling != "original":
+        return f"{spelling}.{module}", Packing()
+    key, laid = comfyui_name(name, layout)
+    return key.removesuffix(".weight"), laid
 
 
 def comfyui_name(name: str, layout: ModelLayout) -> tuple[str, Packing]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from ...models.layouts.layout import ModelLayout
 from ...models.layouts.packing import Packing, pack_members
 from ..base import Edit
 from .lora_factors import LoraFactors
-from .lora_keys import comfyui_patch, kohya_name
+from .lora_keys import comfyui_patch, kohya_name, shared_lora_name
 
 
 def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: Mapping[str, str]) -> None:
@@ -22,7 +22,7 @@ def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: M
     alpha is stored in float32, in which every rank is exact. Pairs of smaller rank are padded with zeros to one rank,
     because diffusers loses the alphas of the attentions if ranks differ.
     """
-    fused = _fused(pairs, layout)
+    fused = _fused(pairs, layout, kohya_name)
     rank = max(down.shape[0] for _, down in fused.values())
     tensors: dict[str, Tensor] = {}
     for key, (up, down) in fused.items():
@@ -34,15 +34,25 @@ def write_kohya(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: M
     write_tensors(path, tensors, {**metadata, **told})
 
 
-def _fused(pairs: LoraFactors, layout: ModelLayout) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return one pair for each of kohya's names.
+def write_shared_lora(pairs: LoraFactors, layout: ModelLayout, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a LoRA as lora_A and lora_B without alphas, by names that ComfyUI and diffusers both load."""
+    tensors: dict[str, Tensor] = {}
+    for key, (up, down) in _fused(pairs, layout, shared_lora_name).items():
+        tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+    write_tensors(path, tensors, metadata)
+
+
+def _fused(
+    pairs: LoraFactors, layout: ModelLayout, named: Callable[[str, ModelLayout], tuple[str, Packing]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return one pair for each name of a module.
 
     If the original network packs several of our maps into one, their pairs are concatenated: that is exact, and the
     ranks add up.
     """
     found: dict[str, dict[str, tuple[Tensor, Tensor, Packing]]] = {}
     for name, (up, down) in pairs.pairs.items():
-        key, laid = kohya_name(name, layout)
+        key, laid = named(name, layout)
         found.setdefault(key, {})[name] = up, down, laid
     return {key: _side_by_side(members) for key, members in found.items()}
 

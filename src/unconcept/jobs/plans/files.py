@@ -10,7 +10,7 @@ from ...core.output_folder import require_free_output, require_usable_folder
 from ...edits import Edit
 from ...edits.export.bake import read_bakeable_weights
 from ...edits.export.base_weights import BaseWeights
-from ...edits.export.export import FOLDER_TARGETS, read_exportable_weights
+from ...edits.export.export import FOLDER_TARGETS, LORA_TARGETS, read_exportable_weights
 from ...edits.export.lora_factors import lora_factors
 from ...evaluation.starts import inversion_kind
 from ...models import ModelView
@@ -79,7 +79,7 @@ def plan_export(options: ExportOptions) -> Plan:
 def _export_cost(opened: OpenExport, base: BaseWeights, rank: int | None) -> tuple[float, int]:
     """Seconds of factoring, by one weight, and the size of what an export writes, about."""
     shapes = tensor_shapes(base.places)
-    if opened.target in ("kohya", "peft"):
+    if opened.target in LORA_TARGETS:
         return _lora_cost(opened, base, rank, shapes)
     if opened.target == "comfyui":
         return 0.0, _itemsize(opened, base) * sum(map(prod, shapes.values()))

@@ -32,6 +32,7 @@ CHROMA = FamilySpec(
     latent_patch=2,
     denoiser_names=chroma_names,
     vae_prefix="vae.",
+    shared_lora="transformer",
     kohya_base="chroma",
     module_names=re.compile(r"distilled_guidance_layer"),
     modelspec="chroma",

@@ -45,6 +45,7 @@ FLUX = FamilySpec(
     latent_patch=2,
     denoiser_names=flux_names,
     vae_prefix="vae.",
+    shared_lora="transformer",
     kohya_base="flux1",
     module_names=_BLOCK_NAMES,
     modelspec="flux-1",

@@ -39,6 +39,7 @@ FLUX2 = FamilySpec(
     denoiser_names=flux2_names,
     holds_denoiser_alone=True,
     vae_prefix="vae.",
+    shared_lora="original",
     kohya_base="flux_2_dev",
     modelspec="flux-2-dev",
     module_names=re.compile(r"to_qkv_mlp_proj|(double|single)_stream_modulation"),

@@ -33,6 +33,7 @@ FLUX2_KLEIN = FamilySpec(
     denoiser_names=flux2_names,
     holds_denoiser_alone=True,
     vae_prefix="vae.",
+    shared_lora="original",
     kohya_base="flux_2_klein",
     modelspec="flux-2-klein",
     module_names=re.compile(r"to_qkv_mlp_proj|(double|single)_stream_modulation"),

@@ -44,6 +44,7 @@ QWEN_IMAGE = FamilySpec(
     denoiser_names=qwen_image_names,
     holds_denoiser_alone=True,
     vae_prefix="vae.",
+    shared_lora="transformer",
     kohya_base="qwen_image",
     modelspec="qwen-image",
     module_names=re.compile(r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)|txt_norm"),

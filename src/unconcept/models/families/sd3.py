@@ -47,6 +47,7 @@ SD3 = FamilySpec(
     pooled_map="time_text_embed.text_embedder.linear_1.weight",
     denoiser_names=sd3_names,
     vae_prefix="first_stage_model.",
+    shared_lora="transformer",
     kohya_base="sd3",
     module_names=re.compile(r"joint_blocks|context_block"),
     modelspec="stable-diffusion-3",

@@ -36,6 +36,7 @@ Z_IMAGE = FamilySpec(
     denoiser_names=z_image_names,
     holds_denoiser_alone=True,
     vae_prefix="vae.",
+    shared_lora="diffusion_model",
     kohya_base="zimage",
     modelspec="z-image",
     module_names=re.compile(r"context_refiner|noise_refiner|cap_embedder"),
