@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.models.text.tokenizer_files import END_TOKEN, START_TOKEN
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
@@ -233,7 +233,7 @@ def _clip_tokenizer(folder: Path, words: Path, pad: str) -> None:
         "tokenizer_class": "CLIPTokenizer",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
-    ClipTokenizer.load(folder).tokenizer.save(str(folder / "tokenizer.json"))
+    TextTokenizer.load(folder).tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def _letters() -> Iterator[str]:

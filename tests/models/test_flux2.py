@@ -19,7 +19,7 @@ from unconcept.models.diffusion.vae import decode_latents, encode_images, pictur
 from unconcept.models.families.flux2 import SYSTEM_MESSAGE
 from unconcept.models.family import TextTemplate
 from unconcept.models.hooks.forward import record_inputs
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.training.token_search import FreeTokenSlots, all_vocabularies
 
 TEXTS = ["dog face", "", "a moon in the sky"]
@@ -80,9 +80,9 @@ def test_dev_s_prompts_stand_in_its_pipelines_template_on_the_right() -> None:
     template, bare = view.spec.first_encoder.template, deepcopy(plain)
     bare.chat_template = None
     processor = SimpleNamespace(tokenizer=bare, chat_template=plain.chat_template)
-    assert ClipTokenizer.of(processor, template).frame == tokens.frame
+    assert TextTokenizer.of(processor, template).frame == tokens.frame
     with pytest.raises(ModelError, match="the tokenizer pads on the left"):
-        ClipTokenizer.of(plain, TextTemplate(system="Look.", cut=2))
+        TextTokenizer.of(plain, TextTemplate(system="Look.", cut=2))
 
 
 @torch.no_grad()

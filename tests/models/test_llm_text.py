@@ -13,7 +13,7 @@ from unconcept.models.family import TextEncoderSpec, TextTemplate
 from unconcept.models.text.llm_encoder import LlmEncoder
 from unconcept.models.text.llm_skeleton import language_tensors
 from unconcept.models.text.templates import load_chat_tokenizer
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.models.text.vocabulary import pad_ids, special_ids, text_of_ids, untypable_ids, word_ids
 
 CHAT = TextTemplate(options={"add_generation_prompt": True, "enable_thinking": True})
@@ -22,8 +22,8 @@ TEXTS = ["dog", "", " a dog's caf\u00e9", "x" * 40]
 SPEC = TextEncoderSpec("text_encoder", kind="llm", length=64, is_masked=True)
 
 
-def tokens_of(template: TextTemplate = CHAT, spec: TextEncoderSpec = SPEC) -> ClipTokenizer:
-    return ClipTokenizer.of(tiny.chat_tokenizer("user", "assistant"), template).given_to(spec)
+def tokens_of(template: TextTemplate = CHAT, spec: TextEncoderSpec = SPEC) -> TextTokenizer:
+    return TextTokenizer.of(tiny.chat_tokenizer("user", "assistant"), template).given_to(spec)
 
 
 @cache
@@ -39,7 +39,7 @@ def language_model(kind: str) -> torch.nn.Module:
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
 
 
-def encoder_of(model: torch.nn.Module, tokens: ClipTokenizer, layers: tuple[int, ...]) -> LlmEncoder:
+def encoder_of(model: torch.nn.Module, tokens: TextTokenizer, layers: tuple[int, ...]) -> LlmEncoder:
     return LlmEncoder(tokens, dict(model.named_parameters()), model.config.to_dict(), layers)
 
 
@@ -111,7 +111,7 @@ def test_a_text_is_found_in_its_template(template) -> None:
 
 
 def test_a_word_that_is_merged_with_its_space_is_found_by_its_characters() -> None:
-    tokens = ClipTokenizer.of(tiny.chat_tokenizer("user", " dog"), CHAT).given_to(SPEC)
+    tokens = TextTokenizer.of(tiny.chat_tokenizer("user", " dog"), CHAT).given_to(SPEC)
     (whole,) = tokens(["a dog"]).ids
     assert [tokens.tokenizer.decode([whole[i]]) for i in tokens.span("a {}", "dog")] == [" dog"]
     assert whole[tokens(["a dog"]).index("last_subject")[0]] == tokens.tokenizer.token_to_id("\u0120dog")
@@ -120,14 +120,14 @@ def test_a_word_that_is_merged_with_its_space_is_found_by_its_characters() -> No
 def test_bad_templates_and_texts(tmp_path) -> None:
     loaded = tiny.chat_tokenizer("user")
     with pytest.raises(ModelError, match="puts 11 tokens before a prompt, and the pipeline drops the first 34"):
-        ClipTokenizer.of(tiny.chat_tokenizer("user"), TextTemplate("<|im_start|>user\nLook up {}", cut=34))
+        TextTokenizer.of(tiny.chat_tokenizer("user"), TextTemplate("<|im_start|>user\nLook up {}", cut=34))
     loaded.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
     with pytest.raises(ModelError, match="chat template leaves out or changes the prompt"):
-        ClipTokenizer.of(loaded, CHAT)
+        TextTokenizer.of(loaded, CHAT)
     loaded.chat_template = None
     with pytest.raises(ModelError, match="has no chat template"):
-        ClipTokenizer.of(loaded, CHAT)
-    merging = ClipTokenizer.of(tiny.chat_tokenizer("user", "\n\n"), PLAIN).given_to(SPEC)
+        TextTokenizer.of(loaded, CHAT)
+    merging = TextTokenizer.of(tiny.chat_tokenizer("user", "\n\n"), PLAIN).given_to(SPEC)
     with pytest.raises(RequestError, match="not found in the model's template"):
         merging(["\ndog"])
     with pytest.raises(RequestError, match="tokens long, the text encoder holds 64"):

@@ -28,7 +28,7 @@ from unconcept.models.checkpoint.published import CLIP_VOCABULARY, vocabulary_fo
 from unconcept.models.checkpoint.safetensors_io import tensor_shapes
 from unconcept.models.layouts.layout import ModelLayout
 from unconcept.models.loading import absolute_source, find_model, open_model, recognised_title
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.worlds.registry import split_config, with_config
 
 PACKAGED = CLIP_VOCABULARY.parent
@@ -207,7 +207,7 @@ def test_loras_and_networks_alone_are_told_apart_from_models(tmp_path) -> None:
 def test_the_packaged_vocabulary_is_clips(place, pad) -> None:
     """The known ids, and those of transformers; CLIP-L is padded with the end token, OpenCLIP's G and H with "!"."""
     folder = PACKAGED / place
-    ours = ClipTokenizer.load(folder, vocabulary_folder(folder))
+    ours = TextTokenizer.load(folder, vocabulary_folder(folder))
     assert ours(["a photo of a cat"]).padded() == [[*CAT, *[pad] * 70]]
     (theirs,) = (t for name, t in packaged_tokenizers(folder.parent).items() if name == folder.name)
     texts = ["", "Zoé's  wolf-dog, 3 ☕!", "THE Quick brown fox", "naïve façade", "a" * 40, "猫 と 犬"]

@@ -10,7 +10,7 @@ from transformers import T5Config, T5EncoderModel
 from tests import tiny
 from unconcept.core.errors import ModelError, RequestError
 from unconcept.models.text.t5_encoder import T5Encoder
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 
 TEXTS = ["dog face", "", "a moon in the sky", "dog face"]
 
@@ -29,7 +29,7 @@ def built(kind: str = "gated-gelu", length: int = 40, dtype: torch.dtype = torch
     }
     module = T5EncoderModel(T5Config(**shape, **more)).to(dtype).eval()
     return module, T5Encoder(
-        replace(ClipTokenizer.of(tokens), length=length), dict(module.named_parameters()), module.config.to_dict()
+        replace(TextTokenizer.of(tokens), length=length), dict(module.named_parameters()), module.config.to_dict()
     )
 
 

@@ -16,7 +16,7 @@ from unconcept.core import Request
 from unconcept.core.errors import ModelError
 from unconcept.methods.uce import UCE
 from unconcept.models import open_model
-from unconcept.models.text.tokenizer import ClipTokenizer
+from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.worlds.registry import embedded_world
 
 GIZMO, RULED = "<gizmo>", {"content": "<|startoftext|>", "lstrip": False, "normalized": True, "rstrip": True}
@@ -136,7 +136,7 @@ def pairs(tmp_path_factory):
     for name, make in MAKERS.items():
         folder = make(tmp_path_factory.mktemp(name))
         stock = T5TokenizerFast if "t5" in name else CLIPTokenizer
-        found[name] = stock.from_pretrained(folder), ClipTokenizer.load(folder)
+        found[name] = stock.from_pretrained(folder), TextTokenizer.load(folder)
     return found
 
 
@@ -146,7 +146,7 @@ def test_ids_are_the_pipelines(pairs, name, text) -> None:
     stock, ours = pairs[name]
     assert ours.encode([text])[0] == tuple(stock(text).input_ids)
     assert ours.pad == stock.pad_token_id
-    assert ClipTokenizer.of(stock).encode([text]) == ours.encode([text])
+    assert TextTokenizer.of(stock).encode([text]) == ours.encode([text])
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
@@ -187,7 +187,7 @@ def test_a_token_of_several_vectors_is_refused(tmp_path) -> None:
     """Diffusers writes it out in each prompt before the tokenizer."""
     put(old_clip(tmp_path), "added_tokens.json", **{GIZMO: 75, f"{GIZMO}_1": 76})
     with pytest.raises(ModelError, match=r"token \['<gizmo>'\] has several vectors"):
-        ClipTokenizer.load(tmp_path)
+        TextTokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
@@ -207,7 +207,7 @@ def test_a_token_that_one_of_two_tokenizers_has_is_refused(family) -> None:
 def test_broken_added_tokens_are_one_line(tmp_path, text) -> None:
     (old_clip(tmp_path) / "added_tokens.json").write_text(text)
     with pytest.raises(ModelError, match=r"^tokenizer [^\n]*$"):
-        ClipTokenizer.load(tmp_path)
+        TextTokenizer.load(tmp_path)
 
 
 def test_plain_files_need_no_library_of_models(tmp_path, monkeypatch) -> None:
@@ -215,4 +215,4 @@ def test_plain_files_need_no_library_of_models(tmp_path, monkeypatch) -> None:
     for make in (plain_clip, plain_end_padding, plain_t5, moji):
         folder = tmp_path / make.__name__
         folder.mkdir()
-        assert ClipTokenizer.load(make(folder)).encode(["hat"])
+        assert TextTokenizer.load(make(folder)).encode(["hat"])

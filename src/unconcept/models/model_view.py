@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .diffusion.noise_schedule import NoiseSchedule
 from .family import Family, FamilySpec
-from .text.tokenizer import ClipTokenizer, TextPosition
+from .text.tokenizer import TextPosition, TextTokenizer
 
 if TYPE_CHECKING:
     from .checkpoint.checkpoint import Checkpoint
@@ -131,11 +131,11 @@ class ModelView(Protocol):
         """The name of its family."""
 
     @property
-    def tokenizer(self) -> ClipTokenizer:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer for positions in `embed` at "all". SDXL's two tokenize texts alike; for SD3 it is CLIP's."""
 
     @property
-    def tokenizers(self) -> tuple[ClipTokenizer, ...]:
+    def tokenizers(self) -> tuple[TextTokenizer, ...]:
         """The tokenizers of all encoders that `condition` uses; a text must fit into each of them."""
 
     @property

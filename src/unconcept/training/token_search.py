@@ -17,7 +17,7 @@ from ..models import Conditioning, ModelView
 from ..models.diffusion.schedulers import flow_timesteps
 from ..models.family import EncoderKind
 from ..models.model_view import SoftPrompts
-from ..models.text.tokenizer import ClipTokenizer
+from ..models.text.tokenizer import TextTokenizer
 from ..models.text.vocabulary import (
     encoder_kinds,
     pad_ids,
@@ -80,7 +80,7 @@ def _insert(ids: tuple[int, ...], fronts: Sequence[int]) -> FreeTokenSlots:
 class TokenVocabulary:
     """Token embeddings of encoders of one kind as they now compute: build it while the edit is applied."""
 
-    tokenizer: ClipTokenizer
+    tokenizer: TextTokenizer
     tables: tuple[Tensor, ...]  # (v, d_e) for each encoder
 
     @classmethod

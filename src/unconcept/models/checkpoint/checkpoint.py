@@ -15,7 +15,7 @@ from ...core.errors import ModelError, require
 from ..family import TextEncoderSpec
 from ..pipeline_checks import resident_parameters
 from ..text.templates import load_chat_tokenizer
-from ..text.tokenizer import ClipTokenizer, TokenPosition
+from ..text.tokenizer import TextTokenizer, TokenPosition
 from .config import config_folder, read_config
 from .locations import has_part, tensor_locations
 from .pipeline import Pipeline, build_pipeline
@@ -34,7 +34,7 @@ class Checkpoint:
     pipeline: Pipeline | None = None
     _places: dict[str, dict[str, TensorLocation]] = field(default_factory=dict)  # tensors of each part in the files
     _held: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # text encoders small enough to stay in memory
-    _tokenizers: dict[str, ClipTokenizer] = field(default_factory=dict)
+    _tokenizers: dict[str, TextTokenizer] = field(default_factory=dict)
     _states: dict[str, dict[TokenPosition, dict[str, Tensor]]] = field(
         default_factory=dict
     )  # cached text states, by encoder
@@ -98,14 +98,14 @@ class Checkpoint:
         """The cache of a text encoder's states. None for a pipeline, whose weights may be trained."""
         return None if self.pipeline is not None else self._states.setdefault(part, {})
 
-    def tokenizer(self, encoder: TextEncoderSpec) -> ClipTokenizer:
+    def tokenizer(self, encoder: TextEncoderSpec) -> TextTokenizer:
         """The tokenizer of a text encoder."""
         part = encoder.tokenizer
         if part not in self._tokenizers:
             own = (
                 _load_tokenizer(config_folder(self.source) / part, encoder)
                 if self.source
-                else ClipTokenizer.of(getattr(self.pipeline, part), encoder.template)
+                else TextTokenizer.of(getattr(self.pipeline, part), encoder.template)
             )
             self._tokenizers[part] = own.given_to(encoder)
         return self._tokenizers[part]
@@ -128,10 +128,10 @@ class Checkpoint:
         return LazyTensors(found) if self.source is not None else found
 
 
-def _load_tokenizer(folder: Path, encoder: TextEncoderSpec) -> ClipTokenizer:
+def _load_tokenizer(folder: Path, encoder: TextEncoderSpec) -> TextTokenizer:
     if encoder.template is None:
-        return ClipTokenizer.load(folder, vocabulary_folder(folder))
+        return TextTokenizer.load(folder, vocabulary_folder(folder))
     try:
-        return ClipTokenizer.of(load_chat_tokenizer(folder), encoder.template)
+        return TextTokenizer.of(load_chat_tokenizer(folder), encoder.template)
     except ModelError as error:
         raise ModelError(f"tokenizer {folder}: {error}") from None

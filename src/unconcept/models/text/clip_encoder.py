@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from .state_cache import cached_text_states
-from .tokenizer import ClipTokenizer, TokenPosition
+from .tokenizer import TextTokenizer, TokenPosition
 
 # Tokens in a matrix product: fewer use the processor worse, more are wasted on a single short text.
 _TOKEN_BLOCK = 64
@@ -30,7 +30,7 @@ _MOST_TOKENS = 4096  # tokens encoded at once, which bounds memory
 class ClipTextEncoder:
     """A text encoder with its tokenizer. `config` is the encoder's config.json as a dict."""
 
-    tokenizer: ClipTokenizer
+    tokenizer: TextTokenizer
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     penultimate: bool = False  # SDXL reads the state before the last layer, without the final norm

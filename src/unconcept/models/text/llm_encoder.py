@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .llm_skeleton import TOKEN_TABLE, language_prefix, language_skeleton
 from .state_cache import cached_text_states
-from .tokenizer import ClipTokenizer, TokenPosition
+from .tokenizer import TextTokenizer, TokenPosition
 
 _TOKEN_BLOCK = 64  # tokens in a matrix product
 _LENGTH_STEP = 16  # texts are filled up to a multiple of it
@@ -30,7 +30,7 @@ _Row = tuple[int, ...]
 class LlmEncoder:
     """A language model with its tokenizer. `config` is its config.json as a dict."""
 
-    tokenizer: ClipTokenizer
+    tokenizer: TextTokenizer
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     layers: tuple[int, ...]
@@ -107,7 +107,7 @@ class _Block:
     pads_left: bool
 
     @classmethod
-    def of(cls, rows: Sequence[_Row], length: int, tokenizer: ClipTokenizer) -> "_Block":
+    def of(cls, rows: Sequence[_Row], length: int, tokenizer: TextTokenizer) -> "_Block":
         wide = length or _rounded(len(rows[0]))
         filled = [*rows, *[rows[-1]] * (_rows_per_block(wide) - len(rows))]
         pads_left = length > 0 and tokenizer.frame is not None and tokenizer.frame.pads_left

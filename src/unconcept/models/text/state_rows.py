@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.errors import RequestError, require
 from ...linalg.moments import SecondMoments
 from ..model_view import ModelView
-from .tokenizer import ClipTokenizer, TextPosition, TokenizedTexts
+from .tokenizer import TextPosition, TextTokenizer, TokenizedTexts
 
 _QUOTED = re.compile(r'"([^"]+)"')
 _STATE_BATCH = 64  # texts whose states are in memory at once
@@ -169,7 +169,7 @@ def positions_after(model: ModelView, text: str, count: int) -> list[int]:
     ]
 
 
-def _in_turn(model: ModelView) -> tuple[ClipTokenizer, ...]:
+def _in_turn(model: ModelView) -> tuple[TextTokenizer, ...]:
     """Tokenizers of the encoders whose rows follow each other; SD3's T5 may be missing."""
     second = model.tokenizers[2:] if model.streams == 2 else ()
     return (model.tokenizer, *second)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from .state_cache import cached_text_states
-from .tokenizer import ClipTokenizer, TokenPosition
+from .tokenizer import TextTokenizer, TokenPosition
 
 _TEXTS_PER_BATCH = 64  # texts whose states are in memory at once: half a GiB for T5-XXL
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,7 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class T5Encoder:
     """An encoder with its tokenizer. `config` is the encoder's config.json as a dict."""
 
-    tokenizer: ClipTokenizer  # its length is the one to which the pipeline pads
+    tokenizer: TextTokenizer  # its length is the one to which the pipeline pads
     weights: Mapping[str, Tensor]
     config: Mapping[str, Any]
     state_cache: MutableMapping[TokenPosition, dict[str, Tensor]] | None = None

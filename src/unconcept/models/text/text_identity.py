@@ -7,7 +7,7 @@ from ...core.errors import RequestError, require
 from ...core.request import Request, require_distinct_texts
 from ...core.text_identity import distinct_texts, normalised_text
 from ..model_view import ModelView
-from .tokenizer import ClipTokenizer
+from .tokenizer import TextTokenizer
 
 _TokenKey = tuple[tuple[int, ...], ...]
 
@@ -19,7 +19,7 @@ class TokenTextKey:
     Capitals count only if a tokenizer tells them apart.
     """
 
-    tokenizers: tuple[ClipTokenizer, ...]
+    tokenizers: tuple[TextTokenizer, ...]
     _known: dict[str, _TokenKey] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod

@@ -66,7 +66,7 @@ class TokenizedTexts:
 
 
 @dataclass(frozen=True)
-class ClipTokenizer:
+class TextTokenizer:
     """A tokenizer of CLIP, T5 or a language model with its padding token and length."""
 
     tokenizer: Tokenizer
@@ -104,7 +104,7 @@ class ClipTokenizer:
         return self.length - count if self.frame is not None and self.frame.pads_left else 0
 
     @classmethod
-    def load(cls, folder: Path, vocabulary: Path | None = None) -> "ClipTokenizer":
+    def load(cls, folder: Path, vocabulary: Path | None = None) -> "TextTokenizer":
         """Load a tokenizer folder: `tokenizer.json`, or CLIP's older `vocab.json` with `merges.txt`, and added tokens.
 
         `vocabulary` is the folder of these files if it is not the tokenizer's own.
@@ -131,7 +131,7 @@ class ClipTokenizer:
         return cls(tokenizer, pad_id, length)
 
     @classmethod
-    def of(cls, loaded: "PreTrainedTokenizerBase", template: TextTemplate | None = None) -> "ClipTokenizer":
+    def of(cls, loaded: "PreTrainedTokenizerBase", template: TextTemplate | None = None) -> "TextTokenizer":
         """Make it from a tokenizer that transformers has loaded, or a processor with one, without its padding."""
         plain: PreTrainedTokenizerBase = getattr(loaded, "tokenizer", loaded)
         tokenizer = tokenizer_of(plain)
@@ -140,7 +140,7 @@ class ClipTokenizer:
         frame = None if template is None else PromptFrame.of(loaded, tokenizer, template)
         return cls(tokenizer, plain.pad_token_id, plain.model_max_length, frame=frame)
 
-    def given_to(self, encoder: TextEncoderSpec) -> "ClipTokenizer":
+    def given_to(self, encoder: TextEncoderSpec) -> "TextTokenizer":
         """The tokenizer with the length, mask and lower-casing that the stock pipeline uses for an encoder.
 
         Padding that is read must have the length of training, so a tokenizer that says that it holds less is right.
@@ -206,7 +206,7 @@ def _usual_length(config: Mapping[str, Any]) -> int:
     return 512 if str(config.get("tokenizer_class", "")).startswith("T5") else 77
 
 
-def require_same_words(model: str, tokenizers: Sequence[ClipTokenizer]) -> None:
+def require_same_words(model: str, tokenizers: Sequence[TextTokenizer]) -> None:
     """Raise `ModelError` if a model's CLIP tokenizers know other words, as after an embedding was loaded into one.
 
     The denoiser reads the states of their encoders side by side, position by position.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...core.errors import ModelError, require
 from ..family import EncoderKind, TextEncoderSpec
 from ..model_view import ModelView
-from .tokenizer import ClipTokenizer
+from .tokenizer import TextTokenizer
 
 _BYTE_DECODER = decoders.ByteLevel()
 _WORD_END = "</w>"
@@ -24,7 +24,7 @@ def encoder_kinds(model: ModelView) -> tuple[EncoderKind, ...]:
     return tuple(dict.fromkeys(own))
 
 
-def vocabulary_of(model: ModelView, kind: EncoderKind) -> tuple[ClipTokenizer, tuple[Tensor, ...]]:
+def vocabulary_of(model: ModelView, kind: EncoderKind) -> tuple[TextTokenizer, tuple[Tensor, ...]]:
     """The tokenizer of the first encoder of a kind, and the current token embeddings (v, d_e) of each of them.
 
     `ModelError` if the model has none of that kind.
@@ -47,13 +47,13 @@ def input_embedding(model: ModelView, encoder: TextEncoderSpec) -> nn.Module:
     return embedding
 
 
-def special_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
+def special_ids(tokenizer: TextTokenizer) -> tuple[int, ...]:
     """The ids around a text: start token, which T5 lacks, and end token, or those of a template."""
     front, back = tokenizer.around
     return (*front, *back)
 
 
-def untypable_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
+def untypable_ids(tokenizer: TextTokenizer) -> tuple[int, ...]:
     """Ids that stand for no text: start and end token, T5's for padding and for what it does not know.
 
     Of a language model these are the tokens beside its vocabulary, such as those that begin and end a turn.
@@ -64,13 +64,13 @@ def untypable_ids(tokenizer: ClipTokenizer) -> tuple[int, ...]:
     return (*special_ids(tokenizer), *(i for i in others if i is not None))
 
 
-def word_ids(tokenizer: ClipTokenizer, text: str) -> tuple[int, ...]:
+def word_ids(tokenizer: TextTokenizer, text: str) -> tuple[int, ...]:
     """Ids of a text without start and end token or template."""
     front, back = tokenizer.around
     return tokenizer([text]).ids[0][len(front) : -len(back)]
 
 
-def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int], readers: Sequence[ClipTokenizer] = ()) -> str:
+def text_of_ids(tokenizer: TextTokenizer, ids: Sequence[int], readers: Sequence[TextTokenizer] = ()) -> str:
     """The text of token ids. Its own ids may differ, because pieces without a word's end join the next word.
 
     Words are dropped from the end until the text fits into the encoder, and into those of the other `readers`.
@@ -81,14 +81,14 @@ def text_of_ids(tokenizer: ClipTokenizer, ids: Sequence[int], readers: Sequence[
     return text
 
 
-def _decoded(tokenizer: ClipTokenizer, ids: Sequence[int]) -> str:
+def _decoded(tokenizer: TextTokenizer, ids: Sequence[int]) -> str:
     if tokenizer.frame is not None or not tokenizer.around[0]:  # Of a language model, or T5's.
         return " ".join(str(tokenizer.tokenizer.decode(list(map(int, ids)))).split())
     tokens = [tokenizer.tokenizer.id_to_token(int(i)) or "" for i in ids]
     return " ".join(_BYTE_DECODER.decode(tokens).replace(_WORD_END, " ").split())
 
 
-def pad_ids(tokenizer: ClipTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
+def pad_ids(tokenizer: TextTokenizer, rows: Sequence[Sequence[int]]) -> Tensor:
     """Add start and end token or template, and padding, to rows of ids: (b, l)."""
     front, back = tokenizer.around
     whole = [[*front, *row, *back] for row in rows]

@@ -29,7 +29,7 @@ from ..text.clip_encoder import ClipTextEncoder, strip_text_model_prefix
 from ..text.llm_encoder import LlmEncoder
 from ..text.state_rows import quoted_states
 from ..text.t5_encoder import T5Encoder
-from ..text.tokenizer import ClipTokenizer, TextPosition, require_same_words
+from ..text.tokenizer import TextPosition, TextTokenizer, require_same_words
 
 _MOST_CELLS = 1 << 16  # of a side
 
@@ -194,12 +194,12 @@ class PipelineView(ABC):
         return 1
 
     @property
-    def tokenizer(self) -> ClipTokenizer:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer of the first rows of `embed` at "all"."""
         return self._tokenizer(self.spec.first_encoder)
 
     @property
-    def tokenizers(self) -> tuple[ClipTokenizer, ...]:
+    def tokenizers(self) -> tuple[TextTokenizer, ...]:
         own = [encoder for encoder in self.spec.encoders if self._has(encoder)]
         require_same_words(self.name, [self._tokenizer(encoder) for encoder in own if encoder.kind == "clip"])
         return tuple(map(self._tokenizer, own))
@@ -240,7 +240,7 @@ class PipelineView(ABC):
     def _has(self, encoder: TextEncoderSpec) -> bool:
         return not encoder.is_optional or self.checkpoint.has(encoder.part)
 
-    def _tokenizer(self, encoder: TextEncoderSpec) -> ClipTokenizer:
+    def _tokenizer(self, encoder: TextEncoderSpec) -> TextTokenizer:
         return self.checkpoint.tokenizer(encoder)
 
     def _clip(self, encoder: TextEncoderSpec) -> ClipTextEncoder:

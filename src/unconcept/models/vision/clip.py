@@ -18,7 +18,7 @@ from ...core.hashing import hash_tensors
 from ...core.optional_imports import import_optional
 from ...core.regular_files import require_own_files
 from ..checkpoint.weight_files import weight_files
-from ..text.tokenizer import ClipTokenizer
+from ..text.tokenizer import TextTokenizer
 
 _IMAGE_BATCH = 32
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -152,7 +152,7 @@ def _transformers(folder: Path, device: torch.device) -> ClipModel:
         ModelError,
     )
     prepare = _prepared(_json(folder / "preprocessor_config.json"), folder)
-    tokenizer = ClipTokenizer.load(folder)
+    tokenizer = TextTokenizer.load(folder)
     logging.disable_progress_bar()
     model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     model.to(device).eval().requires_grad_(False)
@@ -179,7 +179,7 @@ def _prepared(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
 @dataclass(frozen=True)
 class _Transformers:
     model: Any
-    tokenizer: ClipTokenizer
+    tokenizer: TextTokenizer
 
     def embed_images(self, prepared: Tensor) -> Tensor:
         features: Tensor = self.model.get_image_features(pixel_values=prepared).pooler_output
