@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from PIL import Image
 
-from tests.tiny import shared, view
-from unconcept.core.errors import ModelError, SettingsError
+from tests.tiny import folder, shared, view
+from unconcept.core.errors import DataError, ModelError, SettingsError
 from unconcept.edits import LowRankEdit
+from unconcept.evaluation.judging.judge import Judge, open_scorer
+from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.metrics.score_policies import argmax
 from unconcept.models.hooks.forward import record_outputs
-from unconcept.scorers.probe import ActivationTap, DiffusionProbe, activations
+from unconcept.scorers import scorers
+from unconcept.scorers.probe import ActivationTap, DiffusionProbe, activations, usual_tap
 
 TAP = ActivationTap(timesteps=(25, 200), draws=2)
 
@@ -142,3 +146,40 @@ def test_an_edit_that_hangs_on_a_hook_is_refused() -> None:
 def test_refusals(call, error, match) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def drawn_folder(place, shuffled: bool = False):
+    """A folder of red and one of blue pictures."""
+    pictures, labels = flats(16, 0, shuffled)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        (place / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()).save(place / label / f"{i}.png")
+    return place
+
+
+def test_a_folder_of_labelled_pictures_is_a_judge(tmp_path) -> None:
+    """By its name and path, as `--judge` gives it; a probe that knows nothing may not judge."""
+    judge = Judge.parse(f"diffusion-probe={drawn_folder(tmp_path / 'two')}")
+    opened = open_scorer(
+        judge.scorer, judge.path, (), (), ("red",), EditedModel(str(folder("sd1", tmp_path / "model")))
+    )
+    fresh, labels = flats(4, 1)
+    rows = opened.score(fresh, ["red"] * 4)
+    assert [judge.reader.read(opened, row, None) for row in rows] == labels
+    assert opened.seconds_per_picture() > 0
+    build = scorers["diffusion-probe"].build
+    for place, targets, kind, said in (
+        (tmp_path / "none", (), DataError, "one folder of pictures for each label"),
+        (tmp_path / "two", ("green",), SettingsError, "has no folder 'green'"),
+        (drawn_folder(tmp_path / "mixed", shuffled=True), (), SettingsError, "give more pictures of each label"),
+    ):
+        with pytest.raises(kind, match=said) as error:
+            build(place, shared("sd1"), targets=targets)
+        assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(SettingsError, match="give diffusion-probe=FOLDER with"):
+        Judge.parse("diffusion-probe")
+
+
+def test_a_transformer_is_tapped_in_the_middle() -> None:
+    assert usual_tap(shared("sd3")).layer == "transformer_blocks.1"
+    assert usual_tap(shared("sd1")).layer == "up_blocks.1"

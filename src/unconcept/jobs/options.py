@@ -130,7 +130,8 @@ class JudgeOptions:
     help_group: ClassVar[str] = "pictures"
 
     judge: Annotated[str | None, Flag(show_default=False)] = None
-    """Judge: diffusion-classifier (the model's own word), clip-score=FOLDER or =HUB-ID, nudenet; moji has its own."""
+    """Judge: diffusion-classifier (the model's own word), clip-score=FOLDER or =HUB-ID, diffusion-probe=FOLDER (of
+    labelled pictures), nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
     """Most prompts per group."""
     store_pictures: Annotated[bool, Flag("--store-pictures")] = False

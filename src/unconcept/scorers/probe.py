@@ -4,23 +4,29 @@ DDAE: Xiang et al., ICCV 2023, arXiv:2303.09769. This judge needs no network but
 *unedited* model with the empty prompt, or the edit would influence its judge.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..core.errors import ModelError, require
+from ..core.errors import DataError, ModelError, SettingsError, require
 from ..core.hashing import hash_tensors
 from ..linalg.logistic import fit_logistic
 from ..metrics.intervals import Rate, wilson
+from ..metrics.score_policies import argmax
 from ..models import Conditioning, ModelView
 from ..models.diffusion.prediction_seal import PredictionSeal
-from ..models.diffusion.vae import encode_images
+from ..models.diffusion.vae import encode_images, picture_size
 from ..models.hooks.forward import record_outputs
-from .registry import RawScore, scorer
+from ..models.images import read_picture_folder
+from ..prompts.checks import Check
+from .registry import AnswerReader, RawScore, scorer
 
 _ACTIVATION_BATCH = 16
+_LEAST_PICTURES = 4  # of a label; one of four is held out
 _TRUSTED_ACCURACY = 0.8  # held-out accuracy from which a probe's verdicts may be printed as a rate (inferred)
 
 
@@ -90,7 +96,6 @@ def _pool(out: Tensor) -> Tensor:
     return (out.double().mean((2, 3)) if out.ndim == 4 else out.double().mean(1)).cpu()
 
 
-@scorer("diffusion-probe", reads="picture")
 class DiffusionProbe:
     """Classifies an image among given labels with a linear probe on the unedited model's own features.
 
@@ -134,6 +139,14 @@ class DiffusionProbe:
         """Whether the held-out accuracy is at least `_TRUSTED_ACCURACY`."""
         return self.accuracy.value >= _TRUSTED_ACCURACY
 
+    def seconds_per_picture(self) -> float:
+        """Estimate the seconds for one picture, from one timed picture."""
+        grey = torch.full((1, 3, *picture_size(self.model)), 0.5, device=self.model.device)
+        activations(self.model, grey, self.tap)  # The first call builds.
+        begun = time.perf_counter()
+        activations(self.model, grey, self.tap)
+        return time.perf_counter() - begun
+
     def score(self, pictures: Tensor, asked: Sequence[str]) -> list[RawScore]:
         """Return `labels`: log-probabilities, 4 decimals, in the order of `self.labels`.
 
@@ -165,3 +178,54 @@ def _split(wanted: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
         test.append(members[:count])
         train.append(members[count:])
     return torch.cat(train), torch.cat(test)
+
+
+def _most_likely(opened: DiffusionProbe, raw: RawScore, check: Check) -> str:
+    return argmax(raw["labels"], opened.labels)
+
+
+_READER = AnswerReader(
+    _most_likely,
+    policy="most likely label of a linear probe",
+    wants_path="diffusion-probe=FOLDER with a folder of pictures for each label, the concept's and others'",
+    needs_model=True,
+    caveat="a probe on the unedited model's own features, not an independent judge",
+    grades_white_box=False,
+    pictures_at_once=_ACTIVATION_BATCH,
+    aspects=frozenset({"object", "style"}),
+)
+
+
+@scorer("diffusion-probe", reads="picture", reader=_READER)
+def probe_of_folder(
+    path: str | Path, model: ModelView, model_key: str = "", styles: Sequence[str] = (), targets: Sequence[str] = ()
+) -> DiffusionProbe:
+    """Classifies an image among the labels of a folder with a linear probe on the unedited model's own features.
+
+    Each folder in it is named as a label and holds at least 4 pictures. `SettingsError` if an erased concept is no
+    label, or if the probe is right of too few of the pictures that are held out.
+    """
+    folders = sorted(each for each in Path(path).iterdir() if each.is_dir()) if Path(path).is_dir() else []
+    message = f"{path}: give a folder with one folder of pictures for each label, at least two"
+    require(len(folders) >= 2, message, DataError)
+    names = [folder.name for folder in folders]
+    missing = [target for target in targets if target not in names]
+    message = f"{path} has no folder {missing[0] if missing else ''!r} with pictures of the erased concept: add one"
+    require(not missing, message, SettingsError)
+    pictures = [read_picture_folder(folder, model, _LEAST_PICTURES) for folder in folders]
+    labels = [name for name, own in zip(names, pictures, strict=True) for _ in own]
+    found = DiffusionProbe(model, torch.cat(pictures), labels, usual_tap(model))
+    right = f"{found.accuracy.value:.0%} of {found.accuracy.n} held-out pictures"
+    message = f"{path}: the probe is right on {right}, under {_TRUSTED_ACCURACY:.0%}: give more pictures of each label"
+    require(found.is_trusted, message, SettingsError)
+    return found
+
+
+def usual_tap(model: ModelView) -> ActivationTap:
+    """The tap for a model's denoiser: a UNet's second upward block, or the middle block of a transformer."""
+    modules = dict(model.modules("denoiser").named_modules())
+    if ActivationTap.layer in modules:
+        return ActivationTap()
+    blocks = next(modules[name] for name in ("transformer_blocks", "layers") if name in modules)
+    name = next(name for name, module in modules.items() if module is blocks)
+    return replace(ActivationTap(), layer=f"{name}.{len(list(blocks.children())) // 2}")
