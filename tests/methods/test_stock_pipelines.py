@@ -75,8 +75,9 @@ def test_latents_are_moved_before_they_are_scaled(sampler) -> None:
 @pytest.mark.parametrize("family", ["sd1", "flux"])
 def test_guidance_that_is_not_there_is_one_line(family) -> None:
     view = tiny.guided_view(family, torch.float32)
-    NegativePrompt().erase(view, Request(("sun",), ("",))).apply_to(view.pipeline)
+    handle = NegativePrompt().erase(view, Request(("sun",), ("",))).apply_to(view.pipeline)
     with pytest.raises(ModelError, match="give a guidance scale above 1") as error:
         stock(view.pipeline, random(2, *view.latent_shape), 2, 1.0)
+    handle.remove()
     assert len(str(error.value).splitlines()) == 1
     assert not {"step", "scale_model_input"} & vars(view.pipeline.scheduler).keys()
