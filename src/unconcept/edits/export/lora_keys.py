@@ -83,6 +83,7 @@ def lora_name_candidates(name: str, layout: ModelLayout | None) -> Iterator[tupl
     if part in ("unet", "transformer"):
         flat = module.replace(".", "_")
         yield from ((f"{start}_{flat}", whole) for start in ("lora_unet", "lycoris", "lora_transformer"))
+        yield f"diffusion_model.{module}", whole
     if layout is None or part == "vae":
         return
     native, laid = comfyui_name(name, layout)
