@@ -1,6 +1,7 @@
 """What every registered attack must do, whatever it is."""
 
 import tomllib
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -138,3 +139,15 @@ def test_row_of_the_table(name) -> None:
 def test_settings_out_of_range(name, setting, value) -> None:
     with pytest.raises(SettingsError, match=setting):
         build_settings(attacks[name].settings, {setting: value})
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_uses_no_pictures_of_the_concept_but_those_it_declares(name) -> None:
+    """The ladder prints how many an attacker needs."""
+    asked, needs = case("sd1"), attacks[name].place.pictures
+    blank = {
+        "pictures": asked.pictures if needs == "prompts" else 0 * asked.pictures,
+        "examples": asked.examples if needs in ("example", "examples") else 0 * asked.examples,
+    }
+    again = [input_hash(attempt) for attempt in quick(name).search(replace(asked, **blank))]
+    assert again == [found for _, _, found in watched(name, "sd1")]

@@ -5,11 +5,16 @@ import pkgutil
 
 from .registry import (
     ACCESS_LEVELS,
+    ATTACK_COSTS,
+    EXAMPLE_PICTURES,
+    TEACHING_COSTS,
     Attack,
     AttackAttempt,
     AttackCase,
+    AttackCost,
     AttackInfo,
     AttackInput,
+    LadderPlace,
     attack,
     attacks,
     why_out_of_reach,
@@ -20,11 +25,16 @@ for _file in pkgutil.iter_modules(__path__):
 
 __all__ = [
     "ACCESS_LEVELS",
+    "ATTACK_COSTS",
+    "EXAMPLE_PICTURES",
+    "TEACHING_COSTS",
     "Attack",
     "AttackAttempt",
     "AttackCase",
+    "AttackCost",
     "AttackInfo",
     "AttackInput",
+    "LadderPlace",
     "attack",
     "attacks",
     "why_out_of_reach",

@@ -27,7 +27,7 @@ from ..training.token_search import (
     join_prompts,
     training_timesteps,
 )
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 _Rows = Mapping[EncoderKind, Sequence[Tensor]]  # of the placeholder: (1, k, d_e) for each encoder of a kind
 _Halves = tuple[str, str]  # a text before and after the placeholder
@@ -39,6 +39,7 @@ _Halves = tuple[str, str]  # a text before and after the placeholder
     rung="embedding",
     scope="concept",
     families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    place=LadderPlace(pictures="examples"),
 )
 @dataclass(frozen=True)
 class ConceptInversion:

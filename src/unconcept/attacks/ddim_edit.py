@@ -18,10 +18,18 @@ from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
 from ..models.model_view import PromptGuidance
 from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
-@attack("ddim-edit", paper="arXiv:2501.01633", rung="picture", scope="prompt", families=FAMILIES, white_box=False)
+@attack(
+    "ddim-edit",
+    paper="arXiv:2501.01633",
+    rung="picture",
+    scope="prompt",
+    families=FAMILIES,
+    white_box=False,
+    place=LadderPlace(pictures="prompts"),
+)
 @dataclass(frozen=True)
 class DDIMEdit:
     """Edits pictures of the concept from their inversion. Steps as in ACE's scripts.

@@ -16,12 +16,20 @@ from ..models.diffusion.procedures.given_latents import GivenLatents
 from ..models.diffusion.procedures.inpainting import Inpainting
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
-from .registry import AttackAttempt, AttackCase, AttackInput, attack
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
 
 _BLANK = 1.0  # white, as in the authors' script
 
 
-@attack("inpainting", paper="arXiv:2505.17013", rung="picture", scope="prompt", families=FAMILIES, white_box=False)
+@attack(
+    "inpainting",
+    paper="arXiv:2505.17013",
+    rung="picture",
+    scope="prompt",
+    families=FAMILIES,
+    white_box=False,
+    place=LadderPlace(pictures="prompts"),
+)
 @dataclass(frozen=True)
 class InpaintingFill:
     """Fills a square in the middle of pictures of the concept. The first side is the authors'; wider ones are ours.

@@ -14,7 +14,7 @@ from ..models.diffusion.inversion import invert_latents
 from ..models.diffusion.schedulers import flow_timesteps
 from ..models.diffusion.vae import encode_images
 from ..models.model_view import PromptGuidance
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
 @attack(
@@ -23,6 +23,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
     rung="latent",
     scope="prompt",
     families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    place=LadderPlace(pictures="prompts"),
 )
 @dataclass(frozen=True)
 class LatentInversion:

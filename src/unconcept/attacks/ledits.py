@@ -19,7 +19,7 @@ from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.text.vocabulary import word_ids
 from ..prompts.picture_edits import USUAL_EDITS, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
 @attack(
@@ -29,6 +29,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
     scope="prompt",
     families=("sd1", "sd2", "sdxl"),
     white_box=False,
+    place=LadderPlace(pictures="prompts"),
 )
 @dataclass(frozen=True)
 class LEdits:

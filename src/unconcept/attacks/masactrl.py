@@ -17,7 +17,7 @@ from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.model_view import PromptGuidance
 from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 _FIRST_LAYER = 10 / 16  # of Stable Diffusion 1's self-attentions, in the authors' scripts
 
@@ -29,6 +29,7 @@ _FIRST_LAYER = 10 / 16  # of Stable Diffusion 1's self-attentions, in the author
     scope="prompt",
     families=("sd1", "sd2", "sdxl"),
     white_box=False,
+    place=LadderPlace(pictures="prompts"),
 )
 @dataclass(frozen=True)
 class MasaCtrl:

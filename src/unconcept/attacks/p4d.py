@@ -23,10 +23,17 @@ from ..training.token_search import (
     spread_free_tokens,
     straight_through_nearest,
 )
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
-@attack("p4d", paper="arXiv:2309.06135", rung="text", scope="prompt", families=("sd1", "sd2", "sdxl"))
+@attack(
+    "p4d",
+    paper="arXiv:2309.06135",
+    rung="text",
+    scope="prompt",
+    families=("sd1", "sd2", "sdxl"),
+    place=LadderPlace(pictures="prompts"),
+)
 @dataclass(frozen=True)
 class P4D:
     """Searches tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""

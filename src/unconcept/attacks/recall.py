@@ -20,12 +20,19 @@ from ..models.families import FAMILIES
 from ..models.model_view import PromptGuidance
 from ..training import Descent, StepLoss
 from ..training.token_search import normal_noise, random_generators
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 _SMALLEST = 1e-8  # added to the mean size of a gradient
 
 
-@attack("recall", paper="arXiv:2507.07139", rung="picture", scope="prompt", families=FAMILIES)
+@attack(
+    "recall",
+    paper="arXiv:2507.07139",
+    rung="picture",
+    scope="prompt",
+    families=FAMILIES,
+    place=LadderPlace(pictures="example"),
+)
 @dataclass(frozen=True)
 class Recall:
     """Searches an adversarial picture beside the unchanged prompt. Defaults of the authors' script.

@@ -1,9 +1,9 @@
 """Input and output of attacks, and their registry."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, get_args
 
 from torch import Tensor
 
@@ -22,9 +22,32 @@ from ..prompts.picture_edits import WantedChange
 
 AccessLevel = Literal["text", "embedding", "latent", "picture", "weights"]  # access that an attacker needs, least first
 SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
-# What an edit must change so that the attack can act on it: anything, or weights through which the text is read.
-AttackLever = Literal["anything", "text weights"]
+# What an attack acts on: anything, any changed weight, changed weights that read the text, or the edit's own training.
+AttackLever = Literal["anything", "weights", "text weights", "own training"]
 ACCESS_LEVELS: tuple[AccessLevel, ...] = ("text", "embedding", "latent", "picture", "weights")
+# What an attack costs whoever makes it, from free to dear: the order of the ladder.
+AttackCost = Literal[
+    "detaching",
+    "wording",
+    "sampling",
+    "text search",
+    "embedding",
+    "latent",
+    "picture",
+    "merging",
+    "rounding",
+    "benign tuning",
+    "relearning",
+]
+ATTACK_COSTS: tuple[AttackCost, ...] = get_args(AttackCost)
+# Costs of attacks with gradients, pictures or training: they may teach a model what it never knew.
+TEACHING_COSTS: frozenset[AttackCost] = frozenset(
+    ("text search", "embedding", "latent", "picture", "benign tuning", "relearning")
+)
+# Pictures of the concept that an attacker must have for a search: none, the prompt's own, one example on other noise,
+# or several.
+PicturesNeeded = Literal["none", "prompts", "example", "examples"]
+EXAMPLE_PICTURES = 12  # examples of the concept, unless an attack's settings name a number of `pictures`
 
 
 @dataclass(frozen=True)
@@ -47,10 +70,14 @@ class AttackCase:
     """The unedited model's image for each prompt."""
     examples: Tensor
     """Further images of the concept by the unedited model (m, 3, h, w), from other seeds."""
+    captions: tuple[str, ...] = ()
+    """Captions of the examples; () if they are not known."""
     wordings: tuple[str, ...] = ()
     """Other wordings of the concept, which the request did not contain."""
     unrelated: tuple[tuple[str, ...], Tensor] | None = None
     """Captions and images without the concept."""
+    retrain: Callable[[], Edit] | None = None
+    """Runs the training that made the edit again, on the model as it then computes; None if it has none."""
     steps: int = 20
     """Sampling steps."""
     guidance_scale: float = 4.0
@@ -117,6 +144,18 @@ _AttackClass = TypeVar("_AttackClass", bound=type)
 
 
 @dataclass(frozen=True)
+class LadderPlace:
+    """Where an attack stands on the ladder, which goes from what costs nothing to what costs most."""
+
+    cost: AttackCost | None = None
+    """What it costs; None: what its access usually costs."""
+    pictures: PicturesNeeded = "none"
+    """Pictures of the concept that it uses."""
+    rungs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Its rungs by name, each with settings that differ from the recipe's; {} for one rung of the attack's name."""
+
+
+@dataclass(frozen=True)
 class AttackInfo:
     """An entry of the registry of attacks."""
 
@@ -132,6 +171,21 @@ class AttackInfo:
     """What an edit must change so that the attack can act on it."""
     white_box: bool = True
     """Whether it sees the weights or gradients of the edited model; else it types, encodes or samples."""
+    place: LadderPlace = LadderPlace()
+
+    @property
+    def cost(self) -> AttackCost:
+        """What it costs, by its place or by its access."""
+        if self.place.cost is not None:
+            return self.place.cost
+        if self.rung == "text":
+            return "text search" if self.white_box else "wording"
+        return "relearning" if self.rung == "weights" else self.rung
+
+    @property
+    def rungs(self) -> Mapping[str, Mapping[str, object]]:
+        """Settings of its rungs by name."""
+        return self.place.rungs or {self.name: {}}
 
 
 attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")
@@ -151,6 +205,7 @@ def attack(
     families: tuple[Family, ...],
     lever: AttackLever = "anything",
     white_box: bool = True,
+    place: LadderPlace = LadderPlace(),
 ) -> Callable[[_AttackClass], _AttackClass]:
     """Register an attack under its name for users."""
     require_families(families, f"attack {name}")
@@ -158,16 +213,20 @@ def attack(
     def put(kind: _AttackClass) -> _AttackClass:
         refuse_wrong_types(kind, f"{name} setting")
         summary = summary_of(kind)
-        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever, white_box))
+        attacks.register(name)(AttackInfo(name, kind, paper, rung, scope, families, summary, lever, white_box, place))
         return kind
 
     return put
 
 
 def why_out_of_reach(info: AttackInfo, edit: Edit, model: ModelView) -> str | None:
-    """Say why an attack cannot act on an edit: it would draw the plain prompts again. None if it can act on it."""
-    if info.lever == "anything":
+    """Say why an attack cannot act on an edit: it would draw the plain prompts again. None if it can act on it, or if
+    that depends on the method that made the edit.
+    """
+    if info.lever in ("anything", "own training") or (info.lever == "weights" and edit.names):
         return None
+    if info.lever == "weights":
+        return f"{info.name} mixes weights; the edit {edit.describe()}: whoever has its files leaves it out (detach)"
     read = {*model.text_maps(), *model.text_maps("pooled")}
     if any(name in read or name.partition(".")[0] in TEXT_ENCODER_PARTS for name in edit.names):
         return None

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..core.errors import RequestError, require
 from ..edits import Edit
 from ..models.diffusion.vae import encode_images
-from ..models.hooks.modules import attention_linears, denoiser_parameters
-from ..training import Descent, StepLoss, TrainableLowRank, TrainableWeights
-from ..training.token_search import denoising_error, training_timesteps
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
-
-_LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
+from ..training.images.picture_tuning import PictureTuning
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
 @attack(
@@ -27,6 +22,7 @@ _LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # usual in diffusers (inferred)
     rung="weights",
     scope="concept",
     families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    place=LadderPlace("benign tuning"),
 )
 @dataclass(frozen=True)
 class Resurgence:
@@ -62,52 +58,18 @@ class Resurgence:
             raise RequestError(
                 "resurgence fine-tunes on unrelated captions and pictures, and the case has none: give some"
             )
-        wide = case.model.dtype in (torch.float32, torch.float64)
-        require(
-            self.mode == "lora" or wide,
-            f"resurgence: mode 'full' in {case.model.dtype} would lose small steps: use float32 or mode 'lora'",
-        )
+        captions, pictures = case.unrelated
+        tuning = PictureTuning(self.mode, self.lr, self.weight_decay, self.batch_size, self.rank, case.seed)
+        tuning.require_precision(case.model, "resurgence")
         yield self._attempt(case, 0, None, None)
+        if not case.unsolved:
+            return
         with torch.no_grad():
-            latents = encode_images(case.model, case.unrelated[1])
-        with case.edit_applied():
-            trained = self._trained(case)
-        descent = Descent(
-            list(trained.tensors.values()),
-            _LEARNING_RATES[self.mode] if self.lr is None else self.lr,
-            "adamw",
-            self.weight_decay,
-            case.seed,
-        )
-        for stop in self.checkpoints:
+            latents = encode_images(case.model, pictures)
+        for steps, weights, loss in tuning.run(case.model, captions, latents, self.checkpoints, case.edit_applied):
+            yield self._attempt(case, steps, weights, loss)
             if not case.unsolved:
                 return
-            with case.edit_applied():
-                loss = self._loss(case, case.unrelated[0], latents)
-                with trained.student():
-                    losses = descent.run(loss, stop - descent.done)
-                weights = trained.edit({})
-            yield self._attempt(case, stop, weights, sum(losses) / len(losses))
-
-    def _trained(self, case: AttackCase) -> TrainableLowRank | TrainableWeights:
-        """Build adapters on every attention of the denoiser, or train all of it, from the edited model's weights."""
-        if self.mode == "lora":
-            return TrainableLowRank(case.model, attention_linears(case.model), self.rank, case.seed)
-        return TrainableWeights(case.model, tuple(denoiser_parameters(case.model)))
-
-    def _loss(self, case: AttackCase, captions: tuple[str, ...], latents: Tensor) -> StepLoss:
-        """Build the denoising loss of images under their captions. The text encoder is not trained."""
-        model, timesteps = case.model, training_timesteps(case.model)
-        with torch.no_grad():
-            texts = model.condition(captions)
-
-        def loss(step: int, rng: torch.Generator) -> Tensor:
-            which = torch.randint(len(latents), (self.batch_size,), generator=rng)
-            t = timesteps[torch.randint(len(timesteps), (self.batch_size,), generator=rng)].to(model.device)
-            noise = torch.randn(len(which), *latents.shape[1:], generator=rng).to(latents)
-            return denoising_error(model, texts.rows(which), latents[which], noise, t).mean()
-
-        return loss
 
     def _attempt(self, case: AttackCase, steps: int, weights: Edit | None, loss: float | None) -> AttackAttempt:
         left = case.unsolved

@@ -15,10 +15,18 @@ from ..models.diffusion.procedures.image_to_image import ImageToImage
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
 from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, attack
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
 
 
-@attack("sdedit", paper="arXiv:2108.01073", rung="picture", scope="prompt", families=FAMILIES, white_box=False)
+@attack(
+    "sdedit",
+    paper="arXiv:2108.01073",
+    rung="picture",
+    scope="prompt",
+    families=FAMILIES,
+    white_box=False,
+    place=LadderPlace(pictures="prompts"),
+)
 @dataclass(frozen=True)
 class SDEdit:
     """Edits pictures of the concept by image-to-image. (inferred) ACE's scripts have no SDEdit; strengths are ours.

@@ -15,12 +15,20 @@ from ..core.errors import require
 from ..core.hashing import hash_tensors
 from ..models.diffusion.procedures.enlarged_noise import EnlargedNoise
 from ..models.families import FAMILIES
-from .registry import AttackAttempt, AttackCase, AttackInput, attack
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
 
 _SEED_BYTES = 6  # a seed survives as a float64
 
 
-@attack("trajectory-noise", paper="arXiv:2505.17013", rung="latent", scope="prompt", families=FAMILIES, white_box=False)
+@attack(
+    "trajectory-noise",
+    paper="arXiv:2505.17013",
+    rung="latent",
+    scope="prompt",
+    families=FAMILIES,
+    white_box=False,
+    place=LadderPlace("sampling"),
+)
 @dataclass(frozen=True)
 class TrajectoryNoise:
     """Enlarges the noise along the way. Grid of the authors' default.yaml.

@@ -30,7 +30,7 @@ from ..training.token_search import (
     random_generators,
     sample_tokens,
 )
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
 @attack(
@@ -39,6 +39,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_po
     rung="text",
     scope="prompt",
     families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage"),
+    place=LadderPlace(pictures="prompts"),
 )
 @dataclass(frozen=True)
 class UnlearnDiffAtk:

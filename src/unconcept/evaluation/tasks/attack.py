@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackAttempt, AttackCase, attacks
+from ...attacks import EXAMPLE_PICTURES, Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import SettingsError, require
 from ...core.hashing import hash_json
 from ...core.output_folder import STORE_REMEDY, write_atomically
@@ -24,6 +24,7 @@ from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ...prompts.picture_edits import WantedChange
 from ...scorers import RawScore
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
+from ..attacks.own_training import own_training
 from ..attacks.threat_model import AttackerKnowledge
 from ..judging.judge import Judge
 from ..sampling import DrawSpec, initial_noise
@@ -31,7 +32,6 @@ from .draw import DrawTask
 from .edited_model import EditedModel
 from .picture_store import PictureStore
 
-_EXAMPLE_IMAGES = 12  # example pictures of the concept that an attacker gets
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
 ATTACK_TASK_COST = 100  # cost of one task, as the number of pictures that take about as long to draw
 
@@ -102,6 +102,9 @@ class AttackTask:
     judge: Judge
     checks: tuple[Check, ...]
     seed: int = 0
+    teacher: EditedModel | None = None
+    """Model that draws the attacker's pictures, if the attacked one cannot: that of a control which never saw the
+    concept. None: the attacked model without its edit."""
     kind: str = "attack"
 
     @property
@@ -120,6 +123,7 @@ class AttackTask:
                 asdict(self.knowledge),
                 self.judge.key,
                 asked,
+                *([self.teacher.key] if self.teacher else []),
             ]
         )[:40]
 
@@ -149,7 +153,7 @@ class AttackTask:
         )
         message = f"{self.name} searches by gradients through plain weights, and of {model.name} {model.fixed}"
         require(not (model.fixed and info.white_box), f"{message}: attack the plain model", SettingsError)
-        method: Attack = build_settings(info.settings, json.loads(self.settings), f"{self.name} setting")
+        method = self.method
         told, most = 0, getattr(method, "most_steps", 0)  # A search that finds something ends earlier.
         with report_task(TaskProgress()):  # Pictures that it needs first are no part of the search.
             case = self.case(partial(self._drawn, store=store))
@@ -170,6 +174,12 @@ class AttackTask:
         path = self.path(store)
         save_adversarial(path.with_suffix(".safetensors"), self._stamped(log.found))
         write_atomically(path, json.dumps(self._result(log), indent=1).encode(), STORE_REMEDY)
+
+    @property
+    def method(self) -> Attack:
+        """The attack with its settings."""
+        made: Attack = build_settings(attacks[self.name].settings, json.loads(self.settings), f"{self.name} setting")
+        return made
 
     def _inputs_to_try(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
         """An attempt's inputs by prompt, without the prompts that an earlier input solved; a control's has them all."""
@@ -211,9 +221,8 @@ class AttackTask:
         Examples of the concept are on other noise than the prompts'.
         """
         model, known = self.subject.base(), self.knowledge
-        typical = [
-            seeded_prompt(known.typical[i % len(known.typical)], UNUSED_REPLICATE + i) for i in range(_EXAMPLE_IMAGES)
-        ]
+        count = getattr(self.method, "pictures", EXAMPLE_PICTURES)
+        typical = [seeded_prompt(known.typical[i % len(known.typical)], UNUSED_REPLICATE + i) for i in range(count)]
         return AttackCase(
             model=model,
             edit=self.subject.edit(),
@@ -222,7 +231,9 @@ class AttackTask:
             noise=torch.stack([initial_noise(check.prompt.seed, model.latent_shape) for check in self.checks]),
             pictures=drawn([check.prompt for check in self.checks]),
             examples=drawn(typical),
+            captions=tuple(prompt.text for prompt in typical),
             wordings=known.wordings,
+            retrain=own_training(self.subject.edit(), model),
             unrelated=(
                 known.unrelated,
                 drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in known.unrelated]),
@@ -234,7 +245,7 @@ class AttackTask:
 
     def _drawn(self, prompts: Sequence[Prompt], store: PictureStore) -> Tensor:
         """Pictures (n, 3, h, w) of the unedited model; those already in the store are not drawn again."""
-        subject = self.subject.unedited
+        subject = self.teacher or self.subject.unedited
         lacking = tuple(p for p in dict.fromkeys(prompts) if not store.has(subject.picture_key(self.spec, p)))
         for start in range(0, len(lacking), self.spec.batch_size):
             DrawTask(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)

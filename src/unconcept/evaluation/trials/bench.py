@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...attacks import attacks, why_out_of_reach
+from ...attacks import attacks
 from ...core.concept import Concept
 from ...core.errors import RequestError, require
 from ...edits import open_edit, origin_of
 from ...edits.base import EditOrigin
 from ...prompts.checks import Check
+from ..attacks.own_training import why_not_applicable
 from ..attacks.rates import attack_rows
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.judge import Judge
@@ -117,7 +118,7 @@ def attacks_on_trial(
     names = [name for name in attacks if suite.attacks == ("*",) or name in suite.attacks]
     if isinstance(trial.edit, NoEdit):
         return [], [], dict.fromkeys(names, OUTSIDE_REASON)
-    reasons = {name: why_out_of_reach(attacks[name], trial.edit, trial.subject.base()) for name in names}
+    reasons = {name: why_not_applicable(attacks[name], trial.edit, trial.subject.base()) for name in names}
     beyond = {name: reason for name, reason in reasons.items() if reason}
     checks = _attacked_checks(trial, suite)
     if not checks or judge is None:

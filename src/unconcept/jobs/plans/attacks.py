@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ...evaluation.attacks.own_training import own_training
 from ...evaluation.tasks.attack import ATTACK_TASK_COST, AttackTask
 from ...evaluation.trials.bench import attacks_on_trial
 from ...evaluation.trials.trial import Trial
@@ -82,7 +83,8 @@ def attack_steps(trials: Sequence[Trial], opened: OpenRun, judge_cost: float) ->
 
 def _rehearsed(trial: Trial, task: AttackTask, costs: _Costs) -> _AttackTotal:
     """Rehearse one search; `task` is of the unedited model, so that the trial's edit need not be in a file."""
-    case = replace(task.case(grey_pictures(trial.subject.base())), edit=trial.edit)
+    model = trial.subject.base()
+    case = replace(task.case(grey_pictures(model)), edit=trial.edit, retrain=own_training(trial.edit, model))
     search = rehearse_search(task.name, json.loads(task.settings), case, costs.draws.of_one_step)
     others = len(case.examples) + (0 if case.unrelated is None else len(case.unrelated[0]))
     return _AttackTotal(search, others)
