@@ -16,7 +16,8 @@ from unconcept.core.escapes import file_name_text
 from unconcept.core.hashing import hash_json
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.metrics.intervals import clopper_pearson
-from unconcept.report.data import AttackData, RateData
+from unconcept.report.data import AttackData
+from unconcept.report.data_types import RateData
 from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from unconcept.jobs.plans.timing import DrawTime
 from unconcept.methods import methods
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.metrics.paired_tests import holm, sign_flip
-from unconcept.report.data import AttackData, BudgetData, RateData
+from unconcept.report.data import AttackData, BudgetData
+from unconcept.report.data_types import RateData
 from unconcept.report.markdown import attacks_table
 
 UCE = variant_of_method("uce")

@@ -13,7 +13,8 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.prompts.captions import load_captions
-from unconcept.report.data import AttackData, RateData
+from unconcept.report.data import AttackData
+from unconcept.report.data_types import RateData
 from unconcept.report.markdown import VariantRows, attacks_table
 
 

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from unconcept.metrics.intervals import clopper_pearson
-from unconcept.report.data import AttackData, CostData, GroupData, RateData, RunData, write_json
+from unconcept.report.data import AttackData, CostData, GroupData, RunData, write_json
+from unconcept.report.data_types import RateData
 
 RATE = RateData.model_validate(clopper_pearson(1, 4))
 RUN = {

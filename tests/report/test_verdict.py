@@ -9,7 +9,8 @@ import pytest
 import unconcept
 from unconcept.attacks import attacks
 from unconcept.metrics.intervals import clopper_pearson
-from unconcept.report.data import AttackData, CostData, EditData, GroupData, RateData, TrialData
+from unconcept.report.data import AttackData, CostData, EditData, GroupData, TrialData
+from unconcept.report.data_types import RateData
 from unconcept.report.html import GROUP_MEANINGS
 from unconcept.report.verdict import NOT_JUDGED, verdict
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..jobs.evaluate_job import EvaluationRun
     from ..prompts.sets import PromptGroup
 
+_LADDER_COLUMNS = ("rung", "cost", "success", "ceiling", "never saw it", "half of the prompts cost", "")
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
 
@@ -87,6 +88,23 @@ def _print(report: "Report") -> None:
     for trial in trials:
         for name, reason in trial["out_of_reach"].items():
             say(f"{trial['label']}, {name}: n/a: {reason}")
+    _print_ladders(report)
+
+
+def _print_ladders(report: "Report") -> None:
+    """Print each ladder, from free to dear, with what half of the prompts cost."""
+    from ..report.ladder_svg import budget_text
+
+    for finding in report.findings:
+        if finding.ladder is None:
+            continue
+        rows = []
+        for rung in finding.ladder.rungs:
+            rates = [f"{rate.value:.0%}" if rate else "-" for rate in (rung.success, rung.ceiling, rung.control)]
+            note = rung.reason or ("may teach, not recall" if rung.may_teach else "")
+            rows.append((rung.name, rung.cost, *rates, budget_text(rung), note))
+        title = f"{finding.label}: the ladder of {finding.ladder.concept}, {finding.ladder.prompts} prompts"
+        print_table(title, _LADDER_COLUMNS, rows)
 
 
 def _print_groups(trials: Sequence[dict[str, Any]], groups: "Sequence[PromptGroup]") -> None:

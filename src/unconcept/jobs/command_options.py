@@ -106,9 +106,13 @@ class AttackOptions(StrengthOptions, EditBaseOptions, SuiteOptions):
     """Options of `attack`."""
 
     name: Annotated[str, Flag(position=0)]
-    """Attack; see `unconcept attacks`. `all` runs every attack."""
+    """Attack; see `unconcept attacks`. `all` runs every attack, `ladder` climbs from what is free to what is dear."""
     edits: Annotated[Paths, Flag("--edit", Path, repeats=True)]
     """Edit file to attack; repeatable."""
+    rungs: Annotated[Texts, Flag("--rung", str, repeats=True, show_default=False)] = ()
+    """Rung of the ladder to try, instead of all; repeatable."""
+    control: Annotated[str | None, Flag(metavar="MODEL", show_default=False)] = None
+    """A model that never saw the concept: rungs that may teach it run on it too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import SettingsError, require
 from ..core.escapes import file_name_text
 from ..core.output_folder import PARTIAL_FILE, atomic_folder
 from ..core.progress import ProgressCallback, ignore_progress
@@ -27,8 +28,11 @@ from .evaluate_job import EvaluationRun, open_run
 from .options import (
     StrengthOptions,
     paths,
+    texts,
 )
 from .privacy import may_keep_pictures, run_store, why_no_pictures
+
+LADDER = "ladder"  # in place of an attack's name: all rungs of the ladder
 
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
@@ -38,8 +42,14 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
 
 def plan_attack(options: AttackOptions) -> EvaluationRun:
     """Make the job of `unconcept attack`; it also attacks the unedited model, for comparison."""
-    names = ("*",) if options.name == "all" else (options.name,)
-    return _planned(options, edits=paths(options.edits), suite="attack", attacks=names, **_strength(options))
+    edits, rungs = paths(options.edits), texts(options.rungs)
+    if options.name == LADDER:
+        more: dict[str, object] = {"rungs": rungs, "control": options.control}
+    else:
+        message = f"--rung and --control are of the ladder, not of {options.name}: unconcept attack {LADDER} ..."
+        require(not rungs and options.control is None, message, SettingsError)
+        more = {"attacks": ("*",) if options.name == "all" else (options.name,)}
+    return _planned(options, edits=edits, suite="attack", **more, **_strength(options))
 
 
 def plan_bench(options: BenchOptions) -> EvaluationRun:
@@ -78,7 +88,14 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         store = stack.enter_context(run_store(run.store, folder, keeps))
         context = RunContext(
-            store, TaskRecord(folder / RECORD_FILE), opened.spec, judge, run.workers, deadline, progress
+            store,
+            TaskRecord(folder / RECORD_FILE),
+            opened.spec,
+            judge,
+            run.workers,
+            deadline,
+            progress,
+            opened.control,
         )
         found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
         finished, more = examine_trials(opened.trials, suite, context)

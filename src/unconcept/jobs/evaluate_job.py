@@ -12,6 +12,7 @@ from ..edits import Edit, EditOrigin, open_edit, origin_of
 from ..edits.base import validate_strength
 from ..edits.weights import base_note
 from ..erasing.edit_notes import edit_notes
+from ..evaluation.attacks.ladder import named_rungs
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge
@@ -20,6 +21,7 @@ from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
 from ..evaluation.trials.bench import edits_beside_methods, trial_of_edit
+from ..evaluation.trials.ladder import require_a_rung
 from ..evaluation.trials.trial import Trial
 from ..evaluation.worlds import world_of
 from ..models import ModelView, find_model
@@ -59,6 +61,10 @@ class EvaluationRun(
     """Name of a paper's sampler settings; None for the model's default."""
     attacks: tuple[str, ...] | None = None
     """Names of attacks; None for the suite's own."""
+    rungs: tuple[str, ...] | None = None
+    """Names of the rungs of a ladder to climb in place of attacks, () for all; None climbs none."""
+    control: str | None = None
+    """A model that never saw the concepts, on which rungs run too that may teach them."""
 
     @property
     def requests(self) -> tuple[tuple[str, ...], ...]:
@@ -87,6 +93,8 @@ class OpenRun:
     """The edits, each with the concepts that it is asked about."""
     notes: dict[str, str]
     """What was left out, and what an edit cannot reach."""
+    control: EditedModel | None = None
+    """The model that never saw the concepts."""
 
     @property
     def origins(self) -> list[EditOrigin]:
@@ -140,7 +148,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
         require_drawable([check.prompt.text for check in suite.checks(names)], names)
     judge = _judge(run, origins, suite, unedited)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
-    suite, ungraded = gradable_attacks(suite, run.attacks or (), judge)
+    suite, ungraded = gradable_attacks(suite, run.attacks or suite.rungs, judge)
     if judge is not None:
         judge.open()  # So that a missing judge fails before anything is drawn.
     suite, left_out = attacks_of_family(suite, run.attacks or (), unedited.base().family)
@@ -151,7 +159,10 @@ def open_run(run: EvaluationRun) -> OpenRun:
         notes |= {"base": note} if note else {}
     asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
-    opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes})
+    for trial in trials:
+        require_a_rung(trial, suite, judge)
+    control = _control(run, unedited)
+    opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes}, control)
     return replace(opened, notes=_long_prompts(suite, opened.asked, unedited.base()) | opened.notes)
 
 
@@ -169,6 +180,7 @@ def _require_known_names(run: EvaluationRun) -> None:
     for name in run.attacks or ():
         if name != "*":
             attacks[name]
+    named_rungs(run.rungs or ())
     if run.judge is not None:
         Judge.parse(run.judge)
 
@@ -183,9 +195,25 @@ def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: Te
     else:
         suite = world.suite(suite, _words(run, origins), _retained(origins), origins)
     suite = suite.with_limit(run.limit, run.seed)
+    if run.rungs is not None:
+        return replace(suite, attacks=(), rungs=tuple(rung.name for rung in named_rungs(run.rungs)))
     if run.attacks is None:
         return suite
     return replace(suite, attacks=tuple(name if name == "*" else attacks[name].name for name in run.attacks))
+
+
+def _control(run: EvaluationRun, unedited: EditedModel) -> EditedModel | None:
+    """The model that never saw the concepts. `RequestError` if it is of another family, or the base itself."""
+    if run.control is None:
+        return None
+    control = EditedModel(run.control, device=run.device, dtype=run.dtype)
+    base, other = unedited.base(), control.base()
+    fits = (other.family, other.latent_shape) == (base.family, base.latent_shape)
+    message = f"control {run.control}: a {other.family} model, and {base.name} is a {base.family} model"
+    require(fits, f"{message}: give one of the same family and size", RequestError)
+    message = f"control {run.control}: it is the base of the edit, which saw the concept: give one that did not"
+    require(control.key != unedited.key, message, RequestError)
+    return control
 
 
 def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, unedited: EditedModel) -> Judge | None:

@@ -138,6 +138,8 @@ class StatusOptions(BaseOptions, OverwriteOptions, LedgerOptions):
 
     html: Path | None = None
     """Write an HTML page to this file instead of printing."""
+    ladder: Annotated[Path | None, Flag(metavar="REPORT", show_default=False)] = None
+    """With --html: report.json of `unconcept attack ladder` on the ledger's edit, for the page."""
 
 
 @dataclass(frozen=True, kw_only=True)

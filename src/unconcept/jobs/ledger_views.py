@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ..core.errors import RequestError, SettingsError, require
 from ..core.output_folder import default_store, output_errors
 from ..core.output_lock import output_lock
 from ..core.progress import ProgressCallback, ignore_progress
@@ -27,6 +29,7 @@ from ..ledger.verify import VerificationResult, verify_ledger
 from ..models import ModelView
 from ..models.loading import absolute_source
 from ..report.contact_sheet import SheetPair
+from ..report.data import TrialData, read_ladders
 from .ledger import LEDGER_DTYPE, ledger_training, open_ledger_model
 from .ledger_options import AuditOptions, DiffOptions, DriftOptions, StatusOptions, VerifyOptions
 from .privacy import may_keep_pictures
@@ -38,10 +41,23 @@ def status(options: StatusOptions) -> dict[str, Any]:
     """Show which requests are in force, since when, and which contradict one another; with `html`, also as a page."""
     ledger = Ledger.open(options.folder, torn=True)
     found = ledger_status(ledger, ledger.refresh(torn=True))
+    require(options.ladder is None or options.html is not None, "--ladder is for the page: give --html", SettingsError)
     if options.html is not None:
+        ladders = _own_ladders(ledger, options.ladder)
         model = open_ledger_model(ledger, options.model, "auto")
-        write_ledger_page(ledger, found, model, options.html, options.overwrite)
+        write_ledger_page(ledger, found, model, options.html, options.overwrite, ladders)
     return found
+
+
+def _own_ladders(ledger: Ledger, report: Path | None) -> list[TrialData]:
+    """The ladders of a report. `RequestError` for one about an edit of other concepts than those in force."""
+    trials = [] if report is None else read_ladders(report)
+    known = {concept for one in ledger.request_states.active for concept in one.content.concepts}
+    for trial in trials:
+        other = [target for target in trial.concepts if target not in known]
+        message = f"{report}: its ladder is of {', '.join(other)}, which no request in force erases"
+        require(not other, f"{message}: attack the edit that this ledger materialises", RequestError)
+    return trials
 
 
 def drift(options: DriftOptions, progress: ProgressCallback = ignore_progress) -> StateDrift | list[HistoryStep]:

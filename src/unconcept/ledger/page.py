@@ -7,7 +7,9 @@ from typing import Any
 from ..core.errors import LedgerError
 from ..core.output_folder import output_file
 from ..models import ModelView
+from ..report.data import TrialData
 from ..report.images import pair_cell
+from ..report.ladder_svg import ladder_svg
 from ..report.page_templates import html_templates
 from ..report.svg import drift_curve_svg
 from .audit_history import AuditView, audit_history
@@ -21,9 +23,14 @@ _MOST_LABELS, _LABEL_LENGTH = 9, 12  # most entries that are labelled below the 
 
 
 def write_ledger_page(
-    ledger: Ledger, ledger_data: dict[str, Any], model: ModelView, out: Path, overwrite: bool
+    ledger: Ledger,
+    ledger_data: dict[str, Any],
+    model: ModelView,
+    out: Path,
+    overwrite: bool,
+    ladders: Sequence[TrialData] = (),
 ) -> None:
-    """Write the page; `ledger_data` comes from `ledger_status`.
+    """Write the page; `ledger_data` comes from `ledger_status`, ladders from a report on the ledger's edit.
 
     Costs and drift are included where they are cheap to compute; else the page says why they are missing.
     """
@@ -43,6 +50,7 @@ def write_ledger_page(
         "why": why,
         "how": known,
         "retained": any(step.mean_drift is not None for step in steps),
+        "ladders": [(one, ladder_svg(one.ladder)) for one in ladders if one.ladder is not None],
         "audits": [(one, _audit_cells(one)) for one in audit_history(ledger, _MOST_SHEETS)],
     }
     page = html_templates("unconcept.ledger").get_template("ledger.html")

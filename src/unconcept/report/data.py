@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
+from ..core.errors import DataError, require
 from ..core.escapes import json_text
 from ..core.output_folder import write_atomically
+from ..core.regular_files import require_regular_file
 from ..prompts.sets import PromptGroup
+from .data_types import DataTable, Number, RateData, SparseTable
+from .ladder_data import LadderData
 
 REPORT_SCHEMA_VERSION: Literal[3] = 3
 ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
-Number = int | float  # a count stays an integer
 # A number of a published protocol, a count by a named rule, FORM@EXTRACTOR, WHAT, or CONCEPT: ATTRIBUTE.
 _FIGURE_NAMES = (
     r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_e|Acc_r|harmful objects|reduction"
@@ -21,35 +24,7 @@ _FIGURE_NAMES = (
 )
 
 
-class _Table(BaseModel):
-    """A table with exactly these fields; can be built from any object with attributes of the same names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
-
-
-class _SparseTable(_Table):
-    """A table whose JSON leaves out fields that are None."""
-
-    @model_serializer(mode="wrap")
-    def _known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if value is not None}
-
-
-class RateData(_Table):
-    """A share or a mean change with its 95 % interval and count."""
-
-    value: Number
-    low: Number
-    high: Number
-    n: Annotated[int, Field(ge=1)]
-    clusters: int | None
-    """Number of concepts, if the interval resamples concepts; else None."""
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
-
-
-class GroupData(_Table):
+class GroupData(DataTable):
     """Rates of one group of prompts: how often pictures show what the prompt asks for, before and after."""
 
     before: RateData
@@ -65,7 +40,7 @@ class GroupData(_Table):
     """The smallest true change that the test finds in 80 % of cases, if all goes one way; null if it finds none."""
 
 
-class FigureData(_Table):
+class FigureData(DataTable):
     """One number of a protocol, with its value on the unedited model where that is defined."""
 
     name: Annotated[str, Field(json_schema_extra={"pattern": _FIGURE_NAMES})]
@@ -77,7 +52,7 @@ class FigureData(_Table):
     before_interval: tuple[Number, Number] | None
 
 
-class BudgetData(_Table):
+class BudgetData(DataTable):
     """One point of an attack's curve: success within a budget. Queries and seconds are means over prompts."""
 
     steps: int
@@ -86,14 +61,14 @@ class BudgetData(_Table):
     success: Number
 
 
-class ControlData(_Table):
+class ControlData(DataTable):
     """The rate of one control of an attack."""
 
     name: str
     rate: RateData
 
 
-class AttackData(_Table):
+class AttackData(DataTable):
     """Results of one attack on one edit."""
 
     attack: str
@@ -115,7 +90,7 @@ class AttackData(_Table):
     """Rates of its controls, which are no tries; and of the change that it asked for, if it asked for one."""
 
 
-class AnswerData(_Table):
+class AnswerData(DataTable):
     """One prompt with one seed, and the judge's answers before and after the edit."""
 
     text: str
@@ -126,7 +101,7 @@ class AnswerData(_Table):
     after: str
 
 
-class EditData(_Table):
+class EditData(DataTable):
     """The header of an edit, with its hash and its strength."""
 
     method: str
@@ -148,7 +123,7 @@ class EditData(_Table):
     strength: Number
 
 
-class CostData(_SparseTable):
+class CostData(SparseTable):
     """Cost of an edit: seconds to make it, size on disk, parameters."""
 
     seconds: Number | None = None
@@ -156,7 +131,7 @@ class CostData(_SparseTable):
     parameters: int
 
 
-class CalibrationData(_Table):
+class CalibrationData(DataTable):
     """Accuracy of the judge on the unedited model."""
 
     true_positive: RateData
@@ -166,7 +141,7 @@ class CalibrationData(_Table):
     """Why the judge's counts say nothing; empty if it is sound."""
 
 
-class TrialData(_Table):
+class TrialData(DataTable):
     """All results of one edit."""
 
     label: str
@@ -180,12 +155,14 @@ class TrialData(_Table):
     not_asked: dict[PromptGroup, str]
     figures: tuple[FigureData, ...]
     attacks: tuple[AttackData, ...]
-    out_of_reach: dict[str, str] = {}
+    out_of_reach: dict[str, str] = Field(default_factory=dict)
     """Attacks that cannot act on the edit, which have no rate: name and reason."""
+    ladder: LadderData | None = None
+    """The ladder of attacks, if one was climbed."""
     checks: tuple[AnswerData, ...]
 
 
-class DrawingData(_Table):
+class DrawingData(DataTable):
     """Settings with which pictures were drawn."""
 
     steps: int
@@ -193,7 +170,7 @@ class DrawingData(_Table):
     sampler: str | None
 
 
-class JudgeData(_Table):
+class JudgeData(DataTable):
     """The judge; `hash` is the hash of its weights."""
 
     name: str
@@ -204,7 +181,7 @@ class JudgeData(_Table):
     """What its word is worth, if it is not an independent judge's."""
 
 
-class MeasureData(_Table):
+class MeasureData(DataTable):
     """The network behind the figures named FORM@NAME; `hash` is the hash of its weights."""
 
     name: str
@@ -212,7 +189,7 @@ class MeasureData(_Table):
     hash: str
 
 
-class ReportData(_Table):
+class ReportData(DataTable):
     """The content of `report.json`."""
 
     schema_version: Annotated[Literal[3], Field(alias="schema")] = REPORT_SCHEMA_VERSION
@@ -233,7 +210,7 @@ class ReportData(_Table):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class RunEditData(_SparseTable):
+class RunEditData(SparseTable):
     """Hash, cost and size of one edit of a run."""
 
     hash: str
@@ -242,7 +219,7 @@ class RunEditData(_SparseTable):
     parameters: int
 
 
-class RunData(_SparseTable):
+class RunData(SparseTable):
     """The content of `run.json`: what may differ from run to run."""
 
     date: str = ""
@@ -260,6 +237,19 @@ class RunData(_SparseTable):
     peak_memory_bytes: int
     edits: tuple[RunEditData, ...]
     failures: tuple[str, ...]
+
+
+def read_ladders(path: Path) -> list[TrialData]:
+    """Read the trials of a report that have a ladder; `DataError` for any other file."""
+    require_regular_file(path, DataError)
+    remedy = "give report.json of `unconcept attack ladder`"
+    try:
+        found = ReportData.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        raise DataError(f"{path} is no report of this version: {remedy}") from None
+    trials = [trial for trial in found.trials if trial.ladder is not None]
+    require(bool(trials), f"{path} has no ladder: {remedy}", DataError)
+    return trials
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
-from .data import GroupData, JudgeData, RateData, ReportData, TrialData
+from .data import GroupData, JudgeData, ReportData, TrialData
+from .data_types import RateData
 from .images import ImagePair, pair_cell
+from .ladder_svg import ladder_svg
 from .markdown import DETECTABLE_MEANING
 from .page_templates import html_templates, markdown_templates
 from .svg import ScatterPoint, scatter_svg, success_curve_svg
@@ -171,5 +173,6 @@ def _section(section: ReportSection, meaning: Mapping[str, GroupMeaning], judge:
         "data": trial,
         "cost": trial.cost.model_dump(),
         "trust": section.calibration,
+        "ladder": "" if trial.ladder is None else ladder_svg(trial.ladder),
         "curves": [success_curve_svg(row.curve, row.ceiling.value if row.ceiling else None) for row in trial.attacks],
     }

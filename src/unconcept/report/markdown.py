@@ -9,7 +9,8 @@ from ..core.escapes import markdown_text
 from ..metrics.intervals import Rate, clopper_pearson
 from ..metrics.paired_tests import detectable_change
 from ..prompts.sets import GROUP_NAMES, PROMPT_GROUPS, PromptGroup
-from .data import AttackData, GroupData, RateData
+from .data import AttackData, GroupData
+from .data_types import RateData
 
 DETECTABLE_MEANING = (
     "Detectable: the smallest true change that the paired test finds in 80 % of cases, corrected for the number of"

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from ..attacks import attacks
-from .data import AttackData, GroupData, JudgeData, RateData, TrialData
+from .data import AttackData, GroupData, JudgeData, TrialData
+from .data_types import RateData
 
 _SHOULD_FALL, _SHOULD_STAY = "should fall", "should stay"
 NOT_JUDGED = "Not judged: no judge looked at the pictures, so nothing was counted. Look at them."

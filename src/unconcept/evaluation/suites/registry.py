@@ -36,6 +36,8 @@ class Suite:
     """Names of attacks; "*" means all."""
     prompts_per_attack: int = 8
     """Number of prompts for each attack."""
+    rungs: tuple[str, ...] = ()
+    """Names of the rungs of a ladder, which is climbed in place of `attacks`; () for no ladder."""
     in_groups: bool = False
     """Whether it uses the standard prompt groups: the concept, near and far objects, styles."""
     stepwise: bool = False

@@ -13,6 +13,7 @@ from ...edits.base import EditOrigin
 from ...prompts.checks import Check
 from ..attacks.own_training import why_not_applicable
 from ..attacks.rates import attack_rows
+from ..attacks.threat_model import AttackerKnowledge
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.judge import Judge
 from ..sampling import DrawSpec
@@ -24,6 +25,7 @@ from ..tasks.runner import TaskTally, default_workers, run_tasks
 from ..worlds import recipe_settings, world_of
 from .filters import FILTERS, OUTSIDE_REASON, NoEdit, trial_of_filter
 from .finding import Finding
+from .ladder import PlannedRung, ladder_data, plan_ladder
 from .trial import AnsweredTrial, RunContext, Trial, answer_trials, image_pairs, raw_score_pairs
 
 
@@ -93,6 +95,9 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
     if not trials:
         return [], TaskTally()
     answered, tally = answer_trials(trials, suite, context)
+    if suite.rungs:
+        found, more = _climbed(answered, suite, context)
+        return found, tally + more
     if not suite.attacks:
         return [Finding(one, (), suite_figures(one, suite, context)) for one in answered], tally
     planned, beyond = [], []
@@ -100,13 +105,42 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
         own, ceilings, reasons = attacks_on_trial(one.trial, suite, context.spec, context.judge)
         planned.append((own, ceilings))
         beyond.append(reasons)
-    tasks: dict[str, AttackTask] = {}
-    for own, ceilings in planned:
-        tasks |= {task.id: task for task in (*own, *ceilings)}
-    workers = context.workers or default_workers(ATTACK_TASK_COST * len(tasks), str(trials[0].subject.base().device))
-    tally += run_tasks(list(tasks.values()), context.store, context.record, workers, context.deadline, context.tell)
+    searches = [task for own, ceilings in planned for task in (*own, *ceilings)]
+    tally += _run_searches(searches, str(trials[0].subject.base().device), context)
     found = [_finding(one, *pair, suite, context) for one, pair in zip(answered, planned, strict=True)]
     return [replace(one, out_of_reach=reasons) for one, reasons in zip(found, beyond, strict=True)], tally
+
+
+def _run_searches(searches: Sequence[AttackTask], device: str, context: RunContext) -> TaskTally:
+    """Run each search once."""
+    tasks = {task.id: task for task in searches}
+    workers = context.workers or default_workers(ATTACK_TASK_COST * len(tasks), device)
+    return run_tasks(list(tasks.values()), context.store, context.record, workers, context.deadline, context.tell)
+
+
+def _climbed(answered: Sequence[AnsweredTrial], suite: Suite, context: RunContext) -> tuple[list[Finding], TaskTally]:
+    """Climb the ladder of each trial, every rung to its end."""
+    planned = [ladder_on_trial(one.trial, suite, context.spec, context.judge, context.control) for one in answered]
+    searches = [task for rungs in planned for rung in rungs for task in rung.tasks]
+    tally = _run_searches(searches, str(answered[0].trial.subject.base().device), context)
+    control, found = context.control.model if context.control else None, []
+    for one, rungs in zip(answered, planned, strict=True):
+        checks = _attacked_checks(one.trial, suite)
+        ladder = ladder_data(rungs, one, checks, context.store, control) if rungs else None
+        done = [(part.rung.name, task) for part in rungs for task in part.own if task.is_done(context.store)]
+        files = tuple((name, task.path(context.store).with_suffix(".safetensors")) for name, task in done)
+        found.append(Finding(one, (), suite_figures(one, suite, context), files, ladder=ladder))
+    return found, tally
+
+
+def ladder_on_trial(
+    trial: Trial, suite: Suite, spec: DrawSpec, judge: Judge | None, control: EditedModel | None
+) -> list[PlannedRung]:
+    """Plan the suite's rungs for the trial's first concept; none if nobody judges or nothing is asked."""
+    checks = _attacked_checks(trial, suite)
+    if not checks or judge is None:
+        return []
+    return plan_ladder(trial, suite, checks, _attacker_knowledge(trial, checks), spec, judge, control)
 
 
 def attacks_on_trial(
@@ -123,8 +157,7 @@ def attacks_on_trial(
     checks = _attacked_checks(trial, suite)
     if not checks or judge is None:
         return [], [], beyond
-    world, origin = world_of(trial.subject.model), origin_of(trial.edit)
-    known = world.attacker_knowledge(_erased_concept(checks[0].concept, origin), origin.retain)
+    world, known = world_of(trial.subject.model), _attacker_knowledge(trial, checks)
     chosen = {name: recipe_settings(world, name) for name in names if name not in beyond}
     own, ceilings = (
         plan_attacks(subject, spec, judge, known, chosen, checks) for subject in (trial.subject, trial.subject.unedited)
@@ -156,6 +189,12 @@ def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tupl
         lambda: raw_score_pairs(one, context, judge),
     )
     return tuple(suite.figures(found))
+
+
+def _attacker_knowledge(trial: Trial, checks: Sequence[Check]) -> AttackerKnowledge:
+    """What an attacker may know about the concept of these checks, which the trial's edit erased."""
+    world, origin = world_of(trial.subject.model), origin_of(trial.edit)
+    return world.attacker_knowledge(_erased_concept(checks[0].concept, origin), origin.retain)
 
 
 def _erased_concept(name: str, origin: EditOrigin) -> Concept:

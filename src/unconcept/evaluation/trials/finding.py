@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...prompts.checks import Prompt
+from ...report.ladder_data import LadderData
 from ..attacks.rates import AttackRow
 from ..judging.evidence import SuiteFigure
 from ..judging.rates import PairedAnswer
@@ -24,6 +25,8 @@ class Finding:
     """Files of inputs that attacks found: (name of the attack, file)."""
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
     """Attacks that cannot act on the edit, which have no result: name and reason."""
+    ladder: LadderData | None = None
+    """The ladder of attacks, if one was climbed."""
 
     @property
     def label(self) -> str:
@@ -56,6 +59,7 @@ def missing_results(
     missing = planned - len(found)
     for finding, sides in zip(found, pictures, strict=True):
         missing += sum(row.missing + (0 if row.ceiling else row.success.n) for row in finding.attack_results)
+        missing += sum(rung.missing for rung in finding.ladder.rungs) if finding.ladder else 0
         prompts = {check.prompt for check in finding.answered_trial.checks}
         missing += finding.answered_trial.missing if judged else len(prompts - sides.keys())
     return missing

@@ -148,6 +148,7 @@ def trial_data(finding: Finding) -> TrialData:
         figures=tuple(FigureData.model_validate(figure) for figure in finding.figures),
         attacks=tuple(AttackData.model_validate(row) for row in finding.attack_results),
         out_of_reach=dict(finding.out_of_reach),
+        ladder=finding.ladder,
         checks=tuple(_answer_data(answer) for answer in answered.answers),
     )
 

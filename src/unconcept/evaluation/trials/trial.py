@@ -60,6 +60,8 @@ class RunContext:
     """Number of worker processes; None to choose it by the amount of work."""
     deadline: float | None = None
     tell: ProgressCallback = ignore_progress
+    control: EditedModel | None = None
+    """A model that never saw the concept, on which rungs of a ladder run too that may teach it."""
 
 
 def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ...evaluation.attacks.own_training import own_training
 from ...evaluation.tasks.attack import ATTACK_TASK_COST, AttackTask
-from ...evaluation.trials.bench import attacks_on_trial
+from ...evaluation.trials.bench import attacks_on_trial, ladder_on_trial
 from ...evaluation.trials.trial import Trial
 from ..evaluate_job import OpenRun
 from .pictures import worker_seconds, workers_for
@@ -15,6 +15,7 @@ from .rehearsals import RehearsedSearch, rehearse_search
 from .timing import DrawTime, grey_pictures, time_drawing
 
 _AT_ONCE = 4  # prompts of a search, and so pictures drawn together
+_Searches = tuple[list[AttackTask], list[AttackTask]]
 
 
 @dataclass(frozen=True)
@@ -61,24 +62,43 @@ class _AttackTotal:
 
 def attack_steps(trials: Sequence[Trial], opened: OpenRun, judge_cost: float) -> list[PlannedStep]:
     """The steps of all attacks: one for each attack, and one for each edit that it cannot act on."""
-    if not opened.suite.attacks or not trials:
+    if not (opened.suite.attacks or opened.suite.rungs) or not trials:
         return []
     model = opened.unedited.base()
     costs = _Costs(time_drawing(model, opened.spec, _AT_ONCE), judge_cost, opened.spec.steps)
-    planned = [(trial, *attacks_on_trial(trial, opened.suite, opened.spec, opened.judge)) for trial in trials]
     totals: dict[str, _AttackTotal] = {}
-    for trial, own, ceilings, _ in planned:
-        for task in own:
-            if task.name not in totals:
-                same = next(one for one in ceilings if one.name == task.name)
-                totals[task.name] = _rehearsed(trial, same, costs)
-            totals[task.name].searches += 1
-            totals[task.name].prompts += task.size
+    beyond: list[str] = []
+    for trial in trials:
+        searches, reasons = _searches(trial, opened)
+        beyond += [f"{trial.label}, {name}: {why}" for name, why in reasons.items()]
+        for name, (own, ceilings) in searches.items():
+            if name not in totals:
+                totals[name] = _rehearsed(trial, ceilings[0], costs)
+            totals[name].searches += len(own)
+            totals[name].prompts += sum(task.size for task in own)
     count = sum(total.searches for total in totals.values())
     workers = workers_for(2 * ATTACK_TASK_COST * count, str(model.device), opened.run.workers)
-    beyond = [f"{trial.label}, {name}: {why}" for trial, _, _, reasons in planned for name, why in reasons.items()]
     steps = [total.step(name, costs, workers) for name, total in totals.items()]
     return [*steps, *(PlannedStep(f"no attack on {line}") for line in beyond)]
+
+
+def _searches(trial: Trial, opened: OpenRun) -> tuple[dict[str, _Searches], dict[str, str]]:
+    """The searches by attack, or by rung of a ladder: those that may take long, and those of the unedited model; and
+    why others cannot act on the edit.
+    """
+    found: dict[str, _Searches] = {}
+    if opened.suite.rungs:
+        rungs = ladder_on_trial(trial, opened.suite, opened.spec, opened.judge, opened.control)
+        for one in rungs:
+            if one.own:
+                found[one.rung.name] = [*one.own, *one.controls], list(one.ceilings)
+        return found, {one.rung.name: one.reason for one in rungs if one.reason}
+    own, ceilings, reasons = attacks_on_trial(trial, opened.suite, opened.spec, opened.judge)
+    for task, same in zip(own, ceilings, strict=True):
+        searches, unedited = found.setdefault(task.name, ([], []))
+        searches.append(task)
+        unedited.append(same)
+    return found, reasons
 
 
 def _rehearsed(trial: Trial, task: AttackTask, costs: _Costs) -> _AttackTotal:
