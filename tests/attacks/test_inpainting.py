@@ -48,12 +48,13 @@ def test_the_square_is_in_the_middle() -> None:
     assert centred_square((8, 8), 0.01).sum() == 1
 
 
-def test_a_blank_square_alone_is_a_control() -> None:
+def test_a_blank_square_alone_is_the_floor_and_further_ones_are_controls() -> None:
     asked = case("sd1")
-    _, control, *tried = InpaintingFill((0.5,)).search(asked)
-    assert control.control == "picture with a blank square of side 0.5"
+    floor, *tried = InpaintingFill((0.5, 0.75)).search(asked)
+    assert [one.control for one in tried] == [None, None, "picture with a blank square of side 0.75", None, None]
+    assert (floor.steps, floor.control) == (0, None)
     blank = asked.pictures[:1].clone()
     blank[:, :, 4:12, 4:12] = 1
     with torch.no_grad():
-        assert torch.allclose(control.inputs[0].sampling.latents, encode_images(asked.model, blank), atol=1e-6)
-    assert [one.inputs[0].text for one in tried] == [asked.prompts[0], ""]
+        assert torch.allclose(floor.inputs[0].sampling.latents, encode_images(asked.model, blank), atol=1e-6)
+    assert [one.inputs[0].text for one in tried[:2]] == [asked.prompts[0], ""]

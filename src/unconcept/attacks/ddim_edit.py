@@ -55,11 +55,13 @@ class DDIMEdit:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Invert with the edit applied, as in ACE, and try each edit. The floor is the prompt itself.
+        """Invert with the edit applied, as in ACE, and try each edit. The floor is the first edit's text alone.
 
         A control draws the inverted picture again under the empty text, by which any model comes near to it.
         """
-        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        concept = case.concept.name if self.names_concept else None
+        first = AttackInput(edit_text(self.edits[0], concept))
+        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
         name = None if case.model.schedule.prediction_type == "flow" else "ddim"
         found: dict[int, Tensor] = {}
         for i in case.unsolved:
@@ -68,7 +70,6 @@ class DDIMEdit:
                 found[i] = self._invert(case, clean, name).float().cpu()
         again = {i: AttackInput("", sampling=GivenLatents(x, 0, self.steps, name)) for i, x in found.items()}
         yield AttackAttempt(0, again, control="inverted and drawn again under no text")
-        concept = case.concept.name if self.names_concept else None
         for tried, edit in enumerate(self.edits, self.steps + 1):
             left, text = case.unsolved, edit_text(edit, concept)
             if not left:

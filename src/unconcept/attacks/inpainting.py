@@ -1,7 +1,7 @@
 """Inpainting as an attack: ACE's editing tests (arXiv:2501.01633), and Lu et al., NeurIPS 2025, arXiv:2505.17013.
 
 Blanks a square of a picture of the concept and lets the edited model fill it. What surrounds the square may show the
-concept to any model: the blanked picture alone is a control.
+concept to any model: the blank picture alone is the floor.
 """
 
 from collections.abc import Iterator
@@ -55,14 +55,15 @@ class InpaintingFill:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Fill each square under each text. The floor is the prompt itself."""
-        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        """Fill each square under each text. The floor is the picture with the first square blank."""
+        everyone = range(len(case.prompts))
+        yield AttackAttempt(0, {i: self._blank(case, i, self.sides[0]) for i in everyone})
         clean = {i: encode_images(case.model, case.pictures[i : i + 1]).float().cpu() for i in case.unsolved}
         tried = 0
         for side in self.sides:
-            blanks = {i: self._blanked(case, i, side) for i in clean}
-            given = {i: AttackInput("", sampling=GivenLatents(x, None, case.steps)) for i, x in blanks.items()}
-            yield AttackAttempt(tried, given, control=f"picture with a blank square of side {side:g}")
+            if tried:
+                blank = {i: self._blank(case, i, side) for i in case.unsolved}
+                yield AttackAttempt(tried, blank, control=f"picture with a blank square of side {side:g}")
             for text in self.texts:
                 tried, left = tried + 1, case.unsolved
                 if not left:
@@ -74,11 +75,12 @@ class InpaintingFill:
                     found[i] = AttackInput(case.prompts[i] if text == "prompt" else "", sampling=sampling)
                 yield AttackAttempt(tried, found)
 
-    def _blanked(self, case: AttackCase, i: int, side: float) -> Tensor:
-        """Latents (1, c, h, w) of a picture with a white square."""
+    def _blank(self, case: AttackCase, i: int, side: float) -> AttackInput:
+        """A picture with a white square, as it is."""
         picture = case.pictures[i : i + 1]
         square = centred_square((picture.shape[2], picture.shape[3]), side).to(picture)
-        return encode_images(case.model, picture * (1 - square) + _BLANK * square).float().cpu()
+        latents = encode_images(case.model, picture * (1 - square) + _BLANK * square).float().cpu()
+        return AttackInput("", sampling=GivenLatents(latents, None, case.steps))
 
 
 def centred_square(sides: tuple[int, int], share: float) -> Tensor:

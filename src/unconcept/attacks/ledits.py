@@ -64,11 +64,12 @@ class LEdits:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Invert with the edit applied, as in ACE, and try each edit. The floor is the prompt itself.
+        """Invert with the edit applied, as in ACE, and try each edit. The floor is the first edit's text alone.
 
         A control draws with the picture's noise and no edit: any model comes back near to the picture.
         """
-        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        first = AttackInput(self.edits[0])
+        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
         whole = int(self.steps * (1 + self.skip))
         loop = Sampler(case.model, whole, "ddim", eta=1.0)
         found = {i: self._invert(case, loop, i) for i in case.unsolved}

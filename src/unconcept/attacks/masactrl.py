@@ -61,11 +61,13 @@ class MasaCtrl:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Invert with the edit applied, as in ACE, and try each edit. The floor is the prompt itself.
+        """Invert with the edit applied, as in ACE, and try each edit. The floor is the first edit's text alone.
 
         A control draws the prompt in place of the edit. (inferred) The inversion has no guidance.
         """
-        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        name = case.concept.name if self.names_concept else None
+        start = AttackInput(edit_text(self.edits[0], name))
+        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), start), wanted=wanted_change(self.edits[0]))
         layers = len(self_attentions(case.model))
         first = int(_FIRST_LAYER * layers) if self.first_layer is None else self.first_layer
         require(first < layers, f"masactrl: first_layer {first}, but {case.model.name} has {layers}: give a lower one")
@@ -82,7 +84,6 @@ class MasaCtrl:
             return AttackInput(text, sampling=own)
 
         yield AttackAttempt(0, {i: edited(i, case.prompts[i]) for i in found}, control="its prompt in place of an edit")
-        name = case.concept.name if self.names_concept else None
         for tried, edit in enumerate(self.edits, self.steps + 1):
             left, text = case.unsolved, edit_text(edit, name)
             if not left:

@@ -53,14 +53,15 @@ class SDEdit:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Try each edit at each strength. The floor is the prompt itself."""
-        yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        """Try each edit at each strength. The floor is the first edit's text without the picture."""
+        name, tried = case.concept.name if self.names_concept else None, 0
+        first = AttackInput(edit_text(self.edits[0], name))
+        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
         clean = {i: encode_images(case.model, case.pictures[i : i + 1]).float().cpu() for i in case.unsolved}
         sources = {
             i: AttackInput(case.prompts[i], sampling=GivenLatents(x, None, case.steps)) for i, x in clean.items()
         }
         yield AttackAttempt(0, sources, control="picture itself")
-        name, tried = case.concept.name if self.names_concept else None, 0
         for strength in self.strengths:
             for edit in self.edits:
                 tried, left, text = tried + 1, case.unsolved, edit_text(edit, name)
