@@ -221,6 +221,28 @@ def test_an_attack_is_of_its_settings_and_seed(pizza) -> None:
 
 
 @pytest.mark.slow
+def test_an_edit_of_a_picture_is_kept_with_its_control_and_its_change_and_drawn_again(pizza, where) -> None:
+    """What is kept draws the same picture again; only a picture with the asked change counts."""
+    checks = [
+        check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
+    ]
+    subject = EditedModel.of(EditedModel(), pizza)
+    edits = ["on a blue background", "and a key"]
+    (task,) = planned(subject, "sdedit", checks, strengths=[0.5], edits=edits)
+    task.run(where.store)
+    floor, control, *tried = json.loads(task.path(where.store).read_text())["attempts"]
+    assert (control["control"], control["queries"], floor["queries"]) == ("picture itself", 1, 1)
+    assert all(set(one["changed"]) == {"0"} for one in tried)
+    assert all(one["changed"]["0"] or not one["shown"]["0"] for one in [floor, *tried])
+    (found,) = load_adversarial(task.path(where.store).with_suffix(".safetensors")).values()
+    assert found.input.sampling is not None
+    with subject.applied() as model:
+        (picture,) = sample_adversarial(model, [found], SPEC)
+    kept = where.store.load(subject.picture_key(SPEC, checks[0].prompt, hash_input(found.input)))
+    assert (kept - picture).abs().max() <= 1.01 / 255
+
+
+@pytest.mark.slow
 def test_search_is_timed_attempt_by_attempt(pizza, where) -> None:
     checks = [
         check for check in Suite("x", "", GroupSizes(1, 0), group_checks).checks(("pizza",)) if check.group == "direct"
