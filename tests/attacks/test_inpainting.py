@@ -6,6 +6,7 @@ import torch
 from tests.attacks.cases import case
 from unconcept.attacks.inpainting import InpaintingFill, centred_square
 from unconcept.models.diffusion.procedures.inpainting import Inpainting
+from unconcept.models.diffusion.sampler import Sampler
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.models.views import pipeline_view
 
@@ -38,6 +39,20 @@ def test_what_is_outside_of_the_square_is_the_pictures(family, monkeypatch) -> N
     gap, square = (filled(asked, 0.5) - clean).abs().amax(1)[0], centred_square((8, 8), 0.5).bool()
     assert float(gap[~square].max()) < 1e-5
     assert float(gap[square].min()) > 1e-3
+
+
+@torch.no_grad()
+def test_the_picture_is_noised_to_the_level_of_each_step(monkeypatch) -> None:
+    """Step by step: a step of the sampler, and outside of the square the picture with the first noise at that level."""
+    asked = case("sd1")
+    monkeypatch.setattr(pipeline_view, "finish_pictures", lambda model, latents: latents)
+    clean, mask = encode_images(asked.model, asked.pictures[:1]), centred_square((8, 8), 0.5)
+    loop, x = Sampler(asked.model, 3), asked.noise[:1]
+    for k in range(3):
+        x = loop.denoise(x, asked.model.guide(["a dog"], 3.0), k, k + 1)
+        known = clean if k == 2 else loop.add_noise(clean, asked.noise[:1], k + 1)
+        x = mask * x + (1 - mask) * known
+    assert torch.allclose(filled(asked, 0.5), x, atol=1e-5)
 
 
 def test_the_square_is_in_the_middle() -> None:
