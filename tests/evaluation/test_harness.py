@@ -13,6 +13,7 @@ from unconcept.core.request import RequestSpec
 from unconcept.edits import origin_of
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
+from unconcept.evaluation.judging.evidence import SuiteFigure
 from unconcept.evaluation.judging.image_metrics import image_quality_figures
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.sampling import DrawSpec, draw_prompts
@@ -24,6 +25,7 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import TaskRecord
 from unconcept.evaluation.trials.bench import examine_trials
+from unconcept.evaluation.trials.finding import notes_of
 from unconcept.evaluation.trials.report import group_rows as group_rows
 from unconcept.evaluation.trials.trial import RunContext, Trial, answer_trials
 from unconcept.jobs.evaluate import evaluate
@@ -228,3 +230,27 @@ def test_concepts_are_erased_together_by_one_edit(tmp_path) -> None:
     assert trial["concepts"] == list(pair)
     assert {"pizza", "crown"} <= set(trial["edit"]["targets"])
     assert {check["concept"] for check in trial["checks"] if check["group"] == "direct"} == set(pair)
+
+
+def test_a_suite_may_draw_what_no_judge_is_asked_and_say_what_it_left_out(pizza, where, drawn) -> None:
+    """Figures see the pictures of both sides; until they are there, there are no figures and no notes."""
+    extra = Prompt("a cup", 7)
+    suite = replace(
+        SUITE,
+        sizes=GroupSizes(1, 0),
+        draw=lambda concepts, sizes: [extra],
+        figures=lambda found: [SuiteFigure("H", float(extra in found.pictures()), None, 1, "drawn")],
+        notes=lambda found: {"note": f"{len(found.drawn)} drawn"},
+    )
+    late = replace(where, deadline=0.0)
+    (none,), _ = examine_trials([trial(pizza)], suite, late)
+    assert (none.figures, none.notes) == ((), {})
+    (finding,), tally = examine_trials([trial(pizza)], suite, where)
+    assert tally.complete
+    assert (finding.figures[0].value, notes_of([finding])) == (1.0, {"note": "1 drawn"})
+    assert notes_of([finding, replace(finding, notes={"note": "2 drawn"})]) == {
+        "note": "1 drawn",
+        "note, uce": "2 drawn",
+    }
+    assert extra not in {answer.check.prompt for answer in finding.answers}
+    assert sum(drawn) == 2 * len(finding.answered_trial.prompts)

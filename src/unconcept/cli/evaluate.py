@@ -169,7 +169,9 @@ def print_shares(trials: Sequence[dict[str, Any]]) -> None:
         print_table("shares, with 95 % intervals", ("edit", "share", "before", "after", "n"), rows)
 
 
-def _within(share: float, interval: Sequence[float]) -> str:
+def _within(share: float | None, interval: Sequence[float] | None) -> str:
+    if share is None or interval is None:
+        return "" if share is None else f"{share:.1%}"
     return f"{share:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
 
 

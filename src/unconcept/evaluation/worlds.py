@@ -184,11 +184,11 @@ class UserWorld:
     ) -> Suite:
         """The paper's own prompts if the suite has them; for suites in groups, the concepts in templates."""
         if suite.published_questions is not None:
-            return replace(suite, ask=suite.published_questions, sizes=UNLIMITED_SIZES)
+            return replace(suite, ask=suite.published_questions, sizes=UNLIMITED_SIZES, draw=suite.published_draw)
         if not suite.in_groups:
             return suite_for_edits(suite, origins)
         plain = suite_from_concepts(concepts, retain, suite.sizes)
-        return replace(plain, figures=suite.figures, attacks=suite.attacks)
+        return replace(plain, figures=suite.figures, attacks=suite.attacks, draw=suite.published_draw)
 
     def erasure_suite(self, concepts: Sequence[Concept], retain: Sequence[str], sizes: GroupSizes) -> Suite:
         return suite_from_concepts(concepts, retain, sizes)

@@ -87,6 +87,10 @@ class SuiteOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, DeviceO
     """Concepts that the edits should erase; one or several."""
     prompts: Annotated[Path | None, Flag(show_default=False)] = None
     """Prompt file (.csv, .tsv, .json, .jsonl or one prompt per line) to use instead of the suite's prompts."""
+    measures: Annotated[Texts, Flag("--measure", str, repeats=True, metavar="NAME=PATH", show_default=False)] = ()
+    """Scorer that measures beside the judge: captions, agreement with texts, features of sets; repeatable."""
+    references: Annotated[Path | None, Flag(show_default=False)] = None
+    """Folder of real pictures, for distances of sets."""
     spec: Annotated[str | None, Flag(show_default=False)] = None
     """Steps, guidance and sampler of a paper, by name; see `unconcept specs`."""
 

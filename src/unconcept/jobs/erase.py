@@ -142,7 +142,7 @@ def _answer(job: Job, chosen: ResolvedRequest, trial: Trial, folder: Path, progr
     with run_store(job.store, folder, keeps) as store:
         context = RunContext(store, TaskRecord(folder / RECORD_FILE), job.spec, judge, tell=progress)
         (answered,), tally = answer_trials([trial], suite, context)
-        pictures = image_pairs(trial, answered.checks, context)
+        pictures = image_pairs(trial, answered.prompts, context)
         return _Answers(
             suite,
             judge,

@@ -17,7 +17,7 @@ from ..evaluation.judging.choice import announce_judge, judge_caveat
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
 from ..evaluation.trials.bench import examine_trials, run_bench
 from ..evaluation.trials.filters import FILTERS, NoEdit
-from ..evaluation.trials.finding import Finding, missing_results
+from ..evaluation.trials.finding import Finding, missing_results, notes_of
 from ..evaluation.trials.pages import PicturePairs, write_pages, write_tables
 from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
@@ -70,6 +70,7 @@ def _planned(options: EvaluateOptions | AttackOptions | BenchOptions, **more: An
     """Make a job from the options that all three commands share."""
     shared = {field.name: getattr(options, field.name) for field in fields(SuiteOptions)}
     del shared["concepts_file"]
+    shared["measures"] = texts(options.measures)
     return EvaluationRun(**{**shared, "model": options.model, "concepts": options.names, **more})
 
 
@@ -96,17 +97,19 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
             deadline,
             progress,
             opened.control,
+            run.references,
         )
         found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
         finished, more = examine_trials(opened.trials, suite, context)
         found, tally = [*found, *finished], tally + more
         seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
         answered = [finding.answered_trial for finding in found]
-        pictures = [image_pairs(one.trial, one.checks, context) for one in answered]
+        pictures = [image_pairs(one.trial, one.prompts, context) for one in answered]
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
         missing = missing_results(planned, found, pictures, judge is not None)
-        report = Report(found, suite, opened.spec, judge, conditions, failures, missing, reasons)
+        told = {**reasons, **notes_of(found)}
+        report = Report(found, suite, opened.spec, judge, conditions, failures, missing, told)
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report

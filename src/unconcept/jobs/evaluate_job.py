@@ -57,6 +57,10 @@ class EvaluationRun(
     suite: str = "quick"
     prompts: Path | None = None
     """A prompt file to use instead of the suite's prompts."""
+    measures: tuple[str, ...] = ()
+    """Scorers that measure beside the judge, NAME or NAME=PATH."""
+    references: Path | None = None
+    """A folder of real pictures, for distances of sets."""
     spec: str | None = None
     """Name of a paper's sampler settings; None for the model's default."""
     attacks: tuple[str, ...] | None = None
@@ -145,7 +149,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype, may_be_fixed=may_be_fixed)
     suite = suite_of_run(run, origins, TokenTextKey.of(unedited.base()))
     for names in run.requests:
-        require_drawable([check.prompt.text for check in suite.checks(names)], names)
+        require_drawable([prompt.text for prompt in suite.prompts(names)], names)
     judge = _judge(run, origins, suite, unedited)
     spec = world_of(run.model).draw_spec(run.spec, suite.spec, run.batch_size)
     suite, ungraded = gradable_attacks(suite, run.attacks or suite.rungs, judge)
@@ -177,6 +181,8 @@ def _require_known_names(run: EvaluationRun) -> None:
     require(bool(run.concepts), "no concept: name at least one", RequestError)
     message = f"prompts {run.prompts}: the file does not exist"
     require(run.prompts is None or run.prompts.exists(), message, DataError)
+    message = f"references {run.references}: give a folder of pictures"
+    require(run.references is None or run.references.is_dir(), message, DataError)
     for name in run.attacks or ():
         if name != "*":
             attacks[name]
@@ -191,7 +197,7 @@ def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: Te
     world.require_concepts(run.concepts)
     if run.prompts is not None:
         own = world.suite_from_file(run.prompts, run.concepts, key, own_judge=run.judge is None)
-        suite = replace(own, figures=suite.figures, attacks=suite.attacks, spec=suite.spec, stepwise=suite.stepwise)
+        suite = replace(suite.beside_file(own), draw=suite.draw if world.judge else suite.published_draw)
     else:
         suite = world.suite(suite, _words(run, origins), _retained(origins), origins)
     suite = suite.with_limit(run.limit, run.seed)
@@ -227,7 +233,9 @@ def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, uned
     require_no_adviser(judge, made_by, unedited.base(), [origin.adviser for origin in origins])
     anchors = [anchor for origin in origins for anchor in origin.anchors]
     texts = (*run.concepts, *_retained(origins), *anchors)
-    return judge.with_labels(texts, suite.checks(run.concepts), run.concepts)
+    if world_of(run.model).judge is None:
+        suite.require_judge(judge)
+    return judge.with_labels(texts, suite.checks(run.concepts), run.concepts).with_measures(run.measures)
 
 
 def _words(run: EvaluationRun, origins: Sequence[EditOrigin]) -> list[Concept]:
@@ -245,7 +253,7 @@ def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: Mode
     The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
     get finished text states: there `RequestError` is raised before anything is drawn.
     """
-    texts = list(dict.fromkeys(check.prompt.text for names in requests for check in suite.checks(names)))
+    texts = list(dict.fromkeys(prompt.text for names in requests for prompt in suite.prompts(names)))
     if not model.spec.cuts_prompts:
         require_text_length(model, texts)
     count = count_too_long(model, texts)

@@ -5,7 +5,9 @@ import pkgutil
 
 from .registry import (
     NOTHING_LABEL,
+    AgreementScorer,
     AnswerReader,
+    Captioner,
     FeatureScorer,
     PairScorer,
     RawScore,
@@ -20,7 +22,9 @@ for _file in pkgutil.iter_modules(__path__):
 
 __all__ = [
     "NOTHING_LABEL",
+    "AgreementScorer",
     "AnswerReader",
+    "Captioner",
     "FeatureScorer",
     "PairScorer",
     "RawScore",

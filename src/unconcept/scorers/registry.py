@@ -17,8 +17,8 @@ from ..models.vision.judge_answers import NOTHING_LABEL as NOTHING_LABEL
 from ..prompts.checks import Check, JudgedAspect
 
 RawScore = dict[str, Any]  # one image's figures: JSON numbers, texts and lists
-# An image; an image and its prompt; an image before and after; a set of images.
-ScorerInput = Literal["picture", "text", "pair", "set"]
+# An image; an image and its prompt; an image before and after; a set of images; an image to describe.
+ScorerInput = Literal["picture", "text", "pair", "set", "caption"]
 
 
 class Scorer(Protocol):
@@ -55,6 +55,33 @@ class FeatureScorer(Protocol):
         """Return features (b, d) float32 of images (b, 3, h, w) in [0, 1]."""
 
 
+class PairedTowers(Protocol):
+    """Protocol of two networks that embed images and texts in one space."""
+
+    def embed_images(self, pictures: Tensor) -> Tensor:
+        """Return unit rows (b, d) of images (b, 3, h, w) in [0, 1]."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit rows (n, d) of texts."""
+
+
+class AgreementScorer(Scorer, Protocol):
+    """Protocol of a scorer of agreement between an image and a text, whose two towers may be asked alone."""
+
+    clip: PairedTowers
+
+
+class Captioner(Protocol):
+    """Protocol of a scorer that describes images in words."""
+
+    name: str
+    version: int
+    hash: str
+
+    def captions(self, pictures: Tensor) -> list[str]:
+        """Return a caption of each image of (b, 3, h, w) in [0, 1]; the same image has the same one every time."""
+
+
 def concept_of(check: Check) -> str:
     """Return the question for most scorers: the concept that the image is about."""
     return check.concept
@@ -63,7 +90,13 @@ def concept_of(check: Check) -> str:
 _OBJECTS_AND_STYLES: frozenset[JudgedAspect] = frozenset({"object", "style", "left", "right"})
 # Labels of the table of concepts; texts of the user; the scorer's own labels.
 AnswerSource = Literal["table", "texts", "scorer"]
-MeasureRole = Literal["clip", "embedding", "pair"]
+MeasureRole = Literal["clip", "embedding", "pair", "captions"]
+_ROLE_OF_INPUT: Mapping[ScorerInput, MeasureRole] = {
+    "text": "clip",
+    "set": "embedding",
+    "pair": "pair",
+    "caption": "captions",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +114,8 @@ class AnswerReader:
     wants_path: str | None = None
     """Describes the path that must follow NAME= after `--judge` and is passed as `path`; None: no path is needed."""
     measures: Mapping[MeasureRole, str] = field(default_factory=dict)
-    """Scorers that measure how the judged images changed: agreement with a text, features of sets, distances."""
+    """Scorers that measure how the judged images changed: agreement with a text, features of sets, distances, captions.
+    """
     needs_model: bool = False
     """Whether it judges by the unedited model itself. The scorer is then built with `model`, `model_key`, `styles` and
     `targets`."""
@@ -93,6 +127,8 @@ class AnswerReader:
     """Images in one task; small for a slow scorer, so that little is lost when a run is stopped."""
     aspects: frozenset[JudgedAspect] = _OBJECTS_AND_STYLES
     """What it can answer about an image; other checks are left out."""
+    recognises_faces: bool = False
+    """Whether its answers are names of persons by their faces, and "nothing" is an image without a face."""
 
 
 _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])
@@ -112,6 +148,13 @@ class ScorerInfo:
     """Its reader; None if it cannot be a judge."""
     text_encoder_of: str | None = None
     """Name of the embedded model whose unedited text encoder it gets as `embed`; None: it needs none."""
+
+    @property
+    def measures(self) -> Mapping[MeasureRole, str]:
+        """What it can measure beside another judge, and the scorer that does; empty if it only judges."""
+        if self.reader is not None:
+            return self.reader.measures
+        return {_ROLE_OF_INPUT[self.reads]: self.name} if self.reads in _ROLE_OF_INPUT else {}
 
 
 scorers: Registry[ScorerInfo] = Registry("scorer", plugin_group="unconcept.scorers")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class TrialEvidence:
     judge: Judge
     raw: Callable[[], Sequence[tuple[RawScore, RawScore]]] = list
     """Loads the judge's raw scores before and after, one pair per answer."""
+    drawn: tuple[Prompt, ...] = ()
+    """Prompts that were drawn but that no judge was asked about; `pictures` holds them too."""
+    references: Path | None = None
+    """The user's folder of real pictures; None if there is none."""
 
     def answers_in(self, group: str) -> list[PairedAnswer]:
         return [answer for answer in self.answers if answer.check.group == group]

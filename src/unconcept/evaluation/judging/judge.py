@@ -6,14 +6,23 @@ Any scorer that is registered with an `AnswerReader` can be a judge; the reader 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
 from ...models.loading import find_network
 from ...prompts.checks import Check
-from ...scorers import AnswerReader, FeatureScorer, PairScorer, RawScore, Scorer, scorers
+from ...scorers import (
+    AgreementScorer,
+    AnswerReader,
+    Captioner,
+    FeatureScorer,
+    PairScorer,
+    RawScore,
+    Scorer,
+    scorers,
+)
 from ..tasks.edited_model import EditedModel
 
 
@@ -33,6 +42,8 @@ class Judge:
     """Answers that must be possible for every picture: the erased concepts."""
     model: EditedModel | None = None
     """The unedited model, for a judge that judges by it."""
+    measures: tuple[str, ...] = ()
+    """Scorers that measure beside it, in place of those of its reader: NAME or NAME=PATH."""
 
     @classmethod
     def parse(cls, text: str) -> "Judge":
@@ -58,6 +69,22 @@ class Judge:
             mine += [*check.labels, *check.among]
         always = _distinct(targets) if self.reader.needs_model else ()
         return replace(self, labels=_distinct(objects), styles=_distinct(styles), targets=always)
+
+    def with_measures(self, named: Iterable[str]) -> "Judge":
+        """The same judge with these scorers beside it; `SettingsError` for one that measures nothing."""
+        for text in named:
+            name, _, path = text.partition("=")
+            info = scorers[name]
+            require(
+                bool(info.measures),
+                f"--measure {name}: it measures nothing beside a judge; known are {', '.join(_measuring())}",
+                SettingsError,
+            )
+            parameter = signature(info.build).parameters.get("path")
+            wants = parameter is not None and parameter.default is Parameter.empty
+            require(bool(path) or not wants, f"--measure {name}: give {name}=FOLDER", SettingsError)
+            require(parameter is not None or not path, f"--measure {text}: it takes no path", SettingsError)
+        return replace(self, measures=tuple(named))
 
     def for_model(self, unedited: EditedModel) -> "Judge":
         """The same judge, which judges by this model if it needs one."""
@@ -163,32 +190,41 @@ def open_scorer(
 class ImageMeasures:
     """Scorers for figures beyond the judge's answers; None where the judge names no scorer of that kind."""
 
-    clip: Scorer | None = None
+    clip: AgreementScorer | None = None
     """Scores agreement of a picture with a text."""
     embedding: FeatureScorer | None = None
     """Computes features for distances between sets."""
     pair: PairScorer | None = None
     """Measures distances between two pictures."""
+    captions: Captioner | None = None
+    """Describes pictures."""
 
     def used(self, figures: Iterable[str]) -> list[dict[str, object]]:
         """Name, version and weights hash of each scorer that these figures used; figures are named `FORM@NAME, ...`."""
         extractors = {name.partition("@")[2].partition(",")[0] for name in figures}
         opened = {
             scorer_key(one): one
-            for one in (self.clip, self.embedding, self.pair)
+            for one in (self.clip, self.embedding, self.pair, self.captions)
             if one is not None and one.name in extractors
         }
         return [{"name": one.name, "version": one.version, "hash": one.hash} for one in opened.values()]
 
 
 def image_measures(judge: Judge) -> ImageMeasures:
-    """Open the scorers that the judge's reader names, from the judge's path if it has one."""
+    """Open the scorers that the judge's reader names, from the judge's path if it has one, and those beside it."""
     opened = {}
     for role, name in judge.reader.measures.items():
         opened[role] = judge.open() if name == judge.scorer else open_scorer(name, judge.path)
+    for text in judge.measures:
+        named, _, path = text.partition("=")
+        opened |= {role: open_scorer(name, path or None) for role, name in scorers[named].measures.items()}
     return ImageMeasures(**opened)
 
 
-def scorer_key(opened: Scorer | FeatureScorer | PairScorer) -> str:
+def _measuring() -> list[str]:
+    return [name for name in scorers if scorers[name].measures]
+
+
+def scorer_key(opened: Scorer | FeatureScorer | PairScorer | Captioner) -> str:
     """Name, version and weights of a scorer: the key of its stored scores."""
     return f"{opened.name}@{opened.version}:{opened.hash[:16]}"

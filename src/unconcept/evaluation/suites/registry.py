@@ -10,12 +10,27 @@ from functools import partial
 from ...core.errors import RequestError
 from ...core.registry import Registry
 from ...edits.base import EditOrigin
-from ...prompts.checks import Check, GroupSizes
+from ...prompts.checks import Check, GroupSizes, Prompt
 from ..judging.evidence import SuiteFigure, TrialEvidence
+from ..judging.judge import Judge
 
 
 def no_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """Compute no figures beyond the rates of the groups."""
+    return []
+
+
+def accept_judge(judge: Judge) -> None:
+    """Accept every judge."""
+
+
+def no_notes(found: TrialEvidence) -> dict[str, str]:
+    """Write no notes."""
+    return {}
+
+
+def no_prompts(concepts: Sequence[str], sizes: GroupSizes) -> list[Prompt]:
+    """Draw nothing beside the checks."""
     return []
 
 
@@ -53,10 +68,45 @@ class Suite:
     """Groups that differ from the standard ones: title, description, expected change."""
     note: str = ""
     """What a report must say of its prompts, in one line; "" for nothing."""
+    notes: Callable[[TrialEvidence], dict[str, str]] = no_notes
+    """Says what a report must say beside the figures: what was left out, and how to supply it. One line a name."""
+    draw: Callable[[Sequence[str], GroupSizes], list[Prompt]] = no_prompts
+    """Makes prompts that are drawn for the figures but that no judge is asked about, for embedded models."""
+    published_draw: Callable[[Sequence[str], GroupSizes], list[Prompt]] = no_prompts
+    """The same for any other model, whatever makes its checks."""
+    from_file: Callable[[Sequence[str], Sequence[Check], GroupSizes], list[Check]] | None = None
+    """Turns the checks of a prompt file about these concepts into the suite's; None: they are asked as they are."""
+    require_judge: Callable[[Judge], None] = accept_judge
+    """Raises `SettingsError` for a judge that the protocol cannot use, on any model but the embedded ones."""
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
         """Make the checks of these concepts."""
         return self.ask(concepts, self.sizes)
+
+    def drawn(self, concepts: Sequence[str]) -> list[Prompt]:
+        """Make the prompts that are drawn for the figures alone."""
+        return self.draw(concepts, self.sizes)
+
+    def prompts(self, concepts: Sequence[str]) -> list[Prompt]:
+        """Make everything that is drawn, each prompt once."""
+        return list(dict.fromkeys([*(check.prompt for check in self.checks(concepts)), *self.drawn(concepts)]))
+
+    def beside_file(self, own: "Suite") -> "Suite":
+        """The suite of a prompt file with this protocol's figures, attacks and sampler settings."""
+        made = replace(
+            own,
+            figures=self.figures,
+            notes=self.notes,
+            attacks=self.attacks,
+            spec=self.spec,
+            stepwise=self.stepwise,
+            meaning=self.meaning,
+            require_judge=self.require_judge,
+        )
+        if self.from_file is None:
+            return made
+        turn = self.from_file
+        return replace(made, sizes=self.sizes, ask=lambda names, sizes: turn(names, own.checks(names), sizes))
 
     def with_limit(self, limit: int | None, seed: int) -> "Suite":
         """The same suite with at most `limit` prompts per group, and this seed."""

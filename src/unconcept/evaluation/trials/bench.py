@@ -99,7 +99,7 @@ def examine_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -
         found, more = _climbed(answered, suite, context)
         return found, tally + more
     if not suite.attacks:
-        return [Finding(one, (), suite_figures(one, suite, context)) for one in answered], tally
+        return [_with_figures(Finding(one), suite, context) for one in answered], tally
     planned, beyond = [], []
     for one in answered:
         own, ceilings, reasons = attacks_on_trial(one.trial, suite, context.spec, context.judge)
@@ -173,22 +173,37 @@ def _finding(
     rows = attack_rows(own, ceilings, shown, context.store) if own else []
     done = [task for task in own if task.is_done(context.store)]
     files = tuple((task.name, task.path(context.store).with_suffix(".safetensors")) for task in done)
-    return Finding(one, tuple(rows), suite_figures(one, suite, context), files)
+    return _with_figures(Finding(one, tuple(rows), adversarial_files=files), suite, context)
+
+
+def _with_figures(finding: Finding, suite: Suite, context: RunContext) -> Finding:
+    """The finding with the suite's figures and notes."""
+    found = _evidence(finding.answered_trial, context)
+    if found is None:
+        return finding
+    return replace(finding, figures=tuple(suite.figures(found)), notes=suite.notes(found))
 
 
 def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tuple[SuiteFigure, ...]:
-    """Compute the suite's own figures; empty until every check is answered."""
+    """Compute the suite's own figures; empty until every check is answered and everything is drawn."""
+    found = _evidence(one, context)
+    return () if found is None else tuple(suite.figures(found))
+
+
+def _evidence(one: AnsweredTrial, context: RunContext) -> TrialEvidence | None:
+    """What the figures are computed from; None until every check is answered and everything is drawn."""
     judge = context.judge
-    if judge is None or one.missing:
-        return ()
-    found = TrialEvidence(
+    if judge is None or one.missing or len(image_pairs(one.trial, one.drawn, context)) < len(set(one.drawn)):
+        return None
+    return TrialEvidence(
         one.trial.concepts,
         one.answers,
-        lambda: image_pairs(one.trial, one.checks, context),
+        lambda: image_pairs(one.trial, one.prompts, context),
         judge,
         lambda: raw_score_pairs(one, context, judge),
+        one.drawn,
+        context.references,
     )
-    return tuple(suite.figures(found))
 
 
 def _attacker_knowledge(trial: Trial, checks: Sequence[Check]) -> AttackerKnowledge:

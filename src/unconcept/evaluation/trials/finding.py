@@ -1,6 +1,6 @@
 """The results of one trial: answers, attacks on the edit, and the suite's own figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,8 @@ class Finding:
     """Attacks that cannot act on the edit, which have no result: name and reason."""
     ladder: LadderData | None = None
     """The ladder of attacks, if one was climbed."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What stands beside the figures: name and one line."""
 
     @property
     def label(self) -> str:
@@ -49,6 +51,16 @@ class Finding:
         return self.answered_trial.answers
 
 
+def notes_of(findings: Iterable[Finding]) -> dict[str, str]:
+    """The notes of all trials; one that several trials share stands once, others by their trial's label."""
+    found: dict[str, str] = {}
+    for finding in findings:
+        for name, note in finding.notes.items():
+            key = name if found.setdefault(name, note) == note else f"{name}, {finding.label}"
+            found[key] = note
+    return found
+
+
 def missing_results(
     planned: int, found: Sequence[Finding], pictures: Sequence[Mapping[Prompt, tuple[Tensor, Tensor]]], judged: bool
 ) -> int:
@@ -60,6 +72,6 @@ def missing_results(
     for finding, sides in zip(found, pictures, strict=True):
         missing += sum(row.missing + (0 if row.ceiling else row.success.n) for row in finding.attack_results)
         missing += sum(rung.missing for rung in finding.ladder.rungs) if finding.ladder else 0
-        prompts = {check.prompt for check in finding.answered_trial.checks}
-        missing += finding.answered_trial.missing if judged else len(prompts - sides.keys())
+        prompts = set(finding.answered_trial.drawn if judged else finding.answered_trial.prompts)
+        missing += len(prompts - sides.keys()) + (finding.answered_trial.missing if judged else 0)
     return missing

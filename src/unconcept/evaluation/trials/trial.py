@@ -1,7 +1,8 @@
 """Runs trials: an edit and the unedited model draw the same prompts from the same noise, and a judge compares."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch import Tensor
 
@@ -41,6 +42,13 @@ class AnsweredTrial:
     trial: Trial
     checks: tuple[Check, ...]
     answers: tuple[PairedAnswer, ...]
+    drawn: tuple[Prompt, ...] = ()
+    """Prompts that are drawn for the figures alone."""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Everything that is drawn, each prompt once."""
+        return list(dict.fromkeys([*(check.prompt for check in self.checks), *self.drawn]))
 
     @property
     def missing(self) -> int:
@@ -62,6 +70,8 @@ class RunContext:
     tell: ProgressCallback = ignore_progress
     control: EditedModel | None = None
     """A model that never saw the concept, on which rungs of a ladder run too that may teach it."""
+    references: Path | None = None
+    """The user's folder of real pictures, for distances of sets."""
 
 
 def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
@@ -69,10 +79,14 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
     judge = context.judge
     checks = [suite.checks(trial.concepts) for trial in trials]
     checks = checks if judge is None else [judge.answerable(asked) for asked in checks]
+    planned = [
+        AnsweredTrial(trial, tuple(asked), (), tuple(suite.drawn(trial.concepts)))
+        for trial, asked in zip(trials, checks, strict=True)
+    ]
     draws: dict[EditedModel, dict[Prompt, None]] = {}
-    for trial, asked in zip(trials, checks, strict=True):
-        for subject in (trial.subject.unedited, trial.subject):
-            draws.setdefault(subject, {}).update(dict.fromkeys(check.prompt for check in asked))
+    for one in planned:
+        for subject in (one.trial.subject.unedited, one.trial.subject):
+            draws.setdefault(subject, {}).update(dict.fromkeys(one.prompts))
     tasks = [
         task
         for subject, prompts in draws.items()
@@ -82,7 +96,7 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
     workers = context.workers or default_workers(pictures, str(trials[0].subject.base().device))
     tally = run_tasks(tasks, context.store, context.record, workers, context.deadline, context.tell)
     if context.judge is None:
-        return [AnsweredTrial(trial, tuple(asked), ()) for trial, asked in zip(trials, checks, strict=True)], tally
+        return planned, tally
     wanted = [
         pair
         for trial, asked in zip(trials, checks, strict=True)
@@ -92,12 +106,11 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
     tally += run_tasks(
         plan_scores(context.judge, wanted, context.store), context.store, context.record, 1, None, context.tell
     )
-    return [_answered(trial, asked, context, context.judge) for trial, asked in zip(trials, checks, strict=True)], tally
+    return [_answered(one, context, context.judge) for one in planned], tally
 
 
-def image_pairs(trial: Trial, checks: Sequence[Check], context: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
+def image_pairs(trial: Trial, prompts: Sequence[Prompt], context: RunContext) -> dict[Prompt, tuple[Tensor, Tensor]]:
     """Load pictures before and after, for the prompts that have both."""
-    prompts = list(dict.fromkeys(check.prompt for check in checks))
     before, after = (
         load_pictures(subject, context.spec, prompts, context.store)
         for subject in (trial.subject.unedited, trial.subject)
@@ -118,13 +131,13 @@ def _sides(trial: Trial, check: Check, spec: DrawSpec, judge: Judge) -> tuple[tu
     return (before, judge.question(check)), (after, judge.question(check))
 
 
-def _answered(trial: Trial, checks: Sequence[Check], context: RunContext, judge: Judge) -> AnsweredTrial:
-    sides = [_sides(trial, check, context.spec, judge) for check in checks]
+def _answered(one: AnsweredTrial, context: RunContext, judge: Judge) -> AnsweredTrial:
+    sides = [_sides(one.trial, check, context.spec, judge) for check in one.checks]
     known = context.store.load_scores(judge.key, [pair for both in sides for pair in both])
     answers = []
-    for check, (before, after) in zip(checks, sides, strict=True):
+    for check, (before, after) in zip(one.checks, sides, strict=True):
         if before in known and after in known and all(context.store.has(picture) for picture, _ in (before, after)):
             answers.append(
                 PairedAnswer(check, judge.label_of(known[before], check), judge.label_of(known[after], check))
             )
-    return AnsweredTrial(trial, tuple(checks), tuple(answers))
+    return replace(one, answers=tuple(answers))

@@ -61,8 +61,7 @@ def _run_of(options: EvaluateOptions | AttackOptions | BenchOptions) -> Evaluati
 
 def _prompts(opened: OpenRun, asked: Sequence[tuple[str, ...]]) -> list[Prompt]:
     """The prompts of these requests, each once."""
-    checks = [check for names in asked for check in opened.suite.checks(names)]
-    return list(dict.fromkeys(check.prompt for check in checks))
+    return list(dict.fromkeys(prompt for names in asked for prompt in opened.suite.prompts(names)))
 
 
 def _drawing(opened: OpenRun, trials: Sequence[Trial], base: DrawTime) -> DrawingPlan:
