@@ -45,6 +45,10 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
@@ -503,3 +507,46 @@ def clip_folder(path: Path, side: int = 48, seed: int = 0) -> Path:
 def shared(family: str) -> PipelineView:
     """One view for tests that leave it as it was."""
     return view(family)
+
+
+def llava_folder(path: Path) -> Path:
+    """A vision-language model of two small towers on disk, as transformers saves it; it has a chat template."""
+    tokens = chat_tokenizer("yes", "no")
+    tokens.add_special_tokens({"extra_special_tokens": ["<image>"]})
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=tokens.pad_token_id,
+        bos_token_id=tokens.pad_token_id,
+        eos_token_id=tokens.pad_token_id,
+    )
+    image = tokens.convert_tokens_to_ids("<image>")
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image)
+    ).save_pretrained(path)
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    template = (
+        "{% for message in messages %}{% for part in message.content %}"
+        "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
+    )
+    LlavaProcessor(
+        images,
+        tokens,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(path)
+    return path

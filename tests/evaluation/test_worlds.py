@@ -122,10 +122,9 @@ def test_a_scorer_with_a_reader_is_a_judge(monkeypatch) -> None:
 
 
 def test_a_scorer_without_a_reader_is_none() -> None:
-    assert set(answer_readers()) == {"clip-score", "diffusion-classifier", "diffusion-probe", "moji-judge", "nudenet"}
-    with pytest.raises(
-        UnknownName, match=r"no judge 'lpips'.*clip-score, diffusion-classifier, diffusion-probe, .*nudenet"
-    ):
+    texts = {"clip-score", "diffusion-classifier", "diffusion-probe", "vlm"}
+    assert set(answer_readers()) == texts | {"moji-judge", "nudenet"}
+    with pytest.raises(UnknownName, match=r"no judge 'lpips'.*diffusion-classifier, diffusion-probe, .*vlm"):
         Judge.parse("lpips")
     with pytest.raises(SettingsError, match="judge clip-score: give its folder, clip-score=FOLDER"):
         Judge.parse("clip-score")

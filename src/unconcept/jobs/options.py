@@ -131,7 +131,7 @@ class JudgeOptions:
 
     judge: Annotated[str | None, Flag(show_default=False)] = None
     """Judge: diffusion-classifier (the model's own word), clip-score=FOLDER or =HUB-ID, diffusion-probe=FOLDER (of
-    labelled pictures), nudenet; moji has its own."""
+    labelled pictures), vlm=FOLDER, nudenet; moji has its own."""
     limit: Annotated[int | None, Flag(least=1)] = None
     """Most prompts per group."""
     store_pictures: Annotated[bool, Flag("--store-pictures")] = False
