@@ -24,6 +24,8 @@ CONCEPTS = {
     "continual": ("pizza", "crown"),
     "speed-many": ("pizza", "crown", "rocket"),
     "debias": ("teacher",),
+    "celebrity": ("teacher",),
+    "mace-artists": ("ink",),
 }
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..core.errors import DataError, require
 from .harmonic import harmonic_mean
 
@@ -25,6 +27,24 @@ def survival_score(cosines: Sequence[Sequence[float]], survived: Sequence[bool])
     return sum((not gone) * cosine for row in cosines for cosine, gone in zip(row, survived, strict=True)) / (
         len(cosines) * len(survived)
     )
+
+
+def survival_interval(
+    prompts: Sequence[tuple[Sequence[Sequence[float]], Sequence[bool]]], draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the mean `survival_score` of several prompts, given as its arguments.
+
+    Each draw resamples the unedited and the edited pictures of every prompt, each side by itself.
+    """
+    rng = np.random.default_rng(seed)
+    total = np.zeros(draws)
+    for cosines, survived in prompts:
+        values = np.asarray(cosines) * ~np.asarray(survived, dtype=bool)
+        rows = rng.integers(0, values.shape[0], (draws, values.shape[0], 1))
+        columns = rng.integers(0, values.shape[1], (draws, 1, values.shape[1]))
+        total += values[rows, columns].mean((1, 2))
+    low, high = np.quantile(total / len(prompts), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def text_score(before: float, after: float) -> float:

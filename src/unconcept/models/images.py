@@ -41,7 +41,12 @@ def read_picture(path: Path) -> Tensor:
 
 
 def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
-    """Read a folder of pictures as (n, 3, H, W) in [0, 1] at the model's own size, in the order of their names.
+    """Read a folder of pictures as (n, 3, H, W) in [0, 1] at the model's own size; see `read_fitted_pictures`."""
+    return read_fitted_pictures(folder, *picture_size(model), least)
+
+
+def read_fitted_pictures(folder: Path, height: int, width: int, least: int) -> Tensor:
+    """Read a folder of pictures as (n, 3, height, width) in [0, 1], in the order of their names.
 
     Each picture is scaled by its shorter side and cropped to the middle. `DataError` if the folder contains anything
     else, fewer than `least` pictures, one that would have to be enlarged, or one that shows nothing.
@@ -59,7 +64,7 @@ def read_picture_folder(folder: Path, model: ModelView, least: int) -> Tensor:
         f"pictures {folder}: the folder has {len(files)}, give at most {_MOST_PICTURES}",
         DataError,
     )
-    found = torch.stack([_fitted(path, *picture_size(model)) for path in files])
+    found = torch.stack([_fitted(path, height, width) for path in files])
     blank = [path.name for path, nothing in zip(files, of_one_colour(found).tolist(), strict=True) if nothing]
     message = f"pictures {folder}: {len(blank)} of {len(files)} are of one colour and show nothing, {blank[:1]} first"
     require(not blank, f"{message}: leave them out", DataError)

@@ -18,7 +18,11 @@ REPORT_SCHEMA_VERSION: Literal[3] = 3
 ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
 # A number of a published protocol, a count by a named rule, FORM@EXTRACTOR, WHAT, or CONCEPT: ATTRIBUTE.
 _FIGURE_NAMES = (
-    r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_e|Acc_r|harmful objects|reduction"
+    r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_[ersg]|H_[ocas]|harmful objects|reduction"
+    r"|(Acc_[esg]|H_[oc]), (strict|mean probability)|(faces|lost|kept), .+"
+    r"|prompts that fire|in-prompt score|target gone|rest kept"
+    r"|target proportion|pinpoint-ness|selective alignment|(multilingual|attack) robustness"
+    r"|(M[1-4]|EraseEval form|(product|least) of M1 to M4), .+"
     r"|(total|unsafe|reduction|[A-Z][A-Z_]+), (mace|cpe|speed|unlearndiffatk|recall|strict)"
     r"|(distance|variety kept|CLIP score|frechet|cubic-mmd|gaussian-mmd)@.+, .+|.+: .+)$"
 )

@@ -17,7 +17,7 @@ from ..models.vision.judge_answers import OCCUPIED, object_centres, object_share
 from ..models.vision.judge_net import Answers, image_embeddings, judge_answers, load_judge_net
 from ..prompts.checks import ORDER_WORDS, Check, JudgedAspect
 from ..worlds.registry import JUDGE_WEIGHTS
-from ..worlds.scenes import ABOVE, BELOW, COUNTS, LEFT, RIGHT, WHOLE, Box
+from ..worlds.scenes import ABOVE, BELOW, COUNTS, LEFT, RIGHT, WHOLE, Box, one_phrase, scene_caption
 from .registry import NOTHING_LABEL, AnswerReader, RawScore, scorer
 
 _PARTS: dict[JudgedAspect, Box] = {"object": WHOLE, "left": LEFT, "right": RIGHT, "above": ABOVE, "below": BELOW}
@@ -40,7 +40,12 @@ _READER = AnswerReader(
     aspects=frozenset({*_PARTS, *_HEADS, *_AXES}),
     question=_ask_scene,
     answers="table",
-    measures={"clip": "moji-clip", "embedding": "moji-judge-embedding", "pair": "moji-judge-features"},
+    measures={
+        "clip": "moji-clip",
+        "embedding": "moji-judge-embedding",
+        "pair": "moji-judge-features",
+        "captions": "moji-judge",
+    },
 )
 
 
@@ -85,6 +90,15 @@ class JudgeScore:
         if by not in _AXES or label == NOTHING_LABEL:
             return label
         return ORDER_WORDS[by].join(ordered_pair(part["shares"], row[_AXES[by]], self.labels["objects"]))
+
+    def captions(self, pictures: Tensor) -> list[str]:
+        """Return what each image shows in the words of a caption: object, style and background, as far as it tells."""
+        return [self._caption(row) for row in self.score(pictures, [_QUESTION] * len(pictures))]
+
+    def _caption(self, row: RawScore) -> str:
+        said = [self.answer(row, aspect) for aspect in ("object", "style", "background")]
+        name, style, background = (None if word == NOTHING_LABEL else word for word in said)
+        return scene_caption(one_phrase(name or NOTHING_LABEL, article=name is not None), style, background)
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
