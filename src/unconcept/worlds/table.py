@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from ..core.concept import ConceptKind
+from ..core.errors import RequestError, require
 from ..core.registry import suggest
 from .registry import embedded_world, worlds
 
@@ -108,6 +109,15 @@ class ConceptTable:
     def professions(self) -> tuple[ConceptEntry, ...]:
         """Concepts with variants, whose shares in training are a planted bias."""
         return tuple(e for e in self.entries if e.variants)
+
+    def profession(self, name: str) -> ConceptEntry:
+        """The concept of this name; `RequestError` if it has no variants."""
+        entry = self[name]
+        message = (
+            f"{name!r} has no variants in moji's table: name {', '.join(entry.name for entry in self.professions)}"
+        )
+        require(bool(entry.variants), message, RequestError)
+        return entry
 
     def variants(self) -> dict[str, str]:
         """The variant that each label of a profession shows."""

@@ -26,13 +26,7 @@ _SHARE_FORMULA = "of the pictures of its neutral caption that show any of the at
 def debias_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
     """Make checks: `sizes.direct` pictures of each concept, `sizes.other` of every other profession."""
     known = concept_table()
-    for name in concepts:
-        require(
-            bool(known[name].variants),
-            f"{name!r} has no variants in moji's table: name {', '.join(e.name for e in known.professions)}",
-            RequestError,
-        )
-    targets = [known[name] for name in concepts]
+    targets = [known.profession(name) for name in concepts]
     made = [check for entry in targets for check in _neutral(entry, sizes, sizes.direct, "direct")]
     return made + [
         check
