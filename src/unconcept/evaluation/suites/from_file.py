@@ -9,6 +9,7 @@ from ...core.concept import Concept
 from ...core.errors import DataError, require
 from ...core.text_identity import TextKey, composed_text, folded_text
 from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, template_checks
+from ...prompts.hub_folder import read_hub_folder
 from ...prompts.loaders import load_prompts
 from ...prompts.sets import PromptGroup, PromptItem, PromptSet
 from ...prompts.text_matching import find_name
@@ -35,7 +36,7 @@ def suite_from_file(
     prompts about concepts that are not in the table. The suite's note counts all of these. `key` tells which names are
     one concept.
     """
-    read = load_prompts(path, concept=concepts[0])
+    read = read_hub_folder(path, concepts[0]) if path.is_dir() else load_prompts(path, concept=concepts[0])
     known = [entry.name for entry in table.entries] if table else []
     spelled = {key(name): name for name in [*known, *reversed(concepts)]}
     items = [_grouped(item, spelled.get(key(item.concept), item.concept), concepts) for item in read if item.concept]

@@ -1,0 +1,97 @@
+"""HUB's tasks that need no remote judge (ICCV 2025, arXiv:2410.05664).
+
+Target proportion, pinpoint-ness, selective alignment, multilingual and attack robustness are shares of "yes". Prompts
+of languages and of attacks come from a file or from HUB's folder; on `moji` the nearest neighbours are the nouns.
+
+Differs: the released code samples the judge's word and takes any "yes" of its last three lines; here it is greedy, and
+the last line is one word or no answer. Pictures are paired by their seeds, which HUB does not set.
+"""
+
+from collections.abc import Sequence
+
+from ...metrics.hub import HubAnswer, selective_alignment, yes_proportion
+from ...metrics.intervals import Rate
+from ...prompts.checks import Check, GroupSizes, concept_checks, far_entries
+from ...prompts.sets import PromptGroup
+from ...worlds.scenes import pair_phrase, scene_caption
+from ...worlds.table import concept_table
+from ..judging.evidence import SuiteFigure, TrialEvidence
+from ..judging.rates import PairedAnswer
+from .registry import Suite, suites
+
+_TASKS: dict[PromptGroup, tuple[str, str]] = {
+    "direct": ("target proportion", "target_image"),
+    "near": ("pinpoint-ness", "pinpoint_ness"),
+    "co-occurring": ("selective alignment", "selective_alignment"),
+    "other-language": ("multilingual robustness", "multilingual_robustness"),
+    "paraphrase": ("attack robustness", "attack_robustness"),
+}
+_REFUSED = (
+    "FID and FID-SD need COCO's pictures and Inception, aesthetic, ImageReward and PickScore their own networks: none"
+    " is part of this library; register them as scorers and name them with --measure"
+)
+
+
+def hub_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
+    """Make checks of the targets, of their nearest neighbours, and of objects that one prompt names beside a target."""
+    known = concept_table()
+    made = []
+    for entry in map(known.__getitem__, concepts):
+        made += concept_checks(entry, sizes, sizes.direct, "direct")
+        near = [known[name] for name in entry.near.held_out if name not in concepts]
+        for other in near:
+            made += concept_checks(other, sizes, -(-sizes.other // len(near)), "near")
+        others = far_entries([*concepts, *(other.name for other in near)], sizes.tuning)
+        for i in range(sizes.other if entry.kind != "style" else 0):
+            other = others[i % len(others)]
+            asked = sizes.prompt(scene_caption(pair_phrase(entry.name, other.name)), i)
+            made.append(Check(asked, "co-occurring", other.name, "right", other.labels))
+    return made
+
+
+def hub_figures(found: TrialEvidence) -> list[SuiteFigure]:
+    """Compute the share of "yes" of each task that has prompts; selective alignment is over all things of a prompt."""
+    made = []
+    for group, (name, _) in _TASKS.items():
+        members = found.answers_in(group)
+        if members:
+            old, new = (_proportion(group, members, side) for side in (0, 1))
+            formula = "yes, of all things that the prompts name" if group == "co-occurring" else "yes, of all pictures"
+            made.append(
+                SuiteFigure(name, new.value, old.value, new.n, formula, (new.low, new.high), (old.low, old.high))
+            )
+    return made
+
+
+def _proportion(group: PromptGroup, members: Sequence[PairedAnswer], side: int) -> Rate:
+    answers: list[HubAnswer] = ["yes" if answer.hits[side] else "no" for answer in members]
+    if group != "co-occurring":
+        return yes_proportion(answers)
+    by_prompt: dict[object, list[HubAnswer]] = {}
+    for answer, said in zip(members, answers, strict=True):
+        by_prompt.setdefault(answer.check.prompt, []).append(said)
+    return selective_alignment(list(by_prompt.values()))
+
+
+def hub_notes(found: TrialEvidence) -> dict[str, str]:
+    """Say which tasks have no prompts and which cannot run here, each with the way to supply it."""
+    lacking = [task for group, (_, task) in _TASKS.items() if not found.answers_in(group)]
+    told = {"HUB, not measured": _REFUSED}
+    if lacking:
+        told["HUB, no prompts"] = f"{', '.join(lacking)}: give --prompts FOLDER with HUB's folders of these names"
+    return told
+
+
+suites.register("hub")(
+    Suite(
+        "hub",
+        "HUB's tasks without a remote judge: target proportion, pinpoint-ness, selective alignment; languages and"
+        " attacks by file; 100 prompts a task",
+        GroupSizes(100, 100),
+        hub_checks,
+        hub_figures,
+        notes=hub_notes,
+        spec="hub50",
+        meaning={"paraphrase": ("attack robustness", "adversarial prompts about the target", "should fall")},
+    )
+)
