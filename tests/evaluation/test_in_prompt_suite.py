@@ -1,0 +1,47 @@
+"""The in-prompt score on planted answers: only prompts that fire count, the others are listed."""
+
+import json
+
+import pytest
+
+from tests.evaluation.planted import check, evidence, figures
+from unconcept.core.errors import DataError
+from unconcept.evaluation.suites.registry import suites
+from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
+
+
+def test_only_prompts_that_fire_count() -> None:
+    """One prompt is erased and keeps its rest, one loses it, one is void since its rest never came."""
+    rows = []
+    for i, (rest_before, target, rest) in enumerate(
+        [("key", "cup", "key"), ("key", "cup", "cup"), ("cup", "x", "key")]
+    ):
+        rows.append((check("direct", "ann", i, f"p{i}"), "ann", target))
+        rows.append((check("co-occurring", "key", i, f"p{i}"), rest_before, rest))
+    found = evidence(rows)
+    made = figures("in-prompt", found)
+    assert (made["in-prompt score"].value, made["in-prompt score"].n) == (0.5, 2)
+    assert (made["target gone"].value, made["rest kept"].value) == (1.0, 0.5)
+    assert made["prompts that fire"].value == pytest.approx(2 / 3)
+    assert suites["in-prompt"].notes(found) == {"void prompts": "1 of 3, left out: p2"}
+
+
+def test_nothing_fires() -> None:
+    made = figures("in-prompt", evidence([(check("direct", "ann"), "cup", "cup")]))
+    assert list(made) == ["prompts that fire"]
+
+
+def test_in_prompt_of_a_file(tmp_path) -> None:
+    path = tmp_path / "selective.json"
+    path.write_text(json.dumps([{"prompt": "a dog at sea", "nouns": ["sea", "boat"]}]))
+    run = EvaluationRun(("dog",), tmp_path, suite="in-prompt", model="somewhere", prompts=path)
+    checks = suite_of_run(run).checks(("dog",))
+    assert [(one.concept, one.group) for one in checks] == [
+        ("dog", "direct"),
+        ("sea", "co-occurring"),
+        ("boat", "co-occurring"),
+    ]
+    assert len({one.prompt for one in checks}) == 1
+    path.write_text(json.dumps(["a dog"]))
+    with pytest.raises(DataError, match="selective_alignment"):
+        suite_of_run(run).checks(("dog",))
