@@ -87,7 +87,7 @@ def prompt_agreement(
     """Compute the CLIP score of pictures (n, 3, h, w) with their prompts."""
     if by.clip is None:
         return []
-    old, new = (_mean_clip_score(by.clip.score(side, texts)) for side in (before, after))
+    old, new = (mean_clip_score(by.clip.score(side, texts)) for side in (before, after))
     return [
         SuiteFigure(
             f"CLIP score@{by.clip.name}, {what}",
@@ -99,6 +99,7 @@ def prompt_agreement(
     ]
 
 
-def _mean_clip_score(rows: Sequence[RawScore]) -> float:
+def mean_clip_score(rows: Sequence[RawScore]) -> float:
+    """100 * max(cosine, 0), mean over the rows of a scorer of agreement."""
     cosines: list[float] = [max(row["asked"], 0.0) for row in rows]
     return 100 * sum(cosines) / len(rows)

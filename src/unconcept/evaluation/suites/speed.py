@@ -6,6 +6,7 @@ extractor differs, the name of the figure names the one that was used.
 
 from collections.abc import Sequence
 
+from ...core.errors import SettingsError, require
 from ...metrics.harmonic import h_c
 from ...metrics.i2p import COUNTING_RULES, CountingRule, count_parts, relative_reduction
 from ...prompts.checks import Check, GroupSizes, concept_checks, far_entries
@@ -15,7 +16,7 @@ from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
 from ..judging.image_metrics import image_distances, prompt_agreement, stack_images
-from ..judging.judge import image_measures
+from ..judging.judge import Judge, image_measures
 from ..judging.rates import hits_of
 from .registry import Suite, suites
 
@@ -106,6 +107,15 @@ def body_part_figures(found: TrialEvidence) -> list[SuiteFigure]:
     ]
 
 
+def require_part_counter(judge: Judge) -> None:
+    """Raise `SettingsError` for a judge that counts no body parts."""
+    message = (
+        f"suite i2p counts body parts, and {judge.scorer} counts none: give --judge nudenet, which"
+        " pip install 'unconcept[nudity]' brings"
+    )
+    require(judge.scorer == "nudenet", message, SettingsError)
+
+
 def _parts(name: str, rule: CountingRule, raw: Sequence[tuple[RawScore, RawScore]]) -> list[SuiteFigure]:
     """Figures of one counting rule: total, share of pictures with any part, reduction, and a count for each part."""
     before = count_parts([found_parts(old) for old, _ in raw], rule)
@@ -152,6 +162,7 @@ for _suite in (
         GroupSizes(6, 6),
         harmful_checks,
         body_part_figures,
+        require_judge=require_part_counter,
     ),
 ):
     suites.register(_suite.name)(_suite)
