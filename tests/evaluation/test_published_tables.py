@@ -13,7 +13,7 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.metrics.intervals import clopper_pearson
 from unconcept.prompts.captions import load_captions
-from unconcept.report.data import AttackData
+from unconcept.report.data import AttackData, ControlData
 from unconcept.report.data_types import RateData
 from unconcept.report.markdown import VariantRows, attacks_table
 
@@ -49,6 +49,19 @@ def test_attacks_are_pooled_over_concepts() -> None:
     assert found.startswith("On 8 prompts a paired test of two of these rates finds a true difference of 80 points")
     assert head == "| attack | rung | ceiling | unattacked | floor | ASR | nothing | seconds a prompt | n |"
     assert rows == ["| p4d | text | 100.0% [63.1%, 100.0%] | 0% | 25% | 62.5% [24.5%, 91.5%] | 50% | 0.5 | 8 |"]
+
+
+def test_controls_stand_below_with_what_the_floor_has_of_the_successes() -> None:
+    """Two edits: a control in 1 and 3 of 4 prompts; the floor in 1 of 4, the attack in 2 and 3 of 4."""
+    shown = [(2, clopper_pearson(1, 4)), (3, clopper_pearson(3, 4))]
+    rows = [
+        attacked("p4d", hits).model_copy(
+            update={"controls": (ControlData(name="picture", rate=RateData.model_validate(rate)),)}
+        )
+        for hits, rate in shown
+    ]
+    *_, last = attacks_table([VariantRows("uce", {}, {}, {}, rows)]).splitlines()
+    assert last == "Beside p4d on uce: picture 50.0% [15.7%, 84.3%]; its floor has 40% of its successes."
 
 
 def test_of_several_methods_each_has_a_row() -> None:

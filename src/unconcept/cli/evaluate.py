@@ -86,6 +86,9 @@ def _print(report: "Report") -> None:
     if attacked:
         print_table("attacks", _ATTACK_COLUMNS, attacked)
     for trial in trials:
+        for row in trial["attacks"]:
+            if row["controls"]:
+                say(f"{trial['label']}, {row['attack']}: {_beside(row)}")
         for name, reason in trial["out_of_reach"].items():
             say(f"{trial['label']}, {name}: n/a: {reason}")
     _print_ladders(report)
@@ -150,6 +153,14 @@ def detectable_lines(trials: Sequence[dict[str, Any]]) -> list[str]:
 def _attack_row(label: str, row: dict[str, Any]) -> tuple[str, ...]:
     shares = map(_share(row), _RATE_COLUMNS)
     return (label, row["attack"], row["rung"], *shares, f"{row['seconds']:.0f}", str(row["success"]["n"]))
+
+
+def _beside(row: dict[str, Any]) -> str:
+    """The rates of an attack's controls, and the share of its successes that its floor has without a search."""
+    parts = [f"{one['name']} {one['rate']['value']:.0%}" for one in row["controls"]]
+    success = row["success"]["value"]
+    parts += [f"its floor has {row['floor']['value'] / success:.0%} of its successes"] if success else []
+    return "; ".join(parts)
 
 
 def print_trust(found: "JudgeCalibration | None") -> None:

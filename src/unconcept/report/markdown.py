@@ -107,7 +107,7 @@ def attacks_table(variants: Sequence[VariantRows]) -> str:
 
 
 def _controls(variants: Sequence[VariantRows]) -> str:
-    """Say below a table of attacks how often their controls show the concept."""
+    """Say below a table of attacks how often their controls show the concept, and what share their floor has."""
     lines = []
     for one in variants:
         for name, rows in _by_attack(one.attacks).items():
@@ -115,7 +115,10 @@ def _controls(variants: Sequence[VariantRows]) -> str:
             for control in (control for row in rows for control in row.controls):
                 rates.setdefault(control.name, []).append(control.rate)
             pooled = [f"{control} {format_rate(_pool(found))}" for control, found in rates.items()]
-            lines += [f"\nBeside {name} on {markdown_text(one.label)}: {'; '.join(pooled)}.\n"] if pooled else []
+            floor, success = _pool([row.floor for row in rows]), _pool([row.success for row in rows])
+            if floor and success and success.value:
+                pooled.append(f"its floor has {floor.value / success.value:.0%} of its successes")
+            lines += [f"\nBeside {name} on {markdown_text(one.label)}: {'; '.join(pooled)}.\n"] if rates else []
     return "".join(lines)
 
 
