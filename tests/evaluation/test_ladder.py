@@ -81,6 +81,9 @@ def test_rungs_are_those_of_the_registry_from_free_to_dear() -> None:
     costs = [ATTACK_COSTS.index(rung.cost) for rung in rungs.values()]
     assert costs == sorted(costs)
     assert len(rungs) == 1 + sum(len(attacks[name].rungs) for name in attacks)
+    taught = {name for name, rung in rungs.items() if rung.teaches}
+    assert {"relearning-1", "recall", "unlearn-diff-atk", "resurgence", "concept-inversion"} <= taught
+    assert not taught & {"detach", "wordings", "sampler", "merge", "rounding", "derived-embedding", "ring-a-bell"}
     assert {"sampler", "steps-and-guidance", "relearning-5-full", "merge", "rounding"} <= rungs.keys()
 
 
@@ -88,7 +91,7 @@ def test_a_new_attack_is_a_rung_without_a_list(monkeypatch) -> None:
     own = replace(attacks["wordings"], name="shouting", place=LadderPlace("sampling", rungs={"loud": {}, "low": {}}))
     monkeypatch.setitem(attacks._known, "shouting", own)
     names = list(known_rungs())
-    assert names.index("wordings") < names.index("loud") < names.index("unlearn-diff-atk")
+    assert names.index("wordings") < names.index("loud") < names.index("ring-a-bell")
     assert [rung.name for rung in named_rungs(("low", "detach"))] == ["detach", "low"]
 
 

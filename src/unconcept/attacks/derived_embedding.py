@@ -13,7 +13,7 @@ from ..core.errors import require
 from ..core.text_identity import composed_text
 from ..linalg.derive import derive_map
 from ..prompts.text_matching import find_name
-from .registry import AttackAttempt, AttackCase, AttackInput, attack
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
 
 
 @attack(
@@ -23,6 +23,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, attack
     scope="concept",
     families=("sd1", "sd2", "sdxl"),
     lever="text weights",
+    place=LadderPlace(teaches=False),
 )
 @dataclass(frozen=True)
 class DerivedEmbedding:

@@ -21,7 +21,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
     rung="weights",
     scope="concept",
     families=("sd1", "sd2", "sdxl", "sd3", "flux"),
-    place=LadderPlace("merging"),
+    place=LadderPlace("merging", teaches=True),
 )
 @dataclass(frozen=True)
 class MergeLora:

@@ -40,8 +40,8 @@ AttackCost = Literal[
     "relearning",
 ]
 ATTACK_COSTS: tuple[AttackCost, ...] = get_args(AttackCost)
-# Costs of attacks with gradients, pictures or training: they may teach a model what it never knew.
-TEACHING_COSTS: frozenset[AttackCost] = frozenset(
+# Costs of attacks that usually have gradients, pictures or training: they may teach a model what it never knew.
+_TEACHING_COSTS: frozenset[AttackCost] = frozenset(
     ("text search", "embedding", "latent", "picture", "benign tuning", "relearning")
 )
 # Pictures of the concept that an attacker must have for a search: none, the prompt's own, one example on other noise,
@@ -151,6 +151,8 @@ class LadderPlace:
     """What it costs; None: what its access usually costs."""
     pictures: PicturesNeeded = "none"
     """Pictures of the concept that it uses."""
+    teaches: bool | None = None
+    """Whether it has gradients, pictures or training, so that it may teach a model; None: as is usual at its cost."""
     rungs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Its rungs by name, each with settings that differ from the recipe's; {} for one rung of the attack's name."""
 
@@ -181,6 +183,11 @@ class AttackInfo:
         if self.rung == "text":
             return "text search" if self.white_box else "wording"
         return "relearning" if self.rung == "weights" else self.rung
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it may teach a model what it never knew, instead of recalling it."""
+        return self.cost in _TEACHING_COSTS if self.place.teaches is None else self.place.teaches
 
     @property
     def rungs(self) -> Mapping[str, Mapping[str, object]]:

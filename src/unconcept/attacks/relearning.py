@@ -36,7 +36,7 @@ _RUNGS: dict[str, dict[str, object]] = {
     rung="weights",
     scope="concept",
     families=("sd1", "sd2", "sdxl", "sd3", "flux"),
-    place=LadderPlace("relearning", "examples", _RUNGS),
+    place=LadderPlace("relearning", "examples", rungs=_RUNGS),
 )
 @dataclass(frozen=True)
 class Relearning:

@@ -17,7 +17,7 @@ from ..models.model_view import SoftPrompts
 from ..models.text.vocabulary import pad_ids, special_ids, text_of_ids
 from ..prompts.text_matching import GENERAL_WORDS
 from ..training.token_search import TokenVocabulary, random_generators
-from .registry import AttackAttempt, AttackCase, AttackInput, attack, require_positive_settings
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 _TEXT_BATCH = 100  # texts encoded at once
 
@@ -39,6 +39,7 @@ class Population:
     scope="prompt",
     families=("sd1", "sd2", "sdxl"),
     white_box=False,
+    place=LadderPlace("text search", teaches=False),
 )
 @dataclass(frozen=True)
 class RingABell:

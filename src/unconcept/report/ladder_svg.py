@@ -16,7 +16,7 @@ def ladder_svg(ladder: LadderData) -> str:
         x = _x(share)
         lines.append(f'<line x1="{x}" x2="{x}" y1="{_TOP - 4}" y2="{bottom}" stroke="{_GRID}"/>')
         lines.append(_text(x, _TOP - 10, f"{share:.0%}", "middle"))
-    lines.append(_text(_x(1) + 20, _TOP - 10, "least budget for half of the prompts"))
+    lines.append(_text(_x(1) + 32, _TOP - 10, "least budget for half of the prompts"))
     for number, rung in enumerate(ladder.rungs):
         lines.append(_row(rung, _TOP + _ROW * number))
     said = "; ".join(f"{rung.name} {_rate(rung.success) if rung.success else 'n/a'}" for rung in ladder.rungs)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...attacks import ATTACK_COSTS, EXAMPLE_PICTURES, TEACHING_COSTS, Attack, AttackCost, attacks
+from ...attacks import ATTACK_COSTS, EXAMPLE_PICTURES, Attack, AttackCost, attacks
 from ...core.errors import RequestError, require
 from ...core.registry import suggest
 from ...core.settings import build_settings
@@ -30,7 +30,7 @@ class Rung:
     @property
     def teaches(self) -> bool:
         """Whether it has gradients, pictures or training, so that it may teach what a model never knew."""
-        return self.cost in TEACHING_COSTS
+        return bool(self.attack) and attacks[self.attack].teaches
 
     def settings(self, world: World) -> dict[str, object]:
         """Its settings: those of the model's recipe, and its own."""
