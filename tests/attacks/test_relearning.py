@@ -8,6 +8,7 @@ import torch
 from tests.attacks.cases import case
 from unconcept.attacks.relearning import Relearning
 from unconcept.core.errors import RequestError, SettingsError
+from unconcept.jobs.plans.rehearsals import rehearse_search
 
 CONTRACT_SETTINGS = {"pictures": 2, "steps": 2, "batch_size": 2, "rank": 2}
 
@@ -33,6 +34,15 @@ def test_attempts_after_powers_of_two_from_the_pictures_asked_for_alone() -> Non
     assert others[-1].inputs[0].weights.hash == found[-1].inputs[0].weights.hash
     changed[1] = 0.5
     assert list(attack.search(replace(asked, examples=changed)))[-1].loss != found[-1].loss
+
+
+def test_an_estimate_counts_the_attempts_that_are_made() -> None:
+    """Not one after each step."""
+    settings = {"pictures": 1, "steps": 4, "batch_size": 1, "rank": 2}
+    asked = case("sd1")
+    found = rehearse_search("relearning", settings, asked, 0.0)
+    made = [attempt for attempt in Relearning(**settings).search(asked) if attempt.steps]
+    assert (found.steps, found.later) == (4, sum(len(attempt.inputs) for attempt in made))
 
 
 def test_it_learns_under_the_captions_of_its_pictures() -> None:

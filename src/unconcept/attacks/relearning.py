@@ -73,6 +73,11 @@ class Relearning:
         """Steps of a search that finds nothing."""
         return self.steps
 
+    @property
+    def most_attempts(self) -> int:
+        """Attempts after the first, for an estimate of the time: their steps double."""
+        return self.steps.bit_length()
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Fine-tune; each attempt keeps the prompts and adds the change of weights so far to the edited model."""
         count = len(case.examples)

@@ -52,6 +52,11 @@ class ReversedGradient:
         """Steps of a search that finds nothing."""
         return self.steps
 
+    @property
+    def most_attempts(self) -> int:
+        """Attempts after the first, for an estimate of the time: their steps double."""
+        return self.steps.bit_length()
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Run the training again with its gradients reversed; its first training, if the method has several."""
         yield self._attempt(case, 0, None)

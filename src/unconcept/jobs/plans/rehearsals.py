@@ -134,7 +134,8 @@ def rehearse_search(
     first, last = found[0], found[-1]
     most = max(last.steps, getattr(method, "most_steps", last.steps))
     share = most / last.steps if last.steps else 1.0
-    later = round(share * len(last.inputs)) if last.steps else 0
+    attempts = getattr(method, "most_attempts", share)  # Of most attacks they are as far apart as their steps.
+    later = round(attempts * len(last.inputs)) if last.steps else 0
     plain = all(
         one.text == case.prompts[i] and one.soft is None and one.states is None and one.noise is None
         for i, one in first.inputs.items()
