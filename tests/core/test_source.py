@@ -51,7 +51,7 @@ def package(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    for cached in (source.source_hash, source._file, source._tree):
+    for cached in (source.source_hash, source._file, source._statements, source._imports):
         cached.cache_clear()
     assert "planted" not in sys.modules, "the code that is hashed need not be run"
 

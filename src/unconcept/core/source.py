@@ -16,6 +16,7 @@ from pathlib import Path
 
 LIBRARY = __name__.split(".")[0]
 _FOUND_BY_NAME = b'import_module(f"{__name__}.'  # in an `__init__` that imports its sibling files by name
+BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")  # where statements stand in statements
 DATA = (".toml", ".txt")  # data files that a module reads through `importlib.resources`
 
 
@@ -29,7 +30,7 @@ def source_hash(*modules: str) -> str:
 
 def imported_modules(*modules: str) -> frozenset[str]:
     """These modules and everything they import from their own packages and from this one."""
-    packages = {LIBRARY, *(module.split(".")[0] for module in modules)}
+    packages = frozenset((LIBRARY, *(module.split(".")[0] for module in modules)))
     waiting, seen = [module for module in modules if _file(module) is not None], set[str]()
     while waiting:
         module = waiting.pop()
@@ -66,20 +67,23 @@ def _file(module: str) -> Path | None:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
+def _statements(module: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """What a module imports; kept, since all methods and attacks share most of what they import."""
     file = _file(module)
     assert file is not None
-    return ast.parse(file.read_bytes())
+    return tuple(_executed(ast.parse(file.read_bytes())))
 
 
-def _imports(module: str, packages: set[str]) -> Iterator[str]:
-    """Yield the modules of these packages that a module imports, and siblings that an `__init__` loads by name."""
-    yield from _found_by_name(module)
-    for node in _executed(_tree(module)):
+@cache
+def _imports(module: str, packages: frozenset[str]) -> tuple[str, ...]:
+    """The modules of these packages that a module imports, and siblings that an `__init__` loads by name."""
+    found = [*_found_by_name(module)]
+    for node in _statements(module):
         base = _absolute(module, node) if isinstance(node, ast.ImportFrom) else None
         for alias in node.names:
             if (base or alias.name).split(".")[0] in packages:
-                yield from _home(base, alias.name) if base else _home(alias.name, None)
+                found += _home(base, alias.name) if base else _home(alias.name, None)
+    return tuple(found)
 
 
 def _found_by_name(module: str) -> Iterator[str]:
@@ -100,7 +104,7 @@ def _home(base: str, name: str | None) -> Iterator[str]:
     if file is None:
         return
     if name is not None and file.name == "__init__.py":
-        for node in _executed(_tree(base)):
+        for node in _statements(base):
             if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
                 original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
                 yield from _home(_absolute(base, node), original)
@@ -118,11 +122,12 @@ def _absolute(module: str, node: ast.ImportFrom) -> str:
     return ".".join([*parts[:keep], *([node.module] if node.module else [])])
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+def _executed(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Yield import statements at any depth, except those under `if TYPE_CHECKING`."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+    for statement in (each for block in BLOCKS for each in getattr(node, block, ())):
+        test = statement.test if isinstance(statement, ast.If) else None
+        if isinstance(test, ast.Name) and test.id == "TYPE_CHECKING":
             continue
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield node
-        yield from _executed(node)
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            yield statement
+        yield from _executed(statement)

@@ -86,7 +86,7 @@ def train(
         start = TrainingStart(trained.model, tensors, lambda draws: _summed(tensors, loss, plan, stateful, draws))
         transforms = [samples, *here.transforms(start), *plan.transforms]
         descent = _descent(tensors, plan, transforms, precision, processes)
-        source = source_hash(loss.__module__, __name__, type(trained.model).__module__)
+        source = "" if path is None else source_hash(loss.__module__, __name__, type(trained.model).__module__)
         if path is not None and (found := kept.read_state_file(path, identity, source)) is not None:
             own = processes.own_state(found)
             descent.restore(kept.entries_below(own, "descent."))
