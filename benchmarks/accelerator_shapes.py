@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from benchmarks.shapes import FLUX, T5_XXL
-from tests import tiny
+from tests import toy_text
 from unconcept.core import Request
 from unconcept.methods import methods
 from unconcept.models.checkpoint.config import read_config
@@ -143,7 +143,7 @@ def _pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     if name == "flux":
         words = {
             "tokenizer": packaged_tokenizers(PACKAGED / FOLDERS["sd14"])["tokenizer"],
-            "tokenizer_2": tiny.t5(48)[1],
+            "tokenizer_2": toy_text.t5(48)[1],
         }
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
         return diffusers.FluxPipeline(scheduler=scheduler, **networks, **words)

@@ -1,7 +1,6 @@
 """Every family from its real classes at toy size, built in a blink with no download."""
 
 import json
-import re
 from collections.abc import Callable
 from copy import copy
 from functools import cache, partial
@@ -23,6 +22,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    ModelMixin,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     QwenImagePipeline,
@@ -35,70 +35,26 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers import pre_tokenizers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    Mistral3Config,
-    Mistral3ForConditionalGeneration,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2Tokenizer,
-    Qwen3Config,
     Qwen3ForCausalLM,
-    Qwen3Model,
-    T5Config,
-    T5EncoderModel,
-    T5TokenizerFast,
 )
 
 from tests.network_copy import network_copy
-from unconcept.models.families import families
+from tests.toy_text import END, chat_tokenizer, mistral3, qwen3, qwen25_vl, t5, text_config, tokenizer
 from unconcept.models.views import PipelineView, view_of_pipeline
 
 FAMILIES = ("sd1", "sd2", "sdxl")  # with a UNet
 MMDITS = ("sd3", "flux")  # with a joint transformer
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-START, END = "<|startoftext|>", "<|endoftext|>"
-LENGTH = 24
-
-
-def tokenizer(pad: str = END) -> CLIPTokenizer:
-    """One token a letter; the last letter of a word has its own."""
-    words = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "!</w>", START, END]
-    return CLIPTokenizer(
-        vocab={word: i for i, word in enumerate(words)},
-        merges=[],
-        model_max_length=LENGTH,
-        unk_token=END,
-        pad_token=pad,
-    )
-
-
-def text_config(tokens: CLIPTokenizer, width: int, act: str) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=LENGTH,
-        hidden_act=act,
-        projection_dim=width,
-        bos_token_id=tokens.bos_token_id,
-        eos_token_id=tokens.eos_token_id,
-        pad_token_id=tokens.pad_token_id,
-    )
 
 
 def unet(width: int, **more: object) -> UNet2DConditionModel:
@@ -115,11 +71,10 @@ def unet(width: int, **more: object) -> UNet2DConditionModel:
     )
 
 
-def vae(**more: object) -> AutoencoderKL:
-    blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
-    return AutoencoderKL(
-        down_block_types=blocks[0],
-        up_block_types=blocks[1],
+def vae(kind: type[ModelMixin] = AutoencoderKL, **more: object) -> ModelMixin:
+    return kind(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(4, 8),
         norm_num_groups=2,
         latent_channels=4,
@@ -127,154 +82,70 @@ def vae(**more: object) -> AutoencoderKL:
     )
 
 
-def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
-    """T5 v1.1's shape; one token a letter, and one for what stands before a word."""
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in LETTERS)]
-    tokens = T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=512)
-    shape = {"vocab_size": len(tokens), "d_model": width, "d_kv": 8, "d_ff": 2 * width, "num_layers": 2, "num_heads": 4}
-    return T5EncoderModel(T5Config(**shape, feed_forward_proj="gated-gelu")), tokens
+def flow_vae() -> ModelMixin:
+    return vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
 
 
-_CHAT = """{% for message in messages %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% if enable_thinking is defined and not enable_thinking %}<think>
-
-</think>
-
-{% endif %}{% endif %}"""
+def dynamic_shift(**more: object) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **more)
 
 
-def chat_tokenizer(*words: str) -> Qwen2Tokenizer:
-    """Qwen's: one token a byte, or for each of the words, and a chat template; a word may begin with a space."""
-    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = []
-    for word in words:
-        bytes_of_word = word.replace(" ", "\u0120").replace("\n", "\u010a")  # as byte-pair files write them
-        for end in range(2, len(bytes_of_word) + 1):
-            merges.append((bytes_of_word[: end - 1], bytes_of_word[end - 1]))
-            vocab.setdefault(bytes_of_word[:end], len(vocab))
-    turns = ["<|im_start|>", "<|im_end|>"]
-    tokens = Qwen2Tokenizer(vocab=vocab, merges=list(dict.fromkeys(merges)), extra_special_tokens=turns)
-    tokens.chat_template = _CHAT
-    return tokens
-
-
-def qwen3(width: int, layers: int = 2) -> tuple[Qwen3Model, Qwen2Tokenizer]:
-    """Qwen3's shape, with heads that are shared by queries."""
-    tokens = chat_tokenizer("user", "assistant")
-    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokens.pad_token_id)
-    return Qwen3Model(Qwen3Config(vocab_size=len(tokens), **shape, **heads, **special)), tokens
+def joint_net(kind: type[ModelMixin], text_width: int, axes: tuple[int, ...] = (4, 4, 8), **more: object) -> ModelMixin:
+    """A transformer of few blocks on patches of 2 x 2 latents, which are read beside texts of this width."""
+    return kind(
+        in_channels=16,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=text_width,
+        axes_dims_rope=axes,
+        **more,
+    )
 
 
 def flux(distilled: bool = True) -> DiffusionPipeline:
     """`distilled` is FLUX dev's kind of guidance."""
-    tokens, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
+    tokens, autoencoder = tokenizer(), flow_vae()
     encoder, (encoder_2, tokens_2) = CLIPTextModel(text_config(tokens, 32, "quick_gelu")), t5(48)
-    net = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        pooled_projection_dim=32,
-        axes_dims_rope=(4, 4, 8),
-        guidance_embeds=distilled,
-    )
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    return FluxPipeline(scheduler, autoencoder, encoder, tokens, encoder_2, tokens_2, net)
+    own = {"num_single_layers": 1, "pooled_projection_dim": 32, "guidance_embeds": distilled}
+    net = joint_net(FluxTransformer2DModel, 48, **own)
+    return FluxPipeline(dynamic_shift(), autoencoder, encoder, tokens, encoder_2, tokens_2, net)
 
 
 def chroma() -> DiffusionPipeline:
-    autoencoder, (encoder, tokens) = vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16), t5(48)
-    net = ChromaTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        axes_dims_rope=(4, 4, 8),
-        approximator_num_channels=8,
-        approximator_hidden_dim=16,
-        approximator_layers=2,
-    )
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    return ChromaPipeline(scheduler, autoencoder, encoder, tokens, net)
+    autoencoder, (encoder, tokens) = flow_vae(), t5(48)
+    approximator = {"approximator_num_channels": 8, "approximator_hidden_dim": 16, "approximator_layers": 2}
+    net = joint_net(ChromaTransformer2DModel, 48, num_single_layers=1, **approximator)
+    return ChromaPipeline(dynamic_shift(), autoencoder, encoder, tokens, net)
 
 
-def flux2_parts(distilled: bool, text_width: int) -> tuple[AutoencoderKLFlux2, Flux2Transformer2DModel]:
-    """With statistics of the latents that are not what they are initialised to."""
-    blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
-    autoencoder = AutoencoderKLFlux2(
-        down_block_types=blocks[0],
-        up_block_types=blocks[1],
-        block_out_channels=(4, 8),
-        norm_num_groups=2,
-        latent_channels=4,
-        sample_size=16,
-    )
+def flux2_parts(distilled: bool, text_width: int) -> tuple[ModelMixin, ModelMixin]:
+    """Autoencoder and transformer, with statistics of the latents that are not what they are initialised to."""
+    autoencoder = vae(AutoencoderKLFlux2, sample_size=16)
     torch.nn.init.uniform_(autoencoder.bn.running_mean, -0.5, 0.5)
     torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
-    net = Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=3 * text_width,
-        axes_dims_rope=(4, 4, 4, 4),
-        timestep_guidance_channels=16,
-        guidance_embeds=distilled,
-    )
-    return autoencoder, net
+    own = {"num_single_layers": 1, "timestep_guidance_channels": 16, "guidance_embeds": distilled}
+    return autoencoder, joint_net(Flux2Transformer2DModel, 3 * text_width, (4, 4, 4, 4), **own)
 
 
 def flux2_klein(distilled: bool = False) -> DiffusionPipeline:
     """`distilled` is klein's own kind: to a few steps without guidance."""
     body, tokens = qwen3(8, layers=28)
     autoencoder, net = flux2_parts(distilled=False, text_width=8)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     encoder = Qwen3ForCausalLM(body.config)
-    return Flux2KleinPipeline(scheduler, autoencoder, encoder, tokens, net, is_distilled=distilled)
-
-
-_INSTRUCTIONS = """<s>{% for message in messages %}\
-{% set name = "SYSTEM_PROMPT" if message.role == "system" else "INST" %}\
-[{{ name }}]{% if message.content is string %}{{ message.content }}{% else %}{{ message.content[0].text }}{% endif %}\
-[/{{ name }}]{% endfor %}"""
-
-
-def mistral3(width: int, layers: int) -> tuple[Mistral3ForConditionalGeneration, Qwen2Tokenizer]:
-    """Mistral 3's shape, with a tower for pictures; its tokenizer pads on the left, as the published one."""
-    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
-    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    special = {"bos_token": "<s>", "pad_token": "<pad>", "extra_special_tokens": marks}
-    tokens = Qwen2Tokenizer(vocab=vocab, merges=[], padding_side="left", **special)
-    tokens.chat_template = _INSTRUCTIONS
-    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2}
-    own = {"vocab_size": len(tokens), "num_hidden_layers": layers, "num_key_value_heads": 1, "head_dim": 8}
-    text = {"model_type": "mistral", **shape, **own}
-    vision = {"model_type": "pixtral", "num_hidden_layers": 1, "image_size": 16, "patch_size": 8, **shape}
-    image = tokens.convert_tokens_to_ids("[IMG]")
-    config = Mistral3Config(text_config=text, vision_config={**vision, "head_dim": width // 2}, image_token_index=image)
-    return Mistral3ForConditionalGeneration(config), tokens
+    return Flux2KleinPipeline(dynamic_shift(), autoencoder, encoder, tokens, net, is_distilled=distilled)
 
 
 def flux2(distilled: bool = True) -> DiffusionPipeline:
     """`distilled` is dev's kind of guidance."""
     encoder, processor = mistral3(8, layers=31)
     autoencoder, net = flux2_parts(distilled, text_width=8)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    return Flux2Pipeline(scheduler, autoencoder, encoder, processor, net)
+    return Flux2Pipeline(dynamic_shift(), autoencoder, encoder, processor, net)
 
 
 def stable_diffusion_3() -> DiffusionPipeline:
     """With a block of 3.5's kind."""
-    first, autoencoder = tokenizer(), vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16)
+    first, autoencoder = tokenizer(), flow_vae()
     second, (encoder_3, third) = tokenizer(pad="!</w>"), t5(80)
     encoders = [
         CLIPTextModelWithProjection(text_config(tokens, 32, act))
@@ -349,7 +220,7 @@ def pixart() -> DiffusionPipeline:
 
 def z_image() -> DiffusionPipeline:
     """With pads and a norm of the text that are not what they are initialised to."""
-    autoencoder, (encoder, tokens) = vae(shift_factor=0.06, scaling_factor=1.5, sample_size=16), qwen3(24)
+    autoencoder, (encoder, tokens) = flow_vae(), qwen3(24)
     net = ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
@@ -366,20 +237,6 @@ def z_image() -> DiffusionPipeline:
     return ZImagePipeline(FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder, encoder, tokens, net)
 
 
-def qwen25_vl() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer]:
-    """With one token for each word of Qwen-Image's template, which has 34 of them before the prompt."""
-    front = families["qwenimage"].encoders[0].template.text.partition("{}")[0]
-    tokens = chat_tokenizer(*re.findall(r" ?[a-zA-Z]+", re.sub(r"<\|im_\w+\|>", "", front)), "assistant")
-    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokens.pad_token_id)
-    shape = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
-    text = {"vocab_size": len(tokens), "rope_parameters": rope, **shape, **heads, **special}
-    vision = {"depth": 1, "hidden_size": 16, "out_hidden_size": 48, "num_heads": 2, "fullatt_block_indexes": [0]}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision | {"intermediate_size": 16})
-    return Qwen2_5_VLForConditionalGeneration(config), tokens
-
-
 def qwen_image() -> DiffusionPipeline:
     """Its pictures have 8 x 8 latents in memory; a folder says nothing of their size."""
     encoder, tokens = qwen25_vl()
@@ -392,18 +249,9 @@ def qwen_image() -> DiffusionPipeline:
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[1.5, 0.5, 2.0, 1.0],
     )
-    net = QwenImageTransformer2DModel(
-        in_channels=16,
-        out_channels=4,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        axes_dims_rope=(4, 6, 6),
-    )
+    net = joint_net(QwenImageTransformer2DModel, 48, (4, 6, 6), out_channels=4)
     torch.nn.init.normal_(net.txt_norm.weight, 1.0, 0.3)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
-    pipe = QwenImagePipeline(scheduler, autoencoder, encoder, tokens, net)
+    pipe = QwenImagePipeline(dynamic_shift(shift_terminal=0.02), autoencoder, encoder, tokens, net)
     pipe.default_sample_size = 8
     return pipe
 

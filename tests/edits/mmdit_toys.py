@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors.torch import load_file
 from transformers import CLIPTextModelWithProjection
 
-from tests import tiny
+from tests import tiny, toy_text
 from tests.edits.test_export import drawn, parameters, stamped
 from unconcept.core.request import RequestSpec
 from unconcept.edits import DenseEdit, Edit, LowRankEdit
@@ -88,7 +88,7 @@ def saved(family: str, folder: Path) -> Path:
     """A model on disk. SD3's CLIPs differ in width: by it diffusers tells them apart in a single file."""
     pipe = tiny.pipeline(family)
     if family == "sd3":
-        config = tiny.text_config(pipe.tokenizer_2, 48, "gelu")
+        config = toy_text.text_config(pipe.tokenizer_2, 48, "gelu")
         config.projection_dim = 32
         pipe.register_modules(text_encoder_2=CLIPTextModelWithProjection(config))
         torch.nn.init.eye_(pipe.text_encoder.text_projection.weight)

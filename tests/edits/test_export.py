@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core.errors import EditError, ModelError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import RequestSpec
@@ -47,8 +47,8 @@ def base(tmp_path_factory):
                 projection_class_embeddings_input_dim=48 + 48,
             )
             encoders = (
-                CLIPTextModel(tiny.text_config(first, 32, "quick_gelu")),
-                CLIPTextModelWithProjection(tiny.text_config(second, 48, "gelu")),
+                CLIPTextModel(toy_text.text_config(first, 32, "quick_gelu")),
+                CLIPTextModelWithProjection(toy_text.text_config(second, 48, "gelu")),
             )
             pipe = StableDiffusionXLPipeline(
                 pipe.vae, *encoders, first, second, net, pipe.scheduler, add_watermarker=False

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.seeds import picture_seeds
@@ -98,7 +98,7 @@ def require_plain(view, at, settings, **how):
 def test_is_the_norm_of_the_targets_columns(family) -> None:
     """SD 2 pads with another token than its end, so there only one end is steered away from."""
     view = tiny.view(family)
-    ends = [6] if family == "sd2" else range(6, tiny.LENGTH)
+    ends = [6] if family == "sd2" else range(6, toy_text.LENGTH)
     require_plain(view, [2, 3, 4, *ends], {})
 
 
@@ -149,7 +149,7 @@ def test_learned_words_are_what_is_erased() -> None:
     method = ForgetMeNot(**settings)
     pictures = method._pictures(view, request, ("a {} b",))
     ((given, positions),) = method._steered(view, request, ("a {} b",), pictures).values()
-    assert positions == [2, 3, 4, 5, *range(7, tiny.LENGTH)]
+    assert positions == [2, 3, 4, 5, *range(7, toy_text.LENGTH)]
     assert given.conditioning.states.shape == view.condition([PROMPT]).states.shape
     ((fresh, _),) = ForgetMeNot(**settings | {"ti_steps": 0})._steered(view, request, ("a {} b",), pictures).values()
     rng = torch.Generator().manual_seed(5)

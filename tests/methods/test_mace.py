@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.settings import build_settings
@@ -28,7 +28,7 @@ def context(view, target, anchor, form):
     first, rows, words = 0, ([], []), ((target, anchor), (anchor, target))
     for kind in ENCODERS.get(view.family, ("clip",)):
         mark = int(kind == "t5")  # T5 has no start token, and a token for what stands before a word.
-        length = view.spec.encoders[-1].length if mark else tiny.LENGTH
+        length = view.spec.encoders[-1].length if mark else toy_text.LENGTH
         before, after, *own = (tokens(text, mark) for text in (*form.split("{}"), target, anchor))
         before += mark or 1
         for found, (word, _) in zip(rows, words, strict=True):

@@ -5,7 +5,7 @@ of the adapters.
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import DataError, SettingsError
@@ -87,7 +87,7 @@ def test_the_first_loss_written_out(family, use_pooler) -> None:
 def test_the_loss_knows_masked_places_and_named_tokens_alone() -> None:
     view = tiny.shared("sd1")
     maps = view.text_maps()
-    tokens = torch.zeros(tiny.LENGTH, dtype=torch.bool)
+    tokens = torch.zeros(toy_text.LENGTH, dtype=torch.bool)
     tokens[2:5] = True
     x = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with record_attention(view, text_attentions(view)) as seen:

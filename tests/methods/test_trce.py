@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.recipe import load_recipe
@@ -25,7 +25,7 @@ def literal(view, w, method: TRCE, request: Request, texts):
     """The paper's equation, a pair of prompts at a time: four positions, their base
     weights, one inverse for each layer.
     """
-    d, l = w.shape[1], tiny.LENGTH
+    d, l = w.shape[1], toy_text.LENGTH
     top, bottom = torch.zeros_like(w), torch.zeros(d, d, dtype=w.dtype)
     n = 0
     for target, anchor in zip(request.targets, request.anchors, strict=True):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.request import RequestSpec
@@ -59,7 +59,7 @@ def tail_columns(view):
     for old, new in zip(REQUEST.targets, REQUEST.anchors, strict=True):
         states = view.embed([old, new], at="all")
         a, b = (len(view.tokenizer([text]).ids[0]) - 2 for text in (old, new))
-        end = tiny.LENGTH - 1
+        end = toy_text.LENGTH - 1
         c_e += list(states[0, a : end - max(0, b - a) + 1])
         c_a += list(states[1, b : end - max(0, a - b) + 1])
     return c_e, c_a, list(view.embed(["", *REQUEST.retain], at="all").flatten(0, 1))

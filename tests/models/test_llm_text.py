@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from tests import tiny
+from tests import toy_text
 from unconcept.core.errors import ModelError, RequestError
 from unconcept.models.family import TextEncoderSpec, TextTemplate
 from unconcept.models.text.llm_encoder import LlmEncoder
@@ -23,14 +23,14 @@ SPEC = TextEncoderSpec("text_encoder", kind="llm", length=64, is_masked=True)
 
 
 def tokens_of(template: TextTemplate = CHAT, spec: TextEncoderSpec = SPEC) -> TextTokenizer:
-    return TextTokenizer.of(tiny.chat_tokenizer("user", "assistant"), template).given_to(spec)
+    return TextTokenizer.of(toy_text.chat_tokenizer("user", "assistant"), template).given_to(spec)
 
 
 @cache
 def language_model(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if kind == "qwen3":
-        return tiny.qwen3(32, layers=4)[0].eval()
+        return toy_text.qwen3(32, layers=4)[0].eval()
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
@@ -111,23 +111,23 @@ def test_a_text_is_found_in_its_template(template) -> None:
 
 
 def test_a_word_that_is_merged_with_its_space_is_found_by_its_characters() -> None:
-    tokens = TextTokenizer.of(tiny.chat_tokenizer("user", " dog"), CHAT).given_to(SPEC)
+    tokens = TextTokenizer.of(toy_text.chat_tokenizer("user", " dog"), CHAT).given_to(SPEC)
     (whole,) = tokens(["a dog"]).ids
     assert [tokens.tokenizer.decode([whole[i]]) for i in tokens.span("a {}", "dog")] == [" dog"]
     assert whole[tokens(["a dog"]).index("last_subject")[0]] == tokens.tokenizer.token_to_id("\u0120dog")
 
 
 def test_bad_templates_and_texts(tmp_path) -> None:
-    loaded = tiny.chat_tokenizer("user")
+    loaded = toy_text.chat_tokenizer("user")
     with pytest.raises(ModelError, match="puts 11 tokens before a prompt, and the pipeline drops the first 34"):
-        TextTokenizer.of(tiny.chat_tokenizer("user"), TextTemplate("<|im_start|>user\nLook up {}", cut=34))
+        TextTokenizer.of(toy_text.chat_tokenizer("user"), TextTemplate("<|im_start|>user\nLook up {}", cut=34))
     loaded.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
     with pytest.raises(ModelError, match="chat template leaves out or changes the prompt"):
         TextTokenizer.of(loaded, CHAT)
     loaded.chat_template = None
     with pytest.raises(ModelError, match="has no chat template"):
         TextTokenizer.of(loaded, CHAT)
-    merging = TextTokenizer.of(tiny.chat_tokenizer("user", "\n\n"), PLAIN).given_to(SPEC)
+    merging = TextTokenizer.of(toy_text.chat_tokenizer("user", "\n\n"), PLAIN).given_to(SPEC)
     with pytest.raises(RequestError, match="not found in the model's template"):
         merging(["\ndog"])
     with pytest.raises(RequestError, match="tokens long, the text encoder holds 64"):

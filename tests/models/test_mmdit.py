@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import nn
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core.errors import ModelError, RequestError, SettingsError
 from unconcept.edits import LowRankEdit, TextMapEdit
 from unconcept.models import open_model
@@ -84,7 +84,7 @@ def test_named_positions_are_rows_of_the_whole(family, at) -> None:
     view = tiny.shared(family)
     rows, whole = view.embed(TEXTS, at=at).view(len(TEXTS), view.streams, -1), view.embed(TEXTS, at="all")
     t5 = view.tokenizers[-1](TEXTS).index(at)
-    starts = [(0, view.tokenizer(TEXTS).index(at))] + ([(tiny.LENGTH, t5)] if family == "sd3" else [])
+    starts = [(0, view.tokenizer(TEXTS).index(at))] + ([(toy_text.LENGTH, t5)] if family == "sd3" else [])
     assert view.streams == len(starts)
     for stream, (start, index) in enumerate(starts):
         assert torch.allclose(rows[:, stream], whole[range(len(TEXTS)), [start + i for i in index]], atol=1e-12)
@@ -94,9 +94,9 @@ def test_named_positions_are_rows_of_the_whole(family, at) -> None:
 @torch.no_grad()
 def test_clip_rows_are_padded_with_zeros_to_t5s_width() -> None:
     whole = tiny.shared("sd3").embed(TEXTS, at="all")
-    assert whole.shape == (4, tiny.LENGTH + 256, 80)
-    assert not whole[:, : tiny.LENGTH, 64:].any()
-    assert whole[:, tiny.LENGTH :, 64:].all()
+    assert whole.shape == (4, toy_text.LENGTH + 256, 80)
+    assert not whole[:, : toy_text.LENGTH, 64:].any()
+    assert whole[:, toy_text.LENGTH :, 64:].all()
 
 
 @families

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.erasing.vision_towers import open_vision_towers
 from unconcept.models.vision.clip import clip_text_tower, load_clip
@@ -21,7 +21,7 @@ def view_of(folder, layers: int):
     """A model that reads texts with the first layers of the CLIP, as SD 1.x does with all, SD 2.x with all but the
     last.
     """
-    config = tiny.text_config(tiny.tokenizer(), 32, "quick_gelu")
+    config = toy_text.text_config(toy_text.tokenizer(), 32, "quick_gelu")
     config.num_hidden_layers = layers
     view = tiny.view("sd1", torch.float32)
     encoder = type(view.pipeline.text_encoder)(config).eval()

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.models.diffusion import procedures as every_kind  # noqa: F401, registers them
 from unconcept.models.diffusion.procedures.given_latents import GivenLatents
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
@@ -47,7 +47,7 @@ def example(name: str, row: int):
         case "enlarged-noise":
             return kind(torch.tensor([row + 7]), 1.5, 1.02)
         case "edit-friendly":
-            words = torch.zeros(1, tiny.LENGTH, dtype=torch.bool)
+            words = torch.zeros(1, toy_text.LENGTH, dtype=torch.bool)
             words[0, 1 : 3 + row] = True
             return kind(latents(row), 0.1 * latents(row + 5, 1, 3, 4, 8, 8), words, 1, 3, 4.0, "intersect", 0.8)
         case "mutual-attention":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from tests import tiny
+from tests import toy_text
 from unconcept.core.errors import ModelError, RequestError
 from unconcept.models.text.t5_encoder import T5Encoder
 from unconcept.models.text.tokenizer import TextTokenizer
@@ -17,7 +17,7 @@ TEXTS = ["dog face", "", "a moon in the sky", "dog face"]
 
 def built(kind: str = "gated-gelu", length: int = 40, dtype: torch.dtype = torch.float64, **more: int):
     torch.manual_seed(0)
-    tokens = tiny.t5(16)[1]
+    tokens = toy_text.t5(16)[1]
     shape = {
         "vocab_size": len(tokens),
         "d_model": 16,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core import Request
 from unconcept.core.errors import ModelError
 from unconcept.methods.uce import UCE
@@ -31,7 +31,7 @@ def put(folder: Path, name: str, **more: object) -> None:
 
 def old_clip(folder: Path) -> Path:
     """As older libraries wrote it: vocab.json and merges.txt."""
-    tiny.tokenizer(pad="!</w>").save_pretrained(folder)
+    toy_text.tokenizer(pad="!</w>").save_pretrained(folder)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
     (folder / "merges.txt").write_text("#version: 0.2\n")
@@ -70,24 +70,24 @@ def plain_end_padding(folder: Path) -> Path:
 
 def saved_with_token(folder: Path) -> Path:
     """After `load_textual_inversion`, by transformers 5: in tokenizer.json."""
-    tokens = tiny.tokenizer()
+    tokens = toy_text.tokenizer()
     tokens.add_tokens([GIZMO])
     tokens.save_pretrained(folder)
     return folder
 
 
 def plain_clip(folder: Path) -> Path:
-    tiny.tokenizer(pad="!</w>").save_pretrained(folder)
+    toy_text.tokenizer(pad="!</w>").save_pretrained(folder)
     return folder
 
 
 def plain_t5(folder: Path) -> Path:
-    tiny.t5(16)[1].save_pretrained(folder)
+    toy_text.t5(16)[1].save_pretrained(folder)
     return folder
 
 
 def t5_with_sentinels(folder: Path) -> Path:
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((x, -3.0) for x in tiny.LETTERS)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((x, -3.0) for x in toy_text.LETTERS)]
     T5TokenizerFast(vocab=vocab, extra_ids=3, model_max_length=64).save_pretrained(folder)
     return folder
 

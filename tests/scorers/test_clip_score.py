@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from tests import tiny
-from tests.tiny import tokenizer
+from tests.toy_text import tokenizer
 from unconcept.core.errors import ModelError
 from unconcept.metrics.score_policies import argmax, log_softmax, probability
 from unconcept.report.images import to_image

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests import tiny, toy_text
 from unconcept.core.errors import DataError, SettingsError
 from unconcept.models.hooks.attention_maps import grid_sides
 from unconcept.training.images.object_masks import (
@@ -42,7 +42,7 @@ def test_each_picture_has_its_own_background() -> None:
 def test_attention_names_some_cells_of_each_picture(family) -> None:
     view = tiny.shared(family)
     latents = torch.randn(3, *view.latent_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    tokens = torch.zeros(tiny.LENGTH, dtype=torch.bool)
+    tokens = torch.zeros(toy_text.LENGTH, dtype=torch.bool)
     tokens[2:5] = True
     found = attention_mask(view, latents, "a dog", tokens, torch.Generator().manual_seed(1))
     assert found.shape == (3, 1, *view.latent_shape[1:])
