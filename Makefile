@@ -10,7 +10,9 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 # Tests fork: a heap that keeps all it ever had grows too large to be copied.
-PYTEST := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ $(BIN)/python -m pytest -n 2 --dist loadscope
+# Without bytecode on disk each worker and each command that a test starts would compile all of it anew.
+LEAN := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ -u PYTHONDONTWRITEBYTECODE
+PYTEST := $(LEAN) $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
 .PHONY: mutants golden results attacks crowd debias continual classifiers bench accelerator clean

@@ -1,16 +1,13 @@
 """Shared fixtures."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 import pytest
-
-# The engine of trainings is the same on every family. All methods are trained on the first one in the fast tests; each
-# other family keeps one of them, and the rest run with the slow ones.
-FIRST_FAMILY = "sd1"
-FAST_TRAININGS = {("esd", "flux"), ("spm", "sd3"), ("esd", "pixart"), ("concept-ablation", "sd2"), ("esd", "sdxl")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,26 +42,30 @@ def own_store(tmp_path_factory):
     os.environ["UNCONCEPT_STORE"] = str(tmp_path_factory.mktemp("store"))
 
 
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Pictures of users' models are drawn in two steps, unless a test names another number."""
+    from unconcept.evaluation.sampling import DrawSpec
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DrawSpec, "steps", 2)
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains a method on another family than the first as slow, whichever test does it."""
-    for item in items:
-        method, family = training_of(item)
-        if family not in ("", FIRST_FAMILY) and (method, family) not in FAST_TRAININGS and is_trained(method):
-            item.add_marker("slow")
+    """Before the slow ones are left out."""
+    from tests.fast_cases import mark_slow
+
+    mark_slow(items)
 
 
-def training_of(item: pytest.Item) -> tuple[str, str]:
-    """The method and the family that a test of `tests/methods` is about; "" where it is about none."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or item.path.parent.name != "methods":
-        return "", ""
-    own = item.path.stem.removeprefix("test_").replace("_", "-")
-    return callspec.params.get("name", own), callspec.params.get("family", "")
+def pytest_collection() -> None:
+    """Libraries and collected tests live as long as the process: what looks for garbage need not walk through them."""
+    gc.disable()
 
 
-def is_trained(method: str) -> bool:
-    """Whether its edits come out of a training."""
-    from unconcept.methods import methods
-
-    return method in set(methods) and methods[method].mechanism == "trained"
+def pytest_collection_finish() -> None:
+    """From here on there is garbage."""
+    gc.freeze()
+    gc.enable()

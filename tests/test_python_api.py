@@ -14,6 +14,7 @@ from unconcept.core.errors import EditError, ModelError, SettingsError
 from unconcept.methods.uce import UCE
 
 REQUEST = Request(("dog",), ("cat",))
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def weights(pipe) -> dict[str, torch.Tensor]:

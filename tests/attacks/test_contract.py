@@ -16,8 +16,7 @@ from unconcept.core.settings import build_settings, settings_data
 from unconcept.models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from unconcept.models.families import FAMILIES
 
-# The UNet of sd2 is sd1's; chroma reads text as flux does, the others as zimage.
-SLOW = dict.fromkeys(("sd2", "chroma", "flux2_klein", "flux2", "qwenimage"), pytest.mark.slow)
+SLOW = dict.fromkeys(("qwenimage", "flux2_klein", "flux2"), pytest.mark.slow)  # Attacks read text there as in zimage.
 CASES = [
     pytest.param(name, family, marks=SLOW.get(family, ())) for name in attacks for family in attacks[name].families
 ]

@@ -32,7 +32,7 @@ def test_no_learning_rate_no_resurgence(mode) -> None:
 )
 def test_fine_tuning_learns_its_pictures(family, mode, lr) -> None:
     asked = case(family)
-    attempts = list(Resurgence(mode=mode, lr=lr, checkpoints=(20, 40), batch_size=4).search(asked))
+    attempts = list(Resurgence(mode=mode, lr=lr, checkpoints=(8, 16), batch_size=4).search(asked))
     assert attempts[2].loss < attempts[1].loss
     assert attempts[2].inputs[0].weights.hash != attempts[1].inputs[0].weights.hash
     assert isinstance(attempts[1].inputs[0].weights, DenseEdit) == (mode == "full")

@@ -13,6 +13,7 @@ from unconcept.cli import app
 from unconcept.edits import load_edit
 
 RUN = CliRunner()
+pytestmark = pytest.mark.usefixtures("few_steps")
 SMALL = ("--no-report", "--retain", "cat", "--set", "picture_steps=2", "--set", "templates=['a {}']")
 
 

@@ -141,20 +141,23 @@ def commanded(*commands: list[str]) -> tuple[list[str], str]:
     return done.stdout.splitlines(), done.stderr
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_erase_and_apply_build_no_network_and_a_full_disk_harms_nothing(kind, base, tmp_path) -> None:  # noqa: F811
-    source = single(base("sd1"), tmp_path / "s") if kind == "file" else tiny.folder("sd1", tmp_path / "s")
-    end = ".safetensors" if kind == "file" else ""
+def test_erase_and_apply_build_no_network_and_a_full_disk_harms_nothing(base, tmp_path) -> None:  # noqa: F811
+    """Of a folder and of a single file."""
+    sources = {"folder": tiny.folder("sd1", tmp_path / "s/m"), "file": single(base("sd1"), tmp_path / "s/f")}
     before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
-    common = ["--model", str(source)]
-    erase = ["erase", "dog", "--anchor", "cat", *common, "--no-report", "--quiet", "--out", str(tmp_path / "e")]
-    apply = ["apply", str(tmp_path / "e/edit.safetensors"), *common, "--out"]
-    said, _ = commanded(
-        erase, [*apply, str(tmp_path / f"whole{end}")], ["limit", "60000"], [*apply, str(tmp_path / f"cut{end}")]
-    )
+    room, no_room = [], []
+    for kind, source in sources.items():
+        end, made, model = source.suffix, tmp_path / kind, ["--model", str(source)]
+        apply = ["apply", str(made / "edit.safetensors"), *model, "--out"]
+        room.append(["erase", "dog", "--anchor", "cat", *model, "--no-report", "--quiet", "--out", str(made)])
+        room.append([*apply, str(tmp_path / f"whole{end}")])
+        no_room.append([*apply, str(tmp_path / f"cut{end}")])
+    said, _ = commanded(*room, ["limit", "60000"], *no_room)
     assert said[-1] == "torch"
-    assert [line for line in said if line.split()[0] in ("erase", "apply")] == ["erase 0", "apply 0", "apply 2"]
+    codes = [line for line in said if line.split()[0] in ("erase", "apply")]
+    assert codes == ["erase 0", "apply 0"] * 2 + ["apply 2"] * 2
     assert {path: path.read_bytes() for path in before} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["e", "s", f"whole{end}"])
-    edited = load_edit(tmp_path / "e/edit.safetensors")
-    assert edited.origin.report["residual of dog"] == pytest.approx(edited.origin.report["residual"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "s", "whole", "whole.safetensors"]
+    for kind in sources:
+        report = load_edit(tmp_path / kind / "edit.safetensors").origin.report
+        assert report["residual of dog"] == pytest.approx(report["residual"])

@@ -195,6 +195,7 @@ def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_on_a_users_own_model(tmp_path) -> None:
     """A CLIP tells the attributes; the suite learns them from the edit's header."""
     model, clip = str(tiny.folder("sd1", tmp_path / "model")), tiny.clip_folder(tmp_path / "clip")

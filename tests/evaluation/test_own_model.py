@@ -31,6 +31,8 @@ from unconcept.jobs.evaluate import evaluate
 from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.unlearncanvas import UNLEARNCANVAS_THEMES
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pytest
 
+from tests.fast_cases import fast_ends
 from tests.ledger.desk import ledger, model, request
 from unconcept.core.errors import LedgerError, SettingsError
 from unconcept.ledger.drift_history import drift_history
@@ -61,7 +62,7 @@ def test_which_ask_is_meant_is_never_guessed(tmp_path) -> None:
         revoke_request(book, id_, EntryNote(), every=True)
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("order", fast_ends(permutations(range(3))))
 def test_the_state_is_a_function_of_the_set_in_force(order, tmp_path) -> None:
     """Whoever asks, in whatever order, and however many withdraw."""
     book, plain = ledger(tmp_path / "l"), ledger(tmp_path / "m")

@@ -1,6 +1,9 @@
 """Folding a ledger once more on a model that was fine-tuned: exact on tiny models, for every rule."""
 
 from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from unconcept.core import Request
 from unconcept.edits import DenseEdit
 from unconcept.edits.merge import MergeSettings
 from unconcept.ledger.fold import fold_requests
+from unconcept.ledger.ledger import Ledger
 from unconcept.ledger.policy import LedgerPolicy
 from unconcept.ledger.refold import refold_on_current_weights
 from unconcept.training import TrainingSession, training_session
@@ -29,17 +33,30 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: w.detach().clone() for name, w in model().text_maps().items()}
 
 
-def book_of(name, folder):
-    method, policy, settings = BOOKS[name]
-    book = ledger(folder, method, policy, settings)
-    for one in REQUESTS:
-        ask(book, one, method)
-    return book
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a ledger, written once; no test may touch it."""
+
+    @cache
+    def write(name) -> Path:
+        method, policy, settings = BOOKS[name]
+        book = ledger(tmp_path_factory.mktemp("written") / name, method, policy, settings)
+        for one in REQUESTS:
+            ask(book, one, method)
+        return book.folder
+
+    return write
+
+
+@pytest.fixture
+def book_of(written, tmp_path):
+    """Makes a copy of a ledger."""
+    return lambda name: Ledger.open(copytree(written(name), tmp_path / "l"))
 
 
 @pytest.mark.parametrize("name", list(BOOKS))
-def test_on_the_base_it_is_the_fold(name, tmp_path) -> None:
-    book, before = book_of(name, tmp_path / "l"), weights()
+def test_on_the_base_it_is_the_fold(name, book_of) -> None:
+    book, before = book_of(name), weights()
     with fold_requests(book, model()).edit.applied(model()):
         wanted = weights()
     with refold_on_current_weights(book, model()):
@@ -49,11 +66,11 @@ def test_on_the_base_it_is_the_fold(name, tmp_path) -> None:
     assert all(torch.equal(now, before[key]) for key, now in weights().items())
 
 
-def test_a_closed_form_maps_what_the_fine_tune_made(tmp_path) -> None:
+def test_a_closed_form_maps_what_the_fine_tune_made(book_of) -> None:
     """W_tuned (I + M), M the fold's map on the text: not W_tuned + W_0 M, and whatever was done to a target's reading
     is gone.
     """
-    book, rng = book_of("uce", tmp_path / "l"), torch.Generator().manual_seed(0)
+    book, rng = book_of("uce"), torch.Generator().manual_seed(0)
     edit = fold_requests(book, model()).edit
     tuned = DenseEdit({name: 0.1 * torch.randn(w.shape, generator=rng) for name, w in weights().items()})
     with edit.applied(model()), tuned.applied(model()):
@@ -66,9 +83,9 @@ def test_a_closed_form_maps_what_the_fine_tune_made(tmp_path) -> None:
         assert not torch.allclose(found[name], w + edit.delta(name, model().reference([name])[name]), atol=1e-3)
 
 
-def test_a_training_begins_at_the_fine_tuned_weights(tmp_path) -> None:
+def test_a_training_begins_at_the_fine_tuned_weights(book_of) -> None:
     """A second training is not the first one's change once more."""
-    book = book_of("recompute", tmp_path / "l")
+    book = book_of("recompute")
     edit = fold_requests(book, model()).edit
     with edit.applied(model()):
         before = weights()
@@ -81,11 +98,11 @@ def test_a_training_begins_at_the_fine_tuned_weights(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["recompute", "merge", "sequential"])
-def test_states_of_its_trainings_do_not_meet(name, tmp_path) -> None:
+def test_states_of_its_trainings_do_not_meet(name, book_of, tmp_path) -> None:
     """Folded in one sitting on two models, the base among them: each training finds no state but its own, and a second
     look finds that.
     """
-    book = book_of(name, tmp_path / "l")
+    book = book_of(name)
     tuned = DenseEdit({name: 0.1 * torch.ones_like(w) for name, w in weights().items()})
     found = []
     with training_session(TrainingSession(folder=tmp_path / "states")):

@@ -27,9 +27,9 @@ PROVEN_BY = ("uce", "esd")  # closed form and training, of families whose other 
 
 
 def marks(name: str, family: str) -> tuple[pytest.MarkDecorator, ...]:
-    """SD 2's UNet is SD 1's; language models take long at any size."""
+    """Language models take long at any size."""
     is_llm = families[family].first_encoder.kind == "llm"
-    return (pytest.mark.slow,) if family == "sd2" or (is_llm and name not in PROVEN_BY) else ()
+    return (pytest.mark.slow,) if is_llm and name not in PROVEN_BY else ()
 
 
 CASES = [pytest.param(name, family, marks=marks(name, family)) for name in methods for family in methods[name].families]

@@ -26,6 +26,8 @@ TEXTS = ["dog face", "", "a moon in the sky"]
 PROMPTS = ["a dog", "moon"]
 TEXT_MAP = "transformer.context_embedder.weight"
 families = pytest.mark.parametrize("family", ["flux2", "flux2_klein"])
+once_read = pytest.mark.parametrize("family", ["flux2_klein", pytest.param("flux2", marks=pytest.mark.slow)])
+"""What is asked once texts are read: dev differs from klein in its text encoder alone."""
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -49,7 +51,7 @@ def test_states_are_the_pipelines(family) -> None:
     assert states.shape[-1] == view.width == 3 * view.modules("text_encoder").get_input_embeddings().embedding_dim
 
 
-@families
+@once_read
 @torch.no_grad()
 def test_pictures_are_the_pipelines(family) -> None:
     view = tiny.view(family, torch.float32)
@@ -107,7 +109,7 @@ def test_latents_are_patches_normalised_as_the_pipeline_does() -> None:
     assert F.pixel_unshuffle(cells, 2).shape == latents.shape
 
 
-@families
+@once_read
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["uce", "speed"])
 def test_a_closed_form_edits_the_text_map_and_nothing_that_the_picture_passes(family, method) -> None:
@@ -134,7 +136,7 @@ def test_a_closed_form_edits_the_text_map_and_nothing_that_the_picture_passes(fa
         assert torch.allclose(view.denoise(latents, torch.tensor(500), ["dog face"]), baked, atol=1e-9)
 
 
-@families
+@once_read
 def test_soft_rows_are_read_by_the_language_model(family) -> None:
     view = tiny.shared(family)
     (vocabulary,) = all_vocabularies(view).values()
