@@ -3,12 +3,11 @@
 There is no code of the authors to compare with: what is tested is the reconstruction.
 """
 
-import copy
-
 import pytest
 import torch
 
 from tests import tiny
+from tests.methods.plain_trainer import require_same_deltas, second_model
 from tests.methods.test_esd import Toy
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
@@ -43,11 +42,7 @@ def points(view, count=4):
 
 def plainly(view, anchor, eta, lamb, variant):
     """A whole second model, prediction by prediction, Adam by torch: the deltas and losses."""
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    name = "transformer" if view.family in tiny.MMDITS else "unet"
-    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
+    student = second_model(view)
     own = denoiser_parameters(student)
     trained = [own[n] for n in select_parameters(own, "kv")]
     before, rule, losses = [p.detach().clone() for p in trained], torch.optim.Adam(trained, lr=QUICK["lr"]), []
@@ -71,9 +66,7 @@ def require_plain(view, request, **settings):
     eta = usual.eta if usual.eta is not None else float(request.anchors == ("",))
     deltas, plain = plainly(view, request.anchors[0], eta, usual.lamb, usual.variant)
     assert losses == pytest.approx(plain, rel=1e-6)
-    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
-    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
-    assert apart < 1e-8 * sum(theirs.square().sum() for theirs in deltas)
+    require_same_deltas(edit, deltas)
 
 
 @pytest.mark.parametrize("family", EVERY)

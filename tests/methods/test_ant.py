@@ -1,11 +1,10 @@
 """ANT against its four terms, its gradient maps and a plain trainer written out, and the properties of its paper."""
 
-import copy
-
 import pytest
 import torch
 
 from tests import tiny
+from tests.methods.plain_trainer import require_same_deltas, second_model
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
 from unconcept.core.settings import build_settings
@@ -62,15 +61,6 @@ def pairs(view, count=3):
         assert early.k[0] < SPLIT <= late.k[0]
         found.append(((late.x_t, late.t), (early.x_t, early.t)))
     return found
-
-
-def second_model(view):
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    name = "transformer" if view.family in tiny.MMDITS else "unet"
-    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
-    return student
 
 
 def literal_loss(view, student, late, early, method):
@@ -131,9 +121,7 @@ def literal_masks(view, method, request=REQUEST):
 
 
 def require_close(edit, deltas):
-    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
-    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
-    assert apart < 1e-8 * sum(theirs.square().sum() for theirs in deltas)
+    require_same_deltas(edit, deltas)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,13 +1,12 @@
 """DoCo against a plain adversarial trainer written out, its surgery, and the properties of its paper."""
 
-import copy
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from tests import tiny
+from tests.methods.plain_trainer import require_same_deltas, second_model
 from unconcept.core import Request
 from unconcept.core.errors import NumericsError, SettingsError
 from unconcept.core.settings import build_settings
@@ -53,15 +52,6 @@ def erased(view, request=REQUEST, folder=None, **settings):
     with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done), folder)):
         edit = DoCo(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
-
-
-def second_model(view):
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    name = "transformer" if view.family in tiny.MMDITS else "unet"
-    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
-    return student
 
 
 def patch_gan(view):
@@ -140,9 +130,7 @@ def require_plain(view, **settings):
     edit, losses = erased(view, **settings)
     deltas, plain = plainly(view, DoCo(**{**QUICK, **settings}))
     assert losses == pytest.approx(plain, rel=1e-6)
-    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
-    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
-    assert apart < 1e-7 * sum(theirs.square().sum() for theirs in deltas)
+    require_same_deltas(edit, deltas, 1e-7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

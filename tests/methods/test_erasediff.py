@@ -1,11 +1,10 @@
 """EraseDiff against its bi-level loop written out, and the properties that follow from it."""
 
-import copy
-
 import pytest
 import torch
 
 from tests import tiny
+from tests.methods.plain_trainer import require_same_deltas, second_model
 from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, RequestError, SettingsError
 from unconcept.core.seeds import numbered_seed, picture_seeds
@@ -54,11 +53,7 @@ class Literal:
     """A whole second model, every prediction by a call of its own, the optimizer by torch."""
 
     def __init__(self, view, optimizer=torch.optim.Adam, **settings) -> None:
-        self.view, self.student, self.own = view, copy.copy(view), EraseDiff(**{**QUICK, **settings})
-        self.student.checkpoint = copy.copy(view.checkpoint)
-        self.student.checkpoint.pipeline = copy.copy(view.pipeline)
-        name = "transformer" if view.family in tiny.MMDITS else "unet"
-        setattr(self.student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
+        self.view, self.student, self.own = view, second_model(view), EraseDiff(**{**QUICK, **settings})
         named = denoiser_parameters(self.student)
         self.trained = [named[n] for n in select_parameters(named, self.own.train_method)]
         self.before = [p.detach().clone() for p in self.trained]
@@ -137,9 +132,7 @@ class Literal:
 
 
 def require_same(edit, deltas):
-    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
-    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
-    assert apart < 1e-8 * sum(theirs.square().sum() for theirs in deltas)
+    require_same_deltas(edit, deltas)
 
 
 def require_literal(view, **settings):

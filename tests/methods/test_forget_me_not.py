@@ -1,11 +1,10 @@
 """Forget-Me-Not against its norm of attention written out, its positions, its learned words, its gradient."""
 
-import copy
-
 import pytest
 import torch
 
 from tests import tiny, toy_text
+from tests.methods.plain_trainer import second_model
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.seeds import picture_seeds
@@ -60,10 +59,7 @@ def columns(student, x, t, given, at):
 
 def plainly(view, at, group="full", clips=True, zeros=False, prompt=PROMPT):
     """A whole second model, AdamW and clipping by torch: deltas and losses."""
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    student.checkpoint.pipeline.unet = copy.deepcopy(view.pipeline.unet)
+    student = second_model(view)
     own = denoiser_parameters(student)
     names = select_parameters(own, group)
     trained = [own[n] for n in names]

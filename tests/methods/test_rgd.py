@@ -1,12 +1,12 @@
 """RGD against its two restricted gradients and a plain trainer written out, and the properties of its paper."""
 
-import copy
 from itertools import pairwise
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.methods.plain_trainer import require_same_deltas, second_model
 from unconcept.core import Request
 from unconcept.core.errors import NumericsError, RequestError, SettingsError
 from unconcept.core.seeds import picture_seeds
@@ -55,11 +55,7 @@ def latents(view, prompts):
 
 def plainly(view, method):
     """A whole second model, flat gradients, Adam by torch: the deltas and losses."""
-    student, rng = copy.copy(view), torch.Generator().manual_seed(0)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    name = "transformer" if view.family in tiny.MMDITS else "unet"
-    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
+    student, rng = second_model(view), torch.Generator().manual_seed(0)
     own = denoiser_parameters(student)
     trained = [own[n] for n in select_parameters(own, "xattn")]
     before, rule, losses = [p.detach().clone() for p in trained], torch.optim.Adam(trained, lr=method.lr), []
@@ -98,9 +94,7 @@ def require_plain(view, **settings):
     edit, losses = erased(view, **settings)
     deltas, plain = plainly(view, RGD(**{**QUICK, **settings}))
     assert losses == pytest.approx(plain, abs=1e-6)  # A difference of two losses of about 1, which are float32.
-    # In one number: Adam turns the last bits of a gradient that is next to nothing into a whole step.
-    apart = sum((ours - theirs).square().sum() for ours, theirs in zip(edit.deltas.values(), deltas, strict=True))
-    assert apart < 1e-7 * sum(theirs.square().sum() for theirs in deltas)
+    require_same_deltas(edit, deltas, 1e-7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,5 @@
 """SPM against a plain trainer written out, on noise, v and flow predictions, and the properties of its paper."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from tests import tiny
 from tests.edits.test_edits import ORIGIN
+from tests.methods.plain_trainer import second_model
 from tests.training.test_selectors import parameters
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
@@ -45,16 +45,6 @@ class Beside(nn.Module):
 
     def forward(self, w):
         return w + self.scale * (self.up @ self.down).view_as(w)
-
-
-def second_model(view):
-    """A view of a whole second denoiser beside the same encoders."""
-    student = copy.copy(view)
-    student.checkpoint = copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    name = "transformer" if view.family in tiny.MMDITS else "unet"
-    setattr(student.checkpoint.pipeline, name, copy.deepcopy(getattr(view.pipeline, name)))
-    return student
 
 
 def plainly(view, settings, target, anchor):

@@ -1,7 +1,5 @@
 """The stochastic teacher against its two phases written out, and the shapes that its paper names, on a classifier."""
 
-import copy
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +7,7 @@ from torch.nn import functional as F
 from tests import tiny
 from tests.killed import Killed, dying
 from tests.methods import toy_classes
+from tests.methods.plain_trainer import second_model
 from tests.methods.toy_classes import CLASSES, accuracy
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
@@ -48,9 +47,7 @@ def networks(view):
     """The student, and the random teacher: a second and a third model."""
     found = []
     for _ in range(2):
-        own, own.checkpoint = copy.copy(view), copy.copy(view.checkpoint)
-        own.checkpoint.pipeline = copy.copy(view.pipeline)
-        own.checkpoint.pipeline.unet = copy.deepcopy(view.pipeline.unet)
+        own = second_model(view)
         found.append(own)
     student, stranger = found
     rng = torch.Generator().manual_seed(0)

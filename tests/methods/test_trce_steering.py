@@ -1,12 +1,11 @@
 """TRCE's second stage against its hinge and a plain trainer written out, and the properties of its paper."""
 
-import copy
-
 import pytest
 import torch
 
 from tests import tiny
 from tests.killed import Killed
+from tests.methods.plain_trainer import second_model
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.request import RequestSpec
@@ -45,14 +44,6 @@ def erased(view, request=REQUEST, **settings):
     with training_session(TrainingSession(lambda progress: losses.append(progress.loss * progress.done))):
         edit = TRCE(**{**QUICK, **settings}).erase(view, request)
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
-
-
-def second_model(view):
-    other = copy.copy(view)
-    other.checkpoint = copy.copy(view.checkpoint)
-    other.checkpoint.pipeline = copy.copy(view.pipeline)
-    other.checkpoint.pipeline.unet = copy.deepcopy(view.pipeline.unet)
-    return other
 
 
 def plainly(view, method):
