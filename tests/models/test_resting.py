@@ -65,7 +65,9 @@ def played(monkeypatch):
     return play
 
 
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MMDITS])
+@pytest.mark.parametrize(
+    "family", ["sd1", "sdxl", "sd3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "flux"))]
+)  # One, two and three encoders.
 def test_a_training_asks_the_denoiser_alone_once_its_texts_are_read(family, played) -> None:
     """The edit is the same to the bit; in every step but those that read a text all encoders are away, and then they
     are back.
