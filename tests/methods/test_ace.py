@@ -7,7 +7,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from tests import tiny
-from tests.methods.test_spm import Beside, second_model
+from tests.methods.plain_trainer import second_model
+from tests.methods.test_spm import Beside
 from unconcept.core import Request
 from unconcept.core.errors import DataError, RequestError, SettingsError
 from unconcept.core.settings import build_settings

@@ -80,6 +80,34 @@ def sizes(view, l):
     return found
 
 
+def mixed_rows(kept, noise, rng):
+    """Two mixtures of retained rows, with noise in proportion to each token's size."""
+    drawn = torch.randint(3, (4,), generator=rng)
+    share = torch.rand(2, 1, 1, generator=rng).to(kept)
+    mixed = share * kept[drawn[:2]] + (1 - share) * kept[drawn[2:]]
+    size = mixed.square().sum(-1, keepdim=True).sqrt()
+    return mixed + noise * size * torch.randn(mixed.shape, generator=rng).to(mixed)
+
+
+def rate(own, step):
+    """The learning rate of six steps in two trainings: the second has a restart at its middle."""
+    share = step % 3 / 3 * (2 if step < 3 else 1) % 1
+    first = own.first_lr_factor if step < 3 else 1
+    return own.lr * first * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * share)).item())
+
+
+def searched(own, rows, loss):
+    """What, added to the rows, brings the target back, found in three steps."""
+    generator = torch.Generator().manual_seed(numbered_seed(own.seed, 0))
+    p = (0.01 * torch.randn(rows.shape, generator=generator)).to(rows).requires_grad_()
+    rule = torch.optim.AdamW([p], lr=own.lr_adv, weight_decay=1e-2)
+    for _ in range(3):
+        rule.zero_grad()
+        p.grad = torch.autograd.grad(loss(rows + p), p)[0]
+        rule.step()
+    return p.detach()
+
+
 def plainly(view, settings):
     """Two trainings with a search in between, each map by itself, torch's AdamW: the gate and the losses."""
     own = CPE(**{**QUICK, **settings})
@@ -104,39 +132,21 @@ def plainly(view, settings):
             }
         )
 
+    def coming_back(x):
+        return mean({name: x @ w.T + gated(x, gate, name) - c[[0, 1, 0]] @ w.T for name, w in maps.items()})
+
     for step in range(6):
         if step == 3:
-            seed = numbered_seed(own.seed, 0)
-            p = 0.01 * torch.randn(3, *c.shape[1:], generator=torch.Generator().manual_seed(seed))
-            p = p.to(c).requires_grad_()
-            searching = torch.optim.AdamW([p], lr=own.lr_adv, weight_decay=1e-2)
-            for _ in range(3):
-                searching.zero_grad()
-                x = c[[0, 1, 0]] + p
-                back = {name: x @ w.T + gated(x, gate, name) - c[[0, 1, 0]] @ w.T for name, w in maps.items()}
-                p.grad = torch.autograd.grad(mean(back), p)[0]
-                searching.step()
-            p = p.detach()
+            p = searched(own, c[[0, 1, 0]], coming_back)
         torch.randint(1, (), generator=rng)  # of the sentence
         loss = erasing([0, 1], c)
         if p is not None:
             loss = loss + own.adv_coef * erasing([0, 1, 0], c[[0, 1, 0]] + p)
         torch.randint(1, (), generator=rng)
-        drawn = torch.randint(3, (4,), generator=rng)
-        share = torch.rand(2, 1, 1, generator=rng).to(c)
-        mixed = share * kept[drawn[:2]] + (1 - share) * kept[drawn[2:]]
-        mixed = mixed + own.noise * mixed.square().sum(-1, keepdim=True).sqrt() * torch.randn(
-            mixed.shape, generator=rng
-        ).to(mixed)
+        mixed = mixed_rows(kept, own.noise, rng)
         loss = loss + own.pal * mean({name: gated(mixed, gate, name) for name in maps})
-        share = step % 3 / 3 * (2 if step < 3 else 1) % 1
         for group in rule.param_groups:
-            group["lr"] = (
-                own.lr
-                * (own.first_lr_factor if step < 3 else 1)
-                * 0.5
-                * (1 + torch.cos(torch.tensor(torch.pi * share)).item())
-            )
+            group["lr"] = rate(own, step)
         rule.zero_grad()
         loss.backward()
         rule.step()

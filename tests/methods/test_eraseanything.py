@@ -1,6 +1,7 @@
 """EraseAnything against a plain trainer written out, with full attention maps, and the properties of its paper."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch.nn.utils import parametrize
 
 from tests import tiny
-from tests.methods.test_spm import Beside, second_model
+from tests.methods.plain_trainer import second_model
+from tests.methods.test_spm import Beside
 from tests.models.test_picture_files import SIDE
 from tests.models.test_picture_files import drawn as picture
 from tests.training.test_selectors import parameters
@@ -94,17 +96,26 @@ def trajectory(view, prompt, stop, seed):
     return sampler.denoise(noise, guidance, 0, stop), sampler.timesteps
 
 
-def plainly(view, settings, authors=False):
-    """Steps that erase and that keep in turns, each network called alone for each prompt, of a whole second model;
-    torch's AdamW: changes and losses.
-    """
-    student, own = second_model(view), EraseAnything(**{**QUICK, **settings})
-    begun = EraseAnything(**{**QUICK, **settings, "iterations": 0}).erase(view, REQUEST).pairs
-    pairs = {}
+def hung_pairs(student, own):
+    """The pairs that the method begins with, each beside its weight in the model."""
+    begun, pairs = replace(own, iterations=0).erase(student, REQUEST).pairs, {}
     for full, (up, down) in begun.items():
         module = student.modules("denoiser").get_submodule(full.partition(".")[2].removesuffix(".weight"))
         pairs[full] = Beside(torch.zeros_like(up), down, own.alpha / own.rank)
         parametrize.register_parametrization(module, "weight", pairs[full], unsafe=True)
+    return pairs
+
+
+def noised(z0, t, rng):
+    """The latents between clean ones and noise, and the flow there."""
+    noise = torch.randn(z0.shape, generator=rng).to(z0)
+    return (1 - t / 1000).to(z0) * z0 + (t / 1000).to(z0) * noise, noise - z0
+
+
+def plainly(view, settings, authors=False):
+    """Steps that erase and keep in turns, by a call for each prompt, of a second model: changes and losses."""
+    student, own = second_model(view), EraseAnything(**{**QUICK, **settings})
+    pairs = hung_pairs(student, own)
     rule = torch.optim.AdamW([p for pair in pairs.values() for p in pair.parameters()], lr=own.lr, weight_decay=1e-5)
     teacher = student if authors else view
     images = generate_images(view, ["a dog"], picture_seeds(0, 1), 2, own.picture_guidance)
@@ -112,22 +123,18 @@ def plainly(view, settings, authors=False):
     rng, losses, times = torch.Generator().manual_seed(0), [], trajectory(view, "a dog", 0, 0)[1]
     tokens, rows = WORD[view.family], slice(0 if authors else length(view), None)
 
-    def noised(t):
-        noise = torch.randn(z0.shape, generator=rng).to(z0)
-        return (1 - t / 1000).to(z0) * z0 + (t / 1000).to(z0) * noise, noise - z0
-
     def erasing(k, t):
         seed = int(torch.randint(2**31, (1,), generator=rng))
         x, _ = trajectory(student, "a dog", 3 if authors else k, seed)
         with torch.no_grad():
             v_c, v_n = (teacher.denoise(x, t, [text]) for text in ("a dog", "a hat"))
-        columns = attending(student, noised(t)[0], t, ["a dog"])[1][:, :, rows][..., tokens]
+        columns = attending(student, noised(z0, t, rng)[0], t, ["a dog"])[1][:, :, rows][..., tokens]
         size = columns.square().sum((0, 1)).sqrt()
         error = (student.denoise(x, t, ["a dog"]) - (v_n - own.negative_guidance * (v_c - v_n))).square().mean()
         return error + own.lamb2 * sum(size[:, i].mean() for i in range(len(tokens)))
 
     def keeping(k, t):
-        z, flow = noised(t)
+        z, flow = noised(z0, t, rng)
         others = []
         for prompt in ("a dog", "a cat", "a sun"):
             x, _ = trajectory(teacher, prompt, k, numbered_seed(0, 0))

@@ -1,13 +1,12 @@
 """GS-LoRA against a plain trainer of its equation, and what its paper promises, on a classifier and on tiny models."""
 
-import copy
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from tests import tiny
 from tests.methods import toy_classes
+from tests.methods.plain_trainer import second_model
 from tests.methods.toy_classes import CLASSES, accuracy
 from unconcept.core import Request
 from unconcept.core.errors import ModelError, NumericsError, RequestError, SettingsError
@@ -63,25 +62,27 @@ def feed_forward(network):
     return {block: [f"{block}.ff.net.0.proj", f"{block}.ff.net.2"] for block in blocks}
 
 
-def plainly(view, steps=5, rows=2, extra=lambda *given: 0.0, history=None, **settings):
-    """A whole second model with factors of its own, Adam by torch: its losses and its factors by name."""
-    own = GSLoRA(**{**QUICK, **settings})
-    student, student.checkpoint = copy.copy(view), copy.copy(view.checkpoint)
-    student.checkpoint.pipeline = copy.copy(view.pipeline)
-    student.checkpoint.pipeline.unet = copy.deepcopy(view.pipeline.unet)
-    network, blocks = student.pipeline.unet, feed_forward(view.pipeline.unet)
-    rng, factors = torch.Generator().manual_seed(0), {}
-    for name in [name for names in blocks.values() for name in names]:
+def hung_factors(student, names, rank):
+    """Factors of each linear layer, hung into the model as hooks."""
+    network, rng, factors = student.pipeline.unet, torch.Generator().manual_seed(0), {}
+    for name in names:
         o, d = network.get_submodule(name).weight.shape
-        down = (2 * torch.rand(own.rank, d, generator=rng) - 1) / d**0.5
-        up = torch.zeros(o, own.rank)
-        factors[name] = [up.requires_grad_(), down.requires_grad_()]
+        down = (2 * torch.rand(rank, d, generator=rng) - 1) / d**0.5
+        factors[name] = [torch.zeros(o, rank, requires_grad=True), down.requires_grad_()]
 
         def adapt(module, args, out, name=name):
             up, down = factors[name]
             return out + (args[0].to(down) @ down.T @ up.T).to(out)
 
         network.get_submodule(name).register_forward_hook(adapt)
+    return factors
+
+
+def plainly(view, steps=5, rows=2, extra=lambda *given: 0.0, history=None, **settings):
+    """A whole second model with factors of its own, Adam by torch: its losses and its factors by name."""
+    own = GSLoRA(**{**QUICK, **settings})
+    student, blocks = second_model(view), feed_forward(view.pipeline.unet)
+    factors = hung_factors(student, [name for names in blocks.values() for name in names], own.rank)
     trained = [t for pair in factors.values() for t in pair]
     rule = torch.optim.AdamW(trained, lr=own.lr, weight_decay=0.05)
     pictures = [draw_latents(view, texts, 4, 2, 4.0, 0) for texts in (REQUEST.targets, REQUEST.retain)]

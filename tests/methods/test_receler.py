@@ -42,21 +42,61 @@ def erased(view, request=REQUEST, **settings):
     return edit, [now - before for now, before in zip(losses, [0.0, *losses], strict=False)]
 
 
+def torch_layers(eraser):
+    """The eraser as torch's own layers, in float64."""
+    r, d = eraser.down.shape
+    net = nn.Sequential(nn.Linear(d, r), nn.GELU(), nn.Linear(r, d))
+    with torch.no_grad():
+        for own, part in zip(net.parameters(), vars(eraser).values(), strict=True):
+            own.copy_(part)
+    return net.double()
+
+
+def looked_at(view, seen, threshold):
+    """Where the finest maps look at the target's own tokens, as a mask."""
+    finest_maps = [found[0] for found in seen.values() if found[0].shape[2] == finest(view)]
+    mean = torch.stack([found[0, :, :, OWN[view.family]].mean((0, 2)) for found in finest_maps]).mean(0)
+    return ((mean - mean.min()) / (mean.max() - mean.min()) >= threshold).double()
+
+
+def begun_soft(view, seed, width):
+    rng = torch.Generator().manual_seed(seed * 1_000_003)
+    return torch.rand(1, len(BEHIND[view.family]), width, generator=rng).requires_grad_()
+
+
+@torch.no_grad()
+def unedited(view, places, x, t, texts):
+    """The predictions under two texts, and what the attention sees under the first."""
+    with record_attention(view, places) as seen:
+        first = view.denoise(x, t, texts[0])
+    return first, view.denoise(x, t, texts[1]), seen
+
+
+def laid(view, given, rows):
+    """What is given, with these rows behind the target's tokens."""
+    states = given.states.detach().clone()
+    for i, at in enumerate(BEHIND[view.family]):
+        states[:, at] = rows[:, i]
+    return Conditioning(states, given.pooled, given.time_ids)
+
+
+def spilled(added, mask):
+    """What each eraser adds outside of the mask, in the mean."""
+    side, total = round(len(mask) ** 0.5), 0.0
+    for out in added:
+        own = round(out.shape[1] ** 0.5)
+        kept = F.interpolate(mask.view(1, 1, side, side), (own, own), mode="nearest").flatten()
+        outside = (out[0] * (1 - kept)[:, None]).square().mean(1).sum() / ((1 - kept).sum() + 1e-9)
+        total = total + outside / len(added)
+    return total
+
+
 def plainly(view, settings, target):
-    """Erasers as torch's own layers, hung on and taken off by hand, soft tokens and erasers by torch's Adam: erasers
-    and losses.
-    """
+    """Erasers of torch's own layers, hung on by hand, they and soft tokens by torch's Adam: erasers and losses."""
     places = text_attentions(view)
     maps = denoiser_modules(view, [f"{name}.to_out.0.weight" for name in places])
     begun = TrainableErasers(view, maps, settings.eraser_rank, settings.seed).erasers
-    nets, added, live = {}, {}, [True]
-    for name, eraser in begun.items():
-        r, d = eraser.down.shape
-        nets[name] = nn.Sequential(nn.Linear(d, r), nn.GELU(), nn.Linear(r, d))
-        with torch.no_grad():
-            for own, part in zip(nets[name].parameters(), vars(eraser).values(), strict=True):
-                own.copy_(part)
-        nets[name].double()
+    nets, added, live = {name: torch_layers(eraser) for name, eraser in begun.items()}, {}, [True]
 
     def change(name, out):
         if not live[0]:
@@ -67,20 +107,9 @@ def plainly(view, settings, target):
     rng, losses = torch.Generator().manual_seed(settings.seed), []
     with torch.no_grad():
         given, null = view.condition([target]), view.condition([""])
-    soft = torch.rand(
-        1,
-        len(BEHIND[view.family]),
-        given.states.shape[-1],
-        generator=torch.Generator().manual_seed(settings.seed * 1_000_003),
-    ).requires_grad_()
+    soft = begun_soft(view, settings.seed, given.states.shape[-1])
     rule = torch.optim.Adam([p for net in nets.values() for p in net.parameters()], lr=settings.lr)
     searching = torch.optim.Adam([soft], lr=settings.advrs_lr, weight_decay=settings.advrs_weight_decay)
-
-    def laid(rows):
-        states = given.states.detach().clone()
-        for i, at in enumerate(BEHIND[view.family]):
-            states[:, at] = rows[:, i]
-        return Conditioning(states, given.pooled, given.time_ids)
 
     source = PartialSampling(
         GuidedSampler(view, TextEncodings.of(view), settings.ddim_steps, settings.start_guidance), (target,), lowest=1
@@ -90,37 +119,17 @@ def plainly(view, settings, target):
             point = source.draw(step, 1, rng)
             x, t = point.x_t, point.t
             live[0] = False
-            with torch.no_grad(), record_attention(view, places) as seen:
-                e_c = view.denoise(x, t, given)
-            with torch.no_grad():
-                e_0 = view.denoise(x, t, null)
+            e_c, e_0, seen = unedited(view, places, x, t, (given, null))
             live[0] = True
-            mean = torch.stack(
-                [
-                    found[0][0, :, :, OWN[view.family]].mean((0, 2))
-                    for found in seen.values()
-                    if found[0].shape[2] == finest(view)
-                ]
-            ).mean(0)
-            mask = ((mean - mean.min()) / (mean.max() - mean.min()) >= settings.mask_thres).double()
+            mask = looked_at(view, seen, settings.mask_thres)
             for _ in range(settings.advrs_iters):
                 before = soft.detach().clone()
                 searching.zero_grad()
-                (view.denoise(x, t, laid(soft)) - e_c).square().mean().backward()
+                (view.denoise(x, t, laid(view, given, soft)) - e_c).square().mean().backward()
                 searching.step()
-            error = (
-                (view.denoise(x, t, laid(before)) - (e_0 - settings.negative_guidance * (e_c - e_0))).square().mean()
-            )
-            outside = 0.0
-            for out in added.values():
-                side = round(out.shape[1] ** 0.5)
-                kept = F.interpolate(
-                    mask.view(1, 1, *2 * [round(len(mask) ** 0.5)]), (side, side), mode="nearest"
-                ).flatten()
-                outside = outside + (
-                    (out[0] * (1 - kept)[:, None]).square().mean(1).sum() / ((1 - kept).sum() + 1e-9)
-                ) / len(added)
-            loss = error + settings.concept_reg_weight * outside
+            wanted = e_0 - settings.negative_guidance * (e_c - e_0)
+            error = (view.denoise(x, t, laid(view, given, before)) - wanted).square().mean()
+            loss = error + settings.concept_reg_weight * spilled(added.values(), mask)
             rule.zero_grad()
             loss.backward()
             rule.step()
