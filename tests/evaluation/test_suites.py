@@ -11,6 +11,7 @@ from unconcept.evaluation.judging.image_metrics import kept_variety
 from unconcept.evaluation.judging.judge import ImageMeasures, Judge
 from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.suites.continual import fixed_sequence_checks
+from unconcept.evaluation.suites.from_file import UNLIMITED_SIZES
 from unconcept.evaluation.suites.registry import suites
 from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 from unconcept.prompts.checks import REPORT_SEEDS, GroupSizes
@@ -65,6 +66,30 @@ def test_grid(target) -> None:
     assert (ua.name, ua.value, ua.before) == ("UA", 1.0, 0.0)
     assert (ira.name, ira.value, ira.before, ira.n) == ("IRA", 0.5, 1.0, 7 if target == "ink" else 11)
     assert (cra.name, cra.value, cra.before, cra.n) == ("CRA", 0.5, 1.0, 12 if target == "ink" else 8)
+
+
+def test_means_over_targets() -> None:
+    """UnlearnCanvas prints means over its 50 styles and its 20 objects apart, with their own denominators."""
+    pool = suites["unlearncanvas"].pool
+    figures = {kept: suites["unlearncanvas"].figures(evidence("unlearncanvas", ("ink",), kept)) for kept in (0.5, 1.0)}
+    things = suites["unlearncanvas"].figures(evidence("unlearncanvas", ("dog face",), 1.0))
+    told = pool(
+        [
+            ("uce", ("ink",), figures[0.5]),
+            ("uce", ("flat",), figures[1.0]),
+            ("uce", ("dog face",), things),
+            ("esd", ("ink",), ()),
+        ]
+    )
+    assert told == {
+        "UnlearnCanvas, uce, style targets": "mean of 2: UA 100.00%, IRA 75.00%, CRA 75.00%, over 7 others of the"
+        " domain and 12 of the other",
+        "UnlearnCanvas, uce, object targets": "mean of 1: UA 100.00%, IRA 100.00%, CRA 100.00%, over 11 others of the"
+        " domain and 8 of the other",
+    }
+    paper = suites["unlearncanvas"].published_questions(("Van_Gogh",), UNLIMITED_SIZES)
+    receivers = {(check.by, check.concept) for check in paper}
+    assert [sum(by == name for by, _ in receivers) for name in ("style", "object")] == [51, 20]
 
 
 def test_many() -> None:

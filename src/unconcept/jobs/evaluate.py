@@ -108,7 +108,8 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
         missing = missing_results(planned, found, pictures, judge is not None)
-        told = {**reasons, **notes_of(found)}
+        pooled = suite.pool([(finding.label, finding.concepts, finding.figures) for finding in found])
+        told = {**reasons, **notes_of(found), **pooled}
         report = Report(found, suite, opened.spec, judge, conditions, failures, missing, told)
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)

@@ -29,6 +29,14 @@ def no_notes(found: TrialEvidence) -> dict[str, str]:
     return {}
 
 
+PooledTrial = tuple[str, tuple[str, ...], Sequence[SuiteFigure]]  # a trial's label, its concepts and its figures
+
+
+def no_pooled_notes(trials: Sequence[PooledTrial]) -> dict[str, str]:
+    """Say nothing about several trials together."""
+    return {}
+
+
 def no_prompts(concepts: Sequence[str], sizes: GroupSizes) -> list[Prompt]:
     """Draw nothing beside the checks."""
     return []
@@ -70,6 +78,8 @@ class Suite:
     """What a report must say of its prompts, in one line; "" for nothing."""
     notes: Callable[[TrialEvidence], dict[str, str]] = no_notes
     """Says what a report must say beside the figures: what was left out, and how to supply it. One line a name."""
+    pool: Callable[[Sequence[PooledTrial]], dict[str, str]] = no_pooled_notes
+    """Says what the trials of a run give together, such as means over targets. One line a name."""
     draw: Callable[[Sequence[str], GroupSizes], list[Prompt]] = no_prompts
     """Makes prompts that are drawn for the figures but that no judge is asked about, for embedded models."""
     published_draw: Callable[[Sequence[str], GroupSizes], list[Prompt]] = no_prompts
@@ -97,6 +107,7 @@ class Suite:
             own,
             figures=self.figures,
             notes=self.notes,
+            pool=self.pool,
             attacks=self.attacks,
             spec=self.spec,
             stepwise=self.stepwise,

@@ -7,13 +7,13 @@ the paper's classifiers, which this library does not have, so the figures do not
 from collections import Counter
 from collections.abc import Sequence
 
-from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_rows
+from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_means, grid_rows
 from ...prompts.checks import Check, GroupSizes
-from ...prompts.unlearncanvas import grid_checks, unlearncanvas_set
+from ...prompts.unlearncanvas import UNLEARNCANVAS_STYLES, grid_checks, unlearncanvas_set
 from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
-from .registry import Suite, suites
+from .registry import PooledTrial, Suite, suites
 
 _GRID_FORMULAS = {
     "ua": "1 - accuracy on the target",
@@ -67,6 +67,42 @@ def _asked_by(found: TrialEvidence, by: str) -> list[str]:
     return list(dict.fromkeys(answer.check.concept for answer in found.answers if answer.check.by == by))
 
 
+def unlearncanvas_notes(found: TrialEvidence) -> dict[str, str]:
+    """Say who judges in place of the paper's classifiers, and what is not computed."""
+    told = {
+        "UnlearnCanvas, FID": "not computed: it needs the data set and Inception, which are no part of this library"
+    }
+    if found.judge.reader.answers == "scorer":  # A classifier with labels of its own.
+        return told
+    return told | {
+        "UnlearnCanvas": f"judged by {found.judge.open().name}, not by the paper's classifiers: to compare with its"
+        " table, register them as a scorer and name it with --judge"
+    }
+
+
+def unlearncanvas_means(trials: Sequence[PooledTrial]) -> dict[str, str]:
+    """Average UA, IRA and CRA over the targets of each domain, as the paper's table does, with the denominators."""
+    rows: dict[str, list[GridRow]] = {}
+    for label, concepts, figures in trials:
+        if len(figures) == len(_GRID_FORMULAS):
+            rows.setdefault(label, []).append(_row_of_figures(concepts[0], figures))
+    told = {}
+    for label, members in rows.items():
+        for domain, mean in grid_means(members).items():
+            told[f"UnlearnCanvas, {label}, {domain} targets"] = (
+                f"{mean.target}: UA {mean.ua:.2%}, IRA {mean.ira:.2%}, CRA {mean.cra:.2%}, over {mean.n_ira} others of"
+                f" the domain and {mean.n_cra} of the other"
+            )
+    return told
+
+
+def _row_of_figures(target: str, figures: Sequence[SuiteFigure]) -> GridRow:
+    ua, ira, cra = figures
+    styles = {*UNLEARNCANVAS_STYLES, *(style.name for style in concept_table().styles)}
+    domain = "style" if {target, target.replace(" ", "_")} & styles else "object"
+    return GridRow(target, domain, ua.value, ira.value, cra.value, ira.n, cra.n)
+
+
 suites.register("unlearncanvas")(
     Suite(
         "unlearncanvas",
@@ -75,6 +111,8 @@ suites.register("unlearncanvas")(
         style_grid_checks,
         unlearncanvas_figures,
         published_questions=unlearncanvas_paper_checks,
+        notes=unlearncanvas_notes,
+        pool=unlearncanvas_means,
         spec="unlearncanvas-lms100",
     )
 )
