@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ from unconcept.jobs.erase_job import Job
 from unconcept.jobs.evaluate import evaluate
 from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.unlearncanvas import UNLEARNCANVAS_THEMES
+from unconcept.report.images import to_image
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -262,3 +264,36 @@ def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, 
 
 def typed(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.slow
+def test_erase_eval_with_a_users_judge_captioner_and_pictures(place, tmp_path) -> None:
+    """On cached prompts; a toy CLIP that agrees with nothing has no M3, and what is missing is said with its remedy."""
+    prompts, pictures = tmp_path / "cache.json", tmp_path / "real"
+    prompts.write_text(json.dumps({"dog": {"explicit": "a dog at sea", "implicit": "it barks"}}))
+    pictures.mkdir()
+    for i in range(2):
+        noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(i))
+        to_image(noise).save(pictures / f"{i}.png")
+    vlm = tiny.llava_folder(tmp_path / "vlm")
+    asked = {"suite": "erase-eval", "prompts": prompts, "measures": (f"vlm={vlm}",), "references": pictures}
+    report = evaluate(run(place, tmp_path / "o", **asked))
+    assert report.status == "ok"
+    names = [figure.name.partition(",")[0] for figure in report.findings[0].figures]
+    assert names == ["M1", "M2", "M4"]
+    assert "is not above 0" in report.reasons["EraseEval M3"]
+    assert "vlm:vlm, clip:clip" in report.reasons["EraseEval"]
+    plain = evaluate(run(place, tmp_path / "p", suite="erase-eval", prompts=prompts))
+    assert [figure.name[:2] for figure in plain.findings[0].figures] == ["M2"]
+    assert "--references FOLDER" in plain.reasons["EraseEval M4"]
+    with pytest.raises(DataError, match="give a folder of pictures"):
+        evaluate(run(place, tmp_path / "q", **(asked | {"references": tmp_path / "none"})))
+
+
+@pytest.mark.parametrize("suite", ["celebrity", "i2p", "damage"])
+def test_a_judge_that_a_protocol_cannot_use_is_refused(suite, place, tmp_path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,concept,group\na dog,dog,direct\n")
+    with pytest.raises(SettingsError, match=f"suite {suite} "):
+        evaluate(run(place, tmp_path / "o", suite=suite, prompts=path))
+    assert not (tmp_path / "o").exists()

@@ -40,6 +40,7 @@ _FORMULAS = {
     "M3": "min(1, 1 - (CS_o - CS_e) / CS_o), CLIP scores of unrelated captions",
     "M4": "1 - (D_e - D_o) / D_o in [0, 1], Gaussian MMD from the reference pictures",
 }
+_UNDEFINED = "the unedited model's CLIP score, by which it divides, is not above 0: name another CLIP with --measure"
 _SUPPLY = {
     "M1": "a captioner and a CLIP: --judge vlm=FOLDER or --measure vlm=FOLDER, and --measure clip-score=FOLDER",
     "M2": "a CLIP: --measure clip-score=FOLDER; and prompts that do not name the concept, in the prompt file",
@@ -252,7 +253,8 @@ def erase_eval_notes(found: TrialEvidence) -> dict[str, str]:
         told["EraseEval"] += "; M4's references are the unedited model's pictures from other noise, not photographs"
     for score, remedy in _SUPPLY.items():
         if score not in made:
-            told[f"EraseEval {score}"] = f"not computed: give {remedy}"
+            is_undefined = by.clip is not None and score == "M3"
+            told[f"EraseEval {score}"] = f"not computed: {_UNDEFINED if is_undefined else f'give {remedy}'}"
     asked = _by_prompt([*found.answers_in("direct"), *found.answers_in("indirect")])
     weak = [members[0].check.prompt.text for members in asked if 2 * sum(hits_of(members, 0)) <= len(members)]
     if weak:
