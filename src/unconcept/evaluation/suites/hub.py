@@ -28,7 +28,7 @@ _TASKS: dict[PromptGroup, tuple[str, str]] = {
 }
 _REFUSED = (
     "FID and FID-SD need COCO's pictures and Inception, aesthetic, ImageReward and PickScore their own networks: none"
-    " is part of this library; register them as scorers and name them with --measure"
+    " is part of this library; a suite of your own can compute them (docs/extending.md)"
 )
 
 
