@@ -1,9 +1,10 @@
-"""What erasing from a large checkpoint and writing the edited one take, at the shape of SDXL or FLUX: `python -m
-benchmarks.memory sdxl`.
+"""What erasing from a large checkpoint and writing the edited one take, at the shape of SDXL, FLUX.1, FLUX.2 or
+Qwen-Image: `python -m benchmarks.memory sdxl`.
 
 One concept with UCE on random weights, each command a process of its own on one thread. Needs 2 x 7 GB of disk for SDXL
 and 2 x 35 GB for FLUX, less where files can be linked; `--layers 1` leaves out transformer blocks, which the edit does
-not read.
+not read. `flux2 --text-layers 10,5` or `qwenimage --text-layers 7,3` measures two depths of the language model, and
+says what all 40 or 28 layers take on the line through both.
 """
 
 import argparse
@@ -14,37 +15,49 @@ from benchmarks.children import measured
 from benchmarks.names import names
 from benchmarks.speed import show
 
+WHOLE = {"flux2": 40, "qwenimage": 28}  # layers of the language model
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shape", choices=("sd14", "sdxl", "flux"))
-    parser.add_argument("--layers", help="FLUX's blocks of each kind, instead of 19 and 38")
+    parser.add_argument("shape", choices=("sd14", "sdxl", "flux", "flux2", "qwenimage"))
+    parser.add_argument("--layers", help="a transformer's blocks of each kind, instead of FLUX's 19 and 38")
+    parser.add_argument("--text-layers", help="a language model's layers, two numbers")
     parser.add_argument(
         "--vocabulary", help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed"
     )
     parser.add_argument("--place", type=Path, default=Path("out/memory"), help="made for this, and removed at the end")
     args = parser.parse_args()
+    depths = [int(count) for count in (args.text_layers or "0").split(",")]
+    show([("layers", "command", "CPU s", "peak, GiB"), ("---",) * 4])
+    costs = [measure(args, depth) for depth in depths]
+    if len(depths) == 2:
+        for command in costs[0]:
+            (seconds, gib), (less, lower) = (depth[command] for depth in costs)
+            more = (WHOLE[args.shape] - depths[0]) / (depths[0] - depths[1])
+            whole = seconds + more * (seconds - less), gib + more * (gib - lower)
+            show([(f"{WHOLE[args.shape]}, extrapolated", command, f"{whole[0]:.1f}", f"{whole[1]:.2f}")])
+
+
+def measure(args: argparse.Namespace, depth: int) -> dict[str, tuple[float, float]]:
+    """CPU seconds and GiB of each command at a depth of the language model, 0 for all of it."""
     model, edit, (name,) = args.place / args.shape, args.place / "edit", names(1)
-    flags = {"--layers": args.layers, "--vocabulary": args.vocabulary}
+    flags = {"--layers": args.layers, "--vocabulary": args.vocabulary, "--text-layers": str(depth) if depth else None}
+    given = [word for flag, value in flags.items() if value for word in (flag, value)]
+    program = ["benchmarks.fewer_layers", str(depth)] if depth and args.shape == "flux2" else ["unconcept"]
+    common, found = ["--model", str(model), "--out"], dict[str, tuple[float, float]]()
     try:
-        measured(
-            [
-                "benchmarks.shapes",
-                args.shape,
-                str(model),
-                *(word for flag, value in flags.items() if value for word in (flag, value)),
-            ]
-        )
-        show([("command", "CPU s", "peak, GiB"), ("---",) * 3])
-        common = ["--model", str(model), "--out"]
+        measured(["benchmarks.shapes", args.shape, str(model), *given])
         for command in (
             ["erase", name, "--method", "uce", "--anchor", "person", "--no-report", "--quiet", *common, str(edit)],
             ["apply", str(edit / "edit.safetensors"), *common, str(args.place / "edited")],
         ):
-            cost = measured(["unconcept", *command])
-            show([(f"unconcept {command[0]}", f"{cost.seconds:.1f}", f"{cost.gib:.2f}")])
+            cost = measured([*program, *command])
+            found[command[0]] = cost.seconds, cost.gib
+            show([(str(depth or "all"), f"unconcept {command[0]}", f"{cost.seconds:.1f}", f"{cost.gib:.2f}")])
     finally:
         shutil.rmtree(args.place, ignore_errors=True)
+    return found
 
 
 if __name__ == "__main__":

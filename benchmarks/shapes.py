@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests import tiny
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP
 from unconcept.models.text.tokenizer import TextTokenizer
@@ -67,6 +68,34 @@ SDXL = {
     "projection_class_embeddings_input_dim": 2816,
 }
 FLUX = {"guidance_embeds": True}
+FLUX2 = {"guidance_embeds": True}
+QWEN25_VL = {  # Pictures are read by nobody here: of its tower there is one block.
+    "text_config": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+    },
+    "vision_config": {"depth": 1, "out_hidden_size": 3584, "fullatt_block_indexes": [0]},
+}
+MISTRAL3 = {
+    "text_config": {
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 131072,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e9},
+    },
+    "vision_config": {"model_type": "pixtral", "num_hidden_layers": 1},
+}
+CHAT_TOKENIZERS = {"qwen": lambda: tiny.qwen25_vl()[1], "mistral": lambda: tiny.mistral3(8, 1)[1]}
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,8 @@ class Shape:
     dtype: torch.dtype
     denoiser: tuple[str, str, Mapping[str, Any]]  # folder, class in diffusers, config
     encoders: Mapping[str, tuple[str, Mapping[str, Any]]]  # class in transformers, config
-    tokenizers: Mapping[str, str] = field(default_factory=lambda: {"tokenizer": END_TOKEN})  # its pad token; "" is T5's
+    tokenizers: Mapping[str, str] = field(default_factory=lambda: {"tokenizer": END_TOKEN})
+    """By folder: CLIP's pad token, "" for T5's, or the name of a toy of a chat tokenizer."""
 
 
 SHAPES = {
@@ -101,6 +131,20 @@ SHAPES = {
         {"text_encoder": ("CLIPTextModel", CLIP_L), "text_encoder_2": ("T5EncoderModel", T5_XXL)},
         {"tokenizer": END_TOKEN, "tokenizer_2": ""},
     ),
+    "flux2": Shape(
+        "Flux2Pipeline",
+        torch.bfloat16,
+        ("transformer", "Flux2Transformer2DModel", FLUX2),
+        {"text_encoder": ("Mistral3ForConditionalGeneration", MISTRAL3)},
+        {"tokenizer": "mistral"},
+    ),
+    "qwenimage": Shape(
+        "QwenImagePipeline",
+        torch.bfloat16,
+        ("transformer", "QwenImageTransformer2DModel", {}),
+        {"text_encoder": ("Qwen2_5_VLForConditionalGeneration", QWEN25_VL)},
+        {"tokenizer": "qwen"},
+    ),
 }
 
 
@@ -116,24 +160,35 @@ def vocabulary(path: Path | None) -> Path:
     return found
 
 
-def build(name: str, out: Path, words: Path | None = None, whole: bool = True, layers: int | None = None) -> Path:
+def build(
+    name: str,
+    out: Path,
+    words: Path | None = None,
+    whole: bool = True,
+    layers: int | None = None,
+    text_layers: int | None = None,
+) -> Path:
     """The folder, unless it is there already.
 
-    Not `whole`: of the UNet the text maps alone. `layers`: of each kind of FLUX's blocks.
+    Not `whole`: of the UNet the text maps alone. `layers`: of each kind of a transformer's blocks; `text_layers`: of a
+    language model's.
     """
     import diffusers
     import transformers
 
     if (out / "model_index.json").exists():
         return out
-    shape, words = SHAPES[name], vocabulary(words)
+    shape = SHAPES[name]
+    has_clip = any(pad and pad not in CHAT_TOKENIZERS for pad in shape.tokenizers.values())
+    words = vocabulary(words) if has_clip else Path()
     part, kind, config = shape.denoiser
     if layers is not None:
-        config = {**config, "num_layers": layers, "num_single_layers": layers}
+        config = {**config, "num_layers": layers}
+        config |= {} if name == "qwenimage" else {"num_single_layers": layers}
     with torch.device("meta"):
         denoiser = getattr(diffusers, kind)(**config)
         encoders = {
-            place: getattr(transformers, which)(_config(which, values))
+            place: getattr(transformers, which)(_config(which, values, text_layers))
             for place, (which, values) in shape.encoders.items()
         }
     denoiser.save_config(out / part)
@@ -143,15 +198,30 @@ def build(name: str, out: Path, words: Path | None = None, whole: bool = True, l
         encoder.config.save_pretrained(out / place)
         write_weights(out / place, "model", _untied(encoder), shape.dtype)
     for place, pad in shape.tokenizers.items():
-        _clip_tokenizer(out / place, words, pad) if pad else _t5_tokenizer(out / place)
-    diffusers.AutoencoderKL().save_config(out / "vae")
+        if pad in CHAT_TOKENIZERS:
+            CHAT_TOKENIZERS[pad]().save_pretrained(out / place)
+        else:
+            _clip_tokenizer(out / place, words, pad) if pad else _t5_tokenizer(out / place)
+    _vae(name).save_config(out / "vae")
     (out / "model_index.json").write_text(json.dumps({"_class_name": shape.pipeline}), encoding="utf-8")
     return out
 
 
-def _config(kind: str, values: Mapping[str, Any]) -> Any:
+def _vae(name: str) -> Any:
+    import diffusers
+
+    own = {"flux2": diffusers.AutoencoderKLFlux2, "qwenimage": diffusers.AutoencoderKLQwenImage}
+    with torch.device("meta"):
+        return own.get(name, diffusers.AutoencoderKL)()
+
+
+def _config(kind: str, values: Mapping[str, Any], layers: int | None) -> Any:
     import transformers
 
+    if kind.endswith("ForConditionalGeneration"):
+        text = values["text_config"] | ({} if layers is None else {"num_hidden_layers": layers})
+        which = transformers.Mistral3Config if kind.startswith("Mistral") else transformers.Qwen2_5_VLConfig
+        return which(**values | {"text_config": text}, tie_word_embeddings=False)
     if kind.startswith("T5"):
         return transformers.T5Config(**values)
     return transformers.CLIPTextConfig(
@@ -267,9 +337,10 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("out", type=Path)
     parser.add_argument("--vocabulary", type=Path, help=f"{VOCABULARY}, where open_clip_torch is not installed")
-    parser.add_argument("--layers", type=int, help="FLUX's blocks of each kind, instead of 19 and 38")
+    parser.add_argument("--layers", type=int, help="a transformer's blocks of each kind, instead of FLUX's 19 and 38")
+    parser.add_argument("--text-layers", type=int, help="a language model's layers, instead of all")
     args = parser.parse_args()
-    print(build(args.shape, args.out, args.vocabulary, layers=args.layers))
+    print(build(args.shape, args.out, args.vocabulary, layers=args.layers, text_layers=args.text_layers))
 
 
 if __name__ == "__main__":
