@@ -96,7 +96,11 @@ BAD = {
     "another base": (("export", "EDIT", "--to", "kohya", "--model", "OTHER"), "o.safetensors", "for another family"),
     "dtype": (("export", "EDIT", "--to", "kohya", "--dtype", "int3"), "o.safetensors", "dtype 'int3'"),
     "rank": (("export", "EDIT", "--to", "kohya", "--rank", 0), "o.safetensors", "rank 0"),
-    "rank of a checkpoint": (("export", "EDIT", "--to", "diffusers", "--rank", 2), "o", "only --to kohya and peft"),
+    "rank of a checkpoint": (
+        ("export", "EDIT", "--to", "diffusers", "--rank", 2),
+        "o",
+        "only --to comfyui-lora, kohya, peft have one",
+    ),
     "no lora": (("import", "nowhere.safetensors", "dog face"), "o.safetensors", "the file or folder is missing"),
     "an edit is no lora": (("import", "EDIT", "dog face"), "o.safetensors", "it needs no import"),
     "a lora for another family": (("import", "LORA", "dog face"), "o.safetensors", "for another family"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from unconcept.core.errors import EditError
+from unconcept.core.errors import EditError, ModelError
 from unconcept.core.hashing import hash_tensors
 from unconcept.edits import DenseEdit, EditOrigin, LowRankEdit, load_edit
 from unconcept.edits.export.bake import bake
@@ -97,7 +97,7 @@ def test_another_shape_another_base_another_family_are_refused() -> None:
     ):
         pass
     with (
-        pytest.raises(EditError, match="another family"),
+        pytest.raises(ModelError, match="another family"),
         DenseEdit({"unet.nowhere.weight": torch.ones(2)}).applied(view),
     ):
         pass

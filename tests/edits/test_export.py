@@ -365,7 +365,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path) -> None:
     tiny.pipeline("sd1", seed=1).save_pretrained(tmp_path / "another")
     for given, where, to, more, said, kind in (
         (edit, tmp_path / "another", "kohya", {}, "made for other weights", EditError),
-        (edit, folder, "single-file", {"rank": 4}, "only --to kohya and peft", SettingsError),
+        (edit, folder, "single-file", {"rank": 4}, "only --to comfyui-lora, kohya, peft have one", SettingsError),
         (edit, folder, "kohya", {"rank": 0}, "a rank of at least 1", SettingsError),
         (everything, folder, "kohya", {}, "a LoRA cannot hold", EditError),
         (other, folder, "comfyui", {}, "no patch of a vae", EditError),
