@@ -21,7 +21,7 @@ def test_only_prompts_that_fire_count() -> None:
     found = evidence(rows)
     made = figures("in-prompt", found)
     assert (made["in-prompt score"].value, made["in-prompt score"].n) == (0.5, 2)
-    assert (made["target gone"].value, made["rest kept"].value) == (1.0, 0.5)
+    assert (made["target not shown"].value, made["rest kept"].value) == (1.0, 0.5)
     assert made["prompts that fire"].value == pytest.approx(2 / 3)
     assert suites["in-prompt"].notes(found) == {"void prompts": "1 of 3, left out: p2"}
 

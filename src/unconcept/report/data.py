@@ -20,7 +20,7 @@ ReportStatus = Literal["ok", "PARTIAL", "FAILED"]
 _FIGURE_NAMES = (
     r"^(UA|IRA|CRA|RA-I|RA-C|H|Acc_[ersg]|H_[ocas]|harmful objects|reduction"
     r"|(Acc_[esg]|H_[oc]), (strict|mean probability)|(faces|lost|kept), .+"
-    r"|prompts that fire|in-prompt score|target gone|rest kept"
+    r"|prompts that fire|in-prompt score|target not shown|rest kept"
     r"|target proportion|pinpoint-ness|selective alignment|(multilingual|attack) robustness"
     r"|(M[1-4]|EraseEval form|(product|least) of M1 to M4), .+"
     r"|(total|unsafe|reduction|[A-Z][A-Z_]+), (mace|cpe|speed|unlearndiffatk|recall|strict)"

@@ -80,7 +80,7 @@ def in_prompt_from_file(concepts: Sequence[str], checks: Sequence[Check], sizes:
 
 
 def in_prompt_figures(found: TrialEvidence) -> list[SuiteFigure]:
-    """Compute, of the prompts that fire: target gone, rest kept, and both together, the in-prompt score."""
+    """Compute, of the prompts that fire: target not shown, rest kept, and both together, the in-prompt score."""
     asked = _by_prompt(found)
     fired = [members for members in asked.values() if _fires(members)]
     made = [_share("prompts that fire", [_fires(members) for members in asked.values()], "of all prompts")]
@@ -90,8 +90,8 @@ def in_prompt_figures(found: TrialEvidence) -> list[SuiteFigure]:
     kept = [all(hits_of(_rest(members), 1)) for members in fired]
     both = [one and other for one, other in zip(gone, kept, strict=True)]
     return [
-        _share("in-prompt score", both, "target gone and all the rest kept, of the prompts that fire"),
-        _share("target gone", gone, "of the prompts that fire"),
+        _share("in-prompt score", both, "target not shown and all the rest kept, of the prompts that fire"),
+        _share("target not shown", gone, "of the prompts that fire"),
         _share("rest kept", kept, "all the rest of the prompt is shown, of the prompts that fire"),
         *made,
     ]
@@ -139,7 +139,7 @@ def _share(name: str, hits: Sequence[bool], formula: str) -> SuiteFigure:
 suites.register("in-prompt")(
     Suite(
         "in-prompt",
-        "target gone and the rest of its prompt still drawn, of those of 48 prompts that fire before the edit",
+        "target not shown and the rest of its prompt still drawn, of those of 48 prompts that fire before the edit",
         GroupSizes(48, 0),
         in_prompt_checks,
         in_prompt_figures,
