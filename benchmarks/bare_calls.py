@@ -20,7 +20,7 @@ import torch
 from benchmarks.taken import Trajectories, timed_trajectories
 from unconcept.core.recipe import load_recipe
 from unconcept.core.request import Request, RequestSpec
-from unconcept.core.settings import build_settings
+from unconcept.core.settings import build_settings, default_settings
 from unconcept.erasing.request_defaults import request_from_table
 from unconcept.methods import methods
 from unconcept.methods.registry import Method
@@ -85,7 +85,9 @@ def step_seconds(model: ModelView, method: Method, request: Request) -> tuple[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="+", help="names, each with =WORLD if it is not moji")
-    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument(
+        "--steps", type=int, default=9, help="of methods that count steps; of others set what bounds them"
+    )
     parser.add_argument("--set", dest="settings", action="append", default=[], help="NAME=VALUE of every one, in TOML")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -95,8 +97,10 @@ def main() -> None:
         name, _, world = each.partition("=")
         model = open_model(world or "moji", device="cpu")
         settings = load_recipe(worlds[world or "moji"].recipes + name).settings
-        settings = {**settings, "iterations": args.steps, **tomllib.loads("\n".join(args.settings))}
-        whole, bare = step_seconds(model, build_settings(methods[name].settings, settings), request)
+        kind = methods[name].settings
+        budget = {"iterations": args.steps} if "iterations" in default_settings(kind) else {}
+        settings = {**settings, **budget, **tomllib.loads("\n".join(args.settings))}
+        whole, bare = step_seconds(model, build_settings(kind, settings), request)
         print(f"| {name} | {world or 'moji'} | {whole:.3f} | {bare:.3f} | {whole / bare:.2f} |", flush=True)
 
 

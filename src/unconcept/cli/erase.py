@@ -8,7 +8,7 @@ import typer
 
 from ..jobs.command_options import EraseOptions
 from .console import EXIT_FAILED, print_json, print_table, progress, say
-from .evaluate import print_shares, print_trust
+from .evaluate import print_figures, print_trust
 from .options import PrintOptions
 
 if TYPE_CHECKING:
@@ -69,6 +69,6 @@ def _print(outcome: "EraseOutcome", reasons: Mapping[str, str]) -> None:
         print_trust(judge_calibration(report.findings))
     if report.reasons and "judge" in report.reasons:
         say(report.reasons["judge"])
-    print_shares(report.data()["trials"])
+    print_figures(report.data()["trials"])
     figures = origin_of_finding(report.findings[0]).report.items()
     say(f"exact figures: {', '.join(f'{name} {value:.3g}' for name, value in figures if ' ' not in name)}")

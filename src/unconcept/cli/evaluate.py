@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..prompts.sets import PromptGroup
 
 _LADDER_COLUMNS = ("rung", "cost", "success", "ceiling", "never saw it", "half of the prompts cost", "")
+_MEASURE_MARK = "@"  # in the name of a measure of pictures, before that of its network
 _RATE_COLUMNS = ("pre", "floor", "success", "ceiling", "nothing")
 _ATTACK_COLUMNS = ("edit", "attack", "rung", "unattacked", "floor", "ASR", "ceiling", "nothing", "seconds", "n")
 
@@ -79,7 +80,7 @@ def _print(report: "Report") -> None:
     for line in detectable_lines(trials):
         say(line)
     print_trust(judge_calibration(report.findings))
-    print_shares(trials)
+    print_figures(trials)
     for reason in (report.reasons or {}).values():
         say(reason)
     attacked = [_attack_row(trial["label"], row) for trial in trials for row in trial["attacks"]]
@@ -169,15 +170,22 @@ def print_trust(found: "JudgeCalibration | None") -> None:
         say(str(found))
 
 
-def print_shares(trials: Sequence[dict[str, Any]]) -> None:
-    """Print the protocols' figures that are shares with an interval."""
-    figures = [(trial["label"], figure) for trial in trials for figure in trial["figures"] if figure["interval"]]
-    rows = [
+def print_figures(trials: Sequence[dict[str, Any]]) -> None:
+    """Print the protocols' figures: shares with their intervals, then scores. Image measures are in the files alone."""
+    figures = [(trial["label"], figure) for trial in trials for figure in trial["figures"]]
+    shares = [
         (label, f["name"], _within(f["before"], f["before_interval"]), _within(f["value"], f["interval"]), str(f["n"]))
         for label, f in figures
+        if f["interval"]
     ]
-    if rows:
-        print_table("shares, with 95 % intervals", ("edit", "share", "before", "after", "n"), rows)
+    scores = [
+        (label, f["name"], "" if f["before"] is None else f"{f['before']:.3f}", f"{f['value']:.3f}", str(f["n"]))
+        for label, f in figures
+        if not f["interval"] and _MEASURE_MARK not in f["name"]
+    ]
+    for title, kind, rows in (("shares, with 95 % intervals", "share", shares), ("scores", "score", scores)):
+        if rows:
+            print_table(title, ("edit", kind, "before", "after", "n"), rows)
 
 
 def _within(share: float | None, interval: Sequence[float] | None) -> str:
