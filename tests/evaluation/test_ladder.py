@@ -52,9 +52,12 @@ def beside(tmp_path):
 
 
 def climbed(
-    path, where, course: dict[str, tuple], before: Sequence[bool], after: Sequence[bool], control=None
+    path, where, course: dict[str, tuple], before: Sequence[bool], after: Sequence[bool], control=None, judged=None
 ) -> LadderData:
-    """The ladder of an edit under results that are planted by rung: of the edit, the unedited model, the control."""
+    """The ladder of an edit under results that are planted by rung: of the edit, the unedited model, the control.
+
+    `judged` of the plain prompts are answered; None for all.
+    """
     asked = suite(*course)
     checks = [check for check in asked.checks(("pizza",)) if check.group == "direct"]
     known = knowledge_from_table("pizza")
@@ -66,7 +69,7 @@ def climbed(
     hit, miss = checks[0].labels[0], "nothing"
     words = [(hit if old else miss, hit if new else miss) for old, new in zip(before, after, strict=True)]
     answers = tuple(PairedAnswer(check, *both) for check, both in zip(checks, words, strict=True))
-    answered = AnsweredTrial(trial(path), tuple(checks), answers)
+    answered = AnsweredTrial(trial(path), tuple(checks), answers[:judged])
     return ladder_data(planned, answered, checks, where.store, None if control is None else control.model)
 
 
@@ -144,6 +147,11 @@ def test_an_edit_beside_the_model_falls_at_the_first_rung_and_a_baked_one_cannot
 def test_what_is_missing_is_counted_and_is_no_least_budget(pizza, where) -> None:
     (rung,) = climbed(pizza, where, {"wordings": ()}, [True] * 4, [False] * 4).rungs
     assert (rung.needed, rung.missing) == (None, 8)
+
+
+def test_a_plain_prompt_that_is_not_judged_yet_is_missing_where_the_edit_is_left_out(beside, where) -> None:
+    (rung,) = climbed(beside, where, {"detach": ()}, [False] * 4, [False] * 4, judged=1).rungs
+    assert (rung.success, rung.needed, rung.missing) == (None, None, 3)
 
 
 def test_bad_input_is_one_line(beside) -> None:

@@ -113,14 +113,16 @@ def ladder_data(
 ) -> LadderData:
     """Results of all rungs in the ladder's order."""
     hits = {answer.check.prompt: answer.hits for answer in one.answers}
-    sides = [hits.get(check.prompt, (False, False)) for check in checks]
-    before, after = [unedited for unedited, _ in sides], [edited for _, edited in sides]
+    before = [hits[check.prompt][0] for check in checks if check.prompt in hits]
+    after = [check.prompt in hits and hits[check.prompt][1] for check in checks]
     rungs = tuple(_rung(part, before, after, store) for part in planned)
     return LadderData(concept=checks[0].concept, prompts=len(checks), control=control, rungs=rungs)
 
 
 def _rung(one: PlannedRung, before: Sequence[bool], after: Sequence[bool], store: PictureStore) -> RungData:
-    """One rung. `before` and `after`: whether the plain prompts show the concept without and with the edit."""
+    """One rung. `before`: whether those plain prompts that were drawn and judged show the concept without the edit;
+    `after`: whether each of them shows it with the edit, False for one that is missing.
+    """
     rung = one.rung
     found = RungData(
         name=rung.name,
@@ -133,6 +135,8 @@ def _rung(one: PlannedRung, before: Sequence[bool], after: Sequence[bool], store
     if one.reason:
         return found
     if not rung.attack:
+        if len(before) < len(after):
+            return found.model_copy(update={"missing": len(after) - len(before)})
         rate = _data(clopper_pearson(sum(before), len(before)))
         free = LadderBudget(queries=0, steps=0, pictures=0, seconds=0.0)
         needed = free if rate is not None and rate.value >= _HALF else None
