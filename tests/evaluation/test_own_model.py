@@ -286,8 +286,26 @@ def test_erase_eval_with_a_users_judge_captioner_and_pictures(place, tmp_path) -
     plain = evaluate(run(place, tmp_path / "p", suite="erase-eval", prompts=prompts))
     assert [figure.name[:2] for figure in plain.findings[0].figures] == ["M2"]
     assert "--references FOLDER" in plain.reasons["EraseEval M4"]
-    with pytest.raises(DataError, match="give a folder of pictures"):
-        evaluate(run(place, tmp_path / "q", **(asked | {"references": tmp_path / "none"})))
+
+
+def test_references_that_are_no_pictures_or_that_nothing_uses_are_refused_before_anything_is_drawn(
+    place, tmp_path
+) -> None:
+    prompts, folder = tmp_path / "cache.json", tmp_path / "real"
+    prompts.write_text(json.dumps({"dog": {"explicit": "a dog at sea", "implicit": "it barks"}}))
+    folder.mkdir()
+    asked = {"suite": "erase-eval", "prompts": prompts, "references": folder}
+    with pytest.raises(DataError, match="the folder has 0, give at least 2"):
+        evaluate(run(place, tmp_path / "o", **asked))
+    (folder / "0.png").write_text("no picture")
+    (folder / "1.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"0\.png"):
+        evaluate(run(place, tmp_path / "o", **asked))
+    with pytest.raises(SettingsError, match="suite quick has no distance of sets"):
+        evaluate(run(place, tmp_path / "o", **(asked | {"suite": "quick"})))
+    with pytest.raises(DataError, match="the folder does not exist"):
+        evaluate(run(place, tmp_path / "o", **(asked | {"references": tmp_path / "none"})))
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("suite", ["celebrity", "i2p", "damage"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..attacks import attacks
 from ..core.concept import Concept
-from ..core.errors import DataError, RequestError, require
+from ..core.errors import DataError, RequestError, SettingsError, require
 from ..core.text_identity import TextKey, folded_text
 from ..edits import Edit, EditOrigin, open_edit, origin_of
 from ..edits.base import validate_strength
@@ -25,6 +25,7 @@ from ..evaluation.trials.ladder import require_a_rung
 from ..evaluation.trials.trial import Trial
 from ..evaluation.worlds import world_of
 from ..models import ModelView, find_model
+from ..models.images import read_picture_folder
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from .edit_base import base_of_edits
@@ -148,6 +149,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
     find_model(run.model, may_be_fixed)
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype, may_be_fixed=may_be_fixed)
     suite = suite_of_run(run, origins, TokenTextKey.of(unedited.base()))
+    _require_references(run, suite, unedited.base())
     for names in run.requests:
         require_drawable([prompt.text for prompt in suite.prompts(names)], names)
     judge = _judge(run, origins, suite, unedited)
@@ -181,14 +183,21 @@ def _require_known_names(run: EvaluationRun) -> None:
     require(bool(run.concepts), "no concept: name at least one", RequestError)
     message = f"prompts {run.prompts}: the file does not exist"
     require(run.prompts is None or run.prompts.exists(), message, DataError)
-    message = f"references {run.references}: give a folder of pictures"
-    require(run.references is None or run.references.is_dir(), message, DataError)
     for name in run.attacks or ():
         if name != "*":
             attacks[name]
     named_rungs(run.rungs or ())
     if run.judge is not None:
         Judge.parse(run.judge)
+
+
+def _require_references(run: EvaluationRun, suite: Suite, model: ModelView) -> None:
+    """Raise a `UsageError` for references that the suite does not use, or that are no pictures."""
+    if run.references is None:
+        return
+    message = f"references {run.references}: suite {run.suite} has no distance of sets: leave --references out"
+    require(suite.least_references > 0, message, SettingsError)
+    read_picture_folder(run.references, model, suite.least_references)
 
 
 def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: TextKey = folded_text) -> Suite:

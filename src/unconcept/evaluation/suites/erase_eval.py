@@ -274,5 +274,6 @@ suites.register("erase-eval")(
         draw=unrelated_prompts,
         published_draw=everyday_prompts,
         from_file=repeated_prompts,
+        least_references=_LEAST_PICTURES,
     )
 )

@@ -88,6 +88,8 @@ class Suite:
     """Turns the checks of a prompt file about these concepts into the suite's; None: they are asked as they are."""
     require_judge: Callable[[Judge], None] = accept_judge
     """Raises `SettingsError` for a judge that the protocol cannot use, on any model but the embedded ones."""
+    least_references: int = 0
+    """Least number of real pictures that a user may give for its distances of sets; 0: it has none."""
 
     def checks(self, concepts: Sequence[str]) -> list[Check]:
         """Make the checks of these concepts."""
@@ -113,6 +115,7 @@ class Suite:
             stepwise=self.stepwise,
             meaning=self.meaning,
             require_judge=self.require_judge,
+            least_references=self.least_references,
         )
         if self.from_file is None:
             return made
