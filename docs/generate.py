@@ -44,7 +44,7 @@ WRITTEN: list[tuple[str, list[str]]] = [
     ("Measured", [
         "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
         "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md", "tuning-moji-flow.md",
-        "samplers.md", "repairs.md", "speed.md",
+        "attack-tuning.md", "samplers.md", "repairs.md", "speed.md",
     ]),
 ]  # fmt: skip
 
