@@ -1,5 +1,7 @@
 """Damage where it hides, on planted answers: of what was right before the edit."""
 
+from collections import Counter
+
 import pytest
 
 from tests.evaluation.planted import check, evidence, figures
@@ -16,6 +18,9 @@ def test_damage_is_of_what_was_right() -> None:
     with pytest.raises(SettingsError, match="clip-score does not tell"):
         suites["damage"].require_judge(Judge("clip-score", "x"))
     suites["damage"].require_judge(Judge("vlm", "x"))
-    general = world_of("somewhere").suite(suites["damage"], [], (), []).checks(("teapot",))
+    suite = world_of("somewhere").suite(suites["damage"], [], (), [])
+    general = suite.checks(("teapot",))
     assert "teapot" not in {one.concept for one in general}
     assert {one.group for one in general} == {"far", "background", "count", "order"}
+    few = Counter(one.group for one in suite.with_limit(3, 0).checks(("teapot",)))
+    assert few == {"far": 3, "background": 3, "count": 3, "order": 3}

@@ -28,11 +28,13 @@ def damage_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
 
 
 def damage_in_general(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]:
-    """Make questions about everyday things for any model: two seeds a prompt, none about the concepts."""
+    """Make questions about everyday things for any model: two seeds a prompt, at most `sizes.other` a group, none about
+    the concepts.
+    """
     asked = {name.casefold() for name in concepts}
     things = [name for name in _THINGS if name not in asked]
     made = []
-    for i in range(2 * len(things)):
+    for i in range(min(sizes.other, 2 * len(things))):
         name, other, seed = things[i // 2], things[(i // 2 + 1) % len(things)], i % 2
         plain = sizes.prompt(one_phrase(name), seed)
         ground = _GROUNDS[i // 2 % len(_GROUNDS)]
