@@ -11,7 +11,7 @@ from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import where as where
 from tests.evaluation.test_robustness import planted
 from unconcept.attacks import ATTACK_COSTS, LadderPlace, attacks
-from unconcept.core.errors import RequestError, UnknownName
+from unconcept.core.errors import RequestError, SettingsError, UnknownName
 from unconcept.core.request import Request
 from unconcept.edits import open_edit
 from unconcept.edits.origin import origin_for
@@ -25,6 +25,8 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.evaluation.trials.ladder import ladder_data, plan_ladder, require_a_rung
 from unconcept.evaluation.trials.trial import AnsweredTrial, Trial
+from unconcept.jobs.command_options import AttackOptions
+from unconcept.jobs.evaluate import plan_attack
 from unconcept.methods.nag import NAG
 from unconcept.prompts.checks import GroupSizes
 from unconcept.report.ladder_data import LadderData
@@ -155,6 +157,8 @@ def test_a_plain_prompt_that_is_not_judged_yet_is_missing_where_the_edit_is_left
 
 
 def test_bad_input_is_one_line(beside) -> None:
+    with pytest.raises(SettingsError, match="strength 0: nothing of the edit is left to attack"):
+        plan_attack(AttackOptions(name="ladder", concepts="pizza", edits=beside, strength=0.0, out=beside.parent / "o"))
     with pytest.raises(UnknownName, match="no rung 'merg'; did you mean 'merge'"):
         named_rungs(("merg",))
     with pytest.raises(RequestError, match="name each once"):

@@ -42,6 +42,8 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
 
 def plan_attack(options: AttackOptions) -> EvaluationRun:
     """Make the job of `unconcept attack`; it also attacks the unedited model, for comparison."""
+    message = "strength 0: nothing of the edit is left to attack; give another, or leave --strength out"
+    require(options.strength != 0, message, SettingsError)
     edits, rungs = paths(options.edits), texts(options.rungs)
     if options.name == LADDER:
         more: dict[str, object] = {"rungs": rungs, "control": options.control}
