@@ -1,7 +1,8 @@
 """Erasure requests: the targets, the anchor of each, and the texts that must not change."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
+from math import isfinite
 
 from .concept import NULL_ANCHORS, Concept, ConceptKind, shared_kind
 from .errors import RequestError, require
@@ -191,3 +192,25 @@ def merge_requests(requests: Sequence[Request], key: TextKey = folded_text) -> R
 def _sorted_spellings(texts: Iterable[str], key: TextKey) -> tuple[str, ...]:
     """The texts sorted, each once, in the spelling that sorts first."""
     return distinct_texts(sorted(texts), key)
+
+
+def relative_weights(names: Sequence[str], given: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return the weight of each name relative to their mean; None if all count the same, as without weights.
+
+    A name that is not given has weight 1, and 0 leaves it as it is. Raises `RequestError` for a name that is not there,
+    or weights that are negative, infinite or all 0.
+    """
+    if not given:
+        return None
+    for name, weight in given.items():
+        require(name in names, f"weight of {name!r}: weigh what is erased: {', '.join(names[:8])}", RequestError)
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        require(
+            is_number and isfinite(weight) and weight >= 0,
+            f"weight of {name!r} is {weight!r}: give a number >= 0",
+            RequestError,
+        )
+    found = {name: float(given.get(name, 1.0)) for name in names}
+    mean = sum(found.values()) / len(found)
+    require(mean > 0, "all weights are 0: give at least one target a weight > 0", RequestError)
+    return None if len({*found.values()}) == 1 else {name: weight / mean for name, weight in found.items()}

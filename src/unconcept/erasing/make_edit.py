@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..core.errors import RequestError, SettingsError, require
 from ..core.progress import ProgressCallback
-from ..core.request import merge_requests, require_distinct_anchors, require_distinct_texts
+from ..core.request import Request, merge_requests, relative_weights, require_distinct_anchors, require_distinct_texts
 from ..core.settings import build_settings, settings_data
 from ..edits import Edit
 from ..edits.origin import origin_for
 from ..methods import NO_SERVICES, Method, MethodServices, methods
+from ..methods.registry import weights_data
 from ..models import ModelView
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.text_identity import TokenTextKey
@@ -63,11 +64,19 @@ def make_edit(
         alone = deterministic_text_states(model) if mechanism == "closed-form" else nullcontext(model)
         with alone as fixed, use_regularisers(regularisers, request):
             edit = solver.erase(fixed, request, services)
-    # Without seconds, so that the same request makes the same file; report.json and run.json hold the seconds.
-    used = settings_data(solver) | ({} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()})
+    used = _used(solver, chosen.request, services, regularisers)
     figures = {"parameters": float(edit.parameters)}
     origin = origin_for(edit, model, chosen.request, method, used, figures)
     return edit.stamped(replace(origin, adviser=services.adviser))
+
+
+def _used(solver: Method, request: Request, services: MethodServices, regularisers: Regularisers) -> dict[str, object]:
+    """What made an edit, for its header: settings, and regularisers and weights if there are any.
+
+    Without seconds, so that the same request makes the same file; report.json and run.json hold the seconds.
+    """
+    rules = {} if regularisers == NO_REGULARISERS else {"regularisers": regularisers.data()}
+    return settings_data(solver) | rules | weights_data(relative_weights(request.targets, services.weights))
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Fills in a request that names only concepts: anchors, aliases and retain set, with the reason for each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.concept import NULL_ANCHORS, Concept
 from ..core.errors import RequestError, require
-from ..core.request import Request, RequestSpec
+from ..core.request import Request, RequestSpec, relative_weights
 from ..methods import MethodTask
 from ..worlds.scenes import object_caption
 from ..worlds.table import ConceptEntry, ConceptTable, table_of
@@ -20,6 +20,22 @@ class ResolvedRequest:
     request: Request
     concepts: tuple[Concept, ...]
     reasons: dict[str, str]
+
+
+def weights_of_targets(chosen: ResolvedRequest, by_concept: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return the weight of each target: that of the concept that it is a name of, alone or in a context.
+
+    None if all count the same. Raises `RequestError` for a weight of something else, or that is no number >= 0.
+    """
+    names = tuple(concept.name for concept in chosen.concepts)
+    weights = relative_weights(names, by_concept)
+    if weights is None:
+        return None
+    found = {text: weights[concept.name] for concept in chosen.concepts for text in concept.all_names}
+    for concept in chosen.concepts:
+        forms = [form.replace("{}", word) for word in concept.all_names for form in concept.contexts]
+        found |= dict.fromkeys(forms, weights[concept.name])
+    return found
 
 
 def resolve_request(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from ..core.seeds import SEED_BOUND, check_seed
 from .options import (
@@ -34,6 +34,19 @@ from .options import (
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """How much each concept counts beside the others."""
+
+    help_group: ClassVar[str] = "request"
+
+    weights: Annotated[
+        Mapping[str, object] | None,
+        Flag("--weight", str, repeats=True, assigns=True, metavar="CONCEPT=NUMBER", show_default=False),
+    ] = None
+    """How much a concept counts beside the others, whose weight is 1; 0 leaves it as it is; repeatable."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EraseOptions(
     OverwriteOptions,
     TrainingChoices,
@@ -43,6 +56,7 @@ class EraseOptions(
     StrengthOptions,
     ModelOptions,
     MethodOptions,
+    WeightOptions,
     RequestOptions,
 ):
     """Options of `erase`; None means the default."""

@@ -12,7 +12,7 @@ from ..core.request import RequestSpec
 from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
-from ..erasing.request_defaults import ResolvedRequest
+from ..erasing.request_defaults import ResolvedRequest, weights_of_targets
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
@@ -58,6 +58,8 @@ class Job(ModelOptions, StrengthOptions, OverwriteOptions):
     store: Path | None = None
     store_pictures: bool = False
     """Whether pictures of an explicit concept stay too."""
+    weights: Mapping[str, Any] | None = None
+    """How much a concept counts beside the others, by name; one that is not named counts 1."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def open_erasure(job: Job) -> OpenErasure:
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
     folds_case = TokenTextKey.of(unedited.base()).folds_case
     chosen = world_of(job.model).request(job.ask, info.does, folds_case)
+    if job.weights:
+        weights_of_targets(chosen, job.weights)  # A wrong one fails before anything is made.
+        told = ", ".join(f"{name} {weight}" for name, weight in job.weights.items())
+        chosen = replace(chosen, reasons={**chosen.reasons, "weights": f"{told}, each other concept 1"})
     if job.report:
         require_drawable(chosen.request.targets)
     opened = OpenErasure(job, info, regularisers, unedited, chosen)
@@ -95,6 +101,7 @@ def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
     require_free_output(job.out, job.overwrite)
     validate_strength(job.strength, job.amplify)
     info = methods[job.method]
+    info.require_weighing(job.weights)
     mechanism = info.mechanism_of(build_settings(info.settings, job.settings or {}, f"{job.method} setting"))
     message = (
         f"{', '.join(changed_options(job.options))}: only for trained methods, and {job.method} is"
@@ -124,7 +131,8 @@ def open_services(
     if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
         presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
     adviser = "" if judge is None else judge_weights(judge)
-    return MethodServices(counter, presence, world_of(job.model).vision_towers, adviser)
+    weights = weights_of_targets(chosen, job.weights)
+    return MethodServices(counter, presence, world_of(job.model).vision_towers, adviser, weights)
 
 
 def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:

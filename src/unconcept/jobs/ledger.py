@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core.errors import LedgerChanged, require
+from ..core.errors import LedgerChanged, RequestError, require
 from ..core.hashing import hash_json
 from ..core.progress import ProgressCallback, ignore_progress
 from ..core.request import Request
@@ -96,6 +96,10 @@ class OpenAddition:
 
 def open_addition(options: AddOptions) -> OpenAddition:
     """Open ledger and model, and complete the request. Bad input raises `UsageError`."""
+    message = (
+        "a ledger's requests have no weights: leave --weight out, or erase beside the ledger with `unconcept erase`"
+    )
+    require(not options.weights, message, RequestError)
     ledger = Ledger.open(options.folder)
     method = options.method or ledger.first["method"]
     model = open_ledger_model(ledger, options.model, options.device)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..core.seeds import SEED_BOUND, check_seed
+from .command_options import WeightOptions
 from .options import (
     CONCEPTS_ARGUMENT,
     CheckedOptions,
@@ -91,7 +92,7 @@ class InitOptions(NoteOptions, MethodOptions, SourceOptions, LedgerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddOptions(AskOptions, BaseDeviceOptions, SettingOptions, RequestOptions, LedgerOptions):
+class AddOptions(AskOptions, BaseDeviceOptions, SettingOptions, WeightOptions, RequestOptions, LedgerOptions):
     """Options of `ledger add`."""
 
     concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)

@@ -75,6 +75,7 @@ def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
         recipe=Path(recipe).name if recipe else None,
         store=options.store,
         store_pictures=options.store_pictures,
+        weights=options.weights,
     )
     return JobPlan(job, reasons, request, settings, trainings, regularisers, merge_layers(("flag", changed)))
 

@@ -3,7 +3,7 @@
 They are d x d float64 for any number of rows, and the sum of two moments is the moment of the union.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,18 @@ from ..core.output_folder import write_atomically
 ROW_CHUNK = 4096  # rows converted to float64 at once
 # Columns of a block: only the blocks of C^T C on and below the diagonal are computed, which saves a third of the time.
 COLUMN_BLOCK = 192
+
+
+def weigh_rows(rows: Tensor, weights: Sequence[float] | None, counts: Sequence[int] | None = None) -> Tensor:
+    """Return rows (r, d) times the roots of weights, so that sums of their outer products are weighted; None: as given.
+
+    `counts` are the rows of each weight, in order; None: equally many.
+    """
+    if weights is None:
+        return rows
+    each = torch.tensor(counts or [len(rows) // len(weights)] * len(weights))
+    roots = torch.tensor(weights, dtype=torch.float64).sqrt().repeat_interleave(each)
+    return rows * roots[:, None].to(rows)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from ..training.goals import (
 )
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling
-from .registry import NO_SERVICES, MethodServices, Unreached, method
+from .registry import NO_SERVICES, MethodServices, Unreached, method, weights_data
 
 
 @method("ace", paper="arXiv:2501.01633", families=("sd1", "sd2", "sdxl", "sd3", "flux"))
@@ -47,6 +47,7 @@ class ACE:
     """
 
     unreached: ClassVar[Unreached] = "nothing"
+    weighs_targets: ClassVar[bool] = True
 
     rank: int = 4
     """Rank of each adapter."""
@@ -115,7 +116,9 @@ class ACE:
         trained = TrainableLowRank(model, maps, self.rank, self.seed, init="uniform", scale=self.alpha / self.rank)
         texts = TextEncodings.as_sampled(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
-        source = PartialSampling(walk, request.targets, seed=self.seed, to_end=self.compat == "authors")
+        source = PartialSampling(
+            walk, request.targets, 0, self.seed, self.compat == "authors", weights=services.weights_of(request)
+        )
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             point = source.draw(step, self.batch_size, rng)
@@ -133,8 +136,8 @@ class ACE:
             return self._terms((said - torch.cat(wanted)).float().square().mean((1, 2, 3)).view(-1, rows).mean(1))
 
         plan = TrainingPlan(training_budget(self.iterations, len(request.targets)), self.lr, seed=self.seed)
-        about = {"settings": settings_data(self), "request": vars(request), "shares": shares}
-        return trained.edit(loss_figures(train(trained, loss, plan, about, name="ace")))
+        about = {"settings": settings_data(self), "request": vars(request)} | weights_data(services.weights)
+        return trained.edit(loss_figures(train(trained, loss, plan, {**about, "shares": shares}, name="ace")))
 
     def _terms(self, errors: Tensor) -> dict[str, Tensor]:
         """Weigh the errors of the unconditional side, the target and the retained texts."""

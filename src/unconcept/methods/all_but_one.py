@@ -6,7 +6,7 @@ replacement, and holds the unconditional prediction fixed. No images.
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ..training.budget import training_budget
 from ..training.goals import PredictionGoal, TextEncodings, goal_predictions, keep_goal, negative_guidance_goal
 from ..training.parameter_groups import select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, method, weights_data
 
 
 @method("all-but-one", paper="arXiv:2312.12807", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
@@ -33,6 +33,8 @@ class AllButOne:
 
     The idea is the paper's, of which we read abstract and first figure; all hyperparameters are ours (inferred).
     """
+
+    weighs_targets: ClassVar[bool] = True
 
     train_method: Literal["kv", "xattn", "full"] = "kv"
     """Keys and values of cross-attention, all of it, or the whole denoiser."""
@@ -83,7 +85,9 @@ class AllButOne:
         trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), self.train_method))
         texts, anchors = TextEncodings.of(model), dict(zip(request.targets, request.anchors, strict=True))
         steps = training_budget(self.iterations, len(request.targets))
-        source = self._source(GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request, steps)
+        source = self._source(
+            GuidedSampler(model, texts, self.ddim_steps, self.start_guidance), request, steps, services
+        )
 
         def loss(step: int, rng: torch.Generator) -> dict[str, Tensor]:
             with trained.teacher() if self.sampling == "reference" else nullcontext():
@@ -102,14 +106,17 @@ class AllButOne:
                 "null": self.lamb * (said_empty - wanted_empty).float().square().mean(),
             }
 
-        about = {"settings": settings_data(self), "request": vars(request)}
+        about = {"settings": settings_data(self), "request": vars(request)} | weights_data(services.weights)
         losses = train(trained, loss, TrainingPlan(steps, self.lr, seed=self.seed), about, name="all-but-one")
         return trained.edit(loss_figures(losses))
 
-    def _source(self, sampler: GuidedSampler, request: Request, steps: int) -> TrajectoryPool | PartialSampling:
+    def _source(
+        self, sampler: GuidedSampler, request: Request, steps: int, services: MethodServices
+    ) -> TrajectoryPool | PartialSampling:
+        targets, weights = request.targets, services.weights_of(request)
         if self.sampling == "reference" and self.pool:
-            return TrajectoryPool(sampler, request.targets, self.pool, steps * self.batch_size, self.seed)
-        return PartialSampling(sampler, request.targets, seed=self.seed)
+            return TrajectoryPool(sampler, targets, self.pool, steps * self.batch_size, self.seed, weights=weights)
+        return PartialSampling(sampler, targets, seed=self.seed, weights=weights)
 
     def _goal(self, target: str, anchor: str) -> PredictionGoal:
         """Build the goal e*_0 plus the wanted guidance term: e*_r - eta (e*_c - e*_0)."""

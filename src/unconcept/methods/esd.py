@@ -4,9 +4,10 @@ Fine-tunes the denoiser until it predicts for a target what the unedited model w
 No images.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from ..models import ModelView
 from ..models.families import FAMILIES
 from ..models.hooks.modules import denoiser_parameters
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
-from ..training.budget import number_in_turn, training_budget
+from ..training.budget import text_in_turn, training_budget
 from ..training.goals import (
     GuidanceReference,
     TextEncodings,
@@ -30,7 +31,7 @@ from ..training.goals import (
 )
 from ..training.parameter_groups import ParameterSelector, select_parameters
 from ..training.trajectories import GuidedSampler, PartialSampling, TrajectoryPool
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, method, weights_data
 
 _TRAIN_METHODS: dict[str, ParameterSelector] = {
     "x": "xattn",
@@ -76,6 +77,8 @@ class ESD:
 
     Defaults from the authors' present `esd_sd.py`; the paper's own are a recipe.
     """
+
+    weighs_targets: ClassVar[bool] = True
 
     train_method: _TrainMethod = "x"
     """Parameters to train: x for styles and names, u for objects."""
@@ -132,12 +135,14 @@ class ESD:
         texts = TextEncodings.of(model)
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
         drawn = (self.erase_from,) if self.erase_from else request.targets
+        weights = services.weights_of(request)
+        shares = None if self.erase_from else weights
         steps = training_budget(self.iterations, len(request.targets))
         pooled = self.sampling == "reference" and self.pool > 0
         source: TrajectoryPool | PartialSampling = (
-            TrajectoryPool(walk, drawn, self.pool, steps * self.batch_size, self.seed)
+            TrajectoryPool(walk, drawn, self.pool, steps * self.batch_size, self.seed, weights=shares)
             if pooled
-            else PartialSampling(walk, drawn, seed=self.seed)
+            else PartialSampling(walk, drawn, seed=self.seed, weights=shares)
         )
 
         def loss(step: int, rng: torch.Generator) -> Tensor:
@@ -146,7 +151,7 @@ class ESD:
             # The present code's form, e_f - (eta + 1) (e_c - e_0), is Eq. 5 if `erase_from` is empty: f = c.
             goals = [
                 negative_guidance_goal(c, 1 + self.negative_guidance, references[c], start=self.erase_from or c)
-                for c in self._named(request, point.prompts, step)
+                for c in self._named(request, point.prompts, step, weights)
             ]
             with trained.teacher():
                 (wanted,) = goal_predictions(model, texts, point.x_t, point.t, [goals])
@@ -154,12 +159,15 @@ class ESD:
             return (said - wanted).float().square().mean()
 
         plan = TrainingPlan(steps, self.lr, seed=self.seed)
-        losses = train(trained, loss, plan, {"settings": settings_data(self), "request": vars(request)}, name="esd")
+        about = {"settings": settings_data(self), "request": vars(request)} | weights_data(services.weights)
+        losses = train(trained, loss, plan, about, name="esd")
         return trained.edit(loss_figures(losses))
 
-    def _named(self, request: Request, prompts: tuple[str, ...], step: int) -> tuple[str, ...]:
+    def _named(
+        self, request: Request, prompts: tuple[str, ...], step: int, weights: Sequence[float] | None
+    ) -> tuple[str, ...]:
         """Return the target of each row: its prompt, or the targets in turn if the prompt was `erase_from`."""
         if not self.erase_from:
             return prompts
         rows = range(step * len(prompts), (step + 1) * len(prompts))
-        return tuple(request.targets[number_in_turn(row, len(request.targets), self.seed)] for row in rows)
+        return tuple(text_in_turn(row, request.targets, self.seed, weights) for row in rows)

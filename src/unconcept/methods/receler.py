@@ -6,7 +6,7 @@ A mask keeps its effect to the places of the image that attend to the concept.
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from ..training.goals import (
 )
 from ..training.images.object_masks import mean_attention, object_mask, outside_mask_energy
 from ..training.trajectories import GuidedSampler, PartialSampling
-from .registry import NO_SERVICES, MethodServices, method
+from .registry import NO_SERVICES, MethodServices, method, weights_data
 
 
 @method("receler", paper="arXiv:2311.17717", families=("sd1", "sd2", "sdxl", "sd3", "flux"), version=2)
@@ -42,6 +42,8 @@ class Receler:
 
     Defaults from the authors' command line, one for all kinds.
     """
+
+    weighs_targets: ClassVar[bool] = True
 
     iterations: int = 500
     """Training steps for up to four targets; more targets have more."""
@@ -120,7 +122,7 @@ class Receler:
         )
         texts, (_, height, width) = TextEncodings.of(model), model.latent_shape
         walk = GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
-        source = PartialSampling(walk, request.targets, lowest=1, seed=self.seed)
+        source = PartialSampling(walk, request.targets, 1, self.seed, weights=services.weights_of(request))
         searched = enumerate(request.targets) if self.advrs_iters > 0 and self.compat != "authors" else ()
         searches = {target: _Search(model, texts([target]), target, self, i) for i, target in searched}
         looked_for = {target: list(chain(*content_positions(model, target))) for target in request.targets}
@@ -140,7 +142,7 @@ class Receler:
             return {"target": error, "outside": self.concept_reg_weight * outside_mask_energy(trained.given, mask)}
 
         plan = TrainingPlan(training_budget(self.iterations, len(request.targets)), self.lr, seed=self.seed)
-        about = {"settings": settings_data(self), "request": vars(request)}
+        about = {"settings": settings_data(self), "request": vars(request)} | weights_data(services.weights)
         losses = train(trained, loss, plan, about, [search.descent for search in searches.values()], "receler")
         return trained.edit(loss_figures(losses))
 

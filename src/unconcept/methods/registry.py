@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 from ..core.docstrings import summary_of
 from ..core.errors import ModelError, PluginError, RequestError, require
 from ..core.registry import Registry
-from ..core.request import Request
+from ..core.request import Request, relative_weights
 from ..core.settings import refuse_wrong_types, settings_data
 from ..edits import Edit
 from ..edits.origin import OriginMaker
@@ -33,6 +33,12 @@ _UNREACHED_BY_MECHANISM: Mapping[Mechanism, Unreached] = {
     "steering": "pooled text",
     "trained": "unconditional",
     "one-step": "nothing",
+}
+_UNWEIGHED_BY_MECHANISM: Mapping[Mechanism, str] = {
+    "closed-form": "its stages fix how much each target counts",
+    "trained": "what it trains on is made for each target alone (pictures, adapters, masks, stages), in fixed numbers",
+    "one-step": "its one step follows pictures of all targets at once",
+    "steering": "it steers by whatever names a target, and minimises no sum over targets",
 }
 _UNDEFINED_REASON = "its paper does not define it there"
 
@@ -76,6 +82,13 @@ class MethodServices:
     """Opens the vision towers of the model's text encoders."""
     adviser: str = ""
     """Hash of the weights of the judge that these services ask; "" for none. It may not grade the edit."""
+    weights: Mapping[str, float] | None = None
+    """How much each target counts beside the others, by target; one that is not named counts 1. None: all the same."""
+
+    def weights_of(self, request: Request) -> tuple[float, ...] | None:
+        """Return the weight of each target, of mean 1; None if all count the same."""
+        weights = relative_weights(request.targets, self.weights)
+        return None if weights is None else tuple(weights[name] for name in request.targets)
 
 
 NO_SERVICES = MethodServices()
@@ -143,6 +156,20 @@ class MethodInfo:
         A method says so by a class variable of the same name.
         """
         return bool(getattr(self.settings, "needs_guidance", False))
+
+    @property
+    def weighs_targets(self) -> bool:
+        """Whether it honours weights of targets, in its sum over them or in how often it trains on each.
+
+        A method says so by a class variable of the same name.
+        """
+        return bool(getattr(self.settings, "weighs_targets", False))
+
+    def require_weighing(self, weights: Mapping[str, float] | None) -> None:
+        """Raise `RequestError`, with the reason, if there are weights and it does not weigh targets."""
+        reason = _UNWEIGHED_BY_MECHANISM[self.mechanism] if self.does == "erase" else "it erases nothing"
+        message = f"{self.name} takes no weights of targets: {reason}; leave them out"
+        require(not weights or self.weighs_targets, message, RequestError)
 
     @property
     def erases_unwatched(self) -> bool:
@@ -216,9 +243,16 @@ def _with_maker(name: str, erase: _Erase) -> _Erase:
         require(not fixed, f"{message}, and apply the edit to this one", ModelError)
         message = f"{name} erases what a Request asks for, not a {type(request).__name__}: build one with Request.of"
         require(isinstance(request, Request), message, RequestError)
-        edit = erase(self, model, request_as_read(model, request), services)
+        methods[name].require_weighing(services.weights)
+        weights = relative_weights(request.targets, services.weights)
+        edit = erase(self, model, request_as_read(model, request), replace(services, weights=weights))
         if not is_dataclass(edit) or all(field.name != "maker" for field in fields(edit)):
             return edit
-        return replace(edit, maker=OriginMaker(name, settings_data(self), model, request))
+        return replace(edit, maker=OriginMaker(name, settings_data(self) | weights_data(weights), model, request))
 
     return call
+
+
+def weights_data(weights: Mapping[str, float] | None) -> dict[str, object]:
+    """Return what the record of an edit says of the weights of its targets: nothing without weights."""
+    return {"weights": dict(sorted(weights.items()))} if weights else {}

@@ -20,6 +20,7 @@ from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
 from ..linalg.kmeans import kmeans_centres
 from ..linalg.low_rank import reduce_rows
+from ..linalg.moments import weigh_rows
 from ..linalg.null_space import NullSpaceProjector, null_projector, projected_directions, soft_projected_directions
 from ..linalg.retain_refinement import RefinedRetainSet, augment_rows, strongly_changed_rows, weakest_direction
 from ..linalg.ridge import RidgeDirections, ridge_directions
@@ -52,6 +53,7 @@ class SPEED:
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
     crowded_from: ClassVar[int] = 10
+    weighs_targets: ClassVar[bool] = True
 
     params: KeysOrValues = "V"
     """Matrices to edit: values, keys or both."""
@@ -102,22 +104,26 @@ class SPEED:
         rows = _TextRows(targets, anchors, self._retained(model, request, null), self._held(null))
         own, pooled_maps = model.text_maps(), model.text_maps("pooled")
         maps = select_keys_or_values(own, self.params) or own
-        found = self._solved(request, rows, maps)
+        weights = services.weights_of(request)
+        found = self._solved(request, rows, maps, weights)
         figures = found.figures | {"not_retained": float(len(request.retain) - len(self._texts(request)))}
         wide = torch.promote_types(model.dtype, torch.float32)
         if not pooled_maps and not self.aug_num:
             return TextMapEdit(found.change.to(wide), found.ys[""].y.to(wide), tuple(maps), solve_figures=figures)
         pairs = found.pairs(maps, wide)
         if pooled_maps:
-            pooled = self._solved(request, self._pooled_rows(model, request), pooled_maps)
+            pooled = self._solved(request, self._pooled_rows(model, request), pooled_maps, weights)
             pairs |= pooled.pairs(pooled_maps, wide)
             figures["pooled_projector_rank"] = pooled.figures["projector_rank"]
         return LowRankEdit(pairs, solve_figures=figures)
 
-    def _solved(self, request: Request, rows: "_TextRows", maps: Mapping[str, Tensor]) -> "_Solution":
+    def _solved(
+        self, request: Request, rows: "_TextRows", maps: Mapping[str, Tensor], weights: Sequence[float] | None
+    ) -> "_Solution":
         """Solve for the maps that read these rows; `RequestError` if nothing of a target may be edited."""
         share = len(request.targets) ** -0.5
-        change, c = reduce_rows(share * (rows.anchors - rows.targets), share * rows.targets)
+        change = weigh_rows(share * (rows.anchors - rows.targets), weights)
+        change, c = reduce_rows(change, weigh_rows(share * rows.targets, weights))
         # The edit without retained texts: the paper's D_e is W change^T times `alone`.
         alone = ridge_directions(c, c[:0], 1.0, 1.0, 1.0)
         left, spaces, ys = torch.zeros(len(rows.targets)).to(rows.targets), [], {}

@@ -3,6 +3,7 @@
 Edits the text maps so that they map each target concept to the values of its anchor. Closed form, no images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from ..core.errors import require
 from ..core.request import Request
 from ..edits import LowRankEdit, TextMapEdit
 from ..linalg.conditions import condition_figure
-from ..linalg.moments import SecondMoments
+from ..linalg.moments import SecondMoments, weigh_rows
 from ..linalg.ridge import RidgeTextMap, ridge_text_map
 from ..models import ModelView
 from ..models.families import FAMILIES
@@ -34,6 +35,7 @@ class UCE:
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
     crowded_from: ClassVar[int] = 10
+    weighs_targets: ClassVar[bool] = True
 
     erase_scale: float = 1.0
     """Weight of each target (set E), > 0."""
@@ -62,15 +64,17 @@ class UCE:
         """
         # Differs: the script's values for FLUX include the layer's bias, which its output then has twice; ours are
         # only W c_a.
-        states = self._solved(*self._rows(model, request))
+        weights = services.weights_of(request)
+        states = self._solved(*self._rows(model, request, weights))
         maps, pooled_maps = model.text_maps(), model.text_maps("pooled")
         if not pooled_maps:
             figures = condition_figure(states.condition)
             return TextMapEdit(states.x, states.y, tuple(sorted(maps)), solve_figures=figures)
-        pooled = self._solved(*embed_together(model, request.targets, request.anchors, request.retain, at="pooled"))
+        c_e, c_a, c_p = embed_together(model, request.targets, request.anchors, request.retain, at="pooled")
+        pooled = self._solved(weigh_rows(c_e, weights), weigh_rows(c_a, weights), c_p)
         pairs: dict[str, tuple[Tensor, Tensor]] = {}
-        for weights, found in ((maps, states), (pooled_maps, pooled)):
-            pairs |= {name: (w.to(found.x.dtype) @ found.x.T, found.y) for name, w in weights.items()}
+        for own, found in ((maps, states), (pooled_maps, pooled)):
+            pairs |= {name: (w.to(found.x.dtype) @ found.x.T, found.y) for name, w in own.items()}
         return LowRankEdit(pairs, solve_figures=condition_figure(states.condition, pooled.condition))
 
     def _solved(self, c_e: Tensor, c_a: Tensor, c_p: Tensor | SecondMoments) -> RidgeTextMap:
@@ -82,19 +86,21 @@ class UCE:
         wide = torch.promote_types(c_e.dtype, torch.float32)
         return replace(found, x=found.x.to(wide), y=found.y.to(wide))
 
-    def _rows(self, model: ModelView, request: Request) -> tuple[Tensor, Tensor, Tensor | SecondMoments]:
+    def _rows(
+        self, model: ModelView, request: Request, weights: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | SecondMoments]:
         """Return the rows of targets, of their anchors, and of retained texts: (n, d), or with the tail (n * tail, d).
 
-        With the tail, every row of every retained text and of "" is retained, as in the 2023 script.
+        With the tail, every row of every retained text and of "" is retained, as in the 2023 script. Rows of weighted
+        targets and their anchors are scaled by the roots of the weights.
         """
         if self.tokens == "last":
             c_e, c_a, c_p = embed_together(model, request.targets, request.anchors, request.retain)
-            return c_e, c_a, c_p
+            return weigh_rows(c_e, weights), weigh_rows(c_a, weights), c_p
         require(
             model.streams == 1,
             f"uce: tokens = last+tail is not defined for {model.family} models, whose texts have two rows for a token:"
             " use last",
         )
-        return *aligned_suffix_pairs(model, request.targets, request.anchors), text_state_moments(
-            model, tuple(dict.fromkeys(("", *request.retain)))
-        )
+        kept = text_state_moments(model, tuple(dict.fromkeys(("", *request.retain))))
+        return *aligned_suffix_pairs(model, request.targets, request.anchors, weights), kept

@@ -16,7 +16,7 @@ from ..edits import TextMapEdit
 from ..linalg.attribute_shares import AttributeShift, balance_shares, shift_values, wanted_shares
 from ..linalg.conditions import condition_figure
 from ..linalg.low_rank import reduce_rows
-from ..linalg.moments import SecondMoments
+from ..linalg.moments import SecondMoments, weigh_rows
 from ..linalg.ridge import RidgeTextMap, ridge_directions, ridge_text_map
 from ..models import ModelView
 from ..models.text.alignment import aligned_suffix_pairs, aligned_suffix_rows
@@ -43,6 +43,7 @@ class UCEUnified:
     """
 
     promises: ClassVar[tuple[Promise, ...]] = ("changes", "nears-anchors")
+    weighs_targets: ClassVar[bool] = True
 
     debias: tuple[str, ...] = ("doctor",)
     """Concepts whose attributes are balanced; neither targets nor retained texts."""
@@ -85,7 +86,7 @@ class UCEUnified:
         n targets, r rows of all texts, text width d: X, Y (r, d). SDXL's pooled text still names every concept.
         """
         self._require_each_named_once(model, request)
-        c_e, c_a, shifts, kept = self._rows(model, request)
+        c_e, c_a, shifts, kept = self._rows(model, request, services.weights_of(request))
         weights = self.erase_scale, self.preserve_scale, self.lamb
         if not shifts:
             return self._edit(model, ridge_text_map(c_e, c_a, kept, *weights), {})
@@ -139,15 +140,20 @@ class UCEUnified:
         figures = {**condition_figure(found.condition), **figures}
         return TextMapEdit(solved.x, solved.y, tuple(sorted(model.text_maps())), solve_figures=figures)
 
-    def _rows(self, model: ModelView, request: Request) -> _Rows:
+    def _rows(self, model: ModelView, request: Request, weights: Sequence[float] | None) -> _Rows:
         """Return the rows of targets and anchors, (r, d), the shifts of concepts to debias, and the retained rows."""
         beside = [self.debias, *((attribute,) * len(self.debias) for attribute in self.attributes)]
         beside = beside if self.debias else []
         if self.tokens == "last":
             c_e, c_a, *read, c_p = embed_together(model, request.targets, request.anchors, *beside, request.retain)
             by_concept = zip(*(rows[:, None] for rows in read), strict=True)
-            return c_e, c_a, [self._shift(i, rows) for i, rows in enumerate(by_concept)], c_p
-        pairs = aligned_suffix_pairs(model, request.targets, request.anchors)
+            return (
+                weigh_rows(c_e, weights),
+                weigh_rows(c_a, weights),
+                [self._shift(i, rows) for i, rows in enumerate(by_concept)],
+                c_p,
+            )
+        pairs = aligned_suffix_pairs(model, request.targets, request.anchors, weights)
         read_beside = aligned_suffix_rows(model, *beside) if beside else []
         shifts = [self._shift(i, rows) for i, rows in enumerate(read_beside)]
         return *pairs, shifts, text_state_moments(model, tuple(dict.fromkeys(("", *request.retain))))

@@ -6,6 +6,9 @@ beyond four targets ours grows in proportion. A style of `moji` is eighteen targ
 three.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from math import ceil
 
 import torch
@@ -35,3 +38,24 @@ def number_in_turn(step: int, targets: int, seed: int) -> int:
     turn, place = divmod(step, targets)
     order = torch.randperm(targets, generator=torch.Generator().manual_seed(numbered_seed(seed, turn)))
     return int(order[place])
+
+
+def text_in_turn(step: int, texts: Sequence[str], seed: int, weights: Sequence[float] | None = None) -> str:
+    """Return a step's text: each turn takes all of them once, in its own random order.
+
+    With weights, one for each text, they are taken as often as these say, in systematic samples: of n texts one with
+    weight w, relative to their mean, has w steps of a turn, rounded up or down by chance.
+    """
+    if weights is None:
+        return texts[number_in_turn(step, len(texts), seed)]
+    turn, place = divmod(step, len(texts))
+    rng = torch.Generator().manual_seed(numbered_seed(seed, turn))
+    order = torch.randperm(len(texts), generator=rng)
+    at = (int(order[place]) + float(torch.rand((), generator=rng, dtype=torch.float64))) / len(texts)
+    ends = list(accumulate(weights))
+    return texts[min(bisect_right(ends, at * ends[-1]), _last_weighed(weights))]
+
+
+def _last_weighed(weights: Sequence[float]) -> int:
+    """The last index with a weight > 0: where rounding may lead past the end."""
+    return max(i for i, weight in enumerate(weights) if weight > 0)

@@ -15,7 +15,7 @@ from ..core.seeds import BLOCK_SEED_STEP, numbered_seed
 from ..models import ModelView
 from ..models.diffusion.sampler import Sampler, is_guidance_distilled
 from ..models.model_view import PromptGuidance
-from .budget import number_in_turn
+from .budget import text_in_turn
 from .distributed import rank_seed_offset
 from .goals import TextEncodings
 from .sample_options import augment_sample
@@ -97,6 +97,8 @@ class PartialSampling:
     seed: int = 0  # of the order of the prompts, which are taken in turn
     to_end: bool = False
     """Take the last latents of a trajectory at the drawn timestep, as ACE's and EraseAnything's authors' code does."""
+    weights: Sequence[float] | None = None
+    """How often each prompt is taken, relative to their mean; None: all as often."""
 
     def draw(self, step: int, rows: int, rng: torch.Generator) -> NoisyLatents:
         """Draw the latents of one step; its rows share prompt, number of sampling steps and noise level."""
@@ -112,7 +114,7 @@ class PartialSampling:
 
     def _stopped(self, step: int, rows: int, rng: torch.Generator, stops: Sequence[int]) -> list[NoisyLatents]:
         """Sample new trajectories and stop them after each of so many sampling steps, which ascend; the last first."""
-        prompt = self.prompts[number_in_turn(step, len(self.prompts), self.seed)]
+        prompt = text_in_turn(step, self.prompts, self.seed, self.weights)
         seeds = torch.randint(2**31, (rows,), generator=rng).tolist()
         x, done, kept = self.sampler.initial_latents(seeds), 0, []
         for k in stops:
@@ -137,9 +139,13 @@ class TrajectoryPool:
     rows: int  # number that the whole training needs; it bounds the last block
     seed: int = 0
     every: bool = True
-    """Put every prompt into each block; else the next `size` prompts in shuffled order, all before any repeats."""
+    """Put every prompt into each block, or those that `weights` choose; else the next `size` prompts in shuffled order,
+    all before any repeats.
+    """
     lowest: int = 0  # smallest number of steps that is drawn
     stop: int | None = None  # Trajectories end before so many steps are done; None: after all.
+    weights: Sequence[float] | None = None
+    """How often each prompt is taken, relative to their mean; None: all as often."""
     _block: int = -1
     _shown: list[str] = field(init=False)  # the block's prompts
     _latents: Tensor = field(init=False)  # (size, length, c, h, w)
@@ -202,6 +208,9 @@ class TrajectoryPool:
 
     def _asked(self, block: int, size: int) -> list[str]:
         count = len(self.prompts)
+        if self.every and self.weights is not None:
+            places = range(block * self.size, block * self.size + size)
+            return [text_in_turn(place, self.prompts, self.seed, self.weights) for place in places]
         if self.every:
             return [self.prompts[i % count] for i in range(size)]
         found = []

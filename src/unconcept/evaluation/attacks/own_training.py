@@ -25,10 +25,10 @@ def own_training(edit: Edit | None, model: ModelView) -> Callable[[], Edit] | No
         return None
     origin, info = edit.origin, methods[edit.origin.method]
     # Regularisers are no part of the loss that is climbed.
-    settings = {name: value for name, value in origin.settings.items() if name != "regularisers"}
+    settings = {name: value for name, value in origin.settings.items() if name not in ("regularisers", "weights")}
     solver: Method = build_settings(info.settings, settings, f"{info.name} setting")
     request = Request(origin.targets, origin.anchors, origin.retain, kind=origin.kind)
-    services = MethodServices(vision_towers=world_of(model.name).vision_towers)
+    services = MethodServices(vision_towers=world_of(model.name).vision_towers, weights=origin.settings.get("weights"))
     return lambda: solver.erase(model, request, services)
 
 

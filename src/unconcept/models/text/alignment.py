@@ -5,14 +5,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...linalg.moments import weigh_rows
 from ..model_view import ModelView
 from .state_rows import embed_together
 
 
-def aligned_suffix_pairs(model: ModelView, targets: Sequence[str], anchors: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Rows (n, d) of each target from its last subject token on, and the rows (n, d) of its anchor paired with them."""
+def aligned_suffix_pairs(
+    model: ModelView, targets: Sequence[str], anchors: Sequence[str], weights: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows (n, d) of each target from its last subject token on, and the rows (n, d) of its anchor paired with them.
+
+    With weights, the rows of each target and of its anchor are scaled by the root of the target's weight.
+    """
     old, new = zip(*aligned_suffix_rows(model, targets, anchors), strict=True)
-    return torch.cat(old), torch.cat(new)
+    counts = [len(rows) for rows in old]
+    return weigh_rows(torch.cat(old), weights, counts), weigh_rows(torch.cat(new), weights, counts)
 
 
 def aligned_suffix_rows(model: ModelView, *parts: Sequence[str]) -> list[tuple[Tensor, ...]]:
