@@ -6,11 +6,10 @@ Weights are written one by one, so that the shape may be larger than memory. CLI
 """
 
 import argparse
-import gzip
 import importlib.util
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.shape_tokenizers import write_clip_tokenizer, write_t5_tokenizer
 from tests import tiny
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
 from unconcept.models.layouts.unet import CROSS_ATTENTION_MAP
-from unconcept.models.text.tokenizer import TextTokenizer
-from unconcept.models.text.tokenizer_files import END_TOKEN, START_TOKEN
+from unconcept.models.text.tokenizer_files import END_TOKEN
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 49152 - 256 - 2  # of CLIP's, out of more that its file holds
 SHARD = 5 * 2**30  # bytes
 POOL = 4_194_301  # random numbers; a prime, so that no two rows of a matrix are the same
 CLIP_L = {
@@ -201,7 +199,7 @@ def build(
         if pad in CHAT_TOKENIZERS:
             CHAT_TOKENIZERS[pad]().save_pretrained(out / place)
         else:
-            _clip_tokenizer(out / place, words, pad) if pad else _t5_tokenizer(out / place)
+            write_clip_tokenizer(out / place, words, pad) if pad else write_t5_tokenizer(out / place)
     _vae(name).save_config(out / "vae")
     (out / "model_index.json").write_text(json.dumps({"_class_name": shape.pipeline}), encoding="utf-8")
     return out
@@ -278,58 +276,6 @@ def drawn(name: str, shape: torch.Size, pool: Tensor) -> Tensor:
     scale = 0.02 if "embedding.weight" in name else torch.Size(shape[1:]).numel() ** -0.5
     own = scale * pool.roll(-(zlib.crc32(name.encode()) % len(pool)))
     return own.repeat(-(-shape.numel() // len(pool)))[: shape.numel()].view(shape)
-
-
-def _clip_tokenizer(folder: Path, words: Path, pad: str) -> None:
-    """As `tokenizer.json`, from CLIP's own file of merges."""
-    folder.mkdir(parents=True, exist_ok=True)
-    merges = gzip.decompress(words.read_bytes()).decode().split("\n")[1 : MERGES + 1]
-    letters = list(_letters())
-    table = [
-        *letters,
-        *(letter + "</w>" for letter in letters),
-        *("".join(pair.split()) for pair in merges),
-        START_TOKEN,
-        END_TOKEN,
-    ]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(table)}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    told = {
-        "model_max_length": 77,
-        "bos_token": START_TOKEN,
-        "eos_token": END_TOKEN,
-        "pad_token": pad,
-        "unk_token": END_TOKEN,
-        "tokenizer_class": "CLIPTokenizer",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
-    TextTokenizer.load(folder).tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def _letters() -> Iterator[str]:
-    """How byte-level tokenizers write the 256 bytes, in CLIP's order: those that can be seen as they are, then the
-    others.
-    """
-    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    yield from map(chr, seen)
-    yield from (chr(256 + i) for i in range(256 - len(seen)))
-
-
-def _t5_tokenizer(folder: Path) -> None:
-    """T5's vocabulary is in no package: one token a letter stands in for it.
-
-    The length, which is what costs, is always 512.
-    """
-    from transformers import T5TokenizerFast
-
-    vocab = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", 0.0),
-        ("\u2581", -2.0),
-        *((chr(code), -3.0) for code in range(33, 127)),
-    ]
-    T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=512).save_pretrained(folder)
 
 
 def main() -> None:
