@@ -159,6 +159,8 @@ def test_a_plain_prompt_that_is_not_judged_yet_is_missing_where_the_edit_is_left
 def test_bad_input_is_one_line(beside) -> None:
     with pytest.raises(SettingsError, match="strength 0: nothing of the edit is left to attack"):
         plan_attack(AttackOptions(name="ladder", concepts="pizza", edits=beside, strength=0.0, out=beside.parent / "o"))
+    with pytest.raises(SettingsError, match="one concept at a time, not for 2: name one"):
+        plan_attack(AttackOptions(name="ladder", concepts=("pizza", "moon"), edits=beside, out=beside.parent / "o"))
     with pytest.raises(UnknownName, match="no rung 'merg'; did you mean 'merge'"):
         named_rungs(("merg",))
     with pytest.raises(RequestError, match="name each once"):

@@ -46,6 +46,8 @@ def plan_attack(options: AttackOptions) -> EvaluationRun:
     require(options.strength != 0, message, SettingsError)
     edits, rungs = paths(options.edits), texts(options.rungs)
     if options.name == LADDER:
+        message = f"the ladder climbs for one concept at a time, not for {len(options.names)}: name one"
+        require(len(options.names) == 1, message, SettingsError)
         more: dict[str, object] = {"rungs": rungs, "control": options.control}
     else:
         message = f"--rung and --control are of the ladder, not of {options.name}: unconcept attack {LADDER} ..."
