@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.errors import require
 from ..models.diffusion.inversion import inversion_timesteps, invert_latents
 from ..models.diffusion.procedures.given_latents import GivenLatents
 from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
 from ..models.model_view import PromptGuidance
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
+from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
@@ -46,7 +45,7 @@ class DDIMEdit:
 
     def __post_init__(self) -> None:
         require_positive_settings("ddim-edit", steps=self.steps)
-        require(bool(self.edits), "ddim-edit: edits is empty: give what the prompts ask for, such as 'wearing a hat'")
+        require_edits("ddim-edit", self.edits)
 
     @property
     def most_steps(self) -> int:

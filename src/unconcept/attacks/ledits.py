@@ -18,7 +18,7 @@ from ..models.diffusion.procedures.edit_friendly import EditFriendly
 from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.text.vocabulary import word_ids
-from ..prompts.picture_edits import USUAL_EDITS, wanted_change
+from ..prompts.picture_edits import USUAL_EDITS, require_edits, wanted_change
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 
@@ -55,7 +55,7 @@ class LEdits:
         require(self.skip >= 0, f"ledits: skip must be >= 0, got {self.skip}")
         require(self.edit_guidance > 1, f"ledits: edit_guidance must be > 1, got {self.edit_guidance}")
         require(0 <= self.threshold < 1, f"ledits: threshold must be 0 to below 1, got {self.threshold}")
-        require(bool(self.edits), "ledits: edits is empty: give what is asked for, such as 'wearing a hat'")
+        require_edits("ledits", self.edits)
 
     @property
     def most_steps(self) -> int:

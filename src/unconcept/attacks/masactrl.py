@@ -16,7 +16,7 @@ from ..models.diffusion.procedures.mutual_attention import MutualAttention, self
 from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.model_view import PromptGuidance
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
+from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
 _FIRST_LAYER = 10 / 16  # of Stable Diffusion 1's self-attentions, in the authors' scripts
@@ -52,7 +52,7 @@ class MasaCtrl:
         require_positive_settings("masactrl", steps=self.steps)
         least = self.first_step, self.first_layer or 0
         require(min(least) >= 0, f"masactrl: first_step and first_layer must be >= 0, got {least}")
-        require(bool(self.edits), "masactrl: edits is empty: give what the prompts ask for, such as 'wearing a hat'")
+        require_edits("masactrl", self.edits)
 
     @property
     def most_steps(self) -> int:

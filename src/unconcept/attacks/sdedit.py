@@ -14,7 +14,7 @@ from ..models.diffusion.procedures.given_latents import GivenLatents
 from ..models.diffusion.procedures.image_to_image import ImageToImage
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, wanted_change
+from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
 
 
@@ -44,7 +44,7 @@ class SDEdit:
     def __post_init__(self) -> None:
         fits = bool(self.strengths) and all(0 < level <= 1 for level in self.strengths)
         require(fits, f"sdedit: strengths must be above 0 to 1, got {self.strengths}")
-        require(bool(self.edits), "sdedit: edits is empty: give what the prompts ask for, such as 'wearing a hat'")
+        require_edits("sdedit", self.edits)
 
     @property
     def most_steps(self) -> int:

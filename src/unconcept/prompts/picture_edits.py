@@ -1,8 +1,10 @@
 """Texts that ask for an edit of a picture, and what a picture must show for the edit to be made."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..core.errors import require
 from .checks import JudgedAspect
 
 # ACE's first accessories (its scripts), for any model; embedded models' recipes name edits of their own captions.
@@ -21,6 +23,11 @@ class WantedChange:
     aspects: tuple[JudgedAspect, ...]
     """Where the judge looks for it; one of them is enough."""
     label: str
+
+
+def require_edits(owner: str, edits: Sequence[str]) -> None:
+    """Raise `SettingsError` if the edits of an attack are none."""
+    require(bool(edits), f"{owner}: edits is empty: give what the prompts ask for, such as 'wearing a hat'")
 
 
 def edit_text(edit: str, name: str | None) -> str:
