@@ -43,6 +43,17 @@ def test_adamw_decays_the_tensor_and_adam_the_gradient() -> None:
         assert torch.allclose(x.detach(), torch.full_like(x, wanted), atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_gradient_may_lie_in_memory_in_another_order(optimizer) -> None:
+    """A transposed gradient of a matrix moves each entry as that of a vector does."""
+    rates = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).T
+    x, y = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 3), 12))
+    assert not loss_gradient((x * rates).sum(), [x])[0].is_contiguous()
+    for tensor, derivative in ((x, rates), (y, rates.flatten())):
+        minimise(lambda step, rng, x=tensor, c=derivative: (x * c).sum(), [tensor], 3, 0.1, optimizer)
+    assert torch.equal(x.detach().flatten(), y.detach())
+
+
 def test_adams_moments_are_those_asked_for() -> None:
     x, betas, eps = start(), (0.5, 0.75), 1e-2
     Descent([x], 0.1, betas=betas, eps=eps).run(lambda step, rng: (x - AIM).square().sum(), 4)

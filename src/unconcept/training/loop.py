@@ -75,7 +75,10 @@ class Descent:
             f"betas must be 0 to below 1 and eps > 0, got {self.betas} and {self.eps}",
         )
         self.rng = torch.Generator().manual_seed(self.seed)
-        own: dict[str, Any] = {} if self.optimizer == "sgd" else {"betas": self.betas, "eps": self.eps}
+        # Fused rules read memory as it lies, so `_step` gives each gradient the strides of its tensor.
+        own: dict[str, Any] = {"fused": True}
+        if self.optimizer != "sgd":
+            own |= {"betas": self.betas, "eps": self.eps}
         self.rule = OPTIMIZERS[self.optimizer](
             [{"params": list(self.params)}], lr=self.lr, weight_decay=self.weight_decay, **own
         )
@@ -143,7 +146,7 @@ class Descent:
                 return
             gradients = changed
         for param, found in zip(self.params, gradients, strict=True):
-            param.grad = found
+            param.grad = found if found.stride() == param.stride() else torch.empty_like(param).copy_(found)
         for group in self.rule.param_groups:
             group["lr"] = self.lr * self.rate(self.done)
         self.rule.step()

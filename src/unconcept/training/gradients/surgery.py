@@ -47,16 +47,21 @@ def two_way_surgery(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
         first, second = terms[one], terms[two]
         inner = _inner(first, second)
         if inner >= 0:
-            return [a + alpha * b for a, b in zip(first, second, strict=True)]
+            return _sum(first, second, 1.0, alpha)
         own, other = 1 - alpha * inner / _inner(first, first), alpha - inner / _inner(second, second)
-        return [own * a + other * b for a, b in zip(first, second, strict=True)]
+        return _sum(first, second, own.item(), other.item())
 
     return join
 
 
 def summed_terms(one: str, two: str, alpha: float = 1.0) -> GradientJoin:
     """Build the join without surgery (GradDiff): one + alpha two."""
-    return lambda terms: [a + alpha * b for a, b in zip(terms[one], terms[two], strict=True)]
+    return lambda terms: _sum(terms[one], terms[two], 1.0, alpha)
+
+
+def _sum(first: Sequence[Tensor], second: Sequence[Tensor], own: float, other: float) -> GradientList:
+    """Return own * first + other * second with one new tensor each."""
+    return [torch.mul(a, own).add_(b, alpha=other) for a, b in zip(first, second, strict=True)]
 
 
 def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
