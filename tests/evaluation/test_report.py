@@ -13,11 +13,13 @@ from jsonschema import Draft202012Validator
 
 from tests.evaluation.test_harness import pizza as pizza
 from tests.report.test_verdict import BARRED
+from unconcept.evaluation.judging.rates import PairedAnswer, drawn_instead
 from unconcept.evaluation.tasks.edit_task import variant_of_method
 from unconcept.evaluation.trials.pages import _shown
 from unconcept.jobs.evaluate import evaluate
 from unconcept.jobs.evaluate_job import EvaluationRun
 from unconcept.prompts.checks import Check, Prompt
+from unconcept.prompts.sets import PromptGroup
 from unconcept.report.data import ReportData
 from unconcept.scorers.features import JudgeEmbedding
 
@@ -198,3 +200,12 @@ def test_a_page_shows_every_name_of_a_long_request() -> None:
     shown = _shown(checks, 12)
     assert [check.concept for check in shown] == [f"thing {number}" for number in range(30)]
     assert _shown(checks[:9], 5) == [checks[0], checks[3], checks[6], checks[1], checks[2]]
+
+
+def test_only_pictures_that_lost_the_target_are_counted_as_drawn_instead() -> None:
+    def answer(group: PromptGroup, before: str, after: str) -> PairedAnswer:
+        return PairedAnswer(Check(Prompt("a cup", 0), group, "cup", "object", ("cup",)), before, after)
+
+    lost = [answer("direct", "cup", "pot"), answer("direct", "cup", "key"), answer("direct", "cup", "pot")]
+    others = [answer("direct", "cup", "cup"), answer("direct", "jug", "jar"), answer("near", "cup", "box")]
+    assert list(drawn_instead([lost[1], *others, lost[0], lost[2]]).items()) == [("pot", 2), ("key", 1)]

@@ -71,6 +71,14 @@ def test_groups_and_attacks_are_counted() -> None:
     assert left.endswith("prompts other languages.")
 
 
+def test_what_is_drawn_instead_is_named_by_share() -> None:
+    found = trial({"direct": group(10, 0, 10)}).model_copy(
+        update={"instead": {"pot": 4, "cup": 2, "nothing": 1, "vase": 1, "<b>": 1, "key": 1}}
+    )
+    said = verdict(found, GROUP_MEANINGS)
+    assert said[1] == "Drawn instead: pot 40%, cup 20%, nothing 10%, vase 10%, others 20% of 10 pictures."
+
+
 def test_without_a_judge_nothing_is_claimed() -> None:
     said = verdict(trial({}), GROUP_MEANINGS)
     assert said[0] == NOT_JUDGED

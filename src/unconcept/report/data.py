@@ -157,6 +157,8 @@ class TrialData(DataTable):
     calibration: CalibrationData | None
     groups: dict[PromptGroup, GroupData]
     not_asked: dict[PromptGroup, str]
+    instead: dict[str, int] = Field(default_factory=dict)
+    """What the judge finds in the target's pictures that showed it before and do not now, most frequent first."""
     figures: tuple[FigureData, ...]
     attacks: tuple[AttackData, ...]
     out_of_reach: dict[str, str] = Field(default_factory=dict)

@@ -7,11 +7,12 @@ from .data import AttackData, GroupData, JudgeData, TrialData
 from .data_types import RateData
 
 _SHOULD_FALL, _SHOULD_STAY = "should fall", "should stay"
+_MOST_ANSWERS = 4  # that are named; the others are counted together
 NOT_JUDGED = "Not judged: no judge looked at the pictures, so nothing was counted. Look at them."
 
 
 def verdict(trial: TrialData, meaning: Mapping[str, tuple[str, str, str]], judge: JudgeData | None = None) -> list[str]:
-    """Return sentences: what is still drawn, what stayed, what came back, what was not tried.
+    """Return sentences: what is still drawn, what is drawn instead, what stayed, what came back, what was not tried.
 
     `meaning` gives title, content and expectation of each group of prompts. A judge that is not independent is named.
     """
@@ -20,6 +21,8 @@ def verdict(trial: TrialData, meaning: Mapping[str, tuple[str, str, str]], judge
     direct = trial.groups.get("direct")
     told = [f"{trial.calibration.warning}."] if trial.calibration and trial.calibration.warning else []
     told += [] if direct is None else [_target(direct)]
+    if trial.instead:
+        told.append(f"Drawn instead: {_instead(trial.instead)}.")
     if fall:
         told.append(f"Drawn when asked for otherwise: {_counts(fall)}.")
     if stay:
@@ -38,6 +41,14 @@ def _target(row: GroupData) -> str:
         return f"Not drawn in {n} of {n} direct prompts [drawn in up to {row.after.high:.0%}]; {before}."
     span = f"[{row.after.low:.0%} to {row.after.high:.0%}]"
     return f"Still drawn in {hits} of {n} direct prompts {span}; {before}."
+
+
+def _instead(found: Mapping[str, int]) -> str:
+    """The most frequent answers with their shares."""
+    total, first = sum(found.values()), list(found.items())[:_MOST_ANSWERS]
+    others = total - sum(count for _, count in first)
+    told = [f"{name} {count / total:.0%}" for name, count in first]
+    return ", ".join([*told, *([f"others {others / total:.0%}"] if others else [])]) + f" of {total} pictures"
 
 
 def _counts(rows: Mapping[str, GroupData]) -> str:

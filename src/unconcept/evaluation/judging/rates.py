@@ -1,5 +1,6 @@
 """Turns pictures into rates: each check is judged before and after, on the same noise, and counted in its group."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,14 @@ class PairedAnswer:
 def hits_of(answers: Sequence[PairedAnswer], side: int) -> list[bool]:
     """Whether each picture before (0) or after (1) shows what the prompt asks for."""
     return [answer.hits[side] for answer in answers]
+
+
+def drawn_instead(answers: Sequence[PairedAnswer]) -> dict[str, int]:
+    """Count the judge's answers to pictures asked for a target that showed it before and do not after, most frequent
+    first.
+    """
+    lost = [answer.after for answer in answers if answer.check.group == "direct" and answer.hits == (True, False)]
+    return dict(Counter(lost).most_common())
 
 
 def judge_labels(judge: Judge, checks: Sequence[Check], pictures: Mapping[Prompt, Tensor]) -> list[str]:

@@ -32,7 +32,7 @@ from ...report.data import (
 )
 from ...worlds.table import concept_table
 from ..judging.judge import Judge, image_measures
-from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, group_rates
+from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, drawn_instead, group_rates
 from ..sampling import DrawSpec
 from ..suites.registry import Suite
 from .finding import Finding
@@ -145,6 +145,7 @@ def trial_data(finding: Finding) -> TrialData:
         calibration=CalibrationData.model_validate(trust) if trust else None,
         groups={row.group: GroupData.model_validate(row) for row in found},
         not_asked={group: "no prompts of this group" for group in PROMPT_GROUPS if group not in asked},
+        instead=drawn_instead(answered.answers),
         figures=tuple(FigureData.model_validate(figure) for figure in finding.figures),
         attacks=tuple(AttackData.model_validate(row) for row in finding.attack_results),
         out_of_reach=dict(finding.out_of_reach),
