@@ -1,5 +1,6 @@
 """The results tables on `moji`: methods beside each other, UCE on more concepts, concepts erased together, trainings
-under several seeds: `make results`. On another embedded model, by `--model`, methods beside each other alone.
+under several seeds, parts that few-shot erasing trains: `make results`. On another embedded model, by `--model`,
+methods beside each other alone.
 
 What is measured is kept in the repository (`benchmarks.kept_trials`), edit by edit, so that the same command goes on
 after being stopped, on another machine too, and `--methods X` adds X alone. The page is made of all kept rows whose
@@ -15,7 +16,7 @@ from benchmarks import results_page
 from benchmarks.kept import name_for, present_basis
 from benchmarks.measuring import Table, measure
 from benchmarks.report_concepts import report_concepts, seed_concepts, spread, together
-from benchmarks.variants import main_method, rivals, scripts, trained
+from benchmarks.variants import encoder_parts, main_method, rivals, scripts, trained
 from unconcept.cli.console import quiet_libraries
 from unconcept.worlds.registry import DEFAULT_MODEL, worlds
 
@@ -40,6 +41,7 @@ def tables(model: str = DEFAULT_MODEL, limit: int | None = None) -> dict[str, Ta
         "uce": Table("results", main_method, many),
         "together": Table("together", rivals, tuple(together().values())),
         "trained": Table("results", trained, tuple((name,) for name in seed_concepts())),
+        "parts": Table("results", encoder_parts, tuple((name,) for name in seed_concepts())),
     }
 
 

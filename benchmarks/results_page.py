@@ -56,6 +56,11 @@ TRAINED = """The same trainings under three seeds, on {names}: share of pictures
 deviation between trainings.
 
 """
+PARTS = """The study of the paper (arXiv:2405.07288) on {names}: which of the text encoder's parameters the same steps up
+the loss move. All have the recipe's rate, which was chosen for its own `parts`, so that a part of few or small tensors
+may move too little to erase.
+
+"""
 BUDGETS = """What each training of the first table took, beside the budget of its paper:
 
 """
@@ -93,6 +98,7 @@ def page(basis: Mapping[str, Any], found: Found, stale: Sequence[str], model: st
         "UCE": ("uce", many),
         "Erased together": ("together", erased_together),
         "Trained methods": ("trained", trained),
+        "Few-shot erasing: what moves": ("parts", encoder_parts),
     }
     sections |= {title: made_of(found) for title, (table, made_of) in titles.items() if table in found.requests}
     text = head + "\n".join(f"## {title}\n\n{section}" for title, section in sections.items())
@@ -116,7 +122,8 @@ def rivals(found: Found, chart: str) -> str:
         }
         text += made.titled(tables) + "\n"
     each = made.EACH_MEANING + made.each_edit(trials, labels, requests)
-    return text + made.titled({"Each edit": each})
+    replaced = made.INSTEAD_MEANING + made.instead(trials, labels, requests)
+    return text + made.titled({"Each edit": each, "Drawn instead": replaced})
 
 
 def many(found: Found) -> str:
@@ -146,6 +153,17 @@ def trained(found: Found) -> str:
     text = TRAINED.format(names=_names(requests)) + made.seeds(found.trials["trained"], labels, requests)
     took = [one for one in found.trials["rivals"] if one.label in labels]
     return f"{text}\n{BUDGETS}{made.budgets(took)}" if took else text
+
+
+def encoder_parts(found: Found) -> str:
+    """Few-shot erasing with each choice of what it trains: rates, and what is drawn instead."""
+    trials, labels, requests = (part["parts"] for part in (found.trials, found.labels, found.requests))
+    complete, others = made.whole(trials, labels, requests)
+    text = PARTS.format(names=_names(requests)) + others
+    if not complete:
+        return text
+    replaced = made.INSTEAD_MEANING + made.instead(complete, labels, requests)
+    return f"{text}{made.rates(complete)}\n{made.titled({'Drawn instead by what moves': replaced})}"
 
 
 def _names(requests: Sequence[tuple[str, ...]]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.kept_trials import KeptTrial
 from benchmarks.variants import BUDGETS
-from unconcept.evaluation.judging.rates import PairedAnswer
+from unconcept.evaluation.judging.rates import PairedAnswer, drawn_instead
 from unconcept.evaluation.trials.variants import group_by_label, pooled_group_rates, variant_rows
 from unconcept.metrics.intervals import clustered_mean
 from unconcept.metrics.paired_tests import detectable_change, holm, sign_flip
@@ -22,6 +22,11 @@ FIGURES = {  # of a trial, by begin and end of their names
 FIGURES_MEANING = """Means over edits; intervals resample concepts. Variety kept is the mean distance of two pictures of
 one prompt from different noise, edited over unedited (1: as before); distance is that of a picture from the unedited
 one of the same noise. Both in moji-judge's features.
+
+"""
+NAMED = 2  # answers of an edit
+INSTEAD_MEANING = """What the judge finds in the target's pictures that showed it before the edit and do not after: the
+most frequent answers, and how many pictures these are.
 
 """
 EACH_MEANING = """Target pictures that show the target; far objects that are right.
@@ -137,6 +142,24 @@ def each_edit(trials: Sequence[KeptTrial], labels: Sequence[str], requests: Sequ
     lines.append(["unedited", *(cell(first.get(names), 0) for names in requests)])
     measured = [label for label in labels if any((label, names) in known for names in requests)]
     lines += [[label, *(cell(known.get((label, names)), 1) for names in requests)] for label in measured]
+    return markdown_table(lines)
+
+
+def instead(trials: Sequence[KeptTrial], labels: Sequence[str], requests: Sequence[tuple[str, ...]]) -> str:
+    """A row a variant, a cell an edit: the judge's most frequent answers to pictures that lost the target, by share."""
+    known = {(one.label, one.concepts): one for one in trials}
+
+    def cell(one: KeptTrial | None) -> str:
+        if one is None:
+            return MISSING
+        found = drawn_instead(one.answers)
+        total = sum(found.values())
+        named = [f"{name} {count / total:.0%}" for name, count in list(found.items())[:NAMED]]
+        return f"{', '.join(named)} of {total}" if named else "n/a"
+
+    measured = [label for label in labels if any((label, names) in known for names in requests)]
+    lines = [["", *(", ".join(names) for names in requests)], ["---"] * (1 + len(requests))]
+    lines += [[label, *(cell(known.get((label, names))) for names in requests)] for label in measured]
     return markdown_table(lines)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from benchmarks.kept_trials import KeptTrial, request_hash
 from unconcept.worlds.registry import DEFAULT_MODEL
@@ -56,6 +56,17 @@ def trained(named: str | None = None) -> tuple["Variant", ...]:
             more = [own.changed(f"{name}, seed {first + i}", {"seed": first + i}) for i in range(1, SEEDS)]
             arms += [own, *more]
     return tuple(arms)
+
+
+def encoder_parts(named: str | None = None) -> tuple["Variant", ...]:
+    """Few-shot erasing under its recipe with each choice of what it trains, if it is among the methods named."""
+    from unconcept.evaluation.tasks.edit_task import variant_of_method
+    from unconcept.methods.few_shot import EncoderParts
+
+    if "few-shot" not in _chosen(named):
+        return ()
+    own = variant_of_method("few-shot")
+    return tuple(own.changed(f"few-shot, {part}", {"parts": part}) for part in get_args(EncoderParts))
 
 
 def scripts(named: str | None = None) -> tuple["Variant", ...]:

@@ -256,10 +256,17 @@ def test_trainings_show_their_spread() -> None:
     assert [one.settings.get("seed") for one in trained("esd")] == [None, 1, 2]
 
 
+def test_what_is_drawn_instead_is_counted_by_edit() -> None:
+    ran = [run_trial(UCE, BREAD)]
+    _, _, row = results_tables.instead(ran, ["uce", "speed"], (BREAD, BUS)).splitlines()
+    count = len([1 for one in ran[0].answers if one.check.group == "direct"])
+    assert row == f"| uce | nothing 100% of {count} | not measured yet |"
+
+
 def test_the_page_says_what_is_missing_and_what_was_left_out(monkeypatch) -> None:
     monkeypatch.setattr(results_page, "rank_sentence", lambda: "They have a rank.")
     ran = [run_trial(UCE, BREAD), run_trial(UCE, BUS)]
-    names = ("rivals", "uce", "together", "trained")
+    names = ("rivals", "uce", "together", "trained", "parts")
     found = results_page.Found(
         {**dict.fromkeys(names, ()), "rivals": ran},
         {**dict.fromkeys(names, ()), "rivals": ["uce", "speed"], "trained": ["esd", "esd, seed 1"]},
@@ -272,3 +279,4 @@ def test_the_page_says_what_is_missing_and_what_was_left_out(monkeypatch) -> Non
     assert "| uce | 0/4; 4/4 | 0/4; 4/4 |" in text
     assert "| esd | not measured yet |" in text
     assert "uce 100%" in chart
+    assert text.count("## Few-shot erasing: what moves") == 1
