@@ -56,9 +56,9 @@ TRAINED = """The same trainings under three seeds, on {names}: share of pictures
 deviation between trainings.
 
 """
-PARTS = """The study of the paper (arXiv:2405.07288) on {names}: which of the text encoder's parameters the same steps up
-the loss move. All have the recipe's rate, which was chosen for its own `parts`, so that a part of few or small tensors
-may move too little to erase.
+PARTS = """The study of the paper (arXiv:2405.07288) on {names}: which of the text encoder's parameters the same steps
+up the loss move. All have the recipe's rate, which was chosen for its own `parts`, so that a part of few or small
+tensors may move too little to erase.
 
 """
 BUDGETS = """What each training of the first table took, beside the budget of its paper:
