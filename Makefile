@@ -91,6 +91,7 @@ continual: $(READY)
 classifiers: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,classifiers]'
 	$(BIN)/python -m benchmarks.classifiers
+	$(BIN)/python -m benchmarks.self_conditioning
 
 accelerator: $(READY)
 	$(BIN)/python -m benchmarks.accelerator
