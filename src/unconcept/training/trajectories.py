@@ -166,6 +166,15 @@ class TrajectoryPool:
         early = torch.randint(self.lowest, (rows,), generator=rng).tolist()
         return self._points(found, [k for _, k, _ in found]), self._points(found, early)
 
+    def draw_neighbours(self, step: int, rows: int) -> tuple[NoisyLatents, Tensor]:
+        """Draw latents one step before those of `draw`, and those (b, c, h, w). Needs `lowest` of 1 at least.
+
+        With a `stop` of N + 1 the last ones are clean.
+        """
+        found = self._rows(step, rows)
+        before = self._points(found, [k - 1 for _, k, _ in found])
+        return before, torch.stack([trajectory[k] for trajectory, k, _ in found])
+
     def _points(self, found: Sequence[tuple[Tensor, int, str]], stops: Sequence[int]) -> NoisyLatents:
         t = self.sampler.timestep(torch.tensor(stops))
         x = torch.stack([trajectory[k] for (trajectory, _, _), k in zip(found, stops, strict=True)])

@@ -30,6 +30,8 @@ class FewStepRecord:
     """Whether a step noises the predicted clean latents anew, or is one of the model's own scheduler."""
     guidance: Literal["none", "embedded", "classifier-free"]
     """How predictions may be guided."""
+    teacher: str = ""
+    """The model of many steps that it was distilled from: a name or a path; "" if the record does not say."""
 
     def __post_init__(self) -> None:
         fits = all(len(t) == n and sorted(t, reverse=True) == list(t) for n, t in self.timesteps.items())
