@@ -47,6 +47,10 @@ class EmbeddedWorld:
     """Parts of the model that another embedded model ships, by part."""
     config: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     """What the configs of shared parts say otherwise in this model, by part."""
+    low_rank: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Parts that are another embedded model's plus a low-rank change, `low_rank.safetensors` in this one's part."""
+    is_public: bool = True
+    """Whether users may name it: false until its weights are there."""
 
     @property
     def dated_name(self) -> str:
@@ -101,6 +105,11 @@ def split_config(source: str) -> tuple[str, Path | None]:
     return model, Path(config).expanduser() if config else None
 
 
-for _file in sorted(_FOLDER.glob("*/world.toml")):
-    _name = _file.parent.name
-    worlds.register(_name)(EmbeddedWorld(_name, **tomllib.loads(_file.read_text(encoding="utf-8"))))
+def read_world(path: Path) -> EmbeddedWorld:
+    """Read a `world.toml`; its folder names the model."""
+    return EmbeddedWorld(path.parent.name, **tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+for _world in map(read_world, sorted(_FOLDER.glob("*/world.toml"))):
+    if _world.is_public:
+        worlds.register(_world.name)(_world)
