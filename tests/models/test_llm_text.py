@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -88,6 +89,23 @@ def test_layers_after_the_last_one_used_are_not_read() -> None:
     assert {name: tuple(t.shape) for name, t in model.named_parameters()} == dict(
         language_tensors(model.config.to_dict())
     )
+
+
+def test_one_layer_is_in_memory_at_a_time() -> None:
+    """And of the table of words, which may be larger than a layer, no tensor stays."""
+    model, alive = language_model("qwen3"), list[tuple[str, ReferenceType]]()
+
+    class Read(dict):
+        def __getitem__(self, name):
+            held = {other.split(".")[1] for other, tensor in alive if tensor() is not None}
+            assert held <= {name.split(".")[1]}
+            tensor = super().__getitem__(name).detach().clone()
+            alive.append((name, ref(tensor)))
+            return tensor
+
+    with torch.no_grad():
+        LlmEncoder(tokens_of(), Read(model.named_parameters()), model.config.to_dict(), (1, 3)).embed(TEXTS, "all")
+    assert sum(name.endswith("q_proj.weight") for name, _ in alive) == 3
 
 
 @pytest.mark.parametrize("template", [CHAT, PLAIN], ids=["chat", "cut"])

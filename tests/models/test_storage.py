@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
 from tests.cli.test_bad_models import ERASE, SAMPLE, refused
@@ -20,8 +21,9 @@ from tests.models.test_single_file import single
 from unconcept.core.errors import ModelError
 from unconcept.edits.export.foreign import read_foreign_edit
 from unconcept.models import open_model
+from unconcept.models.checkpoint import safetensors_io
 from unconcept.models.checkpoint.locations import tensor_locations
-from unconcept.models.checkpoint.safetensors_io import LazyTensors
+from unconcept.models.checkpoint.safetensors_io import LazyTensors, TensorLocation, is_finite, table_rows
 from unconcept.models.families import families
 
 FAMILIES = (*tiny.FAMILIES, *tiny.MMDITS, "pixart")
@@ -328,3 +330,39 @@ def test_configs_and_every_part(part, base, tmp_path) -> None:
     (folder / part / "config.json").write_text(json.dumps(told))
     with pytest.raises(ModelError, match=f"{part}: its config.json names quantised weights .bitsandbytes."):
         open_model(str(folder), "cpu")
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor of float64 that is computed."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            self.size = max(self.size, found.numel())
+        return found
+
+
+def test_only_the_rows_that_are_asked_for_are_converted(tmp_path) -> None:
+    """A table of words is gigabytes in float32."""
+    table, ids = torch.randn(50, 4).bfloat16(), torch.tensor([[3, 3], [49, 0]])
+    save_file({"table": table}, tmp_path / "t.safetensors")
+    lazy = LazyTensors({"table": TensorLocation(tmp_path / "t.safetensors", "table")}, dtype=torch.float64)
+    with Largest() as largest:
+        found = table_rows(lazy, "table", ids)
+    assert torch.equal(found, table[ids].double())
+    assert torch.equal(table_rows({"table": table}, "table", ids), table[ids])
+    assert largest.size == found.numel()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_every_part_of_a_tensor_is_checked(monkeypatch, broken) -> None:
+    monkeypatch.setattr(safetensors_io, "_CHECKED_AT_ONCE", 4)
+    tensor = torch.full((3, 3), 2e38)  # whose sums overflow
+    assert is_finite(tensor)
+    for at in (0, 4, 8):
+        damaged = tensor.clone()
+        damaged.view(-1)[at] = broken
+        assert not is_finite(damaged)
+    assert is_finite(torch.empty(0, 3))

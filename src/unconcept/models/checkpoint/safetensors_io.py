@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
 from ..layouts.packing import Packing
 from .file_copy import writable_copy
 
+_CHECKED_AT_ONCE = 1 << 22  # values
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 GGUF_REMEDY = "quantised GGUF files are not read; give the .safetensors file"
 PICKLE_REMEDY = (
@@ -46,6 +48,10 @@ class LazyTensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return read_tensors(self.places, [name])[name].to(self.device, self.dtype)
+
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """Rows (..., d) of a table (v, d), which alone are converted and moved: the table itself can be gigabytes."""
+        return F.embedding(ids.cpu(), read_tensors(self.places, [name])[name]).to(self.device, self.dtype)
 
     def __contains__(self, name: object) -> bool:
         return name in self.places  # Mapping's own method would read the tensor.
@@ -134,9 +140,11 @@ def _slice(file: Any, place: TensorLocation) -> Any:
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values are finite.
 
-    A sum takes one pass and propagates every NaN and infinity. If it overflows by itself, each value is checked.
+    A sum takes one pass and propagates every NaN and infinity. If it overflows by itself, each value is checked. Part
+    by part, because torch makes a float32 copy of what it sums in float32.
     """
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    parts = tensor.reshape(-1).split(_CHECKED_AT_ONCE)
+    return all(torch.isfinite(part.sum(dtype=torch.float32)) or torch.isfinite(part).all() for part in parts)
 
 
 def patch_file(source: Path, target: Path, tensors: Iterable[tuple[TensorLocation, Tensor]]) -> None:
@@ -174,6 +182,13 @@ _SAFETENSORS_NAMES = {
 
 SAFETENSORS_DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 EIGHT_BIT_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # read, never written
+
+
+def table_rows(tensors: Mapping[str, Tensor], name: str, ids: Tensor) -> Tensor:
+    """Rows (..., d) of a table (v, d) at ids (...), of tensors in files or in memory."""
+    if isinstance(tensors, LazyTensors):
+        return tensors.rows(name, ids)
+    return F.embedding(ids.to(tensors[name].device), tensors[name])
 
 
 @dataclass(frozen=True)

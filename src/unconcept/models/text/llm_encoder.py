@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoint.safetensors_io import table_rows
 from .llm_skeleton import TOKEN_TABLE, language_prefix, language_skeleton
 from .state_cache import cached_text_states
 from .tokenizer import TextTokenizer, TokenPosition
@@ -76,17 +77,14 @@ class LlmEncoder:
         count = len(layers)
         wanted = [k % (count + 1) for k in self.layers]
         prefix = language_prefix(self.weights)
-        table = self.weights[f"{prefix}{TOKEN_TABLE}"]
-        hidden = [F.embedding(block.ids.to(table.device), table) for block in blocks]
-        masks = [block.mask(table.device) for block in blocks]
+        words = torch.cat([block.ids.flatten() for block in blocks])
+        found = table_rows(self.weights, f"{prefix}{TOKEN_TABLE}", words).split([b.ids.numel() for b in blocks])
+        hidden = [states.view(*block.ids.shape, -1) for states, block in zip(found, blocks, strict=True)]
+        masks = [block.mask(each.device) for block, each in zip(blocks, hidden, strict=True)]
         turns = [_positions(rotary, each) for each in hidden]
         kept = {0: list(hidden)}
         for number, layer in enumerate(layers[: max(wanted)], 1):
-            start = f"{prefix}layers.{number - 1}."
-            tensors = {name: self.weights[f"{start}{name}"] for name, _ in layer.named_parameters()}
-            for i, (mask, turn) in enumerate(zip(masks, turns, strict=True)):
-                given = {"attention_mask": mask, "position_embeddings": turn}
-                hidden[i] = torch.func.functional_call(layer, tensors, (hidden[i],), given)
+            self._pass(layer, f"{prefix}layers.{number - 1}.", hidden, masks, turns)
             if number in wanted:
                 kept[number] = list(hidden)
         if count in wanted:
@@ -94,6 +92,15 @@ class LlmEncoder:
             kept[count] = [torch.func.functional_call(norm, tensors, (each,)) for each in hidden]
         joined = zip(*map(kept.__getitem__, wanted), strict=True)
         return [torch.cat(states, -1) for states in joined]
+
+    def _pass(
+        self, layer: nn.Module, start: str, hidden: list[Tensor], masks: Sequence[Tensor | None], turns: Sequence[Any]
+    ) -> None:
+        """Replace the states (b, l, d) of each block by what a layer makes of them; its tensors are gone after that."""
+        tensors = {name: self.weights[f"{start}{name}"] for name, _ in layer.named_parameters()}
+        for i, (mask, turn) in enumerate(zip(masks, turns, strict=True)):
+            given = {"attention_mask": mask, "position_embeddings": turn}
+            hidden[i] = torch.func.functional_call(layer, tensors, (hidden[i],), given)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import ModelError, require
+from ..checkpoint.safetensors_io import table_rows
 from .state_cache import cached_text_states
 from .tokenizer import TextTokenizer, TokenPosition
 
@@ -49,15 +50,17 @@ class T5Encoder:
         Texts are encoded one by one, so that a text's state does not depend on the others; each is large enough.
         """
         eps = float(self.config.get("layer_norm_epsilon", 1e-6))
-        table = self.weights["shared.weight" if "shared.weight" in self.weights else "encoder.embed_tokens.weight"]
+        table = "shared.weight" if "shared.weight" in self.weights else "encoder.embed_tokens.weight"
+        words = table_rows(self.weights, table, torch.cat(list(texts), 1))
         # The sum over layers overflows float16 in T5-XXL, so it is at least float32.
-        wide = torch.promote_types(table.dtype, torch.float32)
-        parts = [table[ids].to(wide) for ids in texts]
+        wide = words.to(torch.promote_types(words.dtype, torch.float32))
+        parts = list(wide.split([ids.shape[1] for ids in texts], 1))
         for number in range(int(self.config["num_layers"])):
             prefix = f"encoder.block.{number}.layer."
             layer = {name.removeprefix(prefix): self.weights[name] for name in self.weights if name.startswith(prefix)}
             for i, bias in enumerate(biases):
                 parts[i] = self._layer(parts[i], layer, bias, eps)
+            del layer  # Before the next one is read.
         final = self.weights["encoder.final_layer_norm.weight"]
         return [rms_norm(part, final, eps) for part in parts]
 
