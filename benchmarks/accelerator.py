@@ -1,8 +1,9 @@
 """What an accelerator computes, beside the CPU: `python -m benchmarks.accelerator`, at most 8 minutes, no downloads.
 
 At toy size every family is edited by every method, attacked by every attack and drawn from under the data types auto,
-float16 and bfloat16; the yardstick is the same on the CPU in float32. Then SD 1.4, SDXL and FLUX.1 in their own shapes,
-with random weights made on the device: UCE, a short ESD and a drawing, beside the device's own float32 where that fits.
+float16 and bfloat16; the yardstick is the same on the CPU in float32. Then SD 1.4, SDXL, FLUX.1 and Z-Image in their
+own shapes, with random weights made on the device: UCE, a short ESD and a drawing, beside the device's own float32
+where that fits.
 
 Prints a table and writes `accelerator.json`. Exit code 1 if something failed, or is refused under auto. Shapes are left
 out on a CPU. `--only toys` or `--only shapes` takes one half, `--families`, `--methods` and `--attacks` fewer entries.
@@ -182,7 +183,7 @@ def toys(
 def summary(rows: Sequence[Row]) -> str:
     """One line for each family and data type, then every fault."""
     lines = [
-        f"{'family':9}{'dtype':10}{'ok':>5}{'refused':>9}{'other':>7}"
+        f"{'family':12}{'dtype':10}{'ok':>5}{'refused':>9}{'other':>7}"
         f"{'worst difference':>18}{'seconds':>9}{'peak GB':>9}"
     ]
     for family, dtype in dict.fromkeys((row.family, row.dtype) for row in rows):
@@ -193,7 +194,7 @@ def summary(rows: Sequence[Row]) -> str:
         told = f"{worst.difference:.1e}" if worst else "-"
         peak = max(row.peak_bytes for row in own) / 1e9
         lines.append(
-            f"{family:9}{dtype:10}{counts[0]:5}{counts[1]:9}{len(own) - sum(counts):7}{told:>18}"
+            f"{family:12}{dtype:10}{counts[0]:5}{counts[1]:9}{len(own) - sum(counts):7}{told:>18}"
             f"{sum(row.seconds for row in own):9.1f}{peak:9.2f}"
         )
     for row in rows:

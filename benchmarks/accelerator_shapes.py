@@ -1,4 +1,7 @@
-"""SD 1.4, SDXL and FLUX.1 in their own shapes with random weights made on the device: what `accelerator` does there."""
+"""SD 1.4, SDXL, FLUX.1 and Z-Image in their own shapes, with random weights made on the device.
+
+What `accelerator` does there.
+"""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -10,7 +13,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from benchmarks.shapes import FLUX, T5_XXL
+from benchmarks.shape_encoders import QWEN3_4B, T5_XXL
+from benchmarks.shapes import FLUX
 from tests import toy_text
 from unconcept.core import Request
 from unconcept.methods import methods
@@ -20,12 +24,25 @@ from unconcept.models.checkpoint.published import CLIP_VOCABULARY
 from unconcept.models.precision import dtype_policy
 from unconcept.models.views import PipelineView, view_of_pipeline
 
-SHAPE_NAMES = ("sd14", "sdxl", "flux")
+SHAPE_NAMES = ("sd14", "sdxl", "flux", "zimage")
 PACKAGED = CLIP_VOCABULARY.parent
 FOLDERS = {"sd14": "stable-diffusion-1", "sdxl": "stable-diffusion-xl"}
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
 STEPS, GUIDANCE = 4, 5.0
 ESD = {"iterations": 3, "ddim_steps": 2, "pool": 1}
+NARROW = ("flux", "zimage")  # published in bfloat16: FLUX.1 overflows in float16
+FLOW_VAE = {
+    "latent_channels": 16,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "sample_size": 1024,
+}
 ROOM = 1.25  # of the weights' size, for what is computed with them
 
 
@@ -33,8 +50,8 @@ def measure_shape(name: str, device: torch.device) -> Iterator[tuple[str, str, C
     """What is tried in a shape: first the device's own float32, then each data type beside it."""
     wanted: dict[str, Tensor] = {}
     for dtype in ("float32", "auto", "float16", "bfloat16"):
-        if name == "flux" and dtype == "float16":
-            continue  # FLUX.1 is published in bfloat16 and overflows in float16.
+        if name in NARROW and dtype == "float16":
+            continue
         model: dict[str, PipelineView] = {}
         yield "open", dtype, partial(_open, name, device, dtype, model)
         for what in ("draw", "uce", "esd"):
@@ -100,7 +117,8 @@ def networks_of(name: str, device: torch.device | str, dtype: torch.dtype) -> di
     try:
         with torch.device(device):
             torch.manual_seed(0)
-            return _flux_networks() if name == "flux" else _unet_networks(FOLDERS[name])
+            own = {"flux": _flux_networks, "zimage": _z_image_networks}
+            return own[name]() if name in own else _unet_networks(FOLDERS[name])
     finally:
         torch.set_default_dtype(before)
 
@@ -121,20 +139,17 @@ def _flux_networks() -> dict[str, nn.Module]:
     clip = read_config(PACKAGED / FOLDERS["sd14"] / "text_encoder/config.json")
     return {
         "transformer": diffusers.FluxTransformer2DModel(**FLUX),
-        "vae": diffusers.AutoencoderKL(
-            latent_channels=16,
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            sample_size=1024,
-        ),
+        "vae": diffusers.AutoencoderKL(**FLOW_VAE),
         "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**clip)),
         "text_encoder_2": transformers.T5EncoderModel(transformers.T5Config(**T5_XXL)),
+    }
+
+
+def _z_image_networks() -> dict[str, nn.Module]:
+    return {
+        "transformer": diffusers.ZImageTransformer2DModel(),
+        "vae": diffusers.AutoencoderKL(**FLOW_VAE),
+        "text_encoder": transformers.Qwen3Model(transformers.Qwen3Config(**QWEN3_4B)),
     }
 
 
@@ -147,6 +162,9 @@ def _pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Any:
         }
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
         return diffusers.FluxPipeline(scheduler=scheduler, **networks, **words)
+    if name == "zimage":
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+        return diffusers.ZImagePipeline(scheduler=scheduler, tokenizer=toy_text.qwen3(8)[1], **networks)
     folder = PACKAGED / FOLDERS[name]
     index = read_config(folder / "model_index.json")
     scheduler = getattr(diffusers, index["scheduler"][1]).from_config(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.shape_encoders import CLIP_G, CLIP_L, MISTRAL3, QWEN25_VL, T5_XXL
 from benchmarks.shape_tokenizers import write_clip_tokenizer, write_t5_tokenizer
 from tests import tiny
 from unconcept.models.checkpoint.safetensors_io import DeferredTensor, write_deferred_tensors
@@ -26,31 +27,6 @@ from unconcept.models.text.tokenizer_files import END_TOKEN
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 SHARD = 5 * 2**30  # bytes
 POOL = 4_194_301  # random numbers; a prime, so that no two rows of a matrix are the same
-CLIP_L = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "projection_dim": 768,
-    "hidden_act": "quick_gelu",
-}
-CLIP_G = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-}
-T5_XXL = {
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "vocab_size": 32128,
-    "feed_forward_proj": "gated-gelu",
-}
 SD14 = {"cross_attention_dim": 768, "attention_head_dim": 8}
 SDXL = {
     "sample_size": 128,
@@ -67,32 +43,6 @@ SDXL = {
 }
 FLUX = {"guidance_embeds": True}
 FLUX2 = {"guidance_embeds": True}
-QWEN25_VL = {  # Pictures are read by nobody here: of its tower there is one block.
-    "text_config": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152064,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
-    },
-    "vision_config": {"depth": 1, "out_hidden_size": 3584, "fullatt_block_indexes": [0]},
-}
-MISTRAL3 = {
-    "text_config": {
-        "model_type": "mistral",
-        "hidden_size": 5120,
-        "intermediate_size": 32768,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 131072,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e9},
-    },
-    "vision_config": {"model_type": "pixtral", "num_hidden_layers": 1},
-}
 CHAT_TOKENIZERS = {"qwen": lambda: tiny.qwen25_vl()[1], "mistral": lambda: tiny.mistral3(8, 1)[1]}
 
 

@@ -21,6 +21,7 @@ from benchmarks.shapes import SHARD, drawn, write_weights
 from benchmarks.taken import gauged
 from tests import tiny
 from tests.methods.quick import QUICK
+from unconcept.attacks import attacks
 from unconcept.core.errors import RequestError, SettingsError
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.core.request import Request
@@ -28,6 +29,7 @@ from unconcept.core.settings import build_settings
 from unconcept.methods import methods
 from unconcept.models.checkpoint.safetensors_io import TensorLocation, read_tensors
 from unconcept.models.checkpoint.weight_files import weight_files
+from unconcept.models.families import FAMILIES
 from unconcept.prompts.checks import REPORT_SEEDS
 from unconcept.worlds.table import concept_table
 
@@ -110,6 +112,14 @@ def test_what_an_accelerator_is_asked(tmp_path) -> None:
     assert of["uce", "float16"] < of["uce", "bfloat16"] < 0.3
 
 
+def test_an_accelerator_is_asked_of_every_family() -> None:
+    """All that the registries have there, whether a toy was thought of or not."""
+    asked = list(accelerator.toys(torch.device("cpu"), list(tiny.PIPELINES), list(methods), list(attacks)))
+    wanted = {(family, name) for name in methods for family in methods[name].families}
+    wanted |= {(family, f"attack {name}") for name in attacks for family in attacks[name].families}
+    assert {(family, what) for family, what, _, _ in asked} == wanted | {(family, "draw") for family in FAMILIES}
+
+
 def test_what_needs_guidance_is_tried_on_a_toy_that_has_it() -> None:
     """FLUX's, too: a refusal under auto would count as a fault of the accelerator."""
     cpu = torch.device("cpu")
@@ -135,7 +145,7 @@ def test_what_goes_wrong_on_an_accelerator_is_a_row() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("sd14", 1.07), ("sdxl", 3.47), ("flux", 16.87)])
+@pytest.mark.parametrize(("name", "count"), [("sd14", 1.07), ("sdxl", 3.47), ("flux", 16.87), ("zimage", 10.26)])
 def test_shapes_of_published_models_are_built(name, count) -> None:
     """10^9 weights of all networks together, none of them made."""
     networks = accelerator_shapes.networks_of(name, "meta", torch.float32)
