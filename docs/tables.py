@@ -17,6 +17,7 @@ from unconcept.core.recipe import load_recipe, recipes
 from unconcept.evaluation.suites.registry import suites
 from unconcept.evaluation.trials.filters import FILTERS
 from unconcept.jobs import command_options
+from unconcept.jobs.proofs import proof_of
 from unconcept.methods import methods
 from unconcept.models.diffusion.overshoot import OVERSHOOT_SAMPLERS
 from unconcept.models.diffusion.schedulers import SAMPLERS
@@ -88,6 +89,26 @@ def attack_rows() -> list[tuple[str, ...]]:
     return rows
 
 
+PROOFS_HEAD = """\
+*drawn*: with settings chosen on judged pictures of an embedded model: of `moji` for `sd1`, of `moji-flow` for `flux`.
+*untuned*: it draws there, with settings that nobody chose on pictures. *toy*: equations, names of tensors and files are
+tested on the family's real classes at toy size; whether pictures of the published model lose the concept is not.
+Empty: the method refuses the family. `unconcept methods` prints the same.
+
+"""
+PROOFS = {"drawn": "drawn", "untuned": "untuned", "algebra": "toy"}
+
+
+def proof_rows() -> list[tuple[str, ...]]:
+    """A row for each method: how far it is proven on each family."""
+    rows = []
+    for name in own_methods():
+        info = methods[name]
+        proofs = [PROOFS[proof_of(name, one).split()[0]] if one in info.families else "" for one in families]
+        rows.append((f"`{name}`", *proofs))
+    return rows
+
+
 def reference() -> str:
     """The page."""
     suite_rows = [(f"`{name}`", suites[name].summary) for name in sorted(suites)]
@@ -99,6 +120,7 @@ def reference() -> str:
         family_rows.append((f"`{name}`", spec.title, f"`{spec.pipeline}`", spec.attention))
     sections = {
         "Methods": table(("method", "what it does", "paper", "mechanism", "families"), method_rows()),
+        "How far each method is proven, by family": PROOFS_HEAD + table(("method", *families), proof_rows()),
         "Filters, which edit nothing": table(("filter", "what it does"), filter_rows),
         "Attacks": table(("attack", "what it does", "paper", "access", "families"), attack_rows()),
         "Suites": table(("suite", "what it asks"), suite_rows),

@@ -294,7 +294,9 @@ def test_support_matrix_is_the_registrys() -> None:
     assert "joint attention" in rows["a-star"]["refused"]["flux"]
     table = run("methods").stdout
     proven = rows["uce"]["proven"]
-    assert (proven["sd1"], proven["flux"]) == ("drawn on moji", "untuned on moji-flow")
+    assert (proven["sd1"], proven["flux"]) == ("drawn on moji", "drawn on moji-flow")
+    assert rows["doco"]["proven"]["flux"] == "untuned on moji-flow"  # There is no recipe.
+    assert rows["negative-prompt"]["proven"]["sd1"] == "untuned on moji"  # There is one, which says so.
     assert {proven[family] for family in FAMILIES if family not in ("sd1", "flux")} == {"algebra tested only"}
     assert "drawn" in table
     assert "algebra" in table

@@ -1,7 +1,6 @@
 """`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`, `recipes`: print tables from the registries."""
 
 from collections.abc import Sequence
-from functools import cache
 
 from .console import print_json, print_table
 from .options import JsonOptions
@@ -11,6 +10,7 @@ def methods(shown: JsonOptions) -> None:
     """List the methods with their papers and settings, and the model families that each supports."""
     from ..core.docstrings import description_of
     from ..core.settings import default_settings
+    from ..jobs.proofs import proof_of
     from ..methods import methods as known
     from ..models.families import FAMILIES
 
@@ -19,7 +19,7 @@ def methods(shown: JsonOptions) -> None:
         settings, summary = default_settings(info.settings), description_of(info.settings)
         reasons = {family: info.refusal(family) for family in FAMILIES}
         refused = {family: reason for family, reason in reasons.items() if reason}
-        proven = {family: _proof(info.name, family) for family, reason in reasons.items() if not reason}
+        proven = {family: proof_of(info.name, family) for family, reason in reasons.items() if not reason}
         told.append(
             {
                 "name": info.name,
@@ -39,32 +39,6 @@ def methods(shown: JsonOptions) -> None:
         return
     print_table("methods", ("name", "paper", "summary", "settings"), rows)
     print_table("support", ("name", *FAMILIES, "refused because"), support)
-
-
-def _proof(method: str, family: str) -> str:
-    """How far a method is proven on a family: judged on pictures of an embedded model, or tested on toys alone.
-
-    A method was tuned on an embedded model if it has a recipe for it; others draw there under their defaults.
-    """
-    from ..core.recipe import recipes
-
-    told = []
-    for name, prefix in _worlds_of_families().get(family, {}).items():
-        told.append(f"drawn on {name}" if f"{prefix}{method}" in recipes() else f"untuned on {name}")
-    return ", ".join(told) or "algebra tested only"
-
-
-@cache
-def _worlds_of_families() -> dict[str, dict[str, str]]:
-    """The embedded models of each family, with the prefix of their recipes."""
-    from ..models.checkpoint.config import family_of_folder
-    from ..worlds import folder
-    from ..worlds.registry import worlds
-
-    found: dict[str, dict[str, str]] = {}
-    for name in worlds:
-        found.setdefault(family_of_folder(folder(name)).name, {})[name] = worlds[name].recipes
-    return found
 
 
 def attacks(shown: JsonOptions) -> None:
