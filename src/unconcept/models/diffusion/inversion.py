@@ -25,15 +25,34 @@ def invert_latents(
     Each step takes the prediction at its cleaner end, so the way back to the latents is approximate, and closer with
     more steps.
     """
-    x, grid = latents, torch.as_tensor(timesteps, device=latents.device)
+    return _inverted_path(model, latents, guidance, timesteps)[-1]
+
+
+def _inverted_path(
+    model: ModelView, latents: Tensor, guidance: PromptGuidance, timesteps: Sequence[float] | Tensor
+) -> list[Tensor]:
+    """The latents (b, c, h, w) at each of the timesteps, clean ones first."""
+    path, grid = [latents], torch.as_tensor(timesteps, device=latents.device)
     message = f"timesteps {grid.tolist()} do not rise from 0: give the levels to pass through, such as 0, 500, 999"
     require(len(grid) > 1 and float(grid[0]) == 0 and bool((grid.diff() >= 0).all()), message)
     for here, there in pairwise(grid):
+        x = path[-1]
         t, following = here.expand(len(x)), there.expand(len(x))
         said = guidance.predict(model, x, here)
         schedule = model.schedule
-        x = schedule.add_noise(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following)
-    return x
+        path.append(schedule.add_noise(schedule.x0(said, x, t), schedule.epsilon(said, x, t), following))
+    return path
+
+
+@torch.no_grad()
+def invert_with_residuals(sampler: Sampler, latents: Tensor, guidance: PromptGuidance) -> SamplingStart:
+    """Run a deterministic sampler backwards from clean latents (b, c, h, w), and keep what its steps lack to return.
+
+    Each step forth adds the distance to where the inversion was (direct inversion: Ju et al., ICLR 2024,
+    arXiv:2310.01506), so the way back is exact in any number of steps.
+    """
+    path = _inverted_path(sampler.model, latents, guidance, inversion_timesteps(sampler))[::-1]
+    return SamplingStart(path[0], 0, _missing_steps(sampler, torch.stack(path[:-1]), latents, guidance))
 
 
 def inversion_timesteps(sampler: Sampler) -> Tensor:
@@ -71,8 +90,13 @@ def invert_edit_friendly(
     for k in range(len(sampler)):
         noise = torch.stack([torch.randn(shape, generator=rng) for rng in generators]).to(latents)
         path.append(sampler.add_noise(latents, noise, k))
-    noised, residuals = torch.stack(path), []
+    noised = torch.stack(path)
+    return EditFriendlyNoise(noised, _missing_steps(sampler, noised, latents, guidance))
+
+
+def _missing_steps(sampler: Sampler, path: Tensor, latents: Tensor, guidance: PromptGuidance) -> Tensor:
+    """What each step without noise lacks (N, b, c, h, w) to lead along a path (N, b, c, h, w) to clean latents."""
+    none, missing = LoopOptions(residuals=torch.zeros_like(path)), []
     for k, after in enumerate([*path[1:], latents]):
-        none = LoopOptions(residuals=torch.zeros_like(noised))
-        residuals.append(after - sampler.denoise(noised[k], guidance, k, k + 1, none))
-    return EditFriendlyNoise(noised, torch.stack(residuals))
+        missing.append(after - sampler.denoise(path[k], guidance, k, k + 1, none))
+    return torch.stack(missing)
