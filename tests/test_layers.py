@@ -23,6 +23,7 @@ LEVELS = {
     "methods": 5,
     "attacks": 5,
     "scorers": 5,
+    "protection": 5,
     "erasing": 6,
     "report": 6,
     "evaluation": 7,
@@ -34,6 +35,7 @@ ENTRIES = (
     "methods",
     "attacks",
     "scorers",
+    "protection",
     "evaluation/suites",
     "models/families",
 )  # folders in which a file is one entry

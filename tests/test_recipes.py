@@ -17,13 +17,15 @@ from unconcept.jobs.explain import explain
 from unconcept.jobs.resolve import plan_job
 from unconcept.methods import methods
 from unconcept.prompts.templates import refuse_named_targets
+from unconcept.protection import protections
 from unconcept.worlds.table import concept_table
 
 
 @pytest.mark.parametrize("name", list(recipes()))
 def test_settings_fit(name) -> None:
     recipe = load_recipe(name)
-    info = methods[recipe.method] if recipe.method else attacks[recipe.attack]
+    kind, _, owner = recipe.owner.partition(" ")
+    info = {"method": methods, "attack": attacks, "protection": protections}[kind][owner]
     assert name.endswith(info.name) or name.startswith(f"{info.name}-")
     assert recipe.family in info.families
     for kind in (None, *recipe.kinds):

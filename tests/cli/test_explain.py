@@ -12,6 +12,7 @@ from unconcept.core.docstrings import field_descriptions
 from unconcept.core.recipe import load_recipe, recipes
 from unconcept.methods import methods
 from unconcept.methods.uce import UCE
+from unconcept.protection import protections
 
 
 def explained(*words: object) -> dict[tuple[str, str], dict]:
@@ -69,7 +70,8 @@ def test_what_an_edit_cannot_reach_is_told_before_it_is_made(words, note, tmp_pa
 @pytest.mark.parametrize("name", list(recipes()))
 def test_every_packaged_recipe_is_explained_in_full(name) -> None:
     loaded = load_recipe(name)
-    info = methods[loaded.method] if loaded.method else attacks[loaded.attack or ""]
+    kind, _, owner = loaded.owner.partition(" ")
+    info = {"method": methods, "attack": attacks, "protection": protections}[kind][owner]
     rows = {key[1]: row for key, row in explained(name).items() if key[0] == "settings"}
     assert rows.keys() == {field.name for field in fields(info.settings)}
     assert {key for key, row in rows.items() if row["layer"] == "recipe"} == loaded.settings.keys()

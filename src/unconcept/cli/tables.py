@@ -1,4 +1,4 @@
-"""`unconcept methods`, `attacks`, `scorers`, `suites`, `specs`, `recipes`: print tables from the registries."""
+"""`unconcept methods`, `attacks`, `protections`, `scorers`, `suites`, `specs`, `recipes`: print the registries."""
 
 from collections.abc import Sequence
 
@@ -52,6 +52,16 @@ def attacks(shown: JsonOptions) -> None:
     _show("attacks", ("name", "rung", "paper", "families", "summary", "settings"), rows, shown.as_json)
 
 
+def protections(shown: JsonOptions) -> None:
+    """List the protections of pictures, and the controls beside them."""
+    from ..core.settings import default_settings
+    from ..protection import protections as known
+
+    infos = sorted(map(known.__getitem__, known), key=lambda info: (info.role == "control", info.name))
+    rows = [(i.name, i.role, i.paper, i.summary, default_settings(i.settings)) for i in infos]
+    _show("protections", ("name", "role", "paper", "summary", "settings"), rows, shown.as_json)
+
+
 def scorers(shown: JsonOptions) -> None:
     """List the scorers, their inputs, and the package extra that some of them need."""
     from ..scorers import scorers as known
@@ -86,7 +96,7 @@ def recipes(shown: JsonOptions) -> None:
     rows = []
     for name in known():
         recipe = current_recipe(name)
-        rows.append((name, recipe.method or recipe.attack, recipe.family or "any", recipe.source))
+        rows.append((name, recipe.owner.partition(" ")[2], recipe.family or "any", recipe.source))
     _show("recipes", ("name", "for", "family", "source"), rows, shown.as_json)
 
 

@@ -1,4 +1,4 @@
-"""Recipes: TOML files that hold one setting of a method, from a paper or for `moji`."""
+"""Recipes: TOML files that hold one setting of a method, an attack or a protection, from a paper or for `moji`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,18 @@ from .request import RequestSpec
 from .settings import build_settings, read_toml
 
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl")  # a setting with one of these endings is a path
+_OWNERS = {"method", "attack", "protection"}  # keys of which a recipe has one
 _FOLDER_SETTINGS = ("clip", "clip_2", "images")  # settings that are the path of a folder
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe file, for a method or for an attack. The method or attack checks its `settings` itself."""
+    """One recipe file, for a method, an attack or a protection, which checks its `settings` itself."""
 
     source: str  # paper and page, or how the setting was found
     method: str | None = None
     attack: str | None = None
+    protection: str | None = None
     family: str | None = None
     world: str | None = None  # the embedded model it was tuned on, NAME@VERSION
     table_hash: str | None = None  # of that model's table of concepts
@@ -34,6 +36,12 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     """How a trained method runs: mixed precision, Random Erasing..."""
     regularisers: dict[str, Any] = field(default_factory=dict)  # of the method's training
+
+    @property
+    def owner(self) -> str:
+        """What the recipe is for, such as "method uce" or "attack p4d"; "" for a method's defaults without a name."""
+        named = {"method": self.method, "attack": self.attack, "protection": self.protection}
+        return next((f"{kind} {name}" for kind, name in named.items() if name), "")
 
     @property
     def asked(self) -> RequestSpec:
@@ -64,12 +72,12 @@ def load_recipe(name: str) -> Recipe:
     data = read_toml(path)
     require("source" in data, f"recipe {name}: key source is missing; state where the settings come from", RecipeError)
     require(
-        ("method" in data) != ("attack" in data),
-        f"recipe {name}: a recipe names either a method or an attack; give exactly one of the two keys",
+        len(_OWNERS & data.keys()) == 1,
+        f"recipe {name}: a recipe names a method, an attack or a protection; give exactly one of the three keys",
         RecipeError,
     )
     beyond = ", ".join(part for part in ("regularisers", "kinds") if part in data and "method" not in data)
-    require(not beyond, f"recipe {name}: only a method has {beyond}, not an attack; remove them", RecipeError)
+    require(not beyond, f"recipe {name}: only a method has {beyond}; remove them", RecipeError)
     recipe = build_settings(Recipe, data, f"recipe {name}: key")
     recipe.asked  # noqa: B018  (checked here, so that a broken recipe fails when it is loaded)
     return replace(

@@ -16,6 +16,7 @@ from ..models import find_model
 from ..models.checkpoint.config import family_of_folder
 from ..models.families import families
 from ..models.family import FamilySpec
+from ..protection import protections
 from ..training.regularisers import build_regularisers
 from ..worlds.recipes import current_recipe
 from ..worlds.registry import embedded_world, split_config
@@ -57,15 +58,14 @@ def explain(options: ExplainOptions) -> RecipeExplanation:
     """List every effective setting of a recipe. Bad input raises the same errors as in `erase`."""
     recipe, loaded = options.recipe, current_recipe(options.recipe)
     typed = {name: value for name, value in vars(options).items() if name != "recipe" and value not in (None, ())}
-    if loaded.attack is not None:
+    if loaded.method is None:
         message = (
-            f"recipe {recipe} is for the attack {loaded.attack}, which takes its settings as they are: leave out"
+            f"recipe {recipe} is for the {loaded.owner}, which takes its settings as they are: leave out"
             f" {', '.join(typed)}"
         )
         require(not typed, message, RecipeError)
-        return RecipeExplanation(
-            recipe, loaded.source, f"attack {loaded.attack}", loaded.family, tuple(_of_attack(loaded)), {}
-        )
+        whole = tuple(_as_they_are(loaded))
+        return RecipeExplanation(recipe, loaded.source, loaded.owner, loaded.family, whole, {})
     planned = plan_job(EraseOptions(recipe=recipe, **typed))
     job, info = planned.job, methods[planned.job.method]
     settings: object = build_settings(info.settings, job.settings or {}, f"{job.method} setting")
@@ -91,8 +91,10 @@ def _family_of(model: str | None, loaded: Recipe) -> FamilySpec | None:
     return families[loaded.family] if loaded.family else None
 
 
-def _of_attack(loaded: Recipe) -> Iterator[EffectiveSetting]:
-    info, given = attacks[loaded.attack or ""], merge_layers(("recipe", loaded.settings))
+def _as_they_are(loaded: Recipe) -> Iterator[EffectiveSetting]:
+    """The settings of an attack or a protection."""
+    given = merge_layers(("recipe", loaded.settings))
+    info = attacks[loaded.attack] if loaded.attack else protections[loaded.protection or ""]
     return _effective("settings", build_settings(info.settings, layered_values(given), f"{info.name} setting"), given)
 
 

@@ -92,7 +92,7 @@ def _method_of(options: EraseOptions) -> tuple[Recipe, str | None, dict[str, str
     name = loaded.method or ""
     require(
         bool(name),
-        f"recipe {recipe} is for the attack {loaded.attack}: `unconcept erase` needs a recipe for a method",
+        f"recipe {recipe} is for the {loaded.owner}: `unconcept erase` needs a recipe for a method",
         RecipeError,
     )
     if recipe is None:
