@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .jobs.keywords import bench_methods as bench
     from .jobs.keywords import erase_concepts as erase
     from .jobs.keywords import evaluate_edits as evaluate
+    from .jobs.keywords import protect_pictures as protect
     from .jobs.keywords import recheck_edit as recheck
     from .models import ModelView, open_model
 
@@ -38,6 +39,7 @@ _HOMES = {
     "evaluate": (".jobs.keywords", "evaluate_edits"),
     "load_edit": (".edits", "load_edit"),
     "open_model": (".models", "open_model"),
+    "protect": (".jobs.keywords", "protect_pictures"),
     "recheck": (".jobs.keywords", "recheck_edit"),
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "evaluate",
     "load_edit",
     "open_model",
+    "protect",
     "recheck",
 ]
 

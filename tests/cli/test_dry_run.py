@@ -37,6 +37,10 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
         ("invert", "PICTURE", "--edit", "EDIT", "--steps", 2, "--out", "OUT"),
         ("invert", "PICTURE", "--edit", "EDIT", "--by", "flow", "--out", "OUT"),
     ),
+    "protect": (
+        ("protect", "PICTURE", "--model", "MODEL", "--set", "iterations=30", "--out", "OUT"),
+        ("protect", "PICTURE", "--model", "MODEL", "--budget", 0, "--out", "OUT"),
+    ),
     "evaluate": (
         ("evaluate", "dog", "--edit", "EDIT", *JUDGED, "--out", "OUT"),
         ("evaluate", "dog", "--edit", "EDIT", "--judge", "nobody", "--out", "OUT"),
@@ -74,9 +78,16 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
     "ledger audit": (("ledger", "audit", "MOJI", "--pictures", 2, "--steps", 2), ("ledger", "audit", "LEDGER", "GONE")),
     "ledger diff": (("ledger", "diff", "LEDGER", "LEDGER"), ("ledger", "diff", "LEDGER", "TAKEN")),
 }
-SLOW = {"evaluate", "bench", "attack", "invert", *(f"ledger {name}" for name in ("audit", "drift", "status", "verify"))}
+SLOW = {
+    "evaluate",
+    "bench",
+    "attack",
+    "invert",
+    "protect",
+    *(f"ledger {name}" for name in ("audit", "drift", "status", "verify")),
+}
 # They print what is known at once, or read texts.
-QUICK = {"explain", "methods", "attacks", "scorers", "suites", "specs", "recipes"}
+QUICK = {"explain", "methods", "attacks", "protections", "scorers", "suites", "specs", "recipes"}
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ def test_every_flag_of_erase_stands_under_one_heading() -> None:
 def test_commands_stand_under_headings_with_whole_sentences() -> None:
     text = said("--help")
     titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
-    assert titles[1:] == ["Options:", "Make an edit:", "Use it:", "Measure it:", "Look up:", "Keep requests:"]
+    groups = ["Make an edit:", "Use it:", "Measure it:", "Protect pictures:", "Look up:", "Keep requests:"]
+    assert titles[1:] == ["Options:", *groups]
     lines = (text + said("ledger", "--help")).splitlines()
     assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import apply, erase, evaluate, explain, export, imported, invert, ledger, recheck, sample, tables
+from . import apply, erase, evaluate, explain, export, imported, invert, ledger, protect, recheck, sample, tables
 from .commands import command
 from .console import Commands, say
 from .help import GroupedCommand
@@ -35,6 +35,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "bench": evaluate.bench,
         "recheck": recheck.recheck,
     },
+    "protect pictures": {"protect": protect.protect},
 }
 for _group, _functions in _COMMANDS.items():
     for _name, _function in _functions.items():
@@ -42,7 +43,7 @@ for _group, _functions in _COMMANDS.items():
 app.add_typer(ledger.app, name="ledger", rich_help_panel="keep requests")
 for _table in (
     *(explain.explain, tables.methods, tables.recipes, tables.attacks),
-    *(tables.suites, tables.scorers, tables.specs),
+    *(tables.protections, tables.suites, tables.scorers, tables.specs),
 ):
     app.command(_table.__name__, cls=GroupedCommand, rich_help_panel="look up")(command(_table))
 

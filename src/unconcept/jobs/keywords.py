@@ -25,6 +25,8 @@ from .derivatives.recheck import recheck
 from .edit_base import record_base
 from .erase import EraseOutcome, erase
 from .evaluate import evaluate, plan_attack, plan_bench, plan_evaluation
+from .protection.options import ProtectOptions
+from .protection.protect import protect
 from .resolve import plan_job
 
 _PATH_NAMES = {"out", "store", "concepts_file", "retain_file", "prompts"}
@@ -132,4 +134,5 @@ erase_concepts = _keyword_function("erase", EraseOptions, _erase)
 evaluate_edits = _keyword_function("evaluate", EvaluateOptions, _evaluate)
 attack_edits = _keyword_function("attack", AttackOptions, _attack)
 recheck_edit = _keyword_function("recheck", RecheckOptions, recheck)
+protect_pictures = _keyword_function("protect", ProtectOptions, protect)
 bench_methods = _keyword_function("bench", BenchOptions, _bench)

@@ -17,6 +17,7 @@ _MOST_PIXELS = 1 << 26  # a picture of 8192x8192
 _LEAST_CONTRAST = 1 / 255  # between the darkest and the brightest value of a colour
 _MOST_PICTURES = 1000  # in a folder, whose pictures are all in memory at once
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "photoshop", "comment")  # as Pillow names them
 _IMAGE_FILES_RULE = "give a folder that contains only .png, .jpg and .jpeg files"
 
 
@@ -51,13 +52,7 @@ def read_fitted_pictures(folder: Path, height: int, width: int, least: int) -> T
     Each picture is scaled by its shorter side and cropped to the middle. `DataError` if the folder contains anything
     else, fewer than `least` pictures, one that would have to be enlarged, or one that shows nothing.
     """
-    require(folder.is_dir(), f"pictures {folder}: the folder does not exist; {_IMAGE_FILES_RULE}", DataError)
-    try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"pictures {folder}: {error.strerror or error}; give a readable folder") from None
-    wrong = next((path for path in files if path.is_dir() or path.suffix.lower() not in _IMAGE_SUFFIXES), None)
-    require(wrong is None, f"{wrong} is not a picture: {_IMAGE_FILES_RULE}", DataError)
+    files = picture_files(folder)
     require(len(files) >= least, f"pictures {folder}: the folder has {len(files)}, give at least {least}", DataError)
     require(
         len(files) <= _MOST_PICTURES,
@@ -69,6 +64,27 @@ def read_fitted_pictures(folder: Path, height: int, width: int, least: int) -> T
     message = f"pictures {folder}: {len(blank)} of {len(files)} are of one colour and show nothing, {blank[:1]} first"
     require(not blank, f"{message}: leave them out", DataError)
     return found
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The picture files of a folder in the order of their names, without hidden ones.
+
+    `DataError` if there is no such folder, or if it contains anything else.
+    """
+    require(folder.is_dir(), f"pictures {folder}: the folder does not exist; {_IMAGE_FILES_RULE}", DataError)
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"pictures {folder}: {error.strerror or error}; give a readable folder") from None
+    wrong = next((path for path in files if path.is_dir() or path.suffix.lower() not in _IMAGE_SUFFIXES), None)
+    require(wrong is None, f"{wrong} is not a picture: {_IMAGE_FILES_RULE}", DataError)
+    return files
+
+
+def has_metadata(path: Path) -> bool:
+    """Whether a picture file that can be read holds more than pixels: EXIF, XMP, IPTC or a comment."""
+    with Image.open(path) as image:
+        return bool(image.getexif()) or any(name in image.info for name in _METADATA)
 
 
 def of_one_colour(pictures: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from ...models.loading import find_network
 from .. import command_options as main
 from .. import ledger_options as ledgers
 from ..options import texts
-from . import erase, evaluate, files, ledger, ledger_views, recheck
+from ..protection.options import ProtectOptions
+from . import erase, evaluate, files, ledger, ledger_views, protect, recheck
 from .plan import Plan, PlannedDownload, PlannedStep
 
 PLANNERS: dict[type, Callable[[Any], Plan]] = {
@@ -23,6 +24,7 @@ PLANNERS: dict[type, Callable[[Any], Plan]] = {
     main.ImportOptions: files.plan_import,
     main.SamplingOptions: files.plan_sample,
     main.InvertOptions: files.plan_invert,
+    ProtectOptions: protect.plan_protect,
     main.EvaluateOptions: evaluate.plan_run,
     main.AttackOptions: evaluate.plan_run,
     main.BenchOptions: evaluate.plan_run,

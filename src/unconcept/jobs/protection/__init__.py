@@ -1,0 +1,1 @@
+"""Jobs that protect pictures against personalisation, and prove how far."""
