@@ -15,7 +15,7 @@ LEAN := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ -u PYTHONDONTWRI
 PYTEST := $(LEAN) $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
-.PHONY: mutants golden results attacks crowd debias continual classifiers bench accelerator clean
+.PHONY: mutants golden results attacks protection crowd debias continual classifiers bench accelerator clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -78,6 +78,9 @@ results: $(READY)
 
 attacks: $(READY)
 	$(BIN)/python -m benchmarks.attacks
+
+protection: $(READY)
+	$(BIN)/python -m benchmarks.protection
 
 crowd: $(READY)
 	$(BIN)/python -m benchmarks.crowd

@@ -20,6 +20,7 @@ from unconcept.evaluation.suites.registry import suites
 from unconcept.methods import methods
 from unconcept.models.families import families
 from unconcept.models.family import FamilySpec
+from unconcept.protection import protections
 from unconcept.scorers import scorers
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,8 @@ WRITTEN: list[tuple[str, list[str]]] = [
     ("Design", ["architecture.md", "design.md", "moji.md"]),
     ("Measured", [
         "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
-        "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md", "tuning-moji-flow.md",
+        "protection.md", "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md",
+        "tuning-moji-flow.md",
         "attack-tuning.md", "samplers.md", "repairs.md", "speed.md",
     ]),
 ]  # fmt: skip
@@ -137,6 +139,20 @@ def attack_page(name: str) -> str:
     )
 
 
+def protection_page(name: str) -> str:
+    """What a protection or control does to a picture, and its settings."""
+    info = protections[name]
+    return "\n\n".join(
+        (
+            f"# {name}",
+            body(info.settings),
+            f"Source: {info.paper}. A {info.role}.",
+            f"```\nunconcept protect PICTURES --method {name} --out DIR\n```",
+            *common_sections("protection", name, info),
+        )
+    )
+
+
 def suite_page(name: str) -> str:
     """What a suite asks, how much, and which attacks it runs."""
     suite = suites[name]
@@ -164,13 +180,13 @@ def scorer_page(name: str) -> str:
 def recipe_page(name: str) -> str:
     """Where a recipe is from, and the file."""
     recipe = load_recipe(name)
-    kind, owner = ("methods", recipe.method) if recipe.method else ("attacks", recipe.attack)
+    kind, _, owner = recipe.owner.partition(" ")
     text = recipes()[name].read_text(encoding="utf-8").strip()
     family = f" Family: [{recipe.family}](../families/{recipe.family}.md)." if recipe.family in families else ""
     return "\n\n".join(
         (
             f"# {name}",
-            f"For [{owner}](../{kind}/{owner}.md).{family} Source: {recipe.source}",
+            f"For [{owner}](../{kind}s/{owner}.md).{family} Source: {recipe.source}",
             f"`unconcept explain {name}` prints every effective setting, who gave it and what it means.",
             f"```toml\n{text}\n```",
         )
@@ -205,6 +221,7 @@ def family_page(name: str) -> str:
 ENTRIES: Mapping[str, tuple[Callable[[], list[str]], Callable[[str], str], Callable[[str], str]]] = {
     "methods": (lambda: list(methods), method_page, lambda name: methods[name].summary),
     "attacks": (lambda: list(attacks), attack_page, lambda name: attacks[name].summary),
+    "protections": (lambda: list(protections), protection_page, lambda name: protections[name].summary),
     "suites": (lambda: list(suites), suite_page, lambda name: suites[name].summary),
     "scorers": (lambda: list(scorers), scorer_page, lambda name: scorers[name].summary),
     "families": (lambda: list(families), family_page, lambda name: families[name].title),

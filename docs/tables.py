@@ -22,14 +22,22 @@ from unconcept.methods import methods
 from unconcept.models.diffusion.overshoot import OVERSHOOT_SAMPLERS
 from unconcept.models.diffusion.schedulers import SAMPLERS
 from unconcept.models.families import families
+from unconcept.protection import protections
 from unconcept.scorers import scorers
 from unconcept.worlds.registry import worlds
 
 ROOT = Path(__file__).parent.parent
 REFERENCE, SYSTEMS = ROOT / "docs/reference.md", ROOT / "docs/systems.md"
 METHODS = ROOT / "src/unconcept/methods"
-RESULTS = {"results": "results.md", "continual": "continual.md", "attacks": "attacks.md"}
-REGISTRIES = {"method": methods, "attack": attacks, "suite": suites, "scorer": scorers, "world": worlds}
+RESULTS = {"results": "results.md", "continual": "continual.md", "attacks": "attacks.md", "protection": "protection.md"}
+REGISTRIES = {
+    "method": methods,
+    "attack": attacks,
+    "protection": protections,
+    "suite": suites,
+    "scorer": scorers,
+    "world": worlds,
+}
 SYSTEMS_HEAD = """# Systems of the literature
 
 Each system that this project carries, with what it promises and what of it is here. Made from `docs/systems.toml` and
@@ -109,6 +117,15 @@ def proof_rows() -> list[tuple[str, ...]]:
     return rows
 
 
+def protection_rows() -> list[tuple[str, ...]]:
+    """A row for each protection of pictures, and for each control."""
+    rows = []
+    for name in sorted(protections):
+        info = protections[name]
+        rows.append((f"`{name}`", info.summary, info.paper, info.role))
+    return rows
+
+
 def reference() -> str:
     """The page."""
     suite_rows = [(f"`{name}`", suites[name].summary) for name in sorted(suites)]
@@ -123,6 +140,7 @@ def reference() -> str:
         "How far each method is proven, by family": PROOFS_HEAD + table(("method", *families), proof_rows()),
         "Filters, which edit nothing": table(("filter", "what it does"), filter_rows),
         "Attacks": table(("attack", "what it does", "paper", "access", "families"), attack_rows()),
+        "Protections of pictures": table(("protection", "what it does", "paper", "role"), protection_rows()),
         "Suites": table(("suite", "what it asks"), suite_rows),
         "Scorers": table(("scorer", "what it reads", "extra"), scorer_rows),
         "Families": table(("family", "models", "pipeline", "attention"), family_rows),
@@ -161,7 +179,7 @@ def links_to(by: Iterable[str]) -> str:
     for one in by:
         kind, _, name = one.replace("judge:", "scorer:").partition(":")
         entry = re.split("[.@]", name)[0]
-        if kind in ("method", "attack", "suite", "scorer") and is_there(f"{kind}:{entry}"):
+        if kind in ("method", "attack", "protection", "suite", "scorer") and is_there(f"{kind}:{entry}"):
             pages.append(f"[`{entry}`]({kind}s/{entry}.md)")
     return ", ".join(dict.fromkeys(pages))
 
@@ -194,7 +212,8 @@ def system_row(number: int, system: dict[str, Any]) -> tuple[str, ...]:
     kept = [part for part in parts if is_there(part.get("by", "file:"))]
     missing = [part["does"] for part in parts if part not in kept]
     by = [part["by"] for part in kept]
-    names = [re.split("[.@]", one.partition(":")[2])[0] for one in by if one.startswith(("method:", "attack:"))]
+    measured = ("method:", "attack:", "protection:")
+    names = [re.split("[.@]", one.partition(":")[2])[0] for one in by if one.startswith(measured)]
     made = ", ".join(f"[{name}](recipes/{name}.md)" for name in recipes_of_methods(names))
     promises = "; ".join(part["does"] for part in kept)
     rows = rows_of(names)

@@ -11,13 +11,21 @@ from unconcept.attacks import attacks
 from unconcept.core.recipe import recipes
 from unconcept.evaluation.suites.registry import suites
 from unconcept.methods import methods
+from unconcept.protection import protections
 from unconcept.scorers import scorers
 
 ROOT = Path(__file__).parent.parent
 TABLES = runpy.run_path(str(ROOT / "docs/tables.py"))
 DATA = tomllib.loads((ROOT / "docs/systems.toml").read_text(encoding="utf-8"))
 PAGE = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
-PAGES = {"methods": methods, "attacks": attacks, "suites": suites, "scorers": scorers, "recipes": recipes()}
+PAGES = {
+    "methods": methods,
+    "attacks": attacks,
+    "protections": protections,
+    "suites": suites,
+    "scorers": scorers,
+    "recipes": recipes(),
+}
 NAMED = [part["by"] for system in DATA["system"] for part in system["parts"] if "by" in part]
 
 
@@ -43,6 +51,8 @@ def test_each_system_has_a_row_with_a_paper_and_promises() -> None:
         ("method:uce@flux", True),
         ("method:nasa@flux", False),
         ("method:nothing", False),
+        ("protection:trajectory-shift", True),
+        ("protection:nothing", False),
         ("sampler:amo", True),
         ("sampler:nothing", False),
         ("judge:moji-judge", True),

@@ -43,7 +43,7 @@ def batch_of(index: dict[tuple[str, str], int], scenes: Sequence[Scene]) -> Scen
     for scene in scenes:
         spare = SLOTS - len(scene.sprites)
         drawing.append([*(index[sprite.icon, scene.style] for sprite in scene.sprites), *[-1] * spare])
-        matrix.append([*(_matrix(sprite.placement) for sprite in scene.sprites), *[[0.0] * 6] * spare])
+        matrix.append([*(placement_matrix(sprite.placement) for sprite in scene.sprites), *[[0.0] * 6] * spare])
         side.append([*(sprite.placement.side for sprite in scene.sprites), *[1.0] * spare])
     background = torch.tensor([scene.background.rgb for scene in scenes], dtype=torch.uint8)
     return SceneBatch(torch.tensor(drawing), torch.tensor(matrix), torch.tensor(side), background)
@@ -57,7 +57,7 @@ def joined(batches: Sequence[SceneBatch]) -> SceneBatch:
     return SceneBatch(**together)
 
 
-def _matrix(placement: Placement) -> list[float]:
+def placement_matrix(placement: Placement) -> list[float]:
     """From places in the picture to places in the drawing, both in [-1, 1]: a row of `affine_grid`."""
     angle = math.radians(placement.angle)
     cos, sin = math.cos(angle) / placement.side, math.sin(angle) / placement.side
