@@ -13,7 +13,7 @@ from ..edits import Edit
 from ..edits.origin import origin_for
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..methods.registry import weights_data
-from ..models import ModelView
+from ..models import ModelView, open_model
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.text_identity import TokenTextKey
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
@@ -47,8 +47,7 @@ def make_edit(
     )
     mechanism = info.mechanism_of(solver)
     require_stepwise_training(regularisers, mechanism, method)
-    if services.vision_towers is None:
-        services = replace(services, vision_towers=open_vision_towers)
+    services = _with_loaders(services)
     if info.does != "erase":
         edit = solver.erase(model, chosen.request, services)
     else:
@@ -68,6 +67,17 @@ def make_edit(
     figures = {"parameters": float(edit.parameters)}
     origin = origin_for(edit, model, chosen.request, method, used, figures)
     return edit.stamped(replace(origin, adviser=services.adviser))
+
+
+def _with_loaders(services: MethodServices) -> MethodServices:
+    """Add what opens vision towers and teachers, where the caller gave nothing that does."""
+    towers, teacher = services.vision_towers or open_vision_towers, services.teacher or open_teacher
+    return replace(services, vision_towers=towers, teacher=teacher)
+
+
+def open_teacher(model: ModelView, name: str) -> ModelView:
+    """Open the model that a record names as its teacher, on the model's device and in its dtype."""
+    return open_model(name, str(model.device), str(model.dtype).removeprefix("torch."))
 
 
 def _used(solver: Method, request: Request, services: MethodServices, regularisers: Regularisers) -> dict[str, object]:

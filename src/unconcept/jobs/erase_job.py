@@ -82,6 +82,7 @@ def open_erasure(job: Job) -> OpenErasure:
     """Check an erasure and open what it needs. Bad input raises `UsageError` before anything is made."""
     info, regularisers = _check(job)
     unedited = EditedModel(job.model, device=job.device, dtype=job.dtype)
+    info.require_few_steps(unedited.base())
     folds_case = TokenTextKey.of(unedited.base()).folds_case
     chosen = world_of(job.model).request(job.ask, info.does, folds_case)
     if job.weights:

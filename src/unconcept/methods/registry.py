@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from ..core.docstrings import summary_of
-from ..core.errors import ModelError, PluginError, RequestError, require
+from ..core.errors import ModelError, PluginError, RequestError, SettingsError, require
 from ..core.registry import Registry
 from ..core.request import Request, relative_weights
 from ..core.settings import refuse_wrong_types, settings_data
@@ -67,6 +67,13 @@ class VisionTowerLoader(Protocol):
         """Return the towers by encoder. `clips` maps encoders to folders of whole CLIPs, "" if the user named none."""
 
 
+class TeacherLoader(Protocol):
+    """Opens the model of many steps that a model of few steps was distilled from, for methods, which open nothing."""
+
+    def __call__(self, model: ModelView, name: str) -> ModelView:
+        """Return the teacher that the model's record names, on the model's device and in its dtype."""
+
+
 ServiceName = Literal["attribute_counter", "presence_judge", "vision_towers"]
 
 
@@ -84,6 +91,8 @@ class MethodServices:
     """Hash of the weights of the judge that these services ask; "" for none. It may not grade the edit."""
     weights: Mapping[str, float] | None = None
     """How much each target counts beside the others, by target; one that is not named counts 1. None: all the same."""
+    teacher: TeacherLoader | None = None
+    """Opens the teacher of a model of few steps."""
 
     def weights_of(self, request: Request) -> tuple[float, ...] | None:
         """Return the weight of each target, of mean 1; None if all count the same."""
@@ -158,6 +167,14 @@ class MethodInfo:
         return bool(getattr(self.settings, "needs_guidance", False))
 
     @property
+    def needs_few_steps(self) -> bool:
+        """Whether it erases from models of few steps alone: commands refuse others.
+
+        A method says so by a class variable of the same name.
+        """
+        return bool(getattr(self.settings, "needs_few_steps", False))
+
+    @property
     def weighs_targets(self) -> bool:
         """Whether it honours weights of targets, in its sum over them or in how often it trains on each.
 
@@ -175,6 +192,12 @@ class MethodInfo:
     def erases_unwatched(self) -> bool:
         """Whether it erases without a judge that counts its pictures, as a bench, whose judge grades, must ask."""
         return self.does == "erase" and "attribute_counter" not in self.uses
+
+    def require_few_steps(self, model: ModelView) -> None:
+        """Raise `SettingsError` if it erases from models of few steps alone, and the model has no record of them."""
+        message = f"{self.name} erases inside the distillation to few steps, and {model.name} has no such record"
+        is_fit = not self.needs_few_steps or model.few_step is not None
+        require(is_fit, f"{message}: give a folder with few_step.json", SettingsError)
 
     def mechanism_of(self, settings: object) -> Mechanism:
         """Return how an edit is made under these settings, which may add a trained stage to a closed form.

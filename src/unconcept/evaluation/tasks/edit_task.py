@@ -134,6 +134,7 @@ class EditTask:
     def _make(self, path: Path) -> None:
         begun = time.perf_counter()
         training = self.path.with_suffix(".training")
+        methods[self.variant.method].require_few_steps(self.subject.base())
         with train_in_folder(training, task_progress().tell):
             edit = make_edit(self.subject.base(), self.chosen, self.variant.method, self.settings, self.services)
         seconds = time.perf_counter() - begun
